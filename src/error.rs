@@ -1,0 +1,291 @@
+//! The one error type: what went wrong, where, what was found, what was expected, and what to do next.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What sort of trouble an [`Error`] is. The command line gives each its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller asked for something that makes no sense (exit code 2).
+    Usage,
+    /// The operating system refused: no such file, no permission, disk full (exit code 2).
+    Io,
+    /// The input breaks the rules of its format (exit code 3).
+    Damaged,
+    /// The input may be fine, but is of a kind or version that isn't read here (exit code 3).
+    Unsupported,
+    /// The diff doesn't fit this base (exit code 4).
+    Mismatch,
+    /// Somebody else is using the image (exit code 5).
+    Locked,
+    /// An interrupted apply stands in the way (exit code 5).
+    Pending,
+    /// An input changed while it was read (exit code 2).
+    Changed,
+    /// The user stopped the work (exit code 130).
+    Interrupted,
+}
+
+/// An error with its place and its remedy.
+///
+/// `Display` prints one line: file, message, field, offset, found, expected, cause. The remedy is kept apart
+/// in [`Error::hint`], so that a program can print it on a line of its own.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    offset: Option<u64>,
+    field: Option<String>,
+    found: Option<String>,
+    expected: Option<String>,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            offset: None,
+            field: None,
+            found: None,
+            expected: None,
+            hint: None,
+            source: None,
+        }))
+    }
+
+    /// Shorthand for [`ErrorKind::Damaged`].
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Damaged, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Unsupported`].
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Usage`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Mismatch`].
+    pub fn mismatch(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Mismatch, message)
+    }
+
+    /// An [`ErrorKind::Io`] error: `doing` says what was tried, as in "cannot read".
+    pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        let hint = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Some("free some space or choose another place, then run the command again")
+            }
+            io::ErrorKind::PermissionDenied => {
+                Some("check the owner and the permissions of the file and its folder")
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Some("the file system is mounted read-only: remount it or choose another place")
+            }
+            _ => None,
+        };
+        let error = Self::new(ErrorKind::Io, doing).source(source);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// The user asked to stop.
+    pub fn interrupted() -> Self {
+        Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
+    /// Names the file, unless one is named already: the innermost place is the right one.
+    #[must_use]
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.0
+            .path
+            .get_or_insert_with(|| path.as_ref().to_path_buf());
+        self
+    }
+
+    /// The offset in bytes within the file, unless one is given already.
+    #[must_use]
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// The field of the format, in the words of its specification: `footer.checksum`, `bat[7]`.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.0.field = Some(field.into());
+        self
+    }
+
+    /// What stands there.
+    #[must_use]
+    pub fn found(mut self, found: impl fmt::Display) -> Self {
+        self.0.found = Some(found.to_string());
+        self
+    }
+
+    /// What should stand there.
+    #[must_use]
+    pub fn expected(mut self, expected: impl fmt::Display) -> Self {
+        self.0.expected = Some(expected.to_string());
+        self
+    }
+
+    /// What to do next, as a phrase without a final stop.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The cause.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The sort of trouble.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message alone, without place or values.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The file it is about, if it is about one.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The offset in the file, if known.
+    pub fn at(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// The field of the format, if known.
+    pub fn field_name(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    /// What to do next, if there is something to do.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The operating system's error, when that is the cause.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        let source = self.0.source.as_deref()?;
+        source.downcast_ref::<io::Error>().map(io::Error::kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let e = &*self.0;
+        if let Some(path) = &e.path {
+            write!(f, "{}: ", path.display())?;
+        }
+        f.write_str(&e.message)?;
+        let mut lead = " (";
+        if let Some(field) = &e.field {
+            write!(f, "{lead}{field}")?;
+            lead = " ";
+        }
+        if let Some(offset) = e.offset {
+            write!(f, "{lead}at offset {offset}")?;
+            lead = " ";
+        }
+        if lead == " " {
+            lead = ": ";
+        }
+        if let Some(found) = &e.found {
+            write!(f, "{lead}found {found}")?;
+            lead = ", ";
+        }
+        if let Some(expected) = &e.expected {
+            write!(f, "{lead}expected {expected}")?;
+            lead = ", ";
+        }
+        if lead != " (" {
+            f.write_str(")")?;
+        }
+        if let Some(source) = &e.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        match &self.0.hint {
+            Some(hint) => write!(f, " [{hint}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_with_place_and_values() {
+        let error = Error::damaged("the checksum is wrong")
+            .path("disk.vhd")
+            .field("footer.checksum")
+            .offset(64)
+            .found("0x00000001")
+            .expected("0x00000002")
+            .hint("run vhd check");
+        assert_eq!(
+            error.to_string(),
+            "disk.vhd: the checksum is wrong (footer.checksum at offset 64: found 0x00000001, expected 0x00000002)"
+        );
+        assert_eq!(error.remedy(), Some("run vhd check"));
+    }
+
+    #[test]
+    fn the_first_path_wins() {
+        let error = Error::damaged("x").path("inner").path("outer");
+        assert_eq!(error.to_string(), "inner: x");
+    }
+
+    #[test]
+    fn the_cause_comes_last() {
+        let error = Error::io("cannot read", io::Error::from(io::ErrorKind::NotFound)).path("a");
+        assert_eq!(error.to_string(), "a: cannot read: entity not found");
+        assert_eq!(error.io_kind(), Some(io::ErrorKind::NotFound));
+    }
+}

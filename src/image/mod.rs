@@ -1,0 +1,138 @@
+//! Images: the virtual disks that stored files present, whatever their format.
+
+use crate::error::{Error, Result};
+use crate::page::PageRange;
+
+mod copy;
+mod digest;
+mod raw;
+mod windows;
+
+pub use copy::{CopyOptions, copy, write_nonzero};
+pub(crate) use digest::WindowHasher;
+pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
+pub use raw::RawImage;
+pub(crate) use windows::chunks;
+pub use windows::data_windows;
+
+/// Bytes that the pipelines hand from step to step: an aligned piece of the virtual disk, the size of the largest
+/// page write of a page blob (Put Page: 4 MiB).
+pub const WINDOW_SIZE: u64 = 4 << 20;
+
+/// Bytes handled in one I/O where content is only looked at. Two of them fit into a core's L2 cache; larger ones
+/// measured up to 1.5 times slower.
+pub const CHUNK_SIZE: usize = 256 << 10;
+
+/// Whether a part of a virtual disk may hold data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentState {
+    /// Stored: read it to know.
+    Data,
+    /// Reads as zeros, known without reading.
+    Zero,
+}
+
+/// A maximal run of a virtual disk in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where.
+    pub range: PageRange,
+    /// Its state.
+    pub state: ExtentState,
+}
+
+/// The extents of a range, in order and without gaps.
+pub type Extents<'a> = Box<dyn Iterator<Item = Result<Extent>> + 'a>;
+
+/// A virtual disk that can be read.
+///
+/// # Contract
+///
+/// * [`virtual_size`](Image::virtual_size) is a multiple of [`PAGE_SIZE`](crate::page::PAGE_SIZE) and constant
+///   while the image is only read.
+/// * A read within the virtual size succeeds or says what is wrong with the stored file; a read beyond it is
+///   refused with an error. No input makes either panic.
+/// * Calls may come from many threads at once.
+pub trait Image: Send + Sync {
+    /// Size of the virtual disk in bytes.
+    fn virtual_size(&self) -> u64;
+
+    /// Fills `buf` from `offset`; both may be any bytes within the virtual disk.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The extents of `within`, cut to the virtual size: in order, without gaps or overlap, neighbours in
+    /// different states. `Data` is always a right answer.
+    fn extents(&self, within: PageRange) -> Extents<'_>;
+}
+
+/// A virtual disk that can be written.
+pub trait ImageMut: Image {
+    /// Writes `data` at `range`; the two are equally long.
+    fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()>;
+
+    /// Makes `range` read as zeros, without storing them where the format and the file system can.
+    fn clear(&mut self, range: PageRange) -> Result<()>;
+
+    /// Returns when everything written so far is on stable storage and the file is complete.
+    fn flush(&mut self) -> Result<()>;
+}
+
+/// Refuses a read or write that doesn't lie within `virtual_size`.
+pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= virtual_size => Ok(()),
+        _ => Err(
+            Error::usage("the range lies beyond the end of the virtual disk")
+                .found(format_args!("{len} bytes at offset {offset}"))
+                .expected(format_args!("at most {virtual_size} bytes")),
+        ),
+    }
+}
+
+/// The whole virtual disk.
+pub fn whole(image: &(impl Image + ?Sized)) -> PageRange {
+    PageRange::new(0, image.virtual_size()).unwrap_or_default()
+}
+
+/// Joins neighbouring extents in the same state, and drops empty ones: what every format can use to keep the
+/// promise that extents are maximal.
+pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> Extents<'a> {
+    let mut extents = extents;
+    let mut held: Option<Extent> = None;
+    Box::new(std::iter::from_fn(move || {
+        loop {
+            match extents.next() {
+                Some(Ok(next)) if next.range.is_empty() => {}
+                Some(Ok(next)) => match &mut held {
+                    Some(last)
+                        if last.state == next.state && last.range.end() == next.range.start() =>
+                    {
+                        last.range = PageRange::new(last.range.start(), next.range.end())
+                            .unwrap_or_default();
+                    }
+                    _ => {
+                        if let Some(done) = held.replace(next) {
+                            return Some(Ok(done));
+                        }
+                    }
+                },
+                Some(Err(error)) => return Some(Err(error)),
+                None => return held.take().map(Ok),
+            }
+        }
+    }))
+}
+
+impl<I: Image + ?Sized> Image for &I {
+    fn virtual_size(&self) -> u64 {
+        (**self).virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        (**self).extents(within)
+    }
+}

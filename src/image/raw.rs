@@ -1,0 +1,125 @@
+//! A raw image: the stored file is the virtual disk.
+
+use std::ops::Range;
+
+use super::{Extent, ExtentState, Extents, Image, ImageMut, check_within, join_extents, whole};
+use crate::error::{Error, Result};
+use crate::page::{PAGE_SIZE, PageRange};
+use crate::storage::{ReadAt, WriteAt};
+
+/// The first `virtual_size` bytes of a storage as a virtual disk; also the data area of a fixed VHD.
+#[derive(Debug)]
+pub struct RawImage<S> {
+    storage: S,
+    virtual_size: u64,
+}
+
+impl<S: ReadAt> RawImage<S> {
+    /// All of `storage`, whose length must be a whole number of pages and not zero.
+    pub fn open(storage: S) -> Result<Self> {
+        let len = storage.byte_len()?;
+        if len == 0 {
+            return Err(Error::damaged("the file is empty")
+                .path(storage.name())
+                .hint("name an image"));
+        }
+        if len % PAGE_SIZE != 0 {
+            return Err(
+                Error::damaged("the size is not a whole number of 512-byte pages")
+                    .path(storage.name())
+                    .field("file_size")
+                    .found(format_args!("{len} bytes, {} too many", len % PAGE_SIZE))
+                    .expected("a multiple of 512")
+                    .hint(
+                        "this is no disk image, or it was cut off: copy it again from its source",
+                    ),
+            );
+        }
+        Ok(Self {
+            storage,
+            virtual_size: len,
+        })
+    }
+
+    /// The first `virtual_size` bytes of `storage`; what lies behind belongs to somebody else.
+    pub fn with_size(storage: S, virtual_size: u64) -> Self {
+        Self {
+            storage,
+            virtual_size,
+        }
+    }
+
+    /// The storage below.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+}
+
+/// The extents of a storage's bytes `within`, where a page that is stored only in part counts as data.
+fn storage_extents<S: ReadAt>(storage: &S, within: PageRange) -> Extents<'_> {
+    let mut at = within.start();
+    let mut next: Option<Range<u64>> = None;
+    join_extents(std::iter::from_fn(move || {
+        if at >= within.end() {
+            return None;
+        }
+        if next.is_none() {
+            next = match storage.data_range(at..within.end()) {
+                Ok(Some(data)) => {
+                    let start = data.start - data.start % PAGE_SIZE;
+                    Some(start..data.end.next_multiple_of(PAGE_SIZE).min(within.end()))
+                }
+                Ok(None) => Some(within.end()..within.end()),
+                Err(error) => {
+                    at = within.end();
+                    return Some(Err(error));
+                }
+            };
+        }
+        let data = next.clone().unwrap_or_default();
+        let (end, state) = if at < data.start {
+            (data.start, ExtentState::Zero)
+        } else {
+            next = None;
+            (data.end, ExtentState::Data)
+        };
+        let range = PageRange::new(at, end).unwrap_or_default();
+        at = end;
+        Some(Ok(Extent { range, state }))
+    }))
+}
+
+impl<S: ReadAt> Image for RawImage<S> {
+    fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_within(self.virtual_size, offset, buf.len())?;
+        self.storage.read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        storage_extents(
+            &self.storage,
+            within.intersect(whole(self)).unwrap_or_default(),
+        )
+    }
+}
+
+impl<S: WriteAt> ImageMut for RawImage<S> {
+    fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
+        check_within(self.virtual_size, range.start(), data.len())?;
+        self.storage.write_all_at(data, range.start())
+    }
+
+    fn clear(&mut self, range: PageRange) -> Result<()> {
+        let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+        check_within(self.virtual_size, range.start(), len)?;
+        self.storage.write_zeros_at(range.start()..range.end())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.storage.sync()
+    }
+}

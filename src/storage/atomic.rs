@@ -1,0 +1,185 @@
+//! New files that appear whole or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use super::temporary::{self, Registered};
+use super::{File, WriteAt};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What to do when the name of a new file is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Put the new file in its place.
+    Yes,
+    /// Leave it and fail.
+    No,
+}
+
+/// A file that is written beside its final name and gets that name only when it is complete and on stable
+/// storage. Dropped earlier, it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    // Dropped in this order: the file is closed, then removed, then forgotten.
+    file: File,
+    temporary: TempPath,
+    registered: Registered,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins a new file that will be called `target`. Messages about it name `target`.
+    pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
+        let target = target.into();
+        let folder = folder_of(&target);
+        let temporary = tempfile::Builder::new()
+            .prefix(".vhdkit-")
+            .suffix(".tmp")
+            .make_in(folder, |path| {
+                // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
+                fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(path)
+            });
+        let (file, temporary) = temporary
+            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?
+            .into_parts();
+        let registered = temporary::register(&temporary);
+        Ok(Self {
+            file: File::from_std(file, &target)?,
+            temporary,
+            registered,
+            target,
+        })
+    }
+
+    /// The file to write to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes everything durable, then gives the file its name, then makes the name durable.
+    pub fn publish(self, overwrite: Overwrite) -> Result<()> {
+        self.file.sync()?;
+        let Self {
+            file,
+            temporary,
+            registered,
+            target,
+        } = self;
+        let published = match overwrite {
+            Overwrite::Yes => temporary.persist(&target),
+            Overwrite::No => temporary.persist_noclobber(&target),
+        };
+        drop(registered);
+        drop(file);
+        published.map_err(|e| {
+            if e.error.kind() == std::io::ErrorKind::AlreadyExists {
+                return exists(&target);
+            }
+            Error::io("cannot give the finished file its name", e.error).path(&target)
+        })?;
+        sync_folder_of(&target)
+    }
+}
+
+/// The error for a name that is taken.
+fn exists(target: &Path) -> Error {
+    Error::new(ErrorKind::Usage, "the file exists already")
+        .path(target)
+        .hint("choose another name or remove it first")
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes what happened to the name `path` durable: creation, renaming, removal.
+pub fn sync_folder_of(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    fs::File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
+}
+
+/// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed.
+pub fn spool_beside(beside: &Path) -> Result<File> {
+    let folder = folder_of(beside);
+    let file = tempfile::tempfile_in(folder)
+        .map_err(|e| Error::io("cannot create a temporary file in this folder", e).path(folder))?;
+    File::from_std(file, folder.join("(temporary file)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::ReadAt;
+
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_appears_only_when_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("new");
+        let file = AtomicFile::new(&target).unwrap();
+        file.file().write_all_at(b"whole", 0).unwrap();
+        assert!(!target.exists());
+        file.publish(Overwrite::No).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"whole");
+        assert_eq!(names(folder.path()), ["new"]);
+    }
+
+    #[test]
+    fn dropped_it_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(AtomicFile::new(folder.path().join("new")).unwrap());
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn an_existing_file_survives_unless_told_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("old");
+        fs::write(&target, b"old").unwrap();
+        let file = AtomicFile::new(&target).unwrap();
+        file.file().write_all_at(b"new", 0).unwrap();
+        assert_eq!(
+            file.publish(Overwrite::No).unwrap_err().kind(),
+            ErrorKind::Usage
+        );
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        let file = AtomicFile::new(&target).unwrap();
+        file.file().write_all_at(b"new", 0).unwrap();
+        file.publish(Overwrite::Yes).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["old"]);
+    }
+
+    #[test]
+    fn holes_are_seen_and_read_as_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = AtomicFile::new(folder.path().join("sparse")).unwrap();
+        let file = file.file();
+        file.set_len(8 << 20).unwrap();
+        file.write_all_at(&vec![7; 65536], 4 << 20).unwrap();
+        let data = file.data_range(0..8 << 20).unwrap().unwrap();
+        assert!(data.start <= 4 << 20 && data.end >= (4 << 20) + 65536);
+        file.write_zeros_at(4 << 20..(4 << 20) + 65536).unwrap();
+        let mut buf = [1; 4096];
+        file.read_exact_at(&mut buf, 4 << 20).unwrap();
+        assert!(buf.iter().all(|b| *b == 0));
+        assert!(file.read_exact_at(&mut buf, 8 << 20).is_err());
+    }
+}

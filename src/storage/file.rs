@@ -1,0 +1,296 @@
+//! Files and block devices of the operating system.
+
+use std::fs::{self, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind as IoKind};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
+
+use super::{ReadAt, WriteAt};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Zeros are written in pieces of this many bytes where holes aren't possible.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// An open file or block device that knows its path.
+#[derive(Debug)]
+pub struct File {
+    inner: fs::File,
+    path: PathBuf,
+    block_device: bool,
+}
+
+/// What shows that a file was changed by somebody: identity, size and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(m: &Metadata) -> Self {
+        Self {
+            device: m.dev(),
+            inode: m.ino(),
+            len: m.len(),
+            modified: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+        }
+    }
+}
+
+impl Stamp {
+    /// Whether both are of one and the same file, whatever its state.
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+impl File {
+    /// Opens for reading.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::with(path.as_ref(), OpenOptions::new().read(true))
+    }
+
+    /// Opens for reading and writing.
+    pub fn open_writable(path: impl AsRef<Path>) -> Result<Self> {
+        Self::with(path.as_ref(), OpenOptions::new().read(true).write(true))
+    }
+
+    fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let file = options.open(path).map_err(|e| {
+            let not_found = e.kind() == IoKind::NotFound;
+            let error = Error::io("cannot open", e).path(path);
+            if not_found {
+                error.hint("check the name and the folder")
+            } else {
+                error
+            }
+        })?;
+        Self::from_std(file, path)
+    }
+
+    /// Wraps an open file; messages call it `path`. Pipes, terminals and folders are refused.
+    pub fn from_std(file: fs::File, path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let kind = file
+            .metadata()
+            .map_err(|e| Error::io("cannot look at", e).path(&path))?
+            .file_type();
+        if kind.is_dir() {
+            return Err(Error::usage("this is a folder, not a file")
+                .path(path)
+                .hint("name a file in it"));
+        }
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(Error::usage(
+                "this can't be read at offsets: it is a pipe, a socket or a character device",
+            )
+            .path(path)
+            .hint("copy it into a file first"));
+        }
+        Ok(Self {
+            inner: file,
+            path,
+            block_device: kind.is_block_device(),
+        })
+    }
+
+    /// Another handle to the same open file.
+    pub fn try_clone(&self) -> Result<Self> {
+        let file = self
+            .inner
+            .try_clone()
+            .map_err(|e| Error::io("cannot use a second handle", e).path(&self.path))?;
+        Ok(Self {
+            inner: file,
+            path: self.path.clone(),
+            block_device: self.block_device,
+        })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this is a block device, which has a fixed length and can't be renamed over.
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+
+    /// Identity, size and times, now.
+    pub fn stamp(&self) -> Result<Stamp> {
+        Ok(Stamp::from(&self.metadata()?))
+    }
+
+    /// An error of kind [`Changed`](ErrorKind::Changed) if the file isn't in the state of `stamp` any more.
+    pub fn check_unchanged(&self, stamp: &Stamp) -> Result<()> {
+        if self.stamp()? == *stamp {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Changed,
+            "the file was changed by another program while it was read",
+        )
+        .path(&self.path)
+        .hint("stop what writes to it, or take a snapshot of it, and run the command again"))
+    }
+
+    /// Owner, permissions and the like.
+    pub fn metadata(&self) -> Result<Metadata> {
+        self.inner
+            .metadata()
+            .map_err(|e| Error::io("cannot look at", e).path(&self.path))
+    }
+
+    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
+    pub fn lock_exclusive(&self) -> Result<()> {
+        self.locked(
+            self.inner.try_lock(),
+            "it is being read or written by another command",
+        )
+    }
+
+    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
+    /// without locks are read without one.
+    pub fn lock_shared(&self) -> Result<()> {
+        self.locked(
+            self.inner.try_lock_shared(),
+            "it is being written by another command",
+        )
+    }
+
+    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
+                .path(&self.path)
+                .hint("wait until the other command has ended, then run this one again")),
+            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
+            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(&self.path)),
+        }
+    }
+
+    fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
+        Error::io(doing, error.into())
+            .path(&self.path)
+            .offset(offset)
+    }
+}
+
+impl ReadAt for File {
+    fn name(&self) -> &Path {
+        &self.path
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        if self.block_device {
+            // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
+            return seek(&self.inner, SeekFrom::End(0))
+                .map_err(|e| self.failed("cannot find the length of", 0, e));
+        }
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_exact_at(buf, offset).map_err(|e| {
+            if e.kind() == IoKind::UnexpectedEof {
+                let len = self.byte_len().unwrap_or(0);
+                return Error::damaged("the file ends too early")
+                    .path(&self.path)
+                    .offset(offset)
+                    .found(format_args!("{len} bytes"))
+                    .expected(format_args!("at least {} bytes", offset.saturating_add(buf.len() as u64)))
+                    .hint("the file was cut off or is still being copied: copy it again from its source");
+            }
+            self.failed("cannot read", offset, e)
+                .hint("the device may be failing: copy what can be read to another one, and check its log")
+        })
+    }
+
+    fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
+        if within.is_empty() {
+            return Ok(None);
+        }
+        let start = match seek(&self.inner, SeekFrom::Data(within.start)) {
+            Ok(start) if start < within.end => start.max(within.start),
+            // Beyond the range, or no data up to the end of the file.
+            Ok(_) | Err(Errno::NXIO) => return Ok(None),
+            // No file system has to know its holes.
+            Err(_) => return Ok(Some(within)),
+        };
+        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end.min(within.end),
+            _ => within.end,
+        };
+        Ok(Some(start..end))
+    }
+}
+
+impl WriteAt for File {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.inner
+            .write_all_at(buf, offset)
+            .map_err(|e| self.failed("cannot write", offset, e))
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        if self.block_device {
+            let have = self.byte_len()?;
+            if len <= have {
+                return Ok(());
+            }
+            return Err(Error::new(ErrorKind::Io, "the device is too small")
+                .path(&self.path)
+                .found(format_args!("{have} bytes"))
+                .expected(format_args!("at least {len} bytes"))
+                .hint("use a larger device"));
+        }
+        self.inner
+            .set_len(len)
+            .map_err(|e| self.failed("cannot set the length of", len, e))
+    }
+
+    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if fallocate(
+            self.inner.as_fd(),
+            punch,
+            range.start,
+            range.end - range.start,
+        )
+        .is_ok()
+        {
+            return Ok(());
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let piece = usize::try_from(range.end - at)
+                .unwrap_or(usize::MAX)
+                .min(ZEROS.len());
+            self.write_all_at(&ZEROS[..piece], at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        // fsync, not fdatasync: a grown file's new length must be there too.
+        self.inner.sync_all().map_err(|e| {
+            Error::io("cannot bring to stable storage", e)
+                .path(&self.path)
+                .hint("what was just written may be lost: check the device and its log before trying again")
+        })
+    }
+}

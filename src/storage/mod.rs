@@ -1,0 +1,92 @@
+//! Bytes at offsets: where images and diffs are stored.
+//!
+//! [`ReadAt`] and [`WriteAt`] are all that the formats know of the outside. [`File`] is the operating system's
+//! file or block device, [`Memory`] a byte vector with the same manners. [`AtomicFile`] makes new files appear
+//! whole or not at all.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::Result;
+
+mod atomic;
+mod file;
+mod memory;
+mod temporary;
+
+pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
+pub use file::{File, Stamp};
+pub use memory::Memory;
+pub use temporary::remove_all as remove_temporary_files;
+
+/// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.
+pub trait ReadAt: Send + Sync {
+    /// What messages call this storage: the path of a file.
+    fn name(&self) -> &Path;
+
+    /// Current length in bytes.
+    fn byte_len(&self) -> Result<u64>;
+
+    /// Fills `buf` from `offset`. The end of the storage within `buf` is an error of kind
+    /// [`Damaged`](crate::error::ErrorKind::Damaged).
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The first run within `within` that holds stored bytes, or `None` if all of it is a hole and reads as
+    /// zeros. "All of it is stored" is always a right answer.
+    fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
+        Ok((!within.is_empty()).then_some(within))
+    }
+}
+
+/// Writes bytes at offsets.
+pub trait WriteAt: ReadAt {
+    /// Writes all of `buf` at `offset`, growing the storage where needed.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Cuts or extends (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// Makes `range`, which lies within the storage, read as zeros: as a hole where that is possible, else as
+    /// written zeros.
+    fn write_zeros_at(&self, range: Range<u64>) -> Result<()>;
+
+    /// Returns when everything written so far has reached stable storage. A failure is final: what was written
+    /// since the last success may be lost, and a second call proves nothing.
+    fn sync(&self) -> Result<()>;
+}
+
+impl<S: ReadAt + ?Sized> ReadAt for &S {
+    fn name(&self) -> &Path {
+        (**self).name()
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        (**self).byte_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+
+    fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
+        (**self).data_range(within)
+    }
+}
+
+impl<S: WriteAt + ?Sized> WriteAt for &S {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        (**self).write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        (**self).set_len(len)
+    }
+
+    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
+        (**self).write_zeros_at(range)
+    }
+
+    fn sync(&self) -> Result<()> {
+        (**self).sync()
+    }
+}

@@ -1,0 +1,1 @@
+//! The VHD format: one file per on-disk structure, and the image built of them.
