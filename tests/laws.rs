@@ -1,6 +1,6 @@
 //! The laws of diffs, on images in memory: what a diff says, carries and rebuilds.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::num::NonZeroUsize;
 
