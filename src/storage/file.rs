@@ -65,15 +65,13 @@ impl File {
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
-        let file = options.open(path).map_err(|e| {
-            let not_found = e.kind() == IoKind::NotFound;
-            let error = Error::io("cannot open", e).path(path);
-            if not_found {
-                error.hint("check the name and the folder")
-            } else {
-                error
-            }
-        })?;
+        // Opening a pipe would wait for its other end.
+        if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
+            return Err(not_at_offsets(path));
+        }
+        let file = options
+            .open(path)
+            .map_err(|e| Error::io("cannot open", e).path(path))?;
         Self::from_std(file, path)
     }
 
@@ -90,11 +88,7 @@ impl File {
                 .hint("name a file in it"));
         }
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(Error::usage(
-                "this can't be read at offsets: it is a pipe, a socket or a character device",
-            )
-            .path(path)
-            .hint("copy it into a file first"));
+            return Err(not_at_offsets(&path));
         }
         Ok(Self {
             inner: file,
@@ -151,6 +145,13 @@ impl File {
             .map_err(|e| Error::io("cannot look at", e).path(&self.path))
     }
 
+    /// Lets the same people read and write this file as `other`, which it is about to replace.
+    pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
+        self.inner
+            .set_permissions(other.metadata()?.permissions())
+            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+    }
+
     /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
     pub fn lock_exclusive(&self) -> Result<()> {
         self.locked(
@@ -184,6 +185,12 @@ impl File {
             .path(&self.path)
             .offset(offset)
     }
+}
+
+fn not_at_offsets(path: &Path) -> Error {
+    Error::usage("this can't be read at offsets: it is a pipe, a socket or a character device")
+        .path(path)
+        .hint("copy it into a file first")
 }
 
 impl ReadAt for File {
