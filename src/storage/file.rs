@@ -301,3 +301,32 @@ impl WriteAt for File {
         })
     }
 }
+
+/// Writes front to back, for what takes a [`std::io::Write`].
+#[derive(Debug)]
+pub struct Appender<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl File {
+    /// A writer from offset 0 on.
+    pub fn appender(&self) -> Appender<'_> {
+        Appender {
+            file: self,
+            offset: 0,
+        }
+    }
+}
+
+impl io::Write for Appender<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.file.inner.write_at(buf, self.offset)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
