@@ -135,8 +135,8 @@ fn json(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
         virtual_size: image.virtual_size(),
     };
     let mut list = JsonList::begin(output, &head, "extents")?;
-    items(image, split).try_for_each(|item| list.item(&item?))?;
-    list.end()
+    items(image, split).try_for_each(|item| list.item(output, &item?))?;
+    list.end(output)
 }
 
 fn text(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {

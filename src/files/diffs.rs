@@ -72,8 +72,8 @@ pub fn spool_diff(
     DiffFile::open(spool, progress)
 }
 
-/// Somebody who gives an image as a diff should be told so.
-fn refuse_image(file: &File) -> Result<()> {
+/// An error of kind [`Usage`](crate::ErrorKind::Usage) if `file` is a VHD image: somebody gave an image as a diff.
+pub fn refuse_image(file: &File) -> Result<()> {
     let len = file.byte_len()?;
     let mut start = [0; 8];
     if len < MAGIC.len() as u64

@@ -85,7 +85,7 @@ pub fn apply_in_place(
     }
     base.check_unchanged()?;
     if base.format() == Format::Dynamic && chain.target_size() != base.virtual_size() {
-        return replace(path, &base, lock, &chain, how, options);
+        return replace(path, &base, lock, &chain, found.digest, how, options);
     }
     let footer = identity(&chain, base.vhd().map(|vhd| vhd.footer().clone()))?;
     write_journal(&journal, &base, &chain, found.digest, options)?;
@@ -186,18 +186,13 @@ fn replace(
     base: &OpenImage,
     lock: File,
     chain: &Chain,
+    digest: Option<ContentDigest>,
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     if let Some(undo) = how.undo {
         let file = AtomicFile::new(undo)?;
-        write_inverse(
-            &file,
-            base,
-            chain,
-            base.check_unchanged().ok().and(chain.base_digest()),
-            options,
-        )?;
+        write_inverse(&file, base, chain, digest, options)?;
         file.publish(Overwrite::No)?;
     }
     // The new image takes the lock on what it replaces; `apply_to_new` finds out if the base changes meanwhile.
@@ -273,7 +268,7 @@ fn redo_flat(
         Some(footer) => {
             // A disk of the same size keeps its footer where it was, even with slack before it.
             let at = if base_size == size {
-                (len - len.min(511)).next_multiple_of(512).max(size + 512) - 512
+                last_page(len).max(size)
             } else {
                 size
             };
@@ -283,6 +278,12 @@ fn redo_flat(
     }
     file.sync()?;
     Ok(counts)
+}
+
+/// Where the last page begins in a file of `len` bytes; footers of 511 bytes occur.
+fn last_page(len: u64) -> u64 {
+    let last = len.saturating_sub(1);
+    last - last % FOOTER_SIZE as u64
 }
 
 fn write_changes(

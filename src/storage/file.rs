@@ -302,6 +302,21 @@ impl WriteAt for File {
     }
 }
 
+/// Reads front to back, for what takes a [`std::io::Read`].
+#[derive(Debug)]
+pub struct Reader<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.inner.read_at(buf, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 /// Writes front to back, for what takes a [`std::io::Write`].
 #[derive(Debug)]
 pub struct Appender<'a> {
@@ -310,6 +325,14 @@ pub struct Appender<'a> {
 }
 
 impl File {
+    /// A reader from offset 0 on.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            file: self,
+            offset: 0,
+        }
+    }
+
     /// A writer from offset 0 on.
     pub fn appender(&self) -> Appender<'_> {
         Appender {
