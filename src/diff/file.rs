@@ -83,7 +83,8 @@ impl DiffFile {
         &self.digest
     }
 
-    /// The first changed byte at or after `at`.
+    /// Where the first frame that reaches beyond `at` begins, or `at` if it begins before: nothing from `at` to
+    /// there is changed. For an `at` that starts a window, that is the first changed byte.
     pub fn first_change_from(&self, at: u64) -> Result<Option<u64>> {
         let n = self
             .root

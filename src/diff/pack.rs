@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::compare::WindowChange;
 use super::format::{Codec, PageHead};
 use crate::error::{Error, Result};
-use crate::image::Hash;
+use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{ChangeKind, PageList, PageRange};
 
 /// How payloads are stored.
@@ -70,7 +70,8 @@ thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
 }
 
-/// Packs what changed in one window.
+/// Packs what changed in one window. Changes outside of the window, and a payload that isn't the data of all
+/// updates, are a caller's mistake and are refused.
 pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFrame> {
     let WindowChange {
         window,
@@ -78,6 +79,23 @@ pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFram
         payload,
         base_hash,
     } = change;
+    let inside = changes.span().is_none_or(|span| {
+        window.start() <= span.start()
+            && span.end() - window.start() <= WINDOW_SIZE
+            && window.start().is_multiple_of(WINDOW_SIZE)
+    });
+    let updates = changes.bytes(ChangeKind::Update);
+    if !inside || payload.len() as u64 != updates {
+        return Err(Error::usage("a frame holds the changes of one window and their data")
+            .found(format_args!(
+                "changes in {:?} of the window {window:?} with {} bytes of data",
+                changes.span().unwrap_or_default(),
+                payload.len()
+            ))
+            .expected(format_args!(
+                "changes in the {WINDOW_SIZE} bytes from a multiple of that, with {updates} bytes of data"
+            )));
+    }
     let payload_len = u32::try_from(payload.len())
         .map_err(|_| Error::usage("a window's payload is too large"))?;
     let packed = match compression {

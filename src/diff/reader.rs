@@ -9,7 +9,7 @@ use super::format::{
     ClearHead, Codec, DiffHeader, END_LEN, End, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, PageHead,
     TAIL_FIXED, Trailer, damaged, decode_index, decode_ranges, decode_tail, section,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 
@@ -58,6 +58,8 @@ impl Frame {
 
     /// The data of all updates, in order, one after another.
     pub fn unpack(self) -> Result<Vec<u8>> {
+        let range = self.range();
+        let bad = |message| damaged(message).field(format!("payload for {range:?} of the disk"));
         let Some(Payload { codec, len, stored }) = self.payload else {
             return Ok(Vec::new());
         };
@@ -65,11 +67,11 @@ impl Frame {
             Codec::Stored => Ok(stored),
             Codec::Zstd => {
                 let bytes = zstd::bulk::decompress(&stored, len)
-                    .map_err(|e| damaged("a frame's payload can't be unpacked").source(e))?;
+                    .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
                 if bytes.len() == len {
                     return Ok(bytes);
                 }
-                Err(damaged("a frame's payload is shorter than it should be")
+                Err(bad("a frame's payload is shorter than it should be")
                     .found(format_args!("{} bytes", bytes.len()))
                     .expected(format_args!("{len} bytes")))
             }
@@ -186,8 +188,11 @@ impl<R: Read> DiffReader<R> {
                 .found(format_args!("{range:?}"))
                 .expected(format_args!("from {}", self.end)));
         }
-        if self.segment.len() == INDEX_ENTRIES {
-            return Err(damaged("an index section is missing"));
+        let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
+        if self.segment.len() == INDEX_ENTRIES || self.seen.frames != indexed as u64 {
+            return Err(damaged("an index section is missing or too early")
+                .field("entries")
+                .expected(format_args!("{INDEX_ENTRIES} in all but the last")));
         }
         self.end = range.end();
         self.segment.push(Entry { range, offset });
@@ -290,16 +295,16 @@ impl Lead {
 
 fn read_header(input: &mut impl Input) -> Result<DiffHeader> {
     let mut fixed = [0; HEAD_FIXED];
-    // The magic first: a short file that is no diff should be called that, not a diff that was cut off.
+    // The magic first: a short file that is no diff should be called that, not a diff that was cut off. Trouble
+    // with reading stays what it is.
     input
         .fill(&mut fixed[..8])
         .and_then(|()| input.fill(&mut fixed[8..]))
-        .or_else(|error| {
-            if fixed[..8] == super::MAGIC {
-                Err(error)
-            } else {
-                DiffHeader::length(&fixed).map(|_| ())
+        .map_err(|error| match DiffHeader::length(&fixed) {
+            Err(no_diff) if error.kind() == ErrorKind::Damaged && fixed[..8] != super::MAGIC => {
+                no_diff
             }
+            _ => error,
         })?;
     let mut bytes = fixed.to_vec();
     bytes.resize(DiffHeader::length(&fixed)?, 0);

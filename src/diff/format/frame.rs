@@ -133,15 +133,15 @@ pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> 
         } else {
             ChangeKind::Clear
         };
-        let range = PageRange::from_len(
-            head.window.saturating_add(first * PAGE_SIZE),
-            pages * PAGE_SIZE,
-        )?;
-        if first + pages > WINDOW_PAGES || range.end() > target_size {
+        // Pages are checked before they become bytes: no window of any disk makes the sums overflow.
+        let room = target_size.saturating_sub(head.window) / PAGE_SIZE;
+        if first + pages > room.min(WINDOW_PAGES) {
             return Err(bad(format_args!(
-                "{range:?}, beyond the end of the window or the disk"
+                "{pages} pages from page {first} of the window at {}, beyond its end or the disk's",
+                head.window
             )));
         }
+        let range = PageRange::from_len(head.window + first * PAGE_SIZE, pages * PAGE_SIZE)?;
         list.push(Change { range, kind })
             .map_err(|_| bad(format_args!("{range:?}, out of order")))?;
     }

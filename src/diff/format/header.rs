@@ -70,8 +70,22 @@ const SOURCE_RESOURCE_ID: u16 = 6;
 const SOURCE_UNIQUE_ID: u16 = 7;
 const FOOTER: u16 = 8;
 
-/// The header as it stands in the file; an error if its texts are too long to fit.
+/// The header as it stands in the file; an error if its texts are too long to fit, or if no reader would take its
+/// sizes.
 pub(crate) fn encode_header(header: &DiffHeader) -> Result<Vec<u8>> {
+    for (field, size) in [
+        ("base_size", header.base_size),
+        ("target_size", header.target_size),
+    ] {
+        if !is_size(size) {
+            return Err(
+                Error::usage("a diff can't be made for an image of this size")
+                    .field(field)
+                    .found(size)
+                    .expected(SIZES),
+            );
+        }
+    }
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(&MAGIC);
     let fixed = [VERSION, 0, 0, 512, WINDOW, 0];
@@ -218,6 +232,7 @@ impl DiffHeader {
 
     fn decode_records(&mut self, mut rest: &[u8]) -> Result<()> {
         let mut offset = HEAD_FIXED as u64;
+        let mut last = 0;
         while !rest.is_empty() {
             let cut = || {
                 damaged("a record reaches beyond the end of the header")
@@ -228,6 +243,15 @@ impl DiffHeader {
             let tag = BigEndian::read_u16(&lead[..2]);
             let len = BigEndian::read_u32(&lead[2..]) as usize;
             let (value, after) = after.split_at_checked(len).ok_or_else(cut)?;
+            // In order means at most once, so that no two readers can disagree about which one counts.
+            if tag <= last {
+                return Err(damaged("a record is repeated or in the wrong place")
+                    .offset(offset)
+                    .field("record")
+                    .found(format_args!("{tag:#06x}"))
+                    .expected(format_args!("a tag above {last:#06x}")));
+            }
+            last = tag;
             self.set(tag, value).map_err(|e| e.offset(offset))?;
             offset += (6 + len) as u64;
             rest = after;
@@ -294,15 +318,22 @@ impl DiffHeader {
 
 fn size(fixed: &[u8; HEAD_FIXED], at: usize, field: &str) -> Result<u64> {
     let size = BigEndian::read_u64(&fixed[at..]);
-    // The limit leaves room for every sum of an offset and a length that is computed later.
-    if size % PAGE_SIZE != 0 || size > i64::MAX as u64 {
+    if !is_size(size) {
         return Err(damaged("a virtual size is impossible")
             .offset(at as u64)
             .field(field)
             .found(size)
-            .expected("a multiple of 512 below 8 EiB"));
+            .expected(SIZES));
     }
     Ok(size)
+}
+
+const SIZES: &str = "a multiple of 512 below 8 EiB";
+
+/// Whether a virtual disk can have this size. The limit leaves room for every sum of an offset and a length that
+/// is computed later.
+fn is_size(size: u64) -> bool {
+    size.is_multiple_of(PAGE_SIZE) && i64::try_from(size).is_ok()
 }
 
 fn ascii(bytes: &[u8]) -> String {
@@ -384,8 +415,33 @@ mod tests {
             decode(&resealed(future)).unwrap_err().kind(),
             crate::ErrorKind::Unsupported
         );
-        let mut harmless = bytes;
-        harmless[HEAD_FIXED] = 0x70;
-        assert_eq!(decode(&resealed(harmless)).unwrap().program, None);
+    }
+
+    #[test]
+    fn a_future_record_that_may_be_ignored_is() {
+        let mut bytes = encode_header(&DiffHeader {
+            base: Side::default(),
+            target: Side::default(),
+            undoes: Vec::new(),
+            ..full()
+        })
+        .unwrap();
+        bytes[HEAD_FIXED] = 0x70;
+        assert_eq!(decode(&resealed(bytes)).unwrap().program, None);
+    }
+
+    #[test]
+    fn sizes_that_no_reader_takes_are_not_written() {
+        for size in [511, 513, 1 << 63, u64::MAX] {
+            for (base_size, target_size) in [(size, 512), (512, size)] {
+                let header = DiffHeader {
+                    base_size,
+                    target_size,
+                    ..full()
+                };
+                let error = encode_header(&header).unwrap_err();
+                assert_eq!(error.kind(), crate::ErrorKind::Usage, "{size}");
+            }
+        }
     }
 }
