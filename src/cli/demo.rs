@@ -1,18 +1,315 @@
-//! `vhd demo`.
+//! `vhd demo`: the whole path on small images, with proof that every point in time was rebuilt.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::output::Output;
 use crate::error::{Error, Result};
+use crate::files::{Format, NewImage, NewImageOptions};
+use crate::page::{PAGE_SIZE, PageRange};
+use crate::storage::Overwrite;
 
 /// Walk the whole path on small images, made for it.
+///
+/// Makes a fixed and a dynamic VHD at three points in time, diffs them, rebuilds every point from the first one and
+/// the diffs, and compares byte by byte.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
+    "The commands are run for real, and their output is what they print. All files are made in a temporary folder, \
+     which is removed again.\n\n",
     "Examples:\n",
-    "  vhd demo\n\n",
+    "  vhd demo\n",
+    "  vhd demo --keep    leave the files there, to go on by hand\n\n",
     super::args::exit_codes!(),
 ))]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Leave the folder with all files, and say where it is.
+    #[arg(long)]
+    keep: bool,
+}
 
-pub(super) fn run(_args: &Args, _context: &Context) -> Result<Outcome> {
-    Err(Error::unsupported("this command is still to come"))
+/// Size of the virtual disks: small enough for any machine, large enough for blocks and windows.
+const DISK: u64 = 32 << 20;
+
+pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
+    let folder = tempfile::Builder::new()
+        .prefix("vhd-demo-")
+        .tempdir()
+        .map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let mut demo = Demo {
+        folder: folder.path().to_path_buf(),
+        output: Output::text()?,
+        proofs: 0,
+    };
+    demo.play()?;
+    if args.keep {
+        let kept = folder.keep();
+        demo.output
+            .line(format_args!("The files are in {}", kept.display()))?;
+    }
+    demo.output.finish()?;
+    Ok(Outcome::Done)
+}
+
+struct Demo {
+    folder: PathBuf,
+    output: Output,
+    proofs: u32,
+}
+
+impl Demo {
+    fn play(&mut self) -> Result<()> {
+        self.say(
+            "Two disks at three points in time: `server` is a fixed VHD, `laptop` a dynamic one.",
+        )?;
+        for (disk, format) in [("server", Format::Fixed), ("laptop", Format::Dynamic)] {
+            for (day, name) in ["monday", "tuesday", "wednesday"].into_iter().enumerate() {
+                self.make(&format!("{disk}-{name}.vhd"), format, day)?;
+            }
+        }
+        self.vhd(
+            0,
+            "hash server-monday.vhd server-tuesday.vhd server-wednesday.vhd",
+        )?;
+
+        self.say("What changed from Monday to Tuesday? (Exit code 1: they differ.)")?;
+        self.vhd(1, "diff server-monday.vhd server-tuesday.vhd")?;
+
+        self.say("Only that travels: a diff for each later day, made once.")?;
+        for disk in ["server", "laptop"] {
+            self.vhd(
+                0,
+                &format!("diff {disk}-monday.vhd {disk}-tuesday.vhd -o {disk}-tuesday.vhddiff"),
+            )?;
+            self.vhd(
+                0,
+                &format!(
+                    "diff {disk}-tuesday.vhd {disk}-wednesday.vhd -o {disk}-wednesday.vhddiff"
+                ),
+            )?;
+        }
+        self.vhd(0, "show server-tuesday.vhddiff")?;
+
+        self.say(
+            "Far away there are Monday's image and the diffs. Any day can be rebuilt from them.",
+        )?;
+        self.vhd(
+            0,
+            "apply server-monday.vhd server-tuesday.vhddiff -o restored-tuesday.vhd",
+        )?;
+        self.same("restored-tuesday.vhd", "server-tuesday.vhd")?;
+        self.vhd(
+            0,
+            "apply server-monday.vhd server-tuesday.vhddiff server-wednesday.vhddiff -o restored-wednesday.vhd",
+        )?;
+        self.same("restored-wednesday.vhd", "server-wednesday.vhd")?;
+
+        self.say("Or the copy itself is brought up to date, in place, with the way back kept.")?;
+        self.copy("laptop-monday.vhd", "copy.vhd")?;
+        self.vhd(0, "apply copy.vhd laptop-tuesday.vhddiff laptop-wednesday.vhddiff --undo back.vhddiff --verify")?;
+        self.digests("copy.vhd", "laptop-wednesday.vhd")?;
+        self.vhd(0, "apply copy.vhd laptop-wednesday.vhddiff")?;
+        self.vhd(0, "apply copy.vhd back.vhddiff")?;
+        self.digests("copy.vhd", "laptop-monday.vhd")?;
+
+        self.say("A diff doesn't touch a base that it wasn't made from. (Exit code 4.)")?;
+        self.vhd(4, "apply copy.vhd laptop-wednesday.vhddiff")?;
+        self.digests("copy.vhd", "laptop-monday.vhd")?;
+
+        self.say("Through a pipe, without a file between; into another format.")?;
+        self.vhd(0, "convert laptop-monday.vhd copy.raw")?;
+        self.pipe(
+            "diff laptop-monday.vhd laptop-wednesday.vhd -o -",
+            "apply copy.raw -",
+        )?;
+        self.digests("copy.raw", "laptop-wednesday.vhd")?;
+
+        let proofs = self.proofs;
+        self.say(&format!(
+            "Every point in time was rebuilt: {proofs} of {proofs} comparisons agree."
+        ))
+    }
+
+    fn say(&mut self, text: &str) -> Result<()> {
+        self.output.line(format_args!("\n# {text}"))
+    }
+
+    /// Makes an image as the disk was on that day.
+    fn make(&self, name: &str, format: Format, day: usize) -> Result<()> {
+        let options = NewImageOptions {
+            format,
+            virtual_size: DISK,
+            block_size: None,
+            identity: None,
+            overwrite: Overwrite::No,
+        };
+        let mut new = NewImage::create(self.folder.join(name), &options)?;
+        for write in WRITES.iter().filter(|write| write.day <= day) {
+            let range = PageRange::from_len(write.page * PAGE_SIZE, write.pages * PAGE_SIZE)?;
+            match write.seed {
+                Some(seed) => new.image_mut().update(range, &data(seed, write.pages))?,
+                None => new.image_mut().clear(range)?,
+            }
+        }
+        new.publish()
+    }
+
+    /// Runs `vhd` with these arguments and shows it as typed, with all that it prints.
+    fn vhd(&mut self, expected: i32, line: &str) -> Result<()> {
+        self.output.line(format_args!("$ vhd {line}"))?;
+        let done = self
+            .command(line)?
+            .output()
+            .map_err(|e| Error::io("cannot run vhd", e))?;
+        self.output.bytes(&done.stdout)?;
+        self.output.bytes(&done.stderr)?;
+        if done.status.code() == Some(expected) {
+            Ok(())
+        } else {
+            Err(unexpected(line, done.status))
+        }
+    }
+
+    fn pipe(&mut self, from: &str, to: &str) -> Result<()> {
+        let failed = |e| Error::io("cannot run vhd", e);
+        self.output.line(format_args!("$ vhd {from} | vhd {to}"))?;
+        let mut source = self
+            .command(from)?
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let stdin = source.stdout.take().map_or_else(Stdio::null, Stdio::from);
+        let done = self.command(to)?.stdin(stdin).output().map_err(failed)?;
+        let sent = source.wait().map_err(failed)?;
+        self.output.bytes(&done.stderr)?;
+        if !sent.success() {
+            return Err(unexpected(from, sent));
+        }
+        if done.status.success() {
+            Ok(())
+        } else {
+            Err(unexpected(to, done.status))
+        }
+    }
+
+    fn command(&self, line: &str) -> Result<Command> {
+        let program = std::env::current_exe().map_err(|e| Error::io("cannot find vhd", e))?;
+        let mut command = Command::new(program);
+        command
+            .args(line.split(' '))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Proves that two files are the same, byte by byte.
+    fn same(&mut self, a: &str, b: &str) -> Result<()> {
+        self.output.line(format_args!("$ cmp {a} {b}"))?;
+        let (first, second) = (self.read(a)?, self.read(b)?);
+        if first != second {
+            return Err(Error::damaged(format!("{a} and {b} differ")));
+        }
+        self.proofs += 1;
+        self.output
+            .line(format_args!("(the same {} bytes)", first.len()))
+    }
+
+    /// Proves that two images present the same virtual disk.
+    fn digests(&mut self, a: &str, b: &str) -> Result<()> {
+        let line = format!("hash {a} {b}");
+        self.output.line(format_args!("$ vhd {line}"))?;
+        let done = self
+            .command(&line)?
+            .output()
+            .map_err(|e| Error::io("cannot run vhd", e))?;
+        self.output.bytes(&done.stdout)?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let digests: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        match digests.as_slice() {
+            [first, second] if first == second && first.len() == 64 => {
+                self.proofs += 1;
+                Ok(())
+            }
+            _ => Err(Error::damaged(format!(
+                "{a} and {b} hold different virtual disks"
+            ))),
+        }
+    }
+
+    fn copy(&mut self, from: &str, to: &str) -> Result<()> {
+        self.output.line(format_args!("$ cp {from} {to}"))?;
+        fs::copy(self.folder.join(from), self.folder.join(to))
+            .map_err(|e| Error::io("cannot copy", e).path(from))?;
+        Ok(())
+    }
+
+    fn read(&self, name: impl AsRef<OsStr> + AsRef<Path>) -> Result<Vec<u8>> {
+        let path = self.folder.join::<&Path>(name.as_ref());
+        fs::read(&path).map_err(|e| Error::io("cannot read", e).path(path))
+    }
+}
+
+fn unexpected(line: &str, status: std::process::ExitStatus) -> Error {
+    Error::damaged(format!("vhd {line} ended with {status}"))
+        .hint("this should not happen on any machine: please report it with the output above")
+}
+
+/// Something that was written to the disk on some day and later.
+struct Write {
+    day: usize,
+    page: u64,
+    pages: u64,
+    /// What the data is made from; `None` is cleared.
+    seed: Option<u64>,
+}
+
+const fn write(day: usize, page: u64, pages: u64, seed: Option<u64>) -> Write {
+    Write {
+        day,
+        page,
+        pages,
+        seed,
+    }
+}
+
+/// A disk that is used for three days: files appear, change and go.
+const WRITES: [Write; 12] = [
+    write(0, 0, 1, Some(1)),
+    write(0, 2048, 6000, Some(2)),
+    write(0, 16384, 9000, Some(3)),
+    write(0, 40960, 512, Some(4)),
+    write(1, 2100, 8, Some(5)),
+    write(1, 9001, 1, Some(6)),
+    write(1, 18432, 4096, None),
+    write(1, 49152, 640, Some(7)),
+    write(2, 0, 1, Some(8)),
+    write(2, 18432, 256, Some(9)),
+    write(2, 40960, 512, None),
+    write(2, 65535, 1, Some(10)),
+];
+
+/// Whole pages of data that is the same for the same seed: half of it text, which packs, half of it not.
+fn data(seed: u64, pages: u64) -> Vec<u8> {
+    let len = usize::try_from(pages * PAGE_SIZE).unwrap_or(0);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 64);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        if bytes.len() / 4096 % 2 == 0 {
+            bytes.extend_from_slice(format!("line {} of file {seed}\n", bytes.len()).as_bytes());
+        } else {
+            bytes.extend_from_slice(&state.to_be_bytes());
+        }
+    }
+    bytes.truncate(len);
+    bytes
 }

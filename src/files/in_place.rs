@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::{BufWriter, ErrorKind as IoKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::apply::{
     Applied, ApplyOptions, BaseChecked, Output, apply_to_new, fit, identity, read_back,
@@ -50,7 +50,6 @@ pub fn apply_in_place(
             .path(undo)
             .hint("choose another name or remove it first"));
     }
-    let path = &resolved(path)?;
     let lock = lock(path, how.dry_run)?;
     let journal = journal_path(path);
     if exists(&journal)? {
@@ -105,7 +104,6 @@ pub fn apply_in_place(
 /// Takes an interrupted apply back: the image at `path` holds the old point in time again. Returns its digest,
 /// if the journal knows it; it was checked then.
 pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
-    let path = &resolved(path)?;
     let _lock = lock(path, false)?;
     let journal_path = journal_path(path);
     if !exists(&journal_path)? {
@@ -423,10 +421,6 @@ fn close_journal(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(|e| Error::io("cannot remove the undo journal", e).path(path))
-}
-
-fn resolved(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path).map_err(|e| Error::io("cannot open", e).path(path))
 }
 
 fn lock(path: &Path, shared: bool) -> Result<File> {
