@@ -245,6 +245,38 @@ fn data_is_aligned_and_both_footers_are_the_same() {
     }
 }
 
+/// Readers that ignore bitmaps see what lies under clear bits, so that must be zeros; and the places of former
+/// footers must not keep them.
+#[test]
+fn what_was_not_written_is_zero_in_the_file_too() {
+    for block_size in [512, 4096, 64 << 10, 2 << 20] {
+        let storage = Memory::new(Vec::new());
+        let options = options(Format::Dynamic(block_size), 20 << 20);
+        let mut image = VhdImage::create(&storage, &options).unwrap();
+        let mut places = Vec::new();
+        for offset in [0, 16 << 20, 4 << 20] {
+            write(&mut image, offset, 512, 1).unwrap();
+            places.push(image.locate(offset).unwrap().unwrap());
+        }
+        image.flush().unwrap();
+        let mut bytes = storage.to_vec();
+        let end = bytes.len() - 512;
+        for place in places {
+            let data = usize::try_from(place).unwrap();
+            assert_eq!(bytes[data - 512], 0x80);
+            bytes[data - 512] = 0;
+            bytes[data..data + 512].fill(0);
+        }
+        let header = image.header().unwrap();
+        let blocks_at =
+            1536 + usize::try_from(vhdkit::vhd::table_bytes(header.max_table_entries)).unwrap();
+        assert!(
+            bytes[blocks_at..end].iter().all(|byte| *byte == 0),
+            "{block_size}"
+        );
+    }
+}
+
 #[test]
 fn an_identity_is_taken_over_and_lands_in_both_footers() {
     let other = Footer {

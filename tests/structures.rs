@@ -9,6 +9,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use proptest::prelude::*;
 use vhdkit::ErrorKind;
 use vhdkit::image::{Image, ImageMut};
 use vhdkit::page::PageRange;
@@ -643,4 +644,74 @@ fn two_footers_that_differ_are_reported() {
     let warning = &image.warnings()[0];
     assert_eq!(warning.field_name(), Some("footer.unique_id"));
     assert!(read_all(&image) == disk);
+}
+
+/// Numbers at which arithmetic goes wrong.
+fn hostile_number() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(u32::MAX),
+        Just(u32::MAX - 1),
+        Just(1 << 31),
+        Just(512),
+        Just(4096),
+        0..64_u32,
+        any::<u32>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    /// Oracle: with right checksums over wrong numbers the file is refused, or it can be read, written and opened
+    /// again. It never panics, loops or asks for memory without measure.
+    #[test]
+    fn wrong_numbers_under_right_checksums_do_no_harm(
+        words in prop::collection::vec(
+            (
+                prop_oneof![
+                    Just(16_usize), Just(20), Just(48), Just(52), Just(60), // footer: data_offset, current_size, disk_type
+                    Just(528), Just(532), Just(540), Just(544), // header: table_offset, max_table_entries, block_size
+                    (0..4_usize).prop_map(|n| 1536 + n * 4), // BAT
+                ],
+                hostile_number(),
+            ),
+            1..4,
+        ),
+        cut in prop_oneof![3 => Just(0_usize), 1 => 0..6000_usize],
+    ) {
+        let mut file = vhd_builder::dynamic(&TINY, &patterned(29));
+        for (at, value) in words {
+            file[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        vhd_builder::seal(&mut file[..512], 64);
+        vhd_builder::seal(&mut file[512..1536], 36);
+        let last = file.len() - 512;
+        file.copy_within(..512, last);
+        file.truncate(file.len() - cut);
+        let storage = Memory::new(file);
+        let Ok(mut image) = VhdImage::open(&storage) else {
+            return Ok(());
+        };
+        let size = image.virtual_size();
+        let mut bytes = vec![0; 64 << 10];
+        for start in [0, size / 1024 * 512, size.saturating_sub(65536)] {
+            let len = usize::try_from(size - start).unwrap_or(usize::MAX).min(bytes.len());
+            let _ = image.read_exact_at(&mut bytes[..len], start);
+            let within = PageRange::from_len(start, len as u64).unwrap();
+            for extent in image.extents(within).take(1000) {
+                prop_assert!(extent.is_err() || !extent.unwrap().range.is_empty());
+            }
+        }
+        for start in [0, size - 512] {
+            let range = PageRange::from_len(start, 512).unwrap();
+            if image.block_size().is_none_or(|size| size <= 1 << 20) && image.update(range, &[1; 512]).is_ok() {
+                image.flush().unwrap();
+                let again = VhdImage::open(&storage).unwrap();
+                again.read_exact_at(&mut bytes[..512], start).unwrap();
+                prop_assert_eq!(&bytes[..512], &[1; 512]);
+            }
+        }
+    }
 }
