@@ -197,7 +197,7 @@ fn an_ext4_file_system_is_rebuilt() {
     let requests = folder.file(
         "requests",
         format!(
-            "rm a.bin\nwrite {} new.bin\nmkdir other\nln b.bin other/link.bin\n",
+            "rm a.bin\nwrite {} new.bin\nmkdir other\nsymlink other/link b.bin\n",
             fresh.display()
         )
         .as_bytes(),
