@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! What changed from one disk image to another.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhdkit::cli::vhd_diff()
+}

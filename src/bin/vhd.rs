@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The toolbox: look at, make, compare and patch disk images.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhdkit::cli::vhd()
+}

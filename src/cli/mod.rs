@@ -1,1 +1,229 @@
-//! The command line: the only module that prints, exits or knows terminals.
+//! The command line: the only module that prints, exits or knows terminals. One file per command.
+//!
+//! Data goes to stdout, everything else to stderr. `vhd diff` and `vhd-diff` are the same code, as are
+//! `vhd apply` and `vhd-apply`.
+
+// This is where printing belongs.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args as _, CommandFactory as _, Parser, Subcommand};
+
+use crate::error::Result;
+
+mod apply;
+mod args;
+mod completions;
+mod context;
+mod convert;
+mod create;
+mod demo;
+mod diff;
+mod exit;
+mod hash;
+mod info;
+mod man;
+mod map;
+mod output;
+mod progress;
+mod show;
+mod signals;
+mod size;
+
+use args::Common;
+use context::Context;
+use exit::Outcome;
+
+/// Look at, make, compare and patch disk images: VHD files and raw ones.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vhd",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = concat!(
+        "Examples:\n",
+        "  vhd info disk.vhd                         every field of an image\n",
+        "  vhd convert disk.raw disk.vhd             a raw disk as a dynamic VHD\n",
+        "  vhd diff monday.vhd tuesday.vhd -o d      what changed from monday to tuesday\n",
+        "  vhd apply monday.vhd d -o restored.vhd    tuesday, rebuilt from monday and the diff\n",
+        "  vhd demo                                  the whole path on small images\n\n",
+        args::exit_codes!(),
+    )
+)]
+struct Vhd {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands of `vhd`.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Diff(diff::Args),
+    Apply(apply::Args),
+    Info(info::Args),
+    Map(map::Args),
+    Hash(hash::Args),
+    Create(create::Args),
+    Convert(convert::Args),
+    Show(show::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<Outcome> {
+        match self {
+            Self::Diff(args) => diff::run(args, context),
+            Self::Apply(args) => apply::run(args, context),
+            Self::Info(args) => info::run(args, context),
+            Self::Map(args) => map::run(args, context),
+            Self::Hash(args) => hash::run(args, context),
+            Self::Create(args) => create::run(args, context),
+            Self::Convert(args) => convert::run(args, context),
+            Self::Show(args) => show::run(args, context),
+            Self::Demo(args) => demo::run(args, context),
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+        }
+    }
+}
+
+/// Runs `vhd`: what `src/bin/vhd.rs` calls.
+pub fn vhd() -> ExitCode {
+    start::<Vhd>(
+        Program::Vhd,
+        |vhd, context| vhd.command.run(context),
+        |vhd| &vhd.common,
+    )
+}
+
+/// Runs `vhd-diff`, which is `vhd diff`.
+pub fn vhd_diff() -> ExitCode {
+    start::<Single<diff::Args>>(
+        Program::VhdDiff,
+        |single, context| diff::run(&single.args, context),
+        |single| &single.common,
+    )
+}
+
+/// Runs `vhd-apply`, which is `vhd apply`.
+pub fn vhd_apply() -> ExitCode {
+    start::<Single<apply::Args>>(
+        Program::VhdApply,
+        |single, context| apply::run(&single.args, context),
+        |single| &single.common,
+    )
+}
+
+/// A program that is one command.
+#[derive(Debug)]
+struct Single<A> {
+    common: Common,
+    args: A,
+}
+
+impl<A: clap::Args> clap::FromArgMatches for Single<A> {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            common: Common::from_arg_matches(matches)?,
+            args: A::from_arg_matches(matches)?,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.common.update_from_arg_matches(matches)?;
+        self.args.update_from_arg_matches(matches)
+    }
+}
+
+/// The programs of this package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Program {
+    Vhd,
+    VhdDiff,
+    VhdApply,
+}
+
+impl Program {
+    const ALL: [Self; 3] = [Self::Vhd, Self::VhdDiff, Self::VhdApply];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vhd => "vhd",
+            Self::VhdDiff => "vhd-diff",
+            Self::VhdApply => "vhd-apply",
+        }
+    }
+
+    /// What it understands: the one definition behind parsing, help, completions and man pages.
+    fn command(self) -> clap::Command {
+        let single = || {
+            let command = clap::Command::new(self.name())
+                .version(env!("CARGO_PKG_VERSION"))
+                .max_term_width(100);
+            Common::augment_args(command)
+        };
+        match self {
+            Self::Vhd => Vhd::command(),
+            Self::VhdDiff => diff::Args::augment_args(single()),
+            Self::VhdApply => apply::Args::augment_args(single()),
+        }
+    }
+}
+
+fn start<T: clap::FromArgMatches>(
+    program: Program,
+    run: impl FnOnce(&T, &Context) -> Result<Outcome>,
+    common: impl FnOnce(&T) -> &Common,
+) -> ExitCode {
+    let name = program.name();
+    let parsed = match parse::<T>(program, std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => return exit::from_clap(name, &error),
+    };
+    let context = Context::new(name, common(&parsed));
+    let result = signals::watch().and_then(|()| run(&parsed, &context));
+    exit::code(name, result)
+}
+
+fn parse<T: clap::FromArgMatches>(
+    program: Program,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<T, clap::Error> {
+    let mut command = program.command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        for program in Program::ALL {
+            program.command().debug_assert();
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_a_short_description() {
+        for program in Program::ALL {
+            let command = program.command();
+            let all = command.get_subcommands().chain([&command]);
+            for command in all.filter(|c| c.get_name() != "help") {
+                let name = command.get_name();
+                let after = command.get_after_help().map(ToString::to_string);
+                assert!(after.unwrap_or_default().contains("Examples:"), "{name}");
+                assert!(command.get_about().is_some(), "{name}");
+            }
+        }
+    }
+}

@@ -65,6 +65,10 @@ impl File {
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
+        // Opening a pipe would wait for its other end.
+        if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
+            return Err(not_at_offsets(path));
+        }
         let file = options.open(path).map_err(|e| {
             let not_found = e.kind() == IoKind::NotFound;
             let error = Error::io("cannot open", e).path(path);
@@ -90,11 +94,7 @@ impl File {
                 .hint("name a file in it"));
         }
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(Error::usage(
-                "this can't be read at offsets: it is a pipe, a socket or a character device",
-            )
-            .path(path)
-            .hint("copy it into a file first"));
+            return Err(not_at_offsets(&path));
         }
         Ok(Self {
             inner: file,
@@ -184,6 +184,12 @@ impl File {
             .path(&self.path)
             .offset(offset)
     }
+}
+
+fn not_at_offsets(path: &Path) -> Error {
+    Error::usage("this can't be read at offsets: it is a pipe, a socket or a character device")
+        .path(path)
+        .hint("copy it into a file first")
 }
 
 impl ReadAt for File {

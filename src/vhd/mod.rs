@@ -1,1 +1,53 @@
 //! The VHD format: one file per on-disk structure, and the image built of them.
+//!
+//! ```text
+//!   fixed     data ──────────────────────────────────────────────────────── footer
+//!   dynamic   footer copy │ dynamic disk header │ BAT │ block │ block │ … │ footer
+//!                                                       └─ block bitmap, then data
+//! ```
+//!
+//! The structures decode from and encode to arrays of bytes, without I/O and without loss: whatever was found,
+//! reserved bytes and wrong checksums included, comes back byte for byte. Whether it makes sense is asked apart,
+//! by their `verify` functions. Numbers are big-endian; sectors of 512 bytes exist only inside this module.
+//!
+//! The source is the "Virtual Hard Disk Image Format Specification", version 1.0, quoted as "the specification";
+//! `docs/vhd-format.md` tells where writers in the field depart from it and what is made of that here.
+
+mod bat;
+mod bitmap;
+mod bytes;
+mod checksum;
+mod create;
+mod creator;
+mod disk_type;
+mod footer;
+mod geometry;
+mod header;
+mod image;
+mod locator;
+mod probe;
+mod timestamp;
+mod unique_id;
+
+pub use bat::{ABSENT, BatEntry, table_bytes};
+pub use bitmap::{Bitmap, Run, bitmap_bytes};
+pub use bytes::Field;
+pub use checksum::checksum;
+pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};
+pub use creator::{CreatorApplication, HostOs, Version};
+pub use disk_type::DiskType;
+pub use footer::{FOOTER_SIZE, Footer};
+pub use geometry::Geometry;
+pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
+pub use image::VhdImage;
+pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
+pub use probe::{FooterPlace, ProbeHint};
+pub use timestamp::Timestamp;
+pub use unique_id::UniqueId;
+
+/// Bytes in a sector, the unit of the BAT and of the block bitmaps: 512, whatever the disk.
+pub const SECTOR_SIZE: u64 = 512;
+
+/// The largest virtual disk that a dynamic or differencing VHD can hold: 2040 GiB (specification, "Dynamic Disk
+/// Header Format": the BAT's sector numbers have 32 bits).
+pub const MAX_DYNAMIC_SIZE: u64 = 2040 << 30;

@@ -1,0 +1,123 @@
+//! Options that commands share.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use clap::{ArgAction, ValueEnum};
+
+use crate::files::Format;
+use crate::storage::Overwrite;
+
+/// The lines about exit codes at the end of every help text.
+macro_rules! exit_codes {
+    () => {
+        "Exit codes: 0 done, or the same; 1 the answer is no (images differ); 2 usage or I/O trouble; \
+         3 the input is damaged or of an unknown kind; 4 the diff does not fit this base; 5 locked, or an \
+         interrupted apply is in the way; 130 interrupted."
+    };
+}
+pub(super) use exit_codes;
+
+/// Options of every command.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct Common {
+    /// Threads that read, compare, hash and pack [default: one per processor].
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// When to show progress on stderr; `auto` is: when stderr is a terminal.
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = false
+    )]
+    pub progress: When,
+    /// Only errors on stderr: no progress, no notes, no warnings.
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    pub quiet: bool,
+}
+
+/// When something is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The format of an image to read, as `-f` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum InputFormat {
+    /// The bytes of the file are the virtual disk.
+    Raw,
+    /// A VHD of any type.
+    #[value(alias = "vpc")]
+    Vhd,
+    /// A fixed VHD.
+    Fixed,
+    /// A dynamic VHD.
+    Dynamic,
+}
+
+impl From<InputFormat> for crate::files::FormatChoice {
+    fn from(format: InputFormat) -> Self {
+        match format {
+            InputFormat::Raw => Self::Only(Format::Raw),
+            InputFormat::Vhd => Self::AnyVhd,
+            InputFormat::Fixed => Self::Only(Format::Fixed),
+            InputFormat::Dynamic => Self::Only(Format::Dynamic),
+        }
+    }
+}
+
+/// The format of an image to write, as `-O` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    /// The bytes of the file are the virtual disk.
+    Raw,
+    /// A VHD that stores the whole disk, with a footer behind it.
+    Fixed,
+    /// A VHD that stores only the blocks that were written.
+    Dynamic,
+}
+
+impl From<OutputFormat> for Format {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Raw => Self::Raw,
+            OutputFormat::Fixed => Self::Fixed,
+            OutputFormat::Dynamic => Self::Dynamic,
+        }
+    }
+}
+
+/// Bytes in a mebibyte.
+pub(super) const MEBIBYTE: u64 = 1 << 20;
+
+/// The format that a file name asks for: `.vhd` is a dynamic VHD, anything else raw.
+pub(super) fn default_format(path: &Path) -> Format {
+    let vhd = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("vhd"));
+    if vhd { Format::Dynamic } else { Format::Raw }
+}
+
+/// What `--force` allows.
+pub(super) const fn overwrite(force: bool) -> Overwrite {
+    if force { Overwrite::Yes } else { Overwrite::No }
+}
+
+/// What keeps a VHD of this size from being accepted as an upload by the cloud, if anything does. Raw images
+/// aren't meant to be uploaded.
+pub(super) fn cloud_remark(format: Format, virtual_size: u64) -> Option<String> {
+    if format == Format::Raw || virtual_size.is_multiple_of(MEBIBYTE) {
+        return None;
+    }
+    let whole = virtual_size.checked_next_multiple_of(MEBIBYTE)?;
+    Some(format!(
+        "Azure takes only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
+         vhd convert --azure makes it"
+    ))
+}

@@ -1,0 +1,62 @@
+//! What every command is given: the common options, worked out.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use super::args::{Common, When};
+use super::{exit, progress};
+use crate::error::{Error, Result};
+use crate::parallel::Workers;
+use crate::progress::Progress;
+
+/// The surroundings of a command.
+#[derive(Debug)]
+pub(super) struct Context {
+    program: &'static str,
+    common: Common,
+}
+
+impl Context {
+    pub(super) fn new(program: &'static str, common: &Common) -> Self {
+        Self {
+            program,
+            common: common.clone(),
+        }
+    }
+
+    /// The threads to work with.
+    pub(super) fn workers(&self) -> Result<Workers> {
+        Workers::new(self.common.threads)
+    }
+
+    /// Shows progress as the user wants it, until dropped. Print nothing to stderr while it lives.
+    pub(super) fn progress(&self) -> Box<dyn Progress> {
+        let terminal = io::stderr().is_terminal();
+        let shown = match self.common.progress {
+            When::Auto => terminal,
+            When::Always => true,
+            When::Never => false,
+        };
+        progress::new(shown && !self.common.quiet, terminal)
+    }
+
+    /// Says something that isn't an error on stderr, unless that is unwanted.
+    pub(super) fn note(&self, text: impl std::fmt::Display) {
+        self.say("note", &text);
+    }
+
+    /// Says on stderr that something is odd, unless that is unwanted.
+    pub(super) fn warn(&self, text: impl std::fmt::Display) {
+        self.say("warning", &text);
+    }
+
+    /// Prints an error that doesn't end the command.
+    pub(super) fn report(&self, error: &Error) {
+        exit::report(self.program, error);
+    }
+
+    fn say(&self, label: &str, text: &dyn std::fmt::Display) {
+        if !self.common.quiet {
+            let _ = writeln!(io::stderr(), "{}: {label}: {text}", self.program);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `vhd convert`: the same virtual disk in another format.
+
+use std::path::PathBuf;
+
+use super::args::{InputFormat, MEBIBYTE, OutputFormat, cloud_remark, default_format, overwrite};
+use super::context::Context;
+use super::exit::Outcome;
+use super::size::{self, Size};
+use crate::error::{Error, Result};
+use crate::files::{
+    Format, NewImage, NewImageOptions, OpenImage, OpenOptions, open_image, refuse_same_file,
+};
+use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
+use crate::page::PageRange;
+
+/// The smallest managed disk that a cloud takes as an upload.
+const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
+
+/// Copy a virtual disk into a new image of any format.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "What is zero stays unwritten: a sparse image gives a sparse image. The size is kept exactly; with --azure \
+     it is rounded up to a whole MiB. A VHD made from a VHD keeps its unique id and the other fields of its \
+     footer. The destination appears whole or not at all.\n\n",
+    "Examples:\n",
+    "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
+    "  vhd convert disk.vhd disk.raw\n",
+    "  vhd convert disk.raw upload.vhd --azure       a fixed VHD that the cloud accepts\n",
+    "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The image to read.
+    source: PathBuf,
+    /// The image to make: a file, or a block device.
+    destination: PathBuf,
+    /// Format of the source [default: found out].
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<InputFormat>,
+    /// Format of the destination [default: dynamic if it ends in .vhd, else raw].
+    #[arg(short = 'O', long, value_name = "FORMAT")]
+    output_format: Option<OutputFormat>,
+    /// Make what a cloud accepts as an upload: a fixed VHD whose size is a whole number of MiB.
+    #[arg(long)]
+    azure: bool,
+    /// Bytes in a block of a dynamic VHD, a power of two [default: 2MiB].
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    block_size: Option<u64>,
+    /// Replace the destination if it exists.
+    #[arg(long)]
+    force: bool,
+    /// Read the destination back and compare it with what was read from the source.
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    refuse_same_file(&args.destination, &[&args.source])?;
+    let options = OpenOptions {
+        format: args.format.map(Into::into),
+        ..OpenOptions::default()
+    };
+    let source = open_image(&args.source, &options)?;
+    source
+        .warnings()
+        .iter()
+        .for_each(|warning| context.warn(warning));
+    let options = destination(args, &source)?;
+    let mut new = NewImage::create(&args.destination, &options)?;
+    transfer(args, context, &source, &mut new)?;
+    new.publish()?;
+    context.note(format_args!(
+        "{}: {}, virtual size {}",
+        args.destination.display(),
+        options.format,
+        Size(options.virtual_size)
+    ));
+    if options.virtual_size > source.virtual_size() {
+        let added = options.virtual_size - source.virtual_size();
+        context.note(format_args!(
+            "{} of zeros were added at the end to make whole MiB",
+            Size(added)
+        ));
+    }
+    if args.azure && options.virtual_size < SMALLEST_MANAGED_DISK {
+        context.note(
+            "a managed disk has at least 20 MiB; this one can be uploaded as a page blob only",
+        );
+    }
+    if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
+        context.note(remark);
+    }
+    Ok(Outcome::Done)
+}
+
+/// What the destination shall be.
+fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
+    let mut virtual_size = source.virtual_size();
+    let mut format = args
+        .output_format
+        .map_or_else(|| default_format(&args.destination), Into::into);
+    if args.azure {
+        if args
+            .output_format
+            .is_some_and(|format| format != OutputFormat::Fixed)
+        {
+            return Err(Error::usage("--azure makes a fixed VHD")
+                .found(format_args!("-O {format}"))
+                .hint("leave -O away"));
+        }
+        format = Format::Fixed;
+        virtual_size = virtual_size
+            .checked_next_multiple_of(MEBIBYTE)
+            .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))?;
+    }
+    Ok(NewImageOptions {
+        format,
+        virtual_size,
+        block_size: size::block(args.block_size, format)?,
+        identity: source.vhd().map(|vhd| vhd.footer().clone()),
+        overwrite: overwrite(args.force),
+    })
+}
+
+fn transfer(args: &Args, context: &Context, source: &OpenImage, new: &mut NewImage) -> Result<()> {
+    let workers = context.workers()?;
+    let progress = context.progress();
+    progress.begin("converting", source.virtual_size());
+    let options = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: args.verify,
+    };
+    let digest = copy(source, new.image_mut(), options)?;
+    source.check_unchanged()?;
+    if let Some(digest) = digest {
+        new.image_mut().flush()?;
+        progress.begin("verifying", source.virtual_size());
+        let written = Beginning(new.image(), source.virtual_size());
+        verify(
+            args,
+            digest,
+            content_digest(&written, &workers, &*progress)?,
+        )?;
+    }
+    Ok(())
+}
+
+fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()> {
+    if read == written {
+        return Ok(());
+    }
+    Err(Error::damaged("what was read back is not what was written")
+        .path(&args.destination)
+        .field("content digest")
+        .found(written)
+        .expected(read)
+        .hint("the device or the memory may be failing: check both before trying again"))
+}
+
+/// The first bytes of an image that was rounded up.
+struct Beginning<'a>(&'a dyn Image, u64);
+
+impl Image for Beginning<'_> {
+    fn virtual_size(&self) -> u64 {
+        self.1
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        self.0
+            .extents(within.intersect(whole(self)).unwrap_or_default())
+    }
+}

@@ -1,0 +1,98 @@
+//! How a command ends: the exit code, and the lines on stderr that explain it.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a command ended that did its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Done; or, to a question, yes (exit code 0).
+    Done,
+    #[allow(dead_code)]
+    /// The answer is no: images differ, faults found (exit code 1).
+    No,
+}
+
+/// The exit code of an error.
+pub(super) const fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Damaged | ErrorKind::Unsupported => 3,
+        ErrorKind::Mismatch => 4,
+        ErrorKind::Locked | ErrorKind::Pending => 5,
+        ErrorKind::Interrupted => 130,
+        ErrorKind::Usage | ErrorKind::Io | ErrorKind::Changed => 2,
+    }
+}
+
+/// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is no failure.
+pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(program, &error);
+            ExitCode::from(code_of(error.kind()))
+        }
+    }
+}
+
+/// Prints an error, and what to do about it on a line of its own.
+pub(super) fn report(program: &str, error: &Error) {
+    let mut text = format!("{program}: error: {error}\n");
+    if let Some(remedy) = error.remedy() {
+        text.push_str("  hint: ");
+        text.push_str(remedy);
+        text.push('\n');
+    }
+    // A closed stderr leaves nobody to tell.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints what the argument parser has to say: help and version to stdout, mistakes to stderr.
+pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match error.print() {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(2),
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    let text = error.render();
+    let text = if io::stderr().is_terminal() {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    let prefix = if text.contains("error:") {
+        format!("{program}: ")
+    } else {
+        String::new()
+    };
+    let _ = write!(io::stderr(), "{prefix}{text}");
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_code_that_its_description_names() {
+        let codes = [
+            (ErrorKind::Usage, 2),
+            (ErrorKind::Io, 2),
+            (ErrorKind::Damaged, 3),
+            (ErrorKind::Unsupported, 3),
+            (ErrorKind::Mismatch, 4),
+            (ErrorKind::Locked, 5),
+            (ErrorKind::Pending, 5),
+            (ErrorKind::Changed, 2),
+            (ErrorKind::Interrupted, 130),
+        ];
+        for (kind, code) in codes {
+            assert_eq!(code_of(kind), code, "{kind:?}");
+        }
+    }
+}

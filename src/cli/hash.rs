@@ -1,0 +1,150 @@
+//! `vhd hash`: the digest of what a virtual disk holds.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use sha2::Digest as _;
+
+use super::args::InputFormat;
+use super::context::Context;
+use super::exit::Outcome;
+use super::output::Output;
+use crate::error::Result;
+use crate::files::{OpenOptions, open_image};
+use crate::image::{ExtentState, Image, WINDOW_SIZE, content_digest, whole};
+use crate::page::PageRange;
+use crate::parallel::{Buffers, Workers};
+use crate::progress::Progress;
+
+/// Print the digest of virtual disks, whatever format stores them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Two images with the same digest present the same virtual disk: a raw one, a fixed and a dynamic VHD of \
+     the same disk have one digest. The content digest is computed in parallel and costs nothing where the \
+     disk is known to be zero; sha256 and blake3 are the plain digests of all its bytes, which sha256sum and \
+     b3sum print for a raw image.\n\n",
+    "Examples:\n",
+    "  vhd hash disk.vhd disk.raw\n",
+    "  vhd hash --algorithm sha256 disk.vhd\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The images to hash.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Which digest.
+    #[arg(short, long, value_name = "NAME", default_value = "content")]
+    algorithm: Algorithm,
+    /// Their format [default: found out, for each].
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<InputFormat>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Algorithm {
+    /// BLAKE3 over size and windows: the digest that diffs carry.
+    Content,
+    /// SHA-256 of all bytes.
+    Sha256,
+    /// BLAKE3 of all bytes.
+    Blake3,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let workers = context.workers()?;
+    let mut failed = None;
+    for path in &args.images {
+        // One image that can't be read doesn't keep the others from being hashed.
+        match hash(path, args, &workers, context) {
+            Ok(hex) => {
+                let mut output = Output::text()?;
+                output.line(format_args!("{hex}  {}", path.display()))?;
+                output.finish()?;
+            }
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    context.report(&earlier);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(Outcome::Done), Err)
+}
+
+fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
+    let options = OpenOptions {
+        format: args.format.map(Into::into),
+        ..OpenOptions::default()
+    };
+    let image = open_image(path, &options)?;
+    image
+        .warnings()
+        .iter()
+        .for_each(|warning| context.warn(warning));
+    let progress = context.progress();
+    progress.begin("hashing", image.virtual_size());
+    let hex = match args.algorithm {
+        Algorithm::Content => content_digest(&image, workers, &*progress)?.to_string(),
+        Algorithm::Sha256 => {
+            let mut hasher = sha2::Sha256::new();
+            feed(&image, workers, &*progress, |bytes| hasher.update(bytes))?;
+            hex(&hasher.finalize())
+        }
+        Algorithm::Blake3 => {
+            let mut hasher = blake3::Hasher::new();
+            feed(&image, workers, &*progress, |bytes| {
+                hasher.update(bytes);
+            })?;
+            hasher.finalize().to_hex().to_string()
+        }
+    };
+    image.check_unchanged()?;
+    Ok(hex)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
+fn feed(
+    image: &dyn Image,
+    workers: &Workers,
+    progress: &dyn Progress,
+    mut sink: impl FnMut(&[u8]),
+) -> Result<()> {
+    let buffers = Buffers::new();
+    let zeros = vec![0; 64 << 10];
+    workers.ordered(
+        whole(image).windows(WINDOW_SIZE).map(Ok),
+        |window: PageRange| {
+            progress.check()?;
+            let mut extents = image.extents(window);
+            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
+            if !is_data {
+                return Ok((window, None));
+            }
+            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
+            image.read_exact_at(&mut bytes, window.start())?;
+            Ok((window, Some(bytes)))
+        },
+        |(window, bytes)| {
+            if let Some(bytes) = bytes {
+                sink(&bytes);
+                buffers.give(bytes);
+            } else {
+                for piece in window.windows(zeros.len() as u64) {
+                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
+                    sink(zeros.get(..len).unwrap_or(&zeros));
+                }
+            }
+            progress.advance(window.len());
+            Ok(())
+        },
+    )
+}

@@ -1,0 +1,345 @@
+//! `vhd info`: every field of an image.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::{InputFormat, cloud_remark};
+use super::context::Context;
+use super::exit::Outcome;
+use super::output::{Output, SCHEMA_VERSION};
+use super::size::Size;
+use crate::error::Result;
+use crate::files::{OpenImage, OpenOptions, open_image};
+use crate::image::Image as _;
+use crate::storage::ReadAt as _;
+use crate::vhd::{DynamicHeader, Field, Footer, PlatformCode};
+
+/// Print everything that an image says about itself.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "The unique id is printed twice, because programs disagree on the order of its bytes: as it stands, and as \
+     Windows shows it. The virtual size is footer.current_size, never the geometry.\n\n",
+    "Examples:\n",
+    "  vhd info disk.vhd\n",
+    "  vhd info disk.vhd --json | jq .footer.unique_id\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The image to look at.
+    image: PathBuf,
+    /// Its format [default: found out].
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<InputFormat>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
+    let options = OpenOptions {
+        format: args.format.map(Into::into),
+        ..OpenOptions::default()
+    };
+    let image = open_image(&args.image, &options)?;
+    let info = Info::of(&image)?;
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&info)?;
+    } else {
+        print(&image, &info, &mut output)?;
+    }
+    output.finish()?;
+    Ok(Outcome::Done)
+}
+
+/// What `--json` prints. Sizes and offsets are bytes.
+#[derive(Debug, Serialize)]
+struct Info {
+    schema_version: u32,
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+    /// Length of the file.
+    file_size: u64,
+    /// What the file takes on its file system.
+    stored_size: u64,
+    footer: Option<FooterInfo>,
+    dynamic_header: Option<HeaderInfo>,
+    blocks: Option<Blocks>,
+    /// What a reader may want to know.
+    remarks: Vec<String>,
+    /// What is wrong with the file, but doesn't keep it from being read.
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FooterInfo {
+    features: u32,
+    file_format_version: String,
+    /// `null` is all ones: a fixed disk has no dynamic disk header.
+    data_offset: Option<u64>,
+    timestamp: String,
+    creator_application: Code,
+    creator_version: String,
+    creator_host_os: Code,
+    original_size: u64,
+    current_size: u64,
+    disk_geometry: GeometryInfo,
+    disk_type: String,
+    checksum: u32,
+    /// The bytes as they stand.
+    unique_id: String,
+    /// The same bytes as Windows shows them.
+    unique_id_guid: String,
+    saved_state: u8,
+    reserved: String,
+}
+
+/// Four bytes and what they stand for.
+#[derive(Debug, Serialize)]
+struct Code {
+    code: String,
+    name: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct GeometryInfo {
+    cylinders: u16,
+    heads: u8,
+    sectors_per_track: u8,
+    /// Bytes that they make.
+    size: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct HeaderInfo {
+    data_offset: Option<u64>,
+    table_offset: u64,
+    header_version: String,
+    max_table_entries: u32,
+    block_size: u32,
+    checksum: u32,
+    parent_unique_id: String,
+    parent_unique_id_guid: String,
+    parent_timestamp: String,
+    parent_unicode_name: String,
+    parent_locators: Vec<LocatorInfo>,
+}
+
+#[derive(Debug, Serialize)]
+struct LocatorInfo {
+    platform_code: Code,
+    data_space: u32,
+    data_length: u32,
+    data_offset: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Blocks {
+    /// Bytes of data in a block.
+    block_size: u64,
+    /// Blocks that the virtual size needs.
+    needed: u64,
+    /// Entries of the BAT.
+    entries: u64,
+    /// Blocks that are stored.
+    allocated: u64,
+}
+
+impl Info {
+    fn of(image: &OpenImage) -> Result<Self> {
+        let vhd = image.vhd();
+        let metadata = image.file().metadata()?;
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            image: image.path().to_string_lossy().into_owned(),
+            format: image.format().name(),
+            virtual_size: image.virtual_size(),
+            file_size: image.file().byte_len()?,
+            stored_size: metadata.blocks().saturating_mul(512),
+            footer: vhd.map(|vhd| vhd.footer().into()),
+            dynamic_header: vhd.and_then(|vhd| vhd.header()).map(Into::into),
+            blocks: blocks(image),
+            remarks: remarks(image),
+            warnings: image.warnings().iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+fn blocks(image: &OpenImage) -> Option<Blocks> {
+    let vhd = image.vhd()?;
+    let header = vhd.header()?;
+    let block_size = vhd.block_size()?;
+    Some(Blocks {
+        block_size,
+        needed: image.virtual_size().div_ceil(block_size.max(1)),
+        entries: header.max_table_entries.into(),
+        allocated: vhd.allocated_blocks(),
+    })
+}
+
+fn remarks(image: &OpenImage) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let Some(vhd) = image.vhd() else {
+        return remarks;
+    };
+    let footer = vhd.footer();
+    let (size, geometry) = (footer.current_size, footer.disk_geometry);
+    if geometry.size() != size {
+        let creator = footer.creator_application;
+        let readers = if creator.size_may_be_read_from_geometry() {
+            format!("; files of {creator} are read by that size in some programs, qemu among them")
+        } else {
+            String::new()
+        };
+        remarks.push(format!(
+            "the geometry {geometry} makes {}, current_size is {}{readers}",
+            Size(geometry.size()),
+            Size(size)
+        ));
+    }
+    if footer.original_size != size {
+        let original = Size(footer.original_size);
+        remarks.push(format!(
+            "the disk was resized: it had {original} when it was created"
+        ));
+    }
+    if footer.is_hidden() {
+        remarks.push("XenServer marked the disk as hidden: it belongs to a chain".to_owned());
+    }
+    remarks.push(cloud_remark(image.format(), size).unwrap_or_else(|| {
+        let upload = if vhd.header().is_some() {
+            ", once the disk is converted to fixed"
+        } else {
+            ""
+        };
+        format!("the size is a whole number of MiB, as Azure wants it{upload}")
+    }));
+    remarks
+}
+
+impl From<&Footer> for FooterInfo {
+    fn from(footer: &Footer) -> Self {
+        let geometry = footer.disk_geometry;
+        Self {
+            features: footer.features,
+            file_format_version: footer.file_format_version.to_string(),
+            data_offset: offset(footer.data_offset),
+            timestamp: footer.timestamp.to_string(),
+            creator_application: Code::new(
+                footer.creator_application.0,
+                footer.creator_application.name(),
+            ),
+            creator_version: footer.creator_version.to_string(),
+            creator_host_os: Code::new(footer.creator_host_os.0, footer.creator_host_os.name()),
+            original_size: footer.original_size,
+            current_size: footer.current_size,
+            disk_geometry: GeometryInfo {
+                cylinders: geometry.cylinders,
+                heads: geometry.heads,
+                sectors_per_track: geometry.sectors_per_track,
+                size: geometry.size(),
+            },
+            disk_type: footer.disk_type.to_string(),
+            checksum: footer.checksum,
+            unique_id: footer.unique_id.big_endian(),
+            unique_id_guid: footer.unique_id.guid_layout(),
+            saved_state: footer.saved_state,
+            reserved: value_of(&footer.fields(), "reserved"),
+        }
+    }
+}
+
+impl From<&DynamicHeader> for HeaderInfo {
+    fn from(header: &DynamicHeader) -> Self {
+        let locators = header.parent_locators.iter().filter(|l| l.is_used());
+        Self {
+            data_offset: offset(header.data_offset),
+            table_offset: header.table_offset,
+            header_version: header.header_version.to_string(),
+            max_table_entries: header.max_table_entries,
+            block_size: header.block_size,
+            checksum: header.checksum,
+            parent_unique_id: header.parent_unique_id.big_endian(),
+            parent_unique_id_guid: header.parent_unique_id.guid_layout(),
+            parent_timestamp: header.parent_timestamp.to_string(),
+            parent_unicode_name: header.parent_name(),
+            parent_locators: locators
+                .map(|locator| LocatorInfo {
+                    platform_code: Code::of_locator(locator.platform_code),
+                    data_space: locator.data_space,
+                    data_length: locator.data_length,
+                    data_offset: locator.data_offset,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Code {
+    fn new(code: [u8; 4], name: Option<&'static str>) -> Self {
+        Self {
+            code: code.escape_ascii().to_string(),
+            name,
+        }
+    }
+
+    fn of_locator(code: PlatformCode) -> Self {
+        Self::new(code.0, code.name())
+    }
+}
+
+fn offset(stored: u64) -> Option<u64> {
+    (stored != Footer::NO_OFFSET).then_some(stored)
+}
+
+fn value_of(fields: &[Field], name: &str) -> String {
+    let field = fields.iter().find(|field| field.name == name);
+    field.map(|field| field.value.clone()).unwrap_or_default()
+}
+
+fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
+    let mut row = |name: &str, value: &str| output.line(format_args!("{name:<22}{value}"));
+    row("image", &info.image)?;
+    row("format", info.format)?;
+    row("virtual size", &Size(info.virtual_size).to_string())?;
+    row("file size", &Size(info.file_size).to_string())?;
+    row("stored", &Size(info.stored_size).to_string())?;
+    if let Some(blocks) = &info.blocks {
+        row("block size", &Size(blocks.block_size).to_string())?;
+        let Blocks {
+            needed,
+            entries,
+            allocated,
+            ..
+        } = blocks;
+        row(
+            "blocks",
+            &format!("{allocated} of {needed} allocated, BAT of {entries} entries"),
+        )?;
+    }
+    for remark in &info.remarks {
+        row("remark", remark)?;
+    }
+    for warning in &info.warnings {
+        row("warning", warning)?;
+    }
+    let Some(vhd) = image.vhd() else {
+        return Ok(());
+    };
+    section("footer", &vhd.footer().fields(), output)?;
+    match vhd.header() {
+        Some(header) => section("dynamic disk header", &header.fields(), output),
+        None => Ok(()),
+    }
+}
+
+fn section(name: &str, fields: &[Field], output: &mut Output) -> Result<()> {
+    output.line(format_args!("\n{name}"))?;
+    for Field { name, value, .. } in fields {
+        output.line(format_args!("  {name:<20}{value}"))?;
+    }
+    Ok(())
+}

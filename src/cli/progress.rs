@@ -1,0 +1,116 @@
+//! Progress on stderr: a bar on a terminal, now and then a line elsewhere.
+
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::progress::{Progress, Silent};
+
+/// Times per second that the bar is drawn at most.
+const DRAWS_PER_SECOND: u8 = 5;
+
+/// The time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// What shows progress: nothing, a bar on a terminal, or lines.
+pub(super) fn new(shown: bool, terminal: bool) -> Box<dyn Progress> {
+    match (shown, terminal) {
+        (false, _) => Box::new(Silent),
+        (true, true) => Box::new(Bar::new()),
+        (true, false) => Box::new(Lines::default()),
+    }
+}
+
+/// A bar with bytes, rate and time left; it is wiped when dropped.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
+        let bar = ProgressBar::with_draw_target(None, target);
+        let template = "{msg} {wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes}, \
+                        {binary_bytes_per_sec}, {eta} left";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, what: &str, total: u64) {
+        self.0.set_message(what.to_owned());
+        self.0.reset();
+        self.0.set_length(total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A line per second, for logs.
+#[derive(Default)]
+struct Lines {
+    done: AtomicU64,
+    work: Mutex<Option<Work>>,
+}
+
+struct Work {
+    what: String,
+    total: u64,
+    begun: Instant,
+    told: Instant,
+}
+
+impl Progress for Lines {
+    fn begin(&self, what: &str, total: u64) {
+        let now = Instant::now();
+        self.done.store(0, Ordering::Relaxed);
+        let work = Work {
+            what: what.to_owned(),
+            total,
+            begun: now,
+            told: now,
+        };
+        work.tell(0);
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(work) = &mut *work
+            && (done >= work.total || work.told.elapsed() >= LINE_EVERY)
+        {
+            work.told = Instant::now();
+            work.tell(done);
+        }
+    }
+}
+
+impl Work {
+    fn tell(&self, done: u64) {
+        let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
+        let millis = self.begun.elapsed().as_millis().max(1);
+        let rate = u64::try_from(u128::from(done) * 1000 / millis).unwrap_or(u64::MAX);
+        let left = self.total.saturating_sub(done) / rate.max(1);
+        let _ = writeln!(
+            io::stderr(),
+            "{}: {percent}%, {} of {}, {}/s, {left} s left",
+            self.what,
+            BinaryBytes(done),
+            BinaryBytes(self.total),
+            BinaryBytes(rate),
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Sizes as people write and read them.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::files::Format;
+
+/// Suffixes by rising power of 1024.
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// Reads `512`, `4K`, `2MiB`, `1G`: a whole number and a binary unit, which needs neither `iB` nor capitals.
+pub(super) fn parse(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = match number.parse() {
+        Ok(number) => number,
+        Err(_) if digits > 0 => return Err("the number is too large".into()),
+        Err(_) => {
+            return Err("a size is a whole number and a unit, as in 512, 4K, 2MiB or 1G".into());
+        }
+    };
+    let unit = unit.trim_start();
+    let power = UNITS
+        .iter()
+        .position(|name| {
+            unit.eq_ignore_ascii_case(name)
+                || (unit.len() == 1 && unit.eq_ignore_ascii_case(&name[..1]))
+        })
+        .or_else(|| unit.is_empty().then_some(0));
+    let Some(power) = power else {
+        return Err(if unit.starts_with('.') || unit.starts_with(',') {
+            "a size is a whole number: say 1536M for one and a half G".into()
+        } else {
+            format!("{unit:?} is no unit: K, M, G, T and P are, each 1024 times the one before")
+        });
+    };
+    u32::try_from(power)
+        .ok()
+        .and_then(|power| 1024_u64.checked_pow(power))
+        .and_then(|factor| number.checked_mul(factor))
+        .ok_or_else(|| "the number is too large".into())
+}
+
+/// The size of a block as an option of `format`, which must be the one that has blocks.
+pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
+    match size {
+        None => Ok(None),
+        Some(_) if format != Format::Dynamic => Err(Error::usage("only a dynamic VHD has blocks")
+            .found(format_args!("--block-size for {format}"))
+            .hint("leave --block-size away, or say -O dynamic")),
+        Some(size) => u32::try_from(size).map(Some).map_err(|_| {
+            Error::usage("the block size is too large")
+                .found(format_args!("{size} bytes"))
+                .hint("2MiB is what every reader of VHD files knows")
+        }),
+    }
+}
+
+/// Prints bytes and, from one kibibyte on, the nearest binary unit: `1073741824 bytes (1 GiB)`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 byte"),
+            0..1024 => write!(f, "{} bytes", self.0),
+            _ => write!(f, "{} bytes ({})", self.0, Short(self.0)),
+        }
+    }
+}
+
+/// Prints the nearest binary unit alone: `1.5 GiB`. Two places at most, rounded down, so that what isn't whole
+/// never looks larger than it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Short(pub u64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let power = (self.0.max(1).ilog2() / 10).min(5);
+        let unit = 1_u64 << (10 * power);
+        let hundredths = u128::from(self.0 % unit) * 100 / u128::from(unit);
+        write!(f, "{}", self.0 / unit)?;
+        if hundredths > 0 {
+            let digits = format!("{hundredths:02}");
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        let name = UNITS.get(power as usize).copied().unwrap_or_default();
+        write!(f, " {name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_common_spelling() {
+        let cases = [
+            ("0", 0),
+            ("512", 512),
+            ("512B", 512),
+            ("4K", 4096),
+            ("4k", 4096),
+            ("2MiB", 2 << 20),
+            ("2 mib", 2 << 20),
+            ("1G", 1 << 30),
+            ("2040G", 2040 << 30),
+            ("1T", 1 << 40),
+            ("8191P", 8191 << 50),
+            ("18446744073709551615", u64::MAX),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in [
+            "",
+            "K",
+            "-1",
+            "1.5G",
+            "1KB",
+            "1X",
+            "16384P",
+            "18446744073709551616",
+            "1é",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_printed_in_bytes_and_binary_units() {
+        let cases = [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (512, "512 bytes"),
+            (1024, "1024 bytes (1 KiB)"),
+            (1536, "1536 bytes (1.5 KiB)"),
+            ((1 << 30) - 1, "1073741823 bytes (1023.99 MiB)"),
+            (u64::MAX, "18446744073709551615 bytes (16383.99 PiB)"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+}

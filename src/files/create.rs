@@ -1,0 +1,336 @@
+//! Creating an image: a new file that appears whole or not at all, or a block device that is written in place.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::Format;
+use super::open::refuse_pending;
+use super::stored::Stored;
+use crate::error::{Error, Result};
+use crate::image::{Image, ImageMut, RawImage};
+use crate::page::PAGE_SIZE;
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _};
+use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
+
+/// What a [new image](NewImage) shall be.
+#[derive(Debug, Clone)]
+pub struct NewImageOptions {
+    /// How it is stored.
+    pub format: Format,
+    /// Size of the virtual disk in bytes: whole pages, at least one.
+    pub virtual_size: u64,
+    /// Bytes in a data block of a dynamic VHD, if not the format's usual size.
+    pub block_size: Option<u32>,
+    /// The footer of the VHD whose identity a new VHD takes over.
+    pub identity: Option<Footer>,
+    /// Whether a file of that name is replaced. A block device is written only if so.
+    pub overwrite: Overwrite,
+}
+
+/// An image that is being written, and that reads as zeros where it wasn't. Unless it is
+/// [published](NewImage::publish), nothing remains of it; only on a block device there is no way back.
+#[derive(Debug)]
+pub struct NewImage {
+    stored: Stored,
+    place: Place,
+    overwrite: Overwrite,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// A file that gets its name at the end. What it replaces stays locked until then.
+    File {
+        file: AtomicFile,
+        _replaced: Option<File>,
+    },
+    /// A block device, written where it is.
+    Device,
+}
+
+impl NewImage {
+    /// Begins an image at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage) when the name is taken and may not be overwritten, and for sizes that
+    /// the format can't have; [`Locked`](crate::ErrorKind::Locked) and [`Pending`](crate::ErrorKind::Pending)
+    /// when the file to be replaced is in use or in the middle of an apply.
+    pub fn create(path: impl AsRef<Path>, options: &NewImageOptions) -> Result<Self> {
+        let path = path.as_ref();
+        check_size(path, options.virtual_size)?;
+        refuse_pending(path)?;
+        let overwrite = options.overwrite;
+        let existing = match fs::symlink_metadata(path) {
+            Ok(_) if overwrite == Overwrite::No => return Err(taken(path)),
+            Ok(_) => existing_target(path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+        };
+        let (place, file) = match existing {
+            Some((target, true)) => (Place::Device, open_device(&target, options)?),
+            existing => {
+                let replaced = existing
+                    .map(|(target, _)| lock_target(target))
+                    .transpose()?;
+                let target = replaced.as_ref().map_or(path, File::path);
+                let new = AtomicFile::new(target)?;
+                let file = new.file().try_clone()?;
+                let place = Place::File {
+                    file: new,
+                    _replaced: replaced,
+                };
+                (place, file)
+            }
+        };
+        let stored = new_stored(file, options).map_err(|error| error.path(path))?;
+        Ok(Self {
+            stored,
+            place,
+            overwrite,
+        })
+    }
+
+    /// What was written so far.
+    pub fn image(&self) -> &dyn Image {
+        self.stored.image()
+    }
+
+    /// The image to write to.
+    pub fn image_mut(&mut self) -> &mut dyn ImageMut {
+        self.stored.image_mut()
+    }
+
+    /// Brings everything to stable storage and gives the file its name.
+    pub fn publish(mut self) -> Result<()> {
+        self.stored.image_mut().flush()?;
+        match self.place {
+            Place::File { file, .. } => file.publish(self.overwrite),
+            Place::Device => Ok(()),
+        }
+    }
+}
+
+/// An error if `output` is one and the same file as one of `inputs`, by whatever name: through symbolic links,
+/// hard links or device nodes.
+pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
+    let Some(identity) = identity(output)? else {
+        return Ok(());
+    };
+    for input in inputs {
+        if self::identity(input)?.as_ref() == Some(&identity) {
+            return Err(Error::usage("the output is the same file as an input")
+                .path(output)
+                .found(format_args!("both are {}", input.display()))
+                .hint("choose another name for the output"));
+        }
+    }
+    Ok(())
+}
+
+/// What tells a file from all others: for a device its number, for a file its place; `None` if there is none.
+fn identity(path: &Path) -> Result<Option<(bool, u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(m) if m.file_type().is_block_device() => Ok(Some((true, m.rdev(), 0))),
+        Ok(m) => Ok(Some((false, m.dev(), m.ino()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
+}
+
+fn check_size(path: &Path, size: u64) -> Result<()> {
+    if size > 0 && size.is_multiple_of(PAGE_SIZE) && i64::try_from(size).is_ok() {
+        return Ok(());
+    }
+    let hint = match size.max(1).checked_next_multiple_of(PAGE_SIZE) {
+        Some(nearest) if i64::try_from(nearest).is_ok() => format!("say {nearest} instead"),
+        _ => "say a smaller size".to_owned(),
+    };
+    Err(Error::usage("a virtual disk can't have this size")
+        .path(path)
+        .found(format_args!("{size} bytes"))
+        .expected("a multiple of 512, not zero, less than 8 EiB")
+        .hint(hint))
+}
+
+fn taken(path: &Path) -> Error {
+    Error::usage("the file exists already")
+        .path(path)
+        .hint("choose another name, or have it replaced with --force")
+}
+
+/// The file that `path` leads to, and whether it is a block device; `None` for a link that leads nowhere.
+fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
+    let looked = fs::canonicalize(path).and_then(|target| {
+        let kind = fs::metadata(&target)?.file_type();
+        Ok((target, kind.is_block_device()))
+    });
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
+}
+
+/// Holds what is to be replaced, so that no other command reads or writes it until then.
+fn lock_target(target: PathBuf) -> Result<File> {
+    let file = File::open(target)?;
+    file.lock_exclusive()?;
+    Ok(file)
+}
+
+/// Opens a device for a raw image and makes it read as zeros.
+fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
+    if options.format != Format::Raw {
+        return Err(Error::usage("a block device can hold a raw image only")
+            .path(path)
+            .found(options.format)
+            .expected(Format::Raw)
+            .hint("use -O raw, or write to a file"));
+    }
+    let device = File::open_writable(path)?;
+    device.lock_exclusive()?;
+    // Refuses a device that is too small.
+    device.set_len(options.virtual_size)?;
+    let size = device.byte_len()?;
+    device.write_zeros_at(0..size)?;
+    Ok(device)
+}
+
+fn new_stored(file: File, options: &NewImageOptions) -> Result<Stored> {
+    match options.format {
+        Format::Raw => {
+            file.set_len(options.virtual_size)?;
+            let image = RawImage::with_size(file, options.virtual_size);
+            Ok(Stored::Raw(image))
+        }
+        Format::Fixed => vhd(file, DiskType::Fixed, options),
+        Format::Dynamic => vhd(file, DiskType::Dynamic, options),
+    }
+}
+
+fn vhd(file: File, disk_type: DiskType, options: &NewImageOptions) -> Result<Stored> {
+    let mut create = CreateOptions::new(disk_type, options.virtual_size);
+    create.block_size = options.block_size.unwrap_or(create.block_size);
+    create.identity.clone_from(&options.identity);
+    Stored::from_vhd(VhdImage::create(file, &create)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::files::journal_path;
+    use crate::page::PageRange;
+
+    fn options(format: Format, virtual_size: u64) -> NewImageOptions {
+        NewImageOptions {
+            format,
+            virtual_size,
+            block_size: None,
+            identity: None,
+            overwrite: Overwrite::No,
+        }
+    }
+
+    fn kind(path: &Path, options: &NewImageOptions) -> ErrorKind {
+        NewImage::create(path, options).unwrap_err().kind()
+    }
+
+    #[test]
+    fn a_raw_image_appears_when_published_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.raw");
+        let mut image = NewImage::create(&path, &options(Format::Raw, 4096)).unwrap();
+        let page = PageRange::new(512, 1024).unwrap();
+        image.image_mut().update(page, &[3; 512]).unwrap();
+        assert!(!path.exists());
+        image.publish().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(
+            (bytes.len(), bytes[511], bytes[512], bytes[1024]),
+            (4096, 0, 3, 0)
+        );
+    }
+
+    #[test]
+    fn a_taken_name_is_kept_unless_told_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::write(&path, b"old").unwrap();
+        let mut options = options(Format::Raw, 512);
+        assert_eq!(kind(&path, &options), ErrorKind::Usage);
+        options.overwrite = Overwrite::Yes;
+        drop(NewImage::create(&path, &options).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        NewImage::create(&path, &options)
+            .unwrap()
+            .publish()
+            .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [0; 512]);
+    }
+
+    #[test]
+    fn through_a_link_the_file_itself_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&path, b"old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut options = options(Format::Raw, 512);
+        options.overwrite = Overwrite::Yes;
+        NewImage::create(&link, &options)
+            .unwrap()
+            .publish()
+            .unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), [0; 512]);
+    }
+
+    #[test]
+    fn a_file_in_use_or_in_the_middle_of_an_apply_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy");
+        fs::write(&path, b"old").unwrap();
+        let mut options = options(Format::Raw, 512);
+        options.overwrite = Overwrite::Yes;
+        let reader = File::open(&path).unwrap();
+        reader.lock_shared().unwrap();
+        assert_eq!(kind(&path, &options), ErrorKind::Locked);
+        drop(reader);
+        fs::write(journal_path(&path), b"").unwrap();
+        assert_eq!(kind(&path, &options), ErrorKind::Pending);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(kind(&path, &options), ErrorKind::Pending);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused_with_a_possible_one() {
+        let path = Path::new("never");
+        for size in [0, 1, 511, 513, u64::MAX, u64::MAX - 511] {
+            assert_eq!(
+                kind(path, &options(Format::Raw, size)),
+                ErrorKind::Usage,
+                "{size}"
+            );
+        }
+        let error = NewImage::create(path, &options(Format::Raw, 513)).unwrap_err();
+        assert_eq!(error.remedy(), Some("say 1024 instead"));
+    }
+
+    #[test]
+    fn one_file_by_two_names_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["file", "soft", "hard", "other", "none"].map(|n| folder.path().join(n));
+        let [file, soft, hard, other, none] = &names;
+        fs::write(file, b"").unwrap();
+        fs::write(other, b"").unwrap();
+        std::os::unix::fs::symlink(file, soft).unwrap();
+        fs::hard_link(file, hard).unwrap();
+        for name in [file, soft, hard] {
+            assert!(refuse_same_file(name, &[other, file]).is_err());
+        }
+        refuse_same_file(other, &[file, soft]).unwrap();
+        refuse_same_file(none, &[file, other]).unwrap();
+    }
+}

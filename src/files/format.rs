@@ -1,0 +1,120 @@
+//! The names of the image formats.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// How a stored file presents a virtual disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// The bytes of the file are the virtual disk.
+    Raw,
+    /// A VHD with all bytes of the virtual disk and a footer behind them.
+    Fixed,
+    /// A VHD with the blocks that were written.
+    Dynamic,
+}
+
+impl Format {
+    /// `raw`, `fixed` or `dynamic`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Fixed => "fixed",
+            Self::Dynamic => "dynamic",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Raw, Self::Fixed, Self::Dynamic]
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| {
+                Error::usage("this is no image format")
+                    .found(text)
+                    .expected("raw, fixed or dynamic")
+            })
+    }
+}
+
+/// What the caller says about the format of an image, instead of having it probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FormatChoice {
+    /// A VHD of any type.
+    AnyVhd,
+    /// Exactly this one.
+    Only(Format),
+}
+
+impl FormatChoice {
+    /// Whether an image of `format` is what was said.
+    pub fn allows(self, format: Format) -> bool {
+        match self {
+            Self::AnyVhd => format != Format::Raw,
+            Self::Only(only) => only == format,
+        }
+    }
+}
+
+impl From<Format> for FormatChoice {
+    fn from(format: Format) -> Self {
+        Self::Only(format)
+    }
+}
+
+impl fmt::Display for FormatChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnyVhd => f.write_str("vhd"),
+            Self::Only(format) => format.fmt(f),
+        }
+    }
+}
+
+impl FromStr for FormatChoice {
+    type Err = Error;
+
+    /// The names of the formats, and `vhd` or `vpc` for any VHD.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "vhd" | "vpc" => Ok(Self::AnyVhd),
+            _ => text.parse().map(Self::Only),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_printed() {
+        for format in [Format::Raw, Format::Fixed, Format::Dynamic] {
+            assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
+            let choice = FormatChoice::from(format);
+            assert_eq!(choice.to_string().parse::<FormatChoice>().unwrap(), choice);
+        }
+        assert_eq!("vpc".parse::<FormatChoice>().unwrap(), FormatChoice::AnyVhd);
+        assert!("qcow2".parse::<FormatChoice>().is_err());
+    }
+
+    #[test]
+    fn any_vhd_is_not_raw() {
+        assert!(FormatChoice::AnyVhd.allows(Format::Fixed));
+        assert!(FormatChoice::AnyVhd.allows(Format::Dynamic));
+        assert!(!FormatChoice::AnyVhd.allows(Format::Raw));
+        assert!(!FormatChoice::Only(Format::Fixed).allows(Format::Dynamic));
+    }
+}

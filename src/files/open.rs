@@ -1,0 +1,323 @@
+//! Opening an image: probe what it is, lock it, and refuse what can't be read safely.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::probe::{Probed, probe};
+use super::stored::Stored;
+use super::{Format, FormatChoice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Extents, Image, ImageMut, RawImage};
+use crate::page::PageRange;
+use crate::storage::{File, Stamp};
+use crate::vhd::VhdImage;
+
+/// Ends the name of the undo journal of an image.
+const JOURNAL_SUFFIX: &str = ".undo-journal";
+
+/// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
+/// interrupted apply is in the way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// The format, when it shall not be probed.
+    pub format: Option<FormatChoice>,
+    /// Whether to open for writing too.
+    pub writable: bool,
+    /// Whether to open without a lock; else readers share one and a writer has it alone.
+    pub no_lock: bool,
+    /// Whether to open although an undo journal stands beside the image: for the code that works with it.
+    pub ignore_journal: bool,
+}
+
+/// An image that was opened from a path.
+#[derive(Debug)]
+pub struct OpenImage {
+    path: PathBuf,
+    stored: Stored,
+    stamp: Stamp,
+    writable: bool,
+}
+
+/// Opens the image at `path`, a file or a block device.
+///
+/// # Errors
+///
+/// [`Locked`](ErrorKind::Locked) when another command is in the way, [`Pending`](ErrorKind::Pending) when an
+/// interrupted apply is, [`Usage`](ErrorKind::Usage) for what is no image but a folder, a pipe or a diff,
+/// [`Unsupported`](ErrorKind::Unsupported) for formats that aren't read here, [`Damaged`](ErrorKind::Damaged)
+/// for what breaks the rules of its format.
+pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenImage> {
+    let path = path.as_ref();
+    let file = if options.writable {
+        File::open_writable(path)?
+    } else {
+        File::open(path)?
+    };
+    match (options.no_lock, options.writable) {
+        (true, _) => {}
+        (false, true) => file.lock_exclusive()?,
+        (false, false) => file.lock_shared()?,
+    }
+    // Only now: who writes a journal holds the lock.
+    if !options.ignore_journal {
+        refuse_pending(path)?;
+    }
+    let stamp = file.stamp()?;
+    let stored = open_stored(file, options.format)?;
+    if let Some(choice) = options.format
+        && !choice.allows(stored.format())
+    {
+        return Err(Error::usage("the image has another format than -f says")
+            .path(path)
+            .found(stored.format())
+            .expected(choice)
+            .hint("leave -f away to have the format found out"));
+    }
+    Ok(OpenImage {
+        path: path.to_path_buf(),
+        stored,
+        stamp,
+        writable: options.writable,
+    })
+}
+
+fn open_stored(file: File, format: Option<FormatChoice>) -> Result<Stored> {
+    let probed = match format {
+        Some(FormatChoice::Only(Format::Raw)) => Probed::Raw,
+        Some(_) => Probed::Vhd,
+        None => probe(&file)?,
+    };
+    match probed {
+        Probed::Raw => Ok(Stored::Raw(RawImage::open(file)?)),
+        Probed::Vhd => Stored::from_vhd(VhdImage::open(file)?),
+    }
+}
+
+impl OpenImage {
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its format.
+    pub fn format(&self) -> Format {
+        self.stored.format()
+    }
+
+    /// The VHD, if it is one.
+    pub fn vhd(&self) -> Option<&VhdImage<File>> {
+        self.stored.vhd()
+    }
+
+    /// The VHD for changes of its footer, if it is one and was opened for writing.
+    pub fn vhd_mut(&mut self) -> Option<&mut VhdImage<File>> {
+        self.stored.vhd_mut().filter(|_| self.writable)
+    }
+
+    /// What is wrong with the file, but doesn't keep it from being read.
+    pub fn warnings(&self) -> &[Error] {
+        self.vhd().map_or(&[], VhdImage::warnings)
+    }
+
+    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if it isn't stored.
+    pub fn locate(&self, offset: u64) -> Result<Option<u64>> {
+        match self.vhd() {
+            Some(vhd) => vhd.locate(offset),
+            None => Ok((offset < self.virtual_size()).then_some(offset)),
+        }
+    }
+
+    /// The file below, which holds the lock.
+    pub fn file(&self) -> &File {
+        self.stored.file()
+    }
+
+    /// The state of the file when it was opened.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// An error of kind [`Changed`](ErrorKind::Changed) if another program wrote to the file since it was opened:
+    /// what was read may then be a mixture of two states.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.file().check_unchanged(&self.stamp)
+    }
+
+    fn writer(&mut self) -> Result<&mut dyn ImageMut> {
+        if self.writable {
+            return Ok(self.stored.image_mut());
+        }
+        Err(Error::usage("the image was opened only for reading").path(&self.path))
+    }
+}
+
+impl Image for OpenImage {
+    fn virtual_size(&self) -> u64 {
+        self.stored.image().virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let read = self.stored.image().read_exact_at(buf, offset);
+        read.map_err(|error| error.path(&self.path))
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        self.stored.image().extents(within)
+    }
+}
+
+impl ImageMut for OpenImage {
+    fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
+        self.writer()?.update(range, data)
+    }
+
+    fn clear(&mut self, range: PageRange) -> Result<()> {
+        self.writer()?.clear(range)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.writer()?.flush()
+    }
+}
+
+/// The path of the undo journal of the image at `path`: beside the file itself, wherever a symbolic link to it
+/// lies.
+pub fn journal_path(path: &Path) -> PathBuf {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(JOURNAL_SUFFIX);
+    path.with_file_name(name)
+}
+
+/// An error of kind [`Pending`](ErrorKind::Pending) while the undo journal of an interrupted apply stands beside
+/// the image at `path`: its content is neither the base nor the target.
+pub fn refuse_pending(path: &Path) -> Result<()> {
+    let journal = journal_path(path);
+    match fs::symlink_metadata(&journal) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("cannot look for the undo journal", e).path(journal)),
+        Ok(_) => Err(Error::new(ErrorKind::Pending, "an apply to this image was interrupted")
+            .path(path)
+            .found(format_args!("the undo journal {}", journal.display()))
+            .hint(format!(
+                "run the same vhd-apply again to finish it, or take it back with: vhd-apply --rollback {}",
+                path.display()
+            ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    fn kind(result: Result<OpenImage>) -> ErrorKind {
+        result.unwrap_err().kind()
+    }
+
+    const READ: OpenOptions = OpenOptions {
+        format: None,
+        writable: false,
+        no_lock: false,
+        ignore_journal: false,
+    };
+
+    #[test]
+    fn a_raw_image_is_read_and_written() {
+        let file = file(&[7; 1024]);
+        let mut image = open_image(file.path(), &READ).unwrap();
+        assert_eq!((image.format(), image.virtual_size()), (Format::Raw, 1024));
+        let mut page = [0; 512];
+        image.read_exact_at(&mut page, 512).unwrap();
+        assert_eq!(page, [7; 512]);
+        let range = PageRange::new(0, 512).unwrap();
+        assert_eq!(image.clear(range).unwrap_err().kind(), ErrorKind::Usage);
+        drop(image);
+        let options = OpenOptions {
+            writable: true,
+            ..READ
+        };
+        let mut image = open_image(file.path(), &options).unwrap();
+        image.clear(range).unwrap();
+        assert_eq!(
+            image.check_unchanged().unwrap_err().kind(),
+            ErrorKind::Changed
+        );
+        assert_eq!(
+            fs::read(file.path()).unwrap()[..513],
+            [&[0; 512][..], &[7]].concat()
+        );
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let file = file(&[0; 512]);
+        let write = OpenOptions {
+            writable: true,
+            ..READ
+        };
+        let readers = [&READ, &READ].map(|options| open_image(file.path(), options).unwrap());
+        assert_eq!(kind(open_image(file.path(), &write)), ErrorKind::Locked);
+        drop(readers);
+        let writer = open_image(file.path(), &write).unwrap();
+        assert_eq!(kind(open_image(file.path(), &READ)), ErrorKind::Locked);
+        let unlocked = OpenOptions {
+            no_lock: true,
+            ..READ
+        };
+        open_image(file.path(), &unlocked).unwrap();
+        drop(writer);
+        open_image(file.path(), &READ).unwrap();
+    }
+
+    #[test]
+    fn a_journal_beside_the_file_bars_it_even_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("disk.raw");
+        fs::write(&image, [0; 512]).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link");
+        std::os::unix::fs::symlink(&image, &link).unwrap();
+        let journal = journal_path(&link);
+        assert_eq!(journal.file_name().unwrap(), "disk.raw.undo-journal");
+        fs::write(&journal, b"").unwrap();
+        for path in [&image, &link] {
+            assert_eq!(kind(open_image(path, &READ)), ErrorKind::Pending);
+            let options = OpenOptions {
+                ignore_journal: true,
+                ..READ
+            };
+            open_image(path, &options).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_by_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(kind(open_image(folder.path(), &READ)), ErrorKind::Usage);
+        assert_eq!(kind(open_image("/dev/null", &READ)), ErrorKind::Usage);
+        assert_eq!(
+            kind(open_image(folder.path().join("none"), &READ)),
+            ErrorKind::Io
+        );
+        assert_eq!(
+            kind(open_image(file(&[]).path(), &READ)),
+            ErrorKind::Damaged
+        );
+        assert_eq!(
+            kind(open_image(file(&[1; 700]).path(), &READ)),
+            ErrorKind::Damaged
+        );
+        assert_eq!(
+            kind(open_image(file(b"\x89VHDDIF\n").path(), &READ)),
+            ErrorKind::Usage
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! An image in a file, whatever its format.
+
+use super::Format;
+use crate::error::{Error, Result};
+use crate::image::{Image, ImageMut, RawImage};
+use crate::storage::File;
+use crate::vhd::{DiskType, VhdImage};
+
+/// One of the formats, on a file.
+#[derive(Debug)]
+pub(super) enum Stored {
+    Raw(RawImage<File>),
+    Fixed(VhdImage<File>),
+    Dynamic(VhdImage<File>),
+}
+
+impl Stored {
+    pub(super) fn from_vhd(image: VhdImage<File>) -> Result<Self> {
+        match image.disk_type() {
+            DiskType::Fixed => Ok(Self::Fixed(image)),
+            DiskType::Dynamic => Ok(Self::Dynamic(image)),
+            other => Err(Error::unsupported("a VHD of this type is not read here")
+                .path(image.storage().path())
+                .field("footer.disk_type")
+                .found(other)
+                .expected("fixed or dynamic")
+                .hint("convert it to a fixed or dynamic VHD where it was made")),
+        }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Raw(_) => Format::Raw,
+            Self::Fixed(_) => Format::Fixed,
+            Self::Dynamic(_) => Format::Dynamic,
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Self::Raw(image) => image.storage(),
+            Self::Fixed(image) | Self::Dynamic(image) => image.storage(),
+        }
+    }
+
+    pub(super) fn vhd(&self) -> Option<&VhdImage<File>> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Fixed(image) | Self::Dynamic(image) => Some(image),
+        }
+    }
+
+    pub(super) fn vhd_mut(&mut self) -> Option<&mut VhdImage<File>> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Fixed(image) | Self::Dynamic(image) => Some(image),
+        }
+    }
+
+    pub(super) fn image(&self) -> &dyn Image {
+        match self {
+            Self::Raw(image) => image,
+            Self::Fixed(image) | Self::Dynamic(image) => image,
+        }
+    }
+
+    pub(super) fn image_mut(&mut self) -> &mut dyn ImageMut {
+        match self {
+            Self::Raw(image) => image,
+            Self::Fixed(image) | Self::Dynamic(image) => image,
+        }
+    }
+}

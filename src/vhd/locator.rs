@@ -1,0 +1,143 @@
+//! Parent locators: where a differencing disk says its parent lies.
+
+use std::fmt;
+
+use byteorder::{BigEndian, ByteOrder};
+
+use super::SECTOR_SIZE;
+use super::bytes::array;
+use super::creator::write_code;
+
+/// Bytes of one parent locator entry.
+pub const LOCATOR_SIZE: usize = 24;
+
+/// The form of a parent locator: four bytes, mostly readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlatformCode(pub [u8; 4]);
+
+impl PlatformCode {
+    /// An unused entry.
+    pub const NONE: Self = Self([0; 4]);
+    /// A path relative to the child, UTF-16 little-endian.
+    pub const W2RU: Self = Self(*b"W2ru");
+    /// An absolute Windows path, UTF-16 little-endian.
+    pub const W2KU: Self = Self(*b"W2ku");
+    /// A `file://` URL in UTF-8.
+    pub const MACX: Self = Self(*b"MacX");
+
+    /// What the code stands for, where it is known.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match &self.0 {
+            b"\0\0\0\0" => "none",
+            b"W2ru" => "relative path",
+            b"W2ku" => "absolute path",
+            b"MacX" => "file URL",
+            b"Mac " => "Mac OS alias",
+            b"Wi2r" => "deprecated relative path",
+            b"Wi2k" => "deprecated absolute path",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for PlatformCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_code(f, self.0, self.name())
+    }
+}
+
+/// One of the eight entries at the end of the dynamic disk header (specification, "Parent Locator Entries").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParentLocator {
+    /// Form of the data.
+    pub platform_code: PlatformCode,
+    /// Room for the data. The specification says sectors, nearly all writers mean bytes: see
+    /// [`space_bytes`](Self::space_bytes).
+    pub data_space: u32,
+    /// Length of the data in bytes.
+    pub data_length: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Offset of the data in the file, in bytes.
+    pub data_offset: u64,
+}
+
+impl ParentLocator {
+    /// An unused entry.
+    pub const NONE: Self = Self {
+        platform_code: PlatformCode::NONE,
+        data_space: 0,
+        data_length: 0,
+        reserved: 0,
+        data_offset: 0,
+    };
+
+    /// Reads an entry; every array of bytes is one.
+    pub fn decode(bytes: &[u8; LOCATOR_SIZE]) -> Self {
+        Self {
+            platform_code: PlatformCode(array(bytes, 0)),
+            data_space: BigEndian::read_u32(&bytes[4..8]),
+            data_length: BigEndian::read_u32(&bytes[8..12]),
+            reserved: BigEndian::read_u32(&bytes[12..16]),
+            data_offset: BigEndian::read_u64(&bytes[16..24]),
+        }
+    }
+
+    /// The bytes that [`decode`](Self::decode) reads.
+    pub fn encode(&self) -> [u8; LOCATOR_SIZE] {
+        let mut bytes = [0; LOCATOR_SIZE];
+        bytes[0..4].copy_from_slice(&self.platform_code.0);
+        BigEndian::write_u32(&mut bytes[4..8], self.data_space);
+        BigEndian::write_u32(&mut bytes[8..12], self.data_length);
+        BigEndian::write_u32(&mut bytes[12..16], self.reserved);
+        BigEndian::write_u64(&mut bytes[16..24], self.data_offset);
+        bytes
+    }
+
+    /// Whether the entry is in use.
+    pub fn is_used(&self) -> bool {
+        self.platform_code != PlatformCode::NONE
+    }
+
+    /// Room for the data in bytes: values below 512 are taken for sectors, as the specification has it, larger
+    /// ones for bytes, as Windows and nearly everybody has it.
+    pub fn space_bytes(&self) -> u64 {
+        let space = u64::from(self.data_space);
+        if space < SECTOR_SIZE {
+            space * SECTOR_SIZE
+        } else {
+            space
+        }
+    }
+}
+
+impl fmt::Display for ParentLocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} of {} bytes at {}",
+            self.platform_code, self.data_length, self.data_space, self.data_offset
+        )?;
+        if self.reserved != 0 {
+            write!(f, ", reserved {:#010x}", self.reserved)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_read_in_sectors_or_bytes() {
+        let with = |data_space| ParentLocator {
+            data_space,
+            ..ParentLocator::NONE
+        };
+        assert_eq!(with(1).space_bytes(), 512);
+        assert_eq!(with(511).space_bytes(), 511 * 512);
+        assert_eq!(with(512).space_bytes(), 512);
+        assert_eq!(with(u32::MAX).space_bytes(), u64::from(u32::MAX));
+    }
+}
