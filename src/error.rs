@@ -92,6 +92,12 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Some("free some space or choose another place, then run the command again")
             }
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                Some("check the name and the folder")
+            }
+            io::ErrorKind::FileTooLarge => Some(
+                "the file system or a limit of the shell (ulimit -f) allows no file of that size",
+            ),
             io::ErrorKind::PermissionDenied => {
                 Some("check the owner and the permissions of the file and its folder")
             }

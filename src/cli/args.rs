@@ -1,9 +1,8 @@
 //! Options that commands share.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
-use clap::{ArgAction, ValueEnum};
+use clap::{ArgAction, ValueEnum, value_parser};
 
 use crate::files::Format;
 use crate::storage::Overwrite;
@@ -11,28 +10,27 @@ use crate::storage::Overwrite;
 /// The lines about exit codes at the end of every help text.
 macro_rules! exit_codes {
     () => {
-        "Exit codes: 0 done, or the same; 1 the answer is no (images differ); 2 usage or I/O trouble; \
-         3 the input is damaged or of an unknown kind; 4 the diff does not fit this base; 5 locked, or an \
-         interrupted apply is in the way; 130 interrupted."
+        "Exit codes:\n  \
+           0    done; or: the same\n  \
+           1    the answer is no: images differ\n  \
+           2    usage or I/O trouble\n  \
+           3    the input is damaged, or of a kind that is not read\n  \
+           4    the diff does not fit this base\n  \
+           5    locked, or an interrupted apply is in the way\n  \
+           130  interrupted"
     };
 }
 pub(super) use exit_codes;
 
-/// Options of every command.
+// Options of every command. (A comment for the documentation would become the description of each program.)
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct Common {
     /// Threads that read, compare, hash and pack [default: one per processor].
-    #[arg(long, global = true, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
     /// When to show progress on stderr; `auto` is: when stderr is a terminal.
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = false
-    )]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub progress: When,
     /// Only errors on stderr: no progress, no notes, no warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue)]

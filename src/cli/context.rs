@@ -1,6 +1,7 @@
 //! What every command is given: the common options, worked out.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::num::NonZeroUsize;
 
 use super::args::{Common, When};
 use super::{exit, progress};
@@ -25,7 +26,8 @@ impl Context {
 
     /// The threads to work with.
     pub(super) fn workers(&self) -> Result<Workers> {
-        Workers::new(self.common.threads)
+        let threads = self.common.threads.map(usize::from);
+        Workers::new(threads.and_then(NonZeroUsize::new))
     }
 
     /// Shows progress as the user wants it, until dropped. Print nothing to stderr while it lives.

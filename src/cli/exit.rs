@@ -65,10 +65,12 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     } else {
         text.to_string()
     };
-    let prefix = if text.contains("error:") {
-        format!("{program}: ")
-    } else {
+    // Without a command the parser prints the help, which is no message.
+    let help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let prefix = if help {
         String::new()
+    } else {
+        format!("{program}: ")
     };
     let _ = write!(io::stderr(), "{prefix}{text}");
     ExitCode::from(2)

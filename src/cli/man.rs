@@ -65,9 +65,84 @@ fn pages() -> Vec<(String, clap::Command)> {
 }
 
 fn render(command: clap::Command) -> Result<Vec<u8>> {
+    let after = command.get_after_help().map(ToString::to_string);
+    let has_subcommands = command.has_subcommands();
+    let man = Man::new(command).source(concat!("vhdkit ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
-    Man::new(command)
-        .render(&mut page)
+    man.render_title(&mut page)
+        .and_then(|()| man.render_name_section(&mut page))
+        .and_then(|()| man.render_synopsis_section(&mut page))
+        .and_then(|()| man.render_description_section(&mut page))
+        .and_then(|()| man.render_options_section(&mut page))
+        .and_then(|()| {
+            if has_subcommands {
+                man.render_subcommands_section(&mut page)
+            } else {
+                Ok(())
+            }
+        })
         .map_err(|e: io::Error| Error::io("cannot write the manual page", e))?;
+    page.extend(after_sections(&after.unwrap_or_default()).into_bytes());
     Ok(page)
+}
+
+/// The end of the help as sections: what is there before the examples, examples, exit codes.
+fn after_sections(after: &str) -> String {
+    let (notes, rest) = after.split_once("Examples:\n").unwrap_or((after, ""));
+    let (examples, codes) = rest.split_once("Exit codes:\n").unwrap_or((rest, ""));
+    let as_typed = |text: &str| format!(".nf\n{}\n.fi", roff(text.trim_end()));
+    let sections = [
+        ("NOTES", notes, roff(notes.trim_end())),
+        ("EXAMPLES", examples, as_typed(examples)),
+        ("EXIT STATUS", codes, as_typed(codes)),
+    ];
+    let mut page = String::new();
+    for (name, text, markup) in sections {
+        if !text.trim().is_empty() {
+            page += ".SH \"";
+            page += name;
+            page += "\"\n";
+            page += &markup;
+            page.push('\n');
+        }
+    }
+    page
+}
+
+/// Text in which nothing means anything to a formatter.
+fn roff(text: &str) -> String {
+    let escaped = text.replace('\\', "\\e").replace('-', "\\-");
+    let lines = escaped.lines().map(|line| {
+        let guard = if line.starts_with(['.', '\'']) {
+            "\\&"
+        } else {
+            ""
+        };
+        format!("{guard}{line}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_and_command_has_one_page() {
+        let pages = pages();
+        let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in ["vhd", "vhd-diff", "vhd-apply", "vhd-info", "vhd-man"] {
+            assert_eq!(names.iter().filter(|n| **n == name).count(), 1, "{name}");
+        }
+        for (name, command) in pages {
+            let page = String::from_utf8(render(command).unwrap()).unwrap();
+            assert!(page.contains(".SH \"EXAMPLES\"\n.nf\n"), "{name}");
+            assert!(page.contains(".SH \"EXIT STATUS\"\n.nf\n"), "{name}");
+        }
+    }
+
+    #[test]
+    fn text_is_not_taken_for_markup() {
+        assert_eq!(roff("a-b\n.c\n'd\\"), "a\\-b\n\\&.c\n\\&'d\\e");
+    }
 }

@@ -164,17 +164,19 @@ impl Program {
 
     /// What it understands: the one definition behind parsing, help, completions and man pages.
     fn command(self) -> clap::Command {
-        let single = || {
-            let command = clap::Command::new(self.name())
-                .version(env!("CARGO_PKG_VERSION"))
-                .max_term_width(100);
-            Common::augment_args(command)
-        };
         match self {
             Self::Vhd => Vhd::command(),
-            Self::VhdDiff => diff::Args::augment_args(single()),
-            Self::VhdApply => apply::Args::augment_args(single()),
+            Self::VhdDiff => self.single::<diff::Args>(),
+            Self::VhdApply => self.single::<apply::Args>(),
         }
+    }
+
+    fn single<A: clap::Args>(self) -> clap::Command {
+        let command = clap::Command::new(self.name())
+            .version(env!("CARGO_PKG_VERSION"))
+            .max_term_width(100);
+        // The common options last: their heading would go on over what follows.
+        Common::augment_args(A::augment_args(command))
     }
 }
 

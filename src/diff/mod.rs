@@ -1,1 +1,29 @@
 //! Diffs: compare two images, carry what changed in a checked file or pipe, apply it.
+//!
+//! ```text
+//!   base ──┐                                                        base ──┐
+//!          ├─► compare ─► windows ─► pack ─► writer ─► file or pipe ─► reader ├─► layers ─► image
+//!   target ┘  (parallel)           (parallel)  (in order)          (verifies) (parallel)  (in order)
+//! ```
+//!
+//! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
+
+mod chain;
+mod compare;
+mod file;
+pub mod format;
+mod layers;
+mod make;
+mod pack;
+mod reader;
+mod writer;
+
+pub use chain::Chain;
+pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
+pub use file::DiffFile;
+pub use format::{DiffHeader, MAGIC, Side, Trailer};
+pub use layers::{BaseCheck, Layers, Misfit, Rebuilt, Touched};
+pub use make::{DiffOptions, PROGRAM, Written, write_diff};
+pub use pack::{Compression, PackedFrame, pack};
+pub use reader::{DiffReader, Frame};
+pub use writer::{DiffWriter, Finished};

@@ -71,11 +71,12 @@ impl NewImage {
         let (place, file) = match existing {
             Some((target, true)) => (Place::Device, open_device(&target, options)?),
             existing => {
-                let replaced = existing
-                    .map(|(target, _)| lock_target(target))
-                    .transpose()?;
-                let target = replaced.as_ref().map_or(path, File::path);
+                let replaced = existing.as_ref().map(|_| lock_target(path)).transpose()?;
+                let target = existing.map_or_else(|| path.to_path_buf(), |(target, _)| target);
                 let new = AtomicFile::new(target)?;
+                if let Some(replaced) = &replaced {
+                    new.file().take_permissions_of(replaced)?;
+                }
                 let file = new.file().try_clone()?;
                 let place = Place::File {
                     file: new,
@@ -120,10 +121,12 @@ pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
     };
     for input in inputs {
         if self::identity(input)?.as_ref() == Some(&identity) {
-            return Err(Error::usage("the output is the same file as an input")
-                .path(output)
-                .found(format_args!("both are {}", input.display()))
-                .hint("choose another name for the output"));
+            let input = input.display();
+            return Err(
+                Error::usage(format!("the output is the same file as the input {input}"))
+                    .path(output)
+                    .hint("choose another name for the output"),
+            );
         }
     }
     Ok(())
@@ -174,8 +177,8 @@ fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
 }
 
 /// Holds what is to be replaced, so that no other command reads or writes it until then.
-fn lock_target(target: PathBuf) -> Result<File> {
-    let file = File::open(target)?;
+fn lock_target(path: &Path) -> Result<File> {
+    let file = File::open(path)?;
     file.lock_exclusive()?;
     Ok(file)
 }
@@ -269,6 +272,21 @@ mod tests {
             .publish()
             .unwrap();
         assert_eq!(fs::read(&path).unwrap(), [0; 512]);
+    }
+
+    #[test]
+    fn the_permissions_of_what_is_replaced_stay() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("private");
+        fs::write(&path, b"old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut options = options(Format::Raw, 512);
+        options.overwrite = Overwrite::Yes;
+        let image = NewImage::create(&path, &options).unwrap();
+        image.publish().unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -86,6 +86,17 @@ impl WindowHashes {
     pub fn as_slice(&self) -> &[Hash] {
         &self.0
     }
+
+    /// Adds those of the piece that follows.
+    pub fn append(&mut self, mut next: Self) {
+        self.0.append(&mut next.0);
+    }
+}
+
+impl From<Hash> for WindowHashes {
+    fn from(hash: Hash) -> Self {
+        Self(vec![hash])
+    }
 }
 
 /// Hashes a piece of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed front to back. A clone

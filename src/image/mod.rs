@@ -12,6 +12,7 @@ pub use copy::{CopyOptions, copy, write_nonzero};
 pub(crate) use digest::WindowHasher;
 pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
 pub use raw::RawImage;
+pub(crate) use raw::storage_extents;
 pub(crate) use windows::chunks;
 pub use windows::data_windows;
 

@@ -56,7 +56,7 @@ impl<S: ReadAt> RawImage<S> {
 }
 
 /// The extents of a storage's bytes `within`, where a page that is stored only in part counts as data.
-fn storage_extents<S: ReadAt>(storage: &S, within: PageRange) -> Extents<'_> {
+pub(crate) fn storage_extents<S: ReadAt>(storage: &S, within: PageRange) -> Extents<'_> {
     let mut at = within.start();
     let mut next: Option<Range<u64>> = None;
     join_extents(std::iter::from_fn(move || {

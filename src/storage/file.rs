@@ -69,15 +69,9 @@ impl File {
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
             return Err(not_at_offsets(path));
         }
-        let file = options.open(path).map_err(|e| {
-            let not_found = e.kind() == IoKind::NotFound;
-            let error = Error::io("cannot open", e).path(path);
-            if not_found {
-                error.hint("check the name and the folder")
-            } else {
-                error
-            }
-        })?;
+        let file = options
+            .open(path)
+            .map_err(|e| Error::io("cannot open", e).path(path))?;
         Self::from_std(file, path)
     }
 
@@ -149,6 +143,13 @@ impl File {
         self.inner
             .metadata()
             .map_err(|e| Error::io("cannot look at", e).path(&self.path))
+    }
+
+    /// Lets the same people read and write this file as `other`, which it is about to replace.
+    pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
+        self.inner
+            .set_permissions(other.metadata()?.permissions())
+            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 
     /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.

@@ -33,7 +33,6 @@ pub fn table_bytes(entries: u32) -> u64 {
 }
 
 /// Reads the entries in `bytes`, four bytes each.
-#[allow(dead_code)]
 pub(super) fn decode(bytes: &[u8]) -> impl Iterator<Item = BatEntry> + '_ {
     let (entries, _) = bytes.as_chunks::<4>();
     entries

@@ -101,7 +101,7 @@ impl Bitmap {
             let byte = usize::try_from(bit / 8)
                 .ok()
                 .and_then(|n| self.bytes.get(n));
-            if bit % 8 == 0 && byte.copied().unwrap_or(0) == uniform {
+            if bit.is_multiple_of(8) && byte.copied().unwrap_or(0) == uniform {
                 at = at.saturating_add(8);
             } else if self.is_stored(at) == stored {
                 at += 1;

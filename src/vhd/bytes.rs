@@ -1,5 +1,7 @@
 //! Small helpers of the structures: pieces of byte arrays, and the listing of fields.
 
+use std::fmt;
+
 /// One field of an on-disk structure, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
@@ -12,7 +14,7 @@ pub struct Field {
 }
 
 impl Field {
-    pub(super) fn new(offset: usize, name: impl Into<String>, value: impl ToString) -> Self {
+    pub(super) fn new(offset: usize, name: impl Into<String>, value: &dyn fmt::Display) -> Self {
         Self {
             offset,
             name: name.into(),
@@ -30,20 +32,17 @@ pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 /// `all zero`, or the nonzero bytes of a reserved area.
 pub(super) fn reserved(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0) {
-        if text.len() > 60 {
-            text += " …";
-            break;
-        }
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text += &format!("[{at}]=0x{byte:02x}");
+    let nonzero = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
+    let count = nonzero.clone().count();
+    let mut listed: Vec<String> = nonzero
+        .take(8)
+        .map(|(at, byte)| format!("[{at}]={byte:#04x}"))
+        .collect();
+    if count > listed.len() {
+        listed.push(format!("and {} more", count - listed.len()));
     }
-    if text.is_empty() {
-        "all zero".into()
-    } else {
-        text
+    if listed.is_empty() {
+        return "all zero".into();
     }
+    listed.join(" ")
 }

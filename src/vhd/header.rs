@@ -202,30 +202,30 @@ impl DynamicHeader {
             Field::new(
                 0,
                 "cookie",
-                format_args!("\"{}\"", self.cookie.escape_ascii()),
+                &format_args!("\"{}\"", self.cookie.escape_ascii()),
             ),
-            Field::new(8, "data_offset", data_offset),
-            Field::new(16, "table_offset", self.table_offset),
-            Field::new(24, "header_version", self.header_version),
-            Field::new(28, "max_table_entries", self.max_table_entries),
-            Field::new(32, "block_size", self.block_size),
-            Field::new(36, "checksum", format_args!("{:#010x}", self.checksum)),
-            Field::new(40, "parent_unique_id", self.parent_unique_id),
-            Field::new(56, "parent_timestamp", self.parent_timestamp),
-            Field::new(60, "reserved", format_args!("{:#010x}", self.reserved)),
+            Field::new(8, "data_offset", &data_offset),
+            Field::new(16, "table_offset", &self.table_offset),
+            Field::new(24, "header_version", &self.header_version),
+            Field::new(28, "max_table_entries", &self.max_table_entries),
+            Field::new(32, "block_size", &self.block_size),
+            Field::new(36, "checksum", &format_args!("{:#010x}", self.checksum)),
+            Field::new(40, "parent_unique_id", &self.parent_unique_id),
+            Field::new(56, "parent_timestamp", &self.parent_timestamp),
+            Field::new(60, "reserved", &format_args!("{:#010x}", self.reserved)),
             Field::new(
                 64,
                 "parent_unicode_name",
-                format_args!("{:?}", self.parent_name()),
+                &format_args!("{:?}", self.parent_name()),
             ),
         ];
         for (n, locator) in self.parent_locators.iter().enumerate() {
             if *locator != ParentLocator::NONE {
                 let offset = LOCATORS_AT + n * LOCATOR_SIZE;
-                fields.push(Field::new(offset, format!("parent_locator[{n}]"), locator));
+                fields.push(Field::new(offset, format!("parent_locator[{n}]"), &locator));
             }
         }
-        fields.push(Field::new(768, "reserved", reserved(&self.reserved_tail)));
+        fields.push(Field::new(768, "reserved", &reserved(&self.reserved_tail)));
         fields
     }
 }

@@ -1,26 +1,33 @@
 //! A VHD as an image.
 
+use super::dynamic::Dynamic;
 use super::{DiskType, DynamicHeader, Footer};
 use crate::error::{Error, Result};
-use crate::image::{Extents, Image, ImageMut};
+use crate::image::{Extents, Image, ImageMut, check_within, storage_extents, whole};
 use crate::page::PageRange;
 use crate::storage::{ReadAt, WriteAt};
 
 /// A fixed or dynamic VHD.
 #[derive(Debug)]
 pub struct VhdImage<S> {
-    storage: S,
-    footer: Footer,
-    header: Option<DynamicHeader>,
-    warnings: Vec<Error>,
+    pub(super) storage: S,
+    pub(super) footer: Footer,
+    /// Header, BAT and blocks; a fixed disk has none.
+    pub(super) dynamic: Option<Dynamic>,
+    /// Where the trailing footer belongs: right behind everything else.
+    pub(super) end: u64,
+    pub(super) unwritten: Unwritten,
+    pub(super) warnings: Vec<Error>,
+}
+
+/// The footers that the next flush must write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Unwritten {
+    pub(super) trailing: bool,
+    pub(super) copy: bool,
 }
 
 impl<S: ReadAt> VhdImage<S> {
-    /// Opens the VHD in `storage` and checks everything that reading relies on.
-    pub fn open(_storage: S) -> Result<Self> {
-        Err(Error::unsupported("not built yet"))
-    }
-
     /// The footer in force: the trailing one, or its copy where that is damaged.
     pub fn footer(&self) -> &Footer {
         &self.footer
@@ -28,7 +35,7 @@ impl<S: ReadAt> VhdImage<S> {
 
     /// The dynamic disk header; a fixed disk has none.
     pub fn header(&self) -> Option<&DynamicHeader> {
-        self.header.as_ref()
+        self.dynamic.as_ref().map(|dynamic| &dynamic.header)
     }
 
     /// How the disk is stored.
@@ -41,16 +48,16 @@ impl<S: ReadAt> VhdImage<S> {
         &self.warnings
     }
 
-    /// Number of blocks that are stored; 0 for a fixed disk.
+    /// Number of blocks that are stored; 0 for a fixed disk, which has no blocks.
     pub fn allocated_blocks(&self) -> u64 {
-        0
+        self.dynamic
+            .as_ref()
+            .map_or(0, |dynamic| dynamic.table.allocated())
     }
 
     /// Bytes of data in a block; `None` for a fixed disk.
     pub fn block_size(&self) -> Option<u64> {
-        self.header
-            .as_ref()
-            .map(|header| u64::from(header.block_size))
+        self.dynamic.as_ref().map(|dynamic| dynamic.block_size)
     }
 
     /// The storage below.
@@ -58,27 +65,23 @@ impl<S: ReadAt> VhdImage<S> {
         &self.storage
     }
 
-    /// Gives the storage back.
+    /// Gives the storage back. What wasn't flushed may be missing there.
     pub fn into_storage(self) -> S {
         self.storage
     }
 
     /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if its page isn't stored.
-    pub fn locate(&self, _offset: u64) -> Result<Option<u64>> {
-        Ok(None)
-    }
-}
-
-impl<S: WriteAt> VhdImage<S> {
-    /// Takes over the identity of `footer` as [`Footer::for_disk`] does; written by the next flush.
-    pub fn set_footer(&mut self, footer: &Footer) {
-        let _ = footer;
+    pub fn locate(&self, offset: u64) -> Result<Option<u64>> {
+        self.checked(offset, 1)?;
+        let place = match &self.dynamic {
+            None => Ok(Some(offset)),
+            Some(dynamic) => dynamic.locate(&self.storage, offset),
+        };
+        place.map_err(|e| e.path(self.storage.name()))
     }
 
-    /// Grows or cuts a fixed disk to `virtual_size` bytes; what is new reads as zeros. The footer is written by
-    /// the next flush.
-    pub fn resize_fixed(&mut self, _virtual_size: u64) -> Result<()> {
-        Err(Error::unsupported("not built yet"))
+    pub(super) fn checked(&self, offset: u64, len: usize) -> Result<()> {
+        check_within(self.footer.current_size, offset, len).map_err(|e| e.path(self.storage.name()))
     }
 }
 
@@ -87,25 +90,60 @@ impl<S: ReadAt> Image for VhdImage<S> {
         self.footer.current_size
     }
 
-    fn read_exact_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-        Err(Error::unsupported("not built yet"))
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.checked(offset, buf.len())?;
+        match &self.dynamic {
+            None => self.storage.read_exact_at(buf, offset),
+            Some(dynamic) => dynamic
+                .read_exact_at(&self.storage, buf, offset)
+                .map_err(|e| e.path(self.storage.name())),
+        }
     }
 
-    fn extents(&self, _within: PageRange) -> Extents<'_> {
-        Box::new(std::iter::empty())
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        let within = within.intersect(whole(self)).unwrap_or_default();
+        match &self.dynamic {
+            None => storage_extents(&self.storage, within),
+            Some(dynamic) => {
+                let name = self.storage.name();
+                let extents = dynamic.extents(&self.storage, within);
+                Box::new(extents.map(move |extent| extent.map_err(|e| e.path(name))))
+            }
+        }
     }
 }
 
 impl<S: WriteAt> ImageMut for VhdImage<S> {
-    fn update(&mut self, _range: PageRange, _data: &[u8]) -> Result<()> {
-        Err(Error::unsupported("not built yet"))
+    fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
+        if range.len() != data.len() as u64 {
+            return Err(
+                Error::usage("the data is not as long as the range it is for")
+                    .path(self.storage.name())
+                    .found(format_args!("{} bytes", data.len()))
+                    .expected(format_args!("{} bytes", range.len())),
+            );
+        }
+        self.checked(range.start(), data.len())?;
+        if self.dynamic.is_none() {
+            return self.storage.write_all_at(data, range.start());
+        }
+        self.update_blocks(range, data)
+            .map_err(|e| e.path(self.storage.name()))
     }
 
-    fn clear(&mut self, _range: PageRange) -> Result<()> {
-        Err(Error::unsupported("not built yet"))
+    fn clear(&mut self, range: PageRange) -> Result<()> {
+        self.checked(
+            range.start(),
+            usize::try_from(range.len()).unwrap_or(usize::MAX),
+        )?;
+        if self.dynamic.is_none() {
+            return self.storage.write_zeros_at(range.start()..range.end());
+        }
+        self.clear_blocks(range)
+            .map_err(|e| e.path(self.storage.name()))
     }
 
     fn flush(&mut self) -> Result<()> {
-        Err(Error::unsupported("not built yet"))
+        self.commit().map_err(|e| e.path(self.storage.name()))
     }
 }

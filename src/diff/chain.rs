@@ -1,0 +1,110 @@
+//! Consecutive diffs: each begins where the one before it ends.
+
+use super::file::DiffFile;
+use crate::error::{Error, Result};
+use crate::image::{ContentDigest, Hash};
+
+/// One or more verified diffs that follow one another.
+#[derive(Debug)]
+pub struct Chain(Vec<DiffFile>);
+
+impl Chain {
+    /// Checks that each diff's base is the target of the one before it, by size and by content digest. Where a
+    /// digest wasn't computed the sizes must do; applying checks the bytes under the changed pages then.
+    pub fn new(diffs: Vec<DiffFile>) -> Result<Self> {
+        if diffs.is_empty() {
+            return Err(Error::usage("no diff was given"));
+        }
+        for pair in diffs.windows(2) {
+            let [earlier, later] = pair else { continue };
+            let fits = earlier.header().target_size == later.header().base_size
+                && !differ(earlier.trailer().target_digest, later.trailer().base_digest);
+            if !fits {
+                return Err(Error::mismatch("this diff doesn't follow the one before it")
+                    .path(later.name())
+                    .found(base_of(later))
+                    .expected(format_args!("{}, the target of {}", target_of(earlier), earlier.name().display()))
+                    .hint("give the diffs in the order in which they were made, without leaving one out"));
+            }
+        }
+        Ok(Self(diffs))
+    }
+
+    /// The diffs in order.
+    pub fn diffs(&self) -> &[DiffFile] {
+        &self.0
+    }
+
+    /// The first diff.
+    pub fn first(&self) -> Option<&DiffFile> {
+        self.0.first()
+    }
+
+    /// The last diff.
+    pub fn last(&self) -> Option<&DiffFile> {
+        self.0.last()
+    }
+
+    /// The virtual size of the image that the first diff is for.
+    pub fn base_size(&self) -> u64 {
+        self.first().map_or(0, |diff| diff.header().base_size)
+    }
+
+    /// The virtual size of the image that the last diff makes.
+    pub fn target_size(&self) -> u64 {
+        self.last().map_or(0, |diff| diff.header().target_size)
+    }
+
+    /// The content digest of the image that the first diff is for, if known.
+    pub fn base_digest(&self) -> Option<ContentDigest> {
+        self.first().and_then(|diff| diff.trailer().base_digest)
+    }
+
+    /// The content digest of the image that the last diff makes, if known.
+    pub fn target_digest(&self) -> Option<ContentDigest> {
+        self.last().and_then(|diff| diff.trailer().target_digest)
+    }
+
+    /// The identities of the diffs in order.
+    pub fn identities(&self) -> Vec<Hash> {
+        self.0.iter().map(|diff| *diff.digest()).collect()
+    }
+
+    /// How many diffs of the chain are already part of an image with this content: up to the last one whose
+    /// target it is.
+    pub fn already_applied(&self, digest: ContentDigest) -> usize {
+        self.0
+            .iter()
+            .rposition(|diff| diff.trailer().target_digest == Some(digest))
+            .map_or(0, |last| last + 1)
+    }
+
+    /// The chain without its first `n` diffs, or `None` if nothing is left.
+    pub fn without_first(mut self, n: usize) -> Option<Self> {
+        self.0.drain(..n.min(self.0.len()));
+        (!self.0.is_empty()).then_some(self)
+    }
+}
+
+fn differ(a: Option<ContentDigest>, b: Option<ContentDigest>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a != b)
+}
+
+fn base_of(diff: &DiffFile) -> String {
+    point("base", diff.header().base_size, diff.trailer().base_digest)
+}
+
+fn target_of(diff: &DiffFile) -> String {
+    point(
+        "base",
+        diff.header().target_size,
+        diff.trailer().target_digest,
+    )
+}
+
+fn point(what: &str, size: u64, digest: Option<ContentDigest>) -> String {
+    match digest {
+        Some(digest) => format!("{what} {digest} of {size} bytes"),
+        None => format!("a {what} of {size} bytes"),
+    }
+}

@@ -1,0 +1,397 @@
+//! What changed from one image to another, exact to the page.
+
+use crate::error::Result;
+use crate::image::{
+    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, WINDOW_SIZE,
+    WindowHasher, WindowHashes, chunks, data_windows,
+};
+use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
+use crate::parallel::{Buffers, Workers};
+use crate::progress::Progress;
+
+const PAGE: usize = 512;
+
+/// How to [`compare`].
+#[derive(Clone, Copy)]
+pub struct CompareOptions<'a> {
+    /// The threads that read, compare, hash and pack.
+    pub workers: &'a Workers,
+    /// Told how much of the virtual disks is done.
+    pub progress: &'a dyn Progress,
+    /// Whether to compute the content digests of both images on the way.
+    pub digests: bool,
+    /// Whether to collect the changed data and the hash of what it replaces.
+    pub payload: bool,
+}
+
+impl std::fmt::Debug for CompareOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("CompareOptions");
+        out.field("digests", &self.digests)
+            .field("payload", &self.payload)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What changed in one window of the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WindowChange {
+    /// The window.
+    pub window: PageRange,
+    /// The changed page ranges.
+    pub changes: PageList,
+    /// The data of all updates, in order, one after another; empty unless asked for.
+    pub payload: Vec<u8>,
+    /// BLAKE3 of what the base holds under the changes; zeros unless asked for.
+    pub base_hash: Hash,
+}
+
+/// Totals of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Comparison {
+    /// Page ranges and clear ranges.
+    pub ranges: u64,
+    /// Bytes that hold other data now.
+    pub update_bytes: u64,
+    /// Bytes that became zero.
+    pub clear_bytes: u64,
+    /// Whether the virtual sizes differ.
+    pub resized: bool,
+    /// Content digest of the base, if asked for.
+    pub base_digest: Option<ContentDigest>,
+    /// Content digest of the target, if asked for.
+    pub target_digest: Option<ContentDigest>,
+}
+
+impl Comparison {
+    /// Whether both images hold the same virtual disk.
+    pub fn is_same(&self) -> bool {
+        self.ranges == 0 && !self.resized
+    }
+}
+
+/// Finds every page of `target` that differs from `base`, in parallel.
+///
+/// A page that became zero is a clear, any other changed page an update; a page beyond the end of the base counts
+/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero isn't read.
+/// `pack` is called with each window that changed, on whatever thread found it, and `sink` with what it made of
+/// that, on the calling thread, in ascending order.
+pub fn compare<T: Send>(
+    base: &dyn Image,
+    target: &dyn Image,
+    options: CompareOptions<'_>,
+    pack: impl Fn(WindowChange) -> Result<T> + Sync,
+    mut sink: impl FnMut(T) -> Result<()>,
+) -> Result<Comparison> {
+    let size = base.virtual_size().max(target.virtual_size());
+    let whole = PageRange::new(0, size).unwrap_or_default();
+    let (mut base_digest, mut target_digest) = (
+        ContentHasher::new(base.virtual_size()),
+        ContentHasher::new(target.virtual_size()),
+    );
+    let mut total = Comparison {
+        resized: base.virtual_size() != target.virtual_size(),
+        ..Comparison::default()
+    };
+    let buffers = Buffers::new();
+    let mut done = 0;
+    options.workers.ordered(
+        data_windows([base, target], whole),
+        |window| {
+            options.progress.check()?;
+            let mut pair = Pair {
+                base,
+                target,
+                options,
+                buffers: &buffers,
+                hashes: PairHasher::new(),
+            };
+            let change = pair.window(window)?;
+            let counts = (
+                change.changes.len() as u64,
+                change.changes.bytes(ChangeKind::Update),
+                change.changes.bytes(ChangeKind::Clear),
+            );
+            let packed = if change.changes.is_empty() {
+                None
+            } else {
+                Some(pack(change)?)
+            };
+            Ok((window, counts, packed, pair.hashes.finish()))
+        },
+        |(window, (ranges, update_bytes, clear_bytes), packed, (base_hashes, target_hashes))| {
+            total.ranges += ranges;
+            total.update_bytes += update_bytes;
+            total.clear_bytes += clear_bytes;
+            if options.digests {
+                base_digest.push(window.start(), &base_hashes);
+                target_digest.push(window.start(), &target_hashes);
+            }
+            options.progress.advance(window.end() - done);
+            done = window.end();
+            packed.map_or(Ok(()), &mut sink)
+        },
+    )?;
+    options.progress.advance(size - done);
+    if options.digests {
+        total.base_digest = Some(base_digest.finish());
+        total.target_digest = Some(target_digest.finish());
+    }
+    Ok(total)
+}
+
+/// The whole list of changed page ranges: for images that are known to differ in a bounded number of places.
+pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Result<PageList> {
+    let options = CompareOptions {
+        workers,
+        progress: &crate::progress::Silent,
+        digests: false,
+        payload: false,
+    };
+    let mut list = PageList::new();
+    compare(base, target, options, Ok, |change| {
+        list.extend(&change.changes)
+    })?;
+    Ok(list)
+}
+
+/// One window of two images.
+struct Pair<'a> {
+    base: &'a dyn Image,
+    target: &'a dyn Image,
+    options: CompareOptions<'a>,
+    buffers: &'a Buffers,
+    hashes: PairHasher,
+}
+
+impl Pair<'_> {
+    fn window(&mut self, window: PageRange) -> Result<WindowChange> {
+        let mut found = ChangeCollector::new(window, self.options.payload);
+        let (mut base_buf, mut target_buf) =
+            (self.buffers.take(CHUNK_SIZE), self.buffers.take(CHUNK_SIZE));
+        for (chunk, [in_base, in_target]) in chunks([self.base, self.target], window)? {
+            if !in_base && !in_target {
+                self.zeros(chunk);
+                continue;
+            }
+            let base = side(self.base, in_base, chunk, &mut base_buf)?;
+            let target = side(self.target, in_target, chunk, &mut target_buf)?;
+            let same = base == target;
+            if self.options.digests {
+                let (base, target) = (
+                    Self::part(self.base, chunk, base),
+                    Self::part(self.target, chunk, target),
+                );
+                self.hashes.update(base, target, same);
+            }
+            if !same {
+                let end = chunk
+                    .end()
+                    .min(self.target.virtual_size())
+                    .max(chunk.start());
+                let len = usize::try_from(end - chunk.start()).unwrap_or(0);
+                found.add(chunk.start(), &base[..len], &target[..len])?;
+            }
+        }
+        self.buffers.give(base_buf);
+        self.buffers.give(target_buf);
+        Ok(found.finish())
+    }
+
+    /// The part of a chunk's bytes that lies within the image.
+    fn part<'b>(image: &dyn Image, chunk: PageRange, bytes: &'b [u8]) -> &'b [u8] {
+        let len = image
+            .virtual_size()
+            .saturating_sub(chunk.start())
+            .min(chunk.len());
+        &bytes[..usize::try_from(len).unwrap_or(0)]
+    }
+
+    fn zeros(&mut self, chunk: PageRange) {
+        if self.options.digests {
+            let len = |image: &dyn Image| {
+                image
+                    .virtual_size()
+                    .saturating_sub(chunk.start())
+                    .min(chunk.len())
+            };
+            self.hashes.update_zeros(len(self.base), len(self.target));
+        }
+    }
+}
+
+/// What an image holds in a chunk: read, or zeros where it is known to be zero, and beyond its end.
+fn side<'b>(
+    image: &dyn Image,
+    data: bool,
+    chunk: PageRange,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8]> {
+    static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
+    let len = usize::try_from(chunk.len()).unwrap_or(CHUNK_SIZE);
+    if !data {
+        return Ok(&ZEROS[..len]);
+    }
+    let within = image
+        .virtual_size()
+        .saturating_sub(chunk.start())
+        .min(chunk.len());
+    let (inside, beyond) = buffer[..len].split_at_mut(usize::try_from(within).unwrap_or(len));
+    image.read_exact_at(inside, chunk.start())?;
+    beyond.fill(0);
+    Ok(&buffer[..len])
+}
+
+/// Hashes the same window of two images, once while they are the same.
+struct PairHasher {
+    target: WindowHasher,
+    /// The base's, from the first difference in a digest window to its end.
+    base: Option<WindowHasher>,
+    base_done: WindowHashes,
+    target_done: WindowHashes,
+    fed: u64,
+}
+
+impl PairHasher {
+    fn new() -> Self {
+        Self {
+            target: WindowHasher::new(),
+            base: None,
+            base_done: WindowHashes::default(),
+            target_done: WindowHashes::default(),
+            fed: 0,
+        }
+    }
+
+    /// The bytes of a whole chunk that lie within each image; `same` if the chunk has no difference.
+    fn update(&mut self, base: &[u8], target: &[u8], same: bool) {
+        if self.base.is_none() && !(same && base.len() == target.len()) {
+            self.base = Some(self.target.clone());
+        }
+        if let Some(hasher) = &mut self.base {
+            hasher.update(base);
+        }
+        self.target.update(target);
+        self.count();
+    }
+
+    fn update_zeros(&mut self, base: u64, target: u64) {
+        if self.base.is_none() && base != target {
+            self.base = Some(self.target.clone());
+        }
+        if let Some(hasher) = &mut self.base {
+            hasher.update_zeros(base);
+        }
+        self.target.update_zeros(target);
+        self.count();
+    }
+
+    /// At the end of each digest window both are the same again until shown otherwise.
+    fn count(&mut self) {
+        self.fed += CHUNK_SIZE as u64;
+        if self.fed == DIGEST_WINDOW {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let target = std::mem::replace(&mut self.target, WindowHasher::new()).finish();
+        let base = self
+            .base
+            .take()
+            .map_or_else(|| target.clone(), WindowHasher::finish);
+        self.base_done.append(base);
+        self.target_done.append(target);
+        self.fed = 0;
+    }
+
+    fn finish(mut self) -> (WindowHashes, WindowHashes) {
+        if self.fed > 0 {
+            self.close();
+        }
+        (self.base_done, self.target_done)
+    }
+}
+
+/// Gathers the changed pages of one window from its pieces, in order.
+pub(super) struct ChangeCollector {
+    change: WindowChange,
+    hasher: blake3::Hasher,
+    payload: bool,
+}
+
+impl ChangeCollector {
+    /// `payload`: whether to collect the data of updates and to hash what all changes replace.
+    pub(super) fn new(window: PageRange, payload: bool) -> Self {
+        let change = WindowChange {
+            window,
+            ..WindowChange::default()
+        };
+        Self {
+            change,
+            hasher: blake3::Hasher::new(),
+            payload,
+        }
+    }
+
+    /// Compares equally long pieces of both disks, whole pages from `start`.
+    pub(super) fn add(&mut self, start: u64, base: &[u8], target: &[u8]) -> Result<()> {
+        let mut run: Option<(usize, ChangeKind)> = None;
+        let pages = base
+            .as_chunks::<PAGE>()
+            .0
+            .iter()
+            .zip(target.as_chunks::<PAGE>().0);
+        for (n, (before, after)) in pages.enumerate() {
+            let kind = match before == after {
+                true => None,
+                false if is_zero(after) => Some(ChangeKind::Clear),
+                false => Some(ChangeKind::Update),
+            };
+            if kind != run.map(|(_, kind)| kind) {
+                if let Some((first, kind)) = run {
+                    self.run(start, first..n, kind, base, target)?;
+                }
+                run = kind.map(|kind| (n, kind));
+            }
+        }
+        match run {
+            Some((first, kind)) => self.run(start, first..base.len() / PAGE, kind, base, target),
+            None => Ok(()),
+        }
+    }
+
+    fn run(
+        &mut self,
+        start: u64,
+        pages: std::ops::Range<usize>,
+        kind: ChangeKind,
+        base: &[u8],
+        target: &[u8],
+    ) -> Result<()> {
+        let page = PAGE;
+        let bytes = pages.start * page..pages.end * page;
+        let range = PageRange::from_len(start + bytes.start as u64, bytes.len() as u64)?;
+        self.change.changes.push(Change { range, kind })?;
+        if self.payload {
+            self.hasher.update(&base[bytes.clone()]);
+            if kind == ChangeKind::Update {
+                self.change.payload.extend_from_slice(&target[bytes]);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> WindowChange {
+        if self.payload {
+            self.change.base_hash = *self.hasher.finalize().as_bytes();
+        }
+        self.change
+    }
+}
+
+const _: () = assert!(PAGE as u64 == PAGE_SIZE);
+// A chunk never straddles two digest windows, nor a digest window two windows.
+const _: () = assert!(
+    DIGEST_WINDOW.is_multiple_of(CHUNK_SIZE as u64) && WINDOW_SIZE.is_multiple_of(DIGEST_WINDOW)
+);

@@ -1,0 +1,213 @@
+//! Frames: the changed pages of one window of the disk, or one long clear.
+
+use byteorder::{BigEndian, ByteOrder};
+
+use super::{LEAD, count, damaged, section};
+use crate::error::{Error, Result};
+use crate::image::{Hash, WINDOW_SIZE};
+use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
+
+const WINDOW_PAGES: u64 = WINDOW_SIZE / PAGE_SIZE;
+
+/// The bit of a page range's second half that tells a clear from an update.
+const CLEAR_BIT: u16 = 0x8000;
+
+/// How the payload is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Stored = 0,
+    Zstd = 1,
+}
+
+/// The head of a `PAGE` frame, between its lead and its page ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PageHead {
+    /// First byte of the window.
+    pub(crate) window: u64,
+    /// Bytes of all updates together.
+    pub(crate) payload_len: u32,
+    /// Bytes of them as stored.
+    pub(crate) stored_len: u32,
+    pub(crate) codec: Codec,
+    /// CRC-32 of the stored bytes.
+    pub(crate) payload_crc: u32,
+    /// BLAKE3 of what the base holds under the frame's ranges; zeros when that isn't known.
+    pub(crate) base_hash: Hash,
+}
+
+impl PageHead {
+    pub(crate) const LEN: usize = 56;
+
+    /// The frame up to its payload.
+    pub(crate) fn encode(&self, sequence: u64, changes: &PageList) -> Vec<u8> {
+        let mut out = Vec::with_capacity(LEAD + Self::LEN + 4 * changes.len() + 4);
+        out.extend_from_slice(&section::PAGE);
+        out.extend_from_slice(&count(changes.len()));
+        out.extend_from_slice(&sequence.to_be_bytes());
+        out.extend_from_slice(&self.window.to_be_bytes());
+        out.extend_from_slice(&self.payload_len.to_be_bytes());
+        out.extend_from_slice(&self.stored_len.to_be_bytes());
+        out.extend_from_slice(&[self.codec as u8, 0, 0, 0]);
+        out.extend_from_slice(&self.payload_crc.to_be_bytes());
+        out.extend_from_slice(&self.base_hash);
+        for change in changes {
+            let first = (change.range.start() - self.window) / PAGE_SIZE;
+            let clear = if change.kind == ChangeKind::Clear {
+                CLEAR_BIT
+            } else {
+                0
+            };
+            out.extend_from_slice(&half(first, 0));
+            out.extend_from_slice(&half(change.range.pages() - 1, clear));
+        }
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    pub(crate) fn decode(b: &[u8; Self::LEN]) -> Result<Self> {
+        let codec = match b[16] {
+            0 => Codec::Stored,
+            1 => Codec::Zstd,
+            other => {
+                return Err(Error::unsupported(
+                    "the payload is packed in a way that this program doesn't know",
+                )
+                .field("codec")
+                .found(other)
+                .expected("0 (stored) or 1 (zstd)")
+                .hint("use the program that wrote the diff, or a newer vhdkit"));
+            }
+        };
+        let head = Self {
+            window: BigEndian::read_u64(b),
+            payload_len: BigEndian::read_u32(&b[8..]),
+            stored_len: BigEndian::read_u32(&b[12..]),
+            codec,
+            payload_crc: BigEndian::read_u32(&b[20..]),
+            base_hash: b[24..].try_into().unwrap_or_default(),
+        };
+        if !head.window.is_multiple_of(WINDOW_SIZE) {
+            return Err(damaged("a window starts at an odd place")
+                .field("window")
+                .found(head.window)
+                .expected(format_args!("a multiple of {WINDOW_SIZE}")));
+        }
+        let fits = match codec {
+            Codec::Stored => head.stored_len == head.payload_len,
+            Codec::Zstd => head.stored_len < head.payload_len,
+        };
+        if !fits || u64::from(head.payload_len) > WINDOW_SIZE || b[17..20] != [0; 3] {
+            return Err(damaged("a frame's lengths are impossible")
+                .field("payload_len, stored_len")
+                .found(format_args!(
+                    "{}, {}, codec {}",
+                    head.payload_len, head.stored_len, codec as u8
+                )));
+        }
+        Ok(head)
+    }
+}
+
+/// Half of a page range: a number below [`WINDOW_PAGES`], and the bit for a clear.
+fn half(pages: u64, bit: u16) -> [u8; 2] {
+    (u16::try_from(pages).unwrap_or(u16::MAX) | bit).to_be_bytes()
+}
+
+/// Decodes the page ranges of a `PAGE` frame: in order, without overlap, joined, within the window and the
+/// target, and with as many updates as the payload has bytes.
+pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> Result<PageList> {
+    let bad = |found: std::fmt::Arguments<'_>| {
+        damaged("a frame's page ranges are impossible")
+            .field("page_ranges")
+            .found(found)
+    };
+    let mut list = PageList::new();
+    let (entries, _) = bytes.as_chunks::<4>();
+    for entry in entries {
+        let first = u64::from(BigEndian::read_u16(entry));
+        let second = BigEndian::read_u16(&entry[2..]);
+        let pages = u64::from(second & !CLEAR_BIT) + 1;
+        let kind = if second & CLEAR_BIT == 0 {
+            ChangeKind::Update
+        } else {
+            ChangeKind::Clear
+        };
+        let range = PageRange::from_len(
+            head.window.saturating_add(first * PAGE_SIZE),
+            pages * PAGE_SIZE,
+        )?;
+        if first + pages > WINDOW_PAGES || range.end() > target_size {
+            return Err(bad(format_args!(
+                "{range:?}, beyond the end of the window or the disk"
+            )));
+        }
+        list.push(Change { range, kind })
+            .map_err(|_| bad(format_args!("{range:?}, out of order")))?;
+    }
+    if list.len() != entries.len() || list.is_empty() {
+        return Err(bad(format_args!(
+            "{} ranges that are {}",
+            entries.len(),
+            list.len()
+        )));
+    }
+    let updates = list.bytes(ChangeKind::Update);
+    if updates != u64::from(head.payload_len) {
+        return Err(bad(format_args!(
+            "updates of {updates} bytes with a payload of {}",
+            head.payload_len
+        )));
+    }
+    Ok(list)
+}
+
+/// A `CLER` frame: one clear of any length, from a multiple of the window size to another one or to the end of
+/// the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClearHead {
+    pub(crate) range: PageRange,
+    /// BLAKE3 of the BLAKE3 hashes of the base's windows under the clear; zeros when that isn't known.
+    pub(crate) base_hash: Hash,
+}
+
+impl ClearHead {
+    pub(crate) const LEN: usize = 52;
+
+    pub(crate) fn encode(&self, sequence: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(LEAD + Self::LEN);
+        out.extend_from_slice(&section::CLEAR);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&sequence.to_be_bytes());
+        out.extend_from_slice(&self.range.start().to_be_bytes());
+        out.extend_from_slice(&self.range.len().to_be_bytes());
+        out.extend_from_slice(&self.base_hash);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    /// Decodes what follows the lead; the checksum is the caller's to check.
+    pub(crate) fn decode(b: &[u8; Self::LEN], target_size: u64) -> Result<Self> {
+        let (start, len) = (BigEndian::read_u64(b), BigEndian::read_u64(&b[8..]));
+        let end = start
+            .checked_add(len)
+            .filter(|end| *end <= target_size && len > 0 && start % WINDOW_SIZE == 0);
+        let whole = |end: &u64| end.is_multiple_of(WINDOW_SIZE) || *end == target_size;
+        let range = end
+            .filter(whole)
+            .and_then(|end| PageRange::new(start, end))
+            .ok_or_else(|| {
+                damaged("a long clear has an impossible range")
+                    .field("start, length")
+                    .found(format_args!("{start}, {len}"))
+                    .expected(format_args!(
+                        "multiples of {WINDOW_SIZE} within {target_size} bytes"
+                    ))
+            })?;
+        Ok(Self {
+            range,
+            base_hash: b[16..48].try_into().unwrap_or_default(),
+        })
+    }
+}

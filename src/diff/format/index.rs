@@ -1,0 +1,55 @@
+//! The index: where each frame stands, in segments of a bounded size.
+
+use byteorder::{BigEndian, ByteOrder};
+
+use super::{LEAD, count, section};
+use crate::page::PageRange;
+
+/// Frames per `INDX` section at most; only the last section may have fewer.
+pub(crate) const INDEX_ENTRIES: usize = 4096;
+
+/// Where a frame, or a segment of the index, stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// From the first changed byte to the last.
+    pub(crate) range: PageRange,
+    /// Offset in the file.
+    pub(crate) offset: u64,
+}
+
+impl Entry {
+    pub(crate) const LEN: usize = 24;
+
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.range.start().to_be_bytes());
+        out.extend_from_slice(&self.range.end().to_be_bytes());
+        out.extend_from_slice(&self.offset.to_be_bytes());
+    }
+
+    /// `None` if the range is impossible.
+    pub(crate) fn decode(b: &[u8; Self::LEN]) -> Option<Self> {
+        let range = PageRange::new(BigEndian::read_u64(b), BigEndian::read_u64(&b[8..]))?;
+        Some(Self {
+            range,
+            offset: BigEndian::read_u64(&b[16..]),
+        })
+    }
+}
+
+pub(crate) fn encode_index(sequence: u64, entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LEAD + Entry::LEN * entries.len() + 4);
+    out.extend_from_slice(&section::INDEX);
+    out.extend_from_slice(&count(entries.len()));
+    out.extend_from_slice(&sequence.to_be_bytes());
+    for entry in entries {
+        entry.encode_to(&mut out);
+    }
+    let crc = crc32fast::hash(&out);
+    out.extend_from_slice(&crc.to_be_bytes());
+    out
+}
+
+/// The entries in the bytes between an index's lead and its checksum; `None` if one is impossible.
+pub(crate) fn decode_index(bytes: &[u8]) -> Option<Vec<Entry>> {
+    bytes.as_chunks().0.iter().map(Entry::decode).collect()
+}

@@ -1,0 +1,587 @@
+//! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
+//! many diffs there are.
+
+use std::collections::HashMap;
+
+use super::chain::Chain;
+use super::compare::{ChangeCollector, WindowChange};
+use super::reader::Frame;
+use crate::error::Result;
+use crate::image::{
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, WINDOW_SIZE, WindowHasher,
+    WindowHashes, data_windows, whole, write_nonzero,
+};
+use crate::page::{ChangeKind, PageRange};
+use crate::parallel::{Buffers, Workers};
+use crate::progress::Progress;
+
+/// Pieces of the base closer together than this are read in one go.
+const READ_GAP: u64 = 64 << 10;
+
+/// How it is made sure that a base is the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BaseCheck {
+    /// The whole base is read and its content digest compared.
+    #[default]
+    Full,
+    /// Only what the base holds under the changed pages is read and compared.
+    Touched,
+}
+
+/// A base image and the diffs that lie over it.
+#[derive(Clone, Copy)]
+pub struct Layers<'a> {
+    base: &'a dyn Image,
+    chain: &'a Chain,
+    workers: &'a Workers,
+    progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for Layers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers")
+            .field("chain", self.chain)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`Layers::rebuild`] saw on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Content digest of the base, if it was wanted.
+    pub base_digest: Option<ContentDigest>,
+    /// Content digest of what was written.
+    pub target_digest: ContentDigest,
+}
+
+/// The first frame whose base isn't what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Position of the diff in the chain.
+    pub diff: usize,
+    /// What the frame changes.
+    pub range: PageRange,
+}
+
+/// What [`Layers::check_touched`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Touched {
+    /// The first place where the base isn't the one that the diffs were made for.
+    pub misfit: Option<Misfit>,
+    /// Whether every changed page already holds what the diffs put there.
+    pub already_applied: bool,
+    /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
+    pub unknown: bool,
+}
+
+impl<'a> Layers<'a> {
+    /// Lays `chain` over `base`, whose virtual size is that of the chain's base or, when an interrupted apply is
+    /// finished, any other.
+    pub fn new(
+        base: &'a dyn Image,
+        chain: &'a Chain,
+        workers: &'a Workers,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self {
+            base,
+            chain,
+            workers,
+            progress,
+        }
+    }
+
+    /// Writes the result into `to`, which is new, reads as zeros and has the chain's target size. `check` says
+    /// how the base is checked on the way; the caller compares the digests that are returned, and publishes
+    /// nothing before that.
+    pub fn rebuild(&self, to: &mut dyn ImageMut, check: BaseCheck) -> Result<(Rebuilt, Touched)> {
+        let all = self.extent();
+        let full = check == BaseCheck::Full;
+        let same_size = self.base.virtual_size() == self.chain.target_size();
+        let buffers = Buffers::new();
+        let mut base_digest = ContentHasher::new(self.base.virtual_size());
+        let mut target_digest = ContentHasher::new(self.chain.target_size());
+        let mut judge = Judge::default();
+        let mut done = 0;
+        let windows = merge(
+            data_windows([self.base], all),
+            self.changed_windows(all.end()),
+        );
+        self.workers.ordered(
+            windows,
+            |window: PageRange| {
+                self.progress.check()?;
+                let frames = self.frames(window)?;
+                let ranges = self.touched(window, &frames);
+                let mut bytes = buffers.take(bytes_of(window));
+                self.read_base(window, &[window], &mut bytes)?;
+                let before = full.then(|| hashes(within(&bytes, window, self.base.virtual_size())));
+                let checks = self.lay_over(window, frames, &mut bytes, !full)?;
+                let result = within(&bytes, window, self.chain.target_size());
+                let after = match &before {
+                    Some(before) if same_size => hash_again(before, result, window, &ranges),
+                    _ => hashes(result),
+                };
+                Ok((window, bytes, before, after, checks))
+            },
+            |(window, bytes, before, after, checks)| {
+                judge.take(window, checks);
+                if let Some(before) = before {
+                    base_digest.push(window.start(), &before);
+                }
+                target_digest.push(window.start(), &after);
+                if let Some(range) = window.intersect(whole(to)) {
+                    write_nonzero(to, range, within(&bytes, window, range.end()))?;
+                }
+                buffers.give(bytes);
+                self.progress.advance(window.end() - done);
+                done = window.end();
+                Ok(())
+            },
+        )?;
+        self.progress.advance(all.end() - done);
+        let base_digest = full.then(|| base_digest.finish());
+        Ok((
+            Rebuilt {
+                base_digest,
+                target_digest: target_digest.finish(),
+            },
+            judge.finish(),
+        ))
+    }
+
+    /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
+    pub fn check_touched(&self) -> Result<Touched> {
+        let mut judge = Judge {
+            already_applied: true,
+            ..Judge::default()
+        };
+        self.each_changed(
+            true,
+            |_, before, after, ranges| {
+                Ok(ranges
+                    .iter()
+                    .all(|r| piece(before.1, before.0, *r) == piece(after, before.0, *r)))
+            },
+            |window, same, checks| {
+                judge.already_applied &= same;
+                judge.take(window, checks);
+                Ok(())
+            },
+        )?;
+        Ok(judge.finish())
+    }
+
+    /// Hands every page that the diffs really change to `sink`, as changes from the base to the result: pages
+    /// that already hold the right bytes are left out.
+    pub fn changes<T: Send>(
+        &self,
+        pack: impl Fn(WindowChange) -> Result<T> + Sync,
+        mut sink: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let size = self.chain.target_size();
+        self.each_changed(
+            false,
+            |window, before, after, ranges| collect(window, size, before.1, after, ranges, &pack),
+            |_, packed, _| packed.map_or(Ok(()), &mut sink),
+        )
+    }
+
+    /// The opposite of [`Layers::changes`]: what turns the result back into the base, the part that the result
+    /// cuts off included.
+    pub fn inverse<T: Send>(
+        &self,
+        pack: impl Fn(WindowChange) -> Result<T> + Sync,
+        mut sink: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let size = self.base.virtual_size();
+        self.each_changed(
+            false,
+            |window, before, after, ranges| collect(window, size, after, before.1, ranges, &pack),
+            |_, packed, _| packed.map_or(Ok(()), &mut sink),
+        )
+    }
+
+    /// Evaluates every window in which the result may differ from the base: `work` gets the window, what the
+    /// base holds (with the window's start), what the result holds, and the ranges of pages that are filled in
+    /// both.
+    fn each_changed<T: Send>(
+        &self,
+        check: bool,
+        work: impl Fn(PageRange, (u64, &[u8]), &[u8], &[PageRange]) -> Result<T> + Sync,
+        mut sink: impl FnMut(PageRange, T, Vec<FrameCheck>) -> Result<()>,
+    ) -> Result<()> {
+        let all = self.extent();
+        let resized = self.resized();
+        let from = PageRange::new(
+            resized.start() - resized.start() % WINDOW_SIZE,
+            resized.end(),
+        )
+        .unwrap_or_default();
+        let cut = (!resized.is_empty()).then(|| data_windows([self.base], from));
+        let windows = merge(cut.into_iter().flatten(), self.changed_windows(all.end()));
+        let buffers = Buffers::new();
+        let mut done = 0;
+        self.workers.ordered(
+            windows,
+            |window: PageRange| {
+                self.progress.check()?;
+                let frames = self.frames(window)?;
+                let ranges = self.touched(window, &frames);
+                let mut before = buffers.take(bytes_of(window));
+                self.read_base(window, &ranges, &mut before)?;
+                let mut after = buffers.take(before.len());
+                after.copy_from_slice(&before);
+                let checks = self.lay_over(window, frames, &mut after, check)?;
+                let result = work(window, (window.start(), &before), &after, &ranges)?;
+                buffers.give(before);
+                buffers.give(after);
+                Ok((window, result, checks))
+            },
+            |(window, result, checks)| {
+                self.progress.advance(window.end() - done);
+                done = window.end();
+                sink(window, result, checks)
+            },
+        )?;
+        self.progress.advance(all.end() - done);
+        Ok(())
+    }
+
+    /// From zero to the largest of the virtual sizes that play a part.
+    fn extent(&self) -> PageRange {
+        let sizes = self
+            .chain
+            .diffs()
+            .iter()
+            .flat_map(|d| [d.header().base_size, d.header().target_size]);
+        PageRange::new(0, sizes.fold(self.base.virtual_size(), u64::max)).unwrap_or_default()
+    }
+
+    /// Where the result may differ from the base without a frame that says so: from the smallest size on the
+    /// way, because what is cut off there doesn't come back.
+    fn resized(&self) -> PageRange {
+        let smallest = self
+            .chain
+            .diffs()
+            .iter()
+            .map(|d| d.header().target_size)
+            .min()
+            .unwrap_or(0);
+        PageRange::new(smallest, self.base.virtual_size()).unwrap_or_default()
+    }
+
+    /// The windows, cut at `end`, in which some diff changes something.
+    fn changed_windows(&self, end: u64) -> impl Iterator<Item = Result<PageRange>> {
+        let diffs = self.chain.diffs();
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let mut next = u64::MAX;
+            for diff in diffs {
+                match diff.first_change_from(at) {
+                    Ok(change) => next = next.min(change.unwrap_or(u64::MAX)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            if next >= end {
+                return None;
+            }
+            let start = next - next % WINDOW_SIZE;
+            at = start.saturating_add(WINDOW_SIZE).min(end);
+            PageRange::new(start, at).map(Ok)
+        })
+    }
+
+    /// The frames of each diff that change something in the window.
+    fn frames(&self, window: PageRange) -> Result<Vec<Vec<Frame>>> {
+        self.chain
+            .diffs()
+            .iter()
+            .map(|diff| diff.frames_in(window))
+            .collect()
+    }
+
+    /// The pages of the window that may change, joined.
+    fn touched(&self, window: PageRange, frames: &[Vec<Frame>]) -> Vec<PageRange> {
+        let changes = frames
+            .iter()
+            .flatten()
+            .flat_map(|frame| frame.changes().iter().map(|c| c.range));
+        let mut ranges: Vec<_> = changes
+            .chain([self.resized()])
+            .filter_map(|r| r.intersect(window))
+            .collect();
+        ranges.sort_unstable();
+        let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match joined.last_mut() {
+                Some(last) if last.end() >= range.start() => {
+                    *last =
+                        PageRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+                }
+                _ => joined.push(range),
+            }
+        }
+        joined
+    }
+
+    /// Reads `ranges` of the base into their places in the window's `bytes`; beyond its end it is zero.
+    fn read_base(&self, window: PageRange, ranges: &[PageRange], bytes: &mut [u8]) -> Result<()> {
+        let mut ranges = ranges.iter().copied().peekable();
+        while let Some(mut range) = ranges.next() {
+            while let Some(next) = ranges.next_if(|next| next.start() - range.end() <= READ_GAP) {
+                range = PageRange::new(range.start(), next.end()).unwrap_or(range);
+            }
+            let inside = range.intersect(whole(self.base)).unwrap_or_default();
+            let (read, beyond) =
+                piece_mut(bytes, window.start(), range).split_at_mut(bytes_of(inside));
+            if !inside.is_empty() {
+                self.base.read_exact_at(read, inside.start())?;
+            }
+            beyond.fill(0);
+        }
+        Ok(())
+    }
+
+    /// Puts the diffs' pages over what the base holds, in order; with `check`, looks first at what lies there.
+    fn lay_over(
+        &self,
+        window: PageRange,
+        frames: Vec<Vec<Frame>>,
+        bytes: &mut [u8],
+        check: bool,
+    ) -> Result<Vec<FrameCheck>> {
+        let mut checks = Vec::new();
+        for (n, (diff, frames)) in self.chain.diffs().iter().zip(frames).enumerate() {
+            for frame in frames {
+                if check {
+                    checks.push(FrameCheck::new(n, &frame, window, bytes));
+                }
+                put(frame, window, bytes).map_err(|e| e.path(diff.name()))?;
+            }
+            // What this diff cuts off reads as zeros if a later one grows the disk again.
+            let end = diff.header().target_size;
+            if end < window.end() {
+                let start = end.max(window.start());
+                piece_mut(
+                    bytes,
+                    window.start(),
+                    PageRange::new(start, window.end()).unwrap_or_default(),
+                )
+                .fill(0);
+            }
+        }
+        Ok(checks)
+    }
+}
+
+/// Applies one frame to the bytes of a window.
+fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
+    let changes = frame.changes().clone();
+    let payload = frame.unpack()?;
+    let mut rest = payload.as_slice();
+    for change in &changes {
+        let Some(range) = change.range.intersect(window) else {
+            continue;
+        };
+        let into = piece_mut(bytes, window.start(), range);
+        match change.kind {
+            ChangeKind::Clear => into.fill(0),
+            ChangeKind::Update => {
+                let Some((data, after)) = rest.split_at_checked(into.len()) else {
+                    return Err(super::format::damaged("a frame's payload is too short"));
+                };
+                into.copy_from_slice(data);
+                rest = after;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn collect<T>(
+    window: PageRange,
+    size: u64,
+    from: &[u8],
+    to: &[u8],
+    ranges: &[PageRange],
+    pack: impl Fn(WindowChange) -> Result<T>,
+) -> Result<Option<T>> {
+    let window = PageRange::new(window.start(), window.end().min(size).max(window.start()))
+        .unwrap_or(window);
+    let mut found = ChangeCollector::new(window, true);
+    for range in ranges.iter().filter_map(|range| range.intersect(window)) {
+        found.add(
+            range.start(),
+            piece(from, window.start(), range),
+            piece(to, window.start(), range),
+        )?;
+    }
+    let change = found.finish();
+    if change.changes.is_empty() {
+        Ok(None)
+    } else {
+        pack(change).map(Some)
+    }
+}
+
+/// Whether the base under a frame, or under this window's part of a long clear, is what it should be.
+#[derive(Debug)]
+struct FrameCheck {
+    diff: usize,
+    range: PageRange,
+    /// `None` if the frame doesn't know.
+    expected: Option<Hash>,
+    found: Hash,
+    long: bool,
+}
+
+impl FrameCheck {
+    fn new(diff: usize, frame: &Frame, window: PageRange, bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for range in frame
+            .changes()
+            .iter()
+            .filter_map(|change| change.range.intersect(window))
+        {
+            hasher.update(piece(bytes, window.start(), range));
+        }
+        Self {
+            diff,
+            range: frame.range(),
+            expected: frame.base_hash().copied(),
+            found: *hasher.finalize().as_bytes(),
+            long: frame.is_long_clear(),
+        }
+    }
+}
+
+/// Puts the checks of all windows together, in order.
+#[derive(Debug, Default)]
+struct Judge {
+    misfit: Option<Misfit>,
+    unknown: bool,
+    already_applied: bool,
+    /// The long clears under way, one at most of each diff.
+    long: HashMap<usize, blake3::Hasher>,
+}
+
+impl Judge {
+    fn take(&mut self, window: PageRange, checks: Vec<FrameCheck>) {
+        for check in checks {
+            let Some(expected) = check.expected else {
+                self.unknown = true;
+                continue;
+            };
+            let found = if check.long {
+                let hasher = self.long.entry(check.diff).or_default();
+                hasher.update(&check.found);
+                if check.range.end() > window.end() {
+                    continue;
+                }
+                let hash = *hasher.finalize().as_bytes();
+                self.long.remove(&check.diff);
+                hash
+            } else {
+                check.found
+            };
+            if found != expected && self.misfit.is_none() {
+                self.misfit = Some(Misfit {
+                    diff: check.diff,
+                    range: check.range,
+                });
+            }
+        }
+    }
+
+    fn finish(self) -> Touched {
+        Touched {
+            misfit: self.misfit,
+            already_applied: self.already_applied,
+            unknown: self.unknown,
+        }
+    }
+}
+
+/// Two ascending lists of windows as one.
+fn merge(
+    a: impl Iterator<Item = Result<PageRange>>,
+    b: impl Iterator<Item = Result<PageRange>>,
+) -> impl Iterator<Item = Result<PageRange>> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || {
+        let start = |next: Option<&Result<PageRange>>| match next {
+            // An error comes out at once, wherever it stands.
+            Some(Err(_)) => 0,
+            Some(Ok(window)) => window.start(),
+            None => u64::MAX,
+        };
+        let (at_a, at_b) = (start(a.peek()), start(b.peek()));
+        if at_a < at_b {
+            return a.next();
+        }
+        if at_a == at_b && at_a != u64::MAX && a.peek().is_some_and(Result::is_ok) {
+            let (longer_a, longer_b) = (a.next(), b.next());
+            return match (longer_a, longer_b) {
+                (Some(Ok(a)), Some(Ok(b))) => Some(Ok(if a.end() > b.end() { a } else { b })),
+                (_, b) => b,
+            };
+        }
+        if at_a == at_b && at_a != u64::MAX {
+            a.next()
+        } else {
+            b.next()
+        }
+    })
+}
+
+fn hashes(bytes: &[u8]) -> WindowHashes {
+    let mut hasher = WindowHasher::new();
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// The hashes of a window of which only `ranges` changed since it had the hashes `before`.
+fn hash_again(
+    before: &WindowHashes,
+    bytes: &[u8],
+    window: PageRange,
+    ranges: &[PageRange],
+) -> WindowHashes {
+    let end = PageRange::from_len(window.start(), bytes.len() as u64).unwrap_or_default();
+    let mut after = WindowHashes::default();
+    for (part, old) in end.windows(DIGEST_WINDOW).zip(before.as_slice()) {
+        let changed = ranges.iter().any(|range| range.intersect(part).is_some());
+        after.append(if changed {
+            hashes(piece(bytes, window.start(), part))
+        } else {
+            (*old).into()
+        });
+    }
+    after
+}
+
+fn bytes_of(range: PageRange) -> usize {
+    usize::try_from(range.len()).unwrap_or(0)
+}
+
+/// The first bytes of a window, up to the end of the disk.
+fn within(bytes: &[u8], window: PageRange, size: u64) -> &[u8] {
+    let len = size.saturating_sub(window.start()).min(window.len());
+    &bytes[..usize::try_from(len).unwrap_or(0)]
+}
+
+/// `range` of bytes that begin at `start`.
+fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
+    let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
+    bytes
+        .get(at..at.saturating_add(bytes_of(range)))
+        .unwrap_or_default()
+}
+
+fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
+    let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
+    bytes
+        .get_mut(at..at.saturating_add(bytes_of(range)))
+        .unwrap_or_default()
+}

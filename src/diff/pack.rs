@@ -1,0 +1,120 @@
+//! Packing: a window's changes become the bytes of a frame, on the thread that found them.
+
+use std::cell::RefCell;
+use std::str::FromStr;
+
+use super::compare::WindowChange;
+use super::format::{Codec, PageHead};
+use crate::error::{Error, Result};
+use crate::image::Hash;
+use crate::page::{ChangeKind, PageList, PageRange};
+
+/// How payloads are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// zstd at this level, 1 to 19; stored as they are where that doesn't pay.
+    Zstd(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Zstd(1)
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    /// `none`, `zstd` or `zstd:LEVEL`.
+    fn from_str(text: &str) -> Result<Self> {
+        let level = match text {
+            "none" => return Ok(Self::None),
+            "zstd" => return Ok(Self::default()),
+            other => other
+                .strip_prefix("zstd:")
+                .and_then(|level| level.parse().ok()),
+        };
+        match level {
+            Some(level @ 1..=19) => Ok(Self::Zstd(level)),
+            _ => Err(Error::usage("no such compression")
+                .found(text)
+                .expected("none, zstd or zstd:1 to zstd:19")),
+        }
+    }
+}
+
+/// A window's changes, ready to be written.
+#[derive(Debug)]
+pub struct PackedFrame {
+    pub(super) head: PageHead,
+    pub(super) changes: PageList,
+    /// The payload as stored.
+    pub(super) stored: Vec<u8>,
+}
+
+impl PackedFrame {
+    /// The one clear that is all there is, if so.
+    pub(super) fn only_clear(&self) -> Option<PageRange> {
+        let change = self.changes.iter().next()?;
+        (self.changes.len() == 1 && change.kind == ChangeKind::Clear).then_some(change.range)
+    }
+
+    pub(super) fn base_hash(&self) -> Hash {
+        self.head.base_hash
+    }
+}
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+}
+
+/// Packs what changed in one window.
+pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFrame> {
+    let WindowChange {
+        window,
+        changes,
+        payload,
+        base_hash,
+    } = change;
+    let payload_len = u32::try_from(payload.len())
+        .map_err(|_| Error::usage("a window's payload is too large"))?;
+    let packed = match compression {
+        Compression::Zstd(level) if !payload.is_empty() => Some(compress(&payload, level)?),
+        _ => None,
+    };
+    // Less than a sixteenth saved isn't worth the time that unpacking takes.
+    let (codec, stored) = match packed {
+        Some(packed) if packed.len() < payload.len() - payload.len() / 16 => (Codec::Zstd, packed),
+        _ => (Codec::Stored, payload),
+    };
+    let head = PageHead {
+        window: window.start(),
+        payload_len,
+        stored_len: u32::try_from(stored.len()).unwrap_or(payload_len),
+        codec,
+        payload_crc: crc32fast::hash(&stored),
+        base_hash,
+    };
+    Ok(PackedFrame {
+        head,
+        changes,
+        stored,
+    })
+}
+
+fn compress(payload: &[u8], level: i32) -> Result<Vec<u8>> {
+    let failed = |e| Error::io("cannot compress", e);
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some((at, compressor)) if *at == level => compressor,
+            _ => {
+                &mut slot
+                    .insert((level, zstd::bulk::Compressor::new(level).map_err(failed)?))
+                    .1
+            }
+        };
+        compressor.compress(payload).map_err(failed)
+    })
+}

@@ -1,0 +1,240 @@
+//! The BAT of an open image: in memory where it is of a sensible size, else read as needed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::bat::{self, BatEntry};
+use crate::error::{Error, Result};
+use crate::storage::{ReadAt, WriteAt};
+
+/// A BAT of at most this many entries (64 MiB) is kept in memory. With 2 MiB blocks the largest dynamic disk has
+/// a sixteenth of it.
+pub(super) const MAX_LOADED: u64 = 16 << 20;
+
+/// Entries that are read or written at once: 64 KiB.
+const PART: u64 = 16 << 10;
+
+/// New entries that wait for a flush at most, so that memory stays bounded.
+const MAX_PENDING: usize = 1 << 20;
+
+/// The entries of the BAT that the virtual disk needs.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Of the first entry in the file, in bytes.
+    offset: u64,
+    entries: u64,
+    allocated: u64,
+    content: Content,
+    /// New entries, kept out of the file until what they point at is on stable storage.
+    pending: BTreeMap<u64, BatEntry>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Loaded(Vec<u32>),
+    /// The part that was read last, and its number.
+    OnDemand(Mutex<Option<(u64, Vec<u32>)>>),
+}
+
+impl Table {
+    /// A new table whose entries are all absent.
+    pub(super) fn absent(offset: u64, entries: u64) -> Self {
+        let count = usize::try_from(entries.min(MAX_LOADED)).unwrap_or(0);
+        Self {
+            offset,
+            entries,
+            allocated: 0,
+            content: if entries <= MAX_LOADED {
+                Content::Loaded(vec![bat::ABSENT; count])
+            } else {
+                Content::OnDemand(Mutex::new(None))
+            },
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a table of `entries` entries at `offset`, which lies within the file, and shows each to `check`.
+    pub(super) fn read<S: ReadAt>(
+        storage: &S,
+        offset: u64,
+        entries: u64,
+        mut check: impl FnMut(u64, BatEntry) -> Result<()>,
+    ) -> Result<Self> {
+        let mut loaded = (entries <= MAX_LOADED).then(Vec::new);
+        let mut allocated = 0;
+        for part in 0..entries.div_ceil(PART) {
+            let first = part * PART;
+            let part = read_part(storage, offset, entries, part)?;
+            for (block, entry) in (first..).zip(&part) {
+                let entry = BatEntry(*entry);
+                check(block, entry)?;
+                allocated += u64::from(entry != BatEntry::ABSENT);
+            }
+            if let Some(loaded) = &mut loaded {
+                loaded.extend(part);
+            }
+        }
+        Ok(Self {
+            offset,
+            entries,
+            allocated,
+            content: match loaded {
+                Some(loaded) => Content::Loaded(loaded),
+                None => Content::OnDemand(Mutex::new(None)),
+            },
+            pending: BTreeMap::new(),
+        })
+    }
+
+    /// Number of blocks that are stored.
+    pub(super) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    /// All entries, if they are in memory.
+    pub(super) fn loaded(&self) -> Option<&[u32]> {
+        match &self.content {
+            Content::Loaded(entries) => Some(entries),
+            Content::OnDemand(_) => None,
+        }
+    }
+
+    /// Where entry `block` stands in the file.
+    pub(super) fn entry_offset(&self, block: u64) -> u64 {
+        self.offset.saturating_add(block.saturating_mul(4))
+    }
+
+    /// The entry of `block`.
+    pub(super) fn entry<S: ReadAt>(&self, storage: &S, block: u64) -> Result<BatEntry> {
+        let outside = || {
+            Error::usage("there is no such block")
+                .found(format_args!("block {block} of {} blocks", self.entries))
+        };
+        let cached = match &self.content {
+            Content::Loaded(entries) => {
+                let index = usize::try_from(block).unwrap_or(usize::MAX);
+                return entries.get(index).map(|e| BatEntry(*e)).ok_or_else(outside);
+            }
+            Content::OnDemand(cached) => cached,
+        };
+        if let Some(entry) = self.pending.get(&block) {
+            return Ok(*entry);
+        }
+        let wanted = block / PART;
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(&*cached, Some((part, _)) if *part == wanted) {
+            let part = read_part(storage, self.offset, self.entries, wanted)?;
+            *cached = Some((wanted, part));
+        }
+        let index = usize::try_from(block % PART).unwrap_or(usize::MAX);
+        let entry = cached.as_ref().and_then(|(_, part)| part.get(index));
+        entry.map(|e| BatEntry(*e)).ok_or_else(outside)
+    }
+
+    /// Sets the entry of a block that was absent; the file learns of it by [`write_pending`](Self::write_pending).
+    pub(super) fn set(&mut self, block: u64, entry: BatEntry) {
+        if let Content::Loaded(entries) = &mut self.content
+            && let Some(slot) = usize::try_from(block).ok().and_then(|n| entries.get_mut(n))
+        {
+            *slot = entry.0;
+        }
+        self.allocated += 1;
+        self.pending.insert(block, entry);
+    }
+
+    /// Whether there are entries that the file doesn't have yet.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether so many wait that they should be written now.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.pending.len() >= MAX_PENDING
+    }
+
+    /// Writes the new entries, neighbours together.
+    pub(super) fn write_pending<S: WriteAt>(&mut self, storage: &S) -> Result<()> {
+        let mut run: Range<u64> = 0..0;
+        let mut bytes = Vec::new();
+        for (block, entry) in &self.pending {
+            if *block != run.end || run.end - run.start >= PART {
+                self.write_run(storage, &run, &bytes)?;
+                run = *block..*block;
+                bytes.clear();
+            }
+            bytes.extend(entry.0.to_be_bytes());
+            run.end += 1;
+        }
+        self.write_run(storage, &run, &bytes)?;
+        self.pending.clear();
+        if let Content::OnDemand(cached) = &mut self.content {
+            *cached = Mutex::new(None);
+        }
+        Ok(())
+    }
+
+    fn write_run<S: WriteAt>(&self, storage: &S, run: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        storage.write_all_at(bytes, self.entry_offset(run.start))
+    }
+}
+
+fn read_part<S: ReadAt>(storage: &S, offset: u64, entries: u64, part: u64) -> Result<Vec<u32>> {
+    let first = part.saturating_mul(PART);
+    let count = entries.saturating_sub(first).min(PART);
+    let mut bytes = vec![0; usize::try_from(count * 4).unwrap_or(0)];
+    storage.read_exact_at(&mut bytes, offset.saturating_add(first.saturating_mul(4)))?;
+    Ok(bat::decode(&bytes).map(|entry| entry.0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Memory;
+
+    #[test]
+    fn new_entries_reach_the_file_in_runs_and_only_when_told() {
+        let entries = PART * 2 + 5;
+        let storage = Memory::new(vec![0xFF; usize::try_from(entries * 4).unwrap()]);
+        let before = storage.to_vec();
+        let mut table = Table::read(&storage, 0, entries, |_, _| Ok(())).unwrap();
+        for block in [0, 1, 2, 9, entries - 1] {
+            table.set(block, BatEntry(u32::try_from(block).unwrap()));
+        }
+        assert_eq!(storage.to_vec(), before);
+        assert!(table.has_pending());
+        table.write_pending(&storage).unwrap();
+        let again = Table::read(&storage, 0, entries, |_, _| Ok(())).unwrap();
+        assert_eq!(again.loaded(), table.loaded());
+        assert_eq!((again.allocated(), table.allocated()), (5, 5));
+    }
+
+    #[test]
+    fn a_table_read_on_demand_says_the_same() {
+        let entries = PART + 7;
+        let bytes: Vec<u8> = (0..entries)
+            .flat_map(|n| u32::try_from(n * 3).unwrap().to_be_bytes())
+            .collect();
+        let storage = Memory::new([vec![0; 512], bytes].concat());
+        let loaded = Table::read(&storage, 512, entries, |_, _| Ok(())).unwrap();
+        let mut on_demand = Table {
+            content: Content::OnDemand(Mutex::new(None)),
+            ..Table::absent(512, entries)
+        };
+        on_demand.pending.insert(3, BatEntry(5));
+        for block in [0, 1, PART - 1, PART, entries - 1, 0] {
+            assert_eq!(
+                on_demand.entry(&storage, block).unwrap(),
+                loaded.entry(&storage, block).unwrap()
+            );
+        }
+        assert_eq!(on_demand.entry(&storage, 3).unwrap(), BatEntry(5));
+        assert!(on_demand.entry(&storage, entries).is_err());
+        assert!(loaded.entry(&storage, entries).is_err());
+        on_demand.write_pending(&storage).unwrap();
+        assert_eq!(on_demand.entry(&storage, 3).unwrap(), BatEntry(5));
+    }
+}

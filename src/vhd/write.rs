@@ -1,0 +1,241 @@
+//! Writing into a VHD: blocks grow at the end, and the BAT learns of them last.
+//!
+//! A crash at any point leaves a file that opens and shows for every page what was there before or what was
+//! written since, never something else:
+//!
+//! 1. A new block first gets a trailing footer behind it, so that the file always ends with one; only then is
+//!    the old footer's place filled, with the new block's bitmap and zeros.
+//! 2. Data comes before the bit that makes it visible.
+//! 3. BAT entries stay in memory until all they point at is on stable storage. Until then the new blocks are
+//!    dead weight in the file. Should the storage reorder writes, the footer's copy still opens it.
+
+use super::dynamic::{self, Current, Piece};
+use super::image::Unwritten;
+use super::{Bitmap, DiskType, FOOTER_SIZE, Footer, VhdImage};
+use crate::error::{Error, Result};
+use crate::page::{PageRange, is_zero};
+use crate::storage::WriteAt;
+
+/// Block data starts at multiples of this, the block of most file systems and devices.
+const DATA_ALIGNMENT: u64 = 4096;
+
+/// The largest file whose sectors all have numbers that a BAT entry can hold: 2 TiB.
+const MAX_FILE: u64 = 1 << 41;
+
+impl<S: WriteAt> VhdImage<S> {
+    /// Takes over the identity of `footer`, as [`Footer::for_disk`] does; written by the next flush.
+    pub fn set_footer(&mut self, footer: &Footer) {
+        let Footer {
+            disk_type,
+            current_size,
+            data_offset,
+            ..
+        } = self.footer;
+        self.footer = Footer::for_layout(disk_type, current_size, data_offset, Some(footer));
+        self.unwritten.trailing = true;
+        self.unwritten.copy = self.dynamic.is_some();
+    }
+
+    /// Grows or cuts a fixed disk to `virtual_size` bytes; what is new reads as zeros. The footer is written by
+    /// the next flush: until then the file has none.
+    pub fn resize_fixed(&mut self, virtual_size: u64) -> Result<()> {
+        let wrong = |message| Err(Error::usage(message).path(self.storage.name()));
+        if self.dynamic.is_some() {
+            return wrong("only a fixed disk is resized this way");
+        }
+        let size = PageRange::new(0, virtual_size).filter(|size| !size.is_empty());
+        if size.is_none() || virtual_size > i64::MAX.unsigned_abs() - FOOTER_SIZE as u64 {
+            return wrong("a virtual size is a multiple of 512 bytes, and not zero");
+        }
+        let old = self.footer.current_size;
+        if virtual_size == old {
+            return Ok(());
+        }
+        // Whatever stands behind the old disk, its footer above all, must not show up in the new one.
+        let old_len = self.storage.byte_len()?;
+        self.storage.set_len(virtual_size)?;
+        if virtual_size > old {
+            self.storage
+                .write_zeros_at(old..virtual_size.min(old_len))?;
+        }
+        self.footer = Footer::for_disk(DiskType::Fixed, virtual_size, Some(&self.footer));
+        self.end = virtual_size;
+        self.unwritten.trailing = true;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable, in the order that the module's description promises.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        self.write_bitmap()?;
+        if self.unwritten != Unwritten::default() {
+            self.mend_end()?;
+        }
+        if self.unwritten.trailing {
+            self.storage.write_all_at(&self.footer.encode(), self.end)?;
+        }
+        self.storage.sync()?;
+        self.unwritten.trailing = false;
+        let pending = match &mut self.dynamic {
+            Some(dynamic) if dynamic.table.has_pending() => {
+                dynamic.table.write_pending(&self.storage)?;
+                true
+            }
+            _ => false,
+        };
+        if self.unwritten.copy {
+            self.storage.write_all_at(&self.footer.encode(), 0)?;
+        }
+        if pending || self.unwritten.copy {
+            self.storage.sync()?;
+        }
+        self.unwritten.copy = false;
+        Ok(())
+    }
+
+    pub(super) fn update_blocks(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
+        self.mend_end()?;
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        let mut rest = data;
+        for piece in dynamic.pieces(range.start(), range.end()) {
+            let (now, later) = rest
+                .split_at_checked(usize::try_from(piece.len).unwrap_or(usize::MAX))
+                .unwrap_or_default();
+            rest = later;
+            self.update_piece(piece, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn clear_blocks(&mut self, range: PageRange) -> Result<()> {
+        self.mend_end()?;
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        for piece in dynamic.pieces(range.start(), range.end()) {
+            if let Some(at) = dynamic.table.entry(&self.storage, piece.block)?.offset() {
+                let start = at + dynamic.bitmap_bytes + piece.start;
+                self.storage.write_zeros_at(start..start + piece.len)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update_piece(&mut self, piece: Piece, data: &[u8]) -> Result<()> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        let at = match dynamic.table.entry(&self.storage, piece.block)?.offset() {
+            Some(at) => at,
+            None if is_zero(data) => return Ok(()),
+            None => self.allocate(piece.block)?,
+        };
+        self.enter(piece.block, at)?;
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        self.storage
+            .write_all_at(data, at + dynamic.bitmap_bytes + piece.start)?;
+        let sectors = 0..dynamic.block_size / super::SECTOR_SIZE;
+        if let Some(current) = &mut dynamic.current
+            && current.block == piece.block
+            && current.bitmap.set(piece.sectors())
+        {
+            current.dirty = true;
+            if current.bitmap.is_full(sectors) {
+                dynamic.set_known_full(piece.block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves space for an absent block behind all others, and returns where its bitmap starts.
+    fn allocate(&mut self, block: u64) -> Result<u64> {
+        self.write_bitmap()?;
+        if self.dynamic.as_ref().is_some_and(|d| d.table.is_crowded()) {
+            self.commit()?;
+        }
+        let Some(dynamic) = &mut self.dynamic else {
+            return Err(Error::usage("a fixed disk has no blocks"));
+        };
+        let data = (self.end + dynamic.bitmap_bytes).next_multiple_of(DATA_ALIGNMENT);
+        let at = data - dynamic.bitmap_bytes;
+        let end = data + dynamic.block_size;
+        let entry = super::BatEntry::at(at).filter(|_| end <= MAX_FILE - DATA_ALIGNMENT);
+        let Some(entry) = entry else {
+            return Err(Error::unsupported(
+                "the file can't grow: a dynamic VHD takes at most 2 TiB",
+            )
+            .field(format!("bat[{block}]"))
+            .offset(self.end)
+            .hint("convert it to a fixed VHD or to a raw image, or use larger blocks"));
+        };
+        self.storage.write_all_at(&self.footer.encode(), end)?;
+        let gap_and_bitmap = vec![0; usize::try_from(data - self.end).unwrap_or(0)];
+        self.storage.write_all_at(&gap_and_bitmap, self.end)?;
+        dynamic.table.set(block, entry);
+        dynamic.current = Some(Current {
+            block,
+            bitmap_at: at,
+            bitmap: Bitmap::new(
+                vec![0; usize::try_from(dynamic.bitmap_bytes).unwrap_or(0)],
+                0,
+            ),
+            dirty: false,
+        });
+        dynamic.data_end = end;
+        self.end = end;
+        Ok(at)
+    }
+
+    /// Makes the block at `at` the current one, unless its bitmap needs no change.
+    fn enter(&mut self, block: u64, at: u64) -> Result<()> {
+        let is_current = |c: &Current| c.block == block;
+        match &self.dynamic {
+            Some(d) if d.is_known_full(block) || d.current.as_ref().is_some_and(is_current) => {
+                return Ok(());
+            }
+            _ => self.write_bitmap()?,
+        }
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        let bits = 0..dynamic.bitmap_bytes * 8;
+        dynamic.current = Some(Current {
+            block,
+            bitmap_at: at,
+            bitmap: dynamic::read_bitmap(&self.storage, at, bits)?,
+            dirty: false,
+        });
+        Ok(())
+    }
+
+    /// Brings the current block's bitmap into the file.
+    fn write_bitmap(&mut self) -> Result<()> {
+        if let Some(current) = self.dynamic.as_mut().and_then(|d| d.current.as_mut())
+            && current.dirty
+        {
+            self.storage
+                .write_all_at(current.bitmap.as_bytes(), current.bitmap_at)?;
+            current.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Before anything else is written: completes a last block that was cut short, and puts a whole footer
+    /// behind all blocks where there was none.
+    fn mend_end(&mut self) -> Result<()> {
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        if dynamic.data_end == self.end && !self.unwritten.trailing {
+            return Ok(());
+        }
+        self.storage.write_all_at(&self.footer.encode(), self.end)?;
+        self.storage.write_zeros_at(dynamic.data_end..self.end)?;
+        dynamic.data_end = self.end;
+        self.unwritten.trailing = false;
+        Ok(())
+    }
+}
