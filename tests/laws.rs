@@ -36,6 +36,7 @@ fn diff_bytes(
         progress: &Silent,
         compression,
         digests,
+        confirm: &|| Ok(()),
     };
     let (base, target) = (raw(base), raw(target));
     write_diff(

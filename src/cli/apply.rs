@@ -1,24 +1,298 @@
-//! `vhd apply`.
+//! `vhd apply`: turns a base into the target of its diffs.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::args::{InputFormat, OutputFormat, default_format, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
+use super::output::{Output as Stdout, SCHEMA_VERSION};
+use super::size::Size;
+use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
+use crate::files::{
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, OpenOptions, Output,
+    apply_in_place, apply_to_new, format_of, open_diff, open_image, refuse_same_file, roll_back,
+    spool_diff,
+};
+use crate::progress::Progress;
 
 /// Turn a base into the target of a diff, in place or as a new image.
+///
+/// Without -o the base itself becomes the target: behind an undo journal, so that it is always the old or the new
+/// point in time, or one command away from either.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
+    "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
+     follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
+     are left out.\n\n",
     "Examples:\n",
-    "  vhd-apply monday.vhd tuesday.vhddiff -o restored.vhd\n\n",
+    "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      make a new image\n",
+    "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
+    "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
+    "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
+    "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The image to bring to the target.
-    base: std::path::PathBuf,
+    base: PathBuf,
     /// The diffs, in order; - is stdin.
-    #[arg(value_name = "DIFF")]
-    diffs: Vec<std::path::PathBuf>,
+    #[arg(value_name = "DIFF", required_unless_present = "rollback")]
+    diffs: Vec<PathBuf>,
+    /// Make a new image instead of changing the base.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
+    output: Option<PathBuf>,
+    /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
+    #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
+    output_format: Option<OutputFormat>,
+    /// Replace the output if it exists.
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Keep the diff that leads back in this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rollback", "dry_run"])]
+    undo: Option<PathBuf>,
+    /// Take an interrupted apply back.
+    #[arg(long, conflicts_with_all = ["diffs", "dry_run"])]
+    rollback: bool,
+    /// How to make sure that the base is the right one.
+    #[arg(long, value_name = "HOW", default_value = "full")]
+    base_check: Check,
+    /// Check everything, say what would be done, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Read the result back and compare its content digest.
+    #[arg(long)]
+    verify: bool,
+    /// Format of the base [default: found out].
+    #[arg(short = 'f', long, value_name = "FORMAT")]
+    base_format: Option<InputFormat>,
+    /// Print a JSON summary.
+    #[arg(long)]
+    json: bool,
 }
 
-pub(super) fn run(_args: &Args, _context: &Context) -> Result<Outcome> {
-    Err(Error::unsupported("this command is still to come"))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Check {
+    /// Read all of it and compare its content digest.
+    Full,
+    /// Look only at what lies under the changed pages.
+    Touched,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let options = ApplyOptions {
+        workers: &workers,
+        progress: &*progress,
+        check: match args.base_check {
+            Check::Full => BaseCheck::Full,
+            Check::Touched => BaseCheck::Touched,
+        },
+        verify: args.verify,
+    };
+    if args.rollback {
+        let digest = roll_back(&args.base, options)?;
+        drop(progress);
+        let digest = digest.map_or_else(String::new, |digest| format!(", content digest {digest}"));
+        context.note(format_args!(
+            "{}: holds the old point in time again{digest}",
+            args.base.display()
+        ));
+        return if args.json {
+            print(args, None)
+        } else {
+            Ok(Outcome::Done)
+        };
+    }
+    let applied = match &args.output {
+        Some(output) if !args.dry_run => to_new(args, output, options, context)?,
+        output => {
+            if let Some(output) = output {
+                refuse_same_file(output, &[&args.base])?;
+            }
+            let chain = chain(args, &args.base, options.progress)?;
+            let how = InPlace {
+                format: args.base_format.map(Into::into),
+                undo: args.undo.as_deref(),
+                dry_run: args.dry_run,
+            };
+            apply_in_place(&args.base, chain, how, options)?
+        }
+    };
+    drop(progress);
+    say(args, &applied, context);
+    if args.json {
+        print(args, Some(&applied))
+    } else {
+        Ok(Outcome::Done)
+    }
+}
+
+fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
+    let stdin = |path: &PathBuf| path == Path::new("-");
+    if args.diffs.iter().filter(|path| stdin(path)).count() > 1 {
+        return Err(Error::usage("only one diff can come from stdin"));
+    }
+    let open = |path| match stdin(path) {
+        true => spool_diff(&mut io::stdin().lock(), beside, progress),
+        false => open_diff(path, progress),
+    };
+    Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
+}
+
+fn to_new(
+    args: &Args,
+    output: &Path,
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<Applied> {
+    let inputs: Vec<&Path> = args
+        .diffs
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([args.base.as_path()])
+        .collect();
+    refuse_same_file(output, &inputs)?;
+    let base_options = OpenOptions {
+        format: args.base_format.map(Into::into),
+        ..OpenOptions::default()
+    };
+    let base = open_image(&args.base, &base_options)?;
+    for warning in base.warnings() {
+        context.warn(warning);
+    }
+    let chain = chain(args, output, options.progress)?;
+    let format = args
+        .output_format
+        .map_or_else(|| output_format(output, &base, &chain), Into::into);
+    apply_to_new(
+        &base,
+        &chain,
+        Output {
+            path: output,
+            format,
+            overwrite: overwrite(args.force),
+        },
+        options,
+    )
+}
+
+/// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
+fn output_format(output: &Path, base: &OpenImage, chain: &Chain) -> Format {
+    let by_name = default_format(output);
+    if by_name == Format::Raw {
+        return by_name;
+    }
+    let target = chain
+        .last()
+        .and_then(|diff| format_of(&diff.header().target));
+    [target, Some(base.format())]
+        .into_iter()
+        .flatten()
+        .find(|format| *format != Format::Raw)
+        .unwrap_or(by_name)
+}
+
+fn say(args: &Args, applied: &Applied, context: &Context) {
+    let path = args.output.as_ref().unwrap_or(&args.base).display();
+    let new = args.output.is_some();
+    match (applied.checked, applied.already < applied.diffs) {
+        (BaseChecked::Full, _) | (_, false) => {}
+        (BaseChecked::Touched, _) => context.note(
+            "the base was checked only under the changed pages: the rest of it is not known to be right",
+        ),
+        (BaseChecked::Partly, _) => context.warn(
+            "the diff doesn't say what the base held everywhere: it is not known to be the right one",
+        ),
+    }
+    if applied.already == applied.diffs && !new {
+        context.note(format_args!(
+            "{path}: holds the target already, nothing was written"
+        ));
+        return;
+    }
+    if applied.already > 0 {
+        context.note(format_args!(
+            "{} of {} diffs were applied already",
+            applied.already, applied.diffs
+        ));
+    }
+    let what = match (args.dry_run, applied.finished_interrupted) {
+        (true, true) => "an interrupted apply would be finished",
+        (true, false) => "fits; would be written",
+        (false, true) => "the interrupted apply is finished",
+        (false, false) => "done",
+    };
+    let verified = if applied.verified { ", verified" } else { "" };
+    context.note(format_args!(
+        "{path}: {what}: {} updated, {} cleared, virtual size {}{verified}",
+        Size(applied.updated),
+        Size(applied.cleared),
+        Size(applied.target_size),
+    ));
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    schema_version: u32,
+    image: String,
+    outcome: &'a str,
+    #[serde(flatten)]
+    applied: Option<Details>,
+}
+
+#[derive(Serialize)]
+struct Details {
+    diffs: usize,
+    already_applied: usize,
+    base_check: &'static str,
+    virtual_size: u64,
+    target_digest: Option<String>,
+    update_bytes: u64,
+    clear_bytes: u64,
+    verified: bool,
+}
+
+fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
+    let outcome = match applied {
+        None => "rolled_back",
+        Some(applied) if applied.already == applied.diffs => "already_applied",
+        Some(_) if args.dry_run => "would_apply",
+        Some(applied) if applied.finished_interrupted => "finished",
+        Some(_) => "applied",
+    };
+    let details = applied.map(|applied| Details {
+        diffs: applied.diffs,
+        already_applied: applied.already,
+        base_check: match applied.checked {
+            BaseChecked::Full => "full",
+            BaseChecked::Touched => "touched",
+            BaseChecked::Partly => "partly",
+        },
+        virtual_size: applied.target_size,
+        target_digest: applied.target_digest.map(|digest| digest.to_string()),
+        update_bytes: applied.updated,
+        clear_bytes: applied.cleared,
+        verified: applied.verified,
+    });
+    let image = args
+        .output
+        .as_ref()
+        .unwrap_or(&args.base)
+        .display()
+        .to_string();
+    let mut output = Stdout::text()?;
+    output.json(&Summary {
+        schema_version: SCHEMA_VERSION,
+        image,
+        outcome,
+        applied: details,
+    })?;
+    output.finish()?;
+    Ok(Outcome::Done)
 }

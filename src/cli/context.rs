@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
+use std::path::Path;
 
-use super::args::{Common, When};
+use super::args::{Common, InputFormat, When};
 use super::{exit, progress};
 use crate::error::{Error, Result};
+use crate::files::{OpenImage, OpenOptions, open_image};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 
@@ -46,9 +48,17 @@ impl Context {
         self.say("note", &text);
     }
 
-    /// Says on stderr that something is odd, unless that is unwanted.
-    pub(super) fn warn(&self, text: impl std::fmt::Display) {
-        self.say("warning", &text);
+    /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
+    pub(super) fn open(&self, path: &Path, format: Option<InputFormat>) -> Result<OpenImage> {
+        let options = OpenOptions {
+            format: format.map(Into::into),
+            ..OpenOptions::default()
+        };
+        let image = open_image(path, &options)?;
+        for warning in image.warnings() {
+            self.say("warning", &format_args!("{}: {warning}", path.display()));
+        }
+        Ok(image)
     }
 
     /// Prints an error that doesn't end the command.

@@ -7,9 +7,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{
-    Format, NewImage, NewImageOptions, OpenImage, OpenOptions, open_image, refuse_same_file,
-};
+use crate::files::{Format, NewImage, NewImageOptions, OpenImage, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
 
@@ -56,15 +54,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
-    let options = OpenOptions {
-        format: args.format.map(Into::into),
-        ..OpenOptions::default()
-    };
-    let source = open_image(&args.source, &options)?;
-    source
-        .warnings()
-        .iter()
-        .for_each(|warning| context.warn(warning));
+    let source = context.open(&args.source, args.format)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     transfer(args, context, &source, &mut new)?;

@@ -1,23 +1,279 @@
-//! `vhd diff`.
+//! `vhd diff`: what changed from one image to another.
 
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::args::{InputFormat, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
+use super::listing::{Listing, ListingFormat};
+use super::output::{Output, SCHEMA_VERSION};
+use super::size::Size;
+use crate::diff::{
+    CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
+};
 use crate::error::{Error, Result};
+use crate::files::{OpenImage, OpenOptions, open_image, refuse_same_file, side_of};
+use crate::image::Image as _;
+use crate::storage::AtomicFile;
 
 /// Say what changed from one image to another: list it, or write a diff.
+///
+/// Without -o the changed page ranges are listed, and the exit code tells whether there are any.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
+    "Images may be raw, fixed or dynamic VHDs, of different sizes and formats: what counts is the virtual disk. \
+     A page that became zero is a clear range, any other changed page a page range. What both images know to be \
+     zero isn't read.\n\n",
     "Examples:\n",
-    "  vhd-diff monday.vhd tuesday.vhd\n\n",
+    "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
+    "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
+    "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
+    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The image that the diff starts from.
-    base: std::path::PathBuf,
+    base: PathBuf,
     /// The image that the diff leads to.
-    target: std::path::PathBuf,
+    target: PathBuf,
+    /// Write a diff to this file; - is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How to list the ranges.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        conflicts_with = "output"
+    )]
+    format: ListFormat,
+    /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
+    #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
+    compress: Compression,
+    /// Leave the content digests out: faster, but apply can't know the right base for certain.
+    #[arg(long)]
+    no_digest: bool,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    force: bool,
+    /// Print a JSON summary of the diff written; without -o the same as --format json.
+    #[arg(long)]
+    json: bool,
+    /// Format of the base [default: found out].
+    #[arg(long, value_name = "FORMAT")]
+    base_format: Option<InputFormat>,
+    /// Format of the target [default: found out].
+    #[arg(long, value_name = "FORMAT")]
+    target_format: Option<InputFormat>,
 }
 
-pub(super) fn run(_args: &Args, _context: &Context) -> Result<Outcome> {
-    Err(Error::unsupported("this command is still to come"))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ListFormat {
+    /// Columns and a summary.
+    Text,
+    /// One object.
+    Json,
+    /// A `PageList` as the cloud's REST interface gives it, with inclusive ends.
+    Xml,
+    /// Lines of START LENGTH data|zero|same over the whole target.
+    Map,
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    refuse_same_file(&args.target, &[&args.base])?;
+    let open = |path: &Path, format: Option<InputFormat>| {
+        let image = open_image(
+            path,
+            &OpenOptions {
+                format: format.map(Into::into),
+                ..OpenOptions::default()
+            },
+        )?;
+        for warning in image.warnings() {
+            context.warn(warning);
+        }
+        Ok::<_, Error>(image)
+    };
+    let base = open(&args.base, args.base_format)?;
+    let target = open(&args.target, args.target_format)?;
+    match &args.output {
+        None => list(args, &base, &target, context),
+        Some(path) if path == Path::new("-") => {
+            if args.json {
+                return Err(
+                    Error::usage("the diff and the JSON summary can't both go to stdout")
+                        .hint("write the diff to a file with -o FILE"),
+                );
+            }
+            let written = write(
+                args,
+                &base,
+                &target,
+                Output::binary()?,
+                Path::new("(standard output)"),
+                context,
+            )?;
+            written.out.finish()?;
+            Ok(Outcome::Done)
+        }
+        Some(path) => {
+            refuse_same_file(path, &[&args.base, &args.target])?;
+            to_file(args, &base, &target, path, context)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn list(args: &Args, base: &OpenImage, target: &OpenImage, context: &Context) -> Result<Outcome> {
+    let format = match args.format {
+        ListFormat::Text if args.json => ListingFormat::Json,
+        ListFormat::Text => ListingFormat::Text,
+        ListFormat::Json => ListingFormat::Json,
+        ListFormat::Xml => ListingFormat::Xml,
+        ListFormat::Map => ListingFormat::Map,
+    };
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let mut listing = Listing::begin(Output::text()?, format, base, target)?;
+    progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
+    let options = CompareOptions {
+        workers: &workers,
+        progress: &*progress,
+        digests: false,
+        payload: false,
+    };
+    let comparison = compare(
+        base,
+        target,
+        options,
+        |change| Ok(change.changes),
+        |changes| changes.iter().try_for_each(|change| listing.push(*change)),
+    )?;
+    base.check_unchanged()?;
+    target.check_unchanged()?;
+    listing.end(&comparison)?;
+    Ok(if comparison.is_same() {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+fn write<W: Write>(
+    args: &Args,
+    base: &OpenImage,
+    target: &OpenImage,
+    out: W,
+    name: &Path,
+    context: &Context,
+) -> Result<Written<W>> {
+    let workers = context.workers()?;
+    let progress = context.progress();
+    progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
+    let confirm = || {
+        base.check_unchanged()
+            .and_then(|()| target.check_unchanged())
+    };
+    let options = DiffOptions {
+        workers: &workers,
+        progress: &*progress,
+        compression: args.compress,
+        digests: !args.no_digest,
+        confirm: &confirm,
+    };
+    write_diff(
+        (base, side_of(base)),
+        (target, side_of(target)),
+        out,
+        name,
+        options,
+    )
+}
+
+fn to_file(
+    args: &Args,
+    base: &OpenImage,
+    target: &OpenImage,
+    path: &Path,
+    context: &Context,
+) -> Result<()> {
+    let overwrite = overwrite(args.force);
+    let file = AtomicFile::begin(path, overwrite)?;
+    let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+    let written = write(args, base, target, out, path, context)?;
+    let summary = Summary::new(path, base, target, &written);
+    drop(written);
+    file.publish(overwrite)?;
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&summary)?;
+        return output.finish();
+    }
+    context.note(format_args!(
+        "{}: {} ranges, {} updated and {} cleared, in {}",
+        path.display(),
+        summary.ranges,
+        Size(summary.update_bytes),
+        Size(summary.clear_bytes),
+        Size(summary.diff_bytes)
+    ));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Summary {
+    schema_version: u32,
+    diff: String,
+    identity: String,
+    same: bool,
+    ranges: u64,
+    update_bytes: u64,
+    clear_bytes: u64,
+    diff_bytes: u64,
+    base: Side,
+    target: Side,
+}
+
+#[derive(Serialize)]
+struct Side {
+    path: String,
+    format: &'static str,
+    virtual_size: u64,
+    digest: Option<String>,
+}
+
+impl Summary {
+    fn new<W>(path: &Path, base: &OpenImage, target: &OpenImage, written: &Written<W>) -> Self {
+        let Comparison {
+            base_digest,
+            target_digest,
+            ..
+        } = written.comparison;
+        let side = |image: &OpenImage, digest: Option<crate::image::ContentDigest>| Side {
+            path: image.path().display().to_string(),
+            format: image.format().name(),
+            virtual_size: image.virtual_size(),
+            digest: digest.map(|digest| digest.to_string()),
+        };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            diff: path.display().to_string(),
+            identity: crate::image::ContentDigest(written.digest).to_string(),
+            same: written.comparison.is_same(),
+            ranges: written.trailer.ranges,
+            update_bytes: written.trailer.update_bytes,
+            clear_bytes: written.trailer.clear_bytes,
+            diff_bytes: written.len,
+            base: side(base, base_digest),
+            target: side(target, target_digest),
+        }
+    }
 }

@@ -10,7 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) enum Outcome {
     /// Done; or, to a question, yes (exit code 0).
     Done,
-    #[allow(dead_code)]
     /// The answer is no: images differ, faults found (exit code 1).
     No,
 }

@@ -11,7 +11,6 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::output::Output;
 use crate::error::Result;
-use crate::files::{OpenOptions, open_image};
 use crate::image::{ExtentState, Image, WINDOW_SIZE, content_digest, whole};
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
@@ -73,15 +72,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let options = OpenOptions {
-        format: args.format.map(Into::into),
-        ..OpenOptions::default()
-    };
-    let image = open_image(path, &options)?;
-    image
-        .warnings()
-        .iter()
-        .for_each(|warning| context.warn(warning));
+    let image = context.open(path, args.format)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let hex = match args.algorithm {

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::files::{OpenImage, OpenOptions, open_image};
 use crate::image::Image as _;
 use crate::storage::ReadAt as _;
-use crate::vhd::{DynamicHeader, Field, Footer, PlatformCode};
+use crate::vhd::{DynamicHeader, Field, Footer, Geometry, PlatformCode};
 
 /// Print everything that an image says about itself.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
+    // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),
         ..OpenOptions::default()
@@ -189,16 +190,17 @@ fn remarks(image: &OpenImage) -> Vec<String> {
     let (size, geometry) = (footer.current_size, footer.disk_geometry);
     if geometry.size() != size {
         let creator = footer.creator_application;
-        let readers = if creator.size_may_be_read_from_geometry() {
-            format!("; files of {creator} are read by that size in some programs, qemu among them")
+        let consequence = if creator.size_may_be_read_from_geometry() {
+            format!(
+                ", but some programs, qemu among them, take it for the size of files made by {creator}"
+            )
+        } else if geometry == Geometry::for_size(size) {
+            ": rounded down, as the specification has it".to_owned()
         } else {
-            String::new()
+            ", which is not what the specification makes of the size".to_owned()
         };
-        remarks.push(format!(
-            "the geometry {geometry} makes {}, current_size is {}{readers}",
-            Size(geometry.size()),
-            Size(size)
-        ));
+        let made = Size(geometry.size());
+        remarks.push(format!("the geometry {geometry} makes {made}{consequence}"));
     }
     if footer.original_size != size {
         let original = Size(footer.original_size);

@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::Short;
 use crate::error::Result;
-use crate::files::{OpenImage, OpenOptions, open_image};
+use crate::files::OpenImage;
 use crate::image::{Extent, ExtentState, Image as _, whole};
 use crate::page::PAGE_SIZE;
 use crate::vhd::VhdImage;
@@ -59,15 +59,7 @@ struct Item {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let options = OpenOptions {
-        format: args.format.map(Into::into),
-        ..OpenOptions::default()
-    };
-    let image = open_image(&args.image, &options)?;
-    image
-        .warnings()
-        .iter()
-        .for_each(|warning| context.warn(warning));
+    let image = context.open(&args.image, args.format)?;
     let mut output = Output::text()?;
     if args.json {
         json(&image, args.offsets, &mut output)?;
@@ -135,8 +127,8 @@ fn json(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
         virtual_size: image.virtual_size(),
     };
     let mut list = JsonList::begin(output, &head, "extents")?;
-    items(image, split).try_for_each(|item| list.item(&item?))?;
-    list.end()
+    items(image, split).try_for_each(|item| list.item(output, &item?))?;
+    list.end(output)
 }
 
 fn text(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {

@@ -24,6 +24,7 @@ mod diff;
 mod exit;
 mod hash;
 mod info;
+mod listing;
 mod man;
 mod map;
 mod output;

@@ -31,7 +31,6 @@ impl Output {
         )))
     }
 
-    #[allow(dead_code)]
     /// For binary data, which isn't sent to a terminal.
     pub(super) fn binary() -> Result<Self> {
         if io::stdout().is_terminal() {
@@ -77,35 +76,43 @@ fn failed(error: io::Error) -> Error {
     Error::io("cannot write", error).path("(standard output)")
 }
 
-/// A JSON object whose last member is a list of any length, written as it comes: memory doesn't grow with it.
+/// A JSON object with a list of any length among its members, written as it comes: memory doesn't grow with it.
 #[derive(Debug)]
-pub(super) struct JsonList<'a> {
-    output: &'a mut Output,
+pub(super) struct JsonList {
     separator: &'static str,
 }
 
-impl<'a> JsonList<'a> {
+impl JsonList {
     /// Begins with the members of `head`, which is a struct with at least one, and the list `name`.
-    pub(super) fn begin(output: &'a mut Output, head: &impl Serialize, name: &str) -> Result<Self> {
-        let mut head = serde_json::to_string_pretty(head).map_err(|e| failed(e.into()))?;
-        head.truncate(head.trim_end_matches(['}', '\n']).len());
+    pub(super) fn begin(output: &mut Output, head: &impl Serialize, name: &str) -> Result<Self> {
+        let head = serde_json::to_string_pretty(head).map_err(|e| failed(e.into()))?;
+        let head = head.strip_suffix("\n}").unwrap_or(&head);
         output.line(format_args!("{head},\n  \"{name}\": ["))?;
-        Ok(Self {
-            output,
-            separator: "",
-        })
+        Ok(Self { separator: "" })
     }
 
     /// Writes one more item, on a line of its own.
-    pub(super) fn item(&mut self, item: &impl Serialize) -> Result<()> {
-        write!(self.output, "{}    ", self.separator).map_err(failed)?;
+    pub(super) fn item(&mut self, output: &mut Output, item: &impl Serialize) -> Result<()> {
+        write!(output, "{}    ", self.separator).map_err(failed)?;
         self.separator = ",\n";
-        serde_json::to_writer(&mut *self.output, item).map_err(|e| failed(e.into()))
+        serde_json::to_writer(output, item).map_err(|e| failed(e.into()))
     }
 
     /// Ends list and object.
-    pub(super) fn end(self) -> Result<()> {
+    pub(super) fn end(self, output: &mut Output) -> Result<()> {
+        self.end_list(output)?;
+        output.line("\n}")
+    }
+
+    /// Ends the list, adds the members of `tail`, which is a struct with at least one, and ends the object.
+    pub(super) fn end_with(self, output: &mut Output, tail: &impl Serialize) -> Result<()> {
+        self.end_list(output)?;
+        let tail = serde_json::to_string_pretty(tail).map_err(|e| failed(e.into()))?;
+        output.line(format_args!(",\n{}", tail.trim_start_matches(['{', '\n'])))
+    }
+
+    fn end_list(self, output: &mut Output) -> Result<()> {
         let line_end = if self.separator.is_empty() { "" } else { "\n" };
-        self.output.line(format_args!("{line_end}  ]\n}}"))
+        write!(output, "{line_end}  ]").map_err(failed)
     }
 }

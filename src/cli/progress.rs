@@ -12,7 +12,8 @@ use crate::progress::{Progress, Silent};
 /// Times per second that the bar is drawn at most.
 const DRAWS_PER_SECOND: u8 = 5;
 
-/// The time between two lines where there is no terminal.
+/// The time between two lines where there is no terminal; and no two lines have the same percentage, so that a
+/// log doesn't grow with the work.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// What shows progress: nothing, a bar on a terminal, or lines.
@@ -42,9 +43,9 @@ impl Bar {
 
 impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
-        self.0.set_message(what.to_owned());
-        self.0.reset();
         self.0.set_length(total);
+        self.0.reset();
+        self.0.set_message(what.to_owned());
     }
 
     fn advance(&self, bytes: u64) {
@@ -58,7 +59,7 @@ impl Drop for Bar {
     }
 }
 
-/// A line per second, for logs.
+/// A line now and then, for logs.
 #[derive(Default)]
 struct Lines {
     done: AtomicU64,
@@ -70,6 +71,7 @@ struct Work {
     total: u64,
     begun: Instant,
     told: Instant,
+    told_percent: u128,
 }
 
 impl Progress for Lines {
@@ -81,26 +83,28 @@ impl Progress for Lines {
             total,
             begun: now,
             told: now,
+            told_percent: 0,
         };
-        work.tell(0);
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
     }
 
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(work) = &mut *work
-            && (done >= work.total || work.told.elapsed() >= LINE_EVERY)
-        {
-            work.told = Instant::now();
-            work.tell(done);
+        if let Some(work) = &mut *work {
+            let percent = u128::from(done) * 100 / u128::from(work.total.max(1));
+            let due = percent == 100 || work.told.elapsed() >= LINE_EVERY;
+            if due && percent > work.told_percent {
+                work.told = Instant::now();
+                work.told_percent = percent;
+                work.tell(done, percent);
+            }
         }
     }
 }
 
 impl Work {
-    fn tell(&self, done: u64) {
-        let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
+    fn tell(&self, done: u64, percent: u128) {
         let millis = self.begun.elapsed().as_millis().max(1);
         let rate = u64::try_from(u128::from(done) * 1000 / millis).unwrap_or(u64::MAX);
         let left = self.total.saturating_sub(done) / rate.max(1);

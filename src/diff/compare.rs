@@ -1,8 +1,8 @@
 //! What changed from one image to another, exact to the page.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{
-    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, WINDOW_SIZE,
+    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, WINDOW_SIZE,
     WindowHasher, WindowHashes, chunks, data_windows,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
@@ -44,6 +44,27 @@ pub struct WindowChange {
     pub payload: Vec<u8>,
     /// BLAKE3 of what the base holds under the changes; zeros unless asked for.
     pub base_hash: Hash,
+}
+
+impl WindowChange {
+    /// Writes the changes, whose payload was collected, to `image`.
+    pub fn write_to(&self, image: &mut dyn ImageMut) -> Result<()> {
+        let mut payload = self.payload.as_slice();
+        for change in &self.changes {
+            match change.kind {
+                ChangeKind::Clear => image.clear(change.range)?,
+                ChangeKind::Update => {
+                    let len = usize::try_from(change.range.len()).unwrap_or(usize::MAX);
+                    let (data, rest) = payload
+                        .split_at_checked(len)
+                        .ok_or_else(|| Error::usage("the payload of a window is too short"))?;
+                    image.update(change.range, data)?;
+                    payload = rest;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Totals of a comparison.

@@ -26,6 +26,9 @@ pub struct DiffOptions<'a> {
     pub compression: Compression,
     /// Whether to compute the content digests, by which apply knows the right base.
     pub digests: bool,
+    /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
+    /// no end, and so can't be used.
+    pub confirm: &'a dyn Fn() -> Result<()>,
 }
 
 impl std::fmt::Debug for DiffOptions<'_> {
@@ -74,6 +77,7 @@ pub fn write_diff<W: Write>(
         progress,
         compression,
         digests,
+        confirm,
     } = options;
     let comparison = compare(
         base.0,
@@ -87,6 +91,7 @@ pub fn write_diff<W: Write>(
         |change| pack(change, compression),
         |frame| writer.push(&frame),
     )?;
+    confirm()?;
     let done = writer.finish(comparison.base_digest, comparison.target_digest)?;
     Ok(Written {
         out: done.out,

@@ -114,7 +114,8 @@ mod tests {
             probed(&[(4096, VHD_COOKIE)], 4096 + 511).unwrap(),
             Probed::Vhd
         );
-        assert_eq!(probed(&[(0, VHD_COOKIE)], 4096).unwrap(), Probed::Vhd);
+        let dynamic: [(usize, &[u8]); 2] = [(0, VHD_COOKIE), (60, &[0, 0, 0, 3])];
+        assert_eq!(probed(&dynamic, 4096).unwrap(), Probed::Vhd);
         assert_eq!(probed(&[], 4096).unwrap(), Probed::Raw);
     }
 

@@ -57,6 +57,15 @@ impl AtomicFile {
         })
     }
 
+    /// The same, but a name that is taken and may not be overwritten is refused at once, before any work is done.
+    pub fn begin(target: impl Into<PathBuf>, overwrite: Overwrite) -> Result<Self> {
+        let target = target.into();
+        if overwrite == Overwrite::No && fs::symlink_metadata(&target).is_ok() {
+            return Err(exists(&target));
+        }
+        Self::new(target)
+    }
+
     /// The file to write to.
     pub fn file(&self) -> &File {
         &self.file
@@ -91,7 +100,7 @@ impl AtomicFile {
 fn exists(target: &Path) -> Error {
     Error::new(ErrorKind::Usage, "the file exists already")
         .path(target)
-        .hint("choose another name or remove it first")
+        .hint("choose another name, or have it replaced with --force")
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -301,3 +301,55 @@ impl WriteAt for File {
         })
     }
 }
+
+/// Reads front to back, for what takes a [`std::io::Read`].
+#[derive(Debug)]
+pub struct Reader<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.inner.read_at(buf, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Writes front to back, for what takes a [`std::io::Write`].
+#[derive(Debug)]
+pub struct Appender<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl File {
+    /// A reader from offset 0 on.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            file: self,
+            offset: 0,
+        }
+    }
+
+    /// A writer from offset 0 on.
+    pub fn appender(&self) -> Appender<'_> {
+        Appender {
+            file: self,
+            offset: 0,
+        }
+    }
+}
+
+impl io::Write for Appender<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.file.inner.write_at(buf, self.offset)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

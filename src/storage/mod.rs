@@ -15,7 +15,7 @@ mod memory;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
-pub use file::{File, Stamp};
+pub use file::{Appender, File, Reader, Stamp};
 pub use memory::Memory;
 pub use temporary::remove_all as remove_temporary_files;
 

@@ -1,0 +1,292 @@
+//! Applying diffs to a base: what is checked first, and how a new image is made.
+
+use std::path::Path;
+
+use super::diffs::target_footer;
+use super::{Format, NewImage, NewImageOptions, OpenImage};
+use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched};
+use crate::error::{Error, Result};
+use crate::image::{ContentDigest, Image, content_digest};
+use crate::parallel::Workers;
+use crate::progress::Progress;
+use crate::storage::Overwrite;
+
+/// How to apply.
+#[derive(Clone, Copy)]
+pub struct ApplyOptions<'a> {
+    /// The threads that read, unpack and hash.
+    pub workers: &'a Workers,
+    /// Told how far the work is.
+    pub progress: &'a dyn Progress,
+    /// How it is made sure that the base is the right one.
+    pub check: BaseCheck,
+    /// Whether to read the result back and compare.
+    pub verify: bool,
+}
+
+impl std::fmt::Debug for ApplyOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("ApplyOptions");
+        out.field("check", &self.check)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How sure it is that the base was the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseChecked {
+    /// Its content digest is the one that the diff names.
+    Full,
+    /// What it held under the changed pages is what the diff says; the rest wasn't looked at.
+    Touched,
+    /// Some frames of the diff don't say what the base held; the others fit.
+    Partly,
+}
+
+/// What became of an apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// How many of the diffs at the beginning of the chain the base held already.
+    pub already: usize,
+    /// How many diffs there were.
+    pub diffs: usize,
+    /// How the base was checked.
+    pub checked: BaseChecked,
+    /// Virtual size of the result.
+    pub target_size: u64,
+    /// Content digest of the result: computed, or what the diff says.
+    pub target_digest: Option<ContentDigest>,
+    /// Bytes of the virtual disk written with data; those that were right already aren't.
+    pub updated: u64,
+    /// Bytes of the virtual disk made zero.
+    pub cleared: u64,
+    /// Whether the result was read back and found right.
+    pub verified: bool,
+    /// Whether an apply that had been interrupted was finished.
+    pub finished_interrupted: bool,
+}
+
+/// Where in a chain a base stands.
+pub(super) struct Fit {
+    /// How many diffs it holds already.
+    pub(super) already: usize,
+    pub(super) checked: BaseChecked,
+    /// Its content digest, if that was computed.
+    pub(super) digest: Option<ContentDigest>,
+}
+
+/// Finds out whether `base` is what the chain, or a later part of it, is for.
+pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
+    check_size(base, chain)?;
+    let (workers, progress) = (options.workers, options.progress);
+    if options.check == BaseCheck::Full && chain.base_digest().is_some() {
+        progress.begin("checking the base", base.virtual_size());
+        let digest = content_digest(base, workers, progress)?;
+        let already = position(base, chain, digest)?;
+        return Ok(Fit {
+            already,
+            checked: BaseChecked::Full,
+            digest: Some(digest),
+        });
+    }
+    progress.begin("checking the base", base.virtual_size());
+    let touched = Layers::new(base, chain, workers, progress).check_touched()?;
+    let already = if touched.already_applied && base.virtual_size() == chain.target_size() {
+        chain.diffs().len()
+    } else {
+        check_touched(base, chain, &touched)?;
+        0
+    };
+    Ok(Fit {
+        already,
+        checked: checked(&touched),
+        digest: None,
+    })
+}
+
+fn checked(touched: &Touched) -> BaseChecked {
+    if touched.unknown {
+        BaseChecked::Partly
+    } else {
+        BaseChecked::Touched
+    }
+}
+
+/// How many diffs a base with this digest holds already.
+fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+    if chain.base_digest() == Some(digest) {
+        return Ok(0);
+    }
+    match chain.already_applied(digest) {
+        0 => Err(Error::mismatch("this is not the image that the diff was made from")
+            .path(base.path())
+            .field("content digest")
+            .found(digest)
+            .expected(match chain.base_digest() {
+                Some(expected) => format!("{expected}, which {} starts from", first_name(chain)),
+                None => first_name(chain),
+            })
+            .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base")),
+        already => Ok(already),
+    }
+}
+
+fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
+    let size = base.virtual_size();
+    let known = chain
+        .diffs()
+        .iter()
+        .any(|diff| diff.header().target_size == size);
+    if size == chain.base_size() || known {
+        return Ok(());
+    }
+    Err(
+        Error::mismatch("the diff was made from an image of another size")
+            .path(base.path())
+            .field("virtual size")
+            .found(format_args!("{size} bytes"))
+            .expected(format_args!(
+                "{} bytes, which {} starts from",
+                chain.base_size(),
+                first_name(chain)
+            ))
+            .hint("take the right base, or the diff that belongs to this one"),
+    )
+}
+
+fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+    let Some(misfit) = &touched.misfit else {
+        return Ok(());
+    };
+    let name = chain
+        .diffs()
+        .get(misfit.diff)
+        .map_or(Path::new("the diff"), DiffFile::name);
+    Err(Error::mismatch("this is not the image that the diff was made from")
+        .path(base.path())
+        .field("virtual disk")
+        .offset(misfit.range.start())
+        .found("other bytes under the pages that the diff changes")
+        .expected(format_args!("what {} was made from", name.display()))
+        .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base"))
+}
+
+fn first_name(chain: &Chain) -> String {
+    chain
+        .first()
+        .map_or_else(String::new, |diff| diff.name().display().to_string())
+}
+
+/// Where a new image shall be, and what.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The path.
+    pub path: &'a Path,
+    /// The format.
+    pub format: Format,
+    /// Whether it may replace a file.
+    pub overwrite: Overwrite,
+}
+
+/// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
+/// name only when base and result were found right.
+pub fn apply_to_new(
+    base: &OpenImage,
+    chain: &Chain,
+    output: Output<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    check_size(base, chain)?;
+    let mut new = NewImage::create(output.path, &new_options(base, chain, output)?)?;
+    let full = options.check == BaseCheck::Full && chain.base_digest().is_some();
+    let check = if full {
+        BaseCheck::Full
+    } else {
+        BaseCheck::Touched
+    };
+    options
+        .progress
+        .begin("applying", base.virtual_size().max(chain.target_size()));
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let (rebuilt, touched) = layers.rebuild(new.image_mut(), check)?;
+    base.check_unchanged()?;
+    let (already, checked) = match rebuilt.base_digest {
+        Some(digest) => (position(base, chain, digest)?, BaseChecked::Full),
+        None => {
+            check_touched(base, chain, &touched)?;
+            (0, checked(&touched))
+        }
+    };
+    check_result(output.path, chain, rebuilt.target_digest)?;
+    if options.verify {
+        new.image_mut().flush()?;
+        options.progress.begin("verifying", chain.target_size());
+        let found = content_digest(new.image(), options.workers, options.progress)?;
+        read_back(output.path, found, rebuilt.target_digest)?;
+    }
+    new.publish()?;
+    let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
+    Ok(Applied {
+        already,
+        diffs: chain.diffs().len(),
+        checked,
+        target_size: chain.target_size(),
+        target_digest: Some(rebuilt.target_digest),
+        updated: sum(|diff| diff.trailer().update_bytes),
+        cleared: sum(|diff| diff.trailer().clear_bytes),
+        verified: options.verify,
+        finished_interrupted: false,
+    })
+}
+
+fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
+    Ok(NewImageOptions {
+        format: output.format,
+        virtual_size: chain.target_size(),
+        block_size: None,
+        identity: identity(chain, base.vhd().map(|vhd| vhd.footer().clone()))?,
+        overwrite: output.overwrite,
+    })
+}
+
+/// The footer whose identity the result takes over: the target's, or else what it had.
+pub(super) fn identity(
+    chain: &Chain,
+    before: Option<crate::vhd::Footer>,
+) -> Result<Option<crate::vhd::Footer>> {
+    let Some(last) = chain.last() else {
+        return Ok(before);
+    };
+    let footer = target_footer(last.header()).map_err(|error| error.path(last.name()))?;
+    Ok(footer.or(before))
+}
+
+/// Compares what was made with what the last diff says its target is.
+fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
+    match chain.target_digest() {
+        Some(expected) if expected != found => Err(Error::damaged("the result is not the target of the diff")
+            .path(path)
+            .field("content digest")
+            .found(found)
+            .expected(expected)
+            .hint("nothing was written; the base differs outside the changed pages (check it without --base-check \
+                   touched), or the memory of this machine is failing")),
+        _ => Ok(()),
+    }
+}
+
+/// Compares what was read back with what was written.
+pub(super) fn read_back(path: &Path, found: ContentDigest, expected: ContentDigest) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(
+        Error::damaged("what was read back is not what should be there")
+            .path(path)
+            .field("content digest")
+            .found(found)
+            .expected(expected)
+            .hint("the device or the memory may be failing: check both before trying again"),
+    )
+}

@@ -1,0 +1,99 @@
+//! Diffs as files: what they say of an image, and opening them from a path or a stream.
+
+use std::io::{self, BufWriter, Read, Write as _};
+use std::path::Path;
+
+use super::{Format, OpenImage};
+use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::storage::{File, ReadAt as _, spool_beside};
+use crate::vhd::{FOOTER_SIZE, Footer};
+
+/// What a diff is told of an image.
+pub fn side_of(image: &OpenImage) -> Side {
+    let footer = image.vhd().map(|vhd| vhd.footer());
+    Side {
+        name: image
+            .path()
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned()),
+        format: Some(image.format().name().to_owned()),
+        unique_id: footer.map(|footer| footer.unique_id.0),
+        time: footer.map(|footer| footer.timestamp.to_unix()),
+        footer: footer.map(|footer| Box::new(footer.encode())),
+        ..Side::default()
+    }
+}
+
+/// The format of the image that a side of a diff is about, if it says one that is known.
+pub fn format_of(side: &Side) -> Option<Format> {
+    side.format.as_deref().and_then(|name| name.parse().ok())
+}
+
+/// The footer of the VHD that the target of a diff was.
+pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
+    let Some(bytes) = &header.target.footer else {
+        return Ok(None);
+    };
+    let footer = Footer::decode(bytes);
+    footer.verify_intact(0).map_err(|error| {
+        Error::damaged("the footer that the diff carries is damaged")
+            .field("target footer")
+            .source(error)
+            .hint("make the diff again, or write a raw image with -O raw")
+    })?;
+    Ok(Some(footer))
+}
+
+/// Opens and verifies the diff at `path`.
+pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
+    let file = File::open(path)?;
+    file.lock_shared()?;
+    refuse_image(&file)?;
+    progress.begin("verifying the diff", file.byte_len()?);
+    DiffFile::open(file, progress)
+}
+
+/// Reads a diff from a stream into a nameless file beside `beside`, then verifies it: nothing of it is used
+/// before all of it is known to be right.
+pub fn spool_diff(
+    stream: &mut dyn Read,
+    beside: &Path,
+    progress: &dyn Progress,
+) -> Result<DiffFile> {
+    let spool = spool_beside(beside)?;
+    let mut out = BufWriter::with_capacity(1 << 20, spool.appender());
+    io::copy(stream, &mut out)
+        .and_then(|_| out.flush())
+        .map_err(|e| Error::io("cannot store the diff that comes in", e).path(spool.path()))?;
+    drop(out);
+    progress.begin("verifying the diff", spool.byte_len()?);
+    DiffFile::open(spool, progress)
+}
+
+/// An error of kind [`Usage`](crate::ErrorKind::Usage) if `file` is a VHD image: somebody gave an image as a diff.
+pub fn refuse_image(file: &File) -> Result<()> {
+    let len = file.byte_len()?;
+    let mut start = [0; 8];
+    if len < MAGIC.len() as u64
+        || file
+            .read_exact_at(&mut start, 0)
+            .is_ok_and(|()| start == MAGIC)
+    {
+        return Ok(());
+    }
+    let mut end = [0; 8];
+    let footer = len.saturating_sub(FOOTER_SIZE as u64);
+    let vhd = start == *b"conectix"
+        || file
+            .read_exact_at(&mut end, footer)
+            .is_ok_and(|()| end == *b"conectix");
+    let what = match vhd {
+        true => "this is a VHD image, not a diff",
+        false => return Ok(()),
+    };
+    Err(Error::usage(what)
+        .path(file.path())
+        .hint("vhd-apply takes the base image first, then the diffs"))
+}
