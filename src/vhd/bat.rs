@@ -21,6 +21,16 @@ impl BatEntry {
         (offset.is_multiple_of(SECTOR_SIZE) && sector != ABSENT).then_some(Self(sector))
     }
 
+    /// Reads an entry.
+    pub fn decode(bytes: &[u8; 4]) -> Self {
+        Self(u32::from_be_bytes(*bytes))
+    }
+
+    /// The bytes that [`decode`](Self::decode) reads.
+    pub fn encode(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+
     /// Offset of the block in the file in bytes, or `None` if it isn't stored.
     pub fn offset(self) -> Option<u64> {
         (self.0 != ABSENT).then(|| u64::from(self.0) * SECTOR_SIZE)
@@ -30,14 +40,6 @@ impl BatEntry {
 /// Bytes that a BAT of `entries` entries takes in the file, filled up to a whole sector.
 pub fn table_bytes(entries: u32) -> u64 {
     (u64::from(entries) * 4).next_multiple_of(SECTOR_SIZE)
-}
-
-/// Reads the entries in `bytes`, four bytes each.
-pub(super) fn decode(bytes: &[u8]) -> impl Iterator<Item = BatEntry> + '_ {
-    let (entries, _) = bytes.as_chunks::<4>();
-    entries
-        .iter()
-        .map(|entry| BatEntry(u32::from_be_bytes(*entry)))
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl Table {
                 run = *block..*block;
                 bytes.clear();
             }
-            bytes.extend(entry.0.to_be_bytes());
+            bytes.extend(entry.encode());
             run.end += 1;
         }
         self.write_run(storage, &run, &bytes)?;
@@ -187,7 +187,8 @@ fn read_part<S: ReadAt>(storage: &S, offset: u64, entries: u64, part: u64) -> Re
     let count = entries.saturating_sub(first).min(PART);
     let mut bytes = vec![0; usize::try_from(count * 4).unwrap_or(0)];
     storage.read_exact_at(&mut bytes, offset.saturating_add(first.saturating_mul(4)))?;
-    Ok(bat::decode(&bytes).map(|entry| entry.0).collect())
+    let (entries, _) = bytes.as_chunks::<4>();
+    Ok(entries.iter().map(|e| BatEntry::decode(e).0).collect())
 }
 
 #[cfg(test)]

@@ -1,0 +1,292 @@
+//! Builds VHD files byte by byte, in the shapes that other programs give them.
+//!
+//! Nothing here uses the library: every offset and number is written out from the specification, so that a
+//! mistake in the library can't hide in its own tests.
+#![allow(dead_code)]
+
+pub(crate) const SECTOR: usize = 512;
+
+/// What ends the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trailing {
+    /// A footer of 512 bytes.
+    Whole,
+    /// A footer of 511 bytes, as before Virtual PC 2004.
+    Short,
+    /// Nothing: the footer was cut off.
+    Missing,
+}
+
+/// How a program lays out its VHD files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    pub(crate) creator: [u8; 4],
+    pub(crate) host_os: [u8; 4],
+    pub(crate) block_size: usize,
+    /// BAT entries beyond those that the disk needs.
+    pub(crate) extra_entries: usize,
+    /// What fills the BAT's last sector.
+    pub(crate) bat_padding: u8,
+    /// Where the BAT lies.
+    pub(crate) table_at: usize,
+    /// Block data starts at a multiple of this.
+    pub(crate) data_alignment: usize,
+    /// Whether all bits of a stored block are set, or only those of pages that aren't zero.
+    pub(crate) full_bitmaps: bool,
+    /// Whether the last block of the disk comes first in the file.
+    pub(crate) reversed: bool,
+    pub(crate) trailing: Trailing,
+}
+
+const PLAIN: Shape = Shape {
+    name: "qemu",
+    creator: *b"qem2",
+    host_os: *b"Wi2k",
+    block_size: 2 << 20,
+    extra_entries: 0,
+    bat_padding: 0xFF,
+    table_at: 1536,
+    data_alignment: SECTOR,
+    full_bitmaps: true,
+    reversed: false,
+    trailing: Trailing::Whole,
+};
+
+/// Every shape, with blocks of their own size.
+pub(crate) const SHAPES: [Shape; 9] = [
+    PLAIN,
+    Shape {
+        name: "Windows",
+        creator: *b"win ",
+        full_bitmaps: false,
+        ..PLAIN
+    },
+    Shape {
+        name: "tapdisk, with room for growth",
+        creator: *b"tap\0",
+        host_os: [0; 4],
+        extra_entries: 700,
+        bat_padding: 0,
+        data_alignment: 4096,
+        full_bitmaps: false,
+        ..PLAIN
+    },
+    Shape {
+        name: "disk2vhd",
+        creator: *b"d2v\0",
+        bat_padding: 0,
+        full_bitmaps: false,
+        ..PLAIN
+    },
+    Shape {
+        name: "512 KiB blocks",
+        creator: *b"vpc ",
+        block_size: 512 << 10,
+        full_bitmaps: false,
+        ..PLAIN
+    },
+    Shape {
+        name: "blocks out of order",
+        creator: *b"vbox",
+        block_size: 64 << 10,
+        reversed: true,
+        full_bitmaps: false,
+        bat_padding: 0,
+        ..PLAIN
+    },
+    Shape {
+        name: "BAT far from the header",
+        creator: *b"win ",
+        block_size: 4096,
+        table_at: 8192,
+        full_bitmaps: false,
+        ..PLAIN
+    },
+    Shape {
+        name: "footer of 511 bytes",
+        creator: *b"vpc ",
+        block_size: 64 << 10,
+        trailing: Trailing::Short,
+        ..PLAIN
+    },
+    Shape {
+        name: "trailing footer cut off",
+        block_size: 64 << 10,
+        trailing: Trailing::Missing,
+        ..PLAIN
+    },
+];
+
+/// Small blocks, for tests that touch every byte.
+pub(crate) const TINY: Shape = Shape {
+    name: "tiny",
+    creator: *b"vhdk",
+    block_size: 4096,
+    full_bitmaps: false,
+    data_alignment: 4096,
+    ..PLAIN
+};
+
+fn put32(bytes: &mut [u8], at: usize, value: usize) {
+    let value = u32::try_from(value).unwrap();
+    bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
+
+fn put64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Sets the checksum at `field`.
+pub(crate) fn seal(bytes: &mut [u8], field: usize) {
+    bytes[field..field + 4].fill(0);
+    let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+    bytes[field..field + 4].copy_from_slice(&(!sum).to_be_bytes());
+}
+
+/// A footer; `data_offset` is all ones for a fixed disk.
+pub(crate) fn footer(
+    shape: &Shape,
+    disk_type: usize,
+    data_offset: u64,
+    size: usize,
+) -> [u8; SECTOR] {
+    let mut bytes = [0; SECTOR];
+    bytes[0..8].copy_from_slice(b"conectix");
+    put32(&mut bytes, 8, 2);
+    put32(&mut bytes, 12, 0x0001_0000);
+    put64(&mut bytes, 16, data_offset);
+    put32(&mut bytes, 24, 0x2A5C_7D80);
+    bytes[28..32].copy_from_slice(&shape.creator);
+    put32(&mut bytes, 32, 0x0005_0003);
+    bytes[36..40].copy_from_slice(&shape.host_os);
+    put64(&mut bytes, 40, size as u64);
+    put64(&mut bytes, 48, size as u64);
+    bytes[56..60].copy_from_slice(&[0xFF, 0xFF, 16, 255]);
+    put32(&mut bytes, 60, disk_type);
+    for (n, byte) in bytes[68..84].iter_mut().enumerate() {
+        *byte = u8::try_from(0xA0 + n).unwrap();
+    }
+    seal(&mut bytes, 64);
+    bytes
+}
+
+/// A dynamic disk header.
+pub(crate) fn header(table_at: usize, entries: usize, block_size: usize) -> [u8; 1024] {
+    let mut bytes = [0; 1024];
+    bytes[0..8].copy_from_slice(b"cxsparse");
+    put64(&mut bytes, 8, u64::MAX);
+    put64(&mut bytes, 16, table_at as u64);
+    put32(&mut bytes, 24, 0x0001_0000);
+    put32(&mut bytes, 28, entries);
+    put32(&mut bytes, 32, block_size);
+    seal(&mut bytes, 36);
+    bytes
+}
+
+/// The header of a differencing disk with a parent's name and two locators.
+pub(crate) fn differencing_header() -> [u8; 1024] {
+    let mut bytes = header(8192, 8, 2 << 20);
+    bytes[40..56].copy_from_slice(b"parent-unique-id");
+    put32(&mut bytes, 56, 0x2000_0000);
+    for (n, unit) in "C:\\disks\\base ü.vhd".encode_utf16().enumerate() {
+        bytes[64 + n * 2..66 + n * 2].copy_from_slice(&unit.to_be_bytes());
+    }
+    let locators = [(*b"W2ku", 512, 38, 4096_u64), (*b"W2ru", 512, 26, 12_288)];
+    for (n, (code, space, len, at)) in locators.into_iter().enumerate() {
+        bytes[576 + n * 24..][..24].copy_from_slice(&locator(code, space, len, at));
+    }
+    seal(&mut bytes, 36);
+    bytes
+}
+
+/// A parent locator entry.
+pub(crate) fn locator(code: [u8; 4], space: usize, len: usize, at: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[0..4].copy_from_slice(&code);
+    put32(&mut bytes, 4, space);
+    put32(&mut bytes, 8, len);
+    put64(&mut bytes, 16, at);
+    bytes
+}
+
+/// A fixed VHD of `disk`.
+pub(crate) fn fixed(shape: &Shape, disk: &[u8]) -> Vec<u8> {
+    let mut file = disk.to_vec();
+    let footer = footer(shape, 2, u64::MAX, disk.len());
+    match shape.trailing {
+        Trailing::Whole => file.extend(footer),
+        Trailing::Short => file.extend(&footer[..SECTOR - 1]),
+        Trailing::Missing => {}
+    }
+    file
+}
+
+/// Bytes of a block's bitmap.
+pub(crate) fn bitmap_len(shape: &Shape) -> usize {
+    (shape.block_size / SECTOR)
+        .div_ceil(8)
+        .next_multiple_of(SECTOR)
+}
+
+/// A dynamic VHD of `disk`: blocks that hold nothing but zeros aren't stored.
+pub(crate) fn dynamic(shape: &Shape, disk: &[u8]) -> Vec<u8> {
+    let blocks: Vec<&[u8]> = disk.chunks(shape.block_size).collect();
+    let entries = blocks.len() + shape.extra_entries;
+    let table_len = (entries * 4).next_multiple_of(SECTOR);
+    let footer = footer(shape, 3, 512, disk.len());
+
+    let mut file = vec![0; shape.table_at + table_len];
+    file[0..512].copy_from_slice(&footer);
+    file[512..1536].copy_from_slice(&header(shape.table_at, entries, shape.block_size));
+    file[shape.table_at..][..entries * 4].fill(0xFF);
+    file[shape.table_at + entries * 4..].fill(shape.bat_padding);
+
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    if shape.reversed {
+        order.reverse();
+    }
+    for n in order {
+        if blocks[n].iter().any(|byte| *byte != 0) {
+            let bitmap_len = bitmap_len(shape);
+            let data_at = (file.len() + bitmap_len).next_multiple_of(shape.data_alignment);
+            let sector = (data_at - bitmap_len) / SECTOR;
+            put32(&mut file, shape.table_at + n * 4, sector);
+            file.resize(data_at - bitmap_len, 0);
+            file.extend(bitmap(shape, blocks[n]));
+            file.extend(blocks[n]);
+            file.resize(data_at + shape.block_size, 0);
+        }
+    }
+    match shape.trailing {
+        Trailing::Whole => file.extend(footer),
+        Trailing::Short => file.extend(&footer[..SECTOR - 1]),
+        Trailing::Missing => {}
+    }
+    file
+}
+
+fn bitmap(shape: &Shape, block: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; bitmap_len(shape)];
+    for n in 0..shape.block_size / SECTOR {
+        let page = block.get(n * SECTOR..(n + 1) * SECTOR).unwrap_or_default();
+        if shape.full_bitmaps || page.iter().any(|byte| *byte != 0) {
+            bytes[n / 8] |= 0x80 >> (n % 8);
+        }
+    }
+    bytes
+}
+
+/// A disk of `pages` pages of which some hold data, the last one among them.
+pub(crate) fn patterned(pages: usize) -> Vec<u8> {
+    let mut disk = vec![0; pages * SECTOR];
+    for (n, page) in disk.chunks_mut(SECTOR).enumerate() {
+        let (group, within) = (n / 61, n % 61);
+        if (group % 3 == 0 && within % 7 < 3) || n + 1 == pages {
+            for (at, byte) in page.iter_mut().enumerate() {
+                *byte = u8::try_from((n * 31 + at * 7) % 255).unwrap() + 1;
+            }
+        }
+    }
+    disk
+}
