@@ -192,6 +192,29 @@ impl<'a> IntoIterator for &'a PageList {
     }
 }
 
+/// Joins changes that touch and are of one kind, as they come: the pipelines cut them at windows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Joiner(Option<Change>);
+
+impl Joiner {
+    /// Takes the next change; gives one back that is known to be complete.
+    pub fn push(&mut self, change: Change) -> Option<Change> {
+        if let Some(held) = &mut self.0
+            && held.kind == change.kind
+            && held.range.end == change.range.start
+        {
+            held.range.end = change.range.end;
+            return None;
+        }
+        self.0.replace(change)
+    }
+
+    /// Gives the last change back.
+    pub fn finish(&mut self) -> Option<Change> {
+        self.0.take()
+    }
+}
+
 /// Whether every byte is zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
     // Sixty-four bytes at a time without a branch inside, which the compiler turns into vector code; the early

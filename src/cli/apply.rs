@@ -14,9 +14,8 @@ use super::size::Size;
 use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, OpenOptions, Output,
-    apply_in_place, apply_to_new, format_of, open_diff, open_image, refuse_same_file, roll_back,
-    spool_diff,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
+    apply_to_new, format_of, open_diff, refuse_same_file, roll_back, spool_diff,
 };
 use crate::progress::Progress;
 
@@ -25,6 +24,10 @@ use crate::progress::Progress;
 /// Without -o the base itself becomes the target: behind an undo journal, so that it is always the old or the new
 /// point in time, or one command away from either.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[command(after_help = concat!(
     "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
      follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
@@ -138,9 +141,12 @@ fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
     if args.diffs.iter().filter(|path| stdin(path)).count() > 1 {
         return Err(Error::usage("only one diff can come from stdin"));
     }
-    let open = |path| match stdin(path) {
-        true => spool_diff(&mut io::stdin().lock(), beside, progress),
-        false => open_diff(path, progress),
+    let open = |path| {
+        if stdin(path) {
+            spool_diff(&mut io::stdin().lock(), beside, progress)
+        } else {
+            open_diff(path, progress)
+        }
     };
     Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
 }
@@ -158,14 +164,7 @@ fn to_new(
         .chain([args.base.as_path()])
         .collect();
     refuse_same_file(output, &inputs)?;
-    let base_options = OpenOptions {
-        format: args.base_format.map(Into::into),
-        ..OpenOptions::default()
-    };
-    let base = open_image(&args.base, &base_options)?;
-    for warning in base.warnings() {
-        context.warn(warning);
-    }
+    let base = context.open(&args.base, args.base_format)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format
@@ -206,7 +205,7 @@ fn say(args: &Args, applied: &Applied, context: &Context) {
         (BaseChecked::Touched, _) => context.note(
             "the base was checked only under the changed pages: the rest of it is not known to be right",
         ),
-        (BaseChecked::Partly, _) => context.warn(
+        (BaseChecked::Partly, _) => context.note(
             "the diff doesn't say what the base held everywhere: it is not known to be the right one",
         ),
     }

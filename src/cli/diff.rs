@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, OpenOptions, open_image, refuse_same_file, side_of};
+use crate::files::{OpenImage, refuse_same_file, side_of};
 use crate::image::Image as _;
 use crate::storage::AtomicFile;
 
@@ -89,21 +89,8 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.target, &[&args.base])?;
-    let open = |path: &Path, format: Option<InputFormat>| {
-        let image = open_image(
-            path,
-            &OpenOptions {
-                format: format.map(Into::into),
-                ..OpenOptions::default()
-            },
-        )?;
-        for warning in image.warnings() {
-            context.warn(warning);
-        }
-        Ok::<_, Error>(image)
-    };
-    let base = open(&args.base, args.base_format)?;
-    let target = open(&args.target, args.target_format)?;
+    let base = context.open(&args.base, args.base_format)?;
+    let target = context.open(&args.target, args.target_format)?;
     match &args.output {
         None => list(args, &base, &target, context),
         Some(path) if path == Path::new("-") => {
@@ -268,7 +255,7 @@ impl Summary {
             diff: path.display().to_string(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
-            ranges: written.trailer.ranges,
+            ranges: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,
             diff_bytes: written.len,

@@ -9,7 +9,7 @@ use crate::diff::Comparison;
 use crate::error::Result;
 use crate::files::OpenImage;
 use crate::image::Image as _;
-use crate::page::{Change, ChangeKind, PageRange};
+use crate::page::{Change, ChangeKind, Joiner};
 
 /// The form of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,7 @@ pub(super) struct Listing {
     output: Output,
     format: ListingFormat,
     target_size: u64,
-    /// The last change, which may go on in the next window.
-    held: Option<Change>,
+    joiner: Joiner,
     /// Where the map has come to.
     at: u64,
     ranges: u64,
@@ -129,7 +128,7 @@ impl Listing {
             output,
             format,
             target_size,
-            held: None,
+            joiner: Joiner::default(),
             at: 0,
             ranges: 0,
             json,
@@ -138,18 +137,9 @@ impl Listing {
 
     /// Adds a change behind the last one; one that goes on where the last ended becomes part of it.
     pub(super) fn push(&mut self, change: Change) -> Result<()> {
-        if let Some(held) = &mut self.held
-            && held.kind == change.kind
-            && held.range.end() == change.range.start()
-        {
-            held.range =
-                PageRange::new(held.range.start(), change.range.end()).unwrap_or(held.range);
-            return Ok(());
-        }
-        match self.held.replace(change) {
-            Some(done) => self.print(done),
-            None => Ok(()),
-        }
+        self.joiner
+            .push(change)
+            .map_or(Ok(()), |done| self.print(done))
     }
 
     fn print(&mut self, change: Change) -> Result<()> {
@@ -194,7 +184,7 @@ impl Listing {
     }
 
     pub(super) fn end(mut self, comparison: &Comparison) -> Result<()> {
-        if let Some(done) = self.held.take() {
+        if let Some(done) = self.joiner.finish() {
             self.print(done)?;
         }
         match self.format {

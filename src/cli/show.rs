@@ -13,6 +13,7 @@ use super::size::Size;
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
+use crate::page::{Change, Joiner};
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::{Timestamp, UniqueId};
 
@@ -68,14 +69,20 @@ fn show<R: Read>(
     } else if args.ranges {
         text_head(&mut output)?;
     }
-    let mut done = 0;
+    let (mut done, mut ranges, mut joiner) = (0, 0_u64, Joiner::default());
+    let mut print = |change: Change, output: &mut Output| {
+        ranges += 1;
+        match &mut list {
+            Some(list) => list.item(output, &RangeItem::from(change)),
+            None if args.ranges => text_line(output, change),
+            None => Ok(()),
+        }
+    };
     while let Some(frame) = reader.next_frame()? {
         progress.check()?;
         for change in frame.changes() {
-            match &mut list {
-                Some(list) => list.item(&mut output, &RangeItem::from(*change))?,
-                None if args.ranges => text_line(&mut output, *change)?,
-                None => {}
+            if let Some(change) = joiner.push(*change) {
+                print(change, &mut output)?;
             }
         }
         // The payload too: a frame that can't be unpacked is damage, whatever its checksums say.
@@ -83,13 +90,22 @@ fn show<R: Read>(
         progress.advance(reader.bytes_read() - done);
         done = reader.bytes_read();
     }
+    if let Some(change) = joiner.finish() {
+        print(change, &mut output)?;
+    }
     let (len, finished) = (reader.bytes_read(), reader.finished().copied());
     let Some((trailer, digest)) = finished else {
         return Err(Error::damaged("the diff has no end"));
     };
     match list {
-        Some(list) => list.end_with(&mut output, &TailView::new(&trailer, &digest, len))?,
-        None => text(&mut output, reader.header(), &trailer, &digest, len)?,
+        Some(list) => list.end_with(&mut output, &TailView::new(&trailer, ranges, &digest, len))?,
+        None => text(
+            &mut output,
+            reader.header(),
+            (&trailer, ranges),
+            &digest,
+            len,
+        )?,
     }
     output.finish()?;
     Ok(Outcome::Done)
@@ -98,7 +114,7 @@ fn show<R: Read>(
 fn text(
     output: &mut Output,
     header: &DiffHeader,
-    trailer: &Trailer,
+    (trailer, ranges): (&Trailer, u64),
     digest: &Hash,
     len: u64,
 ) -> Result<()> {
@@ -111,7 +127,7 @@ fn text(
         &header.program.as_deref().unwrap_or("unknown"),
     )?;
     line("frames", &trailer.frames)?;
-    line("ranges", &trailer.ranges)?;
+    line("ranges", &ranges)?;
     line("updated", &Size(trailer.update_bytes))?;
     line("cleared", &Size(trailer.clear_bytes))?;
     line("stored", &Size(trailer.stored_bytes))?;
@@ -231,13 +247,13 @@ struct Totals {
 }
 
 impl TailView {
-    fn new(t: &Trailer, digest: &Hash, length: u64) -> Self {
+    fn new(t: &Trailer, ranges: u64, digest: &Hash, length: u64) -> Self {
         Self {
             identity: ContentDigest(*digest).to_string(),
             length,
             totals: Totals {
                 frames: t.frames,
-                ranges: t.ranges,
+                ranges,
                 update_bytes: t.update_bytes,
                 clear_bytes: t.clear_bytes,
                 stored_bytes: t.stored_bytes,

@@ -114,6 +114,7 @@ pub fn compare<T: Send>(
         resized: base.virtual_size() != target.virtual_size(),
         ..Comparison::default()
     };
+    let mut previous: Option<Change> = None;
     let buffers = Buffers::new();
     let mut done = 0;
     options.workers.ordered(
@@ -128,11 +129,7 @@ pub fn compare<T: Send>(
                 hashes: PairHasher::new(),
             };
             let change = pair.window(window)?;
-            let counts = (
-                change.changes.len() as u64,
-                change.changes.bytes(ChangeKind::Update),
-                change.changes.bytes(ChangeKind::Clear),
-            );
+            let counts = Counts::of(&change.changes);
             let packed = if change.changes.is_empty() {
                 None
             } else {
@@ -140,10 +137,16 @@ pub fn compare<T: Send>(
             };
             Ok((window, counts, packed, pair.hashes.finish()))
         },
-        |(window, (ranges, update_bytes, clear_bytes), packed, (base_hashes, target_hashes))| {
-            total.ranges += ranges;
-            total.update_bytes += update_bytes;
-            total.clear_bytes += clear_bytes;
+        |(window, counts, packed, (base_hashes, target_hashes))| {
+            total.update_bytes += counts.update_bytes;
+            total.clear_bytes += counts.clear_bytes;
+            if let Some((first, last)) = counts.ends {
+                // A range that goes on where the one in the last window ended is one range.
+                let joined = previous
+                    .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
+                total.ranges += counts.ranges - u64::from(joined);
+                previous = Some(last);
+            }
             if options.digests {
                 base_digest.push(window.start(), &base_hashes);
                 target_digest.push(window.start(), &target_hashes);
@@ -159,6 +162,26 @@ pub fn compare<T: Send>(
         total.target_digest = Some(target_digest.finish());
     }
     Ok(total)
+}
+
+/// Totals of one window.
+struct Counts {
+    ranges: u64,
+    update_bytes: u64,
+    clear_bytes: u64,
+    ends: Option<(Change, Change)>,
+}
+
+impl Counts {
+    fn of(changes: &PageList) -> Self {
+        let (first, last) = (changes.iter().next(), changes.iter().next_back());
+        Self {
+            ranges: changes.len() as u64,
+            update_bytes: changes.bytes(ChangeKind::Update),
+            clear_bytes: changes.bytes(ChangeKind::Clear),
+            ends: first.copied().zip(last.copied()),
+        }
+    }
 }
 
 /// The whole list of changed page ranges: for images that are known to differ in a bounded number of places.

@@ -211,12 +211,11 @@ pub fn apply_to_new(
     let layers = Layers::new(base, chain, options.workers, options.progress);
     let (rebuilt, touched) = layers.rebuild(new.image_mut(), check)?;
     base.check_unchanged()?;
-    let (already, checked) = match rebuilt.base_digest {
-        Some(digest) => (position(base, chain, digest)?, BaseChecked::Full),
-        None => {
-            check_touched(base, chain, &touched)?;
-            (0, checked(&touched))
-        }
+    let (already, checked) = if let Some(digest) = rebuilt.base_digest {
+        (position(base, chain, digest)?, BaseChecked::Full)
+    } else {
+        check_touched(base, chain, &touched)?;
+        (0, checked(&touched))
     };
     check_result(output.path, chain, rebuilt.target_digest)?;
     if options.verify {

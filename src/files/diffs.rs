@@ -8,11 +8,11 @@ use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::storage::{File, ReadAt as _, spool_beside};
-use crate::vhd::{FOOTER_SIZE, Footer};
+use crate::vhd::{FOOTER_SIZE, Footer, VhdImage};
 
 /// What a diff is told of an image.
 pub fn side_of(image: &OpenImage) -> Side {
-    let footer = image.vhd().map(|vhd| vhd.footer());
+    let footer = image.vhd().map(VhdImage::footer);
     Side {
         name: image
             .path()
@@ -89,11 +89,10 @@ pub fn refuse_image(file: &File) -> Result<()> {
         || file
             .read_exact_at(&mut end, footer)
             .is_ok_and(|()| end == *b"conectix");
-    let what = match vhd {
-        true => "this is a VHD image, not a diff",
-        false => return Ok(()),
-    };
-    Err(Error::usage(what)
+    if !vhd {
+        return Ok(());
+    }
+    Err(Error::usage("this is a VHD image, not a diff")
         .path(file.path())
         .hint("vhd-apply takes the base image first, then the diffs"))
 }

@@ -436,9 +436,9 @@ fn lock(path: &Path, shared: bool) -> Result<File> {
         File::open_writable(path)?
     };
     if shared {
-        file.lock_shared()?
+        file.lock_shared()?;
     } else {
-        file.lock_exclusive()?
+        file.lock_exclusive()?;
     }
     Ok(file)
 }

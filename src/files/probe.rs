@@ -1,5 +1,6 @@
 //! What a file is, from its first and last bytes.
 
+use crate::diff::MAGIC;
 use crate::error::{Error, Result};
 use crate::storage::ReadAt;
 use crate::vhd::VhdImage;
@@ -48,11 +49,9 @@ enum Foreign {
 
 impl Foreign {
     fn of(head: &[u8]) -> Option<Self> {
-        // A diff file: the magic of the diff format.
-        const DIFF: &[u8] = b"\x89VHDDIF\n";
         const VDI_SIGNATURE: &[u8] = &[0x7F, 0x10, 0xDA, 0xBE];
         let found = match head {
-            _ if head.starts_with(DIFF) => Self::Diff,
+            _ if head.starts_with(&MAGIC) => Self::Diff,
             _ if head.starts_with(b"vhdxfile") => Self::Image("VHDX"),
             _ if head.starts_with(b"QFI\xFB") => Self::Image("qcow2"),
             _ if head.starts_with(b"KDMV") || head.starts_with(b"# Disk DescriptorFile") => {

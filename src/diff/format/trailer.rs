@@ -19,7 +19,7 @@ const TARGET_KNOWN: u32 = 2;
 pub struct Trailer {
     /// Number of frames.
     pub frames: u64,
-    /// Number of page ranges and clear ranges; a long clear counts as one.
+    /// Number of page ranges in all frames; a long clear counts as one, a range that crosses windows once in each.
     pub ranges: u64,
     /// Bytes of the virtual disk that hold other data now.
     pub update_bytes: u64,
