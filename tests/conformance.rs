@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
-use vhdkit::Result;
 use vhdkit::image::{Image, ImageMut, RawImage};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::storage::{File, Memory, ReadAt, WriteAt};
 use vhdkit::vhd::{CreateOptions, DiskType, Footer, VhdImage};
+use vhdkit::{Error, Result};
 
 #[path = "support/checks.rs"]
 mod checks;
@@ -294,6 +294,8 @@ fn a_fixed_disk_grows_and_shrinks_without_a_trace_of_its_footer() {
 struct Recorder {
     inner: Memory,
     log: Mutex<Vec<Event>>,
+    /// The log's length at which everything fails, as on a full disk.
+    fail_at: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -316,8 +318,22 @@ impl Event {
 }
 
 impl Recorder {
-    fn log(&self, event: Event) {
-        self.log.lock().unwrap().push(event);
+    fn new(bytes: Vec<u8>, fail_at: usize) -> Self {
+        Self {
+            inner: Memory::new(bytes),
+            log: Mutex::default(),
+            fail_at,
+        }
+    }
+
+    fn log(&self, event: Event) -> Result<()> {
+        let mut log = self.log.lock().unwrap();
+        if log.len() >= self.fail_at {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(Error::io("cannot write", full));
+        }
+        log.push(event);
+        Ok(())
     }
 }
 
@@ -337,22 +353,22 @@ impl ReadAt for Recorder {
 
 impl WriteAt for Recorder {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.log(Event::Write(offset, buf.to_vec()));
+        self.log(Event::Write(offset, buf.to_vec()))?;
         self.inner.write_all_at(buf, offset)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.log(Event::SetLen(len));
+        self.log(Event::SetLen(len))?;
         self.inner.set_len(len)
     }
 
     fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
-        self.log(Event::Zero(range.clone()));
+        self.log(Event::Zero(range.clone()))?;
         self.inner.write_zeros_at(range)
     }
 
     fn sync(&self) -> Result<()> {
-        self.log(Event::Sync);
+        self.log(Event::Sync)?;
         self.inner.sync()
     }
 }
@@ -366,31 +382,16 @@ struct Growth {
 }
 
 fn grow(with_identity: bool) -> Growth {
-    let storage = Recorder {
-        inner: Memory::new(Vec::new()),
-        log: Mutex::default(),
-    };
+    let storage = Memory::new(Vec::new());
     let mut image = VhdImage::create(&storage, &options(Format::Dynamic(8192), 80 << 10)).unwrap();
-    let write = |image: &mut VhdImage<_>, start: u64, len: usize, value| {
-        let range = PageRange::from_len(start, len as u64).unwrap();
-        image.update(range, &vec![value; len]).unwrap();
-    };
-    write(&mut image, 0, 1024, 1);
-    write(&mut image, 40 << 10, 8192, 2);
+    write(&mut image, 0, 1024, 1).unwrap();
+    write(&mut image, 40 << 10, 8192, 2).unwrap();
     image.flush().unwrap();
-    let (before, old) = (storage.inner.to_vec(), read_all(&image));
-    storage.log.lock().unwrap().clear();
+    let (before, old) = (storage.to_vec(), read_all(&image));
 
-    if with_identity {
-        image.set_footer(&Footer::for_disk(DiskType::Fixed, 512, None));
-    }
-    write(&mut image, 8192, 512, 3);
-    write(&mut image, 512, 2048, 4);
-    write(&mut image, 70 << 10, 4096, 5);
-    image.flush().unwrap();
-    write(&mut image, 24 << 10, 1024, 6);
-    write(&mut image, (24 << 10) + 4096, 1024, 6);
-    image.flush().unwrap();
+    let storage = Recorder::new(before.clone(), usize::MAX);
+    let mut image = VhdImage::open(&storage).unwrap();
+    add_blocks(&mut image, with_identity).unwrap();
     let new = read_all(&image);
     drop(image);
     Growth {
@@ -399,6 +400,24 @@ fn grow(with_identity: bool) -> Growth {
         old,
         new,
     }
+}
+
+fn add_blocks(image: &mut VhdImage<&Recorder>, with_identity: bool) -> Result<()> {
+    if with_identity {
+        image.set_footer(&Footer::for_disk(DiskType::Fixed, 512, None));
+    }
+    write(image, 8192, 512, 3)?;
+    write(image, 512, 2048, 4)?;
+    write(image, 70 << 10, 4096, 5)?;
+    image.flush()?;
+    write(image, 24 << 10, 1024, 6)?;
+    write(image, (24 << 10) + 4096, 1024, 6)?;
+    image.flush()
+}
+
+fn write(image: &mut dyn ImageMut, start: u64, len: usize, value: u8) -> Result<()> {
+    let range = PageRange::from_len(start, len as u64)?;
+    image.update(range, &vec![value; len])
 }
 
 /// Asserts that the file opens and that each of its pages is the old or the new one.
@@ -452,5 +471,22 @@ fn a_crash_that_loses_unsynced_writes_leaves_old_or_new_pages() {
             }
         }
         assert_old_or_new(&growth, storage.to_vec(), &format!("round {round}"));
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_old_or_new_pages() {
+    let growth = grow(true);
+    for fail_at in 0..growth.events.len() {
+        let storage = Recorder::new(growth.before.clone(), fail_at);
+        let mut image = VhdImage::open(&storage).unwrap();
+        let error = add_blocks(&mut image, true).unwrap_err();
+        assert_eq!(error.io_kind(), Some(std::io::ErrorKind::StorageFull));
+        drop(image);
+        assert_old_or_new(
+            &growth,
+            storage.inner.into_vec(),
+            &format!("full at {fail_at}"),
+        );
     }
 }

@@ -73,8 +73,8 @@ impl Footer {
     ///
     /// With the identity of a disk of the same type and size it is that footer, byte for byte. With the identity
     /// of another disk it keeps unique id, time stamp, creator, features, original size, saved state and reserved
-    /// bytes. Only a creator whose files some readers measure by their geometry gives way to our own, where the
-    /// geometry doesn't tell the size. Without an identity the disk is new: random id, now.
+    /// bytes. Only a creator of whom readers would expect what the new file hasn't gives way to our own: a geometry
+    /// that tells the size, or tapdisk's batmap. Without an identity the disk is new: random id, now.
     pub fn for_disk(disk_type: DiskType, virtual_size: u64, identity: Option<&Self>) -> Self {
         let data_offset = if disk_type.is_sparse() {
             Self::HEADER_AT
@@ -95,9 +95,11 @@ impl Footer {
             return Self::new(disk_type, virtual_size, data_offset);
         };
         let same_place = identity.data_offset == data_offset || disk_type == DiskType::Fixed;
+        let no_batmap = disk_type.is_sparse() && identity.promises_batmap();
         if identity.disk_type == disk_type
             && identity.current_size == virtual_size
             && same_place
+            && !no_batmap
             && identity.verify(0).is_ok()
         {
             return identity.clone();
@@ -107,7 +109,7 @@ impl Footer {
             .creator_application
             .size_may_be_read_from_geometry()
             && own.disk_geometry.size() != virtual_size;
-        let creator = if misread { &own } else { identity };
+        let creator = if misread || no_batmap { &own } else { identity };
         Self {
             features: identity.features,
             timestamp: identity.timestamp,
@@ -289,6 +291,11 @@ impl Footer {
         Ok(())
     }
 
+    /// Whether readers expect tapdisk's batmap behind the BAT: by its versions from 1.2 on it is always there.
+    fn promises_batmap(&self) -> bool {
+        self.is_tapdisk() && self.creator_version >= Version(0x0001_0002)
+    }
+
     fn is_tapdisk(&self) -> bool {
         self.creator_application.0 == *b"tap\0"
     }
@@ -405,6 +412,21 @@ mod tests {
         assert_eq!(inexact.creator_application, CreatorApplication::OURS);
         let exact = Footer::for_disk(DiskType::Dynamic, 504 << 20, Some(&identity));
         assert_eq!(exact.creator_application, identity.creator_application);
+    }
+
+    #[test]
+    fn a_batmap_is_not_promised_where_there_is_none() {
+        let identity = Footer {
+            creator_application: CreatorApplication(*b"tap\0"),
+            creator_version: Version(0x0001_0003),
+            ..Footer::for_disk(DiskType::Dynamic, 1 << 20, None)
+        }
+        .sealed();
+        let dynamic = Footer::for_disk(DiskType::Dynamic, 1 << 20, Some(&identity));
+        assert_eq!(dynamic.creator_application, CreatorApplication::OURS);
+        assert_eq!(dynamic.unique_id, identity.unique_id);
+        let fixed = Footer::for_disk(DiskType::Fixed, 1 << 20, Some(&identity));
+        assert_eq!(fixed.creator_application, identity.creator_application);
     }
 
     #[test]

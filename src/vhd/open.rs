@@ -24,7 +24,10 @@ impl<S: ReadAt> VhdImage<S> {
                 dynamic: opened.dynamic,
                 end: opened.end,
                 unwritten: opened.unwritten,
-                warnings: opened.warnings,
+                warnings: {
+                    let named = |warning: Error| warning.path(storage.name());
+                    opened.warnings.into_iter().map(named).collect()
+                },
                 storage,
             }),
             Err(error) => Err(error.path(storage.name())),

@@ -61,7 +61,8 @@ impl Table {
         entries: u64,
         mut check: impl FnMut(u64, BatEntry) -> Result<()>,
     ) -> Result<Self> {
-        let mut loaded = (entries <= MAX_LOADED).then(Vec::new);
+        let mut loaded = (entries <= MAX_LOADED)
+            .then(|| Vec::with_capacity(usize::try_from(entries).unwrap_or(0)));
         let mut allocated = 0;
         for part in 0..entries.div_ceil(PART) {
             let first = part * PART;

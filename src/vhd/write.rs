@@ -25,6 +25,9 @@ const MAX_FILE: u64 = 1 << 41;
 impl<S: WriteAt> VhdImage<S> {
     /// Takes over the identity of `footer`, as [`Footer::for_disk`] does; written by the next flush.
     pub fn set_footer(&mut self, footer: &Footer) {
+        if *footer == self.footer {
+            return;
+        }
         let Footer {
             disk_type,
             current_size,
