@@ -34,7 +34,14 @@ pub(crate) fn print(case: &CaseResult) {
 
 /// Prints every target beside what was measured.
 pub(crate) fn print_targets(cases: &[CaseResult]) {
-    println!("\ntargets");
+    let rounds = cases.iter().flat_map(|case| &case.contenders);
+    let few = rounds.map(|c| c.samples.len()).min().unwrap_or(0) < 3;
+    let note = if few {
+        " (too few rounds to judge by)"
+    } else {
+        ""
+    };
+    println!("\ntargets{note}");
     for verdict in cases.iter().flat_map(CaseResult::verdicts) {
         println!(
             "  {:6}  {:>7.2}  {}",
