@@ -1,2 +1,128 @@
-//! placeholder
-fn main() {}
+//! The benchmark: our programs beside their peers, on the same files, in turn, in one run.
+//!
+//! ```text
+//! cargo bench                         4 GiB images, medians of five rounds
+//! cargo bench -- --quick              512 MiB, one round: shows that everything works, not how fast
+//! cargo bench -- --case convert       only the cases whose name contains "convert"
+//! cargo bench -- --json results.json  also for machines
+//! ```
+//!
+//! Each case begins with a round that isn't counted and whose results are checked: a wrong result ends the run.
+//! Seconds depend on the machine and on what else it does; trust the ratios.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints"
+)]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cases;
+mod data;
+mod peers;
+mod run;
+mod table;
+
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// Measures our programs beside their peers.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Size of the images, with K, M or G [default: 4G].
+    #[arg(long, value_parser = data::parse_size)]
+    size: Option<u64>,
+    /// Counted rounds per case, of which the median is taken [default: 5].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Small images and one round.
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
+    /// Folder for the images, about five times their size; a folder within it is made and removed again.
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench"))]
+    dir: PathBuf,
+    /// Also writes the results to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Reads and compares two files, and prints how many bytes lie in pages that differ: the floor below which no
+    /// comparison can get.
+    #[arg(long, num_args = 2, hide = true)]
+    floor: Option<Vec<PathBuf>>,
+    /// Passed by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn size(&self) -> u64 {
+        self.size
+            .unwrap_or(if self.quick { 512 << 20 } else { 4 << 30 })
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = match &options.floor {
+        Some(pair) => floor(pair),
+        None => measure(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn floor(pair: &[PathBuf]) -> Result<()> {
+    let [a, b] = pair else {
+        return Err("--floor takes two files".into());
+    };
+    println!("{}", data::bytes_in_changed_pages(a, b)?);
+    Ok(())
+}
+
+fn measure(options: &Options) -> Result<()> {
+    run::check_programs()?;
+    std::fs::create_dir_all(&options.dir)?;
+    let folder = tempfile::Builder::new()
+        .prefix("run-")
+        .tempdir_in(&options.dir)?;
+    let bench = cases::Bench::new(folder.path(), options.size(), options.quick);
+    println!(
+        "images of {} MiB, {} round(s), {} processor(s)",
+        options.size() >> 20,
+        options.rounds(),
+        std::thread::available_parallelism()?
+    );
+    let mut results = Vec::new();
+    for (name, make) in cases::ALL {
+        if options.case.as_ref().is_none_or(|part| name.contains(part)) {
+            let result = run::case(name, make(&bench)?, options.rounds())?;
+            table::print(&result);
+            results.push(result);
+            bench.clear()?;
+        }
+    }
+    if results.is_empty() {
+        return Err("no case has that name".into());
+    }
+    table::print_targets(&results);
+    if let Some(path) = &options.json {
+        std::fs::write(path, table::json(options.size(), &results).to_string())?;
+    }
+    folder.close()?;
+    Ok(())
+}

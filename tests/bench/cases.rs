@@ -1,0 +1,417 @@
+//! The cases. To add one, write a function that makes it and name it in [`ALL`].
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::Result;
+use super::data::{bytes_in_changed_pages, make_pair, make_sparse_pair, must_be_same};
+use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
+use super::run::{Case, Contender, Step, Target};
+
+/// Makes a case, with the files that it needs.
+type Make = fn(&Bench) -> Result<Case>;
+
+/// Every case, in the order of the table.
+pub(crate) const ALL: &[(&str, Make)] = &[
+    ("diff", diff),
+    ("compare equal images", compare_equal),
+    ("apply to a new image", apply_new),
+    ("apply in place", apply_in_place),
+    ("convert raw to dynamic", convert_to_dynamic),
+    ("convert dynamic to raw", convert_to_raw),
+    ("sparse 1 TiB", sparse),
+];
+
+/// Where the cases work.
+pub(crate) struct Bench {
+    folder: PathBuf,
+    size: u64,
+    quick: bool,
+    pair: OnceLock<Pair>,
+}
+
+/// The images that most cases use.
+#[derive(Debug, Clone)]
+struct Pair {
+    base: PathBuf,
+    /// The same bytes as `base`.
+    same: PathBuf,
+    target: PathBuf,
+}
+
+impl Bench {
+    pub(crate) fn new(folder: &Path, size: u64, quick: bool) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            size,
+            quick,
+            pair: OnceLock::new(),
+        }
+    }
+
+    fn pair(&self) -> Result<Pair> {
+        if let Some(pair) = self.pair.get() {
+            return Ok(pair.clone());
+        }
+        let name = |name| self.folder.join(name);
+        let pair = Pair {
+            base: name("base.img"),
+            same: name("same.img"),
+            target: name("target.img"),
+        };
+        make_pair(&pair.base, &pair.same, &pair.target, self.size)?;
+        Ok(self.pair.get_or_init(|| pair).clone())
+    }
+
+    /// A path for a file of one case.
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join("case");
+        fs::create_dir_all(&folder)?;
+        Ok(folder.join(name))
+    }
+
+    /// Removes the files of the last case.
+    pub(crate) fn clear(&self) -> Result<()> {
+        match fs::remove_dir_all(self.folder.join("case")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn vhd(words: &str) -> Step {
+    Step::new(env!("CARGO_BIN_EXE_vhd")).words(words)
+}
+
+fn vhd_diff() -> Step {
+    Step::new(env!("CARGO_BIN_EXE_vhd-diff"))
+}
+
+fn vhd_apply() -> Step {
+    Step::new(env!("CARGO_BIN_EXE_vhd-apply"))
+}
+
+/// This program as a process of its own: a plain parallel read-and-compare.
+fn floor(base: &Path, target: &Path) -> Result<Step> {
+    Ok(Step::new(std::env::current_exe()?)
+        .arg("--floor")
+        .arg(base)
+        .arg(target))
+}
+
+fn diff(bench: &Bench) -> Result<Case> {
+    let Pair { base, target, .. } = bench.pair()?;
+    let (list, file) = (bench.file("list.map")?, bench.file("changes.vhddiff")?);
+    let (quick_file, overlay) = (bench.file("quick.vhddiff")?, bench.file("overlay.qcow2")?);
+    let both = |step: Step| step.arg(&base).arg(&target);
+
+    let listing = Contender::new("vhd-diff, listing")
+        .step(
+            both(vhd_diff())
+                .words("--format map")
+                .stdout(&list)
+                .ends_with(1),
+        )
+        .check({
+            let (base, target) = (base.clone(), target.clone());
+            move || check_listing(&list, &base, &target)
+        });
+    let no_digest = Contender::new("vhd-diff -o --no-digest")
+        .step(
+            both(vhd_diff())
+                .arg("--no-digest")
+                .arg("-o")
+                .arg(&quick_file),
+        )
+        .output(&quick_file);
+    let with_digest = Contender::new("vhd-diff -o")
+        .step(both(vhd_diff()).arg("-o").arg(&file))
+        .check({
+            let (base, target) = (base.clone(), target.clone());
+            let (file, out) = (file.clone(), bench.file("rebuilt.img")?);
+            move || {
+                vhd_apply()
+                    .arg(&base)
+                    .arg(&file)
+                    .arg("-o")
+                    .arg(&out)
+                    .run()?;
+                must_be_same(&out, &target)
+            }
+        })
+        .output(&file);
+    let [create, rebase] = qemu_overlay(&base, &target, &overlay);
+    let qemu = Contender::new("qemu-img rebase")
+        .step(create)
+        .step(rebase)
+        .check({
+            let (target, overlay) = (target.clone(), overlay.clone());
+            move || qemu_compare(&target, "raw", &overlay, "qcow2")
+        })
+        .output(&overlay);
+    Ok(Case {
+        contenders: vec![
+            Contender::new("plain read-and-compare").step(floor(&base, &target)?),
+            listing,
+            no_digest,
+            with_digest,
+            qemu,
+        ],
+        targets: vec![
+            Target::AtMostTimesAsLong {
+                ours: "vhd-diff, listing",
+                peer: "plain read-and-compare",
+                limit: 1.3,
+            },
+            Target::AtLeastTimesAsFast {
+                ours: "vhd-diff -o --no-digest",
+                peer: "qemu-img rebase",
+                limit: 2.5,
+            },
+            Target::AtLeastTimesAsFast {
+                ours: "vhd-diff -o",
+                peer: "qemu-img rebase",
+                limit: 1.8,
+            },
+        ],
+    })
+}
+
+/// Fails unless the listing names as many bytes as differ.
+fn check_listing(list: &Path, base: &Path, target: &Path) -> Result<()> {
+    let mut listed = 0;
+    for line in fs::read_to_string(list)?.lines() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, _, "same"] => {}
+            [_, length, "data" | "zero"] => listed += length.parse::<u64>()?,
+            _ => return Err(format!("not a line of a map: {line}").into()),
+        }
+    }
+    let changed = bytes_in_changed_pages(base, target)?;
+    if listed == changed {
+        Ok(())
+    } else {
+        Err(format!("{listed} bytes listed, {changed} changed").into())
+    }
+}
+
+fn compare_equal(bench: &Bench) -> Result<Case> {
+    let Pair { base, same, target } = bench.pair()?;
+    let both = |step: Step| step.arg(&base).arg(&same);
+    Ok(Case {
+        contenders: vec![
+            Contender::new("plain read-and-compare").step(floor(&base, &same)?),
+            Contender::new("vhd-diff").step(both(vhd_diff())).check({
+                // And doesn't call everything equal.
+                let unequal = vhd_diff().arg(&base).arg(&target).ends_with(1);
+                move || unequal.run()
+            }),
+            Contender::new("cmp").step(both(Step::new("cmp"))),
+            Contender::new("qemu-img compare").step(both(qemu("compare -f raw -F raw"))),
+        ],
+        targets: vec![Target::AtMostTimesAsLong {
+            ours: "vhd-diff",
+            peer: "plain read-and-compare",
+            limit: 1.3,
+        }],
+    })
+}
+
+fn apply_new(bench: &Bench) -> Result<Case> {
+    let Pair { base, target, .. } = bench.pair()?;
+    let (diff, overlay) = (bench.file("changes.vhddiff")?, bench.file("overlay.qcow2")?);
+    make_diffs(&base, &target, &diff, &overlay)?;
+    let new = |name, out: &Path, step: Step| {
+        let (out, target) = (out.to_path_buf(), target.clone());
+        Contender::new(name)
+            .step(step)
+            .step(sync(&out))
+            .output(&out)
+            .check(move || must_be_same(&out, &target))
+    };
+    let (ours, theirs, copied) = (
+        bench.file("ours.img")?,
+        bench.file("theirs.img")?,
+        bench.file("copied.img")?,
+    );
+    Ok(Case {
+        contenders: vec![
+            new(
+                "vhd-apply -o",
+                &ours,
+                vhd_apply().arg(&base).arg(&diff).arg("-o").arg(&ours),
+            ),
+            new(
+                "qemu-img convert, sync",
+                &theirs,
+                qemu("convert -f qcow2 -O raw").arg(&overlay).arg(&theirs),
+            ),
+            // No more than a copy of the target: the least that any program has to write.
+            new(
+                "cp --sparse=always, sync",
+                &copied,
+                Step::new("cp")
+                    .arg("--sparse=always")
+                    .arg(&target)
+                    .arg(&copied),
+            ),
+        ],
+        targets: Vec::new(),
+    })
+}
+
+fn make_diffs(base: &Path, target: &Path, diff: &Path, overlay: &Path) -> Result<()> {
+    vhd_diff().arg(base).arg(target).arg("-o").arg(diff).run()?;
+    let steps = qemu_overlay(base, target, overlay);
+    steps.iter().try_for_each(Step::run)
+}
+
+fn apply_in_place(bench: &Bench) -> Result<Case> {
+    let Pair { base, target, .. } = bench.pair()?;
+    let (diff, back) = (bench.file("changes.vhddiff")?, bench.file("back.vhddiff")?);
+    let image = bench.file("image.img")?;
+    let (kept, overlay) = (bench.file("kept.qcow2")?, bench.file("overlay.qcow2")?);
+    make_diffs(&base, &target, &diff, &kept)?;
+    vhd_diff()
+        .arg(&target)
+        .arg(&base)
+        .arg("-o")
+        .arg(&back)
+        .run()?;
+    copy(&base, &image)?;
+
+    let contender = |name| {
+        let (image, target, back) = (image.clone(), target.clone(), back.clone());
+        let before = vhd_apply().arg(&image).arg(&back);
+        let checked = image.clone();
+        Contender::new(name)
+            .before(move || before.run())
+            .before(move || sync(&image).run())
+            .check(move || must_be_same(&checked, &target))
+    };
+    let fresh_overlay = {
+        let (kept, overlay, image) = (kept.clone(), overlay.clone(), image.clone());
+        move || {
+            copy(&kept, &overlay)?;
+            qemu("rebase -u -f qcow2 -F raw -b")
+                .arg(&image)
+                .arg(&overlay)
+                .run()
+        }
+    };
+    let ours = vhd_apply().arg(&image).arg(&diff);
+    Ok(Case {
+        contenders: vec![
+            contender("vhd-apply").step(ours.clone()),
+            contender("vhd-apply --base-check touched").step(ours.words("--base-check touched")),
+            contender("qemu-img commit, sync")
+                .before(fresh_overlay)
+                .step(qemu("commit -q -d -f qcow2").arg(&overlay))
+                .step(sync(&image)),
+        ],
+        targets: Vec::new(),
+    })
+}
+
+fn convert_to_dynamic(bench: &Bench) -> Result<Case> {
+    let base = bench.pair()?.base;
+    let out = bench.file("out.vhd")?;
+    Ok(convert(&base, "raw", &out, "vpc"))
+}
+
+fn convert_to_raw(bench: &Bench) -> Result<Case> {
+    let base = bench.pair()?.base;
+    let (from, out) = (bench.file("from.vhd")?, bench.file("out.img")?);
+    qemu("convert -f raw -O vpc -o subformat=dynamic,force_size=on")
+        .arg(&base)
+        .arg(&from)
+        .run()?;
+    sync(&from).run()?;
+    Ok(convert(&from, "vpc", &out, "raw"))
+}
+
+/// Conversion between formats as qemu-img names them. It doesn't sync by itself, ours does: both ways are shown.
+fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static str) -> Case {
+    let ours = if format == "vpc" { "dynamic" } else { "raw" };
+    let options = if format == "vpc" {
+        "-o subformat=dynamic,force_size=on"
+    } else {
+        ""
+    };
+    let theirs = |more: &str| {
+        qemu(&format!(
+            "convert -f {from_format} -O {format} {options} {more}"
+        ))
+        .arg(from)
+        .arg(out)
+    };
+    let contender = |name, step: Step| {
+        let (from, to) = (from.to_path_buf(), out.to_path_buf());
+        Contender::new(name)
+            .output(out)
+            .step(step)
+            .check(move || qemu_compare(&from, from_format, &to, format))
+    };
+    Case {
+        contenders: vec![
+            contender(
+                "vhd convert",
+                vhd("convert").arg(from).arg(out).arg("-O").arg(ours),
+            ),
+            contender("qemu-img convert", theirs("")),
+            contender("qemu-img convert, sync", theirs("")).step(sync(out)),
+            contender("qemu-img convert -m 2 -W, sync", theirs("-m 2 -W")).step(sync(out)),
+        ],
+        targets: vec![
+            Target::AtLeastTimesAsFast {
+                ours: "vhd convert",
+                peer: "qemu-img convert, sync",
+                limit: 1.0,
+            },
+            Target::AtLeastTimesAsFast {
+                ours: "vhd convert",
+                peer: "qemu-img convert",
+                limit: 1.0,
+            },
+        ],
+    }
+}
+
+/// Memory at a size where anything proportional to the image would show.
+fn sparse(bench: &Bench) -> Result<Case> {
+    const MOST_MIB: f64 = 128.0;
+    let (base, target) = (bench.file("base.img")?, bench.file("target.img")?);
+    let (diff, out) = (bench.file("changes.vhddiff")?, bench.file("out.img")?);
+    make_sparse_pair(
+        &base,
+        &target,
+        1 << 40,
+        if bench.quick { 512 } else { 4096 },
+    )?;
+    let apply = Contender::new("vhd-apply -o")
+        .step(vhd_apply().arg(&base).arg(&diff).arg("-o").arg(&out))
+        .output(&out)
+        .check({
+            let target = target.clone();
+            move || must_be_same(&out, &target)
+        });
+    Ok(Case {
+        contenders: vec![
+            Contender::new("plain read-and-compare").step(floor(&base, &target)?),
+            Contender::new("vhd-diff, listing")
+                .step(vhd_diff().arg(&base).arg(&target).ends_with(1)),
+            Contender::new("vhd-diff -o")
+                .step(vhd_diff().arg(&base).arg(&target).arg("-o").arg(&diff))
+                .output(&diff),
+            apply,
+        ],
+        targets: ["vhd-diff, listing", "vhd-diff -o", "vhd-apply -o"]
+            .map(|ours| Target::PeakMiB {
+                ours,
+                limit: MOST_MIB,
+            })
+            .into(),
+    })
+}

@@ -1,0 +1,194 @@
+//! The images: made from a seed, the same on every machine, and compared without any of our library.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use super::Result;
+
+const PAGE: usize = 512;
+/// Unit of holes.
+const RUN: u64 = 1 << 20;
+/// Unit of change.
+const REGION: u64 = 64 << 10;
+/// Bytes read at once.
+const CHUNK: u64 = 256 << 10;
+
+/// What a number is drawn for: the same place gives independent numbers for each.
+#[derive(Debug, Clone, Copy)]
+enum Draw {
+    Content = 1,
+    NewContent,
+    Hole,
+    Changed,
+    Cleared,
+    Page,
+}
+
+/// Makes `base` and `target`, and `same` with the content of `base`: random data with 30 % holes in runs of 1 MiB.
+/// In the target 1 % of the regions of 64 KiB are changed, every tenth of these to zeros, and 200 single pages.
+pub(crate) fn make_pair(base: &Path, same: &Path, target: &Path, size: u64) -> Result<()> {
+    let files = [base, same, target].map(|path| new_file(path, size));
+    let [base, same, target] = files;
+    let (base, same, target) = (base?, same?, target?);
+    (0..size.div_ceil(RUN)).into_par_iter().try_for_each_init(
+        || vec![0; to_usize(RUN)],
+        |buffer, run| {
+            let start = run * RUN;
+            let bytes = &mut buffer[..to_usize(RUN.min(size - start))];
+            if draw(Draw::Hole, run) % 10 >= 3 {
+                fill(Draw::Content, run, bytes);
+                base.write_all_at(bytes, start)?;
+                same.write_all_at(bytes, start)?;
+                target.write_all_at(bytes, start)?;
+            }
+            for region in (start..start + bytes.len() as u64).step_by(to_usize(REGION)) {
+                let len = to_usize(REGION.min(size - region));
+                if draw(Draw::Changed, region).is_multiple_of(100) {
+                    if draw(Draw::Cleared, region).is_multiple_of(10) {
+                        bytes[..len].fill(0);
+                    } else {
+                        fill(Draw::NewContent, region, &mut bytes[..len]);
+                    }
+                    target.write_all_at(&bytes[..len], region)?;
+                }
+            }
+            io::Result::Ok(())
+        },
+    )?;
+    let mut page = [0; PAGE];
+    for n in 0..200 {
+        fill(Draw::Page, n, &mut page);
+        let at = draw(Draw::Page, n) % (size / PAGE as u64);
+        target.write_all_at(&page, at * PAGE as u64)?;
+    }
+    [base, same, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Makes a pair of nearly empty images: `pieces` of 256 KiB spread over `size`, every twentieth changed, every
+/// fortieth changed to zeros.
+pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u64) -> Result<()> {
+    let (base, target) = (new_file(base, size)?, new_file(target, size)?);
+    let mut bytes = vec![0; to_usize(CHUNK)];
+    let apart = size / pieces;
+    for n in 0..pieces {
+        let at = n * apart + draw(Draw::Content, n) % (apart / CHUNK) * CHUNK;
+        fill(Draw::Content, n, &mut bytes);
+        base.write_all_at(&bytes, at)?;
+        match n % 40 {
+            0 => bytes.fill(0),
+            20 => fill(Draw::NewContent, n, &mut bytes),
+            _ => {}
+        }
+        target.write_all_at(&bytes, at)?;
+    }
+    [base, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Reads both files in parallel, where either may hold data, and gives the number of bytes in pages that differ.
+/// What a plain program can do, and nothing less: the floor of every comparison.
+pub(crate) fn bytes_in_changed_pages(a: &Path, b: &Path) -> Result<u64> {
+    let size = fs::metadata(a)?.len();
+    if fs::metadata(b)?.len() != size {
+        return Err(format!("{} and {} differ in size", a.display(), b.display()).into());
+    }
+    let (a, b) = (File::open(a)?, File::open(b)?);
+    let mut chunks = data_chunks(&a)?;
+    chunks.extend(data_chunks(&b)?);
+    chunks.sort_unstable();
+    chunks.dedup();
+    let changed = chunks.into_par_iter().map_init(
+        || [vec![0; to_usize(CHUNK)], vec![0; to_usize(CHUNK)]],
+        |[left, right], at| {
+            let len = to_usize(CHUNK.min(size - at));
+            let (left, right) = (&mut left[..len], &mut right[..len]);
+            a.read_exact_at(left, at)?;
+            b.read_exact_at(right, at)?;
+            if left == right {
+                return Ok(0);
+            }
+            let pages = left.chunks(PAGE).zip(right.chunks(PAGE));
+            let changed = pages.filter(|(left, right)| left != right);
+            Ok(changed.map(|(page, _)| page.len() as u64).sum())
+        },
+    );
+    Ok(changed.sum::<io::Result<u64>>()?)
+}
+
+/// Starts of the chunks that may hold data.
+fn data_chunks(file: &File) -> Result<Vec<u64>> {
+    let size = file.metadata()?.len();
+    let mut chunks = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => break,
+            found => found?,
+        };
+        let hole = seek(file, SeekFrom::Hole(data))?;
+        chunks.extend((data / CHUNK * CHUNK..hole).step_by(to_usize(CHUNK)));
+        at = hole;
+    }
+    Ok(chunks)
+}
+
+/// Fails unless two files hold the same bytes.
+pub(crate) fn must_be_same(found: &Path, expected: &Path) -> Result<()> {
+    match bytes_in_changed_pages(found, expected)? {
+        0 => Ok(()),
+        n => Err(format!("{}: {n} bytes in wrong pages", found.display()).into()),
+    }
+}
+
+/// Reads `512`, `64K`, `512M`, `4G`.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err("a number with K, M or G".into()),
+    };
+    let size = digits.parse::<u64>().map_err(|e| e.to_string())?;
+    match size.checked_mul(unit) {
+        Some(size) if size >= RUN && size.is_multiple_of(PAGE as u64) => Ok(size),
+        _ => Err("at least 1M and a multiple of 512".into()),
+    }
+}
+
+fn new_file(path: &Path, size: u64) -> io::Result<File> {
+    let file = File::create(path)?;
+    file.set_len(size)?;
+    Ok(file)
+}
+
+/// The number drawn for `what` at `place` (`SplitMix64` of both).
+fn draw(what: Draw, place: u64) -> u64 {
+    mix(mix(what as u64).wrapping_add(place))
+}
+
+fn fill(what: Draw, place: u64, bytes: &mut [u8]) {
+    let seed = draw(what, place);
+    for (n, piece) in (1u64..).zip(bytes.chunks_mut(8)) {
+        piece.copy_from_slice(&mix(seed.wrapping_add(n)).to_be_bytes()[..piece.len()]);
+    }
+}
+
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,690 @@
+//! Holds the layers: reads the sources and fails on any path that leads to a module on the same or a higher layer,
+//! and on anything outside the command line that prints, exits, or knows terminals or the environment.
+//!
+//! Unit tests are held to the same rules; comments and documentation are not read.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Top-level modules, lowest layer first. A module uses the rows above its own, and nothing of its own row.
+const LAYERS: &[&[&str]] = &[
+    &["error"],
+    &["page", "progress"],
+    &["parallel"],
+    &["storage"],
+    &["image"],
+    &["vhd", "diff", "blob"],
+    &["open", "files"],
+    &["snapshot"],
+    &["cli"],
+];
+
+/// What only the command line may use: beginnings of paths, and why.
+const CLI_ONLY_PATHS: &[(&[&str], &str)] = &[
+    (&["clap"], "only src/cli parses arguments"),
+    (&["clap_complete"], "only src/cli parses arguments"),
+    (&["clap_mangen"], "only src/cli parses arguments"),
+    (&["indicatif"], "only src/cli draws progress"),
+    (&["signal_hook"], "only src/cli handles signals"),
+    (&["std", "env"], "only src/cli reads the environment"),
+    (&["std", "process", "exit"], "only src/cli exits"),
+    (&["std", "process", "abort"], "nothing aborts"),
+    (&["std", "io", "stdin"], "only src/cli knows stdin"),
+    (&["std", "io", "stdout"], "only src/cli knows stdout"),
+    (&["std", "io", "stderr"], "only src/cli knows stderr"),
+    (&["std", "io", "IsTerminal"], "only src/cli knows terminals"),
+];
+
+/// Macros that print.
+const CLI_ONLY_MACROS: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
+
+#[test]
+fn every_import_leads_to_a_lower_layer() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    assert!(
+        files.len() > LAYERS.len(),
+        "only {} source files found in {}",
+        files.len(),
+        src.display()
+    );
+    let read = |file: &Path| fs::read_to_string(file).unwrap();
+    let root_names = root_names(&read(&src.join("lib.rs")));
+    let mut faults = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+        faults.extend(check(name, &read(&file), &root_names));
+    }
+    assert!(
+        faults.is_empty(),
+        "{} imports against the layers (see the table in tests/layers.rs):\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+// The rules.
+
+/// Names that lib.rs re-exports, each with the module that it comes from.
+fn root_names(lib: &str) -> BTreeMap<String, String> {
+    paths(&tokens(lib))
+        .into_iter()
+        .filter(|p| p.import && p.parts.len() > 1 && layer(&p.parts[0]).is_some())
+        .map(|p| (p.parts.last().unwrap().clone(), p.parts[0].clone()))
+        .collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// What is wrong in the file `name` (relative to src) with the text `source`.
+fn check(name: &str, source: &str, root_names: &BTreeMap<String, String>) -> Vec<String> {
+    let module = module_of(name);
+    let tokens = tokens(source);
+    let mut faults = Vec::new();
+    let mut fault = |line: usize, what: &str| faults.push(format!("src/{name}:{line}: {what}"));
+
+    match module.first().map(String::as_str) {
+        None | Some("bin" | "cli") => {}
+        Some(top) if layer(top).is_none() => {
+            fault(
+                1,
+                &format!("the module `{top}` has no layer yet: give it one"),
+            );
+        }
+        Some(_) => {}
+    }
+    let may_print = matches!(module.first().map(String::as_str), Some("bin" | "cli"));
+    for path in paths(&tokens) {
+        if let Some(target) = path.target(&module)
+            && let Some(what) = against_layers(&module, &target, root_names)
+        {
+            fault(path.line, &format!("`{}`: {what}", path.parts.join("::")));
+        }
+        for (start, why) in CLI_ONLY_PATHS {
+            if !may_print && path.reaches(start) {
+                fault(path.line, &format!("`{}`: {why}", path.parts.join("::")));
+            }
+        }
+    }
+    for pair in tokens.windows(2) {
+        if !may_print && pair[1].text == "!" && CLI_ONLY_MACROS.contains(&pair[0].text.as_str()) {
+            fault(
+                pair[0].line,
+                &format!("`{}!`: only src/cli prints", pair[0].text),
+            );
+        }
+    }
+    faults
+}
+
+/// Why `module` may not use `target`, both as paths from the crate's root.
+fn against_layers(
+    module: &[String],
+    target: &[String],
+    root_names: &BTreeMap<String, String>,
+) -> Option<String> {
+    let from = module.first()?; // lib.rs names every module
+    let to = match target.first().map(String::as_str) {
+        None | Some("*") => {
+            return Some("takes in the whole crate: name the module instead".into());
+        }
+        Some(name) => root_names.get(name).map_or(name, String::as_str),
+    };
+    if from == to {
+        return None;
+    }
+    let Some(to_layer) = layer(to) else {
+        return Some(format!("there is no module `{to}` in the table of layers"));
+    };
+    if from == "bin" {
+        return (to != "cli").then(|| "a binary uses only `cli`".into());
+    }
+    (layer(from)? <= to_layer).then(|| format!("`{from}` is not above `{to}`"))
+}
+
+/// `image/copy.rs` is `image::copy`, `image/mod.rs` is `image`, `lib.rs` is the empty path.
+fn module_of(name: &str) -> Vec<String> {
+    let name = name.strip_suffix(".rs").unwrap();
+    let mut parts: Vec<String> = name.split('/').map(str::to_string).collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "lib")) {
+        parts.pop();
+    }
+    parts
+}
+
+// Paths in a source.
+
+/// A path as the source has it, `use` trees taken apart.
+#[derive(Debug, PartialEq)]
+struct UsedPath {
+    line: usize,
+    parts: Vec<String>,
+    /// Modules written inline around it.
+    inline: Vec<String>,
+    /// Whether it stands in a `use`.
+    import: bool,
+}
+
+impl UsedPath {
+    /// The path from the crate's root, if it is one within the crate and surely so.
+    fn target(&self, module: &[String]) -> Option<Vec<String>> {
+        let bin = module.first().is_some_and(|m| m == "bin");
+        let mut here: Vec<String> = if bin { Vec::new() } else { module.to_vec() };
+        here.extend(self.inline.iter().cloned());
+        let mut rest = self.parts.as_slice();
+        match rest.first()?.as_str() {
+            "vhdkit" => here.clear(),
+            "crate" if !bin => here.clear(),
+            "self" if !bin && rest.len() > 1 => {}
+            "super" if !bin => {
+                while rest.first().is_some_and(|p| p == "super") {
+                    here.pop();
+                    rest = &rest[1..];
+                }
+                here.extend(rest.iter().cloned());
+                return Some(here);
+            }
+            _ => return None,
+        }
+        here.extend(rest[1..].iter().cloned());
+        Some(here)
+    }
+
+    /// Whether the path begins with `start`, or with a tail of it that a `use` of its head makes possible
+    /// (`process::exit` after `use std::process`).
+    fn reaches(&self, start: &[&str]) -> bool {
+        let begins = |with: &[&str]| {
+            self.parts.len() >= with.len() && with.iter().zip(&self.parts).all(|(a, b)| *a == b)
+        };
+        begins(start) || (start.len() > 2 && begins(&start[1..]))
+    }
+}
+
+/// Every path of two parts or more, and every import.
+fn paths(tokens: &[Token]) -> Vec<UsedPath> {
+    let mut found = Vec::new();
+    let mut inline: Vec<(String, usize)> = Vec::new();
+    let mut depth = 0;
+    let mut at = 0;
+    while at < tokens.len() {
+        let text = tokens[at].text.as_str();
+        let around = || inline.iter().map(|(name, _)| name.clone()).collect();
+        match text {
+            "{" => depth += 1,
+            "}" => {
+                depth -= 1;
+                inline.pop_if(|(_, outside)| *outside == depth);
+            }
+            "mod" if tokens.get(at + 2).is_some_and(|t| t.text == "{") => {
+                inline.push((tokens[at + 1].text.clone(), depth));
+                depth += 1;
+                at += 2;
+            }
+            "use" => {
+                at += 1;
+                let mut leaves = Vec::new();
+                use_tree(tokens, &mut at, &mut Vec::new(), &mut leaves);
+                found.extend(leaves.into_iter().map(|(line, parts)| UsedPath {
+                    line,
+                    parts,
+                    inline: around(),
+                    import: true,
+                }));
+                continue;
+            }
+            _ if tokens[at].is_word() => {
+                let line = tokens[at].line;
+                let mut parts = vec![text.to_string()];
+                while tokens.get(at + 1).is_some_and(|t| t.text == "::")
+                    && tokens.get(at + 2).is_some_and(Token::is_word)
+                {
+                    at += 2;
+                    parts.push(tokens[at].text.clone());
+                }
+                if parts.len() > 1 {
+                    found.push(UsedPath {
+                        line,
+                        parts,
+                        inline: around(),
+                        import: false,
+                    });
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Takes apart the `use` tree at `at`, and leaves `at` behind it.
+fn use_tree(
+    tokens: &[Token],
+    at: &mut usize,
+    head: &mut Vec<String>,
+    leaves: &mut Vec<(usize, Vec<String>)>,
+) {
+    let outside = head.len();
+    let mut line = tokens.get(*at).map_or(0, |t| t.line);
+    let mut open = false; // a part stands that no leaf has been made of
+    while let Some(token) = tokens.get(*at) {
+        match token.text.as_str() {
+            "::" => {}
+            "as" => *at += 1, // and the new name
+            "{" => {
+                open = false;
+                loop {
+                    *at += 1; // `{` or `,`
+                    use_tree(tokens, at, head, leaves);
+                    if tokens.get(*at).is_none_or(|t| t.text != ",") {
+                        break;
+                    }
+                }
+            }
+            text if text == "*" || token.is_word() => {
+                // `self` at the end of a tree is the module itself.
+                if text != "self" || head.is_empty() {
+                    head.push(text.to_string());
+                }
+                line = token.line;
+                open = true;
+            }
+            _ => break, // `,`, `}` or `;`
+        }
+        *at += 1;
+    }
+    if open {
+        leaves.push((line, head.clone()));
+    }
+    head.truncate(outside);
+}
+
+// Tokens of a source.
+
+#[derive(Debug, PartialEq)]
+struct Token {
+    line: usize,
+    text: String,
+}
+
+impl Token {
+    fn is_word(&self) -> bool {
+        self.text
+            .starts_with(|c: char| c.is_alphabetic() || c == '_')
+    }
+}
+
+/// Words, `::`, and single other characters; comments, strings, characters and lifetimes are left out.
+fn tokens(source: &str) -> Vec<Token> {
+    let chars: Vec<char> = source.chars().collect();
+    let at_least = |at: usize| chars.get(at).copied().unwrap_or('\0');
+    let starts =
+        |at: usize, text: &str| text.chars().enumerate().all(|(n, c)| at_least(at + n) == c);
+    let mut found = Vec::new();
+    let mut line = 1;
+    let mut at = 0;
+    while at < chars.len() {
+        let start = at;
+        let c = chars[at];
+        if starts(at, "//") {
+            at += chars[at..].iter().take_while(|c| **c != '\n').count();
+        } else if starts(at, "/*") {
+            at = end_of_comment(&chars, at);
+        } else if let Some(end) = end_of_raw_string(&chars, at) {
+            at = end;
+        } else if c == '"' || starts(at, "b\"") || starts(at, "c\"") {
+            at = end_of_quoted(&chars, at + usize::from(c != '"'));
+        } else if c == '\'' || starts(at, "b'") {
+            at += usize::from(c == 'b');
+            let character = at_least(at + 1) == '\\' || at_least(at + 2) == '\'';
+            at = if character {
+                end_of_quoted(&chars, at)
+            } else {
+                at + 1 + word_len(&chars, at + 1) // a lifetime or label
+            };
+        } else if starts(at, "::") {
+            at += 2;
+            found.push(token(line, "::"));
+        } else if word_len(&chars, at) > 0 {
+            // `r#name` is the word `name`.
+            at += if starts(at, "r#") { 2 } else { 0 };
+            let len = word_len(&chars, at);
+            let text: String = chars[at..at + len].iter().collect();
+            found.push(token(line, &text));
+            at += len;
+        } else {
+            at += 1;
+            if !c.is_whitespace() {
+                found.push(token(line, &c.to_string()));
+            }
+        }
+        let end = at.min(chars.len());
+        line += chars[start..end].iter().filter(|c| **c == '\n').count();
+    }
+    found
+}
+
+fn token(line: usize, text: &str) -> Token {
+    Token {
+        line,
+        text: text.to_string(),
+    }
+}
+
+fn word_len(chars: &[char], at: usize) -> usize {
+    let word = |c: &&char| c.is_alphanumeric() || **c == '_';
+    chars
+        .get(at..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(word)
+        .count()
+}
+
+/// Behind the block comment at `at`; they nest.
+fn end_of_comment(chars: &[char], mut at: usize) -> usize {
+    let mut depth = 0;
+    while at < chars.len() {
+        match (chars[at], chars.get(at + 1)) {
+            ('/', Some('*')) => (depth, at) = (depth + 1, at + 2),
+            ('*', Some('/')) => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+/// Behind the string or character whose opening quote is at `at`.
+fn end_of_quoted(chars: &[char], at: usize) -> usize {
+    let quote = chars[at];
+    let mut end = at + 1;
+    while end < chars.len() && chars[end] != quote {
+        end += if chars[end] == '\\' { 2 } else { 1 };
+    }
+    end + 1
+}
+
+/// Behind the raw string that starts at `at`, if one does: `r"…"`, `br#"…"#`.
+fn end_of_raw_string(chars: &[char], at: usize) -> Option<usize> {
+    let prefix = match (chars[at], chars.get(at + 1)) {
+        ('r', _) => 1,
+        ('b' | 'c', Some('r')) => 2,
+        _ => return None,
+    };
+    let rest = chars.get(at + prefix..)?;
+    let hashes = rest.iter().take_while(|c| **c == '#').count();
+    if rest.get(hashes) != Some(&'"') {
+        return None;
+    }
+    let mut end = at + prefix + hashes + 1;
+    while end < chars.len() {
+        let closing = chars[end] == '"'
+            && chars[end + 1..].iter().take_while(|c| **c == '#').count() >= hashes;
+        if closing {
+            return Some(end + 1 + hashes);
+        }
+        end += 1;
+    }
+    Some(end)
+}
+
+// The checker, checked.
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(name: &str, source: &str) -> Vec<String> {
+        let root = root_names("pub mod error;\npub use error::{Error, ErrorKind as Kind, Result};");
+        check(name, source, &root)
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        for (name, source) in ALLOWED {
+            assert_eq!(
+                faults(name, source),
+                Vec::<String>::new(),
+                "{name}: {source}"
+            );
+        }
+    }
+
+    /// Files and their text.
+    const ALLOWED: &[(&str, &str)] = &[
+        ("lib.rs", "pub mod cli; pub use cli::x; use crate::vhd::Y;"),
+        (
+            "page.rs",
+            "use crate::error::{Error, Result}; use std::fmt;",
+        ),
+        ("page.rs", "use crate::Result; fn f() -> crate::Error {}"),
+        (
+            "image/copy.rs",
+            "use super::{Image, raw}; use crate::page; use super::super::page::x;",
+        ),
+        (
+            "image/mod.rs",
+            "use self::copy::x; use crate::image::y; mod copy;",
+        ),
+        (
+            "image/mod.rs",
+            "mod tests { use super::*; use super::super::storage::x; }",
+        ),
+        (
+            "vhd/footer/encode.rs",
+            "use super::super::bat; use crate::{error::{self, *}, image};",
+        ),
+        (
+            "cli/mod.rs",
+            "use clap::Parser; fn f() { println!(\"{}\", std::env::args()); std::process::exit(1) }",
+        ),
+        (
+            "cli/info.rs",
+            "use crate::{vhd, diff::{self, read}, files};",
+        ),
+        ("bin/vhd.rs", "fn main() { vhdkit::cli::main(); }"),
+        (
+            "diff/mod.rs",
+            "// use crate::vhd;\n/// [`x`](crate::vhd::x)\n/* crate::vhd::y /* println!() */ */",
+        ),
+        (
+            "diff/mod.rs",
+            "const A: &str = \"crate::vhd::x \\\" println!()\"; const B: &str = r#\"\" crate::cli::y \"#;",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f<'a>(x: &'a str) -> char { '\"' } // crate::vhd::x\n fn g() -> char { '\\'' }",
+        ),
+        (
+            "diff/mod.rs",
+            "pub(crate) fn f() {} pub(in crate::diff) fn g() { io::stdx(); env!(\"A\"); }",
+        ),
+    ];
+
+    #[test]
+    fn what_is_forbidden_is_found_with_its_line() {
+        for (name, source, found) in FORBIDDEN {
+            let all = faults(name, source).join("\n");
+            assert!(
+                all.contains(found),
+                "{name}: {source}\nnot found: {found}\nin: {all:?}"
+            );
+        }
+    }
+
+    /// Files, their text, and a part of what is said about it.
+    const FORBIDDEN: &[(&str, &str, &str)] = &[
+        (
+            "page.rs",
+            "\n\nuse crate::image::Image;",
+            ":3: `crate::image::Image`: `page` is not above `image`",
+        ),
+        (
+            "page.rs",
+            "use crate::progress::Progress;",
+            "`page` is not above `progress`",
+        ),
+        (
+            "error.rs",
+            "use crate::page::PageRange;",
+            "`error` is not above `page`",
+        ),
+        (
+            "vhd/mod.rs",
+            "fn f() {\n    crate::diff::read() }",
+            ":2: `crate::diff::read`",
+        ),
+        (
+            "vhd/mod.rs",
+            "use crate::{error::Error,\n    image::{self, Image},\n    diff::{a::b, c as d}};",
+            ":3: `crate::diff::a::b`",
+        ),
+        ("vhd/mod.rs", "use crate::{diff as other};", "`crate::diff`"),
+        ("vhd/mod.rs", "use crate::{diff::{self}};", "`crate::diff`"),
+        ("vhd/mod.rs", "use super::diff;", "`super::diff`"),
+        (
+            "vhd/bat.rs",
+            "use super::super::{diff::x};",
+            "`super::super::diff::x`",
+        ),
+        (
+            "vhd/bat.rs",
+            "mod tests {\n fn f() {}\n use super::super::super::diff::x; }",
+            ":3:",
+        ),
+        (
+            "vhd/bat.rs",
+            "mod a { mod b {} } use super::super::diff;",
+            "`super::super::diff`",
+        ),
+        (
+            "vhd/bat.rs",
+            "fn f(x: Vec<crate::diff::Y>) where T: Into<crate::diff::Z> {}",
+            "`crate::diff::Y`",
+        ),
+        ("vhd/bat.rs", "use crate::*;", "whole crate"),
+        ("page.rs", "use super::*;", "whole crate"),
+        ("page.rs", "use crate as all;", "whole crate"),
+        (
+            "page.rs",
+            "use crate::nothing::x;",
+            "there is no module `nothing`",
+        ),
+        ("newcomer.rs", "fn f() {}", "`newcomer` has no layer yet"),
+        ("newcomer/a.rs", "fn f() {}", "`newcomer` has no layer yet"),
+        ("diff/mod.rs", "use vhdkit::vhd::x;", "`vhdkit::vhd::x`"),
+        ("diff/mod.rs", "use crate::r#vhd::x;", "`crate::vhd::x`"),
+        (
+            "diff/mod.rs",
+            "const A: &str = r#\"\"#; use crate::vhd;",
+            "`crate::vhd`",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() -> char { '\"' } use crate::vhd; const B: char = '\"';",
+            "`crate::vhd`",
+        ),
+        (
+            "snapshot/mod.rs",
+            "use crate::cli::x;",
+            "`snapshot` is not above `cli`",
+        ),
+        (
+            "bin/vhd.rs",
+            "fn main() { vhdkit::vhd::x(); }",
+            "a binary uses only `cli`",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() {\n println!(\"x\"); }",
+            ":2: `println!`",
+        ),
+        (
+            "diff/mod.rs",
+            "#[cfg(test)] mod tests { fn f() { dbg!(1); } }",
+            "`dbg!`",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() { std::eprintln!(\"x\"); }",
+            "`eprintln!`",
+        ),
+        (
+            "diff/mod.rs",
+            "use std::process; fn f() { process::exit(1) }",
+            "`process::exit`",
+        ),
+        (
+            "diff/mod.rs",
+            "use std::{process::{self, exit}, fs};",
+            "`std::process::exit`",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() { ::std::process::abort() }",
+            "nothing aborts",
+        ),
+        (
+            "diff/mod.rs",
+            "use std::env;",
+            "only src/cli reads the environment",
+        ),
+        (
+            "diff/mod.rs",
+            "use std::io::{self, IsTerminal};",
+            "only src/cli knows terminals",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() { io::stdout(); }",
+            "only src/cli knows stdout",
+        ),
+        (
+            "diff/mod.rs",
+            "use clap::Parser;",
+            "only src/cli parses arguments",
+        ),
+        (
+            "diff/mod.rs",
+            "fn f() -> indicatif::ProgressBar {}",
+            "only src/cli draws progress",
+        ),
+    ];
+
+    #[test]
+    fn modules_are_named_by_their_files() {
+        for (name, module) in [
+            ("lib.rs", ""),
+            ("error.rs", "error"),
+            ("image/mod.rs", "image"),
+            ("image/copy.rs", "image::copy"),
+            ("bin/vhd-diff.rs", "bin::vhd-diff"),
+        ] {
+            assert_eq!(module_of(name).join("::"), module);
+        }
+    }
+}
