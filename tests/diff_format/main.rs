@@ -5,7 +5,10 @@
 
 mod damage;
 mod forged;
+mod forged_header;
+mod forged_payload;
 mod goldens;
 mod index;
 mod sections;
 mod support;
+mod writer;
