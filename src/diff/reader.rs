@@ -66,6 +66,11 @@ impl Frame {
         match codec {
             Codec::Stored => Ok(stored),
             Codec::Zstd => {
+                // Exactly one zstd frame: the library alone would take several, which other readers don't.
+                let one = zstd::zstd_safe::find_frame_compressed_size(&stored);
+                if one != Ok(stored.len()) {
+                    return Err(bad("a frame's payload isn't one whole zstd frame"));
+                }
                 let bytes = zstd::bulk::decompress(&stored, len)
                     .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
                 if bytes.len() == len {
@@ -300,11 +305,17 @@ fn read_header(input: &mut impl Input) -> Result<DiffHeader> {
     input
         .fill(&mut fixed[..8])
         .and_then(|()| input.fill(&mut fixed[8..]))
-        .map_err(|error| match DiffHeader::length(&fixed) {
-            Err(no_diff) if error.kind() == ErrorKind::Damaged && fixed[..8] != super::MAGIC => {
-                no_diff
+        .map_err(|error| {
+            let read = error.at().map_or(0, |at| at.min(8) as usize);
+            match DiffHeader::length(&fixed) {
+                Err(no_diff)
+                    if error.kind() == ErrorKind::Damaged
+                        && !super::MAGIC.starts_with(&fixed[..read]) =>
+                {
+                    no_diff
+                }
+                _ => error,
             }
-            _ => error,
         })?;
     let mut bytes = fixed.to_vec();
     bytes.resize(DiffHeader::length(&fixed)?, 0);

@@ -216,7 +216,8 @@ impl DiffHeader {
             .offset(20)
             .field("page_size, window_size, reserved")
             .found(format_args!("{page_size}, {window_size}, {reserved}"))
-            .expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0")));
+            .expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0"))
+            .hint("use the program that wrote it, or a newer vhdkit"));
         }
         let mut header = Self {
             base_size: size(fixed, 32, "base_size")?,
