@@ -8,8 +8,7 @@ use super::compare::{ChangeCollector, WindowChange};
 use super::reader::Frame;
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, WINDOW_SIZE, WindowHasher,
-    WindowHashes, data_windows, whole, write_nonzero,
+    ContentDigest, ContentHasher, Hash, Image, ImageMut, WINDOW_SIZE, Window, data_windows, whole,
 };
 use crate::page::{ChangeKind, PageRange};
 use crate::parallel::{Buffers, Workers};
@@ -97,10 +96,11 @@ impl<'a> Layers<'a> {
     pub fn rebuild(&self, to: &mut dyn ImageMut, check: BaseCheck) -> Result<(Rebuilt, Touched)> {
         let all = self.extent();
         let full = check == BaseCheck::Full;
-        let same_size = self.base.virtual_size() == self.chain.target_size();
+        let size = self.chain.target_size();
+        let same_size = self.base.virtual_size() == size;
         let buffers = Buffers::new();
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
-        let mut target_digest = ContentHasher::new(self.chain.target_size());
+        let mut target_digest = ContentHasher::new(size);
         let mut judge = Judge::default();
         let mut done = 0;
         let windows = merge(
@@ -109,33 +109,34 @@ impl<'a> Layers<'a> {
         );
         self.workers.ordered(
             windows,
-            |window: PageRange| {
+            |range: PageRange| {
                 self.progress.check()?;
-                let frames = self.frames(window)?;
-                let ranges = self.touched(window, &frames);
-                let mut bytes = buffers.take(bytes_of(window));
-                self.read_base(window, &[window], &mut bytes)?;
-                let before = full.then(|| hashes(within(&bytes, window, self.base.virtual_size())));
-                let checks = self.lay_over(window, frames, &mut bytes, !full)?;
-                let result = within(&bytes, window, self.chain.target_size());
+                let frames = self.frames(range)?;
+                let ranges = self.touched(range, &frames);
+                let mut window = Window::read(self.base, range, &buffers)?;
+                let before = full.then(|| window.hashes(self.base.virtual_size()));
+                for range in &ranges {
+                    window.fill(*range);
+                }
+                let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
                 let after = match &before {
-                    Some(before) if same_size => hash_again(before, result, window, &ranges),
-                    _ => hashes(result),
+                    Some(before) if same_size => window.hashes_again(size, before, &ranges),
+                    _ => window.hashes(size),
                 };
-                Ok((window, bytes, before, after, checks))
+                let runs = window.nonzero(size);
+                Ok((window, runs, before, after, checks))
             },
-            |(window, bytes, before, after, checks)| {
-                judge.take(window, checks);
+            |(window, runs, before, after, checks)| {
+                let range = window.range();
+                judge.take(range, checks);
                 if let Some(before) = before {
-                    base_digest.push(window.start(), &before);
+                    base_digest.push(range.start(), &before);
                 }
-                target_digest.push(window.start(), &after);
-                if let Some(range) = window.intersect(whole(to)) {
-                    write_nonzero(to, range, within(&bytes, window, range.end()))?;
-                }
-                buffers.give(bytes);
-                self.progress.advance(window.end() - done);
-                done = window.end();
+                target_digest.push(range.start(), &after);
+                window.write(&runs, to)?;
+                buffers.give(window.into_bytes());
+                self.progress.advance(range.end() - done);
+                done = range.end();
                 Ok(())
             },
         )?;
@@ -535,40 +536,8 @@ fn merge(
     })
 }
 
-fn hashes(bytes: &[u8]) -> WindowHashes {
-    let mut hasher = WindowHasher::new();
-    hasher.update(bytes);
-    hasher.finish()
-}
-
-/// The hashes of a window of which only `ranges` changed since it had the hashes `before`.
-fn hash_again(
-    before: &WindowHashes,
-    bytes: &[u8],
-    window: PageRange,
-    ranges: &[PageRange],
-) -> WindowHashes {
-    let end = PageRange::from_len(window.start(), bytes.len() as u64).unwrap_or_default();
-    let mut after = WindowHashes::default();
-    for (part, old) in end.windows(DIGEST_WINDOW).zip(before.as_slice()) {
-        let changed = ranges.iter().any(|range| range.intersect(part).is_some());
-        after.append(if changed {
-            hashes(piece(bytes, window.start(), part))
-        } else {
-            (*old).into()
-        });
-    }
-    after
-}
-
 fn bytes_of(range: PageRange) -> usize {
     usize::try_from(range.len()).unwrap_or(0)
-}
-
-/// The first bytes of a window, up to the end of the disk.
-fn within(bytes: &[u8], window: PageRange, size: u64) -> &[u8] {
-    let len = size.saturating_sub(window.start()).min(window.len());
-    &bytes[..usize::try_from(len).unwrap_or(0)]
 }
 
 /// `range` of bytes that begin at `start`.

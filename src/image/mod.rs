@@ -6,13 +6,15 @@ use crate::page::PageRange;
 mod copy;
 mod digest;
 mod raw;
+mod window;
 mod windows;
 
-pub use copy::{CopyOptions, copy, write_nonzero};
+pub use copy::{CopyOptions, copy};
 pub(crate) use digest::WindowHasher;
 pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
+pub(crate) use window::Window;
 pub(crate) use windows::chunks;
 pub use windows::data_windows;
 
