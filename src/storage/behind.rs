@@ -15,8 +15,11 @@ const STEP: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct WriteBehind {
     gathered: AtomicU64,
-    thread: Mutex<Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>>,
+    thread: Mutex<Option<Thread>>,
 }
+
+/// What wakes the thread, and what waits for its end.
+type Thread = (SyncSender<()>, JoinHandle<io::Result<()>>);
 
 impl WriteBehind {
     /// For `file`; `None` if there is no thread to be had, which costs only time.
