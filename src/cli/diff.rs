@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, overwrite};
+use super::args::{InputFormat, Parents, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
@@ -69,6 +69,8 @@ pub(super) struct Args {
     /// Format of the target [default: found out].
     #[arg(long, value_name = "FORMAT")]
     target_format: Option<InputFormat>,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,8 +91,8 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.target, &[&args.base])?;
-    let base = context.open(&args.base, args.base_format)?;
-    let target = context.open(&args.target, args.target_format)?;
+    let base = context.open(&args.base, args.base_format, &args.parents)?;
+    let target = context.open(&args.target, args.target_format, &args.parents)?;
     match &args.output {
         None => list(args, &base, &target, context),
         Some(path) if path == Path::new("-") => {
