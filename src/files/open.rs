@@ -11,7 +11,9 @@ use super::probe::{Probed, probe};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Extent, ExtentState, Extents, Image, ImageMut, RawImage, whole};
+use crate::image::{
+    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
+};
 use crate::page::PageRange;
 use crate::storage::{File, Stamp};
 use crate::vhd::{StoredRun, VhdImage};
@@ -103,6 +105,7 @@ pub(super) fn open_link(
     let stamp = file.stamp()?;
     trail.push(path, stamp);
     let (stored, parent) = open_stored(file, options, trail)?;
+    refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
     {
@@ -119,6 +122,18 @@ pub(super) fn open_link(
         writable: options.writable,
         parent,
     })
+}
+
+fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
+    if virtual_size <= MAX_VIRTUAL_SIZE {
+        return Ok(());
+    }
+    Err(
+        Error::unsupported("the virtual disk is larger than this program goes")
+            .path(path)
+            .found(format_args!("{virtual_size} bytes"))
+            .expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
+    )
 }
 
 fn open_stored(

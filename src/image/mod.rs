@@ -18,6 +18,9 @@ pub(crate) use window::Window;
 pub(crate) use windows::chunks;
 pub use windows::data_windows;
 
+/// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
+pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
+
 /// Bytes that the pipelines hand from step to step: an aligned piece of the virtual disk, the size of the largest
 /// page write of a page blob (Put Page: 4 MiB).
 pub const WINDOW_SIZE: u64 = 4 << 20;
