@@ -32,6 +32,7 @@ mod only_stored;
 mod open;
 mod parent;
 mod probe;
+mod resize;
 mod table;
 mod timestamp;
 mod unique_id;
