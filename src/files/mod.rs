@@ -6,9 +6,12 @@ mod create;
 mod diffs;
 mod format;
 mod in_place;
+mod merge;
 mod open;
 mod parents;
+mod pending;
 mod probe;
+mod resize;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
@@ -17,7 +20,8 @@ pub use create::{NewImage, NewImageOptions, refuse_same_file};
 pub use diffs::{format_of, open_diff, refuse_image, side_of, spool_diff, target_footer};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
-pub use open::{
-    Mapped, MappedExtents, OpenImage, OpenOptions, journal_path, open_image, refuse_pending,
-};
+pub use merge::{MergeOptions, Merged, merge};
+pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
+pub use pending::{journal_path, refuse_pending};
+pub use resize::{ResizeOptions, Resized, resize};
