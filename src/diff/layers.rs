@@ -68,7 +68,8 @@ pub struct Misfit {
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.
     pub misfit: Option<Misfit>,
-    /// Whether every changed page already holds what the diffs put there.
+    /// Whether every changed page already holds what the diffs put there; not looked at when the whole base is
+    /// checked.
     pub already_applied: bool,
     /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
     pub unknown: bool,
@@ -101,7 +102,10 @@ impl<'a> Layers<'a> {
         let buffers = Buffers::new();
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(self.chain.target_size());
-        let mut judge = Judge::default();
+        let mut judge = Judge {
+            already_applied: !full,
+            ..Judge::default()
+        };
         let mut done = 0;
         let windows = merge(
             data_windows([self.base], all),
@@ -116,15 +120,18 @@ impl<'a> Layers<'a> {
                 let mut bytes = buffers.take(bytes_of(window));
                 self.read_base(window, &[window], &mut bytes)?;
                 let before = full.then(|| hashes(within(&bytes, window, self.base.virtual_size())));
+                let untouched = (!full).then(|| bytes.clone());
                 let checks = self.lay_over(window, frames, &mut bytes, !full)?;
+                let already = untouched.is_some_and(|untouched| untouched == bytes);
                 let result = within(&bytes, window, self.chain.target_size());
                 let after = match &before {
                     Some(before) if same_size => hash_again(before, result, window, &ranges),
                     _ => hashes(result),
                 };
-                Ok((window, bytes, before, after, checks))
+                Ok((window, bytes, before, after, already, checks))
             },
-            |(window, bytes, before, after, checks)| {
+            |(window, bytes, before, after, already, checks)| {
+                judge.already_applied &= already;
                 judge.take(window, checks);
                 if let Some(before) = before {
                     base_digest.push(window.start(), &before);
