@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, refuse_same_file, side_of};
+use crate::files::{OpenImage, refuse_same_file, same_file, side_of};
 use crate::image::Image as _;
 use crate::storage::AtomicFile;
 
@@ -88,7 +88,11 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_same_file(&args.target, &[&args.base])?;
+    if same_file(&args.base, &args.target)? {
+        return Err(Error::usage("base and target are one and the same file")
+            .path(&args.target)
+            .hint("name two images; an image doesn't differ from itself"));
+    }
     let base = context.open(&args.base, args.base_format)?;
     let target = context.open(&args.target, args.target_format)?;
     match &args.output {

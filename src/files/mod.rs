@@ -10,7 +10,7 @@ mod probe;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_new};
-pub use create::{NewImage, NewImageOptions, refuse_same_file};
+pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{format_of, open_diff, refuse_image, side_of, spool_diff, target_footer};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
