@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +18,7 @@ use vhdkit::files::{
     Applied, ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions,
     Output, apply_in_place, apply_to_new, journal_path, open_diff, open_image, side_of,
 };
-use vhdkit::image::{
-    CopyOptions, Image as _, ImageMut as _, RawImage, content_digest, copy, whole, write_nonzero,
-};
+use vhdkit::image::{CopyOptions, Image as _, ImageMut as _, RawImage, content_digest, copy};
 use vhdkit::page::PageRange;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -209,8 +208,13 @@ impl World {
     fn make(&mut self, form: Form, bytes: &[u8]) -> PathBuf {
         let path = self.name("image");
         let mut new = NewImage::create(&path, &options(form, bytes.len())).unwrap();
-        let all = whole(new.image());
-        write_nonzero(new.image_mut(), all, bytes).unwrap();
+        let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
+        let options = CopyOptions {
+            workers: &Workers::new(NonZeroUsize::new(1)).unwrap(),
+            progress: &Silent,
+            digest: false,
+        };
+        copy(&source, new.image_mut(), options).unwrap();
         new.publish().unwrap();
         path
     }

@@ -72,6 +72,23 @@ impl Write for Output {
     }
 }
 
+/// Text from a file as it may be shown: control characters, which a terminal would obey, are escaped.
+pub(super) fn plain(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars()
+        .flat_map(|c| {
+            let shown: Box<dyn Iterator<Item = char>> = if c.is_control() {
+                Box::new(c.escape_default())
+            } else {
+                Box::new(std::iter::once(c))
+            };
+            shown
+        })
+        .collect()
+}
+
 fn failed(error: io::Error) -> Error {
     Error::io("cannot write", error).path("(standard output)")
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
-use super::output::{JsonList, Output, SCHEMA_VERSION};
+use super::output::{JsonList, Output, SCHEMA_VERSION, plain};
 use super::size::{Count, Size};
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ fn text(
     line("length", &Size(len))?;
     line(
         "written by",
-        &header.program.as_deref().unwrap_or("unknown"),
+        &plain(header.program.as_deref().unwrap_or("unknown")),
     )?;
     line("frames", &trailer.frames)?;
     line("ranges", &ranges)?;
@@ -151,7 +151,7 @@ fn text(
         output.line(format_args!("{name}"))?;
         let digest = digest.map_or_else(|| "not computed".to_owned(), |digest| digest.to_string());
         let mut line = |name: &str, value: Option<String>| match value {
-            Some(value) => output.line(format_args!("  {name:<16} {value}")),
+            Some(value) => output.line(format_args!("  {name:<16} {}", plain(&value))),
             None => Ok(()),
         };
         line("name", side.name.clone())?;

@@ -9,7 +9,7 @@ use super::Format;
 use super::open::refuse_pending;
 use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::image::{Image, ImageMut, RawImage};
+use crate::image::{Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _};
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
@@ -150,17 +150,17 @@ fn identity(path: &Path) -> Result<Option<(bool, u64, u64)>> {
 }
 
 fn check_size(path: &Path, size: u64) -> Result<()> {
-    if size > 0 && size.is_multiple_of(PAGE_SIZE) && i64::try_from(size).is_ok() {
+    if size > 0 && size.is_multiple_of(PAGE_SIZE) && size <= MAX_VIRTUAL_SIZE {
         return Ok(());
     }
     let hint = match size.max(1).checked_next_multiple_of(PAGE_SIZE) {
-        Some(nearest) if i64::try_from(nearest).is_ok() => format!("say {nearest} instead"),
+        Some(nearest) if nearest <= MAX_VIRTUAL_SIZE => format!("say {nearest} instead"),
         _ => "say a smaller size".to_owned(),
     };
     Err(Error::usage("a virtual disk can't have this size")
         .path(path)
         .found(format_args!("{size} bytes"))
-        .expected("a multiple of 512, not zero, less than 8 EiB")
+        .expected("a multiple of 512, not zero, at most 1 PiB")
         .hint(hint))
 }
 

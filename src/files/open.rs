@@ -9,7 +9,7 @@ use super::probe::{Probed, probe};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Extents, Image, ImageMut, RawImage};
+use crate::image::{Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PageRange;
 use crate::storage::{File, Stamp};
 use crate::vhd::VhdImage;
@@ -66,6 +66,7 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
     }
     let stamp = file.stamp()?;
     let stored = open_stored(file, options.format)?;
+    refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
     {
@@ -81,6 +82,18 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
         stamp,
         writable: options.writable,
     })
+}
+
+fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
+    if virtual_size <= MAX_VIRTUAL_SIZE {
+        return Ok(());
+    }
+    Err(
+        Error::unsupported("the virtual disk is larger than this program goes")
+            .path(path)
+            .found(format_args!("{virtual_size} bytes"))
+            .expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
+    )
 }
 
 fn open_stored(file: File, format: Option<FormatChoice>) -> Result<Stored> {

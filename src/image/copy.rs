@@ -1,13 +1,10 @@
 //! Copying a virtual disk into a new image: sparse in, sparse out, in parallel.
 
-use super::{ContentDigest, ContentHasher, Image, ImageMut, WindowHasher, data_windows, whole};
+use super::{ContentDigest, ContentHasher, Image, ImageMut, data_windows, whole, window::Window};
 use crate::error::{Error, Result};
-use crate::page::{PageRange, is_zero};
+use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
-
-/// Zeros are left out in aligned blocks of this size: the block of most file systems.
-const BLOCK: u64 = 4096;
 
 /// How to [`copy`].
 #[derive(Clone, Copy)]
@@ -40,53 +37,31 @@ pub fn copy(
             .found(format_args!("{} bytes", to.virtual_size()))
             .expected(format_args!("at least {} bytes", from.virtual_size())));
     }
+    let size = from.virtual_size();
     let buffers = Buffers::new();
-    let mut digest = ContentHasher::new(from.virtual_size());
+    let mut digest = ContentHasher::new(size);
     let mut done = 0;
     options.workers.ordered(
         data_windows([from], whole(from)),
-        |window: PageRange| {
+        |range: PageRange| {
             options.progress.check()?;
-            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
-            from.read_exact_at(&mut bytes, window.start())?;
-            let hashes = options.digest.then(|| {
-                let mut hasher = WindowHasher::new();
-                hasher.update(&bytes);
-                hasher.finish()
-            });
-            Ok((window, bytes, hashes))
+            let window = Window::read(from, range, &buffers)?;
+            let hashes = options.digest.then(|| window.hashes(size));
+            let runs = window.nonzero(size);
+            Ok((window, hashes, runs))
         },
-        |(window, bytes, hashes)| {
-            write_nonzero(to, window, &bytes)?;
-            buffers.give(bytes);
+        |(window, hashes, runs)| {
+            window.write(&runs, to)?;
+            let range = window.range();
+            buffers.give(window.into_bytes());
             if let Some(hashes) = hashes {
-                digest.push(window.start(), &hashes);
+                digest.push(range.start(), &hashes);
             }
-            options.progress.advance(window.end() - done);
-            done = window.end();
+            options.progress.advance(range.end() - done);
+            done = range.end();
             Ok(())
         },
     )?;
-    options.progress.advance(from.virtual_size() - done);
+    options.progress.advance(size - done);
     Ok(options.digest.then(|| digest.finish()))
-}
-
-/// Writes those 4 KiB blocks of `bytes` that aren't zero to `range` of an image that reads as zeros there.
-pub fn write_nonzero(to: &mut dyn ImageMut, range: PageRange, bytes: &[u8]) -> Result<()> {
-    let slice = |piece: PageRange| {
-        let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);
-        bytes
-            .get(at(piece.start())..at(piece.end()))
-            .unwrap_or_default()
-    };
-    let mut run: Option<PageRange> = None;
-    for block in range.windows(BLOCK) {
-        let start = run.map_or(block.start(), PageRange::start);
-        if !is_zero(slice(block)) {
-            run = PageRange::new(start, block.end());
-        } else if let Some(run) = run.take() {
-            to.update(run, slice(run))?;
-        }
-    }
-    run.map_or(Ok(()), |run| to.update(run, slice(run)))
 }

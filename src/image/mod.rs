@@ -6,15 +6,20 @@ use crate::page::PageRange;
 mod copy;
 mod digest;
 mod raw;
+mod window;
 mod windows;
 
-pub use copy::{CopyOptions, copy, write_nonzero};
+pub use copy::{CopyOptions, copy};
 pub(crate) use digest::WindowHasher;
 pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
+pub(crate) use window::Window;
 pub(crate) use windows::chunks;
 pub use windows::data_windows;
+
+/// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
+pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
 
 /// Bytes that the pipelines hand from step to step: an aligned piece of the virtual disk, the size of the largest
 /// page write of a page blob (Put Page: 4 MiB).

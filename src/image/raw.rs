@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Extent, ExtentState, Extents, Image, ImageMut, check_within, join_extents, whole};
+use super::{
+    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, check_within, join_extents,
+    whole,
+};
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::storage::{ReadAt, WriteAt};
@@ -33,6 +36,15 @@ impl<S: ReadAt> RawImage<S> {
                     .hint(
                         "this is no disk image, or it was cut off: copy it again from its source",
                     ),
+            );
+        }
+        if len > MAX_VIRTUAL_SIZE {
+            return Err(
+                Error::unsupported("the image is larger than this program goes")
+                    .path(storage.name())
+                    .field("file_size")
+                    .found(format_args!("{len} bytes"))
+                    .expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
             );
         }
         Ok(Self {

@@ -49,8 +49,10 @@ impl AtomicFile {
             .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?
             .into_parts();
         let registered = temporary::register(&temporary);
+        let mut file = File::from_std(file, &target)?;
+        file.write_behind();
         Ok(Self {
-            file: File::from_std(file, &target)?,
+            file,
             temporary,
             registered,
             target,

@@ -6,10 +6,12 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
+use super::behind::WriteBehind;
 use super::{ReadAt, WriteAt};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,6 +24,7 @@ pub struct File {
     inner: fs::File,
     path: PathBuf,
     block_device: bool,
+    behind: Option<Arc<WriteBehind>>,
 }
 
 /// What shows that a file was changed by somebody: identity, size and times.
@@ -94,6 +97,7 @@ impl File {
             inner: file,
             path,
             block_device: kind.is_block_device(),
+            behind: None,
         })
     }
 
@@ -107,7 +111,19 @@ impl File {
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
+            behind: self.behind.clone(),
         })
+    }
+
+    /// Lets what is written go to the device at once: for new files that are written front to back.
+    pub(super) fn write_behind(&mut self) {
+        self.behind = WriteBehind::start(&self.inner).map(Arc::new);
+    }
+
+    fn wrote(&self, len: usize) {
+        if let Some(behind) = &self.behind {
+            behind.wrote(len as u64);
+        }
     }
 
     /// The path it was opened by.
@@ -252,7 +268,9 @@ impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.inner
             .write_all_at(buf, offset)
-            .map_err(|e| self.failed("cannot write", offset, e))
+            .map_err(|e| self.failed("cannot write", offset, e))?;
+        self.wrote(buf.len());
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
@@ -300,7 +318,11 @@ impl WriteAt for File {
 
     fn sync(&self) -> Result<()> {
         // fsync, not fdatasync: a grown file's new length must be there too.
-        self.inner.sync_all().map_err(|e| {
+        let behind = self
+            .behind
+            .as_ref()
+            .map_or(Ok(()), |behind| behind.finish());
+        behind.and_then(|()| self.inner.sync_all()).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -351,6 +373,7 @@ impl File {
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let written = self.file.inner.write_at(buf, self.offset)?;
+        self.file.wrote(written);
         self.offset += written as u64;
         Ok(written)
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::error::Result;
 
 mod atomic;
+mod behind;
 mod file;
 mod memory;
 mod temporary;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -10,8 +11,10 @@ use tempfile::TempDir;
 use vhdkit::files::{
     Format, NewImage, NewImageOptions, OpenImage, OpenOptions, journal_path, open_image,
 };
-use vhdkit::image::{Image as _, whole, write_nonzero};
-use vhdkit::storage::Overwrite;
+use vhdkit::image::{CopyOptions, Image as _, RawImage, copy};
+use vhdkit::parallel::Workers;
+use vhdkit::progress::Silent;
+use vhdkit::storage::{Memory, Overwrite};
 
 pub(crate) const MIB: usize = 1 << 20;
 /// Two whole windows and a bit; the last page ends inside a window, a block and a digest window.
@@ -45,8 +48,13 @@ impl Lab {
             overwrite: Overwrite::No,
         };
         let mut image = NewImage::create(&path, &options).unwrap();
-        let all = whole(image.image());
-        write_nonzero(image.image_mut(), all, bytes).unwrap();
+        let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
+        let options = CopyOptions {
+            workers: &Workers::new(NonZeroUsize::new(1)).unwrap(),
+            progress: &Silent,
+            digest: false,
+        };
+        copy(&source, image.image_mut(), options).unwrap();
         image.publish().unwrap();
     }
 

@@ -4,7 +4,7 @@ use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 
 use super::{MAGIC, VERSION, count, damaged};
 use crate::error::{Error, Result};
-use crate::image::{Hash, WINDOW_SIZE};
+use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::PAGE_SIZE;
 
 /// Bytes of the header before its records.
@@ -216,7 +216,8 @@ impl DiffHeader {
             .offset(20)
             .field("page_size, window_size, reserved")
             .found(format_args!("{page_size}, {window_size}, {reserved}"))
-            .expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0")));
+            .expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0"))
+            .hint("use the program that wrote it, or a newer vhdkit"));
         }
         let mut header = Self {
             base_size: size(fixed, 32, "base_size")?,
@@ -328,12 +329,12 @@ fn size(fixed: &[u8; HEAD_FIXED], at: usize, field: &str) -> Result<u64> {
     Ok(size)
 }
 
-const SIZES: &str = "a multiple of 512 below 8 EiB";
+const SIZES: &str = "a multiple of 512 up to 1 PiB";
 
 /// Whether a virtual disk can have this size. The limit leaves room for every sum of an offset and a length that
 /// is computed later.
 fn is_size(size: u64) -> bool {
-    size.is_multiple_of(PAGE_SIZE) && i64::try_from(size).is_ok()
+    size.is_multiple_of(PAGE_SIZE) && size <= MAX_VIRTUAL_SIZE
 }
 
 fn ascii(bytes: &[u8]) -> String {
