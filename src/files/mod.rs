@@ -7,6 +7,8 @@ mod format;
 mod in_place;
 mod open;
 mod probe;
+mod repair;
+mod saved;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_new};
@@ -15,3 +17,4 @@ pub use diffs::{format_of, open_diff, refuse_image, side_of, spool_diff, target_
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
 pub use open::{OpenImage, OpenOptions, journal_path, open_image, refuse_pending};
+pub use repair::{Repaired, check_file, repair, take_back};

@@ -16,6 +16,7 @@
 mod bat;
 mod bitmap;
 mod bytes;
+mod check;
 mod checksum;
 mod create;
 mod creator;
@@ -29,6 +30,7 @@ mod layout;
 mod locator;
 mod open;
 mod probe;
+mod repair;
 mod table;
 mod timestamp;
 mod unique_id;
@@ -37,6 +39,10 @@ mod write;
 pub use bat::{ABSENT, BatEntry, table_bytes};
 pub use bitmap::{Bitmap, Run, bitmap_bytes};
 pub use bytes::Field;
+pub use check::{
+    ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES, Report, Rule,
+    Severity, Unlisted, check,
+};
 pub use checksum::checksum;
 pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};
 pub use creator::{CreatorApplication, HostOs, Version};
@@ -47,6 +53,7 @@ pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
 pub use image::VhdImage;
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
 pub use probe::{FooterPlace, ProbeHint};
+pub use repair::{Mend, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 
