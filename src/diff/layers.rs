@@ -232,7 +232,13 @@ impl<'a> Layers<'a> {
                 let mut before = buffers.take(bytes_of(window));
                 self.read_base(window, &ranges, &mut before)?;
                 let mut after = buffers.take(before.len());
-                after.copy_from_slice(&before);
+                for range in &ranges {
+                    piece_mut(&mut after, window.start(), *range).copy_from_slice(piece(
+                        &before,
+                        window.start(),
+                        *range,
+                    ));
+                }
                 let checks = self.lay_over(window, frames, &mut after, check)?;
                 let result = work(window, (window.start(), &before), &after, &ranges)?;
                 buffers.give(before);
