@@ -1,0 +1,224 @@
+//! Any bytes as a VHD: it is refused with a format error, or every read keeps the promises of an image and agrees
+//! with a second, simple reader; what is written comes back.
+
+use vhdkit::ErrorKind;
+use vhdkit::image::{ExtentState, Image, ImageMut, whole};
+use vhdkit::page::{PAGE_SIZE, PageRange};
+use vhdkit::storage::Memory;
+use vhdkit::vhd::{VhdImage, bitmap_bytes};
+
+use super::diff::ok;
+use super::input::Input;
+
+/// Disks up to this size are read as a whole.
+const SMALL: u64 = 1 << 20;
+
+pub fn run(data: &[u8]) {
+    check(data, data);
+}
+
+/// Opens `file`; `program` says what is written into it.
+pub fn check(file: &[u8], program: &[u8]) {
+    let storage = Memory::new(file.to_vec());
+    let probed = VhdImage::probe(&storage);
+    let image = match VhdImage::open(storage) {
+        Ok(image) => image,
+        Err(error) => {
+            let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
+            assert!(kinds.contains(&error.kind()), "{error:?}");
+            assert!(
+                error.file().is_some() && error.remedy().is_some(),
+                "{error:?}"
+            );
+            return;
+        }
+    };
+    assert!(ok(probed).is_some(), "opened, but not recognised");
+    for warning in image.warnings() {
+        assert!(warning.file().is_some() && warning.field_name().is_some());
+    }
+    let size = image.virtual_size();
+    assert!(size > 0 && size % PAGE_SIZE == 0);
+    assert!(image.read_exact_at(&mut [0], size).is_err());
+    assert!(image.read_exact_at(&mut [0; 2], size - 1).is_err());
+    extents(&image, file);
+    if size <= SMALL
+        && let Some(content) = read_whole(&image, file)
+        && image.block_size().is_none_or(|size| size <= SMALL)
+    {
+        write(image, content, program);
+    }
+}
+
+/// What a page is by a second reader: `None` if the file doesn't say.
+fn page(image: &VhdImage<Memory>, file: &[u8], page: u64) -> Option<[u8; 512]> {
+    let at = |offset: u64, len: usize| {
+        let start = usize::try_from(offset).ok()?;
+        file.get(start..start.checked_add(len)?)
+    };
+    let Some(header) = image.header() else {
+        return at(page * 512, 512)?.try_into().ok();
+    };
+    let sectors = u64::from(header.block_size) / 512;
+    let (block, sector) = (page / sectors, page % sectors);
+    let entry = at(header.table_offset + block * 4, 4)?;
+    let entry = u32::from_be_bytes(entry.try_into().ok()?);
+    if entry == u32::MAX {
+        return Some([0; 512]);
+    }
+    let start = u64::from(entry) * 512;
+    let bits = at(start + sector / 8, 1)?[0];
+    if bits & (0x80 >> (sector % 8)) == 0 {
+        return Some([0; 512]);
+    }
+    let data = start + bitmap_bytes(header.block_size) + sector * 512;
+    at(data, 512)?.try_into().ok()
+}
+
+/// Whether the page's bytes may be read as part of the footer by the simple reader: it doesn't know where data ends.
+fn may_fail(image: &VhdImage<Memory>, file: &[u8], number: u64) -> bool {
+    let Ok(Some(at)) = image.locate(number * PAGE_SIZE) else {
+        return true;
+    };
+    at + 512 > (file.len() as u64).saturating_sub(512)
+}
+
+fn read_whole(image: &VhdImage<Memory>, file: &[u8]) -> Option<Vec<u8>> {
+    let size = image.virtual_size();
+    let mut content = vec![0xEE; size as usize];
+    let whole_read = image.read_exact_at(&mut content, 0);
+    let mut fails = false;
+    for number in 0..size / PAGE_SIZE {
+        let mut bytes = [0xEE; 512];
+        let expected = page(image, file, number);
+        match image.read_exact_at(&mut bytes, number * PAGE_SIZE) {
+            Ok(()) => assert!(Some(bytes) == expected, "page {number}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+                assert!(expected.is_none() || may_fail(image, file, number));
+                fails = true;
+                continue;
+            }
+        }
+        if whole_read.is_ok() {
+            let at = (number * PAGE_SIZE) as usize;
+            assert!(content[at..at + 512] == bytes, "page {number}");
+        }
+        match ok(image.locate(number * PAGE_SIZE + 3)) {
+            Some(at) => assert!(file[at as usize..][..509] == bytes[3..]),
+            None => assert!(bytes == [0; 512]),
+        }
+    }
+    assert_eq!(whole_read.is_err(), fails);
+    let seen = image.extents(whole(image)).any(|extent| extent.is_err());
+    assert_eq!(seen, fails, "extents and reads disagree");
+    whole_read.ok().map(|()| content)
+}
+
+/// Looks at the extents of the whole of a small disk, of some parts of a large one.
+fn extents(image: &VhdImage<Memory>, file: &[u8]) {
+    let size = image.virtual_size();
+    let part = |start: u64, end: u64| PageRange::new(start, end.min(size)).unwrap_or_default();
+    if size <= 64 << 20 {
+        extents_within(image, file, part(0, size));
+        let third = size / 3 / 512 * 512;
+        extents_within(image, file, part(third, size - third));
+        return;
+    }
+    let middle = size / 3 / 512 * 512;
+    for start in [0, middle, size - (16 << 20)] {
+        extents_within(image, file, part(start, start + (16 << 20)));
+    }
+}
+
+fn extents_within(image: &VhdImage<Memory>, file: &[u8], within: PageRange) {
+    let (mut at, mut last) = (within.start(), None);
+    let mut extents = image.extents(within);
+    for extent in &mut extents {
+        let extent = match extent {
+            Ok(extent) => extent,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+                // After an error come at most what was found before it, and the end.
+                assert!(extents.count() <= 1);
+                return;
+            }
+        };
+        assert!(extent.range.start() == at && !extent.range.is_empty());
+        assert_ne!(last.replace(extent.state), Some(extent.state));
+        at = extent.range.end();
+        let ends = [extent.range.start(), extent.range.end() - PAGE_SIZE];
+        for offset in ends {
+            let mut bytes = [0xEE; 512];
+            let read = image.read_exact_at(&mut bytes, offset);
+            let expected = page(image, file, offset / PAGE_SIZE);
+            match extent.state {
+                ExtentState::Zero => assert!(read.is_ok() && bytes == [0; 512]),
+                ExtentState::Data => assert!(read.is_ok() && Some(bytes) == expected),
+            }
+        }
+    }
+    assert_eq!(at, within.end());
+}
+
+/// Writes, and reads back: at once, after a crash, after a flush, and after opening again.
+fn write(mut image: VhdImage<Memory>, mut model: Vec<u8>, program: &[u8]) {
+    let hash = blake3::hash(program);
+    let mut input = Input(hash.as_bytes());
+    let before = model.clone();
+    let pages = model.len() as u64 / PAGE_SIZE;
+    for _ in 0..=input.u8() % 5 {
+        let start = input.below(pages);
+        let len = (1 + u64::from(input.u8() % 16)).min(pages - start);
+        let range = PageRange::from_len(start * 512, len * 512).unwrap_or_default();
+        let byte = input.u8();
+        let span = range.start() as usize..range.end() as usize;
+        if byte < 64 {
+            ok(image.clear(range));
+            model[span].fill(0);
+        } else {
+            let data = vec![if byte < 80 { 0 } else { byte }; range.len() as usize];
+            ok(image.update(range, &data));
+            model[span].copy_from_slice(&data);
+        }
+        if byte % 8 == 7 {
+            ok(image.flush());
+        }
+        reads_as(&image, &model);
+    }
+    crashed(&image, &before, &model);
+    ok(image.flush());
+    reads_as(&image, &model);
+    let again = ok(VhdImage::open(image.into_storage()));
+    reads_as(&again, &model);
+    let bytes = again.storage().to_vec();
+    extents(&again, &bytes);
+}
+
+fn reads_as(image: &VhdImage<Memory>, model: &[u8]) {
+    let mut content = vec![0xEE; model.len()];
+    ok(image.read_exact_at(&mut content, 0));
+    assert!(content == model, "other bytes than were written");
+    for extent in image.extents(whole(image)) {
+        let extent = ok(extent);
+        let span = extent.range.start() as usize..extent.range.end() as usize;
+        let zero = model[span].iter().all(|byte| *byte == 0);
+        assert!(zero || extent.state == ExtentState::Data);
+    }
+}
+
+/// A file whose writer died before the flush opens, and pages that were never written are as before.
+fn crashed(image: &VhdImage<Memory>, before: &[u8], after: &[u8]) {
+    let left = ok(VhdImage::open(Memory::new(image.storage().to_vec())));
+    let mut content = vec![0xEE; before.len()];
+    ok(left.read_exact_at(&mut content, 0));
+    let pages = content.chunks(512).zip(before.chunks(512));
+    for ((found, before), after) in pages.zip(after.chunks(512)) {
+        assert!(before != after || found == before || written(found));
+    }
+}
+
+/// Whether a page may be one that was written and then written again.
+fn written(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == page[0])
+}
