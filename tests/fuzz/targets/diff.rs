@@ -9,6 +9,7 @@ use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 use vhdkit::{Error, ErrorKind, Result};
 
+use super::diff_sealed::canonical;
 use super::disk::WINDOW;
 
 /// More payload than this isn't written again.
@@ -32,6 +33,10 @@ pub fn check(data: &[u8]) -> Option<DiffFile> {
         (read, stored) => panic!("front to back {:?}, stored {stored:?}", read.map(|r| r.1)),
     };
     assert_eq!(&digest, file.digest());
+    assert!(
+        canonical(data) == data,
+        "some byte isn't what the format says"
+    );
     let whole = frames_through_index(&file, &frames);
     if whole {
         write_again(&file, &frames);

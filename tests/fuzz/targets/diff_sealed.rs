@@ -7,6 +7,13 @@ use super::input::Input;
 
 const HEAD: usize = 48;
 
+/// Leaves the header's fixed fields alone.
+const HEAD_AS_IT_IS: u8 = 1;
+/// Leaves lengths, alignment and codec of frames alone.
+const FRAMES_AS_THEY_ARE: u8 = 2;
+/// Makes reserved bytes zero.
+const CANONICAL: u8 = 4;
+
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let flags = input.u8();
@@ -34,20 +41,27 @@ fn damage(mut sealed: Vec<u8>, input: &mut Input<'_>) {
     }
 }
 
-/// The diff that the bytes describe. `flags`: 1 leaves the header's lead alone, 2 leaves lengths and alignment of
-/// frames alone.
+/// What the bytes of an accepted diff become when all is written again that isn't free: the same.
+pub fn canonical(diff: &[u8]) -> Vec<u8> {
+    seal(
+        HEAD_AS_IT_IS | FRAMES_AS_THEY_ARE | CANONICAL,
+        &mut Input(diff),
+    )
+}
+
+/// The diff that the bytes describe.
 fn seal(flags: u8, input: &mut Input<'_>) -> Vec<u8> {
-    let mut forge = Forge::with_head(head(flags & 1 != 0, input));
+    let mut forge = Forge::with_head(head(flags & HEAD_AS_IT_IS != 0, input));
     let mut digests = [None, None];
     while !input.is_empty() {
         let kind: [u8; 4] = input.array();
         let count = input.u32();
         input.take(8);
         match &kind {
-            b"PAGE" => page(flags & 2 != 0, count, input, &mut forge),
+            b"PAGE" => page(flags, count, input, &mut forge),
             b"CLER" => {
                 let (mut start, mut length) = (input.u64(), input.u64());
-                if flags & 2 == 0 {
+                if flags & FRAMES_AS_THEY_ARE == 0 {
                     (start, length) = (start & !0x3F_FFFF, length & !0x1FF);
                 }
                 forge.clear(start, length, input.array());
@@ -97,24 +111,27 @@ fn head(as_is: bool, input: &mut Input<'_>) -> Vec<u8> {
     head
 }
 
-fn page(as_is: bool, count: u32, input: &mut Input<'_>, forge: &mut Forge) {
+fn page(flags: u8, count: u32, input: &mut Input<'_>, forge: &mut Forge) {
     let mut window = input.u64();
     let (mut payload_len, stored_len) = (input.u32(), input.u32());
-    let mut codec = input.u8();
-    input.take(7);
+    let mut codec: [u8; 4] = input.array();
+    input.take(4);
     let base_hash = input.array();
     let ranges = input.take(4 * (count as usize % 8194));
     let ranges = ranges.as_chunks::<4>().0;
     input.take(4);
     let mut stored = input.take(stored_len as usize).to_vec();
-    if !as_is {
+    if flags & CANONICAL != 0 {
+        codec = [codec[0], 0, 0, 0];
+    }
+    if flags & FRAMES_AS_THEY_ARE == 0 {
         let updates = ranges.iter().filter(|[_, _, c, _]| c & 0x80 == 0);
         let pages: u32 = updates
             .map(|[_, _, c, d]| u32::from(u16::from_be_bytes([*c, *d])) + 1)
             .sum();
-        (window, codec) = (window & !0x3F_FFFF, codec & 1);
+        (window, codec) = (window & !0x3F_FFFF, [codec[0] & 1, 0, 0, 0]);
         payload_len = pages * 512;
-        if codec == 0 && pages <= 8192 {
+        if codec[0] == 0 && pages <= 8192 {
             stored.resize(payload_len as usize, window.to_be_bytes()[5]);
         }
     }

@@ -15,7 +15,8 @@ pub struct PageSection<'a> {
     /// First page and number of pages, encoded.
     pub ranges: &'a [[u8; 4]],
     pub payload_len: u32,
-    pub codec: u8,
+    /// The codec, and three reserved bytes.
+    pub codec: [u8; 4],
     pub stored: &'a [u8],
     pub base_hash: [u8; 32],
 }
@@ -50,7 +51,7 @@ impl Forge {
         self.out.extend(section.window.to_be_bytes());
         self.out.extend(section.payload_len.to_be_bytes());
         self.out.extend((section.stored.len() as u32).to_be_bytes());
-        self.out.extend([section.codec, 0, 0, 0]);
+        self.out.extend(section.codec);
         self.out
             .extend(crc32fast::hash(section.stored).to_be_bytes());
         self.out.extend(section.base_hash);

@@ -75,10 +75,11 @@ impl Expected {
 /// Makes a diff from a program and does to `disk` what it says.
 fn diff(disk: &mut Disk, n: usize, input: &mut Input<'_>, expected: &mut Expected) -> Vec<u8> {
     let before = disk.clone();
-    let size = if input.one_in(4) {
-        Disk::any_size(input)
-    } else {
-        before.size
+    let size = match input.u8() {
+        0..32 => Disk::any_size(input),
+        32..64 => before.size.saturating_sub(512 + input.below(2) * 512),
+        64..96 => before.size + 512 + input.below(2) * 512,
+        _ => before.size,
     };
     disk.resize(size);
     let mut forge = Forge::new(before.size, size);
@@ -184,7 +185,7 @@ fn page_frame(
         window: window * PAGE_SIZE,
         ranges: &ranges,
         payload_len: payload.len() as u32,
-        codec: packed.is_some().into(),
+        codec: [packed.is_some().into(), 0, 0, 0],
         stored: packed.as_ref().unwrap_or(&payload),
         base_hash: hash,
     });
