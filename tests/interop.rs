@@ -319,3 +319,45 @@ fn a_diff_goes_through_a_pipe() {
         }
     }
 }
+
+/// `tests/diff_reader.py` knows only `docs/diff-format.md`.
+#[test]
+fn a_reader_written_from_the_document_agrees() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let reader = root.join("tests/diff_reader.py");
+    run(&mut command!(
+        "python",
+        &reader,
+        "--fixtures",
+        root.join("fixtures/diff")
+    ));
+    for (seed, size) in [(1, 9 * MIB + 512), (2, 5 * MIB), (3, MIB)] {
+        let folder = TestFolder::new();
+        let before = disk::disk(seed, size);
+        let mut after = changed(seed + 10, &before);
+        after.resize(size - 512 * usize::try_from(seed).unwrap() + 2048, 0);
+        let (base, target) = (
+            folder.file("base.img", &before),
+            folder.file("target.img", &after),
+        );
+        for how in ["zstd", "none"] {
+            let (diff, out) = (
+                folder.path(&format!("{how}.vhddiff")),
+                folder.path(&format!("{how}.img")),
+            );
+            run(&mut command!(
+                "vhd-diff",
+                &base,
+                &target,
+                "-o",
+                &diff,
+                "--compress",
+                how
+            ));
+            run(&mut command!("python", &reader, &base, &diff, &out));
+            assert_same(&content(&out), &after, how);
+            // Not the base, not the diff's.
+            run_to(&mut command!("python", &reader, &target, &diff, &out), 4);
+        }
+    }
+}

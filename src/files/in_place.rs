@@ -90,7 +90,8 @@ pub fn apply_in_place(
     write_journal(&journal, &base, &chain, found.digest, options)?;
     let (format, size) = (base.format(), base.virtual_size());
     drop(base);
-    let (updated, cleared) = redo(path, format, size, &chain, footer, options)?;
+    let (updated, cleared) = redo(path, format, size, &chain, footer, options)
+        .map_err(|error| unfinished(error, path))?;
     let verified = options.verify && verify(path, format, &chain, options)?;
     close_journal(&journal, how.undo)?;
     Ok(Applied {
@@ -119,7 +120,9 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         .map(|diff| target_footer(diff.header()))
         .transpose()?
         .flatten();
-    redo(path, format, journal.base_size(), &journal, footer, options)?;
+    redo(path, format, journal.base_size(), &journal, footer, options).map_err(|error| {
+        error.hint("the undo journal still stands: remove the cause, then roll back again")
+    })?;
     verify(path, format, &journal, options)?;
     close_journal(&journal_path, None)?;
     Ok(journal.target_digest())
@@ -172,10 +175,20 @@ fn finish(
         .flatten();
     let footer = identity(&chain, before)?;
     (applied.updated, applied.cleared) =
-        redo(path, format, chain.base_size(), &chain, footer, options)?;
+        redo(path, format, chain.base_size(), &chain, footer, options)
+            .map_err(|error| unfinished(error, path))?;
     applied.verified = verify(path, format, &chain, options)?;
     close_journal(journal_path, how.undo)?;
     Ok(applied)
+}
+
+/// Says how to go on after a failure between the old and the new point in time.
+fn unfinished(error: Error, path: &Path) -> Error {
+    error.hint(format!(
+        "the image is between two points in time and its undo journal stands: remove the cause and run the same \
+         vhd-apply again, or take it back with: vhd-apply --rollback {}",
+        path.display()
+    ))
 }
 
 /// A dynamic VHD of another size needs another BAT: it is made anew beside the base and takes its name.
