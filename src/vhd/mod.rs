@@ -4,6 +4,7 @@
 //!   fixed     data ──────────────────────────────────────────────────────── footer
 //!   dynamic   footer copy │ dynamic disk header │ BAT │ block │ block │ … │ footer
 //!                                                       └─ block bitmap, then data
+//!   a differencing disk is stored like a dynamic one; what it doesn't store is read from its parent
 //! ```
 //!
 //! The structures decode from and encode to arrays of bytes, without I/O and without loss: whatever was found,
@@ -27,7 +28,9 @@ mod header;
 mod image;
 mod layout;
 mod locator;
+mod only_stored;
 mod open;
+mod parent;
 mod probe;
 mod table;
 mod timestamp;
@@ -44,8 +47,10 @@ pub use disk_type::DiskType;
 pub use footer::{FOOTER_SIZE, Footer};
 pub use geometry::Geometry;
 pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
-pub use image::VhdImage;
+pub use image::{StoredRun, VhdImage};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
+pub use only_stored::OnlyStored;
+pub use parent::{NewParent, Parent, ParentPath, ParentRequest, ParentResolver, wrong_parent};
 pub use probe::{FooterPlace, ProbeHint};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
