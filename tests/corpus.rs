@@ -137,6 +137,8 @@ replays! {
     bitmap: 5000,
     image: 4000,
     image_sealed: 3000,
+    chain: 3000,
+    check: 3000,
     diff: 4000,
     diff_sealed: 3000,
     layers: 200,

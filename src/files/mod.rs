@@ -9,6 +9,8 @@ mod in_place;
 mod open;
 mod parents;
 mod probe;
+mod repair;
+mod saved;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
@@ -21,3 +23,4 @@ pub use open::{
     Mapped, MappedExtents, OpenImage, OpenOptions, journal_path, open_image, refuse_pending,
 };
 pub use parents::{MAX_CHAIN, ParentOptions};
+pub use repair::{Repaired, check_file, repair, take_back};

@@ -1,27 +1,54 @@
 //! Any bytes as a VHD: it is refused with a format error, or every read keeps the promises of an image and agrees
 //! with a second, simple reader; what is written comes back.
 
-use vhdkit::ErrorKind;
+use std::sync::Arc;
+
 use vhdkit::image::{ExtentState, Image, ImageMut, whole};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::storage::Memory;
-use vhdkit::vhd::{VhdImage, bitmap_bytes};
+use vhdkit::vhd::{DiskType, Parent, ParentRequest, ParentResolver, VhdImage, bitmap_bytes};
+use vhdkit::{ErrorKind, Result};
 
 use super::diff::ok;
+use super::disk::Disk;
 use super::input::Input;
 
 /// Disks up to this size are read as a whole.
 const SMALL: u64 = 1 << 20;
 
 pub fn run(data: &[u8]) {
-    check(data, data);
+    check(data, data, None);
+}
+
+/// What lies beneath a differencing disk.
+type Beneath<'a> = Option<&'a Arc<Disk>>;
+
+/// Hands in the one parent that there is, as the one that is asked for.
+struct TheParent<'a>(&'a Arc<Disk>);
+
+impl ParentResolver for TheParent<'_> {
+    fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent> {
+        assert!(request.paths.len() <= 8);
+        Ok(Parent {
+            image: Arc::<Disk>::clone(self.0),
+            name: "parent".into(),
+            unique_id: (!request.parent_id.is_nil()).then_some(request.parent_id),
+        })
+    }
+}
+
+fn open(storage: Memory, beneath: Beneath<'_>) -> Result<VhdImage<Memory>> {
+    match beneath {
+        Some(parent) => VhdImage::open_with(storage, &mut TheParent(parent)),
+        None => VhdImage::open(storage),
+    }
 }
 
 /// Opens `file`; `program` says what is written into it.
-pub fn check(file: &[u8], program: &[u8]) {
+pub fn check(file: &[u8], program: &[u8], beneath: Beneath<'_>) {
     let storage = Memory::new(file.to_vec());
     let probed = VhdImage::probe(&storage);
-    let image = match VhdImage::open(storage) {
+    let image = match open(storage, beneath) {
         Ok(image) => image,
         Err(error) => {
             let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
@@ -37,17 +64,18 @@ pub fn check(file: &[u8], program: &[u8]) {
     for warning in image.warnings() {
         assert!(warning.file().is_some() && warning.field_name().is_some());
     }
+    let beneath = beneath.filter(|_| image.disk_type() == DiskType::Differencing);
     let size = image.virtual_size();
     assert!(size > 0 && size % PAGE_SIZE == 0);
     assert!(image.read_exact_at(&mut [0], size).is_err());
     assert!(image.read_exact_at(&mut [0; 2], size - 1).is_err());
     places(&image, file);
-    extents(&image, file);
+    extents(&image, file, beneath);
     if size <= SMALL
-        && let Some(content) = read_whole(&image, file)
+        && let Some(content) = read_whole(&image, file, beneath)
         && image.block_size().is_none_or(|size| size <= SMALL)
     {
-        write(image, content, program);
+        write(image, content, program, beneath);
     }
 }
 
@@ -94,7 +122,13 @@ fn places(image: &VhdImage<Memory>, file: &[u8]) {
 }
 
 /// What a page is by a second reader: `None` if the file doesn't say.
-fn page(image: &VhdImage<Memory>, file: &[u8], page: u64) -> Option<[u8; 512]> {
+fn page(
+    image: &VhdImage<Memory>,
+    file: &[u8],
+    page: u64,
+    beneath: Beneath<'_>,
+) -> Option<[u8; 512]> {
+    let absent = beneath.map_or([0; 512], |parent| parent.page(page));
     let at = |offset: u64, len: usize| {
         let start = usize::try_from(offset).ok()?;
         file.get(start..start.checked_add(len)?)
@@ -107,19 +141,19 @@ fn page(image: &VhdImage<Memory>, file: &[u8], page: u64) -> Option<[u8; 512]> {
     let entry = at(header.table_offset + block * 4, 4)?;
     let entry = u32::from_be_bytes(entry.try_into().ok()?);
     if entry == u32::MAX {
-        return Some([0; 512]);
+        return Some(absent);
     }
     let start = u64::from(entry) * 512;
     let bits = at(start + sector / 8, 1)?[0];
     if bits & (0x80 >> (sector % 8)) == 0 {
-        return Some([0; 512]);
+        return Some(absent);
     }
     let data = start + bitmap_bytes(header.block_size) + sector * 512;
     let inside = data + 512 <= data_end(file);
     at(data, 512).filter(|_| inside)?.try_into().ok()
 }
 
-fn read_whole(image: &VhdImage<Memory>, file: &[u8]) -> Option<Vec<u8>> {
+fn read_whole(image: &VhdImage<Memory>, file: &[u8], beneath: Beneath<'_>) -> Option<Vec<u8>> {
     let size = image.virtual_size();
     let mut random = size | 1;
     let mut content = vec![0xEE; size as usize];
@@ -127,7 +161,7 @@ fn read_whole(image: &VhdImage<Memory>, file: &[u8]) -> Option<Vec<u8>> {
     let mut fails = false;
     for number in 0..size / PAGE_SIZE {
         let mut bytes = [0xEE; 512];
-        let expected = page(image, file, number);
+        let expected = page(image, file, number, beneath);
         match image.read_exact_at(&mut bytes, number * PAGE_SIZE) {
             Ok(()) => assert!(Some(bytes) == expected, "page {number}"),
             Err(error) => {
@@ -154,7 +188,7 @@ fn read_whole(image: &VhdImage<Memory>, file: &[u8]) -> Option<Vec<u8>> {
         }
         match ok(image.locate(number * PAGE_SIZE + 3)) {
             Some(at) => assert!(file[at as usize..][..509] == bytes[3..]),
-            None => assert!(bytes == [0; 512]),
+            None => assert!(bytes == beneath.map_or([0; 512], |parent| parent.page(number))),
         }
     }
     assert_eq!(whole_read.is_err(), fails);
@@ -164,22 +198,22 @@ fn read_whole(image: &VhdImage<Memory>, file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Looks at the extents of the whole of a small disk, of some parts of a large one.
-fn extents(image: &VhdImage<Memory>, file: &[u8]) {
+fn extents(image: &VhdImage<Memory>, file: &[u8], beneath: Beneath<'_>) {
     let size = image.virtual_size();
     let part = |start: u64, end: u64| PageRange::new(start, end.min(size)).unwrap_or_default();
     if size <= 64 << 20 {
-        extents_within(image, file, part(0, size));
+        extents_within(image, file, part(0, size), beneath);
         let third = size / 3 / 512 * 512;
-        extents_within(image, file, part(third, size - third));
+        extents_within(image, file, part(third, size - third), beneath);
         return;
     }
     let middle = size / 3 / 512 * 512;
     for start in [0, middle, size - (16 << 20)] {
-        extents_within(image, file, part(start, start + (16 << 20)));
+        extents_within(image, file, part(start, start + (16 << 20)), beneath);
     }
 }
 
-fn extents_within(image: &VhdImage<Memory>, file: &[u8], within: PageRange) {
+fn extents_within(image: &VhdImage<Memory>, file: &[u8], within: PageRange, beneath: Beneath<'_>) {
     let (mut at, mut last) = (within.start(), None);
     let mut extents = image.extents(within);
     for extent in &mut extents {
@@ -199,7 +233,7 @@ fn extents_within(image: &VhdImage<Memory>, file: &[u8], within: PageRange) {
         for offset in ends {
             let mut bytes = [0xEE; 512];
             let read = image.read_exact_at(&mut bytes, offset);
-            let expected = page(image, file, offset / PAGE_SIZE);
+            let expected = page(image, file, offset / PAGE_SIZE, beneath);
             match extent.state {
                 ExtentState::Zero => assert!(read.is_ok() && bytes == [0; 512]),
                 ExtentState::Data => assert!(read.is_ok() && Some(bytes) == expected),
@@ -210,7 +244,7 @@ fn extents_within(image: &VhdImage<Memory>, file: &[u8], within: PageRange) {
 }
 
 /// Writes, and reads back: at once, after a crash, after a flush, and after opening again.
-fn write(mut image: VhdImage<Memory>, mut model: Vec<u8>, program: &[u8]) {
+fn write(mut image: VhdImage<Memory>, mut model: Vec<u8>, program: &[u8], beneath: Beneath<'_>) {
     let hash = blake3::hash(program);
     let mut input = Input(hash.as_bytes());
     let before = model.clone();
@@ -234,13 +268,13 @@ fn write(mut image: VhdImage<Memory>, mut model: Vec<u8>, program: &[u8]) {
         }
         reads_as(&image, &model);
     }
-    crashed(&image, &before, &model);
+    crashed(&image, &before, &model, beneath);
     ok(image.flush());
     reads_as(&image, &model);
-    let again = ok(VhdImage::open(image.into_storage()));
+    let again = ok(open(image.into_storage(), beneath));
     reads_as(&again, &model);
     let bytes = again.storage().to_vec();
-    extents(&again, &bytes);
+    extents(&again, &bytes, beneath);
 }
 
 fn reads_as(image: &VhdImage<Memory>, model: &[u8]) {
@@ -256,8 +290,8 @@ fn reads_as(image: &VhdImage<Memory>, model: &[u8]) {
 }
 
 /// A file whose writer died before the flush opens, and pages that were never written are as before.
-fn crashed(image: &VhdImage<Memory>, before: &[u8], after: &[u8]) {
-    let left = ok(VhdImage::open(Memory::new(image.storage().to_vec())));
+fn crashed(image: &VhdImage<Memory>, before: &[u8], after: &[u8], beneath: Beneath<'_>) {
+    let left = ok(open(Memory::new(image.storage().to_vec()), beneath));
     let mut content = vec![0xEE; before.len()];
     ok(left.read_exact_at(&mut content, 0));
     let pages = content.chunks(512).zip(before.chunks(512));

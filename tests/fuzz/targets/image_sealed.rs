@@ -13,12 +13,12 @@ pub fn run(data: &[u8]) {
     let flags = input.u8();
     let mut file = input.0.to_vec();
     seal(flags, &mut file);
-    check(&file, data);
+    check(&file, data, None);
 }
 
 /// `flags`: 1 seals the trailing footer, 2 the copy, 4 makes the copy one, 8 seals the header, 16 cuts the trailing
 /// footer to 511 bytes, 32 cuts it off, 64 makes sizes and places sensible, 128 makes its checksum wrong.
-fn seal(flags: u8, file: &mut Vec<u8>) {
+pub fn seal(flags: u8, file: &mut Vec<u8>) {
     let is = |flag: u8| flags & flag != 0;
     let Some(trailing) = file.len().checked_sub(FOOTER_SIZE) else {
         return;

@@ -4,6 +4,8 @@
 
 pub mod bat;
 pub mod bitmap;
+pub mod chain;
+pub mod check;
 pub mod compare;
 pub mod diff;
 pub mod diff_sealed;
@@ -21,7 +23,7 @@ pub mod locator;
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("footer", footer::run),
     ("header", header::run),
     ("locator", locator::run),
@@ -29,6 +31,8 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("bitmap", bitmap::run),
     ("image", image::run),
     ("image_sealed", image_sealed::run),
+    ("chain", chain::run),
+    ("check", check::run),
     ("diff", diff::run),
     ("diff_sealed", diff_sealed::run),
     ("layers", layers::run),
