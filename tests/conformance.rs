@@ -3,13 +3,16 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use vhdkit::image::{Image, ImageMut, RawImage};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::storage::{File, Memory, ReadAt, WriteAt};
-use vhdkit::vhd::{CreateOptions, DiskType, Footer, VhdImage};
+use vhdkit::vhd::{
+    CreateOptions, DiskType, Footer, NewParent, Parent, ParentRequest, ParentResolver, Timestamp,
+    VhdImage,
+};
 use vhdkit::{Error, Result};
 
 #[path = "support/checks.rs"]
@@ -23,22 +26,95 @@ enum Format {
     Raw,
     Fixed,
     Dynamic(u32),
+    /// Over a raw parent that is smaller.
+    Differencing(u32),
 }
 
-const FORMATS: [Format; 6] = [
+const FORMATS: [Format; 9] = [
     Format::Raw,
     Format::Fixed,
     Format::Dynamic(512),
     Format::Dynamic(4096),
     Format::Dynamic(32 << 10),
     Format::Dynamic(2 << 20),
+    Format::Differencing(512),
+    Format::Differencing(8192),
+    Format::Differencing(2 << 20),
 ];
+
+/// What a new image of this format and size holds.
+fn initial(format: Format, size: usize) -> Vec<u8> {
+    let mut disk = vec![0; size];
+    if let Format::Differencing(_) = format {
+        for (n, page) in parent_of(size).chunks_mut(512).enumerate() {
+            disk[n * 512..][..512].copy_from_slice(page);
+        }
+    }
+    disk
+}
+
+/// A disk of three quarters of the pages, at least one, in which every fifth is zero.
+fn parent_of(size: usize) -> Vec<u8> {
+    let pages = (size / 512 * 3).div_ceil(4);
+    let page = |n: usize| {
+        vec![
+            if n % 5 == 4 {
+                0
+            } else {
+                0x80 + u8::try_from(n % 100).unwrap()
+            };
+            512
+        ]
+    };
+    (0..pages).flat_map(page).collect()
+}
+
+/// Opens that parent.
+struct RawParent(u64);
+
+impl RawParent {
+    fn open(&self) -> Parent {
+        let disk = parent_of(usize::try_from(self.0).unwrap());
+        Parent {
+            image: Arc::new(RawImage::open(Memory::new(disk)).unwrap()),
+            name: "parent".into(),
+            unique_id: None,
+        }
+    }
+}
+
+impl ParentResolver for RawParent {
+    fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent> {
+        assert!(request.parent_id.is_nil());
+        assert_eq!(request.parent_name, "parent");
+        let texts: Vec<&str> = request
+            .paths
+            .iter()
+            .map(|path| path.text.as_str())
+            .collect();
+        assert_eq!(texts, [".\\parent", "\\disks\\parent"]);
+        Ok(self.open())
+    }
+}
 
 fn options(format: Format, size: u64) -> CreateOptions {
     match format {
         Format::Dynamic(block_size) => CreateOptions {
             block_size,
             ..CreateOptions::new(DiskType::Dynamic, size)
+        },
+        Format::Differencing(block_size) => CreateOptions {
+            block_size,
+            ..CreateOptions::child(
+                NewParent {
+                    parent: RawParent(size).open(),
+                    timestamp: Timestamp(77),
+                    file_name: "parent".into(),
+                    relative: ".\\parent".into(),
+                    absolute: "\\disks\\parent".into(),
+                },
+                size,
+            )
         },
         _ => CreateOptions::new(DiskType::Fixed, size),
     }
@@ -56,9 +132,17 @@ fn open<'a, S: WriteAt + 'a>(format: Format, storage: S) -> Box<dyn ImageMut + '
     if let Format::Raw = format {
         return Box::new(RawImage::open(storage).unwrap());
     }
-    let image = VhdImage::open(storage).unwrap();
+    let image = open_vhd(storage).unwrap();
     assert!(image.warnings().is_empty(), "{:?}", image.warnings());
     Box::new(image)
+}
+
+fn open_vhd<S: ReadAt>(storage: S) -> Result<VhdImage<S>> {
+    let mut end = [0; 512];
+    storage.read_exact_at(&mut end, 0)?;
+    // Of a fixed disk this is data, and no parent is asked for.
+    let size = Footer::decode(&end).current_size;
+    VhdImage::open_with(storage, &mut RawParent(size))
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +159,7 @@ fn run(format: Format, storage: &(impl WriteAt + std::fmt::Debug), pages: usize,
     let bytes = |range: &Range<usize>| range.start.min(pages) * page..range.end.min(pages) * page;
     let range =
         |bytes: &Range<usize>| PageRange::new(bytes.start as u64, bytes.end as u64).unwrap();
-    let mut model = vec![0; pages * page];
+    let mut model = initial(format, pages * page);
     let mut image = create(format, storage, model.len() as u64);
     for step in steps {
         match step {
@@ -152,6 +236,7 @@ fn blocks_of_the_usual_size_behave_too() {
     for format in [
         Format::Dynamic(2 << 20),
         Format::Dynamic(16 << 20),
+        Format::Differencing(16 << 20),
         Format::Fixed,
     ] {
         run(format, &Memory::new(Vec::new()), 9001, &steps);
@@ -405,7 +490,7 @@ impl WriteAt for Recorder {
     }
 }
 
-/// A dynamic disk with some blocks, what happened while more were added, and the content before and after.
+/// A disk with some blocks, what happened while more were added, and the content before and after.
 struct Growth {
     before: Vec<u8>,
     events: Vec<Event>,
@@ -413,16 +498,16 @@ struct Growth {
     new: Vec<u8>,
 }
 
-fn grow(with_identity: bool) -> Growth {
+fn grow(format: Format, with_identity: bool) -> Growth {
     let storage = Memory::new(Vec::new());
-    let mut image = VhdImage::create(&storage, &options(Format::Dynamic(8192), 80 << 10)).unwrap();
+    let mut image = VhdImage::create(&storage, &options(format, 80 << 10)).unwrap();
     write(&mut image, 0, 1024, 1).unwrap();
     write(&mut image, 40 << 10, 8192, 2).unwrap();
     image.flush().unwrap();
     let (before, old) = (storage.to_vec(), read_all(&image));
 
     let storage = Recorder::new(before.clone(), usize::MAX);
-    let mut image = VhdImage::open(&storage).unwrap();
+    let mut image = open_vhd(&storage).unwrap();
     add_blocks(&mut image, with_identity).unwrap();
     let new = read_all(&image);
     drop(image);
@@ -444,6 +529,9 @@ fn add_blocks(image: &mut VhdImage<&Recorder>, with_identity: bool) -> Result<()
     image.flush()?;
     write(image, 24 << 10, 1024, 6)?;
     write(image, (24 << 10) + 4096, 1024, 6)?;
+    image.clear(PageRange::from_len(41 << 10, 2048)?)?;
+    image.clear(PageRange::from_len(12 << 10, 1024)?)?;
+    image.clear(PageRange::from_len(56 << 10, 1024)?)?;
     image.flush()
 }
 
@@ -454,7 +542,7 @@ fn write(image: &mut dyn ImageMut, start: u64, len: usize, value: u8) -> Result<
 
 /// Asserts that the file opens and that each of its pages is the old or the new one.
 fn assert_old_or_new(growth: &Growth, bytes: Vec<u8>, when: &str) {
-    let image = VhdImage::open(Memory::new(bytes)).unwrap_or_else(|e| panic!("{when}: {e:?}"));
+    let image = open_vhd(Memory::new(bytes)).unwrap_or_else(|e| panic!("{when}: {e:?}"));
     let found = read_all(&image);
     let pages = found
         .chunks(512)
@@ -467,20 +555,33 @@ fn assert_old_or_new(growth: &Growth, bytes: Vec<u8>, when: &str) {
 
 #[test]
 fn a_crash_while_growing_leaves_old_or_new_pages() {
-    for with_identity in [false, true] {
-        let growth = grow(with_identity);
+    for (format, with_identity) in growing() {
+        let growth = grow(format, with_identity);
         let storage = Memory::new(growth.before.clone());
         for (n, event) in growth.events.iter().enumerate() {
             event.replay(&storage);
             assert_old_or_new(&growth, storage.to_vec(), &format!("after {n} {event:?}"));
         }
-        assert_eq!(read_all(&VhdImage::open(&storage).unwrap()), growth.new);
+        assert_eq!(read_all(&open_vhd(&storage).unwrap()), growth.new);
     }
 }
 
 #[test]
 fn a_crash_that_loses_unsynced_writes_leaves_old_or_new_pages() {
-    let growth = grow(true);
+    for (format, _) in growing().step_by(2) {
+        lose_unsynced_writes(&grow(format, true));
+    }
+}
+
+/// Formats that grow, each with and without a new identity.
+fn growing() -> impl Iterator<Item = (Format, bool)> {
+    let formats = [Format::Dynamic(8192), Format::Differencing(8192)];
+    formats
+        .into_iter()
+        .flat_map(|format| [false, true].map(|with_identity| (format, with_identity)))
+}
+
+fn lose_unsynced_writes(growth: &Growth) {
     let mut seed = 1_u64;
     for round in 0..400 {
         let storage = Memory::new(growth.before.clone());
@@ -502,21 +603,26 @@ fn a_crash_that_loses_unsynced_writes_leaves_old_or_new_pages() {
                 event.replay(&storage);
             }
         }
-        assert_old_or_new(&growth, storage.to_vec(), &format!("round {round}"));
+        assert_old_or_new(growth, storage.to_vec(), &format!("round {round}"));
     }
 }
 
 #[test]
 fn a_full_disk_leaves_old_or_new_pages() {
-    let growth = grow(true);
+    for (format, _) in growing().step_by(2) {
+        fill_the_disk(&grow(format, true));
+    }
+}
+
+fn fill_the_disk(growth: &Growth) {
     for fail_at in 0..growth.events.len() {
         let storage = Recorder::new(growth.before.clone(), fail_at);
-        let mut image = VhdImage::open(&storage).unwrap();
+        let mut image = open_vhd(&storage).unwrap();
         let error = add_blocks(&mut image, true).unwrap_err();
         assert_eq!(error.io_kind(), Some(std::io::ErrorKind::StorageFull));
         drop(image);
         assert_old_or_new(
-            &growth,
+            growth,
             storage.inner.into_vec(),
             &format!("full at {fail_at}"),
         );

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use vhdkit::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use vhdkit::files::{
     Applied, ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions,
-    Output, apply_in_place, apply_to_new, journal_path, open_diff, open_image, side_of,
+    Output, ParentOptions, apply_in_place, apply_to_new, journal_path, open_diff, open_image,
+    side_of,
 };
 use vhdkit::image::{CopyOptions, Image as _, ImageMut as _, RawImage, content_digest, copy};
 use vhdkit::page::PageRange;
@@ -293,6 +294,7 @@ fn options(Form(format, block_size): Form, size: usize) -> NewImageOptions {
         virtual_size: size as u64,
         block_size: block_size.filter(|_| format == Format::Dynamic),
         identity: None,
+        parent: None,
         overwrite: Overwrite::No,
     }
 }
@@ -411,6 +413,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
         progress: &Silent,
         check: journey.check,
         verify: journey.verify,
+        parents: &ParentOptions::default(),
     };
 
     let new = world.name("new");

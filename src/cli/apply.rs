@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, OutputFormat, default_format, overwrite};
+use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
 use super::context::Context;
+use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
 use super::size::Size;
@@ -15,7 +17,7 @@ use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
-    apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
+    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
     refuse_same_file, roll_back, same_file, spool_diff,
 };
 use crate::progress::Progress;
@@ -38,7 +40,8 @@ use crate::progress::Progress;
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
-    "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n\n",
+    "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
+         vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -77,6 +80,8 @@ pub(super) struct Args {
     /// Print a JSON summary.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,6 +95,7 @@ enum Check {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let workers = context.workers()?;
     let progress = context.progress();
+    let parents = args.parents.options();
     let options = ApplyOptions {
         workers: &workers,
         progress: &*progress,
@@ -98,6 +104,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             Check::Touched => BaseCheck::Touched,
         },
         verify: args.verify,
+        parents: &parents,
     };
     if args.rollback {
         let digest = roll_back(&args.base, options)?;
@@ -178,21 +185,21 @@ fn to_new(
     context: &Context,
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
-    let base = context.open(&args.base, args.base_format)?;
+    let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format
         .map_or_else(|| output_format(output, &base, &chain), Into::into);
-    apply_to_new(
-        &base,
-        &chain,
-        Output {
-            path: output,
-            format,
-            overwrite: overwrite(args.force),
-        },
-        options,
-    )
+    let out = Output {
+        path: output,
+        format,
+        overwrite: overwrite(args.force),
+    };
+    if format == Format::Differencing {
+        check_new_parent(&base, output, args.parents.raw_parent, context)?;
+        return apply_to_child(&base, chain, out, options);
+    }
+    apply_to_new(&base, &chain, out, options)
 }
 
 /// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
@@ -207,7 +214,8 @@ fn output_format(output: &Path, base: &OpenImage, chain: &Chain) -> Format {
     [target, Some(base.format())]
         .into_iter()
         .flatten()
-        .find(|format| *format != Format::Raw)
+        // A child of another image is made only if asked for.
+        .find(|format| !matches!(format, Format::Raw | Format::Differencing))
         .unwrap_or(by_name)
 }
 

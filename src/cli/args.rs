@@ -1,10 +1,10 @@
 //! Options that commands share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, ValueEnum, value_parser};
 
-use crate::files::Format;
+use crate::files::{Format, ParentOptions};
 use crate::storage::Overwrite;
 
 /// The lines about exit codes at the end of every help text.
@@ -12,7 +12,7 @@ macro_rules! exit_codes {
     () => {
         "Exit codes:\n  \
            0    done; or: the same\n  \
-           1    the answer is no: images differ\n  \
+           1    the answer is no: images differ, faults were found\n  \
            2    usage or I/O trouble\n  \
            3    the input is damaged, or of a kind that is not read\n  \
            4    the diff does not fit this base\n  \
@@ -45,6 +45,34 @@ pub(super) enum When {
     Never,
 }
 
+// Where the parents of differencing VHDs are, for every command that reads images.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Parents of differencing VHDs")]
+pub(super) struct Parents {
+    /// The parent, or one more image of a longer chain; without it, a parent is looked for only in the folder of its
+    /// child and below.
+    #[arg(long = "parent", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Look for parents in this folder too, by their file names.
+    #[arg(long = "parent-path", value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// Read a child that names no unique id over a raw image: nothing tells if it is the right one.
+    #[arg(long)]
+    pub raw_parent: bool,
+}
+
+impl Parents {
+    pub(super) fn options(&self) -> ParentOptions {
+        ParentOptions {
+            files: self.files.clone(),
+            folders: self.folders.clone(),
+            allow_raw: self.raw_parent,
+            no_lock: false,
+            leave_out: false,
+        }
+    }
+}
+
 /// The format of an image to read, as `-f` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum InputFormat {
@@ -57,6 +85,8 @@ pub(super) enum InputFormat {
     Fixed,
     /// A dynamic VHD.
     Dynamic,
+    /// A differencing VHD.
+    Differencing,
 }
 
 impl From<InputFormat> for crate::files::FormatChoice {
@@ -66,6 +96,7 @@ impl From<InputFormat> for crate::files::FormatChoice {
             InputFormat::Vhd => Self::AnyVhd,
             InputFormat::Fixed => Self::Only(Format::Fixed),
             InputFormat::Dynamic => Self::Only(Format::Dynamic),
+            InputFormat::Differencing => Self::Only(Format::Differencing),
         }
     }
 }
@@ -79,6 +110,8 @@ pub(super) enum OutputFormat {
     Fixed,
     /// A VHD that stores only the blocks that were written.
     Dynamic,
+    /// A VHD that stores only what differs from another image, its parent.
+    Differencing,
 }
 
 impl From<OutputFormat> for Format {
@@ -87,6 +120,7 @@ impl From<OutputFormat> for Format {
             OutputFormat::Raw => Self::Raw,
             OutputFormat::Fixed => Self::Fixed,
             OutputFormat::Dynamic => Self::Dynamic,
+            OutputFormat::Differencing => Self::Differencing,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::args::{Common, InputFormat, When};
+use super::args::{Common, InputFormat, Parents, When};
 use super::{exit, progress};
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, open_image};
@@ -49,14 +49,20 @@ impl Context {
     }
 
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
-    pub(super) fn open(&self, path: &Path, format: Option<InputFormat>) -> Result<OpenImage> {
+    pub(super) fn open(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+    ) -> Result<OpenImage> {
         let options = OpenOptions {
             format: format.map(Into::into),
+            parents: parents.options(),
             ..OpenOptions::default()
         };
         let image = open_image(path, &options)?;
-        for warning in image.warnings() {
-            self.say("warning", &format_args!("{}: {warning}", path.display()));
+        for warning in image.chain().flat_map(OpenImage::warnings) {
+            self.say("warning", warning);
         }
         Ok(image)
     }

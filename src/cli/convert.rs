@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::args::{InputFormat, MEBIBYTE, OutputFormat, cloud_remark, default_format, overwrite};
+use super::args::{
+    InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
+};
 use super::context::Context;
 use super::exit::Outcome;
 use super::size::{self, Size};
@@ -50,11 +52,13 @@ pub(super) struct Args {
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
     verify: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
-    let source = context.open(&args.source, args.format)?;
+    let source = context.open(&args.source, args.format, &args.parents)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     transfer(args, context, &source, &mut new)?;
@@ -108,6 +112,7 @@ fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
         virtual_size,
         block_size: size::block(args.block_size, format)?,
         identity: source.vhd().map(|vhd| vhd.footer().clone()),
+        parent: None,
         overwrite: overwrite(args.force),
     })
 }

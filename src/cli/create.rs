@@ -1,35 +1,49 @@
 //! `vhd create`: an empty image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::args::OutputFormat;
-use super::args::{cloud_remark, default_format, overwrite};
+use super::args::{OutputFormat, Parents, cloud_remark, default_format, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
 use super::size::{self, Size};
-use crate::error::Result;
-use crate::files::{NewImage, NewImageOptions};
+use crate::error::{Error, Result};
+use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent, refuse_same_file};
+use crate::image::Image as _;
+use crate::vhd::VhdImage;
 
-/// Make an empty image.
+/// Make an empty image, or a child of another image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The disk reads as zeros and takes no more space than its metadata. The file appears whole or not at all.\n\n",
+    "The disk reads as zeros and takes no more space than its metadata. The file appears whole or not at all. With \
+     --parent it is a differencing VHD: it reads like its parent, and stores what is written to it. The parent must \
+     not be written to any more.\n\n",
     "Examples:\n",
     "  vhd create disk.vhd --size 10G\n",
     "  vhd create disk.vhd --size 10G -O fixed       what a cloud takes as an upload\n",
-    "  vhd create disk.vhd --size 1T --block-size 512K\n\n",
+    "  vhd create disk.vhd --size 1T --block-size 512K\n  \
+     vhd create child.vhd --parent disk.vhd\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The image to make.
     path: PathBuf,
-    /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512.
-    #[arg(short, long, value_name = "SIZE", value_parser = size::parse)]
-    size: u64,
+    /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512 [default with --parent: the parent's].
+    #[arg(short, long, value_name = "SIZE", value_parser = size::parse, required_unless_present = "parent")]
+    size: Option<u64>,
     /// Format of the image [default: dynamic if PATH ends in .vhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
-    /// Bytes in a block of a dynamic VHD, a power of two [default: 2MiB].
+    /// Make a differencing VHD with this parent.
+    #[arg(long, value_name = "FILE")]
+    parent: Option<PathBuf>,
+    /// Look in this folder for the parent's own parents.
+    #[arg(long, value_name = "DIR", requires = "parent")]
+    parent_path: Vec<PathBuf>,
+    /// Take a raw image as the parent: nothing will tell if it is the right one.
+    #[arg(long, requires = "parent")]
+    raw_parent: bool,
+    /// Bytes in a block of a VHD that has them, a power of two [default: the parent's, or 2MiB].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     block_size: Option<u64>,
     /// Replace the file if it exists.
@@ -38,24 +52,78 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let format = args
-        .output_format
-        .map_or_else(|| default_format(&args.path), Into::into);
+    let parent = parent(args, context)?;
+    let format = match (args.output_format, &parent) {
+        (None, None) => default_format(&args.path),
+        (Some(format), None) => format.into(),
+        (None | Some(OutputFormat::Differencing), Some(_)) => Format::Differencing,
+        (Some(format), Some(_)) => {
+            return Err(Error::usage("only a differencing VHD has a parent")
+                .found(format_args!("-O {}", Format::from(format)))
+                .hint("leave -O away"));
+        }
+    };
+    let own_blocks = |image: &Arc<OpenImage>| image.vhd()?.header().map(|header| header.block_size);
+    let inherited = parent.as_ref().and_then(own_blocks);
+    let same_size = parent.as_ref().map_or(0, |parent| parent.virtual_size());
+    let size = args.size.unwrap_or(same_size);
     let options = NewImageOptions {
         format,
-        virtual_size: args.size,
-        block_size: size::block(args.block_size, format)?,
+        virtual_size: size,
+        block_size: size::block(args.block_size, format)?.or(inherited),
         identity: None,
+        parent,
         overwrite: overwrite(args.force),
     };
     NewImage::create(&args.path, &options)?.publish()?;
     context.note(format_args!(
         "{}: {format}, virtual size {}",
         args.path.display(),
-        Size(args.size)
+        Size(size)
     ));
-    if let Some(remark) = cloud_remark(format, args.size) {
+    if let Some(remark) = cloud_remark(format, size) {
         context.note(remark);
     }
     Ok(Outcome::Done)
+}
+
+fn parent(args: &Args, context: &Context) -> Result<Option<Arc<OpenImage>>> {
+    let Some(path) = &args.parent else {
+        return Ok(None);
+    };
+    refuse_same_file(&args.path, &[path])?;
+    let parents = Parents {
+        files: Vec::new(),
+        folders: args.parent_path.clone(),
+        raw_parent: args.raw_parent,
+    };
+    let parent = context.open(path, None, &parents)?;
+    check_new_parent(&parent, &args.path, args.raw_parent, context)?;
+    Ok(Some(Arc::new(parent)))
+}
+
+/// Refuses a raw parent unless that is wanted, and says what reading the child at `child` will need.
+pub(super) fn check_new_parent(
+    parent: &OpenImage,
+    child: &Path,
+    raw_allowed: bool,
+    context: &Context,
+) -> Result<()> {
+    if parent.vhd().map(VhdImage::footer).is_none() && !raw_allowed {
+        return Err(Error::usage(
+            "a child of a raw image can't name it: nothing would tell if it is read over the right one",
+        )
+        .path(parent.path())
+        .found(parent.format())
+        .expected("a VHD")
+        .hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
+    }
+    if !finds_parent(child, parent.path())? {
+        context.note(format_args!(
+            "the parent {} is not in the folder of the child or below: to read the child, give --parent or \
+             --parent-path",
+            parent.path().display()
+        ));
+    }
+    Ok(())
 }

@@ -145,6 +145,7 @@ impl Demo {
             virtual_size: DISK,
             block_size: None,
             identity: None,
+            parent: None,
             overwrite: Overwrite::No,
         };
         let mut new = NewImage::create(self.folder.join(name), &options)?;

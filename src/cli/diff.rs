@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, overwrite};
+use super::args::{InputFormat, Parents, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
@@ -17,29 +17,44 @@ use crate::diff::{
 };
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, refuse_same_file, same_file, side_of};
-use crate::image::Image as _;
+use crate::image::Image;
 use crate::storage::AtomicFile;
+use crate::vhd::OnlyStored;
 
 /// Say what changed from one image to another: list it, or write a diff.
 ///
 /// Without -o the changed page ranges are listed, and the exit code tells whether there are any.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[command(after_help = concat!(
-    "Images may be raw, fixed or dynamic VHDs, of different sizes and formats: what counts is the virtual disk. \
+    "Images may be raw or VHDs of any type, of different sizes and formats: what counts is the virtual disk. \
      A page that became zero is a clear range, any other changed page a page range. What both images know to be \
      zero isn't read.\n\n",
     "Examples:\n",
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
     "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
-    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n\n",
+    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n  \
+         vhd-diff --from-child child.vhd -o child.vhddiff       what a child changed in its parent\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The image that the diff starts from.
-    base: PathBuf,
+    #[arg(required_unless_present = "from_child")]
+    base: Option<PathBuf>,
     /// The image that the diff leads to.
-    target: PathBuf,
+    #[arg(required_unless_present = "from_child")]
+    target: Option<PathBuf>,
+    /// What changed from the parent of a differencing VHD to the child itself, by reading only the pages that the
+    /// child stores.
+    #[arg(long, value_name = "CHILD", conflicts_with_all = ["base", "target", "base_format", "target_format"])]
+    from_child: Option<PathBuf>,
+    /// With --from-child: compute the content digests, which takes reading both disks whole.
+    #[arg(long, requires = "from_child", conflicts_with = "no_digest")]
+    digest: bool,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -69,6 +84,8 @@ pub(super) struct Args {
     /// Format of the target [default: found out].
     #[arg(long, value_name = "FORMAT")]
     target_format: Option<InputFormat>,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,15 +105,61 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    if same_file(&args.base, &args.target)? {
+    if let Some(path) = &args.from_child {
+        let child = context.open(path, Some(InputFormat::Differencing), &args.parents)?;
+        let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
+            return Err(Error::usage("this VHD has no parent").path(path));
+        };
+        let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
+        let [base, target] = &views;
+        let views: Option<[&dyn Image; 2]> = (!args.digest).then_some([base, target]);
+        return diff(args, &Pair::new(parent, &child, views), context);
+    }
+    let (Some(base), Some(target)) = (&args.base, &args.target) else {
+        return Err(Error::usage("two images are needed"));
+    };
+    if same_file(base, target)? {
         return Err(Error::usage("base and target are one and the same file")
-            .path(&args.target)
+            .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open(&args.base, args.base_format)?;
-    let target = context.open(&args.target, args.target_format)?;
+    let base = context.open(base, args.base_format, &args.parents)?;
+    let target = context.open(target, args.target_format, &args.parents)?;
+    diff(args, &Pair::new(&base, &target, None), context)
+}
+
+/// The two images, and what of them is compared.
+struct Pair<'a> {
+    base: &'a OpenImage,
+    target: &'a OpenImage,
+    compared: [&'a dyn Image; 2],
+    /// Whether what is compared is all of both.
+    whole: bool,
+}
+
+impl<'a> Pair<'a> {
+    fn new(base: &'a OpenImage, target: &'a OpenImage, views: Option<[&'a dyn Image; 2]>) -> Self {
+        Self {
+            base,
+            target,
+            compared: views.unwrap_or([base, target]),
+            whole: views.is_none(),
+        }
+    }
+
+    fn larger(&self) -> u64 {
+        self.base.virtual_size().max(self.target.virtual_size())
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.base.check_unchanged()?;
+        self.target.check_unchanged()
+    }
+}
+
+fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     match &args.output {
-        None => list(args, &base, &target, context),
+        None => list(args, pair, context),
         Some(path) if path == Path::new("-") => {
             if args.json {
                 return Err(
@@ -104,26 +167,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                         .hint("write the diff to a file with -o FILE"),
                 );
             }
-            let written = write(
-                args,
-                &base,
-                &target,
-                Output::binary()?,
-                Path::new("(standard output)"),
-                context,
-            )?;
+            let name = Path::new("(standard output)");
+            let written = write(args, pair, Output::binary()?, name, context)?;
             written.out.finish()?;
             Ok(Outcome::Done)
         }
         Some(path) => {
-            refuse_same_file(path, &[&args.base, &args.target])?;
-            to_file(args, &base, &target, path, context)?;
+            let images = pair.base.chain().chain(pair.target.chain());
+            let inputs: Vec<&Path> = images.map(OpenImage::path).collect();
+            refuse_same_file(path, &inputs)?;
+            to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }
     }
 }
 
-fn list(args: &Args, base: &OpenImage, target: &OpenImage, context: &Context) -> Result<Outcome> {
+fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let format = match args.format {
         ListFormat::Text if args.json => ListingFormat::Json,
         ListFormat::Text => ListingFormat::Text,
@@ -133,14 +192,15 @@ fn list(args: &Args, base: &OpenImage, target: &OpenImage, context: &Context) ->
     };
     let workers = context.workers()?;
     let progress = context.progress();
-    let mut listing = Listing::begin(Output::text()?, format, base, target)?;
-    progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
+    let mut listing = Listing::begin(Output::text()?, format, pair.base, pair.target)?;
+    progress.begin("comparing", pair.larger());
     let options = CompareOptions {
         workers: &workers,
         progress: &*progress,
         digests: false,
         payload: false,
     };
+    let [base, target] = pair.compared;
     let comparison = compare(
         base,
         target,
@@ -148,8 +208,7 @@ fn list(args: &Args, base: &OpenImage, target: &OpenImage, context: &Context) ->
         |change| Ok(change.changes),
         |changes| changes.iter().try_for_each(|change| listing.push(*change)),
     )?;
-    base.check_unchanged()?;
-    target.check_unchanged()?;
+    pair.check_unchanged()?;
     listing.end(&comparison)?;
     Ok(if comparison.is_same() {
         Outcome::Done
@@ -160,47 +219,37 @@ fn list(args: &Args, base: &OpenImage, target: &OpenImage, context: &Context) ->
 
 fn write<W: Write>(
     args: &Args,
-    base: &OpenImage,
-    target: &OpenImage,
+    pair: &Pair<'_>,
     out: W,
     name: &Path,
     context: &Context,
 ) -> Result<Written<W>> {
     let workers = context.workers()?;
     let progress = context.progress();
-    progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
-    let confirm = || {
-        base.check_unchanged()
-            .and_then(|()| target.check_unchanged())
-    };
+    progress.begin("comparing", pair.larger());
     let options = DiffOptions {
         workers: &workers,
         progress: &*progress,
         compression: args.compress,
-        digests: !args.no_digest,
-        confirm: &confirm,
+        digests: pair.whole && !args.no_digest,
+        confirm: &|| pair.check_unchanged(),
     };
+    let [base, target] = pair.compared;
     write_diff(
-        (base, side_of(base)),
-        (target, side_of(target)),
+        (base, side_of(pair.base)),
+        (target, side_of(pair.target)),
         out,
         name,
         options,
     )
 }
 
-fn to_file(
-    args: &Args,
-    base: &OpenImage,
-    target: &OpenImage,
-    path: &Path,
-    context: &Context,
-) -> Result<()> {
+fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Result<()> {
     let overwrite = overwrite(args.force);
     let file = AtomicFile::begin(path, overwrite)?;
     let out = BufWriter::with_capacity(1 << 18, file.file().appender());
-    let written = write(args, base, target, out, path, context)?;
-    let summary = Summary::new(path, base, target, &written);
+    let written = write(args, pair, out, path, context)?;
+    let summary = Summary::new(path, pair, &written);
     drop(written);
     file.publish(overwrite)?;
     if args.json {
@@ -242,7 +291,7 @@ struct Side {
 }
 
 impl Summary {
-    fn new<W>(path: &Path, base: &OpenImage, target: &OpenImage, written: &Written<W>) -> Self {
+    fn new<W>(path: &Path, pair: &Pair<'_>, written: &Written<W>) -> Self {
         let Comparison {
             base_digest,
             target_digest,
@@ -263,8 +312,8 @@ impl Summary {
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,
             diff_bytes: written.len,
-            base: side(base, base_digest),
-            target: side(target, target_digest),
+            base: side(pair.base, base_digest),
+            target: side(pair.target, target_digest),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sha2::Digest as _;
 
-use super::args::InputFormat;
+use super::args::{InputFormat, Parents};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::Output;
@@ -38,6 +38,8 @@ pub(super) struct Args {
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -72,7 +74,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let image = context.open(path, args.format)?;
+    let image = context.open(path, args.format, &args.parents)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let hex = match args.algorithm {

@@ -1,20 +1,22 @@
 //! `vhd info`: every field of an image.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{InputFormat, cloud_remark};
+use super::args::{InputFormat, Parents, cloud_remark};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
-use crate::error::Result;
-use crate::files::{OpenImage, OpenOptions, open_image};
+use crate::error::{Error, Result};
+use crate::files::{Format, OpenImage, OpenOptions, open_image};
 use crate::image::Image as _;
 use crate::storage::ReadAt as _;
-use crate::vhd::{DynamicHeader, Field, Footer, Geometry, PlatformCode};
+use crate::vhd::{
+    DynamicHeader, Field, Footer, Geometry, ParentPath, PlatformCode, Timestamp, VhdImage,
+};
 
 /// Print everything that an image says about itself.
 #[derive(Debug, clap::Args)]
@@ -35,16 +37,19 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),
+        parents: args.parents.options(),
         ..OpenOptions::default()
     };
-    let image = open_image(&args.image, &options)?;
-    let info = Info::of(&image)?;
+    let (image, broken) = open(&args.image, options)?;
+    let info = Info::of(&image, broken.as_ref())?;
     let mut output = Output::text()?;
     if args.json {
         output.json(&info)?;
@@ -53,6 +58,20 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     }
     output.finish()?;
     Ok(Outcome::Done)
+}
+
+/// Opens the image, and a differencing VHD whose parent can't be read alone, with what is wrong.
+fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)> {
+    let error = match open_image(path, &options) {
+        Ok(image) => return Ok((image, None)),
+        Err(error) => error,
+    };
+    let mut alone = options;
+    alone.parents.leave_out = true;
+    match open_image(path, &alone) {
+        Ok(image) if image.format() == Format::Differencing => Ok((image, Some(error))),
+        _ => Err(error),
+    }
 }
 
 /// What `--json` prints. Sizes and offsets are bytes.
@@ -69,6 +88,9 @@ struct Info {
     footer: Option<FooterInfo>,
     dynamic_header: Option<HeaderInfo>,
     blocks: Option<Blocks>,
+    /// The parents of a differencing VHD, the nearest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parents: Option<Vec<ParentInfo>>,
     /// What a reader may want to know.
     remarks: Vec<String>,
     /// What is wrong with the file, but doesn't keep it from being read.
@@ -135,6 +157,17 @@ struct LocatorInfo {
     data_space: u32,
     data_length: u32,
     data_offset: u64,
+    /// What the data says, if it can be read.
+    text: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ParentInfo {
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+    /// `null` for a raw image.
+    unique_id: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,7 +183,7 @@ struct Blocks {
 }
 
 impl Info {
-    fn of(image: &OpenImage) -> Result<Self> {
+    fn of(image: &OpenImage, broken: Option<&Error>) -> Result<Self> {
         let vhd = image.vhd();
         let metadata = image.file().metadata()?;
         Ok(Self {
@@ -161,10 +194,17 @@ impl Info {
             file_size: image.file().byte_len()?,
             stored_size: metadata.blocks().saturating_mul(512),
             footer: vhd.map(|vhd| vhd.footer().into()),
-            dynamic_header: vhd.and_then(|vhd| vhd.header()).map(Into::into),
+            dynamic_header: vhd
+                .and_then(|vhd| Some(HeaderInfo::new(vhd.header()?, vhd.parent_paths()))),
             blocks: blocks(image),
-            remarks: remarks(image),
-            warnings: image.warnings().iter().map(ToString::to_string).collect(),
+            parents: (image.format() == Format::Differencing).then(|| parents(image)),
+            remarks: remarks(image)?,
+            warnings: image
+                .warnings()
+                .iter()
+                .chain(broken)
+                .map(ToString::to_string)
+                .collect(),
         })
     }
 }
@@ -181,10 +221,38 @@ fn blocks(image: &OpenImage) -> Option<Blocks> {
     })
 }
 
-fn remarks(image: &OpenImage) -> Vec<String> {
+fn parents(image: &OpenImage) -> Vec<ParentInfo> {
+    let parents = image.chain().skip(1);
+    parents
+        .map(|parent| ParentInfo {
+            image: parent.path().to_string_lossy().into_owned(),
+            format: parent.format().name(),
+            virtual_size: parent.virtual_size(),
+            unique_id: parent.vhd().map(|vhd| vhd.footer().unique_id.to_string()),
+        })
+        .collect()
+}
+
+/// What is worth knowing about the parent of a differencing VHD.
+fn parent_remark(image: &OpenImage) -> Result<Option<String>> {
+    let (Some(header), Some(parent)) = (image.vhd().and_then(VhdImage::header), image.parent())
+    else {
+        return Ok(None);
+    };
+    let changed = Timestamp::from_unix(parent.file().metadata()?.mtime());
+    let known = header.parent_timestamp;
+    let differs = known != Timestamp(0) && known != changed;
+    Ok(differs.then(|| {
+        format!(
+            "the parent's file was changed at {changed}, and the child expects {known}: fine if it was only copied"
+        )
+    }))
+}
+
+fn remarks(image: &OpenImage) -> Result<Vec<String>> {
     let mut remarks = Vec::new();
     let Some(vhd) = image.vhd() else {
-        return remarks;
+        return Ok(remarks);
     };
     let footer = vhd.footer();
     let (size, geometry) = (footer.current_size, footer.disk_geometry);
@@ -219,7 +287,8 @@ fn remarks(image: &OpenImage) -> Vec<String> {
         };
         format!("the size is a whole number of MiB, as Azure wants it{upload}")
     }));
-    remarks
+    remarks.extend(parent_remark(image)?);
+    Ok(remarks)
 }
 
 impl From<&Footer> for FooterInfo {
@@ -254,9 +323,16 @@ impl From<&Footer> for FooterInfo {
     }
 }
 
-impl From<&DynamicHeader> for HeaderInfo {
-    fn from(header: &DynamicHeader) -> Self {
-        let locators = header.parent_locators.iter().filter(|l| l.is_used());
+impl HeaderInfo {
+    fn new(header: &DynamicHeader, paths: &[ParentPath]) -> Self {
+        let text = |n: usize| {
+            paths
+                .iter()
+                .find(|path| path.locator == n)
+                .map(|path| path.text.clone())
+        };
+        let locators = header.parent_locators.iter().enumerate();
+        let locators = locators.filter(|(_, locator)| locator.is_used());
         Self {
             data_offset: offset(header.data_offset),
             table_offset: header.table_offset,
@@ -269,11 +345,12 @@ impl From<&DynamicHeader> for HeaderInfo {
             parent_timestamp: header.parent_timestamp.to_string(),
             parent_unicode_name: header.parent_name(),
             parent_locators: locators
-                .map(|locator| LocatorInfo {
+                .map(|(n, locator)| LocatorInfo {
                     platform_code: Code::of_locator(locator.platform_code),
                     data_space: locator.data_space,
                     data_length: locator.data_length,
                     data_offset: locator.data_offset,
+                    text: text(n),
                 })
                 .collect(),
         }
@@ -322,6 +399,20 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
             &format!("{allocated} of {needed} allocated, BAT of {entries} entries"),
         )?;
     }
+    for parent in info.parents.iter().flatten() {
+        let id = parent
+            .unique_id
+            .as_deref()
+            .map_or_else(String::new, |id| format!(", unique id {id}"));
+        let size = Size(parent.virtual_size);
+        row(
+            "parent",
+            &format!("{}: {}, {size}{id}", parent.image, parent.format),
+        )?;
+    }
+    for path in vhd_paths(image) {
+        row("parent locator", &path)?;
+    }
     for remark in &info.remarks {
         row("remark", remark)?;
     }
@@ -336,6 +427,13 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
         Some(header) => section("dynamic disk header", &header.fields(), output),
         None => Ok(()),
     }
+}
+
+fn vhd_paths(image: &OpenImage) -> impl Iterator<Item = String> {
+    let paths = image.vhd().map(VhdImage::parent_paths).unwrap_or_default();
+    paths
+        .iter()
+        .map(|path| format!("{} {:?}", path.platform_code, path.text))
 }
 
 fn section(name: &str, fields: &[Field], output: &mut Output) -> Result<()> {

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::InputFormat;
+use super::args::{InputFormat, Parents};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::Short;
 use crate::error::Result;
-use crate::files::OpenImage;
+use crate::files::{Mapped, MappedExtents, OpenImage};
 use crate::image::{Extent, ExtentState, Image as _, whole};
-use crate::page::PAGE_SIZE;
+use crate::page::{PAGE_SIZE, PageRange};
 use crate::vhd::VhdImage;
 
 /// List where a virtual disk holds data and where it is known to be zero.
@@ -20,7 +20,8 @@ use crate::vhd::VhdImage;
 #[command(after_help = concat!(
     "Extents come in order and without gaps. What is zero is known from block tables, bitmaps and holes, \
      not by reading: data may turn out to be zeros too. The offset is where the data lies in the file, where \
-     it lies there in one piece.\n\n",
+     it lies there in one piece. For a differencing VHD the depth says how many parents down the data lies, and the \
+     file in which image.\n\n",
     "Examples:\n",
     "  vhd map disk.vhd\n",
     "  vhd map disk.vhd --offsets\n",
@@ -39,6 +40,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 #[derive(Serialize)]
@@ -56,10 +59,16 @@ struct Item {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    /// Of a differencing VHD: how many parents down the data lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    depth: Option<usize>,
+    /// And in which file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let image = context.open(&args.image, args.format)?;
+    let image = context.open(&args.image, args.format, &args.parents)?;
     let mut output = Output::text()?;
     if args.json {
         json(&image, args.offsets, &mut output)?;
@@ -71,51 +80,87 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The extents with their offsets; if `split`, cut where the file goes on elsewhere.
+/// The extents with their places; if `split`, cut where the file goes on elsewhere.
 fn items(image: &OpenImage, split: bool) -> impl Iterator<Item = Result<Item>> + '_ {
-    // Blocks never lie end to end: each begins with its bitmap.
-    let block = image.vhd().and_then(VhdImage::block_size);
-    let cut = block
-        .filter(|_| split)
-        .unwrap_or(u64::MAX - u64::MAX % PAGE_SIZE);
-    image.extents(whole(image)).flat_map(move |extent| {
-        let (pieces, error) = match extent {
-            Ok(extent) => (Some(pieces(extent, cut)), None),
+    let chain = image.parent().is_some();
+    joined(image.mapped(whole(image))).flat_map(move |mapped| {
+        let (pieces, error) = match mapped {
+            Ok(mapped) => (Some(pieces(mapped, split)), None),
             Err(error) => (None, Some(Err(error))),
         };
         let items = pieces
             .into_iter()
             .flatten()
-            .map(move |piece| item(image, piece, block));
+            .map(move |piece| item(piece, chain));
         items.chain(error)
     })
 }
 
-/// Data cut at multiples of `cut`; zeros are one piece.
-fn pieces(extent: Extent, cut: u64) -> impl Iterator<Item = Extent> {
-    let Extent { range, state } = extent;
-    let cut = if state == ExtentState::Data {
-        cut
-    } else {
-        u64::MAX - u64::MAX % PAGE_SIZE
-    };
-    range.windows(cut).map(move |range| Extent { range, state })
+/// Neighbours in one state as one extent; data of different files stays apart.
+fn joined<'a>(mut extents: MappedExtents<'a>) -> impl Iterator<Item = Result<Mapped<'a>>> {
+    let mut held: Option<Mapped<'a>> = None;
+    std::iter::from_fn(move || {
+        loop {
+            let next = match extents.next() {
+                Some(Ok(next)) => next,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return held.take().map(Ok),
+            };
+            match &mut held {
+                Some(last) if is_one(last, &next) => {
+                    let (start, end) = (last.extent.range.start(), next.extent.range.end());
+                    last.extent.range = PageRange::new(start, end).unwrap_or_default();
+                }
+                _ => {
+                    if let Some(done) = held.replace(next) {
+                        return Some(Ok(done));
+                    }
+                }
+            }
+        }
+    })
 }
 
-fn item(image: &OpenImage, extent: Extent, block: Option<u64>) -> Result<Item> {
-    let Extent { range, state } = extent;
+fn is_one(last: &Mapped<'_>, next: &Mapped<'_>) -> bool {
+    let same_file = last.depth == next.depth || next.extent.state == ExtentState::Zero;
+    last.extent.state == next.extent.state && same_file
+}
+
+/// Blocks never lie end to end: each begins with its bitmap.
+fn block_of(image: &OpenImage) -> Option<u64> {
+    image.vhd().and_then(VhdImage::block_size)
+}
+
+/// Data cut at the blocks of its file, if it shall be; zeros are one piece.
+fn pieces(mapped: Mapped<'_>, split: bool) -> impl Iterator<Item = Mapped<'_>> {
+    let Extent { range, state } = mapped.extent;
+    let cut = block_of(mapped.image)
+        .filter(|_| split && state == ExtentState::Data)
+        .unwrap_or(u64::MAX - u64::MAX % PAGE_SIZE);
+    range.windows(cut).map(move |range| Mapped {
+        extent: Extent { range, state },
+        ..mapped
+    })
+}
+
+fn item(mapped: Mapped<'_>, chain: bool) -> Result<Item> {
+    let Extent { range, state } = mapped.extent;
     let data = state == ExtentState::Data;
+    let block = block_of(mapped.image);
     let in_one_place = block.is_none_or(|block| range.windows(block).nth(1).is_none());
     let offset = if data && in_one_place {
-        image.locate(range.start())?
+        mapped.image.locate(range.start())?
     } else {
         None
     };
+    let place = data && chain;
     Ok(Item {
         start: range.start(),
         length: range.len(),
         state: if data { "data" } else { "zero" },
         offset,
+        depth: place.then_some(mapped.depth),
+        file: place.then(|| mapped.image.path().to_string_lossy().into_owned()),
     })
 }
 
@@ -134,8 +179,13 @@ fn json(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
 fn text(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
     // Columns as wide as the largest number, so that lines can be written as they come.
     let width = image.virtual_size().to_string().len().max("LENGTH".len());
+    let place = if image.parent().is_some() {
+        "  DEPTH  FILE"
+    } else {
+        ""
+    };
     output.line(format_args!(
-        "{:>width$}  {:>width$}  STATE  {:>width$}",
+        "{:>width$}  {:>width$}  STATE  {:>width$}{place}",
         "START", "LENGTH", "OFFSET"
     ))?;
     let (mut data, mut zero, mut count) = (0, 0, 0_u64);
@@ -150,8 +200,12 @@ fn text(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
         let offset = item
             .offset
             .map_or_else(|| "-".into(), |offset| offset.to_string());
+        let place = match (item.depth, item.file) {
+            (Some(depth), Some(file)) => format!("  {depth:>5}  {file}"),
+            _ => String::new(),
+        };
         output.line(format_args!(
-            "{:>width$}  {:>width$}  {:<5}  {offset:>width$}",
+            "{:>width$}  {:>width$}  {:<5}  {offset:>width$}{place}",
             item.start, item.length, item.state
         ))?;
     }

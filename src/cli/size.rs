@@ -45,9 +45,11 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
     match size {
         None => Ok(None),
-        Some(_) if format != Format::Dynamic => Err(Error::usage("only a dynamic VHD has blocks")
-            .found(format_args!("--block-size for {format}"))
-            .hint("leave --block-size away, or say -O dynamic")),
+        Some(_) if !matches!(format, Format::Dynamic | Format::Differencing) => Err(Error::usage(
+            "only a dynamic or differencing VHD has blocks",
+        )
+        .found(format_args!("--block-size for {format}"))
+        .hint("leave --block-size away, or say -O dynamic")),
         Some(size) => u32::try_from(size).map(Some).map_err(|_| {
             Error::usage("the block size is too large")
                 .found(format_args!("{size} bytes"))

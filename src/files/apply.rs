@@ -1,12 +1,14 @@
 //! Applying diffs to a base: what is checked first, and how a new image is made.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::diffs::target_footer;
-use super::{Format, NewImage, NewImageOptions, OpenImage};
-use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched};
+use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions};
+use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
-use crate::image::{ContentDigest, Image, content_digest};
+use crate::image::{ContentDigest, Image, ImageMut, content_digest};
+use crate::page::ChangeKind;
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::Overwrite;
@@ -23,6 +25,8 @@ pub struct ApplyOptions<'a> {
     pub check: BaseCheck,
     /// Whether to read the result back and compare.
     pub verify: bool,
+    /// Where the parents of a differencing VHD may be.
+    pub parents: &'a ParentOptions,
 }
 
 impl std::fmt::Debug for ApplyOptions<'_> {
@@ -242,6 +246,73 @@ pub fn apply_to_new(
     })
 }
 
+/// Applies `chain` to `base` into a new differencing VHD, which stores only what changed and has `base` as its
+/// parent. The base is checked before anything is written, as for an apply in place.
+pub fn apply_to_child(
+    base: &Arc<OpenImage>,
+    chain: Chain,
+    output: Output<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    let found = fit(base, &chain, options)?;
+    let (diffs, target_digest) = (chain.diffs().len(), chain.target_digest());
+    let target_size = chain.target_size();
+    let mut new = NewImage::create(
+        output.path,
+        &NewImageOptions {
+            parent: Some(Arc::clone(base)),
+            block_size: base.vhd().and_then(VhdImage::header).map(|h| h.block_size),
+            ..new_options(base, &chain, output)?
+        },
+    )?;
+    let (mut updated, mut cleared) = (0, 0);
+    if let Some(chain) = chain.without_first(found.already) {
+        (updated, cleared) = write_changes(&**base, new.image_mut(), &chain, options)?;
+    }
+    base.check_unchanged()?;
+    if let Some(expected) = target_digest.filter(|_| options.verify) {
+        new.image_mut().flush()?;
+        options.progress.begin("verifying", target_size);
+        let digest = content_digest(new.image(), options.workers, options.progress)?;
+        read_back(output.path, digest, expected)?;
+    }
+    new.publish()?;
+    Ok(Applied {
+        already: found.already,
+        diffs,
+        checked: found.checked,
+        target_size,
+        target_digest,
+        updated,
+        cleared,
+        verified: options.verify && target_digest.is_some(),
+        finished_interrupted: false,
+    })
+}
+
+/// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes
+/// updated and cleared.
+pub(super) fn write_changes(
+    base: &dyn Image,
+    image: &mut dyn ImageMut,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64)> {
+    let (mut updated, mut cleared) = (0, 0);
+    options
+        .progress
+        .begin("applying", base.virtual_size().max(chain.target_size()));
+    Layers::new(base, chain, options.workers, options.progress).changes(
+        Ok,
+        |change: WindowChange| {
+            updated += change.changes.bytes(ChangeKind::Update);
+            cleared += change.changes.bytes(ChangeKind::Clear);
+            change.write_to(image)
+        },
+    )?;
+    Ok((updated, cleared))
+}
+
 fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
     Ok(NewImageOptions {
         format: output.format,
@@ -253,6 +324,7 @@ fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<Ne
             .and_then(VhdImage::block_size)
             .and_then(|size| u32::try_from(size).ok()),
         identity: identity(chain, base.vhd().map(|vhd| vhd.footer().clone()))?,
+        parent: None,
         overwrite: output.overwrite,
     })
 }

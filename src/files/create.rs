@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::Format;
+use super::child::new_parent;
 use super::open::refuse_pending;
 use super::stored::Stored;
+use super::{Format, OpenImage};
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
@@ -21,15 +23,17 @@ pub struct NewImageOptions {
     pub format: Format,
     /// Size of the virtual disk in bytes: whole pages, at least one.
     pub virtual_size: u64,
-    /// Bytes in a data block of a dynamic VHD, if not the format's usual size.
+    /// Bytes in a data block of a VHD that has them, if not the format's usual size.
     pub block_size: Option<u32>,
     /// The footer of the VHD whose identity a new VHD takes over.
     pub identity: Option<Footer>,
+    /// The parent of a differencing VHD.
+    pub parent: Option<Arc<OpenImage>>,
     /// Whether a file of that name is replaced. A block device is written only if so.
     pub overwrite: Overwrite,
 }
 
-/// An image that is being written, and that reads as zeros where it wasn't. Unless it is
+/// An image that is being written, and that reads as zeros, or as its parent, where it wasn't. Unless it is
 /// [published](NewImage::publish), nothing remains of it; only on a block device there is no way back.
 #[derive(Debug)]
 pub struct NewImage {
@@ -79,7 +83,7 @@ impl NewImage {
                 (place, file)
             }
         };
-        let stored = new_stored(file, options).map_err(|error| error.path(path))?;
+        let stored = new_stored(path, file, options).map_err(|error| error.path(path))?;
         Ok(Self {
             stored,
             place,
@@ -219,22 +223,30 @@ fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
     Ok(device)
 }
 
-fn new_stored(file: File, options: &NewImageOptions) -> Result<Stored> {
+fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<Stored> {
     match options.format {
         Format::Raw => {
             file.set_len(options.virtual_size)?;
             let image = RawImage::with_size(file, options.virtual_size);
             Ok(Stored::Raw(image))
         }
-        Format::Fixed => vhd(file, DiskType::Fixed, options),
-        Format::Dynamic => vhd(file, DiskType::Dynamic, options),
+        Format::Fixed => vhd(path, file, DiskType::Fixed, options),
+        Format::Dynamic => vhd(path, file, DiskType::Dynamic, options),
+        Format::Differencing => vhd(path, file, DiskType::Differencing, options),
     }
 }
 
-fn vhd(file: File, disk_type: DiskType, options: &NewImageOptions) -> Result<Stored> {
+fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) -> Result<Stored> {
     let mut create = CreateOptions::new(disk_type, options.virtual_size);
     create.block_size = options.block_size.unwrap_or(create.block_size);
     create.identity.clone_from(&options.identity);
+    if disk_type == DiskType::Differencing {
+        let parent = options.parent.as_ref().ok_or_else(|| {
+            Error::usage("a differencing VHD needs a parent")
+                .hint("make one with vhd create CHILD --parent PARENT, or with vhd-apply")
+        })?;
+        create.parent = Some(new_parent(path, parent)?);
+    }
     Stored::from_vhd(VhdImage::create(file, &create)?)
 }
 
@@ -251,6 +263,7 @@ mod tests {
             virtual_size,
             block_size: None,
             identity: None,
+            parent: None,
             overwrite: Overwrite::No,
         }
     }

@@ -15,15 +15,18 @@ pub enum Format {
     Fixed,
     /// A VHD with the blocks that were written.
     Dynamic,
+    /// A VHD with what was written over another image, its parent.
+    Differencing,
 }
 
 impl Format {
-    /// `raw`, `fixed` or `dynamic`.
+    /// `raw`, `fixed`, `dynamic` or `differencing`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Fixed => "fixed",
             Self::Dynamic => "dynamic",
+            Self::Differencing => "differencing",
         }
     }
 }
@@ -38,13 +41,13 @@ impl FromStr for Format {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Raw, Self::Fixed, Self::Dynamic]
+        [Self::Raw, Self::Fixed, Self::Dynamic, Self::Differencing]
             .into_iter()
             .find(|format| format.name() == text)
             .ok_or_else(|| {
                 Error::usage("this is no image format")
                     .found(text)
-                    .expected("raw, fixed or dynamic")
+                    .expected("raw, fixed, dynamic or differencing")
             })
     }
 }
@@ -101,7 +104,12 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_printed() {
-        for format in [Format::Raw, Format::Fixed, Format::Dynamic] {
+        for format in [
+            Format::Raw,
+            Format::Fixed,
+            Format::Dynamic,
+            Format::Differencing,
+        ] {
             assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
             let choice = FormatChoice::from(format);
             assert_eq!(choice.to_string().parse::<FormatChoice>().unwrap(), choice);

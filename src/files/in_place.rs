@@ -15,6 +15,7 @@ use std::path::Path;
 
 use super::apply::{
     Applied, ApplyOptions, BaseChecked, Output, apply_to_new, fit, identity, read_back,
+    write_changes,
 };
 use super::diffs::{format_of, open_diff, side_of, target_footer};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, journal_path, open_image};
@@ -51,7 +52,7 @@ pub fn apply_in_place(
     if exists(&journal)? {
         return finish(path, &journal, chain, how, options);
     }
-    let base = open(path, how.format, false)?;
+    let base = open(path, how.format, false, options)?;
     let found = fit(&base, &chain, options)?;
     let diffs = chain.diffs().len();
     let applied = Applied {
@@ -79,6 +80,7 @@ pub fn apply_in_place(
         });
     }
     base.check_unchanged()?;
+    refuse_resized_child(&base, &chain)?;
     if base.format() == Format::Dynamic && chain.target_size() != base.virtual_size() {
         let replaced = replace(path, &base, lock, &chain, found.digest, how, options)?;
         return Ok(Applied {
@@ -186,6 +188,22 @@ fn finish(
     Ok(applied)
 }
 
+/// A differencing VHD keeps its size: a new one would be another child.
+fn refuse_resized_child(base: &OpenImage, chain: &Chain) -> Result<()> {
+    let (before, after) = (base.virtual_size(), chain.target_size());
+    if base.format() != Format::Differencing || before == after {
+        return Ok(());
+    }
+    Err(
+        Error::unsupported("a differencing VHD can't change its size in place")
+            .path(base.path())
+            .field("footer.current_size")
+            .found(format_args!("{before} bytes"))
+            .expected(format_args!("{after} bytes, the size of the target"))
+            .hint("make a new image with -o"),
+    )
+}
+
 /// Says how to go on after a failure between the old and the new point in time.
 fn unfinished(error: Error, path: &Path) -> Error {
     error.hint(format!(
@@ -245,13 +263,17 @@ fn redo(
             let footer = Footer::for_disk(DiskType::Fixed, chain.target_size(), footer.as_ref());
             redo_flat(path, base_size, chain, Some(footer), options)
         }
-        Format::Dynamic => {
-            let reader = open(path, Some(FormatChoice::Only(format)), false)?;
-            let mut image = open(path, Some(FormatChoice::Only(format)), true)?;
+        Format::Dynamic | Format::Differencing => {
+            let reader = open(path, Some(FormatChoice::Only(format)), false, options)?;
+            let mut image = open(path, Some(FormatChoice::Only(format)), true, options)?;
+            let disk_type = match format {
+                Format::Differencing => DiskType::Differencing,
+                _ => DiskType::Dynamic,
+            };
             let counts = write_changes(&reader, &mut image, chain, options)?;
             if let (Some(footer), Some(vhd)) = (footer, image.vhd_mut()) {
                 vhd.set_footer(&Footer::for_disk(
-                    DiskType::Dynamic,
+                    disk_type,
                     chain.target_size(),
                     Some(&footer),
                 ));
@@ -306,27 +328,6 @@ fn last_page(len: u64) -> u64 {
     last - last % FOOTER_SIZE as u64
 }
 
-fn write_changes(
-    base: &dyn Image,
-    image: &mut dyn ImageMut,
-    chain: &Chain,
-    options: ApplyOptions<'_>,
-) -> Result<(u64, u64)> {
-    let (mut updated, mut cleared) = (0, 0);
-    options
-        .progress
-        .begin("applying", base.virtual_size().max(chain.target_size()));
-    Layers::new(base, chain, options.workers, options.progress).changes(
-        Ok,
-        |change: WindowChange| {
-            updated += change.changes.bytes(ChangeKind::Update);
-            cleared += change.changes.bytes(ChangeKind::Clear);
-            change.write_to(image)
-        },
-    )?;
-    Ok((updated, cleared))
-}
-
 fn count(base: &dyn Image, chain: &Chain, options: ApplyOptions<'_>) -> Result<(u64, u64)> {
     let (mut updated, mut cleared) = (0, 0);
     options
@@ -355,7 +356,7 @@ fn verify(
         "the journal still stands: take the apply back with: vhd-apply --rollback {}",
         path.display()
     );
-    let image = open(path, Some(FormatChoice::Only(format)), false)?;
+    let image = open(path, Some(FormatChoice::Only(format)), false, options)?;
     if let Some(expected) = digest {
         options.progress.begin("verifying", image.virtual_size());
         let found = content_digest(&image, options.workers, options.progress)?;
@@ -501,7 +502,12 @@ fn lock(path: &Path, shared: bool) -> Result<File> {
     Ok(file)
 }
 
-fn open(path: &Path, format: Option<FormatChoice>, writable: bool) -> Result<OpenImage> {
+fn open(
+    path: &Path,
+    format: Option<FormatChoice>,
+    writable: bool,
+    options: ApplyOptions<'_>,
+) -> Result<OpenImage> {
     // The lock is held by whoever calls, and the journal is this module's own.
     open_image(
         path,
@@ -510,6 +516,7 @@ fn open(path: &Path, format: Option<FormatChoice>, writable: bool) -> Result<Ope
             writable,
             no_lock: true,
             ignore_journal: true,
+            parents: options.parents.clone(),
         },
     )
 }

@@ -4,22 +4,26 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::parents::{Finder, ParentOptions, Trail};
 use super::probe::{Probed, probe};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
+use crate::image::{
+    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
+};
 use crate::page::PageRange;
 use crate::storage::{File, Stamp};
-use crate::vhd::VhdImage;
+use crate::vhd::{StoredRun, VhdImage};
 
 /// Ends the name of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
 /// interrupted apply is in the way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// The format, when it shall not be probed.
     pub format: Option<FormatChoice>,
@@ -29,6 +33,8 @@ pub struct OpenOptions {
     pub no_lock: bool,
     /// Whether to open although an undo journal stands beside the image: for the code that works with it.
     pub ignore_journal: bool,
+    /// Where the parents of a differencing VHD may be.
+    pub parents: ParentOptions,
 }
 
 /// An image that was opened from a path.
@@ -38,6 +44,25 @@ pub struct OpenImage {
     stored: Stored,
     stamp: Stamp,
     writable: bool,
+    parent: Option<Arc<OpenImage>>,
+}
+
+/// A run of a virtual disk, and the image of a chain that says what it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapped<'a> {
+    /// Where, and whether it may hold data.
+    pub extent: Extent,
+    /// How many parents down that image is; 0 for the opened one itself.
+    pub depth: usize,
+    /// That image.
+    pub image: &'a OpenImage,
+}
+
+/// Mapped extents, in order and without gaps.
+pub type MappedExtents<'a> = Box<dyn Iterator<Item = Result<Mapped<'a>>> + 'a>;
+
+fn failed<'a>(error: Error) -> MappedExtents<'a> {
+    Box::new(std::iter::once(Err(error)))
 }
 
 /// Opens the image at `path`, a file or a block device.
@@ -48,8 +73,21 @@ pub struct OpenImage {
 /// interrupted apply is, [`Usage`](ErrorKind::Usage) for what is no image but a folder, a pipe or a diff,
 /// [`Unsupported`](ErrorKind::Unsupported) for formats that aren't read here, [`Damaged`](ErrorKind::Damaged)
 /// for what breaks the rules of its format.
+///
+/// The parents of a differencing VHD are opened with it, for reading and with shared locks.
 pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenImage> {
-    let path = path.as_ref();
+    let mut trail = Trail::default();
+    let image = open_link(path.as_ref(), options, &mut trail)?;
+    trail.check_used(&image, &options.parents)?;
+    Ok(image)
+}
+
+/// Opens one image of a chain, of which those above are in `trail`.
+pub(super) fn open_link(
+    path: &Path,
+    options: &OpenOptions,
+    trail: &mut Trail,
+) -> Result<OpenImage> {
     let file = if options.writable {
         File::open_writable(path)?
     } else {
@@ -65,7 +103,8 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
         refuse_pending(path)?;
     }
     let stamp = file.stamp()?;
-    let stored = open_stored(file, options.format)?;
+    trail.push(path, stamp);
+    let (stored, parent) = open_stored(file, options, trail)?;
     refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
@@ -81,6 +120,7 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
         stored,
         stamp,
         writable: options.writable,
+        parent,
     })
 }
 
@@ -96,15 +136,26 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
     )
 }
 
-fn open_stored(file: File, format: Option<FormatChoice>) -> Result<Stored> {
-    let probed = match format {
+fn open_stored(
+    file: File,
+    options: &OpenOptions,
+    trail: &mut Trail,
+) -> Result<(Stored, Option<Arc<OpenImage>>)> {
+    let probed = match options.format {
         Some(FormatChoice::Only(Format::Raw)) => Probed::Raw,
         Some(_) => Probed::Vhd,
         None => probe(&file)?,
     };
     match probed {
-        Probed::Raw => Ok(Stored::Raw(RawImage::open(file)?)),
-        Probed::Vhd => Stored::from_vhd(VhdImage::open(file)?),
+        Probed::Raw => Ok((Stored::Raw(RawImage::open(file)?), None)),
+        Probed::Vhd if options.parents.leave_out => {
+            Ok((Stored::from_vhd(VhdImage::open_alone(file)?)?, None))
+        }
+        Probed::Vhd => {
+            let mut finder = Finder::new(&options.parents, trail);
+            let image = VhdImage::open_with(file, &mut finder)?;
+            Ok((Stored::from_vhd(image)?, finder.found))
+        }
     }
 }
 
@@ -134,7 +185,59 @@ impl OpenImage {
         self.vhd().map_or(&[], VhdImage::warnings)
     }
 
-    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if it isn't stored.
+    /// The parent of a differencing VHD.
+    pub fn parent(&self) -> Option<&Arc<OpenImage>> {
+        self.parent.as_ref()
+    }
+
+    /// The images that the virtual disk is read from: this one, its parent, that one's parent and so on.
+    pub fn chain(&self) -> impl Iterator<Item = &OpenImage> {
+        std::iter::successors(Some(self), |image| image.parent.as_deref())
+    }
+
+    /// The extents of `within`, each with the image of the chain that it comes from: in order and without gaps. An
+    /// extent may be given in several parts.
+    pub fn mapped(&self, within: PageRange) -> MappedExtents<'_> {
+        self.mapped_at(within.intersect(whole(self)).unwrap_or_default(), 0)
+    }
+
+    fn mapped_at(&self, within: PageRange, depth: usize) -> MappedExtents<'_> {
+        match (self.vhd(), &self.parent) {
+            (Some(vhd), Some(parent)) => Box::new(vhd.stored_runs(within).flat_map(move |run| {
+                let StoredRun { range, stored } = match run {
+                    Ok(run) => run,
+                    Err(error) => return failed(error),
+                };
+                if stored {
+                    return self.own(vhd.extents(range), depth);
+                }
+                // The parent may be smaller.
+                let end = parent.virtual_size().clamp(range.start(), range.end());
+                let inside = PageRange::new(range.start(), end).unwrap_or_default();
+                let beyond = PageRange::new(end, range.end()).unwrap_or_default();
+                let zeros = (!beyond.is_empty()).then_some(Ok(Extent {
+                    range: beyond,
+                    state: ExtentState::Zero,
+                }));
+                let zeros = self.own(Box::new(zeros.into_iter()), depth);
+                Box::new(parent.mapped_at(inside, depth + 1).chain(zeros))
+            })),
+            _ => self.own(self.extents(within), depth),
+        }
+    }
+
+    /// Extents that this image itself knows.
+    fn own<'a>(&'a self, extents: Extents<'a>, depth: usize) -> MappedExtents<'a> {
+        Box::new(extents.map(move |extent| {
+            extent.map(|extent| Mapped {
+                extent,
+                depth,
+                image: self,
+            })
+        }))
+    }
+
+    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if this file doesn't store it.
     pub fn locate(&self, offset: u64) -> Result<Option<u64>> {
         match self.vhd() {
             Some(vhd) => vhd.locate(offset),
@@ -152,10 +255,11 @@ impl OpenImage {
         &self.stamp
     }
 
-    /// An error of kind [`Changed`](ErrorKind::Changed) if another program wrote to the file since it was opened:
-    /// what was read may then be a mixture of two states.
+    /// An error of kind [`Changed`](ErrorKind::Changed) if another program wrote to the file, or to one of its
+    /// parents, since it was opened: what was read may then be a mixture of two states.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.file().check_unchanged(&self.stamp)
+        self.chain()
+            .try_for_each(|image| image.file().check_unchanged(&image.stamp))
     }
 
     fn writer(&mut self) -> Result<&mut dyn ImageMut> {
@@ -240,6 +344,13 @@ mod tests {
         writable: false,
         no_lock: false,
         ignore_journal: false,
+        parents: ParentOptions {
+            files: Vec::new(),
+            folders: Vec::new(),
+            allow_raw: false,
+            no_lock: false,
+            leave_out: false,
+        },
     };
 
     #[test]

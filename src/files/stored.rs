@@ -12,6 +12,7 @@ pub(super) enum Stored {
     Raw(RawImage<File>),
     Fixed(VhdImage<File>),
     Dynamic(VhdImage<File>),
+    Differencing(VhdImage<File>),
 }
 
 impl Stored {
@@ -19,12 +20,15 @@ impl Stored {
         match image.disk_type() {
             DiskType::Fixed => Ok(Self::Fixed(image)),
             DiskType::Dynamic => Ok(Self::Dynamic(image)),
-            other => Err(Error::unsupported("a VHD of this type is not read here")
-                .path(image.storage().path())
-                .field("footer.disk_type")
-                .found(other)
-                .expected("fixed or dynamic")
-                .hint("convert it to a fixed or dynamic VHD where it was made")),
+            DiskType::Differencing => Ok(Self::Differencing(image)),
+            other @ DiskType::Other(_) => {
+                Err(Error::unsupported("a VHD of this type is not read here")
+                    .path(image.storage().path())
+                    .field("footer.disk_type")
+                    .found(other)
+                    .expected("fixed, dynamic or differencing")
+                    .hint("convert it to a fixed or dynamic VHD where it was made"))
+            }
         }
     }
 
@@ -33,41 +37,44 @@ impl Stored {
             Self::Raw(_) => Format::Raw,
             Self::Fixed(_) => Format::Fixed,
             Self::Dynamic(_) => Format::Dynamic,
+            Self::Differencing(_) => Format::Differencing,
         }
     }
 
     pub(super) fn file(&self) -> &File {
         match self {
             Self::Raw(image) => image.storage(),
-            Self::Fixed(image) | Self::Dynamic(image) => image.storage(),
+            Self::Fixed(image) | Self::Dynamic(image) | Self::Differencing(image) => {
+                image.storage()
+            }
         }
     }
 
     pub(super) fn vhd(&self) -> Option<&VhdImage<File>> {
         match self {
             Self::Raw(_) => None,
-            Self::Fixed(image) | Self::Dynamic(image) => Some(image),
+            Self::Fixed(image) | Self::Dynamic(image) | Self::Differencing(image) => Some(image),
         }
     }
 
     pub(super) fn vhd_mut(&mut self) -> Option<&mut VhdImage<File>> {
         match self {
             Self::Raw(_) => None,
-            Self::Fixed(image) | Self::Dynamic(image) => Some(image),
+            Self::Fixed(image) | Self::Dynamic(image) | Self::Differencing(image) => Some(image),
         }
     }
 
     pub(super) fn image(&self) -> &dyn Image {
         match self {
             Self::Raw(image) => image,
-            Self::Fixed(image) | Self::Dynamic(image) => image,
+            Self::Fixed(image) | Self::Dynamic(image) | Self::Differencing(image) => image,
         }
     }
 
     pub(super) fn image_mut(&mut self) -> &mut dyn ImageMut {
         match self {
             Self::Raw(image) => image,
-            Self::Fixed(image) | Self::Dynamic(image) => image,
+            Self::Fixed(image) | Self::Dynamic(image) | Self::Differencing(image) => image,
         }
     }
 }

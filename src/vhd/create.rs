@@ -2,10 +2,11 @@
 
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
+use super::parent::{self, Beneath};
 use super::table::{MAX_LOADED, Table};
 use super::{
     DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_BLOCK_SIZE, MAX_DYNAMIC_SIZE,
-    SECTOR_SIZE, VhdImage, table_bytes,
+    NewParent, SECTOR_SIZE, UniqueId, VhdImage, table_bytes,
 };
 use crate::error::{Error, Result};
 use crate::storage::WriteAt;
@@ -13,8 +14,8 @@ use crate::storage::WriteAt;
 /// Bytes of data in a block, unless told otherwise: 2 MiB, the only size that all readers know.
 pub const DEFAULT_BLOCK_SIZE: u32 = 2 << 20;
 
-/// Where the BAT lies: behind the footer's copy and the header.
-const TABLE_AT: u64 = (FOOTER_SIZE + HEADER_SIZE) as u64;
+/// What lies behind the footer's copy and the header: the data of parent locators if there are any, then the BAT.
+const HEADER_END: u64 = (FOOTER_SIZE + HEADER_SIZE) as u64;
 
 /// What [`VhdImage::create`] makes.
 #[derive(Debug, Clone)]
@@ -22,12 +23,15 @@ pub struct CreateOptions {
     /// Bytes of the virtual disk: a multiple of 512, not zero, for a dynamic disk at most
     /// [`MAX_DYNAMIC_SIZE`].
     pub virtual_size: u64,
-    /// [`Fixed`](DiskType::Fixed) or [`Dynamic`](DiskType::Dynamic).
+    /// [`Fixed`](DiskType::Fixed), [`Dynamic`](DiskType::Dynamic), or with a parent
+    /// [`Differencing`](DiskType::Differencing).
     pub disk_type: DiskType,
-    /// Bytes of data in a block of a dynamic disk: a power of two from 512 bytes to 1 GiB.
+    /// Bytes of data in a block, if it is stored in blocks: a power of two from 512 bytes to 1 GiB.
     pub block_size: u32,
     /// The footer of the disk whose identity the new one takes over; see [`Footer::for_disk`].
     pub identity: Option<Footer>,
+    /// The parent of a differencing disk, at most as large as the new one.
+    pub parent: Option<NewParent>,
 }
 
 impl CreateOptions {
@@ -38,12 +42,21 @@ impl CreateOptions {
             disk_type,
             block_size: DEFAULT_BLOCK_SIZE,
             identity: None,
+            parent: None,
+        }
+    }
+
+    /// A new child of `parent`, which reads like it, with zeros beyond its end.
+    pub fn child(parent: NewParent, virtual_size: u64) -> Self {
+        Self {
+            parent: Some(parent),
+            ..Self::new(DiskType::Differencing, virtual_size)
         }
     }
 }
 
 impl<S: WriteAt> VhdImage<S> {
-    /// Makes a new VHD in `storage`, which is empty. It reads as zeros, and is durable after the first
+    /// Makes a new VHD in `storage`, which is empty. It reads as zeros or like its parent, and is durable after the first
     /// [`flush`](crate::image::ImageMut::flush).
     pub fn create(storage: S, options: &CreateOptions) -> Result<Self> {
         match lay_out(&storage, options) {
@@ -54,6 +67,7 @@ impl<S: WriteAt> VhdImage<S> {
                 end,
                 unwritten: Unwritten::default(),
                 warnings: Vec::new(),
+                parent_paths: Vec::new(),
             }),
             Err(error) => Err(error.path(storage.name())),
         }
@@ -70,20 +84,25 @@ fn lay_out<S: WriteAt>(
         return Err(Error::usage("a new VHD needs an empty file")
             .found(format_args!("{} bytes", storage.byte_len()?)));
     }
-    let footer = Footer::for_disk(options.disk_type, size, options.identity.as_ref());
+    let mut footer = Footer::for_disk(options.disk_type, size, options.identity.as_ref());
+    let parent_id = options.parent.as_ref().and_then(|p| p.parent.unique_id);
+    if parent_id == Some(footer.unique_id) {
+        // A child that has its parent's id would pass for it.
+        footer = footer.with_unique_id(UniqueId::random());
+    }
     match options.disk_type {
         DiskType::Fixed => {
             storage.set_len(size + FOOTER_SIZE as u64)?;
             storage.write_all_at(&footer.encode(), size)?;
             Ok((footer, None, size))
         }
-        DiskType::Dynamic => {
+        DiskType::Dynamic | DiskType::Differencing => {
             let (dynamic, end) = lay_out_dynamic(storage, options, &footer)?;
             Ok((footer, Some(dynamic), end))
         }
-        other => Err(Error::unsupported("VHDs of this type aren't made here")
+        other @ DiskType::Other(_) => Err(Error::unsupported("VHDs of this type aren't made here")
             .found(other)
-            .expected("fixed or dynamic")),
+            .expected("fixed, dynamic or differencing")),
     }
 }
 
@@ -103,10 +122,12 @@ fn lay_out_dynamic<S: WriteAt>(
             .hint("2 MiB is the only size that all programs read"));
     }
     if options.virtual_size > MAX_DYNAMIC_SIZE {
-        return Err(Error::usage("this is too large for a dynamic VHD")
-            .found(format_args!("{} bytes", options.virtual_size))
-            .expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
-            .hint("choose a fixed VHD or a raw image"));
+        return Err(
+            Error::usage("this is too large for a VHD that is stored in blocks")
+                .found(format_args!("{} bytes", options.virtual_size))
+                .expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
+                .hint("choose a fixed VHD or a raw image"),
+        );
     }
     let blocks = options.virtual_size.div_ceil(u64::from(block_size));
     let entries = u32::try_from(blocks).ok().filter(|_| blocks <= MAX_LOADED);
@@ -116,12 +137,17 @@ fn lay_out_dynamic<S: WriteAt>(
             .expected(format_args!("at most {MAX_LOADED}"))
             .hint("choose a larger block size; 2 MiB is usual"));
     };
-    let header = DynamicHeader::new(TABLE_AT, entries, block_size);
-    let end = TABLE_AT + table_bytes(entries);
+    let mut header = DynamicHeader::new(HEADER_END, entries, block_size);
+    let mut locator_data = Vec::new();
+    if let Some(parent) = parent_of(options)? {
+        locator_data = name_parent(&mut header, parent)?;
+    }
+    let end = header.table_offset + table_bytes(entries);
     storage.write_all_at(&footer.encode(), end)?;
     storage.write_all_at(&header.encode(), FOOTER_SIZE as u64)?;
+    storage.write_all_at(&locator_data, HEADER_END)?;
     let absent = [0xFF; 16 << 10];
-    let mut at = TABLE_AT;
+    let mut at = header.table_offset;
     while at < end {
         let piece = usize::try_from(end - at)
             .unwrap_or(usize::MAX)
@@ -130,8 +156,48 @@ fn lay_out_dynamic<S: WriteAt>(
         at += piece as u64;
     }
     storage.write_all_at(&footer.encode(), 0)?;
-    let table = Table::absent(TABLE_AT, blocks);
-    Ok((Dynamic::new(header, table, blocks, end), end))
+    let table = Table::absent(header.table_offset, blocks);
+    let mut dynamic = Dynamic::new(header, table, blocks, end);
+    if let Some(new) = &options.parent {
+        dynamic.beneath = Beneath::Parent(new.parent.clone());
+    }
+    Ok((dynamic, end))
+}
+
+/// The parent of a differencing disk, which must fit it.
+fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
+    match (&options.parent, options.disk_type) {
+        (Some(new), DiskType::Differencing) => {
+            parent::check_sizes(options.virtual_size, &new.parent)?;
+            if new.parent.unique_id.is_some_and(|id| id.is_nil()) {
+                return Err(Error::usage("a VHD without a unique id can't be a parent")
+                    .path(&new.parent.name)
+                    .field("footer.unique_id")
+                    .found("all zeros, which stands for a raw parent")
+                    .hint("convert it to a new VHD first"));
+            }
+            Ok(Some(new))
+        }
+        (None, DiskType::Dynamic) => Ok(None),
+        (_, disk_type) => Err(Error::usage(
+            "a differencing VHD has a parent, any other VHD has none",
+        )
+        .found(disk_type)),
+    }
+}
+
+/// Fills the header in for a child of `new`. Returns the data of its locators, which stands before the BAT.
+fn name_parent(header: &mut DynamicHeader, new: &NewParent) -> Result<Vec<u8>> {
+    let (locators, data) = new.locators(HEADER_END)?;
+    header.parent_unique_id = new.parent.unique_id.unwrap_or_default();
+    header.parent_timestamp = new.timestamp;
+    header.set_parent_name(&new.file_name)?;
+    for (slot, locator) in header.parent_locators.iter_mut().zip(locators) {
+        *slot = locator;
+    }
+    header.table_offset = HEADER_END + data.len() as u64;
+    *header = header.clone().sealed();
+    Ok(data)
 }
 
 fn check_size(size: u64) -> Result<()> {

@@ -1,21 +1,22 @@
-//! Reading a dynamic disk: BAT, block bitmaps, blocks.
+//! Reading a dynamic or differencing disk: BAT, block bitmaps, blocks, and what lies beneath them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bitmap::{self, Bitmap};
+use super::parent::Beneath;
 use super::table::Table;
 use super::{DynamicHeader, SECTOR_SIZE};
 use crate::error::{Error, Result};
-use crate::image::{Extent, ExtentState, Extents, join_extents, storage_extents};
+use crate::image::{Extent, Extents, join_extents, storage_extents};
 use crate::page::PageRange;
 use crate::storage::ReadAt;
 
 /// Larger blocks are looked at in pieces of this many bytes, so that memory doesn't follow the block size.
 const PIECE: u64 = 4 << 20;
 
-/// What an open dynamic disk knows.
+/// What an open dynamic or differencing disk knows.
 #[derive(Debug)]
 pub(super) struct Dynamic {
     pub(super) header: DynamicHeader,
@@ -26,8 +27,13 @@ pub(super) struct Dynamic {
     pub(super) bitmap_bytes: u64,
     /// Where blocks end at the latest: at the trailing footer, or at the end of the file if there is none.
     pub(super) data_end: u64,
+    /// What is read where nothing is stored.
+    pub(super) beneath: Beneath,
     /// The block that is being written.
     pub(super) current: Option<Current>,
+    /// Bitmaps of blocks that the file's BAT knows, by block: kept out of the file until the data that they make
+    /// visible is on stable storage.
+    pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Which blocks are known to have all bits set. Bits are never cleared, so this never becomes wrong.
     full: FullBlocks,
 }
@@ -41,6 +47,31 @@ pub(super) struct Current {
     pub(super) bitmap: Bitmap,
     /// Whether the bitmap in the file is older.
     pub(super) dirty: bool,
+}
+
+/// A bitmap that isn't in the file yet.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    /// Where it belongs in the file.
+    pub(super) at: u64,
+    pub(super) bitmap: Bitmap,
+}
+
+/// A run of the virtual disk that is stored in one piece, or isn't stored at all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// Offset on the disk, in bytes.
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Offset in the file, if it is stored.
+    pub(super) at: Option<u64>,
+}
+
+impl Span {
+    /// The run, if it was asked for in whole pages.
+    pub(super) fn range(self) -> PageRange {
+        PageRange::new(self.start, self.end).unwrap_or_default()
+    }
 }
 
 /// A part of a block.
@@ -78,7 +109,9 @@ impl Dynamic {
             header,
             table,
             data_end,
+            beneath: Beneath::Zeros,
             current: None,
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -106,16 +139,8 @@ impl Dynamic {
     }
 
     pub(super) fn locate<S: ReadAt>(&self, storage: &S, offset: u64) -> Result<Option<u64>> {
-        let Some(piece) = self.pieces(offset, offset.saturating_add(1)).next() else {
-            return Ok(None);
-        };
-        Ok(match self.stored(storage, piece)? {
-            Stored::Absent => None,
-            Stored::Full(data) => Some(data + piece.start),
-            Stored::Partly(data, bitmap) => bitmap
-                .is_stored(piece.sectors().start)
-                .then_some(data + piece.start),
-        })
+        let mut spans = self.spans(storage, offset, offset.saturating_add(1));
+        Ok(spans.next().transpose()?.and_then(|span| span.at))
     }
 
     pub(super) fn read_exact_at<S: ReadAt>(
@@ -126,46 +151,15 @@ impl Dynamic {
     ) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         let mut rest = buf;
-        for piece in self.pieces(offset, end) {
-            let (now, later) = rest
-                .split_at_mut_checked(usize::try_from(piece.len).unwrap_or(usize::MAX))
-                .unwrap_or_default();
-            rest = later;
-            match self.stored(storage, piece)? {
-                Stored::Absent => now.fill(0),
-                Stored::Full(data) => {
-                    self.within_file(piece, data + piece.start + piece.len)?;
-                    storage.read_exact_at(now, data + piece.start)?;
-                }
-                Stored::Partly(data, bitmap) => {
-                    self.read_partly(storage, now, piece, data, &bitmap)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read_partly<S: ReadAt>(
-        &self,
-        storage: &S,
-        buf: &mut [u8],
-        piece: Piece,
-        data: u64,
-        bitmap: &Bitmap,
-    ) -> Result<()> {
-        let mut rest = buf;
-        for run in bitmap.runs(piece.sectors()) {
-            let start = (run.start * SECTOR_SIZE).max(piece.start);
-            let end = (run.end * SECTOR_SIZE).min(piece.start + piece.len);
+        for span in self.spans(storage, offset, end) {
+            let Span { start, end, at } = span?;
             let (now, later) = rest
                 .split_at_mut_checked(usize::try_from(end - start).unwrap_or(usize::MAX))
                 .unwrap_or_default();
             rest = later;
-            if run.stored {
-                self.within_file(piece, data + end)?;
-                storage.read_exact_at(now, data + start)?;
-            } else {
-                now.fill(0);
+            match at {
+                Some(at) => storage.read_exact_at(now, at)?,
+                None => self.beneath.read(now, start)?,
             }
         }
         Ok(())
@@ -176,67 +170,90 @@ impl Dynamic {
         storage: &'a S,
         within: PageRange,
     ) -> Extents<'a> {
-        let mut pieces = self.pieces(within.start(), within.end());
-        let mut ready = VecDeque::new();
+        let spans = self.spans(storage, within.start(), within.end());
+        join_extents(spans.flat_map(move |span| match span {
+            Ok(span) => self.span_extents(storage, span),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }))
+    }
+
+    fn span_extents<'a, S: ReadAt>(&'a self, storage: &'a S, span: Span) -> Extents<'a> {
+        let Some(at) = span.at else {
+            return self.beneath.extents(span.range());
+        };
+        let stored = PageRange::new(at, at + (span.end - span.start)).unwrap_or_default();
+        let to_disk = move |offset: u64| span.start + (offset - at);
+        Box::new(storage_extents(storage, stored).map(move |extent| {
+            let Extent { range, state } = extent?;
+            let (start, end) = (to_disk(range.start()), to_disk(range.end()));
+            Ok(Extent {
+                range: PageRange::new(start, end).unwrap_or_default(),
+                state,
+            })
+        }))
+    }
+
+    /// Where the bytes of `start..end` are stored: in order, without gaps, and what isn't stored in runs as long
+    /// as can be.
+    pub(super) fn spans<'a, S: ReadAt>(
+        &'a self,
+        storage: &'a S,
+        start: u64,
+        end: u64,
+    ) -> impl Iterator<Item = Result<Span>> + 'a {
+        let mut pieces = self.pieces(start, end);
+        let mut ready: VecDeque<Span> = VecDeque::new();
         let mut failed = false;
-        join_extents(std::iter::from_fn(move || {
+        std::iter::from_fn(move || {
             loop {
-                if let Some(extent) = ready.pop_front() {
-                    return Some(Ok(extent));
+                // What isn't stored may go on in the next block.
+                let complete = ready.len() > 1 || ready.front().is_some_and(|s| s.at.is_some());
+                if complete {
+                    return ready.pop_front().map(Ok);
                 }
-                let piece = pieces.next().filter(|_| !failed)?;
-                if let Err(error) = self.piece_extents(storage, piece, &mut ready) {
+                let Some(piece) = pieces.next().filter(|_| !failed) else {
+                    return ready.pop_front().map(Ok);
+                };
+                if let Err(error) = self.piece_spans(storage, piece, &mut ready) {
                     failed = true;
                     ready.clear();
                     return Some(Err(error));
                 }
             }
-        }))
+        })
     }
 
-    fn piece_extents<S: ReadAt>(
+    fn piece_spans<S: ReadAt>(
         &self,
         storage: &S,
         piece: Piece,
-        ready: &mut VecDeque<Extent>,
+        ready: &mut VecDeque<Span>,
     ) -> Result<()> {
-        let block_start = piece.block * self.block_size;
-        let zero = |start: u64, end: u64| Extent {
-            range: PageRange::new(block_start + start, block_start + end).unwrap_or_default(),
-            state: ExtentState::Zero,
-        };
+        let disk = piece.block * self.block_size;
         let end = piece.start + piece.len;
-        let (data, runs) = match self.stored(storage, piece)? {
-            Stored::Absent => {
-                ready.push_back(zero(piece.start, end));
-                return Ok(());
-            }
-            Stored::Full(data) => {
-                let run = bitmap::Run {
-                    start: piece.sectors().start,
-                    end: piece.sectors().end,
-                    stored: true,
-                };
-                (data, vec![run])
-            }
-            Stored::Partly(data, bitmap) => (data, bitmap.runs(piece.sectors()).collect()),
+        let mut push = |start: u64, end: u64, data: Option<u64>| match ready.back_mut() {
+            Some(last) if last.at.is_none() && data.is_none() => last.end = disk + end,
+            _ => ready.push_back(Span {
+                start: disk + start,
+                end: disk + end,
+                at: data.map(|data| data + start),
+            }),
         };
-        for run in runs {
-            let (start, end) = (run.start * SECTOR_SIZE, run.end * SECTOR_SIZE);
-            if !run.stored {
-                ready.push_back(zero(start, end));
-                continue;
+        match self.stored(storage, piece)? {
+            Stored::Absent => push(piece.start, end, None),
+            Stored::Full(data) => {
+                self.within_file(piece, data + end)?;
+                push(piece.start, end, Some(data));
             }
-            self.within_file(piece, data + end)?;
-            let stored = PageRange::new(data + start, data + end).unwrap_or_default();
-            for extent in storage_extents(storage, stored) {
-                let Extent { range, state } = extent?;
-                let to_disk = |at: u64| block_start + (at - data);
-                ready.push_back(Extent {
-                    range: PageRange::new(to_disk(range.start()), to_disk(range.end()))
-                        .unwrap_or_default(),
-                    state,
-                });
+            Stored::Partly(data, bitmap) => {
+                for run in bitmap.runs(piece.sectors()) {
+                    let start = (run.start * SECTOR_SIZE).max(piece.start);
+                    let end = (run.end * SECTOR_SIZE).min(end);
+                    if run.stored {
+                        self.within_file(piece, data + end)?;
+                    }
+                    push(start, end, run.stored.then_some(data));
+                }
             }
         }
         Ok(())
@@ -273,8 +290,9 @@ impl Dynamic {
             return Ok(Stored::Full(data));
         }
         let sectors = piece.sectors();
-        let bitmap = match &self.current {
-            Some(current) if current.block == piece.block => current.bitmap.clone(),
+        let bitmap = match (&self.current, self.waiting.get(&piece.block)) {
+            (Some(current), _) if current.block == piece.block => current.bitmap.clone(),
+            (_, Some(waiting)) => waiting.bitmap.clone(),
             _ => read_bitmap(storage, at, sectors.clone())?,
         };
         if !bitmap.is_full(sectors) {

@@ -196,6 +196,12 @@ impl Footer {
         checksum(&self.encode(), CHECKSUM_AT)
     }
 
+    /// The same footer, sealed, with another identity.
+    #[must_use]
+    pub(super) fn with_unique_id(self, unique_id: UniqueId) -> Self {
+        Self { unique_id, ..self }.sealed()
+    }
+
     /// The same footer with a right checksum.
     #[must_use]
     pub fn sealed(mut self) -> Self {

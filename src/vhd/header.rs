@@ -47,6 +47,11 @@ pub struct DynamicHeader {
     pub reserved_tail: [u8; 256],
 }
 
+/// Where entry `n` of the parent locators lies within the header.
+pub(super) fn locator_at(n: usize) -> u64 {
+    (LOCATORS_AT + n * LOCATOR_SIZE) as u64
+}
+
 impl DynamicHeader {
     /// The cookie of every dynamic disk header.
     pub const COOKIE: [u8; 8] = *b"cxsparse";
@@ -135,6 +140,24 @@ impl DynamicHeader {
             .take_while(|unit| *unit != 0)
             .collect();
         String::from_utf16_lossy(&units)
+    }
+
+    /// Stores the parent's name; an error if it has more than 255 UTF-16 units.
+    pub(super) fn set_parent_name(&mut self, name: &str) -> Result<()> {
+        let bytes: Vec<u8> = name.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        // A final NUL is part of the field.
+        if bytes.len() + 2 > self.parent_unicode_name.len() {
+            return Err(Error::usage("the parent's name is too long")
+                .field("header.parent_unicode_name")
+                .found(format_args!("{} UTF-16 units", bytes.len() / 2))
+                .expected("at most 255")
+                .hint("rename the parent"));
+        }
+        self.parent_unicode_name = [0; 512];
+        for (slot, byte) in self.parent_unicode_name.iter_mut().zip(bytes) {
+            *slot = byte;
+        }
+        Ok(())
     }
 
     /// The first fault of this header, found at offset `at` of its file. What depends on the rest of the file is

@@ -1,13 +1,14 @@
 //! A VHD as an image.
 
 use super::dynamic::Dynamic;
-use super::{DiskType, DynamicHeader, Footer};
+use super::parent::Beneath;
+use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
 use crate::error::{Error, Result};
 use crate::image::{Extents, Image, ImageMut, check_within, storage_extents, whole};
 use crate::page::PageRange;
 use crate::storage::{ReadAt, WriteAt};
 
-/// A fixed or dynamic VHD.
+/// A fixed, dynamic or differencing VHD.
 #[derive(Debug)]
 pub struct VhdImage<S> {
     pub(super) storage: S,
@@ -18,6 +19,17 @@ pub struct VhdImage<S> {
     pub(super) end: u64,
     pub(super) unwritten: Unwritten,
     pub(super) warnings: Vec<Error>,
+    /// The readable parent locators of a differencing disk.
+    pub(super) parent_paths: Vec<ParentPath>,
+}
+
+/// A run of a virtual disk that its own file stores, or doesn't.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredRun {
+    /// Where on the virtual disk.
+    pub range: PageRange,
+    /// Whether it is stored in this file. If not, it is zero or, in a differencing disk, the parent's.
+    pub stored: bool,
 }
 
 /// The footers that the next flush must write.
@@ -60,6 +72,43 @@ impl<S: ReadAt> VhdImage<S> {
         self.dynamic.as_ref().map(|dynamic| dynamic.block_size)
     }
 
+    /// The open parent of a differencing disk.
+    pub fn parent(&self) -> Option<&Parent> {
+        match &self.dynamic.as_ref()?.beneath {
+            Beneath::Parent(parent) => Some(parent),
+            Beneath::Zeros | Beneath::Unknown => None,
+        }
+    }
+
+    /// Where a differencing disk says that its parent lies.
+    pub fn parent_paths(&self) -> &[ParentPath] {
+        &self.parent_paths
+    }
+
+    /// Which parts of `within` this file stores itself: in order and without gaps. A fixed disk stores everything,
+    /// the others the pages whose bits are set. Neighbouring runs that are stored may be given apart.
+    pub fn stored_runs(
+        &self,
+        within: PageRange,
+    ) -> Box<dyn Iterator<Item = Result<StoredRun>> + '_> {
+        let within = within.intersect(whole(self)).unwrap_or_default();
+        let Some(dynamic) = &self.dynamic else {
+            let all = StoredRun {
+                range: within,
+                stored: true,
+            };
+            return Box::new((!within.is_empty()).then_some(Ok(all)).into_iter());
+        };
+        let spans = dynamic.spans(&self.storage, within.start(), within.end());
+        Box::new(spans.map(|span| {
+            let span = span.map_err(|e| e.path(self.storage.name()))?;
+            Ok(StoredRun {
+                range: span.range(),
+                stored: span.at.is_some(),
+            })
+        }))
+    }
+
     /// The storage below.
     pub fn storage(&self) -> &S {
         &self.storage
@@ -70,7 +119,8 @@ impl<S: ReadAt> VhdImage<S> {
         self.storage
     }
 
-    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if its page isn't stored.
+    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if its page isn't stored in this
+    /// file.
     pub fn locate(&self, offset: u64) -> Result<Option<u64>> {
         self.checked(offset, 1)?;
         let place = match &self.dynamic {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use byteorder::{BigEndian, ByteOrder};
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use super::SECTOR_SIZE;
 use super::bytes::array;
@@ -109,6 +109,40 @@ impl ParentLocator {
             space
         }
     }
+
+    /// The path or URL in `data`, which the entry points at; what isn't in its character set becomes U+FFFD. `None`
+    /// for a form that is unknown or holds no text, and for half a UTF-16 unit.
+    pub fn text(&self, data: &[u8]) -> Option<String> {
+        let text = match &self.platform_code.0 {
+            b"W2ru" | b"W2ku" => {
+                let (units, rest) = data.as_chunks::<2>();
+                let units: Vec<u16> = units.iter().map(|u| LittleEndian::read_u16(u)).collect();
+                rest.is_empty().then(|| String::from_utf16_lossy(&units))?
+            }
+            b"MacX" | b"Wi2r" | b"Wi2k" => String::from_utf8_lossy(data).into_owned(),
+            // An alias is a structure of Mac OS, without a readable path.
+            b"Mac " => String::new(),
+            _ => return None,
+        };
+        // Some writers count the final NUL.
+        Some(text.trim_end_matches('\0').to_owned())
+    }
+
+    /// Whether the data consists of 16-bit units.
+    pub(super) fn is_utf16(&self) -> bool {
+        matches!(self.platform_code, PlatformCode::W2RU | PlatformCode::W2KU)
+    }
+}
+
+/// A text as the locators of Windows hold it: UTF-16 little-endian, without a final NUL.
+pub(super) fn utf16_bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() * 2);
+    for unit in text.encode_utf16() {
+        let mut pair = [0; 2];
+        LittleEndian::write_u16(&mut pair, unit);
+        bytes.extend(pair);
+    }
+    bytes
 }
 
 impl fmt::Display for ParentLocator {

@@ -4,6 +4,7 @@
 //!   fixed     data ──────────────────────────────────────────────────────── footer
 //!   dynamic   footer copy │ dynamic disk header │ BAT │ block │ block │ … │ footer
 //!                                                       └─ block bitmap, then data
+//!   a differencing disk is stored like a dynamic one; what it doesn't store is read from its parent
 //! ```
 //!
 //! The structures decode from and encode to arrays of bytes, without I/O and without loss: whatever was found,
@@ -16,6 +17,7 @@
 mod bat;
 mod bitmap;
 mod bytes;
+mod check;
 mod checksum;
 mod create;
 mod creator;
@@ -27,8 +29,11 @@ mod header;
 mod image;
 mod layout;
 mod locator;
+mod only_stored;
 mod open;
+mod parent;
 mod probe;
+mod repair;
 mod table;
 mod timestamp;
 mod unique_id;
@@ -37,6 +42,10 @@ mod write;
 pub use bat::{ABSENT, BatEntry, table_bytes};
 pub use bitmap::{Bitmap, Run, bitmap_bytes};
 pub use bytes::Field;
+pub use check::{
+    ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES, Report, Rule,
+    Severity, Unlisted, check,
+};
 pub use checksum::checksum;
 pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};
 pub use creator::{CreatorApplication, HostOs, Version};
@@ -44,9 +53,12 @@ pub use disk_type::DiskType;
 pub use footer::{FOOTER_SIZE, Footer};
 pub use geometry::Geometry;
 pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
-pub use image::VhdImage;
+pub use image::{StoredRun, VhdImage};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
+pub use only_stored::OnlyStored;
+pub use parent::{NewParent, Parent, ParentPath, ParentRequest, ParentResolver, wrong_parent};
 pub use probe::{FooterPlace, ProbeHint};
+pub use repair::{Mend, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 

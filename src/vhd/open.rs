@@ -2,9 +2,10 @@
 
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
+use super::parent::Beneath;
 use super::{
-    DiskType, FOOTER_SIZE, Footer, FooterPlace, HEADER_SIZE, ProbeHint, SECTOR_SIZE, VhdImage,
-    layout,
+    DiskType, FOOTER_SIZE, Footer, FooterPlace, HEADER_SIZE, ParentPath, ParentRequest,
+    ParentResolver, ProbeHint, SECTOR_SIZE, VhdImage, layout, parent,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::ReadAt;
@@ -15,9 +16,25 @@ impl<S: ReadAt> VhdImage<S> {
     /// Opens the VHD in `storage` and checks everything that reading relies on; the first fault is the error.
     ///
     /// The trailing footer is in force, its copy at the start only where the trailing one is damaged
-    /// (specification, "Hard Disk Footer Format"). Differencing disks are refused.
+    /// (specification, "Hard Disk Footer Format"). A differencing disk is refused: it can't be read without its
+    /// parent.
     pub fn open(storage: S) -> Result<Self> {
-        let opened = Opening::new(&storage).and_then(|opening| opening.open(&storage));
+        Self::open_over(storage, Family::Refused)
+    }
+
+    /// As [`open`](Self::open), and has `resolver` open the parent of a differencing disk.
+    pub fn open_with(storage: S, resolver: &mut dyn ParentResolver) -> Result<Self> {
+        Self::open_over(storage, Family::Resolved(resolver))
+    }
+
+    /// As [`open`](Self::open), but opens a differencing disk without its parent: to look at its structures and
+    /// at what it stores itself. To read what it doesn't store is an error.
+    pub fn open_alone(storage: S) -> Result<Self> {
+        Self::open_over(storage, Family::LeftOut)
+    }
+
+    fn open_over(storage: S, family: Family<'_>) -> Result<Self> {
+        let opened = Opening::new(&storage).and_then(|opening| opening.open(&storage, family));
         match opened {
             Ok(opened) => Ok(Self {
                 footer: opened.footer,
@@ -28,11 +45,19 @@ impl<S: ReadAt> VhdImage<S> {
                     let named = |warning: Error| warning.path(storage.name());
                     opened.warnings.into_iter().map(named).collect()
                 },
+                parent_paths: opened.parent_paths,
                 storage,
             }),
             Err(error) => Err(error.path(storage.name())),
         }
     }
+}
+
+/// What to do about the parent of a differencing disk.
+enum Family<'a> {
+    Refused,
+    LeftOut,
+    Resolved(&'a mut dyn ParentResolver),
 }
 
 /// A footer as found, and whether to believe it.
@@ -109,6 +134,7 @@ struct Opened {
     end: u64,
     unwritten: Unwritten,
     warnings: Vec<Error>,
+    parent_paths: Vec<ParentPath>,
 }
 
 /// What is known once the footers were read.
@@ -206,8 +232,9 @@ impl Opening {
         })
     }
 
-    fn open<S: ReadAt>(mut self, storage: &S) -> Result<Opened> {
-        if self.footer.disk_type == DiskType::Differencing {
+    fn open<S: ReadAt>(mut self, storage: &S, family: Family<'_>) -> Result<Opened> {
+        let differencing = self.footer.disk_type == DiskType::Differencing;
+        if differencing && matches!(family, Family::Refused) {
             return Err(Error::unsupported(
                 "this is a differencing VHD: most of its data is in its parent",
             )
@@ -215,7 +242,7 @@ impl Opening {
             .offset(self.footer_at + 60)
             .found(self.footer.disk_type)
             .expected("fixed or dynamic")
-            .hint("merge it into its parent with the program that made it"));
+            .hint("open it together with its parent"));
         }
         self.warn_of_geometry();
         if self.footer.disk_type == DiskType::Fixed {
@@ -227,16 +254,46 @@ impl Opening {
             footer_at: self.footer_at,
             data_end: self.data_end,
         };
-        let (dynamic, last) = layout::read(storage, &frame)?;
+        let (mut dynamic, last) = layout::read(storage, &frame)?;
         let mut end = self.data_end.next_multiple_of(SECTOR_SIZE);
         if let Some(last) = last {
             let (blocks_end, warning) = layout::check_last(storage, &dynamic, last)?;
             end = end.max(blocks_end);
             self.warnings.extend(warning);
         }
+        let mut parent_paths = Vec::new();
+        if differencing {
+            let header_at = self.footer.data_offset;
+            let (paths, warnings) = parent::read_paths(storage, &dynamic.header, header_at)?;
+            self.warnings.extend(warnings);
+            parent_paths = paths;
+            dynamic.beneath = self.beneath(storage, &dynamic, &parent_paths, family)?;
+        }
         let mut opened = self.opened(Some(dynamic));
         opened.end = end;
+        opened.parent_paths = parent_paths;
         Ok(opened)
+    }
+
+    fn beneath<S: ReadAt>(
+        &self,
+        storage: &S,
+        dynamic: &Dynamic,
+        paths: &[ParentPath],
+        family: Family<'_>,
+    ) -> Result<Beneath> {
+        let Family::Resolved(resolver) = family else {
+            return Ok(Beneath::Unknown);
+        };
+        let request = ParentRequest {
+            child: storage.name(),
+            child_id: self.footer.unique_id,
+            parent_id: dynamic.header.parent_unique_id,
+            parent_timestamp: dynamic.header.parent_timestamp,
+            parent_name: &dynamic.header.parent_name(),
+            paths,
+        };
+        Beneath::resolve(&request, self.footer.current_size, resolver)
     }
 
     fn opened(self, dynamic: Option<Dynamic>) -> Opened {
@@ -246,6 +303,7 @@ impl Opening {
             end: self.data_end,
             unwritten: self.unwritten,
             warnings: self.warnings,
+            parent_paths: Vec::new(),
         }
     }
 

@@ -149,6 +149,11 @@ impl Table {
         !self.pending.is_empty()
     }
 
+    /// Whether the file doesn't have the entry of `block` yet.
+    pub(super) fn is_pending(&self, block: u64) -> bool {
+        self.pending.contains_key(&block)
+    }
+
     /// Whether so many wait that they should be written now.
     pub(super) fn is_crowded(&self) -> bool {
         self.pending.len() >= MAX_PENDING

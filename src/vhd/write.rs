@@ -5,11 +5,14 @@
 //!
 //! 1. A new block first gets a trailing footer behind it, so that the file always ends with one; only then is
 //!    the old footer's place filled, with the new block's bitmap and zeros.
-//! 2. Data comes before the bit that makes it visible.
-//! 3. BAT entries stay in memory until all they point at is on stable storage. Until then the new blocks are
+//! 2. BAT entries stay in memory until all they point at is on stable storage. Until then the new blocks are
 //!    dead weight in the file. Should the storage reorder writes, the footer's copy still opens it.
+//! 3. So do the bitmaps of blocks that the file's BAT knows already: a set bit says that data is there, not in
+//!    the parent.
+//!
+//! Over a parent nothing is left out because it is zero: an absent page is the parent's.
 
-use super::dynamic::{self, Current, Piece};
+use super::dynamic::{self, Current, Piece, Waiting};
 use super::image::Unwritten;
 use super::{Bitmap, DiskType, FOOTER_SIZE, Footer, VhdImage};
 use crate::error::{Error, Result};
@@ -18,6 +21,9 @@ use crate::storage::WriteAt;
 
 /// Block data starts at multiples of this, the block of most file systems and devices.
 const DATA_ALIGNMENT: u64 = 4096;
+
+/// Bytes of bitmaps that wait for a flush at most, so that memory stays bounded.
+const MAX_WAITING: u64 = 16 << 20;
 
 /// The largest file whose sectors all have numbers that a BAT entry can hold: 2 TiB.
 const MAX_FILE: u64 = 1 << 41;
@@ -32,9 +38,15 @@ impl<S: WriteAt> VhdImage<S> {
             disk_type,
             current_size,
             data_offset,
+            unique_id,
             ..
         } = self.footer;
         self.footer = Footer::for_layout(disk_type, current_size, data_offset, Some(footer));
+        // A child that has its parent's id would pass for it.
+        let parent = self.header().map(|header| header.parent_unique_id);
+        if disk_type == DiskType::Differencing && parent == Some(self.footer.unique_id) {
+            self.footer = self.footer.clone().with_unique_id(unique_id);
+        }
         self.unwritten.trailing = true;
         self.unwritten.copy = self.dynamic.is_some();
     }
@@ -79,8 +91,11 @@ impl<S: WriteAt> VhdImage<S> {
         self.storage.sync()?;
         self.unwritten.trailing = false;
         let pending = match &mut self.dynamic {
-            Some(dynamic) if dynamic.table.has_pending() => {
+            Some(dynamic) if dynamic.table.has_pending() || !dynamic.waiting.is_empty() => {
                 dynamic.table.write_pending(&self.storage)?;
+                for Waiting { at, bitmap } in dynamic.waiting.values() {
+                    self.storage.write_all_at(bitmap.as_bytes(), *at)?;
+                }
                 true
             }
             _ => false,
@@ -92,6 +107,9 @@ impl<S: WriteAt> VhdImage<S> {
             self.storage.sync()?;
         }
         self.unwritten.copy = false;
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.waiting.clear();
+        }
         Ok(())
     }
 
@@ -117,10 +135,33 @@ impl<S: WriteAt> VhdImage<S> {
             return Ok(());
         };
         for piece in dynamic.pieces(range.start(), range.end()) {
-            if let Some(at) = dynamic.table.entry(&self.storage, piece.block)?.offset() {
-                let start = at + dynamic.bitmap_bytes + piece.start;
-                self.storage.write_zeros_at(start..start + piece.len)?;
+            self.clear_piece(piece)?;
+        }
+        Ok(())
+    }
+
+    fn clear_piece(&mut self, piece: Piece) -> Result<()> {
+        let differencing = self.disk_type() == DiskType::Differencing;
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        if let Some(at) = dynamic.table.entry(&self.storage, piece.block)?.offset() {
+            let start = at + dynamic.bitmap_bytes + piece.start;
+            if differencing {
+                self.enter(piece.block, at)?;
             }
+            self.storage.write_zeros_at(start..start + piece.len)?;
+        } else {
+            let start = piece.block * dynamic.block_size + piece.start;
+            let range = PageRange::from_len(start, piece.len)?;
+            if !dynamic.beneath.may_hold_data(range)? {
+                return Ok(());
+            }
+            // A new block is all zeros.
+            self.allocate(piece.block)?;
+        }
+        if differencing {
+            self.set_bits(piece);
         }
         Ok(())
     }
@@ -131,15 +172,24 @@ impl<S: WriteAt> VhdImage<S> {
         };
         let at = match dynamic.table.entry(&self.storage, piece.block)?.offset() {
             Some(at) => at,
-            None if is_zero(data) => return Ok(()),
+            None if is_zero(data) => return self.clear_piece(piece),
             None => self.allocate(piece.block)?,
         };
         self.enter(piece.block, at)?;
-        let Some(dynamic) = &mut self.dynamic else {
+        let Some(dynamic) = &self.dynamic else {
             return Ok(());
         };
         self.storage
             .write_all_at(data, at + dynamic.bitmap_bytes + piece.start)?;
+        self.set_bits(piece);
+        Ok(())
+    }
+
+    /// Sets the bits of a piece of the current block, or of one that has them all.
+    fn set_bits(&mut self, piece: Piece) {
+        let Some(dynamic) = &mut self.dynamic else {
+            return;
+        };
         let sectors = 0..dynamic.block_size / super::SECTOR_SIZE;
         if let Some(current) = &mut dynamic.current
             && current.block == piece.block
@@ -150,7 +200,6 @@ impl<S: WriteAt> VhdImage<S> {
                 dynamic.set_known_full(piece.block);
             }
         }
-        Ok(())
     }
 
     /// Reserves space for an absent block behind all others, and returns where its bitmap starts.
@@ -201,26 +250,43 @@ impl<S: WriteAt> VhdImage<S> {
             }
             _ => self.write_bitmap()?,
         }
+        let crowded = |d: &dynamic::Dynamic| d.waiting.len() as u64 * d.bitmap_bytes >= MAX_WAITING;
+        if self.dynamic.as_ref().is_some_and(crowded) {
+            self.commit()?;
+        }
         let Some(dynamic) = &mut self.dynamic else {
             return Ok(());
         };
         let bits = 0..dynamic.bitmap_bytes * 8;
+        let waiting = dynamic.waiting.get(&block);
+        let bitmap = waiting.map(|waiting| Ok(waiting.bitmap.clone()));
         dynamic.current = Some(Current {
             block,
             bitmap_at: at,
-            bitmap: dynamic::read_bitmap(&self.storage, at, bits)?,
+            bitmap: bitmap.unwrap_or_else(|| dynamic::read_bitmap(&self.storage, at, bits))?,
             dirty: false,
         });
         Ok(())
     }
 
-    /// Brings the current block's bitmap into the file.
+    /// Brings the current block's bitmap into the file, or has it wait if the file's BAT knows the block.
     fn write_bitmap(&mut self) -> Result<()> {
-        if let Some(current) = self.dynamic.as_mut().and_then(|d| d.current.as_mut())
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        if let Some(current) = &mut dynamic.current
             && current.dirty
         {
-            self.storage
-                .write_all_at(current.bitmap.as_bytes(), current.bitmap_at)?;
+            if dynamic.table.is_pending(current.block) {
+                self.storage
+                    .write_all_at(current.bitmap.as_bytes(), current.bitmap_at)?;
+            } else {
+                let waiting = Waiting {
+                    at: current.bitmap_at,
+                    bitmap: current.bitmap.clone(),
+                };
+                dynamic.waiting.insert(current.block, waiting);
+            }
             current.dirty = false;
         }
         Ok(())

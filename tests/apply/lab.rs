@@ -45,6 +45,7 @@ impl Lab {
             virtual_size: bytes.len() as u64,
             block_size: None,
             identity: None,
+            parent: None,
             overwrite: Overwrite::No,
         };
         let mut image = NewImage::create(&path, &options).unwrap();

@@ -1,0 +1,304 @@
+//! Parents of differencing disks: what a child says of its parent, and what lies beneath it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
+use crate::error::{Error, Result};
+use crate::image::{Extent, ExtentState, Extents, Image};
+use crate::page::PageRange;
+use crate::storage::ReadAt;
+
+/// The longest locator data that is looked at. Windows paths end at 32767 characters of two bytes.
+const MAX_LOCATOR: u32 = 64 << 10;
+
+/// An open parent.
+#[derive(Clone)]
+pub struct Parent {
+    /// Its virtual disk.
+    pub image: Arc<dyn Image>,
+    /// What messages call it.
+    pub name: PathBuf,
+    /// `footer.unique_id`; `None` for a raw image, which has no identity.
+    pub unique_id: Option<UniqueId>,
+}
+
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parent")
+            .field("name", &self.name)
+            .field("unique_id", &self.unique_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text of a parent locator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentPath {
+    /// Which of the eight locators it is.
+    pub locator: usize,
+    /// Its form.
+    pub platform_code: PlatformCode,
+    /// The path or URL as found; what isn't in its character set becomes U+FFFD.
+    pub text: String,
+}
+
+/// What a differencing disk says of its parent.
+#[derive(Debug, Clone)]
+pub struct ParentRequest<'a> {
+    /// The child's file.
+    pub child: &'a Path,
+    /// The child's own `footer.unique_id`.
+    pub child_id: UniqueId,
+    /// `header.parent_unique_id`: the identity that the parent must have. All zeros stand for a raw image.
+    pub parent_id: UniqueId,
+    /// `header.parent_timestamp`: when the parent was changed last. Some programs leave it zero.
+    pub parent_timestamp: Timestamp,
+    /// `header.parent_unicode_name`: a file name, or a whole path.
+    pub parent_name: &'a str,
+    /// The readable parent locators.
+    pub paths: &'a [ParentPath],
+}
+
+/// Finds and opens parents. A VHD opens no other file except through one that the caller hands in.
+pub trait ParentResolver {
+    /// Opens the parent that `request` asks for. Its identity is checked by the caller, too.
+    fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent>;
+}
+
+/// What is read where a disk stores nothing.
+#[derive(Debug, Clone)]
+pub(super) enum Beneath {
+    /// Zeros: a dynamic disk.
+    Zeros,
+    /// The parent of a differencing disk, and zeros beyond its end.
+    Parent(Parent),
+    /// The parent wasn't opened.
+    Unknown,
+}
+
+impl Beneath {
+    /// What lies beneath the differencing disk of `request`: asks for the parent and makes sure that it is one.
+    pub(super) fn resolve(
+        request: &ParentRequest<'_>,
+        child_size: u64,
+        resolver: &mut dyn ParentResolver,
+    ) -> Result<Self> {
+        let parent = resolver.resolve(request)?;
+        let expected = (!request.parent_id.is_nil()).then_some(request.parent_id);
+        if parent.unique_id != expected {
+            return Err(wrong_parent(request, &parent.name, parent.unique_id));
+        }
+        check_sizes(child_size, &parent)?;
+        Ok(Self::Parent(parent))
+    }
+
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match self {
+            Self::Zeros => buf.fill(0),
+            Self::Parent(parent) => {
+                let inside = parent.image.virtual_size().saturating_sub(offset);
+                let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(buf.len());
+                let (stored, beyond) = buf.split_at_mut(inside);
+                if !stored.is_empty() {
+                    parent.image.read_exact_at(stored, offset)?;
+                }
+                beyond.fill(0);
+            }
+            Self::Unknown => {
+                return Err(Error::unsupported(
+                    "this part of the disk is in the parent, which isn't open",
+                )
+                .hint("open the image together with its parent"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn extents(&self, within: PageRange) -> Extents<'_> {
+        let all = |range, state| Box::new(std::iter::once(Ok(Extent { range, state })));
+        match self {
+            Self::Zeros => all(within, ExtentState::Zero),
+            Self::Parent(parent) => {
+                let size = parent.image.virtual_size();
+                let start = size.clamp(within.start(), within.end());
+                let beyond = PageRange::new(start, within.end()).unwrap_or_default();
+                let tail = (!beyond.is_empty()).then_some(Ok(Extent {
+                    range: beyond,
+                    state: ExtentState::Zero,
+                }));
+                Box::new(parent.image.extents(within).chain(tail))
+            }
+            Self::Unknown => all(within, ExtentState::Data),
+        }
+    }
+
+    /// Whether any of `range` may read as something else than zeros.
+    pub(super) fn may_hold_data(&self, range: PageRange) -> Result<bool> {
+        for extent in self.extents(range) {
+            if extent?.state == ExtentState::Data {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The error for an image that was named as the parent but is another disk.
+pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<UniqueId>) -> Error {
+    let is = match id {
+        Some(id) => format!("the unique id {id}"),
+        None => "no unique id, being a raw image".to_owned(),
+    };
+    let expected = if request.parent_id.is_nil() {
+        "a raw image".to_owned()
+    } else {
+        format!("the unique id {}", request.parent_id)
+    };
+    Error::damaged(format!("{} is not the parent", found.display()))
+        .path(request.child)
+        .field("header.parent_unique_id")
+        .found(format_args!("{is}, in {}", found.display()))
+        .expected(format_args!("{expected}, of which {} (unique id {}) is a child", request.parent_name, request.child_id))
+        .hint(
+            "name the right file with --parent; if the parent was written to or replaced since, the child can't be \
+             read any more",
+        )
+}
+
+/// A child is never smaller than its parent.
+pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
+    let parent_size = parent.image.virtual_size();
+    if child_size >= parent_size {
+        return Ok(());
+    }
+    Err(
+        Error::damaged("a differencing VHD can't be smaller than its parent")
+            .field("footer.current_size")
+            .found(format_args!("{child_size} bytes"))
+            .expected(format_args!(
+                "at least {parent_size} bytes, the size of {}",
+                parent.name.display()
+            ))
+            .hint("one of the two was resized alone: restore the one that was"),
+    )
+}
+
+/// Reads the locators of `header`. One that can't be used is a warning: another may do.
+pub(super) fn read_paths<S: ReadAt>(
+    storage: &S,
+    header: &DynamicHeader,
+    header_at: u64,
+) -> Result<(Vec<ParentPath>, Vec<Error>)> {
+    let len = storage.byte_len()?;
+    let (mut paths, mut warnings) = (Vec::new(), Vec::new());
+    for (n, locator) in header.parent_locators.iter().enumerate() {
+        if !locator.is_used() {
+            continue;
+        }
+        let warning = |field: &str, offset: u64, message: &str| {
+            Error::damaged(message)
+                .field(format!("header.parent_locator[{n}].{field}"))
+                .offset(header_at.saturating_add(super::header::locator_at(n) + offset))
+                .hint(
+                    "the locator is ignored: others, or the parent's name, may lead to the parent",
+                )
+        };
+        let size = u64::from(locator.data_length);
+        if locator.data_length > MAX_LOCATOR {
+            let fault = warning(
+                "data_length",
+                8,
+                "no path is as long as this parent locator",
+            );
+            warnings.push(fault.found(size).expected("at most 65536 bytes"));
+            continue;
+        }
+        if locator
+            .data_offset
+            .checked_add(size)
+            .is_none_or(|end| end > len)
+        {
+            let fault = warning(
+                "data_offset",
+                16,
+                "a parent locator lies behind the end of the file",
+            );
+            warnings.push(
+                fault
+                    .found(locator.data_offset)
+                    .expected(format_args!("at most {}", len.saturating_sub(size))),
+            );
+            continue;
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        storage.read_exact_at(&mut bytes, locator.data_offset)?;
+        match locator.text(&bytes) {
+            Some(text) => paths.push(ParentPath {
+                locator: n,
+                platform_code: locator.platform_code,
+                text,
+            }),
+            None if locator.is_utf16() => {
+                let fault = warning("data_length", 8, "a text of 16-bit units has an odd length");
+                warnings.push(fault.found(size).expected("an even number of bytes"));
+            }
+            None => {
+                let fault = warning("platform_code", 0, "a parent locator is of an unknown form");
+                warnings.push(
+                    fault
+                        .found(locator.platform_code)
+                        .expected("W2ru, W2ku, MacX, Mac, Wi2r or Wi2k"),
+                );
+            }
+        }
+    }
+    Ok((paths, warnings))
+}
+
+/// What a new differencing disk says of its parent.
+#[derive(Debug, Clone)]
+pub struct NewParent {
+    /// The parent itself.
+    pub parent: Parent,
+    /// When it was changed last.
+    pub timestamp: Timestamp,
+    /// Its file name.
+    pub file_name: String,
+    /// Path from the child's folder to it, in Windows' manner.
+    pub relative: String,
+    /// Path of it from the root, in Windows' manner.
+    pub absolute: String,
+}
+
+impl NewParent {
+    /// The locators of a file that stores their data from `at` on, and that data, of whole sectors.
+    pub(super) fn locators(&self, at: u64) -> Result<(Vec<super::ParentLocator>, Vec<u8>)> {
+        let mut data: Vec<u8> = Vec::new();
+        let mut locators = Vec::new();
+        for (code, text) in [
+            (PlatformCode::W2RU, &self.relative),
+            (PlatformCode::W2KU, &self.absolute),
+        ] {
+            let bytes = super::locator::utf16_bytes(text);
+            let length = u32::try_from(bytes.len())
+                .ok()
+                .filter(|len| *len <= MAX_LOCATOR);
+            let length = length.ok_or_else(|| Error::usage("the parent's path is too long"))?;
+            let data_offset = at + data.len() as u64;
+            data.extend(bytes);
+            let sector = usize::try_from(SECTOR_SIZE).unwrap_or(1);
+            data.resize(data.len().next_multiple_of(sector), 0);
+            locators.push(super::ParentLocator {
+                platform_code: code,
+                // In bytes: Windows refuses the sectors that the specification speaks of.
+                data_space: u32::try_from(at + data.len() as u64 - data_offset).unwrap_or(length),
+                data_length: length,
+                reserved: 0,
+                data_offset,
+            });
+        }
+        Ok((locators, data))
+    }
+}
