@@ -15,6 +15,7 @@ use crate::error::Result;
 
 mod apply;
 mod args;
+mod check;
 mod completions;
 mod context;
 mod convert;
@@ -68,6 +69,7 @@ enum Command {
     Diff(diff::Args),
     Apply(apply::Args),
     Info(info::Args),
+    Check(check::Args),
     Map(map::Args),
     Hash(hash::Args),
     Create(create::Args),
@@ -84,6 +86,7 @@ impl Command {
             Self::Diff(args) => diff::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Info(args) => info::run(args, context),
+            Self::Check(args) => check::run(args, context),
             Self::Map(args) => map::run(args, context),
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),
