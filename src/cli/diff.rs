@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, refuse_same_file, same_file, side_of};
+use crate::files::{OpenImage, same_file, side_of};
 use crate::image::Image;
 use crate::storage::AtomicFile;
 use crate::vhd::OnlyStored;
