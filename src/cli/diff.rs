@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, refuse_same_file, side_of};
+use crate::files::{OpenImage, refuse_same_file, same_file, side_of};
 use crate::image::Image;
 use crate::storage::AtomicFile;
 use crate::vhd::OnlyStored;
@@ -118,7 +118,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
         return Err(Error::usage("two images are needed"));
     };
-    refuse_same_file(target, &[base])?;
+    if same_file(base, target)? {
+        return Err(Error::usage("base and target are one and the same file")
+            .path(target)
+            .hint("name two images; an image doesn't differ from itself"));
+    }
     let base = context.open(base, args.base_format, &args.parents)?;
     let target = context.open(target, args.target_format, &args.parents)?;
     diff(args, &Pair::new(&base, &target, None), context)

@@ -31,7 +31,8 @@ pub struct Misfit {
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.
     pub misfit: Option<Misfit>,
-    /// Whether every changed page already holds what the diffs put there.
+    /// Whether every changed page already holds what the diffs put there; not looked at when the whole base is
+    /// checked.
     pub already_applied: bool,
     /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
     pub unknown: bool,

@@ -71,6 +71,7 @@ impl<'a> Layers<'a> {
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(size);
         let mut judge = Judge::default();
+        judge.already_applied = !full;
         let mut done = 0;
         let windows = merge(
             data_windows([self.base], all),
@@ -87,16 +88,24 @@ impl<'a> Layers<'a> {
                 for range in &ranges {
                     window.fill(*range);
                 }
+                let untouched = (!full).then(|| window.bytes_mut().to_vec());
                 let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
+                let already = untouched.is_some_and(|before| {
+                    let (start, after) = (range.start(), window.bytes_mut());
+                    ranges
+                        .iter()
+                        .all(|r| piece(&before, start, *r) == piece(after, start, *r))
+                });
                 let after = match &before {
                     Some(before) if same_size => window.hashes_again(size, before, &ranges),
                     _ => window.hashes(size),
                 };
                 let runs = window.nonzero(size);
-                Ok((window, runs, before, after, checks))
+                Ok((window, runs, before, after, (already, checks)))
             },
-            |(window, runs, before, after, checks)| {
+            |(window, runs, before, after, (already, checks))| {
                 let range = window.range();
+                judge.already_applied &= already;
                 judge.take(range, checks);
                 if let Some(before) = before {
                     base_digest.push(range.start(), &before);

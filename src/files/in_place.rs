@@ -46,13 +46,9 @@ pub fn apply_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
-    if let Some(undo) = how.undo.filter(|undo| fs::symlink_metadata(undo).is_ok()) {
-        return Err(Error::usage("the file for the undo diff exists already")
-            .path(undo)
-            .hint("choose another name or remove it first"));
-    }
-    let lock = lock(path, how.dry_run)?;
     let journal = journal_path(path);
+    how.undo.map_or(Ok(()), |undo| check_undo(undo, &journal))?;
+    let lock = lock(path, how.dry_run)?;
     if exists(&journal)? {
         return finish(path, &journal, chain, how, options);
     }
@@ -86,7 +82,14 @@ pub fn apply_in_place(
     base.check_unchanged()?;
     refuse_resized_child(&base, &chain)?;
     if base.format() == Format::Dynamic && chain.target_size() != base.virtual_size() {
-        return replace(path, &base, lock, &chain, found.digest, how, options);
+        let replaced = replace(path, &base, lock, &chain, found.digest, how, options)?;
+        return Ok(Applied {
+            target_digest: replaced.target_digest,
+            updated: replaced.updated,
+            cleared: replaced.cleared,
+            verified: replaced.verified,
+            ..applied
+        });
     }
     let footer = identity(&chain, base.vhd().map(|vhd| vhd.footer().clone()))?;
     write_journal(&journal, &base, &chain, found.digest, options)?;
@@ -94,7 +97,7 @@ pub fn apply_in_place(
     drop(base);
     let (updated, cleared) = redo(path, format, size, &chain, footer, options)
         .map_err(|error| unfinished(error, path))?;
-    let verified = options.verify && verify(path, format, &chain, options)?;
+    let verified = options.verify && verify(path, format, &chain, chain.target_digest(), options)?;
     close_journal(&journal, how.undo)?;
     Ok(Applied {
         updated,
@@ -125,7 +128,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(path, format, journal.base_size(), &journal, footer, options).map_err(|error| {
         error.hint("the undo journal still stands: remove the cause, then roll back again")
     })?;
-    verify(path, format, &journal, options)?;
+    verify(path, format, &journal, journal.target_digest(), options)?;
     close_journal(&journal_path, None)?;
     Ok(journal.target_digest())
 }
@@ -179,7 +182,8 @@ fn finish(
     (applied.updated, applied.cleared) =
         redo(path, format, chain.base_size(), &chain, footer, options)
             .map_err(|error| unfinished(error, path))?;
-    applied.verified = verify(path, format, &chain, options)?;
+    // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
+    applied.verified = verify(path, format, &chain, journal.base_digest(), options)?;
     close_journal(journal_path, how.undo)?;
     Ok(applied)
 }
@@ -219,6 +223,7 @@ fn replace(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    let (updated, cleared) = count(base, chain, options)?;
     if let Some(undo) = how.undo {
         let file = AtomicFile::new(undo)?;
         write_inverse(&file, base, chain, digest, options)?;
@@ -226,16 +231,20 @@ fn replace(
     }
     // The new image takes the lock on what it replaces; `apply_to_new` finds out if the base changes meanwhile.
     drop(lock);
-    apply_to_new(
-        base,
-        chain,
-        Output {
-            path,
-            format: base.format(),
-            overwrite: Overwrite::Yes,
-        },
-        options,
-    )
+    let output = Output {
+        path,
+        format: base.format(),
+        overwrite: Overwrite::Yes,
+    };
+    let replaced = apply_to_new(base, chain, output, options).inspect_err(|_| {
+        // Nothing was applied: there is nothing to undo. The error says why.
+        let _ = how.undo.map(fs::remove_file);
+    })?;
+    Ok(Applied {
+        updated,
+        cleared,
+        ..replaced
+    })
 }
 
 /// Makes the image hold the chain's result, whatever part of it it holds already, and durably so. Returns the
@@ -290,8 +299,8 @@ fn redo_flat(
         file.set_len(size)?;
     }
     if footer.is_some() && base_size < size {
-        // Where the old footer stood there is disk now.
-        file.write_zeros_at(base_size..size.min(base_size + FOOTER_SIZE as u64))?;
+        // Where the old footer stood, and whatever there was before it, there is disk now.
+        file.write_zeros_at(base_size..size.min(len).max(base_size))?;
     }
     let reader = RawImage::with_size(file.try_clone()?, size);
     let mut image = RawImage::with_size(&file, size);
@@ -335,14 +344,20 @@ fn count(base: &dyn Image, chain: &Chain, options: ApplyOptions<'_>) -> Result<(
     Ok((updated, cleared))
 }
 
-/// Reads the result back. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
-fn verify(path: &Path, format: Format, chain: &Chain, options: ApplyOptions<'_>) -> Result<bool> {
+/// Reads the result back: all of it if its `digest` is known. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
+fn verify(
+    path: &Path,
+    format: Format,
+    chain: &Chain,
+    digest: Option<ContentDigest>,
+    options: ApplyOptions<'_>,
+) -> Result<bool> {
     let hint = format!(
         "the journal still stands: take the apply back with: vhd-apply --rollback {}",
         path.display()
     );
     let image = open(path, Some(FormatChoice::Only(format)), false, options)?;
-    if let Some(expected) = chain.target_digest() {
+    if let Some(expected) = digest {
         options.progress.begin("verifying", image.virtual_size());
         let found = content_digest(&image, options.workers, options.progress)?;
         return read_back(path, found, expected)
@@ -389,6 +404,8 @@ fn write_inverse(
         target: side_of(base),
         undoes: chain.identities(),
     };
+    // It holds what the base held: nobody else may read it.
+    file.file().take_permissions_of(base.file())?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
     options.progress.begin(
@@ -399,7 +416,9 @@ fn write_inverse(
         |change| pack(change, Compression::default()),
         |frame| writer.push(&frame),
     )?;
-    writer.finish(chain.target_digest(), digest)?;
+    // Only from the right base does the chain lead to its target.
+    let result = chain.target_digest().filter(|_| digest.is_some());
+    writer.finish(result, digest)?;
     Ok(())
 }
 
@@ -435,6 +454,32 @@ fn close_journal(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(|e| Error::io("cannot remove the undo journal", e).path(path))
+}
+
+/// Finds out before anything is written whether the undo diff can be kept at `undo`.
+fn check_undo(undo: &Path, journal: &Path) -> Result<()> {
+    let hint = "choose another name or remove it first";
+    if fs::symlink_metadata(undo).is_ok() {
+        return Err(Error::usage("the file for the undo diff exists already")
+            .path(undo)
+            .hint(hint));
+    }
+    let folder = undo
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok();
+    let place = folder
+        .zip(undo.file_name())
+        .map(|(folder, name)| folder.join(name));
+    if place.as_deref() == Some(journal) {
+        return Err(
+            Error::usage("the undo diff can't have the name of the undo journal")
+                .path(undo)
+                .hint("choose another name"),
+        );
+    }
+    // The journal becomes the undo diff at the very end, which is too late to find out that it can't.
+    AtomicFile::begin(undo, Overwrite::No).map(drop)
 }
 
 fn lock(path: &Path, shared: bool) -> Result<File> {

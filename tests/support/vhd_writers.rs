@@ -56,7 +56,11 @@ impl Writer {
         bytes[0..8].copy_from_slice(b"conectix");
         put32(&mut bytes, 8, self.features);
         put32(&mut bytes, 12, 0x0001_0000);
-        put64(&mut bytes, 16, if self.disk_type == 2 { u64::MAX } else { 512 });
+        put64(
+            &mut bytes,
+            16,
+            if self.disk_type == 2 { u64::MAX } else { 512 },
+        );
         put32(&mut bytes, 24, 0x1800_0000);
         bytes[28..32].copy_from_slice(self.creator);
         put32(&mut bytes, 32, self.version);
@@ -87,7 +91,9 @@ impl Writer {
     }
 
     pub(crate) fn bitmap_len(&self) -> usize {
-        (self.block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR)
+        (self.block_size / SECTOR)
+            .div_ceil(8)
+            .next_multiple_of(SECTOR)
     }
 
     pub(crate) fn stride(&self) -> usize {
@@ -96,7 +102,10 @@ impl Writer {
 
     /// A fixed disk with some data.
     pub(crate) fn fixed(&self) -> Vec<u8> {
-        let writer = Self { disk_type: 2, ..*self };
+        let writer = Self {
+            disk_type: 2,
+            ..*self
+        };
         let mut file = data(self.size, 1);
         file.extend(writer.footer());
         file
@@ -145,7 +154,10 @@ impl Writer {
     /// A differencing disk as Windows makes it: the absolute locator at 4096, the BAT at 8192, the relative locator
     /// at 12288, the first block at sector 159; a full path in the header's name, no time stamp of the parent.
     pub(crate) fn windows_child(&self) -> Vec<u8> {
-        let writer = Self { disk_type: 4, ..*self };
+        let writer = Self {
+            disk_type: 4,
+            ..*self
+        };
         let entries = writer.blocks();
         let mut header = writer.header(8192, entries);
         header[40..56].copy_from_slice(b"parent-unique-id");
@@ -176,7 +188,7 @@ impl Writer {
         let mut bitmap = vec![0; writer.bitmap_len()];
         // Runs that start and end within bytes.
         bitmap[0] = 0b0011_1010;
-        bitmap[17] = 0b0000_0001;
+        bitmap[15] = 0b0000_0001;
         file.extend(bitmap);
         let start = file.len();
         // What stands under clear bits of a child is anybody's.
@@ -217,7 +229,10 @@ pub(crate) fn set_batmap(file: &mut [u8], at: usize) {
     put64(file, at + 8, at as u64 + 512);
     put32(file, at + 16, 1);
     put32(file, at + 20, 0x0001_0002);
-    let sum: u32 = file[at + 512..at + 1024].iter().map(|b| u32::from(*b)).sum();
+    let sum: u32 = file[at + 512..at + 1024]
+        .iter()
+        .map(|b| u32::from(*b))
+        .sum();
     put32(file, at + 24, !sum);
 }
 

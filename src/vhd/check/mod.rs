@@ -159,7 +159,7 @@ impl Checker<'_> {
             self.sparse(footer, &mut facts)?;
         }
         if self.options.azure {
-            self.azure(footer, facts.footers.file_len);
+            self.azure(&believed, facts.footers.file_len);
         }
         Ok((Kind::Vhd(footer.disk_type), facts))
     }

@@ -110,7 +110,9 @@ mod tests {
             let mut batch = Batch::of(size);
             let mut found = Vec::new();
             loop {
-                blocks.iter().for_each(|placed| batch.push(*placed));
+                for placed in &blocks {
+                    batch.push(*placed);
+                }
                 assert!(batch.keys.len() <= size * 2);
                 found.extend(batch.sorted().iter().map(|placed| placed.key()));
                 match batch.next() {
