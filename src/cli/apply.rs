@@ -17,7 +17,7 @@ use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
-    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_pending,
+    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
     refuse_same_file, roll_back, same_file, spool_diff,
 };
 use crate::progress::Progress;
@@ -136,6 +136,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 refuse_same_file(output, &inputs(args))?;
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
+            }
+            if args.base_format.is_none() {
+                refuse_diff(&args.base)?;
             }
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {

@@ -11,7 +11,7 @@ use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
-use super::size::Size;
+use super::size::{Count, Size};
 use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
@@ -257,9 +257,9 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         return output.finish();
     }
     context.note(format_args!(
-        "{}: {} ranges, {} updated and {} cleared, in {}",
+        "{}: {}, {} updated and {} cleared, in {}",
         path.display(),
-        summary.ranges,
+        Count(summary.range_count, "range"),
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
         Size(summary.diff_bytes)
@@ -273,7 +273,7 @@ struct Summary {
     diff: String,
     identity: String,
     same: bool,
-    ranges: u64,
+    range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
     diff_bytes: u64,
@@ -307,7 +307,7 @@ impl Summary {
             diff: path.display().to_string(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
-            ranges: written.comparison.ranges,
+            range_count: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,
             diff_bytes: written.len,
