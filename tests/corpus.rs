@@ -1,7 +1,8 @@
 //! Replays what fuzzing kept, and a few thousand mutations of it, through the bodies of the fuzz targets.
 //!
-//! The input is in `tests/fuzz/corpus`, a folder for each target; `docs/fuzzing.md` tells how it comes there. An input
-//! that fails is left in `target/tmp` under the name of its target.
+//! The input is in `tests/fuzz/corpus` and, where it once broke a promise, in `fixtures/found`, with a folder for each
+//! target; `docs/fuzzing.md` tells how it comes there. An input that fails is left in `target/tmp` under the name of
+//! its target.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,13 +36,17 @@ fn replay(name: &str, mutations: usize) {
     }
 }
 
-/// The kept inputs in the order of their names.
+/// The kept and the found inputs in the order of their names.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fuzz/corpus")
-        .join(name);
-    let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+    let mut paths: Vec<PathBuf> = ["tests/fuzz/corpus", "fixtures/found"]
+        .map(|folder| {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(folder)
+                .join(name)
+        })
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .collect();
     paths.sort();
@@ -136,11 +141,11 @@ replays! {
     bat: 5000,
     bitmap: 5000,
     image: 4000,
-    image_sealed: 3000,
-    chain: 3000,
-    check: 3000,
+    image_sealed: 2000,
+    chain: 1500,
+    check: 1500,
     diff: 4000,
-    diff_sealed: 3000,
-    layers: 200,
-    compare: 400,
+    diff_sealed: 2000,
+    layers: 60,
+    compare: 100,
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -186,6 +186,7 @@ fn to_new(
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
     let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
+    refuse_chain(output, &base)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, refuse_same_file, same_file, side_of};
+use crate::files::{OpenImage, same_file, side_of};
 use crate::image::Image;
 use crate::storage::AtomicFile;
 use crate::vhd::OnlyStored;
@@ -173,9 +173,8 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Some(path) => {
-            let images = pair.base.chain().chain(pair.target.chain());
-            let inputs: Vec<&Path> = images.map(OpenImage::path).collect();
-            refuse_same_file(path, &inputs)?;
+            refuse_chain(path, pair.base)?;
+            refuse_chain(path, pair.target)?;
             to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }

@@ -159,6 +159,8 @@ fn copy(report: &Report) -> Option<Mend> {
     let footers = &report.facts.footers;
     let trailing = match footers.in_force? {
         Place::Trailing => footers.trailing.as_ref()?,
+        // With other faults beside it, what was found before the end may be no footer of this disk.
+        Place::Displaced if report.errors > 0 => return None,
         Place::Displaced => footers.displaced.as_ref()?,
         Place::Copy => return None,
     };
