@@ -12,7 +12,7 @@ macro_rules! exit_codes {
     () => {
         "Exit codes:\n  \
            0    done; or: the same\n  \
-           1    the answer is no: images differ\n  \
+           1    the answer is no: images differ, faults were found\n  \
            2    usage or I/O trouble\n  \
            3    the input is damaged, or of a kind that is not read\n  \
            4    the diff does not fit this base\n  \

@@ -15,6 +15,7 @@ use crate::error::Result;
 
 mod apply;
 mod args;
+mod check;
 mod completions;
 mod context;
 mod convert;
@@ -70,6 +71,7 @@ enum Command {
     Diff(diff::Args),
     Apply(apply::Args),
     Info(info::Args),
+    Check(check::Args),
     Map(map::Args),
     Hash(hash::Args),
     Create(create::Args),
@@ -88,6 +90,7 @@ impl Command {
             Self::Diff(args) => diff::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Info(args) => info::run(args, context),
+            Self::Check(args) => check::run(args, context),
             Self::Map(args) => map::run(args, context),
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),

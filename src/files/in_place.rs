@@ -44,11 +44,8 @@ pub fn apply_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
-    if let Some(undo) = how.undo.filter(|undo| fs::symlink_metadata(undo).is_ok()) {
-        return Err(Error::usage("the file for the undo diff exists already")
-            .path(undo)
-            .hint("choose another name or remove it first"));
-    }
+    how.undo
+        .map_or(Ok(()), |undo| check_undo(undo, &journal_path(path)))?;
     let _lock = lock(path, how.dry_run)?;
     apply_locked(path, chain, how, options)
 }
@@ -106,7 +103,7 @@ pub(super) fn apply_locked(
     drop(base);
     let (updated, cleared) = redo(path, format, size, &chain, footer, options)
         .map_err(|error| unfinished(error, path))?;
-    let verified = options.verify && verify(path, format, &chain, options)?;
+    let verified = options.verify && verify(path, format, &chain, chain.target_digest(), options)?;
     close_journal(&journal, how.undo)?;
     Ok(Applied {
         updated,
@@ -137,7 +134,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(path, format, journal.base_size(), &journal, footer, options).map_err(|error| {
         error.hint("the undo journal still stands: remove the cause, then roll back again")
     })?;
-    verify(path, format, &journal, options)?;
+    verify(path, format, &journal, journal.target_digest(), options)?;
     close_journal(&journal_path, None)?;
     remove_merge_diff(path)?;
     Ok(journal.target_digest())
@@ -192,7 +189,8 @@ fn finish(
     (applied.updated, applied.cleared) =
         redo(path, format, chain.base_size(), &chain, footer, options)
             .map_err(|error| unfinished(error, path))?;
-    applied.verified = verify(path, format, &chain, options)?;
+    // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
+    applied.verified = verify(path, format, &chain, journal.base_digest(), options)?;
     close_journal(journal_path, how.undo)?;
     Ok(applied)
 }
@@ -260,8 +258,8 @@ fn redo_flat(
         file.set_len(size)?;
     }
     if footer.is_some() && base_size < size {
-        // Where the old footer stood there is disk now.
-        file.write_zeros_at(base_size..size.min(base_size + FOOTER_SIZE as u64))?;
+        // Where the old footer stood, and whatever there was before it, there is disk now.
+        file.write_zeros_at(base_size..size.min(len).max(base_size))?;
     }
     let reader = RawImage::with_size(file.try_clone()?, size);
     let mut image = RawImage::with_size(&file, size);
@@ -305,14 +303,20 @@ fn count(base: &dyn Image, chain: &Chain, options: ApplyOptions<'_>) -> Result<(
     Ok((updated, cleared))
 }
 
-/// Reads the result back. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
-fn verify(path: &Path, format: Format, chain: &Chain, options: ApplyOptions<'_>) -> Result<bool> {
+/// Reads the result back: all of it if its `digest` is known. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
+fn verify(
+    path: &Path,
+    format: Format,
+    chain: &Chain,
+    digest: Option<ContentDigest>,
+    options: ApplyOptions<'_>,
+) -> Result<bool> {
     let hint = format!(
         "the journal still stands: take the apply back with: vhd-apply --rollback {}",
         path.display()
     );
     let image = open(path, Some(FormatChoice::Only(format)), false, options)?;
-    if let Some(expected) = chain.target_digest() {
+    if let Some(expected) = digest {
         options.progress.begin("verifying", image.virtual_size());
         let found = content_digest(&image, options.workers, options.progress)?;
         return read_back(path, found, expected)
@@ -359,6 +363,8 @@ fn write_inverse(
         target: side_of(base),
         undoes: chain.identities(),
     };
+    // It holds what the base held: nobody else may read it.
+    file.file().take_permissions_of(base.file())?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
     options.progress.begin(
@@ -369,12 +375,20 @@ fn write_inverse(
         |change| pack(change, Compression::default()),
         |frame| writer.push(&frame),
     )?;
-    writer.finish(chain.target_digest(), digest)?;
+    // Only from the right base does the chain lead to its target.
+    let result = chain.target_digest().filter(|_| digest.is_some());
+    writer.finish(result, digest)?;
     Ok(())
 }
 
 fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
-    let journal = open_diff(path, options.progress)?;
+    let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Usage => error.hint(
+            "the undo journal can't be used, and the image may be between two points in time: make it again from a \
+             good copy, then remove the journal",
+        ),
+        _ => error,
+    })?;
     let format = format_of(&journal.header().target).ok_or_else(|| {
         Error::damaged("the undo journal doesn't say what format its image has").path(path)
     })?;
@@ -405,6 +419,32 @@ fn close_journal(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(|e| Error::io("cannot remove the undo journal", e).path(path))
+}
+
+/// Finds out before anything is written whether the undo diff can be kept at `undo`.
+fn check_undo(undo: &Path, journal: &Path) -> Result<()> {
+    let hint = "choose another name or remove it first";
+    if fs::symlink_metadata(undo).is_ok() {
+        return Err(Error::usage("the file for the undo diff exists already")
+            .path(undo)
+            .hint(hint));
+    }
+    let folder = undo
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok();
+    let place = folder
+        .zip(undo.file_name())
+        .map(|(folder, name)| folder.join(name));
+    if place.as_deref() == Some(journal) {
+        return Err(
+            Error::usage("the undo diff can't have the name of the undo journal")
+                .path(undo)
+                .hint("choose another name"),
+        );
+    }
+    // The journal becomes the undo diff at the very end, which is too late to find out that it can't.
+    AtomicFile::begin(undo, Overwrite::No).map(drop)
 }
 
 fn lock(path: &Path, shared: bool) -> Result<File> {

@@ -64,10 +64,15 @@ fn failed<'a>(error: Error) -> MappedExtents<'a> {
 ///
 /// # Errors
 ///
-/// [`Locked`](crate::ErrorKind::Locked) when another command is in the way, [`Pending`](crate::ErrorKind::Pending) when an
-/// interrupted apply is, [`Usage`](crate::ErrorKind::Usage) for what is no image but a folder, a pipe or a diff,
-/// [`Unsupported`](crate::ErrorKind::Unsupported) for formats that aren't read here, [`Damaged`](crate::ErrorKind::Damaged)
-/// for what breaks the rules of its format.
+/// [`Locked`] when another command is in the way, [`Pending`] when an interrupted apply is, [`Usage`] for what is no
+/// image but a folder, a pipe or a diff, [`Unsupported`] for formats that aren't read here, [`Damaged`] for what
+/// breaks the rules of its format.
+///
+/// [`Locked`]: crate::ErrorKind::Locked
+/// [`Pending`]: crate::ErrorKind::Pending
+/// [`Usage`]: crate::ErrorKind::Usage
+/// [`Unsupported`]: crate::ErrorKind::Unsupported
+/// [`Damaged`]: crate::ErrorKind::Damaged
 ///
 /// The parents of a differencing VHD are opened with it, for reading and with shared locks.
 pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenImage> {
@@ -250,8 +255,8 @@ impl OpenImage {
         &self.stamp
     }
 
-    /// An error of kind [`Changed`](crate::ErrorKind::Changed) if another program wrote to the file, or to one of its
-    /// parents, since it was opened: what was read may then be a mixture of two states.
+    /// An error of kind [`Changed`](crate::ErrorKind::Changed) if another program wrote to the file, or to one of
+    /// its parents, since it was opened: what was read may then be a mixture of two states.
     pub fn check_unchanged(&self) -> Result<()> {
         self.chain()
             .try_for_each(|image| image.file().check_unchanged(&image.stamp))

@@ -17,6 +17,7 @@
 mod bat;
 mod bitmap;
 mod bytes;
+mod check;
 mod checksum;
 mod create;
 mod creator;
@@ -32,6 +33,7 @@ mod only_stored;
 mod open;
 mod parent;
 mod probe;
+mod repair;
 mod resize;
 mod table;
 mod timestamp;
@@ -41,6 +43,10 @@ mod write;
 pub use bat::{ABSENT, BatEntry, table_bytes};
 pub use bitmap::{Bitmap, Run, bitmap_bytes};
 pub use bytes::Field;
+pub use check::{
+    ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES, Report, Rule,
+    Severity, Unlisted, check,
+};
 pub use checksum::checksum;
 pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};
 pub use creator::{CreatorApplication, HostOs, Version};
@@ -53,6 +59,7 @@ pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
 pub use only_stored::OnlyStored;
 pub use parent::{NewParent, Parent, ParentPath, ParentRequest, ParentResolver, wrong_parent};
 pub use probe::{FooterPlace, ProbeHint};
+pub use repair::{Mend, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 

@@ -1,0 +1,300 @@
+//! `vhd check`: every fault of an image, and the repairs that lose nothing.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::output::{Output, SCHEMA_VERSION, plain};
+use crate::error::{Error, Result};
+use crate::files::{self, Repaired};
+use crate::vhd::{CheckOptions, Finding, Kind, Mend, Report, Severity, Unlisted};
+
+/// Find every fault of VHD files, and mend those that can be mended without loss.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(after_help = concat!(
+    "Each fault is named with its severity, its field and its offset in the file. An error keeps the image from \
+     being read, or from being read wholly; what is repairable can be mended without loss, and is read as it \
+     will be then; a warning is worth knowing. docs/check.md lists all of them.\n\n",
+    "--repair saves the bytes that it replaces first, in IMAGE.before-repair, and --take-back puts them back. An \
+     interrupted repair is finished by running it again. What can't be mended is left as it is.\n\n",
+    "Examples:\n",
+    "  vhd check disk.vhd\n",
+    "  vhd check *.vhd --json | jq '.findings[].id'\n",
+    "  vhd check disk.vhd --repair --dry-run            what a repair would do\n",
+    "  vhd check disk.vhd --repair\n",
+    "  vhd check disk.vhd --take-back disk.vhd.before-repair\n",
+    "  vhd check upload.vhd --azure                     would Azure take it?\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The images to check.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Apply the rules of Azure for uploads too.
+    #[arg(long)]
+    azure: bool,
+    /// Mend what can be mended without loss.
+    #[arg(long)]
+    repair: bool,
+    /// Only say what --repair would do.
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
+    /// Take a repair back: put the bytes saved in FILE back into the image.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["repair", "azure", "json"])]
+    take_back: Option<PathBuf>,
+    /// Print JSON, one document for each image.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(saved) = &args.take_back {
+        return take_back(args, saved, context);
+    }
+    let mut outcome = Outcome::Done;
+    let mut failed = None;
+    for path in &args.images {
+        // One file that can't be read doesn't keep the others from being checked.
+        match check(path, args, context) {
+            Ok(true) => {}
+            Ok(false) => outcome = Outcome::No,
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    context.report(&earlier);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(outcome), Err)
+}
+
+fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
+    let [image] = args.images.as_slice() else {
+        return Err(Error::usage("saved bytes go back into one image")
+            .found(format_args!("{} images", args.images.len()))
+            .hint("name the image that they were saved from"));
+    };
+    files::take_back(image, saved)?;
+    context.note(format_args!(
+        "{}: is as it was before the repair",
+        image.display()
+    ));
+    Ok(Outcome::Done)
+}
+
+/// Checks one file; says whether it is clean, after a repair if one was asked for.
+fn check(path: &Path, args: &Args, context: &Context) -> Result<bool> {
+    let progress = context.progress();
+    let options = CheckOptions {
+        azure: args.azure,
+        progress: &*progress,
+        ..CheckOptions::default()
+    };
+    let repaired = if args.repair {
+        files::repair(path, &options, args.dry_run)?
+    } else {
+        Repaired {
+            before: files::check_file(path, &options)?,
+            mends: Vec::new(),
+            saved: None,
+            after: None,
+        }
+    };
+    drop(progress);
+    let view = View::new(path, &repaired);
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&view)?;
+    } else {
+        print(&view, args, &mut output)?;
+    }
+    output.finish()?;
+    Ok(repaired
+        .after
+        .as_ref()
+        .unwrap_or(&repaired.before)
+        .is_clean())
+}
+
+/// What `--json` prints for each image.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    schema_version: u32,
+    image: String,
+    format: String,
+    errors: u64,
+    repairable: u64,
+    warnings: u64,
+    /// What was found, before a repair if one was asked for.
+    findings: Vec<FindingView<'a>>,
+    /// Of which ids there are more findings than are listed.
+    unlisted: Vec<UnlistedView>,
+    /// What was mended, or would be.
+    repairs: Vec<MendView<'a>>,
+    /// The file with the bytes that were replaced.
+    saved: Option<String>,
+    /// What is left after a repair.
+    left: Option<Vec<FindingView<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingView<'a> {
+    id: &'static str,
+    severity: &'static str,
+    field: &'a str,
+    offset: u64,
+    found: String,
+    expected: String,
+    message: &'static str,
+    advice: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct UnlistedView {
+    id: &'static str,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct MendView<'a> {
+    id: &'static str,
+    what: &'a str,
+}
+
+impl<'a> View<'a> {
+    fn new(path: &Path, repaired: &'a Repaired) -> Self {
+        let report = &repaired.before;
+        let listed = |report: &'a Report| report.findings.iter().map(FindingView::from).collect();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            image: path.to_string_lossy().into_owned(),
+            format: match report.kind {
+                Kind::Vhd(disk_type) => disk_type.to_string(),
+                Kind::Raw => "raw".to_owned(),
+            },
+            errors: report.errors,
+            repairable: report.repairable,
+            warnings: report.warnings,
+            findings: listed(report),
+            unlisted: report.unlisted.iter().map(UnlistedView::from).collect(),
+            repairs: repaired.mends.iter().map(MendView::from).collect(),
+            saved: repaired
+                .saved
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
+            left: repaired.after.as_ref().map(listed),
+        }
+    }
+}
+
+impl<'a> From<&'a Finding> for FindingView<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        Self {
+            id: finding.id(),
+            severity: finding.severity().name(),
+            field: &finding.field,
+            offset: finding.offset,
+            found: plain(&finding.found),
+            expected: plain(&finding.expected),
+            message: finding.rule.message,
+            advice: finding.rule.advice,
+        }
+    }
+}
+
+impl From<&Unlisted> for UnlistedView {
+    fn from(unlisted: &Unlisted) -> Self {
+        Self {
+            id: unlisted.rule.id,
+            count: unlisted.count,
+        }
+    }
+}
+
+impl<'a> From<&'a Mend> for MendView<'a> {
+    fn from(mend: &'a Mend) -> Self {
+        Self {
+            id: mend.id,
+            what: &mend.what,
+        }
+    }
+}
+
+fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
+    let image = plain(&view.image);
+    let faults = [
+        counted(view.errors, "error", "errors"),
+        counted(view.repairable, "repairable", "repairable"),
+        counted(view.warnings, "warning", "warnings"),
+    ];
+    let faults: Vec<String> = faults.into_iter().flatten().collect();
+    let summary = if faults.is_empty() {
+        "no fault".to_owned()
+    } else {
+        faults.join(", ")
+    };
+    let kind = if view.format == "raw" {
+        "no VHD: a raw image".to_owned()
+    } else {
+        format!("{} VHD", view.format)
+    };
+    output.line(format_args!("{image}: {kind}, {summary}"))?;
+    list(&view.findings, output)?;
+    for UnlistedView { id, count } in &view.unlisted {
+        output.line(format_args!("  and {count} more of {id}"))?;
+    }
+    for MendView { id, what } in &view.repairs {
+        let done = if args.dry_run { "would" } else { "done:" };
+        output.line(format_args!("  {done} {what} ({id})"))?;
+    }
+    if let Some(saved) = &view.saved {
+        output.line(format_args!(
+            "  what was replaced is kept in {}",
+            plain(saved)
+        ))?;
+    }
+    if args.repair && view.repairs.is_empty() {
+        output.line("  nothing to repair, or nothing that could be repaired without loss")?;
+    }
+    if let Some(left) = view.left.as_ref().filter(|left| !left.is_empty()) {
+        output.line("  left after the repair:")?;
+        list(left, output)?;
+    }
+    Ok(())
+}
+
+fn counted(count: u64, one: &str, many: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{count} {many}")),
+    }
+}
+
+/// Findings in columns; the advice of a rule is printed once.
+fn list(findings: &[FindingView<'_>], output: &mut Output) -> Result<()> {
+    let severity = Severity::Repairable.name().len();
+    let field = findings.iter().map(|f| f.field.len()).max().unwrap_or(0);
+    let digits = |offset: u64| offset.to_string().len();
+    let offset = findings.iter().map(|f| digits(f.offset)).max().unwrap_or(0);
+    let margin = severity + field + offset + 8;
+    let mut advised = Vec::new();
+    for finding in findings {
+        output.line(format_args!(
+            "  {:<severity$}  {:<field$}  {:>offset$}  {} ({})",
+            finding.severity, finding.field, finding.offset, finding.message, finding.id
+        ))?;
+        output.line(format_args!(
+            "{:margin$}found {}, expected {}",
+            "", finding.found, finding.expected
+        ))?;
+        if !advised.contains(&finding.id) {
+            advised.push(finding.id);
+            output.line(format_args!("{:margin$}{}", "", finding.advice))?;
+        }
+    }
+    Ok(())
+}

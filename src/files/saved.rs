@@ -1,0 +1,216 @@
+//! The bytes that a repair replaced, in a file of their own: plain text that anyone can read.
+//!
+//! ```text
+//! vhdkit saved bytes 1
+//! file disk.vhd
+//! length 12800                  of the file before the repair
+//! repaired 13312                length after it
+//! bytes 12288 512               offset and number of bytes that follow, in hexadecimal, 64 in a line
+//! 636f6e656374697800000002...
+//! end 4a1f...                   BLAKE3 of everything before this line
+//! ```
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt, WriteAt};
+
+const FIRST_LINE: &str = "vhdkit saved bytes 1";
+
+/// Bytes in a line.
+const LINE: usize = 64;
+
+/// Longer lines are no part of such a file.
+const MAX_LINE: u64 = 8 << 10;
+
+/// What a repair is about to replace.
+pub(super) struct Saved<'a> {
+    pub(super) ranges: &'a [Range<u64>],
+    pub(super) old_len: u64,
+    pub(super) new_len: u64,
+}
+
+/// Saves bytes of `image` beside it, as IMAGE.before-repair or with a number behind that if the name is taken.
+/// When it returns they are on stable storage.
+pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
+    let path = free_name(image.path())?;
+    let new = AtomicFile::begin(&path, Overwrite::No)?;
+    let mut out = Hashed {
+        out: std::io::BufWriter::new(new.file().appender()),
+        hasher: blake3::Hasher::new(),
+    };
+    write(image, what, &mut out).map_err(|e| e.path(&path))?;
+    let digest = out.hasher.finalize().to_hex();
+    let end = writeln!(out.out, "end {digest}").and_then(|()| out.out.flush());
+    end.map_err(|e| Error::io("cannot write", e).path(&path))?;
+    drop(out);
+    new.publish(Overwrite::No)?;
+    Ok(path)
+}
+
+fn free_name(image: &Path) -> Result<PathBuf> {
+    for n in 1..1000 {
+        let mut name = image.as_os_str().to_owned();
+        name.push(".before-repair");
+        if n > 1 {
+            name.push(format!("-{n}"));
+        }
+        let path = PathBuf::from(name);
+        if fs::symlink_metadata(&path).is_err() {
+            return Ok(path);
+        }
+    }
+    Err(Error::usage("there are too many files of saved bytes beside the image").path(image))
+}
+
+struct Hashed<W> {
+    out: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: std::io::Write> Hashed<W> {
+    fn line(&mut self, text: &str) -> Result<()> {
+        for part in [text, "\n"] {
+            self.hasher.update(part.as_bytes());
+            let written = self.out.write_all(part.as_bytes());
+            written.map_err(|e| Error::io("cannot write", e))?;
+        }
+        Ok(())
+    }
+}
+
+fn write<W: std::io::Write>(image: &File, what: &Saved<'_>, out: &mut Hashed<W>) -> Result<()> {
+    let name = image.path().file_name().unwrap_or_default();
+    out.line(FIRST_LINE)?;
+    out.line(&format!("file {}", name.to_string_lossy().escape_debug()))?;
+    out.line(&format!("length {}", what.old_len))?;
+    out.line(&format!("repaired {}", what.new_len))?;
+    for range in what.ranges {
+        out.line(&format!(
+            "bytes {} {}",
+            range.start,
+            range.end - range.start
+        ))?;
+        let mut at = range.start;
+        while at < range.end {
+            let mut bytes = [0; LINE];
+            let len = usize::try_from(range.end - at).map_or(LINE, |left| left.min(LINE));
+            image.read_exact_at(&mut bytes[..len], at)?;
+            let hex = bytes[..len].iter().fold(String::new(), |mut text, byte| {
+                // Writing to a string can't fail.
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            out.line(&hex)?;
+            at += len as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the bytes saved at `saved` back into `image`, after all of them were verified.
+pub(super) fn put_back(image: &File, saved: &Path) -> Result<()> {
+    let mut lengths = (0, 0);
+    read(saved, |part| {
+        match part {
+            Part::Length(len) => lengths.0 = len,
+            Part::Repaired(len) => lengths.1 = len,
+            Part::Bytes(..) => {}
+        }
+        Ok(())
+    })?;
+    let have = image.byte_len()?;
+    let (old, new) = lengths;
+    if have < old.min(new) || have > old.max(new) {
+        return Err(Error::mismatch(
+            "these bytes were not saved from this image, or it was changed since",
+        )
+        .path(image.path())
+        .field("file_size")
+        .found(format_args!("{have} bytes"))
+        .expected(format_args!("{new} bytes"))
+        .hint("where a file was repaired more than once, take back the last repair first"));
+    }
+    image.set_len(old)?;
+    read(saved, |part| match part {
+        Part::Bytes(at, bytes) => image.write_all_at(&bytes, at),
+        Part::Length(_) | Part::Repaired(_) => Ok(()),
+    })?;
+    image.sync()
+}
+
+enum Part {
+    Length(u64),
+    Repaired(u64),
+    Bytes(u64, Vec<u8>),
+}
+
+/// Reads a file of saved bytes and verifies it to its end.
+fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
+    let damaged = || {
+        Error::damaged("this is no file of saved bytes, or it is damaged")
+            .path(path)
+            .hint("name the file that vhd check --repair wrote")
+    };
+    let file = File::open(path)?;
+    let mut reader = BufReader::new(file.reader());
+    let mut hasher = blake3::Hasher::new();
+    let (mut first, mut run) = (true, 0..0_u64);
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        read.map_err(|e| Error::io("cannot read", e).path(path))?;
+        let text = line
+            .strip_suffix(b"\n")
+            .and_then(|text| std::str::from_utf8(text).ok());
+        let text = text.ok_or_else(damaged)?;
+        let mut words = text.split(' ');
+        let name = words.next().unwrap_or_default();
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        if name == "end" {
+            let digest = hasher.finalize().to_hex();
+            let right = words.next() == Some(digest.as_str()) && run.is_empty() && !first;
+            return if right { Ok(()) } else { Err(damaged()) };
+        }
+        hasher.update(&line);
+        if first {
+            if text != FIRST_LINE {
+                return Err(damaged());
+            }
+            first = false;
+            continue;
+        }
+        match name {
+            "file" if run.is_empty() => {}
+            "length" if run.is_empty() => take(Part::Length(number().ok_or_else(damaged)?))?,
+            "repaired" if run.is_empty() => take(Part::Repaired(number().ok_or_else(damaged)?))?,
+            "bytes" if run.is_empty() => {
+                let start = number().ok_or_else(damaged)?;
+                let len = number().ok_or_else(damaged)?;
+                run = start..start.checked_add(len).ok_or_else(damaged)?;
+            }
+            _ => {
+                let bytes = hex(text).ok_or_else(damaged)?;
+                let end = run.start.checked_add(bytes.len() as u64);
+                let end = end.filter(|end| *end <= run.end).ok_or_else(damaged)?;
+                take(Part::Bytes(run.start, bytes))?;
+                run.start = end;
+            }
+        }
+    }
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    (rest.is_empty() && !pairs.is_empty())
+        .then(|| pairs.iter().map(byte).collect())
+        .flatten()
+}

@@ -1,0 +1,114 @@
+//! The parents of a differencing disk, which somebody else looks up.
+
+use super::Checker;
+use super::rules;
+use crate::vhd::{DynamicHeader, Footer, Timestamp, UniqueId};
+
+/// The longest chain that Xen tools take.
+const XEN_CHAIN: usize = 30;
+
+/// Looks up the parent of a differencing disk, by the rules and permissions of whoever asks for the check.
+pub trait ChainLookup {
+    /// What is to be found of the parent that `header` names, and of its own parents.
+    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> ChainState;
+}
+
+/// What was found of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainState {
+    /// The parent can be read, and so can its own parents.
+    Found(FoundParent),
+    /// No file that the child names is there; what was tried, for people.
+    Missing(String),
+    /// The parent is the child's own file.
+    Itself(String),
+    /// A file further up is one of those below it.
+    Loop(String),
+    /// The chain has more than so many files.
+    TooDeep(usize),
+    /// The parent, or one of its own, can't be read; the reason, for people.
+    Damaged(String),
+}
+
+/// A parent that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundParent {
+    /// Its file, for people.
+    pub file: String,
+    /// Its identity; `None` for a raw image.
+    pub unique_id: Option<UniqueId>,
+    /// Its virtual size in bytes.
+    pub virtual_size: u64,
+    /// When its file was last changed.
+    pub modified: Option<Timestamp>,
+    /// Files of the chain, from the child to the last parent.
+    pub depth: usize,
+}
+
+impl Checker<'_> {
+    /// Has the parent looked up and judges what is found.
+    pub(super) fn chain(&mut self, footer: &Footer, header: &DynamicHeader, header_at: u64) {
+        let Some(lookup) = self.options.chain else {
+            return;
+        };
+        let add = &mut self.findings;
+        let at = header_at;
+        let id = header.parent_unique_id;
+        match lookup.look_up(footer, header) {
+            ChainState::Found(parent) => self.parent_found(footer, header, header_at, &parent),
+            ChainState::Missing(tried) => {
+                let expected = format_args!("the disk with unique id {id}");
+                add.add(&rules::PARENT_MISSING, "chain", at, tried, expected);
+            }
+            ChainState::Itself(file) => {
+                add.add(&rules::PARENT_SELF, "chain", at, file, "another file");
+            }
+            ChainState::Loop(file) => {
+                let expected = "a parent that isn't in the chain yet";
+                add.add(&rules::PARENT_LOOP, "chain", at, file, expected);
+            }
+            ChainState::TooDeep(most) => {
+                let found = format_args!("more than {most} files");
+                let expected = format_args!("at most {most} files");
+                add.add(&rules::CHAIN_DEPTH, "chain", at, found, expected);
+            }
+            ChainState::Damaged(reason) => {
+                let expected = "a parent without errors";
+                add.add(&rules::PARENT_DAMAGED, "chain", at, reason, expected);
+            }
+        }
+    }
+
+    fn parent_found(
+        &mut self,
+        footer: &Footer,
+        header: &DynamicHeader,
+        at: u64,
+        parent: &FoundParent,
+    ) {
+        let add = &mut self.findings;
+        let wanted = header.parent_unique_id;
+        if let Some(id) = parent.unique_id.filter(|id| *id != wanted) {
+            let found = format_args!("{id} in {}", parent.file);
+            add.add(&rules::PARENT_MISMATCH, "chain", at + 40, found, wanted);
+        }
+        if parent.virtual_size > footer.current_size {
+            let found = format_args!("{} bytes in {}", parent.virtual_size, parent.file);
+            let expected = format_args!("at most {} bytes", footer.current_size);
+            add.add(&rules::PARENT_LARGER, "chain", at, found, expected);
+        }
+        let stamp = header.parent_timestamp;
+        if let Some(modified) = parent.modified
+            && stamp != Timestamp(0)
+            && stamp != modified
+        {
+            let found = format_args!("{modified} of {}", parent.file);
+            add.add(&rules::PARENT_TIMESTAMP, "chain", at + 56, found, stamp);
+        }
+        if parent.depth > XEN_CHAIN {
+            let found = format_args!("{} files", parent.depth);
+            let expected = format_args!("at most {XEN_CHAIN} files");
+            add.add(&rules::CHAIN_LONG, "chain", at, found, expected);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a check finds, and how findings are kept so that memory doesn't follow their number.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::rules::Rule;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; the image is read as if nothing were.
+    Warning,
+    /// There is a repair without loss, and the image is read as it will be after it.
+    Repairable,
+    /// The image is not to be read, or not wholly.
+    Error,
+}
+
+impl Severity {
+    /// `error`, `repairable` or `warning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Repairable => "repairable",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One fault: which rule is broken, where, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule, with its stable id, severity, meaning and advice.
+    pub rule: &'static Rule,
+    /// The field: `file_size`, `footer.<field>`, `footer_copy.<field>`, `header.<field>`,
+    /// `header.parent_locator[i].<field>`, `bat[i]`, `bat.padding`, `bitmap[i]`, `batmap` or `chain`.
+    pub field: String,
+    /// Where it stands in the file, in bytes.
+    pub offset: u64,
+    /// What stands there.
+    pub found: String,
+    /// What should stand there.
+    pub expected: String,
+}
+
+impl Finding {
+    /// The stable id of the rule.
+    pub fn id(&self) -> &'static str {
+        self.rule.id
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.rule.severity
+    }
+}
+
+/// So many findings of one rule are kept; the others are only counted.
+pub const LISTED: u64 = 1000;
+
+/// Findings of one rule that were counted and not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unlisted {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// How many more there are.
+    pub count: u64,
+}
+
+/// Findings as they come.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    list: Vec<Finding>,
+    counts: BTreeMap<&'static str, (&'static Rule, u64)>,
+}
+
+impl Findings {
+    /// Adds a finding, or counts it if there are enough of its rule.
+    pub(super) fn add(
+        &mut self,
+        rule: &'static Rule,
+        field: impl fmt::Display,
+        offset: u64,
+        found: impl fmt::Display,
+        expected: impl fmt::Display,
+    ) {
+        let (_, count) = self.counts.entry(rule.id).or_insert((rule, 0));
+        *count = count.saturating_add(1);
+        if *count <= LISTED {
+            self.list.push(Finding {
+                rule,
+                field: field.to_string(),
+                offset,
+                found: found.to_string(),
+                expected: expected.to_string(),
+            });
+        }
+    }
+
+    /// Counts `more` findings of a rule of which enough are listed.
+    pub(super) fn count(&mut self, rule: &'static Rule, more: u64) {
+        let (_, count) = self.counts.entry(rule.id).or_insert((rule, 0));
+        *count = count.saturating_add(more);
+    }
+
+    /// How many findings of this severity there are, the unlisted among them.
+    pub(super) fn total(&self, severity: Severity) -> u64 {
+        let of = self
+            .counts
+            .values()
+            .filter(|(rule, _)| rule.severity == severity);
+        of.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// The findings that were kept, and how many weren't.
+    pub(super) fn finish(self) -> (Vec<Finding>, Vec<Unlisted>) {
+        let unlisted = self.counts.values().filter_map(|(rule, count)| {
+            let count = count.checked_sub(LISTED).filter(|more| *more > 0)?;
+            Some(Unlisted { rule, count })
+        });
+        let unlisted = unlisted.collect();
+        (self.list, unlisted)
+    }
+}

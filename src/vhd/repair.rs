@@ -1,0 +1,195 @@
+//! Repairs without loss: what to write so that a check finds nothing to repair.
+//!
+//! Only what proves itself is written: a footer whose twin is intact, the end of the file behind an intact footer,
+//! a map that says nothing in place of one that is wrong. Every step may be interrupted and done again, and none
+//! touches the last good footer.
+
+use std::ops::Range;
+
+use super::check::{Place, Report};
+use super::{FOOTER_SIZE, Footer, SECTOR_SIZE};
+use crate::error::Result;
+use crate::storage::WriteAt;
+
+const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
+
+/// One repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mend {
+    /// The id of the rule that is kept after it; `footer-short` for a footer of 511 bytes, which breaks none.
+    pub id: &'static str,
+    /// What is done, for people.
+    pub what: String,
+    writes: Vec<(u64, Vec<u8>)>,
+    new_len: Option<u64>,
+}
+
+/// The repairs of a file, in the order in which they are done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RepairPlan {
+    mends: Vec<Mend>,
+    file_len: u64,
+}
+
+impl RepairPlan {
+    /// The repairs that the findings of `report` allow.
+    pub fn new(report: &Report) -> Self {
+        let mends = [trailing(report), copy(report), batmap(report)];
+        Self {
+            mends: mends.into_iter().flatten().collect(),
+            file_len: report.facts.footers.file_len,
+        }
+    }
+
+    /// The repairs, in the order in which they are done.
+    pub fn mends(&self) -> &[Mend] {
+        &self.mends
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.mends.is_empty()
+    }
+
+    /// Length of the file before the repair.
+    pub fn old_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Length of the file after the repair.
+    pub fn new_len(&self) -> u64 {
+        self.mends.iter().fold(self.file_len, |len, mend| {
+            let written = mend
+                .writes
+                .iter()
+                .map(|(at, bytes)| at + bytes.len() as u64);
+            mend.new_len.unwrap_or_else(|| written.fold(len, u64::max))
+        })
+    }
+
+    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back.
+    pub fn old_ranges(&self) -> Vec<Range<u64>> {
+        let writes = self.mends.iter().flat_map(|mend| {
+            let cut = mend.new_len.map(|len| len..self.file_len);
+            let writes = mend.writes.iter();
+            let writes = writes.map(|(at, bytes)| *at..at.saturating_add(bytes.len() as u64));
+            writes.chain(cut)
+        });
+        let kept = writes.map(|range| range.start..range.end.min(self.file_len));
+        kept.filter(|range| range.start < range.end).collect()
+    }
+
+    /// Does the repairs, each brought to stable storage before the next.
+    pub fn apply<S: WriteAt + ?Sized>(&self, storage: &S) -> Result<()> {
+        for mend in &self.mends {
+            for (at, bytes) in &mend.writes {
+                storage.write_all_at(bytes, *at)?;
+                storage.sync()?;
+            }
+            if let Some(len) = mend.new_len {
+                storage.set_len(len)?;
+                storage.sync()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found(report: &Report, id: &str) -> bool {
+    report.findings.iter().any(|finding| finding.id() == id)
+}
+
+/// The end of the file.
+fn trailing(report: &Report) -> Option<Mend> {
+    let footers = &report.facts.footers;
+    let sound = report.errors == 0;
+    let mend = |id, what, writes, new_len| Mend {
+        id,
+        what,
+        writes,
+        new_len,
+    };
+    if let Some(displaced) = footers.displaced.as_ref().filter(|_| sound) {
+        let end = displaced.at.saturating_add(FOOTER_LEN);
+        let id = ["trailing-garbage", "trailing-zeros"];
+        let id = id.into_iter().find(|id| found(report, id))?;
+        let what = format!(
+            "cut off the {} bytes behind the footer",
+            footers.file_len.saturating_sub(end)
+        );
+        return Some(mend(id, what, Vec::new(), Some(end)));
+    }
+    let trailing = footers.trailing.as_ref();
+    match footers.in_force? {
+        Place::Trailing => {
+            let short = trailing.filter(|seen| seen.is_short)?;
+            let what = "fill the footer up to 512 bytes".into();
+            let at = short.at.saturating_add(FOOTER_LEN - 1);
+            Some(mend("footer-short", what, vec![(at, vec![0])], None))
+        }
+        Place::Displaced => None,
+        Place::Copy => {
+            let bytes = footers.copy.as_ref()?.footer.encode().to_vec();
+            if let Some(trailing) = trailing.filter(|seen| seen.is_meant()) {
+                let what = format!("write the footer at {} anew from its copy", trailing.at);
+                return Some(mend(
+                    "footer-damaged",
+                    what,
+                    vec![(trailing.at, bytes)],
+                    None,
+                ));
+            }
+            let used_end = report.facts.used_end.filter(|_| sound)?;
+            let at = if footers.file_len <= used_end.saturating_add(FOOTER_LEN) {
+                used_end
+            } else {
+                // What stands behind the last block may be of use to somebody.
+                footers.file_len.checked_next_multiple_of(SECTOR_SIZE)?
+            };
+            let id = ["footer-cut-off", "footer-damaged"];
+            let id = id.into_iter().find(|id| found(report, id))?;
+            let what = format!("write the footer at {at} anew from its copy");
+            Some(mend(id, what, vec![(at, bytes)], None))
+        }
+    }
+}
+
+/// The copy of the footer.
+fn copy(report: &Report) -> Option<Mend> {
+    let footers = &report.facts.footers;
+    let trailing = match footers.in_force? {
+        Place::Trailing => footers.trailing.as_ref()?,
+        // With other faults beside it, what was found before the end may be no footer of this disk.
+        Place::Displaced if report.errors > 0 => return None,
+        Place::Displaced => footers.displaced.as_ref()?,
+        Place::Copy => return None,
+    };
+    // Where other things are wrong, an intact copy may be the one that is right.
+    let differs = report.errors == 0 && found(report, "footer-copy-differs");
+    let id = if found(report, "footer-copy-damaged") {
+        "footer-copy-damaged"
+    } else if differs {
+        "footer-copy-differs"
+    } else {
+        return None;
+    };
+    Some(Mend {
+        id,
+        what: "write the footer's copy at 0 anew from the trailing footer".into(),
+        writes: vec![(0, Footer::encode(&trailing.footer).to_vec())],
+        new_len: None,
+    })
+}
+
+/// The map of full blocks.
+fn batmap(report: &Report) -> Option<Mend> {
+    let ids = ["batmap-stale", "batmap-bad"];
+    let id = ids.into_iter().find(|id| found(report, id))?;
+    let writes = report.facts.batmap.as_ref()?.emptied()?;
+    Some(Mend {
+        id,
+        what: "empty the map of full blocks".into(),
+        writes: writes.into(),
+        new_len: None,
+    })
+}

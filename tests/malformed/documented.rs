@@ -1,0 +1,42 @@
+//! docs/check.md lists exactly the rules that there are, and the table of malformed inputs breaks most of them.
+
+use std::collections::BTreeSet;
+
+use vhdkit::vhd::RULES;
+
+#[test]
+fn every_rule_is_documented_with_its_severity() {
+    let text = include_str!("../../docs/check.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let documented: BTreeSet<String> = rows
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let id = cells.next()?.trim_matches('`');
+            Some(format!("{id} {}", cells.next()?))
+        })
+        .collect();
+    let rules: BTreeSet<String> = RULES
+        .iter()
+        .map(|rule| format!("{} {}", rule.id, rule.severity))
+        .collect();
+    let missing: Vec<_> = rules.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&rules).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "missing {missing:?}, unknown {unknown:?}"
+    );
+}
+
+#[test]
+fn ids_are_unique_and_every_rule_says_what_to_do() {
+    let ids: BTreeSet<&str> = RULES.iter().map(|rule| rule.id).collect();
+    assert_eq!(ids.len(), RULES.len());
+    for rule in RULES {
+        assert!(
+            !rule.message.ends_with('.') && !rule.advice.ends_with('.'),
+            "{}",
+            rule.id
+        );
+        assert!(!rule.advice.is_empty());
+    }
+}

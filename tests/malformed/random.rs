@@ -1,0 +1,117 @@
+//! Random damage: a check never panics, always ends, and what it calls clean can be opened.
+
+use proptest::prelude::*;
+use vhdkit::storage::Memory;
+use vhdkit::vhd::{DiskType, Kind, RepairPlan, VhdImage, check};
+
+use super::writers::Writer;
+use super::{TINY, lines, options};
+
+fn files() -> Vec<Vec<u8>> {
+    let tapdisk = Writer {
+        creator: b"tap\0",
+        version: 0x0001_0003,
+        ..TINY
+    };
+    let child = Writer {
+        size: 64 << 10,
+        block_size: 64 << 10,
+        ..Writer::WINDOWS
+    };
+    vec![
+        TINY.dynamic(0xFF, false),
+        TINY.fixed(),
+        tapdisk.tapdisk(true, true),
+        child.windows_child(),
+        super::table::cases().swap_remove(30).1,
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Damage {
+    /// A byte anywhere.
+    Byte(prop::sample::Index, u8),
+    /// Four bytes of the first 3 KiB, where everything that counts stands.
+    Word(usize, u32),
+    Cut(prop::sample::Index),
+    Grow(usize, u8),
+    /// New checksums for all that have one.
+    Seal,
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let word = prop_oneof![
+        Just(0),
+        Just(u32::MAX),
+        Just(1 << 31),
+        0..100_u32,
+        any::<u32>()
+    ];
+    prop_oneof![
+        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Damage::Byte(at, byte)),
+        4 => (0..800_usize, word).prop_map(|(at, word)| Damage::Word(at * 4, word)),
+        1 => any::<prop::sample::Index>().prop_map(Damage::Cut),
+        1 => (1..3000_usize, any::<u8>()).prop_map(|(len, byte)| Damage::Grow(len, byte)),
+        3 => Just(Damage::Seal),
+    ]
+}
+
+fn apply(file: &mut Vec<u8>, damage: &Damage) {
+    match damage {
+        Damage::Byte(at, byte) => {
+            if !file.is_empty() {
+                let at = at.index(file.len());
+                file[at] ^= byte;
+            }
+        }
+        Damage::Word(at, word) => {
+            if let Some(bytes) = file.get_mut(*at..at + 4) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+        }
+        Damage::Cut(at) => file.truncate(at.index(file.len() + 1)),
+        Damage::Grow(len, byte) => file.extend(std::iter::repeat_n(*byte, *len)),
+        Damage::Seal => {
+            if file.len() >= 2048 {
+                super::writers::seal(&mut file[..512]);
+                super::writers::seal(&mut file[512..1536]);
+                let copy: Vec<u8> = file[..512].to_vec();
+                let at = file.len() - 512;
+                if file[512..520] == *b"cxsparse" {
+                    file[at..].copy_from_slice(&copy);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn what_is_clean_can_be_opened(
+        which in 0..5_usize,
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
+        let mut file = files().swap_remove(which);
+        for damage in &damages {
+            apply(&mut file, damage);
+        }
+        let storage = Memory::new(file);
+        let report = check(&storage, &options()).unwrap();
+        let opened = VhdImage::open(&storage);
+        match report.kind {
+            Kind::Vhd(DiskType::Fixed | DiskType::Dynamic) if report.is_clean() => {
+                prop_assert!(opened.is_ok(), "{:?}, but {:?}", lines(&report), opened.err());
+            }
+            Kind::Raw => prop_assert!(opened.is_err()),
+            Kind::Vhd(_) => {}
+        }
+        let plan = RepairPlan::new(&report);
+        if report.errors == 0 && report.repairable > 0 {
+            plan.apply(&storage).unwrap();
+            let after = check(&storage, &options()).unwrap();
+            prop_assert!(after.is_clean(), "{:?} became {:?}", lines(&report), lines(&after));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Repairs: the image is clean and whole after each, whatever interrupts it, and there is a way back.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+
+use vhdkit::files::{repair, take_back};
+use vhdkit::image::content_digest;
+use vhdkit::parallel::Workers;
+use vhdkit::progress::Silent;
+use vhdkit::storage::{Memory, ReadAt, WriteAt};
+use vhdkit::vhd::{RepairPlan, VhdImage, check};
+use vhdkit::{Error, Result};
+
+use super::writers::{Writer, data, seal, set_batmap};
+use super::{TINY, checked, lines, options};
+
+const SECTOR: usize = 512;
+
+/// Name, damaged file, the file before the damage.
+type Case = (&'static str, Vec<u8>, Vec<u8>);
+
+fn case(name: &'static str, whole: Vec<u8>, damage: impl Fn(&mut Vec<u8>)) -> Case {
+    let mut file = whole.clone();
+    damage(&mut file);
+    (name, file, whole)
+}
+
+fn cases() -> Vec<Case> {
+    let dynamic = || TINY.dynamic(0xFF, false);
+    let end = |file: &[u8]| file.len() - SECTOR;
+    let tapdisk = Writer {
+        creator: b"tap\0",
+        version: 0x0001_0003,
+        ..TINY
+    };
+    let batmap = 1536 + (TINY.blocks() + 700).next_multiple_of(128) * 4;
+    vec![
+        case("garbage, fixed", TINY.fixed(), |f| f.extend(data(700, 3))),
+        case("zeros, fixed", TINY.fixed(), |f| f.extend([0; SECTOR])),
+        case("garbage, dynamic", dynamic(), |f| f.extend(data(5000, 3))),
+        case("zeros, dynamic", dynamic(), |f| f.extend([0; SECTOR])),
+        case("footer cut off", dynamic(), |f| f.truncate(end(f))),
+        case("footer half cut off", dynamic(), |f| {
+            f.truncate(end(f) + 100);
+        }),
+        case("footer zeroed", dynamic(), |f| {
+            let at = end(f);
+            f[at..].fill(0);
+        }),
+        case("footer's checksum", dynamic(), |f| {
+            let at = end(f);
+            f[at + 50] ^= 1;
+        }),
+        case("copy zeroed", dynamic(), |f| f[..SECTOR].fill(0)),
+        case("copy's checksum", dynamic(), |f| f[100] ^= 1),
+        case("copy of another disk", dynamic(), |f| {
+            f[70] ^= 1;
+            seal(&mut f[..SECTOR]);
+        }),
+        case("511 bytes, dynamic", dynamic(), |f| f.truncate(f.len() - 1)),
+        case("511 bytes, fixed", TINY.fixed(), |f| {
+            f.truncate(f.len() - 1);
+        }),
+        case("511 bytes and a damaged copy", dynamic(), |f| {
+            f.pop();
+            f[3] = 0;
+        }),
+        case("garbage and a damaged copy", dynamic(), |f| {
+            f[3] = 0;
+            f.extend(data(700, 3));
+        }),
+        case("stale batmap", tapdisk.tapdisk(false, true), move |f| {
+            f[batmap + SECTOR] = 0xC0;
+            set_batmap(f, batmap);
+        }),
+        case("batmap's checksum", tapdisk.tapdisk(true, true), move |f| {
+            f[batmap + 26] ^= 1;
+        }),
+    ]
+}
+
+fn digest(file: Vec<u8>) -> String {
+    let image = VhdImage::open(Memory::new(file)).unwrap();
+    let workers = Workers::new(None).unwrap();
+    content_digest(&image, &workers, &Silent)
+        .unwrap()
+        .to_string()
+}
+
+fn mended(file: Vec<u8>) -> Vec<u8> {
+    let storage = Memory::new(file);
+    let report = check(&storage, &options()).unwrap();
+    RepairPlan::new(&report).apply(&storage).unwrap();
+    storage.into_vec()
+}
+
+#[test]
+fn a_repaired_file_is_clean_and_whole() {
+    for (name, file, whole) in cases() {
+        let before = lines(&checked(file.clone()));
+        let after = mended(file);
+        println!("{name:<32} {}", before.join("; "));
+        let left = checked(after.clone());
+        assert!(
+            left.is_clean() && left.warnings == 0,
+            "{name}: {:?}",
+            lines(&left)
+        );
+        assert_eq!(digest(after.clone()), digest(whole.clone()), "{name}");
+        if !name.contains("batmap") {
+            assert!(after == whole, "{name} is another file than before");
+        }
+        let again = check(&Memory::new(after), &options()).unwrap();
+        assert!(RepairPlan::new(&again).is_empty(), "{name}");
+        let sound = check(&Memory::new(whole), &options()).unwrap();
+        assert!(RepairPlan::new(&sound).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_mended_is_left_alone() {
+    let mut file = TINY.dynamic(0xFF, false);
+    file.truncate(file.len() - 3 * SECTOR);
+    let report = check(&Memory::new(file), &options()).unwrap();
+    assert!(report.errors > 0 && report.repairable > 0);
+    assert!(RepairPlan::new(&report).is_empty());
+    // Where the rest of the file is wrong, an intact copy that differs may be the one that is right.
+    let mut file = TINY.dynamic(0xFF, false);
+    let at = file.len() - SECTOR;
+    file[at + 20] = 9;
+    seal(&mut file[at..]);
+    let report = check(&Memory::new(file), &options()).unwrap();
+    assert!(
+        report.errors > 0 && report.repairable > 0,
+        "{:?}",
+        lines(&report)
+    );
+    assert!(RepairPlan::new(&report).is_empty());
+}
+
+#[test]
+fn saved_bytes_bring_the_damaged_file_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, (name, file, whole)) in cases().into_iter().enumerate() {
+        let path = folder.path().join(format!("{n}.vhd"));
+        fs::write(&path, &file).unwrap();
+        let dry = repair(&path, &options(), true).unwrap();
+        assert!(!dry.mends.is_empty() && dry.saved.is_none() && dry.after.is_none());
+        assert!(fs::read(&path).unwrap() == file, "{name}");
+        let done = repair(&path, &options(), false).unwrap();
+        assert_eq!(done.mends, dry.mends);
+        assert!(done.after.unwrap().is_clean(), "{name}");
+        assert_eq!(digest(fs::read(&path).unwrap()), digest(whole), "{name}");
+        let saved = done.saved.unwrap();
+        assert_eq!(
+            saved.file_name().unwrap().to_str().unwrap(),
+            format!("{n}.vhd.before-repair")
+        );
+        // Every byte of the saved file counts.
+        let text = fs::read(&saved).unwrap();
+        let other = folder.path().join("damaged");
+        let repaired = fs::read(&path).unwrap();
+        for at in (0..text.len()).step_by(97).chain([0, text.len() - 2]) {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1;
+            fs::write(&other, damaged).unwrap();
+            assert!(take_back(&path, &other).is_err(), "{name}: byte {at}");
+        }
+        assert!(fs::read(&path).unwrap() == repaired, "{name}");
+        take_back(&path, &saved).unwrap();
+        assert!(fs::read(&path).unwrap() == file, "{name}");
+        // The name of the first is taken: the second repair keeps it.
+        let second = repair(&path, &options(), false).unwrap().saved.unwrap();
+        assert!(second.to_str().unwrap().ends_with(".before-repair-2"));
+    }
+}
+
+/// Storage that keeps what was written to it and fails after so many writes.
+struct Failing {
+    inner: Memory,
+    left: Mutex<usize>,
+    /// How many bytes of the write that fails still arrive.
+    torn: usize,
+}
+
+impl Failing {
+    fn use_one(&self) -> bool {
+        let mut left = self.left.lock().unwrap();
+        let may = *left > 0;
+        *left = left.saturating_sub(1);
+        may
+    }
+}
+
+fn cut() -> Error {
+    Error::io(
+        "cannot write",
+        std::io::Error::from(std::io::ErrorKind::StorageFull),
+    )
+}
+
+impl ReadAt for Failing {
+    fn name(&self) -> &Path {
+        self.inner.name()
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        self.inner.byte_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_exact_at(buf, offset)
+    }
+}
+
+impl WriteAt for Failing {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        if self.use_one() {
+            return self.inner.write_all_at(buf, offset);
+        }
+        self.inner
+            .write_all_at(&buf[..self.torn.min(buf.len())], offset)?;
+        Err(cut())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        if self.use_one() {
+            self.inner.set_len(len)
+        } else {
+            Err(cut())
+        }
+    }
+
+    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
+        self.inner.write_zeros_at(range)
+    }
+
+    fn sync(&self) -> Result<()> {
+        if self.use_one() { Ok(()) } else { Err(cut()) }
+    }
+}
+
+#[test]
+fn an_interrupted_repair_is_finished_by_the_next() {
+    for (name, file, whole) in cases() {
+        let plan = RepairPlan::new(&check(&Memory::new(file.clone()), &options()).unwrap());
+        let mut finished = false;
+        for fail_at in 0..20 {
+            for torn in [0, 1, 17, 64, 100, 300, 511] {
+                let storage = Failing {
+                    inner: Memory::new(file.clone()),
+                    left: Mutex::new(fail_at),
+                    torn,
+                };
+                finished = plan.apply(&storage).is_ok();
+                let after = mended(storage.inner.into_vec());
+                let left = checked(after.clone());
+                assert!(
+                    left.is_clean(),
+                    "{name}, {fail_at}, {torn}: {:?}",
+                    lines(&left)
+                );
+                assert_eq!(
+                    digest(after),
+                    digest(whole.clone()),
+                    "{name}, {fail_at}, {torn}"
+                );
+            }
+        }
+        assert!(finished, "{name}");
+    }
+}
