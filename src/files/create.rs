@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::child::new_parent;
-use super::open::refuse_pending;
+use super::pending::refuse_pending;
 use super::stored::Stored;
 use super::{Format, OpenImage};
 use crate::error::{Error, Result};

@@ -13,12 +13,10 @@ use std::fs;
 use std::io::{BufWriter, ErrorKind as IoKind};
 use std::path::Path;
 
-use super::apply::{
-    Applied, ApplyOptions, BaseChecked, Output, apply_to_new, fit, identity, read_back,
-    write_changes,
-};
+use super::apply::{Applied, ApplyOptions, BaseChecked, fit, identity, read_back, write_changes};
 use super::diffs::{format_of, open_diff, side_of, target_footer};
-use super::{Format, FormatChoice, OpenImage, OpenOptions, journal_path, open_image};
+use super::pending::{exists, how_to_go_on, journal_path, merge_diff_path, remove_merge_diff};
+use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{
     Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
 };
@@ -46,9 +44,20 @@ pub fn apply_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    how.undo
+        .map_or(Ok(()), |undo| check_undo(undo, &journal_path(path)))?;
+    let _lock = lock(path, how.dry_run)?;
+    apply_locked(path, chain, how, options)
+}
+
+/// As [`apply_in_place`], when the caller holds the lock.
+pub(super) fn apply_locked(
+    path: &Path,
+    chain: Chain,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
     let journal = journal_path(path);
-    how.undo.map_or(Ok(()), |undo| check_undo(undo, &journal))?;
-    let lock = lock(path, how.dry_run)?;
     if exists(&journal)? {
         return finish(path, &journal, chain, how, options);
     }
@@ -80,18 +89,15 @@ pub fn apply_in_place(
         });
     }
     base.check_unchanged()?;
-    refuse_resized_child(&base, &chain)?;
-    if base.format() == Format::Dynamic && chain.target_size() != base.virtual_size() {
-        let replaced = replace(path, &base, lock, &chain, found.digest, how, options)?;
-        return Ok(Applied {
-            target_digest: replaced.target_digest,
-            updated: replaced.updated,
-            cleared: replaced.cleared,
-            verified: replaced.verified,
-            ..applied
-        });
+    if let Some(vhd) = base.vhd() {
+        vhd.check_resize(chain.target_size())?;
     }
     let footer = identity(&chain, base.vhd().map(|vhd| vhd.footer().clone()))?;
+    let merge_diff = merge_diff_path(path);
+    if !chain.diffs().iter().any(|diff| diff.name() == merge_diff) {
+        // A leftover of an older merge: beside this journal it would tell a wrong story.
+        remove_merge_diff(path)?;
+    }
     write_journal(&journal, &base, &chain, found.digest, options)?;
     let (format, size) = (base.format(), base.virtual_size());
     drop(base);
@@ -130,6 +136,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     })?;
     verify(path, format, &journal, journal.target_digest(), options)?;
     close_journal(&journal_path, None)?;
+    remove_merge_diff(path)?;
     Ok(journal.target_digest())
 }
 
@@ -148,13 +155,13 @@ fn finish(
         .unwrap_or_default();
     let diffs = chain.diffs().len();
     if undoes.is_empty() || !chain.identities().ends_with(&undoes) {
-        return Err(Error::new(ErrorKind::Pending, "an apply of other diffs to this image was interrupted")
-            .path(path)
-            .found(format_args!("the undo journal {}", journal_path.display()))
-            .hint(format!(
-                "finish it by running that vhd-apply again, or take it back with: vhd-apply --rollback {}",
-                path.display()
-            )));
+        return Err(Error::new(
+            ErrorKind::Pending,
+            "an apply of other diffs to this image was interrupted",
+        )
+        .path(path)
+        .found(format_args!("the undo journal {}", journal_path.display()))
+        .hint(how_to_go_on(path)));
     }
     let mut applied = Applied {
         already: diffs - undoes.len(),
@@ -188,63 +195,12 @@ fn finish(
     Ok(applied)
 }
 
-/// A differencing VHD keeps its size: a new one would be another child.
-fn refuse_resized_child(base: &OpenImage, chain: &Chain) -> Result<()> {
-    let (before, after) = (base.virtual_size(), chain.target_size());
-    if base.format() != Format::Differencing || before == after {
-        return Ok(());
-    }
-    Err(
-        Error::unsupported("a differencing VHD can't change its size in place")
-            .path(base.path())
-            .field("footer.current_size")
-            .found(format_args!("{before} bytes"))
-            .expected(format_args!("{after} bytes, the size of the target"))
-            .hint("make a new image with -o"),
-    )
-}
-
 /// Says how to go on after a failure between the old and the new point in time.
 fn unfinished(error: Error, path: &Path) -> Error {
     error.hint(format!(
-        "the image is between two points in time and its undo journal stands: remove the cause and run the same \
-         vhd-apply again, or take it back with: vhd-apply --rollback {}",
-        path.display()
+        "the image is between two points in time and its undo journal stands: remove the cause and {}",
+        how_to_go_on(path)
     ))
-}
-
-/// A dynamic VHD of another size needs another BAT: it is made anew beside the base and takes its name.
-fn replace(
-    path: &Path,
-    base: &OpenImage,
-    lock: File,
-    chain: &Chain,
-    digest: Option<ContentDigest>,
-    how: InPlace<'_>,
-    options: ApplyOptions<'_>,
-) -> Result<Applied> {
-    let (updated, cleared) = count(base, chain, options)?;
-    if let Some(undo) = how.undo {
-        let file = AtomicFile::new(undo)?;
-        write_inverse(&file, base, chain, digest, options)?;
-        file.publish(Overwrite::No)?;
-    }
-    // The new image takes the lock on what it replaces; `apply_to_new` finds out if the base changes meanwhile.
-    drop(lock);
-    let output = Output {
-        path,
-        format: base.format(),
-        overwrite: Overwrite::Yes,
-    };
-    let replaced = apply_to_new(base, chain, output, options).inspect_err(|_| {
-        // Nothing was applied: there is nothing to undo. The error says why.
-        let _ = how.undo.map(fs::remove_file);
-    })?;
-    Ok(Applied {
-        updated,
-        cleared,
-        ..replaced
-    })
 }
 
 /// Makes the image hold the chain's result, whatever part of it it holds already, and durably so. Returns the
@@ -264,8 +220,11 @@ fn redo(
             redo_flat(path, base_size, chain, Some(footer), options)
         }
         Format::Dynamic | Format::Differencing => {
-            let reader = open(path, Some(FormatChoice::Only(format)), false, options)?;
             let mut image = open(path, Some(FormatChoice::Only(format)), true, options)?;
+            if let Some(vhd) = image.vhd_mut() {
+                vhd.resize(chain.target_size())?;
+            }
+            let reader = open(path, Some(FormatChoice::Only(format)), false, options)?;
             let disk_type = match format {
                 Format::Differencing => DiskType::Differencing,
                 _ => DiskType::Dynamic,
@@ -519,12 +478,4 @@ fn open(
             parents: options.parents.clone(),
         },
     )
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == IoKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("cannot look for the undo journal", e).path(path)),
-    }
 }

@@ -6,10 +6,13 @@ mod create;
 mod diffs;
 mod format;
 mod in_place;
+mod merge;
 mod open;
 mod parents;
+mod pending;
 mod probe;
 mod repair;
+mod resize;
 mod saved;
 mod stored;
 
@@ -21,8 +24,9 @@ pub use diffs::{
 };
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
-pub use open::{
-    Mapped, MappedExtents, OpenImage, OpenOptions, journal_path, open_image, refuse_pending,
-};
+pub use merge::{MergeOptions, Merged, merge};
+pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
+pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
+pub use resize::{ResizeOptions, Resized, resize};

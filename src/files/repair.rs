@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::open::refuse_pending;
+use super::pending::refuse_pending;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result};
 use crate::storage::File;
