@@ -717,6 +717,17 @@ fn a_child_is_patched_in_place_and_taken_back_without_a_touch_to_its_parent() {
     assert_same(&content(path("base.vhd")), &parent, "the parent");
     assert_eq!(content(&child)[68..84], id, "the identity came back");
 
+    // The same with the journal of an apply that was interrupted.
+    let journal = path("child.vhd.undo-journal");
+    fs::copy(path("back"), &journal).unwrap();
+    run_to(&mut command!("vhd", "hash", &child), 5);
+    run(&mut command!("vhd-apply", &child, path("2")));
+    assert_reads_as(&plain(&child).unwrap(), &after);
+    fs::copy(path("back"), &journal).unwrap();
+    run(&mut command!("vhd-apply", "--rollback", &child));
+    assert_reads_as(&plain(&child).unwrap(), &middle);
+    assert_eq!(content(&child)[68..84], id, "the identity came back");
+
     // A grown target needs a new image.
     let grown = [&middle[..], &[1; 512]].concat();
     folder.file("grown.raw", &grown);
@@ -800,6 +811,10 @@ fn every_command_reads_chains() {
         "--verify"
     ));
     assert_same(&content(folder.path("copy.raw")), &model, "convert");
+    let base = folder.path("base.vhd");
+    let kept = content(&base);
+    run_to(&mut command!("vhd", "convert", &top, &base, "--force"), 2);
+    assert_same(&content(&base), &kept, "the base");
     let hash =
         |path: &Path| String::from_utf8(run(&mut command!("vhd", "hash", path)).stdout).unwrap();
     assert_eq!(hash(&top)[..64], hash(&raw)[..64]);

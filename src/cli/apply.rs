@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -17,7 +17,7 @@ use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
-    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_pending,
+    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
     refuse_same_file, roll_back, same_file, spool_diff,
 };
 use crate::progress::Progress;
@@ -137,6 +137,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
             }
+            if args.base_format.is_none() {
+                refuse_diff(&args.base)?;
+            }
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {
                 format: args.base_format.map(Into::into),
@@ -183,6 +186,7 @@ fn to_new(
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
     let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
+    refuse_chain(output, &base)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::args::{
     InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
@@ -59,6 +59,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
     let source = context.open(&args.source, args.format, &args.parents)?;
+    refuse_chain(&args.destination, &source)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     transfer(args, context, &source, &mut new)?;

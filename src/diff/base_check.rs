@@ -26,7 +26,7 @@ pub struct Misfit {
     pub range: PageRange,
 }
 
-/// What [`Layers::check_touched`] found.
+/// What [`Layers::check_touched`](super::Layers::check_touched) found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.

@@ -423,7 +423,13 @@ fn write_inverse(
 }
 
 fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
-    let journal = open_diff(path, options.progress)?;
+    let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Usage => error.hint(
+            "the undo journal can't be used, and the image may be between two points in time: make it again from a \
+             good copy, then remove the journal",
+        ),
+        _ => error,
+    })?;
     let format = format_of(&journal.header().target).ok_or_else(|| {
         Error::damaged("the undo journal doesn't say what format its image has").path(path)
     })?;

@@ -16,7 +16,9 @@ mod stored;
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
-pub use diffs::{format_of, open_diff, refuse_image, side_of, spool_diff, target_footer};
+pub use diffs::{
+    format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
+};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
 pub use open::{

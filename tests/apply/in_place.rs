@@ -239,7 +239,7 @@ fn a_dry_run_changes_nothing_and_needs_only_to_read() {
         let said = lab.refused(0, "vhd-apply", &["base", "diff", "--dry-run"]);
         assert!(said.contains("fits"), "{said}");
         lab.refused(5, "vhd-apply", &["base", "diff"]);
-        drop(reader);
+        reader.unlock().unwrap();
         lab.apply(&["base", "diff"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -38,13 +39,14 @@ impl Lab {
     /// Makes an image that holds `bytes`.
     pub(crate) fn make(&self, name: &str, format: Format, bytes: &[u8]) {
         let path = self.path(name);
+        let _ = fs::remove_file(&path);
         let options = NewImageOptions {
             format,
             virtual_size: bytes.len() as u64,
             block_size: None,
             identity: None,
             parent: None,
-            overwrite: Overwrite::Yes,
+            overwrite: Overwrite::No,
         };
         let mut image = NewImage::create(&path, &options).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
@@ -113,7 +115,14 @@ impl Lab {
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.path(name), bytes).unwrap();
+        // With holes where there are zeros: less for the disk to do.
+        let file = fs::File::create(self.path(name)).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        for (n, piece) in bytes.chunks(4096).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                file.write_all_at(piece, 4096 * n as u64).unwrap();
+            }
+        }
     }
 
     pub(crate) fn copy(&self, from: &str, to: &str) {
@@ -121,7 +130,12 @@ impl Lab {
     }
 
     pub(crate) fn open(&self, name: &str) -> OpenImage {
-        open_image(self.path(name), &OpenOptions::default()).unwrap()
+        // Without a lock: a program that another test starts at this moment would inherit it for an instant.
+        let options = OpenOptions {
+            no_lock: true,
+            ..OpenOptions::default()
+        };
+        open_image(self.path(name), &options).unwrap()
     }
 
     /// The virtual disk of a file without a flaw.
@@ -164,20 +178,20 @@ impl Lab {
     pub(crate) fn refused(&self, code: i32, program: &str, args: &[&str]) -> String {
         let (before, stamps) = (self.files(), self.stamps());
         let said = self.ends(code, program, args);
+        assert_eq!(self.stamps(), stamps, "{args:?} wrote something");
         assert!(self.files() == before, "{args:?} changed the folder");
-        assert_eq!(self.stamps(), stamps, "{args:?}");
         said
     }
 
     /// When each file was last written.
     pub(crate) fn stamps(&self) -> Vec<(PathBuf, std::time::SystemTime)> {
-        let names = self.files().into_keys();
-        names
-            .map(|path| {
-                let modified = fs::metadata(&path).unwrap().modified().unwrap();
-                (path, modified)
-            })
-            .collect()
+        let entries = fs::read_dir(self.0.path()).unwrap().map(Result::unwrap);
+        let files = entries.filter(|entry| entry.path().is_file());
+        let mut stamps: Vec<_> = files
+            .map(|entry| (entry.path(), entry.metadata().unwrap().modified().unwrap()))
+            .collect();
+        stamps.sort();
+        stamps
     }
 }
 
@@ -215,12 +229,17 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A disk with data at its corners and a large hole.
+/// A disk with data around every MiB, holes between, one MiB of data, and a larger hole.
 pub(crate) fn monday() -> Vec<u8> {
+    const PIECE: usize = 16 << 10;
     let mut disk = vec![0; SIZE];
-    disk[..5 * MIB].copy_from_slice(&noise(1, 5 * MIB));
-    disk[MIB..2 * MIB].fill(0);
-    disk[8 * MIB - 512..].copy_from_slice(&noise(2, SIZE - 8 * MIB + 512));
+    for (n, start) in (0..SIZE).step_by(MIB).enumerate() {
+        let data = start.saturating_sub(PIECE)..(start + PIECE).min(SIZE);
+        let bytes = noise(n as u64, data.len());
+        disk[data].copy_from_slice(&bytes);
+    }
+    disk[4 * MIB..5 * MIB].copy_from_slice(&noise(20, MIB));
+    disk[6 * MIB - PIECE..7 * MIB].fill(0);
     disk
 }
 
