@@ -130,7 +130,9 @@ fn trailing(report: &Report) -> Option<Mend> {
         Place::Displaced => None,
         Place::Copy => {
             let bytes = footers.copy.as_ref()?.footer.encode().to_vec();
-            if let Some(trailing) = trailing.filter(|seen| seen.is_meant()) {
+            // What a block claims may be the block's.
+            let claimed = found(report, "bat-over-footer");
+            if let Some(trailing) = trailing.filter(|seen| seen.is_meant() && !claimed) {
                 let what = format!("write the footer at {} anew from its copy", trailing.at);
                 return Some(mend(
                     "footer-damaged",
