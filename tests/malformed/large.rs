@@ -43,7 +43,7 @@ fn peak(path: &Path) -> u64 {
         .arg(path)
         .stdout(Stdio::null())
         .status()
-        .expect("GNU time measures memory: tests/run installs it");
+        .unwrap_or_else(|e| panic!("GNU time measures memory, tests/run installs it: {e}"));
     assert!(matches!(status.code(), Some(0 | 1)), "{status}");
     fs::read_to_string(measured)
         .unwrap()
