@@ -1,11 +1,12 @@
 //! Whether a base is the one that the diffs were made for, as far as the bytes under their changes tell.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use super::layers::piece;
 use super::sections::Frame;
-use crate::image::Hash;
-use crate::page::PageRange;
+use crate::image::{Hash, WINDOW_SIZE};
+use crate::page::{PAGE_SIZE, PageRange};
 
 /// How it is made sure that a base is the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +67,43 @@ impl FrameCheck {
             found: *hasher.finalize().as_bytes(),
             long: frame.is_long_clear(),
         }
+    }
+}
+
+/// The checks of a window that is zero and over which lie only long clears.
+pub(super) fn zero_checks(window: PageRange, frames: &[Vec<Frame>]) -> Vec<FrameCheck> {
+    let each = frames
+        .iter()
+        .enumerate()
+        .flat_map(|(n, frames)| frames.iter().map(move |frame| (n, frame)));
+    each.map(|(diff, frame)| {
+        let len = frame.range().intersect(window).map_or(0, PageRange::len);
+        FrameCheck {
+            diff,
+            range: frame.range(),
+            expected: frame.base_hash().copied(),
+            found: zeros_hash(len),
+            long: true,
+        }
+    })
+    .collect()
+}
+
+/// BLAKE3 of `len` zeros, a window's at most.
+fn zeros_hash(len: u64) -> Hash {
+    static WINDOW: OnceLock<Hash> = OnceLock::new();
+    let compute = || {
+        let mut hasher = blake3::Hasher::new();
+        let zeros = [0; 512];
+        (0..len / PAGE_SIZE).for_each(|_| {
+            hasher.update(&zeros);
+        });
+        *hasher.finalize().as_bytes()
+    };
+    if len == WINDOW_SIZE {
+        *WINDOW.get_or_init(compute)
+    } else {
+        compute()
     }
 }
 

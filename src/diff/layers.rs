@@ -1,13 +1,14 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
-use super::base_check::{BaseCheck, FrameCheck, Judge, Touched};
+use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
 use super::compare::{ChangeCollector, WindowChange};
 use super::sections::Frame;
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, Image, ImageMut, WINDOW_SIZE, Window, data_windows, whole,
+    ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, Window, data_windows,
+    whole,
 };
 use crate::page::{ChangeKind, PageRange};
 use crate::parallel::{Buffers, Workers};
@@ -85,17 +86,28 @@ impl<'a> Layers<'a> {
                 let ranges = self.touched(range, &frames);
                 let mut window = Window::read(self.base, range, &buffers)?;
                 let before = full.then(|| window.hashes(self.base.virtual_size()));
-                for range in &ranges {
+                let zero = self.stays_zero(range, &frames)?;
+                for range in ranges.iter().filter(|_| !zero) {
                     window.fill(*range);
                 }
-                let untouched = (!full).then(|| window.bytes_mut().to_vec());
-                let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
-                let already = untouched.is_some_and(|before| {
-                    let (start, after) = (range.start(), window.bytes_mut());
-                    ranges
-                        .iter()
-                        .all(|r| piece(&before, start, *r) == piece(after, start, *r))
-                });
+                let (already, checks) = if zero {
+                    let checks = if full {
+                        Vec::new()
+                    } else {
+                        zero_checks(range, &frames)
+                    };
+                    (!full, checks)
+                } else {
+                    let untouched = (!full).then(|| window.bytes_mut().to_vec());
+                    let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
+                    let already = untouched.is_some_and(|before| {
+                        let (start, after) = (range.start(), window.bytes_mut());
+                        let same =
+                            |r: &PageRange| piece(&before, start, *r) == piece(after, start, *r);
+                        ranges.iter().all(same)
+                    });
+                    (already, checks)
+                };
                 let after = match &before {
                     Some(before) if same_size => window.hashes_again(size, before, &ranges),
                     _ => window.hashes(size),
@@ -204,6 +216,18 @@ impl<'a> Layers<'a> {
             |window: PageRange| {
                 self.progress.check()?;
                 let frames = self.frames(window)?;
+                if self.stays_zero(window, &frames)? {
+                    let checks = if check {
+                        zero_checks(window, &frames)
+                    } else {
+                        Vec::new()
+                    };
+                    return Ok((
+                        window,
+                        work(window, (window.start(), &[]), &[], &[])?,
+                        checks,
+                    ));
+                }
                 let ranges = self.touched(window, &frames);
                 let mut before = buffers.take(bytes_of(window));
                 self.read_base(window, &ranges, &mut before)?;
@@ -229,6 +253,21 @@ impl<'a> Layers<'a> {
         )?;
         self.progress.advance(all.end() - done);
         Ok(())
+    }
+
+    /// Whether only long clears lie over a window that the base knows to be zero. A diff of a hundred bytes can clear
+    /// a pebibyte, so such windows are not even filled with zeros.
+    fn stays_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
+        if !frames.iter().flatten().all(Frame::is_long_clear) {
+            return Ok(false);
+        }
+        let inside = window.intersect(whole(self.base)).unwrap_or_default();
+        for extent in self.base.extents(inside) {
+            if extent?.state == ExtentState::Data {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// From zero to the largest of the virtual sizes that play a part.
