@@ -425,3 +425,163 @@ fn huge_sparse_disks_are_made_and_read_in_no_time() {
         begun.elapsed()
     );
 }
+
+/// Makes two images from `disk.raw` and the diff between them.
+fn with_diff() -> Folder {
+    let folder = Folder::new();
+    let mut bytes = fs::read(folder.path("disk.raw")).unwrap();
+    bytes[4096..4608].fill(0);
+    bytes[1 << 20..(1 << 20) + 1024].fill(7);
+    fs::write(folder.path("later.raw"), bytes).unwrap();
+    folder.stdout(&["diff", "disk.raw", "later.raw", "-o", "diff", "-q"]);
+    folder
+}
+
+/// The list of ranges as other programs read it: the same from two images, from a diff, and from stdin.
+#[test]
+fn ranges_are_one_list_wherever_they_come_from() {
+    let folder = with_diff();
+    let parse = |text: &[u8]| -> serde_json::Value { serde_json::from_slice(text).unwrap() };
+    let compared = folder.run(&["diff", "disk.raw", "later.raw", "--json"]);
+    assert_eq!(code(&compared), 1);
+    let compared = parse(&compared.stdout);
+    let shown = parse(folder.stdout(&["show", "diff", "--json"]).as_bytes());
+    let stdin = File::open(folder.path("diff")).unwrap();
+    let piped = folder
+        .vhd(&["show", "-", "--json"])
+        .stdin(stdin)
+        .output()
+        .unwrap();
+    assert_eq!(code(&piped), 0, "{}", stderr(&piped));
+    let mut piped = parse(&piped.stdout);
+    assert_eq!(piped["diff"], "-");
+    piped["diff"] = "diff".into();
+    assert_eq!(piped, shown);
+    let expected = serde_json::json!([
+        {"start": 4096, "length": 512, "kind": "clear"},
+        {"start": 1 << 20, "length": 1024, "kind": "update"},
+    ]);
+    for list in [&compared, &shown] {
+        assert_eq!(list["schema_version"], 1);
+        assert_eq!(list["ranges"], expected);
+    }
+    assert_eq!(compared["range_count"], 2);
+    assert_eq!(shown["totals"]["range_count"], 2);
+}
+
+/// Damage and what is newer than this program are told apart from a wrong file, and nothing of it is used.
+#[test]
+fn damaged_and_future_diffs_are_refused() {
+    let folder = with_diff();
+    let diff = fs::read(folder.path("diff")).unwrap();
+    let show = |bytes: &[u8], expected: &str| {
+        fs::write(folder.path("bad"), bytes).unwrap();
+        for more in [&[][..], &["--json"], &["--ranges"]] {
+            let output = folder.run(&[&["show", "bad"], more].concat());
+            assert_eq!(code(&output), 3, "{}", stderr(&output));
+            assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+            assert!(
+                stderr(&output).contains("\n  hint: "),
+                "{}",
+                stderr(&output)
+            );
+        }
+    };
+    show(&diff[..diff.len() - 1], "bad: ");
+    show(&diff[..40], "bad: ");
+    let changed = |at: usize| {
+        let mut bytes = diff.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+    show(&changed(11), "of a version that this program doesn't know");
+    show(
+        &changed(15),
+        "needs a feature that this program doesn't have",
+    );
+    show(&changed(diff.len() / 2), "bad: ");
+    show(&changed(diff.len() - 10), "bad: ");
+}
+
+/// Listings and diffs are streams: whoever reads them may stop, and if they can't be written that is said.
+#[test]
+fn listings_and_diffs_go_to_any_reader() {
+    let folder = with_diff();
+    for args in [
+        &["diff", "disk.raw", "later.raw"][..],
+        &["diff", "disk.raw", "later.raw", "--format", "xml"],
+        &["diff", "disk.raw", "later.raw", "-o", "-"],
+        &["show", "diff", "--ranges"],
+        &["show", "diff", "--json"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = folder.vhd(args).stdout(writer).output().unwrap();
+        assert_eq!(
+            (code(&output), stderr(&output)),
+            (0, String::new()),
+            "{args:?}"
+        );
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = folder.vhd(args).stdout(full).output().unwrap();
+        assert_eq!(code(&output), 2, "{args:?}");
+        assert!(
+            stderr(&output).contains("cannot write"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+/// Nobody wants a diff on the screen.
+#[test]
+fn a_diff_is_not_sent_to_a_terminal() {
+    let folder = with_diff();
+    // Gives the program a terminal of its own, and copies what it shows there.
+    let output = Command::new("script")
+        .args([
+            "-qec",
+            &format!("'{VHD}' diff disk.raw later.raw -o -"),
+            "/dev/null",
+        ])
+        .current_dir(folder.0.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        shown.contains("binary data is not sent to a terminal"),
+        "{shown}"
+    );
+    assert!(!shown.contains("VHDDIF"), "{shown}");
+    assert_eq!(code(&output), 2);
+}
+
+/// New files have the permissions that the user's mask leaves, not those of a temporary file.
+#[test]
+fn new_files_obey_the_mask() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = with_diff();
+    for (mask, expected) in [("022", 0o644), ("077", 0o600), ("002", 0o664)] {
+        for args in [
+            "diff disk.raw later.raw -o new -q",
+            "apply disk.raw diff -o new -q",
+            "convert disk.raw new -q",
+            "create new --size 1M -q",
+        ] {
+            let script = format!("umask {mask}; exec \"$0\" {args}");
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", &script, VHD])
+                .current_dir(folder.0.path());
+            let output = command.output().unwrap();
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            let mode = fs::metadata(folder.path("new"))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, expected, "{mask} {args}");
+            fs::remove_file(folder.path("new")).unwrap();
+        }
+    }
+}

@@ -2,10 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use vhdkit::Result;
 use vhdkit::image::{Image, ImageMut, RawImage};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::storage::{File, Memory, ReadAt, WriteAt};
@@ -13,12 +13,14 @@ use vhdkit::vhd::{
     CreateOptions, DiskType, Footer, NewParent, Parent, ParentRequest, ParentResolver, Timestamp,
     VhdImage,
 };
-use vhdkit::{Error, Result};
 
 #[path = "support/checks.rs"]
 mod checks;
+#[path = "support/recorder.rs"]
+mod recorder;
 
 use checks::{assert_reads_as, read_all};
+use recorder::{Event, Recorder};
 
 /// The formats, with block sizes that make blocks smaller, as large and larger than what is written at once.
 #[derive(Debug, Clone, Copy)]
@@ -393,101 +395,16 @@ fn a_fixed_disk_grows_and_shrinks_without_a_trace_of_its_footer() {
         .update(PageRange::new(0, 4096).unwrap(), &model)
         .unwrap();
     for size in [6144, 4608, 4608, 512, 8192] {
-        image.resize_fixed(size as u64).unwrap();
-        image.flush().unwrap();
+        image.resize(size as u64).unwrap();
         model.resize(size, 0);
         assert_eq!(storage.byte_len().unwrap(), size as u64 + 512);
         let image = VhdImage::open(&storage).unwrap();
         assert!(image.warnings().is_empty());
         assert_reads_as(&image, &model);
     }
-    assert!(image.resize_fixed(0).is_err());
-    assert!(image.resize_fixed(513).is_err());
-    assert!(image.resize_fixed(u64::MAX - 511).is_err());
-}
-
-/// Storage that keeps a log of what reached it.
-#[derive(Debug)]
-struct Recorder {
-    inner: Memory,
-    log: Mutex<Vec<Event>>,
-    /// The log's length at which everything fails, as on a full disk.
-    fail_at: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Write(u64, Vec<u8>),
-    Zero(Range<u64>),
-    SetLen(u64),
-    Sync,
-}
-
-impl Event {
-    fn replay(&self, storage: &Memory) {
-        match self {
-            Self::Write(offset, bytes) => storage.write_all_at(bytes, *offset).unwrap(),
-            Self::Zero(range) => storage.write_zeros_at(range.clone()).unwrap(),
-            Self::SetLen(len) => storage.set_len(*len).unwrap(),
-            Self::Sync => {}
-        }
-    }
-}
-
-impl Recorder {
-    fn new(bytes: Vec<u8>, fail_at: usize) -> Self {
-        Self {
-            inner: Memory::new(bytes),
-            log: Mutex::default(),
-            fail_at,
-        }
-    }
-
-    fn log(&self, event: Event) -> Result<()> {
-        let mut log = self.log.lock().unwrap();
-        if log.len() >= self.fail_at {
-            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(Error::io("cannot write", full));
-        }
-        log.push(event);
-        Ok(())
-    }
-}
-
-impl ReadAt for Recorder {
-    fn name(&self) -> &Path {
-        self.inner.name()
-    }
-
-    fn byte_len(&self) -> Result<u64> {
-        self.inner.byte_len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_exact_at(buf, offset)
-    }
-}
-
-impl WriteAt for Recorder {
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.log(Event::Write(offset, buf.to_vec()))?;
-        self.inner.write_all_at(buf, offset)
-    }
-
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.log(Event::SetLen(len))?;
-        self.inner.set_len(len)
-    }
-
-    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
-        self.log(Event::Zero(range.clone()))?;
-        self.inner.write_zeros_at(range)
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.log(Event::Sync)?;
-        self.inner.sync()
-    }
+    assert!(image.resize(0).is_err());
+    assert!(image.resize(513).is_err());
+    assert!(image.resize(u64::MAX - 511).is_err());
 }
 
 /// A disk with some blocks, what happened while more were added, and the content before and after.

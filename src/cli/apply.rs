@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -17,7 +17,8 @@ use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
-    apply_to_child, apply_to_new, format_of, open_diff, refuse_same_file, roll_back, spool_diff,
+    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
+    refuse_same_file, roll_back, same_file, spool_diff,
 };
 use crate::progress::Progress;
 
@@ -119,11 +120,25 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         };
     }
+    for diff in &args.diffs {
+        if same_file(&args.base, diff)? {
+            return Err(
+                Error::usage("the base and a diff are one and the same file")
+                    .path(diff)
+                    .hint("vhd-apply takes the base image first, then the diffs"),
+            );
+        }
+    }
     let applied = match &args.output {
         Some(output) if !args.dry_run => to_new(args, output, options, context)?,
         output => {
             if let Some(output) = output {
-                refuse_same_file(output, &[&args.base])?;
+                refuse_same_file(output, &inputs(args))?;
+                check_output(output, overwrite(args.force))?;
+                refuse_pending(&args.base)?;
+            }
+            if args.base_format.is_none() {
+                refuse_diff(&args.base)?;
             }
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {
@@ -158,20 +173,20 @@ fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
     Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
 }
 
+fn inputs(args: &Args) -> Vec<&Path> {
+    let diffs = args.diffs.iter().map(PathBuf::as_path);
+    diffs.chain([args.base.as_path()]).collect()
+}
+
 fn to_new(
     args: &Args,
     output: &Path,
     options: ApplyOptions<'_>,
     context: &Context,
 ) -> Result<Applied> {
-    let inputs: Vec<&Path> = args
-        .diffs
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([args.base.as_path()])
-        .collect();
-    refuse_same_file(output, &inputs)?;
+    refuse_same_file(output, &inputs(args))?;
     let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
+    refuse_chain(output, &base)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format

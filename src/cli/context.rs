@@ -7,10 +7,18 @@ use std::path::Path;
 use super::args::{Common, InputFormat, Parents, When};
 use super::{exit, progress};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{OpenImage, OpenOptions, ParentOptions, check_file, open_image};
+use crate::files::{
+    OpenImage, OpenOptions, ParentOptions, check_file, open_image, refuse_same_file,
+};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::vhd::CheckOptions;
+
+/// An error if the output is one of the files that `input` is read from, its parents included.
+pub(super) fn refuse_chain(output: &Path, input: &OpenImage) -> Result<()> {
+    let inputs: Vec<&Path> = input.chain().map(OpenImage::path).collect();
+    refuse_same_file(output, &inputs)
+}
 
 /// The surroundings of a command.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::args::{
     InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
@@ -31,34 +31,35 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 ))]
 pub(super) struct Args {
     /// The image to read.
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// The image to make: a file, or a block device.
-    destination: PathBuf,
+    pub(super) destination: PathBuf,
     /// Format of the source [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
-    format: Option<InputFormat>,
+    pub(super) format: Option<InputFormat>,
     /// Format of the destination [default: dynamic if it ends in .vhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
-    output_format: Option<OutputFormat>,
+    pub(super) output_format: Option<OutputFormat>,
     /// Make what a cloud accepts as an upload: a fixed VHD whose size is a whole number of MiB.
     #[arg(long)]
-    azure: bool,
+    pub(super) azure: bool,
     /// Bytes in a block of a dynamic VHD, a power of two [default: 2MiB].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    block_size: Option<u64>,
+    pub(super) block_size: Option<u64>,
     /// Replace the destination if it exists.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
-    verify: bool,
+    pub(super) verify: bool,
     #[command(flatten)]
-    parents: Parents,
+    pub(super) parents: Parents,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
     let source = context.open(&args.source, args.format, &args.parents)?;
+    refuse_chain(&args.destination, &source)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     transfer(args, context, &source, &mut new)?;

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{OutputFormat, Parents, cloud_remark, default_format, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent, refuse_same_file};
+use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent};
 use crate::image::Image as _;
 use crate::vhd::VhdImage;
 
@@ -91,13 +91,13 @@ fn parent(args: &Args, context: &Context) -> Result<Option<Arc<OpenImage>>> {
     let Some(path) = &args.parent else {
         return Ok(None);
     };
-    refuse_same_file(&args.path, &[path])?;
     let parents = Parents {
         files: Vec::new(),
         folders: args.parent_path.clone(),
         raw_parent: args.raw_parent,
     };
     let parent = context.open(path, None, &parents)?;
+    refuse_chain(&args.path, &parent)?;
     check_new_parent(&parent, &args.path, args.raw_parent, context)?;
     Ok(Some(Arc::new(parent)))
 }

@@ -7,16 +7,16 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, overwrite};
-use super::context::Context;
+use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
-use super::size::Size;
+use super::size::{Count, Size};
 use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, refuse_same_file, side_of};
+use crate::files::{OpenImage, same_file, side_of};
 use crate::image::Image;
 use crate::storage::AtomicFile;
 use crate::vhd::OnlyStored;
@@ -118,7 +118,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
         return Err(Error::usage("two images are needed"));
     };
-    refuse_same_file(target, &[base])?;
+    if same_file(base, target)? {
+        return Err(Error::usage("base and target are one and the same file")
+            .path(target)
+            .hint("name two images; an image doesn't differ from itself"));
+    }
     let base = context.open(base, args.base_format, &args.parents)?;
     let target = context.open(target, args.target_format, &args.parents)?;
     diff(args, &Pair::new(&base, &target, None), context)
@@ -169,9 +173,8 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Some(path) => {
-            let images = pair.base.chain().chain(pair.target.chain());
-            let inputs: Vec<&Path> = images.map(OpenImage::path).collect();
-            refuse_same_file(path, &inputs)?;
+            refuse_chain(path, pair.base)?;
+            refuse_chain(path, pair.target)?;
             to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }
@@ -254,9 +257,9 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         return output.finish();
     }
     context.note(format_args!(
-        "{}: {} ranges, {} updated and {} cleared, in {}",
+        "{}: {}, {} updated and {} cleared, in {}",
         path.display(),
-        summary.ranges,
+        Count(summary.range_count, "range"),
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
         Size(summary.diff_bytes)
@@ -270,7 +273,7 @@ struct Summary {
     diff: String,
     identity: String,
     same: bool,
-    ranges: u64,
+    range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
     diff_bytes: u64,
@@ -304,7 +307,7 @@ impl Summary {
             diff: path.display().to_string(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
-            ranges: written.comparison.ranges,
+            range_count: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,
             diff_bytes: written.len,

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::output::{JsonList, Output, SCHEMA_VERSION};
-use super::size::{Short, Size};
+use super::size::{Count, Short, Size};
 use crate::diff::Comparison;
 use crate::error::Result;
 use crate::files::OpenImage;
@@ -109,7 +109,8 @@ impl Listing {
     ) -> Result<Self> {
         let mut json = None;
         match format {
-            ListingFormat::Text => text_head(&mut output)?,
+            // The heads of the columns come with the first range.
+            ListingFormat::Text | ListingFormat::Map => {}
             ListingFormat::Json => {
                 let head = Head {
                     schema_version: SCHEMA_VERSION,
@@ -121,7 +122,6 @@ impl Listing {
             ListingFormat::Xml => {
                 output.bytes(b"<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<PageList>\n")?;
             }
-            ListingFormat::Map => {}
         }
         let target_size = target.virtual_size();
         Ok(Self {
@@ -144,6 +144,9 @@ impl Listing {
 
     fn print(&mut self, change: Change) -> Result<()> {
         self.ranges += 1;
+        if self.format == ListingFormat::Text && self.ranges == 1 {
+            text_head(&mut self.output)?;
+        }
         let range = change.range;
         match self.format {
             ListingFormat::Text => text_line(&mut self.output, change),
@@ -213,8 +216,8 @@ impl Listing {
                 .line(format_args!("same: {}", Size(self.target_size)));
         }
         self.output.line(format_args!(
-            "{} ranges: {} updated, {} cleared",
-            self.ranges,
+            "{}: {} updated, {} cleared",
+            Count(self.ranges, "range"),
             Size(comparison.update_bytes),
             Size(comparison.clear_bytes)
         ))?;

@@ -28,8 +28,10 @@ mod info;
 mod listing;
 mod man;
 mod map;
+mod merge;
 mod output;
 mod progress;
+mod resize;
 mod show;
 mod signals;
 mod size;
@@ -74,6 +76,8 @@ enum Command {
     Hash(hash::Args),
     Create(create::Args),
     Convert(convert::Args),
+    Resize(resize::Args),
+    Merge(merge::Args),
     Show(show::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -91,6 +95,8 @@ impl Command {
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),
             Self::Convert(args) => convert::run(args, context),
+            Self::Resize(args) => resize::run(args, context),
+            Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),

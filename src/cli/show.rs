@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
 use super::output::{JsonList, Output, SCHEMA_VERSION, plain};
-use super::size::Size;
+use super::size::{Count, Size};
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
@@ -134,7 +134,7 @@ fn text(
     if !header.undoes.is_empty() {
         line(
             "undoes",
-            &format!("an apply of {} diffs", header.undoes.len()),
+            &format!("an apply of {}", Count(header.undoes.len() as u64, "diff")),
         )?;
     }
     let sides = [
@@ -240,7 +240,7 @@ struct TailView {
 #[derive(Serialize)]
 struct Totals {
     frames: u64,
-    ranges: u64,
+    range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
     stored_bytes: u64,
@@ -253,7 +253,7 @@ impl TailView {
             length,
             totals: Totals {
                 frames: t.frames,
-                ranges,
+                range_count: ranges,
                 update_bytes: t.update_bytes,
                 clear_bytes: t.clear_bytes,
                 stored_bytes: t.stored_bytes,

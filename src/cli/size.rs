@@ -92,6 +92,17 @@ impl fmt::Display for Short {
     }
 }
 
+/// How many there are of something, whose plural ends in s.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count<'a>(pub(super) u64, pub(super) &'a str);
+
+impl fmt::Display for Count<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ending = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{ending}", self.0, self.1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::format::{DiffHeader, Entry, Trailer, damaged};
-use super::reader::{DiffReader, Frame, Input, Lead, read_frame, read_index};
+use super::reader::DiffReader;
+use super::sections::{Frame, Input, Lead, read_frame, read_index};
 use crate::error::Result;
 use crate::image::Hash;
 use crate::page::PageRange;

@@ -1,14 +1,13 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
-use std::collections::HashMap;
-
+use super::base_check::{BaseCheck, FrameCheck, Judge, Touched};
 use super::chain::Chain;
 use super::compare::{ChangeCollector, WindowChange};
-use super::reader::Frame;
+use super::sections::Frame;
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, Hash, Image, ImageMut, WINDOW_SIZE, Window, data_windows, whole,
+    ContentDigest, ContentHasher, Image, ImageMut, WINDOW_SIZE, Window, data_windows, whole,
 };
 use crate::page::{ChangeKind, PageRange};
 use crate::parallel::{Buffers, Workers};
@@ -16,16 +15,6 @@ use crate::progress::Progress;
 
 /// Pieces of the base closer together than this are read in one go.
 const READ_GAP: u64 = 64 << 10;
-
-/// How it is made sure that a base is the right one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BaseCheck {
-    /// The whole base is read and its content digest compared.
-    #[default]
-    Full,
-    /// Only what the base holds under the changed pages is read and compared.
-    Touched,
-}
 
 /// A base image and the diffs that lie over it.
 #[derive(Clone, Copy)]
@@ -51,26 +40,6 @@ pub struct Rebuilt {
     pub base_digest: Option<ContentDigest>,
     /// Content digest of what was written.
     pub target_digest: ContentDigest,
-}
-
-/// The first frame whose base isn't what it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
-    /// Position of the diff in the chain.
-    pub diff: usize,
-    /// What the frame changes.
-    pub range: PageRange,
-}
-
-/// What [`Layers::check_touched`] found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Touched {
-    /// The first place where the base isn't the one that the diffs were made for.
-    pub misfit: Option<Misfit>,
-    /// Whether every changed page already holds what the diffs put there.
-    pub already_applied: bool,
-    /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
-    pub unknown: bool,
 }
 
 impl<'a> Layers<'a> {
@@ -102,6 +71,7 @@ impl<'a> Layers<'a> {
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(size);
         let mut judge = Judge::default();
+        judge.already_applied = !full;
         let mut done = 0;
         let windows = merge(
             data_windows([self.base], all),
@@ -118,16 +88,24 @@ impl<'a> Layers<'a> {
                 for range in &ranges {
                     window.fill(*range);
                 }
+                let untouched = (!full).then(|| window.bytes_mut().to_vec());
                 let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
+                let already = untouched.is_some_and(|before| {
+                    let (start, after) = (range.start(), window.bytes_mut());
+                    ranges
+                        .iter()
+                        .all(|r| piece(&before, start, *r) == piece(after, start, *r))
+                });
                 let after = match &before {
                     Some(before) if same_size => window.hashes_again(size, before, &ranges),
                     _ => window.hashes(size),
                 };
                 let runs = window.nonzero(size);
-                Ok((window, runs, before, after, checks))
+                Ok((window, runs, before, after, (already, checks)))
             },
-            |(window, runs, before, after, checks)| {
+            |(window, runs, before, after, (already, checks))| {
                 let range = window.range();
+                judge.already_applied &= already;
                 judge.take(range, checks);
                 if let Some(before) = before {
                     base_digest.push(range.start(), &before);
@@ -153,10 +131,8 @@ impl<'a> Layers<'a> {
 
     /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
     pub fn check_touched(&self) -> Result<Touched> {
-        let mut judge = Judge {
-            already_applied: true,
-            ..Judge::default()
-        };
+        let mut judge = Judge::default();
+        judge.already_applied = true;
         self.each_changed(
             true,
             |_, before, after, ranges| {
@@ -432,84 +408,6 @@ fn collect<T>(
     }
 }
 
-/// Whether the base under a frame, or under this window's part of a long clear, is what it should be.
-#[derive(Debug)]
-struct FrameCheck {
-    diff: usize,
-    range: PageRange,
-    /// `None` if the frame doesn't know.
-    expected: Option<Hash>,
-    found: Hash,
-    long: bool,
-}
-
-impl FrameCheck {
-    fn new(diff: usize, frame: &Frame, window: PageRange, bytes: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for range in frame
-            .changes()
-            .iter()
-            .filter_map(|change| change.range.intersect(window))
-        {
-            hasher.update(piece(bytes, window.start(), range));
-        }
-        Self {
-            diff,
-            range: frame.range(),
-            expected: frame.base_hash().copied(),
-            found: *hasher.finalize().as_bytes(),
-            long: frame.is_long_clear(),
-        }
-    }
-}
-
-/// Puts the checks of all windows together, in order.
-#[derive(Debug, Default)]
-struct Judge {
-    misfit: Option<Misfit>,
-    unknown: bool,
-    already_applied: bool,
-    /// The long clears under way, one at most of each diff.
-    long: HashMap<usize, blake3::Hasher>,
-}
-
-impl Judge {
-    fn take(&mut self, window: PageRange, checks: Vec<FrameCheck>) {
-        for check in checks {
-            let Some(expected) = check.expected else {
-                self.unknown = true;
-                continue;
-            };
-            let found = if check.long {
-                let hasher = self.long.entry(check.diff).or_default();
-                hasher.update(&check.found);
-                if check.range.end() > window.end() {
-                    continue;
-                }
-                let hash = *hasher.finalize().as_bytes();
-                self.long.remove(&check.diff);
-                hash
-            } else {
-                check.found
-            };
-            if found != expected && self.misfit.is_none() {
-                self.misfit = Some(Misfit {
-                    diff: check.diff,
-                    range: check.range,
-                });
-            }
-        }
-    }
-
-    fn finish(self) -> Touched {
-        Touched {
-            misfit: self.misfit,
-            already_applied: self.already_applied,
-            unknown: self.unknown,
-        }
-    }
-}
-
 /// Two ascending lists of windows as one.
 fn merge(
     a: impl Iterator<Item = Result<PageRange>>,
@@ -547,7 +445,7 @@ fn bytes_of(range: PageRange) -> usize {
 }
 
 /// `range` of bytes that begin at `start`.
-fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
+pub(super) fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
     let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
     bytes
         .get(at..at.saturating_add(bytes_of(range)))

@@ -8,6 +8,7 @@
 //!
 //! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
 
+mod base_check;
 mod chain;
 mod compare;
 mod file;
@@ -16,14 +17,17 @@ mod layers;
 mod make;
 mod pack;
 mod reader;
+mod sections;
 mod writer;
 
+pub use base_check::{BaseCheck, Misfit, Touched};
 pub use chain::Chain;
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
 pub use format::{DiffHeader, MAGIC, Side, Trailer};
-pub use layers::{BaseCheck, Layers, Misfit, Rebuilt, Touched};
+pub use layers::{Layers, Rebuilt};
 pub use make::{DiffOptions, PROGRAM, Written, write_diff};
 pub use pack::{Compression, PackedFrame, pack};
-pub use reader::{DiffReader, Frame};
+pub use reader::DiffReader;
+pub use sections::Frame;
 pub use writer::{DiffWriter, Finished};

@@ -3,91 +3,14 @@
 use std::io::{ErrorKind as IoKind, Read};
 use std::path::{Path, PathBuf};
 
-use byteorder::{BigEndian, ByteOrder};
-
 use super::format::{
-    ClearHead, Codec, DiffHeader, END_LEN, End, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, PageHead,
-    TAIL_FIXED, Trailer, damaged, decode_index, decode_ranges, decode_tail, section,
+    DiffHeader, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Trailer, damaged, decode_tail,
+    section,
 };
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Hash, WINDOW_SIZE};
-use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
-
-/// The changed pages of one window of the disk, or one long clear.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    changes: PageList,
-    base_hash: Option<Hash>,
-    /// `None` for a long clear.
-    payload: Option<Payload>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Payload {
-    codec: Codec,
-    len: usize,
-    stored: Vec<u8>,
-}
-
-impl Frame {
-    /// The page ranges, in order.
-    pub fn changes(&self) -> &PageList {
-        &self.changes
-    }
-
-    /// From the first changed byte to the last.
-    pub fn range(&self) -> PageRange {
-        self.changes.span().unwrap_or_default()
-    }
-
-    /// BLAKE3 of the base's bytes under the page ranges; for a long clear, of the hashes of its windows. `None`
-    /// if they were never read.
-    pub fn base_hash(&self) -> Option<&Hash> {
-        self.base_hash.as_ref()
-    }
-
-    /// Whether this is one clear that may span many windows.
-    pub fn is_long_clear(&self) -> bool {
-        self.payload.is_none()
-    }
-
-    /// Bytes of the payload as stored.
-    pub fn stored_len(&self) -> u64 {
-        self.payload.as_ref().map_or(0, |p| p.stored.len() as u64)
-    }
-
-    /// The data of all updates, in order, one after another.
-    pub fn unpack(self) -> Result<Vec<u8>> {
-        let range = self.range();
-        let bad = |message| damaged(message).field(format!("payload for {range:?} of the disk"));
-        let Some(Payload { codec, len, stored }) = self.payload else {
-            return Ok(Vec::new());
-        };
-        match codec {
-            Codec::Stored => Ok(stored),
-            Codec::Zstd => {
-                // Exactly one zstd frame: the library alone would take several, which other readers don't.
-                let one = zstd::zstd_safe::find_frame_compressed_size(&stored);
-                if one != Ok(stored.len()) {
-                    return Err(bad("a frame's payload isn't one whole zstd frame"));
-                }
-                let bytes = zstd::bulk::decompress(&stored, len)
-                    .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
-                if bytes.len() == len {
-                    return Ok(bytes);
-                }
-                Err(bad("a frame's payload is shorter than it should be")
-                    .found(format_args!("{} bytes", bytes.len()))
-                    .expected(format_args!("{len} bytes")))
-            }
-        }
-    }
-}
-
-/// Bytes in order.
-pub(super) trait Input {
-    fn fill(&mut self, buf: &mut [u8]) -> Result<()>;
-}
+use super::sections::{Frame, Input, Lead, read_frame, read_header, read_index};
+use crate::error::{Error, Result};
+use crate::image::Hash;
+use crate::page::{ChangeKind, PageRange};
 
 /// Reads a diff from a file or a pipe.
 #[derive(Debug)]
@@ -202,9 +125,9 @@ impl<R: Read> DiffReader<R> {
         self.end = range.end();
         self.segment.push(Entry { range, offset });
         self.seen.frames += 1;
-        self.seen.ranges += frame.changes.len() as u64;
-        self.seen.update_bytes += frame.changes.bytes(ChangeKind::Update);
-        self.seen.clear_bytes += frame.changes.bytes(ChangeKind::Clear);
+        self.seen.ranges += frame.changes().len() as u64;
+        self.seen.update_bytes += frame.changes().bytes(ChangeKind::Update);
+        self.seen.clear_bytes += frame.changes().bytes(ChangeKind::Clear);
         self.seen.stored_bytes += frame.stored_len();
         Ok(())
     }
@@ -273,158 +196,6 @@ impl<R: Read> DiffReader<R> {
         self.finished = Some((trailer, digest));
         Ok(())
     }
-}
-
-/// What every section but the header begins with.
-#[derive(Debug)]
-pub(super) struct Lead {
-    kind: [u8; 4],
-    count: u32,
-    sequence: u64,
-    bytes: [u8; LEAD],
-}
-
-impl Lead {
-    pub(super) fn read(input: &mut impl Input) -> Result<Self> {
-        let mut bytes = [0; LEAD];
-        input.fill(&mut bytes)?;
-        let [a, b, c, d, ..] = bytes;
-        Ok(Self {
-            kind: [a, b, c, d],
-            count: BigEndian::read_u32(&bytes[4..]),
-            sequence: BigEndian::read_u64(&bytes[8..]),
-            bytes,
-        })
-    }
-}
-
-fn read_header(input: &mut impl Input) -> Result<DiffHeader> {
-    let mut fixed = [0; HEAD_FIXED];
-    // The magic first: a short file that is no diff should be called that, not a diff that was cut off. Trouble
-    // with reading stays what it is.
-    input
-        .fill(&mut fixed[..8])
-        .and_then(|()| input.fill(&mut fixed[8..]))
-        .map_err(|error| {
-            let read = error.at().map_or(0, |at| at.min(8) as usize);
-            match DiffHeader::length(&fixed) {
-                Err(no_diff)
-                    if error.kind() == ErrorKind::Damaged
-                        && !super::MAGIC.starts_with(&fixed[..read]) =>
-                {
-                    no_diff
-                }
-                _ => error,
-            }
-        })?;
-    let mut bytes = fixed.to_vec();
-    bytes.resize(DiffHeader::length(&fixed)?, 0);
-    input.fill(&mut bytes[HEAD_FIXED..])?;
-    DiffHeader::decode(&bytes)
-}
-
-/// Reads what follows the lead of a frame.
-pub(super) fn read_frame(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
-    match lead.kind {
-        section::PAGE => read_pages(input, lead, target_size),
-        section::CLEAR => read_clear(input, lead, target_size),
-        other => Err(Error::unsupported(
-            "the diff has a section of a kind that this program doesn't know",
-        )
-        .field("type")
-        .found(format_args!("{:?}", other.escape_ascii().to_string()))
-        .expected("PAGE, CLER, INDX or TAIL")
-        .hint("get the diff again from its source; if it is whole, use the program that wrote it")),
-    }
-}
-
-fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
-    let mut fixed = [0; PageHead::LEN];
-    input.fill(&mut fixed)?;
-    let count = lead.count as usize;
-    if !(1..=(WINDOW_SIZE / PAGE_SIZE) as usize).contains(&count) {
-        return Err(damaged("a frame has an impossible number of page ranges")
-            .field("ranges")
-            .found(count));
-    }
-    let mut ranges = vec![0; 4 * count + 4];
-    input.fill(&mut ranges)?;
-    let (ranges, crc) = ranges.split_at(4 * count);
-    check_crc("header_crc32", &[&lead.bytes, &fixed, ranges], crc)?;
-    let head = PageHead::decode(&fixed)?;
-    let changes = decode_ranges(ranges, &head, target_size)?;
-    let mut stored = vec![0; head.stored_len as usize];
-    input.fill(&mut stored)?;
-    check_crc("payload_crc32", &[&stored], &head.payload_crc.to_be_bytes())?;
-    let payload = Some(Payload {
-        codec: head.codec,
-        len: head.payload_len as usize,
-        stored,
-    });
-    Ok(Frame {
-        changes,
-        base_hash: known(head.base_hash),
-        payload,
-    })
-}
-
-fn read_clear(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
-    let mut fixed = [0; ClearHead::LEN];
-    input.fill(&mut fixed)?;
-    let (fields, crc) = fixed.split_at(ClearHead::LEN - 4);
-    check_crc("header_crc32", &[&lead.bytes, fields], crc)?;
-    if lead.count != 0 {
-        return Err(damaged("a long clear has page ranges")
-            .field("ranges")
-            .found(lead.count)
-            .expected(0));
-    }
-    let head = ClearHead::decode(&fixed, target_size)?;
-    let mut changes = PageList::new();
-    changes.push(Change {
-        range: head.range,
-        kind: ChangeKind::Clear,
-    })?;
-    Ok(Frame {
-        changes,
-        base_hash: known(head.base_hash),
-        payload: None,
-    })
-}
-
-/// Reads what follows the lead of an index section.
-pub(super) fn read_index(input: &mut impl Input, lead: &Lead) -> Result<Vec<Entry>> {
-    let count = lead.count as usize;
-    if lead.kind != section::INDEX || count > INDEX_ENTRIES {
-        return Err(damaged("an index section has an impossible length")
-            .field("entries")
-            .found(count));
-    }
-    let mut bytes = vec![0; Entry::LEN * count + 4];
-    input.fill(&mut bytes)?;
-    let (entries, crc) = bytes.split_at(Entry::LEN * count);
-    check_crc("index_crc32", &[&lead.bytes, entries], crc)?;
-    decode_index(entries)
-        .ok_or_else(|| damaged("the index has an impossible range").field("entries"))
-}
-
-fn known(hash: Hash) -> Option<Hash> {
-    (hash != [0; 32]).then_some(hash)
-}
-
-fn check_crc(field: &str, parts: &[&[u8]], found: &[u8]) -> Result<()> {
-    let mut hasher = crc32fast::Hasher::new();
-    for part in parts {
-        hasher.update(part);
-    }
-    let (computed, found) = (hasher.finalize(), BigEndian::read_u32(found));
-    if computed == found {
-        return Ok(());
-    }
-    Err(damaged("a checksum is wrong")
-        .field(field)
-        .found(format_args!("{found:#010x}"))
-        .expected(format_args!("{computed:#010x}")))
 }
 
 /// A reader that counts and hashes what passes.

@@ -218,6 +218,8 @@ pub fn apply_to_new(
     base.check_unchanged()?;
     let (already, checked) = if let Some(digest) = rebuilt.base_digest {
         (position(base, chain, digest)?, BaseChecked::Full)
+    } else if touched.already_applied && base.virtual_size() == chain.target_size() {
+        (chain.diffs().len(), checked(&touched))
     } else {
         check_touched(base, chain, &touched)?;
         (0, checked(&touched))
@@ -315,7 +317,12 @@ fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<Ne
     Ok(NewImageOptions {
         format: output.format,
         virtual_size: chain.target_size(),
-        block_size: None,
+        // A dynamic disk stays in blocks of its size.
+        block_size: base
+            .vhd()
+            .filter(|_| output.format == Format::Dynamic)
+            .and_then(VhdImage::block_size)
+            .and_then(|size| u32::try_from(size).ok()),
         identity: identity(chain, base.vhd().map(|vhd| vhd.footer().clone()))?,
         parent: None,
         overwrite: output.overwrite,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::child::new_parent;
-use super::open::refuse_pending;
+use super::pending::refuse_pending;
 use super::stored::Stored;
 use super::{Format, OpenImage};
 use crate::error::{Error, Result};
@@ -64,14 +64,8 @@ impl NewImage {
     pub fn create(path: impl AsRef<Path>, options: &NewImageOptions) -> Result<Self> {
         let path = path.as_ref();
         check_size(path, options.virtual_size)?;
-        refuse_pending(path)?;
         let overwrite = options.overwrite;
-        let existing = match fs::symlink_metadata(path) {
-            Ok(_) if overwrite == Overwrite::No => return Err(taken(path)),
-            Ok(_) => existing_target(path)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
-        };
+        let existing = find(path, overwrite)?;
         let (place, file) = match existing {
             Some((target, true)) => (Place::Device, open_device(&target, options)?),
             existing => {
@@ -117,14 +111,19 @@ impl NewImage {
     }
 }
 
+/// Finds out, without writing anything, whether a [new image](NewImage) could be begun at `path`.
+pub fn check_output(path: &Path, overwrite: Overwrite) -> Result<()> {
+    match find(path, overwrite)? {
+        Some(_) => lock_target(path).map(drop),
+        None => AtomicFile::new(path).map(drop),
+    }
+}
+
 /// An error if `output` is one and the same file as one of `inputs`, by whatever name: through symbolic links,
 /// hard links or device nodes.
 pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
-    let Some(identity) = identity(output)? else {
-        return Ok(());
-    };
     for input in inputs {
-        if self::identity(input)?.as_ref() == Some(&identity) {
+        if same_file(output, input)? {
             let input = input.display();
             return Err(
                 Error::usage(format!("the output is the same file as the input {input}"))
@@ -134,6 +133,14 @@ pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether two paths lead to one and the same file or device, which exists.
+pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
+    Ok(match identity(a)? {
+        Some(identity) => Some(identity) == self::identity(b)?,
+        None => false,
+    })
 }
 
 /// What tells a file from all others: for a device its number, for a file its place; `None` if there is none.
@@ -165,6 +172,17 @@ fn taken(path: &Path) -> Error {
     Error::usage("the file exists already")
         .path(path)
         .hint("choose another name, or have it replaced with --force")
+}
+
+/// What is to be replaced, if anything, unless it may not be.
+fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
+    refuse_pending(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(_) if overwrite == Overwrite::No => Err(taken(path)),
+        Ok(_) => existing_target(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
 }
 
 /// The file that `path` leads to, and whether it is a block device; `None` for a link that leads nowhere.

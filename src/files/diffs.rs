@@ -3,9 +3,10 @@
 use std::io::{self, BufWriter, Read, Write as _};
 use std::path::Path;
 
+use super::probe::probe;
 use super::{Format, OpenImage};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::storage::{File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer, VhdImage};
@@ -72,6 +73,16 @@ pub fn spool_diff(
     DiffFile::open(spool, progress)
 }
 
+/// An error of kind [`Usage`](crate::ErrorKind::Usage) if the file at `path` is a diff: somebody gave a diff as an
+/// image.
+pub fn refuse_diff(path: &Path) -> Result<()> {
+    match probe(&File::open(path)?) {
+        Err(error) if error.kind() == ErrorKind::Usage => Err(error.path(path)),
+        // What else may be wrong with it is found out when it is opened.
+        _ => Ok(()),
+    }
+}
+
 /// An error of kind [`Usage`](crate::ErrorKind::Usage) if `file` is a VHD image: somebody gave an image as a diff.
 pub fn refuse_image(file: &File) -> Result<()> {
     let len = file.byte_len()?;
@@ -94,5 +105,5 @@ pub fn refuse_image(file: &File) -> Result<()> {
     }
     Err(Error::usage("this is a VHD image, not a diff")
         .path(file.path())
-        .hint("vhd-apply takes the base image first, then the diffs"))
+        .hint("look at it with vhd info; vhd-apply takes the base image first, then the diffs"))
 }

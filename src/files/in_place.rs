@@ -13,12 +13,10 @@ use std::fs;
 use std::io::{BufWriter, ErrorKind as IoKind};
 use std::path::Path;
 
-use super::apply::{
-    Applied, ApplyOptions, BaseChecked, Output, apply_to_new, fit, identity, read_back,
-    write_changes,
-};
+use super::apply::{Applied, ApplyOptions, BaseChecked, fit, identity, read_back, write_changes};
 use super::diffs::{format_of, open_diff, side_of, target_footer};
-use super::{Format, FormatChoice, OpenImage, OpenOptions, journal_path, open_image};
+use super::pending::{exists, how_to_go_on, journal_path, merge_diff_path, remove_merge_diff};
+use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{
     Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
 };
@@ -46,12 +44,19 @@ pub fn apply_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
-    if let Some(undo) = how.undo.filter(|undo| fs::symlink_metadata(undo).is_ok()) {
-        return Err(Error::usage("the file for the undo diff exists already")
-            .path(undo)
-            .hint("choose another name or remove it first"));
-    }
-    let lock = lock(path, how.dry_run)?;
+    how.undo
+        .map_or(Ok(()), |undo| check_undo(undo, &journal_path(path)))?;
+    let _lock = lock(path, how.dry_run)?;
+    apply_locked(path, chain, how, options)
+}
+
+/// As [`apply_in_place`], when the caller holds the lock.
+pub(super) fn apply_locked(
+    path: &Path,
+    chain: Chain,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
     let journal = journal_path(path);
     if exists(&journal)? {
         return finish(path, &journal, chain, how, options);
@@ -84,17 +89,21 @@ pub fn apply_in_place(
         });
     }
     base.check_unchanged()?;
-    refuse_resized_child(&base, &chain)?;
-    if base.format() == Format::Dynamic && chain.target_size() != base.virtual_size() {
-        return replace(path, &base, lock, &chain, found.digest, how, options);
+    if let Some(vhd) = base.vhd() {
+        vhd.check_resize(chain.target_size())?;
     }
     let footer = identity(&chain, base.vhd().map(|vhd| vhd.footer().clone()))?;
+    let merge_diff = merge_diff_path(path);
+    if !chain.diffs().iter().any(|diff| diff.name() == merge_diff) {
+        // A leftover of an older merge: beside this journal it would tell a wrong story.
+        remove_merge_diff(path)?;
+    }
     write_journal(&journal, &base, &chain, found.digest, options)?;
     let (format, size) = (base.format(), base.virtual_size());
     drop(base);
     let (updated, cleared) = redo(path, format, size, &chain, footer, options)
         .map_err(|error| unfinished(error, path))?;
-    let verified = options.verify && verify(path, format, &chain, options)?;
+    let verified = options.verify && verify(path, format, &chain, chain.target_digest(), options)?;
     close_journal(&journal, how.undo)?;
     Ok(Applied {
         updated,
@@ -125,8 +134,9 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(path, format, journal.base_size(), &journal, footer, options).map_err(|error| {
         error.hint("the undo journal still stands: remove the cause, then roll back again")
     })?;
-    verify(path, format, &journal, options)?;
+    verify(path, format, &journal, journal.target_digest(), options)?;
     close_journal(&journal_path, None)?;
+    remove_merge_diff(path)?;
     Ok(journal.target_digest())
 }
 
@@ -145,13 +155,13 @@ fn finish(
         .unwrap_or_default();
     let diffs = chain.diffs().len();
     if undoes.is_empty() || !chain.identities().ends_with(&undoes) {
-        return Err(Error::new(ErrorKind::Pending, "an apply of other diffs to this image was interrupted")
-            .path(path)
-            .found(format_args!("the undo journal {}", journal_path.display()))
-            .hint(format!(
-                "finish it by running that vhd-apply again, or take it back with: vhd-apply --rollback {}",
-                path.display()
-            )));
+        return Err(Error::new(
+            ErrorKind::Pending,
+            "an apply of other diffs to this image was interrupted",
+        )
+        .path(path)
+        .found(format_args!("the undo journal {}", journal_path.display()))
+        .hint(how_to_go_on(path)));
     }
     let mut applied = Applied {
         already: diffs - undoes.len(),
@@ -179,63 +189,18 @@ fn finish(
     (applied.updated, applied.cleared) =
         redo(path, format, chain.base_size(), &chain, footer, options)
             .map_err(|error| unfinished(error, path))?;
-    applied.verified = verify(path, format, &chain, options)?;
+    // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
+    applied.verified = verify(path, format, &chain, journal.base_digest(), options)?;
     close_journal(journal_path, how.undo)?;
     Ok(applied)
-}
-
-/// A differencing VHD keeps its size: a new one would be another child.
-fn refuse_resized_child(base: &OpenImage, chain: &Chain) -> Result<()> {
-    let (before, after) = (base.virtual_size(), chain.target_size());
-    if base.format() != Format::Differencing || before == after {
-        return Ok(());
-    }
-    Err(
-        Error::unsupported("a differencing VHD can't change its size in place")
-            .path(base.path())
-            .field("footer.current_size")
-            .found(format_args!("{before} bytes"))
-            .expected(format_args!("{after} bytes, the size of the target"))
-            .hint("make a new image with -o"),
-    )
 }
 
 /// Says how to go on after a failure between the old and the new point in time.
 fn unfinished(error: Error, path: &Path) -> Error {
     error.hint(format!(
-        "the image is between two points in time and its undo journal stands: remove the cause and run the same \
-         vhd-apply again, or take it back with: vhd-apply --rollback {}",
-        path.display()
+        "the image is between two points in time and its undo journal stands: remove the cause and {}",
+        how_to_go_on(path)
     ))
-}
-
-/// A dynamic VHD of another size needs another BAT: it is made anew beside the base and takes its name.
-fn replace(
-    path: &Path,
-    base: &OpenImage,
-    lock: File,
-    chain: &Chain,
-    digest: Option<ContentDigest>,
-    how: InPlace<'_>,
-    options: ApplyOptions<'_>,
-) -> Result<Applied> {
-    if let Some(undo) = how.undo {
-        let file = AtomicFile::new(undo)?;
-        write_inverse(&file, base, chain, digest, options)?;
-        file.publish(Overwrite::No)?;
-    }
-    // The new image takes the lock on what it replaces; `apply_to_new` finds out if the base changes meanwhile.
-    drop(lock);
-    apply_to_new(
-        base,
-        chain,
-        Output {
-            path,
-            format: base.format(),
-            overwrite: Overwrite::Yes,
-        },
-        options,
-    )
 }
 
 /// Makes the image hold the chain's result, whatever part of it it holds already, and durably so. Returns the
@@ -255,8 +220,11 @@ fn redo(
             redo_flat(path, base_size, chain, Some(footer), options)
         }
         Format::Dynamic | Format::Differencing => {
-            let reader = open(path, Some(FormatChoice::Only(format)), false, options)?;
             let mut image = open(path, Some(FormatChoice::Only(format)), true, options)?;
+            if let Some(vhd) = image.vhd_mut() {
+                vhd.resize(chain.target_size())?;
+            }
+            let reader = open(path, Some(FormatChoice::Only(format)), false, options)?;
             let disk_type = match format {
                 Format::Differencing => DiskType::Differencing,
                 _ => DiskType::Dynamic,
@@ -290,8 +258,8 @@ fn redo_flat(
         file.set_len(size)?;
     }
     if footer.is_some() && base_size < size {
-        // Where the old footer stood there is disk now.
-        file.write_zeros_at(base_size..size.min(base_size + FOOTER_SIZE as u64))?;
+        // Where the old footer stood, and whatever there was before it, there is disk now.
+        file.write_zeros_at(base_size..size.min(len).max(base_size))?;
     }
     let reader = RawImage::with_size(file.try_clone()?, size);
     let mut image = RawImage::with_size(&file, size);
@@ -335,14 +303,20 @@ fn count(base: &dyn Image, chain: &Chain, options: ApplyOptions<'_>) -> Result<(
     Ok((updated, cleared))
 }
 
-/// Reads the result back. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
-fn verify(path: &Path, format: Format, chain: &Chain, options: ApplyOptions<'_>) -> Result<bool> {
+/// Reads the result back: all of it if its `digest` is known. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is an error.
+fn verify(
+    path: &Path,
+    format: Format,
+    chain: &Chain,
+    digest: Option<ContentDigest>,
+    options: ApplyOptions<'_>,
+) -> Result<bool> {
     let hint = format!(
         "the journal still stands: take the apply back with: vhd-apply --rollback {}",
         path.display()
     );
     let image = open(path, Some(FormatChoice::Only(format)), false, options)?;
-    if let Some(expected) = chain.target_digest() {
+    if let Some(expected) = digest {
         options.progress.begin("verifying", image.virtual_size());
         let found = content_digest(&image, options.workers, options.progress)?;
         return read_back(path, found, expected)
@@ -389,6 +363,8 @@ fn write_inverse(
         target: side_of(base),
         undoes: chain.identities(),
     };
+    // It holds what the base held: nobody else may read it.
+    file.file().take_permissions_of(base.file())?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
     options.progress.begin(
@@ -399,12 +375,20 @@ fn write_inverse(
         |change| pack(change, Compression::default()),
         |frame| writer.push(&frame),
     )?;
-    writer.finish(chain.target_digest(), digest)?;
+    // Only from the right base does the chain lead to its target.
+    let result = chain.target_digest().filter(|_| digest.is_some());
+    writer.finish(result, digest)?;
     Ok(())
 }
 
 fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
-    let journal = open_diff(path, options.progress)?;
+    let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Usage => error.hint(
+            "the undo journal can't be used, and the image may be between two points in time: make it again from a \
+             good copy, then remove the journal",
+        ),
+        _ => error,
+    })?;
     let format = format_of(&journal.header().target).ok_or_else(|| {
         Error::damaged("the undo journal doesn't say what format its image has").path(path)
     })?;
@@ -435,6 +419,32 @@ fn close_journal(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(|e| Error::io("cannot remove the undo journal", e).path(path))
+}
+
+/// Finds out before anything is written whether the undo diff can be kept at `undo`.
+fn check_undo(undo: &Path, journal: &Path) -> Result<()> {
+    let hint = "choose another name or remove it first";
+    if fs::symlink_metadata(undo).is_ok() {
+        return Err(Error::usage("the file for the undo diff exists already")
+            .path(undo)
+            .hint(hint));
+    }
+    let folder = undo
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok();
+    let place = folder
+        .zip(undo.file_name())
+        .map(|(folder, name)| folder.join(name));
+    if place.as_deref() == Some(journal) {
+        return Err(
+            Error::usage("the undo diff can't have the name of the undo journal")
+                .path(undo)
+                .hint("choose another name"),
+        );
+    }
+    // The journal becomes the undo diff at the very end, which is too late to find out that it can't.
+    AtomicFile::begin(undo, Overwrite::No).map(drop)
 }
 
 fn lock(path: &Path, shared: bool) -> Result<File> {
@@ -468,12 +478,4 @@ fn open(
             parents: options.parents.clone(),
         },
     )
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == IoKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("cannot look for the undo journal", e).path(path)),
-    }
 }

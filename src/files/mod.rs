@@ -7,21 +7,27 @@ mod create;
 mod diffs;
 mod format;
 mod in_place;
+mod merge;
 mod open;
 mod parents;
+mod pending;
 mod probe;
 mod repair;
+mod resize;
 mod saved;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
-pub use create::{NewImage, NewImageOptions, refuse_same_file};
-pub use diffs::{format_of, open_diff, refuse_image, side_of, spool_diff, target_footer};
+pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
+pub use diffs::{
+    format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
+};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, apply_in_place, roll_back};
-pub use open::{
-    Mapped, MappedExtents, OpenImage, OpenOptions, journal_path, open_image, refuse_pending,
-};
+pub use merge::{MergeOptions, Merged, merge};
+pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
+pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
+pub use resize::{ResizeOptions, Resized, resize};

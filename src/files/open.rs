@@ -1,25 +1,20 @@
 //! Opening an image: probe what it is, lock it, and refuse what can't be read safely.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::parents::{Finder, ParentOptions, Trail};
+use super::pending::refuse_pending;
 use super::probe::{Probed, probe};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
 use crate::storage::{File, Stamp};
 use crate::vhd::{StoredRun, VhdImage};
-
-/// Ends the name of the undo journal of an image.
-const JOURNAL_SUFFIX: &str = ".undo-journal";
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
 /// interrupted apply is in the way.
@@ -69,10 +64,15 @@ fn failed<'a>(error: Error) -> MappedExtents<'a> {
 ///
 /// # Errors
 ///
-/// [`Locked`](ErrorKind::Locked) when another command is in the way, [`Pending`](ErrorKind::Pending) when an
-/// interrupted apply is, [`Usage`](ErrorKind::Usage) for what is no image but a folder, a pipe or a diff,
-/// [`Unsupported`](ErrorKind::Unsupported) for formats that aren't read here, [`Damaged`](ErrorKind::Damaged)
-/// for what breaks the rules of its format.
+/// [`Locked`] when another command is in the way, [`Pending`] when an interrupted apply is, [`Usage`] for what is no
+/// image but a folder, a pipe or a diff, [`Unsupported`] for formats that aren't read here, [`Damaged`] for what
+/// breaks the rules of its format.
+///
+/// [`Locked`]: crate::ErrorKind::Locked
+/// [`Pending`]: crate::ErrorKind::Pending
+/// [`Usage`]: crate::ErrorKind::Usage
+/// [`Unsupported`]: crate::ErrorKind::Unsupported
+/// [`Damaged`]: crate::ErrorKind::Damaged
 ///
 /// The parents of a differencing VHD are opened with it, for reading and with shared locks.
 pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenImage> {
@@ -255,8 +255,8 @@ impl OpenImage {
         &self.stamp
     }
 
-    /// An error of kind [`Changed`](ErrorKind::Changed) if another program wrote to the file, or to one of its
-    /// parents, since it was opened: what was read may then be a mixture of two states.
+    /// An error of kind [`Changed`](crate::ErrorKind::Changed) if another program wrote to the file, or to one of
+    /// its parents, since it was opened: what was read may then be a mixture of two states.
     pub fn check_unchanged(&self) -> Result<()> {
         self.chain()
             .try_for_each(|image| image.file().check_unchanged(&image.stamp))
@@ -299,35 +299,13 @@ impl ImageMut for OpenImage {
     }
 }
 
-/// The path of the undo journal of the image at `path`: beside the file itself, wherever a symbolic link to it
-/// lies.
-pub fn journal_path(path: &Path) -> PathBuf {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
-    name.push(JOURNAL_SUFFIX);
-    path.with_file_name(name)
-}
-
-/// An error of kind [`Pending`](ErrorKind::Pending) while the undo journal of an interrupted apply stands beside
-/// the image at `path`: its content is neither the base nor the target.
-pub fn refuse_pending(path: &Path) -> Result<()> {
-    let journal = journal_path(path);
-    match fs::symlink_metadata(&journal) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot look for the undo journal", e).path(journal)),
-        Ok(_) => Err(Error::new(ErrorKind::Pending, "an apply to this image was interrupted")
-            .path(path)
-            .found(format_args!("the undo journal {}", journal.display()))
-            .hint(format!(
-                "run the same vhd-apply again to finish it, or take it back with: vhd-apply --rollback {}",
-                path.display()
-            ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::files::journal_path;
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();

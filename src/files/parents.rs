@@ -172,6 +172,32 @@ impl ParentResolver for Finder<'_> {
     }
 }
 
+/// Where the parent of the differencing VHD at `child` may be, and the child's unique id; nothing is looked for
+/// there. `None` for any other image.
+pub(super) fn places(
+    child: &Path,
+    options: &ParentOptions,
+) -> Result<Option<(UniqueId, Vec<PathBuf>)>> {
+    struct Asked<'a> {
+        options: &'a ParentOptions,
+        found: Option<(UniqueId, Vec<PathBuf>)>,
+    }
+    impl ParentResolver for Asked<'_> {
+        fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent> {
+            let candidates = Places::of(request, self.options).candidates;
+            self.found = Some((request.child_id, candidates));
+            Err(Error::usage("the parent isn't wanted"))
+        }
+    }
+    let mut asked = Asked {
+        options,
+        found: None,
+    };
+    // Whatever is wrong with the image comes out when it is opened.
+    let _ = VhdImage::open_with(File::open(child)?, &mut asked);
+    Ok(asked.found)
+}
+
 /// Where the parent of one child may be.
 struct Places {
     candidates: Vec<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::ParentOptions;
 use super::chain::Chain;
-use super::open::refuse_pending;
+use super::pending::refuse_pending;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result};
 use crate::storage::File;

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,8 +163,14 @@ impl File {
 
     /// Lets the same people read and write this file as `other`, which it is about to replace.
     pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
+        let theirs = other.metadata()?;
+        let ours = self.metadata()?;
+        if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
+            // Only the superuser may give files away; anyone else keeps what they make.
+            let _ = fchown(&self.inner, Some(theirs.uid()), Some(theirs.gid()));
+        }
         self.inner
-            .set_permissions(other.metadata()?.permissions())
+            .set_permissions(theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 

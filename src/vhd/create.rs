@@ -200,7 +200,7 @@ fn name_parent(header: &mut DynamicHeader, new: &NewParent) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-fn check_size(size: u64) -> Result<()> {
+pub(super) fn check_size(size: u64) -> Result<()> {
     // Files end at 2^63 bytes.
     let largest = i64::MAX.unsigned_abs() - (FOOTER_SIZE as u64 * 2 - 1);
     if size == 0 || !size.is_multiple_of(SECTOR_SIZE) || size > largest {

@@ -34,6 +34,7 @@ mod open;
 mod parent;
 mod probe;
 mod repair;
+mod resize;
 mod table;
 mod timestamp;
 mod unique_id;

@@ -130,7 +130,9 @@ fn trailing(report: &Report) -> Option<Mend> {
         Place::Displaced => None,
         Place::Copy => {
             let bytes = footers.copy.as_ref()?.footer.encode().to_vec();
-            if let Some(trailing) = trailing.filter(|seen| seen.is_meant()) {
+            // What a block claims may be the block's.
+            let claimed = found(report, "bat-over-footer");
+            if let Some(trailing) = trailing.filter(|seen| seen.is_meant() && !claimed) {
                 let what = format!("write the footer at {} anew from its copy", trailing.at);
                 return Some(mend(
                     "footer-damaged",
@@ -159,6 +161,8 @@ fn copy(report: &Report) -> Option<Mend> {
     let footers = &report.facts.footers;
     let trailing = match footers.in_force? {
         Place::Trailing => footers.trailing.as_ref()?,
+        // With other faults beside it, what was found before the end may be no footer of this disk.
+        Place::Displaced if report.errors > 0 => return None,
         Place::Displaced => footers.displaced.as_ref()?,
         Place::Copy => return None,
     };

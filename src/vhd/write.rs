@@ -14,7 +14,7 @@
 
 use super::dynamic::{self, Current, Piece, Waiting};
 use super::image::Unwritten;
-use super::{Bitmap, DiskType, FOOTER_SIZE, Footer, VhdImage};
+use super::{Bitmap, DiskType, Footer, VhdImage};
 use crate::error::{Error, Result};
 use crate::page::{PageRange, is_zero};
 use crate::storage::WriteAt;
@@ -49,34 +49,6 @@ impl<S: WriteAt> VhdImage<S> {
         }
         self.unwritten.trailing = true;
         self.unwritten.copy = self.dynamic.is_some();
-    }
-
-    /// Grows or cuts a fixed disk to `virtual_size` bytes; what is new reads as zeros. The footer is written by
-    /// the next flush: until then the file has none.
-    pub fn resize_fixed(&mut self, virtual_size: u64) -> Result<()> {
-        let wrong = |message| Err(Error::usage(message).path(self.storage.name()));
-        if self.dynamic.is_some() {
-            return wrong("only a fixed disk is resized this way");
-        }
-        let size = PageRange::new(0, virtual_size).filter(|size| !size.is_empty());
-        if size.is_none() || virtual_size > i64::MAX.unsigned_abs() - FOOTER_SIZE as u64 {
-            return wrong("a virtual size is a multiple of 512 bytes, and not zero");
-        }
-        let old = self.footer.current_size;
-        if virtual_size == old {
-            return Ok(());
-        }
-        // Whatever stands behind the old disk, its footer above all, must not show up in the new one.
-        let old_len = self.storage.byte_len()?;
-        self.storage.set_len(virtual_size)?;
-        if virtual_size > old {
-            self.storage
-                .write_zeros_at(old..virtual_size.min(old_len))?;
-        }
-        self.footer = Footer::for_disk(DiskType::Fixed, virtual_size, Some(&self.footer));
-        self.end = virtual_size;
-        self.unwritten.trailing = true;
-        Ok(())
     }
 
     /// Makes everything written so far durable, in the order that the module's description promises.
@@ -294,7 +266,7 @@ impl<S: WriteAt> VhdImage<S> {
 
     /// Before anything else is written: completes a last block that was cut short, and puts a whole footer
     /// behind all blocks where there was none.
-    fn mend_end(&mut self) -> Result<()> {
+    pub(super) fn mend_end(&mut self) -> Result<()> {
         let Some(dynamic) = &mut self.dynamic else {
             return Ok(());
         };

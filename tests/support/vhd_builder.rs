@@ -290,3 +290,133 @@ pub(crate) fn patterned(pages: usize) -> Vec<u8> {
     }
     disk
 }
+
+/// What a differencing VHD says of itself and its parent.
+#[derive(Debug, Clone)]
+pub(crate) struct Family {
+    pub(crate) id: [u8; 16],
+    pub(crate) parent_id: [u8; 16],
+    /// `parent_unicode_name`, in UTF-16 units.
+    pub(crate) name: Vec<u16>,
+    pub(crate) locators: Vec<Locator>,
+}
+
+/// A parent locator with its data.
+#[derive(Debug, Clone)]
+pub(crate) struct Locator {
+    pub(crate) code: [u8; 4],
+    pub(crate) data: Vec<u8>,
+    /// `data_space`, if not the room in bytes.
+    pub(crate) space: Option<usize>,
+    /// `data_length`, if not the length.
+    pub(crate) len: Option<usize>,
+    /// `data_offset`, if not where the data is.
+    pub(crate) at: Option<u64>,
+}
+
+impl Locator {
+    pub(crate) fn new(code: [u8; 4], text: &str) -> Self {
+        Self {
+            code,
+            data: text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            space: None,
+            len: None,
+            at: None,
+        }
+    }
+}
+
+impl Family {
+    /// As Windows writes it, for a parent in the same folder.
+    pub(crate) fn new(id: u8, parent_id: u8, name: &str) -> Self {
+        Self {
+            id: [id; 16],
+            parent_id: [parent_id; 16],
+            name: name.encode_utf16().collect(),
+            locators: vec![
+                Locator::new(*b"W2ku", &format!("C:\\disks\\{name}")),
+                Locator::new(*b"W2ru", &format!(".\\{name}")),
+            ],
+        }
+    }
+}
+
+/// Gives a file built here another unique id, in both footers.
+pub(crate) fn with_id(mut file: Vec<u8>, id: [u8; 16]) -> Vec<u8> {
+    let end = file.len() - SECTOR;
+    for at in [0, end] {
+        if file[at..].starts_with(b"conectix") {
+            file[at + 68..at + 84].copy_from_slice(&id);
+            seal(&mut file[at..at + SECTOR], 64);
+        }
+    }
+    file
+}
+
+/// A differencing VHD that stores the pages of `disk` that `stored` says. Under clear bits there is garbage: what
+/// stands there means nothing.
+pub(crate) fn differencing(
+    shape: &Shape,
+    family: &Family,
+    disk: &[u8],
+    stored: &[bool],
+) -> Vec<u8> {
+    let per_block = shape.block_size / SECTOR;
+    let blocks: Vec<&[bool]> = stored.chunks(per_block).collect();
+    let entries = blocks.len() + shape.extra_entries;
+    let table_len = (entries * 4).next_multiple_of(SECTOR);
+    let mut footer = footer(shape, 4, 512, disk.len());
+    footer[68..84].copy_from_slice(&family.id);
+    seal(&mut footer, 64);
+
+    let mut file = vec![0; shape.table_at + table_len];
+    file[shape.table_at..][..entries * 4].fill(0xFF);
+    file[shape.table_at + entries * 4..].fill(shape.bat_padding);
+    let mut header = header(shape.table_at, entries, shape.block_size);
+    header[40..56].copy_from_slice(&family.parent_id);
+    put32(&mut header, 56, 0);
+    for (n, unit) in family.name.iter().enumerate() {
+        header[64 + n * 2..66 + n * 2].copy_from_slice(&unit.to_be_bytes());
+    }
+    for (n, item) in family.locators.iter().enumerate() {
+        let at = file.len();
+        file.extend(&item.data);
+        file.resize(file.len().next_multiple_of(SECTOR), 0);
+        let entry = locator(
+            item.code,
+            item.space.unwrap_or(file.len() - at),
+            item.len.unwrap_or(item.data.len()),
+            item.at.unwrap_or(at as u64),
+        );
+        header[576 + n * 24..][..24].copy_from_slice(&entry);
+    }
+    seal(&mut header, 36);
+    file[0..512].copy_from_slice(&footer);
+    file[512..1536].copy_from_slice(&header);
+
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    if shape.reversed {
+        order.reverse();
+    }
+    for n in order.into_iter().filter(|n| blocks[*n].contains(&true)) {
+        let bitmap_len = bitmap_len(shape);
+        let data_at = (file.len() + bitmap_len).next_multiple_of(shape.data_alignment);
+        put32(
+            &mut file,
+            shape.table_at + n * 4,
+            (data_at - bitmap_len) / SECTOR,
+        );
+        file.resize(data_at, 0);
+        for page in 0..per_block {
+            let at = (n * per_block + page) * SECTOR;
+            if blocks[n].get(page) == Some(&true) {
+                file[data_at - bitmap_len + page / 8] |= 0x80 >> (page % 8);
+                file.extend(&disk[at..at + SECTOR]);
+            } else {
+                file.extend([0xEE; SECTOR]);
+            }
+        }
+    }
+    file.extend(footer);
+    file
+}

@@ -1,0 +1,130 @@
+//! `vhd resize`: another size for an image.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::{InputFormat, Parents, cloud_remark};
+use super::context::Context;
+use super::exit::Outcome;
+use super::output::{Output, SCHEMA_VERSION};
+use super::size::{self, Size};
+use crate::error::Result;
+use crate::files::{Format, OpenOptions, ResizeOptions, Resized, resize};
+
+/// Give an image another size, in place.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "What is new reads as zeros. To cut a disk, what is cut off must be zero, or --allow-data-loss be given; shrink \
+     the partitions and file systems on it first. If the command is killed, the image has the old or the new size and \
+     holds what it held. A VHD keeps its unique id. An image that others have as their parent must keep its size.\n\n",
+    "Examples:\n",
+    "  vhd resize disk.vhd --size 20G\n",
+    "  vhd resize disk.vhd --size 8G --dry-run     is there data behind the first 8 GiB?\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The image: raw, or a VHD of any type.
+    image: PathBuf,
+    /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512.
+    #[arg(short, long, value_name = "SIZE", value_parser = size::parse)]
+    size: u64,
+    /// Cut the disk even where it holds data.
+    #[arg(long)]
+    allow_data_loss: bool,
+    /// Check everything, say what would be done, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Format of the image [default: found out].
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<InputFormat>,
+    /// Print a JSON summary.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let progress = context.progress();
+    let open = OpenOptions {
+        format: args.format.map(Into::into),
+        parents: args.parents.options(),
+        ..OpenOptions::default()
+    };
+    let options = ResizeOptions {
+        virtual_size: args.size,
+        allow_data_loss: args.allow_data_loss,
+        dry_run: args.dry_run,
+        progress: &*progress,
+    };
+    let resized = resize(&args.image, &open, options)?;
+    drop(progress);
+    say(args, resized, context);
+    if args.json {
+        print(args, resized)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn say(args: &Args, resized: Resized, context: &Context) {
+    let path = args.image.display();
+    let (old, new) = (resized.old_size, resized.virtual_size);
+    if old == new {
+        context.note(format_args!(
+            "{path}: has that size already, nothing was written"
+        ));
+        return;
+    }
+    let would = if args.dry_run { "would have" } else { "has" };
+    context.note(format_args!(
+        "{path}: {would} a virtual size of {}, before {}",
+        Size(new),
+        Size(old)
+    ));
+    if resized.lost_data {
+        let was = if args.dry_run { "would be" } else { "was" };
+        context.note(format_args!("data behind the new end {was} cut off"));
+    }
+    if !args.dry_run
+        && new < old
+        && matches!(resized.format, Format::Dynamic | Format::Differencing)
+    {
+        context.note(
+            "what the blocks that were cut off took is a hole in the file now, or gone; vhd convert makes a file \
+             without holes",
+        );
+    }
+    if let Some(remark) = cloud_remark(resized.format, new) {
+        context.note(remark);
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    schema_version: u32,
+    image: String,
+    outcome: &'static str,
+    format: &'static str,
+    old_virtual_size: u64,
+    virtual_size: u64,
+    data_lost: bool,
+}
+
+fn print(args: &Args, resized: Resized) -> Result<()> {
+    let mut output = Output::text()?;
+    output.json(&Summary {
+        schema_version: SCHEMA_VERSION,
+        image: args.image.display().to_string(),
+        outcome: match (resized.old_size == resized.virtual_size, args.dry_run) {
+            (true, _) => "same",
+            (false, true) => "would_resize",
+            (false, false) => "resized",
+        },
+        format: resized.format.name(),
+        old_virtual_size: resized.old_size,
+        virtual_size: resized.virtual_size,
+        data_lost: resized.lost_data,
+    })?;
+    output.finish()
+}

@@ -1,0 +1,117 @@
+//! Whether a base is the one that the diffs were made for, as far as the bytes under their changes tell.
+
+use std::collections::HashMap;
+
+use super::layers::piece;
+use super::sections::Frame;
+use crate::image::Hash;
+use crate::page::PageRange;
+
+/// How it is made sure that a base is the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BaseCheck {
+    /// The whole base is read and its content digest compared.
+    #[default]
+    Full,
+    /// Only what the base holds under the changed pages is read and compared.
+    Touched,
+}
+
+/// The first frame whose base isn't what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Position of the diff in the chain.
+    pub diff: usize,
+    /// What the frame changes.
+    pub range: PageRange,
+}
+
+/// What [`Layers::check_touched`](super::Layers::check_touched) found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Touched {
+    /// The first place where the base isn't the one that the diffs were made for.
+    pub misfit: Option<Misfit>,
+    /// Whether every changed page already holds what the diffs put there; not looked at when the whole base is
+    /// checked.
+    pub already_applied: bool,
+    /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
+    pub unknown: bool,
+}
+
+/// Whether the base under a frame, or under this window's part of a long clear, is what it should be.
+#[derive(Debug)]
+pub(super) struct FrameCheck {
+    diff: usize,
+    range: PageRange,
+    /// `None` if the frame doesn't know.
+    expected: Option<Hash>,
+    found: Hash,
+    long: bool,
+}
+
+impl FrameCheck {
+    pub(super) fn new(diff: usize, frame: &Frame, window: PageRange, bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for range in frame
+            .changes()
+            .iter()
+            .filter_map(|change| change.range.intersect(window))
+        {
+            hasher.update(piece(bytes, window.start(), range));
+        }
+        Self {
+            diff,
+            range: frame.range(),
+            expected: frame.base_hash().copied(),
+            found: *hasher.finalize().as_bytes(),
+            long: frame.is_long_clear(),
+        }
+    }
+}
+
+/// Puts the checks of all windows together, in order.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    misfit: Option<Misfit>,
+    unknown: bool,
+    pub(super) already_applied: bool,
+    /// The long clears under way, one at most of each diff.
+    long: HashMap<usize, blake3::Hasher>,
+}
+
+impl Judge {
+    pub(super) fn take(&mut self, window: PageRange, checks: Vec<FrameCheck>) {
+        for check in checks {
+            let Some(expected) = check.expected else {
+                self.unknown = true;
+                continue;
+            };
+            let found = if check.long {
+                let hasher = self.long.entry(check.diff).or_default();
+                hasher.update(&check.found);
+                if check.range.end() > window.end() {
+                    continue;
+                }
+                let hash = *hasher.finalize().as_bytes();
+                self.long.remove(&check.diff);
+                hash
+            } else {
+                check.found
+            };
+            if found != expected && self.misfit.is_none() {
+                self.misfit = Some(Misfit {
+                    diff: check.diff,
+                    range: check.range,
+                });
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Touched {
+        Touched {
+            misfit: self.misfit,
+            already_applied: self.already_applied,
+            unknown: self.unknown,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Another size for a VHD, in place and crash-safe.
+//!
+//! Every write that something depends on is one sector, and what it depends on is on stable storage before: so
+//! after a crash at any point the file opens, has the old or the new size, and holds what it held.
+//!
+//! ```text
+//!   fixed     old footer at the new end ─► zeros in between ─► new footer over it
+//!   growing   zeros behind the old end, longer BAT ─► header: one sector ─► trailing footer ─► its copy
+//!   cutting   trailing footer ─► its copy ─► BAT entries become absent ─► header ─► their blocks become holes
+//! ```
+//!
+//! A BAT that has no room to grow is written anew at the end of the file. Both tables say the same until the header
+//! names the new one: all fields of the header that change then lie in its first sector.
+
+use super::create::check_size;
+use super::dynamic::Dynamic;
+use super::parent::{self, Beneath};
+use super::table::{MAX_LOADED, Table};
+use super::{
+    BatEntry, DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_DYNAMIC_SIZE,
+    SECTOR_SIZE, VhdImage, table_bytes,
+};
+use crate::error::{Error, Result};
+use crate::storage::WriteAt;
+
+const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
+
+/// Bytes of a BAT that are copied or filled at once.
+const PIECE: usize = 16 << 10;
+
+impl<S: WriteAt> VhdImage<S> {
+    /// Grows or cuts the virtual disk to `virtual_size` bytes: a multiple of 512, not zero, for the types that are
+    /// stored in blocks at most [`MAX_DYNAMIC_SIZE`]. What is new reads as zeros; what lies beyond is lost. Returns
+    /// when the result is on stable storage.
+    ///
+    /// The identity stays, `original_size` too; `current_size` and `disk_geometry` change. A child can't become
+    /// smaller than its parent. A parent that changes its size may become unreadable for its children.
+    pub fn resize(&mut self, virtual_size: u64) -> Result<()> {
+        self.resize_to(virtual_size)
+            .map_err(|error| error.path(self.storage.name()))
+    }
+
+    /// Whether the disk can be given that size; see [`resize`](Self::resize).
+    pub fn check_resize(&self, virtual_size: u64) -> Result<()> {
+        self.check_new_size(virtual_size)
+            .map_err(|error| error.path(self.storage.name()))
+    }
+
+    fn check_new_size(&self, size: u64) -> Result<()> {
+        check_size(size)?;
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        check_blocks(dynamic, size)?;
+        match &dynamic.beneath {
+            Beneath::Parent(parent) => parent::check_sizes(size, parent),
+            Beneath::Unknown if size < self.footer.current_size => Err(Error::unsupported(
+                "a differencing VHD can't be cut without its parent",
+            )
+            .hint("open it together with its parent")),
+            Beneath::Unknown | Beneath::Zeros => Ok(()),
+        }
+    }
+
+    fn resize_to(&mut self, size: u64) -> Result<()> {
+        self.check_resize(size)?;
+        let old = self.footer.current_size;
+        if size == old {
+            return Ok(());
+        }
+        let Some(block_size) = self.block_size() else {
+            return self.resize_fixed(size);
+        };
+        let blocks = size.div_ceil(block_size.max(SECTOR_SIZE));
+        let old_blocks = self.block_count();
+        // From here on both footers are in place, and whole.
+        self.commit()?;
+        self.mend_end()?;
+        if size > old {
+            self.wipe_behind(old)?;
+            self.lengthen_table(blocks)?;
+            self.write_footers(size)?;
+            self.reload(blocks)
+        } else {
+            self.write_footers(size)?;
+            let dropped = self.drop_entries(blocks..old_blocks)?;
+            self.shorten_table(blocks)?;
+            self.reload(blocks)?;
+            self.wipe_behind(size)?;
+            self.cut_file()?;
+            self.punch(&dropped)
+        }
+    }
+
+    fn resize_fixed(&mut self, size: u64) -> Result<()> {
+        let old = self.footer.current_size;
+        let footer = Footer::for_disk(DiskType::Fixed, size, Some(&self.footer));
+        if size > self.end {
+            // The file is longer than its disk for a while, and what lies between isn't looked at.
+            let len = self.storage.byte_len()?;
+            let place = size.max(len.next_multiple_of(SECTOR_SIZE));
+            self.storage.write_all_at(&self.footer.encode(), place)?;
+            self.storage.sync()?;
+            self.end = place;
+        }
+        if size > old {
+            self.storage.write_zeros_at(old..self.end)?;
+            self.storage.sync()?;
+        }
+        self.storage.write_all_at(&footer.encode(), self.end)?;
+        self.storage.sync()?;
+        self.footer = footer;
+        self.unwritten.trailing = false;
+        self.cut_to(size)
+    }
+
+    /// Moves the trailing footer to `end`, where nothing lies that is needed, and cuts the file behind it.
+    fn cut_to(&mut self, end: u64) -> Result<()> {
+        if end + FOOTER_LEN > self.end {
+            return Ok(());
+        }
+        self.storage.write_all_at(&self.footer.encode(), end)?;
+        self.storage.sync()?;
+        self.storage.set_len(end + FOOTER_LEN)?;
+        self.storage.sync()?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Makes the rest of the last block zero, behind the end of a disk of `size` bytes.
+    fn wipe_behind(&self, size: u64) -> Result<()> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        let (block, within) = (size / dynamic.block_size, size % dynamic.block_size);
+        if within == 0 {
+            return Ok(());
+        }
+        if let Some(at) = dynamic.table.entry(&self.storage, block)?.offset() {
+            let data = at + dynamic.bitmap_bytes;
+            self.storage
+                .write_zeros_at(data + within..data + dynamic.block_size)?;
+            self.storage.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the BAT `blocks` entries at least; those that are new are absent.
+    fn lengthen_table(&mut self, blocks: u64) -> Result<()> {
+        let room = self.table_room()?;
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        let have = self
+            .footer
+            .current_size
+            .div_ceil(dynamic.block_size.max(SECTOR_SIZE));
+        let mut header = dynamic.header.clone();
+        let start = header.table_offset;
+        let longer = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let in_place = blocks <= u64::from(header.max_table_entries) || blocks * 4 <= room;
+        if in_place {
+            let end = start + table_bytes(longer).min(room.max(blocks * 4));
+            fill_absent(&self.storage, start + have * 4, end)?;
+        } else {
+            // The file always ends with a footer: the new one comes before its old place is filled.
+            let at = self.end;
+            let end = at + table_bytes(longer);
+            self.storage.write_all_at(&self.footer.encode(), end)?;
+            copy_entries(&self.storage, start, at, have)?;
+            fill_absent(&self.storage, at + have * 4, end)?;
+            header.table_offset = at;
+            self.end = end;
+            dynamic.data_end = end;
+        }
+        self.storage.sync()?;
+        header.max_table_entries = longer;
+        self.write_header(header)
+    }
+
+    /// Writes the part of the header in which everything lies that changes with the BAT: one sector.
+    fn write_header(&mut self, header: DynamicHeader) -> Result<()> {
+        let at = self.footer.data_offset;
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        let header = header.sealed();
+        if header != dynamic.header {
+            let bytes = header.encode();
+            let sector = bytes.first_chunk::<FOOTER_SIZE>().map_or(&[][..], |s| s);
+            self.storage.write_all_at(sector, at)?;
+            self.storage.sync()?;
+            dynamic.header = header;
+        }
+        Ok(())
+    }
+
+    /// Bytes from the start of the BAT to whatever comes next in the file.
+    fn table_room(&self) -> Result<u64> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(0);
+        };
+        let start = dynamic.header.table_offset;
+        let mut next = self.end;
+        let mut see = |place: u64| {
+            if place >= start {
+                next = next.min(place);
+            }
+        };
+        see(self.footer.data_offset);
+        for locator in dynamic
+            .header
+            .parent_locators
+            .iter()
+            .filter(|l| l.is_used())
+        {
+            see(locator.data_offset);
+        }
+        for block in 0..self.block_count() {
+            if let Some(at) = dynamic.table.entry(&self.storage, block)?.offset() {
+                see(at);
+            }
+        }
+        Ok(next - start.min(next))
+    }
+
+    fn block_count(&self) -> u64 {
+        let size = self.footer.current_size;
+        self.block_size()
+            .map_or(0, |bytes| size.div_ceil(bytes.max(SECTOR_SIZE)))
+    }
+
+    /// Writes the footer of a disk of `size` bytes: the trailing one, which is in force, then its copy.
+    fn write_footers(&mut self, size: u64) -> Result<()> {
+        let Footer {
+            disk_type,
+            data_offset,
+            ..
+        } = self.footer;
+        self.footer = Footer::for_layout(disk_type, size, data_offset, Some(&self.footer));
+        for at in [self.end, 0] {
+            self.storage.write_all_at(&self.footer.encode(), at)?;
+            self.storage.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes `blocks` absent in the file. Returns where they were.
+    fn drop_entries(&self, blocks: std::ops::Range<u64>) -> Result<Vec<BatEntry>> {
+        let mut dropped = Vec::new();
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(dropped);
+        };
+        let table = &dynamic.table;
+        if table.loaded().is_some() {
+            for block in blocks.clone() {
+                let entry = table.entry(&self.storage, block)?;
+                dropped.extend((entry != BatEntry::ABSENT).then_some(entry));
+            }
+        }
+        fill_absent(
+            &self.storage,
+            table.entry_offset(blocks.start),
+            table.entry_offset(blocks.end),
+        )?;
+        self.storage.sync()?;
+        Ok(dropped)
+    }
+
+    /// Some programs refuse a BAT that is longer than needed.
+    fn shorten_table(&mut self, blocks: u64) -> Result<()> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        let mut header = dynamic.header.clone();
+        header.max_table_entries = u32::try_from(blocks).unwrap_or(header.max_table_entries);
+        self.write_header(header)
+    }
+
+    /// Reads the BAT again, for `blocks` blocks.
+    fn reload(&mut self, blocks: u64) -> Result<()> {
+        let Some(dynamic) = &mut self.dynamic else {
+            return Ok(());
+        };
+        let header = dynamic.header.clone();
+        let table = Table::read(&self.storage, header.table_offset, blocks, |_, _| Ok(()))?;
+        let beneath = dynamic.beneath.clone();
+        *dynamic = Dynamic::new(header, table, blocks, self.end);
+        dynamic.beneath = beneath;
+        Ok(())
+    }
+
+    /// Cuts off what lies behind the last thing in the file that is still needed.
+    fn cut_file(&mut self) -> Result<()> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(());
+        };
+        let header = &dynamic.header;
+        let table_end = header.table_offset + table_bytes(header.max_table_entries);
+        let mut end = table_end.max(self.footer.data_offset + HEADER_SIZE as u64);
+        for locator in header.parent_locators.iter().filter(|l| l.is_used()) {
+            let space = u64::from(locator.data_space.max(locator.data_length));
+            end = end.max(locator.data_offset.saturating_add(space));
+        }
+        for block in 0..self.block_count() {
+            if let Some(at) = dynamic.table.entry(&self.storage, block)?.offset() {
+                end = end.max(at + dynamic.stride());
+            }
+        }
+        if let Some(end) = end.checked_next_multiple_of(SECTOR_SIZE)
+            && end < self.end
+        {
+            self.cut_to(end)?;
+        }
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.data_end = self.end;
+        }
+        Ok(())
+    }
+
+    /// Gives the space of blocks back that nothing points at any more.
+    fn punch(&self, dropped: &[BatEntry]) -> Result<()> {
+        let stride = self.dynamic.as_ref().map_or(0, Dynamic::stride);
+        for at in dropped.iter().filter_map(|entry| entry.offset()) {
+            let end = (at + stride).min(self.end);
+            self.storage.write_zeros_at(at.min(end)..end)?;
+        }
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        self.storage.sync()
+    }
+}
+
+fn check_blocks(dynamic: &Dynamic, size: u64) -> Result<()> {
+    if size > MAX_DYNAMIC_SIZE {
+        return Err(
+            Error::usage("this is too large for a VHD that is stored in blocks")
+                .found(format_args!("{size} bytes"))
+                .expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
+                .hint("convert it to a fixed VHD or a raw image first"),
+        );
+    }
+    let blocks = size.div_ceil(dynamic.block_size.max(SECTOR_SIZE));
+    if blocks > MAX_LOADED && blocks > u64::from(dynamic.header.max_table_entries) {
+        return Err(Error::usage("so many blocks aren't sensible")
+            .found(format_args!(
+                "{blocks} blocks of {} bytes",
+                dynamic.block_size
+            ))
+            .expected(format_args!("at most {MAX_LOADED}"))
+            .hint("convert it to an image with larger blocks; 2 MiB is usual"));
+    }
+    Ok(())
+}
+
+fn copy_entries<S: WriteAt>(storage: &S, from: u64, to: u64, entries: u64) -> Result<()> {
+    let mut bytes = [0; PIECE];
+    let (mut done, all) = (0, entries * 4);
+    while done < all {
+        let len = usize::try_from(all - done).unwrap_or(usize::MAX).min(PIECE);
+        let piece = bytes.get_mut(..len).unwrap_or_default();
+        storage.read_exact_at(piece, from + done)?;
+        storage.write_all_at(piece, to + done)?;
+        done += len as u64;
+    }
+    Ok(())
+}
+
+fn fill_absent<S: WriteAt>(storage: &S, start: u64, end: u64) -> Result<()> {
+    let absent = [0xFF; PIECE];
+    let mut at = start;
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(PIECE);
+        storage.write_all_at(absent.get(..len).unwrap_or_default(), at)?;
+        at += len as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The base stays, a new image appears.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use vhdkit::files::Format;
+
+use crate::lab::{FORMATS, Lab, MIB, SIZE, later, monday, same};
+
+#[test]
+fn every_format_from_every_format() {
+    let (base, target) = (monday(), later(&monday(), SIZE + MIB, 10));
+    for from in FORMATS {
+        let lab = Lab::new();
+        lab.pair(from, &base, &target);
+        let before = lab.read("base");
+        for to in FORMATS {
+            lab.apply(&[
+                "base",
+                "diff",
+                "-o",
+                "new",
+                "-O",
+                to.name(),
+                "--verify",
+                "--force",
+            ]);
+            lab.holds("new", &target);
+            assert_eq!(lab.open("new").format(), to);
+            if from == to && to != Format::Dynamic {
+                same(&lab.read("new"), &lab.read("target"), "byte for byte");
+            }
+            same(&lab.read("base"), &before, "base");
+        }
+        assert_eq!(lab.names(), ["base", "diff", "new", "target"]);
+    }
+}
+
+#[test]
+fn the_format_goes_by_the_name_and_then_by_the_target() {
+    for (base, target, name, expected) in [
+        (Format::Raw, Format::Raw, "new.img", Format::Raw),
+        (Format::Raw, Format::Raw, "new.vhd", Format::Dynamic),
+        (Format::Dynamic, Format::Fixed, "new.VHD", Format::Fixed),
+        (Format::Fixed, Format::Dynamic, "new.vhd", Format::Dynamic),
+        (Format::Fixed, Format::Raw, "new.vhd", Format::Fixed),
+        (Format::Fixed, Format::Fixed, "new", Format::Raw),
+    ] {
+        let lab = Lab::new();
+        lab.make("base", base, &monday());
+        lab.make("target", target, &later(&monday(), SIZE, 10));
+        lab.diff("base", "target", "diff", &[]);
+        lab.apply(&["base", "diff", "-o", name]);
+        assert_eq!(lab.open(name).format(), expected, "{base} {target} {name}");
+    }
+}
+
+#[test]
+fn no_output_replaces_what_it_should_not() {
+    let lab = Lab::new();
+    lab.pair(Format::Fixed, &monday(), &later(&monday(), SIZE, 10));
+    fs::hard_link(lab.path("base"), lab.path("hard")).unwrap();
+    symlink("base", lab.path("soft")).unwrap();
+    fs::hard_link(lab.path("diff"), lab.path("hard-diff")).unwrap();
+    lab.write("other", b"precious");
+    fs::create_dir(lab.path("folder")).unwrap();
+    for output in [
+        "base",
+        "./base",
+        "hard",
+        "soft",
+        "diff",
+        "hard-diff",
+        "folder",
+        "no/folder",
+    ] {
+        for more in [&["-o", output][..], &["-o", output, "--force"]] {
+            let args = [&["base", "diff"], more].concat();
+            lab.refused(2, "vhd-apply", &args);
+            lab.refused(2, "vhd-apply", &[&args[..], &["--dry-run"]].concat());
+            if !output.contains("diff") {
+                lab.refused(2, "vhd-diff", &[&["base", "target"], more].concat());
+            }
+        }
+    }
+    lab.refused(
+        2,
+        "vhd-diff",
+        &["base", "target", "-o", "target", "--force"],
+    );
+    for dry in [&[][..], &["--dry-run"]] {
+        let said = lab.refused(
+            2,
+            "vhd-apply",
+            &[&["base", "diff", "-o", "other"], dry].concat(),
+        );
+        assert!(said.contains("--force"), "{said}");
+    }
+    lab.refused(
+        0,
+        "vhd-apply",
+        &["base", "diff", "-o", "other", "--force", "--dry-run"],
+    );
+    lab.apply(&["base", "diff", "-o", "other", "--force"]);
+    lab.refused(2, "vhd-diff", &["base", "target", "-o", "other"]);
+}
+
+#[test]
+fn a_wrong_base_makes_no_image() {
+    let lab = Lab::new();
+    lab.pair(Format::Raw, &monday(), &later(&monday(), SIZE, 10));
+    let mut other = monday();
+    other[7 * MIB] = 1;
+    lab.write("base", &other);
+    lab.refused(4, "vhd-apply", &["base", "diff", "-o", "new"]);
+    // Its digest shows that the result is not the target, even if nobody looked at the base.
+    lab.refused(
+        3,
+        "vhd-apply",
+        &["base", "diff", "-o", "new", "--base-check", "touched"],
+    );
+}
+
+#[test]
+fn what_is_applied_already_is_copied() {
+    let lab = Lab::new();
+    lab.pair(Format::Fixed, &monday(), &later(&monday(), SIZE + MIB, 10));
+    for check in ["full", "touched"] {
+        lab.apply(&[
+            "target",
+            "diff",
+            "-o",
+            "new.vhd",
+            "--base-check",
+            check,
+            "--force",
+        ]);
+        same(&lab.read("new.vhd"), &lab.read("target"), check);
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    let lab = Lab::new();
+    lab.pair(Format::Raw, &monday(), &later(&monday(), SIZE, 10));
+    let before = lab.files();
+    for script in [
+        "ulimit -f 1000; exec \"$0\" base diff -o new",
+        "ulimit -f 1000; exec \"$0\" base diff -o new.vhd",
+        "ulimit -f 8; exec \"$0\" base diff",
+        "ulimit -f 8; exec \"$0\" base - < diff",
+        "ulimit -f 8; exec \"$0\" base diff --undo undo",
+    ] {
+        let said = lab.ends(2, "sh", &["-c", script, env!("CARGO_BIN_EXE_vhd-apply")]);
+        assert!(said.contains("File too large"), "{said}");
+        assert!(lab.files() == before, "{script}: {:?}", lab.names());
+    }
+    let script = "ulimit -f 8; exec \"$0\" base target -o new";
+    lab.ends(2, "sh", &["-c", script, env!("CARGO_BIN_EXE_vhd-diff")]);
+    assert!(lab.files() == before, "{:?}", lab.names());
+}

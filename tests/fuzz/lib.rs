@@ -1,0 +1,4 @@
+//! What all fuzz programs share.
+
+pub mod run;
+pub mod targets;

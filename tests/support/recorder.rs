@@ -1,0 +1,93 @@
+//! Storage that remembers what was written, to be replayed up to any point: what a crash leaves.
+#![allow(dead_code)]
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+
+use vhdkit::storage::{Memory, ReadAt, WriteAt};
+use vhdkit::{Error, Result};
+
+/// Storage that keeps a log of what reached it.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) inner: Memory,
+    pub(crate) log: Mutex<Vec<Event>>,
+    /// The log's length at which everything fails, as on a full disk.
+    fail_at: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    Write(u64, Vec<u8>),
+    Zero(Range<u64>),
+    SetLen(u64),
+    Sync,
+}
+
+impl Event {
+    pub(crate) fn replay(&self, storage: &Memory) {
+        match self {
+            Self::Write(offset, bytes) => storage.write_all_at(bytes, *offset).unwrap(),
+            Self::Zero(range) => storage.write_zeros_at(range.clone()).unwrap(),
+            Self::SetLen(len) => storage.set_len(*len).unwrap(),
+            Self::Sync => {}
+        }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(bytes: Vec<u8>, fail_at: usize) -> Self {
+        Self {
+            inner: Memory::new(bytes),
+            log: Mutex::default(),
+            fail_at,
+        }
+    }
+
+    fn log(&self, event: Event) -> Result<()> {
+        let mut log = self.log.lock().unwrap();
+        if log.len() >= self.fail_at {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(Error::io("cannot write", full));
+        }
+        log.push(event);
+        Ok(())
+    }
+}
+
+impl ReadAt for Recorder {
+    fn name(&self) -> &Path {
+        self.inner.name()
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        self.inner.byte_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_exact_at(buf, offset)
+    }
+}
+
+impl WriteAt for Recorder {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.log(Event::Write(offset, buf.to_vec()))?;
+        self.inner.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.log(Event::SetLen(len))?;
+        self.inner.set_len(len)
+    }
+
+    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
+        self.log(Event::Zero(range.clone()))?;
+        self.inner.write_zeros_at(range)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.log(Event::Sync)?;
+        self.inner.sync()
+    }
+}
