@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION, plain};
@@ -45,6 +46,8 @@ pub(super) struct Args {
     /// Take a repair back: put the bytes saved in FILE back into the image.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["repair", "azure", "json"])]
     take_back: Option<PathBuf>,
+    #[command(flatten)]
+    parents: Parents,
     /// Print JSON, one document for each image.
     #[arg(long)]
     json: bool,
@@ -94,10 +97,10 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<bool> {
         ..CheckOptions::default()
     };
     let repaired = if args.repair {
-        files::repair(path, &options, args.dry_run)?
+        files::repair(path, &options, &args.parents.options(), args.dry_run)?
     } else {
         Repaired {
-            before: files::check_file(path, &options)?,
+            before: files::check_file(path, &options, &args.parents.options())?,
             mends: Vec::new(),
             saved: None,
             after: None,

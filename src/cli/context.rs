@@ -6,10 +6,13 @@ use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
 use super::{exit, progress};
-use crate::error::{Error, Result};
-use crate::files::{OpenImage, OpenOptions, open_image, refuse_same_file};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{
+    OpenImage, OpenOptions, ParentOptions, check_file, open_image, refuse_same_file,
+};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::vhd::CheckOptions;
 
 /// An error if the output is one of the files that `input` is read from, its parents included.
 pub(super) fn refuse_chain(output: &Path, input: &OpenImage) -> Result<()> {
@@ -66,7 +69,7 @@ impl Context {
             parents: parents.options(),
             ..OpenOptions::default()
         };
-        let image = open_image(path, &options)?;
+        let image = open_image(path, &options).map_err(count_others)?;
         for warning in image.chain().flat_map(OpenImage::warnings) {
             self.say("warning", warning);
         }
@@ -83,4 +86,24 @@ impl Context {
             let _ = writeln!(io::stderr(), "{}: {label}: {text}", self.program);
         }
     }
+}
+
+/// Adds to the first fault of a damaged VHD how many errors there are besides.
+pub(super) fn count_others(error: Error) -> Error {
+    let of_vhd = error.kind() == ErrorKind::Damaged && error.field_name().is_some();
+    let report = error.file().filter(|_| of_vhd).and_then(|path| {
+        let options = CheckOptions::default();
+        check_file(path, &options, &ParentOptions::default()).ok()
+    });
+    let more = report.map_or(0, |report| report.errors.saturating_sub(1));
+    if more == 0 {
+        return error;
+    }
+    let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
+    let faults = if more == 1 { "error" } else { "errors" };
+    let hint = format!(
+        "{more} more {faults}: vhd check lists all{}",
+        remedy.unwrap_or_default()
+    );
+    error.hint(hint)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, cloud_remark};
-use super::context::Context;
+use super::context::{Context, count_others};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
@@ -70,7 +70,7 @@ fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)>
     alone.parents.leave_out = true;
     match open_image(path, &alone) {
         Ok(image) if image.format() == Format::Differencing => Ok((image, Some(error))),
-        _ => Err(error),
+        _ => Err(count_others(error)),
     }
 }
 

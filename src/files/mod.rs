@@ -1,6 +1,7 @@
 //! Images and diffs as files: probe and open, create, apply in place or anew.
 
 mod apply;
+mod chain;
 mod child;
 mod create;
 mod diffs;

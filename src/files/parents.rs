@@ -319,8 +319,11 @@ fn file_name(text: &str) -> Option<String> {
     is_name.then(|| name.to_owned())
 }
 
+/// What [`Finder`] says of a chain that leads back into itself.
+pub(super) const IN_A_CIRCLE: &str = "the chain of parents goes round in a circle";
+
 fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
-    Error::damaged("the chain of parents goes round in a circle")
+    Error::damaged(IN_A_CIRCLE)
         .path(request.child)
         .field("header.parent_unique_id")
         .found(format_args!(
@@ -333,9 +336,12 @@ fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
         .hint("one of the files was replaced by another: name the right parent with --parent")
 }
 
+/// How what [`Finder`] says of too long a chain begins.
+pub(super) const TOO_LONG: &str = "the chain of parents is longer";
+
 fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
     let first = links.first().map(|(path, _)| path.display().to_string());
-    Error::unsupported(format!("the chain of parents is longer than {MAX_CHAIN} images"))
+    Error::unsupported(format!("{TOO_LONG} than {MAX_CHAIN} images"))
         .path(request.child)
         .field("header.parent_unique_id")
         .found(format_args!(

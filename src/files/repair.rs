@@ -2,23 +2,35 @@
 
 use std::path::{Path, PathBuf};
 
+use super::ParentOptions;
+use super::chain::Chain;
 use super::pending::refuse_pending;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result};
 use crate::storage::File;
 use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
 
-/// Checks the file at `path`. A raw image has next to nothing to check.
+/// Checks the file at `path`, and looks for the parents of a differencing VHD as `parents` allows. A raw image has
+/// next to nothing to check.
 ///
 /// # Errors
 ///
 /// Only when the file can't be read, is locked by a writer or was changed meanwhile.
-pub fn check_file(path: &Path, options: &CheckOptions<'_>) -> Result<Report> {
+pub fn check_file(
+    path: &Path,
+    options: &CheckOptions<'_>,
+    parents: &ParentOptions,
+) -> Result<Report> {
     let file = File::open(path)?;
     file.lock_shared()?;
     refuse_pending(path)?;
     let stamp = file.stamp()?;
-    let report = check(&file, options)?;
+    let chain = Chain::new(path, parents);
+    let options = CheckOptions {
+        chain: Some(&chain),
+        ..*options
+    };
+    let report = check(&file, &options)?;
     file.check_unchanged(&stamp)?;
     Ok(report)
 }
@@ -42,7 +54,12 @@ pub struct Repaired {
 /// # Errors
 ///
 /// When the file can't be read or written, or is in use. An interrupted repair is finished by the next one.
-pub fn repair(path: &Path, options: &CheckOptions<'_>, dry_run: bool) -> Result<Repaired> {
+pub fn repair(
+    path: &Path,
+    options: &CheckOptions<'_>,
+    parents: &ParentOptions,
+    dry_run: bool,
+) -> Result<Repaired> {
     let file = if dry_run {
         let file = File::open(path)?;
         file.lock_shared()?;
@@ -60,6 +77,11 @@ pub fn repair(path: &Path, options: &CheckOptions<'_>, dry_run: bool) -> Result<
         .path(path)
         .hint("convert its content to a new file"));
     }
+    let chain = Chain::new(path, parents);
+    let options = &CheckOptions {
+        chain: Some(&chain),
+        ..*options
+    };
     let before = check(&file, options)?;
     let plan = RepairPlan::new(&before);
     let mut repaired = Repaired {

@@ -230,3 +230,79 @@ fn what_is_found_of_a_chain_is_judged() {
         }
     }
 }
+
+/// The checks of files, whose parents are looked for beside them.
+#[test]
+fn parents_are_looked_for_among_files() {
+    use std::fs;
+    use vhdkit::files::{ParentOptions, check_file};
+
+    let folder = tempfile::tempdir().unwrap();
+    let child_at = folder.path().join("child.vhd");
+    let base_at = folder.path().join("base.vhd");
+    let found = |parents: &ParentOptions| {
+        let report = check_file(&child_at, &super::options(), parents).unwrap();
+        lines(&report)
+    };
+    let here = ParentOptions::default();
+    fs::write(&child_at, child(|_| {})).unwrap();
+    assert_eq!(found(&here), ["error parent-missing chain"]);
+
+    let base = Writer {
+        id: *b"parent-unique-id",
+        ..CHILD
+    };
+    fs::write(&base_at, base.fixed()).unwrap();
+    assert_eq!(found(&here), [""; 0]);
+
+    fs::write(&base_at, CHILD.fixed()).unwrap();
+    assert_eq!(found(&here), ["error parent-mismatch chain"]);
+
+    let larger = Writer {
+        size: 128 << 10,
+        ..base
+    };
+    fs::write(&base_at, larger.fixed()).unwrap();
+    assert_eq!(found(&here), ["error parent-larger chain"]);
+
+    let mut damaged = base.dynamic(0xFF, true);
+    edit_header(&mut damaged, |h| put32(h, 32, 0));
+    fs::write(&base_at, damaged).unwrap();
+    assert_eq!(found(&here), ["error parent-damaged chain"]);
+
+    // A parent that is a child of its own child.
+    let mut below = child(|h| {
+        h[40..56].copy_from_slice(&CHILD.id);
+        let name = "child.vhd".encode_utf16().chain([0; 30]);
+        for (n, unit) in name.enumerate() {
+            h[64 + n * 2..66 + n * 2].copy_from_slice(&unit.to_be_bytes());
+        }
+        h[576..768].fill(0);
+    });
+    super::writers::edit_footers(&mut below, |f| {
+        f[68..84].copy_from_slice(b"parent-unique-id");
+    });
+    fs::write(&base_at, below).unwrap();
+    assert_eq!(found(&here), ["error parent-loop chain"]);
+
+    // Itself.
+    fs::remove_file(&base_at).unwrap();
+    let own = folder.path().join("base.vhd");
+    let itself = child(|h| h[40..56].copy_from_slice(&CHILD.id));
+    fs::write(&own, itself).unwrap();
+    let report = check_file(&own, &super::options(), &here).unwrap();
+    assert_eq!(lines(&report), ["error parent-self chain"]);
+
+    // A raw parent is looked for only when it is allowed.
+    fs::remove_file(&own).unwrap();
+    fs::write(&child_at, child(|h| h[40..56].fill(0))).unwrap();
+    let warned = "warning parent-raw header.parent_unique_id";
+    assert_eq!(found(&here), [warned]);
+    let raw = ParentOptions {
+        allow_raw: true,
+        ..ParentOptions::default()
+    };
+    assert_eq!(found(&raw), ["error parent-missing chain", warned]);
+    fs::write(&base_at, [1; 4096]).unwrap();
+    assert_eq!(found(&raw), [warned]);
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vhdkit::files::check_file;
+use vhdkit::files::{ParentOptions, check_file};
 use vhdkit::vhd::LISTED;
 
 use super::writers::{Writer, put32, put64, seal};
@@ -54,7 +54,7 @@ fn peak(path: &Path) -> u64 {
 
 fn timed(name: &str, path: &Path) -> Vec<String> {
     let start = Instant::now();
-    let report = check_file(path, &options()).unwrap();
+    let report = check_file(path, &options(), &ParentOptions::default()).unwrap();
     let (time, peak) = (start.elapsed(), peak(path));
     println!(
         "{name}: {time:.2?}, {peak} KiB at the peak, {} errors",
@@ -82,7 +82,7 @@ fn the_largest_dynamic_disk_is_checked_in_seconds() {
     disk(&path, |_| 8193);
     let found = timed("2040 GiB, all blocks in one place", &path);
     assert_eq!(found.len() as u64, LISTED);
-    let report = check_file(&path, &options()).unwrap();
+    let report = check_file(&path, &options(), &ParentOptions::default()).unwrap();
     assert_eq!(report.errors, BLOCKS as u64 - 1);
     assert_eq!(report.unlisted[0].count, BLOCKS as u64 - 1 - LISTED);
 }
@@ -104,7 +104,7 @@ fn a_bat_of_all_entries_that_there_can_be_is_no_trouble() {
     file.write_all_at(&footer, 20 << 30).unwrap();
     let found = timed("BAT of 16 GiB, a hole", &path);
     assert_eq!(found.len() as u64, 2 * LISTED);
-    let report = check_file(&path, &options()).unwrap();
+    let report = check_file(&path, &options(), &ParentOptions::default()).unwrap();
     assert_eq!(report.errors, 2040 << 21);
     assert_eq!(report.warnings, u64::from(u32::MAX) - (2040 << 21));
 }

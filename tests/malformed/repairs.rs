@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
-use vhdkit::files::{repair, take_back};
+use vhdkit::files::{ParentOptions, repair, take_back};
 use vhdkit::image::content_digest;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -146,10 +146,10 @@ fn saved_bytes_bring_the_damaged_file_back() {
     for (n, (name, file, whole)) in cases().into_iter().enumerate() {
         let path = folder.path().join(format!("{n}.vhd"));
         fs::write(&path, &file).unwrap();
-        let dry = repair(&path, &options(), true).unwrap();
+        let dry = repair(&path, &options(), &ParentOptions::default(), true).unwrap();
         assert!(!dry.mends.is_empty() && dry.saved.is_none() && dry.after.is_none());
         assert!(fs::read(&path).unwrap() == file, "{name}");
-        let done = repair(&path, &options(), false).unwrap();
+        let done = repair(&path, &options(), &ParentOptions::default(), false).unwrap();
         assert_eq!(done.mends, dry.mends);
         assert!(done.after.unwrap().is_clean(), "{name}");
         assert_eq!(digest(fs::read(&path).unwrap()), digest(whole), "{name}");
@@ -172,7 +172,10 @@ fn saved_bytes_bring_the_damaged_file_back() {
         take_back(&path, &saved).unwrap();
         assert!(fs::read(&path).unwrap() == file, "{name}");
         // The name of the first is taken: the second repair keeps it.
-        let second = repair(&path, &options(), false).unwrap().saved.unwrap();
+        let second = repair(&path, &options(), &ParentOptions::default(), false)
+            .unwrap()
+            .saved
+            .unwrap();
         assert!(second.to_str().unwrap().ends_with(".before-repair-2"));
     }
 }

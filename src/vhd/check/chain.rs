@@ -9,7 +9,8 @@ const XEN_CHAIN: usize = 30;
 
 /// Looks up the parent of a differencing disk, by the rules and permissions of whoever asks for the check.
 pub trait ChainLookup {
-    /// What is to be found of the parent that `header` names, and of its own parents.
+    /// What is to be found of the parent that `header` of the disk with the footer `child` names, and of its own
+    /// parents.
     fn look_up(&self, child: &Footer, header: &DynamicHeader) -> ChainState;
 }
 
@@ -18,8 +19,12 @@ pub trait ChainLookup {
 pub enum ChainState {
     /// The parent can be read, and so can its own parents.
     Found(FoundParent),
+    /// Nothing is known, because the child can't be opened, or because its parent is raw and none was named.
+    Unknown,
     /// No file that the child names is there; what was tried, for people.
     Missing(String),
+    /// Only another disk was found; which, for people.
+    Another(String),
     /// The parent is the child's own file.
     Itself(String),
     /// A file further up is one of those below it.
@@ -56,6 +61,11 @@ impl Checker<'_> {
         let id = header.parent_unique_id;
         match lookup.look_up(footer, header) {
             ChainState::Found(parent) => self.parent_found(footer, header, header_at, &parent),
+            ChainState::Unknown => {}
+            ChainState::Another(found) => {
+                let expected = format_args!("the disk with unique id {id}");
+                add.add(&rules::PARENT_MISMATCH, "chain", at, found, expected);
+            }
             ChainState::Missing(tried) => {
                 let expected = format_args!("the disk with unique id {id}");
                 add.add(&rules::PARENT_MISSING, "chain", at, tried, expected);

@@ -1,0 +1,95 @@
+//! What a check learns of the parents of a differencing VHD.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::ParentOptions;
+use super::open::OpenImage;
+use super::parents::{Finder, IN_A_CIRCLE, MAX_CHAIN, TOO_LONG, Trail};
+use crate::error::{Error, ErrorKind};
+use crate::storage::File;
+use crate::vhd::{
+    ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
+    ParentResolver as _, Timestamp, VhdImage,
+};
+
+/// Looks up the parents of the image at a path.
+pub(super) struct Chain<'a> {
+    child: &'a Path,
+    parents: &'a ParentOptions,
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(child: &'a Path, parents: &'a ParentOptions) -> Self {
+        Self { child, parents }
+    }
+
+    fn parent(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState, Error> {
+        if header.parent_unique_id.is_nil() && !self.parents.allow_raw {
+            return Ok(ChainState::Unknown);
+        }
+        let file = File::open(self.child)?;
+        let mut trail = Trail::default();
+        trail.push(self.child, file.stamp()?);
+        // Faults of the child itself are the check's business.
+        let Ok(image) = VhdImage::open_alone(file) else {
+            return Ok(ChainState::Unknown);
+        };
+        let request = ParentRequest {
+            child: self.child,
+            child_id: child.unique_id,
+            parent_id: header.parent_unique_id,
+            parent_timestamp: header.parent_timestamp,
+            parent_name: &header.parent_name(),
+            paths: image.parent_paths(),
+        };
+        let mut finder = Finder::new(self.parents, &mut trail);
+        let parent = finder.resolve(&request)?;
+        Ok(ChainState::Found(found(
+            &parent.name,
+            finder.found.as_deref(),
+            parent.image.virtual_size(),
+        )))
+    }
+
+    /// What the error of a search says of the chain.
+    fn state_of(&self, error: &Error) -> ChainState {
+        let own = error.file() == Some(self.child);
+        let of_search = error.field_name() == Some("header.parent_unique_id");
+        match error.kind() {
+            _ if of_search && error.message() == IN_A_CIRCLE => {
+                if own {
+                    ChainState::Itself(self.child.display().to_string())
+                } else {
+                    ChainState::Loop(error.to_string())
+                }
+            }
+            ErrorKind::Io if of_search && own => ChainState::Missing(error.to_string()),
+            ErrorKind::Damaged if of_search && own => ChainState::Another(error.to_string()),
+            _ if of_search && error.message().starts_with(TOO_LONG) => {
+                ChainState::TooDeep(MAX_CHAIN)
+            }
+            _ => ChainState::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl ChainLookup for Chain<'_> {
+    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> ChainState {
+        self.parent(child, header)
+            .unwrap_or_else(|error| self.state_of(&error))
+    }
+}
+
+fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> FoundParent {
+    let metadata = parent.and_then(|parent| parent.file().metadata().ok());
+    FoundParent {
+        file: name.display().to_string(),
+        unique_id: parent
+            .and_then(OpenImage::vhd)
+            .map(|vhd| vhd.footer().unique_id),
+        virtual_size,
+        modified: metadata.map(|metadata| Timestamp::from_unix(metadata.mtime())),
+        depth: parent.map_or(1, |parent| parent.chain().count()) + 1,
+    }
+}
