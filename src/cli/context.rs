@@ -57,6 +57,11 @@ impl Context {
         self.say("note", &text);
     }
 
+    /// Says on stderr that something isn't as it should be, unless that is unwanted.
+    pub(super) fn warn(&self, text: impl std::fmt::Display) {
+        self.say("warning", &text);
+    }
+
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
     pub(super) fn open(
         &self,

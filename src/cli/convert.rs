@@ -9,9 +9,12 @@ use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, OpenImage, refuse_same_file};
+use crate::files::{
+    Format, NewImage, NewImageOptions, OpenImage, Salvaged, refuse_same_file, salvage,
+};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
+use crate::vhd::{Footer, VhdImage};
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -26,9 +29,11 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
     "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
     "  vhd convert disk.vhd disk.raw\n",
     "  vhd convert disk.raw upload.vhd --azure       a fixed VHD that the cloud accepts\n",
+    "  vhd convert damaged.vhd saved.vhd --salvage   what is left of a damaged VHD\n",
     "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// The image to read.
     pub(super) source: PathBuf,
@@ -49,6 +54,9 @@ pub(super) struct Args {
     /// Replace the destination if it exists.
     #[arg(long)]
     pub(super) force: bool,
+    /// Read a damaged VHD as far as possible; what is lost reads as zeros and is listed.
+    #[arg(long, conflicts_with = "format")]
+    pub(super) salvage: bool,
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
     pub(super) verify: bool,
@@ -58,8 +66,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
-    let source = context.open(&args.source, args.format, &args.parents)?;
-    refuse_chain(&args.destination, &source)?;
+    let source = Source::open(args, context)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     transfer(args, context, &source, &mut new)?;
@@ -70,8 +77,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         options.format,
         Size(options.virtual_size)
     ));
-    if options.virtual_size > source.virtual_size() {
-        let added = options.virtual_size - source.virtual_size();
+    let read = source.image().virtual_size();
+    if options.virtual_size > read {
+        let added = options.virtual_size - read;
         context.note(format_args!(
             "{} of zeros were added at the end to make whole MiB",
             Size(added)
@@ -88,9 +96,74 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// So many lost ranges are listed.
+const LISTED: usize = 20;
+
+/// What is read.
+enum Source {
+    Whole(OpenImage),
+    Salvaged(Salvaged),
+}
+
+impl Source {
+    fn open(args: &Args, context: &Context) -> Result<Self> {
+        if !args.salvage {
+            let image = context.open(&args.source, args.format, &args.parents)?;
+            refuse_chain(&args.destination, &image)?;
+            return Ok(Self::Whole(image));
+        }
+        let progress = context.progress();
+        let salvaged = salvage(&args.source, &args.parents.options(), &*progress)?;
+        drop(progress);
+        for path in salvaged.chain() {
+            refuse_same_file(&args.destination, &[path])?;
+        }
+        let lost = salvaged.lost();
+        let bytes = lost.iter().fold(0, |sum, range| sum + range.len());
+        let source = args.source.display();
+        if bytes == 0 {
+            context.note(format_args!("{source}: nothing is lost"));
+        } else {
+            context.warn(format_args!(
+                "{source}: {} are lost and read as zeros",
+                Size(bytes)
+            ));
+        }
+        for range in lost.iter().take(LISTED) {
+            let (start, len) = (range.start(), range.len());
+            context.warn(format_args!("{source}: lost: {len} bytes at {start}"));
+        }
+        if let Some(more) = lost.len().checked_sub(LISTED).filter(|more| *more > 0) {
+            context.warn(format_args!("{source}: lost: {more} more ranges"));
+        }
+        Ok(Self::Salvaged(salvaged))
+    }
+
+    fn image(&self) -> &dyn Image {
+        match self {
+            Self::Whole(image) => image,
+            Self::Salvaged(image) => image,
+        }
+    }
+
+    fn footer(&self) -> Option<&Footer> {
+        match self {
+            Self::Whole(image) => image.vhd().map(VhdImage::footer),
+            Self::Salvaged(image) => Some(image.footer()),
+        }
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        match self {
+            Self::Whole(image) => image.check_unchanged(),
+            Self::Salvaged(image) => image.check_unchanged(),
+        }
+    }
+}
+
 /// What the destination shall be.
-fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
-    let mut virtual_size = source.virtual_size();
+fn destination(args: &Args, source: &Source) -> Result<NewImageOptions> {
+    let mut virtual_size = source.image().virtual_size();
     let mut format = args
         .output_format
         .map_or_else(|| default_format(&args.destination), Into::into);
@@ -112,27 +185,28 @@ fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
         format,
         virtual_size,
         block_size: size::block(args.block_size, format)?,
-        identity: source.vhd().map(|vhd| vhd.footer().clone()),
+        identity: source.footer().cloned(),
         parent: None,
         overwrite: overwrite(args.force),
     })
 }
 
-fn transfer(args: &Args, context: &Context, source: &OpenImage, new: &mut NewImage) -> Result<()> {
+fn transfer(args: &Args, context: &Context, source: &Source, new: &mut NewImage) -> Result<()> {
+    let image = source.image();
     let workers = context.workers()?;
     let progress = context.progress();
-    progress.begin("converting", source.virtual_size());
+    progress.begin("converting", image.virtual_size());
     let options = CopyOptions {
         workers: &workers,
         progress: &*progress,
         digest: args.verify,
     };
-    let digest = copy(source, new.image_mut(), options)?;
+    let digest = copy(image, new.image_mut(), options)?;
     source.check_unchanged()?;
     if let Some(digest) = digest {
         new.image_mut().flush()?;
-        progress.begin("verifying", source.virtual_size());
-        let written = Beginning(new.image(), source.virtual_size());
+        progress.begin("verifying", image.virtual_size());
+        let written = Beginning(new.image(), image.virtual_size());
         verify(
             args,
             digest,

@@ -99,6 +99,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
             output_format: args.output_format,
             azure: false,
             block_size: None,
+            salvage: false,
             force: args.force,
             verify: args.verify,
             parents: args.parents.clone(),

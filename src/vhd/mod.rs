@@ -35,6 +35,7 @@ mod parent;
 mod probe;
 mod repair;
 mod resize;
+mod salvage;
 mod table;
 mod timestamp;
 mod unique_id;
@@ -60,6 +61,7 @@ pub use only_stored::OnlyStored;
 pub use parent::{NewParent, Parent, ParentPath, ParentRequest, ParentResolver, wrong_parent};
 pub use probe::{FooterPlace, ProbeHint};
 pub use repair::{Mend, RepairPlan};
+pub use salvage::{Patched, salvage};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 

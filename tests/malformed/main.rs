@@ -17,6 +17,7 @@ mod genuine;
 mod large;
 mod random;
 mod repairs;
+mod salvage;
 mod table;
 
 use vhdkit::storage::Memory;

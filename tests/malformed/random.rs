@@ -1,8 +1,10 @@
 //! Random damage: a check never panics, always ends, and what it calls clean can be opened.
 
 use proptest::prelude::*;
+use vhdkit::image::Image;
+use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
-use vhdkit::vhd::{DiskType, Kind, RepairPlan, VhdImage, check};
+use vhdkit::vhd::{DiskType, Kind, RepairPlan, VhdImage, check, salvage};
 
 use super::writers::Writer;
 use super::{TINY, lines, options};
@@ -106,6 +108,20 @@ proptest! {
             }
             Kind::Raw => prop_assert!(opened.is_err()),
             Kind::Vhd(_) => {}
+        }
+        if let Ok((storage, lost)) = salvage(&storage, &Silent) {
+            let image = VhdImage::open(storage);
+            if let Ok(image) = &image && image.virtual_size() < 1 << 20 {
+                let content = super::checks::read_all(image);
+                for range in lost {
+                    let start = usize::try_from(range.start()).unwrap().min(content.len());
+                    let end = usize::try_from(range.end()).unwrap().min(content.len());
+                    prop_assert!(content[start..end].iter().all(|byte| *byte == 0));
+                }
+            }
+            if report.kind == Kind::Vhd(DiskType::Dynamic) {
+                prop_assert!(image.is_ok(), "{:?}: {:?}", lines(&report), image.err());
+            }
         }
         let plan = RepairPlan::new(&report);
         if report.errors == 0 && report.repairable > 0 {

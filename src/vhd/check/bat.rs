@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::Checker;
 use super::batmap::Batmap;
 use super::finding::LISTED;
 use super::header::Table;
 use super::overlap::{Batch, Placed};
 use super::rules::{self, Rule};
+use super::{Checker, Severity};
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{ABSENT, BatEntry, FOOTER_SIZE, SECTOR_SIZE};
@@ -111,6 +111,7 @@ impl Checker<'_> {
             }
             if batch.is_first() && count > listed {
                 self.findings.count(rule, count - listed);
+                self.lost.more |= rule.severity == Severity::Error;
             }
         }
     }
@@ -147,6 +148,9 @@ impl Checker<'_> {
         let found = format_args!("sector {}", entry.0);
         self.findings
             .add(rule, field, table.entry_at(block), found, expected);
+        if rule.severity == Severity::Error {
+            self.lost.add(block);
+        }
     }
 
     /// Whether the block lies apart from the one before it in the file.

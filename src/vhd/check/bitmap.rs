@@ -101,6 +101,7 @@ impl Checker<'_> {
     fn cut_off(&mut self, table: &Table, placed: Placed, last: u64) {
         let needed = placed.at() + table.bitmap_bytes() + last * SECTOR_SIZE;
         if needed > table.data_end {
+            self.lost.add_cut(placed.block, placed.at());
             self.findings.add(
                 &rules::BLOCK_CUT_OFF,
                 format_args!("bat[{}]", placed.block),

@@ -141,7 +141,7 @@ impl Footers {
     }
 
     /// The footer to go by: the one in force, else the least damaged.
-    pub(super) fn believed(&self) -> Option<&Seen> {
+    pub(in crate::vhd) fn believed(&self) -> Option<&Seen> {
         match self.in_force {
             Some(Place::Trailing) => self.trailing.as_ref(),
             Some(Place::Displaced) => self.displaced.as_ref(),
@@ -160,7 +160,7 @@ impl Footers {
     }
 
     /// Where blocks and data must end.
-    pub(super) fn data_end(&self) -> u64 {
+    pub(in crate::vhd) fn data_end(&self) -> u64 {
         if let Some(displaced) = &self.displaced {
             return displaced.at;
         }

@@ -82,7 +82,7 @@ impl Checker<'_> {
         };
         let mut bytes = [0; HEADER_SIZE];
         self.storage.read_exact_at(&mut bytes, at)?;
-        let header = DynamicHeader::decode(&bytes);
+        let mut header = DynamicHeader::decode(&bytes);
         let wrong_cookie = header.cookie != DynamicHeader::COOKIE;
         let expected = header.compute_checksum();
         if wrong_cookie {
@@ -119,6 +119,11 @@ impl Checker<'_> {
         } else {
             None
         };
+        if let Some((_, entries)) = blocks {
+            // A table that doesn't fit is taken for one that does.
+            let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+            header.max_table_entries = header.max_table_entries.min(entries);
+        }
         Ok(blocks.map(|(blocks, entries)| Table {
             header,
             header_at: at,
@@ -273,6 +278,6 @@ impl Checker<'_> {
         let rule = &rules::MAX_TABLE_ENTRIES;
         self.findings.add(rule, field, at + 28, entries, expected);
         let seen = entries.min(blocks);
-        (seen > 0 && seen <= room && entries <= room).then_some(seen)
+        (seen > 0 && seen <= room).then_some(seen)
     }
 }

@@ -23,7 +23,7 @@ pub use chain::{ChainLookup, ChainState, FoundParent};
 pub use finding::{Finding, LISTED, Severity, Unlisted};
 pub use rules::{RULES, Rule};
 
-use super::{DiskType, Footer, Timestamp};
+use super::{DiskType, DynamicHeader, Footer, Timestamp};
 use crate::error::Result;
 use crate::progress::{Progress, Silent};
 use crate::storage::ReadAt;
@@ -96,6 +96,41 @@ pub(super) struct Facts {
     /// Where the last structure ends, if all of them were found.
     pub(super) used_end: Option<u64>,
     pub(super) batmap: Option<Batmap>,
+    /// The header and where it lies, if the BAT can be looked at.
+    pub(super) header: Option<(DynamicHeader, u64)>,
+    pub(super) lost: Lost,
+}
+
+/// Blocks that can't be read.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Those that lie where no block can lie, or over another one.
+    pub(super) blocks: Vec<u64>,
+    /// Those whose end is missing, each with its place in the file.
+    pub(super) cut: Vec<(u64, u64)>,
+    /// Whether there are more than are remembered.
+    pub(super) more: bool,
+}
+
+impl Lost {
+    /// So many are remembered.
+    const MOST: usize = 1 << 18;
+
+    fn add(&mut self, block: u64) {
+        if self.blocks.len() < Self::MOST {
+            self.blocks.push(block);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn add_cut(&mut self, block: u64, at: u64) {
+        if self.cut.len() < Self::MOST {
+            self.cut.push((block, at));
+        } else {
+            self.more = true;
+        }
+    }
 }
 
 /// Checks the VHD in `storage`.
@@ -108,14 +143,16 @@ pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report>
         storage,
         options,
         findings: Findings::default(),
+        lost: Lost::default(),
     };
-    let (kind, facts) = checker.run().map_err(|e| e.path(storage.name()))?;
+    let (kind, mut facts) = checker.run().map_err(|e| e.path(storage.name()))?;
     let total = |severity| checker.findings.total(severity);
     let (errors, repairable, warnings) = (
         total(Severity::Error),
         total(Severity::Repairable),
         total(Severity::Warning),
     );
+    facts.lost = checker.lost;
     let (findings, unlisted) = checker.findings.finish();
     Ok(Report {
         kind,
@@ -133,6 +170,7 @@ struct Checker<'a> {
     storage: &'a dyn ReadAt,
     options: &'a CheckOptions<'a>,
     findings: Findings,
+    lost: Lost,
 }
 
 impl Checker<'_> {
@@ -142,6 +180,8 @@ impl Checker<'_> {
             footers,
             used_end: None,
             batmap: None,
+            header: None,
+            lost: Lost::default(),
         };
         if !facts.footers.is_vhd {
             self.raw(facts.footers.file_len);
@@ -205,6 +245,7 @@ impl Checker<'_> {
     /// A dynamic or differencing disk: header, BAT, blocks.
     fn sparse(&mut self, footer: &Footer, facts: &mut Facts) -> Result<()> {
         if let Some(table) = self.header(footer, &facts.footers)? {
+            facts.header = Some((table.header.clone(), table.header_at));
             let ranges = if footer.disk_type == DiskType::Differencing {
                 self.parent(footer, &table)?
             } else {

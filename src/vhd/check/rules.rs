@@ -16,7 +16,7 @@ pub struct Rule {
     pub advice: &'static str,
 }
 
-const COPY_AGAIN: &str = "copy the file again from its source, or take the last good backup";
+const COPY_AGAIN: &str = "copy the file again from its source, or take the last good backup; vhd convert --salvage saves what is left";
 const REPAIR: &str = "run vhd check --repair";
 const REWRITE: &str = "nothing has to be done; converting to a new file makes it regular";
 const RESIZE: &str = "convert it with vhd convert --azure, which rounds up to a whole MiB";
