@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, visible_alias = "force")]
+    salvage: bool,
     #[command(flatten)]
     parents: Parents,
 }
@@ -74,7 +77,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let image = context.open(path, args.format, &args.parents)?;
+    let image = context.read(path, args.format, &args.parents, args.salvage)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let hex = match args.algorithm {

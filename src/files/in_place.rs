@@ -20,7 +20,7 @@ use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{
     Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::ChangeKind;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of};
@@ -313,7 +313,7 @@ fn verify(
 ) -> Result<bool> {
     let hint = format!(
         "the journal still stands: take the apply back with: vhd-apply --rollback {}",
-        path.display()
+        quoted(path)
     );
     let image = open(path, Some(FormatChoice::Only(format)), false, options)?;
     if let Some(expected) = digest {
@@ -476,6 +476,7 @@ fn open(
             no_lock: true,
             ignore_journal: true,
             parents: options.parents.clone(),
+            ..OpenOptions::default()
         },
     )
 }

@@ -43,6 +43,8 @@ pub struct MergeOptions<'a> {
     pub dry_run: bool,
     /// Whether to remove the child once the merge is on stable storage.
     pub delete: bool,
+    /// Told what is wrong with the images, but doesn't keep them from being merged.
+    pub warn: &'a dyn Fn(&Error),
 }
 
 impl std::fmt::Debug for MergeOptions<'_> {
@@ -143,6 +145,10 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
 
 fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let image = open_child(child, options)?;
+    image
+        .chain()
+        .flat_map(OpenImage::warnings)
+        .for_each(options.warn);
     let parent = image.parent().ok_or_else(|| {
         Error::usage("there is nothing to merge into: this image has no parent")
             .path(child)

@@ -14,7 +14,6 @@ mod pending;
 mod probe;
 mod repair;
 mod resize;
-mod salvage;
 mod saved;
 mod stored;
 
@@ -32,4 +31,3 @@ pub use parents::{MAX_CHAIN, ParentOptions};
 pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
-pub use salvage::{Salvaged, salvage};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::diff::DiffReader;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{File, sync_folder_of};
 
 /// Ends the name of the undo journal of an image.
@@ -60,7 +60,7 @@ pub(super) fn how_to_go_on(path: &Path) -> String {
     };
     format!(
         "run the same {again} again to finish it, or take it back with: vhd-apply --rollback {}",
-        path.display()
+        quoted(path)
     )
 }
 
@@ -71,8 +71,8 @@ fn child_of(merge: &Path) -> String {
         Ok(reader.header().target.name.clone())
     });
     match name {
-        // The name comes from a file: it must not control a terminal.
-        Ok(Some(name)) => name.escape_debug().to_string(),
+        // The name comes from a file: it must control neither a terminal nor a shell.
+        Ok(Some(name)) => quoted(name),
         _ => "CHILD".to_owned(),
     }
 }

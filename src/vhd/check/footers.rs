@@ -81,7 +81,7 @@ pub(in crate::vhd) struct Footers {
 }
 
 impl Footers {
-    pub(super) fn read(storage: &dyn ReadAt) -> Result<Self> {
+    pub(in crate::vhd) fn read(storage: &dyn ReadAt) -> Result<Self> {
         let file_len = storage.byte_len()?;
         let copy = read_copy(storage, file_len)?;
         let mut footers = Self {
@@ -159,6 +159,11 @@ impl Footers {
         if is_copy { "footer_copy" } else { "footer" }
     }
 
+    /// Whether something else than zeros stands behind the last footer.
+    pub(in crate::vhd) fn ends_in_garbage(&self) -> bool {
+        self.garbage
+    }
+
     /// Where blocks and data must end.
     pub(in crate::vhd) fn data_end(&self) -> u64 {
         if let Some(displaced) = &self.displaced {
@@ -211,18 +216,39 @@ fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
 }
 
 /// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
-/// fixed disk has, or anywhere for another type.
+/// fixed disk has, or behind the header that another type points at.
 fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
     let start = file_len
         .saturating_sub(SEARCHED)
         .next_multiple_of(SECTOR_SIZE);
+    if start >= file_len || storage.data_range(start..file_len)?.is_none() {
+        return Ok(None);
+    }
     let bytes = read(storage, start, file_len)?;
-    let found = intact(&bytes, start).rfind(|seen| match seen.footer.disk_type {
-        DiskType::Fixed => seen.footer.current_size == seen.at,
-        DiskType::Dynamic | DiskType::Differencing => seen.at > seen.footer.data_offset,
-        DiskType::Other(_) => false,
-    });
-    Ok(found)
+    for seen in intact(&bytes, start).rev() {
+        let is_in_place = match seen.footer.disk_type {
+            DiskType::Fixed => seen.footer.current_size == seen.at,
+            DiskType::Dynamic | DiskType::Differencing => has_own_header(storage, &seen)?,
+            DiskType::Other(_) => false,
+        };
+        if is_in_place {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the header that a sparse disk's footer points at is there. The footer of a VHD within a raw disk points
+/// at some other place of that disk.
+fn has_own_header(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
+    let at = seen.footer.data_offset;
+    let end = at.checked_add(HEADER_SIZE as u64);
+    if end.is_none_or(|end| end > seen.at) {
+        return Ok(false);
+    }
+    let mut bytes = [0; HEADER_SIZE];
+    storage.read_exact_at(&mut bytes, at)?;
+    Ok(DynamicHeader::decode(&bytes).verify(at).is_ok())
 }
 
 /// The intact footers in `bytes`, which stand at `start` in the file.
