@@ -1,45 +1,99 @@
 //! Applying diffs to a base in place, so that it is always one command away from the old or the new point in time.
 //!
 //! ```text
-//!   lock ─► check everything ─► undo journal: write, sync, name, sync ─► base: write, sync ─► journal: remove, sync
-//!                               └────────── while it stands, every command refuses the base ──────────┘
+//!   lock ─► check everything ─┬─► by the undo journal (journal.rs)
+//!                             │     journal: write, sync, name, sync ─► base: write, sync ─► journal: remove, sync
+//!                             │              └──────── while it stands, every command refuses the base ────────┘
+//!                             └─► by replacing the base (replace.rs)
+//!                                   clone or copy: make, write, sync ─► name it as the base, sync
 //! ```
 //!
-//! The undo journal is a diff from the new point in time back to the old one. Writing the base goes through
-//! [`redo`](redo::redo) in all three cases: the first time, when an interrupted apply is finished, and when it is taken back.
-//! It only ever writes what the result shall hold, so it may be repeated from any state in between.
+//! | file | has |
+//! | --- | --- |
+//! | `journal.rs` | applying behind an undo journal: a diff from the new point in time back to the old one |
+//! | `replace.rs` | applying to a clone or a copy that then takes the place of the base |
+//! | `recover.rs` | finishing what was interrupted while a journal stands, or taking it back |
+//! | `undo.rs` | the inverse diff, which is journal and `--undo` |
+//! | `redo.rs` | writing an image so that it holds the result, and reading it back |
 //!
-//! [`journal`] writes, opens and ends the undo journal; [`redo`](mod@redo) writes the base and reads it back;
-//! [`recover`] finishes what was interrupted, or takes it back.
+//! Writing goes through [`redo`](redo::redo) in all cases: it only ever writes what the result shall hold, so it may
+//! be repeated from any state in between.
 
 use std::path::Path;
 
-use super::apply::{Applied, ApplyOptions, fit, identity};
-use super::pending::{exists, journal_path, merge_diff_path, remove_merge_diff};
-use super::{FormatChoice, OpenImage, OpenOptions, open_image};
+use super::apply::{Applied, ApplyOptions, Fit, fit};
+use super::open::open_file;
+use super::pending::{exists, journal_path};
+use super::state::set_stamp;
+use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::Chain;
 use crate::error::Result;
-use crate::image::Image as _;
-use crate::storage::File;
+use crate::image::ContentDigest;
+use crate::storage::{Access, File};
 
 mod journal;
 mod recover;
 mod redo;
+mod replace;
+mod undo;
 
-use journal::{check_undo, close_journal, write_journal};
 pub use recover::roll_back;
-use recover::{finish, unfinished};
-use redo::{count, redo, verify};
 
 /// What only an apply in place can be told.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InPlace<'a> {
     /// The format of the base, when it shall not be probed.
     pub format: Option<FormatChoice>,
+    /// How it is done; by default on a clone where that loses nothing, else behind an undo journal.
+    pub strategy: Option<Strategy>,
     /// Where the diff that undoes the apply is kept.
     pub undo: Option<&'a Path>,
     /// Check everything, write nothing.
     pub dry_run: bool,
+}
+
+/// How an apply in place keeps the base from being neither the old nor the new point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The diffs go onto a clone, which then takes the place of the base.
+    Clone,
+    /// The same with a full copy.
+    Copy,
+    /// The base itself is written, behind an undo journal.
+    Journal,
+}
+
+impl Strategy {
+    /// `clone`, `copy` or `journal`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::Copy => "copy",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// What all strategies are given: a base that was checked, and diffs that fit it.
+struct Job<'a> {
+    base: OpenImage,
+    /// The base's file, with the lock.
+    lock: &'a File,
+    /// What is still to be applied.
+    chain: Chain,
+    found: Fit,
+    how: InPlace<'a>,
+    options: ApplyOptions<'a>,
+}
+
+/// What came of a strategy.
+struct Done {
+    strategy: Strategy,
+    updated: u64,
+    cleared: u64,
+    verified: bool,
+    stamped: bool,
+    lost: Vec<String>,
 }
 
 /// Applies `chain` to the image at `path` in place, or finishes the same apply that was interrupted.
@@ -49,98 +103,113 @@ pub fn apply_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
-    how.undo
-        .map_or(Ok(()), |undo| check_undo(undo, &journal_path(path)))?;
-    let _lock = lock(path, how.dry_run)?;
-    apply_locked(path, chain, how, options)
+    how.undo.map_or(Ok(()), |place| {
+        undo::check_place(place, &journal_path(path))
+    })?;
+    let access = if how.dry_run {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let lock = File::open_locked(path, access)?;
+    apply_locked(&lock, chain, how, options)
 }
 
-/// As [`apply_in_place`], when the caller holds the lock.
+/// As [`apply_in_place`], when the caller holds the lock on the base.
 pub(super) fn apply_locked(
-    path: &Path,
+    lock: &File,
     chain: Chain,
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
-    let journal = journal_path(path);
+    let journal = journal_path(lock.path());
     if exists(&journal)? {
-        return finish(path, &journal, chain, how, options);
+        return recover::finish(lock, &journal, chain, how, options);
     }
-    let base = open(path, how.format, false, options)?;
+    if !how.dry_run {
+        replace::remove_leftovers_of(lock.path());
+    }
+    let base = open(lock, how.format, false, options)?;
     let found = fit(&base, &chain, options)?;
     let diffs = chain.diffs().len();
     let applied = Applied {
-        already: found.already,
-        diffs,
-        checked: found.checked,
-        target_size: chain.target_size(),
         target_digest: chain
             .target_digest()
             .or(found.digest.filter(|_| found.already == diffs)),
-        updated: 0,
-        cleared: 0,
-        verified: false,
-        finished_interrupted: false,
+        ..Applied::nothing(found.already, found.checked, &chain)
     };
     let Some(chain) = chain.without_first(found.already) else {
         return Ok(applied);
     };
+    let job = Job {
+        base,
+        lock,
+        chain,
+        found,
+        how,
+        options,
+    };
     if how.dry_run {
-        let (updated, cleared) = count(&base, &chain, options)?;
+        let (updated, cleared) = redo::count(&job)?;
         return Ok(Applied {
             updated,
             cleared,
             ..applied
         });
     }
-    base.check_unchanged()?;
-    if let Some(vhd) = base.vhd() {
-        vhd.check_resize(chain.target_size())?;
+    job.base.check_unchanged()?;
+    if let Some(vhd) = job.base.vhd() {
+        vhd.check_resize(job.chain.target_size())?;
     }
-    let footer = identity(&chain, base.vhd().map(|vhd| vhd.footer().clone()))?;
-    let merge_diff = merge_diff_path(path);
-    if !chain.diffs().iter().any(|diff| diff.name() == merge_diff) {
-        // A leftover of an older merge: beside this journal it would tell a wrong story.
-        remove_merge_diff(path)?;
-    }
-    write_journal(&journal, &base, &chain, found.digest, options)?;
-    let (format, size) = (base.format(), base.virtual_size());
-    drop(base);
-    let (updated, cleared) = redo(path, format, size, &chain, footer, options)
-        .map_err(|error| unfinished(error, path))?;
-    let verified = options.verify && verify(path, format, &chain, chain.target_digest(), options)?;
-    close_journal(&journal, how.undo)?;
+    let done = job.run()?;
     Ok(Applied {
-        updated,
-        cleared,
-        verified,
+        strategy: Some(done.strategy),
+        updated: done.updated,
+        cleared: done.cleared,
+        verified: done.verified,
+        stamped: done.stamped,
+        lost: done.lost,
         ..applied
     })
 }
 
-fn lock(path: &Path, shared: bool) -> Result<File> {
-    let file = if shared {
-        File::open(path)?
-    } else {
-        File::open_writable(path)?
-    };
-    if shared {
-        file.lock_shared()?;
-    } else {
-        file.lock_exclusive()?;
+impl Job<'_> {
+    fn run(&self) -> Result<Done> {
+        match self.how.strategy {
+            Some(Strategy::Journal) => journal::apply(self),
+            Some(strategy) => {
+                let new = replace::begin(self, strategy)?;
+                replace::apply(self, strategy, new)
+            }
+            None => match replace::begin_if_nothing_is_lost(self)? {
+                Some(new) => replace::apply(self, Strategy::Clone, new),
+                None => journal::apply(self),
+            },
+        }
     }
-    Ok(file)
+
+    /// Whether what lies under the changed pages is still to be compared with what the diffs were made for.
+    fn check(&self) -> bool {
+        self.found.checked == BaseChecked::Stamp
+    }
+
+    /// The digest that the result has for certain, if `verified` or else if the base was the right one.
+    fn certain_digest(&self, verified: bool) -> Option<ContentDigest> {
+        let digest = self.chain.target_digest();
+        digest.filter(|_| verified || self.found.digest.is_some())
+    }
 }
 
+/// Opens the image in `file`, the lock on which, or on the file that it shall replace, is held by the caller; a
+/// journal beside it is this module's own.
 fn open(
-    path: &Path,
+    file: &File,
     format: Option<FormatChoice>,
     writable: bool,
     options: ApplyOptions<'_>,
 ) -> Result<OpenImage> {
-    // The lock is held by whoever calls, and the journal is this module's own.
-    open_image(
-        path,
+    open_file(
+        file.try_clone()?,
         &OpenOptions {
             format,
             writable,
@@ -149,4 +218,18 @@ fn open(
             parents: options.parents.clone(),
         },
     )
+}
+
+/// Stamps the image in `file`, which is on stable storage, if it holds the disk with `digest` for certain.
+fn stamp(
+    file: &File,
+    format: Format,
+    digest: Option<ContentDigest>,
+    options: ApplyOptions<'_>,
+) -> Result<bool> {
+    let Some(digest) = digest else {
+        return Ok(false);
+    };
+    let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
+    set_stamp(&image, digest)
 }

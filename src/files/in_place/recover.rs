@@ -2,20 +2,23 @@
 
 use std::path::Path;
 
-use super::journal::{close_journal, open_journal};
-use super::redo::{redo, verify};
-use super::{InPlace, lock};
+use super::journal::{close, take_back, unfinished};
+use super::redo::{Verify, redo};
+use super::undo::open_journal;
+use super::{InPlace, Strategy, stamp};
 use crate::diff::Chain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
 use crate::files::diffs::target_footer;
 use crate::files::pending::{exists, how_to_go_on, journal_path, remove_merge_diff};
+use crate::files::state::remove_stamp;
 use crate::image::ContentDigest;
+use crate::storage::{Access, File, WriteAt as _};
 
 /// Takes an interrupted apply back: the image at `path` holds the old point in time again. Returns its digest,
 /// if the journal knows it; it was checked then.
 pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
-    let _lock = lock(path, false)?;
+    let lock = &File::open_locked(path, Access::Write)?;
     let journal_path = journal_path(path);
     if !exists(&journal_path)? {
         return Err(Error::usage(
@@ -30,23 +33,36 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         .map(|diff| target_footer(diff.header()))
         .transpose()?
         .flatten();
-    redo(path, format, journal.base_size(), &journal, footer, options).map_err(|error| {
-        error.hint("the undo journal still stands: remove the cause, then roll back again")
-    })?;
-    verify(path, format, &journal, journal.target_digest(), options)?;
-    close_journal(&journal_path, None)?;
+    remove_stamp(lock)?;
+    redo(lock, format, journal.base_size(), &journal, footer, options)
+        .and_then(|_| lock.sync())
+        .map_err(|error| {
+            error.hint("the undo journal still stands: remove the cause, then roll back again")
+        })?;
+    let digest = journal.target_digest();
+    Verify {
+        file: lock,
+        format,
+        chain: &journal,
+        digest,
+        hint: &take_back(path),
+    }
+    .run(options)?;
+    close(&journal_path, None)?;
     remove_merge_diff(path)?;
-    Ok(journal.target_digest())
+    stamp(lock, format, digest, options)?;
+    Ok(digest)
 }
 
 /// Finishes the apply that left `journal_path`, if it was of these diffs.
 pub(super) fn finish(
-    path: &Path,
+    lock: &File,
     journal_path: &Path,
     chain: Chain,
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    let path = lock.path();
     let (journal, format) = open_journal(journal_path, options)?;
     let undoes = journal
         .first()
@@ -62,16 +78,11 @@ pub(super) fn finish(
         .found(format_args!("the undo journal {}", journal_path.display()))
         .hint(how_to_go_on(path)));
     }
+    let already = diffs - undoes.len();
     let mut applied = Applied {
-        already: diffs - undoes.len(),
-        diffs,
-        checked: BaseChecked::Full,
-        target_size: chain.target_size(),
-        target_digest: chain.target_digest(),
-        updated: 0,
-        cleared: 0,
-        verified: false,
+        strategy: Some(Strategy::Journal),
         finished_interrupted: true,
+        ..Applied::nothing(already, BaseChecked::Full, &chain)
     };
     let Some(chain) = chain.without_first(applied.already) else {
         return Ok(applied);
@@ -85,19 +96,22 @@ pub(super) fn finish(
         .transpose()?
         .flatten();
     let footer = identity(&chain, before)?;
+    remove_stamp(lock)?;
     (applied.updated, applied.cleared) =
-        redo(path, format, chain.base_size(), &chain, footer, options)
+        redo(lock, format, chain.base_size(), &chain, footer, options)
+            .and_then(|counts| lock.sync().map(|()| counts))
             .map_err(|error| unfinished(error, path))?;
     // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
-    applied.verified = verify(path, format, &chain, journal.base_digest(), options)?;
-    close_journal(journal_path, how.undo)?;
+    let digest = journal.base_digest();
+    applied.verified = Verify {
+        file: lock,
+        format,
+        chain: &chain,
+        digest,
+        hint: &take_back(path),
+    }
+    .run(options)?;
+    close(journal_path, how.undo)?;
+    applied.stamped = stamp(lock, format, digest, options)?;
     Ok(applied)
-}
-
-/// Says how to go on after a failure between the old and the new point in time.
-pub(super) fn unfinished(error: Error, path: &Path) -> Error {
-    error.hint(format!(
-        "the image is between two points in time and its undo journal stands: remove the cause and {}",
-        how_to_go_on(path)
-    ))
 }
