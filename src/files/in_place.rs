@@ -10,7 +10,7 @@
 //! It only ever writes what the result shall hold, so it may be repeated from any state in between.
 
 use std::fs;
-use std::io::{BufWriter, ErrorKind as IoKind};
+use std::io::BufWriter;
 use std::path::Path;
 
 use super::apply::{Applied, ApplyOptions, BaseChecked, fit, identity, read_back, write_changes};
@@ -23,7 +23,7 @@ use crate::diff::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::ChangeKind;
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of};
+use crate::storage::{self, AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
 /// What only an apply in place can be told.
@@ -397,28 +397,10 @@ fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format
 
 /// Keeps or removes the journal: from now on the new point in time is what the image holds.
 fn close_journal(journal: &Path, undo: Option<&Path>) -> Result<()> {
-    if let Some(undo) = undo {
-        match fs::rename(journal, undo) {
-            Ok(()) => sync_folder_of(undo)?,
-            Err(e) if e.kind() == IoKind::CrossesDevices => {
-                let copy = AtomicFile::new(undo)?;
-                let mut source = fs::File::open(journal)
-                    .map_err(|e| Error::io("cannot open", e).path(journal))?;
-                std::io::copy(&mut source, &mut copy.file().appender())
-                    .map_err(|e| Error::io("cannot copy the undo diff", e).path(undo))?;
-                copy.publish(Overwrite::No)?;
-                remove(journal)?;
-            }
-            Err(e) => return Err(Error::io("cannot keep the undo diff", e).path(undo)),
-        }
-    } else {
-        remove(journal)?;
+    match undo {
+        Some(undo) => storage::rename(journal, undo),
+        None => storage::remove(journal),
     }
-    sync_folder_of(journal)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|e| Error::io("cannot remove the undo journal", e).path(path))
 }
 
 /// Finds out before anything is written whether the undo diff can be kept at `undo`.

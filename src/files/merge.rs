@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::{AtomicFile, File, Overwrite, sync_folder_of};
+use crate::storage::{self, AtomicFile, File, Overwrite};
 use crate::vhd::OnlyStored;
 
 /// How to [`merge`].
@@ -348,10 +348,6 @@ fn delete(image: &OpenImage) -> Result<()> {
     image.file().check_unchanged(image.stamp())?;
     let path = image.path();
     let file = fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).path(path))?;
-    fs::remove_file(&file).map_err(|e| {
-        Error::io("cannot remove the child", e)
-            .path(path)
-            .hint("the merge is done: the child isn't needed any more")
-    })?;
-    sync_folder_of(&file)
+    storage::remove(&file)
+        .map_err(|error| error.hint("the merge is done: the child isn't needed any more"))
 }
