@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{self, File};
+use crate::storage::{File, remove_if_there};
 
 /// Ends the name of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
@@ -79,7 +79,7 @@ fn child_of(merge: &Path) -> String {
 
 /// Removes the diff of a merge that has ended, if there is one.
 pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
-    storage::remove_if_there(&merge_diff_path(path)).map(drop)
+    remove_if_there(&merge_diff_path(path)).map(drop)
 }
 
 /// Whether there is such a file.

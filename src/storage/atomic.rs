@@ -1,9 +1,11 @@
 //! New files that appear whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
+use super::leftovers::prefix_of;
 use super::names::{folder_of, sync_folder_of};
 use super::temporary::Temporary;
 use super::{File, WriteAt, system};
@@ -31,9 +33,22 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Begins a new file that will be called `target`. Messages about it name `target`.
     pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
+        // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
+        Self::create(target.into(), OsStr::new(".vhdkit-"), 0o666)
+    }
+
+    /// The same for what takes part in applying to the image at `image` in place: private until it is given other
+    /// permissions, locked, and with a name by which [`remove_leftovers`](super::remove_leftovers) knows it. The
+    /// caller holds the image's lock.
+    pub fn beside(target: impl Into<PathBuf>, image: &Path) -> Result<Self> {
+        let file = Self::create(target.into(), &prefix_of(image), 0o600)?;
+        file.file.lock_exclusive()?;
+        Ok(file)
+    }
+
+    fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
         let folder = folder_of(&target);
-        let (file, temporary) = Temporary::create_in(folder)
+        let (file, temporary) = Temporary::create_in(folder, prefix, mode)
             .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?;
         let mut file = File::from_std(file, &target)?;
         file.write_behind();
@@ -60,20 +75,25 @@ impl AtomicFile {
 
     /// Makes everything durable, then gives the file its name, then makes the name durable.
     pub fn publish(self, overwrite: Overwrite) -> Result<()> {
+        self.publish_open(overwrite).map(drop)
+    }
+
+    /// The same, and keeps the file open, with its lock if it has one.
+    pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
         self.file.sync()?;
         let Self {
             file,
             temporary,
             target,
         } = self;
-        drop(file);
         temporary.rename_to(&target, overwrite).map_err(|e| {
             if e.kind() == IoKind::AlreadyExists {
                 return exists(&target);
             }
             Error::io("cannot give the finished file its name", e).path(&target)
         })?;
-        sync_folder_of(&target)
+        sync_folder_of(&target)?;
+        Ok(file)
     }
 }
 

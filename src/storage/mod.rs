@@ -10,8 +10,12 @@ use std::path::Path;
 use crate::error::Result;
 
 mod atomic;
+mod attributes;
 mod behind;
+mod clone;
 mod file;
+mod leftovers;
+mod locks;
 mod memory;
 mod names;
 mod system;
@@ -19,6 +23,8 @@ mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use file::{Appender, File, Reader, Stamp};
+pub use leftovers::remove_leftovers;
+pub use locks::Access;
 pub use memory::Memory;
 pub use names::{remove, remove_if_there, rename, sync_folder_of};
 pub use temporary::remove_all as remove_temporary_files;

@@ -1,10 +1,11 @@
 //! The names of files: what removes, moves and keeps them.
 
+use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
 use super::atomic::{AtomicFile, Overwrite};
-use super::{File, system};
+use super::{File, Stamp, system};
 use crate::error::{Error, Result};
 
 /// The folder in which a path names something.
@@ -57,6 +58,17 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     sync_folder_of(from)
+}
+
+impl File {
+    /// Whether the path by which it was opened still leads to this very file.
+    pub fn is_at_its_path(&self) -> Result<bool> {
+        match fs::metadata(self.path()) {
+            Ok(there) => Ok(self.stamp()?.same_file(&Stamp::from(&there))),
+            Err(e) if e.kind() == IoKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("cannot look at", e).path(self.path())),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, fchown};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fremovexattr, fsetxattr, ioctl_ficlone};
 use tempfile::TempPath;
 
 /// Writes all of `buf` at `offset`.
@@ -51,13 +51,28 @@ pub(super) fn set_permissions(file: &fs::File, permissions: fs::Permissions) -> 
     file.set_permissions(permissions)
 }
 
-/// Creates a file that wasn't there, with the ordinary permissions of a new file, as the umask has them; not the
-/// private ones of a secret.
-pub(super) fn create_new(path: &Path) -> io::Result<fs::File> {
+/// Sets an extended attribute.
+pub(super) fn set_attribute(file: &fs::File, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    fsetxattr(file, name, value, XattrFlags::empty())
+}
+
+/// Removes an extended attribute.
+pub(super) fn remove_attribute(file: &fs::File, name: &[u8]) -> rustix::io::Result<()> {
+    fremovexattr(file, name)
+}
+
+/// Makes an empty file a clone of another.
+pub(super) fn clone(to: &fs::File, from: &fs::File) -> rustix::io::Result<()> {
+    ioctl_ficlone(to, from)
+}
+
+/// Creates a file that wasn't there, with what the umask leaves of the permissions `mode`.
+pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<fs::File> {
     fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(mode)
         .open(path)
 }
 

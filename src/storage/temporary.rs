@@ -1,11 +1,13 @@
 //! The temporary files that exist now, so that a signal handler can remove them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::leftovers::SUFFIX;
 use super::{Overwrite, system};
 
 static FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -22,12 +24,16 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// Creates an empty file of a name that nobody else has.
-    pub(super) fn create_in(folder: &Path) -> io::Result<(fs::File, Self)> {
+    /// Creates an empty file of a name that nobody else has and that begins with `prefix`.
+    pub(super) fn create_in(
+        folder: &Path,
+        prefix: &OsStr,
+        mode: u32,
+    ) -> io::Result<(fs::File, Self)> {
         let (file, path) = tempfile::Builder::new()
-            .prefix(".vhdkit-")
-            .suffix(".tmp")
-            .make_in(folder, system::create_new)?
+            .prefix(prefix)
+            .suffix(SUFFIX)
+            .make_in(folder, |path| system::create_new(path, mode))?
             .into_parts();
         let path = path.keep()?;
         files().insert(path.clone());
