@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
@@ -82,6 +83,17 @@ impl Context {
     /// Says on stderr that something isn't as it should be, unless that is unwanted.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text);
+    }
+
+    /// Says of a block device that is about to be written what it isn't told from a file by its name.
+    pub(super) fn note_device(&self, output: &Path) {
+        let looked = std::fs::metadata(output);
+        if looked.is_ok_and(|found| found.file_type().is_block_device()) {
+            self.note(format_args!(
+                "{}: a device is overwritten where it is: if this is interrupted it is half written, so run it again",
+                output.display()
+            ));
+        }
     }
 
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.

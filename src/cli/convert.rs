@@ -68,6 +68,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_chain(&args.destination, &source)?;
     let options = destination(args, &source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
+    context.note_device(&args.destination);
     transfer(args, context, &source, &mut new)?;
     new.publish()?;
     context.note(format_args!(

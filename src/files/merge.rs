@@ -17,7 +17,9 @@ use super::apply::ApplyOptions;
 use super::diffs::{open_diff, side_of};
 use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
 use super::parents::{ParentOptions, places};
-use super::pending::{exists, journal_path, merge_diff_path, refuse_pending, remove_merge_diff};
+use super::pending::{
+    exists, journal_path, make_place_of, merge_diff_path, refuse_pending, remove_merge_diff,
+};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
@@ -177,6 +179,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         return Ok(merged);
     }
     let merge_diff = merge_diff_path(&path);
+    make_place_of(&path)?;
     let file = AtomicFile::new(&merge_diff)?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let written = write(&image, parent, out, &merge_diff, options)?;

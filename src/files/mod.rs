@@ -27,9 +27,9 @@ pub use diffs::{
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, roll_back};
 pub use merge::{MergeOptions, Merged, merge};
-pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
+pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
-pub use pending::{journal_path, refuse_pending};
+pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};

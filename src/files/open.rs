@@ -114,6 +114,21 @@ pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> 
     Ok(image)
 }
 
+/// The first `size` bytes of a raw image on a larger device, else the image itself: what a diff is for may lie on a
+/// device that is larger.
+pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
+    let larger = image.file().is_block_device() && image.virtual_size() > size;
+    if !larger || image.format() != Format::Raw {
+        return Ok(image);
+    }
+    let options = OpenOptions {
+        format: Some(FormatChoice::Only(Format::Raw)),
+        no_lock: true,
+        ..OpenOptions::default()
+    };
+    open_file(image.file().part_of_device(size)?, &options)
+}
+
 fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
     let path = file.path().to_path_buf();
     let path = path.as_path();

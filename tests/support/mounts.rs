@@ -12,7 +12,7 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -78,6 +78,34 @@ impl Mounted {
         run(Command::new("sync").arg("-f").arg(self.path()));
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         stat.f_bfree * stat.f_frsize
+    }
+}
+
+/// A file as a block device, detached when dropped.
+pub(crate) struct Loop(PathBuf);
+
+impl Loop {
+    /// Attaches the file. Needs root and a free loop device; where that isn't to be had, it says so and gives `None`.
+    pub(crate) fn attach(file: &Path) -> Option<Self> {
+        let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(file));
+        if !attached.status.success() {
+            let said = String::from_utf8_lossy(&attached.stderr);
+            eprintln!("NOT TESTED on a block device: {}", said.trim());
+            return None;
+        }
+        let name = String::from_utf8(attached.stdout).unwrap();
+        Some(Self(PathBuf::from(name.trim())))
+    }
+
+    /// The device.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        output(Command::new("losetup").arg("--detach").arg(&self.0));
     }
 }
 

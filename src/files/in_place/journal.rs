@@ -4,9 +4,11 @@ use std::path::Path;
 
 use super::redo::{Verify, redo};
 use super::{Done, Job, Strategy, stamp, undo};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::files::apply::identity;
-use crate::files::pending::{how_to_go_on, journal_path, merge_diff_path, remove_merge_diff};
+use crate::files::pending::{
+    how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
+};
 use crate::files::state::remove_stamp;
 use crate::image::Image as _;
 use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove, rename};
@@ -56,8 +58,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
 
 /// Writes the journal; when it returns, that stands on stable storage.
 fn write(journal: &Path, job: &Job<'_>) -> Result<()> {
-    let image = journal.with_file_name(job.lock.path().file_name().unwrap_or_default());
-    let file = AtomicFile::beside(journal, &image)?;
+    let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
     undo::write(&file, job)?;
     file.publish(Overwrite::No)
 }
@@ -81,7 +82,7 @@ pub(super) fn unfinished(error: Error, path: &Path) -> Error {
 /// Says how to go on when what was written isn't what should be there.
 pub(super) fn take_back(path: &Path) -> String {
     format!(
-        "the journal still stands: take the apply back with: vhd-apply --rollback {}",
-        quoted(path)
+        "the journal still stands: take the apply back with: {}",
+        rollback_of(path)
     )
 }

@@ -9,7 +9,7 @@ use super::redo::{Verify, redo_elsewhere};
 use super::{Done, Job, Strategy, stamp, undo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::{check_stamped, identity};
-use crate::files::pending::remove_merge_diff;
+use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
 
@@ -155,9 +155,7 @@ fn put_in_place(
 
 /// Removes what killed commands left of applying to this image.
 pub(super) fn remove_leftovers_of(path: &Path) {
-    if let Ok(path) = real_path(path) {
-        remove_leftovers(&path);
-    }
+    remove_leftovers(&place_of(path));
 }
 
 fn real_path(path: &Path) -> Result<PathBuf> {
