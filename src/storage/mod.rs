@@ -11,6 +11,8 @@ use crate::error::Result;
 
 mod atomic;
 mod behind;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 mod file;
 mod memory;
 mod names;
