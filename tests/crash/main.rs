@@ -18,6 +18,7 @@
 mod disk;
 mod explore;
 mod ground;
+mod other_file_system;
 mod planted;
 mod recorder;
 mod writers;
@@ -47,7 +48,7 @@ fn table(what: &str, run: impl Fn(&Writer) -> Tally) {
             continue;
         }
         let begun = Instant::now();
-        let tally = run(&writer);
+        let tally = run(writer);
         line(&writer.name, &tally, begun);
         for loss in tally.losses.iter().take(5) {
             println!("    {loss}");

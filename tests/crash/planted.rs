@@ -223,12 +223,6 @@ fn goes_early(log: &mut Log, name: &str, other: &str) {
     log.events.splice(sync..sync, gone);
 }
 
-fn find(name: &str) -> Writer {
-    let mut all = writers::all().into_iter();
-    all.find(|writer| writer.name == name)
-        .unwrap_or_else(|| panic!("no writer {name}"))
-}
-
 /// The first loss that a fault leads to.
 fn caught(writer: &Writer, plant: Plant) -> Option<String> {
     let scratch = Scratch::new();
@@ -240,12 +234,10 @@ fn caught(writer: &Writer, plant: Plant) -> Option<String> {
 
 #[test]
 fn every_planted_fault_is_caught() {
-    let all = writers::all();
     let mut missed = Vec::new();
     for (fault, plant, names) in FAULTS {
         for name in *names {
-            let writer = all.iter().find(|writer| writer.name == *name);
-            let loss = caught(writer.unwrap_or_else(|| panic!("no writer {name}")), *plant);
+            let loss = caught(writers::find(name), *plant);
             println!("{fault} ({name}): {}", loss.as_deref().unwrap_or("MISSED"));
             missed.extend(loss.is_none().then_some((fault, name)));
         }
@@ -255,7 +247,7 @@ fn every_planted_fault_is_caught() {
 
 #[test]
 fn a_failed_sync_that_is_called_success_is_caught() {
-    let writer = find("apply in place: raw");
+    let writer = writers::find("apply in place: raw");
     let scratch = Scratch::new();
     let log = writer.record(&scratch);
     for (n, event) in log.events.iter().enumerate() {
