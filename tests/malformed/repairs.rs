@@ -203,3 +203,29 @@ fn an_interrupted_repair_is_finished_by_the_next() {
         assert!(finished, "{name}");
     }
 }
+
+/// What a fixed VHD may look like that lost power while it was made longer: its footer stands before a hole.
+#[test]
+fn a_footer_before_a_hole_is_found_however_long_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vhd");
+    let whole = TINY.fixed();
+    for len in [1 << 20, 3 << 20, (3 << 30) + 512, 1 << 40] {
+        fs::write(&path, &whole).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(len).unwrap();
+        let done = repair(&path, &options(), &ParentOptions::default(), false).unwrap();
+        assert!(done.after.unwrap().is_clean(), "{len}");
+        assert!(fs::read(&path).unwrap() == whole, "{len}");
+        let saved = done.saved.unwrap();
+        assert!(fs::metadata(&saved).unwrap().len() < 1000, "{len}");
+        take_back(&path, &saved).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), len);
+        fs::remove_file(&saved).unwrap();
+    }
+    // A raw disk that ends in a hole is none the worse for it.
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let report = repair(&path, &options(), &ParentOptions::default(), true).unwrap();
+    assert!(report.mends.is_empty());
+}

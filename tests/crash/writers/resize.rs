@@ -18,6 +18,7 @@ pub(super) fn all() -> Vec<Writer> {
         (Format::Raw, SMALLER),
         (Format::Fixed, LARGER),
         (Format::Fixed, SIZE + 512),
+        (Format::Fixed, 3 << 20),
         (Format::Fixed, SMALLER),
         (Format::Dynamic, LARGER),
         // The BAT has no room for so many blocks and moves.
