@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vhdkit::Result;
-use vhdkit::diff::BaseCheck;
-use vhdkit::files::{ApplyOptions, Format, FormatChoice, InPlace, apply_in_place, roll_back};
+use vhdkit::diff::{BaseCheck, Chain};
+use vhdkit::files::{
+    ApplyOptions, Format, FormatChoice, InPlace, apply_in_place, open_diff, roll_back,
+};
+use vhdkit::progress::Silent;
 use vhdkit::storage::fault::watch;
 
 use super::{FAR, KIB, LARGER, SIZE, SMALLER, data, monday, pair, pair_over_parent, put, tuesday};
@@ -104,6 +107,43 @@ pub(super) fn applies() -> Vec<Writer> {
         },
     ));
     writers
+}
+
+/// Two diffs in one command. The second one alone doesn't fit the base.
+pub(super) fn two_diffs(format: Format) -> Writer {
+    let [old, middle] = [monday(), tuesday(SIZE)];
+    let mut new = middle.clone();
+    put(&mut new, 0, &data(70, 1024));
+    put(&mut new, 21 * KIB, &data(71, 1024));
+    put(&mut new, 36 * KIB, &[0; 1024]);
+    let mut before = pair(format, &old, &middle);
+    let mut second = pair(format, &middle, &new);
+    before.extend(
+        second
+            .remove("diff")
+            .map(|diff| ("diff-2".to_owned(), diff)),
+    );
+    let run = move |at: &Path| {
+        let diffs = ["diff", "diff-2"].map(|name| open_diff(&at.join(name), &Silent));
+        let diffs = diffs.into_iter().collect::<Result<_>>()?;
+        let base = at.join("base");
+        apply_in_place(&base, Chain::new(diffs)?, in_place(format), apply_options()).map(drop)
+    };
+    let judge = InPlaceJudge {
+        image: "base",
+        old,
+        new,
+        again: Box::new(run),
+        names: vec!["base", "diff", "diff-2"],
+    };
+    Writer {
+        name: format!("apply in place: {format}, two diffs"),
+        before,
+        run: Box::new(run),
+        judge: Box::new(move |ground| judge.judge(ground)),
+        done: Outcome::New,
+        verifies: true,
+    }
 }
 
 /// What is left of `writer`'s folder when writes to the image fail half-way, with the journal standing.

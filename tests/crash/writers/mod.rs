@@ -116,6 +116,8 @@ fn pair_over_parent(old: &[u8], new: &[u8]) -> Files {
 
 static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
     let mut writers = in_place::applies();
+    writers.push(in_place::two_diffs(Format::Raw));
+    writers.push(in_place::two_diffs(Format::Dynamic));
     writers.extend(in_place::recoveries());
     writers.push(in_place::keeps_undo(Format::Raw));
     writers.push(in_place::keeps_undo(Format::Dynamic));
