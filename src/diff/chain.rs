@@ -100,29 +100,40 @@ fn differ(a: Option<ContentDigest>, b: Option<ContentDigest>) -> bool {
 }
 
 fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
-    let (from, to) = (later.header(), earlier.header());
-    let found = point(from.base_size, later.trailer().base_digest);
-    let expected = point(to.target_size, earlier.trailer().target_digest);
-    let earlier_name = earlier.name().display();
-    match later.way() {
-        Way::Forward => Error::mismatch("this diff doesn't follow the one before it")
-            .path(later.name())
-            .found(format_args!("a base {found}"))
-            .expected(format_args!("{expected}, the target of {earlier_name}"))
-            .hint("give the diffs in the order in which they were made, without leaving one out"),
-        Way::Back => {
-            Error::mismatch("this diff isn't the one before, so it can't be taken back next")
-                .path(later.name())
-                .found(format_args!("a target {found}"))
-                .expected(format_args!("{expected}, the base of {earlier_name}"))
-                .hint("to go back, give the newest diff first, without leaving one out")
-        }
-    }
+    let (what, starts, made) = match later.way() {
+        Way::Forward => (
+            "base",
+            "this diff doesn't follow the one before it",
+            "target",
+        ),
+        Way::Back => (
+            "target",
+            "this diff isn't the one before it in time, so it can't be taken back next",
+            "base",
+        ),
+    };
+    let found = point(what, later.header().base_size, later.trailer().base_digest);
+    let expected = point(
+        what,
+        earlier.header().target_size,
+        earlier.trailer().target_digest,
+    );
+    let earlier = earlier.name().display();
+    Error::mismatch(starts)
+        .path(later.name())
+        .found(found)
+        .expected(format_args!("{expected}, the {made} of {earlier}"))
+        .hint(match later.way() {
+            Way::Forward => {
+                "give the diffs in the order in which they were made, without leaving one out"
+            }
+            Way::Back => "to go back, give the newest diff first, without leaving one out",
+        })
 }
 
-fn point(size: u64, digest: Option<ContentDigest>) -> String {
+fn point(what: &str, size: u64, digest: Option<ContentDigest>) -> String {
     match digest {
-        Some(digest) => format!("{digest} of {size} bytes"),
-        None => format!("of {size} bytes"),
+        Some(digest) => format!("{what} {digest} of {size} bytes"),
+        None => format!("a {what} of {size} bytes"),
     }
 }

@@ -138,19 +138,35 @@ impl<R: Read> DiffReader<R> {
             );
         }
         self.sequence += 1;
-        let track = match (lead.way, &mut self.back) {
+        let (track, other) = match (lead.way, &mut self.back) {
             (Way::Forward, _) if lead.kind == section::TAIL => {
                 self.tail(&lead, start)?;
                 return Ok(None);
             }
-            (Way::Forward, _) => &mut self.forward,
-            (Way::Back, Some(back)) if lead.kind != section::TAIL => back,
+            (Way::Forward, back) => (&mut self.forward, back.as_mut()),
+            (Way::Back, Some(back)) if lead.kind != section::TAIL => {
+                (back, Some(&mut self.forward))
+            }
             (Way::Back, _) => return Err(lead.unknown()),
         };
         if lead.kind == section::INDEX {
             let entries = read_index(&mut self.input, &lead)?;
+            // A segment stands directly behind its last frame; the last ones stand at the end, that of the way
+            // forward first.
+            let early = other.is_some_and(|other| match lead.way {
+                _ if other.segment.len() == INDEX_ENTRIES => true,
+                _ if entries.len() == INDEX_ENTRIES => other.is_closed(),
+                Way::Forward => other.is_closed(),
+                Way::Back => !other.segment.is_empty(),
+            });
+            if early {
+                return Err(misplaced_index());
+            }
             track.index(&entries, start)?;
             return Ok(None);
+        }
+        if other.is_some_and(|other| other.is_closed() || other.segment.len() == INDEX_ENTRIES) {
+            return Err(misplaced_index());
         }
         let frame = read_frame(&mut self.input, &lead, track.size)?;
         track.count(&frame, start)?;
@@ -203,6 +219,12 @@ impl Track {
         }
     }
 
+    /// Whether an index segment with fewer than all entries was seen: the last one.
+    fn is_closed(&self) -> bool {
+        let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
+        self.seen.frames != indexed as u64
+    }
+
     fn count(&mut self, frame: &Frame, offset: u64) -> Result<()> {
         let range = frame.range();
         if range.start() < self.end {
@@ -211,11 +233,8 @@ impl Track {
                 .found(format_args!("{range:?}"))
                 .expected(format_args!("from {}", self.end)));
         }
-        let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
-        if self.segment.len() == INDEX_ENTRIES || self.seen.frames != indexed as u64 {
-            return Err(damaged("an index section is missing or too early")
-                .field("entries")
-                .expected(format_args!("{INDEX_ENTRIES} in all but the last")));
+        if self.segment.len() == INDEX_ENTRIES || self.is_closed() {
+            return Err(misplaced_index());
         }
         self.end = range.end();
         self.segment.push(Entry { range, offset });
@@ -261,6 +280,12 @@ impl Track {
         }
         Ok(())
     }
+}
+
+fn misplaced_index() -> Error {
+    damaged("an index section is missing or too early")
+        .field("entries")
+        .expected(format_args!("{INDEX_ENTRIES} in all but the last"))
 }
 
 fn wrong(field: &str) -> Error {

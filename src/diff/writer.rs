@@ -135,8 +135,11 @@ impl<W: Write> DiffWriter<W> {
             .flatten()
         {
             track.flush_clear(out)?;
-            track.flush_segment(out)?;
         }
+        self.forward.flush_segment(out)?;
+        self.back
+            .as_mut()
+            .map_or(Ok(()), |back| back.flush_segment(out))?;
         let mut trailer = Trailer::new(self.forward.totals, base_digest, target_digest);
         trailer.way_back = self.back.as_ref().map(|back| back.totals);
         let back = self.back.map(|back| back.root).unwrap_or_default();
