@@ -8,6 +8,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use super::system;
+
 /// Bytes that may gather before they are sent on their way.
 const STEP: u64 = 64 << 20;
 
@@ -26,7 +28,7 @@ impl WriteBehind {
     pub(super) fn start(file: &fs::File) -> Option<Self> {
         let file = file.try_clone().ok()?;
         let (wake, woken) = sync_channel(1);
-        let work = move || woken.iter().try_for_each(|()| file.sync_data());
+        let work = move || woken.iter().try_for_each(|()| system::sync_behind(&file));
         let thread = thread::Builder::new()
             .name("write-behind".into())
             .spawn(work)

@@ -1,18 +1,17 @@
 //! Files and block devices of the operating system.
 
-use std::fs::{self, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::{ReadAt, WriteAt};
+use super::{ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -50,6 +49,31 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Length of the file in bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of the file on its file system.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When its bytes were last changed: seconds and nanoseconds since 1970.
+    pub const fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// When its bytes or anything else of it were last changed, which no program can set.
+    pub const fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+
     /// Whether both are of one and the same file, whatever its state.
     pub fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -120,6 +144,11 @@ impl File {
         self.behind = WriteBehind::start(&self.inner).map(Arc::new);
     }
 
+    /// The file as the standard library knows it.
+    pub(super) fn as_std(&self) -> &fs::File {
+        &self.inner
+    }
+
     fn wrote(&self, len: usize) {
         if let Some(behind) = &self.behind {
             behind.wrote(len as u64);
@@ -167,39 +196,10 @@ impl File {
         let ours = self.metadata()?;
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             // Only the superuser may give files away; anyone else keeps what they make.
-            let _ = fchown(&self.inner, Some(theirs.uid()), Some(theirs.gid()));
+            let _ = system::set_owner(&self.inner, theirs.uid(), theirs.gid());
         }
-        self.inner
-            .set_permissions(theirs.permissions())
+        system::set_permissions(&self.inner, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
-    }
-
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
-    pub fn lock_exclusive(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock(),
-            "it is being read or written by another command",
-        )
-    }
-
-    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
-    /// without locks are read without one.
-    pub fn lock_shared(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock_shared(),
-            "it is being written by another command",
-        )
-    }
-
-    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
-        match result {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
-                .path(&self.path)
-                .hint("wait until the other command has ended, then run this one again")),
-            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
-            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(&self.path)),
-        }
     }
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
@@ -266,8 +266,7 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.inner
-            .write_all_at(buf, offset)
+        system::write_all_at(&self.inner, buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))?;
         self.wrote(buf.len());
         Ok(())
@@ -285,8 +284,7 @@ impl WriteAt for File {
                 .expected(format_args!("at least {len} bytes"))
                 .hint("use a larger device"));
         }
-        self.inner
-            .set_len(len)
+        system::set_len(&self.inner, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -294,15 +292,7 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(
-            self.inner.as_fd(),
-            punch,
-            range.start,
-            range.end - range.start,
-        )
-        .is_ok()
-        {
+        if system::punch(&self.inner, range.clone()).is_ok() {
             return Ok(());
         }
         let mut at = range.start;
@@ -317,12 +307,11 @@ impl WriteAt for File {
     }
 
     fn sync(&self) -> Result<()> {
-        // fsync, not fdatasync: a grown file's new length must be there too.
         let behind = self
             .behind
             .as_ref()
             .map_or(Ok(()), |behind| behind.finish());
-        behind.and_then(|()| self.inner.sync_all()).map_err(|e| {
+        behind.and_then(|()| system::sync(&self.inner)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -372,10 +361,10 @@ impl File {
 
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.file.inner.write_at(buf, self.offset)?;
-        self.file.wrote(written);
-        self.offset += written as u64;
-        Ok(written)
+        system::write_all_at(&self.file.inner, buf, self.offset)?;
+        self.file.wrote(buf.len());
+        self.offset += buf.len() as u64;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
