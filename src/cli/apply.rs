@@ -1,6 +1,5 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,12 +12,13 @@ use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
 use super::size::Size;
-use crate::diff::{BaseCheck, Chain};
+use super::squash::{not_reversible, open_diffs};
+use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, Strategy,
-    apply_in_place, apply_to_child, apply_to_new, beginning_of, check_output, format_of, open_diff,
-    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file, spool_diff,
+    apply_in_place, apply_to_child, apply_to_new, beginning_of, check_output, format_of,
+    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -43,6 +43,7 @@ use crate::progress::Progress;
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
+    "  vhd-apply --reverse disk.vhd wednesday.vhddiff           go back, by a reversible diff\n",
     "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
     super::args::exit_codes!(),
@@ -56,6 +57,10 @@ pub(super) struct Args {
     /// Make a new image instead of changing the base.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
     output: Option<PathBuf>,
+    /// Go back: turn the target of reversible diffs into their base. Several are given newest first, in the order in
+    /// which they are taken back.
+    #[arg(long, conflicts_with = "rollback")]
+    reverse: bool,
     /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
@@ -192,18 +197,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
-    let stdin = |path: &PathBuf| path == Path::new("-");
-    if args.diffs.iter().filter(|path| stdin(path)).count() > 1 {
-        return Err(Error::usage("only one diff can come from stdin"));
+    let diffs = open_diffs(&args.diffs, beside, progress)?;
+    if !args.reverse {
+        return Chain::new(diffs);
     }
-    let open = |path| {
-        if stdin(path) {
-            spool_diff(&mut io::stdin().lock(), beside, progress)
-        } else {
-            open_diff(path, progress)
-        }
-    };
-    Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
+    let hint =
+        "apply the diff that --undo kept; make diffs with vhd-diff --reversible to go both ways";
+    let back = |diff: &DiffFile| diff.reversed().ok_or_else(|| not_reversible(diff, hint));
+    Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)
 }
 
 fn inputs(args: &Args) -> Vec<&Path> {

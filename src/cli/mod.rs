@@ -36,6 +36,7 @@ mod resize;
 mod show;
 mod signals;
 mod size;
+mod squash;
 
 use args::Common;
 use context::Context;
@@ -80,6 +81,7 @@ enum Command {
     Resize(resize::Args),
     Merge(merge::Args),
     Show(show::Args),
+    Squash(squash::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -99,6 +101,7 @@ impl Command {
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
+            Self::Squash(args) => squash::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

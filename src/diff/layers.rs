@@ -418,7 +418,7 @@ impl<'a> Layers<'a> {
 }
 
 /// Applies one frame to the bytes of a window.
-fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
+pub(super) fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
     let changes = frame.changes().clone();
     let payload = frame.unpack()?;
     let mut rest = payload.as_slice();
@@ -511,7 +511,7 @@ pub(super) fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
         .unwrap_or_default()
 }
 
-fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
+pub(super) fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
     let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
     bytes
         .get_mut(at..at.saturating_add(bytes_of(range)))

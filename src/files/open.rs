@@ -195,20 +195,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
     } else {
         VhdImage::open_over(file, family)?
     };
-    if options.writable && image.block_size().is_some() && image.ends_in_garbage() {
-        return Err(garbage_behind(image.storage().path()));
-    }
     Ok((Stored::from_vhd(image)?, finder.found, doubt))
-}
-
-/// New blocks would be written over it.
-fn garbage_behind(path: &Path) -> Error {
-    Error::damaged("something stands behind the trailing footer, where new blocks would be written")
-        .path(path)
-        .hint(format!(
-            "cut it off first; it is kept beside the image: vhd check --repair {}",
-            quoted(path)
-        ))
 }
 
 /// What the last bytes of a disk look like must not decide what it is; but it is said.

@@ -3,7 +3,7 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,7 +163,7 @@ impl File {
 
     /// Lets what is written go to the device at once: for new files that are written front to back.
     pub(super) fn write_behind(&mut self) {
-        self.behind = WriteBehind::start(&self.inner).map(Arc::new);
+        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
     }
 
     /// The file as the standard library knows it.
@@ -218,9 +218,9 @@ impl File {
         let ours = self.metadata()?;
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             // Only the superuser may give files away; anyone else keeps what they make.
-            let _ = system::set_owner(&self.inner, theirs.uid(), theirs.gid());
+            let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
         }
-        system::set_permissions(&self.inner, theirs.permissions())
+        system::set_permissions(&self.inner, &self.path, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 
@@ -253,7 +253,7 @@ impl ReadAt for File {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_exact_at(buf, offset).map_err(|e| {
+        system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
                 return Error::damaged("the file ends too early")
@@ -289,7 +289,7 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        system::write_all_at(&self.inner, buf, offset)
+        system::write_all_at(&self.inner, &self.path, buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))?;
         self.wrote(buf.len());
         Ok(())
@@ -307,7 +307,7 @@ impl WriteAt for File {
                 .expected(format_args!("at least {len} bytes"))
                 .hint("use a larger device"));
         }
-        system::set_len(&self.inner, len)
+        system::set_len(&self.inner, &self.path, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -315,7 +315,7 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        if system::punch(&self.inner, range.clone()).is_ok() {
+        if system::punch(&self.inner, &self.path, range.clone()).is_ok() {
             return Ok(());
         }
         let mut at = range.start;
@@ -334,7 +334,7 @@ impl WriteAt for File {
             .behind
             .as_ref()
             .map_or(Ok(()), |behind| behind.finish());
-        behind.and_then(|()| system::sync(&self.inner)).map_err(|e| {
+        behind.and_then(|()| system::sync(&self.inner, &self.path)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -351,7 +351,7 @@ pub struct Reader<'a> {
 
 impl io::Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.inner.read_at(buf, self.offset)?;
+        let read = system::read_at(&self.file.inner, &self.file.path, buf, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -384,7 +384,7 @@ impl File {
 
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        system::write_all_at(&self.file.inner, buf, self.offset)?;
+        system::write_all_at(&self.file.inner, &self.file.path, buf, self.offset)?;
         self.file.wrote(buf.len());
         self.offset += buf.len() as u64;
         Ok(buf.len())

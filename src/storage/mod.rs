@@ -13,6 +13,8 @@ mod atomic;
 mod attributes;
 mod behind;
 mod clone;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 mod file;
 mod leftovers;
 mod locks;

@@ -66,7 +66,6 @@ impl<S: WriteAt> VhdImage<S> {
                 dynamic,
                 end,
                 unwritten: Unwritten::default(),
-                ends_in_garbage: false,
                 warnings: Vec::new(),
                 lost: Vec::new(),
                 parent_paths: Vec::new(),

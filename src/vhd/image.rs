@@ -20,8 +20,6 @@ pub struct VhdImage<S> {
     /// Where the trailing footer belongs: right behind everything else.
     pub(super) end: u64,
     pub(super) unwritten: Unwritten,
-    /// Whether something that is no footer, and not zero, stands behind the trailing footer.
-    pub(super) ends_in_garbage: bool,
     pub(super) warnings: Vec<Error>,
     pub(super) lost: Vec<PageRange>,
     /// The readable parent locators of a differencing disk.
@@ -69,11 +67,6 @@ impl<S: ReadAt> VhdImage<S> {
     /// end.
     pub fn lost(&self) -> &[PageRange] {
         &self.lost
-    }
-
-    /// Whether something else than zeros stands behind the trailing footer, which new blocks would overwrite.
-    pub fn ends_in_garbage(&self) -> bool {
-        self.ends_in_garbage
     }
 
     /// Where what a fixed disk holds ends.

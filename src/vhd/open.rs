@@ -76,7 +76,6 @@ impl<S: ReadAt> VhdImage<S> {
                 dynamic: parts.dynamic,
                 end: parts.end,
                 unwritten: parts.unwritten,
-                ends_in_garbage: parts.ends_in_garbage,
                 warnings: {
                     let named = |warning: Error| warning.path(storage.name());
                     parts.warnings.into_iter().map(named).collect()
@@ -96,7 +95,6 @@ struct Parts {
     dynamic: Option<Dynamic>,
     end: u64,
     unwritten: Unwritten,
-    ends_in_garbage: bool,
     warnings: Vec<Error>,
     lost: Vec<PageRange>,
     parent_paths: Vec<ParentPath>,
@@ -126,7 +124,6 @@ impl Parts {
             dynamic: None,
             end: data_end,
             unwritten: unwritten(report, &footer),
-            ends_in_garbage: facts.footers.ends_in_garbage(),
             warnings: report.told().map(check::Finding::to_error).collect(),
             lost: Vec::new(),
             parent_paths: Vec::new(),
@@ -169,7 +166,11 @@ impl Parts {
         for block in left.iter().flat_map(|_| &facts.lost.blocks) {
             table.lose(*block);
         }
-        let data_end = self.end;
+        let mut data_end = self.end;
+        if facts.footers.displaced.is_some() && left.is_none() {
+            // What stands behind the footer stays: new blocks, and the footer, go behind it.
+            data_end = facts.footers.file_len.next_multiple_of(SECTOR_SIZE);
+        }
         let mut dynamic = Dynamic::new(header, table, blocks, data_end);
         dynamic.reads_zeros_behind = left.is_some();
         let used_end = facts.used_end.unwrap_or(0);
@@ -187,8 +188,8 @@ fn unwritten(report: &Report, footer: &Footer) -> Unwritten {
     Unwritten {
         trailing: match footers.in_force {
             Some(Place::Trailing) => is_short && is_sparse,
-            Some(Place::Displaced) => false,
-            Some(Place::Copy) | None => footers.displaced.is_none(),
+            Some(Place::Displaced) => is_sparse,
+            Some(Place::Copy) | None => true,
         },
         copy: is_sparse && report.found("footer-copy-damaged")
             || report.found("footer-copy-differs"),

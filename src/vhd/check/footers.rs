@@ -1,6 +1,7 @@
 //! Where the footers are, which of them is in force, and what became of the others.
 
 use super::bat::first_nonzero;
+use super::displaced::{find_last, first_equal};
 use super::rules;
 use super::{Checker, Facts};
 use crate::error::Result;
@@ -8,9 +9,6 @@ use crate::storage::ReadAt;
 use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE, Version};
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
-
-/// A displaced footer is looked for in so many bytes.
-const SEARCHED: u64 = 1 << 20;
 
 /// What stands where a footer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub(in crate::vhd) struct Seen {
 }
 
 impl Seen {
-    fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
+    pub(super) fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
         let footer = Footer::decode(bytes);
         Self {
             intact: footer.verify_intact(at).is_ok(),
@@ -159,11 +157,6 @@ impl Footers {
         if is_copy { "footer_copy" } else { "footer" }
     }
 
-    /// Whether something else than zeros stands behind the last footer.
-    pub(in crate::vhd) fn ends_in_garbage(&self) -> bool {
-        self.garbage
-    }
-
     /// Where blocks and data must end.
     pub(in crate::vhd) fn data_end(&self) -> u64 {
         if let Some(displaced) = &self.displaced {
@@ -205,60 +198,6 @@ fn has_header(storage: &dyn ReadAt) -> Result<bool> {
     let mut cookie = [0; 8];
     storage.read_exact_at(&mut cookie, FOOTER_LEN)?;
     Ok(cookie == DynamicHeader::COOKIE)
-}
-
-/// Reads `start..end`, which is short.
-fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
-    let len = end.saturating_sub(start).min(SEARCHED);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    storage.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
-}
-
-/// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
-/// fixed disk has, or behind the header that another type points at.
-fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
-    let start = file_len
-        .saturating_sub(SEARCHED)
-        .next_multiple_of(SECTOR_SIZE);
-    if start >= file_len || storage.data_range(start..file_len)?.is_none() {
-        return Ok(None);
-    }
-    let bytes = read(storage, start, file_len)?;
-    for seen in intact(&bytes, start).rev() {
-        let is_in_place = match seen.footer.disk_type {
-            DiskType::Fixed => seen.footer.current_size == seen.at,
-            DiskType::Dynamic | DiskType::Differencing => has_own_header(storage, &seen)?,
-            DiskType::Other(_) => false,
-        };
-        if is_in_place {
-            return Ok(Some(seen));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether the header that a sparse disk's footer points at is there. The footer of a VHD within a raw disk points
-/// at some other place of that disk.
-fn has_own_header(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
-    let at = seen.footer.data_offset;
-    let end = at.checked_add(HEADER_SIZE as u64);
-    if end.is_none_or(|end| end > seen.at) {
-        return Ok(false);
-    }
-    let mut bytes = [0; HEADER_SIZE];
-    storage.read_exact_at(&mut bytes, at)?;
-    Ok(DynamicHeader::decode(&bytes).verify(at).is_ok())
-}
-
-/// The intact footers in `bytes`, which stand at `start` in the file.
-fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = Seen> {
-    let (sectors, _) = bytes.as_chunks::<FOOTER_SIZE>();
-    let seen = sectors.iter().enumerate().filter_map(move |(n, sector)| {
-        let cookie = sector.starts_with(&Footer::COOKIE);
-        cookie.then(|| Seen::new(sector, start + n as u64 * SECTOR_SIZE, false))
-    });
-    seen.filter(|seen| seen.intact)
 }
 
 impl Checker<'_> {
@@ -416,12 +355,8 @@ impl Checker<'_> {
             return Ok(());
         }
         let len = footers.file_len;
-        if let Some(start) = used_end.filter(|end| *end < len) {
-            let bytes = read(self.storage, start, len.min(start.saturating_add(SEARCHED)))?;
-            footers.displaced = intact(&bytes, start).find(|seen| {
-                let copy = footers.copy.as_ref();
-                copy.is_some_and(|copy| copy.footer == seen.footer)
-            });
+        if let Some((start, copy)) = used_end.filter(|end| *end < len).zip(footers.copy.as_ref()) {
+            footers.displaced = first_equal(self.storage, start..len, &copy.footer)?;
             footers.look_behind(self.storage)?;
         }
         if footers.displaced.is_some() {

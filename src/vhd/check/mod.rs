@@ -8,6 +8,7 @@ mod bat;
 mod batmap;
 mod bitmap;
 mod chain;
+mod displaced;
 mod fields;
 mod finding;
 mod footers;

@@ -89,7 +89,9 @@ fn repair(file: &[u8], report: &Report, before: Option<&(u64, Vec<u8>)>) {
     assert_eq!(mended.len() as u64, plan.new_len());
     let unchanged = |at: &usize| !kept.iter().any(|range| range.contains(&(*at as u64)));
     for at in (0..file.len()).filter(unchanged) {
-        assert_eq!(mended.get(at), file.get(at), "changed, but not kept");
+        // Zeros at the end come back with the length.
+        let now = mended.get(at).copied().unwrap_or(0);
+        assert_eq!(Some(&now), file.get(at), "changed, but not kept");
     }
     let after = look(&mended, false);
     assert!(
