@@ -179,14 +179,19 @@ fn a_hundred_diffs_become_one() {
 fn a_window_that_one_diff_changes_keeps_its_hash_and_bytes() {
     let workers = workers(2);
     let a = vec![1; 12 << 20];
-    let mut b = a.clone();
-    b[512..4096].fill(2);
-    let mut c = b.clone();
-    c[8 << 20..(8 << 20) + 512].fill(3);
-    let mut d = c.clone();
+    let mut second = a.clone();
+    second[512..4096].fill(2);
+    let mut third = second.clone();
+    third[8 << 20..(8 << 20) + 512].fill(3);
+    let mut d = third.clone();
     // The same pages again: what they replace in the base is what the first diff knows.
     d[512..2048].fill(0);
-    let all = chain_of_disks(&[a.clone(), b, c, d.clone()], &workers, false, true);
+    let all = chain_of_disks(
+        &[a.clone(), second, third, d.clone()],
+        &workers,
+        false,
+        true,
+    );
     let one = squashed(&all, &workers);
     let compared = diff_bytes(&a, &d, &workers, false, true);
     assert_eq!(frames(&one), frames(&compared));

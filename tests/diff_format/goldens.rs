@@ -117,10 +117,7 @@ fn goldens() -> Vec<Golden> {
         WINDOW + 512,
         &[(0, 8192, 0), (8192, 1, 0xc1)],
     );
-    // Pages appear: the way back is a clear, and for a last window of two pages a long one.
-    let mut appeared = base(WINDOW + 1024);
-    appeared[8190 * 512..].fill(0);
-    vec![
+    let mut all = vec![
         golden("empty", 4096, 4096, &[]),
         updates,
         zstd,
@@ -165,6 +162,16 @@ fn goldens() -> Vec<Golden> {
             header: undoes,
             ..golden("undo", 1024, 512, &[(0, 1, 0xa1)])
         },
+    ];
+    all.extend(reversible_goldens());
+    all
+}
+
+fn reversible_goldens() -> Vec<Golden> {
+    // Pages appear: the way back is a clear, and for a last window of two pages a long one.
+    let mut appeared = base(WINDOW + 1024);
+    appeared[8190 * 512..].fill(0);
+    vec![
         Golden {
             reversible: true,
             ..golden(

@@ -29,9 +29,14 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs` or `ext4`.
     pub(crate) fn new(kind: &'static str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+        Self::sized(kind, SIZE, &std::env::temp_dir())
+    }
+
+    /// The same of `size` bytes, in a file in a new folder in `folder`.
+    pub(crate) fn sized(kind: &'static str, size: u64, folder: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir_in(folder).unwrap();
         let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
-        fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
         fs::create_dir(&place).unwrap();
         run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
         let mounted = output(
