@@ -17,9 +17,10 @@ use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, Strategy,
-    apply_in_place, apply_to_child, apply_to_new, check_output, format_of, refuse_diff,
-    refuse_pending, refuse_same_file, roll_back, same_file,
+    apply_in_place, apply_to_child, apply_to_new, beginning_of, check_output, format_of,
+    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
 };
+use crate::image::Image as _;
 use crate::progress::Progress;
 
 /// Turn a base into the target of a diff, in place or as a new image.
@@ -218,9 +219,12 @@ fn to_new(
     context: &Context,
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
-    let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
+    let base = context.open(&args.base, args.base_format, &args.parents)?;
     refuse_chain(output, &base)?;
     let chain = chain(args, output, options.progress)?;
+    let whole = base.virtual_size();
+    let base = Arc::new(beginning_of(base, chain.base_size())?);
+    let behind = whole - base.virtual_size();
     let format = args
         .output_format
         .map_or_else(|| output_format(output, &base, &chain), Into::into);
@@ -233,7 +237,11 @@ fn to_new(
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
         return apply_to_child(&base, chain, out, options);
     }
-    apply_to_new(&base, &chain, out, options)
+    context.note_device(output);
+    Ok(Applied {
+        behind,
+        ..apply_to_new(&base, &chain, out, options)?
+    })
 }
 
 /// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
@@ -309,6 +317,13 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
             Strategy::Journal => "written itself, behind an undo journal",
         };
         context.detail(format_args!("{path}: {how}"));
+    }
+    if applied.behind > 0 {
+        context.note(format_args!(
+            "{}: the device is larger: its last {} were neither looked at nor changed",
+            args.base.display(),
+            Size(applied.behind)
+        ));
     }
     for lost in &applied.lost {
         context.warn(format_args!(

@@ -80,6 +80,9 @@ pub(super) struct Args {
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
+    /// Read damaged VHDs as far as they go: what is lost reads as zeros.
+    #[arg(long)]
+    salvage: bool,
     /// Print a JSON summary of the diff written; without -o the same as --format json.
     #[arg(long)]
     json: bool,
@@ -111,7 +114,12 @@ pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.from_child {
-        let child = context.open(path, Some(InputFormat::Differencing), &args.parents)?;
+        let child = context.read(
+            path,
+            Some(InputFormat::Differencing),
+            &args.parents,
+            args.salvage,
+        )?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
             return Err(Error::usage("this VHD has no parent").path(path));
         };
@@ -130,8 +138,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open(base, args.base_format, &args.parents)?;
-    let target = context.open(target, args.target_format, &args.parents)?;
+    let base = context.read(base, args.base_format, &args.parents, args.salvage)?;
+    let target = context.read(target, args.target_format, &args.parents, args.salvage)?;
     diff(args, &Pair::new(&base, &target, None), context)
 }
 

@@ -81,6 +81,8 @@ pub struct Applied {
     pub stamped: bool,
     /// What the result doesn't have from the file that it replaced, in words.
     pub lost: Vec<String>,
+    /// Bytes of a device behind the disk that the base is, which were neither looked at nor changed.
+    pub behind: u64,
 }
 
 impl Applied {
@@ -99,6 +101,7 @@ impl Applied {
             strategy: None,
             stamped: false,
             lost: Vec::new(),
+            behind: 0,
         }
     }
 }

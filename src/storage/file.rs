@@ -3,11 +3,11 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
@@ -23,6 +23,8 @@ pub struct File {
     inner: fs::File,
     path: PathBuf,
     block_device: bool,
+    /// Of a device, how much of it counts.
+    part: Option<u64>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -88,7 +90,14 @@ impl File {
 
     /// Opens for reading and writing.
     pub fn open_writable(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with(path.as_ref(), OpenOptions::new().read(true).write(true))
+        let path = path.as_ref();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+            // Refuses a device that is mounted, or part of something that is in use.
+            options.custom_flags(OFlags::EXCL.bits().cast_signed());
+        }
+        Self::with(path, &options)
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -96,9 +105,12 @@ impl File {
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
             return Err(not_at_offsets(path));
         }
-        let file = options
-            .open(path)
-            .map_err(|e| Error::io("cannot open", e).path(path))?;
+        let file = options.open(path).map_err(|e| match e.kind() {
+            IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
+                .path(path)
+                .hint("unmount it, and end what else uses it, then run the command again"),
+            _ => Error::io("cannot open", e).path(path),
+        })?;
         Self::from_std(file, path)
     }
 
@@ -121,6 +133,7 @@ impl File {
             inner: file,
             path,
             block_device: kind.is_block_device(),
+            part: None,
             behind: None,
         })
     }
@@ -135,7 +148,16 @@ impl File {
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
+            part: self.part,
             behind: self.behind.clone(),
+        })
+    }
+
+    /// Another handle to the same open device, by which only its first `len` bytes are seen.
+    pub fn part_of_device(&self, len: u64) -> Result<Self> {
+        Ok(Self {
+            part: self.block_device.then_some(len),
+            ..self.try_clone()?
         })
     }
 
@@ -223,8 +245,9 @@ impl ReadAt for File {
     fn byte_len(&self) -> Result<u64> {
         if self.block_device {
             // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
-            return seek(&self.inner, SeekFrom::End(0))
-                .map_err(|e| self.failed("cannot find the length of", 0, e));
+            let len = seek(&self.inner, SeekFrom::End(0))
+                .map_err(|e| self.failed("cannot find the length of", 0, e))?;
+            return Ok(self.part.map_or(len, |part| part.min(len)));
         }
         Ok(self.metadata()?.len())
     }

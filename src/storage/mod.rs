@@ -28,7 +28,7 @@ pub use file::{Appender, File, Reader, Stamp};
 pub use leftovers::remove_leftovers;
 pub use locks::Access;
 pub use memory::Memory;
-pub use names::{remove, remove_if_there, rename, sync_folder_of};
+pub use names::{create_folder, remove, remove_if_there, rename, sync_folder_of};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

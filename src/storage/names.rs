@@ -23,6 +23,18 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
         .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
 }
 
+/// Makes a folder for this user alone, durably, unless there is one.
+pub fn create_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    system::create_folder(path).map_err(|e| Error::io("cannot create the folder", e).path(path))?;
+    // Of the folders above, too, any may be new.
+    path.ancestors()
+        .filter(|folder| folder.file_name().is_some())
+        .try_for_each(sync_folder_of)
+}
+
 /// Removes the file at `path`, durably.
 pub fn remove(path: &Path) -> Result<()> {
     system::remove(path).map_err(|e| Error::io("cannot remove", e).path(path))?;

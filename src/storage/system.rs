@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fremovexattr, fsetxattr, ioctl_ficlone};
@@ -221,6 +221,14 @@ pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
                 failed.error
             })
     )
+}
+
+/// Makes a folder, and those above it, for this user alone.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Removes a name.

@@ -86,6 +86,34 @@ impl Mounted {
     }
 }
 
+/// A file as a block device, detached when dropped.
+pub(crate) struct Loop(PathBuf);
+
+impl Loop {
+    /// Attaches the file. Needs root and a free loop device; where that isn't to be had, it says so and gives `None`.
+    pub(crate) fn attach(file: &Path) -> Option<Self> {
+        let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(file));
+        if !attached.status.success() {
+            let said = String::from_utf8_lossy(&attached.stderr);
+            eprintln!("NOT TESTED on a block device: {}", said.trim());
+            return None;
+        }
+        let name = String::from_utf8(attached.stdout).unwrap();
+        Some(Self(PathBuf::from(name.trim())))
+    }
+
+    /// The device.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        output(Command::new("losetup").arg("--detach").arg(&self.0));
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily, should a program still run there: a failed test must not leave a mount behind.

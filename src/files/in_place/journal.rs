@@ -7,7 +7,9 @@ use super::{Done, Job, Strategy, stamp, undo};
 use crate::diff::{Compression, WindowChange};
 use crate::error::{Error, Result};
 use crate::files::apply::identity;
-use crate::files::pending::{how_to_go_on, journal_path, merge_diff_path, remove_merge_diff};
+use crate::files::pending::{
+    how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
+};
 use crate::files::state::remove_stamp;
 use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove, rename};
 
@@ -56,8 +58,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
 
 /// Writes the journal; when it returns, that stands on stable storage.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Vec<WindowChange>>> {
-    let image = journal.with_file_name(job.lock.path().file_name().unwrap_or_default());
-    let file = AtomicFile::beside(journal, &image)?;
+    let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
     // What is read again only after a crash isn't worth packing.
     let compression = job
         .how
@@ -87,7 +88,7 @@ pub(super) fn unfinished(error: Error, path: &Path) -> Error {
 /// Says how to go on when what was written isn't what should be there.
 pub(super) fn take_back(path: &Path) -> String {
     format!(
-        "the journal still stands: take the apply back with: vhd-apply --rollback {}",
-        path.display()
+        "the journal still stands: take the apply back with: {}",
+        rollback_of(path)
     )
 }

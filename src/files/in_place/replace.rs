@@ -10,7 +10,7 @@ use super::{Done, Job, Strategy, stamp, undo};
 use crate::diff::{Compression, WindowChange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::{check_stamped, identity};
-use crate::files::pending::remove_merge_diff;
+use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
 
@@ -158,9 +158,7 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Undo<'_>) -> Result<File>
 
 /// Removes what killed commands left of applying to this image.
 pub(super) fn remove_leftovers_of(path: &Path) {
-    if let Ok(path) = real_path(path) {
-        remove_leftovers(&path);
-    }
+    remove_leftovers(&place_of(path));
 }
 
 fn real_path(path: &Path) -> Result<PathBuf> {

@@ -19,6 +19,7 @@ fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
             verify: false,
             dry_run: false,
             delete,
+            warn: &|_| {},
         };
         match merge(&at.join("child"), options) {
             // A merge that was done to its end, the child included.
