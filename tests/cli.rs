@@ -85,6 +85,51 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// An apply that was interrupted is finished by the same diff the same way only.
+#[test]
+fn an_interrupted_apply_is_not_finished_backwards() {
+    let folder = Folder::new();
+    let (disk, other) = (folder.path("disk.raw"), folder.path("other.raw"));
+    fs::copy(&disk, &other).unwrap();
+    let file = File::options().write(true).open(&other).unwrap();
+    file.write_all_at(&[9; 512], 8192).unwrap();
+    drop(file);
+    folder.stdout(&[
+        "diff",
+        "disk.raw",
+        "other.raw",
+        "-o",
+        "diff",
+        "--reversible",
+    ]);
+    for (how, start) in [(&["apply"][..], &disk), (&["apply", "--reverse"], &other)] {
+        let after = if start == &disk { &other } else { &disk };
+        let (before, after) = (fs::read(start).unwrap(), fs::read(after).unwrap());
+        fs::write(folder.path("image"), &before).unwrap();
+        let apply = |how: &[&str]| folder.run(&[how, &["image", "diff"]].concat());
+        folder.stdout(
+            &[
+                how,
+                &["image", "diff", "--undo", "undo", "--in-place", "journal"],
+            ]
+            .concat(),
+        );
+        assert!(fs::read(folder.path("image")).unwrap() == after);
+        // As after a crash at the very end, or in the middle: the image may hold anything between the two.
+        fs::rename(folder.path("undo"), folder.path("image.undo-journal")).unwrap();
+        let wrong: &[&str] = if how.len() == 1 {
+            &["apply", "--reverse"]
+        } else {
+            &["apply"]
+        };
+        let refused = apply(wrong);
+        assert_eq!(code(&refused), 5, "{}", stderr(&refused));
+        assert_eq!(code(&apply(how)), 0);
+        assert!(fs::read(folder.path("image")).unwrap() == after);
+        fs::remove_file(folder.path("image")).unwrap();
+    }
+}
+
 /// What fails changes nothing: no input, no existing output, no file more or less.
 #[test]
 fn failures_leave_the_folder_as_it_was() {

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use vhdkit::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
+use vhdkit::diff::{
+    BaseCheck, Chain, Compression, DiffOptions, SquashOptions, squash, write_diff,
+    write_reversible_diff,
+};
 use vhdkit::files::{
     Applied, ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions,
     Output, ParentOptions, apply_in_place, apply_to_new, journal_path, open_diff, open_image,
@@ -74,6 +77,7 @@ struct Journey {
     output: Form,
     digests: bool,
     zstd: bool,
+    reversible: bool,
     check: BaseCheck,
     verify: bool,
     threads: usize,
@@ -147,20 +151,21 @@ fn journey() -> impl Strategy<Value = Journey> {
         (form(), form()),
         (
             prop::bool::weighted(0.8),
-            any::<bool>(),
+            (any::<bool>(), any::<bool>()),
             check,
             any::<bool>(),
         ),
         1..4_usize,
     )
         .prop_map(
-            |(points, forms, (digests, zstd, check, verify), threads)| Journey {
+            |(points, forms, (digests, (zstd, reversible), check, verify), threads)| Journey {
                 from: points.0,
                 to: points.1,
                 base: forms.0,
                 output: forms.1,
                 digests,
                 zstd,
+                reversible,
                 check,
                 verify,
                 threads,
@@ -253,15 +258,28 @@ impl World {
             digests: journey.digests,
             confirm: &|| from.check_unchanged(),
         };
-        let written = write_diff(
-            (&from, side_of(&from)),
-            (&to, side_of(&to)),
-            Vec::new(),
-            &path,
-            options,
-        )
-        .unwrap();
+        let sides = ((&from as _, side_of(&from)), (&to as _, side_of(&to)));
+        let written = if journey.reversible {
+            write_reversible_diff(sides.0, sides.1, Vec::new(), &path, options)
+        } else {
+            write_diff(sides.0, sides.1, Vec::new(), &path, options)
+        };
+        let written = written.unwrap();
         fs::write(&path, written.out).unwrap();
+        path
+    }
+
+    /// The diffs as one.
+    fn squash(&mut self, diffs: &[PathBuf], journey: &Journey) -> PathBuf {
+        let path = self.name("squashed");
+        let workers = workers(journey.threads);
+        let options = SquashOptions {
+            workers: &workers,
+            progress: &Silent,
+            compression: Compression::default(),
+        };
+        let squashed = squash(&chain(diffs), Vec::new(), &path, options).unwrap();
+        fs::write(&path, squashed.out).unwrap();
         path
     }
 
@@ -460,11 +478,24 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
         in_place(&base, &[undo], InPlace::default());
     }
     world.holds(&base, &from.1);
-    if journey.base.0 != Format::Dynamic {
-        assert!(
-            fs::read(&base).unwrap() == before,
-            "undone is not as before"
-        );
+    let as_before = |what: &str| {
+        let same = journey.base.0 == Format::Dynamic || fs::read(&base).unwrap() == before;
+        assert!(same, "{what} is not as before");
+    };
+    as_before("undone");
+
+    // All the diffs as one, and the way back.
+    let squashed = world.squash(&diffs, journey);
+    in_place(&base, std::slice::from_ref(&squashed), InPlace::default());
+    world.holds(&base, &to.1);
+    if journey.reversible {
+        for diffs in [vec![squashed], diffs.clone()] {
+            in_place(&base, &diffs, InPlace::default());
+            world.holds(&base, &to.1);
+            let back = chain(&diffs).reversed().unwrap();
+            apply_in_place(&base, back, InPlace::default(), options).unwrap();
+            world.holds(&base, &from.1);
+        }
     }
 }
 

@@ -1,10 +1,16 @@
 //! The laws of squashing and of going back, on images in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
 
 #[path = "support/diffs.rs"]
 mod diffs;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use diffs::{
@@ -229,17 +235,20 @@ fn what_a_shrink_cut_off_is_cleared_where_the_disk_grew_again() {
     assert_eq!(one.diffs()[0].trailer().frames, 4);
 }
 
-/// A diff of a huge disk: long clears and single pages, `(window, windows)` and `(page, byte)`.
-fn huge(size: u64, clears: &[(u64, u64)], updates: &[(u64, u8)], target: u64) -> Vec<u8> {
-    let header = DiffHeader {
-        base_size: size,
-        target_size: target,
+fn header(base_size: u64, target_size: u64) -> DiffHeader {
+    DiffHeader {
+        base_size,
+        target_size,
         program: None,
         base: Side::default(),
         target: Side::default(),
         undoes: Vec::new(),
-    };
-    let mut writer = DiffWriter::new(Vec::new(), "memory", &header).unwrap();
+    }
+}
+
+/// A diff of a huge disk: long clears and single pages, `(window, windows)` and `(page, byte)`.
+fn huge(size: u64, clears: &[(u64, u64)], updates: &[(u64, u8)], target: u64) -> Vec<u8> {
+    let mut writer = DiffWriter::new(Vec::new(), "memory", &header(size, target)).unwrap();
     let mut push = |window: u64, range: PageRange, kind, payload| {
         let mut changes = PageList::new();
         changes.push(Change { range, kind }).unwrap();
@@ -378,4 +387,72 @@ fn a_diff_that_changes_under_the_squash_is_an_error() {
         compression: Compression::default(),
     };
     squash(&chain, Vec::new(), "memory", options).unwrap_err();
+}
+
+/// A diff of a large disk in a file: one page in each of so many windows.
+fn scattered(path: &Path, windows: u64, byte: u8) {
+    let size = windows * WINDOW;
+    let header = header(size, size);
+    let out = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut writer = DiffWriter::new(out, path, &header).unwrap();
+    for n in 0..windows {
+        let page = n * 37 % 8192 + u64::from(byte) * u64::from(n % 3 == 0);
+        let range = PageRange::from_len(n * WINDOW + page % 8192 * PAGE_SIZE, PAGE_SIZE).unwrap();
+        let mut changes = PageList::new();
+        let kind = ChangeKind::Update;
+        changes.push(Change { range, kind }).unwrap();
+        let change = WindowChange {
+            window: PageRange::from_len(n * WINDOW, WINDOW).unwrap(),
+            changes,
+            payload: vec![byte; 512],
+            base_hash: [7; 32],
+        };
+        writer
+            .push(&pack(change, Compression::None).unwrap())
+            .unwrap();
+    }
+    writer.finish(None, None).unwrap();
+}
+
+/// Peak memory of the real program: the tests of this one run side by side and would count as one.
+#[test]
+fn memory_stays_bounded_whatever_there_is_to_fold() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peaks = Vec::new();
+    for (count, windows) in [(2_u8, 1000), (2, 100_000), (40, 2000)] {
+        let diffs: Vec<_> = (0..count)
+            .map(|n| folder.path().join(format!("{n}.vhddiff")))
+            .collect();
+        for (n, diff) in (1..).zip(&diffs) {
+            scattered(diff, windows, n);
+        }
+        let measured = folder.path().join("peak");
+        let status = Command::new("time")
+            .args(["--quiet", "-f", "%M", "-o"])
+            .arg(&measured)
+            .args([
+                env!("CARGO_BIN_EXE_vhd"),
+                "squash",
+                "-q",
+                "--threads",
+                "2",
+                "--force",
+                "-o",
+            ])
+            .arg(folder.path().join("one.vhddiff"))
+            .args(&diffs)
+            .status()
+            .unwrap_or_else(|e| panic!("GNU time measures memory, tests/run installs it: {e}"));
+        assert!(status.success());
+        let peak: u64 = std::fs::read_to_string(measured)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        println!("{count} diffs of {windows} windows: {peak} KiB at the peak");
+        peaks.push(peak);
+    }
+    // A window for each of four items under way, and what they hold of a few diffs.
+    assert!(peaks.iter().all(|peak| *peak < 64 << 10), "{peaks:?} KiB");
+    assert!(peaks[1] < peaks[0] + (12 << 10), "{peaks:?} KiB");
 }

@@ -390,22 +390,12 @@ impl<'a> Layers<'a> {
             .iter()
             .flatten()
             .flat_map(|frame| frame.changes().iter().map(|c| c.range));
-        let mut ranges: Vec<_> = changes
-            .chain([self.resized()])
-            .filter_map(|r| r.intersect(window))
-            .collect();
-        ranges.sort_unstable();
-        let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match joined.last_mut() {
-                Some(last) if last.end() >= range.start() => {
-                    *last =
-                        PageRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
-                }
-                _ => joined.push(range),
-            }
-        }
-        joined
+        joined(
+            changes
+                .chain([self.resized()])
+                .filter_map(|r| r.intersect(window))
+                .collect(),
+        )
     }
 
     /// Reads `ranges` of the base into their places in the window's `bytes`; beyond its end it is zero.
@@ -544,6 +534,21 @@ fn merge(
 fn memory_of(change: &WindowChange) -> usize {
     const EACH: usize = 512;
     EACH + change.payload.capacity() + change.changes.len().saturating_mul(size_of::<Change>())
+}
+
+/// Ranges in order, those that touch or overlap as one.
+pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
+    ranges.sort_unstable();
+    let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end() >= range.start() => {
+                *last = PageRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 fn bytes_of(range: PageRange) -> usize {

@@ -21,6 +21,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("compare equal images", compare_equal),
     ("apply to a new image", apply_new),
     ("apply in place", apply_in_place),
+    ("squash", squash),
     ("apply in place on XFS", apply_on_clone),
     ("convert raw to dynamic", convert_to_dynamic),
     ("convert dynamic to raw", convert_to_raw),
@@ -269,6 +270,38 @@ fn make_diffs(base: &Path, target: &Path, diff: &Path, overlay: &Path) -> Result
     vhd_diff().arg(base).arg(target).arg("-o").arg(diff).run()?;
     let steps = qemu_overlay(base, target, overlay);
     steps.iter().try_for_each(Step::run)
+}
+
+/// Two diffs that change the same places: there and back, but each goes one way only.
+fn squash(bench: &Bench) -> Result<Case> {
+    let Pair { base, target, .. } = bench.pair()?;
+    let (there, back) = (bench.file("there.vhddiff")?, bench.file("back.vhddiff")?);
+    for (from, to, diff) in [(&base, &target, &there), (&target, &base, &back)] {
+        vhd_diff().arg(from).arg(to).arg("-o").arg(diff).run()?;
+    }
+    let (one, copied) = (bench.file("one.vhddiff")?, bench.file("copied")?);
+    let both = |step: Step| step.arg(&there).arg(&back);
+    Ok(Case {
+        contenders: vec![
+            Contender::new("vhd squash")
+                .step(both(vhd("squash")).arg("-o").arg(&one))
+                .output(&one)
+                .check({
+                    let (one, out) = (one.clone(), bench.file("out.img")?);
+                    let base = base.clone();
+                    move || {
+                        let apply = vhd_apply().arg(&base).arg(&one).arg("-o").arg(&out);
+                        apply.arg("--force").run()?;
+                        must_be_same(&out, &base)
+                    }
+                }),
+            // No more than reading and writing what both diffs hold.
+            Contender::new("cat, sync")
+                .step(both(Step::new("cat")).stdout(&copied))
+                .step(sync(&copied)),
+        ],
+        targets: Vec::new(),
+    })
 }
 
 fn apply_in_place(bench: &Bench) -> Result<Case> {

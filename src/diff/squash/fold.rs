@@ -1,7 +1,7 @@
 //! Lays the frames of one item over one another.
 
 use super::super::compare::WindowChange;
-use super::super::layers::{piece, piece_mut, put};
+use super::super::layers::{joined, piece, piece_mut, put};
 use super::super::pack::{Compression, pack};
 use super::super::sections::Frame;
 use super::Folded;
@@ -22,8 +22,8 @@ pub(super) struct Folder<'a> {
 /// What the diffs of one lane put into a window.
 struct Content {
     bytes: Vec<u8>,
-    /// For each page, whether it was put there.
-    known: Vec<bool>,
+    /// Where they put something: in order, joined.
+    known: Vec<PageRange>,
     /// The one frame of the first diff that changes the window: it knows what the base holds under its pages.
     first: Option<FirstFrame>,
 }
@@ -123,7 +123,7 @@ impl Folder<'_> {
             bytes: self
                 .buffers
                 .take(usize::try_from(window.len()).unwrap_or(0)),
-            known: vec![false; usize::try_from(window.pages()).unwrap_or(0)],
+            known: Vec::new(),
             first: None,
         };
         for (n, diff) in lane.chain.diffs().iter().enumerate() {
@@ -134,19 +134,20 @@ impl Folder<'_> {
                 }
                 for frame in frames {
                     let ranges = frame.changes().iter().map(|change| change.range);
-                    let ranges: Vec<_> = ranges.filter_map(|r| r.intersect(window)).collect();
+                    content
+                        .known
+                        .extend(ranges.filter_map(|range| range.intersect(window)));
                     put(frame, window, &mut content.bytes).map_err(|e| e.path(diff.name()))?;
-                    for range in ranges {
-                        content.mark(window, range);
-                    }
                 }
             }
             let end = diff.header().target_size;
-            if let Some(cut) = PageRange::new(end.max(window.start()), window.end()) {
+            let cut = PageRange::new(end.max(window.start()), window.end());
+            if let Some(cut) = cut.filter(|cut| !cut.is_empty()) {
                 piece_mut(&mut content.bytes, window.start(), cut).fill(0);
-                content.mark(window, cut);
+                content.known.push(cut);
             }
         }
+        content.known = joined(content.known);
         Ok(content)
     }
 
@@ -165,15 +166,14 @@ impl Folder<'_> {
         let mut changes = PageList::new();
         let mut payload = Vec::new();
         let mut hasher = Some(blake3::Hasher::new());
-        for (n, page) in within.windows(PAGE_SIZE).enumerate() {
-            if !own.is_known(n) {
-                continue;
-            }
+        let known = own.known.iter();
+        let known = known.filter_map(|range| range.intersect(within));
+        for page in known.flat_map(|range| range.windows(PAGE_SIZE)) {
             let after = piece(&own.bytes, window.start(), page);
             let before = if page.start() >= lane.base_size() {
                 Some(&ZEROS[..])
             } else {
-                let known = other.filter(|other| other.is_known(n));
+                let known = other.filter(|other| other.is_known(page));
                 known.map(|other| piece(&other.bytes, window.start(), page))
             };
             if before == Some(after) {
@@ -222,15 +222,12 @@ impl Folder<'_> {
 static ZEROS: [u8; 512] = [0; 512];
 
 impl Content {
-    fn mark(&mut self, window: PageRange, range: PageRange) {
-        let first = usize::try_from((range.start() - window.start()) / PAGE_SIZE).unwrap_or(0);
-        let pages = usize::try_from(range.pages()).unwrap_or(0);
-        let known = self.known.get_mut(first..first.saturating_add(pages));
-        known.unwrap_or_default().fill(true);
-    }
-
-    fn is_known(&self, page: usize) -> bool {
-        self.known.get(page).is_some_and(|known| *known)
+    fn is_known(&self, page: PageRange) -> bool {
+        let next = self
+            .known
+            .partition_point(|range| range.end() <= page.start());
+        let range = self.known.get(next);
+        range.is_some_and(|range| range.start() <= page.start())
     }
 }
 
@@ -269,19 +266,8 @@ fn is_whole(range: PageRange, target_size: u64) -> bool {
 
 /// Whether two lists have the same pages, whatever becomes of them.
 fn same_pages(a: &PageList, b: &PageList) -> bool {
-    joined(a).eq(joined(b))
-}
-
-/// The ranges of a list, neighbours of different kinds joined.
-fn joined(list: &PageList) -> impl Iterator<Item = PageRange> {
-    let mut changes = list.iter().map(|change| change.range).peekable();
-    std::iter::from_fn(move || {
-        let mut range = changes.next()?;
-        while let Some(next) = changes.next_if(|next| next.start() == range.end()) {
-            range = PageRange::new(range.start(), next.end()).unwrap_or(range);
-        }
-        Some(range)
-    })
+    let pages = |list: &PageList| joined(list.iter().map(|change| change.range).collect());
+    pages(a) == pages(b)
 }
 
 fn target(lane: &Lane<'_>) -> PageRange {
