@@ -16,6 +16,8 @@ use crate::storage::ReadAt;
 /// A verified diff file.
 pub struct DiffFile {
     storage: Arc<dyn ReadAt>,
+    /// Length of the whole file.
+    len: u64,
     /// Which of its ways this is a view of. The header and the trailer are as seen from there.
     way: Way,
     header: DiffHeader,
@@ -57,12 +59,14 @@ impl DiffFile {
             done = reader.bytes_read();
         }
         let name = storage.name().to_path_buf();
+        let len = reader.bytes_read();
         let verified = reader
             .into_verified()
             .ok_or_else(|| damaged("the diff has no end").path(name))?;
         let [root, other_root] = verified.roots.map(Arc::from);
         Ok(Self {
             storage: Arc::new(storage),
+            len,
             way: Way::Forward,
             header: verified.header,
             trailer: verified.trailer,
@@ -80,6 +84,7 @@ impl DiffFile {
         let trailer = self.trailer.reversed()?;
         Some(Self {
             storage: Arc::clone(&self.storage),
+            len: self.len,
             way: self.way.other(),
             header: self.header.reversed(),
             trailer,
@@ -171,11 +176,18 @@ impl DiffFile {
         Ok(frames)
     }
 
-    fn frame(&self, entry: &Entry) -> Result<Frame> {
-        let mut input = At {
+    fn at(&self, offset: u64) -> At<'_> {
+        At {
             storage: &*self.storage,
-            offset: entry.offset,
-        };
+            offset,
+            end: self.len,
+            ahead: Vec::new(),
+            used: 0,
+        }
+    }
+
+    fn frame(&self, entry: &Entry) -> Result<Frame> {
+        let mut input = self.at(entry.offset);
         let frame = Lead::read(&mut input)
             .and_then(|lead| {
                 if lead.way == self.way {
@@ -205,10 +217,7 @@ impl DiffFile {
             return Ok(segment);
         }
         let offset = self.root.get(n).map_or(0, |entry| entry.offset);
-        let mut input = At {
-            storage: &*self.storage,
-            offset,
-        };
+        let mut input = self.at(offset);
         let entries = Lead::read(&mut input)
             .and_then(|lead| read_index(&mut input, &lead))
             .map_err(|e| e.path(self.name()).offset(offset))?;
@@ -252,16 +261,54 @@ impl Read for Sequential<'_> {
     }
 }
 
+/// Bytes read in one go where less is asked for: a frame with a few pages needs no second read.
+const AHEAD: usize = 8 << 10;
+
 /// Positioned reads from one place on.
 struct At<'a> {
     storage: &'a dyn ReadAt,
     offset: u64,
+    /// Length of the storage.
+    end: u64,
+    /// What was read ahead, and how much of it was used.
+    ahead: Vec<u8>,
+    used: usize,
+}
+
+impl At<'_> {
+    /// Reads ahead if that is more than `wanted`, and otherwise nothing.
+    fn read_ahead(&mut self, wanted: usize) -> Result<()> {
+        let left = self.end.saturating_sub(self.offset);
+        let len = usize::try_from(left).unwrap_or(AHEAD).min(AHEAD);
+        self.used = 0;
+        self.ahead.resize(if len > wanted { len } else { 0 }, 0);
+        self.storage.read_exact_at(&mut self.ahead, self.offset)?;
+        self.offset += self.ahead.len() as u64;
+        Ok(())
+    }
+
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let ready = self.ahead.get(self.used..).unwrap_or_default();
+        let len = ready.len().min(buf.len());
+        buf[..len].copy_from_slice(&ready[..len]);
+        self.used += len;
+        len
+    }
 }
 
 impl Input for At<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
-        self.storage.read_exact_at(buf, self.offset)?;
-        self.offset += buf.len() as u64;
+        let taken = self.take(buf);
+        let rest = &mut buf[taken..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.read_ahead(rest.len())?;
+        if self.take(rest) == rest.len() {
+            return Ok(());
+        }
+        self.storage.read_exact_at(rest, self.offset)?;
+        self.offset += rest.len() as u64;
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod layers;
 mod make;
 mod pack;
 mod reader;
+mod running;
 mod sections;
 mod squash;
 mod writer;

@@ -7,6 +7,7 @@ use super::format::{
     BACK_FIXED, DiffHeader, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Totals, Trailer, Way,
     damaged, decode_back, decode_tail, section,
 };
+use super::running::RunningDigest;
 use super::sections::{Frame, Input, Lead, read_frame, read_header, read_index};
 use crate::error::{Error, Result};
 use crate::image::Hash;
@@ -53,7 +54,7 @@ impl<R: Read> DiffReader<R> {
             reader,
             name: name.into(),
             offset: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: RunningDigest::default(),
         };
         let (header, reversible) = read_header(&mut input).map_err(|e| e.path(&input.name))?;
         Ok(Self {
@@ -188,7 +189,7 @@ impl<R: Read> DiffReader<R> {
         }
         let mut end = [0; END_LEN];
         self.input.fill(&mut end[..8])?;
-        let digest = *self.input.hasher.finalize().as_bytes();
+        let digest = self.input.hasher.digest();
         self.input.fill(&mut end[8..])?;
         let found = End::decode(&end).ok_or_else(|| wrong("end magic"))?;
         if found.tail_offset != offset {
@@ -298,7 +299,7 @@ struct Stream<R> {
     reader: R,
     name: PathBuf,
     offset: u64,
-    hasher: blake3::Hasher,
+    hasher: RunningDigest,
 }
 
 impl<R: Read> Stream<R> {

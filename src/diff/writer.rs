@@ -8,6 +8,7 @@ use super::format::{
     encode_tail, finish_tail,
 };
 use super::pack::PackedFrame;
+use super::running::RunningDigest;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash, WINDOW_SIZE};
 use crate::page::{ChangeKind, PageRange};
@@ -26,7 +27,7 @@ pub struct DiffWriter<W> {
 struct Sections<W> {
     out: W,
     name: PathBuf,
-    hasher: blake3::Hasher,
+    digest: RunningDigest,
     offset: u64,
     sequence: u64,
 }
@@ -83,7 +84,7 @@ impl<W: Write> DiffWriter<W> {
             sections: Sections {
                 out,
                 name,
-                hasher: blake3::Hasher::new(),
+                digest: RunningDigest::default(),
                 offset: 0,
                 sequence: 1,
             },
@@ -151,7 +152,7 @@ impl<W: Write> DiffWriter<W> {
             &back,
         );
         out.write(&tail)?;
-        let digest = *out.hasher.finalize().as_bytes();
+        let digest = out.digest.digest();
         let mut end = Vec::new();
         finish_tail(&mut end, &digest);
         out.write(&end)?;
@@ -174,7 +175,7 @@ impl<W: Write> Sections<W> {
                 .path(&self.name)
                 .offset(self.offset)
         })?;
-        self.hasher.update(bytes);
+        self.digest.update(bytes);
         self.offset += bytes.len() as u64;
         Ok(())
     }

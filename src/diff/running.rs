@@ -1,0 +1,52 @@
+//! The digest of everything so far, while sections come in small pieces.
+
+use crate::image::Hash;
+
+/// Small pieces are gathered up to this length: BLAKE3 is at full speed only on long ones.
+const GATHERED: usize = 64 << 10;
+
+/// BLAKE3 of a stream.
+#[derive(Debug, Default)]
+pub(super) struct RunningDigest {
+    hasher: blake3::Hasher,
+    gathered: Vec<u8>,
+}
+
+impl RunningDigest {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() > GATHERED {
+            self.hasher.update(&self.gathered);
+            self.gathered.clear();
+        }
+        if bytes.len() < GATHERED {
+            self.gathered.extend_from_slice(bytes);
+        } else {
+            self.hasher.update(bytes);
+        }
+    }
+
+    /// The digest of all bytes until now.
+    pub(super) fn digest(&mut self) -> Hash {
+        self.hasher.update(&self.gathered);
+        self.gathered.clear();
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_any_length_give_the_digest_of_the_whole() {
+        let bytes: Vec<u8> = (0..400_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        for len in [1000, 65_535, 65_536, 65_537, 399_999] {
+            let mut running = RunningDigest::default();
+            for piece in bytes.chunks(len) {
+                running.update(&piece[..piece.len() / 3]);
+                running.update(&piece[piece.len() / 3..]);
+            }
+            assert_eq!(running.digest(), *blake3::hash(&bytes).as_bytes(), "{len}");
+        }
+    }
+}
