@@ -12,6 +12,7 @@ use crate::files::{
 };
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::storage::IoPolicy;
 use crate::vhd::CheckOptions;
 
 /// An error if the output is one of the files that `input` is read from, its parents included.
@@ -57,6 +58,13 @@ impl Context {
         self.say("note", &text);
     }
 
+    /// Says on stderr how the work was done, if that is wanted.
+    pub(super) fn detail(&self, text: impl std::fmt::Display) {
+        if self.common.verbose {
+            self.say("detail", &text);
+        }
+    }
+
     /// Says on stderr that something isn't as it should be, unless that is unwanted.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text);
@@ -69,9 +77,21 @@ impl Context {
         format: Option<InputFormat>,
         parents: &Parents,
     ) -> Result<OpenImage> {
+        self.open_with(path, format, parents, IoPolicy::default())
+    }
+
+    /// The same, to be read as `io` says.
+    pub(super) fn open_with(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+        io: IoPolicy,
+    ) -> Result<OpenImage> {
         let options = OpenOptions {
             format: format.map(Into::into),
             parents: parents.options(),
+            io,
             ..OpenOptions::default()
         };
         let image = open_image(path, &options).map_err(count_others)?;

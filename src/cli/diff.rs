@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, overwrite};
+use super::args::{InputFormat, Io, Parents, overwrite};
 use super::context::{Context, refuse_chain};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
@@ -16,10 +16,13 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, same_file, side_of};
-use crate::image::Image;
-use crate::storage::AtomicFile;
+use crate::files::{Clones, OpenImage, same_file, side_of};
+use crate::image::{Image, KnownEqual, NothingKnown};
+use crate::storage::{AtomicFile, IoPolicy};
 use crate::vhd::OnlyStored;
+
+/// The heading of the options on how images are read.
+const READING: &str = "Reading";
 
 /// Say what changed from one image to another: list it, or write a diff.
 ///
@@ -32,7 +35,7 @@ use crate::vhd::OnlyStored;
 #[command(after_help = concat!(
     "Images may be raw or VHDs of any type, of different sizes and formats: what counts is the virtual disk. \
      A page that became zero is a clear range, any other changed page a page range. What both images know to be \
-     zero isn't read.\n\n",
+     zero isn't read, nor what they share as clones on XFS or btrfs, unless the digests need it.\n\n",
     "Examples:\n",
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
@@ -72,6 +75,15 @@ pub(super) struct Args {
     /// Leave the content digests out: faster, but apply can't know the right base for certain.
     #[arg(long)]
     no_digest: bool,
+    /// Whether to read through the page cache.
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = READING)]
+    io: Io,
+    /// Read also what both images share as clones of one another.
+    #[arg(long, help_heading = READING)]
+    no_clones: bool,
+    /// Read also the holes of files, in case their file system is wrong about them.
+    #[arg(long, help_heading = READING)]
+    no_holes: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
@@ -100,13 +112,23 @@ enum ListFormat {
     Map,
 }
 
+impl Args {
+    fn io(&self) -> IoPolicy {
+        IoPolicy {
+            caching: self.io.into(),
+            ignore_holes: self.no_holes,
+        }
+    }
+}
+
 fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.from_child {
-        let child = context.open(path, Some(InputFormat::Differencing), &args.parents)?;
+        let differencing = Some(InputFormat::Differencing);
+        let child = context.open_with(path, differencing, &args.parents, args.io())?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
             return Err(Error::usage("this VHD has no parent").path(path));
         };
@@ -123,8 +145,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open(base, args.base_format, &args.parents)?;
-    let target = context.open(target, args.target_format, &args.parents)?;
+    let base = context.open_with(base, args.base_format, &args.parents, args.io())?;
+    let target = context.open_with(target, args.target_format, &args.parents, args.io())?;
     diff(args, &Pair::new(&base, &target, None), context)
 }
 
@@ -151,6 +173,15 @@ impl<'a> Pair<'a> {
         self.base.virtual_size().max(self.target.virtual_size())
     }
 
+    /// What is known of the two without reading them.
+    fn known(&self, args: &Args) -> Box<dyn KnownEqual + '_> {
+        if self.whole && !args.no_clones {
+            Box::new(Clones::new(self.base, self.target))
+        } else {
+            Box::new(NothingKnown)
+        }
+    }
+
     fn check_unchanged(&self) -> Result<()> {
         self.base.check_unchanged()?;
         self.target.check_unchanged()
@@ -169,6 +200,7 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             }
             let name = Path::new("(standard output)");
             let written = write(args, pair, Output::binary()?, name, context)?;
+            tell_known(&written.comparison, context);
             written.out.finish()?;
             Ok(Outcome::Done)
         }
@@ -179,6 +211,13 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+fn tell_known(comparison: &Comparison, context: &Context) {
+    context.detail(format_args!(
+        "{} not compared: shared by both images",
+        Size(comparison.known_bytes)
+    ));
 }
 
 fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
@@ -198,6 +237,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         progress: &*progress,
         digests: false,
         payload: false,
+        equal: &*pair.known(args),
     };
     let [base, target] = pair.compared;
     let comparison = compare(
@@ -207,6 +247,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         |change| Ok(change.changes),
         |changes| changes.iter().try_for_each(|change| listing.push(*change)),
     )?;
+    tell_known(&comparison, context);
     pair.check_unchanged()?;
     listing.end(&comparison)?;
     Ok(if comparison.is_same() {
@@ -231,6 +272,7 @@ fn write<W: Write>(
         progress: &*progress,
         compression: args.compress,
         digests: pair.whole && !args.no_digest,
+        equal: &*pair.known(args),
         confirm: &|| pair.check_unchanged(),
     };
     let [base, target] = pair.compared;
@@ -249,6 +291,7 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
     let out = BufWriter::with_capacity(1 << 18, file.file().appender());
     let written = write(args, pair, out, path, context)?;
     let summary = Summary::new(path, pair, &written);
+    tell_known(&written.comparison, context);
     drop(written);
     file.publish(overwrite)?;
     if args.json {

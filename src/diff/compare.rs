@@ -1,9 +1,12 @@
 //! What changed from one image to another, exact to the page.
 
+use std::cell::Cell;
+
 use crate::error::{Error, Result};
 use crate::image::{
-    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, WINDOW_SIZE,
-    WindowHasher, WindowHashes, chunks, data_windows,
+    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
+    KnownEqual, NothingKnown, WINDOW_SIZE, WindowHasher, WindowHashes, chunks, data_windows,
+    unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
 use crate::parallel::{Buffers, Workers};
@@ -22,6 +25,8 @@ pub struct CompareOptions<'a> {
     pub digests: bool,
     /// Whether to collect the changed data and the hash of what it replaces.
     pub payload: bool,
+    /// Where the two are known to be the same. That isn't read at all, or only from the target for its digest.
+    pub equal: &'a dyn KnownEqual,
 }
 
 impl std::fmt::Debug for CompareOptions<'_> {
@@ -76,6 +81,8 @@ pub struct Comparison {
     pub update_bytes: u64,
     /// Bytes that became zero.
     pub clear_bytes: u64,
+    /// Bytes of the disk that were known to be the same, without comparing them.
+    pub known_bytes: u64,
     /// Whether the virtual sizes differ.
     pub resized: bool,
     /// Content digest of the base, if asked for.
@@ -94,7 +101,8 @@ impl Comparison {
 /// Finds every page of `target` that differs from `base`, in parallel.
 ///
 /// A page that became zero is a clear, any other changed page an update; a page beyond the end of the base counts
-/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero isn't read.
+/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero, or what
+/// [is known](CompareOptions::equal) to be the same in both, isn't compared.
 /// `pack` is called with each window that changed, on whatever thread found it, and `sink` with what it made of
 /// that, on the calling thread, in ascending order.
 pub fn compare<T: Send>(
@@ -117,9 +125,20 @@ pub fn compare<T: Send>(
     let mut previous: Option<Change> = None;
     let buffers = Buffers::new();
     let mut done = 0;
+    let known = Cell::new(0);
+    let mut equal = EqualParts::new(options.equal);
+    let windows = data_windows([base, target], whole).filter_map(|window| match window {
+        Ok(window) => {
+            let equal = equal.of(window);
+            known.set(known.get() + equal.iter().map(|part| part.len()).sum::<u64>());
+            let nothing_to_do = !options.digests && equal == [window];
+            (!nothing_to_do).then_some(Ok((window, equal)))
+        }
+        Err(error) => Some(Err(error)),
+    });
     options.workers.ordered(
-        data_windows([base, target], whole),
-        |window| {
+        windows,
+        |(window, equal)| {
             options.progress.check()?;
             let mut pair = Pair {
                 base,
@@ -128,7 +147,7 @@ pub fn compare<T: Send>(
                 buffers: &buffers,
                 hashes: PairHasher::new(),
             };
-            let change = pair.window(window)?;
+            let change = pair.window(window, &equal)?;
             let counts = Counts::of(&change.changes);
             let packed = if change.changes.is_empty() {
                 None
@@ -157,6 +176,7 @@ pub fn compare<T: Send>(
         },
     )?;
     options.progress.advance(size - done);
+    total.known_bytes = known.get();
     if options.digests {
         total.base_digest = Some(base_digest.finish());
         total.target_digest = Some(target_digest.finish());
@@ -191,6 +211,7 @@ pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Res
         progress: &crate::progress::Silent,
         digests: false,
         payload: false,
+        equal: &NothingKnown,
     };
     let mut list = PageList::new();
     compare(base, target, options, Ok, |change| {
@@ -209,37 +230,68 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn window(&mut self, window: PageRange) -> Result<WindowChange> {
+    /// Compares a window, of which the parts `equal` are known to be the same.
+    fn window(&mut self, window: PageRange, equal: &[PageRange]) -> Result<WindowChange> {
         let mut found = ChangeCollector::new(window, self.options.payload);
-        let (mut base_buf, mut target_buf) =
-            (self.buffers.take(CHUNK_SIZE), self.buffers.take(CHUNK_SIZE));
-        for (chunk, [in_base, in_target]) in chunks([self.base, self.target], window)? {
-            if !in_base && !in_target {
+        let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
+        for (chunk, data) in chunks([self.base, self.target], window)? {
+            if data == [false; 2] {
                 self.zeros(chunk);
-                continue;
-            }
-            let base = side(self.base, in_base, chunk, &mut base_buf)?;
-            let target = side(self.target, in_target, chunk, &mut target_buf)?;
-            let same = base == target;
-            if self.options.digests {
-                let (base, target) = (
-                    Self::part(self.base, chunk, base),
-                    Self::part(self.target, chunk, target),
-                );
-                self.hashes.update(base, target, same);
-            }
-            if !same {
-                let end = chunk
-                    .end()
-                    .min(self.target.virtual_size())
-                    .max(chunk.start());
-                let len = usize::try_from(end - chunk.start()).unwrap_or(0);
-                found.add(chunk.start(), &base[..len], &target[..len])?;
+            } else if !self.options.digests {
+                for piece in unknown(chunk, equal) {
+                    self.compare(piece, data, &mut buffers, &mut found)?;
+                }
+            } else if unknown(chunk, equal).next().is_none() {
+                self.hash_equal(chunk, data, &mut buffers)?;
+            } else {
+                self.compare(chunk, data, &mut buffers, &mut found)?;
             }
         }
-        self.buffers.give(base_buf);
-        self.buffers.give(target_buf);
+        buffers
+            .into_iter()
+            .for_each(|buffer| self.buffers.give(buffer));
         Ok(found.finish())
+    }
+
+    /// Compares a chunk or a piece of one; digests need whole chunks.
+    fn compare(
+        &mut self,
+        piece: PageRange,
+        [in_base, in_target]: [bool; 2],
+        [base_buf, target_buf]: &mut [Vec<u8>; 2],
+        found: &mut ChangeCollector,
+    ) -> Result<()> {
+        let base = side(self.base, in_base, piece, base_buf)?;
+        let target = side(self.target, in_target, piece, target_buf)?;
+        let same = base == target;
+        if self.options.digests {
+            let (base, target) = (
+                Self::part(self.base, piece, base),
+                Self::part(self.target, piece, target),
+            );
+            self.hashes.update(base, target, same);
+        }
+        if !same {
+            let end = piece
+                .end()
+                .min(self.target.virtual_size())
+                .max(piece.start());
+            let len = usize::try_from(end - piece.start()).unwrap_or(0);
+            found.add(piece.start(), &base[..len], &target[..len])?;
+        }
+        Ok(())
+    }
+
+    /// Hashes a chunk that is known to be the same in both, which lies within both.
+    fn hash_equal(
+        &mut self,
+        chunk: PageRange,
+        [_, in_target]: [bool; 2],
+        [_, target_buf]: &mut [Vec<u8>; 2],
+    ) -> Result<()> {
+        let bytes = side(self.target, in_target, chunk, target_buf)?;
+        self.hashes.update(bytes, bytes, true);
+        Ok(())
     }
 
     /// The part of a chunk's bytes that lies within the image.

@@ -8,7 +8,7 @@ use super::format::{DiffHeader, Side, Trailer};
 use super::pack::{Compression, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
-use crate::image::{Hash, Image};
+use crate::image::{Hash, Image, KnownEqual};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 
@@ -26,6 +26,8 @@ pub struct DiffOptions<'a> {
     pub compression: Compression,
     /// Whether to compute the content digests, by which apply knows the right base.
     pub digests: bool,
+    /// Where the two images are known to be the same.
+    pub equal: &'a dyn KnownEqual,
     /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
     /// no end, and so can't be used.
     pub confirm: &'a dyn Fn() -> Result<()>,
@@ -77,6 +79,7 @@ pub fn write_diff<W: Write>(
         progress,
         compression,
         digests,
+        equal,
         confirm,
     } = options;
     let comparison = compare(
@@ -87,6 +90,7 @@ pub fn write_diff<W: Write>(
             progress,
             digests,
             payload: true,
+            equal,
         },
         |change| pack(change, compression),
         |frame| writer.push(&frame),

@@ -23,7 +23,9 @@ use crate::diff::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::ChangeKind;
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of};
+use crate::storage::{
+    AtomicFile, File, IoPolicy, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of,
+};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
 /// What only an apply in place can be told.
@@ -476,6 +478,7 @@ fn open(
             no_lock: true,
             ignore_journal: true,
             parents: options.parents.clone(),
+            io: IoPolicy::default(),
         },
     )
 }

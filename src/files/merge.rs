@@ -21,7 +21,7 @@ use super::pending::{exists, journal_path, merge_diff_path, refuse_pending, remo
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image};
+use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, File, Overwrite, sync_folder_of};
@@ -297,6 +297,7 @@ fn write<W: Write>(
         progress,
         compression: Compression::default(),
         digests: options.verify,
+        equal: &NothingKnown,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {

@@ -3,6 +3,7 @@
 mod apply;
 mod chain;
 mod child;
+mod clones;
 mod create;
 mod diffs;
 mod format;
@@ -20,6 +21,7 @@ mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
+pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
     format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,

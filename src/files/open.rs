@@ -13,7 +13,7 @@ use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
-use crate::storage::{File, Stamp};
+use crate::storage::{File, IoPolicy, Stamp};
 use crate::vhd::{StoredRun, VhdImage};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
@@ -30,6 +30,8 @@ pub struct OpenOptions {
     pub ignore_journal: bool,
     /// Where the parents of a differencing VHD may be.
     pub parents: ParentOptions,
+    /// How it and its parents are read.
+    pub io: IoPolicy,
 }
 
 /// An image that was opened from a path.
@@ -93,6 +95,7 @@ pub(super) fn open_link(
     } else {
         File::open(path)?
     };
+    let file = file.with_policy(options.io);
     match (options.no_lock, options.writable) {
         (true, _) => {}
         (false, true) => file.lock_exclusive()?,
@@ -152,7 +155,7 @@ fn open_stored(
             Ok((Stored::from_vhd(VhdImage::open_alone(file)?)?, None))
         }
         Probed::Vhd => {
-            let mut finder = Finder::new(&options.parents, trail);
+            let mut finder = Finder::new(&options.parents, trail).reading(options.io);
             let image = VhdImage::open_with(file, &mut finder)?;
             Ok((Stored::from_vhd(image)?, finder.found))
         }
@@ -204,11 +207,11 @@ impl OpenImage {
     fn mapped_at(&self, within: PageRange, depth: usize) -> MappedExtents<'_> {
         match (self.vhd(), &self.parent) {
             (Some(vhd), Some(parent)) => Box::new(vhd.stored_runs(within).flat_map(move |run| {
-                let StoredRun { range, stored } = match run {
+                let StoredRun { range, at } = match run {
                     Ok(run) => run,
                     Err(error) => return failed(error),
                 };
-                if stored {
+                if at.is_some() {
                     return self.own(vhd.extents(range), depth);
                 }
                 // The parent may be smaller.
@@ -328,6 +331,10 @@ mod tests {
             allow_raw: false,
             no_lock: false,
             leave_out: false,
+        },
+        io: IoPolicy {
+            caching: crate::storage::Caching::Buffered,
+            ignore_holes: false,
         },
     };
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::open::open_link;
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, Stamp};
+use crate::storage::{File, IoPolicy, Stamp};
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
 /// Images in a chain at most, the child itself included.
@@ -75,6 +75,7 @@ impl Trail {
 #[derive(Debug)]
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
+    io: IoPolicy,
     trail: &'a mut Trail,
     /// What was found.
     pub(super) found: Option<Arc<OpenImage>>,
@@ -94,9 +95,16 @@ impl<'a> Finder<'a> {
     pub(super) fn new(options: &'a ParentOptions, trail: &'a mut Trail) -> Self {
         Self {
             options,
+            io: IoPolicy::default(),
             trail,
             found: None,
         }
+    }
+
+    /// Has what it finds read in this way.
+    pub(super) fn reading(mut self, io: IoPolicy) -> Self {
+        self.io = io;
+        self
     }
 
     fn judge(&self, path: &Path, parent_id: UniqueId) -> Result<Candidate> {
@@ -132,6 +140,7 @@ impl<'a> Finder<'a> {
             format: Some(format),
             no_lock: self.options.no_lock,
             parents: self.options.clone(),
+            io: self.io,
             ..OpenOptions::default()
         };
         let image = Arc::new(open_link(path, &options, self.trail)?);

@@ -5,6 +5,7 @@ use crate::page::PageRange;
 
 mod copy;
 mod digest;
+mod known;
 mod raw;
 mod window;
 mod windows;
@@ -12,6 +13,8 @@ mod windows;
 pub use copy::{CopyOptions, copy};
 pub(crate) use digest::WindowHasher;
 pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
+pub(crate) use known::{EqualParts, unknown};
+pub use known::{KnownEqual, NothingKnown, Ranges};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
 pub(crate) use window::Window;

@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::{ReadAt, WriteAt};
+use super::direct::DirectReads;
+use super::{Caching, IoPolicy, ReadAt, WriteAt};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -21,9 +22,14 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// An open file or block device that knows its path.
 #[derive(Debug)]
 pub struct File {
-    inner: fs::File,
+    pub(super) inner: fs::File,
     path: PathBuf,
     block_device: bool,
+    policy: IoPolicy,
+    /// The run of data found last. To find where it ends, a file system may walk through all of its extents: asked
+    /// anew for every window, that takes longer than reading. If it becomes a hole, it is still right to read it.
+    data: Mutex<Range<u64>>,
+    direct: Option<Arc<DirectReads>>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -97,8 +103,24 @@ impl File {
             inner: file,
             path,
             block_device: kind.is_block_device(),
+            policy: IoPolicy::default(),
+            data: Mutex::default(),
+            direct: None,
             behind: None,
         })
+    }
+
+    /// The same file, to be read in this way.
+    #[must_use]
+    pub fn with_policy(mut self, policy: IoPolicy) -> Self {
+        self.policy = policy;
+        let direct = |cold_only| DirectReads::of(&self.inner, cold_only).map(Arc::new);
+        self.direct = match policy.caching {
+            Caching::Buffered => None,
+            Caching::Auto => direct(true),
+            Caching::Direct => direct(false),
+        };
+        self
     }
 
     /// Another handle to the same open file.
@@ -111,6 +133,9 @@ impl File {
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
+            policy: self.policy,
+            data: Mutex::default(),
+            direct: self.direct.clone(),
             behind: self.behind.clone(),
         })
     }
@@ -202,6 +227,16 @@ impl File {
         }
     }
 
+    /// The first run of data that ends behind `start`.
+    fn find_data(&self, start: u64) -> rustix::io::Result<Range<u64>> {
+        let start = seek(&self.inner, SeekFrom::Data(start))?;
+        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end,
+            _ => u64::MAX,
+        };
+        Ok(start..end)
+    }
+
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
         Error::io(doing, error.into())
             .path(&self.path)
@@ -230,6 +265,13 @@ impl ReadAt for File {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.read(buf, offset))
+        {
+            return Ok(());
+        }
         self.inner.read_exact_at(buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
@@ -249,18 +291,21 @@ impl ReadAt for File {
         if within.is_empty() {
             return Ok(None);
         }
-        let start = match seek(&self.inner, SeekFrom::Data(within.start)) {
-            Ok(start) if start < within.end => start.max(within.start),
-            // Beyond the range, or no data up to the end of the file.
-            Ok(_) | Err(Errno::NXIO) => return Ok(None),
-            // No file system has to know its holes.
-            Err(_) => return Ok(Some(within)),
-        };
-        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(within.end),
-            _ => within.end,
-        };
-        Ok(Some(start..end))
+        if self.policy.ignore_holes {
+            return Ok(Some(within));
+        }
+        let mut run = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if !run.contains(&within.start) {
+            match self.find_data(within.start) {
+                Ok(found) => *run = found,
+                // No data up to the end of the file.
+                Err(Errno::NXIO) => return Ok(None),
+                // No file system has to know its holes.
+                Err(_) => return Ok(Some(within)),
+            }
+        }
+        let (start, end) = (run.start.max(within.start), run.end.min(within.end));
+        Ok((start < end).then_some(start..end))
     }
 }
 

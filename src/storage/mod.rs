@@ -11,13 +11,18 @@ use crate::error::Result;
 
 mod atomic;
 mod behind;
+mod direct;
 mod file;
 mod memory;
+mod places;
+mod policy;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
 pub use file::{Appender, File, Reader, Stamp};
 pub use memory::Memory;
+pub use places::{Place, SharedPlaces, Space};
+pub use policy::{Caching, IoPolicy};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

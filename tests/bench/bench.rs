@@ -24,6 +24,7 @@ use clap::Parser;
 
 mod cases;
 mod data;
+mod mounted;
 mod peers;
 mod run;
 mod table;
@@ -110,7 +111,14 @@ fn measure(options: &Options) -> Result<()> {
     let mut results = Vec::new();
     for (name, make) in cases::ALL {
         if options.case.as_ref().is_none_or(|part| name.contains(part)) {
-            let result = run::case(name, make(&bench)?, options.rounds())?;
+            let case = make(&bench);
+            if let Err(error) = &case
+                && error.is::<mounted::CannotMount>()
+            {
+                println!("\n{name}: LEFT OUT: {error}");
+                continue;
+            }
+            let result = run::case(name, case?, options.rounds())?;
             table::print(&result);
             results.push(result);
             bench.clear()?;

@@ -1,12 +1,14 @@
 //! The cases. To add one, write a function that makes it and name it in [`ALL`].
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Result;
-use super::data::{bytes_in_changed_pages, make_pair, make_sparse_pair, must_be_same};
+use super::data::{bytes_in_changed_pages, make_clones, make_pair, make_sparse_pair, must_be_same};
+use super::mounted::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::run::{Case, Contender, Step, Target};
 
@@ -22,6 +24,8 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("convert raw to dynamic", convert_to_dynamic),
     ("convert dynamic to raw", convert_to_raw),
     ("sparse 1 TiB", sparse),
+    ("clones on XFS", |bench| clones(bench, "xfs")),
+    ("clones on btrfs", |bench| clones(bench, "btrfs")),
 ];
 
 /// Where the cases work.
@@ -30,6 +34,7 @@ pub(crate) struct Bench {
     size: u64,
     quick: bool,
     pair: OnceLock<Pair>,
+    mounted: RefCell<Option<Mounted>>,
 }
 
 /// The images that most cases use.
@@ -48,6 +53,7 @@ impl Bench {
             size,
             quick,
             pair: OnceLock::new(),
+            mounted: RefCell::default(),
         }
     }
 
@@ -74,6 +80,7 @@ impl Bench {
 
     /// Removes the files of the last case.
     pub(crate) fn clear(&self) -> Result<()> {
+        self.mounted.take();
         match fs::remove_dir_all(self.folder.join("case")) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -413,5 +420,65 @@ fn sparse(bench: &Bench) -> Result<Case> {
                 limit: MOST_MIB,
             })
             .into(),
+    })
+}
+
+/// A clone with scattered writes, on a file system of its own.
+fn clones(bench: &Bench, kind: &str) -> Result<Case> {
+    let mounted = Mounted::new(kind, &bench.file("device")?, 2 * bench.size + (1 << 30))?;
+    let [base, target] = ["base.img", "target.img"].map(|name| mounted.path(name));
+    bench.mounted.replace(Some(mounted));
+    make_clones(
+        &base,
+        &target,
+        bench.size,
+        if bench.quick { 400 } else { 4000 },
+    )?;
+    let listing = |name, words: &str| {
+        let list = bench.file(&format!("{}.map", words.len()))?;
+        let step = vhd_diff()
+            .arg(&base)
+            .arg(&target)
+            .words("--format map")
+            .words(words);
+        let (base, target) = (base.clone(), target.clone());
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+            Contender::new(name)
+                .step(step.stdout(&list).ends_with(1))
+                .check(move || check_listing(&list, &base, &target)),
+        )
+    };
+    let (shared, read) = (bench.file("shared.vhddiff")?, bench.file("read.vhddiff")?);
+    let diff = |name, out: &Path, words: &str| {
+        let step = vhd_diff()
+            .arg(&base)
+            .arg(&target)
+            .words("--no-digest -o")
+            .arg(out);
+        Contender::new(name).step(step.words(words)).output(out)
+    };
+    Ok(Case {
+        contenders: vec![
+            listing("vhd-diff, listing", "")?,
+            listing("vhd-diff --no-clones, listing", "--no-clones")?,
+            diff("vhd-diff -o --no-digest", &shared, "").check({
+                let (shared, read) = (shared.clone(), read.clone());
+                let step = vhd_diff().arg(&base).arg(&target);
+                let step = step.words("--no-clones --no-digest --force -o").arg(&read);
+                move || {
+                    step.run()?;
+                    if fs::read(&shared)? == fs::read(&read)? {
+                        return Ok(());
+                    }
+                    Err("not the diff that --no-clones makes".into())
+                }
+            }),
+            diff("vhd-diff -o --no-digest --no-clones", &read, "--no-clones"),
+        ],
+        targets: vec![Target::AtLeastTimesAsFast {
+            ours: "vhd-diff, listing",
+            peer: "vhd-diff --no-clones, listing",
+            limit: 10.0,
+        }],
     })
 }

@@ -10,6 +10,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Result;
+use super::run::Step;
 
 const PAGE: usize = 512;
 /// Unit of holes.
@@ -89,6 +90,29 @@ pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u6
         target.write_all_at(&bytes, at)?;
     }
     [base, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Makes `base` of random data, and `target` as a clone of it with `writes` of 4 KiB, scattered.
+pub(crate) fn make_clones(base: &Path, target: &Path, size: u64, writes: u64) -> Result<()> {
+    let file = new_file(base, size)?;
+    let mut bytes = vec![0; to_usize(RUN)];
+    for run in 0..size / RUN {
+        fill(Draw::Content, run, &mut bytes);
+        file.write_all_at(&bytes, run * RUN)?;
+    }
+    file.sync_all()?;
+    let clone = Step::new("cp").arg("--reflink=always");
+    clone.arg(base).arg(target).run()?;
+    let file = File::options().write(true).open(target)?;
+    for n in 0..writes {
+        fill(Draw::NewContent, n, &mut bytes[..4096]);
+        file.write_all_at(
+            &bytes[..4096],
+            draw(Draw::Changed, n) % (size / 4096) * 4096,
+        )?;
+    }
+    file.sync_all()?;
     Ok(())
 }
 
