@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, overwrite};
-use super::context::{Context, refuse_chain};
+use super::context::{Context, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
@@ -16,7 +16,7 @@ use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, same_file, side_of};
+use crate::files::{Source, same_file};
 use crate::image::Image;
 use crate::storage::AtomicFile;
 use crate::vhd::OnlyStored;
@@ -89,7 +89,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ListFormat {
+pub(super) enum ListFormat {
     /// Columns and a summary.
     Text,
     /// One object.
@@ -100,7 +100,18 @@ enum ListFormat {
     Map,
 }
 
-fn parse_compression(text: &str) -> Result<Compression, String> {
+impl From<ListFormat> for ListingFormat {
+    fn from(format: ListFormat) -> Self {
+        match format {
+            ListFormat::Text => Self::Text,
+            ListFormat::Json => Self::Json,
+            ListFormat::Xml => Self::Xml,
+            ListFormat::Map => Self::Map,
+        }
+    }
+}
+
+pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
@@ -113,7 +124,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
         let views: Option<[&dyn Image; 2]> = (!args.digest).then_some([base, target]);
-        return diff(args, &Pair::new(parent, &child, views), context);
+        return diff(args, &Pair::new(&**parent, &child, views), context);
     }
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
         return Err(Error::usage("two images are needed"));
@@ -123,22 +134,26 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open(base, args.base_format, &args.parents)?;
-    let target = context.open(target, args.target_format, &args.parents)?;
-    diff(args, &Pair::new(&base, &target, None), context)
+    let base = context.open_source(base, args.base_format, &args.parents)?;
+    let target = context.open_source(target, args.target_format, &args.parents)?;
+    diff(args, &Pair::new(&*base, &*target, None), context)
 }
 
 /// The two images, and what of them is compared.
 struct Pair<'a> {
-    base: &'a OpenImage,
-    target: &'a OpenImage,
+    base: &'a dyn Source,
+    target: &'a dyn Source,
     compared: [&'a dyn Image; 2],
     /// Whether what is compared is all of both.
     whole: bool,
 }
 
 impl<'a> Pair<'a> {
-    fn new(base: &'a OpenImage, target: &'a OpenImage, views: Option<[&'a dyn Image; 2]>) -> Self {
+    fn new(
+        base: &'a dyn Source,
+        target: &'a dyn Source,
+        views: Option<[&'a dyn Image; 2]>,
+    ) -> Self {
         Self {
             base,
             target,
@@ -173,8 +188,8 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Some(path) => {
-            refuse_chain(path, pair.base)?;
-            refuse_chain(path, pair.target)?;
+            refuse_files(path, pair.base)?;
+            refuse_files(path, pair.target)?;
             to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }
@@ -184,10 +199,7 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
 fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let format = match args.format {
         ListFormat::Text if args.json => ListingFormat::Json,
-        ListFormat::Text => ListingFormat::Text,
-        ListFormat::Json => ListingFormat::Json,
-        ListFormat::Xml => ListingFormat::Xml,
-        ListFormat::Map => ListingFormat::Map,
+        format => format.into(),
     };
     let workers = context.workers()?;
     let progress = context.progress();
@@ -235,8 +247,8 @@ fn write<W: Write>(
     };
     let [base, target] = pair.compared;
     write_diff(
-        (base, side_of(pair.base)),
-        (target, side_of(pair.target)),
+        (base, pair.base.side()),
+        (target, pair.target.side()),
         out,
         name,
         options,
@@ -296,7 +308,7 @@ impl Summary {
             target_digest,
             ..
         } = written.comparison;
-        let side = |image: &OpenImage, digest: Option<crate::image::ContentDigest>| Side {
+        let side = |image: &dyn Source, digest: Option<crate::image::ContentDigest>| Side {
             path: image.path().display().to_string(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),

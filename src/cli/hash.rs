@@ -11,10 +11,8 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::output::Output;
 use crate::error::Result;
-use crate::image::{ExtentState, Image, WINDOW_SIZE, content_digest, whole};
-use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
-use crate::progress::Progress;
+use crate::image::{content_digest, stream};
+use crate::parallel::Workers;
 
 /// Print the digest of virtual disks, whatever format stores them.
 #[derive(Debug, clap::Args)]
@@ -74,20 +72,24 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let image = context.open(path, args.format, &args.parents)?;
+    let image = context.open_source(path, args.format, &args.parents)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let hex = match args.algorithm {
-        Algorithm::Content => content_digest(&image, workers, &*progress)?.to_string(),
+        Algorithm::Content => content_digest(&*image, workers, &*progress)?.to_string(),
         Algorithm::Sha256 => {
             let mut hasher = sha2::Sha256::new();
-            feed(&image, workers, &*progress, |bytes| hasher.update(bytes))?;
+            stream(&*image, workers, &*progress, |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
             hex(&hasher.finalize())
         }
         Algorithm::Blake3 => {
             let mut hasher = blake3::Hasher::new();
-            feed(&image, workers, &*progress, |bytes| {
+            stream(&*image, workers, &*progress, |bytes| {
                 hasher.update(bytes);
+                Ok(())
             })?;
             hasher.finalize().to_hex().to_string()
         }
@@ -102,42 +104,4 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
-fn feed(
-    image: &dyn Image,
-    workers: &Workers,
-    progress: &dyn Progress,
-    mut sink: impl FnMut(&[u8]),
-) -> Result<()> {
-    let buffers = Buffers::new();
-    let zeros = vec![0; 64 << 10];
-    workers.ordered(
-        whole(image).windows(WINDOW_SIZE).map(Ok),
-        |window: PageRange| {
-            progress.check()?;
-            let mut extents = image.extents(window);
-            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
-            if !is_data {
-                return Ok((window, None));
-            }
-            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
-            image.read_exact_at(&mut bytes, window.start())?;
-            Ok((window, Some(bytes)))
-        },
-        |(window, bytes)| {
-            if let Some(bytes) = bytes {
-                sink(&bytes);
-                buffers.give(bytes);
-            } else {
-                for piece in window.windows(zeros.len() as u64) {
-                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
-                    sink(zeros.get(..len).unwrap_or(&zeros));
-                }
-            }
-            progress.advance(window.len());
-            Ok(())
-        },
-    )
 }

@@ -110,11 +110,7 @@ pub fn compare<T: Send>(
         ContentHasher::new(base.virtual_size()),
         ContentHasher::new(target.virtual_size()),
     );
-    let mut total = Comparison {
-        resized: base.virtual_size() != target.virtual_size(),
-        ..Comparison::default()
-    };
-    let mut previous: Option<Change> = None;
+    let mut tally = Tally::new(base, target);
     let buffers = Buffers::new();
     let mut done = 0;
     options.workers.ordered(
@@ -138,15 +134,7 @@ pub fn compare<T: Send>(
             Ok((window, counts, packed, pair.hashes.finish()))
         },
         |(window, counts, packed, (base_hashes, target_hashes))| {
-            total.update_bytes += counts.update_bytes;
-            total.clear_bytes += counts.clear_bytes;
-            if let Some((first, last)) = counts.ends {
-                // A range that goes on where the one in the last window ended is one range.
-                let joined = previous
-                    .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
-                total.ranges += counts.ranges - u64::from(joined);
-                previous = Some(last);
-            }
+            tally.add(&counts);
             if options.digests {
                 base_digest.push(window.start(), &base_hashes);
                 target_digest.push(window.start(), &target_hashes);
@@ -157,6 +145,7 @@ pub fn compare<T: Send>(
         },
     )?;
     options.progress.advance(size - done);
+    let mut total = tally.total;
     if options.digests {
         total.base_digest = Some(base_digest.finish());
         total.target_digest = Some(target_digest.finish());
@@ -164,8 +153,40 @@ pub fn compare<T: Send>(
     Ok(total)
 }
 
+/// Adds up what the windows, in order, say.
+pub(super) struct Tally {
+    pub(super) total: Comparison,
+    previous: Option<Change>,
+}
+
+impl Tally {
+    pub(super) fn new(base: &dyn Image, target: &dyn Image) -> Self {
+        let total = Comparison {
+            resized: base.virtual_size() != target.virtual_size(),
+            ..Comparison::default()
+        };
+        Self {
+            total,
+            previous: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, counts: &Counts) {
+        self.total.update_bytes += counts.update_bytes;
+        self.total.clear_bytes += counts.clear_bytes;
+        if let Some((first, last)) = counts.ends {
+            // A range that goes on where the one in the last window ended is one range.
+            let joined = self
+                .previous
+                .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
+            self.total.ranges += counts.ranges - u64::from(joined);
+            self.previous = Some(last);
+        }
+    }
+}
+
 /// Totals of one window.
-struct Counts {
+pub(super) struct Counts {
     ranges: u64,
     update_bytes: u64,
     clear_bytes: u64,
@@ -173,7 +194,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(changes: &PageList) -> Self {
+    pub(super) fn of(changes: &PageList) -> Self {
         let (first, last) = (changes.iter().next(), changes.iter().next_back());
         Self {
             ranges: changes.len() as u64,
@@ -265,7 +286,7 @@ impl Pair<'_> {
 }
 
 /// What an image holds in a chunk: read, or zeros where it is known to be zero, and beyond its end.
-fn side<'b>(
+pub(super) fn side<'b>(
     image: &dyn Image,
     data: bool,
     chunk: PageRange,

@@ -16,6 +16,7 @@ mod repair;
 mod resize;
 mod salvage;
 mod saved;
+mod source;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
@@ -33,3 +34,4 @@ pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use salvage::{Salvaged, salvage};
+pub use source::Source;

@@ -53,8 +53,8 @@ impl FromStr for ContentDigest {
     }
 }
 
-/// The hash of `len` zeros, `len` at most [`DIGEST_WINDOW`].
-fn zero_hash(len: u64) -> Hash {
+/// The window hash of `len` zeros, `len` at most [`DIGEST_WINDOW`].
+pub(crate) fn zero_hash(len: u64) -> Hash {
     static FULL: OnceLock<Hash> = OnceLock::new();
     let compute = |len: u64| {
         let mut hasher = blake3::Hasher::new();
@@ -228,6 +228,17 @@ pub fn content_digest(
     workers: &Workers,
     progress: &dyn Progress,
 ) -> Result<ContentDigest> {
+    window_hashes(image, workers, progress, |_, _| Ok(()))
+}
+
+/// As [`content_digest`], and hands the window hashes of each [window](WINDOW_SIZE) that may hold data to `each`, with
+/// its first byte, in order.
+pub fn window_hashes(
+    image: &dyn Image,
+    workers: &Workers,
+    progress: &dyn Progress,
+    mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
+) -> Result<ContentDigest> {
     let buffers = Buffers::new();
     let mut digest = ContentHasher::new(image.virtual_size());
     let mut done = 0;
@@ -253,7 +264,7 @@ pub fn content_digest(
             digest.push(window.start(), &hashes);
             progress.advance(window.end() - done);
             done = window.end();
-            Ok(())
+            each(window.start(), &hashes)
         },
     )?;
     progress.advance(image.virtual_size() - done);

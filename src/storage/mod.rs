@@ -12,11 +12,13 @@ use crate::error::Result;
 mod atomic;
 mod behind;
 mod file;
+mod handles;
 mod memory;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
 pub use file::{Appender, File, Reader, Stamp};
+pub use handles::{Handles, PooledFile};
 pub use memory::Memory;
 pub use temporary::remove_all as remove_temporary_files;
 
