@@ -62,6 +62,7 @@
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
 //! files                              images and diffs as files
+//! snapshot                           stores of points in time (feature `store`, part of `cli`)
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
 //!
@@ -77,6 +78,8 @@ pub mod image;
 pub mod page;
 pub mod parallel;
 pub mod progress;
+#[cfg(feature = "store")]
+pub mod snapshot;
 pub mod storage;
 pub mod vhd;
 

@@ -190,7 +190,7 @@ fn bats_and_bitmaps_decode_as_their_golden_text_says() {
             "{}..{} {}",
             run.start,
             run.end,
-            if run.is_stored() { "stored" } else { "clear" }
+            if run.stored { "stored" } else { "clear" }
         )
         .unwrap();
         text

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::{Context, refuse_chain};
+use super::context::{Context, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -16,7 +16,7 @@ use super::size::Size;
 use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, apply_in_place,
     apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
     refuse_same_file, roll_back, same_file, spool_diff,
 };
@@ -137,6 +137,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
             }
+            super::store_path::refuse_point(&args.base)?;
             if args.base_format.is_none() {
                 refuse_diff(&args.base)?;
             }
@@ -185,12 +186,15 @@ fn to_new(
     context: &Context,
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
+    if super::store_path::is_point(&args.base) {
+        return from_point(args, output, options, context);
+    }
     let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
-    refuse_chain(output, &base)?;
+    refuse_files(output, &*base)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
         .output_format
-        .map_or_else(|| output_format(output, &base, &chain), Into::into);
+        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
     let out = Output {
         path: output,
         format,
@@ -200,11 +204,39 @@ fn to_new(
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
         return apply_to_child(&base, chain, out, options);
     }
-    apply_to_new(&base, &chain, out, options)
+    apply_to_new(&*base, &chain, out, options)
+}
+
+/// The same from a point in time of a store.
+fn from_point(
+    args: &Args,
+    output: &Path,
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<Applied> {
+    let base = context.open_source(&args.base, args.base_format, &args.parents)?;
+    refuse_files(output, &*base)?;
+    let chain = chain(args, output, options.progress)?;
+    let format = args
+        .output_format
+        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
+    if format == Format::Differencing {
+        return Err(Error::usage(
+            "a point in time of a store can't be the parent of a differencing VHD",
+        )
+        .path(&args.base)
+        .hint("restore it to a VHD first, with vhd snapshot restore"));
+    }
+    let out = Output {
+        path: output,
+        format,
+        overwrite: overwrite(args.force),
+    };
+    apply_to_new(&*base, &chain, out, options)
 }
 
 /// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
-fn output_format(output: &Path, base: &OpenImage, chain: &Chain) -> Format {
+fn output_format(output: &Path, base: &dyn Source, chain: &Chain) -> Format {
     let by_name = default_format(output);
     if by_name == Format::Raw {
         return by_name;

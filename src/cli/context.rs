@@ -5,20 +5,19 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
-use super::{exit, progress};
+use super::{exit, progress, store_path};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
-    OpenImage, OpenOptions, ParentOptions, check_file, open_image, refuse_same_file,
+    OpenImage, OpenOptions, ParentOptions, Source, check_file, open_image, refuse_same_file,
 };
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::IoPolicy;
 use crate::vhd::CheckOptions;
 
-/// An error if the output is one of the files that `input` is read from, its parents included.
-pub(super) fn refuse_chain(output: &Path, input: &OpenImage) -> Result<()> {
-    let inputs: Vec<&Path> = input.chain().map(OpenImage::path).collect();
-    refuse_same_file(output, &inputs)
+/// An error if the output is one of the files that `input` is read from.
+pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
+    refuse_same_file(output, &input.files())
 }
 
 /// The surroundings of a command.
@@ -99,6 +98,35 @@ impl Context {
             self.say("warning", warning);
         }
         Ok(image)
+    }
+
+    /// As [`open`](Self::open), or a point in time of a store, named `STORE::DISK@SNAPSHOT`.
+    pub(super) fn open_source(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+    ) -> Result<Box<dyn Source>> {
+        self.open_source_with(path, format, parents, IoPolicy::default())
+    }
+
+    /// The same, to be read as `io` says.
+    pub(super) fn open_source_with(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+        io: IoPolicy,
+    ) -> Result<Box<dyn Source>> {
+        match store_path::open(path)? {
+            Some(_) if format.is_some() => {
+                Err(Error::usage("a point in time has no format to say")
+                    .path(path)
+                    .hint("leave the option away"))
+            }
+            Some(point) => Ok(Box::new(point)),
+            None => Ok(Box::new(self.open_with(path, format, parents, io)?)),
+        }
     }
 
     /// Prints an error that doesn't end the command.

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use super::args::{
     InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
-use super::context::{Context, refuse_chain};
+use super::context::{Context, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{
-    Format, NewImage, NewImageOptions, OpenImage, Salvaged, refuse_same_file, salvage,
-};
+use crate::files::{self, Format, NewImage, NewImageOptions, Salvaged, refuse_same_file, salvage};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
-use crate::vhd::{Footer, VhdImage};
+use crate::vhd::Footer;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -101,15 +99,15 @@ const LISTED: usize = 20;
 
 /// What is read.
 enum Source {
-    Whole(OpenImage),
-    Salvaged(Salvaged),
+    Whole(Box<dyn files::Source>),
+    Salvaged(Box<Salvaged>),
 }
 
 impl Source {
     fn open(args: &Args, context: &Context) -> Result<Self> {
         if !args.salvage {
-            let image = context.open(&args.source, args.format, &args.parents)?;
-            refuse_chain(&args.destination, &image)?;
+            let image = context.open_source(&args.source, args.format, &args.parents)?;
+            refuse_files(&args.destination, &*image)?;
             return Ok(Self::Whole(image));
         }
         let progress = context.progress();
@@ -136,19 +134,19 @@ impl Source {
         if let Some(more) = lost.len().checked_sub(LISTED).filter(|more| *more > 0) {
             context.warn(format_args!("{source}: lost: {more} more ranges"));
         }
-        Ok(Self::Salvaged(salvaged))
+        Ok(Self::Salvaged(Box::new(salvaged)))
     }
 
     fn image(&self) -> &dyn Image {
         match self {
-            Self::Whole(image) => image,
-            Self::Salvaged(image) => image,
+            Self::Whole(image) => &**image,
+            Self::Salvaged(image) => &**image,
         }
     }
 
     fn footer(&self) -> Option<&Footer> {
         match self {
-            Self::Whole(image) => image.vhd().map(VhdImage::footer),
+            Self::Whole(image) => image.footer(),
             Self::Salvaged(image) => Some(image.footer()),
         }
     }

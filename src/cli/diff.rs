@@ -7,16 +7,17 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Io, Parents, overwrite};
-use super::context::{Context, refuse_chain};
+use super::context::{Context, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
 use crate::diff::{
-    CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
+    CompareOptions, Comparison, Compression, DiffOptions, WindowChange, Written, compare,
+    compare_listed, write_diff, write_diff_listed,
 };
 use crate::error::{Error, Result};
-use crate::files::{Clones, OpenImage, same_file, side_of};
+use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
 use crate::image::{Image, KnownEqual, NothingKnown};
 use crate::storage::{AtomicFile, IoPolicy};
 use crate::vhd::OnlyStored;
@@ -58,6 +59,10 @@ pub(super) struct Args {
     /// With --from-child: compute the content digests, which takes reading both disks whole.
     #[arg(long, requires = "from_child", conflicts_with = "no_digest")]
     digest: bool,
+    /// The base's window hashes, as vhd hash --windows has written them: then only the target is read, and of the
+    /// base what differs.
+    #[arg(long, value_name = "FILE", conflicts_with = "from_child", help_heading = READING)]
+    base_digests: Option<PathBuf>,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -101,7 +106,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ListFormat {
+pub(super) enum ListFormat {
     /// Columns and a summary.
     Text,
     /// One object.
@@ -121,7 +126,18 @@ impl Args {
     }
 }
 
-fn parse_compression(text: &str) -> Result<Compression, String> {
+impl From<ListFormat> for ListingFormat {
+    fn from(format: ListFormat) -> Self {
+        match format {
+            ListFormat::Text => Self::Text,
+            ListFormat::Json => Self::Json,
+            ListFormat::Xml => Self::Xml,
+            ListFormat::Map => Self::Map,
+        }
+    }
+}
+
+pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
@@ -135,7 +151,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
         let views: Option<[&dyn Image; 2]> = (!args.digest).then_some([base, target]);
-        return diff(args, &Pair::new(parent, &child, views), context);
+        return diff(args, &Pair::new(&**parent, &child, views), context);
     }
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
         return Err(Error::usage("two images are needed"));
@@ -145,27 +161,43 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open_with(base, args.base_format, &args.parents, args.io())?;
-    let target = context.open_with(target, args.target_format, &args.parents, args.io())?;
-    diff(args, &Pair::new(&base, &target, None), context)
+    let base = context.open_source_with(base, args.base_format, &args.parents, args.io())?;
+    let target = context.open_source_with(target, args.target_format, &args.parents, args.io())?;
+    let mut pair = Pair::new(&*base, &*target, None);
+    if let Some(path) = &args.base_digests {
+        let image = base.as_file().ok_or_else(|| {
+            Error::usage("a point in time of a store needs no list of window hashes")
+                .path(path)
+                .hint("leave --base-digests away")
+        })?;
+        pair.list = Some(open_windows(path, image)?);
+    }
+    diff(args, &pair, context)
 }
 
 /// The two images, and what of them is compared.
 struct Pair<'a> {
-    base: &'a OpenImage,
-    target: &'a OpenImage,
+    base: &'a dyn Source,
+    target: &'a dyn Source,
     compared: [&'a dyn Image; 2],
     /// Whether what is compared is all of both.
     whole: bool,
+    /// The window hashes of the base.
+    list: Option<ImageWindows>,
 }
 
 impl<'a> Pair<'a> {
-    fn new(base: &'a OpenImage, target: &'a OpenImage, views: Option<[&'a dyn Image; 2]>) -> Self {
+    fn new(
+        base: &'a dyn Source,
+        target: &'a dyn Source,
+        views: Option<[&'a dyn Image; 2]>,
+    ) -> Self {
         Self {
             base,
             target,
             compared: views.unwrap_or([base, target]),
             whole: views.is_none(),
+            list: None,
         }
     }
 
@@ -175,10 +207,11 @@ impl<'a> Pair<'a> {
 
     /// What is known of the two without reading them.
     fn known(&self, args: &Args) -> Box<dyn KnownEqual + '_> {
-        if self.whole && !args.no_clones {
-            Box::new(Clones::new(self.base, self.target))
-        } else {
-            Box::new(NothingKnown)
+        match (self.base.as_file(), self.target.as_file()) {
+            (Some(base), Some(target)) if self.whole && !args.no_clones => {
+                Box::new(Clones::new(base, target))
+            }
+            _ => Box::new(NothingKnown),
         }
     }
 
@@ -205,8 +238,8 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Some(path) => {
-            refuse_chain(path, pair.base)?;
-            refuse_chain(path, pair.target)?;
+            refuse_files(path, pair.base)?;
+            refuse_files(path, pair.target)?;
             to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }
@@ -223,10 +256,7 @@ fn tell_known(comparison: &Comparison, context: &Context) {
 fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let format = match args.format {
         ListFormat::Text if args.json => ListingFormat::Json,
-        ListFormat::Text => ListingFormat::Text,
-        ListFormat::Json => ListingFormat::Json,
-        ListFormat::Xml => ListingFormat::Xml,
-        ListFormat::Map => ListingFormat::Map,
+        format => format.into(),
     };
     let workers = context.workers()?;
     let progress = context.progress();
@@ -240,13 +270,14 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         equal: &*pair.known(args),
     };
     let [base, target] = pair.compared;
-    let comparison = compare(
-        base,
-        target,
-        options,
-        |change| Ok(change.changes),
-        |changes| changes.iter().try_for_each(|change| listing.push(*change)),
-    )?;
+    let sink = |change: WindowChange| {
+        let mut changes = change.changes.iter();
+        changes.try_for_each(|change| listing.push(*change))
+    };
+    let comparison = match &pair.list {
+        Some(list) => compare_listed(list, (base, target), options, Ok, sink, |_, _| Ok(()))?,
+        None => compare(base, target, options, Ok, sink)?,
+    };
     tell_known(&comparison, context);
     pair.check_unchanged()?;
     listing.end(&comparison)?;
@@ -276,13 +307,14 @@ fn write<W: Write>(
         confirm: &|| pair.check_unchanged(),
     };
     let [base, target] = pair.compared;
-    write_diff(
-        (base, side_of(pair.base)),
-        (target, side_of(pair.target)),
-        out,
-        name,
-        options,
-    )
+    let (base, target) = ((base, pair.base.side()), (target, pair.target.side()));
+    match &pair.list {
+        Some(list) => {
+            let out = (out, name.to_path_buf());
+            write_diff_listed(list, base, target, out, options, |_, _| Ok(()))
+        }
+        None => write_diff(base, target, out, name, options),
+    }
 }
 
 fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Result<()> {
@@ -339,7 +371,7 @@ impl Summary {
             target_digest,
             ..
         } = written.comparison;
-        let side = |image: &OpenImage, digest: Option<crate::image::ContentDigest>| Side {
+        let side = |image: &dyn Source, digest: Option<crate::image::ContentDigest>| Side {
             path: image.path().display().to_string(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sha2::Digest as _;
 
-use super::args::{InputFormat, Parents};
+use super::args::{InputFormat, Parents, overwrite};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::Output;
-use crate::error::Result;
-use crate::image::{ExtentState, Image, WINDOW_SIZE, content_digest, whole};
-use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
-use crate::progress::Progress;
+use crate::error::{Error, Result};
+use crate::files::write_windows;
+use crate::image::{content_digest, stream};
+use crate::parallel::Workers;
 
 /// Print the digest of virtual disks, whatever format stores them.
 #[derive(Debug, clap::Args)]
@@ -25,7 +24,8 @@ use crate::progress::Progress;
      b3sum print for a raw image.\n\n",
     "Examples:\n",
     "  vhd hash disk.vhd disk.raw\n",
-    "  vhd hash --algorithm sha256 disk.vhd\n\n",
+    "  vhd hash --algorithm sha256 disk.vhd\n",
+    "  vhd hash --windows monday.digests monday.vhd           for vhd-diff --base-digests\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -35,6 +35,12 @@ pub(super) struct Args {
     /// Which digest.
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
+    /// Write the image's window hashes to this file too: vhd-diff --base-digests then needn't read the image.
+    #[arg(long, value_name = "FILE", conflicts_with = "algorithm")]
+    windows: Option<PathBuf>,
+    /// Replace that file if it exists.
+    #[arg(long, requires = "windows")]
+    force: bool,
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -54,6 +60,11 @@ enum Algorithm {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let workers = context.workers()?;
+    if args.windows.is_some() && args.images.len() != 1 {
+        return Err(Error::usage("a list of window hashes is of one image")
+            .found(format_args!("{} images", args.images.len()))
+            .hint("make a list for each"));
+    }
     let mut failed = None;
     for path in &args.images {
         // One image that can't be read doesn't keep the others from being hashed.
@@ -74,20 +85,32 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let image = context.open(path, args.format, &args.parents)?;
+    let image = context.open_source(path, args.format, &args.parents)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
+    if let Some(list) = &args.windows {
+        let image = image.as_file().ok_or_else(|| {
+            Error::usage("the window hashes of a point in time are kept by its store").path(path)
+        })?;
+        let overwrite = overwrite(args.force);
+        let digest = write_windows(image, list, overwrite, workers, &*progress)?;
+        return Ok(digest.to_string());
+    }
     let hex = match args.algorithm {
-        Algorithm::Content => content_digest(&image, workers, &*progress)?.to_string(),
+        Algorithm::Content => content_digest(&*image, workers, &*progress)?.to_string(),
         Algorithm::Sha256 => {
             let mut hasher = sha2::Sha256::new();
-            feed(&image, workers, &*progress, |bytes| hasher.update(bytes))?;
+            stream(&*image, workers, &*progress, |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
             hex(&hasher.finalize())
         }
         Algorithm::Blake3 => {
             let mut hasher = blake3::Hasher::new();
-            feed(&image, workers, &*progress, |bytes| {
+            stream(&*image, workers, &*progress, |bytes| {
                 hasher.update(bytes);
+                Ok(())
             })?;
             hasher.finalize().to_hex().to_string()
         }
@@ -102,42 +125,4 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
-fn feed(
-    image: &dyn Image,
-    workers: &Workers,
-    progress: &dyn Progress,
-    mut sink: impl FnMut(&[u8]),
-) -> Result<()> {
-    let buffers = Buffers::new();
-    let zeros = vec![0; 64 << 10];
-    workers.ordered(
-        whole(image).windows(WINDOW_SIZE).map(Ok),
-        |window: PageRange| {
-            progress.check()?;
-            let mut extents = image.extents(window);
-            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
-            if !is_data {
-                return Ok((window, None));
-            }
-            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
-            image.read_exact_at(&mut bytes, window.start())?;
-            Ok((window, Some(bytes)))
-        },
-        |(window, bytes)| {
-            if let Some(bytes) = bytes {
-                sink(&bytes);
-                buffers.give(bytes);
-            } else {
-                for piece in window.windows(zeros.len() as u64) {
-                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
-                    sink(zeros.get(..len).unwrap_or(&zeros));
-                }
-            }
-            progress.advance(window.len());
-            Ok(())
-        },
-    )
 }

@@ -35,6 +35,8 @@ mod resize;
 mod show;
 mod signals;
 mod size;
+mod snapshot;
+mod store_path;
 
 use args::Common;
 use context::Context;
@@ -79,6 +81,7 @@ enum Command {
     Resize(resize::Args),
     Merge(merge::Args),
     Show(show::Args),
+    Snapshot(snapshot::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -98,6 +101,7 @@ impl Command {
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
+            Self::Snapshot(args) => snapshot::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

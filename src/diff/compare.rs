@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::error::{Error, Result};
 use crate::image::{
     CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
-    KnownEqual, NothingKnown, WINDOW_SIZE, WindowHasher, WindowHashes, chunks, data_windows,
+    KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, WindowHasher, WindowHashes, data_windows,
     unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
@@ -118,11 +118,7 @@ pub fn compare<T: Send>(
         ContentHasher::new(base.virtual_size()),
         ContentHasher::new(target.virtual_size()),
     );
-    let mut total = Comparison {
-        resized: base.virtual_size() != target.virtual_size(),
-        ..Comparison::default()
-    };
-    let mut previous: Option<Change> = None;
+    let mut tally = Tally::new(base, target);
     let buffers = Buffers::new();
     let mut done = 0;
     let known = Cell::new(0);
@@ -157,15 +153,7 @@ pub fn compare<T: Send>(
             Ok((window, counts, packed, pair.hashes.finish()))
         },
         |(window, counts, packed, (base_hashes, target_hashes))| {
-            total.update_bytes += counts.update_bytes;
-            total.clear_bytes += counts.clear_bytes;
-            if let Some((first, last)) = counts.ends {
-                // A range that goes on where the one in the last window ended is one range.
-                let joined = previous
-                    .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
-                total.ranges += counts.ranges - u64::from(joined);
-                previous = Some(last);
-            }
+            tally.add(&counts);
             if options.digests {
                 base_digest.push(window.start(), &base_hashes);
                 target_digest.push(window.start(), &target_hashes);
@@ -176,6 +164,7 @@ pub fn compare<T: Send>(
         },
     )?;
     options.progress.advance(size - done);
+    let mut total = tally.total;
     total.known_bytes = known.get();
     if options.digests {
         total.base_digest = Some(base_digest.finish());
@@ -184,8 +173,40 @@ pub fn compare<T: Send>(
     Ok(total)
 }
 
+/// Adds up what the windows, in order, say.
+pub(super) struct Tally {
+    pub(super) total: Comparison,
+    previous: Option<Change>,
+}
+
+impl Tally {
+    pub(super) fn new(base: &dyn Image, target: &dyn Image) -> Self {
+        let total = Comparison {
+            resized: base.virtual_size() != target.virtual_size(),
+            ..Comparison::default()
+        };
+        Self {
+            total,
+            previous: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, counts: &Counts) {
+        self.total.update_bytes += counts.update_bytes;
+        self.total.clear_bytes += counts.clear_bytes;
+        if let Some((first, last)) = counts.ends {
+            // A range that goes on where the one in the last window ended is one range.
+            let joined = self
+                .previous
+                .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
+            self.total.ranges += counts.ranges - u64::from(joined);
+            self.previous = Some(last);
+        }
+    }
+}
+
 /// Totals of one window.
-struct Counts {
+pub(super) struct Counts {
     ranges: u64,
     update_bytes: u64,
     clear_bytes: u64,
@@ -193,7 +214,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(changes: &PageList) -> Self {
+    pub(super) fn of(changes: &PageList) -> Self {
         let (first, last) = (changes.iter().next(), changes.iter().next_back());
         Self {
             ranges: changes.len() as u64,
@@ -234,11 +255,13 @@ impl Pair<'_> {
     fn window(&mut self, window: PageRange, equal: &[PageRange]) -> Result<WindowChange> {
         let mut found = ChangeCollector::new(window, self.options.payload);
         let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
-        for (chunk, data) in chunks([self.base, self.target], window)? {
+        let stored = WindowData::of([self.base, self.target], window)?;
+        for (chunk, data) in stored.chunks() {
             if data == [false; 2] {
                 self.zeros(chunk);
             } else if !self.options.digests {
-                for piece in unknown(chunk, equal) {
+                // What neither holds is zero in both.
+                for piece in stored.within(chunk).flat_map(|run| unknown(run, equal)) {
                     self.compare(piece, data, &mut buffers, &mut found)?;
                 }
             } else if unknown(chunk, equal).next().is_none() {
@@ -247,9 +270,9 @@ impl Pair<'_> {
                 self.compare(chunk, data, &mut buffers, &mut found)?;
             }
         }
-        buffers
-            .into_iter()
-            .for_each(|buffer| self.buffers.give(buffer));
+        for buffer in buffers {
+            self.buffers.give(buffer);
+        }
         Ok(found.finish())
     }
 
@@ -317,7 +340,7 @@ impl Pair<'_> {
 }
 
 /// What an image holds in a chunk: read, or zeros where it is known to be zero, and beyond its end.
-fn side<'b>(
+pub(super) fn side<'b>(
     image: &dyn Image,
     data: bool,
     chunk: PageRange,
@@ -325,13 +348,13 @@ fn side<'b>(
 ) -> Result<&'b [u8]> {
     static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
     let len = usize::try_from(chunk.len()).unwrap_or(CHUNK_SIZE);
-    if !data {
-        return Ok(&ZEROS[..len]);
-    }
     let within = image
         .virtual_size()
         .saturating_sub(chunk.start())
         .min(chunk.len());
+    if !data || within == 0 {
+        return Ok(&ZEROS[..len]);
+    }
     let (inside, beyond) = buffer[..len].split_at_mut(usize::try_from(within).unwrap_or(len));
     image.read_exact_at(inside, chunk.start())?;
     beyond.fill(0);

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::compare::{CompareOptions, Comparison, compare};
 use super::format::{DiffHeader, Side, Trailer};
+use super::listed::compare_listed;
 use super::pack::{Compression, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
-use crate::image::{Hash, Image, KnownEqual};
+use crate::image::{ContentDigest, Hash, Image, KnownEqual, WindowHashes, WindowList};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::storage::ReadAt;
 
 /// What this program calls itself in the diffs that it writes.
 pub const PROGRAM: &str = concat!("vhdkit ", env!("CARGO_PKG_VERSION"));
@@ -65,6 +67,106 @@ pub fn write_diff<W: Write>(
     name: impl Into<PathBuf>,
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
+    write(
+        base,
+        target,
+        (out, name.into()),
+        options,
+        |base, target, writer| {
+            compare(
+                base,
+                target,
+                compare_options(options),
+                |change| pack(change, options.compression),
+                |frame| writer.push(&frame),
+            )
+        },
+    )
+}
+
+/// As [`write_diff`], when the content digests are known already: what `base` and `target` are seen to hold may then
+/// be a part of the whole, as long as they differ in the same pages.
+pub fn write_diff_known<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    digests: [Option<ContentDigest>; 2],
+    out: W,
+    name: impl Into<PathBuf>,
+    options: DiffOptions<'_>,
+) -> Result<Written<W>> {
+    let [base_digest, target_digest] = digests;
+    write(
+        base,
+        target,
+        (out, name.into()),
+        options,
+        |base, target, writer| {
+            let compared = CompareOptions {
+                digests: false,
+                ..compare_options(options)
+            };
+            let comparison = compare(
+                base,
+                target,
+                compared,
+                |change| pack(change, options.compression),
+                |frame| writer.push(&frame),
+            )?;
+            Ok(Comparison {
+                base_digest,
+                target_digest,
+                ..comparison
+            })
+        },
+    )
+}
+
+/// As [`write_diff`], when the window hashes of the base are known: it is read only in the windows that differ. The
+/// window hashes of the target are handed to `each`, with the first byte of their window, in order.
+pub fn write_diff_listed<W: Write, S: ReadAt>(
+    list: &WindowList<S>,
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    options: DiffOptions<'_>,
+    each: impl FnMut(u64, &WindowHashes) -> Result<()>,
+) -> Result<Written<W>> {
+    write(
+        base,
+        target,
+        (out, name),
+        options,
+        |base, target, writer| {
+            compare_listed(
+                list,
+                (base, target),
+                compare_options(options),
+                |change| pack(change, options.compression),
+                |frame| writer.push(&frame),
+                each,
+            )
+        },
+    )
+}
+
+fn compare_options(options: DiffOptions<'_>) -> CompareOptions<'_> {
+    CompareOptions {
+        workers: options.workers,
+        progress: options.progress,
+        digests: options.digests,
+        payload: true,
+        equal: options.equal,
+    }
+}
+
+/// Header, what `compare` finds, confirmation, end.
+fn write<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    options: DiffOptions<'_>,
+    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
+) -> Result<Written<W>> {
     let header = DiffHeader {
         base_size: base.0.virtual_size(),
         target_size: target.0.virtual_size(),
@@ -74,28 +176,8 @@ pub fn write_diff<W: Write>(
         undoes: Vec::new(),
     };
     let mut writer = DiffWriter::new(out, name, &header)?;
-    let DiffOptions {
-        workers,
-        progress,
-        compression,
-        digests,
-        equal,
-        confirm,
-    } = options;
-    let comparison = compare(
-        base.0,
-        target.0,
-        CompareOptions {
-            workers,
-            progress,
-            digests,
-            payload: true,
-            equal,
-        },
-        |change| pack(change, compression),
-        |frame| writer.push(&frame),
-    )?;
-    confirm()?;
+    let comparison = compare(base.0, target.0, &mut writer)?;
+    (options.confirm)()?;
     let done = writer.finish(comparison.base_digest, comparison.target_digest)?;
     Ok(Written {
         out: done.out,

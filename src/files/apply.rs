@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diffs::target_footer;
-use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions};
+use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
@@ -119,7 +119,7 @@ fn checked(touched: &Touched) -> BaseChecked {
 }
 
 /// How many diffs a base with this digest holds already.
-fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) -> Result<usize> {
     if chain.base_digest() == Some(digest) {
         return Ok(0);
     }
@@ -137,7 +137,7 @@ fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<us
     }
 }
 
-fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
+fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
     let size = base.virtual_size();
     let known = chain
         .diffs()
@@ -160,7 +160,7 @@ fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
     )
 }
 
-fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<()> {
     let Some(misfit) = &touched.misfit else {
         return Ok(());
     };
@@ -197,7 +197,7 @@ pub struct Output<'a> {
 /// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
 /// name only when base and result were found right.
 pub fn apply_to_new(
-    base: &OpenImage,
+    base: &dyn Source,
     chain: &Chain,
     output: Output<'_>,
     options: ApplyOptions<'_>,
@@ -262,7 +262,7 @@ pub fn apply_to_child(
         &NewImageOptions {
             parent: Some(Arc::clone(base)),
             block_size: base.vhd().and_then(VhdImage::header).map(|h| h.block_size),
-            ..new_options(base, &chain, output)?
+            ..new_options(&**base, &chain, output)?
         },
     )?;
     let (mut updated, mut cleared) = (0, 0);
@@ -313,17 +313,15 @@ pub(super) fn write_changes(
     Ok((updated, cleared))
 }
 
-fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
+fn new_options(base: &dyn Source, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
     Ok(NewImageOptions {
         format: output.format,
         virtual_size: chain.target_size(),
         // A dynamic disk stays in blocks of its size.
         block_size: base
-            .vhd()
-            .filter(|_| output.format == Format::Dynamic)
-            .and_then(VhdImage::block_size)
-            .and_then(|size| u32::try_from(size).ok()),
-        identity: identity(chain, base.vhd().map(|vhd| vhd.footer().clone()))?,
+            .block_size()
+            .filter(|_| output.format == Format::Dynamic),
+        identity: identity(chain, base.footer().cloned())?,
         parent: None,
         overwrite: output.overwrite,
     })

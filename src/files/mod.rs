@@ -17,7 +17,9 @@ mod repair;
 mod resize;
 mod salvage;
 mod saved;
+mod source;
 mod stored;
+mod windows;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
@@ -35,3 +37,5 @@ pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use salvage::{Salvaged, salvage};
+pub use source::Source;
+pub use windows::{Behind, ImageWindows, open_windows, write_windows};

@@ -23,9 +23,8 @@ impl KnownEqual for NothingKnown {
     }
 }
 
-/// Between two differences that are nearer to each other than this, everything is read: a second read would cost
-/// more.
-const WORTH_SKIPPING: u64 = 16 << 10;
+/// What needn't be read is read all the same where it is shorter than this: a second read would cost more.
+pub(super) const WORTH_SKIPPING: u64 = 16 << 10;
 
 /// Deals the known ranges out to windows, which are asked for in order.
 pub(crate) struct EqualParts<'a> {

@@ -157,3 +157,69 @@ fn reopen(file: &fs::File, flags: OFlags) -> io::Result<fs::File> {
 fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_reads_give_the_bytes_of_the_file() {
+        // Beside the sources: a temporary folder may be in memory, where nothing can be read directly.
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes: Vec<u8> = (0..5_000_777_u32)
+            .map(|n| (n ^ n >> 9).to_be_bytes()[3])
+            .collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        file.sync_all().unwrap();
+        for cold_only in [false, true] {
+            let Some(reads) = DirectReads::of(&file, cold_only) else {
+                // A file system without direct reads.
+                return;
+            };
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            let mut direct = 0;
+            for (start, len) in [
+                (0, 262_144),
+                (262_144, 262_144),
+                (1_000_001, 70_003),
+                (511, 3_000_000),
+                (4096, 65_535),
+                (4_900_000, 100_777),
+                (5_000_776, 1),
+                (4_200_000, 800_777),
+            ] {
+                let mut found = vec![0; len];
+                if reads.read(&mut found, start) {
+                    let at = to_usize(start);
+                    assert!(found == bytes[at..at + len], "{start} {len}");
+                    direct += 1;
+                }
+            }
+            // Small reads never are; cold ones may have become warm by somebody else's doing.
+            let all = !reads.refused.load(Ordering::Relaxed) && !cold_only;
+            assert!(!all || direct == 6, "{direct}");
+            // Beyond the end is left to those who say what is wrong.
+            assert!(!reads.read(&mut vec![0; 100_000], 4_950_000));
+            assert!(!reads.read(&mut vec![0; 100_000], 1 << 40));
+        }
+    }
+
+    #[test]
+    fn what_was_just_written_is_read() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&vec![1; 200_000], 0).unwrap();
+        let Some(reads) = DirectReads::of(&file, false) else {
+            return;
+        };
+        for round in 2..20 {
+            file.write_all_at(&vec![round; 100_000], 50_000).unwrap();
+            let mut found = vec![0; 200_000];
+            if reads.read(&mut found, 0) {
+                assert!(
+                    found[..50_000] == vec![1; 50_000]
+                        && found[50_000..150_000] == vec![round; 100_000]
+                );
+            }
+        }
+    }
+}

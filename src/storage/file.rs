@@ -56,6 +56,27 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Bytes of [`to_bytes`](Self::to_bytes).
+    pub const LEN: usize = 48;
+
+    /// Inode, length and times as bytes, each number in 8, big-endian. Not the device, whose number may be another
+    /// after a restart.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let numbers = [
+            self.inode.to_be_bytes(),
+            self.len.to_be_bytes(),
+            self.modified.0.to_be_bytes(),
+            self.modified.1.to_be_bytes(),
+            self.changed.0.to_be_bytes(),
+            self.changed.1.to_be_bytes(),
+        ];
+        for (place, number) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *place = number;
+        }
+        bytes
+    }
+
     /// Whether both are of one and the same file, whatever its state.
     pub fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)

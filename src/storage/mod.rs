@@ -13,6 +13,7 @@ mod atomic;
 mod behind;
 mod direct;
 mod file;
+mod handles;
 mod memory;
 mod places;
 mod policy;
@@ -20,6 +21,7 @@ mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
 pub use file::{Appender, File, Reader, Stamp};
+pub use handles::{Handles, PooledFile};
 pub use memory::Memory;
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};

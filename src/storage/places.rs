@@ -9,12 +9,12 @@ use std::fs;
 use std::ops::Range;
 
 use fiemap::{Fiemap, FiemapExtent, FiemapExtentFlags, FiemapFlags};
-use rustix::fs::{AtFlags, StatxFlags, fstatfs, statx};
+use rustix::fs::{AtFlags, FsWord, StatxFlags, fstatfs, statx};
 
 use super::File;
 
 /// The `f_type` of file systems whose answers were tested: XFS and btrfs.
-const KNOWN: [i64; 2] = [0x5846_5342, 0x9123_683E];
+const KNOWN: [FsWord; 2] = [0x5846_5342, 0x9123_683E];
 
 /// The flags that an extent may have: the last of its file, put together from smaller ones, shared. Any other,
 /// also one that isn't known yet, is a doubt.
@@ -29,7 +29,7 @@ const MOST_KEPT: usize = 1 << 19;
 /// The space from which a file system takes places: the same place in the same space is the same bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Space {
-    file_system: i64,
+    file_system: FsWord,
     device: u64,
     mount: Option<u64>,
     blocks: u64,
@@ -93,9 +93,7 @@ impl File {
             return None;
         }
         let file_system = fstatfs(&self.inner).ok()?;
-        let kind = KNOWN
-            .into_iter()
-            .find(|kind| *kind == i64::from(file_system.f_type))?;
+        let kind = KNOWN.into_iter().find(|kind| *kind == file_system.f_type)?;
         let file = statx(&self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
         let has_mount = StatxFlags::from_bits_retain(file.stx_mask).contains(StatxFlags::MNT_ID);
         Some(Space {

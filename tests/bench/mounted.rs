@@ -10,15 +10,15 @@ use super::run::Step;
 
 /// What only root can do here.
 #[derive(Debug)]
-pub(crate) struct CannotMount(String);
+pub(crate) struct NeedsRoot(pub(crate) String);
 
-impl fmt::Display for CannotMount {
+impl fmt::Display for NeedsRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it needs to mount a file system: {}", self.0)
+        f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for CannotMount {}
+impl std::error::Error for NeedsRoot {}
 
 /// A new file system in a file, mounted beside it until dropped.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Mounted {
         let make = Step::new(format!("mkfs.{kind}")).arg("-q").arg(device);
         let mount = Step::new("mount").words("-o loop").arg(device).arg(&root);
         let done = make.run().and_then(|()| mount.run());
-        done.map_err(|e| CannotMount(e.to_string()))?;
+        done.map_err(|e| NeedsRoot(format!("it needs to mount a file system: {e}")))?;
         Ok(Self(root))
     }
 

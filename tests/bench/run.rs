@@ -228,6 +228,10 @@ pub(crate) enum Target {
         peer: &'static str,
         limit: f64,
     },
+    /// Takes at most `limit` seconds.
+    Seconds { ours: &'static str, limit: f64 },
+    /// Its output takes at most so many bytes.
+    StoredAtMost { ours: &'static str, bytes: u64 },
     /// Holds at most `limit` MiB of memory.
     PeakMiB { ours: &'static str, limit: f64 },
 }
@@ -262,6 +266,17 @@ impl CaseResult {
                 let measured = ratio(peer, ours)?;
                 let text = format!("{ours}: at least {limit} x as fast as {peer}");
                 (text, measured, limit, measured >= limit)
+            }
+            Target::Seconds { ours, limit } => {
+                let measured = find(ours)?.seconds();
+                let text = format!("{ours}: at most {limit} s");
+                (text, measured, limit, measured <= limit)
+            }
+            Target::StoredAtMost { ours, bytes } => {
+                let mib = |bytes: u64| Some(f64::from(u32::try_from(bytes >> 10).ok()?) / 1024.0);
+                let (measured, limit) = (mib(find(ours)?.stored?)?, mib(bytes)?);
+                let text = format!("{ours}: at most {limit:.1} MiB stored");
+                (text, measured, limit, measured <= limit)
             }
             Target::PeakMiB { ours, limit } => {
                 let measured = find(ours)?.peak() / f64::from(1 << 20);
@@ -336,6 +351,7 @@ pub(crate) fn check_programs() -> Result<()> {
         ("time", "time"),
         ("qemu-img", "qemu-utils"),
         ("cmp", "diffutils"),
+        ("fio", "fio"),
     ] {
         let found = Command::new(program)
             .arg("--version")
