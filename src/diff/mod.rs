@@ -9,6 +9,7 @@
 //! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
 
 mod base_check;
+mod carry;
 mod chain;
 mod compare;
 mod file;
@@ -23,6 +24,7 @@ mod sections;
 mod writer;
 
 pub use base_check::{BaseCheck, Misfit, Touched};
+pub use carry::carry_list;
 pub use chain::Chain;
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::layout::{NEW, WINDOWS};
 use super::manifest::hex;
@@ -11,7 +12,9 @@ use super::{
     Data, DataKind, Disk, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
     check_name, windows,
 };
-use crate::diff::{Compression, DiffFile, DiffHeader, DiffOptions, Side, write_diff_listed};
+use crate::diff::{
+    Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
+};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowListWriter, copy_hashed};
@@ -19,7 +22,7 @@ use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
 use crate::vhd::UniqueId;
 
 /// The largest disk that a dynamic VHD can hold; larger bases are raw.
-const LARGEST_DYNAMIC: u64 = 2040 << 30;
+pub(super) const LARGEST_DYNAMIC: u64 = 2040 << 30;
 
 /// What a new snapshot shall be.
 #[derive(Debug, Clone, Default)]
@@ -114,8 +117,51 @@ pub fn add_diff(
     let size = diff.header().target_size;
     let (updated, cleared) = (diff.trailer().update_bytes, diff.trailer().clear_bytes);
     let manifest = draft.finish(Some(&newest), size, target_digest, data, len);
+    let list = carried(disk, &newest, diff, target_digest, work)?;
     stored.publish(Overwrite::Yes)?;
-    finish(disk, manifest, &newest, updated, cleared)
+    let mut created = finish(disk, manifest, &newest, updated, cleared)?;
+    if told.family.source_unique_id.is_some() {
+        created.other_unique_id = None;
+    }
+    list.publish(Overwrite::Yes)?;
+    Ok(created)
+}
+
+/// The window hashes of what `diff` makes of the newest snapshot: a proof that it leads to what it says.
+fn carried(
+    disk: &Disk,
+    newest: &Manifest,
+    diff: DiffFile,
+    expected: ContentDigest,
+    work: Work<'_>,
+) -> Result<AtomicFile> {
+    let known = windows::of_newest(disk, newest, work)?;
+    let (name, size) = (diff.name().to_path_buf(), diff.header().target_size);
+    let diff = Arc::new(diff);
+    let before = disk.image(newest)?;
+    let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::clone(&diff)])?;
+    let list = AtomicFile::new(disk.path(WINDOWS))?;
+    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
+    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), size)?;
+    work.progress.begin("checking the result", size);
+    carry_list(
+        &known,
+        &diff,
+        &after,
+        work.workers,
+        work.progress,
+        |start, window| hashes.push(start, window),
+    )?;
+    let found = hashes.finish()?;
+    if found != expected {
+        return Err(Error::damaged("this diff doesn't lead to what it says")
+            .path(name)
+            .field("target digest")
+            .found(found)
+            .expected(expected)
+            .hint("make it again with vhd-diff"));
+    }
+    Ok(list)
 }
 
 /// A file under construction that messages call by the name of what it is made from.
@@ -196,6 +242,7 @@ struct Draft {
     family: Family,
     source: Origin,
     tags: BTreeMap<String, String>,
+    /// Whether it is said for certain which disk it is.
     told: bool,
 }
 

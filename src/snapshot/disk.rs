@@ -5,18 +5,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{LOCK, NEW, WINDOWS};
+use super::delete::{self, Intent};
+use super::layout::{DELETING, LOCK, NEW, WINDOWS};
 use super::manifest::LONGEST;
 use super::{Manifest, PointImage, State, Stem, Time, check_disk_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::storage::{
     AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of,
 };
 
 /// Diffs of one disk that are open at a time.
-const OPEN_DIFFS: usize = 256;
+const OPEN_DIFFS: usize = 64;
 
 /// The threads to work with, and who is told how far the work is.
 #[derive(Clone, Copy)]
@@ -85,7 +86,7 @@ fn no_store(store: &Path, error: io::Error) -> Error {
 }
 
 /// The names of the files of a folder that may belong to snapshots.
-fn file_names(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn file_names(folder: &Path) -> Result<Vec<String>> {
     let failed = |e| Error::io("cannot read the folder", e).path(folder);
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -172,12 +173,20 @@ impl Disk {
             .points
             .iter()
             .any(|point| names.contains(&format!("{}{NEW}", point.data.file)));
-        Ok(half)
+        Ok(half || self.path(DELETING).exists())
     }
 
     /// Finishes or takes back what an interrupted command left: data whose manifest stands gets its name, data whose
     /// manifest was never written goes, and so do temporary files. Data under its final name is never touched.
     fn recover(&mut self) -> Result<()> {
+        if let Some(intent) = Intent::read(self)? {
+            let (workers, progress) = (Workers::new(None)?, Silent);
+            let work = Work {
+                workers: &workers,
+                progress: &progress,
+            };
+            delete::finish(self, &intent, work)?;
+        }
         for name in file_names(&self.folder)? {
             let path = self.folder.join(&name);
             if name.starts_with(".vhdkit-") {
@@ -187,9 +196,15 @@ impl Disk {
             let Some(file) = name.strip_suffix(NEW) else {
                 continue;
             };
-            if self.points.iter().any(|point| point.data.file == file) {
+            let (known, there) = (
+                self.points.iter().any(|point| point.data.file == file),
+                self.folder.join(file).exists(),
+            );
+            if known && !there {
                 rename(&path, &self.folder.join(file))?;
             } else if self.damaged.is_empty() {
+                // Without its manifest it was never a snapshot; beside the file that it should have replaced, the
+                // deletion that made it was never decided.
                 remove(&path)?;
             }
         }

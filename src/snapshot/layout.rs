@@ -10,6 +10,9 @@ pub(super) const LOCK: &str = "lock";
 /// The window hashes of the newest snapshot.
 pub(super) const WINDOWS: &str = "newest.windows";
 
+/// What a deletion that is under way shall do.
+pub(super) const DELETING: &str = "deleting.json";
+
 /// Ends the name of a data file until its manifest stands.
 pub(super) const NEW: &str = ".new";
 

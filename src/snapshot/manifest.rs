@@ -211,7 +211,7 @@ impl Manifest {
     }
 
     /// Refuses what can't be, whatever the checksum says.
-    fn check(&self, path: &Path) -> Result<()> {
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
         let wrong = |field: &str, found: &dyn std::fmt::Display| {
             Error::damaged("this manifest says something impossible")
                 .path(path)

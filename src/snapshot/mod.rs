@@ -12,6 +12,7 @@
 
 mod between;
 mod create;
+mod delete;
 mod disk;
 mod family;
 mod layout;
@@ -20,10 +21,12 @@ mod name;
 mod point;
 mod restore;
 mod time;
+mod verify;
 mod windows;
 
 pub use between::Between;
 pub use create::{Created, NewPoint, add_diff, create};
+pub use delete::{Deleted, delete};
 pub use disk::{Access, Disk, Work, disks};
 pub use family::Family;
 pub use layout::Stem;
@@ -32,3 +35,4 @@ pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use restore::{check_content, restore};
 pub use time::Time;
+pub use verify::{Finding, ReadData, verify};

@@ -14,11 +14,13 @@ use crate::error::{Error, Result};
 use crate::snapshot::{Access, Disk, Manifest, Time, disks};
 
 mod create;
+mod delete;
 mod diff;
 mod hash;
 mod list;
 mod restore;
 mod show;
+mod verify;
 
 pub(super) use show::print_point;
 
@@ -35,6 +37,8 @@ pub(super) use show::print_point;
     "  vhd snapshot list\n",
     "  vhd snapshot diff mon tue\n",
     "  vhd snapshot restore tue -o restored.vhd\n",
+    "  vhd snapshot delete mon\n",
+    "  vhd snapshot verify --read-data\n",
     "  vhd-diff /backup::web@mon friday.vhd\n\n",
     super::args::exit_codes!(),
 ))]
@@ -51,6 +55,8 @@ enum Command {
     Diff(diff::Args),
     Restore(restore::Args),
     Hash(hash::Args),
+    Delete(delete::Args),
+    Verify(verify::Args),
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -61,6 +67,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Diff(args) => diff::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
+        Command::Delete(args) => delete::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
     }
 }
 
