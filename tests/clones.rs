@@ -4,8 +4,8 @@
 
 #[path = "support/disk.rs"]
 mod disk;
-#[path = "support/mounted.rs"]
-mod mounted;
+#[path = "support/mounts.rs"]
+mod mounts;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use disk::{Random, command, program, run, run_to};
-use mounted::{Mounted, clone};
+use mounts::Mounted;
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
 use vhdkit::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Side, compare, write_diff,
@@ -27,6 +27,11 @@ use vhdkit::progress::Silent;
 const BLOCK: usize = 4096;
 /// Blocks of the images: 12 MiB, three windows.
 const BLOCKS: usize = 3072;
+
+/// Makes `to` a clone of `from`.
+fn clone(from: &Path, to: &Path) {
+    run(&mut command!("cp", "--reflink=always", from, to));
+}
 
 fn open(path: &Path) -> OpenImage {
     open_image(path, &OpenOptions::default()).unwrap()
@@ -156,7 +161,7 @@ fn random_pairs(file_system: &Mounted, seeds: std::ops::Range<u64>) -> u64 {
     let mut known = 0;
     for seed in seeds {
         let random = &mut Random::new(seed);
-        let [base, target] = ["base", "target"].map(|name| file_system.path(name));
+        let [base, target] = ["base", "target"].map(|name| file_system.path().join(name));
         fragments(random, &base);
         if random.below(4) == 0 {
             File::open(&base).unwrap().sync_all().unwrap();
@@ -183,24 +188,26 @@ fn writable(path: &Path) -> File {
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn fragmented_clones_on_xfs() {
-    let known = random_pairs(&Mounted::new("xfs", ""), 0..40);
+    let known = random_pairs(&Mounted::new("xfs").unwrap(), 0..40);
     assert!(known > 40 << 20, "only {known} bytes were known");
 }
 
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn fragmented_clones_on_btrfs() {
-    let known = random_pairs(&Mounted::new("btrfs", ""), 0..40);
+    let known = random_pairs(&Mounted::new("btrfs").unwrap(), 0..40);
     assert!(known > 40 << 20, "only {known} bytes were known");
 }
 
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn compressed_and_inline_files_on_btrfs() {
-    let file_system = Mounted::new("btrfs", "compress-force=zstd");
+    let file_system = Mounted::new("btrfs")
+        .unwrap()
+        .with_options("compress-force=zstd");
     random_pairs(&file_system, 100..115);
     for size in [512, 1024, 2048] {
-        let [base, target] = ["small", "clone"].map(|name| file_system.path(name));
+        let [base, target] = ["small", "clone"].map(|name| file_system.path().join(name));
         fs::write(&base, vec![5; size]).unwrap();
         clone(&base, &target);
         assert_eq!(same_with_and_without(&base, &target, "inline"), 0);
@@ -212,8 +219,8 @@ fn compressed_and_inline_files_on_btrfs() {
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn a_snapshot_of_a_subvolume_is_a_clone() {
-    let file_system = Mounted::new("btrfs", "");
-    let [live, snapshot] = ["live", "snapshot"].map(|name| file_system.path(name));
+    let file_system = Mounted::new("btrfs").unwrap();
+    let [live, snapshot] = ["live", "snapshot"].map(|name| file_system.path().join(name));
     run(Command::new("btrfs")
         .args(["-q", "subvolume", "create"])
         .arg(&live));
@@ -232,11 +239,11 @@ fn a_snapshot_of_a_subvolume_is_a_clone() {
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn two_file_systems_share_nothing() {
-    let pair = [(); 2].map(|()| Mounted::new("xfs", ""));
+    let pair = [(); 2].map(|()| Mounted::new("xfs").unwrap());
     let images = [0, 1].map(|n: u8| {
-        let path = pair[usize::from(n)].path("image");
+        let path = pair[usize::from(n)].path().join("image");
         fs::write(&path, vec![n + 1; 1 << 20]).unwrap();
-        let other = pair[usize::from(n)].path("clone");
+        let other = pair[usize::from(n)].path().join("clone");
         clone(&path, &other);
         path
     });
@@ -247,11 +254,11 @@ fn two_file_systems_share_nothing() {
 #[ignore = "mounts file systems: needs root"]
 fn cloned_vhds() {
     for kind in ["xfs", "btrfs"] {
-        let file_system = Mounted::new(kind, "");
-        let raw = file_system.path("disk.raw");
+        let file_system = Mounted::new(kind).unwrap();
+        let raw = file_system.path().join("disk.raw");
         fragments(&mut Random::new(7), &raw);
         for format in ["fixed", "dynamic"] {
-            let path = |name: &str| file_system.path(&format!("{format}-{name}.vhd"));
+            let path = |name: &str| file_system.path().join(format!("{format}-{name}.vhd"));
             let [base, target] = ["base", "target"].map(path);
             run(program("vhd")
                 .args(["-q", "convert", "-O", format])
@@ -283,17 +290,17 @@ fn cloned_vhds() {
             assert!(known > 5 << 20 && known < all, "{what}: {known} of {all}");
         }
         // Formats differ, so do offsets in the files: nothing, or what is right.
-        same_with_and_without(&raw, &file_system.path("fixed-base.vhd"), kind);
-        let dynamic = file_system.path("dynamic-target.vhd");
-        same_with_and_without(&file_system.path("fixed-base.vhd"), &dynamic, kind);
+        same_with_and_without(&raw, &file_system.path().join("fixed-base.vhd"), kind);
+        let dynamic = file_system.path().join("dynamic-target.vhd");
+        same_with_and_without(&file_system.path().join("fixed-base.vhd"), &dynamic, kind);
     }
 }
 
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn the_command_tells_and_can_be_told_not_to() {
-    let file_system = Mounted::new("xfs", "");
-    let [base, target]: [PathBuf; 2] = ["base", "target"].map(|name| file_system.path(name));
+    let file_system = Mounted::new("xfs").unwrap();
+    let [base, target]: [PathBuf; 2] = ["base", "target"].map(|name| file_system.path().join(name));
     fs::write(&base, disk::disk(3, BLOCKS * BLOCK)).unwrap();
     clone(&base, &target);
     for (how, text) in [

@@ -391,5 +391,54 @@ fn a_reader_written_from_the_document_agrees() {
             // Not the base, not the diff's.
             run_to(&mut command!("python", &reader, &target, &diff, &out), 4);
         }
+        both_ways(&folder, &reader, [&base, &target], [&before, &after]);
+    }
+}
+
+/// The reader goes along a reversible diff, and along what two of them are folded into, both ways.
+fn both_ways(folder: &TestFolder, reader: &Path, images: [&Path; 2], contents: [&[u8]; 2]) {
+    let third = changed(77, contents[1]);
+    let third_image = folder.file("third.img", &third);
+    let [first, second, both, out] = [
+        "first.vhddiff",
+        "second.vhddiff",
+        "both.vhddiff",
+        "back.img",
+    ]
+    .map(|n| folder.path(n));
+    for (from, to, diff) in [
+        (images[0], images[1], &first),
+        (images[1], &*third_image, &second),
+    ] {
+        run(&mut command!(
+            "vhd-diff",
+            from,
+            to,
+            "-o",
+            diff,
+            "--reversible"
+        ));
+    }
+    run(&mut command!(
+        "vhd",
+        "squash",
+        &first,
+        &second,
+        "-o",
+        &both,
+        "--reversible"
+    ));
+    for (from, to, diff, before, after) in [
+        (images[0], images[1], &first, contents[0], contents[1]),
+        (images[0], &*third_image, &both, contents[0], &third),
+    ] {
+        run(&mut command!("python", reader, from, diff, &out));
+        assert_same(&content(&out), after, "there");
+        run(&mut command!("python", reader, "--reverse", to, diff, &out));
+        assert_same(&content(&out), before, "back");
+        run_to(
+            &mut command!("python", reader, "--reverse", from, diff, &out),
+            4,
+        );
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Common {
     /// Only errors on stderr: no progress, no notes, no warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue)]
     pub quiet: bool,
-    /// More on stderr: what was left unread, and why.
+    /// Say on stderr how it was done, too.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet")]
     pub verbose: bool,
 }

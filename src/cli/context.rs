@@ -57,10 +57,10 @@ impl Context {
         self.say("note", &text);
     }
 
-    /// Says on stderr how the work was done, if that is wanted.
+    /// Says on stderr how something was done, if that is wanted.
     pub(super) fn detail(&self, text: impl std::fmt::Display) {
         if self.common.verbose {
-            self.say("detail", &text);
+            self.note(text);
         }
     }
 

@@ -14,7 +14,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
 use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, WindowChange, Written, compare,
-    compare_listed, write_diff, write_diff_listed,
+    compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
 use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
@@ -41,7 +41,8 @@ const READING: &str = "Reading";
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
     "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
-    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n  \
+    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n",
+    "  vhd-diff a.raw b.raw -o ab.vhddiff --reversible        a diff that goes both ways\n  \
          vhd-diff --from-child child.vhd -o child.vhddiff       what a child changed in its parent\n\n",
     super::args::exit_codes!(),
 ))]
@@ -61,7 +62,7 @@ pub(super) struct Args {
     digest: bool,
     /// The base's window hashes, as vhd hash --windows has written them: then only the target is read, and of the
     /// base what differs.
-    #[arg(long, value_name = "FILE", conflicts_with = "from_child", help_heading = READING)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_child", "reversible"], help_heading = READING)]
     base_digests: Option<PathBuf>,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
@@ -89,6 +90,9 @@ pub(super) struct Args {
     /// Read also the holes of files, in case their file system is wrong about them.
     #[arg(long, help_heading = READING)]
     no_holes: bool,
+    /// Store the old data of every changed page too, so that the diff also leads back: vhd-apply --reverse.
+    #[arg(long, requires = "output")]
+    reversible: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
@@ -150,7 +154,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         };
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
-        let views: Option<[&dyn Image; 2]> = (!args.digest).then_some([base, target]);
+        // What a smaller child cuts off its parent isn't stored in the child, but is part of the way back.
+        let cut = args.reversible && parent.virtual_size() > child.virtual_size();
+        let views: Option<[&dyn Image; 2]> = (!args.digest && !cut).then_some([base, target]);
         return diff(args, &Pair::new(&**parent, &child, views), context);
     }
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
@@ -313,6 +319,7 @@ fn write<W: Write>(
             let out = (out, name.to_path_buf());
             write_diff_listed(list, base, target, out, options, |_, _| Ok(()))
         }
+        None if args.reversible => write_reversible_diff(base, target, out, name, options),
         None => write_diff(base, target, out, name, options),
     }
 }
@@ -332,11 +339,16 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         return output.finish();
     }
     context.note(format_args!(
-        "{}: {}, {} updated and {} cleared, in {}",
+        "{}: {}, {} updated and {} cleared{}, in {}",
         path.display(),
         Count(summary.range_count, "range"),
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
+        if summary.reversible {
+            ", and the way back"
+        } else {
+            ""
+        },
         Size(summary.diff_bytes)
     ));
     Ok(())
@@ -348,6 +360,7 @@ struct Summary {
     diff: String,
     identity: String,
     same: bool,
+    reversible: bool,
     range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
@@ -382,6 +395,7 @@ impl Summary {
             diff: path.display().to_string(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
+            reversible: written.trailer.way_back.is_some(),
             range_count: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,

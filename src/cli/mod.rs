@@ -36,6 +36,7 @@ mod show;
 mod signals;
 mod size;
 mod snapshot;
+mod squash;
 mod store_path;
 
 use args::Common;
@@ -82,6 +83,7 @@ enum Command {
     Merge(merge::Args),
     Show(show::Args),
     Snapshot(snapshot::Args),
+    Squash(squash::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -102,6 +104,7 @@ impl Command {
             Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Squash(args) => squash::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

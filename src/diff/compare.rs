@@ -110,6 +110,21 @@ pub fn compare<T: Send>(
     target: &dyn Image,
     options: CompareOptions<'_>,
     pack: impl Fn(WindowChange) -> Result<T> + Sync,
+    sink: impl FnMut(T) -> Result<()>,
+) -> Result<Comparison> {
+    let pack = |forward: WindowChange, _: Option<WindowChange>| pack(forward);
+    compare_windows(base, target, options, false, pack, sink)
+}
+
+/// As [`compare`], and with `back` also collects what turns the target back into the base: `pack` is called with
+/// the changes of both ways, one of which may be empty. On the way back, pages beyond the end of the base aren't
+/// listed, and those beyond the end of the target are unless they are zero in the base.
+pub(super) fn compare_windows<T: Send>(
+    base: &dyn Image,
+    target: &dyn Image,
+    options: CompareOptions<'_>,
+    back: bool,
+    pack: impl Fn(WindowChange, Option<WindowChange>) -> Result<T> + Sync,
     mut sink: impl FnMut(T) -> Result<()>,
 ) -> Result<Comparison> {
     let size = base.virtual_size().max(target.virtual_size());
@@ -143,12 +158,13 @@ pub fn compare<T: Send>(
                 buffers: &buffers,
                 hashes: PairHasher::new(),
             };
-            let change = pair.window(window, &equal)?;
+            let (change, back) = pair.window(window, &equal, back)?;
             let counts = Counts::of(&change.changes);
-            let packed = if change.changes.is_empty() {
+            let no_way_back = back.as_ref().is_none_or(|back| back.changes.is_empty());
+            let packed = if change.changes.is_empty() && no_way_back {
                 None
             } else {
-                Some(pack(change)?)
+                Some(pack(change, back)?)
             };
             Ok((window, counts, packed, pair.hashes.finish()))
         },
@@ -241,6 +257,12 @@ pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Res
     Ok(list)
 }
 
+/// The changes of a window, one way or both.
+struct Found {
+    forward: ChangeCollector,
+    back: Option<ChangeCollector>,
+}
+
 /// One window of two images.
 struct Pair<'a> {
     base: &'a dyn Image,
@@ -251,9 +273,17 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Compares a window, of which the parts `equal` are known to be the same.
-    fn window(&mut self, window: PageRange, equal: &[PageRange]) -> Result<WindowChange> {
-        let mut found = ChangeCollector::new(window, self.options.payload);
+    /// Compares a window, of which the parts `equal` are known to be the same; with the way back if that is asked for.
+    fn window(
+        &mut self,
+        window: PageRange,
+        equal: &[PageRange],
+        back: bool,
+    ) -> Result<(WindowChange, Option<WindowChange>)> {
+        let mut found = Found {
+            forward: ChangeCollector::new(window, self.options.payload),
+            back: back.then(|| ChangeCollector::new(window, self.options.payload)),
+        };
         let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
         let stored = WindowData::of([self.base, self.target], window)?;
         for (chunk, data) in stored.chunks() {
@@ -273,7 +303,8 @@ impl Pair<'_> {
         for buffer in buffers {
             self.buffers.give(buffer);
         }
-        Ok(found.finish())
+        let back = found.back.map(ChangeCollector::finish);
+        Ok((found.forward.finish(), back))
     }
 
     /// Compares a chunk or a piece of one; digests need whole chunks.
@@ -282,25 +313,23 @@ impl Pair<'_> {
         piece: PageRange,
         [in_base, in_target]: [bool; 2],
         [base_buf, target_buf]: &mut [Vec<u8>; 2],
-        found: &mut ChangeCollector,
+        found: &mut Found,
     ) -> Result<()> {
         let base = side(self.base, in_base, piece, base_buf)?;
         let target = side(self.target, in_target, piece, target_buf)?;
         let same = base == target;
+        let part = |image, bytes| Self::part(image, piece, bytes);
         if self.options.digests {
-            let (base, target) = (
-                Self::part(self.base, piece, base),
-                Self::part(self.target, piece, target),
-            );
+            let (base, target) = (part(self.base, base), part(self.target, target));
             self.hashes.update(base, target, same);
         }
         if !same {
-            let end = piece
-                .end()
-                .min(self.target.virtual_size())
-                .max(piece.start());
-            let len = usize::try_from(end - piece.start()).unwrap_or(0);
-            found.add(piece.start(), &base[..len], &target[..len])?;
+            let (from, to) = (part(self.target, base), part(self.target, target));
+            found.forward.add(piece.start(), from, to)?;
+            if let Some(back) = &mut found.back {
+                let (from, to) = (part(self.base, target), part(self.base, base));
+                back.add(piece.start(), from, to)?;
+            }
         }
         Ok(())
     }
@@ -317,7 +346,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// The part of a chunk's bytes that lies within the image.
+    /// The part of a chunk's bytes that lies within the size of `image`.
     fn part<'b>(image: &dyn Image, chunk: PageRange, bytes: &'b [u8]) -> &'b [u8] {
         let len = image
             .virtual_size()

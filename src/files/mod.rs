@@ -18,6 +18,7 @@ mod resize;
 mod salvage;
 mod saved;
 mod source;
+mod state;
 mod stored;
 mod windows;
 
@@ -29,7 +30,7 @@ pub use diffs::{
     format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
 };
 pub use format::{Format, FormatChoice};
-pub use in_place::{InPlace, apply_in_place, roll_back};
+pub use in_place::{InPlace, Strategy, apply_in_place, roll_back};
 pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
@@ -38,4 +39,5 @@ pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use salvage::{Salvaged, salvage};
 pub use source::Source;
+pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
 pub use windows::{Behind, ImageWindows, open_windows, write_windows};

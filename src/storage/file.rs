@@ -1,19 +1,18 @@
 //! Files and block devices of the operating system.
 
-use std::fs::{self, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
 use super::direct::DirectReads;
-use super::{Caching, IoPolicy, ReadAt, WriteAt};
+use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -75,6 +74,31 @@ impl Stamp {
             *place = number;
         }
         bytes
+    }
+
+    /// Length of the file in bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of the file on its file system.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When its bytes were last changed: seconds and nanoseconds since 1970.
+    pub const fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// When its bytes or anything else of it were last changed, which no program can set.
+    pub const fn changed(&self) -> (i64, i64) {
+        self.changed
     }
 
     /// Whether both are of one and the same file, whatever its state.
@@ -163,7 +187,12 @@ impl File {
 
     /// Lets what is written go to the device at once: for new files that are written front to back.
     pub(super) fn write_behind(&mut self) {
-        self.behind = WriteBehind::start(&self.inner).map(Arc::new);
+        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
+    }
+
+    /// The file as the standard library knows it.
+    pub(super) fn as_std(&self) -> &fs::File {
+        &self.inner
     }
 
     fn wrote(&self, len: usize) {
@@ -213,39 +242,10 @@ impl File {
         let ours = self.metadata()?;
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             // Only the superuser may give files away; anyone else keeps what they make.
-            let _ = fchown(&self.inner, Some(theirs.uid()), Some(theirs.gid()));
+            let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
         }
-        self.inner
-            .set_permissions(theirs.permissions())
+        system::set_permissions(&self.inner, &self.path, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
-    }
-
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
-    pub fn lock_exclusive(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock(),
-            "it is being read or written by another command",
-        )
-    }
-
-    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
-    /// without locks are read without one.
-    pub fn lock_shared(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock_shared(),
-            "it is being written by another command",
-        )
-    }
-
-    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
-        match result {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
-                .path(&self.path)
-                .hint("wait until the other command has ended, then run this one again")),
-            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
-            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(&self.path)),
-        }
     }
 
     /// The first run of data that ends behind `start`.
@@ -293,7 +293,7 @@ impl ReadAt for File {
         {
             return Ok(());
         }
-        self.inner.read_exact_at(buf, offset).map_err(|e| {
+        system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
                 return Error::damaged("the file ends too early")
@@ -332,8 +332,7 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.inner
-            .write_all_at(buf, offset)
+        system::write_all_at(&self.inner, &self.path, buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))?;
         self.wrote(buf.len());
         Ok(())
@@ -351,8 +350,7 @@ impl WriteAt for File {
                 .expected(format_args!("at least {len} bytes"))
                 .hint("use a larger device"));
         }
-        self.inner
-            .set_len(len)
+        system::set_len(&self.inner, &self.path, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -360,15 +358,7 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(
-            self.inner.as_fd(),
-            punch,
-            range.start,
-            range.end - range.start,
-        )
-        .is_ok()
-        {
+        if system::punch(&self.inner, &self.path, range.clone()).is_ok() {
             return Ok(());
         }
         let mut at = range.start;
@@ -383,12 +373,11 @@ impl WriteAt for File {
     }
 
     fn sync(&self) -> Result<()> {
-        // fsync, not fdatasync: a grown file's new length must be there too.
         let behind = self
             .behind
             .as_ref()
             .map_or(Ok(()), |behind| behind.finish());
-        behind.and_then(|()| self.inner.sync_all()).map_err(|e| {
+        behind.and_then(|()| system::sync(&self.inner, &self.path)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -405,7 +394,7 @@ pub struct Reader<'a> {
 
 impl io::Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.inner.read_at(buf, self.offset)?;
+        let read = system::read_at(&self.file.inner, &self.file.path, buf, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -438,10 +427,10 @@ impl File {
 
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.file.inner.write_at(buf, self.offset)?;
-        self.file.wrote(written);
-        self.offset += written as u64;
-        Ok(written)
+        system::write_all_at(&self.file.inner, &self.file.path, buf, self.offset)?;
+        self.file.wrote(buf.len());
+        self.offset += buf.len() as u64;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

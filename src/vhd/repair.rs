@@ -13,6 +13,9 @@ use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
+/// The rule about zeros behind the footer.
+const ZEROS_BEHIND: &str = "trailing-zeros";
+
 /// One repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mend {
@@ -67,10 +70,12 @@ impl RepairPlan {
         })
     }
 
-    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back.
+    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back. Zeros at the
+    /// end come back with the length.
     pub fn old_ranges(&self) -> Vec<Range<u64>> {
         let writes = self.mends.iter().flat_map(|mend| {
-            let cut = mend.new_len.map(|len| len..self.file_len);
+            let cut = mend.new_len.filter(|_| mend.id != ZEROS_BEHIND);
+            let cut = cut.map(|len| len..self.file_len);
             let writes = mend.writes.iter();
             let writes = writes.map(|(at, bytes)| *at..at.saturating_add(bytes.len() as u64));
             writes.chain(cut)
@@ -111,7 +116,7 @@ fn trailing(report: &Report) -> Option<Mend> {
     };
     if let Some(displaced) = footers.displaced.as_ref().filter(|_| sound) {
         let end = displaced.at.saturating_add(FOOTER_LEN);
-        let id = ["trailing-garbage", "trailing-zeros"];
+        let id = ["trailing-garbage", ZEROS_BEHIND];
         let id = id.into_iter().find(|id| found(report, id))?;
         let what = format!(
             "cut off the {} bytes behind the footer",

@@ -26,7 +26,8 @@ use clap::Parser;
 mod cases;
 mod data;
 mod large;
-mod mounted;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod peers;
 mod plot;
 mod run;
@@ -68,6 +69,9 @@ struct Options {
     /// comparison can get.
     #[arg(long, num_args = 2, hide = true)]
     floor: Option<Vec<PathBuf>>,
+    /// Writes a patch, as `data::make_patch` makes it, to a file and syncs it: the least that any program has to do.
+    #[arg(long, num_args = 2, hide = true)]
+    patch: Option<Vec<PathBuf>>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -90,6 +94,9 @@ fn main() -> ExitCode {
         Options {
             floor: Some(pair), ..
         } => floor(pair),
+        Options {
+            patch: Some(pair), ..
+        } => patch(pair),
         Options {
             write_scattered: Some(words),
             ..
@@ -131,6 +138,13 @@ fn plot_from(json: &Path, svg: &Path) -> Result<()> {
     Ok(())
 }
 
+fn patch(pair: &[PathBuf]) -> Result<()> {
+    let [patch, image] = pair else {
+        return Err("--patch takes two files".into());
+    };
+    data::write_patch(patch, image)
+}
+
 fn measure(options: &Options) -> Result<()> {
     run::check_programs()?;
     std::fs::create_dir_all(&options.dir)?;
@@ -149,7 +163,7 @@ fn measure(options: &Options) -> Result<()> {
         if options.case.as_ref().is_none_or(|part| name.contains(part)) {
             let case = make(&bench);
             if let Err(error) = &case
-                && error.is::<mounted::NeedsRoot>()
+                && error.is::<run::NeedsRoot>()
             {
                 println!("\n{name}: LEFT OUT: {error}");
                 continue;

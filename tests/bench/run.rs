@@ -1,6 +1,7 @@
 //! Runs cases: every contender in turn, round after round, each command timed from outside.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,18 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::Result;
+
+/// What only root can do here: why a case is left out.
+#[derive(Debug)]
+pub(crate) struct NeedsRoot(pub(crate) String);
+
+impl fmt::Display for NeedsRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NeedsRoot {}
 
 /// Programs that do the same job, and what is expected of ours.
 pub(crate) struct Case {

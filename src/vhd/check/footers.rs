@@ -211,18 +211,53 @@ fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
 }
 
 /// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
-/// fixed disk has, or anywhere for another type.
+/// fixed disk has, or anywhere for another type. Where the file ends in a hole, as after it was lengthened, that of a
+/// fixed disk is looked for before the hole too.
 fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
-    let start = file_len
-        .saturating_sub(SEARCHED)
-        .next_multiple_of(SECTOR_SIZE);
-    let bytes = read(storage, start, file_len)?;
-    let found = intact(&bytes, start).rfind(|seen| match seen.footer.disk_type {
+    let found = find_last_before(storage, file_len, |seen| match seen.footer.disk_type {
         DiskType::Fixed => seen.footer.current_size == seen.at,
         DiskType::Dynamic | DiskType::Differencing => seen.at > seen.footer.data_offset,
         DiskType::Other(_) => false,
-    });
-    Ok(found)
+    })?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let end = stored_end(storage, file_len)?;
+    if end.saturating_add(SEARCHED) > file_len {
+        return Ok(None);
+    }
+    find_last_before(storage, end, |seen| {
+        seen.footer.disk_type == DiskType::Fixed && seen.footer.current_size == seen.at
+    })
+}
+
+/// The last intact footer in the bytes before `end` that `is_right`.
+fn find_last_before(
+    storage: &dyn ReadAt,
+    end: u64,
+    is_right: impl Fn(&Seen) -> bool,
+) -> Result<Option<Seen>> {
+    let start = end.saturating_sub(SEARCHED).next_multiple_of(SECTOR_SIZE);
+    let bytes = read(storage, start, end)?;
+    Ok(intact(&bytes, start).rfind(is_right))
+}
+
+/// Where the hole begins in which the file ends, or its length.
+fn stored_end(storage: &dyn ReadAt, file_len: u64) -> Result<u64> {
+    let (mut end, mut step) = (file_len, SEARCHED);
+    while end > 0 {
+        let start = end.saturating_sub(step);
+        let (mut at, mut last) = (start, None);
+        while let Some(data) = storage.data_range(at..end)? {
+            last = Some(data.end);
+            at = data.end.max(at + 1);
+        }
+        if let Some(last) = last {
+            return Ok(last);
+        }
+        (end, step) = (start, step.saturating_mul(2));
+    }
+    Ok(0)
 }
 
 /// The intact footers in `bytes`, which stand at `start` in the file.
