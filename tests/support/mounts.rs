@@ -56,6 +56,17 @@ impl Mounted {
         Some(Self { kind, folder })
     }
 
+    /// The same, mounted anew with these options.
+    pub(crate) fn with_options(self, options: &str) -> Self {
+        run(Command::new("umount").arg(self.path()));
+        run(Command::new("mount")
+            .args(["-t", self.kind, "-o"])
+            .arg(format!("loop,{options}"))
+            .arg(self.folder.path().join("image"))
+            .arg(self.path()));
+        self
+    }
+
     /// Those of `kinds` that can be mounted here. Says which these are.
     pub(crate) fn all(kinds: &[&'static str]) -> Vec<Self> {
         let all: Vec<_> = kinds.iter().filter_map(|kind| Self::new(kind)).collect();

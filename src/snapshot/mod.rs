@@ -1,0 +1,38 @@
+//! Points in time: a store keeps a base image of each disk and one diff for each later snapshot.
+//!
+//! ```text
+//! STORE/DISK/  000001-mon.vhd      000001-mon.json      the base, and what is known of it
+//!              000002-tue.vhddiff  000002-tue.json      what changed since, and so on
+//!              newest.windows                           window hashes of the newest snapshot
+//!              lock
+//! ```
+//!
+//! `docs/store-format.md` describes the files so that a person can use them without this module. A [`PointImage`] is any
+//! point in time as an image: whatever reads images reads it.
+
+mod between;
+mod create;
+mod delete;
+mod disk;
+mod family;
+mod layout;
+mod manifest;
+mod name;
+mod point;
+mod restore;
+mod time;
+mod verify;
+mod windows;
+
+pub use between::Between;
+pub use create::{Created, NewPoint, add_diff, create};
+pub use delete::{Deleted, delete};
+pub use disk::{Access, Disk, Work, disks};
+pub use family::Family;
+pub use layout::Stem;
+pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
+pub use name::{check_disk_name, check_name};
+pub use point::PointImage;
+pub use restore::{check_content, restore};
+pub use time::Time;
+pub use verify::{Finding, ReadData, verify};
