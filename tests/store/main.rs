@@ -10,5 +10,6 @@ mod crash;
 mod damage;
 mod lab;
 mod points;
+mod prune;
 mod refusals;
 mod words;

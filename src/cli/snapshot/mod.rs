@@ -18,6 +18,7 @@ mod delete;
 mod diff;
 mod hash;
 mod list;
+mod prune;
 mod restore;
 mod show;
 mod verify;
@@ -38,6 +39,7 @@ pub(super) use show::print_point;
     "  vhd snapshot diff mon tue\n",
     "  vhd snapshot restore tue -o restored.vhd\n",
     "  vhd snapshot delete mon\n",
+    "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
     "  vhd snapshot verify --read-data\n",
     "  vhd-diff /backup::web@mon friday.vhd\n\n",
     super::args::exit_codes!(),
@@ -56,6 +58,7 @@ enum Command {
     Restore(restore::Args),
     Hash(hash::Args),
     Delete(delete::Args),
+    Prune(prune::Args),
     Verify(verify::Args),
 }
 
@@ -68,6 +71,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
         Command::Delete(args) => delete::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),
     }
 }
