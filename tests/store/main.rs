@@ -12,4 +12,5 @@ mod lab;
 mod points;
 mod prune;
 mod refusals;
+mod repair;
 mod words;

@@ -19,6 +19,7 @@ mod diff;
 mod hash;
 mod list;
 mod prune;
+mod repair;
 mod restore;
 mod show;
 mod verify;
@@ -41,6 +42,7 @@ pub(super) use show::print_point;
     "  vhd snapshot delete mon\n",
     "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
     "  vhd snapshot verify --read-data\n",
+    "  vhd snapshot repair --from /mnt/second\n",
     "  vhd-diff /backup::web@mon friday.vhd\n\n",
     super::args::exit_codes!(),
 ))]
@@ -60,6 +62,7 @@ enum Command {
     Delete(delete::Args),
     Prune(prune::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -73,6 +76,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Delete(args) => delete::run(args, context),
         Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),
+        Command::Repair(args) => repair::run(args, context),
     }
 }
 
