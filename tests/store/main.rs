@@ -8,6 +8,7 @@ mod disk;
 
 mod crash;
 mod damage;
+mod family;
 mod lab;
 mod points;
 mod prune;

@@ -16,6 +16,7 @@ use crate::snapshot::{Access, Disk, Manifest, Time, disks};
 mod create;
 mod delete;
 mod diff;
+mod family;
 mod hash;
 mod list;
 mod prune;
@@ -43,6 +44,7 @@ pub(super) use show::print_point;
     "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
     "  vhd snapshot verify --read-data\n",
     "  vhd snapshot repair --from /mnt/second\n",
+    "  az snapshot list -o json | vhd snapshot family - --disk web\n",
     "  vhd-diff /backup::web@mon friday.vhd\n\n",
     super::args::exit_codes!(),
 ))]
@@ -63,6 +65,7 @@ enum Command {
     Prune(prune::Args),
     Verify(verify::Args),
     Repair(repair::Args),
+    Family(family::Args),
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -77,6 +80,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Repair(args) => repair::run(args, context),
+        Command::Family(args) => family::run(args, context),
     }
 }
 
