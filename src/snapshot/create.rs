@@ -211,14 +211,14 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
     Ok(target)
 }
 
-fn told_family(side: &Side) -> Family {
+pub(super) fn told_family(side: &Side) -> Family {
     Family {
         source_resource_id: side.source_resource_id.clone(),
         source_unique_id: side.source_unique_id.clone(),
     }
 }
 
-fn origin(side: &Side) -> Origin {
+pub(super) fn origin(side: &Side) -> Origin {
     Origin {
         name: side.name.clone(),
         format: side.format.clone().unwrap_or_else(|| "raw".to_owned()),

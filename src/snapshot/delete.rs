@@ -6,6 +6,8 @@
 //! a base                            the next diff is applied to it in place: it becomes the next one's base
 //! ```
 //!
+//! Several in a row that are made of one another go at once: one fold or one apply, whatever their number.
+//!
 //! What shall be done is written down first; a command that was interrupted after that is finished by the next one.
 
 use std::fs;
@@ -29,8 +31,8 @@ use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove_if_there, renam
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Intent {
     schema_version: u32,
-    /// The snapshot that goes.
-    deleted: Manifest,
+    /// The snapshots that go: one, or several in a row that are made of one another, the oldest first.
+    deleted: Vec<Manifest>,
     /// The next one as it was, and as it shall be.
     next: Option<[Manifest; 2]>,
     /// Whether the base of the deleted one becomes the next one's, by applying its diff.
@@ -64,10 +66,23 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
             .found(name)
             .hint("say --last to delete it too; nothing will be left of the disk"));
     }
+    delete_run(disk, vec![deleted], work)
+}
+
+/// Deletes snapshots in a row, the oldest first, each made of the one before it.
+pub(super) fn delete_run(
+    disk: &mut Disk,
+    deleted: Vec<Manifest>,
+    work: Work<'_>,
+) -> Result<Deleted> {
+    disk.check_writable()?;
+    let (Some(first), Some(last)) = (deleted.first(), deleted.last()) else {
+        return Ok(Deleted::Alone);
+    };
     let next = disk
         .points()
         .iter()
-        .find(|point| point.parent.as_deref() == Some(&deleted.id));
+        .find(|point| point.parent.as_deref() == Some(&last.id));
     let Some(next) = next.cloned() else {
         let intent = Intent::new(deleted, None, false);
         intent.write(disk)?;
@@ -78,7 +93,7 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
     let before = disk
         .points()
         .iter()
-        .find(|point| deleted.parent.as_ref() == Some(&point.id));
+        .find(|point| first.parent.as_ref() == Some(&point.id));
     if let Some(before) = before.cloned() {
         let folded = fold(disk, &before, &next, work)?;
         let intent = Intent::new(deleted, Some([next, folded]), false);
@@ -86,7 +101,7 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
         finish(disk, &intent, work)?;
         return Ok(Deleted::Folded { next: name });
     }
-    let dynamic = Path::new(&deleted.data.file)
+    let dynamic = Path::new(&first.data.file)
         .extension()
         .is_some_and(|ending| ending == "vhd");
     let grows = next.virtual_size > LARGEST_DYNAMIC && dynamic;
@@ -104,7 +119,7 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
 }
 
 impl Intent {
-    fn new(deleted: Manifest, next: Option<[Manifest; 2]>, forward: bool) -> Self {
+    fn new(deleted: Vec<Manifest>, next: Option<[Manifest; 2]>, forward: bool) -> Self {
         Self {
             schema_version: super::SCHEMA_VERSION,
             deleted,
@@ -136,7 +151,7 @@ impl Intent {
         };
         let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().source(e))?;
         let next = intent.next.iter().flatten();
-        for manifest in next.chain([&intent.deleted]) {
+        for manifest in next.chain(&intent.deleted) {
             manifest
                 .check(&disk.path(&manifest.stem().manifest()))
                 .map_err(|e| damaged().source(e))?;
@@ -147,12 +162,11 @@ impl Intent {
 
 /// Does what was written down; it may have been begun already.
 pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
-    let deleted = &intent.deleted;
     if let Some([old, new]) = &intent.next {
         let mut new = new.clone();
         let file = disk.path(&new.data.file);
         if intent.forward {
-            roll_forward(disk, deleted, old, &new, work)?;
+            roll_forward(disk, &intent.deleted, old, &new, work)?;
             (new.data.length, new.used_size) = lengths(&file)?;
         } else {
             let fresh = disk.path(&format!("{}{NEW}", new.data.file));
@@ -165,8 +179,10 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
             remove_if_there(&disk.path(&old.data.file))?;
         }
     }
-    remove_if_there(&disk.path(&deleted.stem().manifest()))?;
-    remove_if_there(&disk.path(&deleted.data.file))?;
+    for deleted in &intent.deleted {
+        remove_if_there(&disk.path(&deleted.stem().manifest()))?;
+        remove_if_there(&disk.path(&deleted.data.file))?;
+    }
     remove_if_there(&disk.path(DELETING))?;
     disk.load()
 }
@@ -222,15 +238,18 @@ fn rebuild(disk: &Disk, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
     Ok(base)
 }
 
-/// Brings the base of the deleted snapshot to the next one, in place, and gives it its name.
+/// Brings the base of the deleted snapshots to the next one, in place, and gives it its name.
 fn roll_forward(
     disk: &Disk,
-    deleted: &Manifest,
+    deleted: &[Manifest],
     old: &Manifest,
     new: &Manifest,
     work: Work<'_>,
 ) -> Result<()> {
-    let (from, to) = (disk.path(&deleted.data.file), disk.path(&new.data.file));
+    let Some((base, later)) = deleted.split_first() else {
+        return Ok(());
+    };
+    let (from, to) = (disk.path(&base.data.file), disk.path(&new.data.file));
     if !from.exists() && !journal_path(&from).exists() {
         return Ok(());
     }
@@ -242,7 +261,11 @@ fn roll_forward(
         verify: true,
         parents: &parents,
     };
-    let diff = open_diff(&disk.path(&old.data.file), work.progress)?;
-    apply_in_place(&from, Chain::new(vec![diff])?, InPlace::default(), options)?;
+    let diffs = later
+        .iter()
+        .chain([old])
+        .map(|point| open_diff(&disk.path(&point.data.file), work.progress))
+        .collect::<Result<_>>()?;
+    apply_in_place(&from, Chain::new(diffs)?, InPlace::default(), options)?;
     rename(&from, &to)
 }

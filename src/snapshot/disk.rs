@@ -339,11 +339,29 @@ impl Disk {
         self.folder.join(file)
     }
 
+    /// An error unless the disk may be changed.
+    pub(super) fn check_open_for_writing(&self) -> Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(Error::usage("the disk was opened only for reading").path(&self.folder))
+    }
+
+    /// Knows a snapshot as it is now, in the place of one with its number.
+    pub(super) fn put(&mut self, point: Manifest) {
+        self.points.retain(|old| old.sequence != point.sequence);
+        self.points.push(point);
+        self.points.sort_by_key(|point| point.sequence);
+    }
+
+    /// Knows a snapshot no longer.
+    pub(super) fn take_out(&mut self, id: &str) {
+        self.points.retain(|point| point.id != id);
+    }
+
     /// An error unless the disk may be changed and nothing of it is damaged.
     pub(super) fn check_writable(&mut self) -> Result<()> {
-        if !self.writable {
-            return Err(Error::usage("the disk was opened only for reading").path(&self.folder));
-        }
+        self.check_open_for_writing()?;
         match self.damaged.pop() {
             Some(error) => Err(error),
             None => Ok(()),

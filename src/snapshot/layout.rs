@@ -16,6 +16,9 @@ pub(super) const DELETING: &str = "deleting.json";
 /// Ends the name of a data file until its manifest stands.
 pub(super) const NEW: &str = ".new";
 
+/// Ends the name of a file that a repair has put aside; no command looks at it.
+pub(super) const DAMAGED: &str = ".damaged";
+
 /// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stem {

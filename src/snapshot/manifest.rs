@@ -16,6 +16,9 @@ use crate::vhd::Footer;
 /// The version of the manifests that are written, and the only one that is read.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A manifest longer than this isn't searched for a damaged byte: trying all takes the square of its length.
+const LONGEST_MENDED: u64 = 4096;
+
 /// A manifest longer than this is none.
 pub(super) const LONGEST: u64 = 1 << 20;
 
@@ -208,6 +211,42 @@ impl Manifest {
             .map_err(|e| damaged("this manifest can't be read").source(e))?;
         manifest.check(path)?;
         Ok(manifest)
+    }
+
+    /// What `bytes` were before one of them was damaged: the only change of one byte with which the checksum fits.
+    pub(super) fn decode_mended(bytes: &[u8], path: &Path) -> Option<Self> {
+        let tail = CHECKSUM.len() + 64 + "\"\n}\n".len();
+        if bytes.len() as u64 > LONGEST_MENDED {
+            return None;
+        }
+        let (head, _) = bytes.split_at_checked(bytes.len().checked_sub(tail)?)?;
+        // In the checksum: what is before it is right, and says what it must be.
+        let mut good = head.to_vec();
+        let checksum = blake3::hash(head).to_hex();
+        good.extend(format!("{CHECKSUM}{checksum}\"\n}}\n").bytes());
+        let wrong = good.iter().zip(bytes).filter(|(a, b)| a != b).count();
+        if wrong <= 1 {
+            return Self::decode(&good, path).ok();
+        }
+        // Before it.
+        let mut bytes = bytes.to_vec();
+        for at in 0..head.len() {
+            let old = bytes.get(at).copied()?;
+            for change in 1..=u8::MAX {
+                *bytes.get_mut(at)? = old ^ change;
+                if Self::fits(&bytes, head.len()) {
+                    return Self::decode(&bytes, path).ok();
+                }
+            }
+            *bytes.get_mut(at)? = old;
+        }
+        None
+    }
+
+    fn fits(bytes: &[u8], at: usize) -> bool {
+        let (head, tail) = bytes.split_at_checked(at).unwrap_or_default();
+        let stored = tail.get(CHECKSUM.len()..).and_then(|rest| rest.get(..64));
+        stored == Some(blake3::hash(head).to_hex().as_bytes())
     }
 
     /// Refuses what can't be, whatever the checksum says.

@@ -29,6 +29,10 @@ impl Time {
     pub fn to_unix(self) -> i64 {
         self.0.as_second()
     }
+
+    pub(super) fn timestamp(self) -> jiff::Timestamp {
+        self.0
+    }
 }
 
 impl fmt::Display for Time {

@@ -44,7 +44,8 @@ pub fn verify(disk: &mut Disk, read: ReadData, work: Work<'_>) -> Result<Vec<Fin
     }
     let disk = &*disk;
     for point in disk.points() {
-        if let Err(error) = structure(disk, point) {
+        // Leads to the base, or names the one that is missing.
+        if let Err(error) = structure(disk, point).and_then(|()| disk.chain(point).map(drop)) {
             found.push(finding(disk, point, error)?);
         }
     }
@@ -69,7 +70,7 @@ fn after_damage(disk: &Disk, error: &Error) -> Vec<String> {
     [stem.name.clone()].into_iter().chain(later).collect()
 }
 
-fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Finding> {
+pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Finding> {
     if error.kind() == ErrorKind::Interrupted {
         return Err(error);
     }
@@ -81,8 +82,8 @@ fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Finding> {
     Ok(Finding { error, affected })
 }
 
-/// Whether the files of a snapshot are there and hang together, without reading their data.
-fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
+/// Whether the file of a snapshot is there and continues the one before it, if that is there, without reading its data.
+pub(super) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
     let path = disk.path(&point.data.file);
     let file = File::open(&path)?;
     let len = file.byte_len()?;
@@ -118,13 +119,14 @@ fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
         return Err(cut());
     }
     let diff = open_diff(disk, &path, point)?;
-    // Leads to the base, or names the one that is missing.
-    disk.chain(point)?;
     let before = disk
         .points()
         .iter()
         .find(|p| point.parent.as_ref() == Some(&p.id));
-    let expected = before.map(|before| before.content_digest);
+    let Some(before) = before else {
+        return Ok(());
+    };
+    let expected = Some(before.content_digest);
     if diff.trailer().base_digest == expected {
         return Ok(());
     }
@@ -211,12 +213,7 @@ fn data(
         if bad.contains(&point.name) || !whole || !chosen(&mut dice) {
             continue;
         }
-        let result = if point.is_base() {
-            base_data(disk, point, work)
-        } else {
-            diff_data(disk, point, work)
-        };
-        if let Err(error) = result {
+        if let Err(error) = file_data(disk, point, work) {
             found.push(finding(disk, point, error)?);
         }
     }
@@ -273,6 +270,15 @@ fn data(
         found.push(finding(disk, newest, error)?);
     }
     Ok(())
+}
+
+/// Reads all of a snapshot's own file.
+pub(super) fn file_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+    if point.is_base() {
+        base_data(disk, point, work)
+    } else {
+        diff_data(disk, point, work)
+    }
 }
 
 fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {

@@ -17,7 +17,7 @@ fn three() -> Lab {
 }
 
 /// Where the base stores the first page, which isn't zero.
-fn first_data(lab: &Lab) -> usize {
+pub(crate) fn first_data(lab: &Lab) -> usize {
     let base = lab.file("-a.vhd");
     let args = ["map", base.to_str().unwrap(), "--offsets", "--json"];
     let map: serde_json::Value = serde_json::from_slice(&lab.run("vhd", &args).stdout).unwrap();

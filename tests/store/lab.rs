@@ -95,3 +95,10 @@ pub(crate) fn flip(path: &Path, at: usize) {
     bytes[at] ^= 4;
     std::fs::write(path, bytes).unwrap();
 }
+
+/// Whether a file's name has this extension.
+pub(crate) fn ends(file: &str, extension: &str) -> bool {
+    Path::new(file)
+        .extension()
+        .is_some_and(|found| found == extension)
+}

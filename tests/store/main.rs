@@ -8,7 +8,10 @@ mod disk;
 
 mod crash;
 mod damage;
+mod family;
 mod lab;
 mod points;
+mod prune;
 mod refusals;
+mod repair;
 mod words;

@@ -2,18 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use crate::disk::{Random, assert_same, changed, content, disk, run};
-use crate::lab::Lab;
+use crate::lab::{Lab, ends};
 
 /// Raw, fixed, dynamic and back, grown, cut and grown again: each comes back to the byte, through a file and a pipe.
-fn ends(file: &str, extension: &str) -> bool {
-    Path::new(file)
-        .extension()
-        .is_some_and(|found| found == extension)
-}
-
 #[test]
 fn sources_of_all_formats_and_sizes_come_back() {
     let lab = Lab::new();

@@ -16,8 +16,11 @@ use crate::snapshot::{Access, Disk, Manifest, Time, disks};
 mod create;
 mod delete;
 mod diff;
+mod family;
 mod hash;
 mod list;
+mod prune;
+mod repair;
 mod restore;
 mod show;
 mod verify;
@@ -38,7 +41,10 @@ pub(super) use show::print_point;
     "  vhd snapshot diff mon tue\n",
     "  vhd snapshot restore tue -o restored.vhd\n",
     "  vhd snapshot delete mon\n",
+    "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
     "  vhd snapshot verify --read-data\n",
+    "  vhd snapshot repair --from /mnt/second\n",
+    "  az snapshot list -o json | vhd snapshot family - --disk web\n",
     "  vhd-diff /backup::web@mon friday.vhd\n\n",
     super::args::exit_codes!(),
 ))]
@@ -56,7 +62,10 @@ enum Command {
     Restore(restore::Args),
     Hash(hash::Args),
     Delete(delete::Args),
+    Prune(prune::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
+    Family(family::Args),
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -68,7 +77,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
         Command::Delete(args) => delete::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),
+        Command::Repair(args) => repair::run(args, context),
+        Command::Family(args) => family::run(args, context),
     }
 }
 

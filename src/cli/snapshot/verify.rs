@@ -60,13 +60,29 @@ struct DiskView {
     findings: Vec<FindingView>,
 }
 
+/// Something that is wrong, as it is shown.
 #[derive(Serialize)]
-struct FindingView {
+pub(super) struct FindingView {
     message: String,
     file: Option<String>,
     offset: Option<u64>,
     hint: Option<String>,
-    affected: Vec<String>,
+    pub(super) affected: Vec<String>,
+}
+
+impl FindingView {
+    pub(super) fn print(&self, output: &mut Output) -> Result<()> {
+        output.line(plain(&self.message))?;
+        if let Some(hint) = &self.hint {
+            output.line(format_args!("  hint: {hint}"))?;
+        }
+        let affected = if self.affected.is_empty() {
+            "no snapshot".to_owned()
+        } else {
+            self.affected.join(", ")
+        };
+        output.line(format_args!("  affects: {affected}"))
+    }
 }
 
 impl From<Finding> for FindingView {
@@ -135,16 +151,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn text(view: &View, output: &mut Output) -> Result<()> {
     for disk in &view.disks {
         for finding in &disk.findings {
-            output.line(plain(&finding.message))?;
-            if let Some(hint) = &finding.hint {
-                output.line(format_args!("  hint: {hint}"))?;
-            }
-            let affected = if finding.affected.is_empty() {
-                "no snapshot".to_owned()
-            } else {
-                finding.affected.join(", ")
-            };
-            output.line(format_args!("  affects: {affected}"))?;
+            finding.print(output)?;
         }
         let count = Count(disk.snapshots as u64, "snapshot");
         let faults = disk.findings.len() as u64;
