@@ -11,20 +11,28 @@
 //! point in time as an image: whatever reads images reads it.
 
 mod between;
+mod copy;
 mod create;
 mod delete;
 mod disk;
 mod family;
+mod history;
+mod incoming;
 mod layout;
 mod manifest;
 mod name;
+mod pieces;
 mod point;
+mod receive;
 mod restore;
+mod send;
+mod stream;
 mod time;
 mod verify;
 mod windows;
 
 pub use between::Between;
+pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete};
 pub use disk::{Access, Disk, Work, disks};
@@ -33,6 +41,8 @@ pub use layout::Stem;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
+pub use receive::{Received, receive};
 pub use restore::{check_content, restore};
+pub use send::{Sent, Span, send};
 pub use time::Time;
 pub use verify::{Finding, ReadData, verify};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::disk::file_names;
-use super::layout::{NEW, WINDOWS};
+use super::layout::{NEW, PART, WINDOWS};
 use super::point::open_diff;
 use super::{Disk, Manifest, Stem, Work};
 use crate::diff::DiffFile;
@@ -150,7 +150,12 @@ fn strays(disk: &Disk, found: &mut Vec<Finding>) -> Result<()> {
         let Some((stem, ending)) = Stem::parse(name) else {
             continue;
         };
-        let known = ending == ".json" || ending.ends_with(NEW) || names.contains(&stem.manifest());
+        let manifest = stem.manifest();
+        let known = ending == ".json"
+            || ending.ends_with(NEW)
+            || ending.ends_with(PART)
+            || names.contains(&format!("{manifest}{PART}"))
+            || names.contains(&manifest);
         if !known {
             found.push(Finding {
                 error: Error::damaged("this file has no manifest")

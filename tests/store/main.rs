@@ -6,9 +6,11 @@
 #[allow(unused_macros, unused_imports, reason = "commands are made by the lab")]
 mod disk;
 
+mod copies;
 mod crash;
 mod damage;
 mod lab;
 mod points;
 mod refusals;
+mod streams;
 mod words;
