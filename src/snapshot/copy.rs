@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::history::missing;
-use super::incoming::Target;
+use super::incoming::{Target, to_verify};
 use super::pieces::pieces;
 use super::{Access, Disk, Manifest, Work};
 use crate::error::{Error, ErrorKind, Result};
@@ -85,13 +85,8 @@ pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
         source.points()
     };
     Ok(points.iter().fold(0, |sum, point| {
-        let verified = if point.is_base() {
-            point.virtual_size
-        } else {
-            point.data.length
-        };
         sum.saturating_add(point.data.length)
-            .saturating_add(verified)
+            .saturating_add(to_verify(point))
     }))
 }
 
@@ -141,15 +136,16 @@ fn copy_point(
     point: &Manifest,
     work: Work<'_>,
 ) -> Result<(Manifest, u64)> {
-    let (result, bytes, resumed) = attempt(source, target, point, true, work)?;
-    let result = match result {
-        // What an interrupted copy left was worth nothing: power failed, or somebody touched it.
-        Err(error) if resumed && error.kind() == ErrorKind::Damaged => {
-            attempt(source, target, point, false, work)?.0
-        }
-        result => result,
-    };
-    let manifest = result.map_err(|error| {
+    let file = File::open(source.path(&point.data.file))?;
+    let incoming = target.begin(point, Some(&file))?;
+    let (from, len) = (incoming.from(), point.data.length);
+    work.progress.advance(from);
+    let mut bytes = 0_u64;
+    pieces(&file, from, len, work.progress, |offset, piece| {
+        bytes = bytes.saturating_add(piece.len() as u64);
+        incoming.write(offset, piece)
+    })?;
+    let manifest = incoming.finish(work).map_err(|error| {
         if error.kind() != ErrorKind::Damaged {
             return error;
         }
@@ -159,32 +155,6 @@ fn copy_point(
         ))
     })?;
     Ok((manifest, bytes))
-}
-
-/// Copies and verifies. Tells the bytes that were copied, and whether it went on where another copy had stopped.
-fn attempt(
-    source: &Disk,
-    target: &mut Target,
-    point: &Manifest,
-    resume: bool,
-    work: Work<'_>,
-) -> Result<(Result<Manifest>, u64, bool)> {
-    let file = File::open(source.path(&point.data.file))?;
-    let incoming = target.begin(point, resume)?;
-    let from = incoming.from();
-    work.progress.advance(from);
-    let mut bytes = 0_u64;
-    pieces(
-        &file,
-        from,
-        point.data.length,
-        work.progress,
-        |offset, piece| {
-            bytes = bytes.saturating_add(piece.len() as u64);
-            incoming.write(offset, piece)
-        },
-    )?;
-    Ok((incoming.finish(work), bytes, from > 0))
 }
 
 /// Progress of one of several pieces of work, which together were begun.

@@ -14,7 +14,8 @@ use super::create::lengths;
 use super::disk::{file_names, open_lock, read_manifest, remove, rename};
 use super::history::check_next;
 use super::layout::{COPY_LOCK, PART};
-use super::pieces::PIECE;
+use super::pieces::same_until;
+use super::verify::check_base;
 use super::{Access, Disk, Manifest, State, Stem, Work};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,8 +68,12 @@ impl Target {
     }
 
     /// Begins to take in `point`, as its store has it; or goes on where an interrupted copy of the very same data
-    /// stopped, if `resume`.
-    pub(super) fn begin(&mut self, point: &Manifest, resume: bool) -> Result<Incoming<'_>> {
+    /// stopped, as far as that is what `original` holds.
+    pub(super) fn begin(
+        &mut self,
+        point: &Manifest,
+        original: Option<&File>,
+    ) -> Result<Incoming<'_>> {
         check_next(&self.disk, point)?;
         let partial = self.disk.copying();
         let same = partial.is_some_and(|partial| {
@@ -76,7 +81,7 @@ impl Target {
                 && partial.data == point.data
                 && partial.content_digest == point.content_digest
         });
-        if !(same && resume) {
+        if !(same && original.is_some()) {
             give_up(&self.disk)?;
             let mark = AtomicFile::new(mark(&self.disk, point))?;
             let coming = Manifest {
@@ -107,13 +112,15 @@ impl Target {
             .open(&path)
             .map_err(|e| Error::io("cannot create", e).path(&path))?;
         let file = File::from_std(file, &path)?;
-        let mut len = file.byte_len()?;
-        if len > point.data.length {
-            file.set_len(0)?;
-            len = 0;
-        }
+        let len = file.byte_len()?.min(point.data.length);
+        let from = match original {
+            Some(original) => same_until(original, &file, len)?,
+            None => 0,
+        };
+        // What comes behind may be anything, and zeros won't be written over it.
+        file.set_len(from)?;
         Ok(Incoming {
-            from: len - len % PIECE,
+            from,
             target: self,
             point: point.clone(),
             file,
@@ -155,11 +162,21 @@ impl Incoming<'_> {
         } = self;
         file.set_len(point.data.length)?;
         file.sync()?;
-        if let Err(error) = check(&target.disk, &point, &path, work) {
-            if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) {
-                give_up(&target.disk)?;
+        match check(&target.disk, &point, &path, work) {
+            Ok(()) => {}
+            // That says nothing about what was stored.
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Interrupted) => {
+                return Err(error);
             }
-            return Err(error);
+            Err(error) => {
+                target.tidy()?;
+                return Err(match error.kind() {
+                    ErrorKind::Damaged => error,
+                    _ => Error::damaged("what arrived can't be used")
+                        .path(path)
+                        .source(error),
+                });
+            }
         }
         if point.is_base() {
             point.used_size = lengths(&path)?.1;
@@ -237,6 +254,15 @@ pub(super) fn give_up(disk: &Disk) -> Result<()> {
     parts.try_for_each(|name| remove(&disk.path(name)))
 }
 
+/// Bytes that are read back to see whether `point` arrived.
+pub(super) fn to_verify(point: &Manifest) -> u64 {
+    if point.is_base() {
+        point.virtual_size
+    } else {
+        point.data.length
+    }
+}
+
 /// Reads back all that was stored, and compares it with what the manifest says.
 fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<()> {
     let wrong = |field: &str, found: String, expected: String| {
@@ -273,7 +299,7 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<(
                 point.content_digest.to_string(),
             );
         }
-        return Ok(());
+        return check_base(path);
     }
     let diff = DiffFile::open(File::open(path)?, work.progress)?;
     let show = |digest: Option<ContentDigest>| {

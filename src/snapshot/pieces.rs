@@ -47,6 +47,28 @@ pub(super) fn pieces(
     Ok(())
 }
 
+/// Up to where two files, which both have `len` bytes or more, are the same; in whole pieces, or all of `len`.
+pub(super) fn same_until(a: &File, b: &File, len: u64) -> Result<u64> {
+    let [mut of_a, mut of_b] = [Vec::new(), Vec::new()];
+    let mut at = 0;
+    loop {
+        let ranges = [a.data_range(at..len)?, b.data_range(at..len)?];
+        let starts = ranges.into_iter().flatten().map(|range| range.start);
+        let Some(start) = starts.min() else {
+            return Ok(len);
+        };
+        let end = (start - start % PIECE).saturating_add(PIECE).min(len);
+        for (file, bytes) in [(a, &mut of_a), (b, &mut of_b)] {
+            bytes.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            file.read_exact_at(bytes, start)?;
+        }
+        if of_a != of_b {
+            return Ok(start - start % PIECE);
+        }
+        at = end;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +110,18 @@ mod tests {
             assert!(found == bytes, "{from}");
         }
         assert!(pieces(&file, 0, 5, &Silent, |_, _| Ok(())).is_err());
+        // Against a copy without holes, which differs first at one place or the other.
+        let other = folder.path().join("other");
+        std::fs::write(&other, &bytes).unwrap();
+        let len = bytes.len() as u64;
+        let other = File::open_writable(&other).unwrap();
+        assert_eq!(same_until(&file, &other, len).unwrap(), len);
+        assert_eq!(same_until(&other, &file, 70).unwrap(), 70);
+        for at in [len - 1, 2 << 20, (1 << 20) - 1, 5] {
+            other.write_all_at(&[9], at).unwrap();
+            for (a, b) in [(&file, &other), (&other, &file)] {
+                assert_eq!(same_until(a, b, len).unwrap(), at - at % PIECE, "{at}");
+            }
+        }
     }
 }

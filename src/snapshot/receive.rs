@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::history::refuse_other;
-use super::incoming::{Incoming, Target};
+use super::incoming::{Incoming, Target, to_verify};
 use super::layout::Stem;
 use super::stream::{Record, StreamReader};
 use super::{Manifest, Work};
@@ -94,12 +94,14 @@ fn take<R: Read>(
             data(&mut stream, &point, work, |_, _| Ok(()))?;
             continue;
         }
-        let incoming = target.begin(&point, false)?;
+        let incoming = target.begin(&point, None)?;
         work.progress
             .begin(&format!("receiving {}", point.name), point.data.length);
         let result = data(&mut stream, &point, work, |offset, bytes| {
             incoming.write(offset, bytes)
         });
+        work.progress
+            .begin(&format!("verifying {}", point.name), to_verify(&point));
         let complete = complete(result, incoming, work).map_err(|e| in_stream(&stream, name, e))?;
         received.newest = Some(complete.clone());
         received.points.push(complete);

@@ -338,3 +338,82 @@ impl<R: Read> StreamReader<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = StreamWriter::new(&mut bytes, Path::new("out"), "web").unwrap();
+        for record in [
+            Record::Snapshot(b"{}"),
+            Record::Data(0, b"some"),
+            Record::Data(9, b"more"),
+            Record::Done(20),
+            Record::Snapshot(b"{ }"),
+            Record::Done(0),
+            Record::End(2),
+        ] {
+            writer.push(&record).unwrap();
+        }
+        let len = writer.finish().unwrap();
+        assert_eq!(len, bytes.len() as u64);
+        bytes
+    }
+
+    /// All records as text.
+    fn read(bytes: &[u8]) -> Result<Vec<String>> {
+        let mut reader = StreamReader::new(bytes, Path::new("in"))?;
+        let mut all = vec![reader.disk().to_owned()];
+        loop {
+            let record = reader.next()?;
+            all.push(format!("{record:?}"));
+            if matches!(record, Record::End(_)) {
+                return Ok(all);
+            }
+        }
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_and_any_damage_is_found_where_it_is() {
+        let good = stream();
+        let all = read(&good).unwrap();
+        assert_eq!(all.len(), 8);
+        assert_eq!(all[3], "Data(9, [109, 111, 114, 101])");
+        for at in 0..good.len() {
+            for bit in [1, 0x20, 0x80] {
+                let mut bad = good.clone();
+                bad[at] ^= bit;
+                let error = read(&bad).unwrap_err();
+                let said = error.at().unwrap();
+                // A length that grew leads beyond the end.
+                let cut = said == good.len() as u64;
+                assert!(cut || said <= at as u64, "{at}: {error}");
+            }
+            let error = read(&good[..at]).unwrap_err();
+            assert_eq!(error.at(), Some(at as u64), "{error}");
+        }
+        let longer = [&good[..], b"x"].concat();
+        assert_eq!(read(&longer).unwrap_err().at(), Some(good.len() as u64));
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_document() {
+        let bytes = stream();
+        assert_eq!(&bytes[..8], b"\x89VHDSND\n");
+        assert_eq!(&bytes[8..23], b"\0\0\0\x01\0\0\0\0\0\0\0\x03web");
+        let crc = crc32fast::hash(&bytes[..23]).to_be_bytes();
+        assert_eq!(bytes[23..27], crc);
+        assert_eq!(&bytes[27..45], b"SNAP\0\0\0\x02\0\0\0\0\0\0\0\x01{}");
+        assert_eq!(bytes[45..49], crc32fast::hash(&bytes[27..45]).to_be_bytes());
+        assert_eq!(&bytes[49..65], b"DATA\0\0\0\x04\0\0\0\0\0\0\0\x02");
+        let end = bytes.len() - 60;
+        assert_eq!(&bytes[end..end + 16], b"ENDS\0\0\0\x02\0\0\0\0\0\0\0\x07");
+        assert_eq!(
+            bytes[end + 16..end + 48],
+            *blake3::hash(&bytes[..end]).as_bytes()
+        );
+        assert_eq!(&bytes[end + 52..], b"\nDNSDHV\x89");
+    }
+}

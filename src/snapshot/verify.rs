@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use super::disk::file_names;
 use super::layout::{NEW, PART, WINDOWS};
@@ -98,21 +99,7 @@ fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
         if image.virtual_size() != point.virtual_size || len != point.data.length {
             return Err(cut());
         }
-        let report = check_file(&path, &CheckOptions::default(), &ParentOptions::default())?;
-        return match report
-            .findings
-            .iter()
-            .find(|f| f.severity() != Severity::Warning)
-        {
-            None => Ok(()),
-            Some(finding) => Err(Error::damaged("the base is damaged")
-                .path(&path)
-                .field(&finding.field)
-                .offset(finding.offset)
-                .found(&finding.found)
-                .expected(&finding.expected)
-                .hint("vhd check says more")),
-        };
+        return check_base(&path);
     }
     if len != point.data.length {
         return Err(cut());
@@ -141,6 +128,22 @@ fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
             .found(show(diff.trailer().base_digest))
             .expected(show(expected)),
     )
+}
+
+/// An error if the structures of a base are damaged.
+pub(super) fn check_base(path: &Path) -> Result<()> {
+    let report = check_file(path, &CheckOptions::default(), &ParentOptions::default())?;
+    let mut findings = report.findings.iter();
+    match findings.find(|f| f.severity() != Severity::Warning) {
+        None => Ok(()),
+        Some(finding) => Err(Error::damaged("the base is damaged")
+            .path(path)
+            .field(&finding.field)
+            .offset(finding.offset)
+            .found(&finding.found)
+            .expected(&finding.expected)
+            .hint("vhd check says more")),
+    }
 }
 
 /// Files that belong to no snapshot.

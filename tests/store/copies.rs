@@ -217,10 +217,15 @@ fn a_snapshot_on_its_way_is_shown_and_cannot_be_used() {
 fn what_an_interrupted_copy_left_is_never_believed() {
     // Bytes that aren't what was copied: power failed.
     let lab = half_copied();
-    flip(&lab.path("far/web/000001-a.vhd.part"), 1 << 20);
-    let copied = lab.json(&["copy", "--to", "far"]);
-    assert!(copied["disks"][0]["error"].is_null());
-    assert_same_disks(&lab, "store/web", "far/web");
+    fs::rename(lab.path("far"), lab.path("half")).unwrap();
+    for at in [0, 513, 1540, 1 << 20] {
+        run(&mut lab.command("cp", &["-r", "half", "far"]));
+        flip(&lab.path("far/web/000001-a.vhd.part"), at);
+        let copied = lab.json(&["copy", "--to", "far"]);
+        assert!(copied["disks"][0]["error"].is_null());
+        assert_same_disks(&lab, "store/web", "far/web");
+        fs::remove_dir_all(lab.path("far")).unwrap();
+    }
     // Longer than it can be; a mark that can't be read; data without its manifest.
     let spoil: [fn(&Lab); 4] = [
         |lab| fs::write(lab.path("far/web/000001-a.vhd.part"), vec![1; 9 << 20]).unwrap(),

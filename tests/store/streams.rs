@@ -1,8 +1,11 @@
 //! `vhd snapshot send` and `receive`: the same as a copy, through a pipe.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::copies::{assert_same_disks, files, history};
 use crate::disk::{Random, changed, content, disk, pipe, run, run_to};
@@ -225,6 +228,40 @@ fn a_cut_stream_keeps_what_came_and_says_how_to_go_on() {
         check_kept(&lab, &format!("cut at {len}"));
     }
     assert!(went_on > 4);
+}
+
+/// A receiver that was killed within a snapshot: a stream begins it again, and a copy goes on with it.
+#[test]
+fn a_killed_receiver_does_no_harm() {
+    for by_copy in [false, true] {
+        let (lab, stream) = three();
+        let mut receiver = lab
+            .command("vhd", &["snapshot", "receive", "--store", "far"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let base: usize = records(&stream)[..3]
+            .iter()
+            .map(|record| record.len())
+            .sum();
+        let mut input = receiver.stdin.take().unwrap();
+        input.write_all(&stream[..base]).unwrap();
+        while fs::metadata(lab.path("far/web/000001-a.vhd.part")).map_or(0, |part| part.len()) == 0
+        {
+            sleep(Duration::from_millis(1));
+        }
+        receiver.kill().unwrap();
+        receiver.wait().unwrap();
+        let shown = lab.json(&["show", "a", "--store", "far", "--disk", "web"]);
+        assert_eq!(shown["state"], "copying");
+        if by_copy {
+            lab.good(&["copy", "--to", "far"]);
+        } else {
+            receive(&lab, 0, &stream, "far");
+        }
+        assert_same_disks(&lab, "store/web", "far/web");
+    }
 }
 
 #[test]

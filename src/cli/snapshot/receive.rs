@@ -1,12 +1,13 @@
 //! `vhd snapshot receive`: snapshots from a stream.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::{
-    Context, Count, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, check_disk_name,
+    Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs,
+    check_disk_name,
 };
 use crate::snapshot::{Received, Work, receive};
 
@@ -68,6 +69,10 @@ impl<'a> From<&'a Received> for View<'a> {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(name) = &args.disk {
         check_disk_name(name)?;
+    }
+    if io::stdin().is_terminal() {
+        return Err(Error::usage("a stream doesn't come from a terminal")
+            .hint("pipe what vhd snapshot send writes into this command"));
     }
     let workers = context.workers()?;
     let progress = context.progress();
