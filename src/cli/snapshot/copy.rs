@@ -19,8 +19,9 @@ use crate::snapshot::{Copied, Work, copy_disks};
      base first. Each is read back and compared with its digest before it counts. A copy that was interrupted goes on \
      where it stopped: until then list and show say how much of the snapshot is there, and nothing can use it. \
      Meanwhile the source can be read but not changed, and so can the target.\n\n\
-     If the target has snapshots that the source hasn't, nothing of that disk is copied (exit code 4), and the other \
-     disks are. The target may keep fewer of the older snapshots than the source, or more.\n\n",
+     If the source doesn't have the newest snapshot of the target, or another one under the same number, the two have \
+     diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \
+     target may keep fewer than the source, or more.\n\n",
     "Examples:\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --disk web --disk db\n",
