@@ -10,7 +10,7 @@ use super::manifest::hex;
 use super::point::side;
 use super::{
     Data, DataKind, Disk, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
-    check_name, windows,
+    check_name, incoming, windows,
 };
 use crate::diff::{
     Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
@@ -251,6 +251,9 @@ impl Draft {
     fn of(disk: &mut Disk, new: &NewPoint, source: Origin) -> Result<Self> {
         disk.check_writable()?;
         check_name(&new.name)?;
+        if let Some(part) = disk.copying() {
+            return Err(incoming::incomplete(disk, part));
+        }
         if disk.points().iter().any(|point| point.name == new.name) {
             return Err(Error::usage("there is a snapshot of this name already")
                 .path(disk.folder())

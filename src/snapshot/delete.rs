@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::create::{LARGEST_DYNAMIC, lengths};
 use super::layout::{DELETING, NEW};
-use super::{Between, Data, DataKind, Disk, Manifest, Work};
+use super::{Between, Data, DataKind, Disk, Manifest, Work, incoming};
 use crate::diff::{BaseCheck, Chain, Compression};
 use crate::error::{Error, Result};
 use crate::files::{
@@ -59,6 +59,11 @@ pub enum Deleted {
 /// Deletes the snapshot called `name`. The last one of a disk only goes if `last`.
 pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result<Deleted> {
     disk.check_writable()?;
+    if disk.copying().is_some_and(|part| part.name == name) {
+        incoming::give_up(disk)?;
+        disk.load()?;
+        return Ok(Deleted::Alone);
+    }
     let deleted = disk.find(name)?.clone();
     if disk.points().len() == 1 && !last {
         return Err(Error::usage("this is the last snapshot of the disk")

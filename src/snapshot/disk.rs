@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::delete::{self, Intent};
-use super::layout::{DELETING, LOCK, NEW, WINDOWS};
+use super::layout::{DELETING, LOCK, NEW, PART, WINDOWS};
 use super::manifest::LONGEST;
-use super::{Manifest, PointImage, State, Stem, Time, check_disk_name};
+use super::{Manifest, PointImage, State, Stem, Time, check_disk_name, incoming};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::{Progress, Silent};
@@ -54,6 +54,7 @@ pub struct Disk {
     folder: PathBuf,
     points: Vec<Manifest>,
     damaged: Vec<Error>,
+    copying: Option<Manifest>,
     lock: Arc<File>,
     handles: Arc<Handles>,
     writable: bool,
@@ -139,6 +140,7 @@ impl Disk {
             folder,
             points: Vec::new(),
             damaged: Vec::new(),
+            copying: None,
             lock: Arc::new(lock),
             handles: Handles::new(OPEN_DIFFS),
             writable,
@@ -157,13 +159,15 @@ impl Disk {
             if !matches!(Stem::parse(&file), Some((_, ".json"))) {
                 continue;
             }
-            match read_manifest(&self.folder.join(&file)) {
+            let path = self.folder.join(&file);
+            match read_manifest(&path, &path) {
                 Ok(manifest) => self.points.push(manifest),
                 Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => self.damaged.push(error),
             }
         }
         self.points.sort_by_key(|point| point.sequence);
+        self.copying = incoming::partial(self)?;
         Ok(())
     }
 
@@ -191,6 +195,11 @@ impl Disk {
         for name in file_names(&self.folder)? {
             let path = self.folder.join(&name);
             if name.starts_with(".vhdkit-") {
+                remove_if_there(&path)?;
+                continue;
+            }
+            if name.ends_with(PART) && self.copying.is_none() {
+                // The copy was complete but for this, or what it was of can't be told any more.
                 remove_if_there(&path)?;
                 continue;
             }
@@ -237,6 +246,11 @@ impl Disk {
         std::mem::take(&mut self.damaged)
     }
 
+    /// The snapshot that is being copied into the store, or whose copy was interrupted. It can't be used.
+    pub fn copying(&self) -> Option<&Manifest> {
+        self.copying.as_ref()
+    }
+
     /// The newest snapshot.
     pub fn newest(&self) -> Option<&Manifest> {
         self.points.last()
@@ -246,6 +260,9 @@ impl Disk {
     pub fn find(&self, name: &str) -> Result<&Manifest> {
         let found = self.points.iter().find(|point| point.name == name);
         found.ok_or_else(|| {
+            if let Some(part) = self.copying().filter(|part| part.name == name) {
+                return incoming::incomplete(self, part);
+            }
             let newest = self.newest().map_or("none at all", |point| &point.name);
             Error::usage("there is no such snapshot")
                 .path(&self.folder)
@@ -404,8 +421,8 @@ fn no_disk(store: &Path, name: &str) -> Error {
     }
 }
 
-/// Opens the lock file; a store that can't be written may be without one.
-fn open_lock(path: &Path, writable: bool) -> Result<File> {
+/// Opens a lock file; a store that can't be written may be without one.
+pub(super) fn open_lock(path: &Path, writable: bool) -> Result<File> {
     if !writable {
         match File::open(path) {
             Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => {}
@@ -415,7 +432,8 @@ fn open_lock(path: &Path, writable: bool) -> Result<File> {
     File::open_or_create(path)
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest> {
+/// Reads the manifest at `path`, which shall be called `name` when it is complete.
+pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
     let file = File::open(path)?;
     let len = file.byte_len()?;
     if len > LONGEST {
@@ -426,5 +444,5 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     file.read_exact_at(&mut bytes, 0)?;
-    Manifest::decode(&bytes, path)
+    Manifest::decode(&bytes, name)
 }

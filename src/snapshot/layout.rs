@@ -10,6 +10,9 @@ pub(super) const LOCK: &str = "lock";
 /// The window hashes of the newest snapshot.
 pub(super) const WINDOWS: &str = "newest.windows";
 
+/// Held by the command that copies snapshots to the disk.
+pub(super) const COPY_LOCK: &str = "copy.lock";
+
 /// What a deletion that is under way shall do.
 pub(super) const DELETING: &str = "deleting.json";
 
@@ -18,6 +21,9 @@ pub(super) const NEW: &str = ".new";
 
 /// Ends the name of a file that a repair has put aside; no command looks at it.
 pub(super) const DAMAGED: &str = ".damaged";
+
+/// Ends the names of a snapshot's files while it is being copied into the store.
+pub(super) const PART: &str = ".part";
 
 /// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +41,8 @@ impl Stem {
         let sequence = digits.parse().ok()?;
         // Names may have dots; the endings are known.
         let endings = [".json", ".vhddiff", ".vhd", ".raw"];
-        let plain = rest.strip_suffix(NEW).unwrap_or(rest);
+        let plain = rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(PART));
+        let plain = plain.unwrap_or(rest);
         let ending = endings.into_iter().find(|ending| plain.ends_with(ending))?;
         let name = plain.strip_suffix(ending)?;
         let stem = Self {
@@ -70,7 +77,7 @@ mod tests {
             name: "a-b.vhd".to_owned(),
         };
         assert_eq!(stem.manifest(), "000012-a-b.vhd.json");
-        for ending in [".json", ".vhddiff", ".vhd", ".raw.new"] {
+        for ending in [".json", ".vhddiff", ".vhd", ".raw.new", ".json.part"] {
             let file = format!("{stem}{ending}");
             assert_eq!(Stem::parse(&file), Some((stem.clone(), ending)));
         }

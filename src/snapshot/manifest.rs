@@ -104,6 +104,14 @@ impl DataKind {
             Self::Diff => "diff",
         }
     }
+
+    /// How the names of such files end.
+    const fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &[".vhd", ".raw"],
+            Self::Diff => &[".vhddiff"],
+        }
+    }
 }
 
 /// Whether a snapshot can be used.
@@ -112,16 +120,16 @@ impl DataKind {
 pub enum State {
     /// All of it is there.
     Complete,
-    /// It is being copied.
-    Incomplete,
+    /// It is being copied into the store.
+    Copying,
 }
 
 impl State {
-    /// `complete` or `incomplete`.
+    /// `complete` or `copying`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Complete => "complete",
-            Self::Incomplete => "incomplete",
+            Self::Copying => "copying",
         }
     }
 }
@@ -275,7 +283,7 @@ impl Manifest {
             return Err(wrong("name, sequence", &stem).expected("those in the name of the file"));
         }
         match Stem::parse(&self.data.file) {
-            Some((of, ending)) if of == stem && ending != ".json" => {}
+            Some((of, ending)) if of == stem && self.data.kind.endings().contains(&ending) => {}
             _ => return Err(wrong("data.file", &format_args!("{:?}", self.data.file))),
         }
         let whole = self.virtual_size.is_multiple_of(PAGE_SIZE);
@@ -410,9 +418,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_whatever_the_checksum_says() {
         let path = Path::new("000001-mon.json");
-        let forge: [fn(&mut Manifest); 7] = [
+        let forge: [fn(&mut Manifest); 9] = [
             |m| m.data.file = "../000001-mon.vhd".to_owned(),
             |m| m.data.file = "000002-mon.vhd".to_owned(),
+            |m| m.data.file = "000001-mon.vhddiff".to_owned(),
+            |m| m.data.file = "000001-mon.vhd.new".to_owned(),
             |m| m.virtual_size = 513,
             |m| m.virtual_size = 0,
             |m| m.parent = Some("x".to_owned()),

@@ -11,24 +11,32 @@
 //! point in time as an image: whatever reads images reads it.
 
 mod between;
+mod copy;
 mod create;
 mod delete;
 mod disk;
 mod family;
+mod history;
+mod incoming;
 mod layout;
 mod listing;
 mod manifest;
 mod name;
+mod pieces;
 mod point;
 mod prune;
+mod receive;
 mod repair;
 mod restore;
 mod retention;
+mod send;
+mod stream;
 mod time;
 mod verify;
 mod windows;
 
 pub use between::Between;
+pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete};
 pub use disk::{Access, Disk, Work, disks};
@@ -39,8 +47,10 @@ pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
+pub use receive::{Received, receive};
 pub use repair::{Means, Mended, RepairedDisk, repair};
 pub use restore::{check_content, restore};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
+pub use send::{Sent, Span, send};
 pub use time::Time;
 pub use verify::{Finding, ReadData, verify};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use super::disk::file_names;
-use super::layout::{NEW, WINDOWS};
+use super::layout::{NEW, PART, WINDOWS};
 use super::point::open_diff;
 use super::{Disk, Manifest, Stem, Work};
 use crate::diff::DiffFile;
@@ -99,21 +100,7 @@ pub(super) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
         if image.virtual_size() != point.virtual_size || len != point.data.length {
             return Err(cut());
         }
-        let report = check_file(&path, &CheckOptions::default(), &ParentOptions::default())?;
-        return match report
-            .findings
-            .iter()
-            .find(|f| f.severity() != Severity::Warning)
-        {
-            None => Ok(()),
-            Some(finding) => Err(Error::damaged("the base is damaged")
-                .path(&path)
-                .field(&finding.field)
-                .offset(finding.offset)
-                .found(&finding.found)
-                .expected(&finding.expected)
-                .hint("vhd check says more")),
-        };
+        return check_base(&path);
     }
     if len != point.data.length {
         return Err(cut());
@@ -145,6 +132,22 @@ pub(super) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
     )
 }
 
+/// An error if the structures of a base are damaged.
+pub(super) fn check_base(path: &Path) -> Result<()> {
+    let report = check_file(path, &CheckOptions::default(), &ParentOptions::default())?;
+    let mut findings = report.findings.iter();
+    match findings.find(|f| f.severity() != Severity::Warning) {
+        None => Ok(()),
+        Some(finding) => Err(Error::damaged("the base is damaged")
+            .path(path)
+            .field(&finding.field)
+            .offset(finding.offset)
+            .found(&finding.found)
+            .expected(&finding.expected)
+            .hint("vhd check says more")),
+    }
+}
+
 /// Files that belong to no snapshot.
 fn strays(disk: &Disk, found: &mut Vec<Finding>) -> Result<()> {
     let names = file_names(disk.folder())?;
@@ -152,7 +155,12 @@ fn strays(disk: &Disk, found: &mut Vec<Finding>) -> Result<()> {
         let Some((stem, ending)) = Stem::parse(name) else {
             continue;
         };
-        let known = ending == ".json" || ending.ends_with(NEW) || names.contains(&stem.manifest());
+        let manifest = stem.manifest();
+        let known = ending == ".json"
+            || ending.ends_with(NEW)
+            || ending.ends_with(PART)
+            || names.contains(&format!("{manifest}{PART}"))
+            || names.contains(&manifest);
         if !known {
             found.push(Finding {
                 error: Error::damaged("this file has no manifest")

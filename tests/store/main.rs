@@ -6,6 +6,7 @@
 #[allow(unused_macros, unused_imports, reason = "commands are made by the lab")]
 mod disk;
 
+mod copies;
 mod crash;
 mod damage;
 mod family;
@@ -14,4 +15,5 @@ mod points;
 mod prune;
 mod refusals;
 mod repair;
+mod streams;
 mod words;

@@ -11,7 +11,8 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "USED is what a snapshot takes by itself: a base the whole disk without its zeros, a later one what changed. A \
-     manifest that can't be read is reported, and the exit code is 1.\n\n",
+     manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store \
+     says how far that is; it can't be used before.\n\n",
     "Examples:\n",
     "  vhd snapshot list --store /backup\n",
     "  vhd snapshot list --store /backup --disk web --json | jq -r '.disks[].snapshots[].name'\n\n",
@@ -70,6 +71,13 @@ impl PointView {
             content_digest: point.content_digest.to_string(),
         }
     }
+
+    fn state(&self) -> String {
+        match self.completion_percent {
+            100 => self.state.to_owned(),
+            percent => format!("{} {percent} %", self.state),
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -82,7 +90,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     for name in names {
         let mut disk = Disk::open(&args.store.store, &name, Access::Read)?;
         damaged |= report_damaged(&mut disk, context);
-        let points: Vec<&Manifest> = disk.points().iter().collect();
+        let points: Vec<&Manifest> = disk.points().iter().chain(disk.copying()).collect();
         all.push(DiskView {
             disk: name,
             used_size: used(&points),
@@ -112,26 +120,22 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
     let disk_width = width("DISK", &mut all.iter().map(|disk| disk.disk.len()));
     let name_width = width("NAME", &mut points().map(|(_, point)| point.name.len()));
     let time_width = width("TIME", &mut points().map(|(_, point)| point.time.len()));
+    let state_width = width("STATE     ", &mut points().map(|(_, p)| p.state().len()));
     let heads = ["DISK", "NAME", "TIME", "KIND", "STATE", "SIZE", "USED"];
     let mut row = |[disk, name, time, kind, state, size, used]: [&str; 7]| {
         output.line(format_args!(
-            "{disk:<disk_width$}  {name:<name_width$}  {time:<time_width$}  {kind:<4}  {state:<10}  {size:>10}  {used:>10}"
+            "{disk:<disk_width$}  {name:<name_width$}  {time:<time_width$}  {kind:<4}  {state:<state_width$}  {size:>10}  {used:>10}"
         ))
     };
     row(heads)?;
     for (disk, point) in points() {
-        let state = if point.completion_percent == 100 {
-            point.state.to_owned()
-        } else {
-            format!("{} %", point.completion_percent)
-        };
         let (size, used) = (Short(point.virtual_size), Short(point.used_size));
         row([
             &disk.disk,
             &point.name,
             &point.time,
             point.kind,
-            &state,
+            &point.state(),
             &size.to_string(),
             &used.to_string(),
         ])?;

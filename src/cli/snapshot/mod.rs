@@ -11,8 +11,9 @@ use super::output::{self, Output, SCHEMA_VERSION};
 use super::size::{Count, Short, Size};
 use super::store_path::STORE_VARIABLE;
 use crate::error::{Error, Result};
-use crate::snapshot::{Access, Disk, Manifest, Time, disks};
+use crate::snapshot::{Access, Disk, Manifest, Time, check_disk_name, disks};
 
+mod copy;
 mod create;
 mod delete;
 mod diff;
@@ -20,8 +21,10 @@ mod family;
 mod hash;
 mod list;
 mod prune;
+mod receive;
 mod repair;
 mod restore;
+mod send;
 mod show;
 mod verify;
 
@@ -40,6 +43,7 @@ pub(super) use show::print_point;
     "  vhd snapshot list\n",
     "  vhd snapshot diff mon tue\n",
     "  vhd snapshot restore tue -o restored.vhd\n",
+    "  vhd snapshot copy --to /elsewhere\n",
     "  vhd snapshot delete mon\n",
     "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
     "  vhd snapshot verify --read-data\n",
@@ -61,6 +65,9 @@ enum Command {
     Diff(diff::Args),
     Restore(restore::Args),
     Hash(hash::Args),
+    Copy(copy::Args),
+    Send(send::Args),
+    Receive(receive::Args),
     Delete(delete::Args),
     Prune(prune::Args),
     Verify(verify::Args),
@@ -76,6 +83,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Diff(args) => diff::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
+        Command::Copy(args) => copy::run(args, context),
+        Command::Send(args) => send::run(args, context),
+        Command::Receive(args) => receive::run(args, context),
         Command::Delete(args) => delete::run(args, context),
         Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),

@@ -48,7 +48,10 @@ pub(super) fn choose<'a>(
     at: Option<Time>,
 ) -> Result<&'a Manifest> {
     match (name, at, disk.newest()) {
-        (Some(name), _, _) => disk.find(name),
+        (Some(name), _, _) => match disk.copying() {
+            Some(part) if part.name == name => Ok(part),
+            _ => disk.find(name),
+        },
         (None, Some(time), _) => disk.at(time),
         (None, None, Some(newest)) => Ok(newest),
         (None, None, None) => disk.find("newest"),
