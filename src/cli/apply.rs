@@ -16,16 +16,16 @@ use super::size::Size;
 use crate::diff::{BaseCheck, Chain};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, apply_in_place,
-    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
-    refuse_same_file, roll_back, same_file, spool_diff,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, Strategy,
+    apply_in_place, apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff,
+    refuse_pending, refuse_same_file, roll_back, same_file, spool_diff,
 };
 use crate::progress::Progress;
 
 /// Turn a base into the target of a diff, in place or as a new image.
 ///
-/// Without -o the base itself becomes the target: behind an undo journal, so that it is always the old or the new
-/// point in time, or one command away from either.
+/// Without -o the base itself becomes the target: as a clone that takes its place where the file system has clones,
+/// else behind an undo journal, so that it is always the old or the new point in time, or one command away from either.
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -34,7 +34,9 @@ use crate::progress::Progress;
 #[command(after_help = concat!(
     "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
      follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
-     are left out.\n\n",
+     are left out.\n\n\
+     What the result holds is noted in an extended attribute of its file, its state stamp: while nobody writes to the \
+     file, the next apply needn't read it all. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
     "Examples:\n",
     "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      make a new image\n",
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
@@ -66,8 +68,11 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["diffs", "dry_run"])]
     rollback: bool,
     /// How to make sure that the base is the right one.
-    #[arg(long, value_name = "HOW", default_value = "full")]
+    #[arg(long, value_name = "HOW", default_value = "auto")]
     base_check: Check,
+    /// How the base is changed in place.
+    #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["output", "rollback"])]
+    in_place: Way,
     /// Check everything, say what would be done, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -86,10 +91,35 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
+    /// As full, or by a valid state stamp and what lies under the changed pages.
+    Auto,
     /// Read all of it and compare its content digest.
     Full,
     /// Look only at what lies under the changed pages.
     Touched,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
+    Auto,
+    /// Change a clone of the base, which then takes its place.
+    Clone,
+    /// Write the base itself, with an undo journal beside it.
+    Journal,
+    /// Change a full copy of the base, which then takes its place.
+    Copy,
+}
+
+impl Way {
+    fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Auto => None,
+            Self::Clone => Some(Strategy::Clone),
+            Self::Journal => Some(Strategy::Journal),
+            Self::Copy => Some(Strategy::Copy),
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -100,6 +130,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         workers: &workers,
         progress: &*progress,
         check: match args.base_check {
+            Check::Auto => BaseCheck::Stamped,
             Check::Full => BaseCheck::Full,
             Check::Touched => BaseCheck::Touched,
         },
@@ -143,6 +174,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {
                 format: args.base_format.map(Into::into),
+                strategy: args.in_place.strategy(),
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
             };
@@ -223,8 +255,9 @@ fn output_format(output: &Path, base: &OpenImage, chain: &Chain) -> Format {
 fn say(args: &Args, applied: &Applied, context: &Context) {
     let path = args.output.as_ref().unwrap_or(&args.base).display();
     let new = args.output.is_some();
+    say_how(args, applied, context);
     match (applied.checked, applied.already < applied.diffs) {
-        (BaseChecked::Full, _) | (_, false) => {}
+        (BaseChecked::Full | BaseChecked::Stamp, _) | (_, false) => {}
         (BaseChecked::Touched, _) => context.note(
             "the base was checked only under the changed pages: the rest of it is not known to be right",
         ),
@@ -259,6 +292,35 @@ fn say(args: &Args, applied: &Applied, context: &Context) {
     ));
 }
 
+/// What only those want to know who ask for it, and what was lost.
+fn say_how(args: &Args, applied: &Applied, context: &Context) {
+    let path = args.output.as_ref().unwrap_or(&args.base).display();
+    if applied.checked == BaseChecked::Stamp {
+        context.detail(format_args!(
+            "{}: known by its state stamp, so it wasn't read as a whole",
+            args.base.display()
+        ));
+    }
+    if let Some(strategy) = applied.strategy {
+        let how = match strategy {
+            Strategy::Clone => "changed as a clone that took its place",
+            Strategy::Copy => "changed as a copy that took its place",
+            Strategy::Journal => "written itself, behind an undo journal",
+        };
+        context.detail(format_args!("{path}: {how}"));
+    }
+    for lost in &applied.lost {
+        context.warn(format_args!(
+            "{path}: the new file couldn't be given {lost}"
+        ));
+    }
+    let written = applied.already < applied.diffs && !args.dry_run;
+    if written || args.output.is_some() && !args.dry_run {
+        let not = if applied.stamped { "" } else { "not " };
+        context.detail(format_args!("{path}: {not}stamped with its state"));
+    }
+}
+
 #[derive(Serialize)]
 struct Summary<'a> {
     schema_version: u32,
@@ -273,6 +335,10 @@ struct Details {
     diffs: usize,
     already_applied: usize,
     base_check: &'static str,
+    /// How the base was changed in place; `null` if it wasn't.
+    strategy: Option<&'static str>,
+    /// Whether the result carries a state stamp.
+    stamped: bool,
     virtual_size: u64,
     target_digest: Option<String>,
     update_bytes: u64,
@@ -295,7 +361,10 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
             BaseChecked::Full => "full",
             BaseChecked::Touched => "touched",
             BaseChecked::Partly => "partly",
+            BaseChecked::Stamp => "stamp",
         },
+        strategy: applied.strategy.map(Strategy::name),
+        stamped: applied.stamped,
         virtual_size: applied.target_size,
         target_digest: applied.target_digest.map(|digest| digest.to_string()),
         update_bytes: applied.updated,

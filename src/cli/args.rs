@@ -35,6 +35,9 @@ pub(super) struct Common {
     /// Only errors on stderr: no progress, no notes, no warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue)]
     pub quiet: bool,
+    /// Say on stderr how it was done, too.
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet")]
+    pub verbose: bool,
 }
 
 /// When something is shown.

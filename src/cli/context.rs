@@ -57,6 +57,13 @@ impl Context {
         self.say("note", &text);
     }
 
+    /// Says on stderr how something was done, if that is wanted.
+    pub(super) fn detail(&self, text: impl std::fmt::Display) {
+        if self.common.verbose {
+            self.note(text);
+        }
+    }
+
     /// Says on stderr that something isn't as it should be, unless that is unwanted.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text);

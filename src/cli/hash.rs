@@ -10,8 +10,9 @@ use super::args::{InputFormat, Parents};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::Output;
-use crate::error::Result;
-use crate::image::{ExtentState, Image, WINDOW_SIZE, content_digest, whole};
+use crate::error::{Error, Result};
+use crate::files::{OpenImage, set_stamp};
+use crate::image::{ContentDigest, ExtentState, Image, WINDOW_SIZE, content_digest, whole};
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
@@ -25,7 +26,8 @@ use crate::progress::Progress;
      b3sum print for a raw image.\n\n",
     "Examples:\n",
     "  vhd hash disk.vhd disk.raw\n",
-    "  vhd hash --algorithm sha256 disk.vhd\n\n",
+    "  vhd hash --algorithm sha256 disk.vhd\n",
+    "  vhd hash --stamp disk.vhd                 so that vhd-apply needn't read it again\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -35,6 +37,9 @@ pub(super) struct Args {
     /// Which digest.
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
+    /// Note the content digest in the file's state stamp, an extended attribute, by which vhd-apply knows it.
+    #[arg(long)]
+    stamp: bool,
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -53,16 +58,18 @@ enum Algorithm {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if args.stamp && !matches!(args.algorithm, Algorithm::Content) {
+        return Err(
+            Error::usage("a state stamp holds the content digest and no other")
+                .hint("leave --algorithm away"),
+        );
+    }
     let workers = context.workers()?;
     let mut failed = None;
     for path in &args.images {
         // One image that can't be read doesn't keep the others from being hashed.
         match hash(path, args, &workers, context) {
-            Ok(hex) => {
-                let mut output = Output::text()?;
-                output.line(format_args!("{hex}  {}", path.display()))?;
-                output.finish()?;
-            }
+            Ok(()) => {}
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
                     context.report(&earlier);
@@ -73,12 +80,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     failed.map_or(Ok(Outcome::Done), Err)
 }
 
-fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
+fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
     let image = context.open(path, args.format, &args.parents)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
+    let mut digest = None;
     let hex = match args.algorithm {
-        Algorithm::Content => content_digest(&image, workers, &*progress)?.to_string(),
+        Algorithm::Content => {
+            let content = content_digest(&image, workers, &*progress)?;
+            digest = Some(content);
+            content.to_string()
+        }
         Algorithm::Sha256 => {
             let mut hasher = sha2::Sha256::new();
             feed(&image, workers, &*progress, |bytes| hasher.update(bytes))?;
@@ -93,7 +105,27 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
         }
     };
     image.check_unchanged()?;
-    Ok(hex)
+    drop(progress);
+    let mut output = Output::text()?;
+    output.line(format_args!("{hex}  {}", path.display()))?;
+    output.finish()?;
+    match digest.filter(|_| args.stamp) {
+        Some(digest) => stamp(&image, digest),
+        None => Ok(()),
+    }
+}
+
+/// Notes the digest of what the image holds.
+fn stamp(image: &OpenImage, digest: ContentDigest) -> Result<()> {
+    // Other readers would take the new attribute for a change of the file.
+    image.file().lock_exclusive()?;
+    image.check_unchanged()?;
+    if set_stamp(image, digest)? {
+        return Ok(());
+    }
+    Err(Error::unsupported("the file can't be given a state stamp")
+        .path(image.path())
+        .hint("a stamp needs a file, not a device, that you may write, on a file system with extended attributes"))
 }
 
 fn hex(bytes: &[u8]) -> String {

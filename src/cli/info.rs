@@ -11,7 +11,7 @@ use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use crate::error::{Error, Result};
-use crate::files::{Format, OpenImage, OpenOptions, open_image};
+use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image};
 use crate::image::Image as _;
 use crate::storage::ReadAt as _;
 use crate::vhd::{
@@ -91,6 +91,8 @@ struct Info {
     /// The parents of a differencing VHD, the nearest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     parents: Option<Vec<ParentInfo>>,
+    /// What the file was last known to hold for certain.
+    state_stamp: Option<StampInfo>,
     /// What a reader may want to know.
     remarks: Vec<String>,
     /// What is wrong with the file, but doesn't keep it from being read.
@@ -171,6 +173,17 @@ struct ParentInfo {
 }
 
 #[derive(Debug, Serialize)]
+struct StampInfo {
+    /// Content digest of the virtual disk.
+    digest: String,
+    /// When it was set.
+    stamped: String,
+    valid: bool,
+    /// Why it isn't valid.
+    stale: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
 struct Blocks {
     /// Bytes of data in a block.
     block_size: u64,
@@ -198,6 +211,7 @@ impl Info {
                 .and_then(|vhd| Some(HeaderInfo::new(vhd.header()?, vhd.parent_paths()))),
             blocks: blocks(image),
             parents: (image.format() == Format::Differencing).then(|| parents(image)),
+            state_stamp: state_stamp(image, broken)?,
             remarks: remarks(image)?,
             warnings: image
                 .warnings()
@@ -207,6 +221,25 @@ impl Info {
                 .collect(),
         })
     }
+}
+
+fn state_stamp(image: &OpenImage, broken: Option<&Error>) -> Result<Option<StampInfo>> {
+    Ok(find_stamp(image)?.map(|found| {
+        let stale = found.stale.or(broken.map(|_| "its parents can't be read"));
+        StampInfo {
+            digest: found.stamp.digest.to_string(),
+            stamped: date(found.stamp.stamped),
+            valid: stale.is_none(),
+            stale,
+        }
+    }))
+}
+
+/// Nanoseconds since 1970 as a date, to the second.
+fn date(nanoseconds: i128) -> String {
+    let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok();
+    let date = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    date.map_or_else(|| "a time out of range".to_owned(), |date| date.to_string())
 }
 
 fn blocks(image: &OpenImage) -> Option<Blocks> {
@@ -412,6 +445,15 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
     }
     for path in vhd_paths(image) {
         row("parent locator", &path)?;
+    }
+    if let Some(stamp) = &info.state_stamp {
+        let StampInfo {
+            digest, stamped, ..
+        } = stamp;
+        let state = stamp
+            .stale
+            .map_or_else(|| "valid".to_owned(), |why| format!("stale: {why}"));
+        row("state stamp", &format!("{digest}, set {stamped}, {state}"))?;
     }
     for remark in &info.remarks {
         row("remark", remark)?;

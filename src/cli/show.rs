@@ -14,7 +14,7 @@ use crate::diff::{DiffHeader, DiffReader, Side, Trailer};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 use crate::page::{Change, Joiner};
-use crate::storage::{File, ReadAt as _};
+use crate::storage::{Access, File, ReadAt as _};
 use crate::vhd::{Timestamp, UniqueId};
 
 /// Look into a diff, verifying it on the way.
@@ -48,8 +48,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         )?;
         return show(args, reader, &*progress);
     }
-    let file = File::open(&args.diff)?;
-    file.lock_shared()?;
+    let file = File::open_locked(&args.diff, Access::Read)?;
     crate::files::refuse_image(&file)?;
     progress.begin("verifying the diff", file.byte_len()?);
     let reader = DiffReader::new(BufReader::with_capacity(1 << 18, file.reader()), &args.diff)?;

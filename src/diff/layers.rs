@@ -24,6 +24,7 @@ pub struct Layers<'a> {
     chain: &'a Chain,
     workers: &'a Workers,
     progress: &'a dyn Progress,
+    check: bool,
 }
 
 impl std::fmt::Debug for Layers<'_> {
@@ -57,7 +58,15 @@ impl<'a> Layers<'a> {
             chain,
             workers,
             progress,
+            check: false,
         }
+    }
+
+    /// Whether [`Layers::changes`] and [`Layers::inverse`] also compare what the base holds under the changed pages
+    /// with what the diffs were made for. The caller looks at the outcome, and takes back what it did if that is wrong.
+    #[must_use]
+    pub fn checking(self, check: bool) -> Self {
+        Self { check, ..self }
     }
 
     /// Writes the result into `to`, which is new, reads as zeros and has the chain's target size. `check` says
@@ -162,18 +171,24 @@ impl<'a> Layers<'a> {
     }
 
     /// Hands every page that the diffs really change to `sink`, as changes from the base to the result: pages
-    /// that already hold the right bytes are left out.
+    /// that already hold the right bytes are left out. Only if it is [`checking`](Self::checking) what is returned says
+    /// anything.
     pub fn changes<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Touched> {
         let size = self.chain.target_size();
+        let mut judge = Judge::default();
         self.each_changed(
-            false,
+            self.check,
             |window, before, after, ranges| collect(window, size, before.1, after, ranges, &pack),
-            |_, packed, _| packed.map_or(Ok(()), &mut sink),
-        )
+            |window, packed, checks| {
+                judge.take(window, checks);
+                packed.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        Ok(judge.finish())
     }
 
     /// The opposite of [`Layers::changes`]: what turns the result back into the base, the part that the result
@@ -182,13 +197,18 @@ impl<'a> Layers<'a> {
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Touched> {
         let size = self.base.virtual_size();
+        let mut judge = Judge::default();
         self.each_changed(
-            false,
+            self.check,
             |window, before, after, ranges| collect(window, size, after, before.1, ranges, &pack),
-            |_, packed, _| packed.map_or(Ok(()), &mut sink),
-        )
+            |window, packed, checks| {
+                judge.take(window, checks);
+                packed.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        Ok(judge.finish())
     }
 
     /// Evaluates every window in which the result may differ from the base: `work` gets the window, what the

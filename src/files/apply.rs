@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diffs::target_footer;
+use super::in_place::Strategy;
+use super::state::stamped_digest;
 use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions};
 use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
@@ -47,6 +49,9 @@ pub enum BaseChecked {
     Touched,
     /// Some frames of the diff don't say what the base held; the others fit.
     Partly,
+    /// A valid state stamp of the file names its content digest, and what it held under the changed pages is what
+    /// the diff says.
+    Stamp,
 }
 
 /// What became of an apply.
@@ -70,9 +75,36 @@ pub struct Applied {
     pub verified: bool,
     /// Whether an apply that had been interrupted was finished.
     pub finished_interrupted: bool,
+    /// How the base was changed in place, if it was.
+    pub strategy: Option<Strategy>,
+    /// Whether the result carries a state stamp now.
+    pub stamped: bool,
+    /// What the result doesn't have from the file that it replaced, in words.
+    pub lost: Vec<String>,
+}
+
+impl Applied {
+    /// Nothing was written so far.
+    pub(super) fn nothing(already: usize, checked: BaseChecked, chain: &Chain) -> Self {
+        Self {
+            already,
+            diffs: chain.diffs().len(),
+            checked,
+            target_size: chain.target_size(),
+            target_digest: chain.target_digest(),
+            updated: 0,
+            cleared: 0,
+            verified: false,
+            finished_interrupted: false,
+            strategy: None,
+            stamped: false,
+            lost: Vec::new(),
+        }
+    }
 }
 
 /// Where in a chain a base stands.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Fit {
     /// How many diffs it holds already.
     pub(super) already: usize,
@@ -85,7 +117,19 @@ pub(super) struct Fit {
 pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
     check_size(base, chain)?;
     let (workers, progress) = (options.workers, options.progress);
-    if options.check == BaseCheck::Full && chain.base_digest().is_some() {
+    let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
+    if let Some(digest) = stamped_digest(base)?
+        && by_digest
+        && options.check == BaseCheck::Stamped
+        && let Ok(already) = position(base, chain, digest)
+    {
+        return Ok(Fit {
+            already,
+            checked: BaseChecked::Stamp,
+            digest: Some(digest),
+        });
+    }
+    if by_digest {
         progress.begin("checking the base", base.virtual_size());
         let digest = content_digest(base, workers, progress)?;
         let already = position(base, chain, digest)?;
@@ -160,6 +204,16 @@ fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
     )
 }
 
+/// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
+pub(super) fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+    check_touched(base, chain, touched).map_err(|error| {
+        error.hint(
+            "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
+             full to have all of it read",
+        )
+    })
+}
+
 fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     let Some(misfit) = &touched.misfit else {
         return Ok(());
@@ -204,7 +258,7 @@ pub fn apply_to_new(
 ) -> Result<Applied> {
     check_size(base, chain)?;
     let mut new = NewImage::create(output.path, &new_options(base, chain, output)?)?;
-    let full = options.check == BaseCheck::Full && chain.base_digest().is_some();
+    let full = options.check != BaseCheck::Touched && chain.base_digest().is_some();
     let check = if full {
         BaseCheck::Full
     } else {
@@ -231,18 +285,15 @@ pub fn apply_to_new(
         let found = content_digest(new.image(), options.workers, options.progress)?;
         read_back(output.path, found, rebuilt.target_digest)?;
     }
-    new.publish()?;
+    let stamped = new.publish_stamped(rebuilt.target_digest)?;
     let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
     Ok(Applied {
-        already,
-        diffs: chain.diffs().len(),
-        checked,
-        target_size: chain.target_size(),
         target_digest: Some(rebuilt.target_digest),
         updated: sum(|diff| diff.trailer().update_bytes),
         cleared: sum(|diff| diff.trailer().clear_bytes),
         verified: options.verify,
-        finished_interrupted: false,
+        stamped,
+        ..Applied::nothing(already, checked, chain)
     })
 }
 
@@ -255,8 +306,8 @@ pub fn apply_to_child(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     let found = fit(base, &chain, options)?;
-    let (diffs, target_digest) = (chain.diffs().len(), chain.target_digest());
-    let target_size = chain.target_size();
+    let mut applied = Applied::nothing(found.already, found.checked, &chain);
+    let (target_digest, target_size) = (applied.target_digest, applied.target_size);
     let mut new = NewImage::create(
         output.path,
         &NewImageOptions {
@@ -265,9 +316,14 @@ pub fn apply_to_child(
             ..new_options(base, &chain, output)?
         },
     )?;
-    let (mut updated, mut cleared) = (0, 0);
     if let Some(chain) = chain.without_first(found.already) {
-        (updated, cleared) = write_changes(&**base, new.image_mut(), &chain, options)?;
+        let check = found.checked == BaseChecked::Stamp;
+        let touched;
+        (applied.updated, applied.cleared, touched) =
+            write_changes(&**base, new.image_mut(), &chain, check, options)?;
+        if check {
+            check_stamped(base, &chain, &touched)?;
+        }
     }
     base.check_unchanged()?;
     if let Some(expected) = target_digest.filter(|_| options.verify) {
@@ -275,42 +331,37 @@ pub fn apply_to_child(
         options.progress.begin("verifying", target_size);
         let digest = content_digest(new.image(), options.workers, options.progress)?;
         read_back(output.path, digest, expected)?;
+        applied.verified = true;
     }
-    new.publish()?;
-    Ok(Applied {
-        already: found.already,
-        diffs,
-        checked: found.checked,
-        target_size,
-        target_digest,
-        updated,
-        cleared,
-        verified: options.verify && target_digest.is_some(),
-        finished_interrupted: false,
-    })
+    let certain = target_digest.filter(|_| applied.verified || found.digest.is_some());
+    match certain {
+        Some(digest) => applied.stamped = new.publish_stamped(digest)?,
+        None => new.publish()?,
+    }
+    Ok(applied)
 }
 
 /// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes
-/// updated and cleared.
+/// updated and cleared and, with `check`, how what the base holds there compares with what the diffs were made for.
 pub(super) fn write_changes(
     base: &dyn Image,
     image: &mut dyn ImageMut,
     chain: &Chain,
+    check: bool,
     options: ApplyOptions<'_>,
-) -> Result<(u64, u64)> {
+) -> Result<(u64, u64, Touched)> {
     let (mut updated, mut cleared) = (0, 0);
     options
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    Layers::new(base, chain, options.workers, options.progress).changes(
-        Ok,
-        |change: WindowChange| {
+    let touched = Layers::new(base, chain, options.workers, options.progress)
+        .checking(check)
+        .changes(Ok, |change: WindowChange| {
             updated += change.changes.bytes(ChangeKind::Update);
             cleared += change.changes.bytes(ChangeKind::Clear);
             change.write_to(image)
-        },
-    )?;
-    Ok((updated, cleared))
+        })?;
+    Ok((updated, cleared, touched))
 }
 
 fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {

@@ -8,7 +8,7 @@ use super::{Format, OpenImage};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
-use crate::storage::{File, ReadAt as _, spool_beside};
+use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer, VhdImage};
 
 /// What a diff is told of an image.
@@ -49,8 +49,7 @@ pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
 
 /// Opens and verifies the diff at `path`.
 pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
-    let file = File::open(path)?;
-    file.lock_shared()?;
+    let file = File::open_locked(path, Access::Read)?;
     refuse_image(&file)?;
     progress.begin("verifying the diff", file.byte_len()?);
     DiffFile::open(file, progress)

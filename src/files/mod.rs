@@ -16,6 +16,7 @@ mod repair;
 mod resize;
 mod salvage;
 mod saved;
+mod state;
 mod stored;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
@@ -25,7 +26,7 @@ pub use diffs::{
     format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
 };
 pub use format::{Format, FormatChoice};
-pub use in_place::{InPlace, apply_in_place, roll_back};
+pub use in_place::{InPlace, Strategy, apply_in_place, roll_back};
 pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
@@ -33,3 +34,4 @@ pub use pending::{journal_path, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use salvage::{Salvaged, salvage};
+pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};

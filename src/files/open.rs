@@ -13,7 +13,7 @@ use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
-use crate::storage::{File, Stamp};
+use crate::storage::{Access, File, Stamp};
 use crate::vhd::{StoredRun, VhdImage};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
@@ -88,20 +88,30 @@ pub(super) fn open_link(
     options: &OpenOptions,
     trail: &mut Trail,
 ) -> Result<OpenImage> {
-    let file = if options.writable {
-        File::open_writable(path)?
-    } else {
-        File::open(path)?
+    let file = match (options.no_lock, options.writable) {
+        (true, true) => File::open_writable(path)?,
+        (true, false) => File::open(path)?,
+        (false, true) => File::open_locked(path, Access::Write)?,
+        (false, false) => File::open_locked(path, Access::Read)?,
     };
-    match (options.no_lock, options.writable) {
-        (true, _) => {}
-        (false, true) => file.lock_exclusive()?,
-        (false, false) => file.lock_shared()?,
-    }
     // Only now: who writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
     }
+    open_in(file, options, trail)
+}
+
+/// Opens the image in a file that the caller has opened, and locked if that is needed.
+pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> {
+    let mut trail = Trail::default();
+    let image = open_in(file, options, &mut trail)?;
+    trail.check_used(&image, &options.parents)?;
+    Ok(image)
+}
+
+fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
+    let path = file.path().to_path_buf();
+    let path = path.as_path();
     let stamp = file.stamp()?;
     trail.push(path, stamp);
     let (stored, parent) = open_stored(file, options, trail)?;

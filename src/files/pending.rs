@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, sync_folder_of};
+use crate::storage::{File, remove_if_there};
 
 /// Ends the name of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
@@ -79,12 +79,7 @@ fn child_of(merge: &Path) -> String {
 
 /// Removes the diff of a merge that has ended, if there is one.
 pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
-    let merge = merge_diff_path(path);
-    match fs::remove_file(&merge) {
-        Ok(()) => sync_folder_of(&merge),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot remove the diff of the merge", e).path(merge)),
-    }
+    remove_if_there(&merge_diff_path(path)).map(drop)
 }
 
 /// Whether there is such a file.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::{Extents, Image};
 use crate::page::PageRange;
 use crate::progress::Progress;
-use crate::storage::{File, Stamp};
+use crate::storage::{Access, File, Stamp};
 use crate::vhd::{self, Footer, Patched, VhdImage};
 
 /// What is left of a damaged VHD.
@@ -31,8 +31,7 @@ pub struct Salvaged {
 /// [`Damaged`](crate::error::ErrorKind::Damaged) if nothing tells where its data lies; what opening an image says
 /// of locks and parents.
 pub fn salvage(path: &Path, parents: &ParentOptions, progress: &dyn Progress) -> Result<Salvaged> {
-    let file = File::open(path)?;
-    file.lock_shared()?;
+    let file = File::open_locked(path, Access::Read)?;
     refuse_pending(path)?;
     let stamp = file.stamp()?;
     let (storage, lost) = vhd::salvage(file, progress)?;

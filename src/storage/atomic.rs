@@ -1,10 +1,13 @@
 //! New files that appear whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use super::leftovers::{SUFFIX, prefix_of};
 use super::temporary::{self, Registered};
 use super::{File, WriteAt};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,17 +35,30 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Begins a new file that will be called `target`. Messages about it name `target`.
     pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
+        // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
+        Self::create(target.into(), OsStr::new(".vhdkit-"), 0o666)
+    }
+
+    /// The same for what takes part in applying to the image at `image` in place: private until it is given other
+    /// permissions, locked, and with a name by which [`remove_leftovers`](super::remove_leftovers) knows it. The
+    /// caller holds the image's lock.
+    pub fn beside(target: impl Into<PathBuf>, image: &Path) -> Result<Self> {
+        let file = Self::create(target.into(), &prefix_of(image), 0o600)?;
+        file.file.lock_exclusive()?;
+        Ok(file)
+    }
+
+    fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
         let folder = folder_of(&target);
         let temporary = tempfile::Builder::new()
-            .prefix(".vhdkit-")
-            .suffix(".tmp")
+            .prefix(prefix)
+            .suffix(SUFFIX)
             .make_in(folder, |path| {
-                // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
                 fs::OpenOptions::new()
                     .read(true)
                     .write(true)
                     .create_new(true)
+                    .mode(mode)
                     .open(path)
             });
         let (file, temporary) = temporary
@@ -75,6 +91,11 @@ impl AtomicFile {
 
     /// Makes everything durable, then gives the file its name, then makes the name durable.
     pub fn publish(self, overwrite: Overwrite) -> Result<()> {
+        self.publish_open(overwrite).map(drop)
+    }
+
+    /// The same, and keeps the file open, with its lock if it has one.
+    pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
         self.file.sync()?;
         let Self {
             file,
@@ -87,14 +108,14 @@ impl AtomicFile {
             Overwrite::No => temporary.persist_noclobber(&target),
         };
         drop(registered);
-        drop(file);
         published.map_err(|e| {
             if e.error.kind() == std::io::ErrorKind::AlreadyExists {
                 return exists(&target);
             }
             Error::io("cannot give the finished file its name", e.error).path(&target)
         })?;
-        sync_folder_of(&target)
+        sync_folder_of(&target)?;
+        Ok(file)
     }
 }
 
@@ -105,7 +126,8 @@ fn exists(target: &Path) -> Error {
         .hint("choose another name, or have it replaced with --force")
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder in which a path names something.
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -1,6 +1,6 @@
 //! Files and block devices of the operating system.
 
-use std::fs::{self, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -50,6 +50,31 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Length of the file in bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of the file on its file system.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When its bytes were last changed: seconds and nanoseconds since 1970.
+    pub const fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// When its bytes or anything else of it were last changed, which no program can set.
+    pub const fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+
     /// Whether both are of one and the same file, whatever its state.
     pub fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -120,6 +145,11 @@ impl File {
         self.behind = WriteBehind::start(&self.inner).map(Arc::new);
     }
 
+    /// The file as the standard library knows it.
+    pub(super) fn as_std(&self) -> &fs::File {
+        &self.inner
+    }
+
     fn wrote(&self, len: usize) {
         if let Some(behind) = &self.behind {
             behind.wrote(len as u64);
@@ -172,34 +202,6 @@ impl File {
         self.inner
             .set_permissions(theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
-    }
-
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
-    pub fn lock_exclusive(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock(),
-            "it is being read or written by another command",
-        )
-    }
-
-    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
-    /// without locks are read without one.
-    pub fn lock_shared(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock_shared(),
-            "it is being written by another command",
-        )
-    }
-
-    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
-        match result {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
-                .path(&self.path)
-                .hint("wait until the other command has ended, then run this one again")),
-            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
-            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(&self.path)),
-        }
     }
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {

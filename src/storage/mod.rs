@@ -10,14 +10,22 @@ use std::path::Path;
 use crate::error::Result;
 
 mod atomic;
+mod attributes;
 mod behind;
+mod clone;
 mod file;
+mod leftovers;
+mod locks;
 mod memory;
+mod names;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
 pub use file::{Appender, File, Reader, Stamp};
+pub use leftovers::remove_leftovers;
+pub use locks::Access;
 pub use memory::Memory;
+pub use names::{remove, remove_if_there, rename};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

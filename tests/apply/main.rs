@@ -6,6 +6,10 @@
 
 mod in_place;
 mod lab;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod new_image;
 mod recovery;
 mod refusals;
+mod stamps;
+mod strategies;

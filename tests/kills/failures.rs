@@ -23,7 +23,7 @@ const FAILURES: [(&str, &[&str], bool); 13] = [
     ("unlinkat", &["EACCES"], true),
     ("fallocate", &["EOPNOTSUPP", "EIO"], true),
     ("copy_file_range", &["EIO"], true),
-    ("fsetxattr", &["ENOTSUP"], true),
+    ("fsetxattr", &["EOPNOTSUPP"], true),
     ("ioctl", &["EOPNOTSUPP"], true),
 ];
 
@@ -33,7 +33,7 @@ fn no_failed_call_is_called_a_success() {
     let place = memory();
     let (mut failures, mut wrong) = (0, Vec::new());
     for writer in writers::all() {
-        if !writer.name.contains(&only) {
+        if writer.clones || !writer.name.contains(&only) {
             continue;
         }
         let mut row = Row::new(writer.name, "memory");

@@ -23,8 +23,8 @@ mod failures;
 mod job;
 #[path = "../support/kill.rs"]
 mod kill;
-#[path = "../support/mount.rs"]
-mod mount;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod round;
 mod table;
 mod writers;
@@ -32,7 +32,7 @@ mod writers;
 use std::path::PathBuf;
 
 use disk::Random;
-use mount::Mount;
+use mounts::Mounted;
 use table::{Row, Table};
 
 /// Kills of a way to apply in place when nothing else is asked for, and of every other writer.
@@ -62,6 +62,8 @@ fn no_kill_loses_anything() {
         };
         let jobs = writer.jobs();
         let mut random = Random::new(table.rows() as u64);
+        let clones = |place: &&Place| !writer.clones || ["xfs", "btrfs"].contains(&place.name);
+        let places: Vec<_> = places.iter().filter(clones).collect();
         for (n, place) in places.iter().enumerate() {
             // Evenly over the file systems, the first getting what is left over.
             let share = kills / places.len() + usize::from(n < kills % places.len());
@@ -83,14 +85,14 @@ fn shares(kills: usize, jobs: usize, turn: usize) -> Vec<usize> {
 
 struct Place {
     name: &'static str,
-    mount: Option<Mount>,
+    mount: Option<Mounted>,
 }
 
 impl Place {
     /// A folder on it.
     fn path(&self) -> PathBuf {
         match &self.mount {
-            Some(mount) => mount.path().to_path_buf(),
+            Some(mount) => mount.path(),
             None => std::env::temp_dir(),
         }
     }
@@ -98,7 +100,7 @@ impl Place {
 
 fn places() -> Vec<Place> {
     let mounted = |name| {
-        let mount = Some(Mount::or_say(name, 512 << 20, "")?);
+        let mount = Some(Mounted::new(name)?);
         Some(Place { name, mount })
     };
     let places: Vec<_> = ["ext4", "xfs", "btrfs"]

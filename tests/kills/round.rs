@@ -129,8 +129,8 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
     holds(job, folder, State::New)?;
     untouched(job, folder)?;
     for stray in strays {
-        // It was in nobody's way, and nobody took it for anything.
-        fs::remove_file(stray).map_err(|e| e.to_string())?;
+        // It was in nobody's way, and nobody took it for anything; later commands may have cleared it away.
+        let _ = fs::remove_file(stray);
     }
     no_trace(job, folder)?;
     undoes(job, folder)

@@ -21,6 +21,8 @@ pub(crate) struct Writer {
     pub(crate) name: &'static str,
     /// Whether it is a way to apply in place, which gets most of the kills.
     pub(crate) in_place: bool,
+    /// Whether it needs a file system with clones.
+    pub(crate) clones: bool,
     jobs: fn() -> Vec<Job>,
 }
 
@@ -34,15 +36,26 @@ pub(crate) fn all() -> Vec<Writer> {
     let in_place = |name, jobs| Writer {
         name,
         in_place: true,
+        clones: false,
         jobs,
     };
     let other = |name, jobs| Writer {
         name,
         in_place: false,
+        clones: false,
         jobs,
     };
     vec![
-        in_place("apply in place, journal", || apply_in_place("")),
+        in_place("apply in place, journal", || {
+            apply_in_place("--in-place journal")
+        }),
+        Writer {
+            clones: true,
+            ..in_place("apply in place, clone", || {
+                apply_in_place("--in-place clone")
+            })
+        },
+        in_place("apply in place, copy", || apply_in_place("--in-place copy")),
         other("apply --undo", undo),
         other("finish an interrupted apply", finish),
         other("apply --rollback", roll_back),
@@ -170,7 +183,7 @@ fn undo() -> Vec<Job> {
 fn interrupted() -> Vec<Job> {
     [IN_PLACE[0], IN_PLACE[1], IN_PLACE[2], IN_PLACE[4]]
         .map(|(format, size)| {
-            let mut job = in_place(format, size, "");
+            let mut job = in_place(format, size, "--in-place journal");
             let whole = fs::read(job.seed.path(job.file)).unwrap();
             let trial = job.lay_out(&memory());
             let mut writes = points(&job.command(trial.path()));

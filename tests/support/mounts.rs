@@ -1,0 +1,141 @@
+//! Small file systems on loop devices, for tests that need what the file system of the temporary folder hasn't got.
+//!
+//! Used by a test with `#[path = "../support/mounts.rs"] mod mounts;`. Mounting needs root and the kernel's help; where
+//! that isn't to be had, [`Mounted::new`] says so on stderr and gives `None`.
+
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test helpers, of which each test uses some"
+)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Bytes of a file system; XFS needs 300 MiB at least. The file is sparse.
+const SIZE: u64 = 400 << 20;
+
+/// A mounted file system, unmounted and removed when dropped.
+pub(crate) struct Mounted {
+    kind: &'static str,
+    folder: TempDir,
+}
+
+impl Mounted {
+    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4` or `ramfs`.
+    pub(crate) fn new(kind: &'static str) -> Option<Self> {
+        Self::with(kind, SIZE, "loop")
+    }
+
+    /// The same, of `bytes` and with other options for `mount`.
+    pub(crate) fn with(kind: &'static str, bytes: u64, options: &str) -> Option<Self> {
+        let folder = tempfile::tempdir_in(memory()).unwrap();
+        let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
+        fs::create_dir(&place).unwrap();
+        let mut mount = Command::new("mount");
+        if kind == "ramfs" {
+            mount.args(["-t", kind, "none"]);
+        } else {
+            fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+            run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+            mount.args(["-t", kind, "-o", options]).arg(&image);
+        }
+        let mounted = output(mount.arg(&place));
+        if !mounted.status.success() {
+            let said = String::from_utf8_lossy(&mounted.stderr);
+            say(&format!(
+                "NOT TESTED on {kind}, which can't be mounted here: {}",
+                said.trim()
+            ));
+            return None;
+        }
+        Some(Self { kind, folder })
+    }
+
+    /// Mounts it anew with other options, such as `ro`.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        run(Command::new("mount")
+            .args(["-o", &options])
+            .arg(self.path()));
+    }
+
+    /// Those of `kinds` that can be mounted here. Says which these are.
+    pub(crate) fn all(kinds: &[&'static str]) -> Vec<Self> {
+        let all: Vec<_> = kinds.iter().filter_map(|kind| Self::new(kind)).collect();
+        let names: Vec<_> = all.iter().map(|mounted| mounted.kind).collect();
+        say(&format!(
+            "tested on {} of {} file systems: {}",
+            names.len(),
+            kinds.len(),
+            names.join(", ")
+        ));
+        all
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The folder in which it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("mounted")
+    }
+
+    /// Bytes that are free once everything is written.
+    pub(crate) fn free(&self) -> u64 {
+        run(Command::new("sync").arg("-f").arg(self.path()));
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        stat.f_bfree * stat.f_frsize
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily, should a program still run there: a failed test must not leave a mount behind.
+        let unmounted = output(Command::new("umount").arg(self.path()));
+        if !unmounted.status.success() {
+            output(Command::new("umount").arg("--lazy").arg(self.path()));
+        }
+    }
+}
+
+/// Says it even where the test runner keeps what passing tests print; `tests/run` counts what wasn't tested.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
+
+/// A folder in memory, where syncs cost nothing, or else the temporary folder.
+fn memory() -> PathBuf {
+    let shared = PathBuf::from("/dev/shm");
+    if shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Runs a command of the system, which may not be in a user's `PATH`.
+fn output(command: &mut Command) -> Output {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let path = std::env::join_paths(folders).unwrap();
+    let output = command.env("PATH", path).stdin(Stdio::null()).output();
+    output.unwrap_or_else(|error| {
+        panic!("{command:?}: {error}: run tests/run once, which installs what the tests need")
+    })
+}
