@@ -1,6 +1,5 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +12,15 @@ use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
 use super::size::Size;
-use crate::diff::{BaseCheck, Chain};
+use super::squash::{not_reversible, open_diffs};
+use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, Strategy,
-    apply_in_place, apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff,
-    refuse_pending, refuse_same_file, roll_back, same_file, spool_diff,
+    apply_in_place, apply_to_child, apply_to_new, beginning_of, check_output, format_of,
+    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
 };
+use crate::image::Image as _;
 use crate::progress::Progress;
 
 /// Turn a base into the target of a diff, in place or as a new image.
@@ -42,6 +43,7 @@ use crate::progress::Progress;
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
+    "  vhd-apply --reverse disk.vhd wednesday.vhddiff           go back, by a reversible diff\n",
     "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
     super::args::exit_codes!(),
@@ -55,6 +57,10 @@ pub(super) struct Args {
     /// Make a new image instead of changing the base.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
     output: Option<PathBuf>,
+    /// Go back: turn the target of reversible diffs into their base. Several are given newest first, in the order in
+    /// which they are taken back.
+    #[arg(long, conflicts_with = "rollback")]
+    reverse: bool,
     /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
@@ -191,18 +197,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
-    let stdin = |path: &PathBuf| path == Path::new("-");
-    if args.diffs.iter().filter(|path| stdin(path)).count() > 1 {
-        return Err(Error::usage("only one diff can come from stdin"));
+    let diffs = open_diffs(&args.diffs, beside, progress)?;
+    if !args.reverse {
+        return Chain::new(diffs);
     }
-    let open = |path| {
-        if stdin(path) {
-            spool_diff(&mut io::stdin().lock(), beside, progress)
-        } else {
-            open_diff(path, progress)
-        }
-    };
-    Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
+    let hint =
+        "apply the diff that --undo kept; make diffs with vhd-diff --reversible to go both ways";
+    let back = |diff: &DiffFile| diff.reversed().ok_or_else(|| not_reversible(diff, hint));
+    Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)
 }
 
 fn inputs(args: &Args) -> Vec<&Path> {
@@ -217,9 +219,12 @@ fn to_new(
     context: &Context,
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
-    let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
+    let base = context.open(&args.base, args.base_format, &args.parents)?;
     refuse_chain(output, &base)?;
     let chain = chain(args, output, options.progress)?;
+    let whole = base.virtual_size();
+    let base = Arc::new(beginning_of(base, chain.base_size())?);
+    let behind = whole - base.virtual_size();
     let format = args
         .output_format
         .map_or_else(|| output_format(output, &base, &chain), Into::into);
@@ -232,7 +237,11 @@ fn to_new(
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
         return apply_to_child(&base, chain, out, options);
     }
-    apply_to_new(&base, &chain, out, options)
+    context.note_device(output);
+    Ok(Applied {
+        behind,
+        ..apply_to_new(&base, &chain, out, options)?
+    })
 }
 
 /// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
@@ -308,6 +317,13 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
             Strategy::Journal => "written itself, behind an undo journal",
         };
         context.detail(format_args!("{path}: {how}"));
+    }
+    if applied.behind > 0 {
+        context.note(format_args!(
+            "{}: the device is larger: its last {} were neither looked at nor changed",
+            args.base.display(),
+            Size(applied.behind)
+        ));
     }
     for lost in &applied.lost {
         context.warn(format_args!(

@@ -32,6 +32,10 @@ pub(super) struct Common {
     /// When to show progress on stderr; `auto` is: when stderr is a terminal.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub progress: When,
+    /// Where the undo journals of block devices are, the same for every command; without it, what the environment
+    /// has in `VHDKIT_STATE_DIR`, else /var/lib/vhdkit.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub journal_dir: Option<PathBuf>,
     /// Only errors on stderr: no progress, no notes, no warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue)]
     pub quiet: bool,

@@ -2,22 +2,38 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
+use super::size::Size;
 use super::{exit, progress};
-use crate::error::{Error, ErrorKind, Result};
-use crate::files::{
-    OpenImage, OpenOptions, ParentOptions, check_file, open_image, refuse_same_file,
-};
+use crate::error::{Error, Result};
+use crate::files::{OpenImage, OpenOptions, open_image, refuse_same_file};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::vhd::CheckOptions;
 
 /// An error if the output is one of the files that `input` is read from, its parents included.
 pub(super) fn refuse_chain(output: &Path, input: &OpenImage) -> Result<()> {
     let inputs: Vec<&Path> = input.chain().map(OpenImage::path).collect();
     refuse_same_file(output, &inputs)
+}
+
+/// What is wrong with an image, and what to do about it on a line of its own.
+#[derive(Debug)]
+pub(super) struct Warning(String);
+
+impl Warning {
+    pub(super) fn of(error: &Error) -> Self {
+        let hint = error.remedy().map(|remedy| format!("\n  hint: {remedy}"));
+        Self(format!("{error}{}", hint.unwrap_or_default()))
+    }
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The surroundings of a command.
@@ -69,6 +85,17 @@ impl Context {
         self.say("warning", &text);
     }
 
+    /// Says of a block device that is about to be written what it isn't told from a file by its name.
+    pub(super) fn note_device(&self, output: &Path) {
+        let looked = std::fs::metadata(output);
+        if looked.is_ok_and(|found| found.file_type().is_block_device()) {
+            self.note(format_args!(
+                "{}: a device is overwritten where it is: if this is interrupted it is half written, so run it again",
+                output.display()
+            ));
+        }
+    }
+
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
     pub(super) fn open(
         &self,
@@ -76,14 +103,29 @@ impl Context {
         format: Option<InputFormat>,
         parents: &Parents,
     ) -> Result<OpenImage> {
+        self.read(path, format, parents, false)
+    }
+
+    /// As [`open`](Self::open); with `salvage` a damaged image is read as far as it goes, and it is said what is lost.
+    pub(super) fn read(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+        salvage: bool,
+    ) -> Result<OpenImage> {
         let options = OpenOptions {
             format: format.map(Into::into),
+            salvage,
             parents: parents.options(),
             ..OpenOptions::default()
         };
-        let image = open_image(path, &options).map_err(count_others)?;
+        let image = open_image(path, &options)?;
         for warning in image.chain().flat_map(OpenImage::warnings) {
-            self.say("warning", warning);
+            self.warn(Warning::of(warning));
+        }
+        for lost in image.chain().flat_map(losses) {
+            self.warn(lost);
         }
         Ok(image)
     }
@@ -100,22 +142,28 @@ impl Context {
     }
 }
 
-/// Adds to the first fault of a damaged VHD how many errors there are besides.
-pub(super) fn count_others(error: Error) -> Error {
-    let of_vhd = error.kind() == ErrorKind::Damaged && error.field_name().is_some();
-    let report = error.file().filter(|_| of_vhd).and_then(|path| {
-        let options = CheckOptions::default();
-        check_file(path, &options, &ParentOptions::default()).ok()
-    });
-    let more = report.map_or(0, |report| report.errors.saturating_sub(1));
-    if more == 0 {
-        return error;
+/// So many lost ranges are listed.
+const LISTED: usize = 20;
+
+/// What a damaged image has lost, for people.
+pub(super) fn losses(image: &OpenImage) -> Vec<String> {
+    let (path, lost) = (image.path().display(), image.lost());
+    let bytes = lost
+        .iter()
+        .fold(0, |sum, range| range.len().saturating_add(sum));
+    if bytes == 0 {
+        return Vec::new();
     }
-    let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
-    let faults = if more == 1 { "error" } else { "errors" };
-    let hint = format!(
-        "{more} more {faults}: vhd check lists all{}",
-        remedy.unwrap_or_default()
-    );
-    error.hint(hint)
+    let place = if image.parent().is_some() {
+        "as its parent has them"
+    } else {
+        "as zeros"
+    };
+    let all = format!("{path}: {} are lost and read {place}", Size(bytes));
+    let listed = lost.iter().take(LISTED);
+    let listed =
+        listed.map(|range| format!("{path}: lost: {} bytes at {}", range.len(), range.start()));
+    let more = lost.len().checked_sub(LISTED).filter(|more| *more > 0);
+    let more = more.map(|more| format!("{path}: lost: {more} more ranges"));
+    std::iter::once(all).chain(listed).chain(more).collect()
 }

@@ -14,6 +14,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
 use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
+    write_reversible_diff,
 };
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, same_file, side_of};
@@ -37,7 +38,8 @@ use crate::vhd::OnlyStored;
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
     "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
-    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n  \
+    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n",
+    "  vhd-diff a.raw b.raw -o ab.vhddiff --reversible        a diff that goes both ways\n  \
          vhd-diff --from-child child.vhd -o child.vhddiff       what a child changed in its parent\n\n",
     super::args::exit_codes!(),
 ))]
@@ -72,9 +74,15 @@ pub(super) struct Args {
     /// Leave the content digests out: faster, but apply can't know the right base for certain.
     #[arg(long)]
     no_digest: bool,
+    /// Store the old data of every changed page too, so that the diff also leads back: vhd-apply --reverse.
+    #[arg(long, requires = "output")]
+    reversible: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
+    /// Read damaged VHDs as far as they go: what is lost reads as zeros.
+    #[arg(long)]
+    salvage: bool,
     /// Print a JSON summary of the diff written; without -o the same as --format json.
     #[arg(long)]
     json: bool,
@@ -100,19 +108,26 @@ enum ListFormat {
     Map,
 }
 
-fn parse_compression(text: &str) -> Result<Compression, String> {
+pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.from_child {
-        let child = context.open(path, Some(InputFormat::Differencing), &args.parents)?;
+        let child = context.read(
+            path,
+            Some(InputFormat::Differencing),
+            &args.parents,
+            args.salvage,
+        )?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
             return Err(Error::usage("this VHD has no parent").path(path));
         };
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
-        let views: Option<[&dyn Image; 2]> = (!args.digest).then_some([base, target]);
+        // What a smaller child cuts off its parent isn't stored in the child, but is part of the way back.
+        let cut = args.reversible && parent.virtual_size() > child.virtual_size();
+        let views: Option<[&dyn Image; 2]> = (!args.digest && !cut).then_some([base, target]);
         return diff(args, &Pair::new(parent, &child, views), context);
     }
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
@@ -123,8 +138,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open(base, args.base_format, &args.parents)?;
-    let target = context.open(target, args.target_format, &args.parents)?;
+    let base = context.read(base, args.base_format, &args.parents, args.salvage)?;
+    let target = context.read(target, args.target_format, &args.parents, args.salvage)?;
     diff(args, &Pair::new(&base, &target, None), context)
 }
 
@@ -234,13 +249,12 @@ fn write<W: Write>(
         confirm: &|| pair.check_unchanged(),
     };
     let [base, target] = pair.compared;
-    write_diff(
-        (base, side_of(pair.base)),
-        (target, side_of(pair.target)),
-        out,
-        name,
-        options,
-    )
+    let (base, target) = ((base, side_of(pair.base)), (target, side_of(pair.target)));
+    if args.reversible {
+        write_reversible_diff(base, target, out, name, options)
+    } else {
+        write_diff(base, target, out, name, options)
+    }
 }
 
 fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Result<()> {
@@ -257,11 +271,16 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         return output.finish();
     }
     context.note(format_args!(
-        "{}: {}, {} updated and {} cleared, in {}",
+        "{}: {}, {} updated and {} cleared{}, in {}",
         path.display(),
         Count(summary.range_count, "range"),
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
+        if summary.reversible {
+            ", and the way back"
+        } else {
+            ""
+        },
         Size(summary.diff_bytes)
     ));
     Ok(())
@@ -273,6 +292,7 @@ struct Summary {
     diff: String,
     identity: String,
     same: bool,
+    reversible: bool,
     range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
@@ -307,6 +327,7 @@ impl Summary {
             diff: path.display().to_string(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
+            reversible: written.trailer.way_back.is_some(),
             range_count: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,

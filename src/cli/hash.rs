@@ -38,11 +38,14 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
     /// Note the content digest in the file's state stamp, an extended attribute, by which vhd-apply knows it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "salvage")]
     stamp: bool,
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, visible_alias = "force")]
+    salvage: bool,
     #[command(flatten)]
     parents: Parents,
 }
@@ -81,7 +84,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
-    let image = context.open(path, args.format, &args.parents)?;
+    let image = context.read(path, args.format, &args.parents, args.salvage)?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let mut digest = None;

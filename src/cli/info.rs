@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, cloud_remark};
-use super::context::{Context, count_others};
+use super::context::{Context, losses};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Its format [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, visible_alias = "force")]
+    salvage: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -45,6 +48,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),
+        salvage: args.salvage,
         parents: args.parents.options(),
         ..OpenOptions::default()
     };
@@ -70,7 +74,7 @@ fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)>
     alone.parents.leave_out = true;
     match open_image(path, &alone) {
         Ok(image) if image.format() == Format::Differencing => Ok((image, Some(error))),
-        _ => Err(count_others(error)),
+        _ => Err(error),
     }
 }
 
@@ -213,12 +217,11 @@ impl Info {
             parents: (image.format() == Format::Differencing).then(|| parents(image)),
             state_stamp: state_stamp(image, broken)?,
             remarks: remarks(image)?,
-            warnings: image
-                .warnings()
-                .iter()
-                .chain(broken)
-                .map(ToString::to_string)
-                .collect(),
+            warnings: {
+                let warnings = image.chain().flat_map(OpenImage::warnings);
+                let warnings = warnings.chain(broken).map(ToString::to_string);
+                warnings.chain(image.chain().flat_map(losses)).collect()
+            },
         })
     }
 }

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::storage::remove_temporary_files;
 
 /// Waits on a thread of its own for a signal; then removes the temporary files and exits with 128 plus the
-/// signal's number: 130 for Ctrl-C, 143 for termination, 129 when the terminal is gone. An apply in place is protected by its undo journal.
+/// signal's number: 130 for Ctrl-C, 143 for termination, 129 when the terminal is gone. An apply in place is protected
+/// by its undo journal.
 pub(super) fn watch() -> Result<()> {
     let failed = |e| Error::io("cannot watch for signals", e);
     // Where a limit is set, a file that grows too large is an error to report, not a reason to die.

@@ -102,6 +102,21 @@ pub fn compare<T: Send>(
     target: &dyn Image,
     options: CompareOptions<'_>,
     pack: impl Fn(WindowChange) -> Result<T> + Sync,
+    sink: impl FnMut(T) -> Result<()>,
+) -> Result<Comparison> {
+    let pack = |forward: WindowChange, _: Option<WindowChange>| pack(forward);
+    compare_windows(base, target, options, false, pack, sink)
+}
+
+/// As [`compare`], and with `back` also collects what turns the target back into the base: `pack` is called with
+/// the changes of both ways, one of which may be empty. On the way back, pages beyond the end of the base aren't
+/// listed, and those beyond the end of the target are unless they are zero in the base.
+pub(super) fn compare_windows<T: Send>(
+    base: &dyn Image,
+    target: &dyn Image,
+    options: CompareOptions<'_>,
+    back: bool,
+    pack: impl Fn(WindowChange, Option<WindowChange>) -> Result<T> + Sync,
     mut sink: impl FnMut(T) -> Result<()>,
 ) -> Result<Comparison> {
     let size = base.virtual_size().max(target.virtual_size());
@@ -128,12 +143,13 @@ pub fn compare<T: Send>(
                 buffers: &buffers,
                 hashes: PairHasher::new(),
             };
-            let change = pair.window(window)?;
+            let (change, back) = pair.window(window, back)?;
             let counts = Counts::of(&change.changes);
-            let packed = if change.changes.is_empty() {
+            let no_way_back = back.as_ref().is_none_or(|back| back.changes.is_empty());
+            let packed = if change.changes.is_empty() && no_way_back {
                 None
             } else {
-                Some(pack(change)?)
+                Some(pack(change, back)?)
             };
             Ok((window, counts, packed, pair.hashes.finish()))
         },
@@ -209,8 +225,13 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn window(&mut self, window: PageRange) -> Result<WindowChange> {
+    fn window(
+        &mut self,
+        window: PageRange,
+        back: bool,
+    ) -> Result<(WindowChange, Option<WindowChange>)> {
         let mut found = ChangeCollector::new(window, self.options.payload);
+        let mut found_back = back.then(|| ChangeCollector::new(window, self.options.payload));
         let (mut base_buf, mut target_buf) =
             (self.buffers.take(CHUNK_SIZE), self.buffers.take(CHUNK_SIZE));
         for (chunk, [in_base, in_target]) in chunks([self.base, self.target], window)? {
@@ -229,20 +250,26 @@ impl Pair<'_> {
                 self.hashes.update(base, target, same);
             }
             if !same {
-                let end = chunk
-                    .end()
-                    .min(self.target.virtual_size())
-                    .max(chunk.start());
-                let len = usize::try_from(end - chunk.start()).unwrap_or(0);
-                found.add(chunk.start(), &base[..len], &target[..len])?;
+                let (from, to) = (
+                    Self::part(self.target, chunk, base),
+                    Self::part(self.target, chunk, target),
+                );
+                found.add(chunk.start(), from, to)?;
+                if let Some(found_back) = &mut found_back {
+                    let (from, to) = (
+                        Self::part(self.base, chunk, target),
+                        Self::part(self.base, chunk, base),
+                    );
+                    found_back.add(chunk.start(), from, to)?;
+                }
             }
         }
         self.buffers.give(base_buf);
         self.buffers.give(target_buf);
-        Ok(found.finish())
+        Ok((found.finish(), found_back.map(ChangeCollector::finish)))
     }
 
-    /// The part of a chunk's bytes that lies within the image.
+    /// The part of a chunk's bytes that lies within the size of `image`.
     fn part<'b>(image: &dyn Image, chunk: PageRange, bytes: &'b [u8]) -> &'b [u8] {
         let len = image
             .virtual_size()

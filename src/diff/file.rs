@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::format::{DiffHeader, Entry, Trailer, damaged};
+use super::format::{DiffHeader, Entry, Trailer, Way, damaged};
 use super::reader::DiffReader;
 use super::sections::{Frame, Input, Lead, read_frame, read_index};
 use crate::error::Result;
@@ -15,11 +15,17 @@ use crate::storage::ReadAt;
 
 /// A verified diff file.
 pub struct DiffFile {
-    storage: Box<dyn ReadAt>,
+    storage: Arc<dyn ReadAt>,
+    /// Which of its ways this is a view of. The header and the trailer are as seen from there.
+    way: Way,
     header: DiffHeader,
     trailer: Trailer,
     digest: Hash,
-    root: Vec<Entry>,
+    /// As it stands at the end of the file.
+    stored_digest: Hash,
+    root: Arc<[Entry]>,
+    /// The root of the other way, in a reversible diff.
+    other_root: Arc<[Entry]>,
     /// The segment of the index that was used last.
     segment: Mutex<Option<(usize, Arc<[Entry]>)>>,
 }
@@ -51,17 +57,51 @@ impl DiffFile {
             done = reader.bytes_read();
         }
         let name = storage.name().to_path_buf();
-        let (header, root, finished) = reader.into_parts();
-        let (trailer, digest) =
-            finished.ok_or_else(|| damaged("the diff has no end").path(name))?;
+        let verified = reader
+            .into_verified()
+            .ok_or_else(|| damaged("the diff has no end").path(name))?;
+        let [root, other_root] = verified.roots.map(Arc::from);
         Ok(Self {
-            storage: Box::new(storage),
-            header,
-            trailer,
-            digest,
+            storage: Arc::new(storage),
+            way: Way::Forward,
+            header: verified.header,
+            trailer: verified.trailer,
+            digest: verified.digest,
+            stored_digest: verified.digest,
             root,
+            other_root,
             segment: Mutex::new(None),
         })
+    }
+
+    /// The same diff seen from its other end: what turns the target back into the base. `None` unless it is
+    /// [reversible](Self::is_reversible).
+    pub fn reversed(&self) -> Option<Self> {
+        let trailer = self.trailer.reversed()?;
+        Some(Self {
+            storage: Arc::clone(&self.storage),
+            way: self.way.other(),
+            header: self.header.reversed(),
+            trailer,
+            digest: match self.way {
+                Way::Forward => back_identity(&self.stored_digest),
+                Way::Back => self.stored_digest,
+            },
+            stored_digest: self.stored_digest,
+            root: Arc::clone(&self.other_root),
+            other_root: Arc::clone(&self.root),
+            segment: Mutex::new(None),
+        })
+    }
+
+    /// Whether the diff has both ways.
+    pub fn is_reversible(&self) -> bool {
+        self.trailer.way_back.is_some()
+    }
+
+    /// Which way of the file this is.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// What messages call it.
@@ -79,7 +119,8 @@ impl DiffFile {
         &self.trailer
     }
 
-    /// The identity of the diff: the digest at its end.
+    /// The identity of the diff: the digest at its end. The way back has another one, made from that, so that the
+    /// two are never taken for one another.
     pub fn digest(&self) -> &Hash {
         &self.digest
     }
@@ -87,6 +128,11 @@ impl DiffFile {
     /// Where the first frame that reaches beyond `at` begins, or `at` if it begins before: nothing from `at` to
     /// there is changed. For an `at` that starts a window, that is the first changed byte.
     pub fn first_change_from(&self, at: u64) -> Result<Option<u64>> {
+        Ok(self.entry_from(at)?.map(|range| range.start().max(at)))
+    }
+
+    /// Where the first frame stands that reaches beyond `at`: from its first changed byte to its last.
+    pub(super) fn entry_from(&self, at: u64) -> Result<Option<PageRange>> {
         let n = self
             .root
             .partition_point(|segment| segment.range.end() <= at);
@@ -95,7 +141,7 @@ impl DiffFile {
         }
         let segment = self.segment(n)?;
         let entry = segment.get(segment.partition_point(|entry| entry.range.end() <= at));
-        Ok(entry.map(|entry| entry.range.start().max(at)))
+        Ok(entry.map(|entry| entry.range))
     }
 
     /// The frames that change something in `within`, in order.
@@ -131,7 +177,13 @@ impl DiffFile {
             offset: entry.offset,
         };
         let frame = Lead::read(&mut input)
-            .and_then(|lead| read_frame(&mut input, &lead, self.header.target_size))
+            .and_then(|lead| {
+                if lead.way == self.way {
+                    read_frame(&mut input, &lead, self.header.target_size)
+                } else {
+                    Err(changed())
+                }
+            })
             .and_then(|frame| {
                 if frame.range() == entry.range {
                     Ok(frame)
@@ -165,6 +217,13 @@ impl DiffFile {
             Some((n, Arc::clone(&segment)));
         Ok(segment)
     }
+}
+
+/// The identity of the way back of the diff with this digest.
+fn back_identity(digest: &Hash) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"vhdkit reverse 1").update(digest);
+    *hasher.finalize().as_bytes()
 }
 
 fn changed() -> crate::error::Error {

@@ -1,6 +1,8 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
 use super::compare::{ChangeCollector, WindowChange};
@@ -10,7 +12,7 @@ use crate::image::{
     ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, Window, data_windows,
     whole,
 };
-use crate::page::{ChangeKind, PageRange};
+use crate::page::{Change, ChangeKind, PageRange};
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
 
@@ -209,6 +211,45 @@ impl<'a> Layers<'a> {
             },
         )?;
         Ok(judge.finish())
+    }
+
+    /// As [`Layers::inverse`], and keeps what [`Layers::changes`] would hand on, as long as that takes no more than
+    /// `limit` bytes of memory: then it needn't be made a second time.
+    pub fn inverse_keeping<T: Send>(
+        &self,
+        limit: usize,
+        pack: impl Fn(WindowChange) -> Result<T> + Sync,
+        mut sink: impl FnMut(T) -> Result<()>,
+    ) -> Result<(Touched, Option<Vec<WindowChange>>)> {
+        let (old, new) = (self.base.virtual_size(), self.chain.target_size());
+        let mut judge = Judge::default();
+        let (mut kept, mut bytes) = (Vec::new(), 0_usize);
+        let too_much = AtomicBool::new(false);
+        self.each_changed(
+            self.check,
+            |window, before, after, ranges| {
+                let back = collect(window, old, after, before.1, ranges, &pack)?;
+                if too_much.load(Ordering::Relaxed) {
+                    return Ok((back, None));
+                }
+                let forth = collect(window, new, before.1, after, ranges, Ok)?;
+                Ok((back, forth))
+            },
+            |window, (back, forth), checks| {
+                judge.take(window, checks);
+                if let Some(change) = forth {
+                    bytes = bytes.saturating_add(memory_of(&change));
+                    kept.push(change);
+                }
+                if bytes > limit {
+                    too_much.store(true, Ordering::Relaxed);
+                    kept = Vec::new();
+                }
+                back.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        let kept = (!too_much.into_inner()).then_some(kept);
+        Ok((judge.finish(), kept))
     }
 
     /// Evaluates every window in which the result may differ from the base: `work` gets the window, what the
@@ -418,7 +459,7 @@ impl<'a> Layers<'a> {
 }
 
 /// Applies one frame to the bytes of a window.
-fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
+pub(super) fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
     let changes = frame.changes().clone();
     let payload = frame.unpack()?;
     let mut rest = payload.as_slice();
@@ -499,6 +540,12 @@ fn merge(
     })
 }
 
+/// Bytes of memory that a window's changes take, about.
+fn memory_of(change: &WindowChange) -> usize {
+    const EACH: usize = 512;
+    EACH + change.payload.capacity() + change.changes.len().saturating_mul(size_of::<Change>())
+}
+
 fn bytes_of(range: PageRange) -> usize {
     usize::try_from(range.len()).unwrap_or(0)
 }
@@ -511,7 +558,7 @@ pub(super) fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
         .unwrap_or_default()
 }
 
-fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
+pub(super) fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
     let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
     bytes
         .get_mut(at..at.saturating_add(bytes_of(range)))

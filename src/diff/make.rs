@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::compare::{CompareOptions, Comparison, compare};
+use super::compare::{CompareOptions, Comparison, compare_windows};
 use super::format::{DiffHeader, Side, Trailer};
 use super::pack::{Compression, pack};
 use super::writer::DiffWriter;
@@ -63,6 +63,27 @@ pub fn write_diff<W: Write>(
     name: impl Into<PathBuf>,
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
+    write(base, target, (out, name.into()), false, options)
+}
+
+/// As [`write_diff`], with the way from `target` back to `base` too: the old data of every changed page.
+pub fn write_reversible_diff<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    out: W,
+    name: impl Into<PathBuf>,
+    options: DiffOptions<'_>,
+) -> Result<Written<W>> {
+    write(base, target, (out, name.into()), true, options)
+}
+
+fn write<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    reversible: bool,
+    options: DiffOptions<'_>,
+) -> Result<Written<W>> {
     let header = DiffHeader {
         base_size: base.0.virtual_size(),
         target_size: target.0.virtual_size(),
@@ -71,7 +92,11 @@ pub fn write_diff<W: Write>(
         target: target.1,
         undoes: Vec::new(),
     };
-    let mut writer = DiffWriter::new(out, name, &header)?;
+    let mut writer = if reversible {
+        DiffWriter::reversible(out, name, &header)?
+    } else {
+        DiffWriter::new(out, name, &header)?
+    };
     let DiffOptions {
         workers,
         progress,
@@ -79,7 +104,7 @@ pub fn write_diff<W: Write>(
         digests,
         confirm,
     } = options;
-    let comparison = compare(
+    let comparison = compare_windows(
         base.0,
         target.0,
         CompareOptions {
@@ -88,8 +113,15 @@ pub fn write_diff<W: Write>(
             digests,
             payload: true,
         },
-        |change| pack(change, compression),
-        |frame| writer.push(&frame),
+        reversible,
+        |change, back| {
+            let back = back.map(|back| pack(back, compression)).transpose()?;
+            Ok((pack(change, compression)?, back))
+        },
+        |(frame, back)| {
+            writer.push(&frame)?;
+            back.map_or(Ok(()), |back| writer.push_back(&back))
+        },
     )?;
     confirm()?;
     let done = writer.finish(comparison.base_digest, comparison.target_digest)?;

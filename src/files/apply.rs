@@ -7,7 +7,7 @@ use super::diffs::target_footer;
 use super::in_place::Strategy;
 use super::state::stamped_digest;
 use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions};
-use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, WindowChange};
+use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
@@ -81,6 +81,8 @@ pub struct Applied {
     pub stamped: bool,
     /// What the result doesn't have from the file that it replaced, in words.
     pub lost: Vec<String>,
+    /// Bytes of a device behind the disk that the base is, which were neither looked at nor changed.
+    pub behind: u64,
 }
 
 impl Applied {
@@ -99,6 +101,7 @@ impl Applied {
             strategy: None,
             stamped: false,
             lost: Vec::new(),
+            behind: 0,
         }
     }
 }
@@ -168,15 +171,13 @@ fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<us
         return Ok(0);
     }
     match chain.already_applied(digest) {
-        0 => Err(Error::mismatch("this is not the image that the diff was made from")
-            .path(base.path())
+        0 => Err(not_its_base(base, chain)
             .field("content digest")
             .found(digest)
             .expected(match chain.base_digest() {
-                Some(expected) => format!("{expected}, which {} starts from", first_name(chain)),
+                Some(expected) => format!("{expected}, which {}", starts(chain)),
                 None => first_name(chain),
-            })
-            .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base")),
+            })),
         already => Ok(already),
     }
 }
@@ -190,18 +191,19 @@ fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
     if size == chain.base_size() || known {
         return Ok(());
     }
-    Err(
-        Error::mismatch("the diff was made from an image of another size")
-            .path(base.path())
-            .field("virtual size")
-            .found(format_args!("{size} bytes"))
-            .expected(format_args!(
-                "{} bytes, which {} starts from",
-                chain.base_size(),
-                first_name(chain)
-            ))
-            .hint("take the right base, or the diff that belongs to this one"),
-    )
+    Err(Error::mismatch(match chain.way() {
+        Way::Forward => "the diff was made from an image of another size",
+        Way::Back => "the diff leads to an image of another size",
+    })
+    .path(base.path())
+    .field("virtual size")
+    .found(format_args!("{size} bytes"))
+    .expected(format_args!(
+        "{} bytes, which {}",
+        chain.base_size(),
+        starts(chain)
+    ))
+    .hint("take the right base, or the diff that belongs to this one"))
 }
 
 /// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
@@ -222,13 +224,35 @@ fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<(
         .diffs()
         .get(misfit.diff)
         .map_or(Path::new("the diff"), DiffFile::name);
-    Err(Error::mismatch("this is not the image that the diff was made from")
-        .path(base.path())
+    Err(not_its_base(base, chain)
         .field("virtual disk")
         .offset(misfit.range.start())
         .found("other bytes under the pages that the diff changes")
-        .expected(format_args!("what {} was made from", name.display()))
-        .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base"))
+        .expected(match chain.way() {
+            Way::Forward => format!("what {} was made from", name.display()),
+            Way::Back => format!("what {} leads to", name.display()),
+        }))
+}
+
+/// The beginning of an error about a base that the chain isn't for.
+fn not_its_base(base: &OpenImage, chain: &Chain) -> Error {
+    match chain.way() {
+        Way::Forward => Error::mismatch("this is not the image that the diff was made from").hint(
+            "bring the image to that point in time first: apply the earlier diffs, or take the right base",
+        ),
+        Way::Back => Error::mismatch("this is not the image that the diff leads to").hint(
+            "to go back, begin with the image at that point in time: take the newer diffs back first",
+        ),
+    }
+    .path(base.path())
+}
+
+/// Says which diff starts where the chain does.
+fn starts(chain: &Chain) -> String {
+    match chain.way() {
+        Way::Forward => format!("{} starts from", first_name(chain)),
+        Way::Back => format!("{} leads to", first_name(chain)),
+    }
 }
 
 fn first_name(chain: &Chain) -> String {

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Read, Write as _};
 use std::path::Path;
 
+use super::pending::make_place_of;
 use super::probe::probe;
 use super::{Format, OpenImage};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
@@ -62,7 +63,7 @@ pub fn spool_diff(
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
-    let spool = spool_beside(beside)?;
+    let spool = spool_beside(&make_place_of(beside)?)?;
     let mut out = BufWriter::with_capacity(1 << 20, spool.appender());
     io::copy(stream, &mut out)
         .and_then(|_| out.flush())

@@ -17,7 +17,9 @@ use super::apply::ApplyOptions;
 use super::diffs::{open_diff, side_of};
 use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
 use super::parents::{ParentOptions, places};
-use super::pending::{exists, journal_path, merge_diff_path, refuse_pending, remove_merge_diff};
+use super::pending::{
+    exists, journal_path, make_place_of, merge_diff_path, refuse_pending, remove_merge_diff,
+};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +45,8 @@ pub struct MergeOptions<'a> {
     pub dry_run: bool,
     /// Whether to remove the child once the merge is on stable storage.
     pub delete: bool,
+    /// Told what is wrong with the images, but doesn't keep them from being merged.
+    pub warn: &'a dyn Fn(&Error),
 }
 
 impl std::fmt::Debug for MergeOptions<'_> {
@@ -144,6 +148,10 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
 
 fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let image = open_child(child, options)?;
+    image
+        .chain()
+        .flat_map(OpenImage::warnings)
+        .for_each(options.warn);
     let parent = image.parent().ok_or_else(|| {
         Error::usage("there is nothing to merge into: this image has no parent")
             .path(child)
@@ -171,6 +179,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         return Ok(merged);
     }
     let merge_diff = merge_diff_path(&path);
+    make_place_of(&path)?;
     let file = AtomicFile::new(&merge_diff)?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let written = write(&image, parent, out, &merge_diff, options)?;

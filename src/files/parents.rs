@@ -75,6 +75,8 @@ impl Trail {
 #[derive(Debug)]
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
+    /// Whether to read damaged parents as far as they go.
+    salvage: bool,
     trail: &'a mut Trail,
     /// What was found.
     pub(super) found: Option<Arc<OpenImage>>,
@@ -91,9 +93,10 @@ enum Candidate {
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(options: &'a ParentOptions, trail: &'a mut Trail) -> Self {
+    pub(super) fn new(options: &'a ParentOptions, salvage: bool, trail: &'a mut Trail) -> Self {
         Self {
             options,
+            salvage,
             trail,
             found: None,
         }
@@ -131,6 +134,7 @@ impl<'a> Finder<'a> {
         let options = OpenOptions {
             format: Some(format),
             no_lock: self.options.no_lock,
+            salvage: self.salvage,
             parents: self.options.clone(),
             ..OpenOptions::default()
         };

@@ -6,7 +6,7 @@ use super::ParentOptions;
 use super::chain::Chain;
 use super::pending::refuse_pending;
 use super::saved::{self, Saved};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::storage::{Access, File};
 use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
 
@@ -95,8 +95,8 @@ pub fn repair(
     plan.apply(&file).map_err(|error| {
         error.hint(format!(
             "run the same command again to finish the repair, or take it back with: vhd check --take-back {} {}",
-            saved.display(),
-            path.display()
+            quoted(&saved),
+            quoted(path)
         ))
     })?;
     repaired.saved = Some(saved);

@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
-
-use super::leftovers::{SUFFIX, prefix_of};
-use super::temporary::{self, Registered};
-use super::{File, WriteAt};
+use super::leftovers::prefix_of;
+use super::names::{folder_of, sync_folder_of};
+use super::temporary::Temporary;
+use super::{File, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What to do when the name of a new file is taken.
@@ -25,10 +24,9 @@ pub enum Overwrite {
 /// storage. Dropped earlier, it leaves nothing behind.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Dropped in this order: the file is closed, then removed, then forgotten.
+    // Dropped in this order: the file is closed, then removed.
     file: File,
-    temporary: TempPath,
-    registered: Registered,
+    temporary: Temporary,
     target: PathBuf,
 }
 
@@ -50,27 +48,13 @@ impl AtomicFile {
 
     fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
         let folder = folder_of(&target);
-        let temporary = tempfile::Builder::new()
-            .prefix(prefix)
-            .suffix(SUFFIX)
-            .make_in(folder, |path| {
-                fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(mode)
-                    .open(path)
-            });
-        let (file, temporary) = temporary
-            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?
-            .into_parts();
-        let registered = temporary::register(&temporary);
+        let (file, temporary) = Temporary::create_in(folder, prefix, mode)
+            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?;
         let mut file = File::from_std(file, &target)?;
         file.write_behind();
         Ok(Self {
             file,
             temporary,
-            registered,
             target,
         })
     }
@@ -100,19 +84,13 @@ impl AtomicFile {
         let Self {
             file,
             temporary,
-            registered,
             target,
         } = self;
-        let published = match overwrite {
-            Overwrite::Yes => temporary.persist(&target),
-            Overwrite::No => temporary.persist_noclobber(&target),
-        };
-        drop(registered);
-        published.map_err(|e| {
-            if e.error.kind() == std::io::ErrorKind::AlreadyExists {
+        temporary.rename_to(&target, overwrite).map_err(|e| {
+            if e.kind() == IoKind::AlreadyExists {
                 return exists(&target);
             }
-            Error::io("cannot give the finished file its name", e.error).path(&target)
+            Error::io("cannot give the finished file its name", e).path(&target)
         })?;
         sync_folder_of(&target)?;
         Ok(file)
@@ -126,26 +104,10 @@ fn exists(target: &Path) -> Error {
         .hint("choose another name, or have it replaced with --force")
 }
 
-/// The folder in which a path names something.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes what happened to the name `path` durable: creation, renaming, removal.
-pub fn sync_folder_of(path: &Path) -> Result<()> {
-    let folder = folder_of(path);
-    fs::File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
-}
-
 /// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed.
 pub fn spool_beside(beside: &Path) -> Result<File> {
     let folder = folder_of(beside);
-    let file = tempfile::tempfile_in(folder)
+    let file = system::create_nameless(folder)
         .map_err(|e| Error::io("cannot create a temporary file in this folder", e).path(folder))?;
     File::from_std(file, folder.join("(temporary file)"))
 }

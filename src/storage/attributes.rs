@@ -1,12 +1,13 @@
 //! What a file has beside its bytes: extended attributes, owner and permissions.
 
 use std::ffi::CStr;
-use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
+use rustix::fs::{fgetxattr, flistxattr};
 use rustix::io::Errno;
 
-use super::File;
+use super::{File, system};
 use crate::error::{Error, Result};
 
 /// What the system allows at most for a value, and for all names of a file.
@@ -29,7 +30,9 @@ impl File {
     /// Sets an extended attribute. `Ok(false)` where that isn't possible: the file system has none, or no room, or
     /// doesn't allow it.
     pub fn set_attribute(&self, name: &str, value: &[u8]) -> Result<bool> {
-        match fsetxattr(self.as_std(), name, value, XattrFlags::empty()) {
+        match system::set_attribute(self.as_std(), self.path(), name.as_bytes(), value)
+            .map_err(|e| errno(&e))
+        {
             Ok(()) => Ok(true),
             Err(
                 Errno::OPNOTSUPP
@@ -47,7 +50,9 @@ impl File {
 
     /// Removes an extended attribute, if there is one.
     pub fn remove_attribute(&self, name: &str) -> Result<()> {
-        match fremovexattr(self.as_std(), name) {
+        match system::remove_attribute(self.as_std(), self.path(), name.as_bytes())
+            .map_err(|e| errno(&e))
+        {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(e) => Err(self.failed_on("cannot remove an extended attribute of", e)),
         }
@@ -60,14 +65,16 @@ impl File {
         let (theirs, ours) = (other.metadata()?, self.metadata()?);
         let owner = (theirs.uid(), theirs.gid());
         if (ours.uid(), ours.gid()) != owner
-            && fchown(self.as_std(), Some(owner.0), Some(owner.1)).is_err()
+            && system::set_owner(self.as_std(), self.path(), owner.0, owner.1).is_err()
         {
             lost.push(format!("its owner {} and group {}", owner.0, owner.1));
         }
         let wanted = other.attribute_names()?;
         // A folder can give its files attributes that the other hasn't got.
         for name in self.attribute_names()? {
-            if !wanted.contains(&name) && fremovexattr(self.as_std(), name.as_slice()).is_err() {
+            if !wanted.contains(&name)
+                && system::remove_attribute(self.as_std(), self.path(), &name).is_err()
+            {
                 lost.push(format!("that it had no attribute {}", shown(&name)));
             }
         }
@@ -77,7 +84,7 @@ impl File {
             }
         }
         if self.metadata()?.mode() != theirs.mode()
-            && self.as_std().set_permissions(theirs.permissions()).is_err()
+            && system::set_permissions(self.as_std(), self.path(), theirs.permissions()).is_err()
         {
             lost.push(format!("its permissions {:o}", theirs.mode() & 0o7777));
         }
@@ -95,7 +102,7 @@ impl File {
             return false;
         };
         read(self).is_some_and(|ours| ours == value)
-            || fsetxattr(self.as_std(), name, &value, XattrFlags::empty()).is_ok()
+            || system::set_attribute(self.as_std(), self.path(), name, &value).is_ok()
     }
 
     fn attribute_names(&self) -> Result<Vec<Vec<u8>>> {
@@ -116,6 +123,10 @@ impl File {
     fn failed_on(&self, doing: &str, error: Errno) -> Error {
         Error::io(doing, error.into()).path(self.path())
     }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 /// A name for a message: it comes from a file, so it must not control a terminal.
@@ -145,8 +156,6 @@ mod tests {
             );
             file.remove_attribute("user.test").unwrap();
             assert_eq!(file.attribute("user.test").unwrap(), None);
-        } else {
-            println!("no extended attributes in {}", folder.path().display());
         }
     }
 

@@ -1,9 +1,8 @@
 //! Whole files from others: clones, which share their blocks until one of the two is written, and sparse copies.
 
-use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
-use super::{File, ReadAt as _, WriteAt as _};
+use super::{File, ReadAt as _, WriteAt as _, system};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -13,17 +12,22 @@ const PIECE: u64 = 1 << 20;
 impl File {
     /// Makes this empty file a clone of `source`. `Ok(false)` if the file system can't clone, or not these two.
     pub fn clone_from_file(&self, source: &Self) -> Result<bool> {
-        match ioctl_ficlone(self.as_std(), source.as_std()) {
+        match system::clone(self.as_std(), self.path(), source.as_std())
+            .map_err(|e| (Errno::from_io_error(&e), e))
+        {
             Ok(()) => Ok(true),
-            Err(
-                Errno::OPNOTSUPP
-                | Errno::NOTTY
-                | Errno::XDEV
-                | Errno::INVAL
-                | Errno::NOSYS
-                | Errno::PERM,
-            ) => Ok(false),
-            Err(e) => Err(Error::io("cannot clone into", e.into())
+            Err((
+                Some(
+                    Errno::OPNOTSUPP
+                    | Errno::NOTTY
+                    | Errno::XDEV
+                    | Errno::INVAL
+                    | Errno::NOSYS
+                    | Errno::PERM,
+                ),
+                _,
+            )) => Ok(false),
+            Err((_, e)) => Err(Error::io("cannot clone into", e)
                 .path(self.path())
                 .hint("the undo journal needs no clone: --in-place journal")),
         }

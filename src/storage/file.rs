@@ -3,16 +3,15 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::{ReadAt, WriteAt};
+use super::{ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -24,6 +23,8 @@ pub struct File {
     inner: fs::File,
     path: PathBuf,
     block_device: bool,
+    /// Of a device, how much of it counts.
+    part: Option<u64>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -89,7 +90,14 @@ impl File {
 
     /// Opens for reading and writing.
     pub fn open_writable(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with(path.as_ref(), OpenOptions::new().read(true).write(true))
+        let path = path.as_ref();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+            // Refuses a device that is mounted, or part of something that is in use.
+            options.custom_flags(OFlags::EXCL.bits().cast_signed());
+        }
+        Self::with(path, &options)
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -97,9 +105,12 @@ impl File {
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
             return Err(not_at_offsets(path));
         }
-        let file = options
-            .open(path)
-            .map_err(|e| Error::io("cannot open", e).path(path))?;
+        let file = options.open(path).map_err(|e| match e.kind() {
+            IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
+                .path(path)
+                .hint("unmount it, and end what else uses it, then run the command again"),
+            _ => Error::io("cannot open", e).path(path),
+        })?;
         Self::from_std(file, path)
     }
 
@@ -122,6 +133,7 @@ impl File {
             inner: file,
             path,
             block_device: kind.is_block_device(),
+            part: None,
             behind: None,
         })
     }
@@ -136,13 +148,22 @@ impl File {
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
+            part: self.part,
             behind: self.behind.clone(),
+        })
+    }
+
+    /// Another handle to the same open device, by which only its first `len` bytes are seen.
+    pub fn part_of_device(&self, len: u64) -> Result<Self> {
+        Ok(Self {
+            part: self.block_device.then_some(len),
+            ..self.try_clone()?
         })
     }
 
     /// Lets what is written go to the device at once: for new files that are written front to back.
     pub(super) fn write_behind(&mut self) {
-        self.behind = WriteBehind::start(&self.inner).map(Arc::new);
+        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
     }
 
     /// The file as the standard library knows it.
@@ -197,10 +218,9 @@ impl File {
         let ours = self.metadata()?;
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             // Only the superuser may give files away; anyone else keeps what they make.
-            let _ = fchown(&self.inner, Some(theirs.uid()), Some(theirs.gid()));
+            let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
         }
-        self.inner
-            .set_permissions(theirs.permissions())
+        system::set_permissions(&self.inner, &self.path, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 
@@ -225,14 +245,15 @@ impl ReadAt for File {
     fn byte_len(&self) -> Result<u64> {
         if self.block_device {
             // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
-            return seek(&self.inner, SeekFrom::End(0))
-                .map_err(|e| self.failed("cannot find the length of", 0, e));
+            let len = seek(&self.inner, SeekFrom::End(0))
+                .map_err(|e| self.failed("cannot find the length of", 0, e))?;
+            return Ok(self.part.map_or(len, |part| part.min(len)));
         }
         Ok(self.metadata()?.len())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_exact_at(buf, offset).map_err(|e| {
+        system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
                 return Error::damaged("the file ends too early")
@@ -268,8 +289,7 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.inner
-            .write_all_at(buf, offset)
+        system::write_all_at(&self.inner, &self.path, buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))?;
         self.wrote(buf.len());
         Ok(())
@@ -287,8 +307,7 @@ impl WriteAt for File {
                 .expected(format_args!("at least {len} bytes"))
                 .hint("use a larger device"));
         }
-        self.inner
-            .set_len(len)
+        system::set_len(&self.inner, &self.path, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -296,15 +315,7 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(
-            self.inner.as_fd(),
-            punch,
-            range.start,
-            range.end - range.start,
-        )
-        .is_ok()
-        {
+        if system::punch(&self.inner, &self.path, range.clone()).is_ok() {
             return Ok(());
         }
         let mut at = range.start;
@@ -319,12 +330,11 @@ impl WriteAt for File {
     }
 
     fn sync(&self) -> Result<()> {
-        // fsync, not fdatasync: a grown file's new length must be there too.
         let behind = self
             .behind
             .as_ref()
             .map_or(Ok(()), |behind| behind.finish());
-        behind.and_then(|()| self.inner.sync_all()).map_err(|e| {
+        behind.and_then(|()| system::sync(&self.inner, &self.path)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -341,7 +351,7 @@ pub struct Reader<'a> {
 
 impl io::Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.inner.read_at(buf, self.offset)?;
+        let read = system::read_at(&self.file.inner, &self.file.path, buf, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -374,10 +384,10 @@ impl File {
 
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.file.inner.write_at(buf, self.offset)?;
-        self.file.wrote(written);
-        self.offset += written as u64;
-        Ok(written)
+        system::write_all_at(&self.file.inner, &self.file.path, buf, self.offset)?;
+        self.file.wrote(buf.len());
+        self.offset += buf.len() as u64;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

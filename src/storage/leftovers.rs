@@ -12,8 +12,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::Stamp;
-use super::atomic::folder_of;
+use super::names::folder_of;
+use super::{Stamp, system};
 
 /// Ends the name of every temporary file.
 pub(super) const SUFFIX: &str = ".tmp";
@@ -75,7 +75,7 @@ fn remove_unused(entry: &DirEntry) -> Option<()> {
     if !Stamp::from(&ours).same_file(&Stamp::from(&there)) {
         return None;
     }
-    fs::remove_file(entry.path()).ok()
+    system::remove(&entry.path()).ok()
 }
 
 #[cfg(test)]

@@ -1,22 +1,49 @@
-//! The names of files: what removes and moves them, durably.
+//! The names of files: what removes, moves and keeps them.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
-use super::atomic::{AtomicFile, Overwrite, folder_of, sync_folder_of};
-use super::{File, Stamp};
+use super::atomic::{AtomicFile, Overwrite};
+use super::{File, Stamp, system};
 use crate::error::{Error, Result};
+
+/// The folder in which a path names something.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes what happened to the name `path` durable: creation, renaming, removal.
+pub fn sync_folder_of(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    system::sync_folder(folder)
+        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
+}
+
+/// Makes a folder for this user alone, durably, unless there is one.
+pub fn create_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    system::create_folder(path).map_err(|e| Error::io("cannot create the folder", e).path(path))?;
+    // Of the folders above, too, any may be new.
+    path.ancestors()
+        .filter(|folder| folder.file_name().is_some())
+        .try_for_each(sync_folder_of)
+}
 
 /// Removes the file at `path`, durably.
 pub fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|e| Error::io("cannot remove", e).path(path))?;
+    system::remove(path).map_err(|e| Error::io("cannot remove", e).path(path))?;
     sync_folder_of(path)
 }
 
 /// The same, if there is such a file. Returns whether there was one.
 pub fn remove_if_there(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
+    match system::remove(path) {
         Ok(()) => sync_folder_of(path).map(|()| true),
         Err(e) if e.kind() == IoKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("cannot remove", e).path(path)),
@@ -26,7 +53,7 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
 /// Gives the file at `from` the name `to`, durably; on another file system a copy gets it. The new name lasts before
 /// the old one goes.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    match fs::rename(from, to) {
+    match system::rename(from, to) {
         Ok(()) => sync_folder_of(to)?,
         Err(e) if e.kind() == IoKind::CrossesDevices => {
             let source = File::open(from)?;
@@ -53,5 +80,36 @@ impl File {
             Err(e) if e.kind() == IoKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("cannot look at", e).path(self.path())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_changes_its_name_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&a, b"it").unwrap();
+        rename(&a, &b).unwrap();
+        assert!(!a.exists());
+        assert_eq!(fs::read(&b).unwrap(), b"it");
+        assert!(
+            rename(&a, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot rename")
+        );
+        assert!(remove_if_there(&b).unwrap());
+        assert!(!remove_if_there(&b).unwrap());
+        assert!(
+            remove(&b)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot remove")
+        );
     }
 }

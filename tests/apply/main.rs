@@ -4,6 +4,7 @@
 // The helpers of a test may end it as the test itself may.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod devices;
 mod in_place;
 mod lab;
 #[path = "../support/mounts.rs"]

@@ -24,6 +24,8 @@ use clap::Parser;
 
 mod cases;
 mod data;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod peers;
 mod run;
 mod table;
@@ -55,6 +57,9 @@ struct Options {
     /// comparison can get.
     #[arg(long, num_args = 2, hide = true)]
     floor: Option<Vec<PathBuf>>,
+    /// Writes a patch, as `data::make_patch` makes it, to a file and syncs it: the least that any program has to do.
+    #[arg(long, num_args = 2, hide = true)]
+    patch: Option<Vec<PathBuf>>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,9 +78,10 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = match &options.floor {
-        Some(pair) => floor(pair),
-        None => measure(&options),
+    let result = match (&options.floor, &options.patch) {
+        (Some(pair), _) => floor(pair),
+        (_, Some(pair)) => patch(pair),
+        _ => measure(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +98,13 @@ fn floor(pair: &[PathBuf]) -> Result<()> {
     };
     println!("{}", data::bytes_in_changed_pages(a, b)?);
     Ok(())
+}
+
+fn patch(pair: &[PathBuf]) -> Result<()> {
+    let [patch, image] = pair else {
+        return Err("--patch takes two files".into());
+    };
+    data::write_patch(patch, image)
 }
 
 fn measure(options: &Options) -> Result<()> {

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use super::Result;
-use super::data::{bytes_in_changed_pages, make_pair, make_sparse_pair, must_be_same};
+use super::data::{bytes_in_changed_pages, make_pair, make_patch, make_sparse_pair, must_be_same};
+use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::run::{Case, Contender, Step, Target};
 
@@ -19,6 +21,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("compare equal images", compare_equal),
     ("apply to a new image", apply_new),
     ("apply in place", apply_in_place),
+    ("apply in place on XFS", apply_on_clone),
     ("convert raw to dynamic", convert_to_dynamic),
     ("convert dynamic to raw", convert_to_raw),
     ("sparse 1 TiB", sparse),
@@ -304,15 +307,72 @@ fn apply_in_place(bench: &Bench) -> Result<Case> {
     let ours = vhd_apply().arg(&image).arg(&diff);
     Ok(Case {
         contenders: vec![
-            contender("vhd-apply").step(ours.clone()),
+            // The way back before each round has left a state stamp.
+            contender("vhd-apply, stamped").step(ours.clone()),
+            contender("vhd-apply --base-check full").step(ours.clone().words("--base-check full")),
             contender("vhd-apply --base-check touched").step(ours.words("--base-check touched")),
             contender("qemu-img commit, sync")
                 .before(fresh_overlay)
                 .step(qemu("commit -q -d -f qcow2").arg(&overlay))
                 .step(sync(&image)),
         ],
-        targets: Vec::new(),
+        targets: vec![Target::AtMostTimesAsLong {
+            ours: "vhd-apply, stamped",
+            peer: "qemu-img commit, sync",
+            limit: 1.5,
+        }],
     })
+}
+
+/// In place on a file system with clones; without contenders where none can be mounted, which was said then.
+fn apply_on_clone(bench: &Bench) -> Result<Case> {
+    let Pair { base, target, .. } = bench.pair()?;
+    let mut case = Case {
+        contenders: Vec::new(),
+        targets: vec![Target::AtMostTimesAsLong {
+            ours: "vhd-apply on a clone, stamped",
+            peer: "plain writes, sync",
+            limit: 2.0,
+        }],
+    };
+    let room = bench.size.saturating_mul(2) + (1 << 30);
+    let Some(mounted) = Mounted::sized("xfs", room, &bench.folder).map(Rc::new) else {
+        return Ok(case);
+    };
+    let image = mounted.path().join("image.img");
+    copy(&base, &image)?;
+    let (diff, back) = (bench.file("changes.vhddiff")?, bench.file("back.vhddiff")?);
+    let patch = bench.file("changes.patch")?;
+    for (from, to, diff) in [(&base, &target, &diff), (&target, &base, &back)] {
+        vhd_diff().arg(from).arg(to).arg("-o").arg(diff).run()?;
+    }
+    make_patch(&base, &target, &patch)?;
+    let in_place = |how: &str| vhd_apply().arg(&image).words(how);
+    let contender = |name, step: Step| {
+        let (image, target, mounted) = (image.clone(), target.clone(), Rc::clone(&mounted));
+        let (before, written) = (in_place("").arg(&back), image.clone());
+        Contender::new(name)
+            .before(move || before.run())
+            .before(move || sync(&written).run())
+            .step(step)
+            .check(move || {
+                let _mounted = &mounted;
+                must_be_same(&image, &target)
+            })
+    };
+    let plain = Step::new(std::env::current_exe()?).arg("--patch");
+    case.contenders = vec![
+        contender(
+            "vhd-apply on a clone, stamped",
+            in_place("--in-place clone").arg(&diff),
+        ),
+        contender(
+            "vhd-apply by the journal, stamped",
+            in_place("--in-place journal").arg(&diff),
+        ),
+        contender("plain writes, sync", plain.arg(&patch).arg(&image)),
+    ];
+    Ok(case)
 }
 
 fn convert_to_dynamic(bench: &Bench) -> Result<Case> {

@@ -1,7 +1,7 @@
 //! The images: made from a seed, the same on every machine, and compared without any of our library.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -89,6 +89,52 @@ pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u6
         target.write_all_at(&bytes, at)?;
     }
     [base, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Makes a file of what turns `base` into `target`: for each run of changed pages its offset and length, 8 bytes
+/// each, and its bytes.
+pub(crate) fn make_patch(base: &Path, target: &Path, patch: &Path) -> Result<()> {
+    let (base, target) = (File::open(base)?, File::open(target)?);
+    let size = target.metadata()?.len();
+    let mut out = io::BufWriter::new(File::create(patch)?);
+    let (mut old, mut new) = (vec![0; to_usize(CHUNK)], vec![0; to_usize(CHUNK)]);
+    for start in (0..size).step_by(to_usize(CHUNK)) {
+        let len = to_usize(CHUNK.min(size - start));
+        base.read_exact_at(&mut old[..len], start)?;
+        target.read_exact_at(&mut new[..len], start)?;
+        let changed: Vec<bool> = (old[..len].chunks(PAGE).zip(new[..len].chunks(PAGE)))
+            .map(|(old, new)| old != new)
+            .collect();
+        let mut at = 0;
+        for run in changed.chunk_by(|a, b| a == b) {
+            let bytes = &new[at * PAGE..(at + run.len()) * PAGE];
+            if run[0] {
+                out.write_all(&(start + (at * PAGE) as u64).to_be_bytes())?;
+                out.write_all(&(bytes.len() as u64).to_be_bytes())?;
+                out.write_all(bytes)?;
+            }
+            at += run.len();
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a patch to `image` and brings it to stable storage.
+pub(crate) fn write_patch(patch: &Path, image: &Path) -> Result<()> {
+    let mut patch = io::BufReader::with_capacity(1 << 20, File::open(patch)?);
+    let image = File::options().write(true).open(image)?;
+    let mut bytes = Vec::new();
+    while !patch.fill_buf()?.is_empty() {
+        let (mut offset, mut len) = ([0; 8], [0; 8]);
+        patch.read_exact(&mut offset)?;
+        patch.read_exact(&mut len)?;
+        bytes.resize(to_usize(u64::from_be_bytes(len)), 0);
+        patch.read_exact(&mut bytes)?;
+        image.write_all_at(&bytes, u64::from_be_bytes(offset))?;
+    }
+    image.sync_all()?;
     Ok(())
 }
 

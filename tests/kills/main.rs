@@ -31,7 +31,7 @@ mod writers;
 
 use std::path::PathBuf;
 
-use disk::Random;
+use disk::{Random, memory};
 use mounts::Mounted;
 use table::{Row, Table};
 
@@ -100,7 +100,7 @@ impl Place {
 
 fn places() -> Vec<Place> {
     let mounted = |name| {
-        let mount = Some(Mounted::new(name)?);
+        let mount = Some(Mounted::sized(name, 400 << 20, &memory())?);
         Some(Place { name, mount })
     };
     let places: Vec<_> = ["ext4", "xfs", "btrfs"]

@@ -61,6 +61,7 @@ pub(crate) fn all() -> Vec<Writer> {
         other("apply --rollback", roll_back),
         other("apply to a new image", apply_to_new),
         other("diff -o", diff),
+        other("squash", squash),
         other("merge", merge),
         other("merge -o", merge_to_new),
         other("resize", resize),
@@ -319,6 +320,26 @@ fn diff() -> Vec<Job> {
             job
         })
         .into()
+}
+
+fn squash() -> Vec<Job> {
+    let line = "vhd squash first second -o new.vhddiff -q";
+    let mut job = Job::new("two diffs", line, "new.vhddiff");
+    job.reads = Reads::Bytes;
+    job.again = 2;
+    for (n, disk) in DISKS.iter().enumerate() {
+        image(&job, &format!("{n}.raw"), "raw", disk);
+    }
+    done(&job, "vhd-diff 0.raw 1.raw -o first -q");
+    done(&job, "vhd-diff 1.raw 2.raw -o second -q");
+    for n in 0..DISKS.len() {
+        fs::remove_file(job.seed.path(&format!("{n}.raw"))).unwrap();
+    }
+    // The same inputs always make the same bytes.
+    done(&job, line);
+    job.new = fs::read(job.seed.path("new.vhddiff")).unwrap();
+    fs::remove_file(job.seed.path("new.vhddiff")).unwrap();
+    vec![job]
 }
 
 /// Lays out a parent of `kind`, and a child of `size`; gives the parent's name and the option it needs.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::disk::{Random, write_sparse};
+use crate::disk::{Random, memory, write_sparse};
 use crate::mounts::Mounted;
 use crate::scene::Scene;
 
@@ -36,7 +36,7 @@ const LINES: [(&str, &str); 7] = [
 
 #[test]
 fn a_full_device_is_an_error_and_no_harm() {
-    let Some(mounted) = Mounted::with("ext4", 80 << 20, "loop") else {
+    let Some(mounted) = Mounted::sized("ext4", 80 << 20, &memory()) else {
         return;
     };
     for (line, file) in LINES {
@@ -79,7 +79,7 @@ fn a_full_device_is_an_error_and_no_harm() {
 /// The way back fits, what is to be written doesn't: the base had holes there.
 #[test]
 fn a_device_full_behind_the_journal_leaves_both_ways_on() {
-    let Some(mounted) = Mounted::with("ext4", 80 << 20, "loop") else {
+    let Some(mounted) = Mounted::sized("ext4", 80 << 20, &memory()) else {
         return;
     };
     for back in [true, false] {
@@ -109,7 +109,7 @@ fn a_device_full_behind_the_journal_leaves_both_ways_on() {
 
 #[test]
 fn resizing_on_a_full_device_loses_nothing() {
-    let Some(mounted) = Mounted::with("ext4", 80 << 20, "loop") else {
+    let Some(mounted) = Mounted::sized("ext4", 80 << 20, &memory()) else {
         return;
     };
     let folder = tempfile::tempdir_in(mounted.path()).unwrap();

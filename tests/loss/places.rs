@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::{Command, Stdio};
 
-use crate::disk::{Random, program};
+use crate::disk::{Random, memory, program};
 use crate::kill::{killed_at, points};
 use crate::mounts::Mounted;
 use crate::scene::{Scene, ended};
@@ -56,7 +56,7 @@ fn in_a_folder_that_cannot_be_written_nothing_happens() {
 
 #[test]
 fn a_read_only_file_system_is_read_and_no_more() {
-    let Some(mounted) = Mounted::with("ext4", 80 << 20, "loop") else {
+    let Some(mounted) = Mounted::sized("ext4", 80 << 20, &memory()) else {
         return;
     };
     let scene = Scene::at(&mounted.path());

@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -29,21 +29,21 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4` or `ramfs`.
     pub(crate) fn new(kind: &'static str) -> Option<Self> {
-        Self::with(kind, SIZE, "loop")
+        Self::sized(kind, SIZE, &std::env::temp_dir())
     }
 
-    /// The same, of `bytes` and with other options for `mount`.
-    pub(crate) fn with(kind: &'static str, bytes: u64, options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir_in(memory()).unwrap();
+    /// The same of `size` bytes, in a file in a new folder in `folder`.
+    pub(crate) fn sized(kind: &'static str, size: u64, folder: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir_in(folder).unwrap();
         let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
         fs::create_dir(&place).unwrap();
         let mut mount = Command::new("mount");
         if kind == "ramfs" {
             mount.args(["-t", kind, "none"]);
         } else {
-            fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+            fs::File::create(&image).unwrap().set_len(size).unwrap();
             run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
-            mount.args(["-t", kind, "-o", options]).arg(&image);
+            mount.args(["-t", kind, "-o", "loop"]).arg(&image);
         }
         let mounted = output(mount.arg(&place));
         if !mounted.status.success() {
@@ -95,6 +95,34 @@ impl Mounted {
     }
 }
 
+/// A file as a block device, detached when dropped.
+pub(crate) struct Loop(PathBuf);
+
+impl Loop {
+    /// Attaches the file. Needs root and a free loop device; where that isn't to be had, it says so and gives `None`.
+    pub(crate) fn attach(file: &Path) -> Option<Self> {
+        let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(file));
+        if !attached.status.success() {
+            let said = String::from_utf8_lossy(&attached.stderr);
+            say(&format!("NOT TESTED on a block device: {}", said.trim()));
+            return None;
+        }
+        let name = String::from_utf8(attached.stdout).unwrap();
+        Some(Self(PathBuf::from(name.trim())))
+    }
+
+    /// The device.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        output(Command::new("losetup").arg("--detach").arg(&self.0));
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily, should a program still run there: a failed test must not leave a mount behind.
@@ -108,16 +136,6 @@ impl Drop for Mounted {
 /// Says it even where the test runner keeps what passing tests print; `tests/run` counts what wasn't tested.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "\n{text}");
-}
-
-/// A folder in memory, where syncs cost nothing, or else the temporary folder.
-fn memory() -> PathBuf {
-    let shared = PathBuf::from("/dev/shm");
-    if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    }
 }
 
 fn run(command: &mut Command) {

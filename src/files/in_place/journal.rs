@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use super::redo::{Verify, redo};
+use super::redo::{Verify, first};
 use super::{Done, Job, Strategy, stamp, undo};
+use crate::diff::{Compression, WindowChange};
 use crate::error::{Error, Result};
 use crate::files::apply::identity;
-use crate::files::pending::{how_to_go_on, journal_path, merge_diff_path, remove_merge_diff};
+use crate::files::pending::{
+    how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
+};
 use crate::files::state::remove_stamp;
-use crate::image::Image as _;
 use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove, rename};
 
 pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
@@ -25,11 +27,11 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
         // A leftover of an older merge: beside this journal it would tell a wrong story.
         remove_merge_diff(path)?;
     }
-    write(&journal, job)?;
+    let changes = write(&journal, job)?;
     remove_stamp(job.lock)?;
-    let (format, size) = (job.base.format(), job.base.virtual_size());
+    let format = job.base.format();
     let (chain, options) = (&job.chain, job.options);
-    let written = redo(job.lock, format, size, chain, footer, options);
+    let written = first(job.lock, &job.base, chain, footer, changes, options);
     let (updated, cleared) = written
         .and_then(|counts| job.lock.sync().map(|()| counts))
         .map_err(|error| unfinished(error, path))?;
@@ -55,11 +57,16 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
 }
 
 /// Writes the journal; when it returns, that stands on stable storage.
-fn write(journal: &Path, job: &Job<'_>) -> Result<()> {
-    let image = journal.with_file_name(job.lock.path().file_name().unwrap_or_default());
-    let file = AtomicFile::beside(journal, &image)?;
-    undo::write(&file, job)?;
-    file.publish(Overwrite::No)
+fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Vec<WindowChange>>> {
+    let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
+    // What is read again only after a crash isn't worth packing.
+    let compression = job
+        .how
+        .undo
+        .map_or(Compression::None, |_| Compression::default());
+    let changes = undo::write(&file, job, compression)?;
+    file.publish(Overwrite::No)?;
+    Ok(changes)
 }
 
 /// Keeps or removes the journal: from now on the new point in time is what the image holds.
@@ -81,7 +88,7 @@ pub(super) fn unfinished(error: Error, path: &Path) -> Error {
 /// Says how to go on when what was written isn't what should be there.
 pub(super) fn take_back(path: &Path) -> String {
     format!(
-        "the journal still stands: take the apply back with: vhd-apply --rollback {}",
-        path.display()
+        "the journal still stands: take the apply back with: {}",
+        rollback_of(path)
     )
 }

@@ -10,6 +10,7 @@
 //!
 //! | file | has |
 //! | --- | --- |
+//! | `device.rs` | what can be applied to a block device |
 //! | `journal.rs` | applying behind an undo journal: a diff from the new point in time back to the old one |
 //! | `replace.rs` | applying to a clone or a copy that then takes the place of the base |
 //! | `recover.rs` | finishing what was interrupted while a journal stands, or taking it back |
@@ -29,8 +30,9 @@ use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::Chain;
 use crate::error::Result;
 use crate::image::ContentDigest;
-use crate::storage::{Access, File};
+use crate::storage::{Access, File, ReadAt as _};
 
+mod device;
 mod journal;
 mod recover;
 mod redo;
@@ -129,13 +131,23 @@ pub(super) fn apply_locked(
     if !how.dry_run {
         replace::remove_leftovers_of(lock.path());
     }
-    let base = open(lock, how.format, false, options)?;
+    let mut base = open(lock, how.format, false, options)?;
+    let part = device::part(&base, &chain)?;
+    let behind = match &part {
+        Some(part) => base.file().byte_len()? - part.byte_len()?,
+        None => 0,
+    };
+    if let Some(part) = &part {
+        base = open(part, Some(FormatChoice::Only(Format::Raw)), false, options)?;
+    }
+    let lock = part.as_ref().unwrap_or(lock);
     let found = fit(&base, &chain, options)?;
     let diffs = chain.diffs().len();
     let applied = Applied {
         target_digest: chain
             .target_digest()
             .or(found.digest.filter(|_| found.already == diffs)),
+        behind,
         ..Applied::nothing(found.already, found.checked, &chain)
     };
     let Some(chain) = chain.without_first(found.already) else {
@@ -216,6 +228,7 @@ fn open(
             no_lock: true,
             ignore_journal: true,
             parents: options.parents.clone(),
+            ..OpenOptions::default()
         },
     )
 }

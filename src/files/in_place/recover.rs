@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use super::device::beginning;
 use super::journal::{close, take_back, unfinished};
 use super::redo::{Verify, redo};
 use super::undo::open_journal;
 use super::{InPlace, Strategy, stamp};
 use crate::diff::Chain;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::Format;
 use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
 use crate::files::diffs::target_footer;
 use crate::files::pending::{exists, how_to_go_on, journal_path, remove_merge_diff};
@@ -28,6 +30,8 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         .hint("to undo a finished apply, apply the diff that --undo kept"));
     }
     let (journal, format) = open_journal(&journal_path, options)?;
+    let part = part_of(lock, format, &journal)?;
+    let lock = part.as_ref().unwrap_or(lock);
     let footer = journal
         .last()
         .map(|diff| target_footer(diff.header()))
@@ -54,6 +58,14 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     Ok(digest)
 }
 
+/// The part of a device that was being changed, if that isn't all of it.
+fn part_of(lock: &File, format: Format, journal: &Chain) -> Result<Option<File>> {
+    match format {
+        Format::Raw => beginning(lock, journal.base_size()),
+        _ => Ok(None),
+    }
+}
+
 /// Finishes the apply that left `journal_path`, if it was of these diffs.
 pub(super) fn finish(
     lock: &File,
@@ -64,6 +76,8 @@ pub(super) fn finish(
 ) -> Result<Applied> {
     let path = lock.path();
     let (journal, format) = open_journal(journal_path, options)?;
+    let part = part_of(lock, format, &journal)?;
+    let lock = part.as_ref().unwrap_or(lock);
     let undoes = journal
         .first()
         .map(|diff| diff.header().undoes.clone())

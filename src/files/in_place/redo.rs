@@ -5,7 +5,7 @@ use crate::diff::{Chain, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
 use crate::files::apply::{ApplyOptions, check_stamped, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
-use crate::image::{ContentDigest, Image, ImageMut as _, RawImage, content_digest};
+use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::ChangeKind;
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
@@ -26,18 +26,32 @@ pub(super) fn redo(
         base_size,
         footer,
     };
-    let (updated, cleared, _) = to.write(chain, None, options)?;
+    let (updated, cleared, _) = to.write(chain, Source::Itself, options)?;
     Ok((updated, cleared))
 }
 
-/// The same for a file that isn't `base` but holds the same so far. With `check`, what lies under the changed pages is
-/// compared with what the diffs were made for, and the caller looks at the outcome.
+/// The same for a file that holds `base`, of which nothing was changed so far; `changes` are those that lead to the
+/// result, if they are known.
+pub(super) fn first(
+    file: &File,
+    base: &OpenImage,
+    chain: &Chain,
+    footer: Option<Footer>,
+    changes: Option<Vec<WindowChange>>,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64)> {
+    let from = changes.map_or(Source::Itself, Source::Kept);
+    let (updated, cleared, _) = redo_elsewhere(file, base, chain, footer, from, options)?;
+    Ok((updated, cleared))
+}
+
+/// The same for any file that holds the same as `base` so far.
 pub(super) fn redo_elsewhere(
     file: &File,
     base: &OpenImage,
     chain: &Chain,
     footer: Option<Footer>,
-    check: bool,
+    from: Source<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64, Touched)> {
     let to = To {
@@ -46,7 +60,7 @@ pub(super) fn redo_elsewhere(
         base_size: base.virtual_size(),
         footer,
     };
-    to.write(chain, Some((base, check)), options)
+    to.write(chain, from, options)
 }
 
 /// What is written.
@@ -57,14 +71,49 @@ struct To<'a> {
     footer: Option<Footer>,
 }
 
-/// The base, if that isn't what is written, and whether to compare what it holds with what the diffs were made for.
-type From<'a> = Option<(&'a dyn Image, bool)>;
+/// Where the changes come from.
+pub(super) enum Source<'a> {
+    /// From comparing the file that is written with what the diffs make of it.
+    Itself,
+    /// From comparing the base, which is another file that holds the same so far. With `true`, what lies under the
+    /// changed pages is also compared with what the diffs were made for, and the caller looks at the outcome.
+    Base(&'a dyn Image, bool),
+    /// They were kept when the inverse diff was written.
+    Kept(Vec<WindowChange>),
+}
+
+impl Source<'_> {
+    fn write(
+        self,
+        itself: &dyn Image,
+        image: &mut dyn ImageMut,
+        chain: &Chain,
+        options: ApplyOptions<'_>,
+    ) -> Result<(u64, u64, Touched)> {
+        match self {
+            Self::Itself => write_changes(itself, image, chain, false, options),
+            Self::Base(base, check) => write_changes(base, image, chain, check, options),
+            Self::Kept(changes) => {
+                let (mut updated, mut cleared) = (0, 0);
+                let total = changes.iter().map(|change| change.window.len()).sum();
+                options.progress.begin("applying", total);
+                for change in &changes {
+                    updated += change.changes.bytes(ChangeKind::Update);
+                    cleared += change.changes.bytes(ChangeKind::Clear);
+                    change.write_to(image)?;
+                    options.progress.advance(change.window.len());
+                }
+                Ok((updated, cleared, Touched::default()))
+            }
+        }
+    }
+}
 
 impl To<'_> {
     fn write(
         self,
         chain: &Chain,
-        from: From<'_>,
+        from: Source<'_>,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
         match self.format {
@@ -82,7 +131,7 @@ impl To<'_> {
     fn write_blocks(
         self,
         chain: &Chain,
-        from: From<'_>,
+        from: Source<'_>,
         disk_type: DiskType,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
@@ -92,8 +141,7 @@ impl To<'_> {
             vhd.resize(chain.target_size())?;
         }
         let reader = open(self.file, choice, false, options)?;
-        let (reader, check) = from.unwrap_or((&reader, false));
-        let counts = write_changes(reader, &mut image, chain, check, options)?;
+        let counts = from.write(&reader, &mut image, chain, options)?;
         if let (Some(footer), Some(vhd)) = (self.footer, image.vhd_mut()) {
             vhd.set_footer(&Footer::for_disk(
                 disk_type,
@@ -110,7 +158,7 @@ impl To<'_> {
     fn write_flat(
         self,
         chain: &Chain,
-        from: From<'_>,
+        from: Source<'_>,
         footer: Option<Footer>,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
@@ -125,8 +173,7 @@ impl To<'_> {
         }
         let reader = RawImage::with_size(file, size);
         let mut image = RawImage::with_size(file, size);
-        let (reader, check) = from.unwrap_or((&reader, false));
-        let counts = write_changes(reader, &mut image, chain, check, options)?;
+        let counts = from.write(&reader, &mut image, chain, options)?;
         match footer {
             None => file.set_len(size)?,
             Some(footer) => {

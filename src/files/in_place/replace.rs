@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::redo::{Verify, redo_elsewhere};
+use super::redo::{Source, Verify, redo_elsewhere};
 use super::{Done, Job, Strategy, stamp, undo};
+use crate::diff::{Compression, WindowChange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::{check_stamped, identity};
-use crate::files::pending::remove_merge_diff;
+use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
 
@@ -89,12 +90,15 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     let (chain, options) = (&job.chain, job.options);
     let format = job.base.format();
     let footer = identity(chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
-    let undo = job.how.undo.map(|place| write_undo(place, job));
-    let undo = undo.transpose()?;
+    let (undo, changes) = match job.how.undo {
+        Some(place) => write_undo(place, job)?,
+        None => (None, None),
+    };
     // Where the undo diff was written, what lies under the changed pages was looked at already.
     let check = job.check() && undo.is_none();
+    let from = changes.map_or(Source::Base(&job.base, check), Source::Kept);
     let (updated, cleared, touched) =
-        redo_elsewhere(file.file(), &job.base, chain, footer, check, options)?;
+        redo_elsewhere(file.file(), &job.base, chain, footer, from, options)?;
     if check {
         check_stamped(&job.base, chain, &touched)?;
     }
@@ -121,18 +125,17 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     })
 }
 
-fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<(AtomicFile, &'a Path)> {
+/// An undo diff that waits for its name.
+type Undo<'a> = Option<(AtomicFile, &'a Path)>;
+
+fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<(Undo<'a>, Option<Vec<WindowChange>>)> {
     let file = AtomicFile::begin(place, Overwrite::No)?;
-    undo::write(&file, job)?;
-    Ok((file, place))
+    let changes = undo::write(&file, job, Compression::default())?;
+    Ok((Some((file, place)), changes))
 }
 
 /// The way back gets its name, then the new file gets that of the base.
-fn put_in_place(
-    file: AtomicFile,
-    job: &Job<'_>,
-    undo: Option<(AtomicFile, &Path)>,
-) -> Result<File> {
+fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Undo<'_>) -> Result<File> {
     job.base.check_unchanged()?;
     if !job.lock.is_at_its_path()? {
         return Err(
@@ -155,9 +158,7 @@ fn put_in_place(
 
 /// Removes what killed commands left of applying to this image.
 pub(super) fn remove_leftovers_of(path: &Path) {
-    if let Ok(path) = real_path(path) {
-        remove_leftovers(&path);
-    }
+    remove_leftovers(&place_of(path));
 }
 
 fn real_path(path: &Path) -> Result<PathBuf> {

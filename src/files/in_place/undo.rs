@@ -6,7 +6,9 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use super::Job;
-use crate::diff::{Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, pack};
+use crate::diff::{
+    Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
 use crate::files::apply::{ApplyOptions, check_stamped};
@@ -14,8 +16,17 @@ use crate::files::diffs::{format_of, open_diff, side_of};
 use crate::image::Image as _;
 use crate::storage::{AtomicFile, Overwrite};
 
-/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet.
-pub(super) fn write(file: &AtomicFile, job: &Job<'_>) -> Result<()> {
+/// Bytes of memory for the changes that are kept from writing the inverse diff until the base is written. Where that
+/// doesn't do, they are unpacked a second time.
+const KEPT: usize = 64 << 20;
+
+/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. Returns the
+/// changes that lead to the result, if they are small enough to be kept.
+pub(super) fn write(
+    file: &AtomicFile,
+    job: &Job<'_>,
+    compression: Compression,
+) -> Result<Option<Vec<WindowChange>>> {
     let (base, chain, options) = (&job.base, &job.chain, job.options);
     let header = DiffHeader {
         base_size: chain.target_size(),
@@ -36,12 +47,12 @@ pub(super) fn write(file: &AtomicFile, job: &Job<'_>) -> Result<()> {
         "writing the undo journal",
         base.virtual_size().max(chain.target_size()),
     );
-    let touched = Layers::new(base, chain, options.workers, options.progress)
-        .checking(job.check())
-        .inverse(
-            |change| pack(change, Compression::default()),
-            |frame| writer.push(&frame),
-        )?;
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let (touched, changes) = layers.checking(job.check()).inverse_keeping(
+        KEPT,
+        |change| pack(change, compression),
+        |frame| writer.push(&frame),
+    )?;
     if job.check() {
         check_stamped(base, chain, &touched)?;
     }
@@ -49,7 +60,7 @@ pub(super) fn write(file: &AtomicFile, job: &Job<'_>) -> Result<()> {
     let digest = job.found.digest;
     let result = chain.target_digest().filter(|_| digest.is_some());
     writer.finish(result, digest)?;
-    Ok(())
+    Ok(changes)
 }
 
 /// Opens and verifies the undo journal at `path`, and says what format its image has.
