@@ -23,7 +23,6 @@ use vhdkit::storage::{Memory, ReadAt};
 #[path = "support/checks.rs"]
 mod checks;
 #[path = "support/disk.rs"]
-#[allow(unused_macros, unused_imports, reason = "no command is run here")]
 mod disk;
 
 use disk::Random;

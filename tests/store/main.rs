@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
 
 #[path = "../support/disk.rs"]
-#[allow(unused_macros, unused_imports, reason = "commands are made by the lab")]
 mod disk;
 
 mod copies;
