@@ -27,14 +27,13 @@ pub fn carry_list<S: ReadAt>(
         windows(list, diff, size),
         |(range, known)| {
             progress.check()?;
-            let hashes = match known {
-                Some(known) => unchanged(range, &known),
-                None => {
-                    let window = Window::read(target, range, &buffers)?;
-                    let hashes = window.hashes(size);
-                    buffers.give(window.into_bytes());
-                    hashes
-                }
+            let hashes = if let Some(known) = known {
+                unchanged(range, &known)
+            } else {
+                let window = Window::read(target, range, &buffers)?;
+                let hashes = window.hashes(size);
+                buffers.give(window.into_bytes());
+                hashes
             };
             Ok((range, hashes))
         },

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::create::{LARGEST_DYNAMIC, lengths};
 use super::disk::{remove, rename};
 use super::layout::{DELETING, NEW};
-use super::{Between, Data, DataKind, Disk, Manifest, Work};
+use super::{Between, Data, DataKind, Disk, Manifest, Stem, Work};
 use crate::diff::{BaseCheck, Chain, Compression};
 use crate::error::{Error, Result};
 use crate::files::{
@@ -86,16 +86,15 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
         finish(disk, &intent, work)?;
         return Ok(Deleted::Folded { next: name });
     }
-    let grows = next.virtual_size > LARGEST_DYNAMIC && deleted.data.file.ends_with(".vhd");
+    let ending = match Stem::parse(&deleted.data.file) {
+        Some((_, ".raw")) => "raw",
+        _ => "vhd",
+    };
+    let grows = next.virtual_size > LARGEST_DYNAMIC && ending == "vhd";
     let intent = if grows {
         let base = rebuild(disk, &next, work)?;
         Intent::new(deleted, Some([next, base]), false)
     } else {
-        let ending = if deleted.data.file.ends_with(".vhd") {
-            "vhd"
-        } else {
-            "raw"
-        };
         let base = as_base(&next, format!("{}.{ending}", next.stem()));
         Intent::new(deleted, Some([next, base]), true)
     };

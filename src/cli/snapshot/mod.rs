@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 #[derive(Debug, Clone, clap::Args)]
 struct StoreArgs {
     /// The folder of the store.
-    #[arg(long, value_name = "DIR", env = STORE_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
     store: PathBuf,
 }
 
