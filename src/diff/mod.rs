@@ -23,6 +23,7 @@ mod pack;
 mod plan;
 mod reader;
 mod sections;
+mod squash;
 mod writer;
 
 pub use base_check::{BaseCheck, Misfit, Touched};
@@ -31,12 +32,16 @@ pub use chain::Chain;
 pub use changed::{ChangedPages, OnlyChanged};
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
-pub use format::{DiffHeader, MAGIC, Side, Trailer};
+pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
 pub use layers::{Layers, Rebuilt};
 pub use listed::compare_listed;
-pub use make::{DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed};
+pub use make::{
+    DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed,
+    write_reversible_diff,
+};
 pub use overlay::Overlay;
 pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
 pub use sections::Frame;
+pub use squash::{SquashOptions, squash};
 pub use writer::{DiffWriter, Finished};

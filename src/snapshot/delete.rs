@@ -10,20 +10,20 @@
 
 use std::fs;
 use std::io::{BufWriter, ErrorKind as IoKind};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::create::{LARGEST_DYNAMIC, lengths};
-use super::disk::{remove, rename};
 use super::layout::{DELETING, NEW};
-use super::{Between, Data, DataKind, Disk, Manifest, Stem, Work};
+use super::{Between, Data, DataKind, Disk, Manifest, Work};
 use crate::diff::{BaseCheck, Chain, Compression};
 use crate::error::{Error, Result};
 use crate::files::{
     ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
+use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove_if_there, rename};
 
 /// What shall be done, so that it can be finished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,15 +86,15 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
         finish(disk, &intent, work)?;
         return Ok(Deleted::Folded { next: name });
     }
-    let ending = match Stem::parse(&deleted.data.file) {
-        Some((_, ".raw")) => "raw",
-        _ => "vhd",
-    };
-    let grows = next.virtual_size > LARGEST_DYNAMIC && ending == "vhd";
+    let dynamic = Path::new(&deleted.data.file)
+        .extension()
+        .is_some_and(|ending| ending == "vhd");
+    let grows = next.virtual_size > LARGEST_DYNAMIC && dynamic;
     let intent = if grows {
         let base = rebuild(disk, &next, work)?;
         Intent::new(deleted, Some([next, base]), false)
     } else {
+        let ending = if dynamic { "vhd" } else { "raw" };
         let base = as_base(&next, format!("{}.{ending}", next.stem()));
         Intent::new(deleted, Some([next, base]), true)
     };
@@ -162,12 +162,12 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
         }
         disk.write_manifest(&new, Overwrite::Yes)?;
         if old.data.file != new.data.file {
-            remove(&disk.path(&old.data.file))?;
+            remove_if_there(&disk.path(&old.data.file))?;
         }
     }
-    remove(&disk.path(&deleted.stem().manifest()))?;
-    remove(&disk.path(&deleted.data.file))?;
-    remove(&disk.path(DELETING))?;
+    remove_if_there(&disk.path(&deleted.stem().manifest()))?;
+    remove_if_there(&disk.path(&deleted.data.file))?;
+    remove_if_there(&disk.path(DELETING))?;
     disk.load()
 }
 

@@ -1,10 +1,6 @@
 //! Stores of points in time, as the commands make them, leave them, and find them again.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
-#![allow(
-    clippy::case_sensitive_file_extension_comparisons,
-    reason = "the names are our own"
-)]
 
 #[path = "../support/disk.rs"]
 #[allow(unused_macros, unused_imports, reason = "commands are made by the lab")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::args::{self, Parents};
-use super::context::Context;
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{self, Output, SCHEMA_VERSION};
 use super::size::{Count, Short, Size};
