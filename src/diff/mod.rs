@@ -11,6 +11,7 @@
 mod base_check;
 mod carry;
 mod chain;
+mod changed;
 mod compare;
 mod file;
 pub mod format;
@@ -19,6 +20,7 @@ mod listed;
 mod make;
 mod overlay;
 mod pack;
+mod plan;
 mod reader;
 mod sections;
 mod squash;
@@ -27,6 +29,7 @@ mod writer;
 pub use base_check::{BaseCheck, Misfit, Touched};
 pub use carry::carry_list;
 pub use chain::Chain;
+pub use changed::{ChangedPages, OnlyChanged};
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
 pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
@@ -36,7 +39,7 @@ pub use make::{
     DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed,
     write_reversible_diff,
 };
-pub use overlay::{ChangedPages, OnlyChanged, Overlay};
+pub use overlay::Overlay;
 pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
 pub use sections::Frame;

@@ -25,7 +25,7 @@ use crate::storage::File;
     "  vhd snapshot create --disk web --name mon monday.vhd\n",
     "  vhd snapshot create --store /backup --disk web --name tue --diff tuesday.vhddiff\n",
     "  vhd-diff mon.vhd tue.vhd -o - | ssh far vhd snapshot create --disk web --name tue --diff -\n",
-    "  vhd snapshot create --store /backup --disk web --name w47 disk.vhd --tag keep=yes --time 2026-11-20T06:00:00Z\n\n",
+    "  vhd snapshot create --disk web --name w47 disk.vhd --tag keep=yes --time 2026-11-20T06:00:00Z\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
