@@ -1,6 +1,7 @@
 //! The one error type: what went wrong, where, what was found, what was expected, and what to do next.
 
 use std::error::Error as StdError;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -206,6 +207,23 @@ impl Error {
     }
 }
 
+/// `text`, a path or another argument, as a shell takes it for one word: for commands in hints. What controls a
+/// terminal, and what is no UTF-8, is escaped as bash and zsh know it.
+pub fn quoted(text: impl AsRef<OsStr>) -> String {
+    let text = text.as_ref();
+    let bytes = text.as_encoded_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+:,@%".contains(byte);
+    // An argument that begins so would be an option.
+    let folder = if bytes.starts_with(b"-") { "./" } else { "" };
+    match text.to_str() {
+        Some(text) if !text.is_empty() && bytes.iter().all(plain) => format!("{folder}{text}"),
+        Some(text) if !text.contains(char::is_control) => {
+            format!("'{folder}{}'", text.replace('\'', r"'\''"))
+        }
+        _ => format!("$'{folder}{}'", bytes.escape_ascii()),
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let e = &*self.0;
@@ -280,6 +298,33 @@ mod tests {
             "disk.vhd: the checksum is wrong (footer.checksum at offset 64: found 0x00000001, expected 0x00000002)"
         );
         assert_eq!(error.remedy(), Some("run vhd check"));
+    }
+
+    #[test]
+    fn commands_in_hints_can_be_pasted() {
+        for (text, word) in [
+            ("disk.vhd", "disk.vhd"),
+            ("/srv/a_b-1.vhd", "/srv/a_b-1.vhd"),
+            ("", "''"),
+            ("my disk.vhd", "'my disk.vhd'"),
+            ("$(rm -rf x).vhd", "'$(rm -rf x).vhd'"),
+            ("it's", r"'it'\''s'"),
+            ("-rf", "./-rf"),
+            ("-r f", "'./-r f'"),
+            ("~x", "'~x'"),
+            ("größe", "'größe'"),
+            ("a\nb'\u{1b}", r"$'a\nb\'\x1b'"),
+        ] {
+            assert_eq!(quoted(text), word);
+            let command = format!("printf %s {word}");
+            let shell = std::process::Command::new("bash")
+                .args(["-c", &command])
+                .output();
+            if let Ok(out) = shell {
+                let back = String::from_utf8(out.stdout).unwrap();
+                assert_eq!(back.strip_prefix("./").unwrap_or(&back), text);
+            }
+        }
     }
 
     #[test]

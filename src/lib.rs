@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use vhdkit::diff::{BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, write_diff};
-//! use vhdkit::image::RawImage;
+//! use vhdkit::image::{NothingKnown, RawImage};
 //! use vhdkit::parallel::Workers;
 //! use vhdkit::progress::Silent;
 //! use vhdkit::storage::Memory;
@@ -27,6 +27,7 @@
 //!     progress: &Silent,
 //!     compression: Compression::default(),
 //!     digests: true,
+//!     equal: &NothingKnown,
 //!     confirm: &|| Ok(()),
 //! };
 //! let written = write_diff(

@@ -148,4 +148,5 @@ replays! {
     diff_sealed: 2000,
     layers: 60,
     compare: 100,
+    squash: 60,
 }

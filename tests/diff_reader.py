@@ -2,6 +2,7 @@
 """An independent reader of diff files, written from docs/diff-format.md alone.
 
     python3 diff_reader.py BASE DIFF OUT     verify DIFF, check that BASE (raw) is its base, write the target (raw)
+    python3 diff_reader.py --reverse TARGET DIFF OUT    the way back of a reversible diff
     python3 diff_reader.py --fixtures DIR    do so in memory for every golden file in DIR
 
 Needs the packages blake3 and zstandard. Exits 0 when all is right, 3 when the diff is damaged or unknown, 4 when it
@@ -47,44 +48,69 @@ def content_digest(disk):
     return hasher.digest()
 
 
+class Way:
+    """The frames of one of the ways of a diff, which leads to a disk of `size` bytes."""
+
+    def __init__(self, size):
+        self.size = size
+        self.frames = []  # (kind, base hash, [(start, end, is clear)], data of updates)
+        self.end, self.segment, self.root = 0, [], []
+        self.totals, self.full = [0] * 5, True
+
+    def count(self, frame, start):
+        ranges, stored = frame[2], frame[4]
+        need(ranges[0][0] >= self.end, "frames don't ascend", start)
+        self.end = ranges[-1][1]
+        self.segment.append((ranges[0][0], self.end, start))
+        cleared = sum(e - s for s, e, clear in ranges if clear)
+        updated = sum(e - s for s, e, clear in ranges if not clear)
+        for n, more in enumerate((1, len(ranges), updated, cleared, stored)):
+            self.totals[n] += more
+        self.frames.append(frame[:4])
+
+    def index(self, entries, start):
+        need(entries == self.segment, "entries", start)
+        self.root.append((entries[0][0], entries[-1][1], start))
+        self.segment, self.full = [], len(entries) == 4096
+
+
 class Diff:
     """A diff that was read and verified: sizes, records, frames, digests."""
 
     def __init__(self, data):
         self.data = data
         self.at = 0
-        self.frames = []  # (kind, base hash, [(start, end, is clear)], data of updates)
         self.records = {}
         self.header()
-        sequence, end, segment, root = 0, 0, [], []
-        totals, full = [0] * 5, True
+        self.forward = Way(self.target_size)
+        self.back = Way(self.base_size) if self.reversible else None
+        ways = [way for way in (self.forward, self.back) if way]
+        sequence = 0
         while True:
             start = self.at
             kind, count, number = struct.unpack(">4sIQ", self.take(16))
             sequence += 1
             need(number == sequence, "sequence", start)
+            way = self.back if self.reversible and kind in (b"page", b"cler", b"indx") else self.forward
+            kind = kind.upper() if way is self.back else kind
             if kind in (b"PAGE", b"CLER"):
-                frame = self.page(start, count) if kind == b"PAGE" else self.clear(start, count)
-                ranges, stored = frame[2], frame[4]
-                need(ranges[0][0] >= end, "frames don't ascend", start)
-                need(len(segment) < 4096 and full, "index missing or too early", start)
-                end = ranges[-1][1]
-                segment.append((ranges[0][0], end, start))
-                cleared = sum(e - s for s, e, clear in ranges if clear)
-                updated = sum(e - s for s, e, clear in ranges if not clear)
-                for n, more in enumerate((1, len(ranges), updated, cleared, stored)):
-                    totals[n] += more
-                self.frames.append(frame[:4])
+                open_ways = all(len(each.segment) < 4096 and each.full for each in ways)
+                need(open_ways, "index missing or too early", start)
+                frame = self.page(start, count, way) if kind == b"PAGE" else self.clear(start, count, way)
+                way.count(frame, start)
             elif kind == b"INDX":
                 need(1 <= count <= 4096, "entries", start)
                 entries = self.take(24 * count)
                 self.crc(start, "index_crc32")
-                need(list(struct.iter_unpack(">QQQ", entries)) == segment, "entries", start)
-                root.append((segment[0][0], segment[-1][1], start))
-                segment, full = [], count == 4096
+                for other in ways:
+                    if other is not way:
+                        # Directly behind the 4096th frame; the last ones at the end, that of the way back second.
+                        early = len(other.segment) == 4096 or (count == 4096 or way is self.forward) and not other.full
+                        late = count < 4096 and way is self.back and other.segment
+                        need(not early and not late, "index in the wrong place", start)
+                way.index(list(struct.iter_unpack(">QQQ", entries)), start)
             elif kind == b"TAIL":
-                need(not segment and count == len(root), "segments", start)
-                return self.tail(start, root, totals)
+                return self.tail(start, count)
             else:
                 raise Damaged(f"unknown section type {kind!r} at offset {start}")
 
@@ -103,7 +129,8 @@ class Diff:
         magic, version, flags, length, page, window, reserved, base, target = struct.unpack(">8s6I2Q", fixed)
         need(magic == MAGIC, "magic", 0)
         need(version == 1, "version", 8)
-        need(flags == 0, "must_understand", 12)
+        need(flags in (0, 1), "must_understand", 12)
+        self.reversible = flags == 1
         need(52 <= length <= 1 << 20, "header_length", 16)
         records = self.take(length - 52)
         self.crc(0, "header_crc32")
@@ -134,7 +161,7 @@ class Diff:
             need(tag & 0x8000 == 0, f"unknown record {tag:#06x}", at)
         self.records[tag] = value
 
-    def page(self, start, count):
+    def page(self, start, count, way):
         need(1 <= count <= 8192, "ranges", start)
         fixed = self.take(56)
         window, length, stored, codec, reserved, payload_crc, base_hash = struct.unpack(">QIIB3sI32s", fixed)
@@ -149,7 +176,7 @@ class Diff:
             clear, pages = second >> 15 == 1, (second & 0x7FFF) + 1
             need(first >= end and not (first == end and last is clear), "page ranges out of order or not joined", start)
             end, last = first + pages, clear
-            need(end <= WINDOW // PAGE and window + end * PAGE <= self.target_size, "page range too far", start)
+            need(end <= WINDOW // PAGE and window + end * PAGE <= way.size, "page range too far", start)
             ranges.append((window + first * PAGE, window + end * PAGE, clear))
             updates += 0 if clear else pages * PAGE
         need(updates == length, "payload_len", start)
@@ -165,22 +192,30 @@ class Diff:
         need(len(payload) == length, "payload", start)
         return b"PAGE", base_hash, ranges, payload, stored
 
-    def clear(self, start, count):
+    def clear(self, start, count, way):
         first, length, base_hash = struct.unpack(">QQ32s", self.take(48))
         self.crc(start, "header_crc32")
         end = first + length
         need(count == 0 and first % WINDOW == 0 and length > 0, "clear", start)
-        need(end <= self.target_size and (end % WINDOW == 0 or end == self.target_size), "clear", start)
+        need(end <= way.size and (end % WINDOW == 0 or end == way.size), "clear", start)
         return b"CLER", base_hash, [(first, end, True)], b"", 0
 
-    def tail(self, start, root, totals):
-        need(list(struct.unpack(">5Q", self.take(40))) == totals, "totals", start)
+    def tail(self, start, count):
+        way = self.forward
+        need(not way.segment and count == len(way.root), "segments", start)
+        need(list(struct.unpack(">5Q", self.take(40))) == way.totals, "totals", start)
         flags, reserved, base, target = struct.unpack(">II32s32s", self.take(72))
         need(flags <= 3 and reserved == 0, "flags, reserved", start)
         need((flags & 1 or base == UNKNOWN) and (flags & 2 or target == UNKNOWN), "digest without its flag", start)
         self.base_digest = base if flags & 1 else None
         self.target_digest = target if flags & 2 else None
-        need(list(struct.iter_unpack(">QQQ", self.take(24 * len(root)))) == root, "root", start)
+        need(list(struct.iter_unpack(">QQQ", self.take(24 * count))) == way.root, "root", start)
+        if self.reversible:
+            way = self.back
+            count, reserved, *totals = struct.unpack(">II5Q", self.take(48))
+            need(not way.segment and count == len(way.root) and reserved == 0, "back_count, reserved", start)
+            need(totals == way.totals, "totals of the way back", start)
+            need(list(struct.iter_unpack(">QQQ", self.take(24 * count))) == way.root, "root of the way back", start)
         need(struct.unpack(">Q", self.take(8))[0] == start, "tail_offset", start)
         computed = hash_of(self.data[: self.at])
         self.digest = self.take(32)
@@ -202,15 +237,23 @@ class Diff:
         return hash_of(b"".join(hash_of(under(*window)) for window in windows))
 
     def apply(self, base):
-        if len(base) != self.base_size:
-            raise Misfit(f"the base has {len(base)} bytes, not {self.base_size}")
-        if self.base_digest not in (None, content_digest(base)):
+        return self.go(base, self.base_size, self.base_digest, self.forward, self.target_digest)
+
+    def reverse(self, target):
+        if not self.reversible:
+            raise Misfit("the diff isn't reversible")
+        return self.go(target, self.target_size, self.target_digest, self.back, self.base_digest)
+
+    def go(self, base, size, digest, way, target_digest):
+        if len(base) != size:
+            raise Misfit(f"the base has {len(base)} bytes, not {size}")
+        if digest not in (None, content_digest(base)):
             raise Misfit("the base has another content digest")
-        for frame in self.frames:
+        for frame in way.frames:
             if frame[1] != UNKNOWN and frame[1] != self.base_hash(frame, base):
                 raise Misfit(f"the base is another one under {frame[2]}")
-        disk = bytearray(base[: self.target_size].ljust(self.target_size, b"\0"))
-        for _, _, ranges, data in self.frames:
+        disk = bytearray(base[: way.size].ljust(way.size, b"\0"))
+        for _, _, ranges, data in way.frames:
             at = 0
             for start, end, clear in ranges:
                 if clear:
@@ -218,19 +261,21 @@ class Diff:
                 else:
                     disk[start:end] = data[at : at + end - start]
                     at += end - start
-        if self.target_digest not in (None, content_digest(disk)):
+        if target_digest not in (None, content_digest(disk)):
             raise Damaged("the result has another content digest than the target")
         return bytes(disk)
 
 
 def check_fixtures(folder):
-    """Applies every golden file to its base, of which page n is filled with the byte 1 + n % 250."""
+    """Applies every golden file to its base, of which page n is filled with the byte 1 + n % 250, as far as it is."""
     files = sorted(pathlib.Path(folder).glob("*.vhddiff"))
     for path in files:
         text = dict(line.split(" ", 1) for line in path.with_suffix(".txt").read_text().splitlines() if line[0] != " ")
         diff = Diff(path.read_bytes())
-        base = b"".join(bytes([1 + n % 250]) * PAGE for n in range(diff.base_size // PAGE))
+        filled = int(text.get("base_filled", diff.base_size // PAGE))
+        base = b"".join(bytes([1 + n % 250]) * PAGE for n in range(filled)).ljust(diff.base_size, b"\0")
         target = diff.apply(base)
+        assert not diff.reversible or diff.reverse(target) == base, path
         assert hash_of(target).hex() == text["target_blake3"], path
         assert diff.digest.hex() == text["digest"], path
         for at in range(len(diff.data)):
@@ -240,7 +285,7 @@ def check_fixtures(folder):
                 except Damaged:
                     continue
                 raise AssertionError(f"{path}: damage at {at} isn't noticed")
-        print(f"{path.name}: {len(diff.frames)} frames, {len(target)} bytes, {diff.digest.hex()}")
+        print(f"{path.name}: {len(diff.forward.frames)} frames, {len(target)} bytes, {diff.digest.hex()}")
     assert files, "no fixtures"
 
 
@@ -248,6 +293,9 @@ def main(arguments):
     try:
         if len(arguments) == 2 and arguments[0] == "--fixtures":
             check_fixtures(arguments[1])
+        elif len(arguments) == 4 and arguments[0] == "--reverse":
+            target, diff, out = map(pathlib.Path, arguments[1:])
+            out.write_bytes(Diff(diff.read_bytes()).reverse(target.read_bytes()))
         elif len(arguments) == 3:
             base, diff, out = map(pathlib.Path, arguments)
             out.write_bytes(Diff(diff.read_bytes()).apply(base.read_bytes()))

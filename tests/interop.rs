@@ -125,13 +125,17 @@ fn qemu_raw(path: &Path) -> OsString {
 #[test]
 fn others_read_what_was_resized() {
     let bytes = disk::disk(11, 3 << 20);
-    for format in ["fixed", "dynamic"] {
+    for (format, block_size) in [
+        ("fixed", None),
+        ("dynamic", Some("--block-size=64K")),
+        ("dynamic", Some("--block-size=2M")),
+    ] {
         // With 64 KiB blocks, 40 MiB need a BAT at the end of the file; 24 MiB find room in place.
         for size in [1 << 20, 24 << 20, 40 << 20] {
             let folder = TestFolder::new();
             let (raw, vhd) = (folder.file("disk.img", &bytes), folder.path("disk.vhd"));
             let mut convert = command!("vhd", "convert", &raw, &vhd, "-O", format);
-            convert.args((format == "dynamic").then_some("--block-size=64K"));
+            convert.args(block_size);
             run(&mut convert);
             let text = size.to_string();
             run(&mut command!(
@@ -144,10 +148,17 @@ fn others_read_what_was_resized() {
             ));
             let mut model = bytes.clone();
             model.resize(size, 0);
-            // libvhdi goes wrong where a disk isn't of its original size any more.
-            for (reader, read) in READERS.iter().filter(|(name, _)| *name != "libvhdi") {
+            for (reader, read) in READERS {
                 let what = format!("{reader}, {format}, {size}");
-                assert_same(&read(&folder, &vhd), &model, &what);
+                // libvhdi takes original_size for the size: of a disk that was cut it reads too much, of one that
+                // grew the old part. It loses pages of small blocks that are partly stored, resized or not.
+                let small = block_size == Some("--block-size=64K");
+                let expected = match *reader {
+                    "libvhdi" if size < bytes.len() || small => continue,
+                    "libvhdi" => &model[..bytes.len()],
+                    _ => &model,
+                };
+                assert_same(&read(&folder, &vhd), expected, &what);
             }
             run(&mut command!("qemu-img", "info", &vhd));
         }
@@ -391,5 +402,54 @@ fn a_reader_written_from_the_document_agrees() {
             // Not the base, not the diff's.
             run_to(&mut command!("python", &reader, &target, &diff, &out), 4);
         }
+        both_ways(&folder, &reader, [&base, &target], [&before, &after]);
+    }
+}
+
+/// The reader goes along a reversible diff, and along what two of them are folded into, both ways.
+fn both_ways(folder: &TestFolder, reader: &Path, images: [&Path; 2], contents: [&[u8]; 2]) {
+    let third = changed(77, contents[1]);
+    let third_image = folder.file("third.img", &third);
+    let [first, second, both, out] = [
+        "first.vhddiff",
+        "second.vhddiff",
+        "both.vhddiff",
+        "back.img",
+    ]
+    .map(|n| folder.path(n));
+    for (from, to, diff) in [
+        (images[0], images[1], &first),
+        (images[1], &*third_image, &second),
+    ] {
+        run(&mut command!(
+            "vhd-diff",
+            from,
+            to,
+            "-o",
+            diff,
+            "--reversible"
+        ));
+    }
+    run(&mut command!(
+        "vhd",
+        "squash",
+        &first,
+        &second,
+        "-o",
+        &both,
+        "--reversible"
+    ));
+    for (from, to, diff, before, after) in [
+        (images[0], images[1], &first, contents[0], contents[1]),
+        (images[0], &*third_image, &both, contents[0], &third),
+    ] {
+        run(&mut command!("python", reader, from, diff, &out));
+        assert_same(&content(&out), after, "there");
+        run(&mut command!("python", reader, "--reverse", to, diff, &out));
+        assert_same(&content(&out), before, "back");
+        run_to(
+            &mut command!("python", reader, "--reverse", from, diff, &out),
+            4,
+        );
     }
 }

@@ -19,7 +19,9 @@ use vhdkit::files::{
     Output, ParentOptions, apply_in_place, apply_to_new, journal_path, open_diff, open_image,
     side_of,
 };
-use vhdkit::image::{CopyOptions, Image as _, ImageMut as _, RawImage, content_digest, copy};
+use vhdkit::image::{
+    CopyOptions, Image as _, ImageMut as _, NothingKnown, RawImage, content_digest, copy,
+};
 use vhdkit::page::PageRange;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -251,6 +253,7 @@ impl World {
                 Compression::None
             },
             digests: journey.digests,
+            equal: &NothingKnown,
             confirm: &|| from.check_unchanged(),
         };
         let written = write_diff(

@@ -13,8 +13,8 @@ use vhdkit::diff::{
     write_diff, write_diff_listed,
 };
 use vhdkit::image::{
-    CopyOptions, Image as _, RawImage, WindowList, WindowListWriter, content_digest, copy,
-    window_hashes,
+    CopyOptions, Image as _, NothingKnown, RawImage, WindowList, WindowListWriter, content_digest,
+    copy, window_hashes,
 };
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -67,6 +67,7 @@ fn diff_options(workers: &Workers) -> DiffOptions<'_> {
         progress: &Silent,
         compression: Compression::None,
         digests: true,
+        equal: &NothingKnown,
         confirm: &|| Ok(()),
     }
 }

@@ -415,7 +415,7 @@ fn a_last_block_cut_where_nothing_was_written_is_read_and_mended() {
         file.extend(&footer);
         let storage = Memory::new(file);
         let mut image = VhdImage::open(&storage).unwrap();
-        assert_eq!(image.warnings()[0].field_name(), Some("bat[1]"));
+        assert!(image.warnings().is_empty(), "{:?}", image.warnings());
         assert_reads_as(&image, &disk);
         let range = PageRange::from_len(65536 + 30 * 512, 512).unwrap();
         image.update(range, &[9; 512]).unwrap();
@@ -579,7 +579,7 @@ fn hostile_files_are_refused_with_field_and_place() {
         ),
         (
             with_header(put32(28, u32::MAX)),
-            "header.table_offset",
+            "header.max_table_entries",
             ErrorKind::Damaged,
         ),
         (
@@ -612,7 +612,7 @@ fn hostile_files_are_refused_with_field_and_place() {
         let mut file = with_entry(n, sector);
         file[1536 + 4..1536 + 8].copy_from_slice(&7_u32.to_be_bytes());
         let error = VhdImage::open(Memory::new(file)).unwrap_err();
-        assert!(error.message().contains("overlap"), "{error}");
+        assert!(error.message().starts_with("two blocks"), "{error}");
     }
 }
 
@@ -642,7 +642,7 @@ fn two_footers_that_differ_are_reported() {
     vhd_builder::seal(&mut file[..512], 64);
     let image = VhdImage::open(Memory::new(file)).unwrap();
     let warning = &image.warnings()[0];
-    assert_eq!(warning.field_name(), Some("footer.unique_id"));
+    assert_eq!(warning.field_name(), Some("footer_copy.unique_id"));
     assert!(read_all(&image) == disk);
 }
 

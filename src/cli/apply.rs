@@ -1,6 +1,5 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,24 +7,26 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::{Context, refuse_files};
+use super::context::{Context, Reading, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
 use super::size::Size;
-use crate::diff::{BaseCheck, Chain};
+use super::squash::{not_reversible, open_diffs};
+use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, apply_in_place,
-    apply_to_child, apply_to_new, check_output, format_of, open_diff, refuse_diff, refuse_pending,
-    refuse_same_file, roll_back, same_file, spool_diff,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
+    apply_to_child, apply_to_new, beginning_of, check_output, format_of, refuse_diff,
+    refuse_pending, refuse_same_file, roll_back, same_file,
 };
+use crate::image::Image as _;
 use crate::progress::Progress;
 
 /// Turn a base into the target of a diff, in place or as a new image.
 ///
-/// Without -o the base itself becomes the target: behind an undo journal, so that it is always the old or the new
-/// point in time, or one command away from either.
+/// Without -o the base itself becomes the target: as a clone that takes its place where the file system has clones,
+/// else behind an undo journal, so that it is always the old or the new point in time, or one command away from either.
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -34,12 +35,15 @@ use crate::progress::Progress;
 #[command(after_help = concat!(
     "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
      follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
-     are left out.\n\n",
+     are left out.\n\n\
+     What the result holds is noted in an extended attribute of its file, its state stamp: while nobody writes to the \
+     file, the next apply needn't read it all. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
     "Examples:\n",
     "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      make a new image\n",
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
+    "  vhd-apply --reverse disk.vhd wednesday.vhddiff           go back, by a reversible diff\n",
     "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
     super::args::exit_codes!(),
@@ -53,6 +57,10 @@ pub(super) struct Args {
     /// Make a new image instead of changing the base.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
     output: Option<PathBuf>,
+    /// Go back: turn the target of reversible diffs into their base. Several are given newest first, in the order in
+    /// which they are taken back.
+    #[arg(long, conflicts_with = "rollback")]
+    reverse: bool,
     /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
@@ -66,8 +74,11 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["diffs", "dry_run"])]
     rollback: bool,
     /// How to make sure that the base is the right one.
-    #[arg(long, value_name = "HOW", default_value = "full")]
+    #[arg(long, value_name = "HOW", default_value = "auto")]
     base_check: Check,
+    /// How the base is changed in place.
+    #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["output", "rollback"])]
+    in_place: Way,
     /// Check everything, say what would be done, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -86,10 +97,35 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
+    /// As full, or by a valid state stamp and what lies under the changed pages.
+    Auto,
     /// Read all of it and compare its content digest.
     Full,
     /// Look only at what lies under the changed pages.
     Touched,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
+    Auto,
+    /// Change a clone of the base, which then takes its place.
+    Clone,
+    /// Write the base itself, with an undo journal beside it.
+    Journal,
+    /// Change a full copy of the base, which then takes its place.
+    Copy,
+}
+
+impl Way {
+    fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Auto => None,
+            Self::Clone => Some(Strategy::Clone),
+            Self::Journal => Some(Strategy::Journal),
+            Self::Copy => Some(Strategy::Copy),
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -100,6 +136,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         workers: &workers,
         progress: &*progress,
         check: match args.base_check {
+            Check::Auto => BaseCheck::Stamped,
             Check::Full => BaseCheck::Full,
             Check::Touched => BaseCheck::Touched,
         },
@@ -144,6 +181,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {
                 format: args.base_format.map(Into::into),
+                strategy: args.in_place.strategy(),
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
             };
@@ -160,18 +198,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
-    let stdin = |path: &PathBuf| path == Path::new("-");
-    if args.diffs.iter().filter(|path| stdin(path)).count() > 1 {
-        return Err(Error::usage("only one diff can come from stdin"));
+    let diffs = open_diffs(&args.diffs, beside, progress)?;
+    if !args.reverse {
+        return Chain::new(diffs);
     }
-    let open = |path| {
-        if stdin(path) {
-            spool_diff(&mut io::stdin().lock(), beside, progress)
-        } else {
-            open_diff(path, progress)
-        }
-    };
-    Chain::new(args.diffs.iter().map(open).collect::<Result<_>>()?)
+    let hint =
+        "apply the diff that --undo kept; make diffs with vhd-diff --reversible to go both ways";
+    let back = |diff: &DiffFile| diff.reversed().ok_or_else(|| not_reversible(diff, hint));
+    Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)
 }
 
 fn inputs(args: &Args) -> Vec<&Path> {
@@ -189,9 +223,12 @@ fn to_new(
     if super::store_path::is_point(&args.base) {
         return from_point(args, output, options, context);
     }
-    let base = Arc::new(context.open(&args.base, args.base_format, &args.parents)?);
-    refuse_files(output, &*base)?;
+    let base = context.open(&args.base, args.base_format, &args.parents)?;
+    refuse_files(output, &base)?;
     let chain = chain(args, output, options.progress)?;
+    let whole = base.virtual_size();
+    let base = Arc::new(beginning_of(base, chain.base_size())?);
+    let behind = whole - base.virtual_size();
     let format = args
         .output_format
         .map_or_else(|| output_format(output, &*base, &chain), Into::into);
@@ -204,7 +241,11 @@ fn to_new(
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
         return apply_to_child(&base, chain, out, options);
     }
-    apply_to_new(&*base, &chain, out, options)
+    context.note_device(output);
+    Ok(Applied {
+        behind,
+        ..apply_to_new(&*base, &chain, out, options)?
+    })
 }
 
 /// The same from a point in time of a store.
@@ -214,7 +255,12 @@ fn from_point(
     options: ApplyOptions<'_>,
     context: &Context,
 ) -> Result<Applied> {
-    let base = context.open_source(&args.base, args.base_format, &args.parents)?;
+    let base = context.open_source(
+        &args.base,
+        args.base_format,
+        &args.parents,
+        Reading::default(),
+    )?;
     refuse_files(output, &*base)?;
     let chain = chain(args, output, options.progress)?;
     let format = args
@@ -255,8 +301,9 @@ fn output_format(output: &Path, base: &dyn Source, chain: &Chain) -> Format {
 fn say(args: &Args, applied: &Applied, context: &Context) {
     let path = args.output.as_ref().unwrap_or(&args.base).display();
     let new = args.output.is_some();
+    say_how(args, applied, context);
     match (applied.checked, applied.already < applied.diffs) {
-        (BaseChecked::Full, _) | (_, false) => {}
+        (BaseChecked::Full | BaseChecked::Stamp, _) | (_, false) => {}
         (BaseChecked::Touched, _) => context.note(
             "the base was checked only under the changed pages: the rest of it is not known to be right",
         ),
@@ -291,6 +338,42 @@ fn say(args: &Args, applied: &Applied, context: &Context) {
     ));
 }
 
+/// What only those want to know who ask for it, and what was lost.
+fn say_how(args: &Args, applied: &Applied, context: &Context) {
+    let path = args.output.as_ref().unwrap_or(&args.base).display();
+    if applied.checked == BaseChecked::Stamp {
+        context.detail(format_args!(
+            "{}: known by its state stamp, so it wasn't read as a whole",
+            args.base.display()
+        ));
+    }
+    if let Some(strategy) = applied.strategy {
+        let how = match strategy {
+            Strategy::Clone => "changed as a clone that took its place",
+            Strategy::Copy => "changed as a copy that took its place",
+            Strategy::Journal => "written itself, behind an undo journal",
+        };
+        context.detail(format_args!("{path}: {how}"));
+    }
+    if applied.behind > 0 {
+        context.note(format_args!(
+            "{}: the device is larger: its last {} were neither looked at nor changed",
+            args.base.display(),
+            Size(applied.behind)
+        ));
+    }
+    for lost in &applied.lost {
+        context.warn(format_args!(
+            "{path}: the new file couldn't be given {lost}"
+        ));
+    }
+    let written = applied.already < applied.diffs && !args.dry_run;
+    if written || args.output.is_some() && !args.dry_run {
+        let not = if applied.stamped { "" } else { "not " };
+        context.detail(format_args!("{path}: {not}stamped with its state"));
+    }
+}
+
 #[derive(Serialize)]
 struct Summary<'a> {
     schema_version: u32,
@@ -305,6 +388,10 @@ struct Details {
     diffs: usize,
     already_applied: usize,
     base_check: &'static str,
+    /// How the base was changed in place; `null` if it wasn't.
+    strategy: Option<&'static str>,
+    /// Whether the result carries a state stamp.
+    stamped: bool,
     virtual_size: u64,
     target_digest: Option<String>,
     update_bytes: u64,
@@ -327,7 +414,10 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
             BaseChecked::Full => "full",
             BaseChecked::Touched => "touched",
             BaseChecked::Partly => "partly",
+            BaseChecked::Stamp => "stamp",
         },
+        strategy: applied.strategy.map(Strategy::name),
+        stamped: applied.stamped,
         virtual_size: applied.target_size,
         target_digest: applied.target_digest.map(|digest| digest.to_string()),
         update_bytes: applied.updated,

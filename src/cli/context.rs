@@ -2,21 +2,57 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
+use super::size::Size;
 use super::{exit, progress, store_path};
-use crate::error::{Error, ErrorKind, Result};
-use crate::files::{
-    OpenImage, OpenOptions, ParentOptions, Source, check_file, open_image, refuse_same_file,
-};
+use crate::error::{Error, Result};
+use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::vhd::CheckOptions;
+use crate::storage::IoPolicy;
 
 /// An error if the output is one of the files that `input` is read from.
 pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
     refuse_same_file(output, &input.files())
+}
+
+/// What is wrong with an image, and what to do about it on a line of its own.
+#[derive(Debug)]
+pub(super) struct Warning(String);
+
+impl Warning {
+    pub(super) fn of(error: &Error) -> Self {
+        let hint = error.remedy().map(|remedy| format!("\n  hint: {remedy}"));
+        Self(format!("{error}{}", hint.unwrap_or_default()))
+    }
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How an image is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reading {
+    /// A damaged one as far as it goes.
+    pub(super) salvage: bool,
+    /// Through which cache, and with trust in what.
+    pub(super) io: IoPolicy,
+}
+
+impl Reading {
+    /// A damaged image as far as it goes, if `salvage` says so.
+    pub(super) fn salvaging(salvage: bool) -> Self {
+        Self {
+            salvage,
+            ..Self::default()
+        }
+    }
 }
 
 /// The surroundings of a command.
@@ -56,9 +92,27 @@ impl Context {
         self.say("note", &text);
     }
 
+    /// Says on stderr how something was done, if that is wanted.
+    pub(super) fn detail(&self, text: impl std::fmt::Display) {
+        if self.common.verbose {
+            self.note(text);
+        }
+    }
+
     /// Says on stderr that something isn't as it should be, unless that is unwanted.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text);
+    }
+
+    /// Says of a block device that is about to be written what it isn't told from a file by its name.
+    pub(super) fn note_device(&self, output: &Path) {
+        let looked = std::fs::metadata(output);
+        if looked.is_ok_and(|found| found.file_type().is_block_device()) {
+            self.note(format_args!(
+                "{}: a device is overwritten where it is: if this is interrupted it is half written, so run it again",
+                output.display()
+            ));
+        }
     }
 
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
@@ -68,24 +122,41 @@ impl Context {
         format: Option<InputFormat>,
         parents: &Parents,
     ) -> Result<OpenImage> {
+        self.open_with(path, format, parents, Reading::default())
+    }
+
+    /// The same, to be read as `reading` says; of a damaged image it is said what is lost.
+    pub(super) fn open_with(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+        reading: Reading,
+    ) -> Result<OpenImage> {
         let options = OpenOptions {
             format: format.map(Into::into),
+            salvage: reading.salvage,
             parents: parents.options(),
+            io: reading.io,
             ..OpenOptions::default()
         };
-        let image = open_image(path, &options).map_err(count_others)?;
+        let image = open_image(path, &options)?;
         for warning in image.chain().flat_map(OpenImage::warnings) {
-            self.say("warning", warning);
+            self.warn(Warning::of(warning));
+        }
+        for lost in image.chain().flat_map(losses) {
+            self.warn(lost);
         }
         Ok(image)
     }
 
-    /// As [`open`](Self::open), or a point in time of a store, named `STORE::DISK@SNAPSHOT`.
+    /// As [`open_with`](Self::open_with), or a point in time of a store, named `STORE::DISK@SNAPSHOT`.
     pub(super) fn open_source(
         &self,
         path: &Path,
         format: Option<InputFormat>,
         parents: &Parents,
+        reading: Reading,
     ) -> Result<Box<dyn Source>> {
         match store_path::open(path)? {
             Some(_) if format.is_some() => {
@@ -94,7 +165,7 @@ impl Context {
                     .hint("leave the option away"))
             }
             Some(point) => Ok(Box::new(point)),
-            None => Ok(Box::new(self.open(path, format, parents)?)),
+            None => Ok(Box::new(self.open_with(path, format, parents, reading)?)),
         }
     }
 
@@ -110,22 +181,28 @@ impl Context {
     }
 }
 
-/// Adds to the first fault of a damaged VHD how many errors there are besides.
-pub(super) fn count_others(error: Error) -> Error {
-    let of_vhd = error.kind() == ErrorKind::Damaged && error.field_name().is_some();
-    let report = error.file().filter(|_| of_vhd).and_then(|path| {
-        let options = CheckOptions::default();
-        check_file(path, &options, &ParentOptions::default()).ok()
-    });
-    let more = report.map_or(0, |report| report.errors.saturating_sub(1));
-    if more == 0 {
-        return error;
+/// So many lost ranges are listed.
+const LISTED: usize = 20;
+
+/// What a damaged image has lost, for people.
+pub(super) fn losses(image: &OpenImage) -> Vec<String> {
+    let (path, lost) = (image.path().display(), image.lost());
+    let bytes = lost
+        .iter()
+        .fold(0, |sum, range| range.len().saturating_add(sum));
+    if bytes == 0 {
+        return Vec::new();
     }
-    let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
-    let faults = if more == 1 { "error" } else { "errors" };
-    let hint = format!(
-        "{more} more {faults}: vhd check lists all{}",
-        remedy.unwrap_or_default()
-    );
-    error.hint(hint)
+    let place = if image.parent().is_some() {
+        "as its parent has them"
+    } else {
+        "as zeros"
+    };
+    let all = format!("{path}: {} are lost and read {place}", Size(bytes));
+    let listed = lost.iter().take(LISTED);
+    let listed =
+        listed.map(|range| format!("{path}: lost: {} bytes at {}", range.len(), range.start()));
+    let more = lost.len().checked_sub(LISTED).filter(|more| *more > 0);
+    let more = more.map(|more| format!("{path}: lost: {more} more ranges"));
+    std::iter::once(all).chain(listed).chain(more).collect()
 }

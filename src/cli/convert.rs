@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use super::args::{
     InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
-use super::context::{Context, refuse_files};
+use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{self, Format, NewImage, NewImageOptions, Salvaged, refuse_same_file, salvage};
+use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
-use crate::vhd::Footer;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -52,8 +51,8 @@ pub(super) struct Args {
     /// Replace the destination if it exists.
     #[arg(long)]
     pub(super) force: bool,
-    /// Read a damaged VHD as far as possible; what is lost reads as zeros and is listed.
-    #[arg(long, conflicts_with = "format")]
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros, and is listed.
+    #[arg(long)]
     pub(super) salvage: bool,
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
@@ -64,10 +63,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
-    let source = Source::open(args, context)?;
-    let options = destination(args, &source)?;
+    let source = context.open_source(
+        &args.source,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
+    refuse_files(&args.destination, &*source)?;
+    let options = destination(args, &*source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
-    transfer(args, context, &source, &mut new)?;
+    context.note_device(&args.destination);
+    transfer(args, context, &*source, &mut new)?;
     new.publish()?;
     context.note(format_args!(
         "{}: {}, virtual size {}",
@@ -75,7 +81,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         options.format,
         Size(options.virtual_size)
     ));
-    let read = source.image().virtual_size();
+    let read = source.virtual_size();
     if options.virtual_size > read {
         let added = options.virtual_size - read;
         context.note(format_args!(
@@ -94,74 +100,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// So many lost ranges are listed.
-const LISTED: usize = 20;
-
-/// What is read.
-enum Source {
-    Whole(Box<dyn files::Source>),
-    Salvaged(Box<Salvaged>),
-}
-
-impl Source {
-    fn open(args: &Args, context: &Context) -> Result<Self> {
-        if !args.salvage {
-            let image = context.open_source(&args.source, args.format, &args.parents)?;
-            refuse_files(&args.destination, &*image)?;
-            return Ok(Self::Whole(image));
-        }
-        let progress = context.progress();
-        let salvaged = salvage(&args.source, &args.parents.options(), &*progress)?;
-        drop(progress);
-        for path in salvaged.chain() {
-            refuse_same_file(&args.destination, &[path])?;
-        }
-        let lost = salvaged.lost();
-        let bytes = lost.iter().fold(0, |sum, range| sum + range.len());
-        let source = args.source.display();
-        if bytes == 0 {
-            context.note(format_args!("{source}: nothing is lost"));
-        } else {
-            context.warn(format_args!(
-                "{source}: {} are lost and read as zeros",
-                Size(bytes)
-            ));
-        }
-        for range in lost.iter().take(LISTED) {
-            let (start, len) = (range.start(), range.len());
-            context.warn(format_args!("{source}: lost: {len} bytes at {start}"));
-        }
-        if let Some(more) = lost.len().checked_sub(LISTED).filter(|more| *more > 0) {
-            context.warn(format_args!("{source}: lost: {more} more ranges"));
-        }
-        Ok(Self::Salvaged(Box::new(salvaged)))
-    }
-
-    fn image(&self) -> &dyn Image {
-        match self {
-            Self::Whole(image) => &**image,
-            Self::Salvaged(image) => &**image,
-        }
-    }
-
-    fn footer(&self) -> Option<&Footer> {
-        match self {
-            Self::Whole(image) => image.footer(),
-            Self::Salvaged(image) => Some(image.footer()),
-        }
-    }
-
-    fn check_unchanged(&self) -> Result<()> {
-        match self {
-            Self::Whole(image) => image.check_unchanged(),
-            Self::Salvaged(image) => image.check_unchanged(),
-        }
-    }
-}
-
 /// What the destination shall be.
-fn destination(args: &Args, source: &Source) -> Result<NewImageOptions> {
-    let mut virtual_size = source.image().virtual_size();
+fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
+    let mut virtual_size = source.virtual_size();
     let mut format = args
         .output_format
         .map_or_else(|| default_format(&args.destination), Into::into);
@@ -189,8 +130,7 @@ fn destination(args: &Args, source: &Source) -> Result<NewImageOptions> {
     })
 }
 
-fn transfer(args: &Args, context: &Context, source: &Source, new: &mut NewImage) -> Result<()> {
-    let image = source.image();
+fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewImage) -> Result<()> {
     let workers = context.workers()?;
     let progress = context.progress();
     progress.begin("converting", image.virtual_size());
@@ -200,7 +140,7 @@ fn transfer(args: &Args, context: &Context, source: &Source, new: &mut NewImage)
         digest: args.verify,
     };
     let digest = copy(image, new.image_mut(), options)?;
-    source.check_unchanged()?;
+    image.check_unchanged()?;
     if let Some(digest) = digest {
         new.image_mut().flush()?;
         progress.begin("verifying", image.virtual_size());

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sha2::Digest as _;
 
-use super::args::{InputFormat, Parents};
-use super::context::Context;
+use super::args::{InputFormat, Parents, overwrite};
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::Output;
-use crate::error::Result;
-use crate::image::{content_digest, stream};
+use crate::error::{Error, Result};
+use crate::files::{OpenImage, Source, set_stamp, write_windows};
+use crate::image::{ContentDigest, content_digest, stream};
 use crate::parallel::Workers;
 
 /// Print the digest of virtual disks, whatever format stores them.
@@ -23,7 +24,9 @@ use crate::parallel::Workers;
      b3sum print for a raw image.\n\n",
     "Examples:\n",
     "  vhd hash disk.vhd disk.raw\n",
-    "  vhd hash --algorithm sha256 disk.vhd\n\n",
+    "  vhd hash --algorithm sha256 disk.vhd\n",
+    "  vhd hash --windows monday.digests monday.vhd           for vhd-diff --base-digests\n",
+    "  vhd hash --stamp disk.vhd                 so that vhd-apply needn't read it again\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -33,9 +36,21 @@ pub(super) struct Args {
     /// Which digest.
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
+    /// Write the image's window hashes to this file too: vhd-diff --base-digests then needn't read the image.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["algorithm", "stamp"])]
+    windows: Option<PathBuf>,
+    /// Replace that file if it exists.
+    #[arg(long, requires = "windows")]
+    force: bool,
+    /// Note the content digest in the file's state stamp, an extended attribute, by which vhd-apply knows it.
+    #[arg(long, conflicts_with = "salvage")]
+    stamp: bool,
     /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, conflicts_with = "windows")]
+    salvage: bool,
     #[command(flatten)]
     parents: Parents,
 }
@@ -51,16 +66,23 @@ enum Algorithm {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if args.stamp && !matches!(args.algorithm, Algorithm::Content) {
+        return Err(
+            Error::usage("a state stamp holds the content digest and no other")
+                .hint("leave --algorithm away"),
+        );
+    }
     let workers = context.workers()?;
+    if args.windows.is_some() && args.images.len() != 1 {
+        return Err(Error::usage("a list of window hashes is of one image")
+            .found(format_args!("{} images", args.images.len()))
+            .hint("make a list for each"));
+    }
     let mut failed = None;
     for path in &args.images {
         // One image that can't be read doesn't keep the others from being hashed.
         match hash(path, args, &workers, context) {
-            Ok(hex) => {
-                let mut output = Output::text()?;
-                output.line(format_args!("{hex}  {}", path.display()))?;
-                output.finish()?;
-            }
+            Ok(()) => {}
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
                     context.report(&earlier);
@@ -71,12 +93,28 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     failed.map_or(Ok(Outcome::Done), Err)
 }
 
-fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<String> {
-    let image = context.open_source(path, args.format, &args.parents)?;
+fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
+    let image = context.open_source(
+        path,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
+    let mut digest = None;
     let hex = match args.algorithm {
-        Algorithm::Content => content_digest(&*image, workers, &*progress)?.to_string(),
+        Algorithm::Content => {
+            let content = match &args.windows {
+                None => content_digest(&*image, workers, &*progress)?,
+                Some(list) => {
+                    let overwrite = overwrite(args.force);
+                    write_windows(file(&*image)?, list, overwrite, workers, &*progress)?
+                }
+            };
+            digest = Some(content);
+            content.to_string()
+        }
         Algorithm::Sha256 => {
             let mut hasher = sha2::Sha256::new();
             stream(&*image, workers, &*progress, |bytes| {
@@ -95,7 +133,35 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
         }
     };
     image.check_unchanged()?;
-    Ok(hex)
+    drop(progress);
+    let mut output = Output::text()?;
+    output.line(format_args!("{hex}  {}", path.display()))?;
+    output.finish()?;
+    match digest.filter(|_| args.stamp) {
+        Some(digest) => stamp(file(&*image)?, digest),
+        None => Ok(()),
+    }
+}
+
+/// The image as a file, which alone has a state.
+fn file(image: &dyn Source) -> Result<&OpenImage> {
+    image.as_file().ok_or_else(|| {
+        Error::usage("a point in time of a store is no file, and needs neither stamp nor list")
+            .path(image.path())
+    })
+}
+
+/// Notes the digest of what the image holds.
+fn stamp(image: &OpenImage, digest: ContentDigest) -> Result<()> {
+    // Other readers would take the new attribute for a change of the file.
+    image.file().lock_exclusive()?;
+    image.check_unchanged()?;
+    if set_stamp(image, digest)? {
+        return Ok(());
+    }
+    Err(Error::unsupported("the file can't be given a state stamp")
+        .path(image.path())
+        .hint("a stamp needs a file, not a device, that you may write, on a file system with extended attributes"))
 }
 
 fn hex(bytes: &[u8]) -> String {

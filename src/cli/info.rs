@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents, cloud_remark};
-use super::context::{Context, count_others};
+use super::context::{Context, losses};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use super::{snapshot, store_path};
 use crate::error::{Error, Result};
-use crate::files::{Format, OpenImage, OpenOptions, open_image};
+use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image};
 use crate::image::Image as _;
 use crate::storage::ReadAt as _;
 use crate::vhd::{
@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Its format [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, visible_alias = "force")]
+    salvage: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -49,6 +52,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),
+        salvage: args.salvage,
         parents: args.parents.options(),
         ..OpenOptions::default()
     };
@@ -74,7 +78,7 @@ fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)>
     alone.parents.leave_out = true;
     match open_image(path, &alone) {
         Ok(image) if image.format() == Format::Differencing => Ok((image, Some(error))),
-        _ => Err(count_others(error)),
+        _ => Err(error),
     }
 }
 
@@ -95,6 +99,8 @@ struct Info {
     /// The parents of a differencing VHD, the nearest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     parents: Option<Vec<ParentInfo>>,
+    /// What the file was last known to hold for certain.
+    state_stamp: Option<StampInfo>,
     /// What a reader may want to know.
     remarks: Vec<String>,
     /// What is wrong with the file, but doesn't keep it from being read.
@@ -175,6 +181,17 @@ struct ParentInfo {
 }
 
 #[derive(Debug, Serialize)]
+struct StampInfo {
+    /// Content digest of the virtual disk.
+    digest: String,
+    /// When it was set.
+    stamped: String,
+    valid: bool,
+    /// Why it isn't valid.
+    stale: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
 struct Blocks {
     /// Bytes of data in a block.
     block_size: u64,
@@ -202,15 +219,34 @@ impl Info {
                 .and_then(|vhd| Some(HeaderInfo::new(vhd.header()?, vhd.parent_paths()))),
             blocks: blocks(image),
             parents: (image.format() == Format::Differencing).then(|| parents(image)),
+            state_stamp: state_stamp(image, broken)?,
             remarks: remarks(image)?,
-            warnings: image
-                .warnings()
-                .iter()
-                .chain(broken)
-                .map(ToString::to_string)
-                .collect(),
+            warnings: {
+                let warnings = image.chain().flat_map(OpenImage::warnings);
+                let warnings = warnings.chain(broken).map(ToString::to_string);
+                warnings.chain(image.chain().flat_map(losses)).collect()
+            },
         })
     }
+}
+
+fn state_stamp(image: &OpenImage, broken: Option<&Error>) -> Result<Option<StampInfo>> {
+    Ok(find_stamp(image)?.map(|found| {
+        let stale = found.stale.or(broken.map(|_| "its parents can't be read"));
+        StampInfo {
+            digest: found.stamp.digest.to_string(),
+            stamped: date(found.stamp.stamped),
+            valid: stale.is_none(),
+            stale,
+        }
+    }))
+}
+
+/// Nanoseconds since 1970 as a date, to the second.
+fn date(nanoseconds: i128) -> String {
+    let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok();
+    let date = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    date.map_or_else(|| "a time out of range".to_owned(), |date| date.to_string())
 }
 
 fn blocks(image: &OpenImage) -> Option<Blocks> {
@@ -416,6 +452,15 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
     }
     for path in vhd_paths(image) {
         row("parent locator", &path)?;
+    }
+    if let Some(stamp) = &info.state_stamp {
+        let StampInfo {
+            digest, stamped, ..
+        } = stamp;
+        let state = stamp
+            .stale
+            .map_or_else(|| "valid".to_owned(), |why| format!("stale: {why}"));
+        row("state stamp", &format!("{digest}, set {stamped}, {state}"))?;
     }
     for remark in &info.remarks {
         row("remark", remark)?;

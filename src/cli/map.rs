@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents};
-use super::context::Context;
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::Short;
@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Its format [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
+    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    #[arg(long, visible_alias = "force")]
+    salvage: bool,
     /// Split data at the blocks of the file, so that all of it has an offset.
     #[arg(long)]
     offsets: bool,
@@ -68,7 +71,12 @@ struct Item {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let image = context.open_source(&args.image, args.format, &args.parents)?;
+    let image = context.open_source(
+        &args.image,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
     let mut output = Output::text()?;
     if args.json {
         json(&*image, args.offsets, &mut output)?;

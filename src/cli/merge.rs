@@ -1,17 +1,18 @@
 //! `vhd merge`: folds a differencing VHD into its parent, or a chain into a new image.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::args::{OutputFormat, Parents};
-use super::context::Context;
+use super::context::{Context, Warning};
 use super::convert;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use crate::error::Result;
-use crate::files::{MergeOptions, Merged, merge, refuse_same_file};
+use crate::files::{MergeOptions, Merged, merge};
 
 /// Fold a differencing VHD into its parent, or a whole chain into a new image.
 ///
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// Replace the output if it exists.
     #[arg(long, requires = "output")]
     force: bool,
+    /// With -o: read damaged images as far as they go; what is lost in one reads as its parent has it, or as zeros.
+    #[arg(long, requires = "output")]
+    salvage: bool,
     /// Remove the child once the merge is on stable storage.
     #[arg(long)]
     delete: bool,
@@ -68,6 +72,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let workers = context.workers()?;
     let progress = context.progress();
+    // Not to be printed while progress is shown.
+    let warnings = RefCell::new(Vec::new());
     let options = MergeOptions {
         workers: &workers,
         progress: &*progress,
@@ -75,9 +81,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         verify: args.verify,
         dry_run: args.dry_run,
         delete: args.delete,
+        warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
-    let merged = merge(&args.child, options)?;
+    let merged = merge(&args.child, options);
     drop(progress);
+    for warning in warnings.take() {
+        context.warn(warning);
+    }
+    let merged = merged?;
     say(args, &merged, context);
     if args.json {
         print(&Summary::of(args, &merged))?;
@@ -87,10 +98,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// The chain reads as one disk: to make one of it is to convert it.
 fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
-    let image = context.open(&args.child, None, &args.parents)?;
-    let inputs: Vec<&Path> = image.chain().map(crate::files::OpenImage::path).collect();
-    refuse_same_file(output, &inputs)?;
-    drop(image);
     let converted = convert::run(
         &convert::Args {
             source: args.child.clone(),
@@ -99,7 +106,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
             output_format: args.output_format,
             azure: false,
             block_size: None,
-            salvage: false,
+            salvage: args.salvage,
             force: args.force,
             verify: args.verify,
             parents: args.parents.clone(),

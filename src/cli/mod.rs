@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args as _, CommandFactory as _, Parser, Subcommand};
 
 use crate::error::Result;
+use crate::files::keep_journals_of_devices_in;
 
 mod apply;
 mod args;
@@ -36,6 +37,7 @@ mod show;
 mod signals;
 mod size;
 mod snapshot;
+mod squash;
 mod store_path;
 
 use args::Common;
@@ -82,6 +84,7 @@ enum Command {
     Merge(merge::Args),
     Show(show::Args),
     Snapshot(snapshot::Args),
+    Squash(squash::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -102,6 +105,7 @@ impl Command {
             Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Squash(args) => squash::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -204,7 +208,14 @@ fn start<T: clap::FromArgMatches>(
         Ok(parsed) => parsed,
         Err(error) => return exit::from_clap(name, &error),
     };
-    let context = Context::new(name, common(&parsed));
+    let common = common(&parsed);
+    let named = common.journal_dir.clone();
+    let named = named.or_else(|| std::env::var_os("VHDKIT_STATE_DIR").map(Into::into));
+    if let Some(folder) = named.filter(|folder| !folder.as_os_str().is_empty()) {
+        // A command started elsewhere must find it by what a message says.
+        keep_journals_of_devices_in(std::path::absolute(&folder).unwrap_or(folder));
+    }
+    let context = Context::new(name, common);
     let result = signals::watch().and_then(|()| run(&parsed, &context));
     exit::code(name, result)
 }

@@ -10,11 +10,11 @@ use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
 use super::output::{JsonList, Output, SCHEMA_VERSION, plain};
 use super::size::{Count, Size};
-use crate::diff::{DiffHeader, DiffReader, Side, Trailer};
+use crate::diff::{DiffHeader, DiffReader, Side, Trailer, Way};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 use crate::page::{Change, Joiner};
-use crate::storage::{File, ReadAt as _};
+use crate::storage::{Access, File, ReadAt as _};
 use crate::vhd::{Timestamp, UniqueId};
 
 /// Look into a diff, verifying it on the way.
@@ -48,8 +48,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         )?;
         return show(args, reader, &*progress);
     }
-    let file = File::open(&args.diff)?;
-    file.lock_shared()?;
+    let file = File::open_locked(&args.diff, Access::Read)?;
     crate::files::refuse_image(&file)?;
     progress.begin("verifying the diff", file.byte_len()?);
     let reader = DiffReader::new(BufReader::with_capacity(1 << 18, file.reader()), &args.diff)?;
@@ -78,9 +77,10 @@ fn show<R: Read>(
             None => Ok(()),
         }
     };
-    while let Some(frame) = reader.next_frame()? {
+    while let Some((way, frame)) = reader.next_of_both()? {
         progress.check()?;
-        for change in frame.changes() {
+        let forward = frame.changes().iter().filter(|_| way == Way::Forward);
+        for change in forward {
             if let Some(change) = joiner.push(*change) {
                 print(change, &mut output)?;
             }
@@ -131,6 +131,12 @@ fn text(
     line("updated", &Size(trailer.update_bytes))?;
     line("cleared", &Size(trailer.clear_bytes))?;
     line("stored", &Size(trailer.stored_bytes))?;
+    if let Some(back) = &trailer.way_back {
+        line("reversible", &"yes")?;
+        line("back: updated", &Size(back.update_bytes))?;
+        line("back: cleared", &Size(back.clear_bytes))?;
+        line("back: stored", &Size(back.stored_bytes))?;
+    }
     if !header.undoes.is_empty() {
         line(
             "undoes",
@@ -233,6 +239,8 @@ struct TailView {
     identity: String,
     length: u64,
     totals: Totals,
+    reversible: bool,
+    way_back: Option<Totals>,
     base_digest: Option<String>,
     target_digest: Option<String>,
 }
@@ -258,6 +266,14 @@ impl TailView {
                 clear_bytes: t.clear_bytes,
                 stored_bytes: t.stored_bytes,
             },
+            reversible: t.way_back.is_some(),
+            way_back: t.way_back.map(|back| Totals {
+                frames: back.frames,
+                range_count: back.ranges,
+                update_bytes: back.update_bytes,
+                clear_bytes: back.clear_bytes,
+                stored_bytes: back.stored_bytes,
+            }),
             base_digest: t.base_digest.map(|digest| digest.to_string()),
             target_digest: t.target_digest.map(|digest| digest.to_string()),
         }

@@ -16,6 +16,9 @@ pub enum BaseCheck {
     Full,
     /// Only what the base holds under the changed pages is read and compared.
     Touched,
+    /// A valid state stamp stands for the digest, and what lies under the changed pages is compared; without one, as
+    /// [`Full`](Self::Full).
+    Stamped,
 }
 
 /// The first frame whose base isn't what it should be.

@@ -27,15 +27,12 @@ pub fn carry_list<S: ReadAt>(
         windows(list, diff, size),
         |(range, known)| {
             progress.check()?;
-            let hashes = match known {
-                Some(known) => unchanged(range, &known),
-                None => {
-                    let window = Window::read(target, range, &buffers)?;
-                    let hashes = window.hashes(size);
-                    buffers.give(window.into_bytes());
-                    hashes
-                }
-            };
+            if let Some(known) = known {
+                return Ok((range, unchanged(range, &known)));
+            }
+            let window = Window::read(target, range, &buffers)?;
+            let hashes = window.hashes(size);
+            buffers.give(window.into_bytes());
             Ok((range, hashes))
         },
         |(range, hashes)| {

@@ -1,6 +1,7 @@
 //! Consecutive diffs: each begins where the one before it ends.
 
 use super::file::DiffFile;
+use super::format::Way;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 
@@ -20,11 +21,7 @@ impl Chain {
             let fits = earlier.header().target_size == later.header().base_size
                 && !differ(earlier.trailer().target_digest, later.trailer().base_digest);
             if !fits {
-                return Err(Error::mismatch("this diff doesn't follow the one before it")
-                    .path(later.name())
-                    .found(base_of(later))
-                    .expected(format_args!("{}, the target of {}", target_of(earlier), earlier.name().display()))
-                    .hint("give the diffs in the order in which they were made, without leaving one out"));
+                return Err(misfit(earlier, later));
             }
         }
         Ok(Self(diffs))
@@ -65,6 +62,18 @@ impl Chain {
         self.last().and_then(|diff| diff.trailer().target_digest)
     }
 
+    /// Which way the diffs are gone.
+    pub fn way(&self) -> Way {
+        self.first().map_or(Way::Forward, DiffFile::way)
+    }
+
+    /// The chain seen from its other end: from its target back to its base. `None` unless all its diffs are
+    /// [reversible](DiffFile::is_reversible).
+    pub fn reversed(&self) -> Option<Self> {
+        let diffs: Option<Vec<_>> = self.0.iter().rev().map(DiffFile::reversed).collect();
+        diffs.map(Self)
+    }
+
     /// The identities of the diffs in order.
     pub fn identities(&self) -> Vec<Hash> {
         self.0.iter().map(|diff| *diff.digest()).collect()
@@ -90,16 +99,36 @@ fn differ(a: Option<ContentDigest>, b: Option<ContentDigest>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if a != b)
 }
 
-fn base_of(diff: &DiffFile) -> String {
-    point("base", diff.header().base_size, diff.trailer().base_digest)
-}
-
-fn target_of(diff: &DiffFile) -> String {
-    point(
-        "base",
-        diff.header().target_size,
-        diff.trailer().target_digest,
-    )
+fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
+    let (what, starts, made) = match later.way() {
+        Way::Forward => (
+            "base",
+            "this diff doesn't follow the one before it",
+            "target",
+        ),
+        Way::Back => (
+            "target",
+            "this diff isn't the one before it in time, so it can't be taken back next",
+            "base",
+        ),
+    };
+    let found = point(what, later.header().base_size, later.trailer().base_digest);
+    let expected = point(
+        what,
+        earlier.header().target_size,
+        earlier.trailer().target_digest,
+    );
+    let earlier = earlier.name().display();
+    Error::mismatch(starts)
+        .path(later.name())
+        .found(found)
+        .expected(format_args!("{expected}, the {made} of {earlier}"))
+        .hint(match later.way() {
+            Way::Forward => {
+                "give the diffs in the order in which they were made, without leaving one out"
+            }
+            Way::Back => "to go back, give the newest diff first, without leaving one out",
+        })
 }
 
 fn point(what: &str, size: u64, digest: Option<ContentDigest>) -> String {

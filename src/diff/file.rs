@@ -4,10 +4,13 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::format::{DiffHeader, END_LEN, End, Entry, LEAD, TAIL_FIXED, Trailer, damaged};
+use super::format::{
+    BACK_FIXED, DiffHeader, END_LEN, End, Entry, LEAD, TAIL_FIXED, Trailer, Way, damaged,
+    decode_back,
+};
 use super::reader::DiffReader;
 use super::sections::{
-    Frame, Input, Lead, read_changes, read_frame, read_header, read_index, read_tail,
+    Frame, Input, Lead, read_changes, read_frame, read_header, read_index, read_root, read_tail,
 };
 use crate::error::Result;
 use crate::image::Hash;
@@ -17,11 +20,17 @@ use crate::storage::ReadAt;
 
 /// A verified diff file.
 pub struct DiffFile {
-    storage: Box<dyn ReadAt>,
+    storage: Arc<dyn ReadAt>,
+    /// Which of its ways this is a view of. The header and the trailer are as seen from there.
+    way: Way,
     header: DiffHeader,
     trailer: Trailer,
     digest: Hash,
-    root: Vec<Entry>,
+    /// As it stands at the end of the file.
+    stored_digest: Hash,
+    root: Arc<[Entry]>,
+    /// The root of the other way, in a reversible diff.
+    other_root: Arc<[Entry]>,
     /// The segment of the index that was used last.
     segment: Mutex<Option<(usize, Arc<[Entry]>)>>,
 }
@@ -53,20 +62,24 @@ impl DiffFile {
             done = reader.bytes_read();
         }
         let name = storage.name().to_path_buf();
-        let (header, root, finished) = reader.into_parts();
-        let (trailer, digest) =
-            finished.ok_or_else(|| damaged("the diff has no end").path(name))?;
+        let verified = reader
+            .into_verified()
+            .ok_or_else(|| damaged("the diff has no end").path(name))?;
+        let [root, other_root] = verified.roots.map(Arc::from);
         Ok(Self {
-            storage: Box::new(storage),
-            header,
-            trailer,
-            digest,
+            storage: Arc::new(storage),
+            way: Way::Forward,
+            header: verified.header,
+            trailer: verified.trailer,
+            digest: verified.digest,
+            stored_digest: verified.digest,
             root,
+            other_root,
             segment: Mutex::new(None),
         })
     }
 
-    /// Opens the diff by its ends alone: header, trailer and the root of the index. Frames and segments of the index
+    /// Opens the diff by its ends alone: header, trailer and the roots of the index. Frames and segments of the index
     /// are checked, each by itself, when they are read. For a diff whose [digest](Self::digest) is known from
     /// elsewhere, and whose result is compared with a content digest.
     pub fn open_indexed(storage: impl ReadAt + 'static) -> Result<Self> {
@@ -75,16 +88,54 @@ impl DiffFile {
             offset: 0,
         };
         let name = storage.name();
-        let header = read_header(&mut start).map_err(|e| e.path(name))?;
-        let (trailer, root, digest) = read_end(&storage).map_err(|e| e.path(name))?;
+        let (header, reversible) = read_header(&mut start).map_err(|e| e.path(name))?;
+        let (trailer, [root, other_root], digest) = read_end(&storage).map_err(|e| e.path(name))?;
+        if reversible != trailer.way_back.is_some() {
+            return Err(damaged("the trailer doesn't match the header")
+                .path(name)
+                .field("flags"));
+        }
         Ok(Self {
-            storage: Box::new(storage),
+            storage: Arc::new(storage),
+            way: Way::Forward,
             header,
             trailer,
             digest,
-            root,
+            stored_digest: digest,
+            root: root.into(),
+            other_root: other_root.into(),
             segment: Mutex::new(None),
         })
+    }
+
+    /// The same diff seen from its other end: what turns the target back into the base. `None` unless it is
+    /// [reversible](Self::is_reversible).
+    pub fn reversed(&self) -> Option<Self> {
+        let trailer = self.trailer.reversed()?;
+        Some(Self {
+            storage: Arc::clone(&self.storage),
+            way: self.way.other(),
+            header: self.header.reversed(),
+            trailer,
+            digest: match self.way {
+                Way::Forward => back_identity(&self.stored_digest),
+                Way::Back => self.stored_digest,
+            },
+            stored_digest: self.stored_digest,
+            root: Arc::clone(&self.other_root),
+            other_root: Arc::clone(&self.root),
+            segment: Mutex::new(None),
+        })
+    }
+
+    /// Whether the diff has both ways.
+    pub fn is_reversible(&self) -> bool {
+        self.trailer.way_back.is_some()
+    }
+
+    /// Which way of the file this is.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// What messages call it.
@@ -102,7 +153,8 @@ impl DiffFile {
         &self.trailer
     }
 
-    /// The identity of the diff: the digest at its end.
+    /// The identity of the diff: the digest at its end. The way back has another one, made from that, so that the
+    /// two are never taken for one another.
     pub fn digest(&self) -> &Hash {
         &self.digest
     }
@@ -110,6 +162,11 @@ impl DiffFile {
     /// Where the first frame that reaches beyond `at` begins, or `at` if it begins before: nothing from `at` to
     /// there is changed. For an `at` that starts a window, that is the first changed byte.
     pub fn first_change_from(&self, at: u64) -> Result<Option<u64>> {
+        Ok(self.entry_from(at)?.map(|range| range.start().max(at)))
+    }
+
+    /// Where the first frame stands that reaches beyond `at`: from its first changed byte to its last.
+    pub(super) fn entry_from(&self, at: u64) -> Result<Option<PageRange>> {
         let n = self
             .root
             .partition_point(|segment| segment.range.end() <= at);
@@ -118,7 +175,7 @@ impl DiffFile {
         }
         let segment = self.segment(n)?;
         let entry = segment.get(segment.partition_point(|entry| entry.range.end() <= at));
-        Ok(entry.map(|entry| entry.range.start().max(at)))
+        Ok(entry.map(|entry| entry.range))
     }
 
     /// The frames that change something in `within`, in order.
@@ -171,7 +228,13 @@ impl DiffFile {
             offset: entry.offset,
         };
         let frame = Lead::read(&mut input)
-            .and_then(|lead| read_frame(&mut input, &lead, self.header.target_size))
+            .and_then(|lead| {
+                if lead.way == self.way {
+                    read_frame(&mut input, &lead, self.header.target_size)
+                } else {
+                    Err(changed())
+                }
+            })
             .and_then(|frame| {
                 if frame.range() == entry.range {
                     Ok(frame)
@@ -222,8 +285,8 @@ impl DiffFile {
     }
 }
 
-/// The trailer, the root of the index and the diff's digest.
-fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, Vec<Entry>, Hash)> {
+/// The trailer, the roots of the index both ways, and the diff's digest.
+fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
     let len = storage.byte_len()?;
     let cut_off = || damaged("the diff was cut off").offset(len);
     let at = len.checked_sub(END_LEN as u64).ok_or_else(cut_off)?;
@@ -245,8 +308,18 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, Vec<Entry>, Hash)> {
         storage,
         offset: end.tail_offset,
     };
-    let (trailer, root) =
-        read_tail(&mut input, room / Entry::LEN as u64).map_err(|e| e.offset(end.tail_offset))?;
+    let tail = |e: crate::error::Error| e.offset(end.tail_offset);
+    let (mut trailer, root) = read_tail(&mut input, room / Entry::LEN as u64).map_err(tail)?;
+    let mut back = Vec::new();
+    if input.offset < at {
+        let mut fixed = [0; BACK_FIXED];
+        input.fill(&mut fixed).map_err(tail)?;
+        let (count, totals) = decode_back(&fixed)
+            .ok_or_else(|| tail(damaged("the trailer's part on the way back is impossible")))?;
+        trailer.way_back = Some(totals);
+        let most = at.saturating_sub(input.offset) / Entry::LEN as u64;
+        back = read_root(&mut input, count, most).map_err(tail)?;
+    }
     if input.offset != at {
         return Err(
             damaged("the root of the index has another length than the trailer says")
@@ -254,7 +327,14 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, Vec<Entry>, Hash)> {
                 .offset(at),
         );
     }
-    Ok((trailer, root, end.digest))
+    Ok((trailer, [root, back], end.digest))
+}
+
+/// The identity of the way back of the diff with this digest.
+fn back_identity(digest: &Hash) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"vhdkit reverse 1").update(digest);
+    *hasher.finalize().as_bytes()
 }
 
 fn changed() -> crate::error::Error {

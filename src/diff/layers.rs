@@ -1,6 +1,8 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
 use super::compare::{ChangeCollector, WindowChange};
@@ -10,7 +12,7 @@ use crate::image::{
     ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, Window, data_windows,
     whole,
 };
-use crate::page::{ChangeKind, PageRange};
+use crate::page::{Change, ChangeKind, PageRange};
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
 
@@ -24,6 +26,7 @@ pub struct Layers<'a> {
     chain: &'a Chain,
     workers: &'a Workers,
     progress: &'a dyn Progress,
+    check: bool,
 }
 
 impl std::fmt::Debug for Layers<'_> {
@@ -57,7 +60,15 @@ impl<'a> Layers<'a> {
             chain,
             workers,
             progress,
+            check: false,
         }
+    }
+
+    /// Whether [`Layers::changes`] and [`Layers::inverse`] also compare what the base holds under the changed pages
+    /// with what the diffs were made for. The caller looks at the outcome, and takes back what it did if that is wrong.
+    #[must_use]
+    pub fn checking(self, check: bool) -> Self {
+        Self { check, ..self }
     }
 
     /// Writes the result into `to`, which is new, reads as zeros and has the chain's target size. `check` says
@@ -162,18 +173,24 @@ impl<'a> Layers<'a> {
     }
 
     /// Hands every page that the diffs really change to `sink`, as changes from the base to the result: pages
-    /// that already hold the right bytes are left out.
+    /// that already hold the right bytes are left out. Only if it is [`checking`](Self::checking) what is returned says
+    /// anything.
     pub fn changes<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Touched> {
         let size = self.chain.target_size();
+        let mut judge = Judge::default();
         self.each_changed(
-            false,
+            self.check,
             |window, before, after, ranges| collect(window, size, before.1, after, ranges, &pack),
-            |_, packed, _| packed.map_or(Ok(()), &mut sink),
-        )
+            |window, packed, checks| {
+                judge.take(window, checks);
+                packed.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        Ok(judge.finish())
     }
 
     /// The opposite of [`Layers::changes`]: what turns the result back into the base, the part that the result
@@ -182,13 +199,57 @@ impl<'a> Layers<'a> {
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Touched> {
         let size = self.base.virtual_size();
+        let mut judge = Judge::default();
         self.each_changed(
-            false,
+            self.check,
             |window, before, after, ranges| collect(window, size, after, before.1, ranges, &pack),
-            |_, packed, _| packed.map_or(Ok(()), &mut sink),
-        )
+            |window, packed, checks| {
+                judge.take(window, checks);
+                packed.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        Ok(judge.finish())
+    }
+
+    /// As [`Layers::inverse`], and keeps what [`Layers::changes`] would hand on, as long as that takes no more than
+    /// `limit` bytes of memory: then it needn't be made a second time.
+    pub fn inverse_keeping<T: Send>(
+        &self,
+        limit: usize,
+        pack: impl Fn(WindowChange) -> Result<T> + Sync,
+        mut sink: impl FnMut(T) -> Result<()>,
+    ) -> Result<(Touched, Option<Vec<WindowChange>>)> {
+        let (old, new) = (self.base.virtual_size(), self.chain.target_size());
+        let mut judge = Judge::default();
+        let (mut kept, mut bytes) = (Vec::new(), 0_usize);
+        let too_much = AtomicBool::new(false);
+        self.each_changed(
+            self.check,
+            |window, before, after, ranges| {
+                let back = collect(window, old, after, before.1, ranges, &pack)?;
+                if too_much.load(Ordering::Relaxed) {
+                    return Ok((back, None));
+                }
+                let forth = collect(window, new, before.1, after, ranges, Ok)?;
+                Ok((back, forth))
+            },
+            |window, (back, forth), checks| {
+                judge.take(window, checks);
+                if let Some(change) = forth {
+                    bytes = bytes.saturating_add(memory_of(&change));
+                    kept.push(change);
+                }
+                if bytes > limit {
+                    too_much.store(true, Ordering::Relaxed);
+                    kept = Vec::new();
+                }
+                back.map_or(Ok(()), &mut sink)
+            },
+        )?;
+        let kept = (!too_much.into_inner()).then_some(kept);
+        Ok((judge.finish(), kept))
     }
 
     /// Evaluates every window in which the result may differ from the base: `work` gets the window, what the
@@ -398,7 +459,7 @@ impl<'a> Layers<'a> {
 }
 
 /// Applies one frame to the bytes of a window.
-fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
+pub(super) fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
     let changes = frame.changes().clone();
     let payload = frame.unpack()?;
     let mut rest = payload.as_slice();
@@ -479,6 +540,12 @@ fn merge(
     })
 }
 
+/// Bytes of memory that a window's changes take, about.
+fn memory_of(change: &WindowChange) -> usize {
+    const EACH: usize = 512;
+    EACH + change.payload.capacity() + change.changes.len().saturating_mul(size_of::<Change>())
+}
+
 fn bytes_of(range: PageRange) -> usize {
     usize::try_from(range.len()).unwrap_or(0)
 }
@@ -491,7 +558,7 @@ pub(super) fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
         .unwrap_or_default()
 }
 
-fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
+pub(super) fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
     let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
     bytes
         .get_mut(at..at.saturating_add(bytes_of(range)))

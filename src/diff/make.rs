@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::compare::{CompareOptions, Comparison, compare};
+use super::compare::{CompareOptions, Comparison, compare, compare_windows};
 use super::format::{DiffHeader, Side, Trailer};
 use super::listed::compare_listed;
-use super::pack::{Compression, pack};
+use super::pack::{Compression, PackedFrame, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
-use crate::image::{ContentDigest, Hash, Image, WindowHashes, WindowList};
+use crate::image::{ContentDigest, Hash, Image, KnownEqual, WindowHashes, WindowList};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::ReadAt;
@@ -28,6 +28,8 @@ pub struct DiffOptions<'a> {
     pub compression: Compression,
     /// Whether to compute the content digests, by which apply knows the right base.
     pub digests: bool,
+    /// Where the two images are known to be the same.
+    pub equal: &'a dyn KnownEqual,
     /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
     /// no end, and so can't be used.
     pub confirm: &'a dyn Fn() -> Result<()>,
@@ -65,21 +67,47 @@ pub fn write_diff<W: Write>(
     name: impl Into<PathBuf>,
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
-    write(
+    written(
         base,
         target,
         (out, name.into()),
         options,
         |base, target, writer| {
-            compare(
-                base,
-                target,
-                compare_options(options),
-                |change| pack(change, options.compression),
-                |frame| writer.push(&frame),
-            )
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
+            compare(base, target, compare_options(options), pack, sink)
         },
     )
+}
+
+/// As [`write_diff`], with the way from `target` back to `base` too: the old data of every changed page.
+pub fn write_reversible_diff<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    out: W,
+    name: impl Into<PathBuf>,
+    options: DiffOptions<'_>,
+) -> Result<Written<W>> {
+    let images = [base.0, target.0];
+    let writer = DiffWriter::reversible(out, name, &header(base, target))?;
+    finish(images, writer, options, |base, target, writer| {
+        compare_windows(
+            base,
+            target,
+            compare_options(options),
+            true,
+            |change, back| {
+                let back = back
+                    .map(|back| pack(back, options.compression))
+                    .transpose()?;
+                Ok((pack(change, options.compression)?, back))
+            },
+            |(frame, back)| {
+                writer.push(&frame)?;
+                back.map_or(Ok(()), |back| writer.push_back(&back))
+            },
+        )
+    })
 }
 
 /// As [`write_diff`], when the content digests are known already: what `base` and `target` are seen to hold may then
@@ -93,7 +121,7 @@ pub fn write_diff_known<W: Write>(
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
     let [base_digest, target_digest] = digests;
-    write(
+    written(
         base,
         target,
         (out, name.into()),
@@ -103,13 +131,9 @@ pub fn write_diff_known<W: Write>(
                 digests: false,
                 ..compare_options(options)
             };
-            let comparison = compare(
-                base,
-                target,
-                compared,
-                |change| pack(change, options.compression),
-                |frame| writer.push(&frame),
-            )?;
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
+            let comparison = compare(base, target, compared, pack, sink)?;
             Ok(Comparison {
                 base_digest,
                 target_digest,
@@ -129,18 +153,20 @@ pub fn write_diff_listed<W: Write, S: ReadAt>(
     options: DiffOptions<'_>,
     each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<Written<W>> {
-    write(
+    written(
         base,
         target,
         (out, name),
         options,
         |base, target, writer| {
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
             compare_listed(
                 list,
                 (base, target),
                 compare_options(options),
-                |change| pack(change, options.compression),
-                |frame| writer.push(&frame),
+                pack,
+                sink,
                 each,
             )
         },
@@ -153,27 +179,42 @@ fn compare_options(options: DiffOptions<'_>) -> CompareOptions<'_> {
         progress: options.progress,
         digests: options.digests,
         payload: true,
+        equal: options.equal,
     }
 }
 
-/// Header, what `compare` finds, confirmation, end.
-fn write<W: Write>(
-    base: (&dyn Image, Side),
-    target: (&dyn Image, Side),
-    (out, name): (W, PathBuf),
-    options: DiffOptions<'_>,
-    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
-) -> Result<Written<W>> {
-    let header = DiffHeader {
+fn header(base: (&dyn Image, Side), target: (&dyn Image, Side)) -> DiffHeader {
+    DiffHeader {
         base_size: base.0.virtual_size(),
         target_size: target.0.virtual_size(),
         program: Some(PROGRAM.to_owned()),
         base: base.1,
         target: target.1,
         undoes: Vec::new(),
-    };
-    let mut writer = DiffWriter::new(out, name, &header)?;
-    let comparison = compare(base.0, target.0, &mut writer)?;
+    }
+}
+
+/// A diff of one way.
+fn written<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    options: DiffOptions<'_>,
+    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
+) -> Result<Written<W>> {
+    let images = [base.0, target.0];
+    let writer = DiffWriter::new(out, name, &header(base, target))?;
+    finish(images, writer, options, compare)
+}
+
+/// What `compare` finds, confirmation, end.
+fn finish<W: Write>(
+    [base, target]: [&dyn Image; 2],
+    mut writer: DiffWriter<W>,
+    options: DiffOptions<'_>,
+    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
+) -> Result<Written<W>> {
+    let comparison = compare(base, target, &mut writer)?;
     (options.confirm)()?;
     let done = writer.finish(comparison.base_digest, comparison.target_digest)?;
     Ok(Written {

@@ -21,6 +21,7 @@ mod overlay;
 mod pack;
 mod reader;
 mod sections;
+mod squash;
 mod writer;
 
 pub use base_check::{BaseCheck, Misfit, Touched};
@@ -28,12 +29,16 @@ pub use carry::carry_list;
 pub use chain::Chain;
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
-pub use format::{DiffHeader, MAGIC, Side, Trailer};
+pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
 pub use layers::{Layers, Rebuilt};
 pub use listed::compare_listed;
-pub use make::{DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed};
+pub use make::{
+    DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed,
+    write_reversible_diff,
+};
 pub use overlay::{ChangedPages, OnlyChanged, Overlay};
 pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
 pub use sections::Frame;
+pub use squash::{SquashOptions, squash};
 pub use writer::{DiffWriter, Finished};

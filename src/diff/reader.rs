@@ -4,8 +4,8 @@ use std::io::{ErrorKind as IoKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{
-    DiffHeader, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Trailer, damaged, decode_tail,
-    section,
+    BACK_FIXED, DiffHeader, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Totals, Trailer, Way,
+    damaged, decode_back, decode_tail, section,
 };
 use super::sections::{Frame, Input, Lead, read_frame, read_header, read_index};
 use crate::error::{Error, Result};
@@ -18,12 +18,32 @@ pub struct DiffReader<R> {
     input: Stream<R>,
     header: DiffHeader,
     sequence: u64,
+    forward: Track,
+    /// In a reversible diff.
+    back: Option<Track>,
+    finished: Option<(Trailer, Hash)>,
+}
+
+/// The frames of one way, as far as they were read.
+#[derive(Debug)]
+struct Track {
+    /// Size of the disk that the way leads to.
+    size: u64,
     /// The end of the last frame's range.
     end: u64,
     segment: Vec<Entry>,
     root: Vec<Entry>,
-    seen: Trailer,
-    finished: Option<(Trailer, Hash)>,
+    seen: Totals,
+}
+
+/// A whole diff that was read: what of it [`DiffFile`](super::DiffFile) keeps.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) header: DiffHeader,
+    /// The roots of the index, of the way forward and of the way back.
+    pub(super) roots: [Vec<Entry>; 2],
+    pub(super) trailer: Trailer,
+    pub(super) digest: Hash,
 }
 
 impl<R: Read> DiffReader<R> {
@@ -35,15 +55,13 @@ impl<R: Read> DiffReader<R> {
             offset: 0,
             hasher: blake3::Hasher::new(),
         };
-        let header = read_header(&mut input).map_err(|e| e.path(&input.name))?;
+        let (header, reversible) = read_header(&mut input).map_err(|e| e.path(&input.name))?;
         Ok(Self {
             input,
+            forward: Track::new(header.target_size),
+            back: reversible.then(|| Track::new(header.base_size)),
             header,
             sequence: 1,
-            end: 0,
-            segment: Vec::new(),
-            root: Vec::new(),
-            seen: Trailer::default(),
             finished: None,
         })
     }
@@ -53,9 +71,24 @@ impl<R: Read> DiffReader<R> {
         &self.header
     }
 
-    /// The next frame, or `None` when the end was reached and everything, the digest included, was right.
-    /// Until then frames are only as good as their own checksums.
+    /// Whether the diff also has the way from the target back to the base.
+    pub fn is_reversible(&self) -> bool {
+        self.back.is_some()
+    }
+
+    /// The next frame of the way forward, or `None` when the end was reached and everything, the digest and the way
+    /// back included, was right. Until then frames are only as good as their own checksums.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        while let Some((way, frame)) = self.next_of_both()? {
+            if way == Way::Forward {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`next_frame`](Self::next_frame), with the frames of the way back too. Those of each way are in order.
+    pub fn next_of_both(&mut self) -> Result<Option<(Way, Frame)>> {
         while self.finished.is_none() {
             let start = self.input.offset;
             let frame = self
@@ -78,13 +111,22 @@ impl<R: Read> DiffReader<R> {
         self.input.offset
     }
 
-    /// The root of the index; after the end.
-    pub(super) fn into_parts(self) -> (DiffHeader, Vec<Entry>, Option<(Trailer, Hash)>) {
-        (self.header, self.root, self.finished)
+    /// Everything but the frames; `None` before the end.
+    pub(super) fn into_verified(self) -> Option<Verified> {
+        let (trailer, digest) = self.finished?;
+        Some(Verified {
+            header: self.header,
+            roots: [
+                self.forward.root,
+                self.back.map(|track| track.root).unwrap_or_default(),
+            ],
+            trailer,
+            digest,
+        })
     }
 
     /// Reads one section: a frame, or something that only this reader needs.
-    fn section(&mut self) -> Result<Option<Frame>> {
+    fn section(&mut self) -> Result<Option<(Way, Frame)>> {
         let start = self.input.offset;
         let lead = Lead::read(&mut self.input)?;
         if lead.sequence != self.sequence {
@@ -96,85 +138,53 @@ impl<R: Read> DiffReader<R> {
             );
         }
         self.sequence += 1;
-        match lead.kind {
-            section::INDEX => self.index(&lead, start)?,
-            section::TAIL => self.tail(&lead, start)?,
-            _ => {
-                let frame = read_frame(&mut self.input, &lead, self.header.target_size)?;
-                self.count(&frame, start)?;
-                return Ok(Some(frame));
+        let (track, other) = match (lead.way, &mut self.back) {
+            (Way::Forward, _) if lead.kind == section::TAIL => {
+                self.tail(&lead, start)?;
+                return Ok(None);
             }
-        }
-        Ok(None)
-    }
-
-    fn count(&mut self, frame: &Frame, offset: u64) -> Result<()> {
-        let range = frame.range();
-        if range.start() < self.end {
-            return Err(damaged("a frame lies before the one it follows")
-                .field("page_ranges")
-                .found(format_args!("{range:?}"))
-                .expected(format_args!("from {}", self.end)));
-        }
-        let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
-        if self.segment.len() == INDEX_ENTRIES || self.seen.frames != indexed as u64 {
-            return Err(damaged("an index section is missing or too early")
-                .field("entries")
-                .expected(format_args!("{INDEX_ENTRIES} in all but the last")));
-        }
-        self.end = range.end();
-        self.segment.push(Entry { range, offset });
-        self.seen.frames += 1;
-        self.seen.ranges += frame.changes().len() as u64;
-        self.seen.update_bytes += frame.changes().bytes(ChangeKind::Update);
-        self.seen.clear_bytes += frame.changes().bytes(ChangeKind::Clear);
-        self.seen.stored_bytes += frame.stored_len();
-        Ok(())
-    }
-
-    fn index(&mut self, lead: &Lead, offset: u64) -> Result<()> {
-        let entries = read_index(&mut self.input, lead)?;
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-            return Err(damaged("an index section is empty")
-                .field("entries")
-                .found(0));
+            (Way::Forward, back) => (&mut self.forward, back.as_mut()),
+            (Way::Back, Some(back)) if lead.kind != section::TAIL => {
+                (back, Some(&mut self.forward))
+            }
+            (Way::Back, _) => return Err(lead.unknown()),
         };
-        if entries != self.segment {
-            return Err(damaged("the index doesn't match the frames before it").field("entries"));
+        if lead.kind == section::INDEX {
+            let entries = read_index(&mut self.input, &lead)?;
+            // A segment stands directly behind its last frame; the last ones stand at the end, that of the way
+            // forward first.
+            let early = other.is_some_and(|other| match lead.way {
+                _ if other.segment.len() == INDEX_ENTRIES => true,
+                _ if entries.len() == INDEX_ENTRIES => other.is_closed(),
+                Way::Forward => other.is_closed(),
+                Way::Back => !other.segment.is_empty(),
+            });
+            if early {
+                return Err(misplaced_index());
+            }
+            track.index(&entries, start)?;
+            return Ok(None);
         }
-        let range = PageRange::new(first.range.start(), last.range.end()).unwrap_or_default();
-        self.root.push(Entry { range, offset });
-        self.segment.clear();
-        Ok(())
+        if other.is_some_and(|other| other.is_closed() || other.segment.len() == INDEX_ENTRIES) {
+            return Err(misplaced_index());
+        }
+        let frame = read_frame(&mut self.input, &lead, track.size)?;
+        track.count(&frame, start)?;
+        Ok(Some((lead.way, frame)))
     }
 
     fn tail(&mut self, lead: &Lead, offset: u64) -> Result<()> {
-        let wrong =
-            |field: &str| damaged("the trailer doesn't match the diff before it").field(field);
         let mut fixed = [0; TAIL_FIXED];
         self.input.fill(&mut fixed)?;
-        let trailer = decode_tail(&fixed).ok_or_else(|| wrong("flags"))?;
-        let seen = Trailer {
-            base_digest: trailer.base_digest,
-            target_digest: trailer.target_digest,
-            ..self.seen
-        };
-        if trailer != seen {
-            return Err(wrong("totals")
-                .found(format_args!("{trailer:?}"))
-                .expected(format_args!("{seen:?}")));
-        }
-        if !self.segment.is_empty() || lead.count as usize != self.root.len() {
-            return Err(wrong("segments")
-                .found(lead.count)
-                .expected(self.root.len()));
-        }
-        for expected in &self.root {
-            let mut entry = [0; Entry::LEN];
-            self.input.fill(&mut entry)?;
-            if Entry::decode(&entry).as_ref() != Some(expected) {
-                return Err(wrong("root"));
-            }
+        let mut trailer = decode_tail(&fixed).ok_or_else(|| wrong("flags"))?;
+        self.forward
+            .check(&mut self.input, &trailer.totals(), lead.count)?;
+        if let Some(back) = &self.back {
+            let mut fixed = [0; BACK_FIXED];
+            self.input.fill(&mut fixed)?;
+            let (count, totals) = decode_back(&fixed).ok_or_else(|| wrong("reserved"))?;
+            back.check(&mut self.input, &totals, count)?;
+            trailer.way_back = Some(totals);
         }
         let mut end = [0; END_LEN];
         self.input.fill(&mut end[..8])?;
@@ -196,6 +206,90 @@ impl<R: Read> DiffReader<R> {
         self.finished = Some((trailer, digest));
         Ok(())
     }
+}
+
+impl Track {
+    fn new(size: u64) -> Self {
+        Self {
+            size,
+            end: 0,
+            segment: Vec::new(),
+            root: Vec::new(),
+            seen: Totals::default(),
+        }
+    }
+
+    /// Whether an index segment with fewer than all entries was seen: the last one.
+    fn is_closed(&self) -> bool {
+        let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
+        self.seen.frames != indexed as u64
+    }
+
+    fn count(&mut self, frame: &Frame, offset: u64) -> Result<()> {
+        let range = frame.range();
+        if range.start() < self.end {
+            return Err(damaged("a frame lies before the one it follows")
+                .field("page_ranges")
+                .found(format_args!("{range:?}"))
+                .expected(format_args!("from {}", self.end)));
+        }
+        if self.segment.len() == INDEX_ENTRIES || self.is_closed() {
+            return Err(misplaced_index());
+        }
+        self.end = range.end();
+        self.segment.push(Entry { range, offset });
+        self.seen.frames += 1;
+        self.seen.ranges += frame.changes().len() as u64;
+        self.seen.update_bytes += frame.changes().bytes(ChangeKind::Update);
+        self.seen.clear_bytes += frame.changes().bytes(ChangeKind::Clear);
+        self.seen.stored_bytes += frame.stored_len();
+        Ok(())
+    }
+
+    fn index(&mut self, entries: &[Entry], offset: u64) -> Result<()> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Err(damaged("an index section is empty")
+                .field("entries")
+                .found(0));
+        };
+        if entries != self.segment {
+            return Err(damaged("the index doesn't match the frames before it").field("entries"));
+        }
+        let range = PageRange::new(first.range.start(), last.range.end()).unwrap_or_default();
+        self.root.push(Entry { range, offset });
+        self.segment.clear();
+        Ok(())
+    }
+
+    /// Compares totals and root with what was seen; reads the root.
+    fn check(&self, input: &mut impl Input, totals: &Totals, segments: u32) -> Result<()> {
+        if *totals != self.seen {
+            return Err(wrong("totals")
+                .found(format_args!("{totals:?}"))
+                .expected(format_args!("{:?}", self.seen)));
+        }
+        if !self.segment.is_empty() || segments as usize != self.root.len() {
+            return Err(wrong("segments").found(segments).expected(self.root.len()));
+        }
+        for expected in &self.root {
+            let mut entry = [0; Entry::LEN];
+            input.fill(&mut entry)?;
+            if Entry::decode(&entry).as_ref() != Some(expected) {
+                return Err(wrong("root"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn misplaced_index() -> Error {
+    damaged("an index section is missing or too early")
+        .field("entries")
+        .expected(format_args!("{INDEX_ENTRIES} in all but the last"))
+}
+
+fn wrong(field: &str) -> Error {
+    damaged("the trailer doesn't match the diff before it").field(field)
 }
 
 /// A reader that counts and hashes what passes.

@@ -4,8 +4,9 @@ use byteorder::{BigEndian, ByteOrder};
 
 use super::format::{
     ClearHead, Codec, DiffHeader, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, MAGIC, PageHead,
-    TAIL_FIXED, Trailer, damaged, decode_index, decode_ranges, decode_tail, section,
+    TAIL_FIXED, Trailer, Way, damaged, decode_index, decode_ranges, decode_tail, section,
 };
+use super::pack::PackedFrame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
@@ -27,6 +28,25 @@ struct Payload {
 }
 
 impl Frame {
+    /// As it goes into another diff, without unpacking and packing; `None` for a long clear.
+    pub(super) fn into_packed(self) -> Option<PackedFrame> {
+        let Payload { codec, len, stored } = self.payload?;
+        let start = self.changes.span()?.start();
+        let head = PageHead {
+            window: start - start % WINDOW_SIZE,
+            payload_len: u32::try_from(len).ok()?,
+            stored_len: u32::try_from(stored.len()).ok()?,
+            codec,
+            payload_crc: crc32fast::hash(&stored),
+            base_hash: self.base_hash.unwrap_or_default(),
+        };
+        Some(PackedFrame {
+            head,
+            changes: self.changes,
+            stored,
+        })
+    }
+
     /// The page ranges, in order.
     pub fn changes(&self) -> &PageList {
         &self.changes
@@ -37,8 +57,8 @@ impl Frame {
         self.changes.span().unwrap_or_default()
     }
 
-    /// BLAKE3 of the base's bytes under the page ranges; for a long clear, of the hashes of its windows. `None`
-    /// if they were never read.
+    /// BLAKE3 of the base's bytes under the page ranges (on the way back, of the target's); for a long clear, of the
+    /// hashes of its windows. `None` if they were never read.
     pub fn base_hash(&self) -> Option<&Hash> {
         self.base_hash.as_ref()
     }
@@ -85,21 +105,30 @@ impl Frame {
 /// index, which has at most `most` entries.
 pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, Vec<Entry>)> {
     let lead = Lead::read(input)?;
-    if lead.kind != section::TAIL || u64::from(lead.count) > most.min(ROOT_MAX) {
+    if lead.kind != section::TAIL {
         return Err(damaged("the trailer is not where it should be").field("tail_offset"));
     }
     let mut fixed = [0; TAIL_FIXED];
     input.fill(&mut fixed)?;
     let trailer = decode_tail(&fixed).ok_or_else(|| damaged("the trailer is impossible"))?;
-    let mut bytes = vec![0; Entry::LEN * lead.count as usize];
+    Ok((trailer, read_root(input, lead.count, most)?))
+}
+
+/// Reads a root of the index of `count` entries, which must be at most `most`.
+pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result<Vec<Entry>> {
+    if u64::from(count) > most.min(ROOT_MAX) {
+        return Err(
+            damaged("the root of the index doesn't fit into the trailer").field("segments"),
+        );
+    }
+    let mut bytes = vec![0; Entry::LEN * count as usize];
     input.fill(&mut bytes)?;
-    let root = decode_index(&bytes)
+    decode_index(&bytes)
         .filter(|root| {
             let mut pairs = root.iter().zip(root.iter().skip(1));
             pairs.all(|(a, b)| a.range.end() <= b.range.start() && a.offset < b.offset)
         })
-        .ok_or_else(|| damaged("the root of the index is impossible").field("root"))?;
-    Ok((trailer, root))
+        .ok_or_else(|| damaged("the root of the index is impossible").field("root"))
 }
 
 /// Segments of an index: a disk of 1 PiB has no more, 4096 windows in each.
@@ -113,6 +142,8 @@ pub(super) trait Input {
 /// What every section but the header begins with.
 #[derive(Debug)]
 pub(super) struct Lead {
+    pub(super) way: Way,
+    /// As on the way forward.
     pub(super) kind: [u8; 4],
     pub(super) count: u32,
     pub(super) sequence: u64,
@@ -124,16 +155,34 @@ impl Lead {
         let mut bytes = [0; LEAD];
         input.fill(&mut bytes)?;
         let [a, b, c, d, ..] = bytes;
+        let (way, kind) = Way::of([a, b, c, d]);
         Ok(Self {
-            kind: [a, b, c, d],
+            way,
+            kind,
             count: BigEndian::read_u32(&bytes[4..]),
             sequence: BigEndian::read_u64(&bytes[8..]),
             bytes,
         })
     }
+
+    /// An error about a section of this type.
+    pub(super) fn unknown(&self) -> Error {
+        let [a, b, c, d, ..] = self.bytes;
+        Error::unsupported("the diff has a section of a kind that this program doesn't know")
+            .field("type")
+            .found(format_args!(
+                "{:?}",
+                [a, b, c, d].escape_ascii().to_string()
+            ))
+            .expected("PAGE, CLER, INDX or TAIL")
+            .hint(
+                "get the diff again from its source; if it is whole, use the program that wrote it",
+            )
+    }
 }
 
-pub(super) fn read_header(input: &mut impl Input) -> Result<DiffHeader> {
+/// The header, and whether the diff is reversible.
+pub(super) fn read_header(input: &mut impl Input) -> Result<(DiffHeader, bool)> {
     let mut fixed = [0; HEAD_FIXED];
     // The magic first: a short file that is no diff should be called that, not a diff that was cut off. Trouble
     // with reading stays what it is.
@@ -154,21 +203,18 @@ pub(super) fn read_header(input: &mut impl Input) -> Result<DiffHeader> {
     let mut bytes = fixed.to_vec();
     bytes.resize(DiffHeader::length(&fixed)?, 0);
     input.fill(&mut bytes[HEAD_FIXED..])?;
-    DiffHeader::decode(&bytes)
+    Ok((
+        DiffHeader::decode(&bytes)?,
+        DiffHeader::is_reversible(&fixed),
+    ))
 }
 
-/// Reads what follows the lead of a frame.
+/// Reads what follows the lead of a frame, whose way leads to a disk of `target_size` bytes.
 pub(super) fn read_frame(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
     match lead.kind {
         section::PAGE => read_pages(input, lead, target_size),
         section::CLEAR => read_clear(input, lead, target_size),
-        other => Err(Error::unsupported(
-            "the diff has a section of a kind that this program doesn't know",
-        )
-        .field("type")
-        .found(format_args!("{:?}", other.escape_ascii().to_string()))
-        .expected("PAGE, CLER, INDX or TAIL")
-        .hint("get the diff again from its source; if it is whole, use the program that wrote it")),
+        _ => Err(lead.unknown()),
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::format::{
-    ClearHead, DiffHeader, Entry, INDEX_ENTRIES, Trailer, encode_header, encode_index, encode_tail,
-    finish_tail,
+    ClearHead, DiffHeader, Entry, INDEX_ENTRIES, Totals, Trailer, Way, encode_header, encode_index,
+    encode_tail, finish_tail,
 };
 use super::pack::PackedFrame;
 use crate::error::{Error, Result};
@@ -15,18 +15,34 @@ use crate::page::{ChangeKind, PageRange};
 /// Writes a diff to `out`.
 #[derive(Debug)]
 pub struct DiffWriter<W> {
+    sections: Sections<W>,
+    forward: Track,
+    /// In a reversible diff.
+    back: Option<Track>,
+}
+
+/// Sections in order, counted and hashed.
+#[derive(Debug)]
+struct Sections<W> {
     out: W,
     name: PathBuf,
-    target_size: u64,
     hasher: blake3::Hasher,
     offset: u64,
     sequence: u64,
+}
+
+/// The frames of one way.
+#[derive(Debug)]
+struct Track {
+    way: Way,
+    /// Size of the disk that the way leads to.
+    size: u64,
     /// The end of the last frame's range.
     end: u64,
     clear: Option<PendingClear>,
     segment: Vec<Entry>,
     root: Vec<Entry>,
-    trailer: Trailer,
+    totals: Totals,
 }
 
 /// A finished diff.
@@ -53,42 +69,57 @@ struct PendingClear {
 impl<W: Write> DiffWriter<W> {
     /// Begins a diff. Messages about `out` call it `name`.
     pub fn new(out: W, name: impl Into<PathBuf>, header: &DiffHeader) -> Result<Self> {
+        Self::begin(out, name.into(), header, false)
+    }
+
+    /// Begins a diff that also leads from the target back to the base, by the frames that are
+    /// [pushed](Self::push_back) for it.
+    pub fn reversible(out: W, name: impl Into<PathBuf>, header: &DiffHeader) -> Result<Self> {
+        Self::begin(out, name.into(), header, true)
+    }
+
+    fn begin(out: W, name: PathBuf, header: &DiffHeader, reversible: bool) -> Result<Self> {
         let mut writer = Self {
-            out,
-            name: name.into(),
-            target_size: header.target_size,
-            hasher: blake3::Hasher::new(),
-            offset: 0,
-            sequence: 1,
-            end: 0,
-            clear: None,
-            segment: Vec::new(),
-            root: Vec::new(),
-            trailer: Trailer::default(),
+            sections: Sections {
+                out,
+                name,
+                hasher: blake3::Hasher::new(),
+                offset: 0,
+                sequence: 1,
+            },
+            forward: Track::new(Way::Forward, header.target_size),
+            back: reversible.then(|| Track::new(Way::Back, header.base_size)),
         };
-        let bytes = encode_header(header)?;
-        writer.write(&bytes)?;
+        let bytes = encode_header(header, reversible)?;
+        writer.sections.write(&bytes)?;
         Ok(writer)
     }
 
     /// Adds the changes of one window; windows come in ascending order.
     pub fn push(&mut self, frame: &PackedFrame) -> Result<()> {
-        let Some(range) = frame.changes.span() else {
-            return Ok(());
-        };
-        if range.start() < self.end || range.end() > self.target_size {
-            return Err(Error::usage(
-                "the frames of a diff must come in order and lie within the target",
-            )
-            .found(format_args!(
-                "{range:?} after {} of {}",
-                self.end, self.target_size
-            )));
+        self.forward.push(&mut self.sections, frame)
+    }
+
+    /// Adds what turns one window of the target back into that of the base; windows come in ascending order.
+    pub fn push_back(&mut self, frame: &PackedFrame) -> Result<()> {
+        match &mut self.back {
+            Some(back) => back.push(&mut self.sections, frame),
+            None => Err(Error::usage("this diff was not begun as a reversible one")),
         }
-        self.end = range.end();
-        match frame.only_clear() {
-            Some(range) if self.is_whole(range) => self.push_clear(range, &frame.base_hash()),
-            _ => self.push_pages(frame, range),
+    }
+
+    /// Adds a clear of any number of whole windows. `base_hash` is that of the whole clear.
+    pub(super) fn push_long_clear(
+        &mut self,
+        way: Way,
+        range: PageRange,
+        base_hash: Option<Hash>,
+    ) -> Result<()> {
+        match (way, &mut self.back) {
+            (Way::Back, Some(back)) => back.push_long_clear(&mut self.sections, range, base_hash),
+            _ => self
+                .forward
+                .push_long_clear(&mut self.sections, range, base_hash),
         }
     }
 
@@ -98,33 +129,124 @@ impl<W: Write> DiffWriter<W> {
         base_digest: Option<ContentDigest>,
         target_digest: Option<ContentDigest>,
     ) -> Result<Finished<W>> {
-        self.flush_clear()?;
-        self.flush_segment()?;
-        (self.trailer.base_digest, self.trailer.target_digest) = (base_digest, target_digest);
-        let tail = encode_tail(self.sequence, self.offset, &self.trailer, &self.root);
-        self.write(&tail)?;
-        let digest = *self.hasher.finalize().as_bytes();
+        let out = &mut self.sections;
+        for track in [Some(&mut self.forward), self.back.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            track.flush_clear(out)?;
+        }
+        self.forward.flush_segment(out)?;
+        self.back
+            .as_mut()
+            .map_or(Ok(()), |back| back.flush_segment(out))?;
+        let mut trailer = Trailer::new(self.forward.totals, base_digest, target_digest);
+        trailer.way_back = self.back.as_ref().map(|back| back.totals);
+        let back = self.back.map(|back| back.root).unwrap_or_default();
+        let tail = encode_tail(
+            out.sequence,
+            out.offset,
+            &trailer,
+            &self.forward.root,
+            &back,
+        );
+        out.write(&tail)?;
+        let digest = *out.hasher.finalize().as_bytes();
         let mut end = Vec::new();
         finish_tail(&mut end, &digest);
-        self.write(&end)?;
-        self.out
+        out.write(&end)?;
+        out.out
             .flush()
-            .map_err(|e| Error::io("cannot write", e).path(&self.name))?;
+            .map_err(|e| Error::io("cannot write", e).path(&out.name))?;
         Ok(Finished {
-            out: self.out,
-            trailer: self.trailer,
+            out: self.sections.out,
+            trailer,
             digest,
-            len: self.offset,
+            len: self.sections.offset,
         })
+    }
+}
+
+impl<W: Write> Sections<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|e| {
+            Error::io("cannot write", e)
+                .path(&self.name)
+                .offset(self.offset)
+        })?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Track {
+    fn new(way: Way, size: u64) -> Self {
+        Self {
+            way,
+            size,
+            end: 0,
+            clear: None,
+            segment: Vec::new(),
+            root: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn push(&mut self, out: &mut Sections<impl Write>, frame: &PackedFrame) -> Result<()> {
+        let Some(range) = frame.changes.span() else {
+            return Ok(());
+        };
+        self.advance(range)?;
+        match frame.only_clear() {
+            Some(range) if self.is_whole(range) => self.push_clear(out, range, &frame.base_hash()),
+            _ => self.push_pages(out, frame, range),
+        }
+    }
+
+    fn push_long_clear(
+        &mut self,
+        out: &mut Sections<impl Write>,
+        range: PageRange,
+        base_hash: Option<Hash>,
+    ) -> Result<()> {
+        self.advance(range)?;
+        match base_hash {
+            None => self.push_clear(out, range, &[0; 32]),
+            Some(hash) => {
+                self.flush_clear(out)?;
+                self.write_clear(out, range, hash)
+            }
+        }
+    }
+
+    /// Goes on to the end of a frame, if it is in order.
+    fn advance(&mut self, range: PageRange) -> Result<()> {
+        if range.start() < self.end || range.end() > self.size {
+            return Err(Error::usage(
+                "the frames of a diff must come in order and lie within the target",
+            )
+            .found(format_args!(
+                "{range:?} after {} of {}",
+                self.end, self.size
+            )));
+        }
+        self.end = range.end();
+        Ok(())
     }
 
     /// Whether a clear consists of whole windows, so that it can be part of a long one.
     fn is_whole(&self, range: PageRange) -> bool {
         range.start().is_multiple_of(WINDOW_SIZE)
-            && (range.end().is_multiple_of(WINDOW_SIZE) || range.end() == self.target_size)
+            && (range.end().is_multiple_of(WINDOW_SIZE) || range.end() == self.size)
     }
 
-    fn push_clear(&mut self, range: PageRange, window_hash: &Hash) -> Result<()> {
+    fn push_clear(
+        &mut self,
+        out: &mut Sections<impl Write>,
+        range: PageRange,
+        window_hash: &Hash,
+    ) -> Result<()> {
         let known = *window_hash != [0; 32];
         match &mut self.clear {
             Some(clear) if clear.range.end() == range.start() && clear.known == known => {
@@ -132,7 +254,7 @@ impl<W: Write> DiffWriter<W> {
                 clear.hasher.update(window_hash);
             }
             _ => {
-                self.flush_clear()?;
+                self.flush_clear(out)?;
                 let mut hasher = blake3::Hasher::new();
                 hasher.update(window_hash);
                 self.clear = Some(PendingClear {
@@ -145,7 +267,7 @@ impl<W: Write> DiffWriter<W> {
         Ok(())
     }
 
-    fn flush_clear(&mut self) -> Result<()> {
+    fn flush_clear(&mut self, out: &mut Sections<impl Write>) -> Result<()> {
         let Some(PendingClear {
             range,
             hasher,
@@ -159,61 +281,70 @@ impl<W: Write> DiffWriter<W> {
         } else {
             [0; 32]
         };
-        let bytes = ClearHead { range, base_hash }.encode(self.sequence);
-        self.trailer.ranges += 1;
-        self.trailer.clear_bytes += range.len();
-        self.write_frame(range, &bytes, &[])
+        self.write_clear(out, range, base_hash)
     }
 
-    fn push_pages(&mut self, frame: &PackedFrame, range: PageRange) -> Result<()> {
-        self.flush_clear()?;
-        self.trailer.ranges += frame.changes.len() as u64;
-        self.trailer.update_bytes += frame.changes.bytes(ChangeKind::Update);
-        self.trailer.clear_bytes += frame.changes.bytes(ChangeKind::Clear);
-        self.trailer.stored_bytes += frame.stored.len() as u64;
-        let head = frame.head.encode(self.sequence, &frame.changes);
-        self.write_frame(range, &head, &frame.stored)
+    fn write_clear(
+        &mut self,
+        out: &mut Sections<impl Write>,
+        range: PageRange,
+        base_hash: Hash,
+    ) -> Result<()> {
+        let bytes = ClearHead { range, base_hash }.encode(self.way, out.sequence);
+        self.totals.ranges += 1;
+        self.totals.clear_bytes += range.len();
+        self.write_frame(out, range, &bytes, &[])
     }
 
-    fn write_frame(&mut self, range: PageRange, head: &[u8], payload: &[u8]) -> Result<()> {
+    fn push_pages(
+        &mut self,
+        out: &mut Sections<impl Write>,
+        frame: &PackedFrame,
+        range: PageRange,
+    ) -> Result<()> {
+        self.flush_clear(out)?;
+        self.totals.ranges += frame.changes.len() as u64;
+        self.totals.update_bytes += frame.changes.bytes(ChangeKind::Update);
+        self.totals.clear_bytes += frame.changes.bytes(ChangeKind::Clear);
+        self.totals.stored_bytes += frame.stored.len() as u64;
+        let head = frame.head.encode(self.way, out.sequence, &frame.changes);
+        self.write_frame(out, range, &head, &frame.stored)
+    }
+
+    fn write_frame(
+        &mut self,
+        out: &mut Sections<impl Write>,
+        range: PageRange,
+        head: &[u8],
+        payload: &[u8],
+    ) -> Result<()> {
         self.segment.push(Entry {
             range,
-            offset: self.offset,
+            offset: out.offset,
         });
-        self.sequence += 1;
-        self.trailer.frames += 1;
-        self.write(head)?;
-        self.write(payload)?;
+        out.sequence += 1;
+        self.totals.frames += 1;
+        out.write(head)?;
+        out.write(payload)?;
         if self.segment.len() == INDEX_ENTRIES {
-            self.flush_segment()
+            self.flush_segment(out)
         } else {
             Ok(())
         }
     }
 
-    fn flush_segment(&mut self) -> Result<()> {
+    fn flush_segment(&mut self, out: &mut Sections<impl Write>) -> Result<()> {
         let (Some(first), Some(last)) = (self.segment.first(), self.segment.last()) else {
             return Ok(());
         };
         let range = PageRange::new(first.range.start(), last.range.end()).unwrap_or_default();
         self.root.push(Entry {
             range,
-            offset: self.offset,
+            offset: out.offset,
         });
-        let bytes = encode_index(self.sequence, &self.segment);
+        let bytes = encode_index(self.way, out.sequence, &self.segment);
         self.segment.clear();
-        self.sequence += 1;
-        self.write(&bytes)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| {
-            Error::io("cannot write", e)
-                .path(&self.name)
-                .offset(self.offset)
-        })?;
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        Ok(())
+        out.sequence += 1;
+        out.write(&bytes)
     }
 }

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diffs::target_footer;
+use super::in_place::Strategy;
+use super::state::stamped_digest;
 use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
-use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, WindowChange};
+use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
@@ -47,6 +49,9 @@ pub enum BaseChecked {
     Touched,
     /// Some frames of the diff don't say what the base held; the others fit.
     Partly,
+    /// A valid state stamp of the file names its content digest, and what it held under the changed pages is what
+    /// the diff says.
+    Stamp,
 }
 
 /// What became of an apply.
@@ -70,9 +75,39 @@ pub struct Applied {
     pub verified: bool,
     /// Whether an apply that had been interrupted was finished.
     pub finished_interrupted: bool,
+    /// How the base was changed in place, if it was.
+    pub strategy: Option<Strategy>,
+    /// Whether the result carries a state stamp now.
+    pub stamped: bool,
+    /// What the result doesn't have from the file that it replaced, in words.
+    pub lost: Vec<String>,
+    /// Bytes of a device behind the disk that the base is, which were neither looked at nor changed.
+    pub behind: u64,
+}
+
+impl Applied {
+    /// Nothing was written so far.
+    pub(super) fn nothing(already: usize, checked: BaseChecked, chain: &Chain) -> Self {
+        Self {
+            already,
+            diffs: chain.diffs().len(),
+            checked,
+            target_size: chain.target_size(),
+            target_digest: chain.target_digest(),
+            updated: 0,
+            cleared: 0,
+            verified: false,
+            finished_interrupted: false,
+            strategy: None,
+            stamped: false,
+            lost: Vec::new(),
+            behind: 0,
+        }
+    }
 }
 
 /// Where in a chain a base stands.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Fit {
     /// How many diffs it holds already.
     pub(super) already: usize,
@@ -85,7 +120,19 @@ pub(super) struct Fit {
 pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
     check_size(base, chain)?;
     let (workers, progress) = (options.workers, options.progress);
-    if options.check == BaseCheck::Full && chain.base_digest().is_some() {
+    let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
+    if let Some(digest) = stamped_digest(base)?
+        && by_digest
+        && options.check == BaseCheck::Stamped
+        && let Ok(already) = position(base, chain, digest)
+    {
+        return Ok(Fit {
+            already,
+            checked: BaseChecked::Stamp,
+            digest: Some(digest),
+        });
+    }
+    if by_digest {
         progress.begin("checking the base", base.virtual_size());
         let digest = content_digest(base, workers, progress)?;
         let already = position(base, chain, digest)?;
@@ -124,15 +171,13 @@ fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) -> Result<u
         return Ok(0);
     }
     match chain.already_applied(digest) {
-        0 => Err(Error::mismatch("this is not the image that the diff was made from")
-            .path(base.path())
+        0 => Err(not_its_base(base, chain)
             .field("content digest")
             .found(digest)
             .expected(match chain.base_digest() {
-                Some(expected) => format!("{expected}, which {} starts from", first_name(chain)),
+                Some(expected) => format!("{expected}, which {}", starts(chain)),
                 None => first_name(chain),
-            })
-            .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base")),
+            })),
         already => Ok(already),
     }
 }
@@ -146,18 +191,29 @@ fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
     if size == chain.base_size() || known {
         return Ok(());
     }
-    Err(
-        Error::mismatch("the diff was made from an image of another size")
-            .path(base.path())
-            .field("virtual size")
-            .found(format_args!("{size} bytes"))
-            .expected(format_args!(
-                "{} bytes, which {} starts from",
-                chain.base_size(),
-                first_name(chain)
-            ))
-            .hint("take the right base, or the diff that belongs to this one"),
-    )
+    Err(Error::mismatch(match chain.way() {
+        Way::Forward => "the diff was made from an image of another size",
+        Way::Back => "the diff leads to an image of another size",
+    })
+    .path(base.path())
+    .field("virtual size")
+    .found(format_args!("{size} bytes"))
+    .expected(format_args!(
+        "{} bytes, which {}",
+        chain.base_size(),
+        starts(chain)
+    ))
+    .hint("take the right base, or the diff that belongs to this one"))
+}
+
+/// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
+pub(super) fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+    check_touched(base, chain, touched).map_err(|error| {
+        error.hint(
+            "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
+             full to have all of it read",
+        )
+    })
 }
 
 fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<()> {
@@ -168,13 +224,35 @@ fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<
         .diffs()
         .get(misfit.diff)
         .map_or(Path::new("the diff"), DiffFile::name);
-    Err(Error::mismatch("this is not the image that the diff was made from")
-        .path(base.path())
+    Err(not_its_base(base, chain)
         .field("virtual disk")
         .offset(misfit.range.start())
         .found("other bytes under the pages that the diff changes")
-        .expected(format_args!("what {} was made from", name.display()))
-        .hint("bring the image to that point in time first: apply the earlier diffs, or take the right base"))
+        .expected(match chain.way() {
+            Way::Forward => format!("what {} was made from", name.display()),
+            Way::Back => format!("what {} leads to", name.display()),
+        }))
+}
+
+/// The beginning of an error about a base that the chain isn't for.
+fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
+    match chain.way() {
+        Way::Forward => Error::mismatch("this is not the image that the diff was made from").hint(
+            "bring the image to that point in time first: apply the earlier diffs, or take the right base",
+        ),
+        Way::Back => Error::mismatch("this is not the image that the diff leads to").hint(
+            "to go back, begin with the image at that point in time: take the newer diffs back first",
+        ),
+    }
+    .path(base.path())
+}
+
+/// Says which diff starts where the chain does.
+fn starts(chain: &Chain) -> String {
+    match chain.way() {
+        Way::Forward => format!("{} starts from", first_name(chain)),
+        Way::Back => format!("{} leads to", first_name(chain)),
+    }
 }
 
 fn first_name(chain: &Chain) -> String {
@@ -204,7 +282,7 @@ pub fn apply_to_new(
 ) -> Result<Applied> {
     check_size(base, chain)?;
     let mut new = NewImage::create(output.path, &new_options(base, chain, output)?)?;
-    let full = options.check == BaseCheck::Full && chain.base_digest().is_some();
+    let full = options.check != BaseCheck::Touched && chain.base_digest().is_some();
     let check = if full {
         BaseCheck::Full
     } else {
@@ -231,18 +309,15 @@ pub fn apply_to_new(
         let found = content_digest(new.image(), options.workers, options.progress)?;
         read_back(output.path, found, rebuilt.target_digest)?;
     }
-    new.publish()?;
+    let stamped = new.publish_stamped(rebuilt.target_digest)?;
     let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
     Ok(Applied {
-        already,
-        diffs: chain.diffs().len(),
-        checked,
-        target_size: chain.target_size(),
         target_digest: Some(rebuilt.target_digest),
         updated: sum(|diff| diff.trailer().update_bytes),
         cleared: sum(|diff| diff.trailer().clear_bytes),
         verified: options.verify,
-        finished_interrupted: false,
+        stamped,
+        ..Applied::nothing(already, checked, chain)
     })
 }
 
@@ -255,8 +330,8 @@ pub fn apply_to_child(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     let found = fit(base, &chain, options)?;
-    let (diffs, target_digest) = (chain.diffs().len(), chain.target_digest());
-    let target_size = chain.target_size();
+    let mut applied = Applied::nothing(found.already, found.checked, &chain);
+    let (target_digest, target_size) = (applied.target_digest, applied.target_size);
     let mut new = NewImage::create(
         output.path,
         &NewImageOptions {
@@ -265,9 +340,14 @@ pub fn apply_to_child(
             ..new_options(&**base, &chain, output)?
         },
     )?;
-    let (mut updated, mut cleared) = (0, 0);
     if let Some(chain) = chain.without_first(found.already) {
-        (updated, cleared) = write_changes(&**base, new.image_mut(), &chain, options)?;
+        let check = found.checked == BaseChecked::Stamp;
+        let touched;
+        (applied.updated, applied.cleared, touched) =
+            write_changes(&**base, new.image_mut(), &chain, check, options)?;
+        if check {
+            check_stamped(base, &chain, &touched)?;
+        }
     }
     base.check_unchanged()?;
     if let Some(expected) = target_digest.filter(|_| options.verify) {
@@ -275,42 +355,37 @@ pub fn apply_to_child(
         options.progress.begin("verifying", target_size);
         let digest = content_digest(new.image(), options.workers, options.progress)?;
         read_back(output.path, digest, expected)?;
+        applied.verified = true;
     }
-    new.publish()?;
-    Ok(Applied {
-        already: found.already,
-        diffs,
-        checked: found.checked,
-        target_size,
-        target_digest,
-        updated,
-        cleared,
-        verified: options.verify && target_digest.is_some(),
-        finished_interrupted: false,
-    })
+    let certain = target_digest.filter(|_| applied.verified || found.digest.is_some());
+    match certain {
+        Some(digest) => applied.stamped = new.publish_stamped(digest)?,
+        None => new.publish()?,
+    }
+    Ok(applied)
 }
 
 /// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes
-/// updated and cleared.
+/// updated and cleared and, with `check`, how what the base holds there compares with what the diffs were made for.
 pub(super) fn write_changes(
     base: &dyn Image,
     image: &mut dyn ImageMut,
     chain: &Chain,
+    check: bool,
     options: ApplyOptions<'_>,
-) -> Result<(u64, u64)> {
+) -> Result<(u64, u64, Touched)> {
     let (mut updated, mut cleared) = (0, 0);
     options
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    Layers::new(base, chain, options.workers, options.progress).changes(
-        Ok,
-        |change: WindowChange| {
+    let touched = Layers::new(base, chain, options.workers, options.progress)
+        .checking(check)
+        .changes(Ok, |change: WindowChange| {
             updated += change.changes.bytes(ChangeKind::Update);
             cleared += change.changes.bytes(ChangeKind::Clear);
             change.write_to(image)
-        },
-    )?;
-    Ok((updated, cleared))
+        })?;
+    Ok((updated, cleared, touched))
 }
 
 fn new_options(base: &dyn Source, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::storage::File;
 use crate::vhd::{
     ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
-    ParentResolver as _, Timestamp, VhdImage,
+    ParentResolver as _, Timestamp, read_paths,
 };
 
 /// Looks up the parents of the image at a path.
@@ -31,19 +31,16 @@ impl<'a> Chain<'a> {
         let file = File::open(self.child)?;
         let mut trail = Trail::default();
         trail.push(self.child, file.stamp()?);
-        // Faults of the child itself are the check's business.
-        let Ok(image) = VhdImage::open_alone(file) else {
-            return Ok(ChainState::Unknown);
-        };
+        let paths = read_paths(&file, header)?;
         let request = ParentRequest {
             child: self.child,
             child_id: child.unique_id,
             parent_id: header.parent_unique_id,
             parent_timestamp: header.parent_timestamp,
             parent_name: &header.parent_name(),
-            paths: image.parent_paths(),
+            paths: &paths,
         };
-        let mut finder = Finder::new(self.parents, &mut trail);
+        let mut finder = Finder::new(self.parents, false, &mut trail);
         let parent = finder.resolve(&request)?;
         Ok(ChainState::Found(found(
             &parent.name,

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::child::new_parent;
+use super::open::open_file;
 use super::pending::refuse_pending;
+use super::state::set_stamp;
 use super::stored::Stored;
-use super::{Format, OpenImage};
+use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
 use crate::error::{Error, Result};
-use crate::image::{Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
+use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _};
+use crate::storage::{Access, AtomicFile, File, Overwrite, ReadAt as _, Stamp, WriteAt as _};
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
 
 /// What a [new image](NewImage) shall be.
@@ -40,13 +42,14 @@ pub struct NewImage {
     stored: Stored,
     place: Place,
     overwrite: Overwrite,
+    parent: Option<Arc<OpenImage>>,
 }
 
 #[derive(Debug)]
 enum Place {
     /// A file that gets its name at the end. What it replaces stays locked until then.
     File {
-        file: AtomicFile,
+        file: Box<AtomicFile>,
         _replaced: Option<File>,
     },
     /// A block device, written where it is.
@@ -77,7 +80,7 @@ impl NewImage {
                 }
                 let file = new.file().try_clone()?;
                 let place = Place::File {
-                    file: new,
+                    file: Box::new(new),
                     _replaced: replaced,
                 };
                 (place, file)
@@ -88,6 +91,7 @@ impl NewImage {
             stored,
             place,
             overwrite,
+            parent: options.parent.clone(),
         })
     }
 
@@ -102,11 +106,49 @@ impl NewImage {
     }
 
     /// Brings everything to stable storage and gives the file its name.
-    pub fn publish(mut self) -> Result<()> {
+    pub fn publish(self) -> Result<()> {
+        self.publish_open().map(drop)
+    }
+
+    /// The same, and [stamps](set_stamp) the image, which holds the disk with this `digest` for certain. Returns
+    /// whether it has a stamp now.
+    pub fn publish_stamped(self, digest: ContentDigest) -> Result<bool> {
+        let format = self.stored.format();
+        let parent = self.parent.clone();
+        let Some((file, written)) = self.publish_open()? else {
+            return Ok(false);
+        };
+        // Whoever reads it already must not see it change; and it must be what was written here.
+        if file.lock_exclusive().is_err() || file.stamp()?.modified() != written.modified() {
+            return Ok(false);
+        }
+        let options = OpenOptions {
+            format: Some(FormatChoice::Only(format)),
+            no_lock: true,
+            parents: ParentOptions {
+                files: parent
+                    .iter()
+                    .flat_map(|parent| parent.chain())
+                    .map(|image| image.path().to_path_buf())
+                    .collect(),
+                allow_raw: true,
+                no_lock: true,
+                ..ParentOptions::default()
+            },
+            ..OpenOptions::default()
+        };
+        set_stamp(&open_file(file, &options)?, digest)
+    }
+
+    /// The published file, and the state in which it was written; `None` for a device.
+    fn publish_open(mut self) -> Result<Option<(File, Stamp)>> {
         self.stored.image_mut().flush()?;
         match self.place {
-            Place::File { file, .. } => file.publish(self.overwrite),
-            Place::Device => Ok(()),
+            Place::File { file, .. } => {
+                let written = file.file().stamp()?;
+                Ok(Some((file.publish_open(self.overwrite)?, written)))
+            }
+            Place::Device => Ok(None),
         }
     }
 }
@@ -200,9 +242,7 @@ fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
 
 /// Holds what is to be replaced, so that no other command reads or writes it until then.
 fn lock_target(path: &Path) -> Result<File> {
-    let file = File::open(path)?;
-    file.lock_exclusive()?;
-    Ok(file)
+    File::open_locked(path, Access::Replace)
 }
 
 /// Opens a device for a raw image and makes it read as zeros.
@@ -214,8 +254,7 @@ fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
             .expected(Format::Raw)
             .hint("use -O raw, or write to a file"));
     }
-    let device = File::open_writable(path)?;
-    device.lock_exclusive()?;
+    let device = File::open_locked(path, Access::Write)?;
     // Refuses a device that is too small.
     device.set_len(options.virtual_size)?;
     let size = device.byte_len()?;

@@ -3,12 +3,13 @@
 use std::io::{self, BufWriter, Read, Write as _};
 use std::path::Path;
 
+use super::pending::make_place_of;
 use super::probe::probe;
 use super::{Format, Source};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
-use crate::storage::{File, ReadAt as _, spool_beside};
+use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer};
 
 /// What a diff is told of an image.
@@ -38,8 +39,7 @@ pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
 
 /// Opens and verifies the diff at `path`.
 pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
-    let file = File::open(path)?;
-    file.lock_shared()?;
+    let file = File::open_locked(path, Access::Read)?;
     refuse_image(&file)?;
     progress.begin("verifying the diff", file.byte_len()?);
     DiffFile::open(file, progress)
@@ -52,7 +52,7 @@ pub fn spool_diff(
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
-    let spool = spool_beside(beside)?;
+    let spool = spool_beside(&make_place_of(beside)?)?;
     let mut out = BufWriter::with_capacity(1 << 20, spool.appender());
     io::copy(stream, &mut out)
         .and_then(|_| out.flush())

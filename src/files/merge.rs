@@ -15,16 +15,18 @@ use std::path::{Path, PathBuf};
 
 use super::apply::ApplyOptions;
 use super::diffs::{open_diff, side_of};
-use super::in_place::{InPlace, apply_in_place, apply_locked};
+use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
 use super::parents::{ParentOptions, places};
-use super::pending::{exists, journal_path, merge_diff_path, refuse_pending, remove_merge_diff};
+use super::pending::{
+    exists, journal_path, make_place_of, merge_diff_path, refuse_pending, remove_merge_diff,
+};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image};
+use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::{AtomicFile, File, Overwrite, sync_folder_of};
+use crate::storage::{Access, AtomicFile, File, Overwrite, remove};
 use crate::vhd::OnlyStored;
 
 /// How to [`merge`].
@@ -43,6 +45,8 @@ pub struct MergeOptions<'a> {
     pub dry_run: bool,
     /// Whether to remove the child once the merge is on stable storage.
     pub delete: bool,
+    /// Told what is wrong with the images, but doesn't keep them from being merged.
+    pub warn: &'a dyn Fn(&Error),
 }
 
 impl std::fmt::Debug for MergeOptions<'_> {
@@ -119,6 +123,7 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
         let below = without(options.parents, &parent);
         let how = InPlace {
             dry_run: options.dry_run,
+            strategy: Some(Strategy::Journal),
             ..InPlace::default()
         };
         let chain = Chain::new(vec![diff])?;
@@ -143,6 +148,10 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
 
 fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let image = open_child(child, options)?;
+    image
+        .chain()
+        .flat_map(OpenImage::warnings)
+        .for_each(options.warn);
     let parent = image.parent().ok_or_else(|| {
         Error::usage("there is nothing to merge into: this image has no parent")
             .path(child)
@@ -151,7 +160,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
             .hint("name the child; its parent is found by what the child says of it")
     })?;
     let path = parent.path().to_path_buf();
-    let _locks = Locks::take(&image, parent, options)?;
+    let locks = Locks::take(&image, parent, options)?;
     let mut merged = Merged {
         old_size: parent.virtual_size(),
         virtual_size: image.virtual_size(),
@@ -170,6 +179,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         return Ok(merged);
     }
     let merge_diff = merge_diff_path(&path);
+    make_place_of(&path)?;
     let file = AtomicFile::new(&merge_diff)?;
     let out = BufWriter::with_capacity(1 << 20, file.file().appender());
     let written = write(&image, parent, out, &merge_diff, options)?;
@@ -192,7 +202,12 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
             files: files.collect(),
             ..options.parents.clone()
         };
-        apply(&path, &merge_diff, format, apply_options(options, &below))?;
+        apply(
+            &locks.parent,
+            &merge_diff,
+            format,
+            apply_options(options, &below),
+        )?;
         remove_merge_diff(&path)?;
     }
     if options.delete {
@@ -203,13 +218,20 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
 }
 
 /// Applies the merge diff. If the parent wasn't touched, no trace stays behind of what failed.
-fn apply(path: &Path, merge_diff: &Path, format: Format, options: ApplyOptions<'_>) -> Result<()> {
+fn apply(
+    parent: &File,
+    merge_diff: &Path,
+    format: Format,
+    options: ApplyOptions<'_>,
+) -> Result<()> {
+    let path = parent.path();
     let how = InPlace {
         format: Some(FormatChoice::Only(format)),
+        strategy: Some(Strategy::Journal),
         ..InPlace::default()
     };
     let applied = open_diff(merge_diff, options.progress)
-        .and_then(|diff| apply_locked(path, Chain::new(vec![diff])?, how, options));
+        .and_then(|diff| apply_locked(parent, Chain::new(vec![diff])?, how, options));
     if applied.is_err() && !exists(&journal_path(path))? {
         remove_merge_diff(path)?;
     }
@@ -242,22 +264,19 @@ fn open_child(child: &Path, options: MergeOptions<'_>) -> Result<OpenImage> {
 
 /// The parent's exclusive lock; the others are held by the open images.
 struct Locks {
-    _parent: File,
+    parent: File,
 }
 
 impl Locks {
     /// Locks the parent for writing and the rest of the chain for reading, and makes sure that nothing happened
     /// to them since they were opened.
     fn take(image: &OpenImage, parent: &OpenImage, options: MergeOptions<'_>) -> Result<Self> {
-        let file = if options.dry_run {
-            let file = File::open(parent.path())?;
-            file.lock_shared()?;
-            file
+        let access = if options.dry_run {
+            Access::Read
         } else {
-            let file = File::open_writable(parent.path())?;
-            file.lock_exclusive()?;
-            file
+            Access::Write
         };
+        let file = File::open_locked(parent.path(), access)?;
         if options.delete && !options.dry_run {
             image.file().lock_exclusive()?;
         } else {
@@ -278,7 +297,7 @@ impl Locks {
             refuse_pending(image.path())?;
         }
         image.check_unchanged()?;
-        Ok(Self { _parent: file })
+        Ok(Self { parent: file })
     }
 }
 
@@ -297,6 +316,7 @@ fn write<W: Write>(
         progress,
         compression: Compression::default(),
         digests: options.verify,
+        equal: &NothingKnown,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {
@@ -348,10 +368,5 @@ fn delete(image: &OpenImage) -> Result<()> {
     image.file().check_unchanged(image.stamp())?;
     let path = image.path();
     let file = fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).path(path))?;
-    fs::remove_file(&file).map_err(|e| {
-        Error::io("cannot remove the child", e)
-            .path(path)
-            .hint("the merge is done: the child isn't needed any more")
-    })?;
-    sync_folder_of(&file)
+    remove(&file).map_err(|error| error.hint("the merge is done: the child isn't needed any more"))
 }

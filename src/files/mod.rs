@@ -3,6 +3,7 @@
 mod apply;
 mod chain;
 mod child;
+mod clones;
 mod create;
 mod diffs;
 mod format;
@@ -14,24 +15,27 @@ mod pending;
 mod probe;
 mod repair;
 mod resize;
-mod salvage;
 mod saved;
 mod source;
+mod state;
 mod stored;
+mod windows;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
+pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
     format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
 };
 pub use format::{Format, FormatChoice};
-pub use in_place::{InPlace, apply_in_place, roll_back};
+pub use in_place::{InPlace, Strategy, apply_in_place, roll_back};
 pub use merge::{MergeOptions, Merged, merge};
-pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, open_image};
+pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
-pub use pending::{journal_path, refuse_pending};
+pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
-pub use salvage::{Salvaged, salvage};
 pub use source::Source;
+pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
+pub use windows::{Behind, ImageWindows, open_windows, write_windows};

@@ -8,17 +8,18 @@ use super::pending::refuse_pending;
 use super::probe::{Probed, probe};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
-use crate::storage::{File, Stamp};
-use crate::vhd::{StoredRun, VhdImage};
+use crate::storage::{Access, File, IoPolicy, Stamp};
+use crate::vhd::{Family, StoredRun, VhdImage};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
 /// interrupted apply is in the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct OpenOptions {
     /// The format, when it shall not be probed.
     pub format: Option<FormatChoice>,
@@ -28,8 +29,12 @@ pub struct OpenOptions {
     pub no_lock: bool,
     /// Whether to open although an undo journal stands beside the image: for the code that works with it.
     pub ignore_journal: bool,
+    /// Whether to read damaged VHDs as far as they go, parents included; not for writing.
+    pub salvage: bool,
     /// Where the parents of a differencing VHD may be.
     pub parents: ParentOptions,
+    /// How it and its parents are read.
+    pub io: IoPolicy,
 }
 
 /// An image that was opened from a path.
@@ -37,6 +42,8 @@ pub struct OpenOptions {
 pub struct OpenImage {
     path: PathBuf,
     stored: Stored,
+    /// What is worth saying of how a raw image was told from a VHD.
+    doubt: Option<Error>,
     stamp: Stamp,
     writable: bool,
     parent: Option<Arc<OpenImage>>,
@@ -88,23 +95,49 @@ pub(super) fn open_link(
     options: &OpenOptions,
     trail: &mut Trail,
 ) -> Result<OpenImage> {
-    let file = if options.writable {
-        File::open_writable(path)?
-    } else {
-        File::open(path)?
+    let file = match (options.no_lock, options.writable) {
+        (true, true) => File::open_writable(path)?,
+        (true, false) => File::open(path)?,
+        (false, true) => File::open_locked(path, Access::Write)?,
+        (false, false) => File::open_locked(path, Access::Read)?,
     };
-    match (options.no_lock, options.writable) {
-        (true, _) => {}
-        (false, true) => file.lock_exclusive()?,
-        (false, false) => file.lock_shared()?,
-    }
+    let file = file.with_policy(options.io);
     // Only now: who writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
     }
+    open_in(file, options, trail)
+}
+
+/// Opens the image in a file that the caller has opened, and locked if that is needed.
+pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> {
+    let mut trail = Trail::default();
+    let image = open_in(file, options, &mut trail)?;
+    trail.check_used(&image, &options.parents)?;
+    Ok(image)
+}
+
+/// The first `size` bytes of a raw image on a larger device, else the image itself: what a diff is for may lie on a
+/// device that is larger.
+pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
+    let larger = image.file().is_block_device() && image.virtual_size() > size;
+    if !larger || image.format() != Format::Raw {
+        return Ok(image);
+    }
+    let options = OpenOptions {
+        format: Some(FormatChoice::Only(Format::Raw)),
+        no_lock: true,
+        ..OpenOptions::default()
+    };
+    open_file(image.file().part_of_device(size)?, &options)
+}
+
+fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
+    let path = file.path().to_path_buf();
+    let path = path.as_path();
     let stamp = file.stamp()?;
     trail.push(path, stamp);
-    let (stored, parent) = open_stored(file, options, trail)?;
+    let (stored, parent, doubt) = open_stored(file, options, trail)?;
     refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
@@ -118,6 +151,7 @@ pub(super) fn open_link(
     Ok(OpenImage {
         path: path.to_path_buf(),
         stored,
+        doubt,
         stamp,
         writable: options.writable,
         parent,
@@ -136,27 +170,48 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
     )
 }
 
-fn open_stored(
-    file: File,
-    options: &OpenOptions,
-    trail: &mut Trail,
-) -> Result<(Stored, Option<Arc<OpenImage>>)> {
+/// The image, its parent, and what is worth saying of its format.
+type Opened = (Stored, Option<Arc<OpenImage>>, Option<Error>);
+
+fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<Opened> {
     let probed = match options.format {
         Some(FormatChoice::Only(Format::Raw)) => Probed::Raw,
         Some(_) => Probed::Vhd,
         None => probe(&file)?,
     };
-    match probed {
-        Probed::Raw => Ok((Stored::Raw(RawImage::open(file)?), None)),
-        Probed::Vhd if options.parents.leave_out => {
-            Ok((Stored::from_vhd(VhdImage::open_alone(file)?)?, None))
+    let doubt = match probed {
+        Probed::Vhd => None,
+        Probed::Raw => return Ok((Stored::Raw(RawImage::open(file)?), None, None)),
+        Probed::RawOrFixed(footer_at) => {
+            let doubt = footer_inside(file.path(), footer_at);
+            return Ok((Stored::Raw(RawImage::open(file)?), None, Some(doubt)));
         }
-        Probed::Vhd => {
-            let mut finder = Finder::new(&options.parents, trail);
-            let image = VhdImage::open_with(file, &mut finder)?;
-            Ok((Stored::from_vhd(image)?, finder.found))
-        }
-    }
+    };
+    let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options.io);
+    let family = if options.parents.leave_out {
+        Family::LeftOut
+    } else {
+        Family::Resolved(&mut finder)
+    };
+    let image = if options.salvage && !options.writable {
+        VhdImage::salvage(file, family)?
+    } else {
+        VhdImage::open_over(file, family)?
+    };
+    Ok((Stored::from_vhd(image)?, finder.found, doubt))
+}
+
+/// What the last bytes of a disk look like must not decide what it is; but it is said.
+fn footer_inside(path: &Path, at: u64) -> Error {
+    Error::damaged("the footer of a fixed VHD stands before the end; the file is read as a raw image")
+        .path(path)
+        .field("footer.cookie")
+        .offset(at)
+        .hint(format!(
+            "if it is a VHD, cut off what stands behind its footer: vhd check --repair {}; if it is raw, say so \
+             with -f raw",
+            quoted(path)
+        ))
 }
 
 impl OpenImage {
@@ -181,8 +236,14 @@ impl OpenImage {
     }
 
     /// What is wrong with the file, but doesn't keep it from being read.
-    pub fn warnings(&self) -> &[Error] {
-        self.vhd().map_or(&[], VhdImage::warnings)
+    pub fn warnings(&self) -> Vec<&Error> {
+        let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
+        of_vhd.iter().chain(&self.doubt).collect()
+    }
+
+    /// What a damaged VHD that is read as far as it goes has lost of its virtual disk, in order.
+    pub fn lost(&self) -> &[PageRange] {
+        self.vhd().map_or(&[], VhdImage::lost)
     }
 
     /// The parent of a differencing VHD.
@@ -204,11 +265,11 @@ impl OpenImage {
     fn mapped_at(&self, within: PageRange, depth: usize) -> MappedExtents<'_> {
         match (self.vhd(), &self.parent) {
             (Some(vhd), Some(parent)) => Box::new(vhd.stored_runs(within).flat_map(move |run| {
-                let StoredRun { range, stored } = match run {
+                let StoredRun { range, at } = match run {
                     Ok(run) => run,
                     Err(error) => return failed(error),
                 };
-                if stored {
+                if at.is_some() {
                     return self.own(vhd.extents(range), depth);
                 }
                 // The parent may be smaller.
@@ -322,12 +383,17 @@ mod tests {
         writable: false,
         no_lock: false,
         ignore_journal: false,
+        salvage: false,
         parents: ParentOptions {
             files: Vec::new(),
             folders: Vec::new(),
             allow_raw: false,
             no_lock: false,
             leave_out: false,
+        },
+        io: IoPolicy {
+            caching: crate::storage::Caching::Buffered,
+            ignore_holes: false,
         },
     };
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::open::open_link;
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, Stamp};
+use crate::storage::{File, IoPolicy, Stamp};
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
 /// Images in a chain at most, the child itself included.
@@ -75,6 +75,9 @@ impl Trail {
 #[derive(Debug)]
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
+    /// Whether to read damaged parents as far as they go.
+    salvage: bool,
+    io: IoPolicy,
     trail: &'a mut Trail,
     /// What was found.
     pub(super) found: Option<Arc<OpenImage>>,
@@ -91,12 +94,20 @@ enum Candidate {
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(options: &'a ParentOptions, trail: &'a mut Trail) -> Self {
+    pub(super) fn new(options: &'a ParentOptions, salvage: bool, trail: &'a mut Trail) -> Self {
         Self {
             options,
+            salvage,
+            io: IoPolicy::default(),
             trail,
             found: None,
         }
+    }
+
+    /// Has what it finds read in this way.
+    pub(super) fn reading(mut self, io: IoPolicy) -> Self {
+        self.io = io;
+        self
     }
 
     fn judge(&self, path: &Path, parent_id: UniqueId) -> Result<Candidate> {
@@ -131,7 +142,9 @@ impl<'a> Finder<'a> {
         let options = OpenOptions {
             format: Some(format),
             no_lock: self.options.no_lock,
+            salvage: self.salvage,
             parents: self.options.clone(),
+            io: self.io,
             ..OpenOptions::default()
         };
         let image = Arc::new(open_link(path, &options, self.trail)?);

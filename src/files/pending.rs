@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::diff::DiffReader;
-use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, sync_folder_of};
+use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::storage::{File, create_folder, remove_if_there};
 
 /// Ends the name of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
@@ -15,8 +17,19 @@ const JOURNAL_SUFFIX: &str = ".undo-journal";
 /// Ends the name of the diff that is being merged into an image.
 const MERGE_SUFFIX: &str = ".merge-diff";
 
+/// Where the journals of block devices are, unless [another folder](keep_journals_of_devices_in) was named.
+pub const STATE_FOLDER: &str = "/var/lib/vhdkit";
+
+static NAMED_FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has the undo journals of block devices kept, and looked for, in another folder than [`STATE_FOLDER`]: beside a
+/// device there is none that outlives the machine. Counts for the whole process, from the first call on.
+pub fn keep_journals_of_devices_in(folder: PathBuf) {
+    let _ = NAMED_FOLDER.set(folder);
+}
+
 /// The path of the undo journal of the image at `path`: beside the file itself, wherever a symbolic link to it
-/// lies.
+/// lies. That of a block device is in a folder of its own, named for the device.
 pub fn journal_path(path: &Path) -> PathBuf {
     beside(path, JOURNAL_SUFFIX)
 }
@@ -27,10 +40,49 @@ pub(super) fn merge_diff_path(path: &Path) -> PathBuf {
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    let place = place_of(path);
+    let mut name = place.file_name().map(OsString::from).unwrap_or_default();
     name.push(suffix);
-    path.with_file_name(name)
+    place.with_file_name(name)
+}
+
+/// The path beside which everything lies that belongs to the image at `path`. It is the image itself, unless that is
+/// a block device.
+pub(super) fn place_of(path: &Path) -> PathBuf {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if !is_block_device(&path) {
+        return path;
+    }
+    let mut name = OsString::new();
+    for part in path.components().skip(1) {
+        if !name.is_empty() {
+            name.push("!");
+        }
+        name.push(part);
+    }
+    let folder = NAMED_FOLDER
+        .get()
+        .map_or(Path::new(STATE_FOLDER), PathBuf::as_path);
+    folder.join(name)
+}
+
+/// The same, and makes the folder for what belongs to a device.
+pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
+    let place = place_of(path);
+    if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
+        // What was on the disk is nobody else's business.
+        create_folder(folder, 0o700).map_err(|error| {
+            error.hint(
+                "the undo journals of devices need a folder that lasts: name one with --journal-dir, to all commands \
+                 alike",
+            )
+        })?;
+    }
+    Ok(place)
+}
+
+fn is_block_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 /// An error of kind [`Pending`](ErrorKind::Pending) while the undo journal of an interrupted apply or merge stands
@@ -58,9 +110,18 @@ pub(super) fn how_to_go_on(path: &Path) -> String {
         Ok(true) => format!("vhd merge {}", child_of(&merge)),
         _ => "vhd-apply".to_owned(),
     };
+    let rollback = rollback_of(path);
+    format!("run the same {again} again to finish it, or take it back with: {rollback}")
+}
+
+/// The command that takes an interrupted apply to the image at `path` back.
+pub(super) fn rollback_of(path: &Path) -> String {
+    let folder = NAMED_FOLDER.get().filter(|_| is_block_device(path));
+    let folder = folder.map(|folder| format!(" --journal-dir {}", quoted(folder)));
     format!(
-        "run the same {again} again to finish it, or take it back with: vhd-apply --rollback {}",
-        path.display()
+        "vhd-apply --rollback {}{}",
+        quoted(path),
+        folder.unwrap_or_default()
     )
 }
 
@@ -71,20 +132,15 @@ fn child_of(merge: &Path) -> String {
         Ok(reader.header().target.name.clone())
     });
     match name {
-        // The name comes from a file: it must not control a terminal.
-        Ok(Some(name)) => name.escape_debug().to_string(),
+        // The name comes from a file: it must control neither a terminal nor a shell.
+        Ok(Some(name)) => quoted(name),
         _ => "CHILD".to_owned(),
     }
 }
 
 /// Removes the diff of a merge that has ended, if there is one.
 pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
-    let merge = merge_diff_path(path);
-    match fs::remove_file(&merge) {
-        Ok(()) => sync_folder_of(&merge),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot remove the diff of the merge", e).path(merge)),
-    }
+    remove_if_there(&merge_diff_path(path)).map(drop)
 }
 
 /// Whether there is such a file.

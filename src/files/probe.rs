@@ -1,9 +1,12 @@
 //! What a file is, from its first and last bytes.
 
+use std::path::Path;
+
 use crate::diff::MAGIC;
 use crate::error::{Error, Result};
+use crate::page::PAGE_SIZE;
 use crate::storage::ReadAt;
-use crate::vhd::VhdImage;
+use crate::vhd::{DiskType, FooterPlace, VhdImage};
 
 /// Bytes from the start that tell one format from another.
 const HEAD: usize = 512;
@@ -15,6 +18,9 @@ pub(super) enum Probed {
     Vhd,
     /// Nothing that is known: the bytes themselves are the virtual disk.
     Raw,
+    /// The same, but the footer of a fixed VHD stands at this offset, before the end. Whoever writes the last bytes of
+    /// a disk must not decide what it is.
+    RawOrFixed(u64),
 }
 
 /// Looks at `storage`. What is known and is no image that can be read here is an error that says so.
@@ -28,16 +34,40 @@ pub(super) fn probe<S: ReadAt>(storage: &S) -> Result<Probed> {
             .path(storage.name())
             .hint("this is no image: copy it again from its source, or name another file"));
     }
-    if VhdImage::probe(storage)?.is_some() {
-        return Ok(Probed::Vhd);
-    }
+    let raw = match VhdImage::probe(storage)? {
+        None => Probed::Raw,
+        Some(hint) => match hint.place {
+            // A file that is no whole number of pages can't be raw.
+            FooterPlace::Displaced(at)
+                if hint.footer.disk_type == DiskType::Fixed && len.is_multiple_of(PAGE_SIZE) =>
+            {
+                Probed::RawOrFixed(at)
+            }
+            _ => return Ok(Probed::Vhd),
+        },
+    };
     let mut head = [0; HEAD];
     let head = &mut head[..usize::try_from(len).map_or(HEAD, |len| len.min(HEAD))];
     storage.read_exact_at(head, 0)?;
+    if is_later_part(storage.name()) {
+        return Err(Error::unsupported("this is a later part of a split image")
+            .path(storage.name())
+            .hint(
+                "join the parts into one file first, the .vhd, then .v01, .v02 and so on; or take its bytes as they \
+                 are with -f raw",
+            ));
+    }
     match Foreign::of(head) {
         Some(foreign) => Err(foreign.refusal().path(storage.name())),
-        None => Ok(Probed::Raw),
+        None => Ok(raw),
     }
+}
+
+/// Whether the file is named as Virtual PC names the parts of a split image behind the first: `.v01` to `.v63`.
+fn is_later_part(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().as_encoded_bytes();
+    matches!(extension, [b'v' | b'V', tens, units]
+        if tens.is_ascii_digit() && units.is_ascii_digit())
 }
 
 /// Something else that people have lying beside their images.
@@ -142,6 +172,17 @@ mod tests {
             refused(&[0x7F, 0x10, 0xDA, 0xBE], 64),
             ErrorKind::Unsupported
         );
+    }
+
+    #[test]
+    fn a_later_part_of_a_split_image_is_no_raw_image() {
+        let part = |name: &str| probe(&Memory::new(vec![7; 1024]).named(name));
+        for name in ["disk.v01", "disk.V63"] {
+            assert_eq!(part(name).unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+        for name in ["disk.v1", "disk.v011", "v01", "disk.vhd"] {
+            assert_eq!(part(name).unwrap(), Probed::Raw, "{name}");
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::ParentOptions;
 use super::chain::Chain;
 use super::pending::refuse_pending;
 use super::saved::{self, Saved};
-use crate::error::{Error, Result};
-use crate::storage::File;
+use crate::error::{Error, Result, quoted};
+use crate::storage::{Access, File};
 use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
 
 /// Checks the file at `path`, and looks for the parents of a differencing VHD as `parents` allows. A raw image has
@@ -21,8 +21,7 @@ pub fn check_file(
     options: &CheckOptions<'_>,
     parents: &ParentOptions,
 ) -> Result<Report> {
-    let file = File::open(path)?;
-    file.lock_shared()?;
+    let file = File::open_locked(path, Access::Read)?;
     refuse_pending(path)?;
     let stamp = file.stamp()?;
     let chain = Chain::new(path, parents);
@@ -60,15 +59,8 @@ pub fn repair(
     parents: &ParentOptions,
     dry_run: bool,
 ) -> Result<Repaired> {
-    let file = if dry_run {
-        let file = File::open(path)?;
-        file.lock_shared()?;
-        file
-    } else {
-        let file = File::open_writable(path)?;
-        file.lock_exclusive()?;
-        file
-    };
+    let access = if dry_run { Access::Read } else { Access::Write };
+    let file = File::open_locked(path, access)?;
     refuse_pending(path)?;
     if file.is_block_device() && !dry_run {
         return Err(Error::usage(
@@ -103,8 +95,8 @@ pub fn repair(
     plan.apply(&file).map_err(|error| {
         error.hint(format!(
             "run the same command again to finish the repair, or take it back with: vhd check --take-back {} {}",
-            saved.display(),
-            path.display()
+            quoted(&saved),
+            quoted(path)
         ))
     })?;
     repaired.saved = Some(saved);
@@ -119,8 +111,7 @@ pub fn repair(
 /// [`Damaged`](crate::error::ErrorKind::Damaged) if `saved` isn't whole, [`Mismatch`](crate::error::ErrorKind::Mismatch)
 /// if it doesn't fit the image; nothing is written then.
 pub fn take_back(path: &Path, saved: &Path) -> Result<()> {
-    let file = File::open_writable(path)?;
-    file.lock_exclusive()?;
+    let file = File::open_locked(path, Access::Write)?;
     refuse_pending(path)?;
     saved::put_back(&file, saved)
 }

@@ -68,6 +68,15 @@ pub(crate) fn zero_hash(len: u64) -> Hash {
     }
 }
 
+/// Hashes of whole windows of zeros that are hashed at once.
+const ZERO_HASHES: usize = 2048;
+
+/// So many of them, one after another.
+fn zero_hashes() -> &'static [u8] {
+    static HASHES: OnceLock<Vec<u8>> = OnceLock::new();
+    HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(ZERO_HASHES))
+}
+
 fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
     static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     while len > 0 {
@@ -208,6 +217,15 @@ impl ContentHasher {
 
     fn zeros_until(&mut self, end: u64) {
         let end = end.min(self.virtual_size);
+        // Many at once: a disk of terabytes has millions of them.
+        let mut whole = end.saturating_sub(self.at) / DIGEST_WINDOW;
+        while whole > 0 {
+            let now = whole.min(ZERO_HASHES as u64);
+            let bytes = usize::try_from(now).unwrap_or(0) * size_of::<Hash>();
+            self.hasher.update(&zero_hashes()[..bytes]);
+            self.at = self.at.saturating_add(now * DIGEST_WINDOW);
+            whole -= now;
+        }
         while self.at < end {
             self.hasher
                 .update(&zero_hash(DIGEST_WINDOW.min(self.virtual_size - self.at)));

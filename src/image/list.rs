@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use byteorder::{BigEndian, ByteOrder};
 
 use super::digest::zero_hash;
-use super::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WINDOW_SIZE, WindowHashes};
+use super::{
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE, WindowHashes,
+};
 use crate::error::{Error, Result};
 use crate::storage::ReadAt;
 
@@ -123,10 +125,19 @@ impl<S: ReadAt> WindowList<S> {
                 "this is no list of window hashes of a known version",
             ));
         }
+        let virtual_size = BigEndian::read_u64(&head[16..]);
+        // Before anything is computed: the digest of a disk without end would never be done.
+        if virtual_size > MAX_VIRTUAL_SIZE {
+            return Err(
+                damaged("the list of window hashes is of an impossibly large disk")
+                    .offset(LABEL.len() as u64)
+                    .found(format_args!("{virtual_size} bytes")),
+            );
+        }
         let mut tail = [0; TAIL];
         storage.read_exact_at(&mut tail, len - TAIL as u64)?;
         let list = Self {
-            virtual_size: BigEndian::read_u64(&head[16..]),
+            virtual_size,
             count,
             digest: ContentDigest(tail),
             storage,

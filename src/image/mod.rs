@@ -7,6 +7,7 @@ use crate::page::PageRange;
 
 mod copy;
 mod digest;
+mod known;
 mod list;
 mod raw;
 mod window;
@@ -17,12 +18,14 @@ pub use digest::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
 };
 pub(crate) use digest::{WindowHasher, zero_hash};
+pub(crate) use known::{EqualParts, unknown};
+pub use known::{KnownEqual, NothingKnown, Ranges};
 pub use list::{ListedWindow, WindowList, WindowListWriter};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
 pub(crate) use window::Window;
-pub(crate) use windows::chunks;
 pub use windows::data_windows;
+pub(crate) use windows::{WindowData, chunks};
 
 /// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
 pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;

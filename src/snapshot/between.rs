@@ -10,7 +10,7 @@ use crate::diff::{
 };
 use crate::error::Result;
 use crate::files::Source as _;
-use crate::image::Image;
+use crate::image::{Image, NothingKnown};
 
 /// Two points in time of one disk.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ impl Between {
             progress: work.progress,
             digests: false,
             payload: false,
+            equal: &NothingKnown,
         };
         self.views(|from, to| compare(from, to, options, Ok, sink))
     }
@@ -86,6 +87,7 @@ impl Between {
             progress: work.progress,
             compression,
             digests: true,
+            equal: &NothingKnown,
             confirm: &|| {
                 self.from.check_unchanged()?;
                 self.to.check_unchanged()

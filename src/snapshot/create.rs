@@ -17,7 +17,7 @@ use crate::diff::{
 };
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, WindowListWriter, copy_hashed};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowListWriter, copy_hashed};
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
 use crate::vhd::UniqueId;
 
@@ -391,6 +391,7 @@ fn add_changes(
         progress: work.progress,
         compression: Compression::default(),
         digests: true,
+        equal: &NothingKnown,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {

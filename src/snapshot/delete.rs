@@ -12,11 +12,11 @@
 
 use std::fs;
 use std::io::{BufWriter, ErrorKind as IoKind};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::create::{LARGEST_DYNAMIC, lengths};
-use super::disk::{remove, rename};
 use super::layout::{DELETING, NEW};
 use super::{Between, Data, DataKind, Disk, Manifest, Work};
 use crate::diff::{BaseCheck, Chain, Compression};
@@ -25,7 +25,7 @@ use crate::files::{
     ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
+use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove_if_there, rename};
 
 /// What shall be done, so that it can be finished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,16 +101,15 @@ pub(super) fn delete_run(
         finish(disk, &intent, work)?;
         return Ok(Deleted::Folded { next: name });
     }
-    let grows = next.virtual_size > LARGEST_DYNAMIC && first.data.file.ends_with(".vhd");
+    let dynamic = Path::new(&first.data.file)
+        .extension()
+        .is_some_and(|ending| ending == "vhd");
+    let grows = next.virtual_size > LARGEST_DYNAMIC && dynamic;
     let intent = if grows {
         let base = rebuild(disk, &next, work)?;
         Intent::new(deleted, Some([next, base]), false)
     } else {
-        let ending = if first.data.file.ends_with(".vhd") {
-            "vhd"
-        } else {
-            "raw"
-        };
+        let ending = if dynamic { "vhd" } else { "raw" };
         let base = as_base(&next, format!("{}.{ending}", next.stem()));
         Intent::new(deleted, Some([next, base]), true)
     };
@@ -177,14 +176,14 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
         }
         disk.write_manifest(&new, Overwrite::Yes)?;
         if old.data.file != new.data.file {
-            remove(&disk.path(&old.data.file))?;
+            remove_if_there(&disk.path(&old.data.file))?;
         }
     }
     for deleted in &intent.deleted {
-        remove(&disk.path(&deleted.stem().manifest()))?;
-        remove(&disk.path(&deleted.data.file))?;
+        remove_if_there(&disk.path(&deleted.stem().manifest()))?;
+        remove_if_there(&disk.path(&deleted.data.file))?;
     }
-    remove(&disk.path(DELETING))?;
+    remove_if_there(&disk.path(DELETING))?;
     disk.load()
 }
 

@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::{Progress, Silent};
 use crate::storage::{
-    AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, sync_folder_of,
+    AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
+    remove_if_there, rename,
 };
 
 /// Diffs of one disk that are open at a time.
@@ -109,7 +110,7 @@ impl Disk {
         check_disk_name(name)?;
         let folder = store.join(name);
         if access == Access::Create {
-            make_folder(&folder)?;
+            create_folder(&folder, 0o777)?;
         } else if !folder.is_dir() {
             return Err(no_disk(store, name));
         }
@@ -190,7 +191,7 @@ impl Disk {
         for name in file_names(&self.folder)? {
             let path = self.folder.join(&name);
             if name.starts_with(".vhdkit-") {
-                remove(&path)?;
+                remove_if_there(&path)?;
                 continue;
             }
             let Some(file) = name.strip_suffix(NEW) else {
@@ -205,7 +206,7 @@ impl Disk {
             } else if self.damaged.is_empty() {
                 // Without its manifest it was never a snapshot; beside the file that it should have replaced, the
                 // deletion that made it was never decided.
-                remove(&path)?;
+                remove_if_there(&path)?;
             }
         }
         Ok(())
@@ -403,14 +404,6 @@ fn no_disk(store: &Path, name: &str) -> Error {
     }
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(folder).map_err(|e| Error::io("cannot make the folder", e).path(folder))?;
-    sync_folder_of(folder)
-}
-
 /// Opens the lock file; a store that can't be written may be without one.
 fn open_lock(path: &Path, writable: bool) -> Result<File> {
     if !writable {
@@ -419,14 +412,7 @@ fn open_lock(path: &Path, writable: bool) -> Result<File> {
             opened => return opened,
         }
     }
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| Error::io("cannot open the lock of the disk", e).path(path))?;
-    File::from_std(file, path)
+    File::open_or_create(path)
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest> {
@@ -441,19 +427,4 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     file.read_exact_at(&mut bytes, 0)?;
     Manifest::decode(&bytes, path)
-}
-
-/// Renames a file and makes that durable.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|e| Error::io("cannot rename", e).path(from))?;
-    sync_folder_of(to)
-}
-
-/// Removes a file, which may be gone already, and makes that durable.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_folder_of(path),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot remove", e).path(path)),
-    }
 }

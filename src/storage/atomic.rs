@@ -1,12 +1,14 @@
 //! New files that appear whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
-
-use super::temporary::{self, Registered};
-use super::{File, WriteAt};
+use super::leftovers::prefix_of;
+use super::names::{folder_of, sync_folder_of};
+use super::temporary::Temporary;
+use super::{File, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What to do when the name of a new file is taken.
@@ -22,39 +24,37 @@ pub enum Overwrite {
 /// storage. Dropped earlier, it leaves nothing behind.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Dropped in this order: the file is closed, then removed, then forgotten.
+    // Dropped in this order: the file is closed, then removed.
     file: File,
-    temporary: TempPath,
-    registered: Registered,
+    temporary: Temporary,
     target: PathBuf,
 }
 
 impl AtomicFile {
     /// Begins a new file that will be called `target`. Messages about it name `target`.
     pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
+        // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
+        Self::create(target.into(), OsStr::new(".vhdkit-"), 0o666)
+    }
+
+    /// The same for what takes part in applying to the image at `image` in place: private until it is given other
+    /// permissions, locked, and with a name by which [`remove_leftovers`](super::remove_leftovers) knows it. The
+    /// caller holds the image's lock.
+    pub fn beside(target: impl Into<PathBuf>, image: &Path) -> Result<Self> {
+        let file = Self::create(target.into(), &prefix_of(image), 0o600)?;
+        file.file.lock_exclusive()?;
+        Ok(file)
+    }
+
+    fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
         let folder = folder_of(&target);
-        let temporary = tempfile::Builder::new()
-            .prefix(".vhdkit-")
-            .suffix(".tmp")
-            .make_in(folder, |path| {
-                // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
-                fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(path)
-            });
-        let (file, temporary) = temporary
-            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?
-            .into_parts();
-        let registered = temporary::register(&temporary);
+        let (file, temporary) = Temporary::create_in(folder, prefix, mode)
+            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?;
         let mut file = File::from_std(file, &target)?;
         file.write_behind();
         Ok(Self {
             file,
             temporary,
-            registered,
             target,
         })
     }
@@ -75,26 +75,25 @@ impl AtomicFile {
 
     /// Makes everything durable, then gives the file its name, then makes the name durable.
     pub fn publish(self, overwrite: Overwrite) -> Result<()> {
+        self.publish_open(overwrite).map(drop)
+    }
+
+    /// The same, and keeps the file open, with its lock if it has one.
+    pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
         self.file.sync()?;
         let Self {
             file,
             temporary,
-            registered,
             target,
         } = self;
-        let published = match overwrite {
-            Overwrite::Yes => temporary.persist(&target),
-            Overwrite::No => temporary.persist_noclobber(&target),
-        };
-        drop(registered);
-        drop(file);
-        published.map_err(|e| {
-            if e.error.kind() == std::io::ErrorKind::AlreadyExists {
+        temporary.rename_to(&target, overwrite).map_err(|e| {
+            if e.kind() == IoKind::AlreadyExists {
                 return exists(&target);
             }
-            Error::io("cannot give the finished file its name", e.error).path(&target)
+            Error::io("cannot give the finished file its name", e).path(&target)
         })?;
-        sync_folder_of(&target)
+        sync_folder_of(&target)?;
+        Ok(file)
     }
 }
 
@@ -105,25 +104,10 @@ fn exists(target: &Path) -> Error {
         .hint("choose another name, or have it replaced with --force")
 }
 
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes what happened to the name `path` durable: creation, renaming, removal.
-pub fn sync_folder_of(path: &Path) -> Result<()> {
-    let folder = folder_of(path);
-    fs::File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
-}
-
 /// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed.
 pub fn spool_beside(beside: &Path) -> Result<File> {
     let folder = folder_of(beside);
-    let file = tempfile::tempfile_in(folder)
+    let file = system::create_nameless(folder)
         .map_err(|e| Error::io("cannot create a temporary file in this folder", e).path(folder))?;
     File::from_std(file, folder.join("(temporary file)"))
 }

@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use super::system;
 
 /// Bytes that may gather before they are sent on their way.
 const STEP: u64 = 64 << 20;
@@ -23,10 +26,14 @@ type Thread = (SyncSender<()>, JoinHandle<io::Result<()>>);
 
 impl WriteBehind {
     /// For `file`; `None` if there is no thread to be had, which costs only time.
-    pub(super) fn start(file: &fs::File) -> Option<Self> {
-        let file = file.try_clone().ok()?;
+    pub(super) fn start(file: &fs::File, path: &Path) -> Option<Self> {
+        let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
         let (wake, woken) = sync_channel(1);
-        let work = move || woken.iter().try_for_each(|()| file.sync_data());
+        let work = move || {
+            woken
+                .iter()
+                .try_for_each(|()| system::sync_behind(&file, &path))
+        };
         let thread = thread::Builder::new()
             .name("write-behind".into())
             .spawn(work)

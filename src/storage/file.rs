@@ -1,18 +1,18 @@
 //! Files and block devices of the operating system.
 
-use std::fs::{self, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::{ReadAt, WriteAt};
+use super::direct::DirectReads;
+use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -21,9 +21,16 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// An open file or block device that knows its path.
 #[derive(Debug)]
 pub struct File {
-    inner: fs::File,
+    pub(super) inner: fs::File,
     path: PathBuf,
     block_device: bool,
+    /// Of a device, how much of it counts.
+    part: Option<u64>,
+    policy: IoPolicy,
+    /// The run of data found last. To find where it ends, a file system may walk through all of its extents: asked
+    /// anew for every window, that takes longer than reading. If it becomes a hole, it is still right to read it.
+    data: Mutex<Range<u64>>,
+    direct: Option<Arc<DirectReads>>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -50,6 +57,52 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Bytes of [`to_bytes`](Self::to_bytes).
+    pub const LEN: usize = 48;
+
+    /// Inode, length and times as bytes, each number in 8, big-endian. Not the device, whose number may be another
+    /// after a restart.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let numbers = [
+            self.inode.to_be_bytes(),
+            self.len.to_be_bytes(),
+            self.modified.0.to_be_bytes(),
+            self.modified.1.to_be_bytes(),
+            self.changed.0.to_be_bytes(),
+            self.changed.1.to_be_bytes(),
+        ];
+        for (place, number) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *place = number;
+        }
+        bytes
+    }
+
+    /// Length of the file in bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of the file on its file system.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When its bytes were last changed: seconds and nanoseconds since 1970.
+    pub const fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// When its bytes or anything else of it were last changed, which no program can set.
+    pub const fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+
     /// Whether both are of one and the same file, whatever its state.
     pub fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -64,7 +117,22 @@ impl File {
 
     /// Opens for reading and writing.
     pub fn open_writable(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with(path.as_ref(), OpenOptions::new().read(true).write(true))
+        let path = path.as_ref();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+            // Refuses a device that is mounted, or part of something that is in use.
+            options.custom_flags(OFlags::EXCL.bits().cast_signed());
+        }
+        Self::with(path, &options)
+    }
+
+    /// The same; an empty file is made if there is none.
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file =
+            system::open_or_create(path).map_err(|e| Error::io("cannot open", e).path(path))?;
+        Self::from_std(file, path)
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -72,9 +140,12 @@ impl File {
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
             return Err(not_at_offsets(path));
         }
-        let file = options
-            .open(path)
-            .map_err(|e| Error::io("cannot open", e).path(path))?;
+        let file = options.open(path).map_err(|e| match e.kind() {
+            IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
+                .path(path)
+                .hint("unmount it, and end what else uses it, then run the command again"),
+            _ => Error::io("cannot open", e).path(path),
+        })?;
         Self::from_std(file, path)
     }
 
@@ -97,8 +168,25 @@ impl File {
             inner: file,
             path,
             block_device: kind.is_block_device(),
+            part: None,
+            policy: IoPolicy::default(),
+            data: Mutex::default(),
+            direct: None,
             behind: None,
         })
+    }
+
+    /// The same file, to be read in this way.
+    #[must_use]
+    pub fn with_policy(mut self, policy: IoPolicy) -> Self {
+        self.policy = policy;
+        let direct = |cold_only| DirectReads::of(&self.inner, cold_only).map(Arc::new);
+        self.direct = match policy.caching {
+            Caching::Buffered => None,
+            Caching::Auto => direct(true),
+            Caching::Direct => direct(false),
+        };
+        self
     }
 
     /// Another handle to the same open file.
@@ -111,13 +199,30 @@ impl File {
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
+            part: self.part,
+            policy: self.policy,
+            data: Mutex::default(),
+            direct: self.direct.clone(),
             behind: self.behind.clone(),
+        })
+    }
+
+    /// Another handle to the same open device, by which only its first `len` bytes are seen.
+    pub fn part_of_device(&self, len: u64) -> Result<Self> {
+        Ok(Self {
+            part: self.block_device.then_some(len),
+            ..self.try_clone()?
         })
     }
 
     /// Lets what is written go to the device at once: for new files that are written front to back.
     pub(super) fn write_behind(&mut self) {
-        self.behind = WriteBehind::start(&self.inner).map(Arc::new);
+        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
+    }
+
+    /// The file as the standard library knows it.
+    pub(super) fn as_std(&self) -> &fs::File {
+        &self.inner
     }
 
     fn wrote(&self, len: usize) {
@@ -167,39 +272,20 @@ impl File {
         let ours = self.metadata()?;
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             // Only the superuser may give files away; anyone else keeps what they make.
-            let _ = fchown(&self.inner, Some(theirs.uid()), Some(theirs.gid()));
+            let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
         }
-        self.inner
-            .set_permissions(theirs.permissions())
+        system::set_permissions(&self.inner, &self.path, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
-    pub fn lock_exclusive(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock(),
-            "it is being read or written by another command",
-        )
-    }
-
-    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
-    /// without locks are read without one.
-    pub fn lock_shared(&self) -> Result<()> {
-        self.locked(
-            self.inner.try_lock_shared(),
-            "it is being written by another command",
-        )
-    }
-
-    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
-        match result {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
-                .path(&self.path)
-                .hint("wait until the other command has ended, then run this one again")),
-            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
-            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(&self.path)),
-        }
+    /// The first run of data that ends behind `start`.
+    fn find_data(&self, start: u64) -> rustix::io::Result<Range<u64>> {
+        let start = seek(&self.inner, SeekFrom::Data(start))?;
+        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end,
+            _ => u64::MAX,
+        };
+        Ok(start..end)
     }
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
@@ -223,14 +309,22 @@ impl ReadAt for File {
     fn byte_len(&self) -> Result<u64> {
         if self.block_device {
             // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
-            return seek(&self.inner, SeekFrom::End(0))
-                .map_err(|e| self.failed("cannot find the length of", 0, e));
+            let len = seek(&self.inner, SeekFrom::End(0))
+                .map_err(|e| self.failed("cannot find the length of", 0, e))?;
+            return Ok(self.part.map_or(len, |part| part.min(len)));
         }
         Ok(self.metadata()?.len())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_exact_at(buf, offset).map_err(|e| {
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.read(buf, offset))
+        {
+            return Ok(());
+        }
+        system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
                 return Error::damaged("the file ends too early")
@@ -249,25 +343,27 @@ impl ReadAt for File {
         if within.is_empty() {
             return Ok(None);
         }
-        let start = match seek(&self.inner, SeekFrom::Data(within.start)) {
-            Ok(start) if start < within.end => start.max(within.start),
-            // Beyond the range, or no data up to the end of the file.
-            Ok(_) | Err(Errno::NXIO) => return Ok(None),
-            // No file system has to know its holes.
-            Err(_) => return Ok(Some(within)),
-        };
-        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(within.end),
-            _ => within.end,
-        };
-        Ok(Some(start..end))
+        if self.policy.ignore_holes {
+            return Ok(Some(within));
+        }
+        let mut run = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if !run.contains(&within.start) {
+            match self.find_data(within.start) {
+                Ok(found) => *run = found,
+                // No data up to the end of the file.
+                Err(Errno::NXIO) => return Ok(None),
+                // No file system has to know its holes.
+                Err(_) => return Ok(Some(within)),
+            }
+        }
+        let (start, end) = (run.start.max(within.start), run.end.min(within.end));
+        Ok((start < end).then_some(start..end))
     }
 }
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.inner
-            .write_all_at(buf, offset)
+        system::write_all_at(&self.inner, &self.path, buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))?;
         self.wrote(buf.len());
         Ok(())
@@ -285,8 +381,7 @@ impl WriteAt for File {
                 .expected(format_args!("at least {len} bytes"))
                 .hint("use a larger device"));
         }
-        self.inner
-            .set_len(len)
+        system::set_len(&self.inner, &self.path, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -294,15 +389,7 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(
-            self.inner.as_fd(),
-            punch,
-            range.start,
-            range.end - range.start,
-        )
-        .is_ok()
-        {
+        if system::punch(&self.inner, &self.path, range.clone()).is_ok() {
             return Ok(());
         }
         let mut at = range.start;
@@ -317,12 +404,11 @@ impl WriteAt for File {
     }
 
     fn sync(&self) -> Result<()> {
-        // fsync, not fdatasync: a grown file's new length must be there too.
         let behind = self
             .behind
             .as_ref()
             .map_or(Ok(()), |behind| behind.finish());
-        behind.and_then(|()| self.inner.sync_all()).map_err(|e| {
+        behind.and_then(|()| system::sync(&self.inner, &self.path)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
@@ -339,7 +425,7 @@ pub struct Reader<'a> {
 
 impl io::Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.inner.read_at(buf, self.offset)?;
+        let read = system::read_at(&self.file.inner, &self.file.path, buf, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -372,10 +458,10 @@ impl File {
 
 impl io::Write for Appender<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.file.inner.write_at(buf, self.offset)?;
-        self.file.wrote(written);
-        self.offset += written as u64;
-        Ok(written)
+        system::write_all_at(&self.file.inner, &self.file.path, buf, self.offset)?;
+        self.file.wrote(buf.len());
+        self.offset += buf.len() as u64;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! [`ReadAt`] and [`WriteAt`] are all that the formats know of the outside. [`File`] is the operating system's
 //! file or block device, [`Memory`] a byte vector with the same manners. [`AtomicFile`] makes new files appear
-//! whole or not at all.
+//! whole or not at all. Nothing outside of this module changes what a file system holds.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,16 +10,32 @@ use std::path::Path;
 use crate::error::Result;
 
 mod atomic;
+mod attributes;
 mod behind;
+mod clone;
+mod direct;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 mod file;
 mod handles;
+mod leftovers;
+mod locks;
 mod memory;
+mod names;
+mod places;
+mod policy;
+mod system;
 mod temporary;
 
-pub use atomic::{AtomicFile, Overwrite, spool_beside, sync_folder_of};
+pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use file::{Appender, File, Reader, Stamp};
 pub use handles::{Handles, PooledFile};
+pub use leftovers::remove_leftovers;
+pub use locks::Access;
 pub use memory::Memory;
+pub use names::{create_folder, remove, remove_if_there, rename, sync_folder_of};
+pub use places::{Place, SharedPlaces, Space};
+pub use policy::{Caching, IoPolicy};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

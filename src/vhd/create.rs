@@ -67,6 +67,7 @@ impl<S: WriteAt> VhdImage<S> {
                 end,
                 unwritten: Unwritten::default(),
                 warnings: Vec::new(),
+                lost: Vec::new(),
                 parent_paths: Vec::new(),
             }),
             Err(error) => Err(error.path(storage.name())),

@@ -27,6 +27,8 @@ pub(super) struct Dynamic {
     pub(super) bitmap_bytes: u64,
     /// Where blocks end at the latest: at the trailing footer, or at the end of the file if there is none.
     pub(super) data_end: u64,
+    /// Whether what should be stored behind `data_end` reads as if it weren't stored; else it is an error.
+    pub(super) reads_zeros_behind: bool,
     /// What is read where nothing is stored.
     pub(super) beneath: Beneath,
     /// The block that is being written.
@@ -109,6 +111,7 @@ impl Dynamic {
             header,
             table,
             data_end,
+            reads_zeros_behind: false,
             beneath: Beneath::Zeros,
             current: None,
             waiting: BTreeMap::new(),
@@ -232,6 +235,7 @@ impl Dynamic {
         let disk = piece.block * self.block_size;
         let end = piece.start + piece.len;
         let mut push = |start: u64, end: u64, data: Option<u64>| match ready.back_mut() {
+            _ if start >= end => {}
             Some(last) if last.at.is_none() && data.is_none() => last.end = disk + end,
             _ => ready.push_back(Span {
                 start: disk + start,
@@ -242,17 +246,21 @@ impl Dynamic {
         match self.stored(storage, piece)? {
             Stored::Absent => push(piece.start, end, None),
             Stored::Full(data) => {
-                self.within_file(piece, data + end)?;
-                push(piece.start, end, Some(data));
+                let there = self.within_file(piece, data, piece.start..end)?;
+                push(piece.start, there, Some(data));
+                push(there, end, None);
             }
             Stored::Partly(data, bitmap) => {
                 for run in bitmap.runs(piece.sectors()) {
                     let start = (run.start * SECTOR_SIZE).max(piece.start);
                     let end = (run.end * SECTOR_SIZE).min(end);
-                    if run.stored {
-                        self.within_file(piece, data + end)?;
-                    }
-                    push(start, end, run.stored.then_some(data));
+                    let there = if run.stored {
+                        self.within_file(piece, data, start..end)?
+                    } else {
+                        start
+                    };
+                    push(start, there, Some(data));
+                    push(there, end, None);
                 }
             }
         }
@@ -268,10 +276,16 @@ impl Dynamic {
         self.full.insert(block);
     }
 
-    /// Refuses a stored piece that lies behind the end of the file or within the trailing footer.
-    fn within_file(&self, piece: Piece, end: u64) -> Result<()> {
+    /// Where what is stored of `range` of a block ends: at its end, for what lies behind the end of the file or
+    /// within the trailing footer is refused, unless it reads as if it weren't stored.
+    fn within_file(&self, piece: Piece, data: u64, range: Range<u64>) -> Result<u64> {
+        let end = data + range.end;
         if end <= self.data_end {
-            return Ok(());
+            return Ok(range.end);
+        }
+        if self.reads_zeros_behind {
+            let there = self.data_end.saturating_sub(data) / SECTOR_SIZE * SECTOR_SIZE;
+            return Ok(there.clamp(range.start, range.end));
         }
         Err(cut_off(
             self.table.entry_offset(piece.block),

@@ -4,7 +4,9 @@ use super::dynamic::Dynamic;
 use super::parent::Beneath;
 use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
 use crate::error::{Error, Result};
-use crate::image::{Extents, Image, ImageMut, check_within, storage_extents, whole};
+use crate::image::{
+    Extent, ExtentState, Extents, Image, ImageMut, check_within, storage_extents, whole,
+};
 use crate::page::PageRange;
 use crate::storage::{ReadAt, WriteAt};
 
@@ -19,6 +21,7 @@ pub struct VhdImage<S> {
     pub(super) end: u64,
     pub(super) unwritten: Unwritten,
     pub(super) warnings: Vec<Error>,
+    pub(super) lost: Vec<PageRange>,
     /// The readable parent locators of a differencing disk.
     pub(super) parent_paths: Vec<ParentPath>,
 }
@@ -28,8 +31,16 @@ pub struct VhdImage<S> {
 pub struct StoredRun {
     /// Where on the virtual disk.
     pub range: PageRange,
-    /// Whether it is stored in this file. If not, it is zero or, in a differencing disk, the parent's.
-    pub stored: bool,
+    /// Offset in this file, where it is stored in one piece. If it isn't, it is zero or, in a differencing disk, the
+    /// parent's.
+    pub at: Option<u64>,
+}
+
+impl StoredRun {
+    /// Whether it is stored in this file.
+    pub fn is_stored(&self) -> bool {
+        self.at.is_some()
+    }
 }
 
 /// The footers that the next flush must write.
@@ -58,6 +69,18 @@ impl<S: ReadAt> VhdImage<S> {
     /// What is wrong with the file, but doesn't keep it from being read.
     pub fn warnings(&self) -> &[Error] {
         &self.warnings
+    }
+
+    /// The ranges of the virtual disk that a [salvaged](Self::salvage) image lost, in order; they may go on behind its
+    /// end.
+    pub fn lost(&self) -> &[PageRange] {
+        &self.lost
+    }
+
+    /// Where what a fixed disk holds ends.
+    fn fixed_end(&self) -> u64 {
+        let lost = self.lost.first().map(|range| range.start());
+        lost.unwrap_or(self.footer.current_size)
     }
 
     /// Number of blocks that are stored; 0 for a fixed disk, which has no blocks.
@@ -95,7 +118,7 @@ impl<S: ReadAt> VhdImage<S> {
         let Some(dynamic) = &self.dynamic else {
             let all = StoredRun {
                 range: within,
-                stored: true,
+                at: Some(within.start()),
             };
             return Box::new((!within.is_empty()).then_some(Ok(all)).into_iter());
         };
@@ -104,7 +127,7 @@ impl<S: ReadAt> VhdImage<S> {
             let span = span.map_err(|e| e.path(self.storage.name()))?;
             Ok(StoredRun {
                 range: span.range(),
-                stored: span.at.is_some(),
+                at: span.at,
             })
         }))
     }
@@ -143,7 +166,13 @@ impl<S: ReadAt> Image for VhdImage<S> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.checked(offset, buf.len())?;
         match &self.dynamic {
-            None => self.storage.read_exact_at(buf, offset),
+            None => {
+                let there = self.fixed_end().saturating_sub(offset);
+                let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
+                let (stored, lost) = buf.split_at_mut_checked(there).unwrap_or_default();
+                lost.fill(0);
+                self.storage.read_exact_at(stored, offset)
+            }
             Some(dynamic) => dynamic
                 .read_exact_at(&self.storage, buf, offset)
                 .map_err(|e| e.path(self.storage.name())),
@@ -153,7 +182,16 @@ impl<S: ReadAt> Image for VhdImage<S> {
     fn extents(&self, within: PageRange) -> Extents<'_> {
         let within = within.intersect(whole(self)).unwrap_or_default();
         match &self.dynamic {
-            None => storage_extents(&self.storage, within),
+            None => {
+                let end = self.fixed_end().clamp(within.start(), within.end());
+                let stored = PageRange::new(within.start(), end).unwrap_or_default();
+                let lost = PageRange::new(end, within.end()).unwrap_or_default();
+                let zeros = (!lost.is_empty()).then_some(Ok(Extent {
+                    range: lost,
+                    state: ExtentState::Zero,
+                }));
+                Box::new(storage_extents(&self.storage, stored).chain(zeros))
+            }
             Some(dynamic) => {
                 let name = self.storage.name();
                 let extents = dynamic.extents(&self.storage, within);

@@ -127,11 +127,6 @@ impl ParentLocator {
         // Some writers count the final NUL.
         Some(text.trim_end_matches('\0').to_owned())
     }
-
-    /// Whether the data consists of 16-bit units.
-    pub(super) fn is_utf16(&self) -> bool {
-        matches!(self.platform_code, PlatformCode::W2RU | PlatformCode::W2KU)
-    }
 }
 
 /// A text as the locators of Windows hold it: UTF-16 little-endian, without a final NUL.

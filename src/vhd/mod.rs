@@ -27,7 +27,6 @@ mod footer;
 mod geometry;
 mod header;
 mod image;
-mod layout;
 mod locator;
 mod only_stored;
 mod open;
@@ -58,10 +57,12 @@ pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
 pub use image::{StoredRun, VhdImage};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
 pub use only_stored::OnlyStored;
-pub use parent::{NewParent, Parent, ParentPath, ParentRequest, ParentResolver, wrong_parent};
+pub use open::Family;
+pub use parent::{
+    NewParent, Parent, ParentPath, ParentRequest, ParentResolver, read_paths, wrong_parent,
+};
 pub use probe::{FooterPlace, ProbeHint};
 pub use repair::{Mend, RepairPlan};
-pub use salvage::{Patched, salvage};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 

@@ -1,19 +1,34 @@
-//! Opening: which footer is in force, and whether everything that reading relies on is right.
+//! Opening: the check's verdict on the structures decides, and what it found is what is read.
 
+use super::check::{self, Facts, Footers, Place, Report, Seen};
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
-use super::parent::Beneath;
+use super::parent::{self, Beneath};
+use super::salvage::{self, Left};
+use super::table::Table;
 use super::{
-    DiskType, FOOTER_SIZE, Footer, FooterPlace, HEADER_SIZE, ParentPath, ParentRequest,
-    ParentResolver, ProbeHint, SECTOR_SIZE, VhdImage, layout, parent,
+    DiskType, DynamicHeader, Footer, ParentPath, ParentRequest, ParentResolver, SECTOR_SIZE,
+    VhdImage,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::page::PageRange;
 use crate::storage::ReadAt;
 
-const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
+/// What to do about the parent of a differencing disk.
+#[allow(missing_debug_implementations, reason = "it borrows a trait")]
+pub enum Family<'a> {
+    /// Refuse the disk: it can't be read without its parent.
+    Refused,
+    /// Open it without its parent: to look at its structures and at what it stores itself. To read what it doesn't
+    /// store is an error.
+    LeftOut,
+    /// Have its parent opened.
+    Resolved(&'a mut dyn ParentResolver),
+}
 
 impl<S: ReadAt> VhdImage<S> {
-    /// Opens the VHD in `storage` and checks everything that reading relies on; the first fault is the error.
+    /// Opens the VHD in `storage`, unless [`check`](super::check) finds an error in it, which is then the first of
+    /// its errors. Bitmaps are not looked at: nothing that is found in them is an error.
     ///
     /// The trailing footer is in force, its copy at the start only where the trailing one is damaged
     /// (specification, "Hard Disk Footer Format"). A differencing disk is refused: it can't be read without its
@@ -27,25 +42,46 @@ impl<S: ReadAt> VhdImage<S> {
         Self::open_over(storage, Family::Resolved(resolver))
     }
 
-    /// As [`open`](Self::open), but opens a differencing disk without its parent: to look at its structures and
-    /// at what it stores itself. To read what it doesn't store is an error.
-    pub fn open_alone(storage: S) -> Result<Self> {
-        Self::open_over(storage, Family::LeftOut)
+    /// As [`open`](Self::open), and does about the parent of a differencing disk what `family` says.
+    pub fn open_over(storage: S, family: Family<'_>) -> Result<Self> {
+        let parts = check::judge(&storage).and_then(|report| {
+            report.refuse_errors()?;
+            Parts::new(&report, None, &storage, family)
+        });
+        Self::of_parts(parts, storage)
     }
 
-    fn open_over(storage: S, family: Family<'_>) -> Result<Self> {
-        let opened = Opening::new(&storage).and_then(|opening| opening.open(&storage, family));
-        match opened {
-            Ok(opened) => Ok(Self {
-                footer: opened.footer,
-                dynamic: opened.dynamic,
-                end: opened.end,
-                unwritten: opened.unwritten,
+    /// Opens what is left of a damaged VHD, to be read only: what [`lost`](Self::lost) names reads as if it had
+    /// never been stored. The errors are among the [`warnings`](Self::warnings).
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`](crate::error::ErrorKind::Damaged) if nothing tells where the data lies.
+    pub fn salvage(storage: S, family: Family<'_>) -> Result<Self> {
+        let parts = check::judge(&storage).and_then(|report| {
+            let left = if report.errors > 0 {
+                Some(salvage::left_of(&report.facts)?)
+            } else {
+                None
+            };
+            Parts::new(&report, left, &storage, family)
+        });
+        Self::of_parts(parts, storage)
+    }
+
+    fn of_parts(parts: Result<Parts>, storage: S) -> Result<Self> {
+        match parts {
+            Ok(parts) => Ok(Self {
+                footer: parts.footer,
+                dynamic: parts.dynamic,
+                end: parts.end,
+                unwritten: parts.unwritten,
                 warnings: {
                     let named = |warning: Error| warning.path(storage.name());
-                    opened.warnings.into_iter().map(named).collect()
+                    parts.warnings.into_iter().map(named).collect()
                 },
-                parent_paths: opened.parent_paths,
+                lost: parts.lost,
+                parent_paths: parts.parent_paths,
                 storage,
             }),
             Err(error) => Err(error.path(storage.name())),
@@ -53,366 +89,154 @@ impl<S: ReadAt> VhdImage<S> {
     }
 }
 
-/// What to do about the parent of a differencing disk.
-enum Family<'a> {
-    Refused,
-    LeftOut,
-    Resolved(&'a mut dyn ParentResolver),
-}
-
-/// A footer as found, and whether to believe it.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) footer: Footer,
-    pub(super) place: FooterPlace,
-    at: u64,
-    fault: Option<Error>,
-}
-
-impl Found {
-    fn new(bytes: &[u8; FOOTER_SIZE], place: FooterPlace, at: u64) -> Self {
-        let footer = Footer::decode(bytes);
-        Self {
-            fault: footer.verify_intact(at).err(),
-            footer,
-            place,
-            at,
-        }
-    }
-
-    /// Whether it was meant as a footer, be it damaged.
-    pub(super) fn has_cookie(&self) -> bool {
-        [Footer::COOKIE, Footer::POISON].contains(&self.footer.cookie)
-    }
-
-    pub(super) fn into_hint(self) -> ProbeHint {
-        ProbeHint {
-            place: self.place,
-            footer: self.footer,
-            intact: self.fault.is_none(),
-        }
-    }
-
-    fn is_poisoned(&self) -> bool {
-        self.footer.cookie == Footer::POISON
-    }
-}
-
-/// The last footer of a file of `len` bytes, or what stands in its place; `None` if the file is shorter.
-pub(super) fn read_trailing<S: ReadAt>(storage: &S, len: u64) -> Result<Option<Found>> {
-    let mut bytes = [0; FOOTER_SIZE];
-    if len % SECTOR_SIZE == SECTOR_SIZE - 1 {
-        // Before Virtual PC 2004 the last reserved byte was left out.
-        let at = len - (FOOTER_LEN - 1);
-        storage.read_exact_at(&mut bytes[..FOOTER_SIZE - 1], at)?;
-        let found = Found::new(&bytes, FooterPlace::Trailing511, at);
-        if found.has_cookie() {
-            return Ok(Some(found));
-        }
-    }
-    let Some(at) = len.checked_sub(FOOTER_LEN) else {
-        return Ok(None);
-    };
-    storage.read_exact_at(&mut bytes, at)?;
-    Ok(Some(Found::new(&bytes, FooterPlace::Trailing, at)))
-}
-
-/// What stands where a dynamic disk has the copy of its footer; `None` if the file is too short for one.
-pub(super) fn read_copy<S: ReadAt>(storage: &S, len: u64) -> Result<Option<Found>> {
-    if len < FOOTER_LEN + HEADER_SIZE as u64 {
-        return Ok(None);
-    }
-    let mut bytes = [0; FOOTER_SIZE];
-    storage.read_exact_at(&mut bytes, 0)?;
-    Ok(Some(Found::new(&bytes, FooterPlace::Copy, 0)))
-}
-
 /// An image without its storage.
-struct Opened {
+struct Parts {
     footer: Footer,
     dynamic: Option<Dynamic>,
     end: u64,
     unwritten: Unwritten,
     warnings: Vec<Error>,
+    lost: Vec<PageRange>,
     parent_paths: Vec<ParentPath>,
 }
 
-/// What is known once the footers were read.
-struct Opening {
-    footer: Footer,
-    /// Where the footer in force stands.
-    footer_at: u64,
-    /// Where what the footer describes must end.
-    data_end: u64,
-    unwritten: Unwritten,
-    warnings: Vec<Error>,
-}
-
-impl Opening {
-    /// Chooses the footer.
-    fn new<S: ReadAt>(storage: &S) -> Result<Self> {
-        let file_len = storage.byte_len()?;
-        let Some(trailing) = read_trailing(storage, file_len)? else {
-            return Err(Error::damaged("the file is too short for a VHD")
-                .field("file_size")
-                .found(format_args!("{file_len} bytes"))
-                .expected("at least 1024 bytes")
-                .hint("the file was cut off: copy it again from its source"));
-        };
-        let copy = read_copy(storage, file_len)?;
-        if trailing.fault.is_none() {
-            trailing.footer.verify(trailing.at)?;
-            return Self::by_trailing(trailing, copy);
-        }
-        Self::by_copy(file_len, trailing, copy)
-    }
-
-    fn by_trailing(trailing: Found, copy: Option<Found>) -> Result<Self> {
-        let mut unwritten = Unwritten::default();
-        let mut warnings = Vec::new();
-        if trailing.footer.disk_type.is_sparse() {
-            unwritten.trailing = trailing.place == FooterPlace::Trailing511;
-            if let Some(warning) = copy.and_then(|copy| copy_differs(&trailing.footer, copy)) {
-                warnings.push(warning);
-                unwritten.copy = true;
-            }
-        } else if let Some(copy) = copy.filter(|copy| copy.fault.is_none()) {
-            warnings.push(nested(&trailing, &copy)?);
-        }
-        Ok(Self {
-            footer: trailing.footer,
-            footer_at: trailing.at,
-            data_end: trailing.at,
-            unwritten,
-            warnings,
-        })
-    }
-
-    fn by_copy(file_len: u64, trailing: Found, copy: Option<Found>) -> Result<Self> {
-        let data_end = if trailing.has_cookie() {
-            trailing.at
-        } else {
-            file_len
-        };
-        let (is_cookie, poisoned) = (trailing.has_cookie(), trailing.is_poisoned());
-        let Found { footer, fault, .. } = trailing;
-        let fault = fault.unwrap_or_else(|| Error::damaged("there is no VHD footer"));
-        let Some(copy) = copy.filter(Found::has_cookie) else {
-            return Err(fault);
-        };
-        // A fixed disk's first sector is the guest's: another disk's footer there is no copy of this one.
-        let foreign =
-            footer.disk_type == DiskType::Fixed && footer.unique_id != copy.footer.unique_id;
-        if poisoned || (is_cookie && foreign) {
-            return Err(fault);
-        }
-        if let Some(copy_fault) = copy.fault {
-            return Err(if is_cookie { fault } else { copy_fault });
-        }
-        if !copy.footer.disk_type.is_sparse() {
-            return Err(fault);
-        }
-        copy.footer.verify(0)?;
-        Ok(Self {
-            footer: copy.footer,
-            footer_at: 0,
-            data_end,
-            unwritten: Unwritten {
-                trailing: true,
-                copy: false,
-            },
-            warnings: vec![
-                Error::damaged("the trailing footer is damaged or missing, read through its copy")
-                    .field(fault.field_name().unwrap_or("footer").to_string())
-                    .offset(fault.at().unwrap_or(data_end))
-                    .hint(
-                        "the end of the file may be missing: compare it with its source, or convert it to a new file",
-                    ),
-            ],
-        })
-    }
-
-    fn open<S: ReadAt>(mut self, storage: &S, family: Family<'_>) -> Result<Opened> {
-        let differencing = self.footer.disk_type == DiskType::Differencing;
-        if differencing && matches!(family, Family::Refused) {
-            return Err(Error::unsupported(
-                "this is a differencing VHD: most of its data is in its parent",
-            )
-            .field("footer.disk_type")
-            .offset(self.footer_at + 60)
-            .found(self.footer.disk_type)
-            .expected("fixed or dynamic")
-            .hint("open it together with its parent"));
-        }
-        self.warn_of_geometry();
-        if self.footer.disk_type == DiskType::Fixed {
-            self.check_fixed()?;
-            return Ok(self.opened(None));
-        }
-        let frame = layout::Frame {
-            footer: &self.footer,
-            footer_at: self.footer_at,
-            data_end: self.data_end,
-        };
-        let (mut dynamic, last) = layout::read(storage, &frame)?;
-        let mut end = self.data_end.next_multiple_of(SECTOR_SIZE);
-        if let Some(last) = last {
-            let (blocks_end, warning) = layout::check_last(storage, &dynamic, last)?;
-            end = end.max(blocks_end);
-            self.warnings.extend(warning);
-        }
-        let mut parent_paths = Vec::new();
-        if differencing {
-            let header_at = self.footer.data_offset;
-            let (paths, warnings) = parent::read_paths(storage, &dynamic.header, header_at)?;
-            self.warnings.extend(warnings);
-            parent_paths = paths;
-            dynamic.beneath = self.beneath(storage, &dynamic, &parent_paths, family)?;
-        }
-        let mut opened = self.opened(Some(dynamic));
-        opened.end = end;
-        opened.parent_paths = parent_paths;
-        Ok(opened)
-    }
-
-    fn beneath<S: ReadAt>(
-        &self,
+impl Parts {
+    /// What `report` found; `left` is what is left of a damaged disk.
+    fn new<S: ReadAt>(
+        report: &Report,
+        left: Option<Left>,
         storage: &S,
-        dynamic: &Dynamic,
-        paths: &[ParentPath],
         family: Family<'_>,
-    ) -> Result<Beneath> {
-        let Family::Resolved(resolver) = family else {
-            return Ok(Beneath::Unknown);
-        };
-        let request = ParentRequest {
-            child: storage.name(),
-            child_id: self.footer.unique_id,
-            parent_id: dynamic.header.parent_unique_id,
-            parent_timestamp: dynamic.header.parent_timestamp,
-            parent_name: &dynamic.header.parent_name(),
-            paths,
-        };
-        Beneath::resolve(&request, self.footer.current_size, resolver)
-    }
-
-    fn opened(self, dynamic: Option<Dynamic>) -> Opened {
-        Opened {
-            footer: self.footer,
-            dynamic,
-            end: self.data_end,
-            unwritten: self.unwritten,
-            warnings: self.warnings,
+    ) -> Result<Self> {
+        let facts = &report.facts;
+        let believed = facts.footers.believed();
+        let believed = believed.ok_or_else(|| no_vhd(&facts.footers))?;
+        let footer = left
+            .as_ref()
+            .map_or(&believed.footer, |left| &left.footer)
+            .clone();
+        let differencing = footer.disk_type == DiskType::Differencing;
+        if differencing && matches!(family, Family::Refused) {
+            return Err(needs_parent(&footer, believed.at));
+        }
+        let data_end = facts.footers.data_end();
+        let mut parts = Self {
+            dynamic: None,
+            end: data_end,
+            unwritten: unwritten(report, &footer),
+            warnings: report.told().map(check::Finding::to_error).collect(),
+            lost: Vec::new(),
             parent_paths: Vec::new(),
+            footer,
+        };
+        if parts.footer.disk_type.is_sparse() {
+            parts.read_blocks(facts, left.as_ref(), storage)?;
         }
+        parts.lost = left.map(|left| left.lost).unwrap_or_default();
+        if let Some(dynamic) = parts.dynamic.as_mut().filter(|_| differencing) {
+            parts.parent_paths = parent::read_paths(storage, &dynamic.header)?;
+            if let Family::Resolved(resolver) = family {
+                let (footer, paths) = (&parts.footer, &parts.parent_paths);
+                dynamic.beneath =
+                    resolve(storage.name(), footer, &dynamic.header, paths, resolver)?;
+            } else {
+                dynamic.beneath = Beneath::Unknown;
+            }
+        }
+        Ok(parts)
     }
 
-    fn warn_of_geometry(&mut self) {
-        let Footer {
-            disk_geometry,
-            current_size,
-            creator_application,
-            ..
-        } = self.footer;
-        let largest = disk_geometry == super::Geometry::for_size(u64::MAX);
-        if creator_application.size_may_be_read_from_geometry()
-            && disk_geometry.size() != current_size
-            && !largest
-        {
-            self.warnings.push(
-                Error::damaged(
-                    "some programs take this disk for one of another size, by its geometry",
-                )
-                .field("footer.disk_geometry")
-                .offset(self.footer_at + 56)
-                .found(format_args!(
-                    "{disk_geometry}, {} bytes",
-                    disk_geometry.size()
-                ))
-                .expected(format_args!(
-                    "{current_size} bytes, as footer.current_size has it"
-                ))
-                .hint("with qemu, give force_size_calc=current_size"),
-            );
+    fn read_blocks<S: ReadAt>(
+        &mut self,
+        facts: &Facts,
+        left: Option<&Left>,
+        storage: &S,
+    ) -> Result<()> {
+        let (header, _) = facts
+            .header
+            .as_ref()
+            .ok_or_else(|| no_vhd(&facts.footers))?;
+        let header = left
+            .and_then(|left| left.header.as_ref())
+            .unwrap_or(header)
+            .clone();
+        let block_size = u64::from(header.block_size).max(SECTOR_SIZE);
+        let blocks = self.footer.current_size.div_ceil(block_size);
+        let mut table = Table::read(storage, header.table_offset, blocks)?;
+        for block in left.iter().flat_map(|_| &facts.lost.blocks) {
+            table.lose(*block);
         }
-    }
-
-    fn check_fixed(&mut self) -> Result<()> {
-        let (have, need) = (self.data_end, self.footer.current_size);
-        if have < need {
-            return Err(Error::damaged("the file is too short for its virtual disk")
-                .field("footer.current_size")
-                .offset(self.footer_at + 48)
-                .found(format_args!("{need} bytes"))
-                .expected(format_args!(
-                    "at most {have} bytes, which is what stands before the footer"
-                ))
-                .hint("the file was cut or put together wrongly: copy it again from its source"));
+        let mut data_end = self.end;
+        if facts.footers.displaced.is_some() && left.is_none() {
+            // What stands behind the footer stays: new blocks, and the footer, go behind it.
+            data_end = facts.footers.file_len.next_multiple_of(SECTOR_SIZE);
         }
-        if have > need {
-            self.warnings.push(
-                Error::damaged("the file is longer than its virtual disk")
-                    .field("file_size")
-                    .found(format_args!("{have} bytes before the footer"))
-                    .expected(format_args!("{need} bytes"))
-                    .hint("the surplus is not read; the cloud refuses such files: convert it to a new one"),
-            );
-        }
+        let mut dynamic = Dynamic::new(header, table, blocks, data_end);
+        dynamic.reads_zeros_behind = left.is_some();
+        let used_end = facts.used_end.unwrap_or(0);
+        self.end = data_end.next_multiple_of(SECTOR_SIZE).max(used_end);
+        self.dynamic = Some(dynamic);
         Ok(())
     }
 }
 
-/// The warning that the copy of a good trailing footer isn't its copy.
-fn copy_differs(trailing: &Footer, copy: Found) -> Option<Error> {
-    let hint = "the trailing footer is in force; converting to a new file writes both alike";
-    if let Some(fault) = copy.fault {
-        return Some(
-            Error::damaged("the copy of the footer at the start of the file is damaged")
-                .field(fault.field_name().unwrap_or("footer").to_string())
-                .offset(fault.at().unwrap_or(0))
-                .hint(hint),
-        );
+/// The footers that aren't where they belong, or not as they should be.
+fn unwritten(report: &Report, footer: &Footer) -> Unwritten {
+    let footers = &report.facts.footers;
+    let is_short = footers.trailing.as_ref().is_some_and(|seen| seen.is_short);
+    let is_sparse = footer.disk_type.is_sparse();
+    Unwritten {
+        trailing: match footers.in_force {
+            Some(Place::Trailing) => is_short && is_sparse,
+            Some(Place::Displaced) => is_sparse,
+            Some(Place::Copy) | None => true,
+        },
+        copy: is_sparse && report.found("footer-copy-damaged")
+            || report.found("footer-copy-differs"),
     }
-    if copy.footer == *trailing {
-        return None;
-    }
-    let (ours, theirs) = (trailing.fields(), copy.footer.fields());
-    let (ours, theirs) = ours
-        .into_iter()
-        .zip(theirs)
-        .find(|(a, b)| a != b && a.name != "checksum")?;
-    Some(
-        Error::damaged("the two footers differ")
-            .field(format!("footer.{}", theirs.name))
-            .offset(theirs.offset as u64)
-            .found(format_args!("{} in the copy", theirs.value))
-            .expected(format_args!("{} as in the trailing footer", ours.value))
-            .hint(hint),
-    )
 }
 
-/// A fixed disk whose first sector is an intact footer: the guest's business, unless both name the same disk.
-fn nested(trailing: &Found, first_sector: &Found) -> Result<Error> {
-    let inner = &first_sector.footer;
-    if inner.unique_id == trailing.footer.unique_id && inner.disk_type.is_sparse() {
-        return Err(Error::new(
-            ErrorKind::Damaged,
-            "the two footers disagree on the type of the disk",
-        )
+fn resolve(
+    child: &std::path::Path,
+    footer: &Footer,
+    header: &DynamicHeader,
+    paths: &[ParentPath],
+    resolver: &mut dyn ParentResolver,
+) -> Result<Beneath> {
+    let request = ParentRequest {
+        child,
+        child_id: footer.unique_id,
+        parent_id: header.parent_unique_id,
+        parent_timestamp: header.parent_timestamp,
+        parent_name: &header.parent_name(),
+        paths,
+    };
+    Beneath::resolve(&request, footer.current_size, resolver)
+}
+
+fn needs_parent(footer: &Footer, at: u64) -> Error {
+    Error::unsupported("this is a differencing VHD: most of its data is in its parent")
         .field("footer.disk_type")
-        .offset(trailing.at + 60)
-        .found(trailing.footer.disk_type)
-        .expected(format_args!(
-            "{}, as in the copy at offset 0",
-            inner.disk_type
-        ))
-        .hint("the file is damaged: copy it again from its source"));
-    }
-    Ok(
-        Error::damaged("the disk's own first sector looks like a VHD footer; the trailing footer is in force")
+        .offset(at.saturating_add(60))
+        .found(footer.disk_type)
+        .expected("fixed or dynamic")
+        .hint("open it together with its parent")
+}
+
+/// The error for what nothing speaks for being a VHD.
+pub(super) fn no_vhd(footers: &Footers) -> Error {
+    let error = Error::damaged("there is no VHD footer")
+        .hint("if this is a raw image, say so with -f raw; else copy it again from its source");
+    match &footers.trailing {
+        Some(Seen { footer, at, .. }) => error
             .field("footer.cookie")
+            .offset(*at)
+            .found(format_args!("\"{}\"", footer.cookie.escape_ascii()))
+            .expected("\"conectix\""),
+        None => error
+            .field("file_size")
             .offset(0)
-            .found(format_args!("the footer of a {} disk", inner.disk_type))
-            .hint("programs that look at the start of the file take it for another disk: tell them the format"),
-    )
+            .found(format_args!("{} bytes", footers.file_len))
+            .expected("at least 1024 bytes"),
+    }
 }

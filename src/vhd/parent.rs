@@ -185,76 +185,30 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
     )
 }
 
-/// Reads the locators of `header`. One that can't be used is a warning: another may do.
-pub(super) fn read_paths<S: ReadAt>(
+/// What the locators of `header`, which stands in `storage`, say. One that can't be read is left out: another may
+/// do, and a check tells what is wrong with it.
+pub fn read_paths<S: ReadAt + ?Sized>(
     storage: &S,
     header: &DynamicHeader,
-    header_at: u64,
-) -> Result<(Vec<ParentPath>, Vec<Error>)> {
+) -> Result<Vec<ParentPath>> {
     let len = storage.byte_len()?;
-    let (mut paths, mut warnings) = (Vec::new(), Vec::new());
+    let mut paths = Vec::new();
     for (n, locator) in header.parent_locators.iter().enumerate() {
-        if !locator.is_used() {
-            continue;
-        }
-        let warning = |field: &str, offset: u64, message: &str| {
-            Error::damaged(message)
-                .field(format!("header.parent_locator[{n}].{field}"))
-                .offset(header_at.saturating_add(super::header::locator_at(n) + offset))
-                .hint(
-                    "the locator is ignored: others, or the parent's name, may lead to the parent",
-                )
-        };
         let size = u64::from(locator.data_length);
-        if locator.data_length > MAX_LOCATOR {
-            let fault = warning(
-                "data_length",
-                8,
-                "no path is as long as this parent locator",
-            );
-            warnings.push(fault.found(size).expected("at most 65536 bytes"));
-            continue;
-        }
-        if locator
-            .data_offset
-            .checked_add(size)
-            .is_none_or(|end| end > len)
-        {
-            let fault = warning(
-                "data_offset",
-                16,
-                "a parent locator lies behind the end of the file",
-            );
-            warnings.push(
-                fault
-                    .found(locator.data_offset)
-                    .expected(format_args!("at most {}", len.saturating_sub(size))),
-            );
+        let end = locator.data_offset.checked_add(size);
+        let is_inside = end.is_some_and(|end| end <= len);
+        if !locator.is_used() || locator.data_length > MAX_LOCATOR || !is_inside {
             continue;
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         storage.read_exact_at(&mut bytes, locator.data_offset)?;
-        match locator.text(&bytes) {
-            Some(text) => paths.push(ParentPath {
-                locator: n,
-                platform_code: locator.platform_code,
-                text,
-            }),
-            None if locator.is_utf16() => {
-                let fault = warning("data_length", 8, "a text of 16-bit units has an odd length");
-                warnings.push(fault.found(size).expected("an even number of bytes"));
-            }
-            None => {
-                let fault = warning("platform_code", 0, "a parent locator is of an unknown form");
-                warnings.push(
-                    fault
-                        .found(locator.platform_code)
-                        .expected("W2ru, W2ku, MacX, Mac, Wi2r or Wi2k"),
-                );
-            }
-        }
+        paths.extend(locator.text(&bytes).map(|text| ParentPath {
+            locator: n,
+            platform_code: locator.platform_code,
+            text,
+        }));
     }
-    Ok((paths, warnings))
+    Ok(paths)
 }
 
 /// What a new differencing disk says of its parent.

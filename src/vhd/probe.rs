@@ -1,6 +1,6 @@
 //! Is this a VHD? A cheap look before opening.
 
-use super::open::{read_copy, read_trailing};
+use super::check::{Footers, Place};
 use super::{Footer, VhdImage};
 use crate::error::Result;
 use crate::storage::ReadAt;
@@ -12,6 +12,8 @@ pub enum FooterPlace {
     Trailing,
     /// The last 511 bytes: written before Virtual PC 2004.
     Trailing511,
+    /// Before the end of the file, at this offset: something was put behind it.
+    Displaced(u64),
     /// The first 512 bytes, and there is none at the end: what is left of a dynamic disk that was cut off.
     Copy,
 }
@@ -29,18 +31,24 @@ pub struct ProbeHint {
 }
 
 impl<S: ReadAt> VhdImage<S> {
-    /// What speaks for `storage` being a VHD, or `None` if nothing does: the cookie of a footer at its end, or at
-    /// its start that of a dynamic disk's. Reads at most two sectors.
+    /// What speaks for `storage` being a VHD, or `None` if nothing does: an intact footer, one that is damaged but
+    /// was meant as one, or a dynamic disk header behind where a copy belongs. Reads a few sectors, and of what
+    /// has none of these the last MiB.
     pub fn probe(storage: &S) -> Result<Option<ProbeHint>> {
-        let len = storage.byte_len()?;
-        if let Some(found) = read_trailing(storage, len)?
-            && found.has_cookie()
-        {
-            return Ok(Some(found.into_hint()));
+        let footers = Footers::read(storage).map_err(|e| e.path(storage.name()))?;
+        if !footers.is_vhd {
+            return Ok(None);
         }
-        // The first sector belongs to the guest unless it is a sparse disk's copy.
-        Ok(read_copy(storage, len)?
-            .filter(|found| found.has_cookie() && found.footer.disk_type.is_sparse())
-            .map(super::open::Found::into_hint))
+        let seen = footers.believed().or(footers.copy.as_ref());
+        Ok(seen.map(|seen| ProbeHint {
+            place: match footers.in_force {
+                Some(Place::Displaced) => FooterPlace::Displaced(seen.at),
+                _ if seen.is_short => FooterPlace::Trailing511,
+                _ if seen.at == 0 => FooterPlace::Copy,
+                _ => FooterPlace::Trailing,
+            },
+            footer: seen.footer.clone(),
+            intact: seen.intact,
+        }))
     }
 }

@@ -13,6 +13,9 @@ use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
+/// The rule about zeros behind the footer.
+const ZEROS_BEHIND: &str = "trailing-zeros";
+
 /// One repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mend {
@@ -67,10 +70,12 @@ impl RepairPlan {
         })
     }
 
-    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back.
+    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back. Zeros at the
+    /// end come back with the length.
     pub fn old_ranges(&self) -> Vec<Range<u64>> {
         let writes = self.mends.iter().flat_map(|mend| {
-            let cut = mend.new_len.map(|len| len..self.file_len);
+            let cut = mend.new_len.filter(|_| mend.id != ZEROS_BEHIND);
+            let cut = cut.map(|len| len..self.file_len);
             let writes = mend.writes.iter();
             let writes = writes.map(|(at, bytes)| *at..at.saturating_add(bytes.len() as u64));
             writes.chain(cut)
@@ -95,14 +100,10 @@ impl RepairPlan {
     }
 }
 
-fn found(report: &Report, id: &str) -> bool {
-    report.findings.iter().any(|finding| finding.id() == id)
-}
-
 /// The end of the file.
 fn trailing(report: &Report) -> Option<Mend> {
     let footers = &report.facts.footers;
-    let sound = report.errors == 0;
+    let sound = !report.facts.has_errors;
     let mend = |id, what, writes, new_len| Mend {
         id,
         what,
@@ -111,8 +112,8 @@ fn trailing(report: &Report) -> Option<Mend> {
     };
     if let Some(displaced) = footers.displaced.as_ref().filter(|_| sound) {
         let end = displaced.at.saturating_add(FOOTER_LEN);
-        let id = ["trailing-garbage", "trailing-zeros"];
-        let id = id.into_iter().find(|id| found(report, id))?;
+        let id = ["trailing-garbage", ZEROS_BEHIND];
+        let id = id.into_iter().find(|id| report.found(id))?;
         let what = format!(
             "cut off the {} bytes behind the footer",
             footers.file_len.saturating_sub(end)
@@ -131,7 +132,7 @@ fn trailing(report: &Report) -> Option<Mend> {
         Place::Copy => {
             let bytes = footers.copy.as_ref()?.footer.encode().to_vec();
             // What a block claims may be the block's.
-            let claimed = found(report, "bat-over-footer");
+            let claimed = report.found("bat-over-footer");
             if let Some(trailing) = trailing.filter(|seen| seen.is_meant() && !claimed) {
                 let what = format!("write the footer at {} anew from its copy", trailing.at);
                 return Some(mend(
@@ -149,7 +150,7 @@ fn trailing(report: &Report) -> Option<Mend> {
                 footers.file_len.checked_next_multiple_of(SECTOR_SIZE)?
             };
             let id = ["footer-cut-off", "footer-damaged"];
-            let id = id.into_iter().find(|id| found(report, id))?;
+            let id = id.into_iter().find(|id| report.found(id))?;
             let what = format!("write the footer at {at} anew from its copy");
             Some(mend(id, what, vec![(at, bytes)], None))
         }
@@ -162,13 +163,13 @@ fn copy(report: &Report) -> Option<Mend> {
     let trailing = match footers.in_force? {
         Place::Trailing => footers.trailing.as_ref()?,
         // With other faults beside it, what was found before the end may be no footer of this disk.
-        Place::Displaced if report.errors > 0 => return None,
+        Place::Displaced if report.facts.has_errors => return None,
         Place::Displaced => footers.displaced.as_ref()?,
         Place::Copy => return None,
     };
     // Where other things are wrong, an intact copy may be the one that is right.
-    let differs = report.errors == 0 && found(report, "footer-copy-differs");
-    let id = if found(report, "footer-copy-damaged") {
+    let differs = !report.facts.has_errors && report.found("footer-copy-differs");
+    let id = if report.found("footer-copy-damaged") {
         "footer-copy-damaged"
     } else if differs {
         "footer-copy-differs"
@@ -186,7 +187,7 @@ fn copy(report: &Report) -> Option<Mend> {
 /// The map of full blocks.
 fn batmap(report: &Report) -> Option<Mend> {
     let ids = ["batmap-stale", "batmap-bad"];
-    let id = ids.into_iter().find(|id| found(report, id))?;
+    let id = ids.into_iter().find(|id| report.found(id))?;
     let writes = report.facts.batmap.as_ref()?.emptied()?;
     Some(Mend {
         id,

@@ -283,7 +283,7 @@ impl<S: WriteAt> VhdImage<S> {
             return Ok(());
         };
         let header = dynamic.header.clone();
-        let table = Table::read(&self.storage, header.table_offset, blocks, |_, _| Ok(()))?;
+        let table = Table::read(&self.storage, header.table_offset, blocks)?;
         let beneath = dynamic.beneath.clone();
         *dynamic = Dynamic::new(header, table, blocks, self.end);
         dynamic.beneath = beneath;

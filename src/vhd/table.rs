@@ -54,24 +54,14 @@ impl Table {
         }
     }
 
-    /// Reads a table of `entries` entries at `offset`, which lies within the file, and shows each to `check`.
-    pub(super) fn read<S: ReadAt>(
-        storage: &S,
-        offset: u64,
-        entries: u64,
-        mut check: impl FnMut(u64, BatEntry) -> Result<()>,
-    ) -> Result<Self> {
+    /// Reads a table of `entries` entries at `offset`, which lies within the file.
+    pub(super) fn read<S: ReadAt>(storage: &S, offset: u64, entries: u64) -> Result<Self> {
         let mut loaded = (entries <= MAX_LOADED)
             .then(|| Vec::with_capacity(usize::try_from(entries).unwrap_or(0)));
         let mut allocated = 0;
         for part in 0..entries.div_ceil(PART) {
-            let first = part * PART;
             let part = read_part(storage, offset, entries, part)?;
-            for (block, entry) in (first..).zip(&part) {
-                let entry = BatEntry(*entry);
-                check(block, entry)?;
-                allocated += u64::from(entry != BatEntry::ABSENT);
-            }
+            allocated += part.iter().filter(|entry| **entry != bat::ABSENT).count() as u64;
             if let Some(loaded) = &mut loaded {
                 loaded.extend(part);
             }
@@ -86,6 +76,24 @@ impl Table {
             },
             pending: BTreeMap::new(),
         })
+    }
+
+    /// Takes a block for absent, whatever the file says of it. Such a table is not to be written.
+    pub(super) fn lose(&mut self, block: u64) {
+        if block >= self.entries {
+            return;
+        }
+        self.allocated = self.allocated.saturating_sub(1);
+        let slot = match &mut self.content {
+            Content::Loaded(entries) => {
+                usize::try_from(block).ok().and_then(|n| entries.get_mut(n))
+            }
+            Content::OnDemand(_) => None,
+        };
+        match slot {
+            Some(slot) => *slot = bat::ABSENT,
+            None => drop(self.pending.insert(block, BatEntry::ABSENT)),
+        }
     }
 
     /// Number of blocks that are stored.
@@ -207,14 +215,14 @@ mod tests {
         let entries = PART * 2 + 5;
         let storage = Memory::new(vec![0xFF; usize::try_from(entries * 4).unwrap()]);
         let before = storage.to_vec();
-        let mut table = Table::read(&storage, 0, entries, |_, _| Ok(())).unwrap();
+        let mut table = Table::read(&storage, 0, entries).unwrap();
         for block in [0, 1, 2, 9, entries - 1] {
             table.set(block, BatEntry(u32::try_from(block).unwrap()));
         }
         assert_eq!(storage.to_vec(), before);
         assert!(table.has_pending());
         table.write_pending(&storage).unwrap();
-        let again = Table::read(&storage, 0, entries, |_, _| Ok(())).unwrap();
+        let again = Table::read(&storage, 0, entries).unwrap();
         assert_eq!(again.loaded(), table.loaded());
         assert_eq!((again.allocated(), table.allocated()), (5, 5));
     }
@@ -226,7 +234,7 @@ mod tests {
             .flat_map(|n| u32::try_from(n * 3).unwrap().to_be_bytes())
             .collect();
         let storage = Memory::new([vec![0; 512], bytes].concat());
-        let loaded = Table::read(&storage, 512, entries, |_, _| Ok(())).unwrap();
+        let loaded = Table::read(&storage, 512, entries).unwrap();
         let mut on_demand = Table {
             content: Content::OnDemand(Mutex::new(None)),
             ..Table::absent(512, entries)

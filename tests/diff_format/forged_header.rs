@@ -37,7 +37,7 @@ fn a_header_that_breaks_a_rule_is_refused_however_well_it_is_sealed() {
         ("version 2", |s| put_u32(&mut s[0], 8, 2), Unsupported),
         (
             "must_understand",
-            |s| put_u32(&mut s[0], 12, 1),
+            |s| put_u32(&mut s[0], 12, 2),
             Unsupported,
         ),
         ("header_length 0", |s| put_u32(&mut s[0], 16, 0), Damaged),

@@ -9,9 +9,9 @@ use std::sync::Once;
 
 use vhdkit::diff::{
     BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffHeader, DiffReader, DiffWriter,
-    Frame, Layers, Side, compare, pack,
+    Frame, Layers, Side, Way, WindowChange, compare, pack,
 };
-use vhdkit::image::RawImage;
+use vhdkit::image::{Image, NothingKnown, RawImage};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
@@ -31,6 +31,7 @@ struct Golden {
     compression: Compression,
     digests: bool,
     base_hashes: bool,
+    reversible: bool,
 }
 
 /// Page n of every base is filled with the byte 1 + n % 250.
@@ -66,6 +67,7 @@ fn golden(
         compression: Compression::None,
         digests: true,
         base_hashes: true,
+        reversible: false,
     }
 }
 
@@ -115,7 +117,7 @@ fn goldens() -> Vec<Golden> {
         WINDOW + 512,
         &[(0, 8192, 0), (8192, 1, 0xc1)],
     );
-    vec![
+    let mut all = vec![
         golden("empty", 4096, 4096, &[]),
         updates,
         zstd,
@@ -160,6 +162,43 @@ fn goldens() -> Vec<Golden> {
             header: undoes,
             ..golden("undo", 1024, 512, &[(0, 1, 0xa1)])
         },
+    ];
+    all.extend(reversible_goldens());
+    all
+}
+
+fn reversible_goldens() -> Vec<Golden> {
+    // Pages appear: the way back is a clear, and for a last window of two pages a long one.
+    let mut appeared = base(WINDOW + 1024);
+    appeared[8190 * 512..].fill(0);
+    vec![
+        Golden {
+            reversible: true,
+            ..golden(
+                "reversible",
+                8192,
+                8704,
+                &[(0, 1, 0), (1, 1, 0xa1), (9, 2, 0xa2), (16, 1, 0xa3)],
+            )
+        },
+        Golden {
+            reversible: true,
+            ..golden("reversible-shrunk", 4608, 2560, &[(4, 1, 0)])
+        },
+        Golden {
+            reversible: true,
+            base: appeared,
+            ..golden(
+                "reversible-clears",
+                WINDOW + 1024,
+                WINDOW + 1024,
+                &[(7, 1, 0xa1), (8190, 1, 0), (8191, 1, 0xa3), (8192, 2, 0xa2)],
+            )
+        },
+        Golden {
+            reversible: true,
+            ..golden("reversible-empty", 4096, 4096, &[])
+        },
     ]
 }
 
@@ -173,7 +212,11 @@ impl Golden {
             progress: &Silent,
             digests: self.digests,
             payload: true,
+            equal: &NothingKnown,
         };
+        if self.reversible {
+            return self.make_reversible(&base, &target, options);
+        }
         let mut writer = DiffWriter::new(Vec::new(), "memory", &self.header).unwrap();
         let compared = compare(
             &base,
@@ -192,6 +235,45 @@ impl Golden {
             .finish(compared.base_digest, compared.target_digest)
             .unwrap()
             .out
+    }
+}
+
+impl Golden {
+    /// What both comparisons find, window by window.
+    fn make_reversible(
+        &self,
+        base: &dyn Image,
+        target: &dyn Image,
+        options: CompareOptions<'_>,
+    ) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let pack =
+            |change: WindowChange| Ok((change.window.start(), pack(change, self.compression)?));
+        let mut push = |way: Way, frame| {
+            frames.push((way, frame));
+            Ok(())
+        };
+        let compared = compare(base, target, options, pack, |frame| {
+            push(Way::Forward, frame)
+        })
+        .unwrap();
+        compare(target, base, options, pack, |frame| push(Way::Back, frame)).unwrap();
+        frames.sort_by_key(|(way, (window, _))| (*window, *way == Way::Back));
+        let mut writer = DiffWriter::reversible(Vec::new(), "memory", &self.header).unwrap();
+        for (way, (_, frame)) in &frames {
+            match way {
+                Way::Forward => writer.push(frame).unwrap(),
+                Way::Back => writer.push_back(frame).unwrap(),
+            }
+        }
+        let digests = (compared.base_digest, compared.target_digest);
+        writer.finish(digests.0, digests.1).unwrap().out
+    }
+
+    /// The pages of the base before those at its end that are zero.
+    fn filled(&self) -> usize {
+        let pages = self.base.chunks(512).rposition(|page| page != [0; 512]);
+        pages.map_or(0, |last| last + 1)
     }
 }
 
@@ -248,7 +330,10 @@ fn describe(golden: &Golden, diff: &[u8]) -> String {
     }
     let mut reader = DiffReader::new(diff, "golden").unwrap();
     describe_header(&mut out, reader.header());
-    while let Some(frame) = reader.next_frame().unwrap() {
+    while let Some((way, frame)) = reader.next_of_both().unwrap() {
+        if way == Way::Back {
+            out += "back ";
+        }
         describe_frame(&mut out, frame);
     }
     let (trailer, digest) = reader.finished().unwrap();
@@ -265,6 +350,14 @@ fn describe(golden: &Golden, diff: &[u8]) -> String {
         t.clear_bytes, t.stored_bytes
     )
     .unwrap();
+    if let Some(t) = &t.way_back {
+        writeln!(
+            out,
+            "back.frames {}\nback.ranges {}\nback.update_bytes {}\nback.clear_bytes {}\nback.stored_bytes {}",
+            t.frames, t.ranges, t.update_bytes, t.clear_bytes, t.stored_bytes
+        )
+        .unwrap();
+    }
     let known = |digest: Option<vhdkit::image::ContentDigest>| {
         digest.map_or("unknown".into(), |d| d.to_string())
     };
@@ -272,6 +365,9 @@ fn describe(golden: &Golden, diff: &[u8]) -> String {
     writeln!(out, "target_digest {}", known(t.target_digest)).unwrap();
     writeln!(out, "digest {}", hex(digest)).unwrap();
     writeln!(out, "target_blake3 {}", blake3::hash(&golden.target)).unwrap();
+    if golden.filled() * 512 < golden.base.len() {
+        writeln!(out, "base_filled {}", golden.filled()).unwrap();
+    }
     out
 }
 
@@ -378,11 +474,25 @@ fn golden_files_turn_their_base_into_their_target() {
     for (golden, (name, diff)) in goldens().into_iter().zip(golden_files()) {
         let file = DiffFile::open(Memory::new(diff), &Silent).unwrap();
         let chain = Chain::new(vec![file]).unwrap();
+        let before = golden.base.clone();
         let base = RawImage::open(Memory::new(golden.base)).unwrap();
         let mut out = RawImage::open(Memory::new(vec![0; golden.target.len()])).unwrap();
         let layers = Layers::new(&base, &chain, &workers, &Silent);
         let (_, touched) = layers.rebuild(&mut out, BaseCheck::Touched).unwrap();
         assert_eq!(touched.misfit, None, "{name}");
         assert!(out.storage().to_vec() == golden.target, "{name}");
+        let back = chain.reversed();
+        assert_eq!(back.is_some(), golden.reversible, "{name}");
+        if let Some(back) = back {
+            let target = RawImage::with_size(
+                Memory::new(out.storage().to_vec()),
+                golden.target.len() as u64,
+            );
+            let mut out = RawImage::open(Memory::new(vec![0; before.len()])).unwrap();
+            let layers = Layers::new(&target, &back, &workers, &Silent);
+            let (_, touched) = layers.rebuild(&mut out, BaseCheck::Touched).unwrap();
+            assert_eq!(touched.misfit, None, "{name}");
+            assert!(out.storage().to_vec() == before, "{name}");
+        }
     }
 }

@@ -38,6 +38,9 @@ pub(crate) fn kind(section: &[u8]) -> &str {
         b"CLER" => "CLER",
         b"INDX" => "INDX",
         b"TAIL" => "TAIL",
+        b"page" => "page",
+        b"cler" => "cler",
+        b"indx" => "indx",
         b"\x89VHD" => "HEAD",
         _ => "?",
     }
@@ -51,9 +54,9 @@ pub(crate) fn cut(diff: &[u8]) -> Vec<Section> {
         let count = size(u32_at(rest, 4));
         let len = match kind(rest) {
             "HEAD" => size(u32_at(rest, 16)),
-            "PAGE" => 76 + 4 * count + size(u32_at(rest, 28)),
-            "CLER" => 68,
-            "INDX" => 20 + 24 * count,
+            "PAGE" | "page" => 76 + 4 * count + size(u32_at(rest, 28)),
+            "CLER" | "cler" => 68,
+            "INDX" | "indx" => 20 + 24 * count,
             _ => rest.len(),
         };
         let (section, after) = rest.split_at(len);

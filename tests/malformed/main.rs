@@ -8,6 +8,8 @@
 
 #[path = "../support/checks.rs"]
 mod checks;
+#[path = "../support/recorder.rs"]
+mod recorder;
 #[path = "../support/vhd_writers.rs"]
 mod writers;
 

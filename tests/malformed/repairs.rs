@@ -1,18 +1,15 @@
 //! Repairs: the image is clean and whole after each, whatever interrupts it, and there is a way back.
 
 use std::fs;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::Mutex;
 
 use vhdkit::files::{ParentOptions, repair, take_back};
 use vhdkit::image::content_digest;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
-use vhdkit::storage::{Memory, ReadAt, WriteAt};
+use vhdkit::storage::Memory;
 use vhdkit::vhd::{RepairPlan, VhdImage, check};
-use vhdkit::{Error, Result};
 
+use super::recorder::Recorder;
 use super::writers::{Writer, data, seal, set_batmap};
 use super::{TINY, checked, lines, options};
 
@@ -180,71 +177,6 @@ fn saved_bytes_bring_the_damaged_file_back() {
     }
 }
 
-/// Storage that keeps what was written to it and fails after so many writes.
-struct Failing {
-    inner: Memory,
-    left: Mutex<usize>,
-    /// How many bytes of the write that fails still arrive.
-    torn: usize,
-}
-
-impl Failing {
-    fn use_one(&self) -> bool {
-        let mut left = self.left.lock().unwrap();
-        let may = *left > 0;
-        *left = left.saturating_sub(1);
-        may
-    }
-}
-
-fn cut() -> Error {
-    Error::io(
-        "cannot write",
-        std::io::Error::from(std::io::ErrorKind::StorageFull),
-    )
-}
-
-impl ReadAt for Failing {
-    fn name(&self) -> &Path {
-        self.inner.name()
-    }
-
-    fn byte_len(&self) -> Result<u64> {
-        self.inner.byte_len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_exact_at(buf, offset)
-    }
-}
-
-impl WriteAt for Failing {
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        if self.use_one() {
-            return self.inner.write_all_at(buf, offset);
-        }
-        self.inner
-            .write_all_at(&buf[..self.torn.min(buf.len())], offset)?;
-        Err(cut())
-    }
-
-    fn set_len(&self, len: u64) -> Result<()> {
-        if self.use_one() {
-            self.inner.set_len(len)
-        } else {
-            Err(cut())
-        }
-    }
-
-    fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
-        self.inner.write_zeros_at(range)
-    }
-
-    fn sync(&self) -> Result<()> {
-        if self.use_one() { Ok(()) } else { Err(cut()) }
-    }
-}
-
 #[test]
 fn an_interrupted_repair_is_finished_by_the_next() {
     for (name, file, whole) in cases() {
@@ -252,11 +184,7 @@ fn an_interrupted_repair_is_finished_by_the_next() {
         let mut finished = false;
         for fail_at in 0..20 {
             for torn in [0, 1, 17, 64, 100, 300, 511] {
-                let storage = Failing {
-                    inner: Memory::new(file.clone()),
-                    left: Mutex::new(fail_at),
-                    torn,
-                };
+                let storage = Recorder::new(file.clone(), fail_at).torn(torn);
                 finished = plan.apply(&storage).is_ok();
                 let after = mended(storage.inner.into_vec());
                 let left = checked(after.clone());
@@ -274,4 +202,30 @@ fn an_interrupted_repair_is_finished_by_the_next() {
         }
         assert!(finished, "{name}");
     }
+}
+
+/// What a fixed VHD may look like that lost power while it was made longer: its footer stands before a hole.
+#[test]
+fn a_footer_before_a_hole_is_found_however_long_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vhd");
+    let whole = TINY.fixed();
+    for len in [1 << 20, 3 << 20, (3 << 30) + 512, 1 << 40] {
+        fs::write(&path, &whole).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(len).unwrap();
+        let done = repair(&path, &options(), &ParentOptions::default(), false).unwrap();
+        assert!(done.after.unwrap().is_clean(), "{len}");
+        assert!(fs::read(&path).unwrap() == whole, "{len}");
+        let saved = done.saved.unwrap();
+        assert!(fs::metadata(&saved).unwrap().len() < 1000, "{len}");
+        take_back(&path, &saved).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), len);
+        fs::remove_file(&saved).unwrap();
+    }
+    // A raw disk that ends in a hole is none the worse for it.
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let report = repair(&path, &options(), &ParentOptions::default(), true).unwrap();
+    assert!(report.mends.is_empty());
 }

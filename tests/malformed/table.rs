@@ -1,5 +1,9 @@
 //! The table of malformed inputs: every row has exactly its findings.
 
+use vhdkit::files::{Format, OpenOptions, ParentOptions, open_image};
+use vhdkit::storage::Memory;
+use vhdkit::vhd::{CheckOptions, RepairPlan, check};
+
 use super::writers::{Writer, data, edit_footers, edit_header, put32, put64, seal, set_batmap};
 use super::{TINY, checked, lines};
 
@@ -675,13 +679,13 @@ pub(super) fn cases() -> Vec<Case> {
 fn every_malformed_file_has_exactly_its_findings() {
     let mut wrong = Vec::new();
     for (name, file, expected) in cases() {
-        let found = lines(&checked(file));
+        let found = lines(&checked(file.clone()));
         let shown = if found.is_empty() {
             "accept".into()
         } else {
             found.join("; ")
         };
-        println!("{name:<58} {shown}");
+        println!("{name:<72} {:<16} {shown}", reading(file));
         let mut expected = expected.to_vec();
         expected.sort_unstable();
         if found != expected {
@@ -693,10 +697,74 @@ fn every_malformed_file_has_exactly_its_findings() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What a command that reads an image does with such a file, as its users see it.
+fn reading(file: Vec<u8>) -> &'static str {
+    let path = tempfile::tempdir().unwrap();
+    let path = path.path().join("child.vhd");
+    std::fs::write(&path, file).unwrap();
+    let options = |salvage| OpenOptions {
+        salvage,
+        parents: ParentOptions {
+            leave_out: true,
+            ..ParentOptions::default()
+        },
+        ..OpenOptions::default()
+    };
+    match open_image(&path, &options(false)) {
+        Ok(image) if image.format() == Format::Raw && !image.warnings().is_empty() => {
+            "raw, with doubts"
+        }
+        Ok(image) if image.warnings().is_empty() => "read",
+        Ok(_) => "read, warned",
+        Err(error) => {
+            let named = error.remedy().is_some() && error.file().is_some();
+            assert!(named, "{error:?}");
+            match open_image(&path, &options(true)) {
+                Ok(_) => "refused, salvaged",
+                Err(_) => "refused",
+            }
+        }
+    }
+}
+
+/// Whether a file is read is what its check says: errors are refused, what is repairable is read with a warning, what
+/// is clean is read. The exception is said aloud: a fixed disk behind whose footer something stands is read as raw.
+#[test]
+fn reading_goes_by_the_verdict_of_the_check() {
+    for (name, file, expected) in cases() {
+        let reading = reading(file);
+        let own = |line: &&&str| !line.ends_with(" chain");
+        let has = |severity: &str| {
+            let findings = expected.iter().filter(own);
+            findings.clone().any(|line| line.starts_with(severity))
+        };
+        let right = match reading {
+            "refused" | "refused, salvaged" => has("error"),
+            "read, warned" => !has("error") && (has("repairable") || has("warning")),
+            "raw, with doubts" => name.starts_with("fixed") && has("repairable trailing-"),
+            _ => !has("error") && !has("repairable"),
+        };
+        assert!(right, "{name}: {reading}, but {expected:?}");
+    }
+}
+
+/// What a service wants keeps no fault of the file from being mended.
+#[test]
+fn azure_has_no_say_in_repairs() {
+    let file = changed(dynamic(), |file| file.truncate(file.len() - SECTOR));
+    let options = CheckOptions {
+        azure: true,
+        ..super::options()
+    };
+    let storage = Memory::new(file);
+    let report = check(&storage, &options).unwrap();
+    assert!(report.errors > 0 && report.repairable > 0);
+    RepairPlan::new(&report).apply(&storage).unwrap();
+    assert_eq!(check(&storage, &options).unwrap().repairable, 0);
+}
+
 #[test]
 fn azure_takes_whole_mebibytes_of_fixed_disks() {
-    use vhdkit::storage::Memory;
-    use vhdkit::vhd::{CheckOptions, check};
     let options = CheckOptions {
         azure: true,
         ..super::options()

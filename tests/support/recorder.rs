@@ -1,4 +1,5 @@
-//! Storage that remembers what was written, to be replayed up to any point: what a crash leaves.
+//! Storage that remembers what was written, to be replayed up to any point, and that fails when told to: for what works
+//! on storage and needs no files. What whole commands leave in files is tested in `tests/crash/`.
 #![allow(dead_code)]
 
 use std::ops::Range;
@@ -15,6 +16,8 @@ pub(crate) struct Recorder {
     pub(crate) log: Mutex<Vec<Event>>,
     /// The log's length at which everything fails, as on a full disk.
     fail_at: usize,
+    /// How many bytes of the write that fails still arrive.
+    torn: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +45,14 @@ impl Recorder {
             inner: Memory::new(bytes),
             log: Mutex::default(),
             fail_at,
+            torn: 0,
         }
+    }
+
+    /// The same, where the first write that fails is torn: so many bytes of it arrive.
+    pub(crate) fn torn(mut self, torn: usize) -> Self {
+        self.torn = torn;
+        self
     }
 
     fn log(&self, event: Event) -> Result<()> {
@@ -72,7 +82,13 @@ impl ReadAt for Recorder {
 
 impl WriteAt for Recorder {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.log(Event::Write(offset, buf.to_vec()))?;
+        if let Err(error) = self.log(Event::Write(offset, buf.to_vec())) {
+            let arrives = buf.get(..self.torn).unwrap_or(buf);
+            if !arrives.is_empty() {
+                self.inner.write_all_at(arrives, offset)?;
+            }
+            return Err(error);
+        }
         self.inner.write_all_at(buf, offset)
     }
 

@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::args::InputFormat;
-use super::{Access, Context, Outcome, Parents, Result, Size, StoreArgs, Time, parse_time};
+use super::{
+    Access, Context, Outcome, Parents, Reading, Result, Size, StoreArgs, Time, parse_time,
+};
 use super::{Output, show};
 use crate::snapshot::{Created, Disk, Family, NewPoint, Work, add_diff, create};
 use crate::storage::File;
@@ -20,9 +22,9 @@ use crate::storage::File;
      A disk that isn't the same one is refused when its source ids say so. A VHD's own unique id only warns: many \
      tools give every copy a new one.\n\n",
     "Examples:\n",
-    "  vhd snapshot create --store /backup --disk web --name mon monday.vhd\n",
+    "  vhd snapshot create --disk web --name mon monday.vhd\n",
     "  vhd snapshot create --store /backup --disk web --name tue --diff tuesday.vhddiff\n",
-    "  vhd-diff mon.vhd tue.vhd -o - | ssh far vhd snapshot create --store /b --disk web --name tue --diff -\n",
+    "  vhd-diff mon.vhd tue.vhd -o - | ssh far vhd snapshot create --disk web --name tue --diff -\n",
     "  vhd snapshot create --store /backup --disk web --name w47 disk.vhd --tag keep=yes --time 2026-11-20T06:00:00Z\n\n",
     super::args::exit_codes!(),
 ))]
@@ -91,7 +93,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         from_diff(&mut disk, diff, &new, context)?
     } else {
         let image = args.image.as_deref().unwrap_or(Path::new(""));
-        let image = context.open_source(image, args.format, &args.parents)?;
+        let image = context.open_source(image, args.format, &args.parents, Reading::default())?;
         disk = Disk::open(&args.store.store, &args.disk, Access::Create)?;
         let workers = context.workers()?;
         let progress = context.progress();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::args::{self, Parents};
-use super::context::Context;
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{self, Output, SCHEMA_VERSION};
 use super::size::{Count, Short, Size};
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 #[derive(Debug, Clone, clap::Args)]
 struct StoreArgs {
     /// The folder of the store.
-    #[arg(long, value_name = "DIR", env = STORE_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
     store: PathBuf,
 }
 

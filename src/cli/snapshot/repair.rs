@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::output::plain;
 use super::verify::FindingView;
 use super::{
-    Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Result, SCHEMA_VERSION,
+    Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
+    SCHEMA_VERSION,
 };
 use crate::error::ErrorKind;
 use crate::snapshot::{Means, RepairedDisk, Work, repair};
@@ -132,7 +133,7 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
         means.stores.push(opened?);
     }
     for (snapshot, path) in &args.image {
-        let image = context.open_source(path, None, &args.parents)?;
+        let image = context.open_source(path, None, &args.parents, Reading::default())?;
         means.images.push((snapshot.clone(), image));
     }
     Ok(means)

@@ -59,6 +59,8 @@ pub struct DiffHeader {
 const SIDE: u16 = 0x100;
 /// A reader that doesn't know a tag with this bit must refuse the diff.
 const MUST_UNDERSTAND: u16 = 0x8000;
+/// Must be understood: the diff is reversible.
+const REVERSIBLE: u32 = 1;
 const PROGRAM: u16 = 1;
 const UNDOES: u16 = 2;
 const NAME: u16 = 1;
@@ -72,7 +74,7 @@ const FOOTER: u16 = 8;
 
 /// The header as it stands in the file; an error if its texts are too long to fit, or if no reader would take its
 /// sizes.
-pub(crate) fn encode_header(header: &DiffHeader) -> Result<Vec<u8>> {
+pub(crate) fn encode_header(header: &DiffHeader, reversible: bool) -> Result<Vec<u8>> {
     for (field, size) in [
         ("base_size", header.base_size),
         ("target_size", header.target_size),
@@ -88,7 +90,8 @@ pub(crate) fn encode_header(header: &DiffHeader) -> Result<Vec<u8>> {
     }
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(&MAGIC);
-    let fixed = [VERSION, 0, 0, 512, WINDOW, 0];
+    let flags = if reversible { REVERSIBLE } else { 0 };
+    let fixed = [VERSION, flags, 0, 512, WINDOW, 0];
     fixed
         .iter()
         .try_for_each(|n| out.write_u32::<BigEndian>(*n))
@@ -170,14 +173,14 @@ impl DiffHeader {
             .hint("use the program that wrote it, or a newer vhdkit"));
         }
         let flags = BigEndian::read_u32(&fixed[12..]);
-        if flags != 0 {
+        if flags & !REVERSIBLE != 0 {
             return Err(Error::unsupported(
                 "the diff needs a feature that this program doesn't have",
             )
             .offset(12)
             .field("must_understand")
             .found(format_args!("{flags:#010x}"))
-            .expected("0")
+            .expected("0, or 1 for a reversible diff")
             .hint("use the program that wrote it, or a newer vhdkit"));
         }
         let length = BigEndian::read_u32(&fixed[16..]) as usize;
@@ -189,6 +192,23 @@ impl DiffHeader {
                 .expected(format_args!("{} to {HEAD_MAX}", HEAD_FIXED + 4)));
         }
         Ok(length)
+    }
+
+    /// Whether the diff with this header is reversible.
+    pub(crate) fn is_reversible(fixed: &[u8; HEAD_FIXED]) -> bool {
+        BigEndian::read_u32(&fixed[12..]) & REVERSIBLE != 0
+    }
+
+    /// The header of the way back.
+    pub(crate) fn reversed(&self) -> Self {
+        Self {
+            base_size: self.target_size,
+            target_size: self.base_size,
+            program: self.program.clone(),
+            base: self.target.clone(),
+            target: self.base.clone(),
+            undoes: Vec::new(),
+        }
     }
 
     /// Decodes the whole header, checksum included.
@@ -378,12 +398,15 @@ mod tests {
 
     #[test]
     fn everything_comes_back() {
-        assert_eq!(decode(&encode_header(&full()).unwrap()).unwrap(), full());
+        assert_eq!(
+            decode(&encode_header(&full(), false).unwrap()).unwrap(),
+            full()
+        );
     }
 
     #[test]
     fn each_damaged_byte_and_each_cut_is_an_error() {
-        let bytes = encode_header(&full()).unwrap();
+        let bytes = encode_header(&full(), false).unwrap();
         for at in 0..bytes.len() {
             assert!(decode(&bytes[..at]).is_err(), "cut at {at}");
             for bit in 0..8 {
@@ -403,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_future_version_flag_or_required_record_is_refused_as_unsupported() {
-        let bytes = encode_header(&full()).unwrap();
+        let bytes = encode_header(&full(), false).unwrap();
         for at in [8, 12] {
             let mut future = bytes.clone();
             future[at] = 1;
@@ -420,12 +443,15 @@ mod tests {
 
     #[test]
     fn a_future_record_that_may_be_ignored_is() {
-        let mut bytes = encode_header(&DiffHeader {
-            base: Side::default(),
-            target: Side::default(),
-            undoes: Vec::new(),
-            ..full()
-        })
+        let mut bytes = encode_header(
+            &DiffHeader {
+                base: Side::default(),
+                target: Side::default(),
+                undoes: Vec::new(),
+                ..full()
+            },
+            false,
+        )
         .unwrap();
         bytes[HEAD_FIXED] = 0x70;
         assert_eq!(decode(&resealed(bytes)).unwrap().program, None);
@@ -440,7 +466,7 @@ mod tests {
                     target_size,
                     ..full()
                 };
-                let error = encode_header(&header).unwrap_err();
+                let error = encode_header(&header, false).unwrap_err();
                 assert_eq!(error.kind(), crate::ErrorKind::Usage, "{size}");
             }
         }

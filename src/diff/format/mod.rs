@@ -5,18 +5,25 @@
 //! ```text
 //! HEAD  PAGE|CLER …  INDX  PAGE|CLER …  INDX  …  TAIL
 //! ```
+//!
+//! A reversible diff has a second sequence of frames and index segments among those, which lead from the target
+//! back to the base: their types are in lower case.
 
 mod frame;
 mod header;
 mod index;
 mod trailer;
+mod way;
 
 pub(crate) use frame::{ClearHead, Codec, PageHead, decode_ranges};
 pub use header::{DiffHeader, Side};
 pub(crate) use header::{HEAD_FIXED, encode_header};
 pub(crate) use index::{Entry, INDEX_ENTRIES, decode_index, encode_index};
-pub use trailer::Trailer;
-pub(crate) use trailer::{END_LEN, End, TAIL_FIXED, decode_tail, encode_tail, finish_tail};
+pub(crate) use trailer::{
+    BACK_FIXED, END_LEN, End, TAIL_FIXED, decode_back, decode_tail, encode_tail, finish_tail,
+};
+pub use trailer::{Totals, Trailer};
+pub use way::Way;
 
 use crate::error::Error;
 

@@ -8,11 +8,29 @@ use crate::image::{ContentDigest, Hash};
 /// Bytes of the trailer's fields between its lead and the root of the index.
 pub(crate) const TAIL_FIXED: usize = 112;
 
+/// Bytes of a reversible diff's second part of the trailer before its root.
+pub(crate) const BACK_FIXED: usize = 48;
+
 /// Bytes at the very end: offset of the trailer, digest, the magic backwards.
 pub(crate) const END_LEN: usize = 48;
 
 const BASE_KNOWN: u32 = 1;
 const TARGET_KNOWN: u32 = 2;
+
+/// Totals of one way of a diff.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Number of frames.
+    pub frames: u64,
+    /// Number of page ranges in all frames.
+    pub ranges: u64,
+    /// Bytes of all updates on the disk.
+    pub update_bytes: u64,
+    /// Bytes of all clears on the disk.
+    pub clear_bytes: u64,
+    /// Bytes of all payloads as stored.
+    pub stored_bytes: u64,
+}
 
 /// What a diff says of itself at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +49,47 @@ pub struct Trailer {
     pub base_digest: Option<ContentDigest>,
     /// Content digest of the target, if it was computed.
     pub target_digest: Option<ContentDigest>,
+    /// Totals of the way back, in a reversible diff.
+    pub way_back: Option<Totals>,
+}
+
+impl Trailer {
+    /// A trailer with these totals and digests, and no way back.
+    pub(crate) fn new(
+        totals: Totals,
+        base_digest: Option<ContentDigest>,
+        target_digest: Option<ContentDigest>,
+    ) -> Self {
+        Self {
+            frames: totals.frames,
+            ranges: totals.ranges,
+            update_bytes: totals.update_bytes,
+            clear_bytes: totals.clear_bytes,
+            stored_bytes: totals.stored_bytes,
+            base_digest,
+            target_digest,
+            way_back: None,
+        }
+    }
+
+    /// The totals of the way from the base to the target.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            frames: self.frames,
+            ranges: self.ranges,
+            update_bytes: self.update_bytes,
+            clear_bytes: self.clear_bytes,
+            stored_bytes: self.stored_bytes,
+        }
+    }
+
+    /// The same seen from the other end; `None` unless the diff is reversible.
+    pub(crate) fn reversed(&self) -> Option<Self> {
+        Some(Self {
+            way_back: Some(self.totals()),
+            ..Self::new(self.way_back?, self.target_digest, self.base_digest)
+        })
+    }
 }
 
 /// The trailer up to, but without, the digest of everything before that.
@@ -39,21 +98,15 @@ pub(crate) fn encode_tail(
     offset: u64,
     trailer: &Trailer,
     root: &[Entry],
+    back: &[Entry],
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(LEAD + TAIL_FIXED + Entry::LEN * root.len() + END_LEN);
+    let entries = Entry::LEN * (root.len() + back.len());
+    let mut out = Vec::with_capacity(LEAD + TAIL_FIXED + BACK_FIXED + entries + END_LEN);
     out.extend_from_slice(&section::TAIL);
     out.extend_from_slice(&count(root.len()));
     out.extend_from_slice(&sequence.to_be_bytes());
     let t = trailer;
-    for n in [
-        t.frames,
-        t.ranges,
-        t.update_bytes,
-        t.clear_bytes,
-        t.stored_bytes,
-    ] {
-        out.extend_from_slice(&n.to_be_bytes());
-    }
+    encode_totals(&mut out, &t.totals());
     let known = |digest: Option<ContentDigest>, flag| digest.map_or(0, |_| flag);
     out.extend_from_slice(
         &(known(t.base_digest, BASE_KNOWN) | known(t.target_digest, TARGET_KNOWN)).to_be_bytes(),
@@ -65,8 +118,39 @@ pub(crate) fn encode_tail(
     for entry in root {
         entry.encode_to(&mut out);
     }
+    if let Some(totals) = &t.way_back {
+        out.extend_from_slice(&count(back.len()));
+        out.extend_from_slice(&[0; 4]);
+        encode_totals(&mut out, totals);
+        for entry in back {
+            entry.encode_to(&mut out);
+        }
+    }
     out.extend_from_slice(&offset.to_be_bytes());
     out
+}
+
+fn encode_totals(out: &mut Vec<u8>, t: &Totals) {
+    for n in [
+        t.frames,
+        t.ranges,
+        t.update_bytes,
+        t.clear_bytes,
+        t.stored_bytes,
+    ] {
+        out.extend_from_slice(&n.to_be_bytes());
+    }
+}
+
+fn decode_totals(b: &[u8; 40]) -> Totals {
+    let n = |at: usize| BigEndian::read_u64(&b[at..]);
+    Totals {
+        frames: n(0),
+        ranges: n(8),
+        update_bytes: n(16),
+        clear_bytes: n(24),
+        stored_bytes: n(32),
+    }
 }
 
 /// The digest and the magic that end the file.
@@ -77,7 +161,7 @@ pub(crate) fn finish_tail(out: &mut Vec<u8>, digest: &Hash) {
 
 /// Decodes the trailer's fixed fields; `None` if a flag is unknown or an absent digest isn't zero.
 pub(crate) fn decode_tail(b: &[u8; TAIL_FIXED]) -> Option<Trailer> {
-    let n = |at: usize| BigEndian::read_u64(&b[at..]);
+    let (totals, _) = b.split_first_chunk()?;
     let flags = BigEndian::read_u32(&b[40..]);
     let digest = |at: usize, flag| {
         let bytes: Hash = b[at..at + 32].try_into().ok()?;
@@ -90,15 +174,19 @@ pub(crate) fn decode_tail(b: &[u8; TAIL_FIXED]) -> Option<Trailer> {
     if flags & !(BASE_KNOWN | TARGET_KNOWN) != 0 || b[44..48] != [0; 4] {
         return None;
     }
-    Some(Trailer {
-        frames: n(0),
-        ranges: n(8),
-        update_bytes: n(16),
-        clear_bytes: n(24),
-        stored_bytes: n(32),
-        base_digest: digest(48, BASE_KNOWN)?,
-        target_digest: digest(80, TARGET_KNOWN)?,
-    })
+    Some(Trailer::new(
+        decode_totals(totals),
+        digest(48, BASE_KNOWN)?,
+        digest(80, TARGET_KNOWN)?,
+    ))
+}
+
+/// Decodes what a reversible diff's trailer says of the way back: the number of its index segments, and the totals;
+/// `None` if the reserved field isn't zero.
+pub(crate) fn decode_back(b: &[u8; BACK_FIXED]) -> Option<(u32, Totals)> {
+    let (head, totals) = b.split_first_chunk::<8>()?;
+    let totals = totals.first_chunk()?;
+    (head[4..] == [0; 4]).then(|| (BigEndian::read_u32(head), decode_totals(totals)))
 }
 
 /// The last bytes of a diff.

@@ -8,14 +8,13 @@ use super::{Job, move_aside};
 use crate::diff::{Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, copy};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
-use crate::snapshot::disk::rename;
 use crate::snapshot::layout::NEW;
 use crate::snapshot::point::{open_diff, side};
 use crate::snapshot::verify::{file_data, finding, structure};
 use crate::snapshot::{Data, DataKind, Disk, Manifest, Work};
-use crate::storage::{AtomicFile, File, Overwrite};
+use crate::storage::{AtomicFile, File, Overwrite, rename};
 
 impl Job<'_> {
     /// Makes every data file again that is lost or damaged, the oldest first, so that the next ones can be made from it.
@@ -237,6 +236,7 @@ impl Job<'_> {
             progress: self.work.progress,
             compression: Compression::default(),
             digests: true,
+            equal: &NothingKnown,
             confirm: &|| {
                 base.check_unchanged()?;
                 image.check_unchanged()

@@ -13,14 +13,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::disk::rename;
 use super::layout::{DAMAGED, WINDOWS};
 use super::verify::verify;
 use super::{Disk, Finding, Manifest, ReadData, Stem, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Source;
 use crate::image::WindowList;
-use crate::storage::{File, sync_folder_of};
+use crate::storage::{File, rename, sync_folder_of};
 
 /// What a repair may use, and what it may do.
 #[derive(Debug, Default)]

@@ -1,11 +1,11 @@
 //! Block bitmaps, against the data below them and the map of full blocks.
 
-use super::Checker;
 use super::bat::first_nonzero;
 use super::batmap::Batmap;
 use super::header::Table;
 use super::overlap::Placed;
 use super::rules;
+use super::{Checker, Depth};
 use crate::error::Result;
 use crate::vhd::{Bitmap, SECTOR_SIZE};
 
@@ -18,6 +18,10 @@ impl Checker<'_> {
         batmap: Option<&Batmap>,
     ) -> Result<()> {
         let start = placed.at();
+        // Nothing that is found in the bitmap of a block that is all there is an error.
+        if self.depth == Depth::Structures && start + table.stride() <= table.data_end {
+            return Ok(());
+        }
         let end = (start + table.stride()).min(table.data_end);
         let called_full = batmap.is_some_and(|batmap| batmap.is_full(placed.block));
         if self.storage.data_range(start..end)?.is_none() {
@@ -44,7 +48,7 @@ impl Checker<'_> {
             self.cut_off(table, placed, last.end);
         }
         // The clear bits of a child stand for the parent, whatever is stored there.
-        if !table.is_child {
+        if !table.is_child && self.depth == Depth::Whole {
             self.under_clear_bits(table, placed, &bitmap, sectors)?;
         }
         Ok(())

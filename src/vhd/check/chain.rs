@@ -51,16 +51,24 @@ pub struct FoundParent {
 }
 
 impl Checker<'_> {
-    /// Has the parent looked up and judges what is found.
-    pub(super) fn chain(&mut self, footer: &Footer, header: &DynamicHeader, header_at: u64) {
+    /// Has the parent looked up and judges what is found; says whether there was one.
+    pub(super) fn chain(
+        &mut self,
+        footer: &Footer,
+        header: &DynamicHeader,
+        header_at: u64,
+    ) -> bool {
         let Some(lookup) = self.options.chain else {
-            return;
+            return false;
         };
         let add = &mut self.findings;
         let at = header_at;
         let id = header.parent_unique_id;
         match lookup.look_up(footer, header) {
-            ChainState::Found(parent) => self.parent_found(footer, header, header_at, &parent),
+            ChainState::Found(parent) => {
+                self.parent_found(footer, header, header_at, &parent);
+                return true;
+            }
             ChainState::Unknown => {}
             ChainState::Another(found) => {
                 let expected = format_args!("the disk with unique id {id}");
@@ -87,6 +95,7 @@ impl Checker<'_> {
                 add.add(&rules::PARENT_DAMAGED, "chain", at, reason, expected);
             }
         }
+        false
     }
 
     fn parent_found(

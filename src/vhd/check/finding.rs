@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::rules::Rule;
+use crate::error::Error;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,17 @@ impl Finding {
     /// How bad it is.
     pub fn severity(&self) -> Severity {
         self.rule.severity
+    }
+
+    /// The finding as what keeps a file from being read, or as a warning to whoever reads it.
+    pub fn to_error(&self) -> Error {
+        let error = Error::new(self.rule.kind(), self.rule.message);
+        error
+            .field(self.field.clone())
+            .offset(self.offset)
+            .found(&self.found)
+            .expected(&self.expected)
+            .hint(self.rule.advice)
     }
 }
 

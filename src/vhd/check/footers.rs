@@ -1,6 +1,7 @@
 //! Where the footers are, which of them is in force, and what became of the others.
 
 use super::bat::first_nonzero;
+use super::displaced::{find_last, first_equal};
 use super::rules;
 use super::{Checker, Facts};
 use crate::error::Result;
@@ -8,9 +9,6 @@ use crate::storage::ReadAt;
 use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE, Version};
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
-
-/// A displaced footer is looked for in so many bytes.
-const SEARCHED: u64 = 1 << 20;
 
 /// What stands where a footer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub(in crate::vhd) struct Seen {
 }
 
 impl Seen {
-    fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
+    pub(super) fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
         let footer = Footer::decode(bytes);
         Self {
             intact: footer.verify_intact(at).is_ok(),
@@ -81,7 +79,7 @@ pub(in crate::vhd) struct Footers {
 }
 
 impl Footers {
-    pub(super) fn read(storage: &dyn ReadAt) -> Result<Self> {
+    pub(in crate::vhd) fn read(storage: &dyn ReadAt) -> Result<Self> {
         let file_len = storage.byte_len()?;
         let copy = read_copy(storage, file_len)?;
         let mut footers = Self {
@@ -200,39 +198,6 @@ fn has_header(storage: &dyn ReadAt) -> Result<bool> {
     let mut cookie = [0; 8];
     storage.read_exact_at(&mut cookie, FOOTER_LEN)?;
     Ok(cookie == DynamicHeader::COOKIE)
-}
-
-/// Reads `start..end`, which is short.
-fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
-    let len = end.saturating_sub(start).min(SEARCHED);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    storage.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
-}
-
-/// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
-/// fixed disk has, or anywhere for another type.
-fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
-    let start = file_len
-        .saturating_sub(SEARCHED)
-        .next_multiple_of(SECTOR_SIZE);
-    let bytes = read(storage, start, file_len)?;
-    let found = intact(&bytes, start).rfind(|seen| match seen.footer.disk_type {
-        DiskType::Fixed => seen.footer.current_size == seen.at,
-        DiskType::Dynamic | DiskType::Differencing => seen.at > seen.footer.data_offset,
-        DiskType::Other(_) => false,
-    });
-    Ok(found)
-}
-
-/// The intact footers in `bytes`, which stand at `start` in the file.
-fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = Seen> {
-    let (sectors, _) = bytes.as_chunks::<FOOTER_SIZE>();
-    let seen = sectors.iter().enumerate().filter_map(move |(n, sector)| {
-        let cookie = sector.starts_with(&Footer::COOKIE);
-        cookie.then(|| Seen::new(sector, start + n as u64 * SECTOR_SIZE, false))
-    });
-    seen.filter(|seen| seen.intact)
 }
 
 impl Checker<'_> {
@@ -390,12 +355,8 @@ impl Checker<'_> {
             return Ok(());
         }
         let len = footers.file_len;
-        if let Some(start) = used_end.filter(|end| *end < len) {
-            let bytes = read(self.storage, start, len.min(start.saturating_add(SEARCHED)))?;
-            footers.displaced = intact(&bytes, start).find(|seen| {
-                let copy = footers.copy.as_ref();
-                copy.is_some_and(|copy| copy.footer == seen.footer)
-            });
+        if let Some((start, copy)) = used_end.filter(|end| *end < len).zip(footers.copy.as_ref()) {
+            footers.displaced = first_equal(self.storage, start..len, &copy.footer)?;
             footers.look_behind(self.storage)?;
         }
         if footers.displaced.is_some() {

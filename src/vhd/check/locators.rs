@@ -2,17 +2,16 @@
 
 use std::ops::Range;
 
-use super::Checker;
 use super::bat::Reserved;
 use super::header::Table;
 use super::rules;
+use super::{Checker, Depth};
 use crate::error::Result;
-use crate::vhd::{Footer, LOCATOR_SIZE, ParentLocator, PlatformCode};
+use crate::vhd::header::locator_at;
+use crate::vhd::{Footer, ParentLocator, PlatformCode};
 
 /// Longer paths don't exist.
 const MAX_PATH: u64 = 64 << 10;
-
-const LOCATORS_AT: u64 = 576;
 
 impl Checker<'_> {
     /// Looks at everything that names the parent. Returns where locators lie.
@@ -58,16 +57,18 @@ impl Checker<'_> {
                 reserved.push(Reserved {
                     range: place.start..place.start.saturating_add(locator.space_bytes()),
                     field: format!("header.parent_locator[{n}].data_offset"),
-                    at: at + LOCATORS_AT + n as u64 * LOCATOR_SIZE as u64 + 16,
+                    at: at + locator_at(n) + 16,
                 });
             }
         }
-        self.named(table, &names);
-        self.chain(footer, header, at);
+        // Who opens the file opens the parent, too, and finds out.
+        if self.depth == Depth::Whole && !self.chain(footer, header, at) {
+            self.named(table, &names);
+        }
         Ok(reserved)
     }
 
-    /// Whether there is a way to the parent, and whether it leads back to this file.
+    /// Whether anything leads to the parent, and whether it leads back to this file.
     fn named(&mut self, table: &Table, names: &[String]) {
         let at = table.header_at + 64;
         if names.is_empty() {
@@ -166,29 +167,18 @@ impl Checker<'_> {
         found: &dyn std::fmt::Display,
         expected: &dyn std::fmt::Display,
     ) {
-        let at = table.header_at + LOCATORS_AT + n as u64 * LOCATOR_SIZE as u64 + offset;
+        let at = table.header_at + locator_at(n) + offset;
         let field = format_args!("header.parent_locator[{n}].{field}");
         self.findings.add(rule, field, at, found, expected);
     }
 
-    /// The path that the data at `place` holds, if it is one in UTF-16 or a URL.
+    /// The path that the data at `place` holds, if it holds one.
     fn locator_path(&self, locator: &ParentLocator, place: &Range<u64>) -> Result<Option<String>> {
         let mut bytes = vec![0; usize::try_from(place.end - place.start).unwrap_or(0)];
         self.storage.read_exact_at(&mut bytes, place.start)?;
-        Ok(match locator.platform_code {
-            PlatformCode::W2RU | PlatformCode::W2KU => {
-                let (units, _) = bytes.as_chunks::<2>();
-                let units: Vec<u16> = units
-                    .iter()
-                    // The one place in the format where the lower byte comes first.
-                    .map(|[low, high]| u16::from_be_bytes([*high, *low]))
-                    .take_while(|unit| *unit != 0)
-                    .collect();
-                Some(String::from_utf16_lossy(&units))
-            }
-            PlatformCode::MACX => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            _ => None,
-        })
+        let text = locator.text(&bytes);
+        let path = text.as_deref().and_then(|text| text.split('\0').next());
+        Ok(path.filter(|path| !path.is_empty()).map(str::to_owned))
     }
 
     fn path_fault(&mut self, table: &Table, n: usize, locator: &ParentLocator, path: &str) {

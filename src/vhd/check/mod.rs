@@ -8,6 +8,7 @@ mod bat;
 mod batmap;
 mod bitmap;
 mod chain;
+mod displaced;
 mod fields;
 mod finding;
 mod footers;
@@ -16,8 +17,9 @@ mod locators;
 mod overlap;
 mod rules;
 
-pub(super) use batmap::Batmap;
-pub(super) use footers::{Footers, Place};
+pub(super) use footers::{Footers, Place, Seen};
+
+use batmap::Batmap;
 
 pub use chain::{ChainLookup, ChainState, FoundParent};
 pub use finding::{Finding, LISTED, Severity, Unlisted};
@@ -83,6 +85,37 @@ pub struct Report {
 }
 
 impl Report {
+    /// The first of the errors, as what keeps the file from being read, with the number of the others.
+    pub fn refuse_errors(&self) -> Result<()> {
+        if self.kind == Kind::Raw {
+            return Err(super::open::no_vhd(&self.facts.footers));
+        }
+        let errors = &mut self.findings.iter();
+        let Some(first) = errors.find(|finding| finding.severity() == Severity::Error) else {
+            return Ok(());
+        };
+        let error = first.to_error();
+        let advice = first.rule.advice;
+        Err(match self.errors.saturating_sub(1) {
+            0 => error,
+            1 => error.hint(format!("1 more error: vhd check lists all; {advice}")),
+            more => error.hint(format!("{more} more errors: vhd check lists all; {advice}")),
+        })
+    }
+
+    /// The findings that whoever reads the file is told: errors, what is repairable, and the warnings that bear on
+    /// what is read. Of each rule one.
+    pub(super) fn told(&self) -> impl Iterator<Item = &Finding> {
+        let mut told = std::collections::BTreeSet::new();
+        let findings = self.findings.iter();
+        findings.filter(move |finding| finding.rule.is_told() && told.insert(finding.id()))
+    }
+
+    /// Whether the rule `id` is broken.
+    pub(super) fn found(&self, id: &str) -> bool {
+        self.findings.iter().any(|finding| finding.id() == id)
+    }
+
     /// Whether there are neither errors nor repairable faults.
     pub fn is_clean(&self) -> bool {
         self.errors == 0 && self.repairable == 0
@@ -99,6 +132,8 @@ pub(super) struct Facts {
     /// The header and where it lies, if the BAT can be looked at.
     pub(super) header: Option<(DynamicHeader, u64)>,
     pub(super) lost: Lost,
+    /// Whether the file breaks a rule of the format, whatever a service wants of it.
+    pub(super) has_errors: bool,
 }
 
 /// Blocks that can't be read.
@@ -139,9 +174,20 @@ impl Lost {
 ///
 /// Only when the file can't be read, or the work was cancelled: a fault of the file is a [`Finding`].
 pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report> {
+    look(storage, options, Depth::Whole)
+}
+
+/// Checks what reading relies on: everything that can be an error or repairable in this file itself. Parents are
+/// left to whoever opens them, and of the bitmaps only that of a block that isn't all there is read.
+pub(super) fn judge(storage: &dyn ReadAt) -> Result<Report> {
+    look(storage, &CheckOptions::default(), Depth::Structures)
+}
+
+fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Result<Report> {
     let mut checker = Checker {
         storage,
         options,
+        depth,
         findings: Findings::default(),
         lost: Lost::default(),
     };
@@ -165,10 +211,20 @@ pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report>
     })
 }
 
+/// How far a check looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// At everything.
+    Whole,
+    /// Not into bitmaps and data, and not at parents.
+    Structures,
+}
+
 /// The state of a check.
 struct Checker<'a> {
     storage: &'a dyn ReadAt,
     options: &'a CheckOptions<'a>,
+    depth: Depth,
     findings: Findings,
     lost: Lost,
 }
@@ -182,6 +238,7 @@ impl Checker<'_> {
             batmap: None,
             header: None,
             lost: Lost::default(),
+            has_errors: false,
         };
         if !facts.footers.is_vhd {
             self.raw(facts.footers.file_len);
@@ -189,6 +246,7 @@ impl Checker<'_> {
         }
         self.footers(&facts.footers);
         let Some(believed) = facts.footers.believed().cloned() else {
+            facts.has_errors = true;
             return Ok((Kind::Vhd(DiskType::Other(0)), facts));
         };
         let footer = &believed.footer;
@@ -198,6 +256,7 @@ impl Checker<'_> {
         } else if footer.disk_type.is_sparse() {
             self.sparse(footer, &mut facts)?;
         }
+        facts.has_errors = self.findings.total(Severity::Error) > 0;
         if self.options.azure {
             self.azure(&believed, facts.footers.file_len);
         }

@@ -1,6 +1,7 @@
 //! Every rule that a check knows: its id, how bad it is to break it, what that means and what to do.
 
 use super::Severity;
+use crate::error::ErrorKind;
 use Severity::{Error, Repairable, Warning};
 
 /// A rule of the format, or of a service that takes images.
@@ -15,6 +16,39 @@ pub struct Rule {
     /// What to do, without a final stop.
     pub advice: &'static str,
 }
+
+impl Rule {
+    /// What breaking it means to whoever opens the file.
+    pub(super) fn kind(&self) -> ErrorKind {
+        let foreign = [
+            &FOOTER_POISONED,
+            &FORMAT_VERSION,
+            &DISK_TYPE,
+            &HEADER_VERSION,
+            &BATMAP_ENCRYPTED,
+        ];
+        if foreign.contains(&self) {
+            ErrorKind::Unsupported
+        } else {
+            ErrorKind::Damaged
+        }
+    }
+
+    /// Whether whoever reads the file is told that it is broken.
+    pub(super) fn is_told(&self) -> bool {
+        self.severity != Warning || TOLD.contains(&self)
+    }
+}
+
+/// The warnings that bear on what is read.
+static TOLD: [&Rule; 6] = [
+    &FIXED_SLACK,
+    &NESTED_FOOTER,
+    &GEOMETRY_SIZE,
+    &LOCATOR_CODE,
+    &LOCATOR_LENGTH,
+    &LOCATOR_PLACE,
+];
 
 const COPY_AGAIN: &str = "copy the file again from its source, or take the last good backup; vhd convert --salvage saves what is left";
 const REPAIR: &str = "run vhd check --repair";

@@ -2,7 +2,8 @@
 //! of the format and can be written again.
 
 use vhdkit::diff::{
-    Compression, DiffFile, DiffHeader, DiffReader, DiffWriter, Frame, Trailer, WindowChange, pack,
+    Compression, DiffFile, DiffHeader, DiffReader, DiffWriter, Frame, Totals, Trailer, Way,
+    WindowChange, pack,
 };
 use vhdkit::page::{Change, ChangeKind, PageList, PageRange};
 use vhdkit::progress::Silent;
@@ -37,9 +38,14 @@ pub fn check(data: &[u8]) -> Option<DiffFile> {
         canonical(data) == data,
         "some byte isn't what the format says"
     );
-    let whole = frames_through_index(&file, &frames);
-    if whole {
-        write_again(&file, &frames);
+    let reversed = file.reversed();
+    let ways = [Some(&file), reversed.as_ref()];
+    for (file, frames) in ways.into_iter().zip(&frames) {
+        match file {
+            Some(file) if frames_through_index(file, frames) => write_again(file, frames),
+            Some(_) => {}
+            None => assert!(frames.is_empty()),
+        }
     }
     Some(file)
 }
@@ -58,15 +64,21 @@ fn fault(error: &Error, len: usize) {
 /// A frame without its payload.
 type Seen = (PageList, bool);
 
-fn read(data: &[u8]) -> Result<(Vec<Seen>, [u8; 32])> {
+/// The frames of both ways, and the digest.
+fn read(data: &[u8]) -> Result<([Vec<Seen>; 2], [u8; 32])> {
     let mut reader = DiffReader::new(data, "memory")?;
-    let target_size = reader.header().target_size;
-    let (mut frames, mut end) = (Vec::new(), 0);
-    let mut totals = Trailer::default();
-    while let Some(frame) = reader.next_frame()? {
+    let (forward, back) = (reader.header().target_size, reader.header().base_size);
+    let mut frames = [Vec::new(), Vec::new()];
+    let (mut end, mut totals) = ([0; 2], [Totals::default(); 2]);
+    while let Some((way, frame)) = reader.next_of_both()? {
+        let (n, size) = match way {
+            Way::Forward => (0, forward),
+            Way::Back => (1, back),
+        };
+        let (end, totals, frames) = (&mut end[n], &mut totals[n], &mut frames[n]);
         let range = frame.range();
-        assert!(!range.is_empty() && range.start() >= end && range.end() <= target_size);
-        end = range.end();
+        assert!(!range.is_empty() && range.start() >= *end && range.end() <= size);
+        *end = range.end();
         let window = range.start() / WINDOW * WINDOW;
         assert!(frame.is_long_clear() || range.end() - window <= WINDOW);
         assert!(frame.stored_len() <= WINDOW);
@@ -79,12 +91,9 @@ fn read(data: &[u8]) -> Result<(Vec<Seen>, [u8; 32])> {
     }
     assert_eq!(reader.bytes_read(), data.len() as u64);
     let (trailer, digest) = reader.finished().copied().unwrap_or_default();
-    let found = Trailer {
-        base_digest: trailer.base_digest,
-        target_digest: trailer.target_digest,
-        ..totals
-    };
-    assert_eq!(trailer, found);
+    assert_eq!(trailer.totals(), totals[0]);
+    let back = reader.is_reversible().then_some(totals[1]);
+    assert_eq!(trailer.way_back, back);
     Ok((frames, digest))
 }
 

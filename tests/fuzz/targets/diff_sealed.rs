@@ -57,6 +57,13 @@ fn seal(flags: u8, input: &mut Input<'_>) -> Vec<u8> {
         let kind: [u8; 4] = input.array();
         let count = input.u32();
         input.take(8);
+        // The way back is in lower case, where the header says that there is one.
+        forge.back = forge.out[15] & 1 == 1 && kind.iter().all(u8::is_ascii_lowercase);
+        let kind = if forge.back {
+            kind.map(|letter| letter.to_ascii_uppercase())
+        } else {
+            kind
+        };
         match &kind {
             b"PAGE" => page(flags, count, input, &mut forge),
             b"CLER" => {
@@ -84,6 +91,7 @@ fn seal(flags: u8, input: &mut Input<'_>) -> Vec<u8> {
             _ => {
                 let len = usize::from(input.u8());
                 forge.other(kind, count, input.take(len));
+                forge.back = false;
                 break;
             }
         }
@@ -99,7 +107,9 @@ fn head(as_is: bool, input: &mut Input<'_>) -> Vec<u8> {
     if !as_is {
         let right = Forge::new(0, 0).out;
         let length = head.len() as u32 + 4;
+        let reversible = head[15] & 1;
         head[..32].copy_from_slice(&right[..32]);
+        head[15] = reversible;
         head[16..20].copy_from_slice(&length.to_be_bytes());
         for size in [32, 40] {
             head[size] = 0;

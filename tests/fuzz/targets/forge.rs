@@ -3,7 +3,15 @@
 /// Head, frames, index and trailer of a diff.
 pub struct Forge {
     pub out: Vec<u8>,
+    /// Whether what is added next belongs to the way back.
+    pub back: bool,
     sequence: u64,
+    ways: [Way; 2],
+}
+
+/// What is counted of the way forward, or of the way back.
+#[derive(Default)]
+struct Way {
     segment: Vec<[u64; 3]>,
     root: Vec<[u64; 3]>,
     totals: [u64; 5],
@@ -37,10 +45,9 @@ impl Forge {
     pub fn with_head(head: Vec<u8>) -> Self {
         let mut forge = Self {
             out: head,
+            back: false,
             sequence: 1,
-            segment: Vec::new(),
-            root: Vec::new(),
-            totals: [0; 5],
+            ways: <[Way; 2]>::default(),
         };
         forge.crc(0);
         forge
@@ -65,10 +72,10 @@ impl Forge {
             let start = section.window.wrapping_add(first * 512);
             let end = start.wrapping_add(count * 512);
             span = Some([span.map_or(start, |span| span[0]), end]);
-            self.totals[if *c & 0x80 == 0 { 2 } else { 3 }] += count * 512;
+            self.way().totals[if *c & 0x80 == 0 { 2 } else { 3 }] += count * 512;
         }
-        self.totals[1] += section.ranges.len() as u64;
-        self.totals[4] += section.stored.len() as u64;
+        self.way().totals[1] += section.ranges.len() as u64;
+        self.way().totals[4] += section.stored.len() as u64;
         let [start, end] = span.unwrap_or_default();
         self.indexed(start, end, at);
     }
@@ -79,8 +86,9 @@ impl Forge {
         self.out.extend(length.to_be_bytes());
         self.out.extend(base_hash);
         self.crc(at);
-        self.totals[1] += 1;
-        self.totals[3] = self.totals[3].wrapping_add(length);
+        self.way().totals[1] += 1;
+        let totals = &mut self.way().totals;
+        totals[3] = totals[3].wrapping_add(length);
         self.indexed(start, start.wrapping_add(length), at);
     }
 
@@ -92,18 +100,29 @@ impl Forge {
     }
 
     pub fn finish(mut self, digests: [Option<[u8; 32]>; 2]) -> Vec<u8> {
-        self.index();
-        let at = self.lead(*b"TAIL", self.root.len());
+        for back in [false, true] {
+            self.back = back;
+            self.index();
+        }
+        self.back = false;
+        let [forward, back] = std::mem::take(&mut self.ways);
+        let numbers =
+            |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|n| n.to_be_bytes()).collect() };
+        let at = self.lead(*b"TAIL", forward.root.len());
         let flags = u32::from(digests[0].is_some()) + 2 * u32::from(digests[1].is_some());
-        self.out
-            .extend(self.totals.iter().flat_map(|n| n.to_be_bytes()));
+        self.out.extend(numbers(&forward.totals));
         self.out.extend(flags.to_be_bytes());
         self.out.extend([0; 4]);
         for digest in digests {
             self.out.extend(digest.unwrap_or_default());
         }
-        let root = self.root.iter().flatten().flat_map(|n| n.to_be_bytes());
-        self.out.extend(root);
+        self.out.extend(numbers(forward.root.as_flattened()));
+        if self.out[15] & 1 == 1 {
+            self.out.extend((back.root.len() as u32).to_be_bytes());
+            self.out.extend([0; 4]);
+            self.out.extend(numbers(&back.totals));
+            self.out.extend(numbers(back.root.as_flattened()));
+        }
         self.out.extend((at as u64).to_be_bytes());
         let digest = *blake3::hash(&self.out).as_bytes();
         self.out.extend(digest);
@@ -111,9 +130,17 @@ impl Forge {
         self.out
     }
 
+    fn way(&mut self) -> &mut Way {
+        &mut self.ways[usize::from(self.back)]
+    }
+
     fn lead(&mut self, kind: [u8; 4], count: usize) -> usize {
         let at = self.out.len();
-        self.out.extend(kind);
+        self.out.extend(if self.back {
+            kind.map(|letter| letter.to_ascii_lowercase())
+        } else {
+            kind
+        });
         self.out.extend((count as u32).to_be_bytes());
         self.out.extend(self.sequence.to_be_bytes());
         self.sequence += 1;
@@ -126,20 +153,21 @@ impl Forge {
     }
 
     fn indexed(&mut self, start: u64, end: u64, at: usize) {
-        self.totals[0] += 1;
-        self.segment.push([start, end, at as u64]);
-        if self.segment.len() == 4096 {
+        let way = self.way();
+        way.totals[0] += 1;
+        way.segment.push([start, end, at as u64]);
+        if way.segment.len() == 4096 {
             self.index();
         }
     }
 
     fn index(&mut self) {
-        let segment = std::mem::take(&mut self.segment);
+        let segment = std::mem::take(&mut self.way().segment);
         let (Some(first), Some(last)) = (segment.first(), segment.last()) else {
             return;
         };
         let at = self.lead(*b"INDX", segment.len());
-        self.root.push([first[0], last[1], at as u64]);
+        self.way().root.push([first[0], last[1], at as u64]);
         self.out
             .extend(segment.iter().flatten().flat_map(|n| n.to_be_bytes()));
         self.crc(at);

@@ -42,8 +42,8 @@ pub fn run(data: &[u8]) {
 
 /// What was made right, wrong or left out on purpose.
 #[derive(Default)]
-struct Expected {
-    wrong: Vec<(usize, PageRange)>,
+pub struct Expected {
+    pub wrong: Vec<(usize, PageRange)>,
     unknown: bool,
 }
 
@@ -73,7 +73,7 @@ impl Expected {
 }
 
 /// Makes a diff from a program and does to `disk` what it says.
-fn diff(disk: &mut Disk, n: usize, input: &mut Input<'_>, expected: &mut Expected) -> Vec<u8> {
+pub fn diff(disk: &mut Disk, n: usize, input: &mut Input<'_>, expected: &mut Expected) -> Vec<u8> {
     let before = disk.clone();
     let size = match input.u8() {
         0..32 => Disk::any_size(input),

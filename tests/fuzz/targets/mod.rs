@@ -18,12 +18,13 @@ pub mod image_sealed;
 pub mod input;
 pub mod layers;
 pub mod locator;
+pub mod squash;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("footer", footer::run),
     ("header", header::run),
     ("locator", locator::run),
@@ -37,4 +38,5 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("diff_sealed", diff_sealed::run),
     ("layers", layers::run),
     ("compare", compare::run),
+    ("squash", squash::run),
 ];

@@ -1,0 +1,220 @@
+//! `vhd squash`: folds consecutive diffs into one.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::overwrite;
+use super::context::Context;
+use super::exit::Outcome;
+use super::output::{Output, SCHEMA_VERSION};
+use super::size::{Count, Size};
+use crate::diff::{Chain, Compression, DiffFile, Finished, SquashOptions, squash};
+use crate::error::{Error, Result};
+use crate::files::{open_diff, refuse_same_file, spool_diff};
+use crate::image::ContentDigest;
+use crate::progress::Progress;
+use crate::storage::AtomicFile;
+
+/// Fold consecutive diffs into one, without any image.
+///
+/// The result turns the base of the first diff into the target of the last one, as the diffs do one after another.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Every diff is verified first, and each must start from the target of the one before it. Of a page that several \
+     of them change, the newest data stays. A result of reversible diffs is reversible, and leaves out what is in the \
+     end as it was. Without both ways, what the base holds under a window that several diffs change isn't known: then \
+     apply knows the right base by its content digest alone.\n\n",
+    "Examples:\n",
+    "  vhd squash tuesday.vhddiff wednesday.vhddiff -o both.vhddiff\n",
+    "  vhd squash *.vhddiff -o - | ssh far vhd-apply copy.vhd -\n",
+    "  ssh far cat d.vhddiff | vhd squash c.vhddiff - -o cd.vhddiff --reversible\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The diffs, in the order in which they were made; - is stdin.
+    #[arg(value_name = "DIFF", required = true)]
+    diffs: Vec<PathBuf>,
+    /// Write the result to this file; - is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Refuse to make a diff that doesn't go both ways.
+    #[arg(long)]
+    reversible: bool,
+    /// How data is stored that has to be packed anew: none, zstd or zstd:LEVEL with a level from 1 to 19.
+    #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = super::diff::parse_compression)]
+    compress: Compression,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    force: bool,
+    /// Print a JSON summary.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let stdout = args.output == Path::new("-");
+    if stdout && args.json {
+        return Err(
+            Error::usage("the diff and the JSON summary can't both go to stdout")
+                .hint("write the diff to a file with -o FILE"),
+        );
+    }
+    let overwrite = overwrite(args.force);
+    let begun = if stdout {
+        None
+    } else {
+        let inputs: Vec<&Path> = args.diffs.iter().map(PathBuf::as_path).collect();
+        refuse_same_file(&args.output, &inputs)?;
+        Some(AtomicFile::begin(&args.output, overwrite)?)
+    };
+    let progress = context.progress();
+    let chain = Chain::new(open_diffs(&args.diffs, &args.output, &*progress)?)?;
+    let one_way = check_reversible(args, &chain)?;
+    let Some(file) = begun else {
+        let name = Path::new("(standard output)");
+        let out = write(args, &chain, Output::binary()?, name, context, &*progress)?.out;
+        drop(progress);
+        note_one_way(one_way, context);
+        out.finish()?;
+        return Ok(Outcome::Done);
+    };
+    let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+    let done = write(args, &chain, out, &args.output, context, &*progress)?;
+    let summary = Summary::new(args, &chain, &done);
+    drop(done);
+    file.publish(overwrite)?;
+    drop(progress);
+    note_one_way(one_way, context);
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&summary)?;
+        output.finish()?;
+    } else {
+        context.note(format_args!(
+            "{}: {} in one, {} updated and {} cleared{}, in {}",
+            args.output.display(),
+            Count(summary.diffs as u64, "diff"),
+            Size(summary.update_bytes),
+            Size(summary.clear_bytes),
+            if summary.reversible {
+                ", and the way back"
+            } else {
+                ""
+            },
+            Size(summary.diff_bytes)
+        ));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Opens the diffs of a command line, of which one may come from stdin: it is kept beside `beside` meanwhile.
+pub(super) fn open_diffs(
+    diffs: &[PathBuf],
+    beside: &Path,
+    progress: &dyn Progress,
+) -> Result<Vec<DiffFile>> {
+    let stdin = |path: &Path| path == Path::new("-");
+    if diffs.iter().filter(|path| stdin(path)).count() > 1 {
+        return Err(Error::usage("only one diff can come from stdin"));
+    }
+    let open = |path: &PathBuf| {
+        if stdin(path) {
+            spool_diff(&mut io::stdin().lock(), beside, progress)
+        } else {
+            open_diff(path, progress)
+        }
+    };
+    diffs.iter().map(open).collect()
+}
+
+/// The first diff without a way back, because of which the result has none, if there also are others.
+fn check_reversible<'a>(args: &Args, chain: &'a Chain) -> Result<Option<&'a Path>> {
+    let Some(first) = chain.diffs().iter().find(|diff| !diff.is_reversible()) else {
+        return Ok(None);
+    };
+    if args.reversible {
+        return Err(not_reversible(
+            first,
+            "leave --reversible out to squash it one way",
+        ));
+    }
+    let others = chain.diffs().iter().any(DiffFile::is_reversible);
+    Ok(others.then_some(first.name()))
+}
+
+/// An error about a diff that should go both ways.
+pub(super) fn not_reversible(diff: &DiffFile, hint: &str) -> Error {
+    Error::usage("this diff isn't reversible: it doesn't hold what its base held")
+        .path(diff.name())
+        .hint(hint)
+}
+
+fn note_one_way(first: Option<&Path>, context: &Context) {
+    if let Some(name) = first {
+        context.note(format_args!(
+            "{}: isn't reversible, and so the result isn't either",
+            name.display()
+        ));
+    }
+}
+
+fn write<W: Write>(
+    args: &Args,
+    chain: &Chain,
+    out: W,
+    name: &Path,
+    context: &Context,
+    progress: &dyn Progress,
+) -> Result<Finished<W>> {
+    let workers = context.workers()?;
+    progress.begin("squashing", chain.target_size());
+    let options = SquashOptions {
+        workers: &workers,
+        progress,
+        compression: args.compress,
+    };
+    squash(chain, out, name, options)
+}
+
+#[derive(Serialize)]
+struct Summary {
+    schema_version: u32,
+    diff: String,
+    identity: String,
+    diffs: usize,
+    reversible: bool,
+    update_bytes: u64,
+    clear_bytes: u64,
+    diff_bytes: u64,
+    base: Side,
+    target: Side,
+}
+
+#[derive(Serialize)]
+struct Side {
+    virtual_size: u64,
+    digest: Option<String>,
+}
+
+impl Summary {
+    fn new<W>(args: &Args, chain: &Chain, done: &Finished<W>) -> Self {
+        let side = |virtual_size, digest: Option<ContentDigest>| Side {
+            virtual_size,
+            digest: digest.map(|digest| digest.to_string()),
+        };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            diff: args.output.display().to_string(),
+            identity: ContentDigest(done.digest).to_string(),
+            diffs: chain.diffs().len(),
+            reversible: done.trailer.way_back.is_some(),
+            update_bytes: done.trailer.update_bytes,
+            clear_bytes: done.trailer.clear_bytes,
+            diff_bytes: done.len,
+            base: side(chain.base_size(), chain.base_digest()),
+            target: side(chain.target_size(), chain.target_digest()),
+        }
+    }
+}

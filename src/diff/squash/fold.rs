@@ -1,0 +1,289 @@
+//! Lays the frames of one item over one another.
+
+use super::super::compare::WindowChange;
+use super::super::layers::{piece, piece_mut, put};
+use super::super::pack::{Compression, pack};
+use super::super::sections::Frame;
+use super::Folded;
+use super::plan::{Item, Lane};
+use crate::error::Result;
+use crate::image::{Hash, WINDOW_SIZE};
+use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
+use crate::parallel::Buffers;
+
+/// Folds the items of a plan.
+pub(super) struct Folder<'a> {
+    /// The way forward, and in a reversible chain the way back.
+    pub(super) lanes: &'a [Lane<'a>],
+    pub(super) buffers: &'a Buffers,
+    pub(super) compression: Compression,
+}
+
+/// What the diffs of one lane put into a window.
+struct Content {
+    bytes: Vec<u8>,
+    /// For each page, whether it was put there.
+    known: Vec<bool>,
+    /// The one frame of the first diff that changes the window: it knows what the base holds under its pages.
+    first: Option<FirstFrame>,
+}
+
+struct FirstFrame {
+    changes: PageList,
+    base_hash: Option<Hash>,
+    long: bool,
+}
+
+impl Folder<'_> {
+    /// What becomes of the item on each of the ways.
+    pub(super) fn fold(&self, item: &Item) -> Result<[Option<Folded>; 2]> {
+        if item.run {
+            return Ok([self.fold_run(item, 0)?, self.fold_run(item, 1)?]);
+        }
+        if let Some(passed) = self.pass(item)? {
+            return Ok(passed);
+        }
+        let contents: Vec<Content> = self
+            .lanes
+            .iter()
+            .zip(&item.touched)
+            .map(|(lane, touched)| self.content(lane, touched, item.range))
+            .collect::<Result<_>>()?;
+        let mut folded = [None, None];
+        let ends = self.lanes.iter().zip(&contents);
+        for ((n, (lane, own)), folded) in ends.enumerate().zip(&mut folded) {
+            let other = contents.get(1 - n);
+            *folded = self.fold_window(item.range, lane, own, other)?;
+        }
+        for content in contents {
+            self.buffers.give(content.bytes);
+        }
+        Ok(folded)
+    }
+
+    /// A run becomes one clear, unless it is known to have been zero before.
+    fn fold_run(&self, item: &Item, n: usize) -> Result<Option<Folded>> {
+        let range = item.range;
+        let clears = |n: usize| {
+            let (lane, touched) = (self.lanes.get(n)?, item.touched.get(n)?);
+            let cleared = !touched.is_empty() || lane.cut.intersect(range).is_some();
+            (cleared && range.end() <= lane.target_size()).then_some((lane, touched))
+        };
+        let Some((lane, touched)) = clears(n) else {
+            return Ok(None);
+        };
+        if range.start() >= lane.base_size() || clears(1 - n).is_some() {
+            return Ok(None);
+        }
+        // What the first of its diffs knows is what the base holds, if no other has cut it off before.
+        let first = touched.first().copied().filter(|first| {
+            let before = lane.sizes.iter().take(first + 1);
+            before.min().is_some_and(|size| *size >= range.end())
+        });
+        let first = first.and_then(|first| lane.chain.diffs().get(first));
+        let Some(window) = range.windows(WINDOW_SIZE).next() else {
+            return Ok(None);
+        };
+        let frames = first.map_or(Ok(Vec::new()), |diff| diff.frames_in(window))?;
+        let hash = frames
+            .first()
+            .filter(|frame| frame.range() == range)
+            .and_then(|frame| frame.base_hash().copied());
+        Ok(Some(Folded::Clear(range, hash)))
+    }
+
+    /// A window that only one diff changes, with one frame on each way, stays as it is.
+    fn pass(&self, item: &Item) -> Result<Option<[Option<Folded>; 2]>> {
+        let mut passed = [None, None];
+        for ((lane, touched), passed) in self.lanes.iter().zip(&item.touched).zip(&mut passed) {
+            if !lane.is_quiet(item.range) || touched.len() > 1 {
+                return Ok(None);
+            }
+            let Some(diff) = touched.first().and_then(|n| lane.chain.diffs().get(*n)) else {
+                continue;
+            };
+            let Ok([frame]) = <[Frame; 1]>::try_from(diff.frames_in(item.range)?) else {
+                return Ok(None);
+            };
+            // Where the way back knows what the base holds, a clear may become part of a longer one.
+            if frame.is_long_clear() && self.lanes.len() > 1 {
+                return Ok(None);
+            }
+            *passed = keep(frame, item.range, lane.target_size());
+            if passed.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(passed))
+    }
+
+    /// Lays the diffs of a lane over one another, the oldest first.
+    fn content(&self, lane: &Lane<'_>, touched: &[usize], window: PageRange) -> Result<Content> {
+        let mut content = Content {
+            bytes: self
+                .buffers
+                .take(usize::try_from(window.len()).unwrap_or(0)),
+            known: vec![false; usize::try_from(window.pages()).unwrap_or(0)],
+            first: None,
+        };
+        for (n, diff) in lane.chain.diffs().iter().enumerate() {
+            if touched.contains(&n) {
+                let frames = diff.frames_in(window)?;
+                if touched.first() == Some(&n) && lane.is_quiet(window) {
+                    content.first = FirstFrame::of(&frames);
+                }
+                for frame in frames {
+                    let ranges = frame.changes().iter().map(|change| change.range);
+                    let ranges: Vec<_> = ranges.filter_map(|r| r.intersect(window)).collect();
+                    put(frame, window, &mut content.bytes).map_err(|e| e.path(diff.name()))?;
+                    for range in ranges {
+                        content.mark(window, range);
+                    }
+                }
+            }
+            let end = diff.header().target_size;
+            if let Some(cut) = PageRange::new(end.max(window.start()), window.end()) {
+                piece_mut(&mut content.bytes, window.start(), cut).fill(0);
+                content.mark(window, cut);
+            }
+        }
+        Ok(content)
+    }
+
+    /// The frame that leads along `lane`: `own` is what its diffs put into the window, `other` what those of the way
+    /// back put there, which is what the base holds.
+    fn fold_window(
+        &self,
+        window: PageRange,
+        lane: &Lane<'_>,
+        own: &Content,
+        other: Option<&Content>,
+    ) -> Result<Option<Folded>> {
+        let Some(within) = window.intersect(target(lane)) else {
+            return Ok(None);
+        };
+        let mut changes = PageList::new();
+        let mut payload = Vec::new();
+        let mut hasher = Some(blake3::Hasher::new());
+        for (n, page) in within.windows(PAGE_SIZE).enumerate() {
+            if !own.is_known(n) {
+                continue;
+            }
+            let after = piece(&own.bytes, window.start(), page);
+            let before = if page.start() >= lane.base_size() {
+                Some(&ZEROS[..])
+            } else {
+                let known = other.filter(|other| other.is_known(n));
+                known.map(|other| piece(&other.bytes, window.start(), page))
+            };
+            if before == Some(after) {
+                continue;
+            }
+            let kind = if is_zero(after) {
+                ChangeKind::Clear
+            } else {
+                payload.extend_from_slice(after);
+                ChangeKind::Update
+            };
+            changes.push(Change { range: page, kind })?;
+            match (&mut hasher, before) {
+                (Some(hasher), Some(before)) => drop(hasher.update(before)),
+                _ => hasher = None,
+            }
+        }
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let first = own
+            .first
+            .as_ref()
+            .filter(|first| same_pages(&first.changes, &changes));
+        let base_hash = match (&hasher, first) {
+            (Some(hasher), _) => Some(*hasher.finalize().as_bytes()),
+            (None, Some(first)) if first.long => {
+                let range = changes.span().unwrap_or_default();
+                if changes.len() == 1 && payload.is_empty() && is_whole(range, lane.target_size()) {
+                    return Ok(Some(Folded::Clear(range, first.base_hash)));
+                }
+                None
+            }
+            (None, first) => first.and_then(|first| first.base_hash),
+        };
+        let change = WindowChange {
+            window,
+            changes,
+            payload,
+            base_hash: base_hash.unwrap_or_default(),
+        };
+        pack(change, self.compression).map(|frame| Some(Folded::Pages(frame)))
+    }
+}
+
+static ZEROS: [u8; 512] = [0; 512];
+
+impl Content {
+    fn mark(&mut self, window: PageRange, range: PageRange) {
+        let first = usize::try_from((range.start() - window.start()) / PAGE_SIZE).unwrap_or(0);
+        let pages = usize::try_from(range.pages()).unwrap_or(0);
+        let known = self.known.get_mut(first..first.saturating_add(pages));
+        known.unwrap_or_default().fill(true);
+    }
+
+    fn is_known(&self, page: usize) -> bool {
+        self.known.get(page).is_some_and(|known| *known)
+    }
+}
+
+impl FirstFrame {
+    /// `None` unless there is exactly one.
+    fn of(frames: &[Frame]) -> Option<Self> {
+        match frames {
+            [frame] => Some(Self {
+                changes: frame.changes().clone(),
+                base_hash: frame.base_hash().copied(),
+                long: frame.is_long_clear(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The frame as it stands, if it lies within the window and can be part of a diff with this target.
+fn keep(frame: Frame, window: PageRange, target_size: u64) -> Option<Folded> {
+    let range = frame.range();
+    if range.intersect(window) != Some(range) {
+        return None;
+    }
+    if !frame.is_long_clear() {
+        return frame.into_packed().map(Folded::Pages);
+    }
+    let hash = frame.base_hash().copied();
+    is_whole(range, target_size).then_some(Folded::Clear(range, hash))
+}
+
+/// Whether a clear can stand as a long one.
+fn is_whole(range: PageRange, target_size: u64) -> bool {
+    range.start().is_multiple_of(WINDOW_SIZE)
+        && (range.end().is_multiple_of(WINDOW_SIZE) || range.end() == target_size)
+}
+
+/// Whether two lists have the same pages, whatever becomes of them.
+fn same_pages(a: &PageList, b: &PageList) -> bool {
+    joined(a).eq(joined(b))
+}
+
+/// The ranges of a list, neighbours of different kinds joined.
+fn joined(list: &PageList) -> impl Iterator<Item = PageRange> {
+    let mut changes = list.iter().map(|change| change.range).peekable();
+    std::iter::from_fn(move || {
+        let mut range = changes.next()?;
+        while let Some(next) = changes.next_if(|next| next.start() == range.end()) {
+            range = PageRange::new(range.start(), next.end()).unwrap_or(range);
+        }
+        Some(range)
+    })
+}
+
+fn target(lane: &Lane<'_>) -> PageRange {
+    PageRange::new(0, lane.target_size()).unwrap_or_default()
+}

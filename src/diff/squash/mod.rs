@@ -1,0 +1,129 @@
+//! Squashing: consecutive diffs become one that leads from the base of the first to the target of the last, without
+//! any image.
+//!
+//! ```text
+//!   indexes of all diffs ──► plan ──► windows and runs ──► fold ──► pack ──► writer
+//!                                     (in order)           (all threads)     (in order)
+//! ```
+//!
+//! The plan goes through the indexes side by side. Where only long clears lie, whole runs of windows are one item;
+//! elsewhere a window's frames are laid over one another, one diff after the other. In a reversible chain both ways
+//! are folded together: what one of them puts into a page is what the other one finds there.
+
+mod fold;
+mod plan;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::chain::Chain;
+use super::format::{DiffHeader, Way};
+use super::make::PROGRAM;
+use super::pack::{Compression, PackedFrame};
+use super::writer::{DiffWriter, Finished};
+use crate::error::Result;
+use crate::image::Hash;
+use crate::page::PageRange;
+use crate::parallel::{Buffers, Workers};
+use crate::progress::Progress;
+use fold::Folder;
+use plan::{Item, Lane, Plan};
+
+/// How to [`squash`].
+#[derive(Clone, Copy)]
+pub struct SquashOptions<'a> {
+    /// The threads that read, unpack, lay over one another and pack.
+    pub workers: &'a Workers,
+    /// Told how much of the virtual disk is done.
+    pub progress: &'a dyn Progress,
+    /// How payloads are stored that have to be packed anew. A window that only one diff changes keeps its bytes.
+    pub compression: Compression,
+}
+
+impl std::fmt::Debug for SquashOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SquashOptions")
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a window or a run on one of the ways.
+enum Folded {
+    /// Pages of one window.
+    Pages(PackedFrame),
+    /// A clear of whole windows; the hash is that of the whole clear.
+    Clear(PageRange, Option<Hash>),
+}
+
+/// Writes one diff to `out`, which messages call `name`, that does what the diffs of `chain` do one after another. It
+/// is reversible if all of them are.
+///
+/// Memory is bounded by the number of threads, but for what open diffs hold: the roots of their indexes and a
+/// segment each.
+pub fn squash<W: Write>(
+    chain: &Chain,
+    out: W,
+    name: impl Into<PathBuf>,
+    options: SquashOptions<'_>,
+) -> Result<Finished<W>> {
+    let reversed = chain.reversed();
+    let header = header(chain);
+    let mut writer = if reversed.is_some() {
+        DiffWriter::reversible(out, name, &header)?
+    } else {
+        DiffWriter::new(out, name, &header)?
+    };
+    let lanes: Vec<Lane<'_>> = [Some(chain), reversed.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(Lane::new)
+        .collect();
+    let buffers = Buffers::new();
+    let folder = Folder {
+        lanes: &lanes,
+        buffers: &buffers,
+        compression: options.compression,
+    };
+    let mut done = 0;
+    options.workers.ordered(
+        Plan::new(&lanes),
+        |item: Item| {
+            options.progress.check()?;
+            Ok((item.range.end(), folder.fold(&item)?))
+        },
+        |(end, folded)| {
+            options.progress.advance(end - done);
+            done = end;
+            for (way, folded) in Way::BOTH.into_iter().zip(folded) {
+                match (way, folded) {
+                    (_, None) => {}
+                    (Way::Forward, Some(Folded::Pages(frame))) => writer.push(&frame)?,
+                    (Way::Back, Some(Folded::Pages(frame))) => writer.push_back(&frame)?,
+                    (_, Some(Folded::Clear(range, hash))) => {
+                        writer.push_long_clear(way, range, hash)?;
+                    }
+                }
+            }
+            Ok(())
+        },
+    )?;
+    writer.finish(chain.base_digest(), chain.target_digest())
+}
+
+fn header(chain: &Chain) -> DiffHeader {
+    DiffHeader {
+        base_size: chain.base_size(),
+        target_size: chain.target_size(),
+        program: Some(PROGRAM.to_owned()),
+        base: chain
+            .first()
+            .map(|diff| diff.header().base.clone())
+            .unwrap_or_default(),
+        target: chain
+            .last()
+            .map(|diff| diff.header().target.clone())
+            .unwrap_or_default(),
+        undoes: Vec::new(),
+    }
+}

@@ -1,0 +1,53 @@
+//! Block devices: they keep their length, so only what keeps its size is applied to them.
+
+use crate::diff::{Chain, DiffFile};
+use crate::error::{Error, Result};
+use crate::files::{Format, OpenImage};
+use crate::image::Image as _;
+use crate::storage::{File, ReadAt as _};
+use crate::vhd::FOOTER_SIZE;
+
+/// The part of a device that the chain is for, if that isn't all of it: the beginning of a larger one that holds a raw
+/// image. An error if `base` is on a device and the chain, or its format, would give it another size.
+pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
+    let file = base.file();
+    if !file.is_block_device() {
+        return Ok(None);
+    }
+    let sizes = chain.diffs().iter().map(DiffFile::header);
+    let mut other = sizes.filter(|header| header.base_size != header.target_size);
+    let len = file.byte_len()?;
+    if let Some(header) = other.next() {
+        let (from, to) = (header.base_size, header.target_size);
+        return Err(
+            refused("an image on a device can't be given another size", base)
+                .found(format_args!(
+                    "a diff from {from} to {to} bytes, for a device of {len} bytes"
+                ))
+                .expected("diffs between disks of one size"),
+        );
+    }
+    let size = chain.base_size();
+    match base.format() {
+        Format::Raw => beginning(file, size),
+        Format::Fixed if len == base.virtual_size() + FOOTER_SIZE as u64 => Ok(None),
+        format => Err(refused(
+            "a VHD on a device can't be changed in place unless it fills the device exactly and never grows",
+            base,
+        )
+        .found(format_args!("a {format} VHD on a device of {len} bytes"))
+        .expected("a raw image, or a fixed VHD whose footer is the end of the device")),
+    }
+}
+
+/// The first `size` bytes of a larger device.
+pub(super) fn beginning(file: &File, size: u64) -> Result<Option<File>> {
+    let larger = file.is_block_device() && file.byte_len()? > size;
+    larger.then(|| file.part_of_device(size)).transpose()
+}
+
+fn refused(message: &str, base: &OpenImage) -> Error {
+    Error::usage(message)
+        .path(base.path())
+        .hint("apply to a new image with -o")
+}

@@ -1,0 +1,94 @@
+//! Applying behind an undo journal: the base itself is written, once the way back lies beside it on stable storage.
+
+use std::path::Path;
+
+use super::redo::{Verify, first};
+use super::{Done, Job, Strategy, stamp, undo};
+use crate::diff::{Compression, WindowChange};
+use crate::error::{Error, Result};
+use crate::files::apply::identity;
+use crate::files::pending::{
+    how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
+};
+use crate::files::state::remove_stamp;
+use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove, rename};
+
+pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
+    let path = job.lock.path();
+    let journal = journal_path(path);
+    let footer = identity(&job.chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
+    let merge_diff = merge_diff_path(path);
+    if !job
+        .chain
+        .diffs()
+        .iter()
+        .any(|diff| diff.name() == merge_diff)
+    {
+        // A leftover of an older merge: beside this journal it would tell a wrong story.
+        remove_merge_diff(path)?;
+    }
+    let changes = write(&journal, job)?;
+    remove_stamp(job.lock)?;
+    let format = job.base.format();
+    let (chain, options) = (&job.chain, job.options);
+    let written = first(job.lock, &job.base, chain, footer, changes, options);
+    let (updated, cleared) = written
+        .and_then(|counts| job.lock.sync().map(|()| counts))
+        .map_err(|error| unfinished(error, path))?;
+    let verified = options.verify
+        && Verify {
+            file: job.lock,
+            format,
+            chain,
+            digest: chain.target_digest(),
+            hint: &take_back(path),
+        }
+        .run(options)?;
+    close(&journal, job.how.undo)?;
+    let digest = job.certain_digest(verified);
+    Ok(Done {
+        strategy: Strategy::Journal,
+        updated,
+        cleared,
+        verified,
+        stamped: stamp(job.lock, format, digest, options)?,
+        lost: Vec::new(),
+    })
+}
+
+/// Writes the journal; when it returns, that stands on stable storage.
+fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Vec<WindowChange>>> {
+    let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
+    // What is read again only after a crash isn't worth packing.
+    let compression = job
+        .how
+        .undo
+        .map_or(Compression::None, |_| Compression::default());
+    let changes = undo::write(&file, job, compression)?;
+    file.publish(Overwrite::No)?;
+    Ok(changes)
+}
+
+/// Keeps or removes the journal: from now on the new point in time is what the image holds.
+pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
+    match undo {
+        Some(undo) => rename(journal, undo),
+        None => remove(journal),
+    }
+}
+
+/// Says how to go on after a failure between the old and the new point in time.
+pub(super) fn unfinished(error: Error, path: &Path) -> Error {
+    error.hint(format!(
+        "the image is between two points in time and its undo journal stands: remove the cause and {}",
+        how_to_go_on(path)
+    ))
+}
+
+/// Says how to go on when what was written isn't what should be there.
+pub(super) fn take_back(path: &Path) -> String {
+    format!(
+        "the journal still stands: take the apply back with: {}",
+        rollback_of(path)
+    )
+}

@@ -1,0 +1,248 @@
+//! Applying diffs to a base in place, so that it is always one command away from the old or the new point in time.
+//!
+//! ```text
+//!   lock ─► check everything ─┬─► by the undo journal (journal.rs)
+//!                             │     journal: write, sync, name, sync ─► base: write, sync ─► journal: remove, sync
+//!                             │              └──────── while it stands, every command refuses the base ────────┘
+//!                             └─► by replacing the base (replace.rs)
+//!                                   clone or copy: make, write, sync ─► name it as the base, sync
+//! ```
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `device.rs` | what can be applied to a block device |
+//! | `journal.rs` | applying behind an undo journal: a diff from the new point in time back to the old one |
+//! | `replace.rs` | applying to a clone or a copy that then takes the place of the base |
+//! | `recover.rs` | finishing what was interrupted while a journal stands, or taking it back |
+//! | `undo.rs` | the inverse diff, which is journal and `--undo` |
+//! | `redo.rs` | writing an image so that it holds the result, and reading it back |
+//!
+//! Writing goes through [`redo`](redo::redo) in all cases: it only ever writes what the result shall hold, so it may
+//! be repeated from any state in between.
+
+use std::path::Path;
+
+use super::apply::{Applied, ApplyOptions, Fit, fit};
+use super::open::open_file;
+use super::pending::{exists, journal_path};
+use super::state::set_stamp;
+use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
+use crate::diff::Chain;
+use crate::error::Result;
+use crate::image::ContentDigest;
+use crate::storage::{Access, File, ReadAt as _};
+
+mod device;
+mod journal;
+mod recover;
+mod redo;
+mod replace;
+mod undo;
+
+pub use recover::roll_back;
+
+/// What only an apply in place can be told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InPlace<'a> {
+    /// The format of the base, when it shall not be probed.
+    pub format: Option<FormatChoice>,
+    /// How it is done; by default on a clone where that loses nothing, else behind an undo journal.
+    pub strategy: Option<Strategy>,
+    /// Where the diff that undoes the apply is kept.
+    pub undo: Option<&'a Path>,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+}
+
+/// How an apply in place keeps the base from being neither the old nor the new point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The diffs go onto a clone, which then takes the place of the base.
+    Clone,
+    /// The same with a full copy.
+    Copy,
+    /// The base itself is written, behind an undo journal.
+    Journal,
+}
+
+impl Strategy {
+    /// `clone`, `copy` or `journal`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::Copy => "copy",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// What all strategies are given: a base that was checked, and diffs that fit it.
+struct Job<'a> {
+    base: OpenImage,
+    /// The base's file, with the lock.
+    lock: &'a File,
+    /// What is still to be applied.
+    chain: Chain,
+    found: Fit,
+    how: InPlace<'a>,
+    options: ApplyOptions<'a>,
+}
+
+/// What came of a strategy.
+struct Done {
+    strategy: Strategy,
+    updated: u64,
+    cleared: u64,
+    verified: bool,
+    stamped: bool,
+    lost: Vec<String>,
+}
+
+/// Applies `chain` to the image at `path` in place, or finishes the same apply that was interrupted.
+pub fn apply_in_place(
+    path: &Path,
+    chain: Chain,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    how.undo.map_or(Ok(()), |place| {
+        undo::check_place(place, &journal_path(path))
+    })?;
+    let access = if how.dry_run {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let lock = File::open_locked(path, access)?;
+    apply_locked(&lock, chain, how, options)
+}
+
+/// As [`apply_in_place`], when the caller holds the lock on the base.
+pub(super) fn apply_locked(
+    lock: &File,
+    chain: Chain,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    let journal = journal_path(lock.path());
+    if exists(&journal)? {
+        return recover::finish(lock, &journal, chain, how, options);
+    }
+    if !how.dry_run {
+        replace::remove_leftovers_of(lock.path());
+    }
+    let mut base = open(lock, how.format, false, options)?;
+    let part = device::part(&base, &chain)?;
+    let behind = match &part {
+        Some(part) => base.file().byte_len()? - part.byte_len()?,
+        None => 0,
+    };
+    if let Some(part) = &part {
+        base = open(part, Some(FormatChoice::Only(Format::Raw)), false, options)?;
+    }
+    let lock = part.as_ref().unwrap_or(lock);
+    let found = fit(&base, &chain, options)?;
+    let diffs = chain.diffs().len();
+    let applied = Applied {
+        target_digest: chain
+            .target_digest()
+            .or(found.digest.filter(|_| found.already == diffs)),
+        behind,
+        ..Applied::nothing(found.already, found.checked, &chain)
+    };
+    let Some(chain) = chain.without_first(found.already) else {
+        return Ok(applied);
+    };
+    let job = Job {
+        base,
+        lock,
+        chain,
+        found,
+        how,
+        options,
+    };
+    if how.dry_run {
+        let (updated, cleared) = redo::count(&job)?;
+        return Ok(Applied {
+            updated,
+            cleared,
+            ..applied
+        });
+    }
+    job.base.check_unchanged()?;
+    if let Some(vhd) = job.base.vhd() {
+        vhd.check_resize(job.chain.target_size())?;
+    }
+    let done = job.run()?;
+    Ok(Applied {
+        strategy: Some(done.strategy),
+        updated: done.updated,
+        cleared: done.cleared,
+        verified: done.verified,
+        stamped: done.stamped,
+        lost: done.lost,
+        ..applied
+    })
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<Done> {
+        match self.how.strategy {
+            Some(Strategy::Journal) => journal::apply(self),
+            Some(strategy) => {
+                let new = replace::begin(self, strategy)?;
+                replace::apply(self, strategy, new)
+            }
+            None => match replace::begin_if_nothing_is_lost(self)? {
+                Some(new) => replace::apply(self, Strategy::Clone, new),
+                None => journal::apply(self),
+            },
+        }
+    }
+
+    /// Whether what lies under the changed pages is still to be compared with what the diffs were made for.
+    fn check(&self) -> bool {
+        self.found.checked == BaseChecked::Stamp
+    }
+
+    /// The digest that the result has for certain, if `verified` or else if the base was the right one.
+    fn certain_digest(&self, verified: bool) -> Option<ContentDigest> {
+        let digest = self.chain.target_digest();
+        digest.filter(|_| verified || self.found.digest.is_some())
+    }
+}
+
+/// Opens the image in `file`, the lock on which, or on the file that it shall replace, is held by the caller; a
+/// journal beside it is this module's own.
+fn open(
+    file: &File,
+    format: Option<FormatChoice>,
+    writable: bool,
+    options: ApplyOptions<'_>,
+) -> Result<OpenImage> {
+    open_file(
+        file.try_clone()?,
+        &OpenOptions {
+            format,
+            writable,
+            no_lock: true,
+            ignore_journal: true,
+            parents: options.parents.clone(),
+            ..OpenOptions::default()
+        },
+    )
+}
+
+/// Stamps the image in `file`, which is on stable storage, if it holds the disk with `digest` for certain.
+fn stamp(
+    file: &File,
+    format: Format,
+    digest: Option<ContentDigest>,
+    options: ApplyOptions<'_>,
+) -> Result<bool> {
+    let Some(digest) = digest else {
+        return Ok(false);
+    };
+    let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
+    set_stamp(&image, digest)
+}

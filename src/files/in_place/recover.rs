@@ -1,0 +1,131 @@
+//! After an interruption: the same apply is finished, or taken back by its undo journal.
+
+use std::path::Path;
+
+use super::device::beginning;
+use super::journal::{close, take_back, unfinished};
+use super::redo::{Verify, redo};
+use super::undo::open_journal;
+use super::{InPlace, Strategy, stamp};
+use crate::diff::Chain;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Format;
+use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
+use crate::files::diffs::target_footer;
+use crate::files::pending::{exists, how_to_go_on, journal_path, remove_merge_diff};
+use crate::files::state::remove_stamp;
+use crate::image::ContentDigest;
+use crate::storage::{Access, File, WriteAt as _};
+
+/// Takes an interrupted apply back: the image at `path` holds the old point in time again. Returns its digest,
+/// if the journal knows it; it was checked then.
+pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
+    let lock = &File::open_locked(path, Access::Write)?;
+    let journal_path = journal_path(path);
+    if !exists(&journal_path)? {
+        return Err(Error::usage(
+            "there is nothing to roll back: no undo journal stands beside this image",
+        )
+        .path(path)
+        .hint("to undo a finished apply, apply the diff that --undo kept"));
+    }
+    let (journal, format) = open_journal(&journal_path, options)?;
+    let part = part_of(lock, format, &journal)?;
+    let lock = part.as_ref().unwrap_or(lock);
+    let footer = journal
+        .last()
+        .map(|diff| target_footer(diff.header()))
+        .transpose()?
+        .flatten();
+    remove_stamp(lock)?;
+    redo(lock, format, journal.base_size(), &journal, footer, options)
+        .and_then(|_| lock.sync())
+        .map_err(|error| {
+            error.hint("the undo journal still stands: remove the cause, then roll back again")
+        })?;
+    let digest = journal.target_digest();
+    Verify {
+        file: lock,
+        format,
+        chain: &journal,
+        digest,
+        hint: &take_back(path),
+    }
+    .run(options)?;
+    close(&journal_path, None)?;
+    remove_merge_diff(path)?;
+    stamp(lock, format, digest, options)?;
+    Ok(digest)
+}
+
+/// The part of a device that was being changed, if that isn't all of it.
+fn part_of(lock: &File, format: Format, journal: &Chain) -> Result<Option<File>> {
+    match format {
+        Format::Raw => beginning(lock, journal.base_size()),
+        _ => Ok(None),
+    }
+}
+
+/// Finishes the apply that left `journal_path`, if it was of these diffs.
+pub(super) fn finish(
+    lock: &File,
+    journal_path: &Path,
+    chain: Chain,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    let path = lock.path();
+    let (journal, format) = open_journal(journal_path, options)?;
+    let part = part_of(lock, format, &journal)?;
+    let lock = part.as_ref().unwrap_or(lock);
+    let undoes = journal
+        .first()
+        .map(|diff| diff.header().undoes.clone())
+        .unwrap_or_default();
+    let diffs = chain.diffs().len();
+    if undoes.is_empty() || !chain.identities().ends_with(&undoes) {
+        return Err(Error::new(
+            ErrorKind::Pending,
+            "an apply of other diffs to this image was interrupted",
+        )
+        .path(path)
+        .found(format_args!("the undo journal {}", journal_path.display()))
+        .hint(how_to_go_on(path)));
+    }
+    let already = diffs - undoes.len();
+    let mut applied = Applied {
+        strategy: Some(Strategy::Journal),
+        finished_interrupted: true,
+        ..Applied::nothing(already, BaseChecked::Full, &chain)
+    };
+    let Some(chain) = chain.without_first(applied.already) else {
+        return Ok(applied);
+    };
+    if how.dry_run {
+        return Ok(applied);
+    }
+    let before = journal
+        .last()
+        .map(|diff| target_footer(diff.header()))
+        .transpose()?
+        .flatten();
+    let footer = identity(&chain, before)?;
+    remove_stamp(lock)?;
+    (applied.updated, applied.cleared) =
+        redo(lock, format, chain.base_size(), &chain, footer, options)
+            .and_then(|counts| lock.sync().map(|()| counts))
+            .map_err(|error| unfinished(error, path))?;
+    // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
+    let digest = journal.base_digest();
+    applied.verified = Verify {
+        file: lock,
+        format,
+        chain: &chain,
+        digest,
+        hint: &take_back(path),
+    }
+    .run(options)?;
+    close(journal_path, how.undo)?;
+    applied.stamped = stamp(lock, format, digest, options)?;
+    Ok(applied)
+}

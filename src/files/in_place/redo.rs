@@ -1,0 +1,268 @@
+//! Writing an image so that it holds what a chain makes of it, from whatever state in between, and reading it back.
+
+use super::{Job, open};
+use crate::diff::{Chain, Layers, Touched, WindowChange};
+use crate::error::{Error, Result};
+use crate::files::apply::{ApplyOptions, check_stamped, read_back, write_changes};
+use crate::files::{Format, FormatChoice, OpenImage};
+use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
+use crate::page::ChangeKind;
+use crate::storage::{File, ReadAt as _, WriteAt as _};
+use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
+
+/// Makes the image in `file` hold the chain's result, whatever part of it it holds already; the caller syncs. Returns
+/// the bytes updated and cleared. `base_size` is the virtual size that it had, or has, before.
+pub(super) fn redo(
+    file: &File,
+    format: Format,
+    base_size: u64,
+    chain: &Chain,
+    footer: Option<Footer>,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64)> {
+    let to = To {
+        file,
+        format,
+        base_size,
+        footer,
+    };
+    let (updated, cleared, _) = to.write(chain, Source::Itself, options)?;
+    Ok((updated, cleared))
+}
+
+/// The same for a file that holds `base`, of which nothing was changed so far; `changes` are those that lead to the
+/// result, if they are known.
+pub(super) fn first(
+    file: &File,
+    base: &OpenImage,
+    chain: &Chain,
+    footer: Option<Footer>,
+    changes: Option<Vec<WindowChange>>,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64)> {
+    let from = changes.map_or(Source::Itself, Source::Kept);
+    let (updated, cleared, _) = redo_elsewhere(file, base, chain, footer, from, options)?;
+    Ok((updated, cleared))
+}
+
+/// The same for any file that holds the same as `base` so far.
+pub(super) fn redo_elsewhere(
+    file: &File,
+    base: &OpenImage,
+    chain: &Chain,
+    footer: Option<Footer>,
+    from: Source<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64, Touched)> {
+    let to = To {
+        file,
+        format: base.format(),
+        base_size: base.virtual_size(),
+        footer,
+    };
+    to.write(chain, from, options)
+}
+
+/// What is written.
+struct To<'a> {
+    file: &'a File,
+    format: Format,
+    base_size: u64,
+    footer: Option<Footer>,
+}
+
+/// Where the changes come from.
+pub(super) enum Source<'a> {
+    /// From comparing the file that is written with what the diffs make of it.
+    Itself,
+    /// From comparing the base, which is another file that holds the same so far. With `true`, what lies under the
+    /// changed pages is also compared with what the diffs were made for, and the caller looks at the outcome.
+    Base(&'a dyn Image, bool),
+    /// They were kept when the inverse diff was written.
+    Kept(Vec<WindowChange>),
+}
+
+impl Source<'_> {
+    fn write(
+        self,
+        itself: &dyn Image,
+        image: &mut dyn ImageMut,
+        chain: &Chain,
+        options: ApplyOptions<'_>,
+    ) -> Result<(u64, u64, Touched)> {
+        match self {
+            Self::Itself => write_changes(itself, image, chain, false, options),
+            Self::Base(base, check) => write_changes(base, image, chain, check, options),
+            Self::Kept(changes) => {
+                let (mut updated, mut cleared) = (0, 0);
+                let total = changes.iter().map(|change| change.window.len()).sum();
+                options.progress.begin("applying", total);
+                for change in &changes {
+                    updated += change.changes.bytes(ChangeKind::Update);
+                    cleared += change.changes.bytes(ChangeKind::Clear);
+                    change.write_to(image)?;
+                    options.progress.advance(change.window.len());
+                }
+                Ok((updated, cleared, Touched::default()))
+            }
+        }
+    }
+}
+
+impl To<'_> {
+    fn write(
+        self,
+        chain: &Chain,
+        from: Source<'_>,
+        options: ApplyOptions<'_>,
+    ) -> Result<(u64, u64, Touched)> {
+        match self.format {
+            Format::Raw => self.write_flat(chain, from, None, options),
+            Format::Fixed => {
+                let (size, like) = (chain.target_size(), self.footer.as_ref());
+                let footer = Footer::for_disk(DiskType::Fixed, size, like);
+                self.write_flat(chain, from, Some(footer), options)
+            }
+            Format::Dynamic => self.write_blocks(chain, from, DiskType::Dynamic, options),
+            Format::Differencing => self.write_blocks(chain, from, DiskType::Differencing, options),
+        }
+    }
+
+    fn write_blocks(
+        self,
+        chain: &Chain,
+        from: Source<'_>,
+        disk_type: DiskType,
+        options: ApplyOptions<'_>,
+    ) -> Result<(u64, u64, Touched)> {
+        let choice = Some(FormatChoice::Only(self.format));
+        let mut image = open(self.file, choice, true, options)?;
+        if let Some(vhd) = image.vhd_mut() {
+            vhd.resize(chain.target_size())?;
+        }
+        let reader = open(self.file, choice, false, options)?;
+        let counts = from.write(&reader, &mut image, chain, options)?;
+        if let (Some(footer), Some(vhd)) = (self.footer, image.vhd_mut()) {
+            vhd.set_footer(&Footer::for_disk(
+                disk_type,
+                chain.target_size(),
+                Some(&footer),
+            ));
+        }
+        image.flush()?;
+        Ok(counts)
+    }
+
+    /// Raw images and fixed VHDs: the file is taken as plain bytes, because a crash may have left it without a footer
+    /// where it is looked for.
+    fn write_flat(
+        self,
+        chain: &Chain,
+        from: Source<'_>,
+        footer: Option<Footer>,
+        options: ApplyOptions<'_>,
+    ) -> Result<(u64, u64, Touched)> {
+        let (file, base_size) = (self.file, self.base_size);
+        let (len, size) = (file.byte_len()?, chain.target_size());
+        if len < size {
+            file.set_len(size)?;
+        }
+        if footer.is_some() && base_size < size {
+            // Where the old footer stood, and whatever there was before it, there is disk now.
+            file.write_zeros_at(base_size..size.min(len).max(base_size))?;
+        }
+        let reader = RawImage::with_size(file, size);
+        let mut image = RawImage::with_size(file, size);
+        let counts = from.write(&reader, &mut image, chain, options)?;
+        match footer {
+            None => file.set_len(size)?,
+            Some(footer) => {
+                // A disk of the same size keeps its footer where it was, even with slack before it.
+                let at = if base_size == size {
+                    last_page(len).max(size)
+                } else {
+                    size
+                };
+                file.write_all_at(&footer.encode(), at)?;
+                file.set_len(at + FOOTER_SIZE as u64)?;
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// Where the last page begins in a file of `len` bytes; footers of 511 bytes occur.
+fn last_page(len: u64) -> u64 {
+    let last = len.saturating_sub(1);
+    last - last % FOOTER_SIZE as u64
+}
+
+/// The bytes that the job would update and clear.
+pub(super) fn count(job: &Job<'_>) -> Result<(u64, u64)> {
+    let (updated, cleared, touched) =
+        count_changes(&job.base, &job.chain, job.check(), job.options)?;
+    if job.check() {
+        check_stamped(&job.base, &job.chain, &touched)?;
+    }
+    Ok((updated, cleared))
+}
+
+fn count_changes(
+    base: &dyn Image,
+    chain: &Chain,
+    check: bool,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64, Touched)> {
+    let (mut updated, mut cleared) = (0, 0);
+    options
+        .progress
+        .begin("counting", base.virtual_size().max(chain.target_size()));
+    let touched = Layers::new(base, chain, options.workers, options.progress)
+        .checking(check)
+        .changes(Ok, |change: WindowChange| {
+            updated += change.changes.bytes(ChangeKind::Update);
+            cleared += change.changes.bytes(ChangeKind::Clear);
+            Ok(())
+        })?;
+    Ok((updated, cleared, touched))
+}
+
+/// Reading the result back.
+pub(super) struct Verify<'a> {
+    pub(super) file: &'a File,
+    pub(super) format: Format,
+    pub(super) chain: &'a Chain,
+    /// The digest that it shall have, if that is known.
+    pub(super) digest: Option<ContentDigest>,
+    /// How to go on if it is wrong.
+    pub(super) hint: &'a str,
+}
+
+impl Verify<'_> {
+    /// Reads all of the result if its digest is known. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is
+    /// an error.
+    pub(super) fn run(&self, options: ApplyOptions<'_>) -> Result<bool> {
+        let path = self.file.path();
+        let image = open(
+            self.file,
+            Some(FormatChoice::Only(self.format)),
+            false,
+            options,
+        )?;
+        if let Some(expected) = self.digest {
+            options.progress.begin("verifying", image.virtual_size());
+            let found = content_digest(&image, options.workers, options.progress)?;
+            return read_back(path, found, expected)
+                .map(|()| true)
+                .map_err(|error| error.hint(self.hint));
+        }
+        // Without a digest, what the diffs change is compared page by page.
+        let (updated, cleared, _) = count_changes(&image, self.chain, false, options)?;
+        if (updated, cleared) == (0, 0) {
+            return Ok(true);
+        }
+        Err(Error::damaged("what was read back is not what was written")
+            .path(path)
+            .hint(self.hint))
+    }
+}

@@ -1,0 +1,166 @@
+//! Applying to a clone or a copy that then takes the place of the base, by one rename. Until then the base is as it
+//! was; whatever happens, all that is left over is a temporary file.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::redo::{Source, Verify, redo_elsewhere};
+use super::{Done, Job, Strategy, stamp, undo};
+use crate::diff::{Compression, WindowChange};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::apply::{check_stamped, identity};
+use crate::files::pending::{place_of, remove_merge_diff};
+use crate::files::state::STATE_ATTRIBUTE;
+use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
+
+/// The file that shall replace the base, with the bytes of the base so far.
+pub(super) struct Replacement {
+    file: AtomicFile,
+    /// What it doesn't have from the base, in words.
+    lost: Vec<String>,
+}
+
+/// Begins a replacement, if a clone can be made and nothing of what the base is would be lost.
+pub(super) fn begin_if_nothing_is_lost(job: &Job<'_>) -> Result<Option<Replacement>> {
+    if refusal(job.lock)?.is_some() {
+        return Ok(None);
+    }
+    let new = begin_clone(job.lock)?;
+    Ok(new.filter(|new| new.lost.is_empty()))
+}
+
+/// Begins the replacement that `strategy` names, or says why it can't.
+pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
+    if let Some(error) = refusal(job.lock)? {
+        return Err(error);
+    }
+    if strategy == Strategy::Clone {
+        return begin_clone(job.lock)?.ok_or_else(|| {
+            Error::unsupported("this file system can't clone the image")
+                .path(job.lock.path())
+                .expected("XFS or btrfs, with reflinks")
+                .hint("leave --in-place away, or say --in-place journal or copy")
+        });
+    }
+    let file = begin_file(job.lock)?;
+    file.file().copy_from_file(job.lock, job.options.progress)?;
+    finish_begin(file, job.lock)
+}
+
+fn begin_clone(base: &File) -> Result<Option<Replacement>> {
+    let file = begin_file(base)?;
+    if !file.file().clone_from_file(base)? {
+        return Ok(None);
+    }
+    finish_begin(file, base).map(Some)
+}
+
+fn begin_file(base: &File) -> Result<AtomicFile> {
+    // Where a symbolic link leads; the link stays.
+    let path = real_path(base.path())?;
+    AtomicFile::beside(&path, &path)
+}
+
+fn finish_begin(file: AtomicFile, base: &File) -> Result<Replacement> {
+    let lost = file.file().take_attributes_of(base, STATE_ATTRIBUTE)?;
+    Ok(Replacement { file, lost })
+}
+
+/// Why the base can't be replaced by another file, if so.
+fn refusal(base: &File) -> Result<Option<Error>> {
+    let error = if base.is_block_device() {
+        Error::usage("a block device can't be replaced by a file")
+    } else {
+        let links = base.metadata()?.nlink();
+        if links <= 1 {
+            return Ok(None);
+        }
+        Error::usage("the image has several names, of which only one would be replaced")
+            .found(format_args!("{links} hard links"))
+            .expected("one")
+    };
+    Ok(Some(error.path(base.path()).hint(
+        "leave --in-place away, or say --in-place journal: it writes the image itself",
+    )))
+}
+
+pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Result<Done> {
+    let Replacement { file, lost } = new;
+    let (chain, options) = (&job.chain, job.options);
+    let format = job.base.format();
+    let footer = identity(chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
+    let (undo, changes) = match job.how.undo {
+        Some(place) => write_undo(place, job)?,
+        None => (None, None),
+    };
+    // Where the undo diff was written, what lies under the changed pages was looked at already.
+    let check = job.check() && undo.is_none();
+    let from = changes.map_or(Source::Base(&job.base, check), Source::Kept);
+    let (updated, cleared, touched) =
+        redo_elsewhere(file.file(), &job.base, chain, footer, from, options)?;
+    if check {
+        check_stamped(&job.base, chain, &touched)?;
+    }
+    let verified = options.verify
+        && Verify {
+            file: file.file(),
+            format,
+            chain,
+            digest: chain.target_digest(),
+            hint: "the base is as it was",
+        }
+        .run(options)?;
+    let digest = job.certain_digest(verified);
+    let file = put_in_place(file, job, undo)?;
+    // Of an older merge: it tells of a parent that isn't any more.
+    remove_merge_diff(job.lock.path())?;
+    Ok(Done {
+        strategy,
+        updated,
+        cleared,
+        verified,
+        stamped: stamp(&file, format, digest, options)?,
+        lost,
+    })
+}
+
+/// An undo diff that waits for its name.
+type Undo<'a> = Option<(AtomicFile, &'a Path)>;
+
+fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<(Undo<'a>, Option<Vec<WindowChange>>)> {
+    let file = AtomicFile::begin(place, Overwrite::No)?;
+    let changes = undo::write(&file, job, Compression::default())?;
+    Ok((Some((file, place)), changes))
+}
+
+/// The way back gets its name, then the new file gets that of the base.
+fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Undo<'_>) -> Result<File> {
+    job.base.check_unchanged()?;
+    if !job.lock.is_at_its_path()? {
+        return Err(
+            Error::new(ErrorKind::Changed, "the base was replaced by another file")
+                .path(job.lock.path())
+                .hint("run the command again"),
+        );
+    }
+    let place = undo.as_ref().map(|(_, place)| *place);
+    if let Some((undo, _)) = undo {
+        undo.publish(Overwrite::No)?;
+    }
+    file.publish_open(Overwrite::Yes).inspect_err(|_| {
+        if let Some(place) = place {
+            // It would lead back from where nobody has gone.
+            let _ = remove(place);
+        }
+    })
+}
+
+/// Removes what killed commands left of applying to this image.
+pub(super) fn remove_leftovers_of(path: &Path) {
+    remove_leftovers(&place_of(path));
+}
+
+fn real_path(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).path(path))
+}

@@ -1,0 +1,105 @@
+//! The inverse diff: from the new point in time back to the old one. Beside the image it is the undo journal,
+//! elsewhere what `--undo` keeps.
+
+use std::fs;
+use std::io::BufWriter;
+use std::path::Path;
+
+use super::Job;
+use crate::diff::{
+    Chain, Compression, DiffHeader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Format;
+use crate::files::apply::{ApplyOptions, check_stamped};
+use crate::files::diffs::{format_of, open_diff, side_of};
+use crate::image::Image as _;
+use crate::storage::{AtomicFile, Overwrite};
+
+/// Bytes of memory for the changes that are kept from writing the inverse diff until the base is written. Where that
+/// doesn't do, they are unpacked a second time.
+const KEPT: usize = 64 << 20;
+
+/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. Returns the
+/// changes that lead to the result, if they are small enough to be kept.
+pub(super) fn write(
+    file: &AtomicFile,
+    job: &Job<'_>,
+    compression: Compression,
+) -> Result<Option<Vec<WindowChange>>> {
+    let (base, chain, options) = (&job.base, &job.chain, job.options);
+    let header = DiffHeader {
+        base_size: chain.target_size(),
+        target_size: base.virtual_size(),
+        program: Some(PROGRAM.to_owned()),
+        base: chain
+            .last()
+            .map(|diff| diff.header().target.clone())
+            .unwrap_or_default(),
+        target: side_of(base),
+        undoes: chain.identities(),
+    };
+    // It holds what the base held: nobody else may read it.
+    file.file().take_permissions_of(base.file())?;
+    let out = BufWriter::with_capacity(1 << 20, file.file().appender());
+    let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
+    options.progress.begin(
+        "writing the undo journal",
+        base.virtual_size().max(chain.target_size()),
+    );
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let (touched, changes) = layers.checking(job.check()).inverse_keeping(
+        KEPT,
+        |change| pack(change, compression),
+        |frame| writer.push(&frame),
+    )?;
+    if job.check() {
+        check_stamped(base, chain, &touched)?;
+    }
+    // Only from the right base does the chain lead to its target.
+    let digest = job.found.digest;
+    let result = chain.target_digest().filter(|_| digest.is_some());
+    writer.finish(result, digest)?;
+    Ok(changes)
+}
+
+/// Opens and verifies the undo journal at `path`, and says what format its image has.
+pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
+    let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Usage => error.hint(
+            "the undo journal can't be used, and the image may be between two points in time: make it again from a \
+             good copy, then remove the journal",
+        ),
+        _ => error,
+    })?;
+    let format = format_of(&journal.header().target).ok_or_else(|| {
+        Error::damaged("the undo journal doesn't say what format its image has").path(path)
+    })?;
+    Ok((Chain::new(vec![journal])?, format))
+}
+
+/// Finds out before anything is written whether the undo diff can be kept at `undo`.
+pub(super) fn check_place(undo: &Path, journal: &Path) -> Result<()> {
+    let hint = "choose another name or remove it first";
+    if fs::symlink_metadata(undo).is_ok() {
+        return Err(Error::usage("the file for the undo diff exists already")
+            .path(undo)
+            .hint(hint));
+    }
+    let folder = undo
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok();
+    let place = folder
+        .zip(undo.file_name())
+        .map(|(folder, name)| folder.join(name));
+    if place.as_deref() == Some(journal) {
+        return Err(
+            Error::usage("the undo diff can't have the name of the undo journal")
+                .path(undo)
+                .hint("choose another name"),
+        );
+    }
+    // It gets its name at the very end, which is too late to find out that it can't.
+    AtomicFile::begin(undo, Overwrite::No).map(drop)
+}

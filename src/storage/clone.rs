@@ -1,0 +1,88 @@
+//! Whole files from others: clones, which share their blocks until one of the two is written, and sparse copies.
+
+use rustix::io::Errno;
+
+use super::{File, ReadAt as _, WriteAt as _, system};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Bytes copied at once.
+const PIECE: u64 = 1 << 20;
+
+impl File {
+    /// Makes this empty file a clone of `source`. `Ok(false)` if the file system can't clone, or not these two.
+    pub fn clone_from_file(&self, source: &Self) -> Result<bool> {
+        match system::clone(self.as_std(), self.path(), source.as_std())
+            .map_err(|e| (Errno::from_io_error(&e), e))
+        {
+            Ok(()) => Ok(true),
+            Err((
+                Some(
+                    Errno::OPNOTSUPP
+                    | Errno::NOTTY
+                    | Errno::XDEV
+                    | Errno::INVAL
+                    | Errno::NOSYS
+                    | Errno::PERM,
+                ),
+                _,
+            )) => Ok(false),
+            Err((_, e)) => Err(Error::io("cannot clone into", e)
+                .path(self.path())
+                .hint("the undo journal needs no clone: --in-place journal")),
+        }
+    }
+
+    /// Makes this empty file a copy of `source`, with its holes.
+    pub fn copy_from_file(&self, source: &Self, progress: &dyn Progress) -> Result<()> {
+        let len = source.byte_len()?;
+        progress.begin("copying", len);
+        self.set_len(len)?;
+        let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or_default()];
+        let mut at = 0;
+        while let Some(data) = source.data_range(at..len)? {
+            progress.advance(data.start - at);
+            at = data.start;
+            while at < data.end {
+                progress.check()?;
+                let now = (data.end - at).min(PIECE);
+                let piece = buffer
+                    .get_mut(..usize::try_from(now).unwrap_or_default())
+                    .unwrap_or_default();
+                source.read_exact_at(piece, at)?;
+                self.write_all_at(piece, at)?;
+                progress.advance(now);
+                at += now;
+            }
+        }
+        progress.advance(len - at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_holes() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, b"").unwrap();
+            File::open_writable(path).unwrap()
+        };
+        let (from, to) = (make("from"), make("to"));
+        from.set_len((8 << 20) + 3).unwrap();
+        from.write_all_at(&vec![7; 2 << 20], 3 << 20).unwrap();
+        from.write_all_at(&[9; 3], 8 << 20).unwrap();
+        to.copy_from_file(&from, &Silent).unwrap();
+        let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+        assert!(read("from") == read("to"));
+        assert!(to.metadata().unwrap().blocks() <= from.metadata().unwrap().blocks());
+    }
+}

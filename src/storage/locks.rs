@@ -1,0 +1,108 @@
+//! Locks on files: readers share, a writer is alone, and nobody waits.
+//!
+//! A file may be replaced by another of the same name between being opened and being locked: the lock is then on
+//! what nobody will open any more. So the name is looked at again once the lock is held.
+
+use std::fs::TryLockError;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use super::File;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often a file that was replaced while it was being locked is opened again.
+const TRIES: usize = 5;
+
+/// What a file is opened and locked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To read it, together with other readers.
+    Read,
+    /// To write it, alone.
+    Write,
+    /// To put another file in its place, alone.
+    Replace,
+}
+
+impl File {
+    /// Opens the file at `path` and locks it, without waiting; the lock is held until the file is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](ErrorKind::Locked) if another command has the file, or keeps replacing it.
+    pub fn open_locked(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        let path = path.as_ref();
+        for _ in 0..TRIES {
+            let file = match access {
+                Access::Write => Self::open_writable(path)?,
+                Access::Read | Access::Replace => Self::open(path)?,
+            };
+            match access {
+                Access::Read => file.lock_shared()?,
+                Access::Write | Access::Replace => file.lock_exclusive()?,
+            }
+            if file.is_at_its_path()? {
+                return Ok(file);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Locked,
+            "it was replaced by another file again and again while it was being locked",
+        )
+        .path(path)
+        .hint("wait until the other commands have ended, then run this one again"))
+    }
+
+    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
+    pub fn lock_exclusive(&self) -> Result<()> {
+        self.locked(
+            self.as_std().try_lock(),
+            "it is being read or written by another command",
+        )
+    }
+
+    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
+    /// without locks are read without one.
+    pub fn lock_shared(&self) -> Result<()> {
+        self.locked(
+            self.as_std().try_lock_shared(),
+            "it is being written by another command",
+        )
+    }
+
+    fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
+                .path(self.path())
+                .hint("wait until the other command has ended, then run this one again")),
+            Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
+            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(self.path())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_on_the_file_that_has_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("disk"), folder.path().join("other"));
+        fs::write(&path, b"old").unwrap();
+        fs::write(&other, b"new").unwrap();
+        let old = File::open_locked(&path, Access::Write).unwrap();
+        let locked = File::open_locked(&path, Access::Read).unwrap_err();
+        assert_eq!(locked.kind(), ErrorKind::Locked);
+        fs::rename(&other, &path).unwrap();
+        assert!(!old.is_at_its_path().unwrap());
+        // Nobody has locked the file that is there now.
+        let new = File::open_locked(&path, Access::Replace).unwrap();
+        assert!(new.is_at_its_path().unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!new.is_at_its_path().unwrap());
+    }
+}

@@ -1,0 +1,116 @@
+//! The names of files: what removes, moves and keeps them.
+
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use super::atomic::{AtomicFile, Overwrite};
+use super::{File, Stamp, system};
+use crate::error::{Error, Result};
+
+/// The folder in which a path names something.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes what happened to the name `path` durable: creation, renaming, removal.
+pub fn sync_folder_of(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    system::sync_folder(folder)
+        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
+}
+
+/// Makes a folder with what the umask leaves of the permissions `mode`, durably, unless there is one.
+pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    system::create_folder(path, mode)
+        .map_err(|e| Error::io("cannot create the folder", e).path(path))?;
+    // Of the folders above, too, any may be new.
+    path.ancestors()
+        .filter(|folder| folder.file_name().is_some())
+        .try_for_each(sync_folder_of)
+}
+
+/// Removes the file at `path`, durably.
+pub fn remove(path: &Path) -> Result<()> {
+    system::remove(path).map_err(|e| Error::io("cannot remove", e).path(path))?;
+    sync_folder_of(path)
+}
+
+/// The same, if there is such a file. Returns whether there was one.
+pub fn remove_if_there(path: &Path) -> Result<bool> {
+    match system::remove(path) {
+        Ok(()) => sync_folder_of(path).map(|()| true),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("cannot remove", e).path(path)),
+    }
+}
+
+/// Gives the file at `from` the name `to`, durably; on another file system a copy gets it. The new name lasts before
+/// the old one goes.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    match system::rename(from, to) {
+        Ok(()) => sync_folder_of(to)?,
+        Err(e) if e.kind() == IoKind::CrossesDevices => {
+            let source = File::open(from)?;
+            let copy = AtomicFile::new(to)?;
+            copy.file().take_permissions_of(&source)?;
+            std::io::copy(&mut source.reader(), &mut copy.file().appender())
+                .map_err(|e| Error::io("cannot copy", e).path(to))?;
+            copy.publish(Overwrite::No)?;
+            return remove(from);
+        }
+        Err(e) => return Err(Error::io("cannot rename", e).path(from)),
+    }
+    if folder_of(from) == folder_of(to) {
+        return Ok(());
+    }
+    sync_folder_of(from)
+}
+
+impl File {
+    /// Whether the path by which it was opened still leads to this very file.
+    pub fn is_at_its_path(&self) -> Result<bool> {
+        match fs::metadata(self.path()) {
+            Ok(there) => Ok(self.stamp()?.same_file(&Stamp::from(&there))),
+            Err(e) if e.kind() == IoKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("cannot look at", e).path(self.path())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_changes_its_name_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&a, b"it").unwrap();
+        rename(&a, &b).unwrap();
+        assert!(!a.exists());
+        assert_eq!(fs::read(&b).unwrap(), b"it");
+        assert!(
+            rename(&a, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot rename")
+        );
+        assert!(remove_if_there(&b).unwrap());
+        assert!(!remove_if_there(&b).unwrap());
+        assert!(
+            remove(&b)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot remove")
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! The calls that read and change what is stored: bytes, lengths and names, and the syncs that make them last.
+//!
+//! All calls that change something are here and nowhere else, so that whoever asks what this program does to a disk
+//! has one file to read, and a test has one place to stand: with the feature `fault-injection`, each asks the
+//! observer of its `path` first.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, fchown};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fremovexattr, fsetxattr, ioctl_ficlone};
+use tempfile::TempPath;
+
+#[cfg(feature = "fault-injection")]
+use super::fault::{Call, observed};
+
+/// Makes a call, and in tests asks first.
+#[cfg(feature = "fault-injection")]
+macro_rules! ask {
+    ($path:expr, $call:expr, $act:expr) => {
+        observed($path, &$call, || $act, || Some(()))
+    };
+    ($path:expr, $call:expr, $act:expr, no pretending) => {
+        observed($path, &$call, || $act, || None)
+    };
+}
+
+/// Makes a call.
+#[cfg(not(feature = "fault-injection"))]
+macro_rules! ask {
+    ($path:expr, $call:expr, $act:expr $(, no pretending)?) => {{
+        let _ = $path;
+        $act
+    }};
+}
+
+/// Fills `buf` from `offset`.
+pub(super) fn read_exact_at(
+    file: &fs::File,
+    path: &Path,
+    buf: &mut [u8],
+    offset: u64,
+) -> io::Result<()> {
+    #[cfg(feature = "fault-injection")]
+    let len = buf.len();
+    ask!(
+        path,
+        Call::Read { offset, len },
+        file.read_exact_at(buf, offset),
+        no pretending
+    )
+}
+
+/// Reads what there is at `offset`, at most as much as fits.
+pub(super) fn read_at(
+    file: &fs::File,
+    path: &Path,
+    buf: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    #[cfg(feature = "fault-injection")]
+    let len = buf.len();
+    ask!(
+        path,
+        Call::Read { offset, len },
+        file.read_at(buf, offset),
+        no pretending
+    )
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all_at(
+    file: &fs::File,
+    path: &Path,
+    bytes: &[u8],
+    offset: u64,
+) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Write {
+            file,
+            offset,
+            bytes
+        },
+        file.write_all_at(bytes, offset)
+    )
+}
+
+/// Cuts or extends a file to `len` bytes.
+pub(super) fn set_len(file: &fs::File, path: &Path, len: u64) -> io::Result<()> {
+    ask!(path, Call::SetLen { file, len }, file.set_len(len))
+}
+
+/// Makes a hole of `range`, which isn't empty, and keeps the length. Not every file system can.
+pub(super) fn punch(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let (start, len) = (range.start, range.end.saturating_sub(range.start));
+    ask!(
+        path,
+        Call::Punch { file, range },
+        Ok(fallocate(file.as_fd(), flags, start, len)?)
+    )
+}
+
+/// Brings a file's bytes and length to stable storage.
+pub(super) fn sync(file: &fs::File, path: &Path) -> io::Result<()> {
+    // fsync, not fdatasync: a grown file's new length must be there too.
+    ask!(path, Call::Sync { file }, file.sync_all())
+}
+
+/// Brings a file's bytes on their way, while more is written; [`sync`] has to follow.
+pub(super) fn sync_behind(file: &fs::File, path: &Path) -> io::Result<()> {
+    ask!(path, Call::Sync { file }, file.sync_data())
+}
+
+/// Gives a file to another owner and group.
+pub(super) fn set_owner(file: &fs::File, path: &Path, user: u32, group: u32) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Attributes { file },
+        fchown(file, Some(user), Some(group))
+    )
+}
+
+/// Sets who may read and write a file.
+pub(super) fn set_permissions(
+    file: &fs::File,
+    path: &Path,
+    permissions: fs::Permissions,
+) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Attributes { file },
+        file.set_permissions(permissions)
+    )
+}
+
+/// Sets an extended attribute.
+pub(super) fn set_attribute(
+    file: &fs::File,
+    path: &Path,
+    name: &[u8],
+    value: &[u8],
+) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Attributes { file },
+        fsetxattr(file, name, value, XattrFlags::empty()).map_err(io::Error::from)
+    )
+}
+
+/// Removes an extended attribute.
+pub(super) fn remove_attribute(file: &fs::File, path: &Path, name: &[u8]) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Attributes { file },
+        fremovexattr(file, name).map_err(io::Error::from)
+    )
+}
+
+/// Makes an empty file a clone of another.
+pub(super) fn clone(to: &fs::File, path: &Path, from: &fs::File) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Clone { file: to, from },
+        ioctl_ficlone(to, from).map_err(io::Error::from),
+        no pretending
+    )
+}
+
+/// Creates a file that wasn't there, with what the umask leaves of the permissions `mode`.
+pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<fs::File> {
+    ask!(
+        path,
+        Call::Create,
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path),
+        no pretending
+    )
+}
+
+/// Creates a file without a name, which is gone when closed.
+pub(super) fn create_nameless(folder: &Path) -> io::Result<fs::File> {
+    ask!(
+        folder,
+        Call::CreateNameless,
+        tempfile::tempfile_in(folder),
+        no pretending
+    )
+}
+
+/// Gives the file at `from` the name `to`, and takes that from whatever has it.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    ask!(
+        from,
+        Call::Rename { to, replaces: true },
+        fs::rename(from, to)
+    )
+}
+
+/// The same, but an error of kind [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the name is taken.
+pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    ask!(
+        from,
+        Call::Rename {
+            to,
+            replaces: false
+        },
+        TempPath::try_from_path(from)?
+            .persist_noclobber(to)
+            .map_err(|failed| {
+                // Whoever called still owns the file.
+                let _ = failed.path.keep();
+                failed.error
+            })
+    )
+}
+
+/// Makes a folder, and those above it, with what the umask leaves of the permissions `mode`.
+pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+}
+
+/// Opens a file to read and write; an empty one is made if there is none.
+pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+/// Removes a name.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    ask!(path, Call::Remove, fs::remove_file(path))
+}
+
+/// Makes what happened to the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    ask!(
+        folder,
+        Call::SyncFolder,
+        fs::File::open(folder).and_then(|folder| folder.sync_all())
+    )
+}

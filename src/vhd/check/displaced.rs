@@ -1,0 +1,108 @@
+//! Footers that don't stand at the end of the file, because something was put behind them.
+
+use std::ops::Range;
+
+use super::footers::Seen;
+use crate::error::Result;
+use crate::storage::ReadAt;
+use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE};
+
+/// A displaced footer is looked for in so many bytes.
+const SEARCHED: u64 = 1 << 20;
+
+/// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
+/// fixed disk has, or behind the header that another type points at. Where the file ends in a hole, as after it was
+/// lengthened, that of a fixed disk is looked for before the hole too.
+pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
+    let found = find_last_before(storage, file_len, |seen| match seen.footer.disk_type {
+        DiskType::Fixed => Ok(seen.footer.current_size == seen.at),
+        DiskType::Dynamic | DiskType::Differencing => has_own_header(storage, seen),
+        DiskType::Other(_) => Ok(false),
+    })?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let end = stored_end(storage, file_len)?;
+    if end.saturating_add(SEARCHED) > file_len {
+        return Ok(None);
+    }
+    find_last_before(storage, end, |seen| {
+        Ok(seen.footer.disk_type == DiskType::Fixed && seen.footer.current_size == seen.at)
+    })
+}
+
+/// The first footer near the start of `range` that is the equal of `copy`.
+pub(super) fn first_equal(
+    storage: &dyn ReadAt,
+    range: Range<u64>,
+    copy: &Footer,
+) -> Result<Option<Seen>> {
+    let end = range.end.min(range.start.saturating_add(SEARCHED));
+    let bytes = read(storage, range.start, end)?;
+    Ok(intact(&bytes, range.start).find(|seen| seen.footer == *copy))
+}
+
+/// Reads `start..end`, which is short.
+fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
+    let len = end.saturating_sub(start).min(SEARCHED);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    storage.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// The last intact footer in the bytes before `end` that `is_right`.
+fn find_last_before(
+    storage: &dyn ReadAt,
+    end: u64,
+    is_right: impl Fn(&Seen) -> Result<bool>,
+) -> Result<Option<Seen>> {
+    let start = end.saturating_sub(SEARCHED).next_multiple_of(SECTOR_SIZE);
+    let bytes = read(storage, start, end)?;
+    for seen in intact(&bytes, start).rev() {
+        if is_right(&seen)? {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the header that a sparse disk's footer points at is there. The footer of a VHD within a raw disk points
+/// at some other place of that disk.
+fn has_own_header(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
+    let at = seen.footer.data_offset;
+    let end = at.checked_add(HEADER_SIZE as u64);
+    if end.is_none_or(|end| end > seen.at) {
+        return Ok(false);
+    }
+    let mut bytes = [0; HEADER_SIZE];
+    storage.read_exact_at(&mut bytes, at)?;
+    Ok(DynamicHeader::decode(&bytes).verify(at).is_ok())
+}
+
+/// Where the hole begins in which the file ends, or its length.
+fn stored_end(storage: &dyn ReadAt, file_len: u64) -> Result<u64> {
+    let (mut end, mut step) = (file_len, SEARCHED);
+    while end > 0 {
+        let start = end.saturating_sub(step);
+        let (mut at, mut last) = (start, None);
+        while let Some(data) = storage.data_range(at..end)? {
+            last = Some(data.end);
+            at = data.end.max(at + 1);
+        }
+        if let Some(last) = last {
+            return Ok(last);
+        }
+        (end, step) = (start, step.saturating_mul(2));
+    }
+    Ok(0)
+}
+
+/// The intact footers in `bytes`, which stand at `start` in the file.
+fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = Seen> {
+    let (sectors, _) = bytes.as_chunks::<FOOTER_SIZE>();
+    let seen = sectors.iter().enumerate().filter_map(move |(n, sector)| {
+        let cookie = sector.starts_with(&Footer::COOKIE);
+        cookie.then(|| Seen::new(sector, start + n as u64 * SECTOR_SIZE, false))
+    });
+    seen.filter(|seen| seen.intact)
+}

@@ -1,0 +1,344 @@
+//! Runs a writer, brings about what could go wrong, and counts what became of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+use vhdkit::Result;
+use vhdkit::storage::fault::{Watch, watch};
+
+use crate::disk::{State, is_temporary, states, surely_there, tears};
+use crate::recorder::{Files, Kind, Log, Plan, Recorder, Trouble, Unsynced, read_folder};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EOPNOTSUPP: i32 = 95;
+
+/// What a state turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As before the command.
+    Old,
+    /// As after it.
+    New,
+    /// Every command refuses it; one leads to the new, another to the old.
+    Between,
+}
+
+/// What is wrong with a state, if anything.
+pub(crate) type Judged = std::result::Result<Outcome, String>;
+
+/// A command, in a folder.
+pub(crate) type Run = Box<dyn Fn(&Path) -> Result<()> + Send + Sync>;
+type Judge = Box<dyn Fn(&Ground<'_>) -> Judged + Send + Sync>;
+
+/// A command that writes, and what it promises.
+pub(crate) struct Writer {
+    pub(crate) name: String,
+    /// The folder before it.
+    pub(crate) before: Files,
+    /// The command, in such a folder.
+    pub(crate) run: Run,
+    /// Goes on from a state that a crash left, as a user would, in every way there is.
+    pub(crate) judge: Judge,
+    /// What there is after success.
+    pub(crate) done: Outcome,
+    /// Whether it reads back what it wrote.
+    pub(crate) verifies: bool,
+}
+
+/// A folder to work in, in which syncs are only pretended.
+pub(crate) struct Scratch {
+    _folder: TempDir,
+    path: PathBuf,
+    used: AtomicUsize,
+    _watch: Watch,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        // In memory where there is such a place: what matters is what is asked of the disk, not what it does.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.unwrap();
+        let path = fs::canonicalize(folder.path()).unwrap();
+        let watch = watch(&path, Arc::new(Unsynced));
+        Self {
+            _folder: folder,
+            path,
+            used: AtomicUsize::new(0),
+            _watch: watch,
+        }
+    }
+
+    /// A new folder with these files.
+    pub(crate) fn folder(&self, files: &Files) -> Folder {
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(number.to_string());
+        fs::create_dir(&path).unwrap();
+        for (name, bytes) in files {
+            write_sparse(&path.join(name), bytes);
+        }
+        Folder(path)
+    }
+}
+
+fn write_sparse(path: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    const PIECE: usize = 32 << 10;
+    let file = fs::File::create(path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (n, piece) in bytes.chunks(PIECE).enumerate() {
+        if piece.iter().any(|byte| *byte != 0) {
+            file.write_all_at(piece, (PIECE * n) as u64).unwrap();
+        }
+    }
+}
+
+/// A folder that is removed when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a crash left, to be laid out as often as wanted.
+pub(crate) struct Ground<'a> {
+    pub(crate) files: &'a Files,
+    /// Whether faults that `vhd check --repair` mends are let pass: where a device lost a write, only the content
+    /// is promised.
+    pub(crate) may_need_repair: bool,
+    scratch: &'a Scratch,
+}
+
+impl Ground<'_> {
+    pub(crate) fn fresh(&self) -> Folder {
+        self.scratch.folder(self.files)
+    }
+}
+
+/// What became of all states.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    pub(crate) calls: usize,
+    pub(crate) states: usize,
+    pub(crate) distinct: usize,
+    pub(crate) old: usize,
+    pub(crate) new: usize,
+    pub(crate) between: usize,
+    pub(crate) losses: Vec<String>,
+}
+
+impl Tally {
+    fn count(&mut self, when: &str, judged: Judged) {
+        match judged {
+            Ok(Outcome::Old) => self.old += 1,
+            Ok(Outcome::New) => self.new += 1,
+            Ok(Outcome::Between) => self.between += 1,
+            Err(loss) => self.losses.push(format!("{when}: {loss}")),
+        }
+    }
+}
+
+impl Writer {
+    /// What the command does, from the first call to the last.
+    pub(crate) fn record(&self, scratch: &Scratch) -> Log {
+        let folder = scratch.folder(&self.before);
+        let recorder = Arc::new(Recorder::new(folder.path(), None));
+        let watch = watch(folder.path(), Arc::clone(&recorder) as _);
+        (self.run)(folder.path()).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        drop(watch);
+        recorder.log()
+    }
+
+    /// An error unless the command refuses to run and changes nothing.
+    pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
+        let scratch = Scratch::new();
+        let folder = scratch.folder(&self.before);
+        let result = (self.run)(folder.path());
+        if read_folder(folder.path()) != self.before {
+            return Err("something was written".into());
+        }
+        result.err().map(drop).ok_or("success was said".into())
+    }
+
+    /// Rebuilds every state that a crash could leave, and goes on from it.
+    pub(crate) fn crash_everywhere(&self, limit: usize) -> Tally {
+        let scratch = Scratch::new();
+        self.judge_log(&self.record(&scratch), limit, &scratch, usize::MAX)
+    }
+
+    /// Judges the states of a log until `enough` losses are found.
+    pub(crate) fn judge_log(
+        &self,
+        log: &Log,
+        limit: usize,
+        scratch: &Scratch,
+        enough: usize,
+    ) -> Tally {
+        let found = states(log, limit);
+        let tally = Mutex::new(Tally {
+            calls: log.events.len(),
+            states: found.all,
+            distinct: found.distinct.len(),
+            ..Tally::default()
+        });
+        let sure = surely_there(log);
+        let ends_well = match self.judge_files(&sure, scratch) {
+            Ok(outcome) if outcome == self.done => Ok(outcome),
+            Ok(outcome) => Err(format!("a success that isn't durable: {outcome:?}")),
+            Err(loss) => Err(loss),
+        };
+        let when = "after success, without all that wasn't synced";
+        tally.lock().unwrap().count(when, ends_well);
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Some(State { files, when }) =
+                        found.distinct.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        if tally.lock().unwrap().losses.len() >= enough {
+                            break;
+                        }
+                        let judged = self.judge_files(files, scratch);
+                        tally.lock().unwrap().count(when, judged);
+                    }
+                });
+            }
+        });
+        tally.into_inner().unwrap()
+    }
+
+    fn judge_files(&self, files: &Files, scratch: &Scratch) -> Judged {
+        (self.judge)(&Ground {
+            files,
+            may_need_repair: false,
+            scratch,
+        })
+    }
+
+    /// Lets each call fail, in every way that it can. Counts the runs as states.
+    pub(crate) fn fail_everywhere(&self) -> Tally {
+        let scratch = Scratch::new();
+        let folder = scratch.folder(&self.before);
+        let recorder = Arc::new(Recorder::new(folder.path(), None));
+        let watch = watch(folder.path(), Arc::clone(&recorder) as _);
+        (self.run)(folder.path()).unwrap();
+        drop(watch);
+        let (kinds, reads) = recorder.calls();
+        let plans: Vec<Plan> = self.plans(&kinds, reads).collect();
+        let tally = Mutex::new(Tally {
+            calls: kinds.len() + reads,
+            ..Tally::default()
+        });
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        self.fail(*plan, kinds.get(plan.at).copied(), &scratch, &tally);
+                    }
+                });
+            }
+        });
+        tally.into_inner().unwrap()
+    }
+
+    /// Everything that can go wrong with each call.
+    fn plans(&self, kinds: &[Kind], reads: usize) -> impl Iterator<Item = Plan> {
+        // Where there are very many reads, every so manyth.
+        let reads = (0..reads).step_by(reads.div_ceil(100).max(1));
+        let reads = reads.map(|at| Plan {
+            reads: true,
+            at,
+            trouble: Trouble::Fails(EIO),
+        });
+        let verifies = self.verifies;
+        let writes = kinds.iter().enumerate().flat_map(move |(at, kind)| {
+            let troubles = match kind {
+                Kind::Write { offset, len } => {
+                    let torn = tears(*offset, *len).into_iter();
+                    let whole = [
+                        Trouble::Fails(EIO),
+                        Trouble::FailsFrom(ENOSPC),
+                        Trouble::Lies,
+                    ];
+                    torn.map(|at| Trouble::Torn(at, EIO)).chain(whole).collect()
+                }
+                Kind::Punch => vec![Trouble::Fails(EOPNOTSUPP), Trouble::Fails(EIO)],
+                Kind::Create | Kind::SetLen => {
+                    vec![Trouble::Fails(EIO), Trouble::FailsFrom(ENOSPC)]
+                }
+                _ => vec![Trouble::Fails(EIO)],
+            };
+            troubles.into_iter().map(move |trouble| Plan {
+                reads: false,
+                at,
+                trouble,
+            })
+        });
+        let asked = move |plan: &Plan| verifies || plan.trouble != Trouble::Lies;
+        writes.filter(asked).chain(reads)
+    }
+
+    fn fail(&self, plan: Plan, kind: Option<Kind>, scratch: &Scratch, tally: &Mutex<Tally>) {
+        let folder = scratch.folder(&self.before);
+        let recorder = Arc::new(Recorder::new(folder.path(), Some(plan)));
+        let watch = watch(folder.path(), Arc::clone(&recorder) as _);
+        let result = (self.run)(folder.path());
+        drop(watch);
+        let kind = kind.filter(|_| !plan.reads);
+        let when = format!("call {} ({kind:?}) {:?}", plan.at, plan.trouble);
+        if !recorder.fired() {
+            return;
+        }
+        tally.lock().unwrap().states += 1;
+        let live = read_folder(folder.path());
+        let left = live.keys().find(|name| is_temporary(name));
+        if let (Some(left), false) = (left, kind == Some(Kind::Remove)) {
+            let loss = Err(format!("{left} is left"));
+            tally.lock().unwrap().count(&when, loss);
+        }
+        // What the running system shows, and what is surely on the disk.
+        for (what, files) in [
+            ("seen", live),
+            ("surely there", surely_there(&recorder.log())),
+        ] {
+            let lies = plan.trouble == Trouble::Lies;
+            if lies && result.is_err() {
+                // A device that loses writes loses them; that it is noticed is all that can be had.
+                break;
+            }
+            let judged = (self.judge)(&Ground {
+                files: &files,
+                may_need_repair: lies,
+                scratch,
+            });
+            let judged = match (&result, judged) {
+                (Ok(()), Ok(outcome)) if outcome != self.done => {
+                    Err(format!("success was said, but it is {outcome:?}"))
+                }
+                (_, judged) => judged,
+            };
+            let when = format!("{when}, {what}, {:?}", result.as_ref().err());
+            tally.lock().unwrap().count(&when, judged);
+        }
+        // A failed call may be got round: a hole by zeros, an owner who can't be set. Never a sync.
+        let needed = matches!(kind, Some(Kind::Sync | Kind::SyncFolder | Kind::Rename));
+        if needed && result.is_ok() {
+            let loss = Err("success was said".to_owned());
+            tally.lock().unwrap().count(&when, loss);
+        }
+    }
+}

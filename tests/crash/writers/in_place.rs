@@ -1,0 +1,279 @@
+//! Applying in place, finishing that and taking it back.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vhdkit::Result;
+use vhdkit::diff::{BaseCheck, Chain};
+use vhdkit::files::{
+    ApplyOptions, Format, FormatChoice, InPlace, Strategy, apply_in_place, open_diff, roll_back,
+};
+use vhdkit::progress::Silent;
+use vhdkit::storage::fault::watch;
+
+use super::{FAR, KIB, LARGER, SIZE, SMALLER, data, monday, pair, pair_over_parent, put, tuesday};
+use crate::explore::{Ground, Judged, Outcome, Scratch, Writer};
+use crate::ground::{Disk, InPlaceJudge, apply, apply_options, chain, holds};
+use crate::recorder::{Files, Kind, Plan, Recorder, Trouble, read_folder};
+
+/// Behind an undo journal, also where the file system could clone.
+fn in_place(format: Format) -> InPlace<'static> {
+    InPlace {
+        format: Some(FormatChoice::Only(format)),
+        strategy: Some(Strategy::Journal),
+        ..InPlace::default()
+    }
+}
+
+/// Onto a copy. A clone differs from that only in one call, which says at once whether it was made.
+fn copied(name: &str, format: Format, [old, new]: [Disk; 2]) -> Writer {
+    let run = move |at: &Path| {
+        let how = InPlace {
+            strategy: Some(Strategy::Copy),
+            ..in_place(format)
+        };
+        apply(at, how, apply_options())
+    };
+    Writer {
+        run: Box::new(run),
+        ..apply_writer(name, format, [old, new], apply_options())
+    }
+}
+
+fn run_apply(format: Format, options: ApplyOptions<'static>) -> impl Fn(&Path) -> Result<()> {
+    move |at| apply(at, in_place(format), options)
+}
+
+/// An apply in place of a diff between two disks, with options.
+pub(crate) fn apply_writer(
+    name: &str,
+    format: Format,
+    [old, new]: [Disk; 2],
+    options: ApplyOptions<'static>,
+) -> Writer {
+    let before = match format {
+        Format::Differencing => pair_over_parent(&old, &new),
+        _ => pair(format, &old, &new),
+    };
+    let judge = InPlaceJudge {
+        image: "base",
+        old,
+        new,
+        again: Box::new(run_apply(format, apply_options())),
+        names: vec!["base", "diff", "parent"],
+    };
+    Writer {
+        name: name.to_owned(),
+        before,
+        run: Box::new(run_apply(format, options)),
+        judge: Box::new(move |ground| judge.judge(ground)),
+        done: Outcome::New,
+        verifies: options.verify,
+    }
+}
+
+pub(super) fn applies() -> Vec<Writer> {
+    use Format::{Differencing, Dynamic, Fixed, Raw};
+    let mut writers = Vec::new();
+    for (format, size, what) in [
+        (Raw, SIZE, ""),
+        (Raw, LARGER, ", growing"),
+        (Raw, SMALLER, ", shrinking"),
+        (Fixed, SIZE, ""),
+        (Fixed, LARGER, ", growing"),
+        (Fixed, SIZE + 512, ", growing by a page"),
+        (Fixed, SMALLER, ", shrinking"),
+        (Dynamic, SIZE, ""),
+        (Dynamic, LARGER, ", growing"),
+        (Dynamic, SMALLER, ", shrinking"),
+        (Differencing, SIZE, ""),
+        (Differencing, LARGER, ", growing"),
+    ] {
+        let name = format!("apply in place: {format}{what}");
+        let disks = [monday(), tuesday(size)];
+        writers.push(apply_writer(&name, format, disks, apply_options()));
+    }
+    for (format, size) in [
+        (Raw, SIZE),
+        (Raw, SMALLER),
+        (Fixed, LARGER),
+        (Dynamic, LARGER),
+        (Differencing, SIZE),
+    ] {
+        let name = format!("apply onto a copy: {format}, {size} bytes");
+        writers.push(copied(&name, format, [monday(), tuesday(size)]));
+    }
+    // Two pages: few enough for every combination of everything.
+    let mut few = monday();
+    put(&mut few, 512, &data(90, 512));
+    put(&mut few, 17 * KIB, &data(92, 512));
+    for format in [Raw, Fixed, Dynamic, Differencing] {
+        let name = format!("apply in place: {format}, two pages");
+        let disks = [monday(), few.clone()];
+        writers.push(apply_writer(&name, format, disks, apply_options()));
+    }
+    // Two windows of the disk, far apart.
+    let mut far = monday();
+    far.resize(FAR, 0);
+    put(&mut far, FAR - 3 * KIB, &data(40, 3 * KIB));
+    let mut later = tuesday(FAR);
+    put(&mut later, FAR - 2 * KIB, &data(41, 512));
+    for format in [Raw, Dynamic] {
+        let name = format!("apply in place: {format}, two windows");
+        let disks = [far.clone(), later.clone()];
+        writers.push(apply_writer(&name, format, disks, apply_options()));
+    }
+    writers.push(apply_writer(
+        "apply in place: raw, base checked in part",
+        Raw,
+        [monday(), tuesday(SIZE)],
+        ApplyOptions {
+            check: BaseCheck::Touched,
+            verify: false,
+            ..apply_options()
+        },
+    ));
+    writers
+}
+
+/// Two diffs in one command. The second one alone doesn't fit the base.
+pub(super) fn two_diffs(format: Format) -> Writer {
+    let [old, middle] = [monday(), tuesday(SIZE)];
+    let mut new = middle.clone();
+    put(&mut new, 0, &data(70, 1024));
+    put(&mut new, 21 * KIB, &data(71, 1024));
+    put(&mut new, 36 * KIB, &[0; 1024]);
+    let mut before = pair(format, &old, &middle);
+    let mut second = pair(format, &middle, &new);
+    before.extend(
+        second
+            .remove("diff")
+            .map(|diff| ("diff-2".to_owned(), diff)),
+    );
+    let run = move |at: &Path| {
+        let diffs = ["diff", "diff-2"].map(|name| open_diff(&at.join(name), &Silent));
+        let diffs = diffs.into_iter().collect::<Result<_>>()?;
+        let base = at.join("base");
+        apply_in_place(&base, Chain::new(diffs)?, in_place(format), apply_options()).map(drop)
+    };
+    let judge = InPlaceJudge {
+        image: "base",
+        old,
+        new,
+        again: Box::new(run),
+        names: vec!["base", "diff", "diff-2"],
+    };
+    Writer {
+        name: format!("apply in place: {format}, two diffs"),
+        before,
+        run: Box::new(run),
+        judge: Box::new(move |ground| judge.judge(ground)),
+        done: Outcome::New,
+        verifies: true,
+    }
+}
+
+/// What is left of `writer`'s folder when writes to the image fail half-way, with the journal standing.
+fn interrupted(writer: &Writer) -> Files {
+    let scratch = Scratch::new();
+    let record = |plan| {
+        let folder = scratch.folder(&writer.before);
+        let recorder = Arc::new(Recorder::new(folder.path(), plan));
+        let watch = watch(folder.path(), Arc::clone(&recorder) as _);
+        let result = (writer.run)(folder.path());
+        drop(watch);
+        (recorder.calls().0, result, read_folder(folder.path()))
+    };
+    let calls = record(None).0;
+    let named = calls.iter().rposition(|kind| *kind == Kind::Rename);
+    let gone = calls.iter().rposition(|kind| *kind == Kind::Remove);
+    let at = usize::midpoint(named.unwrap(), gone.unwrap());
+    let (_, result, files) = record(Some(Plan {
+        reads: false,
+        at,
+        trouble: Trouble::FailsFrom(28),
+    }));
+    assert!(result.is_err() && files.contains_key("base.undo-journal"));
+    files
+}
+
+/// Finishing an interrupted apply, and taking it back.
+pub(super) fn recoveries() -> Vec<Writer> {
+    let mut writers = Vec::new();
+    for (format, size) in [
+        (Format::Raw, LARGER),
+        (Format::Fixed, SMALLER),
+        (Format::Fixed, LARGER),
+        (Format::Dynamic, SIZE),
+        (Format::Dynamic, LARGER),
+        (Format::Differencing, SIZE),
+    ] {
+        let disks = || [monday(), tuesday(size)];
+        let name = format!("finish: {format} to {size}");
+        let mut finish = apply_writer(&name, format, disks(), apply_options());
+        finish.before = interrupted(&finish);
+        let name = format!("roll back: {format} from {size}");
+        let mut back = apply_writer(&name, format, disks(), apply_options());
+        back.before.clone_from(&finish.before);
+        back.run = Box::new(|at| roll_back(&at.join("base"), apply_options()).map(drop));
+        back.done = Outcome::Old;
+        back.verifies = false;
+        writers.extend([finish, back]);
+    }
+    writers
+}
+
+/// An apply that keeps the way back: once it is done, the undo diff is there and leads back.
+pub(super) fn keeps_undo(format: Format) -> Writer {
+    let [old, new] = [monday(), tuesday(SIZE)];
+    let run = move |at: &Path| {
+        let undo = at.join("undo");
+        let how = InPlace {
+            undo: Some(&undo),
+            ..in_place(format)
+        };
+        apply(at, how, apply_options())
+    };
+    let plain = InPlaceJudge {
+        image: "base",
+        old: old.clone(),
+        new: new.clone(),
+        again: Box::new(run_apply(format, apply_options())),
+        names: vec!["base", "diff", "undo"],
+    };
+    let judge = move |ground: &Ground<'_>| -> Judged {
+        let outcome = plain.judge(ground)?;
+        if outcome == Outcome::New {
+            let folder = ground.fresh();
+            let base = folder.path().join("base");
+            let undo = chain(folder.path(), "undo").map_err(|e| format!("undo: {e}"))?;
+            apply_in_place(&base, undo, in_place(format), apply_options())
+                .map_err(|e| format!("undo: {e}"))?;
+            holds(&base, &old).map_err(|e| format!("undone: {e}"))?;
+        } else if ground.files.contains_key("undo") {
+            return Err(format!(
+                "the undo diff is there before it is needed: {outcome:?}"
+            ));
+        }
+        Ok(outcome)
+    };
+    Writer {
+        name: format!("apply in place, --undo: {format}"),
+        before: pair(format, &monday(), &new),
+        run: Box::new(run),
+        judge: Box::new(judge),
+        done: Outcome::New,
+        // What is read back is the image.
+        verifies: false,
+    }
+}
+
+/// A writer whose base isn't the one that the diff was made from: it differs where the diff changes nothing.
+pub(crate) fn wrong_base(options: ApplyOptions<'static>) -> Writer {
+    let disks = [monday(), tuesday(SIZE)];
+    let mut writer = apply_writer("a wrong base", Format::Raw, disks, options);
+    if let Some(base) = writer.before.get_mut("base") {
+        Arc::make_mut(base)[34 * KIB] ^= 1;
+    }
+    writer
+}

@@ -1,0 +1,144 @@
+//! Commands that make a new file, which may replace one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vhdkit::Result;
+use vhdkit::files::{Format, InPlace, NewImage, Output, apply_to_child, apply_to_new};
+use vhdkit::image::{CopyOptions, Image as _, copy};
+use vhdkit::progress::Silent;
+use vhdkit::storage::Overwrite;
+
+use super::{LARGER, SIZE, data, files, monday, pair, tuesday};
+use crate::explore::{Outcome, Writer};
+use crate::ground::{
+    Disk, NewFileJudge, WORKERS, Whole, apply, apply_options, chain, diff, fill, holds, make,
+    new_options, open,
+};
+use crate::recorder::Files;
+
+/// A writer of a new file, which may replace one.
+fn new_file(
+    name: &str,
+    file: &'static str,
+    before: Files,
+    run: impl Fn(&Path, Overwrite) -> Result<()> + Send + Sync + Clone + 'static,
+    whole: impl Fn(&Path) -> Whole + Send + Sync + Clone + 'static,
+) -> [Writer; 2] {
+    let writer = |name: String, before: Files, overwrite| {
+        let again = run.clone();
+        let judge = NewFileJudge {
+            name: file,
+            whole: Box::new(whole.clone()),
+            before: before.clone(),
+            again: Box::new(move |at| again(at, overwrite)),
+        };
+        let run = run.clone();
+        Writer {
+            name,
+            before,
+            run: Box::new(move |at| run(at, overwrite)),
+            judge: Box::new(move |ground| judge.judge(ground)),
+            done: Outcome::New,
+            verifies: false,
+        }
+    };
+    let mut replaced = before.clone();
+    replaced.insert(file.to_owned(), Arc::new(data(200, 3000)));
+    [
+        writer(name.to_owned(), before, Overwrite::No),
+        writer(format!("{name}, replacing"), replaced, Overwrite::Yes),
+    ]
+}
+
+pub(super) fn all() -> Vec<Writer> {
+    let whole = |disk: Disk| move |path: &Path| holds(path, &disk);
+    let mut writers = Vec::new();
+    for format in [Format::Raw, Format::Fixed, Format::Dynamic] {
+        writers.extend(new_file(
+            &format!("apply to new: {format}"),
+            "new",
+            pair(Format::Fixed, &monday(), &tuesday(LARGER)),
+            move |at, overwrite| {
+                let output = Output {
+                    path: &at.join("new"),
+                    format,
+                    overwrite,
+                };
+                let base = open(&at.join("base"))?;
+                apply_to_new(&base, &chain(at, "diff")?, output, apply_options()).map(drop)
+            },
+            whole(tuesday(LARGER)),
+        ));
+        writers.extend(new_file(
+            &format!("create: {format}"),
+            "new",
+            Files::new(),
+            move |at, overwrite| {
+                let mut options = new_options(format, SIZE as u64);
+                options.overwrite = overwrite;
+                fill(&at.join("new"), &options, &vec![0; SIZE])
+            },
+            whole(vec![0; SIZE]),
+        ));
+        writers.extend(new_file(
+            &format!("convert: to {format}"),
+            "new",
+            pair(Format::Dynamic, &monday(), &monday()),
+            move |at, overwrite| {
+                let source = open(&at.join("base"))?;
+                let mut options = new_options(format, source.virtual_size());
+                options.overwrite = overwrite;
+                let mut new = NewImage::create(at.join("new"), &options)?;
+                let copying = CopyOptions {
+                    workers: &WORKERS,
+                    progress: &Silent,
+                    digest: false,
+                };
+                copy(&source, new.image_mut(), copying)?;
+                source.check_unchanged()?;
+                new.publish()
+            },
+            whole(monday()),
+        ));
+    }
+    writers.extend(new_file(
+        "apply to child",
+        "new",
+        pair(Format::Dynamic, &monday(), &tuesday(SIZE)),
+        |at, overwrite| {
+            let output = Output {
+                path: &at.join("new"),
+                format: Format::Differencing,
+                overwrite,
+            };
+            let base = Arc::new(open(&at.join("base"))?);
+            apply_to_child(&base, chain(at, "diff")?, output, apply_options()).map(drop)
+        },
+        whole(tuesday(SIZE)),
+    ));
+    let mut two = pair(Format::Fixed, &monday(), &tuesday(SIZE));
+    two.extend(files(|at| {
+        make(&at.join("target"), Format::Raw, &tuesday(SIZE), None)
+    }));
+    two.remove("diff");
+    writers.extend(new_file(
+        "diff",
+        "diff",
+        two,
+        |at, overwrite| {
+            diff(
+                &at.join("base"),
+                &at.join("target"),
+                &at.join("diff"),
+                overwrite,
+            )
+        },
+        |path| {
+            let folder = path.parent().unwrap();
+            apply(folder, InPlace::default(), apply_options()).map_err(|e| e.to_string())?;
+            holds(&folder.join("base"), &tuesday(SIZE))
+        },
+    ));
+    writers
+}
