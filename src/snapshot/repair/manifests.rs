@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use super::{Job, copy_aside};
 use crate::diff::{DiffFile, Side};
@@ -86,12 +87,19 @@ impl Job<'_> {
         let ending = other.data.file.rsplit('.').next()?;
         manifest.data.file = format!("{stem}.{ending}");
         let path = self.disk.path(&manifest.data.file);
+        if manifest.is_base() && orphan.is_none() && !self.holds(&path, other) {
+            // Nothing but its name says that it is the same.
+            return None;
+        }
         // The file here may have been written anew since, and hold the same nevertheless.
         if let Ok((length, used)) = lengths(&path) {
             let diff = File::open(&path).and_then(DiffFile::open_indexed).ok();
+            let target = diff.as_ref().and_then(|diff| diff.trailer().target_digest);
+            if target.is_some_and(|target| target != other.content_digest) {
+                return None;
+            }
             let same = diff.as_ref().is_some_and(|diff| {
-                diff.trailer().target_digest == Some(other.content_digest)
-                    && diff.trailer().base_digest == before.map(|b| b.content_digest)
+                target.is_some() && diff.trailer().base_digest == before.map(|b| b.content_digest)
             });
             if (manifest.is_base() || same) && length != manifest.data.length {
                 (manifest.data.length, manifest.used_size) = (length, used);
@@ -102,6 +110,14 @@ impl Job<'_> {
             }
         }
         Some(manifest)
+    }
+
+    /// Whether a base holds what a snapshot did.
+    fn holds(&self, path: &Path, point: &Manifest) -> bool {
+        let image = open_image(path, &OpenOptions::default());
+        let digest =
+            image.and_then(|image| content_digest(&image, self.work.workers, self.work.progress));
+        digest.is_ok_and(|digest| digest == point.content_digest)
     }
 
     /// The first snapshot behind `stem` whose parent isn't there: it was made of the one that is lost.
