@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use vhdkit::diff::{BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, write_diff};
-//! use vhdkit::image::RawImage;
+//! use vhdkit::image::{NothingKnown, RawImage};
 //! use vhdkit::parallel::Workers;
 //! use vhdkit::progress::Silent;
 //! use vhdkit::storage::Memory;
@@ -27,6 +27,7 @@
 //!     progress: &Silent,
 //!     compression: Compression::default(),
 //!     digests: true,
+//!     equal: &NothingKnown,
 //!     confirm: &|| Ok(()),
 //! };
 //! let written = write_diff(
@@ -61,6 +62,7 @@
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
 //! files                              images and diffs as files
+//! snapshot                           stores of points in time (feature `store`, part of `cli`)
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
 //!
@@ -76,6 +78,8 @@ pub mod image;
 pub mod page;
 pub mod parallel;
 pub mod progress;
+#[cfg(feature = "store")]
+pub mod snapshot;
 pub mod storage;
 pub mod vhd;
 

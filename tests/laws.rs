@@ -9,7 +9,7 @@ use vhdkit::diff::{
     BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, WindowChange, pack,
     page_list, write_diff,
 };
-use vhdkit::image::{RawImage, content_digest};
+use vhdkit::image::{NothingKnown, RawImage, content_digest};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -37,6 +37,7 @@ fn diff_bytes(
         progress: &Silent,
         compression,
         digests,
+        equal: &NothingKnown,
         confirm: &|| Ok(()),
     };
     let (base, target) = (raw(base), raw(target));

@@ -22,7 +22,9 @@ use vhdkit::files::{
     Output, ParentOptions, apply_in_place, apply_to_new, journal_path, open_diff, open_image,
     side_of,
 };
-use vhdkit::image::{CopyOptions, Image as _, ImageMut as _, RawImage, content_digest, copy};
+use vhdkit::image::{
+    CopyOptions, Image as _, ImageMut as _, NothingKnown, RawImage, content_digest, copy,
+};
 use vhdkit::page::PageRange;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -70,6 +72,7 @@ enum Corner {
 
 /// A way from one remembered point to another.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 struct Journey {
     from: prop::sample::Index,
     to: prop::sample::Index,
@@ -256,6 +259,7 @@ impl World {
                 Compression::None
             },
             digests: journey.digests,
+            equal: &NothingKnown,
             confirm: &|| from.check_unchanged(),
         };
         let sides = ((&from as _, side_of(&from)), (&to as _, side_of(&to)));

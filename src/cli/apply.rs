@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::{Context, refuse_chain};
+use super::context::{Context, Reading, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -16,9 +16,9 @@ use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, OpenImage, Output, Strategy,
-    apply_in_place, apply_to_child, apply_to_new, beginning_of, check_output, format_of,
-    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
+    apply_to_child, apply_to_new, beginning_of, check_output, format_of, refuse_diff,
+    refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -174,6 +174,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
             }
+            super::store_path::refuse_point(&args.base)?;
             if args.base_format.is_none() {
                 refuse_diff(&args.base)?;
             }
@@ -219,15 +220,18 @@ fn to_new(
     context: &Context,
 ) -> Result<Applied> {
     refuse_same_file(output, &inputs(args))?;
+    if super::store_path::is_point(&args.base) {
+        return from_point(args, output, options, context);
+    }
     let base = context.open(&args.base, args.base_format, &args.parents)?;
-    refuse_chain(output, &base)?;
+    refuse_files(output, &base)?;
     let chain = chain(args, output, options.progress)?;
     let whole = base.virtual_size();
     let base = Arc::new(beginning_of(base, chain.base_size())?);
     let behind = whole - base.virtual_size();
     let format = args
         .output_format
-        .map_or_else(|| output_format(output, &base, &chain), Into::into);
+        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
     let out = Output {
         path: output,
         format,
@@ -240,12 +244,45 @@ fn to_new(
     context.note_device(output);
     Ok(Applied {
         behind,
-        ..apply_to_new(&base, &chain, out, options)?
+        ..apply_to_new(&*base, &chain, out, options)?
     })
 }
 
+/// The same from a point in time of a store.
+fn from_point(
+    args: &Args,
+    output: &Path,
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<Applied> {
+    let base = context.open_source(
+        &args.base,
+        args.base_format,
+        &args.parents,
+        Reading::default(),
+    )?;
+    refuse_files(output, &*base)?;
+    let chain = chain(args, output, options.progress)?;
+    let format = args
+        .output_format
+        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
+    if format == Format::Differencing {
+        return Err(Error::usage(
+            "a point in time of a store can't be the parent of a differencing VHD",
+        )
+        .path(&args.base)
+        .hint("restore it to a VHD first, with vhd snapshot restore"));
+    }
+    let out = Output {
+        path: output,
+        format,
+        overwrite: overwrite(args.force),
+    };
+    apply_to_new(&*base, &chain, out, options)
+}
+
 /// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
-fn output_format(output: &Path, base: &OpenImage, chain: &Chain) -> Format {
+fn output_format(output: &Path, base: &dyn Source, chain: &Chain) -> Format {
     let by_name = default_format(output);
     if by_name == Format::Raw {
         return by_name;

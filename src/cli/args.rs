@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, ValueEnum, value_parser};
 
 use crate::files::{Format, ParentOptions};
-use crate::storage::Overwrite;
+use crate::storage::{Caching, Overwrite};
 
 /// The lines about exit codes at the end of every help text.
 macro_rules! exit_codes {
@@ -104,6 +104,27 @@ impl From<InputFormat> for crate::files::FormatChoice {
             InputFormat::Fixed => Self::Only(Format::Fixed),
             InputFormat::Dynamic => Self::Only(Format::Dynamic),
             InputFormat::Differencing => Self::Only(Format::Differencing),
+        }
+    }
+}
+
+/// How images are read, as `--io` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Io {
+    /// Directly from the device what the page cache doesn't have; that isn't left there.
+    Auto,
+    /// Through the page cache.
+    Buffered,
+    /// Directly from the device, where it and the file system can.
+    Direct,
+}
+
+impl From<Io> for Caching {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Auto => Self::Auto,
+            Io::Buffered => Self::Buffered,
+            Io::Direct => Self::Direct,
         }
     }
 }

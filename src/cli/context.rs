@@ -7,16 +7,16 @@ use std::path::Path;
 
 use super::args::{Common, InputFormat, Parents, When};
 use super::size::Size;
-use super::{exit, progress};
+use super::{exit, progress, store_path};
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, OpenOptions, open_image, refuse_same_file};
+use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::storage::IoPolicy;
 
-/// An error if the output is one of the files that `input` is read from, its parents included.
-pub(super) fn refuse_chain(output: &Path, input: &OpenImage) -> Result<()> {
-    let inputs: Vec<&Path> = input.chain().map(OpenImage::path).collect();
-    refuse_same_file(output, &inputs)
+/// An error if the output is one of the files that `input` is read from.
+pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
+    refuse_same_file(output, &input.files())
 }
 
 /// What is wrong with an image, and what to do about it on a line of its own.
@@ -33,6 +33,25 @@ impl Warning {
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// How an image is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reading {
+    /// A damaged one as far as it goes.
+    pub(super) salvage: bool,
+    /// Through which cache, and with trust in what.
+    pub(super) io: IoPolicy,
+}
+
+impl Reading {
+    /// A damaged image as far as it goes, if `salvage` says so.
+    pub(super) fn salvaging(salvage: bool) -> Self {
+        Self {
+            salvage,
+            ..Self::default()
+        }
     }
 }
 
@@ -103,21 +122,22 @@ impl Context {
         format: Option<InputFormat>,
         parents: &Parents,
     ) -> Result<OpenImage> {
-        self.read(path, format, parents, false)
+        self.open_with(path, format, parents, Reading::default())
     }
 
-    /// As [`open`](Self::open); with `salvage` a damaged image is read as far as it goes, and it is said what is lost.
-    pub(super) fn read(
+    /// The same, to be read as `reading` says; of a damaged image it is said what is lost.
+    pub(super) fn open_with(
         &self,
         path: &Path,
         format: Option<InputFormat>,
         parents: &Parents,
-        salvage: bool,
+        reading: Reading,
     ) -> Result<OpenImage> {
         let options = OpenOptions {
             format: format.map(Into::into),
-            salvage,
+            salvage: reading.salvage,
             parents: parents.options(),
+            io: reading.io,
             ..OpenOptions::default()
         };
         let image = open_image(path, &options)?;
@@ -128,6 +148,25 @@ impl Context {
             self.warn(lost);
         }
         Ok(image)
+    }
+
+    /// As [`open_with`](Self::open_with), or a point in time of a store, named `STORE::DISK@SNAPSHOT`.
+    pub(super) fn open_source(
+        &self,
+        path: &Path,
+        format: Option<InputFormat>,
+        parents: &Parents,
+        reading: Reading,
+    ) -> Result<Box<dyn Source>> {
+        match store_path::open(path)? {
+            Some(_) if format.is_some() => {
+                Err(Error::usage("a point in time has no format to say")
+                    .path(path)
+                    .hint("leave the option away"))
+            }
+            Some(point) => Ok(Box::new(point)),
+            None => Ok(Box::new(self.open_with(path, format, parents, reading)?)),
+        }
     }
 
     /// Prints an error that doesn't end the command.

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use super::args::{
     InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
-use super::context::{Context, refuse_chain};
+use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, OpenImage, refuse_same_file};
+use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
-use crate::vhd::VhdImage;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -64,12 +63,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
-    let source = context.read(&args.source, args.format, &args.parents, args.salvage)?;
-    refuse_chain(&args.destination, &source)?;
-    let options = destination(args, &source)?;
+    let source = context.open_source(
+        &args.source,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
+    refuse_files(&args.destination, &*source)?;
+    let options = destination(args, &*source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
     context.note_device(&args.destination);
-    transfer(args, context, &source, &mut new)?;
+    transfer(args, context, &*source, &mut new)?;
     new.publish()?;
     context.note(format_args!(
         "{}: {}, virtual size {}",
@@ -97,7 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 /// What the destination shall be.
-fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
+fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
     let mut virtual_size = source.virtual_size();
     let mut format = args
         .output_format
@@ -120,13 +124,13 @@ fn destination(args: &Args, source: &OpenImage) -> Result<NewImageOptions> {
         format,
         virtual_size,
         block_size: size::block(args.block_size, format)?,
-        identity: source.vhd().map(VhdImage::footer).cloned(),
+        identity: source.footer().cloned(),
         parent: None,
         overwrite: overwrite(args.force),
     })
 }
 
-fn transfer(args: &Args, context: &Context, image: &OpenImage, new: &mut NewImage) -> Result<()> {
+fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewImage) -> Result<()> {
     let workers = context.workers()?;
     let progress = context.progress();
     progress.begin("converting", image.virtual_size());

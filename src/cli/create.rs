@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{OutputFormat, Parents, cloud_remark, default_format, overwrite};
-use super::context::{Context, refuse_chain};
+use super::context::{Context, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent};
-use crate::image::Image as _;
+use crate::image::Image;
 use crate::vhd::VhdImage;
 
 /// Make an empty image, or a child of another image.
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let own_blocks = |image: &Arc<OpenImage>| image.vhd()?.header().map(|header| header.block_size);
     let inherited = parent.as_ref().and_then(own_blocks);
-    let same_size = parent.as_ref().map_or(0, |parent| parent.virtual_size());
+    let same_size = parent.as_ref().map_or(0, Image::virtual_size);
     let size = args.size.unwrap_or(same_size);
     let options = NewImageOptions {
         format,
@@ -97,7 +97,7 @@ fn parent(args: &Args, context: &Context) -> Result<Option<Arc<OpenImage>>> {
         raw_parent: args.raw_parent,
     };
     let parent = context.open(path, None, &parents)?;
-    refuse_chain(&args.path, &parent)?;
+    refuse_files(&args.path, &parent)?;
     check_new_parent(&parent, &args.path, args.raw_parent, context)?;
     Ok(Some(Arc::new(parent)))
 }

@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, overwrite};
-use super::context::{Context, refuse_chain};
+use super::args::{InputFormat, Io, Parents, overwrite};
+use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
 use crate::diff::{
-    CompareOptions, Comparison, Compression, DiffOptions, Written, compare, write_diff,
-    write_reversible_diff,
+    CompareOptions, Comparison, Compression, DiffOptions, WindowChange, Written, compare,
+    compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, same_file, side_of};
-use crate::image::Image;
-use crate::storage::AtomicFile;
+use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
+use crate::image::{Image, KnownEqual, NothingKnown};
+use crate::storage::{AtomicFile, IoPolicy};
 use crate::vhd::OnlyStored;
+
+/// The heading of the options on how images are read.
+const READING: &str = "Reading";
 
 /// Say what changed from one image to another: list it, or write a diff.
 ///
@@ -33,7 +36,7 @@ use crate::vhd::OnlyStored;
 #[command(after_help = concat!(
     "Images may be raw or VHDs of any type, of different sizes and formats: what counts is the virtual disk. \
      A page that became zero is a clear range, any other changed page a page range. What both images know to be \
-     zero isn't read.\n\n",
+     zero isn't read, nor what they share as clones on XFS or btrfs, unless the digests need it.\n\n",
     "Examples:\n",
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
@@ -57,6 +60,10 @@ pub(super) struct Args {
     /// With --from-child: compute the content digests, which takes reading both disks whole.
     #[arg(long, requires = "from_child", conflicts_with = "no_digest")]
     digest: bool,
+    /// The base's window hashes, as vhd hash --windows has written them: then only the target is read, and of the
+    /// base what differs.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_child", "reversible"], help_heading = READING)]
+    base_digests: Option<PathBuf>,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -74,6 +81,15 @@ pub(super) struct Args {
     /// Leave the content digests out: faster, but apply can't know the right base for certain.
     #[arg(long)]
     no_digest: bool,
+    /// Whether to read through the page cache.
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = READING)]
+    io: Io,
+    /// Read also what both images share as clones of one another.
+    #[arg(long, help_heading = READING)]
+    no_clones: bool,
+    /// Read also the holes of files, in case their file system is wrong about them.
+    #[arg(long, help_heading = READING)]
+    no_holes: bool,
     /// Store the old data of every changed page too, so that the diff also leads back: vhd-apply --reverse.
     #[arg(long, requires = "output")]
     reversible: bool,
@@ -97,7 +113,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ListFormat {
+pub(super) enum ListFormat {
     /// Columns and a summary.
     Text,
     /// One object.
@@ -108,18 +124,38 @@ enum ListFormat {
     Map,
 }
 
+impl Args {
+    fn reading(&self) -> Reading {
+        Reading {
+            salvage: self.salvage,
+            io: IoPolicy {
+                caching: self.io.into(),
+                ignore_holes: self.no_holes,
+            },
+        }
+    }
+}
+
+impl From<ListFormat> for ListingFormat {
+    fn from(format: ListFormat) -> Self {
+        match format {
+            ListFormat::Text => Self::Text,
+            ListFormat::Json => Self::Json,
+            ListFormat::Xml => Self::Xml,
+            ListFormat::Map => Self::Map,
+        }
+    }
+}
+
 pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.from_child {
-        let child = context.read(
-            path,
-            Some(InputFormat::Differencing),
-            &args.parents,
-            args.salvage,
-        )?;
+        let reading = args.reading();
+        let differencing = Some(InputFormat::Differencing);
+        let child = context.open_with(path, differencing, &args.parents, reading)?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
             return Err(Error::usage("this VHD has no parent").path(path));
         };
@@ -128,7 +164,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         // What a smaller child cuts off its parent isn't stored in the child, but is part of the way back.
         let cut = args.reversible && parent.virtual_size() > child.virtual_size();
         let views: Option<[&dyn Image; 2]> = (!args.digest && !cut).then_some([base, target]);
-        return diff(args, &Pair::new(parent, &child, views), context);
+        return diff(args, &Pair::new(&**parent, &child, views), context);
     }
     let (Some(base), Some(target)) = (&args.base, &args.target) else {
         return Err(Error::usage("two images are needed"));
@@ -138,32 +174,58 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.read(base, args.base_format, &args.parents, args.salvage)?;
-    let target = context.read(target, args.target_format, &args.parents, args.salvage)?;
-    diff(args, &Pair::new(&base, &target, None), context)
+    let base = context.open_source(base, args.base_format, &args.parents, args.reading())?;
+    let target = context.open_source(target, args.target_format, &args.parents, args.reading())?;
+    let mut pair = Pair::new(&*base, &*target, None);
+    if let Some(path) = &args.base_digests {
+        let image = base.as_file().ok_or_else(|| {
+            Error::usage("a point in time of a store needs no list of window hashes")
+                .path(path)
+                .hint("leave --base-digests away")
+        })?;
+        pair.list = Some(open_windows(path, image)?);
+    }
+    diff(args, &pair, context)
 }
 
 /// The two images, and what of them is compared.
 struct Pair<'a> {
-    base: &'a OpenImage,
-    target: &'a OpenImage,
+    base: &'a dyn Source,
+    target: &'a dyn Source,
     compared: [&'a dyn Image; 2],
     /// Whether what is compared is all of both.
     whole: bool,
+    /// The window hashes of the base.
+    list: Option<ImageWindows>,
 }
 
 impl<'a> Pair<'a> {
-    fn new(base: &'a OpenImage, target: &'a OpenImage, views: Option<[&'a dyn Image; 2]>) -> Self {
+    fn new(
+        base: &'a dyn Source,
+        target: &'a dyn Source,
+        views: Option<[&'a dyn Image; 2]>,
+    ) -> Self {
         Self {
             base,
             target,
             compared: views.unwrap_or([base, target]),
             whole: views.is_none(),
+            list: None,
         }
     }
 
     fn larger(&self) -> u64 {
         self.base.virtual_size().max(self.target.virtual_size())
+    }
+
+    /// What is known of the two without reading them.
+    fn known(&self, args: &Args) -> Box<dyn KnownEqual + '_> {
+        match (self.base.as_file(), self.target.as_file()) {
+            (Some(base), Some(target)) if self.whole && !args.no_clones => {
+                Box::new(Clones::new(base, target))
+            }
+            _ => Box::new(NothingKnown),
+        }
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -184,25 +246,30 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             }
             let name = Path::new("(standard output)");
             let written = write(args, pair, Output::binary()?, name, context)?;
+            tell_known(&written.comparison, context);
             written.out.finish()?;
             Ok(Outcome::Done)
         }
         Some(path) => {
-            refuse_chain(path, pair.base)?;
-            refuse_chain(path, pair.target)?;
+            refuse_files(path, pair.base)?;
+            refuse_files(path, pair.target)?;
             to_file(args, pair, path, context)?;
             Ok(Outcome::Done)
         }
     }
 }
 
+fn tell_known(comparison: &Comparison, context: &Context) {
+    context.detail(format_args!(
+        "{} not compared: shared by both images",
+        Size(comparison.known_bytes)
+    ));
+}
+
 fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let format = match args.format {
         ListFormat::Text if args.json => ListingFormat::Json,
-        ListFormat::Text => ListingFormat::Text,
-        ListFormat::Json => ListingFormat::Json,
-        ListFormat::Xml => ListingFormat::Xml,
-        ListFormat::Map => ListingFormat::Map,
+        format => format.into(),
     };
     let workers = context.workers()?;
     let progress = context.progress();
@@ -213,15 +280,18 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         progress: &*progress,
         digests: false,
         payload: false,
+        equal: &*pair.known(args),
     };
     let [base, target] = pair.compared;
-    let comparison = compare(
-        base,
-        target,
-        options,
-        |change| Ok(change.changes),
-        |changes| changes.iter().try_for_each(|change| listing.push(*change)),
-    )?;
+    let sink = |change: WindowChange| {
+        let mut changes = change.changes.iter();
+        changes.try_for_each(|change| listing.push(*change))
+    };
+    let comparison = match &pair.list {
+        Some(list) => compare_listed(list, (base, target), options, Ok, sink, |_, _| Ok(()))?,
+        None => compare(base, target, options, Ok, sink)?,
+    };
+    tell_known(&comparison, context);
     pair.check_unchanged()?;
     listing.end(&comparison)?;
     Ok(if comparison.is_same() {
@@ -246,14 +316,18 @@ fn write<W: Write>(
         progress: &*progress,
         compression: args.compress,
         digests: pair.whole && !args.no_digest,
+        equal: &*pair.known(args),
         confirm: &|| pair.check_unchanged(),
     };
     let [base, target] = pair.compared;
-    let (base, target) = ((base, side_of(pair.base)), (target, side_of(pair.target)));
-    if args.reversible {
-        write_reversible_diff(base, target, out, name, options)
-    } else {
-        write_diff(base, target, out, name, options)
+    let (base, target) = ((base, pair.base.side()), (target, pair.target.side()));
+    match &pair.list {
+        Some(list) => {
+            let out = (out, name.to_path_buf());
+            write_diff_listed(list, base, target, out, options, |_, _| Ok(()))
+        }
+        None if args.reversible => write_reversible_diff(base, target, out, name, options),
+        None => write_diff(base, target, out, name, options),
     }
 }
 
@@ -263,6 +337,7 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
     let out = BufWriter::with_capacity(1 << 18, file.file().appender());
     let written = write(args, pair, out, path, context)?;
     let summary = Summary::new(path, pair, &written);
+    tell_known(&written.comparison, context);
     drop(written);
     file.publish(overwrite)?;
     if args.json {
@@ -316,7 +391,7 @@ impl Summary {
             target_digest,
             ..
         } = written.comparison;
-        let side = |image: &OpenImage, digest: Option<crate::image::ContentDigest>| Side {
+        let side = |image: &dyn Source, digest: Option<crate::image::ContentDigest>| Side {
             path: image.path().display().to_string(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),

@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sha2::Digest as _;
 
-use super::args::{InputFormat, Parents};
-use super::context::Context;
+use super::args::{InputFormat, Parents, overwrite};
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::Output;
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, set_stamp};
-use crate::image::{ContentDigest, ExtentState, Image, WINDOW_SIZE, content_digest, whole};
-use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
-use crate::progress::Progress;
+use crate::files::{OpenImage, Source, set_stamp, write_windows};
+use crate::image::{ContentDigest, content_digest, stream};
+use crate::parallel::Workers;
 
 /// Print the digest of virtual disks, whatever format stores them.
 #[derive(Debug, clap::Args)]
@@ -27,6 +25,7 @@ use crate::progress::Progress;
     "Examples:\n",
     "  vhd hash disk.vhd disk.raw\n",
     "  vhd hash --algorithm sha256 disk.vhd\n",
+    "  vhd hash --windows monday.digests monday.vhd           for vhd-diff --base-digests\n",
     "  vhd hash --stamp disk.vhd                 so that vhd-apply needn't read it again\n\n",
     super::args::exit_codes!(),
 ))]
@@ -37,6 +36,12 @@ pub(super) struct Args {
     /// Which digest.
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
+    /// Write the image's window hashes to this file too: vhd-diff --base-digests then needn't read the image.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["algorithm", "stamp"])]
+    windows: Option<PathBuf>,
+    /// Replace that file if it exists.
+    #[arg(long, requires = "windows")]
+    force: bool,
     /// Note the content digest in the file's state stamp, an extended attribute, by which vhd-apply knows it.
     #[arg(long, conflicts_with = "salvage")]
     stamp: bool,
@@ -44,7 +49,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
-    #[arg(long, visible_alias = "force")]
+    #[arg(long, conflicts_with = "windows")]
     salvage: bool,
     #[command(flatten)]
     parents: Parents,
@@ -68,6 +73,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         );
     }
     let workers = context.workers()?;
+    if args.windows.is_some() && args.images.len() != 1 {
+        return Err(Error::usage("a list of window hashes is of one image")
+            .found(format_args!("{} images", args.images.len()))
+            .hint("make a list for each"));
+    }
     let mut failed = None;
     for path in &args.images {
         // One image that can't be read doesn't keep the others from being hashed.
@@ -84,25 +94,40 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
-    let image = context.read(path, args.format, &args.parents, args.salvage)?;
+    let image = context.open_source(
+        path,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let mut digest = None;
     let hex = match args.algorithm {
         Algorithm::Content => {
-            let content = content_digest(&image, workers, &*progress)?;
+            let content = match &args.windows {
+                None => content_digest(&*image, workers, &*progress)?,
+                Some(list) => {
+                    let overwrite = overwrite(args.force);
+                    write_windows(file(&*image)?, list, overwrite, workers, &*progress)?
+                }
+            };
             digest = Some(content);
             content.to_string()
         }
         Algorithm::Sha256 => {
             let mut hasher = sha2::Sha256::new();
-            feed(&image, workers, &*progress, |bytes| hasher.update(bytes))?;
+            stream(&*image, workers, &*progress, |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
             hex(&hasher.finalize())
         }
         Algorithm::Blake3 => {
             let mut hasher = blake3::Hasher::new();
-            feed(&image, workers, &*progress, |bytes| {
+            stream(&*image, workers, &*progress, |bytes| {
                 hasher.update(bytes);
+                Ok(())
             })?;
             hasher.finalize().to_hex().to_string()
         }
@@ -113,9 +138,17 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
     output.line(format_args!("{hex}  {}", path.display()))?;
     output.finish()?;
     match digest.filter(|_| args.stamp) {
-        Some(digest) => stamp(&image, digest),
+        Some(digest) => stamp(file(&*image)?, digest),
         None => Ok(()),
     }
+}
+
+/// The image as a file, which alone has a state.
+fn file(image: &dyn Source) -> Result<&OpenImage> {
+    image.as_file().ok_or_else(|| {
+        Error::usage("a point in time of a store is no file, and needs neither stamp nor list")
+            .path(image.path())
+    })
 }
 
 /// Notes the digest of what the image holds.
@@ -137,42 +170,4 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
-fn feed(
-    image: &dyn Image,
-    workers: &Workers,
-    progress: &dyn Progress,
-    mut sink: impl FnMut(&[u8]),
-) -> Result<()> {
-    let buffers = Buffers::new();
-    let zeros = vec![0; 64 << 10];
-    workers.ordered(
-        whole(image).windows(WINDOW_SIZE).map(Ok),
-        |window: PageRange| {
-            progress.check()?;
-            let mut extents = image.extents(window);
-            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
-            if !is_data {
-                return Ok((window, None));
-            }
-            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
-            image.read_exact_at(&mut bytes, window.start())?;
-            Ok((window, Some(bytes)))
-        },
-        |(window, bytes)| {
-            if let Some(bytes) = bytes {
-                sink(&bytes);
-                buffers.give(bytes);
-            } else {
-                for piece in window.windows(zeros.len() as u64) {
-                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
-                    sink(zeros.get(..len).unwrap_or(&zeros));
-                }
-            }
-            progress.advance(window.len());
-            Ok(())
-        },
-    )
 }

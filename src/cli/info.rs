@@ -10,6 +10,7 @@ use super::context::{Context, losses};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
+use super::{snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image};
 use crate::image::Image as _;
@@ -45,6 +46,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
+    if let Some(point) = store_path::open(&args.image)? {
+        return snapshot::print_point(&point, args.json);
+    }
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),

@@ -7,8 +7,7 @@ use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::{Count, Short, Size};
 use crate::diff::Comparison;
 use crate::error::Result;
-use crate::files::OpenImage;
-use crate::image::Image as _;
+use crate::files::Source;
 use crate::page::{Change, ChangeKind, Joiner};
 
 /// The form of a list.
@@ -47,7 +46,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(image: &OpenImage) -> Self {
+    fn new(image: &dyn Source) -> Self {
         Self {
             path: image.path().display().to_string(),
             format: image.format().name(),
@@ -104,8 +103,8 @@ impl Listing {
     pub(super) fn begin(
         mut output: Output,
         format: ListingFormat,
-        base: &OpenImage,
-        target: &OpenImage,
+        base: &dyn Source,
+        target: &dyn Source,
     ) -> Result<Self> {
         let mut json = None;
         match format {

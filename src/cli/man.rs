@@ -57,6 +57,10 @@ fn pages() -> Vec<(String, clap::Command)> {
         .filter(|command| command.get_name() != "help")
     {
         let name = format!("vhd-{}", command.get_name());
+        for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            let name = format!("{name}-{}", inner.get_name());
+            pages.push((name, inner.clone().version(env!("CARGO_PKG_VERSION"))));
+        }
         if pages.iter().all(|(taken, _)| *taken != name) {
             pages.push((name, command.clone().version(env!("CARGO_PKG_VERSION"))));
         }

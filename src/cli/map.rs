@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::args::{InputFormat, Parents};
-use super::context::Context;
+use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::Short;
 use crate::error::Result;
-use crate::files::{Mapped, MappedExtents, OpenImage};
-use crate::image::{Extent, ExtentState, Image as _, whole};
+use crate::files::{Mapped, MappedExtents, OpenImage, Source};
+use crate::image::{Extent, ExtentState, whole};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::vhd::VhdImage;
 
@@ -71,20 +71,49 @@ struct Item {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let image = context.read(&args.image, args.format, &args.parents, args.salvage)?;
+    let image = context.open_source(
+        &args.image,
+        args.format,
+        &args.parents,
+        Reading::salvaging(args.salvage),
+    )?;
     let mut output = Output::text()?;
     if args.json {
-        json(&image, args.offsets, &mut output)?;
+        json(&*image, args.offsets, &mut output)?;
     } else {
-        text(&image, args.offsets, &mut output)?;
+        text(&*image, args.offsets, &mut output)?;
     }
     output.finish()?;
     image.check_unchanged()?;
     Ok(Outcome::Done)
 }
 
-/// The extents with their places; if `split`, cut where the file goes on elsewhere.
-fn items(image: &OpenImage, split: bool) -> impl Iterator<Item = Result<Item>> + '_ {
+/// The extents, with their places if all of it lies in one file; if `split`, cut where that goes on elsewhere.
+fn items(image: &dyn Source, split: bool) -> Box<dyn Iterator<Item = Result<Item>> + '_> {
+    match image.as_file() {
+        Some(image) => Box::new(placed(image, split)),
+        None => Box::new(image.extents(whole(image)).map(|extent| {
+            let Extent { range, state } = extent?;
+            Ok(Item {
+                start: range.start(),
+                length: range.len(),
+                state: name_of(state),
+                offset: None,
+                depth: None,
+                file: None,
+            })
+        })),
+    }
+}
+
+fn name_of(state: ExtentState) -> &'static str {
+    match state {
+        ExtentState::Data => "data",
+        ExtentState::Zero => "zero",
+    }
+}
+
+fn placed(image: &OpenImage, split: bool) -> impl Iterator<Item = Result<Item>> + '_ {
     let chain = image.parent().is_some();
     joined(image.mapped(whole(image))).flat_map(move |mapped| {
         let (pieces, error) = match mapped {
@@ -160,14 +189,14 @@ fn item(mapped: Mapped<'_>, chain: bool) -> Result<Item> {
     Ok(Item {
         start: range.start(),
         length: range.len(),
-        state: if data { "data" } else { "zero" },
+        state: name_of(state),
         offset,
         depth: place.then_some(mapped.depth),
         file: place.then(|| mapped.image.path().to_string_lossy().into_owned()),
     })
 }
 
-fn json(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
+fn json(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
     let head = Head {
         schema_version: SCHEMA_VERSION,
         image: &image.path().to_string_lossy(),
@@ -179,10 +208,13 @@ fn json(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
     list.end(output)
 }
 
-fn text(image: &OpenImage, split: bool, output: &mut Output) -> Result<()> {
+fn text(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
     // Columns as wide as the largest number, so that lines can be written as they come.
     let width = image.virtual_size().to_string().len().max("LENGTH".len());
-    let place = if image.parent().is_some() {
+    let place = if image
+        .as_file()
+        .is_some_and(|image| image.parent().is_some())
+    {
         "  DEPTH  FILE"
     } else {
         ""

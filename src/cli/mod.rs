@@ -36,7 +36,9 @@ mod resize;
 mod show;
 mod signals;
 mod size;
+mod snapshot;
 mod squash;
+mod store_path;
 
 use args::Common;
 use context::Context;
@@ -81,6 +83,7 @@ enum Command {
     Resize(resize::Args),
     Merge(merge::Args),
     Show(show::Args),
+    Snapshot(snapshot::Args),
     Squash(squash::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -101,6 +104,7 @@ impl Command {
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),
             Self::Show(args) => show::run(args, context),
+            Self::Snapshot(args) => snapshot::run(args, context),
             Self::Squash(args) => squash::run(args, context),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),

@@ -1,9 +1,12 @@
 //! What changed from one image to another, exact to the page.
 
+use std::cell::Cell;
+
 use crate::error::{Error, Result};
 use crate::image::{
-    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, WINDOW_SIZE,
-    WindowHasher, WindowHashes, chunks, data_windows,
+    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
+    KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, WindowHasher, WindowHashes, data_windows,
+    unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
 use crate::parallel::{Buffers, Workers};
@@ -22,6 +25,8 @@ pub struct CompareOptions<'a> {
     pub digests: bool,
     /// Whether to collect the changed data and the hash of what it replaces.
     pub payload: bool,
+    /// Where the two are known to be the same. That isn't read at all, or only from the target for its digest.
+    pub equal: &'a dyn KnownEqual,
 }
 
 impl std::fmt::Debug for CompareOptions<'_> {
@@ -76,6 +81,8 @@ pub struct Comparison {
     pub update_bytes: u64,
     /// Bytes that became zero.
     pub clear_bytes: u64,
+    /// Bytes of the disk that were known to be the same, without comparing them.
+    pub known_bytes: u64,
     /// Whether the virtual sizes differ.
     pub resized: bool,
     /// Content digest of the base, if asked for.
@@ -94,7 +101,8 @@ impl Comparison {
 /// Finds every page of `target` that differs from `base`, in parallel.
 ///
 /// A page that became zero is a clear, any other changed page an update; a page beyond the end of the base counts
-/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero isn't read.
+/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero, or what
+/// [is known](CompareOptions::equal) to be the same in both, isn't compared.
 /// `pack` is called with each window that changed, on whatever thread found it, and `sink` with what it made of
 /// that, on the calling thread, in ascending order.
 pub fn compare<T: Send>(
@@ -125,16 +133,23 @@ pub(super) fn compare_windows<T: Send>(
         ContentHasher::new(base.virtual_size()),
         ContentHasher::new(target.virtual_size()),
     );
-    let mut total = Comparison {
-        resized: base.virtual_size() != target.virtual_size(),
-        ..Comparison::default()
-    };
-    let mut previous: Option<Change> = None;
+    let mut tally = Tally::new(base, target);
     let buffers = Buffers::new();
     let mut done = 0;
+    let known = Cell::new(0);
+    let mut equal = EqualParts::new(options.equal);
+    let windows = data_windows([base, target], whole).filter_map(|window| match window {
+        Ok(window) => {
+            let equal = equal.of(window);
+            known.set(known.get() + equal.iter().map(|part| part.len()).sum::<u64>());
+            let nothing_to_do = !options.digests && equal == [window];
+            (!nothing_to_do).then_some(Ok((window, equal)))
+        }
+        Err(error) => Some(Err(error)),
+    });
     options.workers.ordered(
-        data_windows([base, target], whole),
-        |window| {
+        windows,
+        |(window, equal)| {
             options.progress.check()?;
             let mut pair = Pair {
                 base,
@@ -143,7 +158,7 @@ pub(super) fn compare_windows<T: Send>(
                 buffers: &buffers,
                 hashes: PairHasher::new(),
             };
-            let (change, back) = pair.window(window, back)?;
+            let (change, back) = pair.window(window, &equal, back)?;
             let counts = Counts::of(&change.changes);
             let no_way_back = back.as_ref().is_none_or(|back| back.changes.is_empty());
             let packed = if change.changes.is_empty() && no_way_back {
@@ -154,15 +169,7 @@ pub(super) fn compare_windows<T: Send>(
             Ok((window, counts, packed, pair.hashes.finish()))
         },
         |(window, counts, packed, (base_hashes, target_hashes))| {
-            total.update_bytes += counts.update_bytes;
-            total.clear_bytes += counts.clear_bytes;
-            if let Some((first, last)) = counts.ends {
-                // A range that goes on where the one in the last window ended is one range.
-                let joined = previous
-                    .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
-                total.ranges += counts.ranges - u64::from(joined);
-                previous = Some(last);
-            }
+            tally.add(&counts);
             if options.digests {
                 base_digest.push(window.start(), &base_hashes);
                 target_digest.push(window.start(), &target_hashes);
@@ -173,6 +180,8 @@ pub(super) fn compare_windows<T: Send>(
         },
     )?;
     options.progress.advance(size - done);
+    let mut total = tally.total;
+    total.known_bytes = known.get();
     if options.digests {
         total.base_digest = Some(base_digest.finish());
         total.target_digest = Some(target_digest.finish());
@@ -180,8 +189,40 @@ pub(super) fn compare_windows<T: Send>(
     Ok(total)
 }
 
+/// Adds up what the windows, in order, say.
+pub(super) struct Tally {
+    pub(super) total: Comparison,
+    previous: Option<Change>,
+}
+
+impl Tally {
+    pub(super) fn new(base: &dyn Image, target: &dyn Image) -> Self {
+        let total = Comparison {
+            resized: base.virtual_size() != target.virtual_size(),
+            ..Comparison::default()
+        };
+        Self {
+            total,
+            previous: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, counts: &Counts) {
+        self.total.update_bytes += counts.update_bytes;
+        self.total.clear_bytes += counts.clear_bytes;
+        if let Some((first, last)) = counts.ends {
+            // A range that goes on where the one in the last window ended is one range.
+            let joined = self
+                .previous
+                .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
+            self.total.ranges += counts.ranges - u64::from(joined);
+            self.previous = Some(last);
+        }
+    }
+}
+
 /// Totals of one window.
-struct Counts {
+pub(super) struct Counts {
     ranges: u64,
     update_bytes: u64,
     clear_bytes: u64,
@@ -189,7 +230,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(changes: &PageList) -> Self {
+    pub(super) fn of(changes: &PageList) -> Self {
         let (first, last) = (changes.iter().next(), changes.iter().next_back());
         Self {
             ranges: changes.len() as u64,
@@ -207,12 +248,19 @@ pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Res
         progress: &crate::progress::Silent,
         digests: false,
         payload: false,
+        equal: &NothingKnown,
     };
     let mut list = PageList::new();
     compare(base, target, options, Ok, |change| {
         list.extend(&change.changes)
     })?;
     Ok(list)
+}
+
+/// The changes of a window, one way or both.
+struct Found {
+    forward: ChangeCollector,
+    back: Option<ChangeCollector>,
 }
 
 /// One window of two images.
@@ -225,48 +273,77 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
+    /// Compares a window, of which the parts `equal` are known to be the same; with the way back if that is asked for.
     fn window(
         &mut self,
         window: PageRange,
+        equal: &[PageRange],
         back: bool,
     ) -> Result<(WindowChange, Option<WindowChange>)> {
-        let mut found = ChangeCollector::new(window, self.options.payload);
-        let mut found_back = back.then(|| ChangeCollector::new(window, self.options.payload));
-        let (mut base_buf, mut target_buf) =
-            (self.buffers.take(CHUNK_SIZE), self.buffers.take(CHUNK_SIZE));
-        for (chunk, [in_base, in_target]) in chunks([self.base, self.target], window)? {
-            if !in_base && !in_target {
+        let mut found = Found {
+            forward: ChangeCollector::new(window, self.options.payload),
+            back: back.then(|| ChangeCollector::new(window, self.options.payload)),
+        };
+        let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
+        let stored = WindowData::of([self.base, self.target], window)?;
+        for (chunk, data) in stored.chunks() {
+            if data == [false; 2] {
                 self.zeros(chunk);
-                continue;
-            }
-            let base = side(self.base, in_base, chunk, &mut base_buf)?;
-            let target = side(self.target, in_target, chunk, &mut target_buf)?;
-            let same = base == target;
-            if self.options.digests {
-                let (base, target) = (
-                    Self::part(self.base, chunk, base),
-                    Self::part(self.target, chunk, target),
-                );
-                self.hashes.update(base, target, same);
-            }
-            if !same {
-                let (from, to) = (
-                    Self::part(self.target, chunk, base),
-                    Self::part(self.target, chunk, target),
-                );
-                found.add(chunk.start(), from, to)?;
-                if let Some(found_back) = &mut found_back {
-                    let (from, to) = (
-                        Self::part(self.base, chunk, target),
-                        Self::part(self.base, chunk, base),
-                    );
-                    found_back.add(chunk.start(), from, to)?;
+            } else if !self.options.digests {
+                // What neither holds is zero in both.
+                for piece in stored.within(chunk).flat_map(|run| unknown(run, equal)) {
+                    self.compare(piece, data, &mut buffers, &mut found)?;
                 }
+            } else if unknown(chunk, equal).next().is_none() {
+                self.hash_equal(chunk, data, &mut buffers)?;
+            } else {
+                self.compare(chunk, data, &mut buffers, &mut found)?;
             }
         }
-        self.buffers.give(base_buf);
-        self.buffers.give(target_buf);
-        Ok((found.finish(), found_back.map(ChangeCollector::finish)))
+        for buffer in buffers {
+            self.buffers.give(buffer);
+        }
+        let back = found.back.map(ChangeCollector::finish);
+        Ok((found.forward.finish(), back))
+    }
+
+    /// Compares a chunk or a piece of one; digests need whole chunks.
+    fn compare(
+        &mut self,
+        piece: PageRange,
+        [in_base, in_target]: [bool; 2],
+        [base_buf, target_buf]: &mut [Vec<u8>; 2],
+        found: &mut Found,
+    ) -> Result<()> {
+        let base = side(self.base, in_base, piece, base_buf)?;
+        let target = side(self.target, in_target, piece, target_buf)?;
+        let same = base == target;
+        let part = |image, bytes| Self::part(image, piece, bytes);
+        if self.options.digests {
+            let (base, target) = (part(self.base, base), part(self.target, target));
+            self.hashes.update(base, target, same);
+        }
+        if !same {
+            let (from, to) = (part(self.target, base), part(self.target, target));
+            found.forward.add(piece.start(), from, to)?;
+            if let Some(back) = &mut found.back {
+                let (from, to) = (part(self.base, target), part(self.base, base));
+                back.add(piece.start(), from, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes a chunk that is known to be the same in both, which lies within both.
+    fn hash_equal(
+        &mut self,
+        chunk: PageRange,
+        [_, in_target]: [bool; 2],
+        [_, target_buf]: &mut [Vec<u8>; 2],
+    ) -> Result<()> {
+        let bytes = side(self.target, in_target, chunk, target_buf)?;
+        self.hashes.update(bytes, bytes, true);
+        Ok(())
     }
 
     /// The part of a chunk's bytes that lies within the size of `image`.
@@ -292,7 +369,7 @@ impl Pair<'_> {
 }
 
 /// What an image holds in a chunk: read, or zeros where it is known to be zero, and beyond its end.
-fn side<'b>(
+pub(super) fn side<'b>(
     image: &dyn Image,
     data: bool,
     chunk: PageRange,
@@ -300,13 +377,13 @@ fn side<'b>(
 ) -> Result<&'b [u8]> {
     static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
     let len = usize::try_from(chunk.len()).unwrap_or(CHUNK_SIZE);
-    if !data {
-        return Ok(&ZEROS[..len]);
-    }
     let within = image
         .virtual_size()
         .saturating_sub(chunk.start())
         .min(chunk.len());
+    if !data || within == 0 {
+        return Ok(&ZEROS[..len]);
+    }
     let (inside, beyond) = buffer[..len].split_at_mut(usize::try_from(within).unwrap_or(len));
     image.read_exact_at(inside, chunk.start())?;
     beyond.fill(0);

@@ -4,12 +4,17 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::format::{DiffHeader, Entry, Trailer, Way, damaged};
+use super::format::{
+    BACK_FIXED, DiffHeader, END_LEN, End, Entry, LEAD, TAIL_FIXED, Trailer, Way, damaged,
+    decode_back,
+};
 use super::reader::DiffReader;
-use super::sections::{Frame, Input, Lead, read_frame, read_index};
+use super::sections::{
+    Frame, Input, Lead, read_changes, read_frame, read_header, read_index, read_root, read_tail,
+};
 use crate::error::Result;
 use crate::image::Hash;
-use crate::page::PageRange;
+use crate::page::{PageList, PageRange};
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
@@ -74,6 +79,34 @@ impl DiffFile {
             stored_digest: verified.digest,
             root,
             other_root,
+            segment: Mutex::new(None),
+        })
+    }
+
+    /// Opens the diff by its ends alone: header, trailer and the roots of the index. Frames and segments of the index
+    /// are checked, each by itself, when they are read. For a diff whose [digest](Self::digest) is known from
+    /// elsewhere, and whose result is compared with a content digest.
+    pub fn open_indexed(storage: impl ReadAt + 'static) -> Result<Self> {
+        let len = storage.byte_len()?;
+        let mut start = At::new(&storage, 0, len);
+        let name = storage.name();
+        let (header, reversible) = read_header(&mut start).map_err(|e| e.path(name))?;
+        let (trailer, [root, other_root], digest) = read_end(&storage).map_err(|e| e.path(name))?;
+        if reversible != trailer.way_back.is_some() {
+            return Err(damaged("the trailer doesn't match the header")
+                .path(name)
+                .field("flags"));
+        }
+        Ok(Self {
+            storage: Arc::new(storage),
+            len,
+            way: Way::Forward,
+            header,
+            trailer,
+            digest,
+            stored_digest: digest,
+            root: root.into(),
+            other_root: other_root.into(),
             segment: Mutex::new(None),
         })
     }
@@ -151,7 +184,13 @@ impl DiffFile {
 
     /// The frames that change something in `within`, in order.
     pub fn frames_in(&self, within: PageRange) -> Result<Vec<Frame>> {
-        let mut frames = Vec::new();
+        let entries = self.entries_in(within)?;
+        entries.iter().map(|entry| self.frame(entry)).collect()
+    }
+
+    /// Where the frames stand that change something in `within`, in order.
+    pub(super) fn entries_in(&self, within: PageRange) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
         let first = self
             .root
             .partition_point(|segment| segment.range.end() <= within.start());
@@ -165,28 +204,30 @@ impl DiffFile {
             }
             let segment = self.segment(n)?;
             let first = segment.partition_point(|entry| entry.range.end() <= within.start());
-            for entry in segment
-                .iter()
-                .skip(first)
-                .take_while(|entry| entry.range.start() < within.end())
-            {
-                frames.push(self.frame(entry)?);
-            }
+            let here = segment.iter().skip(first);
+            entries.extend(here.take_while(|entry| entry.range.start() < within.end()));
         }
-        Ok(frames)
+        Ok(entries)
     }
 
     fn at(&self, offset: u64) -> At<'_> {
-        At {
-            storage: &*self.storage,
-            offset,
-            end: self.len,
-            ahead: Vec::new(),
-            used: 0,
-        }
+        At::new(&*self.storage, offset, self.len)
     }
 
-    fn frame(&self, entry: &Entry) -> Result<Frame> {
+    /// What a frame changes, without reading its payload.
+    pub(super) fn changes_of(&self, entry: &Entry) -> Result<PageList> {
+        let mut input = self.at(entry.offset);
+        Lead::read(&mut input)
+            .and_then(|lead| read_changes(&mut input, &lead, self.header.target_size))
+            .and_then(|changes| match changes.span() {
+                Some(span) if span == entry.range => Ok(changes),
+                _ => Err(changed()),
+            })
+            .map_err(|e| e.path(self.name()).offset(entry.offset))
+    }
+
+    /// One frame.
+    pub(super) fn frame(&self, entry: &Entry) -> Result<Frame> {
         let mut input = self.at(entry.offset);
         let frame = Lead::read(&mut input)
             .and_then(|lead| {
@@ -216,16 +257,73 @@ impl DiffFile {
             debug_assert_eq!(at, n);
             return Ok(segment);
         }
-        let offset = self.root.get(n).map_or(0, |entry| entry.offset);
+        let (offset, range) = self.root.get(n).map_or((0, PageRange::default()), |entry| {
+            (entry.offset, entry.range)
+        });
         let mut input = self.at(offset);
         let entries = Lead::read(&mut input)
             .and_then(|lead| read_index(&mut input, &lead))
+            .and_then(|entries| {
+                let ends = entries.first().zip(entries.last());
+                let fits = ends.is_some_and(|(first, last)| {
+                    first.range.start() == range.start() && last.range.end() == range.end()
+                });
+                let mut pairs = entries.iter().zip(entries.iter().skip(1));
+                let ordered = pairs.all(|(a, b)| a.range.end() <= b.range.start());
+                if fits && ordered {
+                    Ok(entries)
+                } else {
+                    Err(damaged("a part of the index is not what its root says").field("entries"))
+                }
+            })
             .map_err(|e| e.path(self.name()).offset(offset))?;
         let segment: Arc<[Entry]> = entries.into();
         *self.segment.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((n, Arc::clone(&segment)));
         Ok(segment)
     }
+}
+
+/// The trailer, the roots of the index both ways, and the diff's digest.
+fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
+    let len = storage.byte_len()?;
+    let cut_off = || damaged("the diff was cut off").offset(len);
+    let at = len.checked_sub(END_LEN as u64).ok_or_else(cut_off)?;
+    let mut bytes = [0; END_LEN];
+    storage.read_exact_at(&mut bytes, at)?;
+    let end = End::decode(&bytes).ok_or_else(cut_off)?;
+    let fixed = (LEAD + TAIL_FIXED) as u64;
+    let room = at
+        .checked_sub(end.tail_offset)
+        .and_then(|tail| tail.checked_sub(fixed))
+        .filter(|room| room.is_multiple_of(Entry::LEN as u64))
+        .ok_or_else(|| {
+            damaged("the trailer is not where it should be")
+                .field("tail_offset")
+                .offset(at)
+                .found(end.tail_offset)
+        })?;
+    let mut input = At::new(storage, end.tail_offset, at);
+    let tail = |e: crate::error::Error| e.offset(end.tail_offset);
+    let (mut trailer, root) = read_tail(&mut input, room / Entry::LEN as u64).map_err(tail)?;
+    let mut back = Vec::new();
+    if input.position() < at {
+        let mut fixed = [0; BACK_FIXED];
+        input.fill(&mut fixed).map_err(tail)?;
+        let (count, totals) = decode_back(&fixed)
+            .ok_or_else(|| tail(damaged("the trailer's part on the way back is impossible")))?;
+        trailer.way_back = Some(totals);
+        let most = at.saturating_sub(input.position()) / Entry::LEN as u64;
+        back = read_root(&mut input, count, most).map_err(tail)?;
+    }
+    if input.position() != at {
+        return Err(
+            damaged("the root of the index has another length than the trailer says")
+                .field("tail_offset")
+                .offset(at),
+        );
+    }
+    Ok((trailer, [root, back], end.digest))
 }
 
 /// The identity of the way back of the diff with this digest.
@@ -268,14 +366,30 @@ const AHEAD: usize = 8 << 10;
 struct At<'a> {
     storage: &'a dyn ReadAt,
     offset: u64,
-    /// Length of the storage.
+    /// Where the storage ends, or what may be read of it.
     end: u64,
     /// What was read ahead, and how much of it was used.
     ahead: Vec<u8>,
     used: usize,
 }
 
-impl At<'_> {
+impl<'a> At<'a> {
+    fn new(storage: &'a dyn ReadAt, offset: u64, end: u64) -> Self {
+        Self {
+            storage,
+            offset,
+            end,
+            ahead: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// Where the next byte comes from.
+    fn position(&self) -> u64 {
+        let ready = self.ahead.len().saturating_sub(self.used);
+        self.offset.saturating_sub(ready as u64)
+    }
+
     /// Reads ahead if that is more than `wanted`, and otherwise nothing.
     fn read_ahead(&mut self, wanted: usize) -> Result<()> {
         let left = self.end.saturating_sub(self.offset);

@@ -3,14 +3,16 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::compare::{CompareOptions, Comparison, compare_windows};
+use super::compare::{CompareOptions, Comparison, compare, compare_windows};
 use super::format::{DiffHeader, Side, Trailer};
-use super::pack::{Compression, pack};
+use super::listed::compare_listed;
+use super::pack::{Compression, PackedFrame, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
-use crate::image::{Hash, Image};
+use crate::image::{ContentDigest, Hash, Image, KnownEqual, WindowHashes, WindowList};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::storage::ReadAt;
 
 /// What this program calls itself in the diffs that it writes.
 pub const PROGRAM: &str = concat!("vhdkit ", env!("CARGO_PKG_VERSION"));
@@ -26,6 +28,8 @@ pub struct DiffOptions<'a> {
     pub compression: Compression,
     /// Whether to compute the content digests, by which apply knows the right base.
     pub digests: bool,
+    /// Where the two images are known to be the same.
+    pub equal: &'a dyn KnownEqual,
     /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
     /// no end, and so can't be used.
     pub confirm: &'a dyn Fn() -> Result<()>,
@@ -63,7 +67,17 @@ pub fn write_diff<W: Write>(
     name: impl Into<PathBuf>,
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
-    write(base, target, (out, name.into()), false, options)
+    written(
+        base,
+        target,
+        (out, name.into()),
+        options,
+        |base, target, writer| {
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
+            compare(base, target, compare_options(options), pack, sink)
+        },
+    )
 }
 
 /// As [`write_diff`], with the way from `target` back to `base` too: the old data of every changed page.
@@ -74,56 +88,134 @@ pub fn write_reversible_diff<W: Write>(
     name: impl Into<PathBuf>,
     options: DiffOptions<'_>,
 ) -> Result<Written<W>> {
-    write(base, target, (out, name.into()), true, options)
+    let images = [base.0, target.0];
+    let writer = DiffWriter::reversible(out, name, &header(base, target))?;
+    finish(images, writer, options, |base, target, writer| {
+        compare_windows(
+            base,
+            target,
+            compare_options(options),
+            true,
+            |change, back| {
+                let back = back
+                    .map(|back| pack(back, options.compression))
+                    .transpose()?;
+                Ok((pack(change, options.compression)?, back))
+            },
+            |(frame, back)| {
+                writer.push(&frame)?;
+                back.map_or(Ok(()), |back| writer.push_back(&back))
+            },
+        )
+    })
 }
 
-fn write<W: Write>(
+/// As [`write_diff`], when the content digests are known already: what `base` and `target` are seen to hold may then
+/// be a part of the whole, as long as they differ in the same pages.
+pub fn write_diff_known<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    digests: [Option<ContentDigest>; 2],
+    out: W,
+    name: impl Into<PathBuf>,
+    options: DiffOptions<'_>,
+) -> Result<Written<W>> {
+    let [base_digest, target_digest] = digests;
+    written(
+        base,
+        target,
+        (out, name.into()),
+        options,
+        |base, target, writer| {
+            let compared = CompareOptions {
+                digests: false,
+                ..compare_options(options)
+            };
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
+            let comparison = compare(base, target, compared, pack, sink)?;
+            Ok(Comparison {
+                base_digest,
+                target_digest,
+                ..comparison
+            })
+        },
+    )
+}
+
+/// As [`write_diff`], when the window hashes of the base are known: it is read only in the windows that differ. The
+/// window hashes of the target are handed to `each`, with the first byte of their window, in order.
+pub fn write_diff_listed<W: Write, S: ReadAt>(
+    list: &WindowList<S>,
     base: (&dyn Image, Side),
     target: (&dyn Image, Side),
     (out, name): (W, PathBuf),
-    reversible: bool,
     options: DiffOptions<'_>,
+    each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<Written<W>> {
-    let header = DiffHeader {
+    written(
+        base,
+        target,
+        (out, name),
+        options,
+        |base, target, writer| {
+            let pack = |change| pack(change, options.compression);
+            let sink = |frame: PackedFrame| writer.push(&frame);
+            compare_listed(
+                list,
+                (base, target),
+                compare_options(options),
+                pack,
+                sink,
+                each,
+            )
+        },
+    )
+}
+
+fn compare_options(options: DiffOptions<'_>) -> CompareOptions<'_> {
+    CompareOptions {
+        workers: options.workers,
+        progress: options.progress,
+        digests: options.digests,
+        payload: true,
+        equal: options.equal,
+    }
+}
+
+fn header(base: (&dyn Image, Side), target: (&dyn Image, Side)) -> DiffHeader {
+    DiffHeader {
         base_size: base.0.virtual_size(),
         target_size: target.0.virtual_size(),
         program: Some(PROGRAM.to_owned()),
         base: base.1,
         target: target.1,
         undoes: Vec::new(),
-    };
-    let mut writer = if reversible {
-        DiffWriter::reversible(out, name, &header)?
-    } else {
-        DiffWriter::new(out, name, &header)?
-    };
-    let DiffOptions {
-        workers,
-        progress,
-        compression,
-        digests,
-        confirm,
-    } = options;
-    let comparison = compare_windows(
-        base.0,
-        target.0,
-        CompareOptions {
-            workers,
-            progress,
-            digests,
-            payload: true,
-        },
-        reversible,
-        |change, back| {
-            let back = back.map(|back| pack(back, compression)).transpose()?;
-            Ok((pack(change, compression)?, back))
-        },
-        |(frame, back)| {
-            writer.push(&frame)?;
-            back.map_or(Ok(()), |back| writer.push_back(&back))
-        },
-    )?;
-    confirm()?;
+    }
+}
+
+/// A diff of one way.
+fn written<W: Write>(
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    options: DiffOptions<'_>,
+    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
+) -> Result<Written<W>> {
+    let images = [base.0, target.0];
+    let writer = DiffWriter::new(out, name, &header(base, target))?;
+    finish(images, writer, options, compare)
+}
+
+/// What `compare` finds, confirmation, end.
+fn finish<W: Write>(
+    [base, target]: [&dyn Image; 2],
+    mut writer: DiffWriter<W>,
+    options: DiffOptions<'_>,
+    compare: impl FnOnce(&dyn Image, &dyn Image, &mut DiffWriter<W>) -> Result<Comparison>,
+) -> Result<Written<W>> {
+    let comparison = compare(base, target, &mut writer)?;
+    (options.confirm)()?;
     let done = writer.finish(comparison.base_digest, comparison.target_digest)?;
     Ok(Written {
         out: done.out,

@@ -9,13 +9,18 @@
 //! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
 
 mod base_check;
+mod carry;
 mod chain;
+mod changed;
 mod compare;
 mod file;
 pub mod format;
 mod layers;
+mod listed;
 mod make;
+mod overlay;
 mod pack;
+mod plan;
 mod reader;
 mod running;
 mod sections;
@@ -23,12 +28,19 @@ mod squash;
 mod writer;
 
 pub use base_check::{BaseCheck, Misfit, Touched};
+pub use carry::carry_list;
 pub use chain::Chain;
+pub use changed::{ChangedPages, OnlyChanged};
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
 pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
 pub use layers::{Layers, Rebuilt};
-pub use make::{DiffOptions, PROGRAM, Written, write_diff, write_reversible_diff};
+pub use listed::compare_listed;
+pub use make::{
+    DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed,
+    write_reversible_diff,
+};
+pub use overlay::Overlay;
 pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
 pub use sections::Frame;

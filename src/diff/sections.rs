@@ -3,12 +3,12 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use super::format::{
-    ClearHead, Codec, DiffHeader, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, MAGIC, PageHead, Way,
-    damaged, decode_index, decode_ranges, section,
+    ClearHead, Codec, DiffHeader, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, MAGIC, PageHead,
+    TAIL_FIXED, Trailer, Way, damaged, decode_index, decode_ranges, decode_tail, section,
 };
 use super::pack::PackedFrame;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Hash, WINDOW_SIZE};
+use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 
 /// The changed pages of one window of the disk, or one long clear.
@@ -101,6 +101,39 @@ impl Frame {
     }
 }
 
+/// Reads the trailer at `input`, up to and without the digest of everything before it: totals, and the root of the
+/// index, which has at most `most` entries.
+pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, Vec<Entry>)> {
+    let lead = Lead::read(input)?;
+    if lead.kind != section::TAIL {
+        return Err(damaged("the trailer is not where it should be").field("tail_offset"));
+    }
+    let mut fixed = [0; TAIL_FIXED];
+    input.fill(&mut fixed)?;
+    let trailer = decode_tail(&fixed).ok_or_else(|| damaged("the trailer is impossible"))?;
+    Ok((trailer, read_root(input, lead.count, most)?))
+}
+
+/// Reads a root of the index of `count` entries, which must be at most `most`.
+pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result<Vec<Entry>> {
+    if u64::from(count) > most.min(ROOT_MAX) {
+        return Err(
+            damaged("the root of the index doesn't fit into the trailer").field("segments"),
+        );
+    }
+    let mut bytes = vec![0; Entry::LEN * count as usize];
+    input.fill(&mut bytes)?;
+    decode_index(&bytes)
+        .filter(|root| {
+            let mut pairs = root.iter().zip(root.iter().skip(1));
+            pairs.all(|(a, b)| a.range.end() <= b.range.start() && a.offset < b.offset)
+        })
+        .ok_or_else(|| damaged("the root of the index is impossible").field("root"))
+}
+
+/// Segments of an index: a disk of 1 PiB has no more, 4096 windows in each.
+const ROOT_MAX: u64 = MAX_VIRTUAL_SIZE / WINDOW_SIZE / INDEX_ENTRIES as u64 + 1;
+
 /// Bytes in order.
 pub(super) trait Input {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()>;
@@ -185,7 +218,23 @@ pub(super) fn read_frame(input: &mut impl Input, lead: &Lead, target_size: u64) 
     }
 }
 
-fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
+/// Reads what a frame changes, without its payload.
+pub(super) fn read_changes(
+    input: &mut impl Input,
+    lead: &Lead,
+    target_size: u64,
+) -> Result<PageList> {
+    if lead.kind == section::PAGE {
+        return read_page_head(input, lead, target_size).map(|(_, changes)| changes);
+    }
+    read_frame(input, lead, target_size).map(|frame| frame.changes)
+}
+
+fn read_page_head(
+    input: &mut impl Input,
+    lead: &Lead,
+    target_size: u64,
+) -> Result<(PageHead, PageList)> {
     let mut fixed = [0; PageHead::LEN];
     input.fill(&mut fixed)?;
     let count = lead.count as usize;
@@ -200,6 +249,11 @@ fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<F
     check_crc("header_crc32", &[&lead.bytes, &fixed, ranges], crc)?;
     let head = PageHead::decode(&fixed)?;
     let changes = decode_ranges(ranges, &head, target_size)?;
+    Ok((head, changes))
+}
+
+fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
+    let (head, changes) = read_page_head(input, lead, target_size)?;
     let mut stored = vec![0; head.stored_len as usize];
     input.fill(&mut stored)?;
     check_crc("payload_crc32", &[&stored], &head.payload_crc.to_be_bytes())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::diffs::target_footer;
 use super::in_place::Strategy;
 use super::state::stamped_digest;
-use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions};
+use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
@@ -166,7 +166,7 @@ fn checked(touched: &Touched) -> BaseChecked {
 }
 
 /// How many diffs a base with this digest holds already.
-fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) -> Result<usize> {
     if chain.base_digest() == Some(digest) {
         return Ok(0);
     }
@@ -182,7 +182,7 @@ fn position(base: &OpenImage, chain: &Chain, digest: ContentDigest) -> Result<us
     }
 }
 
-fn check_size(base: &OpenImage, chain: &Chain) -> Result<()> {
+fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
     let size = base.virtual_size();
     let known = chain
         .diffs()
@@ -216,7 +216,7 @@ pub(super) fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) 
     })
 }
 
-fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<()> {
     let Some(misfit) = &touched.misfit else {
         return Ok(());
     };
@@ -235,7 +235,7 @@ fn check_touched(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<(
 }
 
 /// The beginning of an error about a base that the chain isn't for.
-fn not_its_base(base: &OpenImage, chain: &Chain) -> Error {
+fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
     match chain.way() {
         Way::Forward => Error::mismatch("this is not the image that the diff was made from").hint(
             "bring the image to that point in time first: apply the earlier diffs, or take the right base",
@@ -275,7 +275,7 @@ pub struct Output<'a> {
 /// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
 /// name only when base and result were found right.
 pub fn apply_to_new(
-    base: &OpenImage,
+    base: &dyn Source,
     chain: &Chain,
     output: Output<'_>,
     options: ApplyOptions<'_>,
@@ -337,7 +337,7 @@ pub fn apply_to_child(
         &NewImageOptions {
             parent: Some(Arc::clone(base)),
             block_size: base.vhd().and_then(VhdImage::header).map(|h| h.block_size),
-            ..new_options(base, &chain, output)?
+            ..new_options(&**base, &chain, output)?
         },
     )?;
     if let Some(chain) = chain.without_first(found.already) {
@@ -388,17 +388,15 @@ pub(super) fn write_changes(
     Ok((updated, cleared, touched))
 }
 
-fn new_options(base: &OpenImage, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
+fn new_options(base: &dyn Source, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
     Ok(NewImageOptions {
         format: output.format,
         virtual_size: chain.target_size(),
         // A dynamic disk stays in blocks of its size.
         block_size: base
-            .vhd()
-            .filter(|_| output.format == Format::Dynamic)
-            .and_then(VhdImage::block_size)
-            .and_then(|size| u32::try_from(size).ok()),
-        identity: identity(chain, base.vhd().map(|vhd| vhd.footer().clone()))?,
+            .block_size()
+            .filter(|_| output.format == Format::Dynamic),
+        identity: identity(chain, base.footer().cloned())?,
         parent: None,
         overwrite: output.overwrite,
     })

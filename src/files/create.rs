@@ -49,7 +49,7 @@ pub struct NewImage {
 enum Place {
     /// A file that gets its name at the end. What it replaces stays locked until then.
     File {
-        file: AtomicFile,
+        file: Box<AtomicFile>,
         _replaced: Option<File>,
     },
     /// A block device, written where it is.
@@ -80,7 +80,7 @@ impl NewImage {
                 }
                 let file = new.file().try_clone()?;
                 let place = Place::File {
-                    file: new,
+                    file: Box::new(new),
                     _replaced: replaced,
                 };
                 (place, file)

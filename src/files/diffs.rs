@@ -5,27 +5,16 @@ use std::path::Path;
 
 use super::pending::make_place_of;
 use super::probe::probe;
-use super::{Format, OpenImage};
+use super::{Format, Source};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::storage::{Access, File, ReadAt as _, spool_beside};
-use crate::vhd::{FOOTER_SIZE, Footer, VhdImage};
+use crate::vhd::{FOOTER_SIZE, Footer};
 
 /// What a diff is told of an image.
-pub fn side_of(image: &OpenImage) -> Side {
-    let footer = image.vhd().map(VhdImage::footer);
-    Side {
-        name: image
-            .path()
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned()),
-        format: Some(image.format().name().to_owned()),
-        unique_id: footer.map(|footer| footer.unique_id.0),
-        time: footer.map(|footer| footer.timestamp.to_unix()),
-        footer: footer.map(|footer| Box::new(footer.encode())),
-        ..Side::default()
-    }
+pub fn side_of(image: &dyn Source) -> Side {
+    image.side()
 }
 
 /// The format of the image that a side of a diff is about, if it says one that is known.

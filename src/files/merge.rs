@@ -23,7 +23,7 @@ use super::pending::{
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image};
+use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{Access, AtomicFile, File, Overwrite, remove};
@@ -316,6 +316,7 @@ fn write<W: Write>(
         progress,
         compression: Compression::default(),
         digests: options.verify,
+        equal: &NothingKnown,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {

@@ -3,6 +3,7 @@
 mod apply;
 mod chain;
 mod child;
+mod clones;
 mod create;
 mod diffs;
 mod format;
@@ -15,11 +16,14 @@ mod probe;
 mod repair;
 mod resize;
 mod saved;
+mod source;
 mod state;
 mod stored;
+mod windows;
 
 pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
 pub use child::finds_parent;
+pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
     format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
@@ -32,4 +36,6 @@ pub use parents::{MAX_CHAIN, ParentOptions};
 pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
+pub use source::Source;
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
+pub use windows::{Behind, ImageWindows, open_windows, write_windows};

@@ -13,7 +13,7 @@ use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
-use crate::storage::{Access, File, Stamp};
+use crate::storage::{Access, File, IoPolicy, Stamp};
 use crate::vhd::{Family, StoredRun, VhdImage};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
@@ -33,6 +33,8 @@ pub struct OpenOptions {
     pub salvage: bool,
     /// Where the parents of a differencing VHD may be.
     pub parents: ParentOptions,
+    /// How it and its parents are read.
+    pub io: IoPolicy,
 }
 
 /// An image that was opened from a path.
@@ -99,6 +101,7 @@ pub(super) fn open_link(
         (false, true) => File::open_locked(path, Access::Write)?,
         (false, false) => File::open_locked(path, Access::Read)?,
     };
+    let file = file.with_policy(options.io);
     // Only now: who writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
@@ -184,7 +187,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
             return Ok((Stored::Raw(RawImage::open(file)?), None, Some(doubt)));
         }
     };
-    let mut finder = Finder::new(&options.parents, options.salvage, trail);
+    let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options.io);
     let family = if options.parents.leave_out {
         Family::LeftOut
     } else {
@@ -262,11 +265,11 @@ impl OpenImage {
     fn mapped_at(&self, within: PageRange, depth: usize) -> MappedExtents<'_> {
         match (self.vhd(), &self.parent) {
             (Some(vhd), Some(parent)) => Box::new(vhd.stored_runs(within).flat_map(move |run| {
-                let StoredRun { range, stored } = match run {
+                let StoredRun { range, at } = match run {
                     Ok(run) => run,
                     Err(error) => return failed(error),
                 };
-                if stored {
+                if at.is_some() {
                     return self.own(vhd.extents(range), depth);
                 }
                 // The parent may be smaller.
@@ -387,6 +390,10 @@ mod tests {
             allow_raw: false,
             no_lock: false,
             leave_out: false,
+        },
+        io: IoPolicy {
+            caching: crate::storage::Caching::Buffered,
+            ignore_holes: false,
         },
     };
 

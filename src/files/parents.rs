@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::open::open_link;
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, Stamp};
+use crate::storage::{File, IoPolicy, Stamp};
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
 /// Images in a chain at most, the child itself included.
@@ -77,6 +77,7 @@ pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
     /// Whether to read damaged parents as far as they go.
     salvage: bool,
+    io: IoPolicy,
     trail: &'a mut Trail,
     /// What was found.
     pub(super) found: Option<Arc<OpenImage>>,
@@ -97,9 +98,16 @@ impl<'a> Finder<'a> {
         Self {
             options,
             salvage,
+            io: IoPolicy::default(),
             trail,
             found: None,
         }
+    }
+
+    /// Has what it finds read in this way.
+    pub(super) fn reading(mut self, io: IoPolicy) -> Self {
+        self.io = io;
+        self
     }
 
     fn judge(&self, path: &Path, parent_id: UniqueId) -> Result<Candidate> {
@@ -136,6 +144,7 @@ impl<'a> Finder<'a> {
             no_lock: self.options.no_lock,
             salvage: self.salvage,
             parents: self.options.clone(),
+            io: self.io,
             ..OpenOptions::default()
         };
         let image = Arc::new(open_link(path, &options, self.trail)?);

@@ -70,7 +70,8 @@ pub(super) fn place_of(path: &Path) -> PathBuf {
 pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
     let place = place_of(path);
     if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
-        create_folder(folder).map_err(|error| {
+        // What was on the disk is nobody else's business.
+        create_folder(folder, 0o700).map_err(|error| {
             error.hint(
                 "the undo journals of devices need a folder that lasts: name one with --journal-dir, to all commands \
                  alike",

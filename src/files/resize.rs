@@ -82,13 +82,14 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         virtual_size: size,
         lost_data: data.is_some(),
     };
-    if options.dry_run || size == old_size {
+    if options.dry_run {
         return Ok(resized);
     }
     image.check_unchanged()?;
     if let Some(vhd) = image.vhd_mut() {
+        // The size it has finishes a resize that was interrupted.
         vhd.resize(size)?;
-    } else {
+    } else if size != old_size {
         image.file().set_len(size)?;
         image.file().sync()?;
     }

@@ -1,6 +1,9 @@
 //! Copying a virtual disk into a new image: sparse in, sparse out, in parallel.
 
-use super::{ContentDigest, ContentHasher, Image, ImageMut, data_windows, whole, window::Window};
+use super::{
+    ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, WindowHashes,
+    data_windows, whole, window::Window,
+};
 use crate::error::{Error, Result};
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
@@ -32,6 +35,17 @@ pub fn copy(
     to: &mut dyn ImageMut,
     options: CopyOptions<'_>,
 ) -> Result<Option<ContentDigest>> {
+    copy_hashed(from, to, options, |_, _| Ok(()))
+}
+
+/// As [`copy`], and hands the window hashes of each window that may hold data to `each`, with its first byte, in
+/// order, if the digest is asked for.
+pub fn copy_hashed(
+    from: &dyn Image,
+    to: &mut dyn ImageMut,
+    options: CopyOptions<'_>,
+    mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
+) -> Result<Option<ContentDigest>> {
     if to.virtual_size() < from.virtual_size() {
         return Err(Error::usage("the copy is smaller than the original")
             .found(format_args!("{} bytes", to.virtual_size()))
@@ -56,6 +70,7 @@ pub fn copy(
             buffers.give(window.into_bytes());
             if let Some(hashes) = hashes {
                 digest.push(range.start(), &hashes);
+                each(range.start(), &hashes)?;
             }
             options.progress.advance(range.end() - done);
             done = range.end();
@@ -64,4 +79,42 @@ pub fn copy(
     )?;
     options.progress.advance(size - done);
     Ok(options.digest.then(|| digest.finish()))
+}
+
+/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
+pub fn stream(
+    image: &dyn Image,
+    workers: &Workers,
+    progress: &dyn Progress,
+    mut sink: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let buffers = Buffers::new();
+    let zeros = vec![0; 64 << 10];
+    workers.ordered(
+        whole(image).windows(WINDOW_SIZE).map(Ok),
+        |window: PageRange| {
+            progress.check()?;
+            let mut extents = image.extents(window);
+            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
+            if !is_data {
+                return Ok((window, None));
+            }
+            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
+            image.read_exact_at(&mut bytes, window.start())?;
+            Ok((window, Some(bytes)))
+        },
+        |(window, bytes)| {
+            if let Some(bytes) = bytes {
+                sink(&bytes)?;
+                buffers.give(bytes);
+            } else {
+                for piece in window.windows(zeros.len() as u64) {
+                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
+                    sink(zeros.get(..len).unwrap_or(&zeros))?;
+                }
+            }
+            progress.advance(window.len());
+            Ok(())
+        },
+    )
 }

@@ -53,8 +53,8 @@ impl FromStr for ContentDigest {
     }
 }
 
-/// The hash of `len` zeros, `len` at most [`DIGEST_WINDOW`].
-fn zero_hash(len: u64) -> Hash {
+/// The window hash of `len` zeros, `len` at most [`DIGEST_WINDOW`].
+pub(crate) fn zero_hash(len: u64) -> Hash {
     static FULL: OnceLock<Hash> = OnceLock::new();
     let compute = |len: u64| {
         let mut hasher = blake3::Hasher::new();
@@ -66,6 +66,15 @@ fn zero_hash(len: u64) -> Hash {
     } else {
         compute(len)
     }
+}
+
+/// Hashes of whole windows of zeros that are hashed at once.
+const ZERO_HASHES: usize = 2048;
+
+/// So many of them, one after another.
+fn zero_hashes() -> &'static [u8] {
+    static HASHES: OnceLock<Vec<u8>> = OnceLock::new();
+    HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(ZERO_HASHES))
 }
 
 fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
@@ -208,6 +217,15 @@ impl ContentHasher {
 
     fn zeros_until(&mut self, end: u64) {
         let end = end.min(self.virtual_size);
+        // Many at once: a disk of terabytes has millions of them.
+        let mut whole = end.saturating_sub(self.at) / DIGEST_WINDOW;
+        while whole > 0 {
+            let now = whole.min(ZERO_HASHES as u64);
+            let bytes = usize::try_from(now).unwrap_or(0) * size_of::<Hash>();
+            self.hasher.update(&zero_hashes()[..bytes]);
+            self.at = self.at.saturating_add(now * DIGEST_WINDOW);
+            whole -= now;
+        }
         while self.at < end {
             self.hasher
                 .update(&zero_hash(DIGEST_WINDOW.min(self.virtual_size - self.at)));
@@ -227,6 +245,17 @@ pub fn content_digest(
     image: &dyn Image,
     workers: &Workers,
     progress: &dyn Progress,
+) -> Result<ContentDigest> {
+    window_hashes(image, workers, progress, |_, _| Ok(()))
+}
+
+/// As [`content_digest`], and hands the window hashes of each [window](WINDOW_SIZE) that may hold data to `each`, with
+/// its first byte, in order.
+pub fn window_hashes(
+    image: &dyn Image,
+    workers: &Workers,
+    progress: &dyn Progress,
+    mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<ContentDigest> {
     let buffers = Buffers::new();
     let mut digest = ContentHasher::new(image.virtual_size());
@@ -253,7 +282,7 @@ pub fn content_digest(
             digest.push(window.start(), &hashes);
             progress.advance(window.end() - done);
             done = window.end();
-            Ok(())
+            each(window.start(), &hashes)
         },
     )?;
     progress.advance(image.virtual_size() - done);

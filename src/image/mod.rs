@@ -1,22 +1,31 @@
 //! Images: the virtual disks that stored files present, whatever their format.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::page::PageRange;
 
 mod copy;
 mod digest;
+mod known;
+mod list;
 mod raw;
 mod window;
 mod windows;
 
-pub use copy::{CopyOptions, copy};
-pub(crate) use digest::WindowHasher;
-pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest};
+pub use copy::{CopyOptions, copy, copy_hashed, stream};
+pub use digest::{
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
+};
+pub(crate) use digest::{WindowHasher, zero_hash};
+pub(crate) use known::{EqualParts, unknown};
+pub use known::{KnownEqual, NothingKnown, Ranges};
+pub use list::{ListedWindow, WindowList, WindowListWriter};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
 pub(crate) use window::Window;
-pub(crate) use windows::chunks;
 pub use windows::data_windows;
+pub(crate) use windows::{WindowData, chunks};
 
 /// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
 pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
@@ -130,6 +139,20 @@ pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> E
 }
 
 impl<I: Image + ?Sized> Image for &I {
+    fn virtual_size(&self) -> u64 {
+        (**self).virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        (**self).extents(within)
+    }
+}
+
+impl<I: Image + ?Sized> Image for Arc<I> {
     fn virtual_size(&self) -> u64 {
         (**self).virtual_size()
     }

@@ -178,7 +178,8 @@ impl Window {
         at(range.start())..at(range.end())
     }
 
-    fn piece(&self, range: PageRange) -> &[u8] {
+    /// The bytes of `range`, which must have been read or [filled](Window::fill).
+    pub(crate) fn piece(&self, range: PageRange) -> &[u8] {
         self.bytes.get(self.at(range)).unwrap_or_default()
     }
 

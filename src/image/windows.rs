@@ -1,5 +1,6 @@
 //! What to look at: the windows of one or several images that may hold data.
 
+use super::known::WORTH_SKIPPING;
 use super::{CHUNK_SIZE, Extent, ExtentState, Extents, Image, WINDOW_SIZE};
 use crate::error::Result;
 use crate::page::PageRange;
@@ -55,25 +56,74 @@ impl DataRuns<'_> {
     }
 }
 
+/// Where in a window any of several images may hold data.
+pub(crate) struct WindowData<const N: usize> {
+    window: PageRange,
+    /// A bit for each chunk, for every image.
+    masks: [u64; N],
+    runs: Vec<PageRange>,
+}
+
+impl<const N: usize> WindowData<N> {
+    pub(crate) fn of(images: [&dyn Image; N], window: PageRange) -> Result<Self> {
+        let size = CHUNK_SIZE as u64;
+        let mut masks = [0_u64; N];
+        let mut runs = Vec::new();
+        for (mask, image) in masks.iter_mut().zip(images) {
+            for extent in image.extents(window) {
+                let Extent { range, state } = extent?;
+                if state == ExtentState::Data && !range.is_empty() {
+                    let first = (range.start() - window.start()) / size;
+                    let last = (range.end() - 1 - window.start()) / size;
+                    (first..=last.min(63)).for_each(|chunk| *mask |= 1 << chunk);
+                    runs.push(range);
+                }
+            }
+        }
+        Ok(Self {
+            window,
+            masks,
+            runs: joined(runs),
+        })
+    }
+
+    /// The chunks in order, each with the answer for every image whether it may hold data there.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (PageRange, [bool; N])> + use<N> {
+        let masks = self.masks;
+        let pieces = self.window.windows(CHUNK_SIZE as u64).enumerate();
+        pieces.map(move |(n, chunk)| (chunk, masks.map(|mask| mask >> n & 1 == 1)))
+    }
+
+    /// The parts of a chunk that are worth reading: outside of them no image holds data.
+    pub(crate) fn within(&self, chunk: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        let first = self.runs.partition_point(|run| run.end() <= chunk.start());
+        let runs = self.runs.iter().skip(first);
+        runs.map_while(move |run| run.intersect(chunk))
+    }
+}
+
+/// The ranges in order, as one where they overlap or lie so near that one read is cheaper than two.
+fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
+    ranges.sort_unstable();
+    let mut out: Vec<PageRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.start() < last.end().saturating_add(WORTH_SKIPPING) => {
+                let end = last.end().max(range.end());
+                *last = PageRange::new(last.start(), end).unwrap_or(range);
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
 /// The chunks of a window in order, each with the answer for every image whether it may hold data there.
 pub(crate) fn chunks<const N: usize>(
     images: [&dyn Image; N],
     window: PageRange,
 ) -> Result<impl Iterator<Item = (PageRange, [bool; N])>> {
-    let size = CHUNK_SIZE as u64;
-    let mut masks = [0_u64; N];
-    for (mask, image) in masks.iter_mut().zip(images) {
-        for extent in image.extents(window) {
-            let Extent { range, state } = extent?;
-            if state == ExtentState::Data && !range.is_empty() {
-                let first = (range.start() - window.start()) / size;
-                let last = (range.end() - 1 - window.start()) / size;
-                (first..=last.min(63)).for_each(|chunk| *mask |= 1 << chunk);
-            }
-        }
-    }
-    let pieces = window.windows(size).enumerate();
-    Ok(pieces.map(move |(n, chunk)| (chunk, masks.map(|mask| mask >> n & 1 == 1))))
+    Ok(WindowData::of(images, window)?.chunks())
 }
 
 // A window's chunks must fit into the 64 bits of a mask.

@@ -5,13 +5,14 @@ use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::{ReadAt, WriteAt, system};
+use super::direct::DirectReads;
+use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
@@ -20,11 +21,16 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// An open file or block device that knows its path.
 #[derive(Debug)]
 pub struct File {
-    inner: fs::File,
+    pub(super) inner: fs::File,
     path: PathBuf,
     block_device: bool,
     /// Of a device, how much of it counts.
     part: Option<u64>,
+    policy: IoPolicy,
+    /// The run of data found last. To find where it ends, a file system may walk through all of its extents: asked
+    /// anew for every window, that takes longer than reading. If it becomes a hole, it is still right to read it.
+    data: Mutex<Range<u64>>,
+    direct: Option<Arc<DirectReads>>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -51,6 +57,27 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Bytes of [`to_bytes`](Self::to_bytes).
+    pub const LEN: usize = 48;
+
+    /// Inode, length and times as bytes, each number in 8, big-endian. Not the device, whose number may be another
+    /// after a restart.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let numbers = [
+            self.inode.to_be_bytes(),
+            self.len.to_be_bytes(),
+            self.modified.0.to_be_bytes(),
+            self.modified.1.to_be_bytes(),
+            self.changed.0.to_be_bytes(),
+            self.changed.1.to_be_bytes(),
+        ];
+        for (place, number) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *place = number;
+        }
+        bytes
+    }
+
     /// Length of the file in bytes.
     pub const fn len(&self) -> u64 {
         self.len
@@ -100,6 +127,14 @@ impl File {
         Self::with(path, &options)
     }
 
+    /// The same; an empty file is made if there is none.
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file =
+            system::open_or_create(path).map_err(|e| Error::io("cannot open", e).path(path))?;
+        Self::from_std(file, path)
+    }
+
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
         // Opening a pipe would wait for its other end.
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
@@ -134,8 +169,24 @@ impl File {
             path,
             block_device: kind.is_block_device(),
             part: None,
+            policy: IoPolicy::default(),
+            data: Mutex::default(),
+            direct: None,
             behind: None,
         })
+    }
+
+    /// The same file, to be read in this way.
+    #[must_use]
+    pub fn with_policy(mut self, policy: IoPolicy) -> Self {
+        self.policy = policy;
+        let direct = |cold_only| DirectReads::of(&self.inner, cold_only).map(Arc::new);
+        self.direct = match policy.caching {
+            Caching::Buffered => None,
+            Caching::Auto => direct(true),
+            Caching::Direct => direct(false),
+        };
+        self
     }
 
     /// Another handle to the same open file.
@@ -149,6 +200,9 @@ impl File {
             path: self.path.clone(),
             block_device: self.block_device,
             part: self.part,
+            policy: self.policy,
+            data: Mutex::default(),
+            direct: self.direct.clone(),
             behind: self.behind.clone(),
         })
     }
@@ -224,6 +278,16 @@ impl File {
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
     }
 
+    /// The first run of data that ends behind `start`.
+    fn find_data(&self, start: u64) -> rustix::io::Result<Range<u64>> {
+        let start = seek(&self.inner, SeekFrom::Data(start))?;
+        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end,
+            _ => u64::MAX,
+        };
+        Ok(start..end)
+    }
+
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
         Error::io(doing, error.into())
             .path(&self.path)
@@ -253,6 +317,13 @@ impl ReadAt for File {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.read(buf, offset))
+        {
+            return Ok(());
+        }
         system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
@@ -272,18 +343,21 @@ impl ReadAt for File {
         if within.is_empty() {
             return Ok(None);
         }
-        let start = match seek(&self.inner, SeekFrom::Data(within.start)) {
-            Ok(start) if start < within.end => start.max(within.start),
-            // Beyond the range, or no data up to the end of the file.
-            Ok(_) | Err(Errno::NXIO) => return Ok(None),
-            // No file system has to know its holes.
-            Err(_) => return Ok(Some(within)),
-        };
-        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(within.end),
-            _ => within.end,
-        };
-        Ok(Some(start..end))
+        if self.policy.ignore_holes {
+            return Ok(Some(within));
+        }
+        let mut run = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if !run.contains(&within.start) {
+            match self.find_data(within.start) {
+                Ok(found) => *run = found,
+                // No data up to the end of the file.
+                Err(Errno::NXIO) => return Ok(None),
+                // No file system has to know its holes.
+                Err(_) => return Ok(Some(within)),
+            }
+        }
+        let (start, end) = (run.start.max(within.start), run.end.min(within.end));
+        Ok((start < end).then_some(start..end))
     }
 }
 

@@ -23,12 +23,13 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
         .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
 }
 
-/// Makes a folder for this user alone, durably, unless there is one.
-pub fn create_folder(path: &Path) -> Result<()> {
+/// Makes a folder with what the umask leaves of the permissions `mode`, durably, unless there is one.
+pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    system::create_folder(path).map_err(|e| Error::io("cannot create the folder", e).path(path))?;
+    system::create_folder(path, mode)
+        .map_err(|e| Error::io("cannot create the folder", e).path(path))?;
     // Of the folders above, too, any may be new.
     path.ancestors()
         .filter(|folder| folder.file_name().is_some())

@@ -223,12 +223,22 @@ pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     )
 }
 
-/// Makes a folder, and those above it, for this user alone.
-pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+/// Makes a folder, and those above it, with what the umask leaves of the permissions `mode`.
+pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(path)
+}
+
+/// Opens a file to read and write; an empty one is made if there is none.
+pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
 }
 
 /// Removes a name.

@@ -31,8 +31,16 @@ pub struct VhdImage<S> {
 pub struct StoredRun {
     /// Where on the virtual disk.
     pub range: PageRange,
-    /// Whether it is stored in this file. If not, it is zero or, in a differencing disk, the parent's.
-    pub stored: bool,
+    /// Offset in this file, where it is stored in one piece. If it isn't, it is zero or, in a differencing disk, the
+    /// parent's.
+    pub at: Option<u64>,
+}
+
+impl StoredRun {
+    /// Whether it is stored in this file.
+    pub fn is_stored(&self) -> bool {
+        self.at.is_some()
+    }
 }
 
 /// The footers that the next flush must write.
@@ -110,7 +118,7 @@ impl<S: ReadAt> VhdImage<S> {
         let Some(dynamic) = &self.dynamic else {
             let all = StoredRun {
                 range: within,
-                stored: true,
+                at: Some(within.start()),
             };
             return Box::new((!within.is_empty()).then_some(Ok(all)).into_iter());
         };
@@ -119,7 +127,7 @@ impl<S: ReadAt> VhdImage<S> {
             let span = span.map_err(|e| e.path(self.storage.name()))?;
             Ok(StoredRun {
                 range: span.range(),
-                stored: span.at.is_some(),
+                at: span.at,
             })
         }))
     }

@@ -42,7 +42,7 @@ impl<S: ReadAt> Image for OnlyStored<'_, S> {
         for run in self.child.stored_runs(pages) {
             let run = run?;
             let (start, end) = (run.range.start().max(offset), run.range.end().min(end));
-            if run.stored && start < end {
+            if run.is_stored() && start < end {
                 let at = |place: u64| usize::try_from(place - offset).unwrap_or(usize::MAX);
                 let bytes = buf.get_mut(at(start)..at(end)).unwrap_or_default();
                 self.image.read_exact_at(bytes, start)?;
@@ -56,7 +56,7 @@ impl<S: ReadAt> Image for OnlyStored<'_, S> {
         let image = self.image;
         join_extents(self.child.stored_runs(within).flat_map(move |run| {
             let extents: Extents<'_> = match run {
-                Ok(run) if run.stored => image.extents(run.range),
+                Ok(run) if run.is_stored() => image.extents(run.range),
                 Ok(run) => Box::new(std::iter::once(Ok(Extent {
                     range: run.range,
                     state: ExtentState::Zero,

@@ -66,7 +66,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.check_resize(size)?;
         let old = self.footer.current_size;
         if size == old {
-            return Ok(());
+            return self.finish_footers();
         }
         let Some(block_size) = self.block_size() else {
             return self.resize_fixed(size);
@@ -243,6 +243,29 @@ impl<S: WriteAt> VhdImage<S> {
             self.storage.sync()?;
         }
         Ok(())
+    }
+
+    /// Writes the copy of the footer if a resize to the size that the disk has now was interrupted just before that.
+    fn finish_footers(&self) -> Result<()> {
+        if self.dynamic.is_none() {
+            return Ok(());
+        }
+        let mut bytes = [0; FOOTER_SIZE];
+        self.storage.read_exact_at(&mut bytes, 0)?;
+        let copy = Footer::decode(&bytes);
+        let Footer {
+            disk_type,
+            current_size,
+            data_offset,
+            ..
+        } = self.footer;
+        let resized = Footer::for_layout(disk_type, current_size, data_offset, Some(&copy));
+        let ours = self.footer.encode();
+        if ours == bytes || ours != resized.encode() || copy.verify_intact(0).is_err() {
+            return Ok(());
+        }
+        self.storage.write_all_at(&ours, 0)?;
+        self.storage.sync()
     }
 
     /// Makes `blocks` absent in the file. Returns where they were.

@@ -1,7 +1,6 @@
 //! An apply that was interrupted is finished or taken back, from any state in between.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use vhdkit::files::Format;
 
@@ -219,60 +218,5 @@ fn a_damaged_journal_is_not_followed() {
             assert!(said.contains("base.undo-journal"), "{said}");
             assert!(said.contains("\n  hint: "), "{said}");
         }
-    }
-}
-
-/// Kills the real program at many moments; what stands then is one of the two points in time, or one command away
-/// from either.
-#[test]
-fn killed_at_any_moment() {
-    const DISK: usize = 24 * MIB;
-    for (format, size) in [
-        (Format::Raw, DISK),
-        (Format::Fixed, DISK + 8 * MIB),
-        (Format::Fixed, DISK - 8 * MIB),
-        (Format::Dynamic, DISK),
-        (Format::Dynamic, DISK + 8 * MIB),
-    ] {
-        let lab = Lab::new();
-        let mut base = vec![0; DISK];
-        base[MIB..9 * MIB].copy_from_slice(&noise(1, 8 * MIB));
-        let mut target = base.clone();
-        target.resize(size, 0);
-        target[8 * MIB..16 * MIB].copy_from_slice(&noise(2, 8 * MIB));
-        target[2 * MIB..3 * MIB].fill(0);
-        lab.pair(format, &base, &target);
-        lab.copy("base", "whole");
-        let begun = Instant::now();
-        lab.apply(&["whole", "diff"]);
-        let duration = begun.elapsed();
-        let mut seen = [0; 3];
-        for n in 0..10_u32 {
-            lab.copy("base", "disk");
-            let mut child = lab
-                .command("vhd-apply", &["disk", "diff", "-q"])
-                .spawn()
-                .unwrap();
-            std::thread::sleep(duration * n / 8 + Duration::from_millis(1));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            if lab.journal("disk").exists() {
-                seen[0] += 1;
-                lab.refused(5, "vhd", &["hash", "disk"]);
-                if n % 2 == 0 {
-                    lab.apply(&["disk", "diff"]);
-                    lab.holds("disk", &target);
-                } else {
-                    lab.apply(&["disk", "--rollback"]);
-                    lab.holds("disk", &base);
-                }
-            } else {
-                let content = lab.content("disk");
-                seen[1 + usize::from(content == target)] += 1;
-                assert!(content == base || content == target, "{format} {size} {n}");
-            }
-            fs::remove_file(lab.path("disk")).unwrap();
-        }
-        println!("{format} {size}: {duration:?}, [between, before, after]: {seen:?}");
     }
 }

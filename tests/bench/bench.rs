@@ -5,6 +5,7 @@
 //! cargo bench -- --quick              512 MiB, one round: shows that everything works, not how fast
 //! cargo bench -- --case convert       only the cases whose name contains "convert"
 //! cargo bench -- --json results.json  also for machines
+//! cargo bench -- --plot results.svg   also as bars
 //! ```
 //!
 //! Each case begins with a round that isn't counted and whose results are checked: a wrong result ends the run.
@@ -17,16 +18,18 @@
 )]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 mod cases;
 mod data;
+mod large;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod peers;
+mod plot;
 mod run;
 mod table;
 
@@ -53,6 +56,15 @@ struct Options {
     /// Also writes the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draws the results as bars.
+    #[arg(long, value_name = "SVG")]
+    plot: Option<PathBuf>,
+    /// Measures nothing, and draws what an earlier run wrote with --json.
+    #[arg(long, value_name = "JSON", requires = "plot")]
+    plot_from: Option<PathBuf>,
+    /// Writes scattered pages to a file, and syncs: the floor of applying such a change.
+    #[arg(long, num_args = 2, hide = true)]
+    write_scattered: Option<Vec<String>>,
     /// Reads and compares two files, and prints how many bytes lie in pages that differ: the floor below which no
     /// comparison can get.
     #[arg(long, num_args = 2, hide = true)]
@@ -78,9 +90,22 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = match (&options.floor, &options.patch) {
-        (Some(pair), _) => floor(pair),
-        (_, Some(pair)) => patch(pair),
+    let result = match &options {
+        Options {
+            floor: Some(pair), ..
+        } => floor(pair),
+        Options {
+            patch: Some(pair), ..
+        } => patch(pair),
+        Options {
+            write_scattered: Some(words),
+            ..
+        } => write_scattered(words),
+        Options {
+            plot: Some(svg),
+            plot_from: Some(json),
+            ..
+        } => plot_from(json, svg),
         _ => measure(&options),
     };
     match result {
@@ -97,6 +122,19 @@ fn floor(pair: &[PathBuf]) -> Result<()> {
         return Err("--floor takes two files".into());
     };
     println!("{}", data::bytes_in_changed_pages(a, b)?);
+    Ok(())
+}
+
+fn write_scattered(words: &[String]) -> Result<()> {
+    let [count, path] = words else {
+        return Err("--write-scattered takes a count and a file".into());
+    };
+    data::write_scattered(path.as_ref(), data::Version::After, count.parse()?)
+}
+
+fn plot_from(json: &Path, svg: &Path) -> Result<()> {
+    let results = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    std::fs::write(svg, plot::svg(&results))?;
     Ok(())
 }
 
@@ -123,7 +161,14 @@ fn measure(options: &Options) -> Result<()> {
     let mut results = Vec::new();
     for (name, make) in cases::ALL {
         if options.case.as_ref().is_none_or(|part| name.contains(part)) {
-            let result = run::case(name, make(&bench)?, options.rounds())?;
+            let case = make(&bench);
+            if let Err(error) = &case
+                && error.is::<run::NeedsRoot>()
+            {
+                println!("\n{name}: LEFT OUT: {error}");
+                continue;
+            }
+            let result = run::case(name, case?, options.rounds())?;
             table::print(&result);
             results.push(result);
             bench.clear()?;
@@ -133,8 +178,12 @@ fn measure(options: &Options) -> Result<()> {
         return Err("no case has that name".into());
     }
     table::print_targets(&results);
+    let json = table::json(options.size(), &results);
     if let Some(path) = &options.json {
-        std::fs::write(path, table::json(options.size(), &results).to_string())?;
+        std::fs::write(path, json.to_string())?;
+    }
+    if let Some(path) = &options.plot {
+        std::fs::write(path, plot::svg(&json))?;
     }
     folder.close()?;
     Ok(())

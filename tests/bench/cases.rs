@@ -1,5 +1,6 @@
 //! The cases. To add one, write a function that makes it and name it in [`ALL`].
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,11 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use super::Result;
-use super::data::{bytes_in_changed_pages, make_pair, make_patch, make_sparse_pair, must_be_same};
+use super::data::{bytes_in_changed_pages, make_clones, make_pair, make_patch, must_be_same};
+use super::large;
 use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
-use super::run::{Case, Contender, Step, Target};
+use super::run::{Case, Contender, NeedsRoot, Step, Target};
 
 /// Makes a case, with the files that it needs.
 type Make = fn(&Bench) -> Result<Case>;
@@ -25,7 +27,14 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("apply in place on XFS", apply_on_clone),
     ("convert raw to dynamic", convert_to_dynamic),
     ("convert dynamic to raw", convert_to_raw),
-    ("sparse 1 TiB", sparse),
+    ("sparse", large::sparse),
+    ("look at 2 TiB", large::look),
+    ("scattered pages", large::scattered),
+    ("chain of diffs", large::chain),
+    ("cold", cold),
+    ("one image instead of two", one_image),
+    ("clones on XFS", |bench| clones(bench, "xfs")),
+    ("clones on btrfs", |bench| clones(bench, "btrfs")),
 ];
 
 /// Where the cases work.
@@ -34,6 +43,7 @@ pub(crate) struct Bench {
     size: u64,
     quick: bool,
     pair: OnceLock<Pair>,
+    mounted: RefCell<Option<Mounted>>,
 }
 
 /// The images that most cases use.
@@ -52,6 +62,7 @@ impl Bench {
             size,
             quick,
             pair: OnceLock::new(),
+            mounted: RefCell::default(),
         }
     }
 
@@ -69,8 +80,13 @@ impl Bench {
         Ok(self.pair.get_or_init(|| pair).clone())
     }
 
+    /// Whether this is only to show that everything works.
+    pub(crate) fn quick(&self) -> bool {
+        self.quick
+    }
+
     /// A path for a file of one case.
-    fn file(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn file(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join("case");
         fs::create_dir_all(&folder)?;
         Ok(folder.join(name))
@@ -78,6 +94,7 @@ impl Bench {
 
     /// Removes the files of the last case.
     pub(crate) fn clear(&self) -> Result<()> {
+        self.mounted.take();
         match fs::remove_dir_all(self.folder.join("case")) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -85,15 +102,15 @@ impl Bench {
     }
 }
 
-fn vhd(words: &str) -> Step {
+pub(crate) fn vhd(words: &str) -> Step {
     Step::new(env!("CARGO_BIN_EXE_vhd")).words(words)
 }
 
-fn vhd_diff() -> Step {
+pub(crate) fn vhd_diff() -> Step {
     Step::new(env!("CARGO_BIN_EXE_vhd-diff"))
 }
 
-fn vhd_apply() -> Step {
+pub(crate) fn vhd_apply() -> Step {
     Step::new(env!("CARGO_BIN_EXE_vhd-apply"))
 }
 
@@ -167,17 +184,17 @@ fn diff(bench: &Bench) -> Result<Case> {
             Target::AtMostTimesAsLong {
                 ours: "vhd-diff, listing",
                 peer: "plain read-and-compare",
-                limit: 1.3,
+                limit: 1.15,
             },
             Target::AtLeastTimesAsFast {
                 ours: "vhd-diff -o --no-digest",
                 peer: "qemu-img rebase",
-                limit: 2.5,
+                limit: 3.0,
             },
             Target::AtLeastTimesAsFast {
                 ours: "vhd-diff -o",
                 peer: "qemu-img rebase",
-                limit: 1.8,
+                limit: 2.0,
             },
         ],
     })
@@ -218,7 +235,7 @@ fn compare_equal(bench: &Bench) -> Result<Case> {
         targets: vec![Target::AtMostTimesAsLong {
             ours: "vhd-diff",
             peer: "plain read-and-compare",
-            limit: 1.3,
+            limit: 1.15,
         }],
     })
 }
@@ -456,55 +473,178 @@ fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static 
             contender("qemu-img convert", theirs("")),
             contender("qemu-img convert, sync", theirs("")).step(sync(out)),
             contender("qemu-img convert -m 2 -W, sync", theirs("-m 2 -W")).step(sync(out)),
+            contender(
+                "qemu-img convert -m 16 -W -t none, sync",
+                theirs("-m 16 -W -t none"),
+            )
+            .step(sync(out)),
         ],
         targets: vec![
             Target::AtLeastTimesAsFast {
                 ours: "vhd convert",
                 peer: "qemu-img convert, sync",
-                limit: 1.0,
+                limit: 1.5,
             },
             Target::AtLeastTimesAsFast {
                 ours: "vhd convert",
-                peer: "qemu-img convert",
-                limit: 1.0,
+                peer: "qemu-img convert -m 2 -W, sync",
+                limit: 1.5,
+            },
+            Target::AtLeastTimesAsFast {
+                ours: "vhd convert",
+                peer: "qemu-img convert -m 16 -W -t none, sync",
+                limit: 1.5,
             },
         ],
     }
 }
 
-/// Memory at a size where anything proportional to the image would show.
-fn sparse(bench: &Bench) -> Result<Case> {
-    const MOST_MIB: f64 = 128.0;
-    let (base, target) = (bench.file("base.img")?, bench.file("target.img")?);
-    let (diff, out) = (bench.file("changes.vhddiff")?, bench.file("out.img")?);
-    make_sparse_pair(
+/// A clone with scattered writes, on a file system of its own.
+fn clones(bench: &Bench, kind: &'static str) -> Result<Case> {
+    let room = 2 * bench.size + (1 << 30);
+    let mounted = Mounted::sized(kind, room, &bench.folder)
+        .ok_or_else(|| NeedsRoot("it needs to mount a file system".into()))?;
+    let [base, target] = ["base.img", "target.img"].map(|name| mounted.path().join(name));
+    bench.mounted.replace(Some(mounted));
+    make_clones(
         &base,
         &target,
-        1 << 40,
-        if bench.quick { 512 } else { 4096 },
+        bench.size,
+        if bench.quick { 400 } else { 4000 },
     )?;
-    let apply = Contender::new("vhd-apply -o")
-        .step(vhd_apply().arg(&base).arg(&diff).arg("-o").arg(&out))
-        .output(&out)
-        .check({
-            let target = target.clone();
-            move || must_be_same(&out, &target)
-        });
+    let listing = |name, words: &str| {
+        let list = bench.file(&format!("{}.map", words.len()))?;
+        let step = vhd_diff()
+            .arg(&base)
+            .arg(&target)
+            .words("--format map")
+            .words(words);
+        let (base, target) = (base.clone(), target.clone());
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+            Contender::new(name)
+                .step(step.stdout(&list).ends_with(1))
+                .check(move || check_listing(&list, &base, &target)),
+        )
+    };
+    let (shared, read) = (bench.file("shared.vhddiff")?, bench.file("read.vhddiff")?);
+    let diff = |name, out: &Path, words: &str| {
+        let step = vhd_diff()
+            .arg(&base)
+            .arg(&target)
+            .words("--no-digest -o")
+            .arg(out);
+        Contender::new(name).step(step.words(words)).output(out)
+    };
     Ok(Case {
         contenders: vec![
-            Contender::new("plain read-and-compare").step(floor(&base, &target)?),
-            Contender::new("vhd-diff, listing")
-                .step(vhd_diff().arg(&base).arg(&target).ends_with(1)),
-            Contender::new("vhd-diff -o")
-                .step(vhd_diff().arg(&base).arg(&target).arg("-o").arg(&diff))
-                .output(&diff),
-            apply,
+            listing("vhd-diff, listing", "")?,
+            listing("vhd-diff --no-clones, listing", "--no-clones")?,
+            diff("vhd-diff -o --no-digest", &shared, "").check({
+                let (shared, read) = (shared.clone(), read.clone());
+                let step = vhd_diff().arg(&base).arg(&target);
+                let step = step.words("--no-clones --no-digest --force -o").arg(&read);
+                move || {
+                    step.run()?;
+                    must_be_equal_files(&shared, &read)
+                }
+            }),
+            diff("vhd-diff -o --no-digest --no-clones", &read, "--no-clones"),
         ],
-        targets: ["vhd-diff, listing", "vhd-diff -o", "vhd-apply -o"]
-            .map(|ours| Target::PeakMiB {
+        targets: vec![Target::AtLeastTimesAsFast {
+            ours: "vhd-diff, listing",
+            peer: "vhd-diff --no-clones, listing",
+            limit: 10.0,
+        }],
+    })
+}
+
+/// Empties the page cache, as after a start of the machine.
+fn drop_caches() -> Result<()> {
+    rustix::fs::sync();
+    let dropped = fs::write("/proc/sys/vm/drop_caches", "3");
+    dropped.map_err(|e| NeedsRoot(format!("it needs to empty the page cache: {e}")).into())
+}
+
+/// Images that aren't in the page cache.
+fn cold(bench: &Bench) -> Result<Case> {
+    drop_caches()?;
+    let Pair { base, target, .. } = bench.pair()?;
+    let fio = Step::new("fio").words(
+        "--readonly --rw=read --direct=1 --bs=1m --ioengine=psync --thread --group_reporting",
+    );
+    let jobs = [("base", &base), ("target", &target)];
+    let fio = jobs.into_iter().fold(fio, |fio, (name, path)| {
+        fio.arg(format!("--name={name}"))
+            .arg(format!("--filename={}", path.display()))
+    });
+    let out = bench.file("changes.vhddiff")?;
+    let both = |words: &str| vhd_diff().arg(&base).arg(&target).words(words);
+    let cold = |name, step| Contender::new(name).before(drop_caches).step(step);
+    let listing = |name, words: &str| cold(name, both(words).ends_with(1));
+    Ok(Case {
+        contenders: vec![
+            cold("fio, direct reads of both, two jobs", fio),
+            listing("vhd-diff, listing", "--io auto"),
+            listing("vhd-diff --io direct, listing", "--io direct"),
+            listing("vhd-diff --io buffered, listing", "--io buffered"),
+            cold("vhd-diff -o", both("-o").arg(&out)).output(&out),
+        ],
+        targets: ["vhd-diff, listing", "vhd-diff -o"]
+            .map(|ours| Target::AtMostTimesAsLong {
                 ours,
-                limit: MOST_MIB,
+                peer: "fio, direct reads of both, two jobs",
+                limit: 1.15,
             })
             .into(),
     })
+}
+
+/// The window hashes of the base instead of the base.
+fn one_image(bench: &Bench) -> Result<Case> {
+    drop_caches()?;
+    let Pair { base, target, .. } = bench.pair()?;
+    let list = bench.file("base.digests")?;
+    vhd("hash --windows").arg(&list).arg(&base).run()?;
+    let [both, one] = ["both.vhddiff", "one.vhddiff"].map(|name| bench.file(name));
+    let (both, one) = (both?, one?);
+    let diff = |name, out: &Path, step: Step| {
+        Contender::new(name)
+            .output(out)
+            .before(drop_caches)
+            .step(step.arg(&base).arg(&target).arg("-o").arg(out))
+    };
+    Ok(Case {
+        contenders: vec![
+            diff("vhd-diff -o", &both, vhd_diff()),
+            diff(
+                "vhd-diff -o --base-digests",
+                &one,
+                vhd_diff().arg("--base-digests").arg(&list),
+            )
+            .check({
+                let (both, one) = (both.clone(), one.clone());
+                let step = vhd_diff()
+                    .arg(&base)
+                    .arg(&target)
+                    .words("--force -o")
+                    .arg(&both);
+                move || {
+                    step.run()?;
+                    must_be_equal_files(&one, &both)
+                }
+            }),
+        ],
+        targets: vec![Target::AtLeastTimesAsFast {
+            ours: "vhd-diff -o --base-digests",
+            peer: "vhd-diff -o",
+            limit: 1.5,
+        }],
+    })
+}
+
+fn must_be_equal_files(found: &Path, expected: &Path) -> Result<()> {
+    if fs::read(found)? == fs::read(expected)? {
+        return Ok(());
+    }
+    Err(format!("{} and {} differ", found.display(), expected.display()).into())
 }

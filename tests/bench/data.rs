@@ -10,6 +10,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Result;
+use super::run::Step;
 
 const PAGE: usize = 512;
 /// Unit of holes.
@@ -71,14 +72,33 @@ pub(crate) fn make_pair(base: &Path, same: &Path, target: &Path, size: u64) -> R
     Ok(())
 }
 
+/// Bytes of a piece of data in a sparse image.
+pub(crate) const PIECE: u64 = CHUNK;
+
 /// Makes a pair of nearly empty images: `pieces` of 256 KiB spread over `size`, every twentieth changed, every
 /// fortieth changed to zeros.
 pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u64) -> Result<()> {
-    let (base, target) = (new_file(base, size)?, new_file(target, size)?);
-    let mut bytes = vec![0; to_usize(CHUNK)];
     let apart = size / pieces;
+    let place = |n: u64| n * apart + draw(Draw::Content, n) % (apart / PIECE) * PIECE;
+    make_pieces(base, target, size, pieces, place)
+}
+
+/// The same pieces, one behind the other.
+pub(crate) fn make_dense_pair(base: &Path, target: &Path, pieces: u64) -> Result<()> {
+    make_pieces(base, target, pieces * PIECE, pieces, |n| n * PIECE)
+}
+
+fn make_pieces(
+    base: &Path,
+    target: &Path,
+    size: u64,
+    pieces: u64,
+    place: impl Fn(u64) -> u64,
+) -> Result<()> {
+    let (base, target) = (new_file(base, size)?, new_file(target, size)?);
+    let mut bytes = vec![0; to_usize(PIECE)];
     for n in 0..pieces {
-        let at = n * apart + draw(Draw::Content, n) % (apart / CHUNK) * CHUNK;
+        let at = place(n);
         fill(Draw::Content, n, &mut bytes);
         base.write_all_at(&bytes, at)?;
         match n % 40 {
@@ -89,6 +109,84 @@ pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u6
         target.write_all_at(&bytes, at)?;
     }
     [base, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Writes other data to half a percent of the regions of 64 KiB; which ones and what depends on `round`.
+pub(crate) fn rewrite_regions(path: &Path, round: u64, size: u64) -> Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut bytes = vec![0; to_usize(REGION)];
+    for n in 0..size / REGION / 200 {
+        let place = mix(round) ^ n;
+        fill(Draw::NewContent, place, &mut bytes);
+        file.write_all_at(
+            &bytes,
+            draw(Draw::Changed, place) % (size / REGION) * REGION,
+        )?;
+    }
+    Ok(())
+}
+
+/// Changed pages of 4 KiB in the scattered pair.
+pub(crate) const SCATTERED: u64 = 200_000;
+
+/// Pages in the scattered pair for each one that changed: 64 GiB for all of them.
+const SCATTERED_APART: u64 = (64 << 30) / 4096 / SCATTERED;
+
+/// What the scattered pages hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Version {
+    Before,
+    After,
+}
+
+/// Makes two images that hold `count` lonely pages of 4 KiB, all different.
+pub(crate) fn make_scattered(base: &Path, target: &Path, count: u64) -> Result<()> {
+    for (path, version) in [(base, Version::Before), (target, Version::After)] {
+        new_file(path, count * SCATTERED_APART * 4096)?;
+        write_scattered(path, version, count)?;
+    }
+    Ok(())
+}
+
+/// Writes those pages in ascending order, and syncs: what any program that applies such a change has to do.
+pub(crate) fn write_scattered(path: &Path, version: Version, count: u64) -> Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let what = match version {
+        Version::Before => Draw::Content,
+        Version::After => Draw::NewContent,
+    };
+    let apart = SCATTERED_APART;
+    let mut bytes = vec![0; 4096];
+    for n in 0..count {
+        fill(what, n, &mut bytes);
+        let at = (n * apart + draw(Draw::Changed, n) % apart) * 4096;
+        file.write_all_at(&bytes, at)?;
+    }
+    file.sync_data()?;
+    Ok(())
+}
+
+/// Makes `base` of random data, and `target` as a clone of it with `writes` of 4 KiB, scattered.
+pub(crate) fn make_clones(base: &Path, target: &Path, size: u64, writes: u64) -> Result<()> {
+    let file = new_file(base, size)?;
+    let mut bytes = vec![0; to_usize(RUN)];
+    for run in 0..size / RUN {
+        fill(Draw::Content, run, &mut bytes);
+        file.write_all_at(&bytes, run * RUN)?;
+    }
+    file.sync_all()?;
+    let clone = Step::new("cp").arg("--reflink=always");
+    clone.arg(base).arg(target).run()?;
+    let file = File::options().write(true).open(target)?;
+    for n in 0..writes {
+        fill(Draw::NewContent, n, &mut bytes[..4096]);
+        file.write_all_at(
+            &bytes[..4096],
+            draw(Draw::Changed, n) % (size / 4096) * 4096,
+        )?;
+    }
+    file.sync_all()?;
     Ok(())
 }
 

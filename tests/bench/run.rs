@@ -1,6 +1,7 @@
 //! Runs cases: every contender in turn, round after round, each command timed from outside.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,18 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::Result;
+
+/// What only root can do here: why a case is left out.
+#[derive(Debug)]
+pub(crate) struct NeedsRoot(pub(crate) String);
+
+impl fmt::Display for NeedsRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NeedsRoot {}
 
 /// Programs that do the same job, and what is expected of ours.
 pub(crate) struct Case {
@@ -228,6 +241,10 @@ pub(crate) enum Target {
         peer: &'static str,
         limit: f64,
     },
+    /// Takes at most `limit` seconds.
+    Seconds { ours: &'static str, limit: f64 },
+    /// Its output takes at most so many bytes.
+    StoredAtMost { ours: &'static str, bytes: u64 },
     /// Holds at most `limit` MiB of memory.
     PeakMiB { ours: &'static str, limit: f64 },
 }
@@ -262,6 +279,17 @@ impl CaseResult {
                 let measured = ratio(peer, ours)?;
                 let text = format!("{ours}: at least {limit} x as fast as {peer}");
                 (text, measured, limit, measured >= limit)
+            }
+            Target::Seconds { ours, limit } => {
+                let measured = find(ours)?.seconds();
+                let text = format!("{ours}: at most {limit} s");
+                (text, measured, limit, measured <= limit)
+            }
+            Target::StoredAtMost { ours, bytes } => {
+                let mib = |bytes: u64| Some(f64::from(u32::try_from(bytes >> 10).ok()?) / 1024.0);
+                let (measured, limit) = (mib(find(ours)?.stored?)?, mib(bytes)?);
+                let text = format!("{ours}: at most {limit:.1} MiB stored");
+                (text, measured, limit, measured <= limit)
             }
             Target::PeakMiB { ours, limit } => {
                 let measured = find(ours)?.peak() / f64::from(1 << 20);
@@ -336,6 +364,7 @@ pub(crate) fn check_programs() -> Result<()> {
         ("time", "time"),
         ("qemu-img", "qemu-utils"),
         ("cmp", "diffutils"),
+        ("fio", "fio"),
     ] {
         let found = Command::new(program)
             .arg("--version")

@@ -119,6 +119,7 @@ pub(crate) fn diff(base: &Path, target: &Path, out: &Path, overwrite: Overwrite)
         progress: &Silent,
         compression: Compression::default(),
         digests: true,
+        equal: &vhdkit::image::NothingKnown,
         confirm: &unchanged,
     };
     let sides = (

@@ -11,7 +11,7 @@ use vhdkit::diff::{
     BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffHeader, DiffReader, DiffWriter,
     Frame, Layers, Side, Way, WindowChange, compare, pack,
 };
-use vhdkit::image::{Image, RawImage};
+use vhdkit::image::{Image, NothingKnown, RawImage};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
@@ -212,6 +212,7 @@ impl Golden {
             progress: &Silent,
             digests: self.digests,
             payload: true,
+            equal: &NothingKnown,
         };
         if self.reversible {
             return self.make_reversible(&base, &target, options);

@@ -32,6 +32,7 @@ pub(crate) fn diff_bytes(
         progress: &Silent,
         compression: Compression::default(),
         digests,
+        equal: &vhdkit::image::NothingKnown,
         confirm: &|| Ok(()),
     };
     let (base, target) = (raw(base), raw(target));

@@ -4,6 +4,8 @@
 
 #![allow(
     dead_code,
+    unused_imports,
+    unused_macros,
     clippy::unwrap_used,
     clippy::panic,
     reason = "test helpers, of which each test uses some"
@@ -21,6 +23,11 @@ pub(crate) struct TestFolder(tempfile::TempDir);
 impl TestFolder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory, where there is such a place: for many runs whose syncs needn't reach a device.
+    pub(crate) fn in_memory() -> Self {
+        Self(tempfile::tempdir_in(memory()).unwrap())
     }
 
     /// The path of `name` within the folder.
@@ -50,6 +57,16 @@ impl TestFolder {
             .collect();
         names.sort();
         names
+    }
+}
+
+/// A folder in memory, or else the temporary folder.
+pub(crate) fn memory() -> PathBuf {
+    let shared = PathBuf::from("/dev/shm");
+    if shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
     }
 }
 

@@ -7,11 +7,11 @@
     dead_code,
     clippy::panic,
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "test helpers, of which each test uses some"
 )]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -27,7 +27,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs` or `ext4`.
+    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4` or `ramfs`.
     pub(crate) fn new(kind: &'static str) -> Option<Self> {
         Self::sized(kind, SIZE, &std::env::temp_dir())
     }
@@ -36,36 +36,56 @@ impl Mounted {
     pub(crate) fn sized(kind: &'static str, size: u64, folder: &Path) -> Option<Self> {
         let folder = tempfile::tempdir_in(folder).unwrap();
         let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
-        fs::File::create(&image).unwrap().set_len(size).unwrap();
         fs::create_dir(&place).unwrap();
-        run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
-        let mounted = output(
-            Command::new("mount")
-                .args(["-t", kind, "-o", "loop"])
-                .arg(&image)
-                .arg(&place),
-        );
+        let mut mount = Command::new("mount");
+        if kind == "ramfs" {
+            mount.args(["-t", kind, "none"]);
+        } else {
+            fs::File::create(&image).unwrap().set_len(size).unwrap();
+            run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+            mount.args(["-t", kind, "-o", "loop"]).arg(&image);
+        }
+        let mounted = output(mount.arg(&place));
         if !mounted.status.success() {
             let said = String::from_utf8_lossy(&mounted.stderr);
-            eprintln!(
+            say(&format!(
                 "NOT TESTED on {kind}, which can't be mounted here: {}",
                 said.trim()
-            );
+            ));
             return None;
         }
         Some(Self { kind, folder })
+    }
+
+    /// The same, mounted anew with these options.
+    pub(crate) fn with_options(self, options: &str) -> Self {
+        run(Command::new("umount").arg(self.path()));
+        run(Command::new("mount")
+            .args(["-t", self.kind, "-o"])
+            .arg(format!("loop,{options}"))
+            .arg(self.folder.path().join("image"))
+            .arg(self.path()));
+        self
+    }
+
+    /// Mounts it anew with other options, such as `ro`.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        run(Command::new("mount")
+            .args(["-o", &options])
+            .arg(self.path()));
     }
 
     /// Those of `kinds` that can be mounted here. Says which these are.
     pub(crate) fn all(kinds: &[&'static str]) -> Vec<Self> {
         let all: Vec<_> = kinds.iter().filter_map(|kind| Self::new(kind)).collect();
         let names: Vec<_> = all.iter().map(|mounted| mounted.kind).collect();
-        eprintln!(
+        say(&format!(
             "tested on {} of {} file systems: {}",
             names.len(),
             kinds.len(),
             names.join(", ")
-        );
+        ));
         all
     }
 
@@ -95,7 +115,7 @@ impl Loop {
         let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(file));
         if !attached.status.success() {
             let said = String::from_utf8_lossy(&attached.stderr);
-            eprintln!("NOT TESTED on a block device: {}", said.trim());
+            say(&format!("NOT TESTED on a block device: {}", said.trim()));
             return None;
         }
         let name = String::from_utf8(attached.stdout).unwrap();
@@ -122,6 +142,11 @@ impl Drop for Mounted {
             output(Command::new("umount").arg("--lazy").arg(self.path()));
         }
     }
+}
+
+/// Says it even where the test runner keeps what passing tests print; `tests/run` counts what wasn't tested.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{text}");
 }
 
 fn run(command: &mut Command) {

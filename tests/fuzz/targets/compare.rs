@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use vhdkit::diff::{
     BaseCheck, Chain, Comparison, Compression, DiffOptions, Layers, Side, page_list, write_diff,
 };
-use vhdkit::image::{ContentDigest, Image};
+use vhdkit::image::{ContentDigest, Image, NothingKnown};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -74,6 +74,7 @@ fn diff(
         progress: &Silent,
         compression,
         digests,
+        equal: &NothingKnown,
         confirm: &|| Ok(()),
     };
     let written = ok(write_diff(

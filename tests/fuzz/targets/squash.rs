@@ -74,6 +74,7 @@ fn both_ways(base: &Disk, target: &Disk) -> Vec<u8> {
         progress: &Silent,
         compression: Compression::default(),
         digests: true,
+        equal: &vhdkit::image::NothingKnown,
         confirm: &|| Ok(()),
     };
     let (base, target) = ((base as _, Side::default()), (target as _, Side::default()));

@@ -1,0 +1,163 @@
+//! `vhd snapshot copy`: another store, up to date.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::value_parser;
+use serde::Serialize;
+
+use super::{
+    Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, StoreArgs,
+    disks,
+};
+use crate::snapshot::{Copied, Work, copy_disks};
+
+/// Bring another store up to date: copy the snapshots that it lacks.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Of each disk, the snapshots after the newest one of the target are copied in the order of their creation, the \
+     base first. Each is read back and compared with its digest before it counts. A copy that was interrupted goes on \
+     where it stopped: until then list and show say how much of the snapshot is there, and nothing can use it. \
+     Meanwhile the source can be read but not changed, and so can the target.\n\n\
+     If the source doesn't have the newest snapshot of the target, or another one under the same number, the two have \
+     diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \
+     target may keep fewer than the source, or more.\n\n",
+    "Examples:\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf --disk web --disk db\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].bytes'\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The store to copy to; it is made if it isn't there.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Only this disk; may be given several times [default: all].
+    #[arg(long, value_name = "NAME")]
+    disk: Vec<String>,
+    /// Disks that are copied at a time.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    schema_version: u32,
+    disks: Vec<DiskView>,
+}
+
+#[derive(Serialize)]
+struct DiskView {
+    disk: String,
+    newest: Option<String>,
+    bytes: u64,
+    copied: Vec<PointView>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: String,
+    bytes: u64,
+}
+
+impl From<&Copied> for DiskView {
+    fn from(copied: &Copied) -> Self {
+        Self {
+            disk: copied.disk.clone(),
+            newest: name(copied.newest.as_ref()),
+            bytes: bytes(copied),
+            copied: copied
+                .points
+                .iter()
+                .map(|point| PointView {
+                    name: point.manifest.name.clone(),
+                    id: point.manifest.id.clone(),
+                    bytes: point.bytes,
+                })
+                .collect(),
+            error: copied.error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+fn name(point: Option<&Manifest>) -> Option<String> {
+    point.map(|point| point.name.clone())
+}
+
+fn bytes(copied: &Copied) -> u64 {
+    let all = copied.points.iter().map(|point| point.bytes);
+    all.fold(0, u64::saturating_add)
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    refuse_same(from, to)?;
+    let mut names = args.disk.clone();
+    if names.is_empty() {
+        names = disks(from)?;
+    }
+    names.sort_unstable();
+    names.dedup();
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    let all = copy_disks((from, to), &names, args.jobs.into(), work);
+    drop(progress);
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            schema_version: SCHEMA_VERSION,
+            disks: all.iter().map(DiskView::from).collect(),
+        })?;
+        output.finish()?;
+    } else {
+        for copied in &all {
+            say(copied, context);
+        }
+    }
+    // All are told; the first one says how the command ends.
+    let mut errors = all.into_iter().filter_map(|copied| copied.error);
+    let first = errors.next();
+    for error in errors {
+        context.report(&error);
+    }
+    first.map_or(Ok(Outcome::Done), Err)
+}
+
+fn refuse_same(from: &Path, to: &Path) -> Result<()> {
+    match (fs::canonicalize(from), fs::canonicalize(to)) {
+        (Ok(from), Ok(to)) if from == to => Err(Error::usage("a store can't be copied to itself")
+            .path(to)
+            .hint("name another folder with --to")),
+        _ => Ok(()),
+    }
+}
+
+fn say(copied: &Copied, context: &Context) {
+    let disk = &copied.disk;
+    let newest = copied.newest.as_ref();
+    let newest = newest.map_or_else(
+        || "there is no snapshot".to_owned(),
+        |newest| format!("the newest is {}", newest.name),
+    );
+    let count = copied.points.len() as u64;
+    if count > 0 {
+        context.note(format_args!(
+            "{disk}: {} copied, {}; {newest}",
+            Count(count, "snapshot"),
+            Size(bytes(copied)),
+        ));
+    } else if copied.error.is_none() {
+        context.note(format_args!("{disk}: nothing to copy; {newest}"));
+    }
+}

@@ -1,0 +1,46 @@
+//! `vhd snapshot delete`: a point in time less, and all others as they were.
+
+use super::{Access, Context, DiskArgs, Outcome, Result};
+use crate::snapshot::{Deleted, Work, delete};
+
+/// Delete a snapshot; all others stay what they are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "The diff of a snapshot between others is folded into the next one. When the base is deleted, the next diff is \
+     applied to it in place, behind an undo journal, and it becomes the base of the next snapshot. A deletion that was \
+     interrupted is finished by the next command on the disk.\n\n",
+    "Examples:\n",
+    "  vhd snapshot delete --store /backup --disk web mon\n",
+    "  vhd snapshot delete --store /backup --disk web mon --last\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    disk: DiskArgs,
+    /// The snapshot.
+    snapshot: String,
+    /// Delete it even if it is the only one: nothing will be left of the disk.
+    #[arg(long)]
+    last: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let mut disk = args.disk.open(Access::Write)?;
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    let deleted = delete(&mut disk, &args.snapshot, args.last, work)?;
+    drop(progress);
+    let (disk, name) = (disk.name(), &args.snapshot);
+    context.note(match deleted {
+        Deleted::Alone => format!("{disk}@{name}: deleted"),
+        Deleted::Folded { next } => {
+            format!("{disk}@{name}: deleted; what changed in it is part of {next} now")
+        }
+        Deleted::Rolled { next } => format!("{disk}@{name}: deleted; the base is {next} now"),
+    });
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,112 @@
+//! `vhd snapshot diff`: what changed between two points in time.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use super::super::diff::{ListFormat, parse_compression};
+use super::super::listing::Listing;
+use super::args::overwrite;
+use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
+use crate::diff::Compression;
+use crate::files::{Source as _, refuse_same_file};
+use crate::image::Image as _;
+use crate::snapshot::{Between, Work};
+use crate::storage::AtomicFile;
+
+/// Say what changed between any two snapshots of a disk: list it, or write a diff.
+///
+/// Without -o the changed page ranges are listed, and the exit code tells whether there are any.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Only pages that some diff between the two touches are read. The first may be the newer one: then the diff leads \
+     back.\n\n",
+    "Examples:\n",
+    "  vhd snapshot diff --store /backup --disk web mon wed\n",
+    "  vhd snapshot diff --store /backup --disk web mon wed -o wed.vhddiff\n",
+    "  vhd snapshot diff --store /backup --disk web wed mon -o back.vhddiff\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    disk: DiskArgs,
+    /// The snapshot that the diff starts from.
+    from: String,
+    /// The snapshot that the diff leads to.
+    to: String,
+    /// Write a diff to this file; - is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How to list the ranges.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        conflicts_with = "output"
+    )]
+    format: ListFormat,
+    /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
+    #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
+    compress: Compression,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let disk = args.disk.open(Access::Read)?;
+    let (from, to) = (disk.find(&args.from)?, disk.find(&args.to)?);
+    let between = Between::open(&disk, from, to)?;
+    let larger = between
+        .from()
+        .virtual_size()
+        .max(between.to().virtual_size());
+    let workers = context.workers()?;
+    let progress = context.progress();
+    progress.begin("comparing", larger);
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    match &args.output {
+        None => {
+            let format = args.format.into();
+            let mut listing =
+                Listing::begin(Output::text()?, format, between.from(), between.to())?;
+            let comparison = between.changes(work, |change| {
+                change.changes.iter().try_for_each(|c| listing.push(*c))
+            })?;
+            between.from().check_unchanged()?;
+            between.to().check_unchanged()?;
+            drop(progress);
+            listing.end(&comparison)?;
+            let same = comparison.is_same();
+            Ok(if same { Outcome::Done } else { Outcome::No })
+        }
+        Some(path) if path == Path::new("-") => {
+            let name = Path::new("(standard output)");
+            let written = between.write(Output::binary()?, name, args.compress, work)?;
+            written.out.finish()?;
+            Ok(Outcome::Done)
+        }
+        Some(path) => {
+            let files = [between.from().files(), between.to().files()].concat();
+            refuse_same_file(path, &files)?;
+            let file = AtomicFile::begin(path, overwrite(args.force))?;
+            let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+            let written = between.write(out, path, args.compress, work)?;
+            let (comparison, len) = (written.comparison, written.len);
+            drop(written);
+            file.publish(overwrite(args.force))?;
+            drop(progress);
+            context.note(format_args!(
+                "{}: {}, {} updated and {} cleared, in {}",
+                path.display(),
+                Count(comparison.ranges, "range"),
+                Size(comparison.update_bytes),
+                Size(comparison.clear_bytes),
+                Size(len)
+            ));
+            Ok(Outcome::Done)
+        }
+    }
+}

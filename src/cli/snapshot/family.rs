@@ -1,0 +1,298 @@
+//! `vhd snapshot family`: the cloud's snapshots of one disk, and which of them a store lacks.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::output::plain;
+use super::{
+    Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, STORE_VARIABLE,
+    Short, disks,
+};
+use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
+
+/// List the cloud's incremental snapshots of one disk, and which ones a store lacks.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "The list is what `az snapshot list -o json` or `Get-AzSnapshot | ConvertTo-Json -Depth 5` prints. Incremental \
+     snapshots are of one disk when their source resource ids and source unique ids are the same: a disk that was \
+     deleted and made again under its name has another unique id. They are shown in the order in which they were made, \
+     which is the order in which they must be copied. A snapshot is in the store if the disk there has one of that \
+     name. What the service's limits mean for them is said on stderr.\n\n\
+     If the list has snapshots of several disks, choose with --source-resource-id or --source-unique-id; with --disk, the \
+     ids that the store knows choose.\n\n",
+    "Examples:\n",
+    "  az snapshot list -o json | vhd snapshot family -\n",
+    "  vhd snapshot family list.json --source-unique-id 7f1e9a52-0d3c-4b68-9d5e-2f6a1c8b4e70\n",
+    "  vhd snapshot family list.json --store /backup --disk web --json | jq -r '.missing[]'\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    /// The list; - is stdin.
+    #[arg(value_name = "FILE")]
+    list: PathBuf,
+    /// Only snapshots of this disk (`SourceResourceId`).
+    #[arg(long, value_name = "ID")]
+    source_resource_id: Option<String>,
+    /// Only snapshots of this very disk (`SourceUniqueId`).
+    #[arg(long, value_name = "ID")]
+    source_unique_id: Option<String>,
+    /// The store that may lack some of them.
+    #[arg(long, value_name = "DIR", env = STORE_VARIABLE)]
+    store: Option<PathBuf>,
+    /// The disk there.
+    #[arg(long, value_name = "NAME", requires = "store")]
+    disk: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the store has.
+struct Stored {
+    family: Family,
+    names: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct View {
+    schema_version: u32,
+    source_resource_id: Option<String>,
+    source_unique_id: Option<String>,
+    snapshots: Vec<PointView>,
+    /// The names of those that the store lacks, in the order in which they must be added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Vec<String>>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: Option<String>,
+    time: String,
+    size: Option<u64>,
+    completion_percent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_store: Option<bool>,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let (bytes, path) = read(&args.list)?;
+    let list = read_list(&bytes, &path)?;
+    drop(bytes);
+    let stored = stored(args, context)?;
+    let (family, all) = choose(args, list, stored.as_ref(), context).map_err(|e| e.path(path))?;
+    let view = view(&family, &all, stored.as_ref());
+    for warning in &view.warnings {
+        context.warn(plain(warning));
+    }
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&view)?;
+    } else {
+        text(&view, &mut output)?;
+    }
+    output.finish()?;
+    Ok(Outcome::Done)
+}
+
+fn read(list: &Path) -> Result<(Vec<u8>, PathBuf)> {
+    let mut bytes = Vec::new();
+    let (path, reader): (PathBuf, Box<dyn io::Read>) = if list == Path::new("-") {
+        ("(standard input)".into(), Box::new(io::stdin().lock()))
+    } else {
+        let file = std::fs::File::open(list)
+            .map_err(|e| Error::io("cannot open the list", e).path(list))?;
+        (list.to_path_buf(), Box::new(file))
+    };
+    reader
+        .take(LONGEST_LIST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("cannot read the list", e).path(&path))?;
+    if bytes.len() as u64 > LONGEST_LIST {
+        return Err(Error::damaged("this is too long for a list of snapshots")
+            .path(path)
+            .expected(format_args!("at most {LONGEST_LIST} bytes")));
+    }
+    Ok((bytes, path))
+}
+
+/// What the store has of the disk, if one is named. It may be new.
+fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
+    let (Some(store), Some(name)) = (&args.store, &args.disk) else {
+        return Ok(None);
+    };
+    crate::snapshot::check_disk_name(name)?;
+    let known = match disks(store) {
+        Ok(known) => known,
+        Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if !known.contains(name) {
+        context.note(format_args!(
+            "{}: there is no disk {name} yet: the store lacks all of them",
+            store.display()
+        ));
+        return Ok(Some(Stored {
+            family: Family::default(),
+            names: Vec::new(),
+        }));
+    }
+    let mut disk = Disk::open(store, name, Access::Read)?;
+    if let Some(error) = disk.take_damaged().pop() {
+        return Err(error);
+    }
+    let points = disk.points();
+    let families = points.iter().map(|point| &point.family);
+    Ok(Some(Stored {
+        family: families
+            .clone()
+            .try_fold(Family::default(), |known, family| known.join(family))?,
+        names: points.iter().map(|point| point.name.clone()).collect(),
+    }))
+}
+
+/// The one family that is meant.
+fn choose(
+    args: &Args,
+    list: Vec<Listed>,
+    stored: Option<&Stored>,
+    context: &Context,
+) -> Result<(Family, Vec<Listed>)> {
+    let said = Family {
+        source_resource_id: args.source_resource_id.clone(),
+        source_unique_id: args.source_unique_id.clone(),
+    };
+    // Where the command line and the store contradict each other, say so, with both ids.
+    let wanted = match stored {
+        Some(stored) => stored.family.join(&said)?,
+        None => said,
+    };
+    let all = families(list);
+    let found = all.len();
+    // An id that is asked for must be there; one that is only not known says nothing.
+    let fits = |family: &Family| {
+        let has =
+            |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || found.is_some();
+        has(&args.source_resource_id, &family.source_resource_id)
+            && has(&args.source_unique_id, &family.source_unique_id)
+            && wanted.join(family).is_ok()
+    };
+    let mut all: Vec<_> = all.into_iter().filter(|(family, _)| fits(family)).collect();
+    match (all.len(), all.pop()) {
+        (1, Some(one)) => Ok(one),
+        (_, None) => Err(
+            Error::usage("the list has no incremental snapshot of this disk")
+                .found(Count(found as u64, "other disk"))
+                .hint("leave the ids away to see which disks it has"),
+        ),
+        (several, Some(last)) => {
+            all.push(last);
+            for (family, all) in &all {
+                context.note(family_line(family, all.len()));
+            }
+            Err(Error::usage("the list has snapshots of several disks")
+                .found(Count(several as u64, "disk"))
+                .hint("choose one: --source-unique-id ID, or --source-resource-id ID"))
+        }
+    }
+}
+
+fn family_line(family: &Family, count: usize) -> String {
+    let show = |id: &Option<String>| id.as_deref().map_or_else(|| "unknown".to_owned(), plain);
+    format!(
+        "{} with source resource id {}, source unique id {}",
+        Count(count as u64, "snapshot"),
+        show(&family.source_resource_id),
+        show(&family.source_unique_id)
+    )
+}
+
+fn view(family: &Family, all: &[Listed], stored: Option<&Stored>) -> View {
+    let has = |stored: &Stored, listed: &Listed| {
+        let mut names = stored.names.iter();
+        names.any(|name| name.eq_ignore_ascii_case(&listed.name))
+    };
+    let there: Vec<bool> = all
+        .iter()
+        .map(|listed| stored.is_some_and(|stored| has(stored, listed)))
+        .collect();
+    let last_there = there.iter().rposition(|there| *there);
+    let late = |at: usize| last_there.is_some_and(|last| at < last);
+    let lacking = || {
+        let all = all.iter().zip(&there).enumerate();
+        all.filter(|(_, (_, there))| stored.is_some() && !**there)
+            .map(|(at, (listed, _))| (listed.name.as_str(), late(at)))
+    };
+    let missing: Vec<&str> = lacking()
+        .filter_map(|(name, late)| (!late).then_some(name))
+        .collect();
+    let mut warnings = limits(all, &missing);
+    warnings.extend(lacking().filter(|(_, late)| *late).map(|(name, _)| {
+        format!("{name}: the store has a later one already, so this one can't be added any more")
+    }));
+    View {
+        schema_version: SCHEMA_VERSION,
+        source_resource_id: family.source_resource_id.clone(),
+        source_unique_id: family.source_unique_id.clone(),
+        missing: stored.map(|_| missing.iter().map(|name| (*name).to_owned()).collect()),
+        snapshots: all
+            .iter()
+            .zip(&there)
+            .map(|(listed, there)| PointView {
+                name: listed.name.clone(),
+                id: listed.id.clone(),
+                time: listed.time.to_string(),
+                size: listed.size,
+                completion_percent: listed.completion_percent,
+                in_store: stored.map(|_| *there),
+            })
+            .collect(),
+        warnings,
+    }
+}
+
+fn text(view: &View, output: &mut Output) -> Result<()> {
+    let width =
+        |head: &str, lengths: &mut dyn Iterator<Item = usize>| lengths.fold(head.len(), usize::max);
+    let names: Vec<String> = view
+        .snapshots
+        .iter()
+        .map(|point| plain(&point.name))
+        .collect();
+    let name_width = width("NAME", &mut names.iter().map(String::len));
+    let time_width = width("TIME", &mut view.snapshots.iter().map(|p| p.time.len()));
+    let stored = view.missing.is_some();
+    let mut row = |[name, time, size, done, there]: [&str; 5]| {
+        let line = format!("{name:<name_width$}  {time:<time_width$}  {size:>10}  {done:>8}");
+        if stored {
+            output.line(format_args!("{line}  {there}"))
+        } else {
+            output.line(line)
+        }
+    };
+    row(["NAME", "TIME", "SIZE", "COMPLETE", "IN STORE"])?;
+    for (point, name) in view.snapshots.iter().zip(&names) {
+        let size = point
+            .size
+            .map_or_else(|| "?".to_owned(), |size| Short(size).to_string());
+        let done = point.completion_percent;
+        let done = done.map_or_else(|| "?".to_owned(), |percent| format!("{percent} %"));
+        let there = if point.in_store == Some(true) {
+            "yes"
+        } else {
+            "no"
+        };
+        row([name, &point.time, &size, &done, there])?;
+    }
+    let count = Count(view.snapshots.len() as u64, "snapshot");
+    match &view.missing {
+        None => output.line(count),
+        Some(missing) => output.line(format_args!(
+            "{count}, of which {} are to be added to the store",
+            missing.len()
+        )),
+    }
+}

@@ -1,0 +1,52 @@
+//! `vhd snapshot hash`: the content digests of points in time, from their data.
+
+use super::{Access, Context, DiskArgs, Manifest, Outcome, Output, Result};
+use crate::files::Source as _;
+use crate::image::{Image as _, content_digest};
+use crate::snapshot::check_content;
+
+/// Print the content digests of snapshots, computed from their data.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "The same digest that vhd hash prints of an image. It is compared with what the manifest says: a snapshot that \
+     isn't what it should be ends the command with exit code 3.\n\n",
+    "Examples:\n",
+    "  vhd snapshot hash --store /backup --disk web tue\n",
+    "  vhd snapshot hash --store /backup --disk web --all\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    disk: DiskArgs,
+    /// The snapshots [default: the newest].
+    snapshots: Vec<String>,
+    /// All of the disk.
+    #[arg(long, conflicts_with = "snapshots")]
+    all: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let disk = args.disk.open(Access::Read)?;
+    let points: Vec<&Manifest> = if args.all {
+        disk.points().iter().collect()
+    } else if args.snapshots.is_empty() {
+        disk.newest().into_iter().collect()
+    } else {
+        let names = args.snapshots.iter();
+        names.map(|name| disk.find(name)).collect::<Result<_>>()?
+    };
+    let workers = context.workers()?;
+    for point in points {
+        let image = disk.image(point)?;
+        let progress = context.progress();
+        progress.begin("hashing", image.virtual_size());
+        let digest = content_digest(&image, &workers, &*progress)?;
+        drop(progress);
+        image.check_unchanged()?;
+        check_content(&image, digest)?;
+        let mut output = Output::text()?;
+        output.line(format_args!("{digest}  {}", image.path().display()))?;
+        output.finish()?;
+    }
+    Ok(Outcome::Done)
+}

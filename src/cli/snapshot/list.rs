@@ -1,0 +1,153 @@
+//! `vhd snapshot list`: the points in time of one disk or all.
+
+use serde::Serialize;
+
+use super::{
+    Access, Context, Count, Disk, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Short,
+    StoreArgs, disks, report_damaged, used,
+};
+
+/// List the snapshots of all disks, or of one, the oldest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "USED is what a snapshot takes by itself: a base the whole disk without its zeros, a later one what changed. A \
+     manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store \
+     says how far that is; it can't be used before.\n\n",
+    "Examples:\n",
+    "  vhd snapshot list --store /backup\n",
+    "  vhd snapshot list --store /backup --disk web --json | jq -r '.disks[].snapshots[].name'\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Only this disk.
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    schema_version: u32,
+    disks: Vec<DiskView>,
+}
+
+#[derive(Serialize)]
+struct DiskView {
+    disk: String,
+    used_size: u64,
+    snapshots: Vec<PointView>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: String,
+    parent: Option<String>,
+    time: String,
+    kind: &'static str,
+    state: &'static str,
+    completion_percent: u8,
+    virtual_size: u64,
+    used_size: u64,
+    content_digest: String,
+}
+
+impl PointView {
+    fn new(point: &Manifest) -> Self {
+        Self {
+            name: point.name.clone(),
+            id: point.id.clone(),
+            parent: point.parent.clone(),
+            time: point.time.to_string(),
+            kind: point.data.kind.name(),
+            state: point.state.name(),
+            completion_percent: point.completion_percent,
+            virtual_size: point.virtual_size,
+            used_size: point.used_size,
+            content_digest: point.content_digest.to_string(),
+        }
+    }
+
+    fn state(&self) -> String {
+        match self.completion_percent {
+            100 => self.state.to_owned(),
+            percent => format!("{} {percent} %", self.state),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let names = match &args.disk {
+        Some(name) => vec![name.clone()],
+        None => disks(&args.store.store)?,
+    };
+    let mut all = Vec::with_capacity(names.len());
+    let mut damaged = false;
+    for name in names {
+        let mut disk = Disk::open(&args.store.store, &name, Access::Read)?;
+        damaged |= report_damaged(&mut disk, context);
+        let points: Vec<&Manifest> = disk.points().iter().chain(disk.copying()).collect();
+        all.push(DiskView {
+            disk: name,
+            used_size: used(&points),
+            snapshots: points.iter().map(|point| PointView::new(point)).collect(),
+        });
+    }
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&Listing {
+            schema_version: SCHEMA_VERSION,
+            disks: all,
+        })?;
+    } else {
+        text(&all, &mut output)?;
+    }
+    output.finish()?;
+    Ok(if damaged { Outcome::No } else { Outcome::Done })
+}
+
+fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
+    let points = || {
+        all.iter()
+            .flat_map(|disk| disk.snapshots.iter().map(move |p| (disk, p)))
+    };
+    let width =
+        |head: &str, lengths: &mut dyn Iterator<Item = usize>| lengths.fold(head.len(), usize::max);
+    let disk_width = width("DISK", &mut all.iter().map(|disk| disk.disk.len()));
+    let name_width = width("NAME", &mut points().map(|(_, point)| point.name.len()));
+    let time_width = width("TIME", &mut points().map(|(_, point)| point.time.len()));
+    let state_width = width("STATE     ", &mut points().map(|(_, p)| p.state().len()));
+    let heads = ["DISK", "NAME", "TIME", "KIND", "STATE", "SIZE", "USED"];
+    let mut row = |[disk, name, time, kind, state, size, used]: [&str; 7]| {
+        output.line(format_args!(
+            "{disk:<disk_width$}  {name:<name_width$}  {time:<time_width$}  {kind:<4}  {state:<state_width$}  {size:>10}  {used:>10}"
+        ))
+    };
+    row(heads)?;
+    for (disk, point) in points() {
+        let (size, used) = (Short(point.virtual_size), Short(point.used_size));
+        row([
+            &disk.disk,
+            &point.name,
+            &point.time,
+            point.kind,
+            &point.state(),
+            &size.to_string(),
+            &used.to_string(),
+        ])?;
+    }
+    let count = points().count() as u64;
+    let used = all
+        .iter()
+        .fold(0_u64, |sum, disk| sum.saturating_add(disk.used_size));
+    output.line(format_args!(
+        "{} of {}: {} used",
+        Count(count, "snapshot"),
+        Count(all.len() as u64, "disk"),
+        Short(used)
+    ))
+}

@@ -1,0 +1,152 @@
+//! `vhd snapshot`: points in time in a store. One file per command.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::args::{self, Parents};
+use super::context::{Context, Reading};
+use super::exit::Outcome;
+use super::output::{self, Output, SCHEMA_VERSION};
+use super::size::{Count, Short, Size};
+use super::store_path::STORE_VARIABLE;
+use crate::error::{Error, Result};
+use crate::snapshot::{Access, Disk, Manifest, Time, check_disk_name, disks};
+
+mod copy;
+mod create;
+mod delete;
+mod diff;
+mod family;
+mod hash;
+mod list;
+mod prune;
+mod receive;
+mod repair;
+mod restore;
+mod send;
+mod show;
+mod verify;
+
+pub(super) use show::print_point;
+
+/// Keep points in time of disks in a store: each new one takes only what changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "A store is a folder with one folder for each disk: a base image, one diff for each later snapshot, and a JSON \
+     manifest for each. It can be read without this program (docs/store-format.md). Every command that reads an image \
+     takes a point in time as STORE::DISK@SNAPSHOT, and its newest as STORE::DISK.\n\n",
+    "Examples:\n",
+    "  export VHDKIT_STORE=/backup\n",
+    "  vhd snapshot create --disk web --name mon monday.vhd\n",
+    "  vhd snapshot create --disk web --name tue tuesday.vhd\n",
+    "  vhd snapshot list\n",
+    "  vhd snapshot diff mon tue\n",
+    "  vhd snapshot restore tue -o restored.vhd\n",
+    "  vhd snapshot copy --to /elsewhere\n",
+    "  vhd snapshot delete mon\n",
+    "  vhd snapshot prune --keep-daily 7 --keep-weekly 4 --dry-run\n",
+    "  vhd snapshot verify --read-data\n",
+    "  vhd snapshot repair --from /mnt/second\n",
+    "  az snapshot list -o json | vhd snapshot family - --disk web\n",
+    "  vhd-diff /backup::web@mon friday.vhd\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Args),
+    List(list::Args),
+    Show(show::Args),
+    Diff(diff::Args),
+    Restore(restore::Args),
+    Hash(hash::Args),
+    Copy(copy::Args),
+    Send(send::Args),
+    Receive(receive::Args),
+    Delete(delete::Args),
+    Prune(prune::Args),
+    Verify(verify::Args),
+    Repair(repair::Args),
+    Family(family::Args),
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    match &args.command {
+        Command::Create(args) => create::run(args, context),
+        Command::List(args) => list::run(args, context),
+        Command::Show(args) => show::run(args),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Restore(args) => restore::run(args, context),
+        Command::Hash(args) => hash::run(args, context),
+        Command::Copy(args) => copy::run(args, context),
+        Command::Send(args) => send::run(args, context),
+        Command::Receive(args) => receive::run(args, context),
+        Command::Delete(args) => delete::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Repair(args) => repair::run(args, context),
+        Command::Family(args) => family::run(args, context),
+    }
+}
+
+// Which store. (A comment for the documentation would become the description of each command.)
+#[derive(Debug, Clone, clap::Args)]
+struct StoreArgs {
+    /// The folder of the store.
+    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
+    store: PathBuf,
+}
+
+// Which disk of which store.
+#[derive(Debug, Clone, clap::Args)]
+struct DiskArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The disk [default: the only one in the store].
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+}
+
+impl DiskArgs {
+    fn open(&self, access: Access) -> Result<Disk> {
+        let store = &self.store.store;
+        if let Some(name) = &self.disk {
+            return Disk::open(store, name, access);
+        }
+        let names = disks(store)?;
+        if let [name] = names.as_slice() {
+            return Disk::open(store, name, access);
+        }
+        let some = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        Err(Error::usage("the store has more than one disk, or none")
+            .path(store)
+            .found(format_args!("{} {some}", Count(names.len() as u64, "disk")))
+            .expected("--disk NAME"))
+    }
+}
+
+/// A time as it is shown in JSON and text.
+fn parse_time(text: &str) -> Result<Time, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+/// Bytes that the snapshots take together.
+fn used(points: &[&Manifest]) -> u64 {
+    points
+        .iter()
+        .fold(0, |sum, point| sum.saturating_add(point.used_size))
+}
+
+/// Says what is wrong with the manifests that can't be read. Returns whether there are such.
+fn report_damaged(disk: &mut Disk, context: &Context) -> bool {
+    let damaged = disk.take_damaged();
+    for error in &damaged {
+        context.report(error);
+    }
+    !damaged.is_empty()
+}

@@ -1,0 +1,234 @@
+//! `vhd snapshot prune`: thinning out by rule.
+
+use serde::Serialize;
+
+use super::{
+    Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, Short, StoreArgs,
+    disks,
+};
+use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, decide, prune};
+
+/// Delete the snapshots that no rule keeps.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "A snapshot stays when one rule or more keeps it; the newest always stays, and all others of it stay what they are. \
+     --keep-daily 7 keeps the newest snapshot of each of the last seven days that have one; days without a snapshot \
+     aren't counted. So with hours, weeks, months and years. Periods are those of UTC, weeks begin on Monday (ISO 8601). \
+     N may be unlimited. --keep-within 30d keeps what is less than 30 days older than the newest snapshot; y, m (months), \
+     w, d and h may be put together, as in 1y6m.\n\n\
+     A run of snapshots that go is folded at once into the next that stays. A prune that was interrupted has deleted \
+     some of them; the same command again goes on.\n\n",
+    "Examples:\n",
+    "  vhd snapshot prune --store /backup --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run\n",
+    "  vhd snapshot prune --store /backup --disk web --keep-within 30d --keep-yearly unlimited\n",
+    "  vhd snapshot prune --store /backup --keep-last 10 --keep-tag keep=yes\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Only this disk; may be given several times [default: all].
+    #[arg(long, value_name = "NAME")]
+    disk: Vec<String>,
+    #[command(flatten)]
+    rules: Rules,
+    /// Say what would be kept and what would go; delete nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Rules")]
+#[allow(clippy::struct_field_names, reason = "the names of the options")]
+struct Rules {
+    /// Keep the newest N.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_last: Option<Amount>,
+    /// Keep the newest of each of the last N hours that have one.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_hourly: Option<Amount>,
+    /// The same of days.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_daily: Option<Amount>,
+    /// The same of weeks.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_weekly: Option<Amount>,
+    /// The same of months.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_monthly: Option<Amount>,
+    /// The same of years.
+    #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
+    keep_yearly: Option<Amount>,
+    /// Keep what is younger than this, counted back from the newest.
+    #[arg(long, value_name = "TIME", value_parser = parse::<Within>)]
+    keep_within: Option<Within>,
+    /// Keep what has this tag; may be given several times.
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = parse::<TagRule>)]
+    keep_tag: Vec<TagRule>,
+}
+
+fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+impl Rules {
+    fn policy(&self) -> Policy {
+        Policy {
+            last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+            within: self.keep_within,
+            tags: self.keep_tag.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct View {
+    schema_version: u32,
+    dry_run: bool,
+    disks: Vec<DiskView>,
+}
+
+#[derive(Serialize)]
+struct DiskView {
+    disk: String,
+    kept: usize,
+    deleted: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_size_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_size: Option<u64>,
+    snapshots: Vec<PointView>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: String,
+    time: String,
+    keep: bool,
+    reasons: Vec<String>,
+}
+
+impl DiskView {
+    fn new(disk: &Disk, decisions: &[Decision], pruned: Option<Pruned>) -> Self {
+        let kept = decisions.iter().filter(|d| d.is_kept()).count();
+        Self {
+            disk: disk.name().to_owned(),
+            kept,
+            deleted: decisions.len() - kept,
+            used_size_before: pruned.map(|pruned| pruned.used[0]),
+            used_size: pruned.map(|pruned| pruned.used[1]),
+            snapshots: decisions.iter().map(PointView::new).collect(),
+        }
+    }
+}
+
+impl PointView {
+    fn new(decision: &Decision) -> Self {
+        Self {
+            name: decision.point.name.clone(),
+            id: decision.point.id.clone(),
+            time: decision.point.time.to_string(),
+            keep: decision.is_kept(),
+            reasons: decision.reasons.clone(),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let policy = args.rules.policy();
+    let store = &args.store.store;
+    let mut names = args.disk.clone();
+    if names.is_empty() {
+        names = disks(store)?;
+    }
+    names.sort_unstable();
+    names.dedup();
+    let access = if args.dry_run {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let workers = context.workers()?;
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        let mut disk = Disk::open(store, &name, access)?;
+        let decisions = decide(&mut disk, &policy)?;
+        // What is about to happen is said before it does.
+        if !args.json {
+            let mut output = Output::text()?;
+            text(&disk, &decisions, &mut output)?;
+            output.finish()?;
+        }
+        let mut pruned = None;
+        if !args.dry_run {
+            let progress = context.progress();
+            let work = Work {
+                workers: &workers,
+                progress: &*progress,
+            };
+            pruned = Some(prune(&mut disk, &decisions, work)?);
+        }
+        let view = DiskView::new(&disk, &decisions, pruned);
+        if args.json {
+            all.push(view);
+        } else {
+            let mut output = Output::text()?;
+            summary(&view, &mut output)?;
+            output.finish()?;
+        }
+    }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            schema_version: SCHEMA_VERSION,
+            dry_run: args.dry_run,
+            disks: all,
+        })?;
+        output.finish()?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn text(disk: &Disk, decisions: &[Decision], output: &mut Output) -> Result<()> {
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.fold(0, usize::max);
+    let name_width = width(&mut decisions.iter().map(|d| d.point.name.len()));
+    let time_width = width(&mut decisions.iter().map(|d| d.point.time.to_string().len()));
+    let disk = disk.name();
+    for decision in decisions {
+        let (name, time) = (&decision.point.name, decision.point.time.to_string());
+        let line = format!("{disk}@{name:<name_width$}  {time:<time_width$}");
+        if decision.is_kept() {
+            output.line(format_args!(
+                "{line}  keep    {}",
+                super::output::plain(&decision.reasons.join(", "))
+            ))?;
+        } else {
+            output.line(format_args!("{line}  delete"))?;
+        }
+    }
+    Ok(())
+}
+
+fn summary(view: &DiskView, output: &mut Output) -> Result<()> {
+    let (disk, kept) = (&view.disk, view.kept);
+    let gone = Count(view.deleted as u64, "snapshot");
+    match (view.used_size_before, view.used_size) {
+        (Some(before), Some(after)) => output.line(format_args!(
+            "{disk}: {kept} kept, {gone} deleted: {} used, before {}",
+            Short(after),
+            Short(before)
+        )),
+        _ => output.line(format_args!(
+            "{disk}: {kept} would be kept, {gone} would be deleted"
+        )),
+    }
+}

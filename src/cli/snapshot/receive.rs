@@ -1,0 +1,112 @@
+//! `vhd snapshot receive`: snapshots from a stream.
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs,
+    check_disk_name,
+};
+use crate::snapshot::{Received, Work, receive};
+
+/// Take in the snapshots that come from vhd snapshot send on stdin.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Each snapshot is read back and compared with its digest before it counts. What the store has already is skipped. \
+     If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message \
+     says how to go on.\n\n",
+    "Examples:\n",
+    "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
+    "  zstd -dc web.vhdsnap.zst | vhd snapshot receive --store /b --disk web2\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The disk to add the snapshots to [default: called as where they come from].
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    schema_version: u32,
+    disk: &'a str,
+    newest: Option<&'a str>,
+    received: Vec<PointView<'a>>,
+    skipped: u32,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PointView<'a> {
+    name: &'a str,
+    id: &'a str,
+}
+
+impl<'a> From<&'a Received> for View<'a> {
+    fn from(received: &'a Received) -> Self {
+        let view = |point: &'a Manifest| PointView {
+            name: &point.name,
+            id: &point.id,
+        };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            disk: &received.disk,
+            newest: received.newest.as_ref().map(|point| point.name.as_str()),
+            received: received.points.iter().map(view).collect(),
+            skipped: received.skipped,
+            error: received.error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(name) = &args.disk {
+        check_disk_name(name)?;
+    }
+    if io::stdin().is_terminal() {
+        return Err(Error::usage("a stream doesn't come from a terminal")
+            .hint("pipe what vhd snapshot send writes into this command"));
+    }
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    let name = Path::new("(standard input)");
+    let input = (io::stdin().lock(), name);
+    let received = receive(&args.store.store, args.disk.as_deref(), input, work);
+    drop(progress);
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View::from(&received))?;
+        output.finish()?;
+    } else if !received.points.is_empty() || received.error.is_none() {
+        say(&received, context);
+    }
+    received.error.map_or(Ok(Outcome::Done), Err)
+}
+
+fn say(received: &Received, context: &Context) {
+    let newest = received.newest.as_ref();
+    let newest = newest.map_or_else(
+        || "there is no snapshot".to_owned(),
+        |newest| format!("the newest is {}", newest.name),
+    );
+    let count = Count(received.points.len() as u64, "snapshot");
+    let skipped = match received.skipped {
+        0 => String::new(),
+        n => format!(", {n} skipped that were there"),
+    };
+    context.note(format_args!(
+        "{}: {count} received{skipped}; {newest}",
+        received.disk
+    ));
+}

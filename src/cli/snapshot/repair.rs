@@ -1,0 +1,197 @@
+//! `vhd snapshot repair`: what is damaged, made again.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::output::plain;
+use super::verify::FindingView;
+use super::{
+    Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
+    SCHEMA_VERSION,
+};
+use crate::error::ErrorKind;
+use crate::snapshot::{Means, RepairedDisk, Work, repair};
+
+/// Make again what is damaged, from what is left, other stores, or source images.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "All data of the disk is read, as by verify --read-data, and what is damaged is made again: window hashes from the \
+     data; a manifest from its own bytes if one of them is wrong, from another store, or from its data and the diff \
+     after it (then without its tags); a base or a diff from another store or from the image that the snapshot was \
+     taken from. An image is used only if its content digest is that of the snapshot. It is read from, never changed; \
+     STORE::DISK@SNAPSHOT is one, too.\n\n\
+     Damaged files are kept, with .damaged behind their names; nothing looks at them, and they may be removed. Exit code 1 \
+     means that something is wrong still. --drop gives up what can't be mended, and puts its files aside in the same \
+     way: a damaged snapshot and those that are made of it, but not what is before it, nor what comes after it from \
+     the first one on that is known elsewhere.\n\n",
+    "Examples:\n",
+    "  vhd snapshot repair --store /backup --disk web --dry-run\n",
+    "  vhd snapshot repair --store /backup --disk web --from /mnt/second\n",
+    "  vhd snapshot repair --store /backup --disk web --image mon=monday.vhd\n",
+    "  vhd snapshot repair --store /backup --disk web --drop\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    disk: DiskArgs,
+    /// Another store that has the disk under the same name; may be given several times.
+    #[arg(long, value_name = "STORE")]
+    from: Vec<PathBuf>,
+    /// An image that holds what a snapshot did; may be given several times.
+    #[arg(long, value_name = "SNAPSHOT=FILE", value_parser = parse_image)]
+    image: Vec<(String, PathBuf)>,
+    /// Give up what can't be mended.
+    #[arg(long)]
+    drop: bool,
+    /// Say what would be done; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+fn parse_image(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(file)))
+        }
+        _ => Err("say SNAPSHOT=FILE".to_owned()),
+    }
+}
+
+#[derive(Serialize)]
+struct View {
+    schema_version: u32,
+    dry_run: bool,
+    disk: String,
+    sound: bool,
+    repaired: Vec<MendedView>,
+    dropped: Vec<String>,
+    not_used: Vec<String>,
+    findings: Vec<FindingView>,
+}
+
+#[derive(Serialize)]
+struct MendedView {
+    file: String,
+    how: String,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let access = if args.dry_run {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let mut disk = args.disk.open(access)?;
+    let means = means(args, disk.name(), context)?;
+    for (name, _) in &means.images {
+        // A name that is wrong would only be ignored; one whose manifest is damaged isn't known yet.
+        if disk.damaged().is_empty() {
+            disk.find(name)?;
+        }
+    }
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    let repaired = repair(&mut disk, &means, work)?;
+    drop(progress);
+    let view = view(args, &disk, repaired);
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&view)?;
+    } else {
+        text(&view, &mut output)?;
+    }
+    output.finish()?;
+    Ok(if view.sound {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
+    let mut means = Means {
+        drop: args.drop,
+        dry_run: args.dry_run,
+        ..Means::default()
+    };
+    for store in &args.from {
+        let opened = Disk::open(store, name, Access::Read);
+        let opened = opened.map_err(|error| match error.kind() {
+            ErrorKind::Locked => error.hint("--from names another store than --store"),
+            _ => error,
+        });
+        means.stores.push(opened?);
+    }
+    for (snapshot, path) in &args.image {
+        let image = context.open_source(path, None, &args.parents, Reading::default())?;
+        means.images.push((snapshot.clone(), image));
+    }
+    Ok(means)
+}
+
+fn view(args: &Args, disk: &Disk, repaired: RepairedDisk) -> View {
+    let mended = repaired.mended.into_iter();
+    View {
+        schema_version: SCHEMA_VERSION,
+        dry_run: args.dry_run,
+        disk: disk.name().to_owned(),
+        sound: repaired.left.is_empty(),
+        repaired: mended
+            .map(|mended| MendedView {
+                file: mended.file,
+                how: mended.how,
+            })
+            .collect(),
+        dropped: repaired.dropped,
+        not_used: repaired.refused.iter().map(Error::to_string).collect(),
+        findings: repaired.left.into_iter().map(Into::into).collect(),
+    }
+}
+
+fn text(view: &View, output: &mut Output) -> Result<()> {
+    let would = if view.dry_run { "would be " } else { "" };
+    for mended in &view.repaired {
+        let (file, how) = (&mended.file, plain(&mended.how));
+        output.line(format_args!("{file}: {would}made again: {how}"))?;
+    }
+    for error in &view.not_used {
+        output.line(format_args!("not used: {}", plain(error)))?;
+    }
+    for name in &view.dropped {
+        output.line(format_args!("{}@{name}: {would}given up", view.disk))?;
+    }
+    for finding in &view.findings {
+        finding.print(output)?;
+    }
+    let lost: Vec<&str> = {
+        let all = view.findings.iter().flat_map(|finding| &finding.affected);
+        all.map(String::as_str).collect()
+    };
+    if !lost.is_empty() {
+        output.line(
+            "hint: --from STORE and --image SNAPSHOT=FILE name what it can be made from again; --drop gives it up",
+        )?;
+    }
+    let files = Count(view.repaired.len() as u64, "file");
+    let faults = view.findings.len() as u64;
+    let verdict = if faults == 0 {
+        "nothing is wrong".to_owned()
+    } else {
+        Count(faults, "fault").to_string()
+    };
+    let after = if view.dry_run { "then" } else { "now" };
+    output.line(format_args!(
+        "{}: {files} {would}made again; {after}: {verdict}",
+        view.disk
+    ))
+}

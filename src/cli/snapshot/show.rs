@@ -1,0 +1,201 @@
+//! `vhd snapshot show`: everything that is known of a point in time.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::output::plain;
+use super::{
+    Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, Time,
+    parse_time, used,
+};
+use crate::files::Source as _;
+use crate::snapshot::PointImage;
+
+/// Print everything that is known of a snapshot.
+#[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "The used size of a snapshot is what it takes by itself; that of its chain is what would be needed to restore it \
+     if nothing else were there. The size is always that of the whole disk.\n\n",
+    "Examples:\n",
+    "  vhd snapshot show --store /backup --disk web tue\n",
+    "  vhd snapshot show --store /backup --disk web --json | jq -r .content_digest\n\n",
+    super::args::exit_codes!(),
+))]
+pub(super) struct Args {
+    #[command(flatten)]
+    disk: DiskArgs,
+    /// The snapshot [default: the newest].
+    snapshot: Option<String>,
+    /// The newest that isn't newer than this time.
+    #[arg(long, value_parser = parse_time, conflicts_with = "snapshot")]
+    at: Option<Time>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<Outcome> {
+    let disk = args.disk.open(Access::Read)?;
+    let point = choose(&disk, args.snapshot.as_deref(), args.at)?;
+    print(&View::of(&disk, point)?, args.json)
+}
+
+/// The snapshot that the user means.
+pub(super) fn choose<'a>(
+    disk: &'a Disk,
+    name: Option<&str>,
+    at: Option<Time>,
+) -> Result<&'a Manifest> {
+    match (name, at, disk.newest()) {
+        (Some(name), _, _) => match disk.copying() {
+            Some(part) if part.name == name => Ok(part),
+            _ => disk.find(name),
+        },
+        (None, Some(time), _) => disk.at(time),
+        (None, None, Some(newest)) => Ok(newest),
+        (None, None, None) => disk.find("newest"),
+    }
+}
+
+/// Prints what is known of a point in time that was opened as an image.
+pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
+    let chain: Vec<&Manifest> = point.chain().iter().collect();
+    let view = View::new(point.path().display().to_string(), &chain, point.manifest());
+    print(&view, json)
+}
+
+/// A snapshot as it is shown. Sizes are bytes.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    schema_version: u32,
+    point: String,
+    name: String,
+    sequence: u32,
+    id: String,
+    parent: Option<String>,
+    time: String,
+    source_resource_id: Option<String>,
+    source_unique_id: Option<String>,
+    state: &'static str,
+    completion_percent: u8,
+    virtual_size: u64,
+    used_size: u64,
+    chain_used_size: u64,
+    chain_length: usize,
+    content_digest: String,
+    source: Origin,
+    data: Data,
+    tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Origin {
+    name: Option<String>,
+    format: String,
+    unique_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Data {
+    kind: &'static str,
+    file: String,
+    length: u64,
+    identity: Option<String>,
+}
+
+impl View {
+    pub(super) fn of(disk: &Disk, point: &Manifest) -> Result<Self> {
+        let name = disk.label(point).display().to_string();
+        Ok(Self::new(name, &disk.chain(point)?, point))
+    }
+
+    fn new(name: String, chain: &[&Manifest], point: &Manifest) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            point: name,
+            name: point.name.clone(),
+            sequence: point.sequence,
+            id: point.id.clone(),
+            parent: point.parent.clone(),
+            time: point.time.to_string(),
+            source_resource_id: point.family.source_resource_id.clone(),
+            source_unique_id: point.family.source_unique_id.clone(),
+            state: point.state.name(),
+            completion_percent: point.completion_percent,
+            virtual_size: point.virtual_size,
+            used_size: point.used_size,
+            chain_used_size: used(chain),
+            chain_length: chain.len(),
+            content_digest: point.content_digest.to_string(),
+            source: Origin {
+                name: point.source.name.clone(),
+                format: point.source.format.clone(),
+                unique_id: point.source.unique_id.clone(),
+            },
+            data: Data {
+                kind: point.data.kind.name(),
+                file: point.data.file.clone(),
+                length: point.data.length,
+                identity: point.data.identity.map(|identity| identity.to_string()),
+            },
+            tags: point.tags.clone(),
+        }
+    }
+}
+
+fn print(view: &View, json: bool) -> Result<Outcome> {
+    let mut output = Output::text()?;
+    if json {
+        output.json(view)?;
+    } else {
+        text(view, &mut output)?;
+    }
+    output.finish()?;
+    Ok(Outcome::Done)
+}
+
+fn text(view: &View, output: &mut Output) -> Result<()> {
+    let mut line =
+        |name: &str, value: &str| output.line(format_args!("{name:<18} {}", plain(value)));
+    line("point in time", &view.point)?;
+    line("time", &view.time)?;
+    line(
+        "state",
+        &format!("{}, {} %", view.state, view.completion_percent),
+    )?;
+    line("virtual size", &Size(view.virtual_size).to_string())?;
+    line("used size", &Size(view.used_size).to_string())?;
+    line(
+        "with its chain",
+        &format!(
+            "{} in {}",
+            Size(view.chain_used_size),
+            Count(view.chain_length as u64, "file")
+        ),
+    )?;
+    line("content digest", &view.content_digest)?;
+    let optional = [
+        ("source resource", &view.source_resource_id),
+        ("source unique id", &view.source_unique_id),
+        ("taken from", &view.source.name),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            line(name, value)?;
+        }
+    }
+    line("format", &view.source.format)?;
+    if let Some(id) = &view.source.unique_id {
+        line("unique id", id)?;
+    }
+    line("file", &format!("{} ({})", view.data.file, view.data.kind))?;
+    if let Some(identity) = &view.data.identity {
+        line("identity", identity)?;
+    }
+    line("id", &view.id)?;
+    for (key, value) in &view.tags {
+        line("tag", &format!("{key}={value}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! A base with diffs over it, as an image: each page comes from the newest diff that says something of it.
+//!
+//! Where the pages of a window come from is found out from the heads of the frames, newest diff first, until nothing
+//! is left to ask for; then only the payloads that are seen are read, each once, and the base only where no diff lies
+//! over it. So reading the result of two hundred diffs costs what reading that of one does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::file::DiffFile;
+use super::plan::{Origin, Piece, Plan, range};
+use crate::error::{Error, Result};
+use crate::image::{
+    ContentDigest, Extent, ExtentState, Extents, Image, WINDOW_SIZE, check_within, join_extents,
+    whole,
+};
+use crate::page::{PAGE_SIZE, PageRange};
+
+/// Windows whose plan is kept. A pipeline has no more than two per thread under way; the data of a window is dropped
+/// when its end was read.
+pub(super) const KEPT: usize = 64;
+
+/// What a base becomes under consecutive diffs.
+pub struct Overlay<B> {
+    base: B,
+    diffs: Vec<Arc<DiffFile>>,
+    plans: Mutex<VecDeque<Arc<Plan>>>,
+}
+
+impl<B> std::fmt::Debug for Overlay<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overlay")
+            .field("diffs", &self.diffs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Image> Overlay<B> {
+    /// Lays `diffs` over `base`, in order. Each must be for what the one before it makes, by size and, where they are
+    /// known, by content digest; `base_digest` is that of the base.
+    pub fn new(
+        base: B,
+        base_digest: Option<ContentDigest>,
+        diffs: Vec<Arc<DiffFile>>,
+    ) -> Result<Self> {
+        let mut state = (base.virtual_size(), base_digest);
+        for diff in &diffs {
+            let found = (diff.header().base_size, diff.trailer().base_digest);
+            let same = !matches!((state.1, found.1), (Some(a), Some(b)) if a != b);
+            if state.0 != found.0 || !same {
+                return Err(
+                    Error::mismatch("this diff doesn't follow what lies under it")
+                        .path(diff.name())
+                        .found(point(found))
+                        .expected(point(state)),
+                );
+            }
+            state = (diff.header().target_size, diff.trailer().target_digest);
+        }
+        Ok(Self {
+            base,
+            diffs,
+            plans: Mutex::default(),
+        })
+    }
+
+    /// The base.
+    pub fn base(&self) -> &B {
+        &self.base
+    }
+
+    /// The diffs in order.
+    pub fn diffs(&self) -> &[Arc<DiffFile>] {
+        &self.diffs
+    }
+
+    /// The plan of the window that begins at `start`.
+    fn plan(&self, start: u64) -> Result<Arc<Plan>> {
+        let find = |plans: &VecDeque<Arc<Plan>>| {
+            plans
+                .iter()
+                .rev()
+                .find(|plan| plan.start() == start)
+                .cloned()
+        };
+        let lock = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = find(&lock()) {
+            return Ok(plan);
+        }
+        let end = start.saturating_add(WINDOW_SIZE).min(self.virtual_size());
+        let window = PageRange::new(start, end).unwrap_or_default();
+        let new = Arc::new(Plan::of(window, &self.diffs)?);
+        let mut plans = lock();
+        // Another thread may have been faster; whoever has the data keeps it.
+        if let Some(plan) = find(&plans) {
+            return Ok(plan);
+        }
+        while plans.len() >= KEPT {
+            plans.pop_front();
+        }
+        plans.push_back(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// The first window at or after `at`, which begins one, in which some diff has a say; `None` if there is none.
+    fn next_changed(&self, at: u64) -> Result<Option<u64>> {
+        next_changed(&self.diffs, at)
+    }
+
+    /// The end of the run of whole windows from `at` on that are zero by one long clear, `at` if that isn't so. A diff
+    /// of a hundred bytes can clear a pebibyte: that is one step.
+    fn cleared_until(&self, at: u64) -> Result<u64> {
+        let mut end = self.virtual_size();
+        for diff in self.diffs.iter().rev() {
+            let first = diff.first_change_from(at)?.unwrap_or(u64::MAX);
+            if first > at {
+                end = end.min(first - first % WINDOW_SIZE);
+                // What lies behind a cut was zero when the diff grew the disk again.
+                if diff.header().base_size <= at {
+                    return Ok(end.max(at));
+                }
+                end = end.min(diff.header().base_size - diff.header().base_size % WINDOW_SIZE);
+                if end <= at {
+                    return Ok(at);
+                }
+                continue;
+            }
+            let page = PageRange::from_len(at, PAGE_SIZE)?;
+            let entries = diff.entries_in(page)?;
+            let long = entries
+                .first()
+                .map(|entry| entry.range)
+                .filter(|range| range.len() > WINDOW_SIZE);
+            // Only a long clear is longer than a window.
+            let until = long.map_or(at, PageRange::end);
+            let whole = if until >= self.virtual_size() {
+                until
+            } else {
+                until - until % WINDOW_SIZE
+            };
+            return Ok(end.min(whole).max(at));
+        }
+        Ok(at)
+    }
+}
+
+fn point((size, digest): (u64, Option<ContentDigest>)) -> String {
+    match digest {
+        Some(digest) => format!("content {digest} of {size} bytes"),
+        None => format!("a disk of {size} bytes"),
+    }
+}
+
+/// The first window at or after `at`, which begins one, in which some of `diffs` has a say.
+pub(super) fn next_changed(diffs: &[Arc<DiffFile>], at: u64) -> Result<Option<u64>> {
+    let mut next = u64::MAX;
+    for diff in diffs {
+        next = next.min(diff.first_change_from(at)?.unwrap_or(u64::MAX));
+        // Behind a cut everything is zero, whatever the base holds.
+        let end = diff.header().base_size.min(diff.header().target_size);
+        if diff.header().base_size != diff.header().target_size {
+            next = next.min(end.max(at));
+        }
+        if next <= at {
+            break;
+        }
+    }
+    Ok((next != u64::MAX).then(|| next - next % WINDOW_SIZE))
+}
+
+impl<B: Image> Image for Overlay<B> {
+    fn virtual_size(&self) -> u64 {
+        self.diffs
+            .last()
+            .map_or_else(|| self.base.virtual_size(), |d| d.header().target_size)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_within(self.virtual_size(), offset, buf.len())?;
+        if self.diffs.is_empty() {
+            return self.base.read_exact_at(buf, offset);
+        }
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let start = at - at % WINDOW_SIZE;
+            let room = usize::try_from(start.saturating_add(WINDOW_SIZE) - at);
+            let len = room.unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            self.plan(start)?.read(now, at, &self.base, &self.diffs)?;
+            (at, rest) = (at + len as u64, later);
+        }
+        Ok(())
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        let within = within.intersect(whole(self)).unwrap_or_default();
+        let mut at = within.start();
+        join_extents(
+            std::iter::from_fn(move || {
+                if at >= within.end() {
+                    return None;
+                }
+                let step = self.step(at, within.end());
+                let (end, extents) = match step {
+                    Ok((end, extents)) => (end.max(at + PAGE_SIZE), extents),
+                    Err(error) => (
+                        within.end(),
+                        Box::new(std::iter::once(Err(error))) as Extents<'_>,
+                    ),
+                };
+                at = end;
+                Some(extents)
+            })
+            .flatten(),
+        )
+    }
+}
+
+impl<B: Image> Overlay<B> {
+    /// The extents from `at` to somewhere, `end` at most, and where that is.
+    fn step(&self, at: u64, end: u64) -> Result<(u64, Extents<'_>)> {
+        let start = at - at % WINDOW_SIZE;
+        let changed = self.next_changed(start)?.unwrap_or(u64::MAX);
+        if changed > start {
+            let end = changed.min(end);
+            return Ok((end, base_extents(&self.base, range(at, end))));
+        }
+        let cleared = self.cleared_until(start)?.min(end);
+        if cleared > at {
+            return Ok((cleared, zeros(range(at, cleared))));
+        }
+        let end = start.saturating_add(WINDOW_SIZE).min(end);
+        let (plan, within) = (self.plan(start)?, range(at, end));
+        let pieces: Vec<Piece> = plan.pieces_in(within).collect();
+        let extents = pieces.into_iter().flat_map(move |piece| match piece.from {
+            Origin::Base => base_extents(&self.base, piece.range),
+            Origin::Zero => zeros(piece.range),
+            Origin::Diff { .. } => Box::new(std::iter::once(Ok(Extent {
+                range: piece.range,
+                state: ExtentState::Data,
+            }))),
+        });
+        Ok((end, Box::new(extents)))
+    }
+}
+
+/// A range that is zero.
+pub(super) fn zeros<'a>(range: PageRange) -> Extents<'a> {
+    let state = ExtentState::Zero;
+    Box::new(std::iter::once(Ok(Extent { range, state })))
+}
+
+/// The extents of a base, which may end before the range does.
+fn base_extents(base: &dyn Image, within: PageRange) -> Extents<'_> {
+    let end = base.virtual_size().clamp(within.start(), within.end());
+    let inside = base.extents(range(within.start(), end));
+    Box::new(inside.chain(zeros(range(end, within.end()))))
+}

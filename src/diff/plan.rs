@@ -1,0 +1,294 @@
+//! Where the bytes of one window come from when many diffs lie over a base.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::file::DiffFile;
+use super::format::{Entry, damaged};
+use crate::error::Result;
+use crate::image::Image;
+use crate::page::{ChangeKind, PageRange};
+
+/// Where the bytes of a piece of a window come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Base,
+    Zero,
+    /// From one of the plan's frames.
+    Diff {
+        frame: usize,
+    },
+}
+
+/// A piece of a window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) range: PageRange,
+    pub(super) from: Origin,
+}
+
+/// Where the bytes of one window come from.
+#[derive(Debug)]
+pub(super) struct Plan {
+    window: PageRange,
+    /// In order, without gaps.
+    pieces: Vec<Piece>,
+    /// The frames that are seen: the diff's place in the list, and the frame's in the diff.
+    frames: Vec<(usize, Entry)>,
+    /// The bytes of all pieces from frames, in the order of the pieces, once they were read.
+    data: Mutex<Option<Arc<Vec<u8>>>>,
+}
+
+impl Plan {
+    /// Asks the heads of the frames, newest diff first, until nothing is left to ask for.
+    pub(super) fn of(window: PageRange, diffs: &[Arc<DiffFile>]) -> Result<Self> {
+        let mut open = vec![window];
+        let (mut pieces, mut frames) = (Vec::new(), Vec::new());
+        for (n, diff) in diffs.iter().enumerate().rev() {
+            if open.is_empty() {
+                break;
+            }
+            for entry in diff.entries_in(window)? {
+                if !open.iter().any(|r| r.intersect(entry.range).is_some()) {
+                    continue;
+                }
+                let frame = frames.len();
+                let mut seen = false;
+                let changes = diff.changes_of(&entry)?;
+                let changed = changes.iter().map(|change| (change.range, change.kind));
+                open = take(&open, changed, |range, kind| {
+                    let from = match kind {
+                        ChangeKind::Clear => Origin::Zero,
+                        ChangeKind::Update => {
+                            seen = true;
+                            Origin::Diff { frame }
+                        }
+                    };
+                    pieces.push(Piece { range, from });
+                });
+                if seen {
+                    frames.push((n, entry));
+                }
+            }
+            // Where the base of this diff had ended, there were zeros, whatever lies further down.
+            let cut = range(diff.header().base_size.min(window.end()), window.end());
+            open = take(&open, [(cut, ())].into_iter(), |range, ()| {
+                pieces.push(Piece {
+                    range,
+                    from: Origin::Zero,
+                });
+            });
+        }
+        pieces.extend(open.into_iter().map(|range| Piece {
+            range,
+            from: Origin::Base,
+        }));
+        pieces.sort_unstable_by_key(|piece| piece.range.start());
+        Ok(Self {
+            window,
+            pieces,
+            frames,
+            data: Mutex::default(),
+        })
+    }
+
+    /// The first byte of the window.
+    pub(super) fn start(&self) -> u64 {
+        self.window.start()
+    }
+
+    /// The pieces that lie in `within`, cut at its ends.
+    pub(super) fn pieces_in(&self, within: PageRange) -> impl Iterator<Item = Piece> + '_ {
+        let first = self
+            .pieces
+            .partition_point(|piece| piece.range.end() <= within.start());
+        self.pieces.iter().skip(first).map_while(move |piece| {
+            piece.range.intersect(within).map(|range| Piece {
+                range,
+                from: piece.from,
+            })
+        })
+    }
+
+    /// Fills `buf` from `offset` of the disk; both lie in the window.
+    pub(super) fn read(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        base: &dyn Image,
+        diffs: &[Arc<DiffFile>],
+    ) -> Result<()> {
+        let end = offset + buf.len() as u64;
+        let mut data = None;
+        let mut at_data = 0;
+        for piece in &self.pieces {
+            let (start, stop) = (piece.range.start().max(offset), piece.range.end().min(end));
+            let from_frame = matches!(piece.from, Origin::Diff { .. });
+            if start < stop {
+                let into = slice_mut(buf, start - offset, stop - offset);
+                match piece.from {
+                    Origin::Zero => into.fill(0),
+                    Origin::Base => read_base(base, into, start)?,
+                    Origin::Diff { .. } => {
+                        let data = match &data {
+                            Some(data) => data,
+                            None => data.insert(self.data(diffs)?),
+                        };
+                        let from = at_data + (start - piece.range.start());
+                        into.copy_from_slice(slice(data, from, from + (stop - start)));
+                    }
+                }
+            }
+            if from_frame {
+                at_data += piece.range.len();
+            }
+        }
+        let last = self.pieces.iter().rev();
+        let last = last.filter(|piece| matches!(piece.from, Origin::Diff { .. }));
+        if last
+            .map(|piece| piece.range.end())
+            .next()
+            .is_some_and(|last| end >= last)
+        {
+            // Whoever reads front to back is done with this window.
+            *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(())
+    }
+
+    /// The bytes of all pieces from frames; read and unpacked if they aren't at hand.
+    fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<Arc<Vec<u8>>> {
+        // Held while reading: two threads in one window shall not both do it.
+        let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = &*held {
+            return Ok(Arc::clone(data));
+        }
+        let places = self.pieces.iter().scan(0, |at, piece| {
+            let place = *at;
+            if matches!(piece.from, Origin::Diff { .. }) {
+                *at += piece.range.len();
+            }
+            Some((place, piece))
+        });
+        let places: Vec<(u64, &Piece)> = places.collect();
+        let len = places.last().map_or(0, |(at, piece)| match piece.from {
+            Origin::Diff { .. } => at + piece.range.len(),
+            _ => *at,
+        });
+        let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
+        for (n, (diff, entry)) in self.frames.iter().enumerate() {
+            let Some(diff) = diffs.get(*diff) else {
+                continue;
+            };
+            let mine = places
+                .iter()
+                .filter(|(_, piece)| piece.from == Origin::Diff { frame: n });
+            unpack(diff, entry, mine.copied(), &mut data)
+                .map_err(|e| e.path(diff.name()).offset(entry.offset))?;
+        }
+        Ok(Arc::clone(held.insert(Arc::new(data))))
+    }
+}
+
+/// Reads a frame and puts its bytes of `pieces`, which come in order, to their places.
+fn unpack<'a>(
+    diff: &DiffFile,
+    entry: &Entry,
+    pieces: impl Iterator<Item = (u64, &'a Piece)>,
+    data: &mut [u8],
+) -> Result<()> {
+    let frame = diff.frame(entry)?;
+    let changes = frame.changes().clone();
+    let payload = frame.unpack()?;
+    let mut updates = changes
+        .iter()
+        .filter(|change| change.kind == ChangeKind::Update)
+        .scan(0, |at, change| {
+            let place = *at;
+            *at += change.range.len();
+            Some((place, change.range))
+        })
+        .peekable();
+    for (place, piece) in pieces {
+        while updates
+            .next_if(|(_, update)| update.end() <= piece.range.start())
+            .is_some()
+        {}
+        let short = || damaged("the diff was changed while it was used");
+        let (at, update) = updates.peek().ok_or_else(short)?;
+        let from = at + piece.range.start().saturating_sub(update.start());
+        let bytes = slice(&payload, from, from + piece.range.len());
+        let into = slice_mut(data, place, place + piece.range.len());
+        if bytes.len() != into.len() {
+            return Err(short());
+        }
+        into.copy_from_slice(bytes);
+    }
+    Ok(())
+}
+
+/// Takes `ranges`, in order, out of the ordered ranges `open`: what is in both goes to `taken`, what stays open is
+/// returned.
+fn take<K: Copy>(
+    open: &[PageRange],
+    ranges: impl Iterator<Item = (PageRange, K)>,
+    mut taken: impl FnMut(PageRange, K),
+) -> Vec<PageRange> {
+    let mut left = Vec::with_capacity(open.len() + 1);
+    let mut open = open.iter().copied();
+    let mut current = open.next();
+    for (hit, kind) in ranges.filter(|(range, _)| !range.is_empty()) {
+        while let Some(here) = current {
+            if here.end() <= hit.start() {
+                left.push(here);
+                current = open.next();
+                continue;
+            }
+            let Some(both) = here.intersect(hit) else {
+                break;
+            };
+            if here.start() < both.start() {
+                left.push(range(here.start(), both.start()));
+            }
+            taken(both, kind);
+            if both.end() < here.end() {
+                current = Some(range(both.end(), here.end()));
+                break;
+            }
+            current = open.next();
+        }
+    }
+    left.extend(current);
+    left.extend(open);
+    left
+}
+
+/// Reads a base that may end before the bytes do.
+fn read_base(base: &dyn Image, into: &mut [u8], at: u64) -> Result<()> {
+    let inside = base.virtual_size().saturating_sub(at);
+    let inside = usize::try_from(inside)
+        .unwrap_or(usize::MAX)
+        .min(into.len());
+    let (read, beyond) = into.split_at_mut(inside);
+    beyond.fill(0);
+    if read.is_empty() {
+        return Ok(());
+    }
+    base.read_exact_at(read, at)
+}
+
+/// Bytes from `start` to `end`; nothing if there are none.
+fn slice(bytes: &[u8], start: u64, end: u64) -> &[u8] {
+    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    bytes.get(at(start)..at(end)).unwrap_or_default()
+}
+
+/// The same to write to.
+pub(super) fn slice_mut(bytes: &mut [u8], start: u64, end: u64) -> &mut [u8] {
+    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    bytes.get_mut(at(start)..at(end)).unwrap_or_default()
+}
+
+/// A range whose ends are pages in order.
+pub(super) fn range(start: u64, end: u64) -> PageRange {
+    PageRange::new(start, end).unwrap_or_default()
+}

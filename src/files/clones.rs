@@ -1,0 +1,120 @@
+//! What two images share: where one is a clone of the other, or both are of a third, on a file system that keeps one
+//! copy for all.
+
+use std::collections::VecDeque;
+
+use super::{Format, OpenImage};
+use crate::image::{KnownEqual, Ranges, WINDOW_SIZE, whole};
+use crate::page::{PAGE_SIZE, PageRange};
+use crate::storage::{Place, SharedPlaces};
+use crate::vhd::StoredRun;
+
+/// Knows that what two images keep in the same place is the same. Of differencing VHDs nothing is known, nor of
+/// images on different file systems or on one that doesn't tell for certain.
+#[derive(Debug, Clone, Copy)]
+pub struct Clones<'a> {
+    base: &'a OpenImage,
+    target: &'a OpenImage,
+}
+
+impl<'a> Clones<'a> {
+    /// Of these two images.
+    pub fn new(base: &'a OpenImage, target: &'a OpenImage) -> Self {
+        Self { base, target }
+    }
+}
+
+impl KnownEqual for Clones<'_> {
+    fn equal_ranges(&self) -> Ranges<'_> {
+        let spaces = self.base.file().space().zip(self.target.file().space());
+        let same_space = spaces.is_some_and(|(base, target)| base.is_same(&target));
+        match (DiskPlaces::of(self.base), DiskPlaces::of(self.target)) {
+            (Some(base), Some(target)) if same_space => Box::new(same_places(base, target)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+}
+
+/// The whole pages that both keep in the same places.
+fn same_places(
+    mut base: impl Iterator<Item = Place>,
+    mut target: impl Iterator<Item = Place>,
+) -> impl Iterator<Item = PageRange> {
+    let mut pair = base.next().zip(target.next());
+    std::iter::from_fn(move || {
+        while let Some((a, b)) = pair {
+            pair = match a.end.cmp(&b.end) {
+                std::cmp::Ordering::Less => base.next().zip(Some(b)),
+                std::cmp::Ordering::Greater => Some(a).zip(target.next()),
+                std::cmp::Ordering::Equal => base.next().zip(target.next()),
+            };
+            let same = a
+                .cut(&(b.start..b.end))
+                .zip(b.cut(&(a.start..a.end)))
+                .filter(|(a, b)| a.at == b.at)
+                .and_then(|(a, _)| whole_pages(a));
+            if same.is_some() {
+                return same;
+            }
+        }
+        None
+    })
+}
+
+fn whole_pages(place: Place) -> Option<PageRange> {
+    let start = place.start.checked_next_multiple_of(PAGE_SIZE)?;
+    PageRange::new(start, place.end - place.end % PAGE_SIZE).filter(|range| !range.is_empty())
+}
+
+/// Where the bytes of a virtual disk are kept, as far as that is certain: in order of the disk.
+struct DiskPlaces<'a> {
+    runs: Box<dyn Iterator<Item = (PageRange, u64)> + 'a>,
+    file: SharedPlaces<'a>,
+    ready: VecDeque<Place>,
+}
+
+impl<'a> DiskPlaces<'a> {
+    fn of(image: &'a OpenImage) -> Option<Self> {
+        Some(Self {
+            runs: stored_runs(image)?,
+            file: image.file().shared_places(),
+            ready: VecDeque::new(),
+        })
+    }
+}
+
+impl Iterator for DiskPlaces<'_> {
+    type Item = Place;
+
+    fn next(&mut self) -> Option<Place> {
+        while self.ready.is_empty() {
+            let (range, at) = self.runs.next()?;
+            let places = self.file.within(at..at.checked_add(range.len())?);
+            self.ready.extend(places.map(|place| Place {
+                start: range.start() + (place.start - at),
+                end: range.start() + (place.end - at),
+                at: place.at,
+            }));
+        }
+        self.ready.pop_front()
+    }
+}
+
+/// Pieces of the disk that the image stores, none larger than a window, and where in its file. What can't be read is
+/// not told here: the comparison will meet it.
+fn stored_runs(image: &OpenImage) -> Option<Box<dyn Iterator<Item = (PageRange, u64)> + '_>> {
+    let disk = whole(image);
+    match (image.format(), image.vhd()) {
+        (Format::Differencing, _) => None,
+        (Format::Raw | Format::Fixed, _) | (_, None) => Some(Box::new(
+            disk.windows(WINDOW_SIZE)
+                .map(|range| (range, range.start())),
+        )),
+        (Format::Dynamic, Some(vhd)) => {
+            let runs = vhd.stored_runs(disk).map_while(Result::ok);
+            Some(Box::new(
+                runs.filter_map(|StoredRun { range, at }| Some((range, at?))),
+            ))
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Window hashes of an image in a file of their own: with them, a diff from that image is made by reading the target
+//! alone, and of the image only what differs. `docs/windows-format.md` describes the file.
+//!
+//! The list says in which state the image was. It is refused for any other.
+
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{Format, OpenImage, refuse_same_file};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ContentDigest, Hash, Image as _, WindowList, WindowListWriter, window_hashes};
+use crate::parallel::Workers;
+use crate::progress::Progress;
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt, Stamp};
+
+const LABEL: &[u8; 16] = b"vhdkit state  1\0";
+const HASHED: usize = LABEL.len() + Stamp::LEN;
+const HEAD: usize = HASHED + size_of::<Hash>();
+
+/// Two changes of a file that are nearer to each other than this may leave the same time of change.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// A list of window hashes, and the state of the image that it is of.
+pub type ImageWindows = WindowList<Behind>;
+
+/// Hashes `image` and writes the list to a new file at `path`. Gives the content digest.
+pub fn write_windows(
+    image: &OpenImage,
+    path: &Path,
+    overwrite: Overwrite,
+    workers: &Workers,
+    progress: &dyn Progress,
+) -> Result<ContentDigest> {
+    refuse_unstamped(image)?;
+    refuse_same_file(path, &[image.path()])?;
+    let file = AtomicFile::begin(path, overwrite)?;
+    settle(image)?;
+    let mut out = BufWriter::with_capacity(1 << 16, file.file().appender());
+    out.write_all(&head(image.stamp()))
+        .map_err(|e| Error::io("cannot write", e).path(path))?;
+    let mut writer = WindowListWriter::new(out, path, image.virtual_size())?;
+    window_hashes(image, workers, progress, |start, hashes| {
+        writer.push(start, hashes)
+    })?;
+    image.check_unchanged()?;
+    let digest = writer.finish()?;
+    file.publish(overwrite)?;
+    Ok(digest)
+}
+
+/// Opens the list at `path`, which must be of `image` as it is now.
+pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
+    refuse_unstamped(image)?;
+    let file = File::open(path)?;
+    let not_one = || {
+        Error::damaged("this is no list of an image's window hashes of a known version")
+            .path(path)
+            .hint("make one with vhd hash --windows")
+    };
+    if file.byte_len()? < HEAD as u64 {
+        return Err(not_one());
+    }
+    let mut found = [0; HEAD];
+    file.read_exact_at(&mut found, 0)?;
+    let (hashed, hash) = found.split_at(HASHED);
+    if !hashed.starts_with(LABEL) {
+        return Err(not_one());
+    }
+    if blake3::hash(hashed).as_bytes() != hash {
+        return Err(
+            Error::damaged("the state of the image in this list was changed")
+                .path(path)
+                .offset(0)
+                .hint("make the list again with vhd hash --windows"),
+        );
+    }
+    if found != head(image.stamp()) {
+        return Err(stale(path, image));
+    }
+    // Before the list is read: its digest takes time that follows the size that it claims.
+    let list = Behind { file };
+    let mut size = [0; 8];
+    list.read_exact_at(&mut size, 16)?;
+    if size != image.virtual_size().to_be_bytes() {
+        return Err(
+            Error::damaged("the list of window hashes is of a disk of another size")
+                .path(path)
+                .field("virtual size")
+                .found(u64::from_be_bytes(size))
+                .expected(image.virtual_size()),
+        );
+    }
+    WindowList::open(list)
+}
+
+fn stale(path: &Path, image: &OpenImage) -> Error {
+    let mut remedy = PathBuf::from("make it again: vhd hash --windows ").into_os_string();
+    remedy.push(path);
+    Error::new(
+        ErrorKind::Changed,
+        "the list of window hashes is of another image, or of another state of it",
+    )
+    .path(path)
+    .expected(format_args!("the state of {}", image.path().display()))
+    .hint(format!("{} IMAGE", remedy.display()))
+}
+
+fn head(stamp: &Stamp) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    let (hashed, hash) = head.split_at_mut(HASHED);
+    hashed[..LABEL.len()].copy_from_slice(LABEL);
+    hashed[LABEL.len()..].copy_from_slice(&stamp.to_bytes());
+    hash.copy_from_slice(blake3::hash(hashed).as_bytes());
+    head
+}
+
+/// Only a file shows by its times that it was changed, and only what depends on that file alone.
+fn refuse_unstamped(image: &OpenImage) -> Result<()> {
+    let what = if image.file().is_block_device() {
+        "a block device doesn't show when it was changed"
+    } else if image.format() == Format::Differencing {
+        "what a differencing VHD holds depends on its parent too"
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(what)
+        .path(image.path())
+        .hint("leave the list of window hashes away"))
+}
+
+/// Waits until any further change will show in the time of change.
+fn settle(image: &OpenImage) -> Result<()> {
+    let changed = image.file().metadata()?.modified();
+    let age = changed.map(|time| SystemTime::now().duration_since(time));
+    if let Ok(Ok(age)) = age
+        && age < CLOCK_TICK
+    {
+        std::thread::sleep(CLOCK_TICK);
+    }
+    Ok(())
+}
+
+/// What stands behind the head of a file.
+#[derive(Debug)]
+pub struct Behind {
+    file: File,
+}
+
+impl ReadAt for Behind {
+    fn name(&self) -> &Path {
+        self.file.name()
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        Ok(self.file.byte_len()?.saturating_sub(HEAD as u64))
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file
+            .read_exact_at(buf, offset.saturating_add(HEAD as u64))
+    }
+}

@@ -1,0 +1,171 @@
+//! Bringing another store up to date.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::history::missing;
+use super::incoming::{Target, to_verify};
+use super::pieces::pieces;
+use super::{Access, Disk, Manifest, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Progress;
+use crate::storage::File;
+
+/// What became of the copy of one disk.
+#[derive(Debug)]
+pub struct Copied {
+    /// The disk.
+    pub disk: String,
+    /// The snapshots that were copied, the oldest first.
+    pub points: Vec<CopiedPoint>,
+    /// The newest snapshot of the target now.
+    pub newest: Option<Manifest>,
+    /// What kept the rest from being copied.
+    pub error: Option<Error>,
+}
+
+/// A snapshot that was copied.
+#[derive(Debug)]
+pub struct CopiedPoint {
+    /// What is known of it.
+    pub manifest: Manifest,
+    /// Bytes that were read and written now; what an interrupted copy had brought, and zeros, don't count.
+    pub bytes: u64,
+}
+
+/// Copies what the disks called `names` in the store `from` have and those in the store `to` lack, at most `jobs` disks
+/// at a time, and of each disk one snapshot after the other. Each disk is a matter of its own: an error ends only its
+/// own copy.
+pub fn copy_disks(
+    (from, to): (&Path, &Path),
+    names: &[String],
+    jobs: usize,
+    work: Work<'_>,
+) -> Vec<Copied> {
+    let total = names
+        .iter()
+        .map(|name| to_copy((from, to), name).unwrap_or(0))
+        .fold(0, u64::saturating_add);
+    work.progress.begin("copying and verifying", total);
+    let progress = OneOfMany(work.progress);
+    let work = Work {
+        progress: &progress,
+        ..work
+    };
+    let (waiting, done) = (Mutex::new(names.iter().enumerate()), Mutex::new(Vec::new()));
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.next()
+    };
+    let job = || {
+        while let Some((n, name)) = next() {
+            let copied = copy_disk((from, to), name, work);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.push((n, copied));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..jobs.min(names.len()) {
+            scope.spawn(job);
+        }
+        job();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, copied)| copied).collect()
+}
+
+/// Bytes that copying the disk `name` takes: of the files, and of what is read back to verify them.
+pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
+    let source = Disk::open(from, name, Access::Read)?;
+    let points = if to.join(name).is_dir() {
+        missing(&source, &Disk::open(to, name, Access::Read)?)?
+    } else {
+        source.points()
+    };
+    Ok(points.iter().fold(0, |sum, point| {
+        sum.saturating_add(point.data.length)
+            .saturating_add(to_verify(point))
+    }))
+}
+
+/// Copies what the disk `name` of the store `from` has and that of the store `to` lacks. Both are locked meanwhile: the
+/// source as by a reader, the target against all but readers.
+pub fn copy_disk((from, to): (&Path, &Path), name: &str, work: Work<'_>) -> Copied {
+    let mut copied = Copied {
+        disk: name.to_owned(),
+        points: Vec::new(),
+        newest: None,
+        error: None,
+    };
+    copied.error = copy_points((from, to), name, &mut copied, work).err();
+    copied
+}
+
+fn copy_points(
+    (from, to): (&Path, &Path),
+    name: &str,
+    copied: &mut Copied,
+    work: Work<'_>,
+) -> Result<()> {
+    let mut source = Disk::open(from, name, Access::Read)?;
+    if let Some(error) = source.take_damaged().pop() {
+        return Err(error);
+    }
+    if source.points().is_empty() {
+        return Ok(());
+    }
+    let mut target = Target::open(to, name)?;
+    copied.newest = target.disk().newest().cloned();
+    let points = missing(&source, target.disk())?;
+    if points.is_empty() {
+        target.tidy()?;
+    }
+    for point in points {
+        let (manifest, bytes) = copy_point(&source, &mut target, point, work)?;
+        copied.newest = Some(manifest.clone());
+        copied.points.push(CopiedPoint { manifest, bytes });
+    }
+    Ok(())
+}
+
+fn copy_point(
+    source: &Disk,
+    target: &mut Target,
+    point: &Manifest,
+    work: Work<'_>,
+) -> Result<(Manifest, u64)> {
+    let file = File::open(source.path(&point.data.file))?;
+    let incoming = target.begin(point, Some(&file))?;
+    let (from, len) = (incoming.from(), point.data.length);
+    work.progress.advance(from);
+    let mut bytes = 0_u64;
+    pieces(&file, from, len, work.progress, |offset, piece| {
+        bytes = bytes.saturating_add(piece.len() as u64);
+        incoming.write(offset, piece)
+    })?;
+    let manifest = incoming.finish(work).map_err(|error| {
+        if error.kind() != ErrorKind::Damaged {
+            return error;
+        }
+        error.hint(format!(
+            "nothing of {} was kept: vhd snapshot verify --read-data says what is wrong in the source",
+            point.name
+        ))
+    })?;
+    Ok((manifest, bytes))
+}
+
+/// Progress of one of several pieces of work, which together were begun.
+struct OneOfMany<'a>(&'a dyn Progress);
+
+impl Progress for OneOfMany<'_> {
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}

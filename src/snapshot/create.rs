@@ -1,0 +1,464 @@
+//! A new snapshot: from an image, or from a diff that was made elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::layout::{NEW, WINDOWS};
+use super::manifest::hex;
+use super::point::side;
+use super::{
+    Data, DataKind, Disk, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
+    check_name, incoming, windows,
+};
+use crate::diff::{
+    Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
+};
+use crate::error::{Error, Result};
+use crate::files::{Format, NewImage, NewImageOptions, Source};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowListWriter, copy_hashed};
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
+use crate::vhd::UniqueId;
+
+/// The largest disk that a dynamic VHD can hold; larger bases are raw.
+pub(super) const LARGEST_DYNAMIC: u64 = 2040 << 30;
+
+/// What a new snapshot shall be.
+#[derive(Debug, Clone, Default)]
+pub struct NewPoint {
+    /// Its name.
+    pub name: String,
+    /// The moment whose content it is; now, if `None`.
+    pub time: Option<Time>,
+    /// The disk that it is of, as far as known.
+    pub family: Family,
+    /// Whatever shall be remembered.
+    pub tags: BTreeMap<String, String>,
+    /// Whether it shall be a base of its own.
+    pub full: bool,
+}
+
+/// A snapshot that was made.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// What is known of it.
+    pub manifest: Manifest,
+    /// Bytes updated since the snapshot before; all data of a base.
+    pub updated: u64,
+    /// Bytes cleared since.
+    pub cleared: u64,
+    /// The unique ids of the VHDs of the snapshot before and of this one, if they differ and nothing else says that both
+    /// are of one disk.
+    pub other_unique_id: Option<[String; 2]>,
+}
+
+/// Makes a snapshot of `image`. Only the image is read, and what is stored where the window hashes of the newest
+/// snapshot differ from the image's; the first one, or one that shall be full, is a base.
+pub fn create(
+    disk: &mut Disk,
+    image: &dyn Source,
+    new: &NewPoint,
+    work: Work<'_>,
+) -> Result<Created> {
+    let draft = Draft::of(disk, new, origin(&image.side()))?;
+    match disk.newest().cloned() {
+        Some(newest) if !new.full => add_changes(disk, image, &newest, draft, work),
+        _ => add_base(disk, image, draft, work),
+    }
+}
+
+/// Makes a snapshot of a diff that was made elsewhere and comes from `stream`, which messages call `name`: it must start
+/// from the newest snapshot. It is stored as it is.
+pub fn add_diff(
+    disk: &mut Disk,
+    (stream, name): (&mut dyn Read, &Path),
+    new: &NewPoint,
+    work: Work<'_>,
+) -> Result<Created> {
+    let Some(newest) = disk.newest().cloned() else {
+        return Err(
+            Error::usage("there is nothing yet that a diff could be added to")
+                .path(disk.folder())
+                .hint("make the first snapshot of the image that the diff starts from"),
+        );
+    };
+    check_name(&new.name)?;
+    // Its name is known only now; the file gets its place beside the others.
+    let stem = next_stem(disk, &new.name);
+    let file = format!("{stem}.vhddiff");
+    let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
+    let mut out = BufWriter::with_capacity(1 << 20, stored.file().appender());
+    std::io::copy(stream, &mut out)
+        .and_then(|_| std::io::Write::flush(&mut out))
+        .map_err(|e| Error::io("cannot store the diff that comes in", e).path(disk.folder()))?;
+    drop(out);
+    let len = stored.file().byte_len()?;
+    work.progress.begin("verifying the diff", len);
+    let named = Named(stored.file().try_clone()?, name.to_path_buf());
+    let diff = DiffFile::open(named, work.progress)?;
+    let target_digest = continues(disk, &newest, &diff)?;
+    let target = &diff.header().target;
+    let told = NewPoint {
+        time: new.time.or(target
+            .time
+            .filter(|_| target.snapshot.is_some())
+            .map(Time::from_unix)),
+        family: told_family(target).join(&new.family)?,
+        ..new.clone()
+    };
+    let draft = Draft::of(disk, &told, origin(target))?;
+    let data = Data {
+        kind: DataKind::Diff,
+        file,
+        length: len,
+        identity: Some(ContentDigest(*diff.digest())),
+    };
+    let size = diff.header().target_size;
+    let (updated, cleared) = (diff.trailer().update_bytes, diff.trailer().clear_bytes);
+    let manifest = draft.finish(Some(&newest), size, target_digest, data, len);
+    let list = carried(disk, &newest, diff, target_digest, work)?;
+    stored.publish(Overwrite::Yes)?;
+    let mut created = finish(disk, manifest, &newest, updated, cleared)?;
+    if told.family.source_unique_id.is_some() {
+        created.other_unique_id = None;
+    }
+    list.publish(Overwrite::Yes)?;
+    Ok(created)
+}
+
+/// The window hashes of what `diff` makes of the newest snapshot: a proof that it leads to what it says.
+fn carried(
+    disk: &Disk,
+    newest: &Manifest,
+    diff: DiffFile,
+    expected: ContentDigest,
+    work: Work<'_>,
+) -> Result<AtomicFile> {
+    let known = windows::of_newest(disk, newest, work)?;
+    let (name, size) = (diff.name().to_path_buf(), diff.header().target_size);
+    let diff = Arc::new(diff);
+    let before = disk.image(newest)?;
+    let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::clone(&diff)])?;
+    let list = AtomicFile::new(disk.path(WINDOWS))?;
+    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
+    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), size)?;
+    work.progress.begin("checking the result", size);
+    carry_list(
+        &known,
+        &diff,
+        &after,
+        work.workers,
+        work.progress,
+        |start, window| hashes.push(start, window),
+    )?;
+    let found = hashes.finish()?;
+    if found != expected {
+        return Err(Error::damaged("this diff doesn't lead to what it says")
+            .path(name)
+            .field("target digest")
+            .found(found)
+            .expected(expected)
+            .hint("make it again with vhd-diff"));
+    }
+    Ok(list)
+}
+
+/// A file under construction that messages call by the name of what it is made from.
+struct Named(File, PathBuf);
+
+impl ReadAt for Named {
+    fn name(&self) -> &Path {
+        &self.1
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        self.0.byte_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+/// Refuses a diff that doesn't start from the newest snapshot. Returns the digest of its target.
+fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentDigest> {
+    let (DiffHeader { base_size, .. }, trailer) = (diff.header(), diff.trailer());
+    let (Some(base), Some(target)) = (trailer.base_digest, trailer.target_digest) else {
+        return Err(
+            Error::mismatch("this diff doesn't say what it starts from and leads to")
+                .path(diff.name())
+                .hint("make it again without --no-digest"),
+        );
+    };
+    if base != newest.content_digest || *base_size != newest.virtual_size {
+        return Err(
+            Error::mismatch("this diff doesn't continue the newest snapshot")
+                .path(diff.name())
+                .field("base digest")
+                .found(format_args!("{base} of {base_size} bytes"))
+                .expected(format_args!(
+                    "{} of {} bytes, which is {}",
+                    newest.content_digest,
+                    newest.virtual_size,
+                    disk.label(newest).display()
+                ))
+                .hint(
+                    "add the diffs in the order in which they were made, without leaving one out",
+                ),
+        );
+    }
+    Ok(target)
+}
+
+pub(super) fn told_family(side: &Side) -> Family {
+    Family {
+        source_resource_id: side.source_resource_id.clone(),
+        source_unique_id: side.source_unique_id.clone(),
+    }
+}
+
+pub(super) fn origin(side: &Side) -> Origin {
+    Origin {
+        name: side.name.clone(),
+        format: side.format.clone().unwrap_or_else(|| "raw".to_owned()),
+        unique_id: side.unique_id.map(|id| UniqueId(id).to_string()),
+        footer: side.footer.as_deref().map(|footer| hex(footer)),
+    }
+}
+
+fn next_stem(disk: &Disk, name: &str) -> Stem {
+    let last = disk.newest().map_or(0, |point| point.sequence);
+    Stem {
+        sequence: last.saturating_add(1),
+        name: name.to_owned(),
+    }
+}
+
+/// What is known of a new snapshot before its data is.
+struct Draft {
+    stem: Stem,
+    time: Time,
+    family: Family,
+    source: Origin,
+    tags: BTreeMap<String, String>,
+    /// Whether it is said for certain which disk it is.
+    told: bool,
+}
+
+impl Draft {
+    /// Checks that such a snapshot may follow what is there.
+    fn of(disk: &mut Disk, new: &NewPoint, source: Origin) -> Result<Self> {
+        disk.check_writable()?;
+        check_name(&new.name)?;
+        if let Some(part) = disk.copying() {
+            return Err(incoming::incomplete(disk, part));
+        }
+        if disk.points().iter().any(|point| point.name == new.name) {
+            return Err(Error::usage("there is a snapshot of this name already")
+                .path(disk.folder())
+                .found(&new.name)
+                .hint("choose another name, or delete that one first"));
+        }
+        let time = new.time.unwrap_or_else(Time::now);
+        if let Some(newest) = disk.newest().filter(|newest| time < newest.time) {
+            return Err(
+                Error::usage("snapshots are added in the order of their times")
+                    .path(disk.folder())
+                    .field("time")
+                    .found(time)
+                    .expected(format_args!("{} ({}) or later", newest.time, newest.name))
+                    .hint("say the right time with --time"),
+            );
+        }
+        let known = disk
+            .points()
+            .iter()
+            .try_fold(Family::default(), |known, point| known.join(&point.family))?;
+        let family = known.join(&new.family).map_err(|e| e.path(disk.folder()))?;
+        Ok(Self {
+            stem: next_stem(disk, &new.name),
+            time,
+            told: new.family.source_unique_id.is_some(),
+            family,
+            source,
+            tags: new.tags.clone(),
+        })
+    }
+
+    fn finish(
+        self,
+        parent: Option<&Manifest>,
+        virtual_size: u64,
+        content_digest: ContentDigest,
+        data: Data,
+        used_size: u64,
+    ) -> Manifest {
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            name: self.stem.name,
+            sequence: self.stem.sequence,
+            id: UniqueId::random().to_string(),
+            parent: parent.map(|parent| parent.id.clone()),
+            time: self.time,
+            family: self.family,
+            virtual_size,
+            content_digest,
+            source: self.source,
+            data,
+            used_size,
+            tags: self.tags,
+            state: State::Complete,
+            completion_percent: 100,
+        }
+    }
+}
+
+fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -> Result<Created> {
+    let size = image.virtual_size();
+    let (format, ending) = if size <= LARGEST_DYNAMIC {
+        (Format::Dynamic, "vhd")
+    } else {
+        (Format::Raw, "raw")
+    };
+    let file = format!("{}.{ending}", draft.stem);
+    let path = disk.path(&format!("{file}{NEW}"));
+    let mut base = NewImage::create(
+        &path,
+        &NewImageOptions {
+            format,
+            virtual_size: size,
+            block_size: None,
+            identity: image.footer().cloned(),
+            parent: None,
+            overwrite: Overwrite::No,
+        },
+    )?;
+    let list = AtomicFile::new(disk.path(WINDOWS))?;
+    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
+    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), size)?;
+    work.progress.begin("copying the base", size);
+    let options = CopyOptions {
+        workers: work.workers,
+        progress: work.progress,
+        digest: true,
+    };
+    copy_hashed(image, base.image_mut(), options, |start, window| {
+        hashes.push(start, window)
+    })?;
+    let digest = hashes.finish()?;
+    image.check_unchanged()?;
+    base.publish()?;
+    let (length, used) = lengths(&path)?;
+    let data = Data {
+        kind: DataKind::Base,
+        file,
+        length,
+        identity: None,
+    };
+    let manifest = draft.finish(None, size, digest, data, used);
+    disk.commit(manifest.clone())?;
+    list.publish(Overwrite::Yes)?;
+    Ok(Created {
+        manifest,
+        updated: used,
+        cleared: 0,
+        other_unique_id: None,
+    })
+}
+
+/// The length of a file, and what it takes on its file system.
+pub(super) fn lengths(path: &Path) -> Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = File::open(path)?.metadata()?;
+    Ok((metadata.len(), metadata.blocks().saturating_mul(512)))
+}
+
+fn add_changes(
+    disk: &mut Disk,
+    image: &dyn Source,
+    newest: &Manifest,
+    draft: Draft,
+    work: Work<'_>,
+) -> Result<Created> {
+    let known = windows::of_newest(disk, newest, work)?;
+    let before = disk.image(newest)?;
+    let file = format!("{}.vhddiff", draft.stem);
+    let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
+    let list = AtomicFile::new(disk.path(WINDOWS))?;
+    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
+    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), image.virtual_size())?;
+    work.progress.begin("comparing", image.virtual_size());
+    let options = DiffOptions {
+        workers: work.workers,
+        progress: work.progress,
+        compression: Compression::default(),
+        digests: true,
+        equal: &NothingKnown,
+        confirm: &|| image.check_unchanged(),
+    };
+    let target = Side {
+        time: Some(draft.time.to_unix()),
+        snapshot: Some(draft.stem.name.clone()),
+        source_resource_id: draft.family.source_resource_id.clone(),
+        source_unique_id: draft.family.source_unique_id.clone(),
+        ..image.side()
+    };
+    let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
+    let written = write_diff_listed(
+        &known,
+        (&before, side(newest)),
+        (image, target),
+        (out, disk.path(&file)),
+        options,
+        |start, window| hashes.push(start, window),
+    )?;
+    let digest = hashes.finish()?;
+    let data = Data {
+        kind: DataKind::Diff,
+        file,
+        length: written.len,
+        identity: Some(ContentDigest(written.digest)),
+    };
+    let told = draft.told;
+    let manifest = draft.finish(
+        Some(newest),
+        image.virtual_size(),
+        digest,
+        data,
+        written.len,
+    );
+    let (updated, cleared) = (
+        written.comparison.update_bytes,
+        written.comparison.clear_bytes,
+    );
+    drop((written, before));
+    stored.publish(Overwrite::Yes)?;
+    let mut created = finish(disk, manifest, newest, updated, cleared)?;
+    if told {
+        created.other_unique_id = None;
+    }
+    list.publish(Overwrite::Yes)?;
+    Ok(created)
+}
+
+fn finish(
+    disk: &mut Disk,
+    manifest: Manifest,
+    newest: &Manifest,
+    updated: u64,
+    cleared: u64,
+) -> Result<Created> {
+    disk.commit(manifest.clone())?;
+    let ids = [&newest.source.unique_id, &manifest.source.unique_id].map(Clone::clone);
+    let other_unique_id = match ids {
+        [Some(before), Some(now)] if before != now => Some([before, now]),
+        _ => None,
+    };
+    Ok(Created {
+        manifest,
+        updated,
+        cleared,
+        other_unique_id,
+    })
+}

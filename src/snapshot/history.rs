@@ -1,0 +1,130 @@
+//! Whether one history of a disk continues another: what a copy has to bring, or why it can't.
+
+use super::{Disk, Family, Manifest};
+use crate::error::{Error, Result};
+
+/// The snapshots of `source` that `target` lacks, in order: all after the newest one of the target.
+///
+/// # Errors
+///
+/// [`Mismatch`](crate::ErrorKind::Mismatch) when the target isn't at a point of the source's history.
+pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<&'a [Manifest]> {
+    let points = source.points();
+    for there in target.points() {
+        if let Some(here) = points.iter().find(|here| here.sequence == there.sequence) {
+            refuse_other(target, there, here)?;
+        }
+    }
+    let Some(newest) = target.newest() else {
+        return Ok(points);
+    };
+    let at = points.iter().position(|point| point.id == newest.id);
+    let after = at.and_then(|at| points.get(at + 1..));
+    after.ok_or_else(|| gone(source, target, newest))
+}
+
+/// An error unless two snapshots under one number are one and the same.
+pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> Result<()> {
+    let (field, found, expected) = if there.id != here.id {
+        ("id", there.id.clone(), here.id.clone())
+    } else if there.content_digest != here.content_digest {
+        let digests = [there, here].map(|point| point.content_digest.to_string());
+        let [found, expected] = digests;
+        ("content digest", found, expected)
+    } else {
+        return Ok(());
+    };
+    Err(
+        Error::mismatch("the histories of the two disks have diverged")
+            .path(target.label(there))
+            .field(field)
+            .found(found)
+            .expected(format_args!(
+                "{expected}, which is {} in the source",
+                here.name
+            ))
+            .hint(format!(
+                "copy to another store; or delete {} and what came after it from the target",
+                there.name
+            )),
+    )
+}
+
+fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
+    let known = |point: &&Manifest| source.points().iter().any(|p| p.id == point.id);
+    let error = Error::mismatch("the source doesn't have the newest snapshot of the target")
+        .path(target.label(newest))
+        .field("id")
+        .found(&newest.id)
+        .expected(match source.newest() {
+            Some(theirs) => format!(
+                "one of the source's snapshots, of which {} is the newest ({})",
+                theirs.name, theirs.id
+            ),
+            None => "one of the source's snapshots, but it has none".to_owned(),
+        });
+    match target.points().iter().rev().find(known) {
+        Some(common) => error.hint(format!(
+            "delete what came after {} from the target: copies continue from the last snapshot that both have",
+            common.name
+        )),
+        None => error.hint("the two have no snapshot in common: copy to another store"),
+    }
+}
+
+/// An error unless `next` may be the next snapshot of `target`.
+pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
+    let points = target.points();
+    if let Some(taken) = points.iter().find(|point| point.name == next.name) {
+        refuse_other(target, taken, next)?;
+    }
+    let newest = target.newest();
+    if let Some(newest) = newest.filter(|newest| next.sequence <= newest.sequence) {
+        return Err(
+            Error::mismatch("the target has newer snapshots than this one")
+                .path(target.folder())
+                .field("sequence")
+                .found(format_args!("{} ({})", next.sequence, next.name))
+                .expected(format_args!(
+                    "more than {} ({})",
+                    newest.sequence, newest.name
+                )),
+        );
+    }
+    if let Some(newest) = newest.filter(|newest| next.time < newest.time) {
+        return Err(
+            Error::mismatch("this snapshot is older than the newest of the target")
+                .path(target.folder())
+                .field("time")
+                .found(format_args!("{} ({})", next.time, next.name))
+                .expected(format_args!("{} ({}) or later", newest.time, newest.name)),
+        );
+    }
+    let known = points
+        .iter()
+        .try_fold(Family::default(), |known, point| known.join(&point.family))?;
+    known
+        .join(&next.family)
+        .map_err(|e| e.path(target.folder()))?;
+    let Some(parent) = &next.parent else {
+        return Ok(());
+    };
+    if newest.is_some_and(|newest| newest.id == *parent) {
+        return Ok(());
+    }
+    let error = Error::mismatch("this snapshot doesn't continue the newest of the target")
+        .path(target.folder())
+        .field("parent")
+        .found(format_args!("{parent}, which {} starts from", next.name));
+    Err(match newest {
+        Some(newest) => error
+            .expected(format_args!("{} ({})", newest.id, newest.name))
+            .hint(format!(
+                "send what comes after it: vhd snapshot send --after {}",
+                newest.name
+            )),
+        None => error
+            .expected("a base, as there is nothing yet")
+            .hint("send from the beginning, without --after"),
+    })
+}

@@ -1,0 +1,331 @@
+//! A snapshot on its way into a store: it grows beside the others, and is one of them only when it is complete and was
+//! read back.
+//!
+//! ```text
+//! 000003-wed.json.part       what it shall be
+//! 000003-wed.vhddiff.part    its data so far; where it ends, the copy goes on
+//! ```
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::create::lengths;
+use super::disk::{file_names, open_lock, read_manifest};
+use super::history::check_next;
+use super::layout::{COPY_LOCK, PART};
+use super::pieces::same_until;
+use super::verify::check_base;
+use super::{Access, Disk, Manifest, State, Stem, Work};
+use crate::diff::DiffFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{Format, FormatChoice, OpenOptions, open_image};
+use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::storage::{
+    AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove_if_there, rename,
+};
+
+/// A disk that snapshots are copied into. Readers may be at it meanwhile, as snapshots only join; whatever else changes
+/// it is kept away, and so are other copies.
+#[derive(Debug)]
+pub(super) struct Target {
+    disk: Disk,
+    _copy_lock: File,
+}
+
+impl Target {
+    /// Opens the disk `name` of the store at `store`, or makes it.
+    pub(super) fn open(store: &Path, name: &str) -> Result<Self> {
+        if !store.join(name).is_dir() {
+            drop(Disk::open(store, name, Access::Create)?);
+        }
+        let mut disk = Disk::open(store, name, Access::Read)?;
+        let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
+        copy_lock.lock_exclusive()?;
+        // Only copies that were killed and commands that need the disk alone leave these.
+        for name in file_names(disk.folder())? {
+            if name.starts_with(".vhdkit-") {
+                remove_if_there(&disk.path(&name))?;
+            }
+        }
+        // Another copy may have ended since.
+        disk.load()?;
+        match disk.take_damaged().pop() {
+            Some(error) => Err(error),
+            None => Ok(Self {
+                disk,
+                _copy_lock: copy_lock,
+            }),
+        }
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Removes what an interrupted copy left, if anything.
+    pub(super) fn tidy(&mut self) -> Result<()> {
+        give_up(&self.disk)?;
+        self.disk.load()
+    }
+
+    /// Begins to take in `point`, as its store has it; or goes on where an interrupted copy of the very same data
+    /// stopped, as far as that is what `original` holds.
+    pub(super) fn begin(
+        &mut self,
+        point: &Manifest,
+        original: Option<&File>,
+    ) -> Result<Incoming<'_>> {
+        check_next(&self.disk, point)?;
+        let partial = self.disk.copying();
+        let same = partial.is_some_and(|partial| {
+            partial.id == point.id
+                && partial.data == point.data
+                && partial.content_digest == point.content_digest
+        });
+        if !(same && original.is_some()) {
+            give_up(&self.disk)?;
+            let mark = AtomicFile::new(mark(&self.disk, point))?;
+            let coming = Manifest {
+                state: State::Copying,
+                completion_percent: 0,
+                ..point.clone()
+            };
+            mark.file().write_all_at(&coming.encode()?, 0)?;
+            mark.publish(Overwrite::Yes)?;
+        }
+        let path = part(&self.disk, point);
+        let named = self.disk.path(&point.data.file);
+        match (named.exists(), same) {
+            (false, _) => {}
+            // All that it lacked was its manifest.
+            (true, true) => rename(&named, &path)?,
+            (true, false) => {
+                return Err(Error::damaged("this file has no manifest")
+                    .path(named)
+                    .hint("take the manifest from a copy of the store; or remove the file if it isn't wanted"));
+            }
+        }
+        let file = File::open_or_create(&path)?;
+        let len = file.byte_len()?.min(point.data.length);
+        let from = match original {
+            Some(original) => same_until(original, &file, len)?,
+            None => 0,
+        };
+        // What comes behind may be anything, and zeros won't be written over it.
+        file.set_len(from)?;
+        Ok(Incoming {
+            from,
+            target: self,
+            point: point.clone(),
+            file,
+            path,
+        })
+    }
+}
+
+/// A snapshot that is being taken in. Dropped before it is finished, it stays for the next copy to go on with.
+#[derive(Debug)]
+pub(super) struct Incoming<'a> {
+    target: &'a mut Target,
+    point: Manifest,
+    file: File,
+    path: PathBuf,
+    from: u64,
+}
+
+impl Incoming<'_> {
+    /// Where it goes on: everything before this offset is there.
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// Stores a piece of the file. What lies between pieces is zero.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Reads back what was stored and, if it is what the manifest says, makes it a snapshot of the disk. Else nothing
+    /// of it is kept.
+    pub(super) fn finish(self, work: Work<'_>) -> Result<Manifest> {
+        let Self {
+            target,
+            mut point,
+            file,
+            path,
+            ..
+        } = self;
+        file.set_len(point.data.length)?;
+        file.sync()?;
+        match check(&target.disk, &point, &path, work) {
+            Ok(()) => {}
+            // That says nothing about what was stored.
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Interrupted) => {
+                return Err(error);
+            }
+            Err(error) => {
+                target.tidy()?;
+                return Err(match error.kind() {
+                    ErrorKind::Damaged => error,
+                    _ => Error::damaged("what arrived can't be used")
+                        .path(path)
+                        .source(error),
+                });
+            }
+        }
+        if point.is_base() {
+            point.used_size = lengths(&path)?.1;
+        }
+        (point.state, point.completion_percent) = (State::Complete, 100);
+        rename(&path, &target.disk.path(&point.data.file))?;
+        target.disk.write_manifest(&point, Overwrite::No)?;
+        remove_if_there(&mark(&target.disk, &point))?;
+        target.disk.load()?;
+        Ok(point)
+    }
+
+    /// Keeps nothing of it.
+    pub(super) fn give_up(self) -> Result<()> {
+        self.target.tidy()
+    }
+}
+
+fn mark(disk: &Disk, point: &Manifest) -> PathBuf {
+    disk.path(&format!("{}{PART}", point.stem().manifest()))
+}
+
+fn part(disk: &Disk, point: &Manifest) -> PathBuf {
+    disk.path(&format!("{}{PART}", point.data.file))
+}
+
+/// The snapshot that is being copied to `disk`, and how far that is.
+pub(super) fn partial(disk: &Disk) -> Result<Option<Manifest>> {
+    for name in file_names(disk.folder())? {
+        let Some((stem, ".json.part")) = Stem::parse(&name) else {
+            continue;
+        };
+        let complete = disk.path(&stem.manifest());
+        if complete.exists() {
+            continue;
+        }
+        // One that can't be read is as good as none: the copy begins again.
+        let Ok(mut point) = read_manifest(&disk.path(&name), &complete) else {
+            continue;
+        };
+        let files = [part(disk, &point), disk.path(&point.data.file)];
+        let found = files.iter().find_map(|file| fs::metadata(file).ok());
+        let (len, used) = found.map_or((0, 0), |found| (found.len(), found.blocks()));
+        let percent = u128::from(len) * 100 / u128::from(point.data.length.max(1));
+        point.completion_percent = u8::try_from(percent.min(99)).unwrap_or(99);
+        point.used_size = used.saturating_mul(512);
+        point.state = State::Copying;
+        return Ok(Some(point));
+    }
+    Ok(None)
+}
+
+/// The error for using a snapshot that isn't complete.
+pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
+    Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
+        .path(disk.label(part))
+        .field("completion_percent")
+        .found(part.completion_percent)
+        .expected(100)
+        .hint(format!(
+            "run the copy again to finish it, or give it up with vhd snapshot delete {}",
+            part.name
+        ))
+}
+
+/// Removes all that was taken in of a snapshot that isn't complete.
+pub(super) fn give_up(disk: &Disk) -> Result<()> {
+    // The data first: as long as there is any, the mark says what it is.
+    if let Some(point) = partial(disk)? {
+        remove_if_there(&part(disk, &point))?;
+        remove_if_there(&disk.path(&point.data.file))?;
+    }
+    let names = file_names(disk.folder())?;
+    let mut parts = names.iter().filter(|name| name.ends_with(PART));
+    parts.try_for_each(|name| remove_if_there(&disk.path(name)).map(drop))
+}
+
+/// Bytes that are read back to see whether `point` arrived.
+pub(super) fn to_verify(point: &Manifest) -> u64 {
+    if point.is_base() {
+        point.virtual_size
+    } else {
+        point.data.length
+    }
+}
+
+/// Reads back all that was stored, and compares it with what the manifest says.
+fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<()> {
+    let wrong = |field: &str, found: String, expected: String| {
+        Err(Error::damaged("what arrived is not what its manifest says")
+            .path(path)
+            .field(field)
+            .found(found)
+            .expected(expected))
+    };
+    if point.is_base() {
+        let format = if point.data.file.strip_suffix(".raw").is_some() {
+            Format::Raw
+        } else {
+            Format::Dynamic
+        };
+        let options = OpenOptions {
+            format: Some(FormatChoice::Only(format)),
+            ..OpenOptions::default()
+        };
+        let image = open_image(path, &options)?;
+        let size = image.virtual_size();
+        if size != point.virtual_size {
+            return wrong(
+                "virtual size",
+                size.to_string(),
+                point.virtual_size.to_string(),
+            );
+        }
+        let digest = content_digest(&image, work.workers, work.progress)?;
+        if digest != point.content_digest {
+            return wrong(
+                "content digest",
+                digest.to_string(),
+                point.content_digest.to_string(),
+            );
+        }
+        return check_base(path);
+    }
+    let diff = DiffFile::open(File::open(path)?, work.progress)?;
+    let show = |digest: Option<ContentDigest>| {
+        digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
+    };
+    let before = disk.newest().map(|newest| newest.content_digest);
+    let (header, trailer) = (diff.header(), diff.trailer());
+    let digests = [
+        (
+            "digest",
+            Some(ContentDigest(*diff.digest())),
+            point.data.identity,
+        ),
+        (
+            "target digest",
+            trailer.target_digest,
+            Some(point.content_digest),
+        ),
+        ("base digest", trailer.base_digest, before),
+    ];
+    for (field, found, expected) in digests {
+        if found != expected {
+            return wrong(field, show(found), show(expected));
+        }
+    }
+    if header.target_size != point.virtual_size {
+        return wrong(
+            "target size",
+            header.target_size.to_string(),
+            point.virtual_size.to_string(),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,439 @@
+//! The manifest of a snapshot: JSON that a person can read, with a checksum that a person can compute.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Family, Stem, Time, check_name};
+use crate::error::{Error, Result};
+use crate::files::Format;
+use crate::image::{ContentDigest, MAX_VIRTUAL_SIZE};
+use crate::page::PAGE_SIZE;
+use crate::vhd::Footer;
+
+/// The version of the manifests that are written, and the only one that is read.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A manifest longer than this isn't searched for a damaged byte: trying all takes the square of its length.
+const LONGEST_MENDED: u64 = 4096;
+
+/// A manifest longer than this is none.
+pub(super) const LONGEST: u64 = 1 << 20;
+
+/// What is known of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Its name, one of its kind on the disk.
+    pub name: String,
+    /// Its place in the order of creation, from 1.
+    pub sequence: u32,
+    /// What tells it from all other snapshots anywhere: a random UUID.
+    pub id: String,
+    /// The id of the snapshot that its diff starts from; `None` for a base.
+    pub parent: Option<String>,
+    /// The moment whose content it is.
+    #[serde(with = "text")]
+    pub time: Time,
+    /// The disk that it is of.
+    pub family: Family,
+    /// Size of the virtual disk in bytes.
+    pub virtual_size: u64,
+    /// The content digest of the virtual disk.
+    #[serde(with = "text")]
+    pub content_digest: ContentDigest,
+    /// The image that it was taken from.
+    pub source: Origin,
+    /// Where its data is.
+    pub data: Data,
+    /// Bytes that it takes by itself.
+    pub used_size: u64,
+    /// Whatever its owner wants to remember.
+    pub tags: BTreeMap<String, String>,
+    /// Whether it can be used.
+    pub state: State,
+    /// 100 when it is complete.
+    pub completion_percent: u8,
+}
+
+/// The image that a snapshot was taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its file name, without a folder.
+    pub name: Option<String>,
+    /// `raw`, `fixed`, `dynamic` or `differencing`.
+    pub format: String,
+    /// A VHD's unique id, as it stands.
+    pub unique_id: Option<String>,
+    /// A VHD's footer, as hexadecimal digits.
+    pub footer: Option<String>,
+}
+
+/// The file that holds a snapshot's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// A whole image, or a diff.
+    pub kind: DataKind,
+    /// Its name, in the folder of the manifest.
+    pub file: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// A diff's identity: the digest at its end.
+    #[serde(with = "optional_text")]
+    pub identity: Option<ContentDigest>,
+}
+
+/// What a data file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// An image with all of the disk.
+    Base,
+    /// A diff from the snapshot before.
+    Diff,
+}
+
+impl DataKind {
+    /// `base` or `diff`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Diff => "diff",
+        }
+    }
+
+    /// How the names of such files end.
+    const fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &[".vhd", ".raw"],
+            Self::Diff => &[".vhddiff"],
+        }
+    }
+}
+
+/// Whether a snapshot can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All of it is there.
+    Complete,
+    /// It is being copied into the store.
+    Copying,
+}
+
+impl State {
+    /// `complete` or `copying`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Copying => "copying",
+        }
+    }
+}
+
+impl Origin {
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format.parse().unwrap_or(Format::Raw)
+    }
+
+    /// The footer of the VHD.
+    pub fn footer(&self) -> Option<Footer> {
+        let bytes = unhex(self.footer.as_deref()?)?;
+        Some(Footer::decode(&bytes))
+    }
+}
+
+/// The bytes of a footer as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; 512]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+    bytes.try_into().ok().filter(|_| rest.is_empty())
+}
+
+impl Manifest {
+    /// What the names of its files begin with.
+    pub fn stem(&self) -> Stem {
+        Stem {
+            sequence: self.sequence,
+            name: self.name.clone(),
+        }
+    }
+
+    /// Whether it holds a whole image.
+    pub fn is_base(&self) -> bool {
+        self.data.kind == DataKind::Base
+    }
+
+    /// The bytes of the file: pretty JSON whose last member is the checksum of all lines before it.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::usage("the manifest can't be written").source(e))?;
+        let head = json.strip_suffix("\n}").unwrap_or(&json);
+        let mut text = format!("{head},\n");
+        let checksum = blake3::hash(text.as_bytes()).to_hex();
+        let _ = write!(text, "{CHECKSUM}{checksum}\"\n}}\n");
+        Ok(text.into_bytes())
+    }
+
+    /// Reads what [`encode`](Self::encode) made, and the file that messages call `path`.
+    pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+        let damaged = |what: &str| {
+            Error::damaged(what.to_owned())
+                .path(path)
+                .hint("vhd snapshot verify says what else is damaged; take the file from a copy of the store")
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("this manifest is no text"))?;
+        let at = text
+            .rfind(CHECKSUM)
+            .ok_or_else(|| damaged("this manifest has no checksum at its end"))?;
+        let (head, tail) = text.split_at(at);
+        let expected = blake3::hash(head.as_bytes()).to_hex();
+        if tail != format!("{CHECKSUM}{expected}\"\n}}\n") {
+            let found = tail.strip_prefix(CHECKSUM).unwrap_or(tail);
+            let found = found.split('"').next().unwrap_or_default();
+            return Err(damaged("this manifest was changed")
+                .field("checksum")
+                .found(format_args!(
+                    "{:?}",
+                    found.chars().take(64).collect::<String>()
+                ))
+                .expected(expected));
+        }
+        let manifest: Self = serde_json::from_str(text)
+            .map_err(|e| damaged("this manifest can't be read").source(e))?;
+        manifest.check(path)?;
+        Ok(manifest)
+    }
+
+    /// What `bytes` were before one of them was damaged: the only change of one byte with which the checksum fits.
+    pub(super) fn decode_mended(bytes: &[u8], path: &Path) -> Option<Self> {
+        let tail = CHECKSUM.len() + 64 + "\"\n}\n".len();
+        if bytes.len() as u64 > LONGEST_MENDED {
+            return None;
+        }
+        let (head, _) = bytes.split_at_checked(bytes.len().checked_sub(tail)?)?;
+        // In the checksum: what is before it is right, and says what it must be.
+        let mut good = head.to_vec();
+        let checksum = blake3::hash(head).to_hex();
+        good.extend(format!("{CHECKSUM}{checksum}\"\n}}\n").bytes());
+        let wrong = good.iter().zip(bytes).filter(|(a, b)| a != b).count();
+        if wrong <= 1 {
+            return Self::decode(&good, path).ok();
+        }
+        // Before it.
+        let mut bytes = bytes.to_vec();
+        for at in 0..head.len() {
+            let old = bytes.get(at).copied()?;
+            for change in 1..=u8::MAX {
+                *bytes.get_mut(at)? = old ^ change;
+                if Self::fits(&bytes, head.len()) {
+                    return Self::decode(&bytes, path).ok();
+                }
+            }
+            *bytes.get_mut(at)? = old;
+        }
+        None
+    }
+
+    fn fits(bytes: &[u8], at: usize) -> bool {
+        let (head, tail) = bytes.split_at_checked(at).unwrap_or_default();
+        let stored = tail.get(CHECKSUM.len()..).and_then(|rest| rest.get(..64));
+        stored == Some(blake3::hash(head).to_hex().as_bytes())
+    }
+
+    /// Refuses what can't be, whatever the checksum says.
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
+        let wrong = |field: &str, found: &dyn std::fmt::Display| {
+            Error::damaged("this manifest says something impossible")
+                .path(path)
+                .field(field)
+                .found(found)
+        };
+        if self.schema_version != SCHEMA_VERSION {
+            return Err(Error::unsupported("this manifest is of another version")
+                .path(path)
+                .field("schema_version")
+                .found(self.schema_version)
+                .expected(SCHEMA_VERSION)
+                .hint("use the program that wrote the store, or a newer vhdkit"));
+        }
+        check_name(&self.name)
+            .map_err(|e| wrong("name", &format_args!("{:?}", self.name)).source(e))?;
+        let stem = self.stem();
+        if path
+            .file_name()
+            .is_none_or(|name| name != stem.manifest().as_str())
+        {
+            return Err(wrong("name, sequence", &stem).expected("those in the name of the file"));
+        }
+        match Stem::parse(&self.data.file) {
+            Some((of, ending)) if of == stem && self.data.kind.endings().contains(&ending) => {}
+            _ => return Err(wrong("data.file", &format_args!("{:?}", self.data.file))),
+        }
+        let whole = self.virtual_size.is_multiple_of(PAGE_SIZE);
+        if self.virtual_size == 0 || self.virtual_size > MAX_VIRTUAL_SIZE || !whole {
+            return Err(wrong("virtual_size", &self.virtual_size));
+        }
+        if self.source.format.parse::<Format>().is_err() {
+            return Err(wrong(
+                "source.format",
+                &format_args!("{:?}", self.source.format),
+            ));
+        }
+        if self.source.footer.is_some() && self.source.footer().is_none() {
+            return Err(wrong(
+                "source.footer",
+                &"other than 1024 hexadecimal digits",
+            ));
+        }
+        if self.is_base() != self.parent.is_none() || self.is_base() == self.data.identity.is_some()
+        {
+            return Err(wrong(
+                "parent, data.identity",
+                &"what a base and a diff don't have in common",
+            ));
+        }
+        Ok(())
+    }
+}
+
+const CHECKSUM: &str = "  \"checksum\": \"";
+
+/// Values as the text that they print.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The same for what may be absent.
+mod optional_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            name: "mon".to_owned(),
+            sequence: 1,
+            id: "4b2f".to_owned(),
+            parent: None,
+            time: Time::from_unix(0),
+            family: Family::default(),
+            virtual_size: 512,
+            content_digest: ContentDigest([7; 32]),
+            source: Origin {
+                name: None,
+                format: "raw".to_owned(),
+                unique_id: None,
+                footer: None,
+            },
+            data: Data {
+                kind: DataKind::Base,
+                file: "000001-mon.vhd".to_owned(),
+                length: 9,
+                identity: None,
+            },
+            used_size: 9,
+            tags: BTreeMap::from([("who".to_owned(), "\"me\"\n".to_owned())]),
+            state: State::Complete,
+            completion_percent: 100,
+        }
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_and_any_flipped_byte_is_found() {
+        let path = Path::new("x/000001-mon.json");
+        let bytes = manifest().encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes, path).unwrap(), manifest());
+        for at in 0..bytes.len() {
+            for bit in [1, 0x20] {
+                let mut bad = bytes.clone();
+                bad[at] ^= bit;
+                assert!(Manifest::decode(&bad, path).is_err(), "{at}");
+            }
+        }
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len], path).is_err(), "{len}");
+        }
+        assert!(Manifest::decode(&bytes, Path::new("000002-mon.json")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_whatever_the_checksum_says() {
+        let path = Path::new("000001-mon.json");
+        let forge: [fn(&mut Manifest); 9] = [
+            |m| m.data.file = "../000001-mon.vhd".to_owned(),
+            |m| m.data.file = "000002-mon.vhd".to_owned(),
+            |m| m.data.file = "000001-mon.vhddiff".to_owned(),
+            |m| m.data.file = "000001-mon.vhd.new".to_owned(),
+            |m| m.virtual_size = 513,
+            |m| m.virtual_size = 0,
+            |m| m.parent = Some("x".to_owned()),
+            |m| m.source.footer = Some("00".to_owned()),
+            |m| m.schema_version = 2,
+        ];
+        for change in forge {
+            let mut bad = manifest();
+            change(&mut bad);
+            let bytes = bad.encode().unwrap();
+            assert!(Manifest::decode(&bytes, path).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Points in time: a store keeps a base image of each disk and one diff for each later snapshot.
+//!
+//! ```text
+//! STORE/DISK/  000001-mon.vhd      000001-mon.json      the base, and what is known of it
+//!              000002-tue.vhddiff  000002-tue.json      what changed since, and so on
+//!              newest.windows                           window hashes of the newest snapshot
+//!              lock
+//! ```
+//!
+//! `docs/store-format.md` describes the files so that a person can use them without this module. A [`PointImage`] is any
+//! point in time as an image: whatever reads images reads it.
+
+mod between;
+mod copy;
+mod create;
+mod delete;
+mod disk;
+mod family;
+mod history;
+mod incoming;
+mod layout;
+mod listing;
+mod manifest;
+mod name;
+mod pieces;
+mod point;
+mod prune;
+mod receive;
+mod repair;
+mod restore;
+mod retention;
+mod send;
+mod stream;
+mod time;
+mod verify;
+mod windows;
+
+pub use between::Between;
+pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
+pub use create::{Created, NewPoint, add_diff, create};
+pub use delete::{Deleted, delete};
+pub use disk::{Access, Disk, Work, disks};
+pub use family::Family;
+pub use layout::Stem;
+pub use listing::{LONGEST_LIST, Listed, families, limits, read_list};
+pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
+pub use name::{check_disk_name, check_name};
+pub use point::PointImage;
+pub use prune::{Decision, Pruned, decide, prune};
+pub use receive::{Received, receive};
+pub use repair::{Means, Mended, RepairedDisk, repair};
+pub use restore::{check_content, restore};
+pub use retention::{Amount, Candidate, Policy, TagRule, Within};
+pub use send::{Sent, Span, send};
+pub use time::Time;
+pub use verify::{Finding, ReadData, verify};

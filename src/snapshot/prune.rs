@@ -1,0 +1,108 @@
+//! Thinning out a disk by rule: what isn't kept is deleted, each run of neighbours at once.
+
+use super::delete::delete_run;
+use super::{Candidate, Disk, Manifest, Policy, State, Work};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the rules say of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The snapshot.
+    pub point: Manifest,
+    /// Why it is kept; if nothing is said for it, it goes.
+    pub reasons: Vec<String>,
+}
+
+impl Decision {
+    /// Whether it is kept.
+    pub fn is_kept(&self) -> bool {
+        !self.reasons.is_empty()
+    }
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Snapshots that went.
+    pub deleted: usize,
+    /// Used size before and after, in bytes.
+    pub used: [u64; 2],
+}
+
+/// What the rules say of every snapshot of the disk, the oldest first.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) without a rule; that of a manifest that can't be read, whose snapshot no rule can judge;
+/// [`Pending`](ErrorKind::Pending) while a snapshot isn't complete.
+pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
+    if !policy.has_rules() {
+        return Err(Error::usage("no rule says what shall be kept")
+            .expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
+            .hint("vhd snapshot delete deletes a snapshot by its name"));
+    }
+    if let Some(error) = disk.take_damaged().pop() {
+        return Err(error);
+    }
+    let points = disk.points();
+    if let Some(point) = points.iter().find(|p| p.state != State::Complete) {
+        return Err(
+            Error::new(ErrorKind::Pending, "a snapshot isn't complete yet")
+                .path(disk.label(point))
+                .field("completion_percent")
+                .found(point.completion_percent)
+                .expected(100)
+                .hint("prune when it is complete, or delete it first"),
+        );
+    }
+    let candidates: Vec<Candidate<'_>> = points
+        .iter()
+        .map(|point| Candidate {
+            time: point.time,
+            tags: &point.tags,
+        })
+        .collect();
+    let reasons = policy.decide(&candidates);
+    let decisions = points.iter().cloned().zip(reasons);
+    Ok(decisions
+        .map(|(point, reasons)| Decision { point, reasons })
+        .collect())
+}
+
+/// Deletes what `decisions` don't keep, the oldest first. What is kept is rewritten at most once: a run of snapshots in a
+/// row is folded at once into the next one. A prune that was interrupted has deleted some; the same again goes on.
+pub fn prune(disk: &mut Disk, decisions: &[Decision], work: Work<'_>) -> Result<Pruned> {
+    let before = used(disk);
+    let mut deleted = 0;
+    for run in runs(decisions) {
+        work.progress.check()?;
+        deleted += run.len();
+        delete_run(disk, run, work)?;
+    }
+    Ok(Pruned {
+        deleted,
+        used: [before, used(disk)],
+    })
+}
+
+/// What goes, in runs of snapshots that are made of one another.
+fn runs(decisions: &[Decision]) -> Vec<Vec<Manifest>> {
+    let mut runs: Vec<Vec<Manifest>> = Vec::new();
+    let mut last_goes = false;
+    for decision in decisions {
+        let goes = !decision.is_kept();
+        let point = &decision.point;
+        match runs.last_mut().filter(|_| last_goes && !point.is_base()) {
+            Some(run) if goes => run.push(point.clone()),
+            _ if goes => runs.push(vec![point.clone()]),
+            _ => {}
+        }
+        last_goes = goes;
+    }
+    runs
+}
+
+fn used(disk: &Disk) -> u64 {
+    let sizes = disk.points().iter().map(|point| point.used_size);
+    sizes.fold(0, u64::saturating_add)
+}

@@ -1,0 +1,199 @@
+//! Taking in a stream of snapshots.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::history::refuse_other;
+use super::incoming::{Incoming, Target, to_verify};
+use super::layout::Stem;
+use super::stream::{Record, StreamReader};
+use super::{Manifest, Work};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What became of a stream.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The disk that the snapshots are of, once that is known.
+    pub disk: String,
+    /// The snapshots that are part of the store now.
+    pub points: Vec<Manifest>,
+    /// How many came that the store had already, or that are older than what it has.
+    pub skipped: u32,
+    /// The newest snapshot of the disk now.
+    pub newest: Option<Manifest>,
+    /// What kept the rest from being received.
+    pub error: Option<Error>,
+}
+
+/// Takes the snapshots that come from `input`, which messages call `name`, into a disk of the store at `store`: the
+/// one called `disk`, or as in the stream. Those that came completely before something went wrong are kept.
+pub fn receive<R: Read>(
+    store: &Path,
+    disk: Option<&str>,
+    (input, name): (R, &Path),
+    work: Work<'_>,
+) -> Received {
+    let mut received = Received::default();
+    received.error = take(store, disk, (input, name), &mut received, work).err();
+    if let Some(error) = received.error.take() {
+        received.error = Some(and_then(error, received.newest.as_ref()));
+    }
+    received
+}
+
+/// Adds how to go on.
+fn and_then(error: Error, newest: Option<&Manifest>) -> Error {
+    let helps = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io);
+    if !helps || error.remedy().is_some() {
+        return error;
+    }
+    error.hint(match newest {
+        Some(newest) => format!(
+            "what came before it was kept: send again what comes after it, with vhd snapshot send --after {}",
+            newest.name
+        ),
+        None => "nothing was kept: send again from the beginning".to_owned(),
+    })
+}
+
+fn take<R: Read>(
+    store: &Path,
+    disk: Option<&str>,
+    (input, name): (R, &Path),
+    received: &mut Received,
+    work: Work<'_>,
+) -> Result<()> {
+    let mut stream = StreamReader::new(input, name)?;
+    disk.unwrap_or(stream.disk()).clone_into(&mut received.disk);
+    let mut target = Target::open(store, &received.disk)?;
+    received.newest = target.disk().newest().cloned();
+    let (mut last, mut count, mut met) = (0, 0_u32, received.newest.is_none());
+    loop {
+        let manifest = match stream.next()? {
+            Record::Snapshot(bytes) => manifest(bytes),
+            Record::End(snapshots) if snapshots == count => break,
+            _ => Err(Error::damaged("no such record can stand here")),
+        };
+        let point = manifest.map_err(|e| in_stream(&stream, name, e))?;
+        if point.sequence <= last {
+            return Err(stream
+                .damaged("a snapshot is repeated or out of its place")
+                .field("sequence")
+                .found(point.sequence)
+                .expected(format_args!("more than {last}")));
+        }
+        (last, count) = (point.sequence, count.saturating_add(1));
+        met |= received
+            .newest
+            .as_ref()
+            .is_some_and(|newest| newest.id == point.id || point.sequence > newest.sequence);
+        if is_there(&target, &point)? {
+            received.skipped = received.skipped.saturating_add(1);
+            data(&mut stream, &point, work, |_, _| Ok(()))?;
+            continue;
+        }
+        let incoming = target.begin(&point, None)?;
+        work.progress
+            .begin(&format!("receiving {}", point.name), point.data.length);
+        let result = data(&mut stream, &point, work, |offset, bytes| {
+            incoming.write(offset, bytes)
+        });
+        work.progress
+            .begin(&format!("verifying {}", point.name), to_verify(&point));
+        let complete = complete(result, incoming, work).map_err(|e| in_stream(&stream, name, e))?;
+        received.newest = Some(complete.clone());
+        received.points.push(complete);
+    }
+    if met || count == 0 {
+        return Ok(());
+    }
+    Err(
+        Error::mismatch("nothing that came continues what is there")
+            .path(target.disk().folder())
+            .found(format_args!("{count} older snapshots"))
+            .hint("vhd snapshot list shows what both have; send what comes after the newest of the target"),
+    )
+}
+
+/// Whether the disk has this snapshot, or is past it.
+fn is_there(target: &Target, point: &Manifest) -> Result<bool> {
+    let disk = target.disk();
+    if let Some(there) = disk.points().iter().find(|p| p.sequence == point.sequence) {
+        refuse_other(disk, there, point)?;
+        return Ok(true);
+    }
+    Ok(disk
+        .newest()
+        .is_some_and(|newest| point.sequence < newest.sequence))
+}
+
+fn complete(result: Result<()>, incoming: Incoming<'_>, work: Work<'_>) -> Result<Manifest> {
+    match result {
+        Ok(()) => incoming.finish(work),
+        Err(error) => {
+            incoming.give_up()?;
+            Err(error)
+        }
+    }
+}
+
+/// The data of a snapshot, up to its end.
+fn data<R: Read>(
+    stream: &mut StreamReader<R>,
+    point: &Manifest,
+    work: Work<'_>,
+    mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let len = point.data.length;
+    let mut end = 0_u64;
+    loop {
+        work.progress.check()?;
+        let wrong = match stream.next()? {
+            Record::Data(offset, bytes) => {
+                let next = offset.saturating_add(bytes.len() as u64);
+                if offset >= end && next <= len {
+                    sink(offset, bytes)?;
+                    work.progress.advance(next - end);
+                    end = next;
+                    continue;
+                }
+                "this data has no place in its file"
+            }
+            Record::Done(found) if found == len => {
+                work.progress.advance(len - end);
+                return Ok(());
+            }
+            Record::Done(_) => "the data has another length than its manifest says",
+            _ => "a snapshot ends before its data does",
+        };
+        return Err(stream.damaged(wrong));
+    }
+}
+
+/// The manifest that came.
+fn manifest(bytes: &[u8]) -> Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Names {
+        name: String,
+        sequence: u32,
+    }
+    let names: Names = serde_json::from_slice(bytes)
+        .map_err(|e| Error::damaged("this is no manifest").source(e))?;
+    let stem = Stem {
+        sequence: names.sequence,
+        name: names.name,
+    };
+    Manifest::decode(bytes, &PathBuf::from(stem.manifest()))
+}
+
+/// What is wrong with a part of the stream, said of the stream.
+fn in_stream<R: Read>(stream: &StreamReader<R>, name: &Path, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged if error.file() != Some(name) => {
+            stream.damaged("this snapshot can't be used").source(error)
+        }
+        _ => error,
+    }
+}

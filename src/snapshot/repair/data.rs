@@ -1,0 +1,308 @@
+//! Bases and diffs that are lost or damaged.
+
+use std::io::BufWriter;
+use std::path::Path;
+
+use super::sources::Elsewhere;
+use super::{Job, move_aside};
+use crate::diff::{Compression, DiffOptions, write_diff};
+use crate::error::{Error, Result};
+use crate::files::{Format, NewImage, NewImageOptions, Source};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy};
+use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
+use crate::snapshot::layout::NEW;
+use crate::snapshot::point::{open_diff, side};
+use crate::snapshot::verify::{file_data, finding, structure};
+use crate::snapshot::{Data, DataKind, Disk, Manifest, Work};
+use crate::storage::{AtomicFile, File, Overwrite, rename};
+
+impl Job<'_> {
+    /// Makes every data file again that is lost or damaged, the oldest first, so that the next ones can be made from it.
+    pub(super) fn data(&mut self) -> Result<()> {
+        for point in self.disk.points().to_vec() {
+            let Err(error) = sound(self.disk, &point, self.work) else {
+                continue;
+            };
+            let fault = finding(self.disk, &point, error)?;
+            let before = self.before(&point);
+            if self.adopt(&point, before.as_ref())? {
+                continue;
+            }
+            if let Some((_, how)) = self.make_again(&point, before.as_ref())? {
+                self.say(&point.data.file, how);
+            } else {
+                self.broken.insert(point.id.clone());
+                self.faults.push((point.stem(), fault));
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that isn't the one that the manifest says, and holds the same: the manifest learns to know it.
+    fn adopt(&mut self, point: &Manifest, before: Option<&Manifest>) -> Result<bool> {
+        let path = self.disk.path(&point.data.file);
+        let Ok((length, used)) = lengths(&path) else {
+            return Ok(false);
+        };
+        let mut known = point.clone();
+        known.data.length = length;
+        known.used_size = if point.is_base() { used } else { length };
+        if !point.is_base() {
+            let Some(before) = before else {
+                return Ok(false);
+            };
+            let diff = File::open(&path)
+                .and_then(|file| crate::diff::DiffFile::open(file, self.work.progress));
+            let Ok(diff) = diff else {
+                return Ok(false);
+            };
+            if diff.trailer().base_digest != Some(before.content_digest) {
+                return Ok(false);
+            }
+            known.data.identity = Some(ContentDigest(*diff.digest()));
+        }
+        if sound(self.disk, &known, self.work).is_err() {
+            return Ok(false);
+        }
+        if !self.means.dry_run {
+            self.disk.write_manifest(&known, Overwrite::Yes)?;
+        }
+        let file = point.stem().manifest();
+        self.say(&file, "from the data, which holds what it should");
+        self.disk.put(known);
+        Ok(true)
+    }
+
+    /// The data of `point` made again over `before`, from the first source that proves to hold it. Returns what the
+    /// manifest is now.
+    fn make_again(
+        &mut self,
+        point: &Manifest,
+        before: Option<&Manifest>,
+    ) -> Result<Option<(Manifest, String)>> {
+        if let Some(how) = self.copy_diff(point)? {
+            return Ok(Some((point.clone(), how)));
+        }
+        if before.is_none() && !point.is_base() {
+            return Ok(None);
+        }
+        self.make_from_elsewhere(point, before)
+    }
+
+    /// The same from an image of the whole disk at that time.
+    pub(super) fn make_from_elsewhere(
+        &mut self,
+        point: &Manifest,
+        before: Option<&Manifest>,
+    ) -> Result<Option<(Manifest, String)>> {
+        for target in self.elsewhere(point) {
+            let how = format!("from {}", target.path().display());
+            if self.means.dry_run {
+                return Ok(Some((point.clone(), how)));
+            }
+            let made = match before {
+                None => self.new_base(point, &target),
+                Some(before) => self.new_diff(point, before, &target),
+            };
+            match made {
+                Ok(made) => return Ok(Some((made, how))),
+                Err(error) => self.refuse(error)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The very same diff from another store.
+    fn copy_diff(&mut self, point: &Manifest) -> Result<Option<String>> {
+        if point.is_base() {
+            return Ok(None);
+        }
+        let means = self.means;
+        for store in &means.stores {
+            let points = store.points().iter();
+            let mut same = points.filter(|other| other.data.identity == point.data.identity);
+            let Some(other) = same.next() else {
+                continue;
+            };
+            let from = store.path(&other.data.file);
+            let opened = sound(store, other, self.work).and_then(|()| File::open(&from));
+            let from_file = match opened {
+                Ok(file) => file,
+                Err(error) => {
+                    self.refuse(error)?;
+                    continue;
+                }
+            };
+            if !self.means.dry_run {
+                let new = new_path(self.disk, point);
+                let file = AtomicFile::new(&new)?;
+                let mut out = BufWriter::with_capacity(1 << 20, file.file().appender());
+                std::io::copy(&mut from_file.reader(), &mut out)
+                    .and_then(|_| std::io::Write::flush(&mut out))
+                    .map_err(|e| Error::io("cannot copy the diff", e).path(&from))?;
+                drop(out);
+                file.publish(Overwrite::Yes)?;
+                self.replace(point, point)?;
+            }
+            return Ok(Some(format!(
+                "the same file in {}",
+                store.label(other).display()
+            )));
+        }
+        Ok(None)
+    }
+
+    fn new_base(&mut self, point: &Manifest, target: &Elsewhere<'_>) -> Result<Manifest> {
+        let (format, ending) = if point.virtual_size <= LARGEST_DYNAMIC {
+            (Format::Dynamic, "vhd")
+        } else {
+            (Format::Raw, "raw")
+        };
+        let mut made = point.clone();
+        made.parent = None;
+        made.data = Data {
+            kind: DataKind::Base,
+            file: format!("{}.{ending}", point.stem()),
+            length: 0,
+            identity: None,
+        };
+        let path = new_path(self.disk, &made);
+        let image = target.image();
+        let mut base = NewImage::create(
+            &path,
+            &NewImageOptions {
+                format,
+                virtual_size: image.virtual_size(),
+                block_size: None,
+                identity: point.source.footer(),
+                parent: None,
+                overwrite: Overwrite::Yes,
+            },
+        )?;
+        self.work
+            .progress
+            .begin("copying the base", point.virtual_size);
+        let options = CopyOptions {
+            workers: self.work.workers,
+            progress: self.work.progress,
+            digest: true,
+        };
+        let found = copy(image, base.image_mut(), options)?;
+        check(image.path(), "content digest", found, point)?;
+        image.check_unchanged()?;
+        base.publish()?;
+        (made.data.length, made.used_size) = lengths(&path)?;
+        self.replace(point, &made)?;
+        Ok(made)
+    }
+
+    fn new_diff(
+        &mut self,
+        point: &Manifest,
+        before: &Manifest,
+        target: &Elsewhere<'_>,
+    ) -> Result<Manifest> {
+        if self.is_whole(before) {
+            let base = self.disk.image(before)?;
+            return self.diff_over(point, (before, &base), target);
+        }
+        let mut last = Error::damaged("what this diff starts from can't be read")
+            .path(self.disk.label(before))
+            .hint("name an image or a store that has it: --image SNAPSHOT=FILE, --from STORE");
+        for base in self.elsewhere(before) {
+            match self.diff_over(point, (before, base.image()), target) {
+                Ok(made) => return Ok(made),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn diff_over(
+        &mut self,
+        point: &Manifest,
+        (before, base): (&Manifest, &dyn Source),
+        target: &Elsewhere<'_>,
+    ) -> Result<Manifest> {
+        let mut made = point.clone();
+        made.parent = Some(before.id.clone());
+        made.data.kind = DataKind::Diff;
+        made.data.file = format!("{}.vhddiff", point.stem());
+        let stored = AtomicFile::new(new_path(self.disk, &made))?;
+        let image = target.image();
+        self.work.progress.begin("comparing", point.virtual_size);
+        let options = DiffOptions {
+            workers: self.work.workers,
+            progress: self.work.progress,
+            compression: Compression::default(),
+            digests: true,
+            equal: &NothingKnown,
+            confirm: &|| {
+                base.check_unchanged()?;
+                image.check_unchanged()
+            },
+        };
+        let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
+        let written = write_diff(
+            (base, side(before)),
+            (image, side(point)),
+            out,
+            self.disk.path(&made.data.file),
+            options,
+        )?;
+        let found = &written.comparison;
+        check(base.path(), "content digest", found.base_digest, before)?;
+        check(image.path(), "content digest", found.target_digest, point)?;
+        made.data.length = written.len;
+        made.data.identity = Some(ContentDigest(written.digest));
+        made.used_size = written.len;
+        drop(written);
+        stored.publish(Overwrite::Yes)?;
+        self.replace(point, &made)?;
+        Ok(made)
+    }
+
+    /// Puts the file that is complete under its provisional name in the place of the damaged one, which is kept aside. A
+    /// crash in between leaves a file that the next command gives its name, and the next repair the manifest for it.
+    fn replace(&mut self, old: &Manifest, made: &Manifest) -> Result<()> {
+        move_aside(&self.disk.path(&old.data.file))?;
+        if made != old {
+            self.disk.write_manifest(made, Overwrite::Yes)?;
+        }
+        let new = new_path(self.disk, made);
+        rename(&new, &self.disk.path(&made.data.file))?;
+        self.disk.put(made.clone());
+        Ok(())
+    }
+}
+
+fn new_path(disk: &Disk, point: &Manifest) -> std::path::PathBuf {
+    disk.path(&format!("{}{NEW}", point.data.file))
+}
+
+/// Reads all of a snapshot's own file.
+fn sound(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+    structure(disk, point)?;
+    if !point.is_base() {
+        // By its ends, too: what the manifest says must be what is there.
+        open_diff(disk, &disk.path(&point.data.file), point)?;
+    }
+    file_data(disk, point, work)
+}
+
+fn check(path: &Path, field: &str, found: Option<ContentDigest>, point: &Manifest) -> Result<()> {
+    if found == Some(point.content_digest) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+    Err(
+        Error::mismatch("this image doesn't hold what the snapshot did")
+            .path(path)
+            .field(field)
+            .found(found)
+            .expected(format_args!(
+                "{}, as in {}",
+                point.content_digest, point.name
+            )),
+    )
+}

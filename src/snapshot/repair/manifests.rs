@@ -1,0 +1,220 @@
+//! Manifests that are lost or damaged.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::{Job, copy_aside};
+use crate::diff::{DiffFile, Side};
+use crate::error::Result;
+use crate::files::{OpenOptions, open_image};
+use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::snapshot::create::{lengths, origin, told_family};
+use crate::snapshot::disk::file_names;
+use crate::snapshot::{Data, DataKind, Manifest, SCHEMA_VERSION, State, Stem, Time};
+use crate::storage::{File, Overwrite};
+use crate::vhd::UniqueId;
+
+impl Job<'_> {
+    /// Makes every manifest again that is lost or damaged, the oldest first.
+    pub(super) fn manifests(&mut self) -> Result<()> {
+        for stem in self.without_manifest()? {
+            let Some((manifest, how)) = self.manifest_of(&stem)? else {
+                self.lost(&stem);
+                continue;
+            };
+            if !self.means.dry_run {
+                copy_aside(&self.disk.path(&stem.manifest()))?;
+                self.disk.write_manifest(&manifest, Overwrite::Yes)?;
+            }
+            self.say(&stem.manifest(), how);
+            self.disk.put(manifest);
+        }
+        Ok(())
+    }
+
+    /// The snapshots that have files, and no manifest that can be read.
+    fn without_manifest(&self) -> Result<Vec<Stem>> {
+        let names = file_names(self.disk.folder())?;
+        let stems = names.iter().filter_map(|name| Stem::parse(name));
+        let known = |stem: &Stem| self.disk.points().iter().any(|p| p.stem() == *stem);
+        let mut stems: Vec<Stem> = stems
+            .map(|(stem, _)| stem)
+            .filter(|stem| !known(stem))
+            .collect();
+        stems.sort_unstable();
+        stems.dedup();
+        Ok(stems)
+    }
+
+    fn manifest_of(&mut self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
+        let path = self.disk.path(&stem.manifest());
+        let bytes = fs::read(&path).unwrap_or_default();
+        if let Some(manifest) = Manifest::decode_mended(&bytes, &path) {
+            let how = "one byte was wrong; with the right one its checksum fits";
+            return Ok(Some((manifest, how.to_owned())));
+        }
+        for store in &self.means.stores {
+            let Ok(other) = store.find(&stem.name) else {
+                continue;
+            };
+            if let Some(manifest) = self.taken_over(stem, other) {
+                let how = format!("from {}", store.label(other).display());
+                return Ok(Some((manifest, how)));
+            }
+        }
+        match self.derived(stem) {
+            Ok(found) => Ok(found),
+            Err(error) => self.refuse(error).map(|()| None),
+        }
+    }
+
+    /// The manifest of another store for a snapshot here, if its neighbours are the same.
+    fn taken_over(&self, stem: &Stem, other: &Manifest) -> Option<Manifest> {
+        let orphan = self.orphan_after(stem);
+        if orphan.is_some_and(|orphan| orphan.parent.as_ref() != Some(&other.id)) {
+            return None;
+        }
+        let before = match &other.parent {
+            None => None,
+            Some(id) => Some(self.disk.points().iter().find(|p| p.id == *id)?),
+        };
+        if before.is_some_and(|before| before.sequence >= stem.sequence) {
+            return None;
+        }
+        let mut manifest = other.clone();
+        manifest.sequence = stem.sequence;
+        let ending = other.data.file.rsplit('.').next()?;
+        manifest.data.file = format!("{stem}.{ending}");
+        let path = self.disk.path(&manifest.data.file);
+        if manifest.is_base() && orphan.is_none() && !self.holds(&path, other) {
+            // Nothing but its name says that it is the same.
+            return None;
+        }
+        // The file here may have been written anew since, and hold the same nevertheless.
+        if let Ok((length, used)) = lengths(&path) {
+            let diff = File::open(&path).and_then(DiffFile::open_indexed).ok();
+            let target = diff.as_ref().and_then(|diff| diff.trailer().target_digest);
+            if target.is_some_and(|target| target != other.content_digest) {
+                return None;
+            }
+            let same = diff.as_ref().is_some_and(|diff| {
+                target.is_some() && diff.trailer().base_digest == before.map(|b| b.content_digest)
+            });
+            if (manifest.is_base() || same) && length != manifest.data.length {
+                (manifest.data.length, manifest.used_size) = (length, used);
+            }
+            if let Some(diff) = diff.filter(|_| same) {
+                manifest.data.identity = Some(ContentDigest(*diff.digest()));
+                manifest.used_size = length;
+            }
+        }
+        Some(manifest)
+    }
+
+    /// Whether a base holds what a snapshot did.
+    fn holds(&self, path: &Path, point: &Manifest) -> bool {
+        let image = open_image(path, &OpenOptions::default());
+        let digest =
+            image.and_then(|image| content_digest(&image, self.work.workers, self.work.progress));
+        digest.is_ok_and(|digest| digest == point.content_digest)
+    }
+
+    /// The first snapshot behind `stem` whose parent isn't there: it was made of the one that is lost.
+    fn orphan_after(&self, stem: &Stem) -> Option<&Manifest> {
+        let points = self.disk.points();
+        let later = points.iter().find(|p| p.sequence > stem.sequence)?;
+        let parent = later.parent.as_ref()?;
+        let known = points.iter().any(|p| p.id == *parent);
+        (!known).then_some(later)
+    }
+
+    /// A manifest from the data and what the next diff says of it.
+    fn derived(&self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
+        let after = self.orphan_after(stem);
+        let after_diff = after
+            .map(|after| File::open(self.disk.path(&after.data.file)))
+            .transpose()?
+            .map(DiffFile::open_indexed)
+            .transpose()?;
+        let names = file_names(self.disk.folder())?;
+        let mut files = names.iter().filter_map(|name| {
+            let (of, ending) = Stem::parse(name)?;
+            (of == *stem && matches!(ending, ".vhd" | ".raw" | ".vhddiff")).then_some(name)
+        });
+        let (Some(file), None) = (files.next(), files.next()) else {
+            return Ok(None);
+        };
+        let path = self.disk.path(file);
+        let (length, used) = lengths(&path)?;
+        self.work
+            .progress
+            .begin("reading what has no manifest", length);
+        let (side, size, digest, identity, before): (Side, u64, _, _, _);
+        if file.ends_with(".vhddiff") {
+            let diff = DiffFile::open(File::open(&path)?, self.work.progress)?;
+            let base = diff.trailer().base_digest;
+            let mut points = self.disk.points().iter();
+            before = points
+                .rfind(|p| p.sequence < stem.sequence)
+                .filter(|p| Some(p.content_digest) == base);
+            let (Some(target), Some(_)) = (diff.trailer().target_digest, before) else {
+                return Ok(None);
+            };
+            (digest, size) = (target, diff.header().target_size);
+            identity = Some(ContentDigest(*diff.digest()));
+            side = diff.header().target.clone();
+        } else {
+            let image = open_image(&path, &OpenOptions::default())?;
+            size = image.virtual_size();
+            digest = content_digest(&image, self.work.workers, self.work.progress)?;
+            (identity, before) = (None, None);
+            // Only the next diff knows when it was taken, and from what.
+            let Some(next) = &after_diff else {
+                return Ok(None);
+            };
+            side = next.header().base.clone();
+        }
+        let follows = after_diff
+            .as_ref()
+            .is_none_or(|next| next.trailer().base_digest == Some(digest));
+        let named = side.snapshot.as_ref().is_none_or(|name| *name == stem.name);
+        let (Some(time), true, true) = (side.time, follows, named) else {
+            return Ok(None);
+        };
+        let id = after.and_then(|after| after.parent.clone());
+        let how = if id.is_some() {
+            "from its data and the next diff; tags are lost"
+        } else {
+            "from its data, with a new id; tags are lost"
+        };
+        let manifest = Manifest {
+            schema_version: SCHEMA_VERSION,
+            name: stem.name.clone(),
+            sequence: stem.sequence,
+            id: id.unwrap_or_else(|| UniqueId::random().to_string()),
+            parent: before.map(|before| before.id.clone()),
+            time: Time::from_unix(time),
+            family: told_family(&side),
+            virtual_size: size,
+            content_digest: digest,
+            source: origin(&side),
+            data: Data {
+                kind: if identity.is_some() {
+                    DataKind::Diff
+                } else {
+                    DataKind::Base
+                },
+                file: file.clone(),
+                length,
+                identity,
+            },
+            used_size: if identity.is_some() { length } else { used },
+            tags: BTreeMap::new(),
+            state: State::Complete,
+            completion_percent: 100,
+        };
+        manifest.check(&self.disk.path(&stem.manifest()))?;
+        Ok(Some((manifest, how.to_owned())))
+    }
+}

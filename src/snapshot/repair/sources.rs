@@ -1,0 +1,46 @@
+//! Where else the content of a snapshot is to be had.
+
+use std::path::Path;
+
+use super::Job;
+use crate::files::Source;
+use crate::snapshot::{Manifest, PointImage};
+
+/// An image that should hold what a snapshot does; only its digest proves it.
+pub(super) enum Elsewhere<'a> {
+    /// A snapshot in another store.
+    Point(Box<PointImage>),
+    /// An image that was named for it.
+    Given(&'a dyn Source),
+}
+
+impl Elsewhere<'_> {
+    pub(super) fn image(&self) -> &dyn Source {
+        match self {
+            Self::Point(point) => &**point,
+            Self::Given(image) => *image,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.image().path()
+    }
+}
+
+impl<'a> Job<'a> {
+    /// All images that should hold what `point` does.
+    pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Elsewhere<'a>> {
+        let means = self.means;
+        let given = means.images.iter().filter(|(name, _)| *name == point.name);
+        let given = given.map(|(_, image)| Elsewhere::Given(&**image));
+        let stored = means.stores.iter().filter_map(|disk| {
+            let same = |other: &&Manifest| {
+                other.content_digest == point.content_digest
+                    && other.virtual_size == point.virtual_size
+            };
+            let other = disk.points().iter().find(same)?;
+            Some(Elsewhere::Point(Box::new(disk.image(other).ok()?)))
+        });
+        given.chain(stored).collect()
+    }
+}

@@ -1,0 +1,54 @@
+//! The time of a snapshot, as people and the cloud write it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// A moment, printed and read as RFC 3339: `2026-11-20T06:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(jiff::Timestamp);
+
+impl Time {
+    /// Now, to the second.
+    pub fn now() -> Self {
+        Self::from_unix(jiff::Timestamp::now().as_second())
+    }
+
+    /// From Unix time in seconds, or the nearest moment that can be told.
+    pub fn from_unix(seconds: i64) -> Self {
+        let (first, last) = (
+            jiff::Timestamp::MIN.as_second(),
+            jiff::Timestamp::MAX.as_second(),
+        );
+        let time = jiff::Timestamp::from_second(seconds.clamp(first, last));
+        Self(time.unwrap_or_default())
+    }
+
+    /// Unix time in seconds.
+    pub fn to_unix(self) -> i64 {
+        self.0.as_second()
+    }
+
+    pub(super) fn timestamp(self) -> jiff::Timestamp {
+        self.0
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Time {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.parse().map(Self).map_err(|_| {
+            Error::usage("this is no time")
+                .found(format_args!("{text:?}"))
+                .expected("a time such as 2026-11-20T06:00:00Z or 2026-11-20T07:00:00+01:00")
+        })
+    }
+}

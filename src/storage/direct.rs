@@ -1,0 +1,225 @@
+//! Reading past the page cache: faster from most devices, and leaves the cache to those who use it.
+
+use std::cell::RefCell;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+/// Where direct reads start and end, on the device and in memory: enough for every device.
+const ALIGN: u64 = 4096;
+
+/// Smaller reads go through the cache: they are of tables, and come again.
+const SMALLEST: usize = 64 << 10;
+
+/// Bytes of one read.
+const PIECE: u64 = 1 << 20;
+
+/// The cache is asked once in every piece of the file of this size.
+const PROBED: u64 = 4 << 20;
+
+/// Verdicts that are remembered.
+const VERDICTS: usize = 64;
+
+thread_local! {
+    /// Room for a piece, at an address that a device takes.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Direct reads of one file.
+#[derive(Debug)]
+pub(super) struct DirectReads {
+    file: fs::File,
+    /// Asks whether the cache has a place; without it everything is read directly.
+    probe: Option<fs::File>,
+    /// For pieces of the file, by their number modulo the length: twice the number, and one more if it is cold.
+    verdicts: [AtomicU64; VERDICTS],
+    /// The device or the file system wants none.
+    refused: AtomicBool,
+}
+
+impl DirectReads {
+    /// Of `file`; `cold_only`: where the cache doesn't have it already. `None` if that isn't possible.
+    pub(super) fn of(file: &fs::File, cold_only: bool) -> Option<Self> {
+        let probe = || {
+            let probe = reopen(file, OFlags::empty()).ok()?;
+            // The kernel shall not read ahead for what is only a question.
+            fadvise(&probe, 0, None, Advice::Random).ok()?;
+            Some(probe)
+        };
+        Some(Self {
+            file: reopen(file, OFlags::DIRECT).ok()?,
+            probe: if cold_only { Some(probe()?) } else { None },
+            verdicts: [const { AtomicU64::new(u64::MAX) }; VERDICTS],
+            refused: AtomicBool::new(false),
+        })
+    }
+
+    /// Fills `buf` from `offset`. False if that is better done through the cache: nothing is said of why.
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> bool {
+        if buf.len() < SMALLEST || self.refused.load(Ordering::Relaxed) || !self.is_cold(offset) {
+            return false;
+        }
+        let done = SCRATCH.with_borrow_mut(|scratch| {
+            let mut at = offset;
+            let mut rest = &mut *buf;
+            while !rest.is_empty() {
+                let read = self.read_piece(scratch, rest, at)?;
+                at += read as u64;
+                rest = rest.get_mut(read..).unwrap_or_default();
+            }
+            io::Result::Ok(())
+        });
+        if let Err(error) = &done {
+            let unable = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
+            self.refused.fetch_or(unable, Ordering::Relaxed);
+        }
+        done.is_ok()
+    }
+
+    /// Reads the start of `buf`, as much as one piece holds.
+    fn read_piece(&self, scratch: &mut Vec<u8>, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let start = at - at % ALIGN;
+        let before = to_usize(at - start);
+        let len = (buf.len() + before)
+            .next_multiple_of(to_usize(ALIGN))
+            .min(to_usize(PIECE));
+        scratch.resize(to_usize(PIECE + ALIGN), 0);
+        let shift = scratch.as_ptr().align_offset(to_usize(ALIGN));
+        let room = scratch
+            .get_mut(shift..)
+            .and_then(|room| room.get_mut(..len));
+        let room = room.ok_or(io::ErrorKind::OutOfMemory)?;
+        let read = self.file.read_at(room, start)?;
+        let found = room.get(before..read).unwrap_or_default();
+        let taken = found.len().min(buf.len());
+        match (buf.get_mut(..taken), found.get(..taken)) {
+            (Some(to), Some(from)) if taken > 0 => to.copy_from_slice(from),
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(taken)
+    }
+
+    /// Whether the cache doesn't have what lies around `offset`.
+    fn is_cold(&self, offset: u64) -> bool {
+        let Some(probe) = &self.probe else {
+            return true;
+        };
+        let piece = offset / PROBED;
+        let slot = usize::try_from(piece % VERDICTS as u64).unwrap_or(0);
+        let Some(verdict) = self.verdicts.get(slot) else {
+            return false;
+        };
+        let known = verdict.load(Ordering::Relaxed);
+        if known / 2 == piece {
+            return known % 2 == 1;
+        }
+        let mut byte = [0];
+        let asked = preadv2(
+            probe,
+            &mut [io::IoSliceMut::new(&mut byte)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        );
+        let cold = matches!(asked, Err(Errno::AGAIN));
+        if cold {
+            // The question itself brought a page in, which would be the wrong answer to the next one.
+            let _ = fadvise(
+                probe,
+                offset,
+                std::num::NonZeroU64::new(1),
+                Advice::DontNeed,
+            );
+        }
+        verdict.store(piece * 2 + u64::from(cold), Ordering::Relaxed);
+        cold
+    }
+}
+
+/// The same file opened once more, for advice and flags of its own.
+fn reopen(file: &fs::File, flags: OFlags) -> io::Result<fs::File> {
+    let again = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let [one, two] = [file.metadata()?, again.metadata()?];
+    if (one.dev(), one.ino()) == (two.dev(), two.ino()) {
+        Ok(again)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_reads_give_the_bytes_of_the_file() {
+        // Beside the sources: a temporary folder may be in memory, where nothing can be read directly.
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes: Vec<u8> = (0..5_000_777_u32)
+            .map(|n| (n ^ n >> 9).to_be_bytes()[3])
+            .collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        file.sync_all().unwrap();
+        for cold_only in [false, true] {
+            let Some(reads) = DirectReads::of(&file, cold_only) else {
+                // A file system without direct reads.
+                return;
+            };
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            let mut direct = 0;
+            for (start, len) in [
+                (0, 262_144),
+                (262_144, 262_144),
+                (1_000_001, 70_003),
+                (511, 3_000_000),
+                (4096, 65_535),
+                (4_900_000, 100_777),
+                (5_000_776, 1),
+                (4_200_000, 800_777),
+            ] {
+                let mut found = vec![0; len];
+                if reads.read(&mut found, start) {
+                    let at = to_usize(start);
+                    assert!(found == bytes[at..at + len], "{start} {len}");
+                    direct += 1;
+                }
+            }
+            // Small reads never are; cold ones may have become warm by somebody else's doing.
+            let all = !reads.refused.load(Ordering::Relaxed) && !cold_only;
+            assert!(!all || direct == 6, "{direct}");
+            // Beyond the end is left to those who say what is wrong.
+            assert!(!reads.read(&mut vec![0; 100_000], 4_950_000));
+            assert!(!reads.read(&mut vec![0; 100_000], 1 << 40));
+        }
+    }
+
+    #[test]
+    fn what_was_just_written_is_read() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&vec![1; 200_000], 0).unwrap();
+        let Some(reads) = DirectReads::of(&file, false) else {
+            return;
+        };
+        for round in 2..20 {
+            file.write_all_at(&vec![round; 100_000], 50_000).unwrap();
+            let mut found = vec![0; 200_000];
+            if reads.read(&mut found, 0) {
+                assert!(
+                    found[..50_000] == vec![1; 50_000]
+                        && found[50_000..150_000] == vec![round; 100_000]
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Calls of the system that fail, at every step of every writer: what failed is never called a success, and nothing
+//! is lost.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::memory;
+use crate::job::Job;
+use crate::kill::{calls, grouped, injected, points};
+use crate::round::{go_on, strays};
+use crate::table::Row;
+use crate::writers;
+
+/// Which calls are made to fail, how, and whether there is another way so that the command may succeed all the same.
+const FAILURES: [(&str, &[&str], bool); 13] = [
+    ("pwrite64", &["EIO", "ENOSPC"], false),
+    ("fsync", &["EIO"], false),
+    ("fdatasync", &["EIO", "ENOSPC"], false),
+    ("ftruncate", &["EIO", "ENOSPC"], false),
+    ("rename", &["EIO"], false),
+    ("renameat", &["EIO"], false),
+    ("renameat2", &["EIO"], false),
+    ("unlink", &["EACCES"], true),
+    ("unlinkat", &["EACCES"], true),
+    ("fallocate", &["EOPNOTSUPP", "EIO"], true),
+    ("copy_file_range", &["EIO"], true),
+    ("fsetxattr", &["EOPNOTSUPP"], true),
+    ("ioctl", &["EOPNOTSUPP"], true),
+];
+
+#[test]
+fn no_failed_call_is_called_a_success() {
+    let only = std::env::var("VHDKIT_WRITER").unwrap_or_default();
+    let place = memory();
+    let (mut failures, mut wrong) = (0, Vec::new());
+    for writer in writers::all() {
+        if writer.clones || !writer.name.contains(&only) {
+            continue;
+        }
+        let mut row = Row::new(writer.name, "memory");
+        for job in writer
+            .jobs()
+            .iter()
+            .take(if writer.in_place { 2 } else { 1 })
+        {
+            for (what, paths, may_succeed) in steps(job, &place) {
+                failures += 1;
+                if let Err(why) = fails(job, &place, &what, &paths, may_succeed, &mut row) {
+                    wrong.push(format!("{}, {}, {what}: {why}", writer.name, job.name));
+                }
+            }
+        }
+    }
+    println!("{failures} failed calls");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(failures > 0);
+}
+
+/// What to inject, on calls for which files, and whether the command may still succeed.
+type Step = (String, Vec<String>, bool);
+
+fn steps(job: &Job, place: &Path) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let folder = job.lay_out(place);
+    for (call, points) in grouped(points(&job.command(folder.path()))) {
+        let known = FAILURES.iter().find(|(name, ..)| *name == call);
+        let Some((_, errors, may_succeed)) = known else {
+            continue;
+        };
+        for (n, point) in points.iter().enumerate() {
+            let ends = [0, points.len() / 2, points.len() - 1];
+            if !call.contains("sync") && !ends.contains(&n) {
+                continue;
+            }
+            for error in *errors {
+                let what = format!("{call}:error={error}:when={}", point.nth);
+                steps.push((what, Vec::new(), *may_succeed));
+            }
+        }
+    }
+    // Reading what it is given, each file. What else may be there is only looked for, and one of several threads
+    // may come that far, or none.
+    for name in job.seed.names() {
+        let folder = job.lay_out(place);
+        let path = folder.path().join(&name);
+        let reads = calls(&job.command(folder.path()), "pread64", &[path]);
+        let last = reads.iter().map(|read| read.nth).max().unwrap_or(0);
+        for nth in [1, 2, last.div_ceil(2), last] {
+            let what = format!("pread64:error=EIO:when={nth}");
+            let step = (what, vec![name.clone()], true);
+            if (1..=last).contains(&nth) && !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+    }
+    steps
+}
+
+fn fails(
+    job: &Job,
+    place: &Path,
+    what: &str,
+    names: &[String],
+    may_succeed: bool,
+    row: &mut Row,
+) -> Result<(), String> {
+    let folder = job.lay_out(place);
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
+    let output = injected(&job.command(folder.path()), what, &paths)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.code() {
+        Some(0) if may_succeed => {}
+        Some(0) => return Err("called a success".to_owned()),
+        Some(2) if said.contains("error: ") => {}
+        // A file that ends too early and one that can't be read are told apart by what was found.
+        other => return Err(format!("ended with {other:?}: {said}")),
+    }
+    if !strays(folder.path()).is_empty() && !what.starts_with("unlink") {
+        return Err(format!("a temporary file is left: {said}"));
+    }
+    let new = row.new;
+    go_on(job, folder.path(), row)?;
+    if output.status.success() && row.new == new {
+        return Err("called a success, but it isn't done".to_owned());
+    }
+    Ok(())
+}

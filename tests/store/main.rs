@@ -1,0 +1,18 @@
+//! Stores of points in time, as the commands make them, leave them, and find them again.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
+
+#[path = "../support/disk.rs"]
+mod disk;
+
+mod copies;
+mod crash;
+mod damage;
+mod family;
+mod lab;
+mod points;
+mod prune;
+mod refusals;
+mod repair;
+mod streams;
+mod words;
