@@ -31,6 +31,7 @@ mod mounts;
 mod peers;
 mod plot;
 mod run;
+mod scaling;
 mod table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
