@@ -6,7 +6,7 @@
 use vhdkit::diff::BaseCheck;
 use vhdkit::files::ApplyOptions;
 
-use crate::explore::{Scratch, Writer};
+use crate::explore::Writer;
 use crate::ground::apply_options;
 use crate::recorder::{Event, Log};
 use crate::writers::{self, SIZE, monday, tuesday};
@@ -230,7 +230,7 @@ fn goes_early(log: &mut Log, name: &str, other: &str) {
 
 /// The first loss that a fault leads to.
 fn caught(writer: &Writer, plant: Plant) -> Option<String> {
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let mut log = writer.record(&scratch);
     plant.plant(&mut log);
     let tally = writer.judge_log(&log, crate::limit(), &scratch, 1);
@@ -253,7 +253,7 @@ fn every_planted_fault_is_caught() {
 #[test]
 fn a_failed_sync_that_is_called_success_is_caught() {
     let writer = writers::find("apply in place: raw");
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let log = writer.record(&scratch);
     for (n, event) in log.events.iter().enumerate() {
         let Event::Sync(id) = event else { continue };
@@ -297,7 +297,7 @@ fn a_digest_that_is_not_looked_at_is_caught() {
 fn no_writer_can_do_without_syncs() {
     let (mut needed, mut all) = (0, 0);
     for writer in writers::all() {
-        let scratch = Scratch::new();
+        let scratch = writer.scratch();
         let log = writer.record(&scratch);
         let (mut here, mut without) = (0, Vec::new());
         for (n, event) in log.events.iter().enumerate() {

@@ -12,7 +12,7 @@ use vhdkit::progress::Silent;
 use vhdkit::storage::fault::watch;
 
 use super::{FAR, KIB, LARGER, SIZE, SMALLER, data, monday, pair, pair_over_parent, put, tuesday};
-use crate::explore::{Ground, Judged, Outcome, Scratch, Writer};
+use crate::explore::{Ground, Judged, Outcome, Writer};
 use crate::ground::{Disk, InPlaceJudge, apply, apply_options, chain, holds};
 use crate::recorder::{Files, Kind, Plan, Recorder, Trouble, read_folder};
 
@@ -69,6 +69,7 @@ pub(crate) fn apply_writer(
         judge: Box::new(move |ground| judge.judge(ground)),
         done: Outcome::New,
         verifies: options.verify,
+        clones: false,
     }
 }
 
@@ -170,15 +171,16 @@ pub(super) fn two_diffs(format: Format) -> Writer {
         judge: Box::new(move |ground| judge.judge(ground)),
         done: Outcome::New,
         verifies: true,
+        clones: false,
     }
 }
 
 /// What is left of `writer`'s folder when writes to the image fail half-way, with the journal standing.
 fn interrupted(writer: &Writer) -> Files {
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let record = |plan| {
         let folder = scratch.folder(&writer.before);
-        let recorder = Arc::new(Recorder::new(folder.path(), plan));
+        let recorder = Arc::new(Recorder::new(folder.path(), plan, false));
         let watch = watch(folder.path(), Arc::clone(&recorder) as _);
         let result = (writer.run)(folder.path());
         drop(watch);
@@ -265,6 +267,7 @@ pub(super) fn keeps_undo(format: Format) -> Writer {
         done: Outcome::New,
         // What is read back is the image.
         verifies: false,
+        clones: false,
     }
 }
 

@@ -6,6 +6,7 @@ mod merge;
 mod new_files;
 mod repair;
 mod resize;
+mod store;
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -125,6 +126,7 @@ static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
     writers.extend(resize::all());
     writers.extend(repair::all());
     writers.extend(new_files::all());
+    writers.extend(store::all());
     writers
 });
 

@@ -41,6 +41,7 @@ fn new_file(
             judge: Box::new(move |ground| judge.judge(ground)),
             done: Outcome::New,
             verifies: false,
+            clones: false,
         }
     };
     let mut replaced = before.clone();

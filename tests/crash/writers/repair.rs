@@ -74,6 +74,7 @@ pub(super) fn all() -> Vec<Writer> {
             judge: Box::new(judge),
             done: Outcome::New,
             verifies: false,
+            clones: false,
         });
         writers.push(taking_back(name, &before, damaged));
     }
@@ -108,5 +109,6 @@ fn taking_back(name: &str, damaged_files: &Files, damaged: Arc<Vec<u8>>) -> Writ
         judge: Box::new(judge),
         done: Outcome::New,
         verifies: false,
+        clones: false,
     }
 }
