@@ -106,7 +106,7 @@ pub fn apply_in_place(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     how.undo.map_or(Ok(()), |place| {
-        undo::check_place(place, &journal_path(path))
+        undo::check_place(place, &journal_path(path), &chain)
     })?;
     let access = if how.dry_run {
         Access::Read
