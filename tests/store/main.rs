@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod family;
 mod lab;
+mod model;
 mod points;
 mod prune;
 mod refusals;
