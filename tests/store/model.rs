@@ -96,9 +96,9 @@ fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![4 => Just(None), 1 => (0..SIZES.len()).prop_map(|n| Some(SIZES[n]))];
     let there = prop::bool::weighted(0.1);
     prop_oneof![
-        8 => (there.clone(), prop::collection::vec(edit, 0..5), size, how)
+        8 => (there, prop::collection::vec(edit, 0..5), size, how)
             .prop_map(|(there, edits, size, how)| Step::Create { there, edits, size, how }),
-        3 => (there.clone(), any::<Index>()).prop_map(|(there, which)| Step::Delete { there, which }),
+        3 => (there, any::<Index>()).prop_map(|(there, which)| Step::Delete { there, which }),
         1 => (there, 1..4_u32).prop_map(|(there, last)| Step::Prune { there, last }),
         3 => prop_oneof![Just(None), (0..12_i64).prop_map(Some)].prop_map(Step::Copy),
         3 => (any::<bool>(), prop_oneof![Just(None), any::<Index>().prop_map(Some)])
@@ -179,11 +179,11 @@ impl World {
                 size,
                 how,
             } => self.create(*there, edits, *size, *how),
-            Step::Delete { there, which } => self.delete(*there, which),
+            Step::Delete { there, which } => self.delete(*there, *which),
             Step::Prune { there, last } => self.prune(*there, *last),
             Step::Copy(cancel) => self.copy(*cancel),
             Step::Send { after, cut } => self.send(*after, cut.as_ref()),
-            Step::Restore { which, from, how } => self.restore(which, from, *how),
+            Step::Restore { which, from, how } => self.restore(*which, *from, *how),
             Step::Forget => {
                 let _ = std::fs::remove_file(self.store(false).join("web/newest.windows"));
             }
@@ -271,7 +271,7 @@ impl World {
         self.points[usize::from(there)].push((name, bytes));
     }
 
-    fn delete(&mut self, there: bool, which: &Index) {
+    fn delete(&mut self, there: bool, which: Index) {
         let points = &mut self.points[usize::from(there)];
         if points.is_empty() {
             return;
@@ -400,7 +400,7 @@ impl World {
         }
     }
 
-    fn restore(&self, which: &Index, from: &Index, how: usize) {
+    fn restore(&self, which: Index, from: Index, how: usize) {
         let points = &self.points[0];
         if points.is_empty() {
             return;
