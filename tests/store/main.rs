@@ -10,7 +10,6 @@ mod crash;
 mod damage;
 mod family;
 mod lab;
-mod model;
 mod points;
 mod prune;
 mod refusals;

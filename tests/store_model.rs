@@ -1,5 +1,13 @@
 //! The model of a store: a list of names and bytes. Whatever is done to a store and to the one that copies go to, in
 //! whatever order and wherever copies are cut off, every point in time of both holds what the model says.
+//!
+//! A program of its own, without commands: a child that another test is about to start has every lock of its parent for
+//! a moment.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
+
+#[path = "support/disk.rs"]
+mod disk;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -23,7 +31,7 @@ use vhdkit::snapshot::{
 };
 use vhdkit::storage::{Memory, Overwrite};
 
-use crate::disk::{TestFolder, assert_same};
+use disk::{TestFolder, assert_same};
 
 const PAGE: usize = 512;
 const FORMATS: [Format; 3] = [Format::Raw, Format::Fixed, Format::Dynamic];
