@@ -9,7 +9,7 @@ use super::history::refuse_other;
 use super::incoming::{Incoming, Target, to_verify};
 use super::layout::Stem;
 use super::stream::{Record, StreamReader};
-use super::{Manifest, Work};
+use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What became of a stream.
@@ -107,7 +107,7 @@ fn take<R: Read>(
         received.points.push(complete);
     }
     if met || count == 0 {
-        return Ok(());
+        return windows::keep_up(target.disk(), None, work);
     }
     Err(
         Error::mismatch("nothing that came continues what is there")

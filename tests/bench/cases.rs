@@ -44,6 +44,7 @@ pub(crate) struct Bench {
     folder: PathBuf,
     size: u64,
     quick: bool,
+    points: Option<u64>,
     pair: OnceLock<Pair>,
     mounted: RefCell<Option<Mounted>>,
 }
@@ -58,8 +59,9 @@ pub(crate) struct Pair {
 }
 
 impl Bench {
-    pub(crate) fn new(folder: &Path, size: u64, quick: bool) -> Self {
+    pub(crate) fn new(folder: &Path, size: u64, quick: bool, points: Option<u64>) -> Self {
         Self {
+            points,
             folder: folder.to_path_buf(),
             size,
             quick,
@@ -85,6 +87,16 @@ impl Bench {
     /// Whether this is only to show that everything works.
     pub(crate) fn quick(&self) -> bool {
         self.quick
+    }
+
+    /// Size of the images.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many points in time are asked for.
+    pub(crate) fn points(&self) -> Option<u64> {
+        self.points
     }
 
     /// A path for a file of one case.
