@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, ValueEnum, value_parser};
 
-use crate::files::{Format, ParentOptions};
+use crate::files::{Format, ParentOptions, Strategy};
 use crate::storage::{Caching, Overwrite};
 
 /// The lines about exit codes at the end of every help text.
@@ -149,6 +149,30 @@ impl From<OutputFormat> for Format {
             OutputFormat::Fixed => Self::Fixed,
             OutputFormat::Dynamic => Self::Dynamic,
             OutputFormat::Differencing => Self::Differencing,
+        }
+    }
+}
+
+/// How an image is changed in place, as `--in-place` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum InPlaceWay {
+    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
+    Auto,
+    /// Change a clone of the base, which then takes its place.
+    Clone,
+    /// Write the base itself, with an undo journal beside it.
+    Journal,
+    /// Change a full copy of the base, which then takes its place.
+    Copy,
+}
+
+impl InPlaceWay {
+    pub(super) fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Auto => None,
+            Self::Clone => Some(Strategy::Clone),
+            Self::Journal => Some(Strategy::Journal),
+            Self::Copy => Some(Strategy::Copy),
         }
     }
 }

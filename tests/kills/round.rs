@@ -117,7 +117,6 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
             None => row.forward += 1,
         }
     }
-    forget_undo(job, folder, state, row)?;
     let last = journal_or_none(job, folder);
     if state == State::New && last.is_none() {
         ends(job.command(folder), job.again)?;
@@ -135,22 +134,6 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
     }
     no_trace(job, folder)?;
     undoes(job, folder)
-}
-
-/// Before a replacement gets its name, the way back gets its own. What was killed in between is told to the user, who
-/// removes it: nobody overwrites a way back.
-fn forget_undo(job: &Job, folder: &Path, state: State, row: &mut Row) -> Result<(), String> {
-    let kept = job.undo.map(|name| folder.join(name));
-    let Some(kept) = kept.filter(|kept| state == State::Old && kept.exists()) else {
-        return Ok(());
-    };
-    row.strays += 1;
-    let said = ends(job.command(folder), 2)?;
-    if !said.contains("remove it first") {
-        return Err(format!("what to do isn't said: {said}"));
-    }
-    holds(job, folder, State::Old)?;
-    fs::remove_file(kept).map_err(|e| e.to_string())
 }
 
 /// What the file holds, and whether every command knows.

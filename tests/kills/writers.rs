@@ -171,8 +171,6 @@ fn undo() -> Vec<Job> {
     let job = |(format, size)| {
         let mut job = in_place(format, size, "--undo back.vhddiff");
         job.undo = Some("back.vhddiff");
-        // The way back that was kept isn't overwritten.
-        job.again = 2;
         job
     };
     [("raw", SIZE), ("fixed", SIZE), ("dynamic", SIZE)]
