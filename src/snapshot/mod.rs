@@ -54,5 +54,6 @@ pub use restore::{
 };
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Sent, Span, send};
+pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
 pub use verify::{Finding, ReadData, verify};

@@ -32,6 +32,7 @@ mod peers;
 mod plot;
 mod points;
 mod run;
+mod scaling;
 mod table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;

@@ -13,6 +13,7 @@ use super::large;
 use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::run::{Case, Contender, NeedsRoot, Step, Target};
+use super::scaling;
 
 /// Makes a case, with the files that it needs.
 type Make = fn(&Bench) -> Result<Case>;
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("one image instead of two", one_image),
     ("clones on XFS", |bench| clones(bench, "xfs")),
     ("clones on btrfs", |bench| clones(bench, "btrfs")),
+    ("threads", scaling::threads),
 ];
 
 /// Where the cases work.
@@ -49,11 +51,11 @@ pub(crate) struct Bench {
 
 /// The images that most cases use.
 #[derive(Debug, Clone)]
-struct Pair {
-    base: PathBuf,
+pub(crate) struct Pair {
+    pub(crate) base: PathBuf,
     /// The same bytes as `base`.
     same: PathBuf,
-    target: PathBuf,
+    pub(crate) target: PathBuf,
 }
 
 impl Bench {
@@ -68,7 +70,7 @@ impl Bench {
         }
     }
 
-    fn pair(&self) -> Result<Pair> {
+    pub(crate) fn pair(&self) -> Result<Pair> {
         if let Some(pair) = self.pair.get() {
             return Ok(pair.clone());
         }
