@@ -42,7 +42,7 @@ pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
         let path = folder.join(&file);
         if journal_path(&path).exists() {
             roll_back(&path, options)?;
-            what += &format!("; {file} was taken back to what it was");
+            what = format!("{what}; {file} was taken back to what it was");
         }
     }
     rename(&intent, &folder.join(format!("{DELETING}{DAMAGED}")))?;
