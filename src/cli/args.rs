@@ -26,7 +26,8 @@ pub(super) use exit_codes;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct Common {
-    /// Threads that read, compare, hash and pack [default: one per processor].
+    /// Threads that read, compare, hash and pack [default: one per processor; two for images that mostly aren't in the
+    /// page cache].
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// When to show progress on stderr; `auto` is: when stderr is a terminal.
@@ -108,14 +109,15 @@ impl From<InputFormat> for crate::files::FormatChoice {
     }
 }
 
-/// How images are read, as `--io` takes it.
+/// How images are read and written, as `--io` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Io {
-    /// Directly from the device what the page cache doesn't have; that isn't left there.
+    /// Directly from the device what the page cache doesn't have, and directly to it what is written in large pieces;
+    /// neither is left in the cache.
     Auto,
     /// Through the page cache.
     Buffered,
-    /// Directly from the device, where it and the file system can.
+    /// Directly from the device and to it, whatever the page cache has, where both can.
     Direct,
 }
 

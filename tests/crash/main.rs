@@ -21,6 +21,7 @@ mod ground;
 mod other_file_system;
 mod planted;
 mod recorder;
+mod twice;
 mod write_behind;
 mod writers;
 
