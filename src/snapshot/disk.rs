@@ -184,7 +184,7 @@ impl Disk {
     /// Finishes or takes back what an interrupted command left: data whose manifest stands gets its name, data whose
     /// manifest was never written goes, and so do temporary files. Data under its final name is never touched.
     fn recover(&mut self) -> Result<()> {
-        if let Some(intent) = Intent::read(self)? {
+        if let Some(intent) = Intent::read(&self.folder)? {
             let (workers, progress) = (Workers::new(None)?, Silent);
             let work = Work {
                 workers: &workers,

@@ -48,7 +48,7 @@ pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
 pub use receive::{Received, receive};
-pub use repair::{Means, Mended, RepairedDisk, repair};
+pub use repair::{Means, Mended, RepairedDisk, put_aside_intent, repair};
 pub use restore::{
     Restored, check_content, refuse_part_of_store, restore, restore_in_place, restore_to_child,
 };
