@@ -311,6 +311,11 @@ impl OpenImage {
         self.stored.file()
     }
 
+    /// Whether reading it will mostly wait for a device.
+    pub fn is_mostly_cold(&self) -> bool {
+        self.chain().any(|image| image.file().is_mostly_cold())
+    }
+
     /// The state of the file when it was opened.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp

@@ -11,13 +11,17 @@ use std::thread::{self, JoinHandle};
 
 use super::system;
 
-/// Bytes that may gather before they are sent on their way.
-const STEP: u64 = 64 << 20;
+/// Bytes that may gather before they are sent on their way: few at first, so that the end of a small file needn't wait
+/// for all of it, and more of a large one, for which each step costs the file system a commit.
+const FIRST_STEP: u64 = 4 << 20;
+const LARGEST_STEP: u64 = 64 << 20;
 
 /// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer.
 #[derive(Debug)]
 pub(super) struct WriteBehind {
-    gathered: AtomicU64,
+    /// Bytes written so far, and how many of them when the thread is woken next.
+    written: AtomicU64,
+    next: AtomicU64,
     thread: Mutex<Option<Thread>>,
 }
 
@@ -39,15 +43,18 @@ impl WriteBehind {
             .spawn(work)
             .ok()?;
         Some(Self {
-            gathered: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            next: AtomicU64::new(FIRST_STEP),
             thread: Mutex::new(Some((wake, thread))),
         })
     }
 
     /// `len` bytes more were written.
     pub(super) fn wrote(&self, len: u64) {
-        if self.gathered.fetch_add(len, Ordering::Relaxed) + len >= STEP {
-            self.gathered.store(0, Ordering::Relaxed);
+        let written = self.written.fetch_add(len, Ordering::Relaxed) + len;
+        if written >= self.next.load(Ordering::Relaxed) {
+            let step = (written / 2).clamp(FIRST_STEP, LARGEST_STEP);
+            self.next.store(written + step, Ordering::Relaxed);
             if let Some((wake, _)) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
                 // Busy or ended by an error: the sync at the end does it, or tells.
                 let _ = wake.try_send(());

@@ -23,8 +23,8 @@
 use std::path::Path;
 
 use super::apply::{Applied, ApplyOptions, Fit, fit};
-use super::open::open_file;
-use super::pending::{exists, journal_path};
+use super::open::{beginning_of, open_file};
+use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::Chain;
@@ -128,6 +128,32 @@ pub fn apply_in_place(
     };
     let lock = File::open_locked(path, access)?;
     apply_locked(&lock, chain, how, options)
+}
+
+/// Applies to the image at `path` what `make` makes of it once it is locked, or nothing if that is `None`. What an
+/// interrupted apply left is taken back first; an interrupted merge is refused. If the image lies on a device that is
+/// larger than `size`, only its beginning is meant.
+pub fn apply_made_in_place(
+    path: &Path,
+    size: u64,
+    make: impl FnOnce(&OpenImage) -> Result<Option<Chain>>,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Option<Applied>> {
+    if exists(&journal_path(path))? {
+        if exists(&merge_diff_path(path))? {
+            refuse_pending(path)?;
+        }
+        roll_back(path, options)?;
+    }
+    let lock = File::open_locked(path, Access::Write)?;
+    refuse_pending(path)?;
+    let base = beginning_of(open(&lock, how.format, false, options)?, size)?;
+    let chain = make(&base)?;
+    drop(base);
+    chain
+        .map(|chain| apply_locked(&lock, chain, how, options))
+        .transpose()
 }
 
 /// As [`apply_in_place`], when the caller holds the lock on the base.

@@ -169,7 +169,7 @@ fn squashes() -> [Writer; 2] {
                 progress: &Silent,
                 compression: Compression::default(),
             };
-            let _ = squash(&chain, file.file().appender(), at.join("new"), options)?;
+            let _squashed = squash(&chain, file.file().appender(), at.join("new"), options)?;
             file.publish(overwrite)
         },
         move |path| {
