@@ -1,13 +1,13 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InPlaceWay, InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::{Context, Reading, refuse_files};
+use super::context::{Context, Reading, Warning, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -143,8 +143,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             );
         }
     }
+    // Not to be printed while progress is shown.
+    let warnings = Mutex::new(Vec::new());
+    let warn = |warning: &Error| {
+        let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(Warning::of(warning));
+    };
     let applied = match &args.output {
-        Some(output) if !args.dry_run => to_new(args, output, options, context)?,
+        Some(output) if !args.dry_run => to_new(args, output, options, context),
         output => {
             if let Some(output) = output {
                 refuse_same_file(output, &inputs(args))?;
@@ -161,11 +167,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 strategy: args.in_place.strategy(),
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
+                warn: Some(&warn),
             };
-            apply_in_place(&args.base, chain, how, options)?
+            apply_in_place(&args.base, chain, how, options)
         }
     };
     drop(progress);
+    for warning in warnings
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
+        context.warn(warning);
+    }
+    let applied = applied?;
     say(args, &applied, context);
     if args.json {
         print(args, Some(&applied))

@@ -51,6 +51,7 @@ impl Target {
         }
         // Another copy may have ended since.
         disk.load()?;
+        disk.ensure_folder()?;
         match disk.take_damaged().pop() {
             Some(error) => Err(error),
             None => Ok(Self {

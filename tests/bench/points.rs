@@ -98,10 +98,12 @@ struct History {
 
 impl History {
     fn make(bench: &Bench, tool: Tool, count: u64) -> Result<Self> {
-        let image = bench.file("disk.img")?;
         let store = bench.file("store")?;
-        let folder = image.with_file_name("");
         fs::create_dir_all(&store)?;
+        // Absolute: an overlay's backing file is looked for from where the overlay is.
+        let store = store.canonicalize()?;
+        let image = store.with_file_name("disk.img");
+        let folder = store.with_file_name("");
         let mut history = Self {
             tool,
             folder,

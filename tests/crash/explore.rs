@@ -196,37 +196,6 @@ impl Writer {
         self.judge_log(&self.record(&scratch), limit, &scratch, usize::MAX)
     }
 
-    /// Crashes twice: from every state that a crash leaves, each of the `ways` on is itself cut off everywhere.
-    pub(crate) fn crash_twice(&self, ways: &[Run], limit: usize) -> Tally {
-        let scratch = self.scratch();
-        let log = self.record(&scratch);
-        let mut found = States::default();
-        states(&log, limit, &mut found);
-        let mut tally = Tally {
-            calls: log.events.len(),
-            ..Tally::default()
-        };
-        for once in std::mem::take(&mut found.distinct) {
-            for (n, way) in ways.iter().enumerate() {
-                let folder = scratch.folder(&once.files);
-                let recorder = Arc::new(Recorder::new(folder.path(), None, self.clones));
-                let watch = watch(folder.path(), Arc::clone(&recorder) as _);
-                // Where there is nothing to go on with, it says so.
-                let _ = way(folder.path());
-                drop(watch);
-                let log = recorder.log();
-                tally.calls += log.events.len();
-                let before = found.distinct.len();
-                states(&log, limit, &mut found);
-                for twice in &mut found.distinct[before..] {
-                    twice.when = format!("{}; then in way {n}, {}", once.when, twice.when);
-                }
-            }
-        }
-        (tally.states, tally.distinct) = (found.all, found.distinct.len());
-        self.judge_states(&found.distinct, &scratch, usize::MAX, Mutex::new(tally))
-    }
-
     /// Judges the states of a log until `enough` losses are found.
     pub(crate) fn judge_log(
         &self,
@@ -254,7 +223,7 @@ impl Writer {
         self.judge_states(&found.distinct, scratch, enough, tally)
     }
 
-    fn judge_states(
+    pub(crate) fn judge_states(
         &self,
         states: &[State],
         scratch: &Scratch,

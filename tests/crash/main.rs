@@ -17,6 +17,7 @@
 
 mod disk;
 mod explore;
+mod folders;
 mod ground;
 mod other_file_system;
 mod planted;

@@ -28,7 +28,7 @@ use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::Chain;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, ReadAt as _};
 
@@ -42,7 +42,7 @@ mod undo;
 pub use recover::roll_back;
 
 /// What only an apply in place can be told.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct InPlace<'a> {
     /// The format of the base, when it shall not be probed.
     pub format: Option<FormatChoice>,
@@ -52,6 +52,19 @@ pub struct InPlace<'a> {
     pub undo: Option<&'a Path>,
     /// Check everything, write nothing.
     pub dry_run: bool,
+    /// Told what is wrong with the base or a parent of it, if that doesn't keep it from being read.
+    pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
+}
+
+impl std::fmt::Debug for InPlace<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InPlace")
+            .field("format", &self.format)
+            .field("strategy", &self.strategy)
+            .field("undo", &self.undo)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an apply in place keeps the base from being neither the old nor the new point in time.
@@ -158,6 +171,9 @@ pub(super) fn apply_locked(
         replace::remove_leftovers_of(lock.path());
     }
     let mut base = open(lock, how.format, false, options)?;
+    if let Some(warn) = how.warn {
+        base.chain().flat_map(OpenImage::warnings).for_each(warn);
+    }
     let part = device::part(&base, &chain)?;
     let behind = match &part {
         Some(part) => base.file().byte_len()? - part.byte_len()?,
