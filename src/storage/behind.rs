@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::system;
@@ -14,8 +14,9 @@ use super::system;
 /// Bytes that may gather before they are sent on their way.
 const STEP: u64 = 64 << 20;
 
-/// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer.
-#[derive(Debug)]
+/// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer. What stays smaller than a
+/// step needs no thread.
+#[derive(Debug, Default)]
 pub(super) struct WriteBehind {
     gathered: AtomicU64,
     thread: Mutex<Option<Thread>>,
@@ -25,30 +26,16 @@ pub(super) struct WriteBehind {
 type Thread = (SyncSender<()>, JoinHandle<io::Result<()>>);
 
 impl WriteBehind {
-    /// For `file`; `None` if there is no thread to be had, which costs only time.
-    pub(super) fn start(file: &fs::File, path: &Path) -> Option<Self> {
-        let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
-        let (wake, woken) = sync_channel(1);
-        let work = move || {
-            woken
-                .iter()
-                .try_for_each(|()| system::sync_behind(&file, &path))
-        };
-        let thread = thread::Builder::new()
-            .name("write-behind".into())
-            .spawn(work)
-            .ok()?;
-        Some(Self {
-            gathered: AtomicU64::new(0),
-            thread: Mutex::new(Some((wake, thread))),
-        })
-    }
-
-    /// `len` bytes more were written.
-    pub(super) fn wrote(&self, len: u64) {
+    /// `len` bytes more were written to `file`.
+    pub(super) fn wrote(&self, file: &fs::File, path: &Path, len: u64) {
         if self.gathered.fetch_add(len, Ordering::Relaxed) + len >= STEP {
             self.gathered.store(0, Ordering::Relaxed);
-            if let Some((wake, _)) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
+            let mut thread = self.thread();
+            if thread.is_none() {
+                // If there is none to be had, that costs only time.
+                *thread = start(file, path);
+            }
+            if let Some((wake, _)) = &*thread {
                 // Busy or ended by an error: the sync at the end does it, or tells.
                 let _ = wake.try_send(());
             }
@@ -57,12 +44,7 @@ impl WriteBehind {
 
     /// Ends it, and tells what went wrong. The system tells that once: a later sync of the file would succeed.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let Some((wake, thread)) = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        else {
+        let Some((wake, thread)) = self.thread().take() else {
             return Ok(());
         };
         drop(wake);
@@ -70,4 +52,21 @@ impl WriteBehind {
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("writing behind failed")))
     }
+
+    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn start(file: &fs::File, path: &Path) -> Option<Thread> {
+    let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
+    let (wake, woken) = sync_channel(1);
+    let work = move || {
+        woken
+            .iter()
+            .try_for_each(|()| system::sync_behind(&file, &path))
+    };
+    let name = "write-behind".to_owned();
+    let thread = thread::Builder::new().name(name).spawn(work).ok()?;
+    Some((wake, thread))
 }

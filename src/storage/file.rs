@@ -217,7 +217,7 @@ impl File {
 
     /// Lets what is written go to the device at once: for new files that are written front to back.
     pub(super) fn write_behind(&mut self) {
-        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
+        self.behind = Some(Arc::default());
     }
 
     /// The file as the standard library knows it.
@@ -227,7 +227,7 @@ impl File {
 
     fn wrote(&self, len: usize) {
         if let Some(behind) = &self.behind {
-            behind.wrote(len as u64);
+            behind.wrote(&self.inner, &self.path, len as u64);
         }
     }
 
