@@ -252,10 +252,11 @@ proptest! {
         let mut forward = a.clone();
         forward.resize(c.len(), 0);
         let elsewhere = raw(&vec![0x55; c.len()]);
-        let write = |change| { put(&mut forward, &change); Ok(()) };
+        let mut windows = 0;
+        let write = |change| { windows += 1; put(&mut forward, &change); Ok(()) };
         Layers::new(&elsewhere, &chain, &workers, &Silent).known_changes(known.unwrap(), write).unwrap();
         prop_assert!(forward == c);
-        prop_assert!(layers.inverse_remembering(0, Ok, |_| Ok(())).unwrap().1.is_none() || a == c);
+        prop_assert_eq!(layers.inverse_remembering(0, Ok, |_| Ok(())).unwrap().1.is_none(), windows > 0);
 
         // What is there already isn't touched again.
         let target = raw(&c);
