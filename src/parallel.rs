@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -95,9 +96,51 @@ impl Workers {
     }
 }
 
+/// Where buffers begin in memory: enough for every device that is read or written past the page cache.
+const ALIGNMENT: usize = 4096;
+
+/// Bytes at an address that devices take.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    room: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    fn resize(&mut self, len: usize) {
+        if self.room.len() < len.saturating_add(ALIGNMENT) {
+            self.room = vec![0; len.saturating_add(ALIGNMENT)];
+            let shift = self.room.as_ptr().align_offset(ALIGNMENT);
+            // Without an aligned place it is an ordinary buffer.
+            self.start = if shift < ALIGNMENT { shift } else { 0 };
+        }
+        self.len = len;
+    }
+
+    const fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.room.get(self.range()).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let range = self.range();
+        self.room.get_mut(range).unwrap_or_default()
+    }
+}
+
 /// Byte buffers that are used again, so that the pages behind them are touched once.
 #[derive(Debug, Default)]
-pub struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub struct Buffers(Mutex<Vec<Buffer>>);
 
 impl Buffers {
     /// An empty stock.
@@ -106,19 +149,19 @@ impl Buffers {
     }
 
     /// A buffer of `len` bytes whose content is left over from earlier use.
-    pub fn take(&self, len: usize) -> Vec<u8> {
+    pub fn take(&self, len: usize) -> Buffer {
         let mut buffer = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        buffer.resize(len, 0);
+        buffer.resize(len);
         buffer
     }
 
     /// Gives a buffer back.
-    pub fn give(&self, buffer: Vec<u8>) {
+    pub fn give(&self, buffer: Buffer) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -176,6 +219,18 @@ mod tests {
             })
             .unwrap_err();
         assert_eq!((error.message(), seen), ("work 40", 40));
+    }
+
+    #[test]
+    fn buffers_begin_where_devices_read_and_are_as_long_as_asked_for() {
+        let buffers = Buffers::new();
+        for len in [0, 1, 4096, 300_000, 4096] {
+            let mut buffer = buffers.take(len);
+            assert_eq!(buffer.len(), len);
+            assert_eq!(buffer.as_ptr().align_offset(4096), 0);
+            buffer.fill(7);
+            buffers.give(buffer);
+        }
     }
 
     #[test]

@@ -149,4 +149,6 @@ replays! {
     layers: 60,
     compare: 100,
     squash: 60,
+    stream: 2000,
+    manifest: 4000,
 }

@@ -1,13 +1,13 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, OutputFormat, Parents, default_format, overwrite};
-use super::context::{Context, Reading, refuse_files};
+use super::args::{InPlaceWay, InputFormat, OutputFormat, Parents, default_format, overwrite};
+use super::context::{Context, Reading, Warning, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION};
@@ -78,7 +78,7 @@ pub(super) struct Args {
     base_check: Check,
     /// How the base is changed in place.
     #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["output", "rollback"])]
-    in_place: Way,
+    in_place: InPlaceWay,
     /// Check everything, say what would be done, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -103,29 +103,6 @@ enum Check {
     Full,
     /// Look only at what lies under the changed pages.
     Touched,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Way {
-    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
-    Auto,
-    /// Change a clone of the base, which then takes its place.
-    Clone,
-    /// Write the base itself, with an undo journal beside it.
-    Journal,
-    /// Change a full copy of the base, which then takes its place.
-    Copy,
-}
-
-impl Way {
-    fn strategy(self) -> Option<Strategy> {
-        match self {
-            Self::Auto => None,
-            Self::Clone => Some(Strategy::Clone),
-            Self::Journal => Some(Strategy::Journal),
-            Self::Copy => Some(Strategy::Copy),
-        }
-    }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -166,8 +143,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             );
         }
     }
+    // Not to be printed while progress is shown.
+    let warnings = Mutex::new(Vec::new());
+    let warn = |warning: &Error| {
+        let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(Warning::of(warning));
+    };
     let applied = match &args.output {
-        Some(output) if !args.dry_run => to_new(args, output, options, context)?,
+        Some(output) if !args.dry_run => to_new(args, output, options, context),
         output => {
             if let Some(output) = output {
                 refuse_same_file(output, &inputs(args))?;
@@ -184,11 +167,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 strategy: args.in_place.strategy(),
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
+                warn: Some(&warn),
             };
-            apply_in_place(&args.base, chain, how, options)?
+            apply_in_place(&args.base, chain, how, options)
         }
     };
     drop(progress);
+    for warning in warnings
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
+        context.warn(warning);
+    }
+    let applied = applied?;
     say(args, &applied, context);
     if args.json {
         print(args, Some(&applied))
@@ -347,30 +338,35 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
             args.base.display()
         ));
     }
+    say_how_in_place(&args.base, applied, context);
+    let written = applied.already < applied.diffs && !args.dry_run;
+    if written || args.output.is_some() && !args.dry_run {
+        let not = if applied.stamped { "" } else { "not " };
+        context.detail(format_args!("{path}: {not}stamped with its state"));
+    }
+}
+
+/// Of an image that was changed in place: by which strategy, and what was left or lost.
+pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Context) {
+    let image = image.display();
     if let Some(strategy) = applied.strategy {
         let how = match strategy {
             Strategy::Clone => "changed as a clone that took its place",
             Strategy::Copy => "changed as a copy that took its place",
             Strategy::Journal => "written itself, behind an undo journal",
         };
-        context.detail(format_args!("{path}: {how}"));
+        context.detail(format_args!("{image}: {how}"));
     }
     if applied.behind > 0 {
         context.note(format_args!(
-            "{}: the device is larger: its last {} were neither looked at nor changed",
-            args.base.display(),
+            "{image}: the device is larger: its last {} were neither looked at nor changed",
             Size(applied.behind)
         ));
     }
     for lost in &applied.lost {
         context.warn(format_args!(
-            "{path}: the new file couldn't be given {lost}"
+            "{image}: the new file couldn't be given {lost}"
         ));
-    }
-    let written = applied.already < applied.diffs && !args.dry_run;
-    if written || args.output.is_some() && !args.dry_run {
-        let not = if applied.stamped { "" } else { "not " };
-        context.detail(format_args!("{path}: {not}stamped with its state"));
     }
 }
 

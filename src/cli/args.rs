@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, ValueEnum, value_parser};
 
-use crate::files::{Format, ParentOptions};
+use crate::files::{Format, ParentOptions, Strategy};
 use crate::storage::{Caching, Overwrite};
 
 /// The lines about exit codes at the end of every help text.
@@ -26,7 +26,8 @@ pub(super) use exit_codes;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct Common {
-    /// Threads that read, compare, hash and pack [default: one per processor].
+    /// Threads that read, compare, hash and pack [default: one per processor; two for images that mostly aren't in the
+    /// page cache].
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// When to show progress on stderr; `auto` is: when stderr is a terminal.
@@ -108,14 +109,15 @@ impl From<InputFormat> for crate::files::FormatChoice {
     }
 }
 
-/// How images are read, as `--io` takes it.
+/// How images are read and written, as `--io` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Io {
-    /// Directly from the device what the page cache doesn't have; that isn't left there.
+    /// Directly from the device what the page cache doesn't have, and directly to it what is written in large pieces;
+    /// neither is left in the cache.
     Auto,
     /// Through the page cache.
     Buffered,
-    /// Directly from the device, where it and the file system can.
+    /// Directly from the device and to it, whatever the page cache has, where both can.
     Direct,
 }
 
@@ -149,6 +151,30 @@ impl From<OutputFormat> for Format {
             OutputFormat::Fixed => Self::Fixed,
             OutputFormat::Dynamic => Self::Dynamic,
             OutputFormat::Differencing => Self::Differencing,
+        }
+    }
+}
+
+/// How an image is changed in place, as `--in-place` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum InPlaceWay {
+    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
+    Auto,
+    /// Change a clone of the base, which then takes its place.
+    Clone,
+    /// Write the base itself, with an undo journal beside it.
+    Journal,
+    /// Change a full copy of the base, which then takes its place.
+    Copy,
+}
+
+impl InPlaceWay {
+    pub(super) fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Auto => None,
+            Self::Clone => Some(Strategy::Clone),
+            Self::Journal => Some(Strategy::Journal),
+            Self::Copy => Some(Strategy::Copy),
         }
     }
 }

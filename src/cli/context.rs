@@ -76,6 +76,19 @@ impl Context {
         Workers::new(threads.and_then(NonZeroUsize::new))
     }
 
+    /// The threads to read `sources` with. Where they mostly wait for a device there are two for each processor:
+    /// while one waits, the other compares and hashes.
+    pub(super) fn workers_reading(&self, sources: &[&dyn Source]) -> Result<Workers> {
+        let is_cold =
+            |source: &&dyn Source| source.as_file().is_some_and(OpenImage::is_mostly_cold);
+        if self.common.threads.is_some() || !sources.iter().any(is_cold) {
+            return self.workers();
+        }
+        let processors = std::thread::available_parallelism().ok();
+        let twice = processors.and_then(|n| n.checked_mul(NonZeroUsize::MIN.saturating_add(1)));
+        Workers::new(twice)
+    }
+
     /// Shows progress as the user wants it, until dropped. Print nothing to stderr while it lives.
     pub(super) fn progress(&self) -> Box<dyn Progress> {
         let terminal = io::stderr().is_terminal();

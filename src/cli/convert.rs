@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::{
-    InputFormat, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
+    InputFormat, Io, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
 };
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
+use crate::storage::IoPolicy;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -54,6 +55,9 @@ pub(super) struct Args {
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros, and is listed.
     #[arg(long)]
     pub(super) salvage: bool,
+    /// Whether to read and write through the page cache.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub(super) io: Io,
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
     pub(super) verify: bool,
@@ -67,11 +71,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         &args.source,
         args.format,
         &args.parents,
-        Reading::salvaging(args.salvage),
+        Reading {
+            salvage: args.salvage,
+            io: IoPolicy {
+                caching: args.io.into(),
+                ..IoPolicy::default()
+            },
+        },
     )?;
     refuse_files(&args.destination, &*source)?;
     let options = destination(args, &*source)?;
     let mut new = NewImage::create(&args.destination, &options)?;
+    new.written(args.io.into());
     context.note_device(&args.destination);
     transfer(args, context, &*source, &mut new)?;
     new.publish()?;
@@ -131,7 +142,7 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
 }
 
 fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewImage) -> Result<()> {
-    let workers = context.workers()?;
+    let workers = context.workers_reading(&[image])?;
     let progress = context.progress();
     progress.begin("converting", image.virtual_size());
     let options = CopyOptions {

@@ -12,11 +12,12 @@ use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::storage::Overwrite;
+use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
 /// Walk the whole path on small images, made for it.
 ///
 /// Makes a fixed and a dynamic VHD at three points in time, diffs them, rebuilds every point from the first one and
-/// the diffs, and compares byte by byte.
+/// the diffs, and compares byte by byte. Then a store keeps the same points, copies them and restores them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The commands are run for real, and their output is what they print. All files are made in a temporary folder, \
@@ -66,9 +67,12 @@ impl Demo {
         self.say(
             "Two disks at three points in time: `server` is a fixed VHD, `laptop` a dynamic one.",
         )?;
-        for (disk, format) in [("server", Format::Fixed), ("laptop", Format::Dynamic)] {
+        for (disk, format, id) in [
+            ("server", Format::Fixed, b"vhd demo, server"),
+            ("laptop", Format::Dynamic, b"vhd demo, laptop"),
+        ] {
             for (day, name) in ["monday", "tuesday", "wednesday"].into_iter().enumerate() {
-                self.make(&format!("{disk}-{name}.vhd"), format, day)?;
+                self.make(&format!("{disk}-{name}.vhd"), format, *id, day)?;
             }
         }
         self.vhd(
@@ -128,23 +132,71 @@ impl Demo {
         )?;
         self.digests("copy.raw", "laptop-wednesday.vhd")?;
 
+        self.store()?;
+
         let proofs = self.proofs;
         self.say(&format!(
             "Every point in time was rebuilt: {proofs} of {proofs} comparisons agree."
         ))
     }
 
+    /// The same points in time, kept in order by a store.
+    fn store(&mut self) -> Result<()> {
+        self.say("Or a store keeps the points in time, and the order. Monday is the base, then what changed.")?;
+        for (date, name) in [(16, "monday"), (17, "tuesday"), (18, "wednesday")] {
+            self.vhd(
+                0,
+                &format!(
+                    "snapshot create --store store --disk server --name {name} --time 2026-11-{date}T06:00:00Z \
+                     server-{name}.vhd"
+                ),
+            )?;
+        }
+        self.vhd(0, "snapshot list --store store")?;
+        self.vhd(1, "snapshot diff --store store monday wednesday")?;
+
+        self.say("A second store is brought up to date; then Monday goes, and the others stay what they are.")?;
+        self.vhd(0, "snapshot copy --store store --to second")?;
+        self.vhd(0, "snapshot delete --store store monday")?;
+        self.vhd(0, "snapshot verify --store store --read-data")?;
+        for (store, name) in [
+            ("second", "monday"),
+            ("store", "tuesday"),
+            ("second", "wednesday"),
+        ] {
+            let image = format!("{store}-{name}.vhd");
+            self.vhd(
+                0,
+                &format!("snapshot restore --store {store} {name} -o {image}"),
+            )?;
+            self.same(&image, &format!("server-{name}.vhd"))?;
+        }
+
+        self.say("The files of a store are ordinary ones: a base and diffs, in the order of their names.")?;
+        self.vhd(
+            0,
+            "apply second/server/000001-monday.vhd second/server/000002-tuesday.vhddiff -o by-hand.vhd",
+        )?;
+        self.same("by-hand.vhd", "server-tuesday.vhd")
+    }
+
     fn say(&mut self, text: &str) -> Result<()> {
         self.output.line(format_args!("\n# {text}"))
     }
 
-    /// Makes an image as the disk was on that day.
-    fn make(&self, name: &str, format: Format, day: usize) -> Result<()> {
+    /// Makes an image as the disk with this unique id was on that day: the same bytes each time.
+    fn make(&self, name: &str, format: Format, id: [u8; 16], day: usize) -> Result<()> {
+        let new = Footer::for_disk(DiskType::Fixed, DISK, None);
+        let identity = Footer {
+            unique_id: UniqueId(id),
+            timestamp: Timestamp(0),
+            ..new
+        };
         let options = NewImageOptions {
             format,
             virtual_size: DISK,
             block_size: None,
-            identity: None,
+            identity: Some(identity),
             parent: None,
             overwrite: Overwrite::No,
         };

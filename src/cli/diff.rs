@@ -271,7 +271,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         ListFormat::Text if args.json => ListingFormat::Json,
         format => format.into(),
     };
-    let workers = context.workers()?;
+    let workers = context.workers_reading(&[pair.base, pair.target])?;
     let progress = context.progress();
     let mut listing = Listing::begin(Output::text()?, format, pair.base, pair.target)?;
     progress.begin("comparing", pair.larger());
@@ -308,7 +308,7 @@ fn write<W: Write>(
     name: &Path,
     context: &Context,
 ) -> Result<Written<W>> {
-    let workers = context.workers()?;
+    let workers = context.workers_reading(&[pair.base, pair.target])?;
     let progress = context.progress();
     progress.begin("comparing", pair.larger());
     let options = DiffOptions {

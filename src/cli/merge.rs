@@ -100,6 +100,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
     let converted = convert::run(
         &convert::Args {
+            io: super::args::Io::Auto,
             source: args.child.clone(),
             destination: output.to_path_buf(),
             format: None,

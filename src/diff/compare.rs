@@ -9,7 +9,7 @@ use crate::image::{
     unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
-use crate::parallel::{Buffers, Workers};
+use crate::parallel::{Buffer, Buffers, Workers};
 use crate::progress::Progress;
 
 const PAGE: usize = 512;
@@ -313,7 +313,7 @@ impl Pair<'_> {
         &mut self,
         piece: PageRange,
         [in_base, in_target]: [bool; 2],
-        [base_buf, target_buf]: &mut [Vec<u8>; 2],
+        [base_buf, target_buf]: &mut [Buffer; 2],
         found: &mut Found,
     ) -> Result<()> {
         let base = side(self.base, in_base, piece, base_buf)?;
@@ -340,7 +340,7 @@ impl Pair<'_> {
         &mut self,
         chunk: PageRange,
         [_, in_target]: [bool; 2],
-        [_, target_buf]: &mut [Vec<u8>; 2],
+        [_, target_buf]: &mut [Buffer; 2],
     ) -> Result<()> {
         let bytes = side(self.target, in_target, chunk, target_buf)?;
         self.hashes.update(bytes, bytes, true);

@@ -2,7 +2,7 @@
 
 use crate::image::Hash;
 
-/// Small pieces are gathered up to this length: BLAKE3 is at full speed only on long ones.
+/// Bytes are fed in multiples of this: BLAKE3 is at full speed only on long pieces that are whole parts of its tree.
 const GATHERED: usize = 64 << 10;
 
 /// BLAKE3 of a stream.
@@ -13,16 +13,21 @@ pub(super) struct RunningDigest {
 }
 
 impl RunningDigest {
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        if self.gathered.len() + bytes.len() > GATHERED {
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        if !self.gathered.is_empty() {
+            let room = GATHERED.saturating_sub(self.gathered.len());
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() < GATHERED {
+                return;
+            }
             self.hasher.update(&self.gathered);
             self.gathered.clear();
         }
-        if bytes.len() < GATHERED {
-            self.gathered.extend_from_slice(bytes);
-        } else {
-            self.hasher.update(bytes);
-        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % GATHERED);
+        self.hasher.update(whole);
+        self.gathered.extend_from_slice(rest);
     }
 
     /// The digest of all bytes until now.

@@ -351,6 +351,7 @@ pub fn apply_to_child(
     output: Output<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    refuse_smaller_child(base, chain.target_size())?;
     let found = fit(base, &chain, options)?;
     let mut applied = Applied::nothing(found.already, found.checked, &chain);
     let (target_digest, target_size) = (applied.target_digest, applied.target_size);
@@ -396,6 +397,20 @@ pub(super) enum Changes {
     Compared { check: bool },
     /// It was remembered, and was checked then.
     Known(KnownChanges),
+}
+
+fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
+    if size >= parent.virtual_size() {
+        return Ok(());
+    }
+    Err(
+        Error::usage("a differencing VHD can't be smaller than its parent")
+            .path(parent.path())
+            .field("virtual size")
+            .found(format_args!("{} bytes", parent.virtual_size()))
+            .expected(format_args!("at most {size} bytes, the size of the child"))
+            .hint("make an image that stands alone; or take a parent from after the disk became smaller"),
+    )
 }
 
 /// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes

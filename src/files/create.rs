@@ -15,7 +15,9 @@ use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
-use crate::storage::{Access, AtomicFile, File, Overwrite, ReadAt as _, Stamp, WriteAt as _};
+use crate::storage::{
+    Access, AtomicFile, Caching, File, Overwrite, ReadAt as _, Stamp, WriteAt as _,
+};
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
 
 /// What a [new image](NewImage) shall be.
@@ -103,6 +105,13 @@ impl NewImage {
     /// The image to write to.
     pub fn image_mut(&mut self) -> &mut dyn ImageMut {
         self.stored.image_mut()
+    }
+
+    /// Has it written in this way; unless told, what is large goes past the page cache.
+    pub fn written(&self, caching: Caching) {
+        if let (Place::File { file, .. }, Caching::Buffered) = (&self.place, caching) {
+            file.file().write_through_cache();
+        }
     }
 
     /// Brings everything to stable storage and gives the file its name.

@@ -1,6 +1,6 @@
 //! Diffs as files: what they say of an image, and opening them from a path or a stream.
 
-use std::io::{self, BufWriter, Read, Write as _};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use super::pending::make_place_of;
@@ -52,11 +52,25 @@ pub fn spool_diff(
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
+    let failed = |e| Error::io("cannot store the diff that comes in", e);
+    let fill = |out: &mut dyn Write, name: &Path| {
+        let copied = io::copy(stream, out).map(drop);
+        copied.map_err(|e| failed(e).path(name))
+    };
+    spool_made(fill, beside, progress)
+}
+
+/// The same for a diff that `make` writes to what it is given, which messages call as the path says.
+pub fn spool_made(
+    make: impl FnOnce(&mut dyn Write, &Path) -> Result<()>,
+    beside: &Path,
+    progress: &dyn Progress,
+) -> Result<DiffFile> {
     let spool = spool_beside(&make_place_of(beside)?)?;
     let mut out = BufWriter::with_capacity(1 << 20, spool.appender());
-    io::copy(stream, &mut out)
-        .and_then(|_| out.flush())
-        .map_err(|e| Error::io("cannot store the diff that comes in", e).path(spool.path()))?;
+    make(&mut out, spool.path())?;
+    out.flush()
+        .map_err(|e| Error::io("cannot store the diff", e).path(spool.path()))?;
     drop(out);
     progress.begin("verifying the diff", spool.byte_len()?);
     DiffFile::open(spool, progress)

@@ -26,10 +26,10 @@ pub use child::finds_parent;
 pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
-    format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, target_footer,
+    format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, spool_made, target_footer,
 };
 pub use format::{Format, FormatChoice};
-pub use in_place::{InPlace, Strategy, apply_in_place, roll_back};
+pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
 pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};

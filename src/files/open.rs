@@ -311,6 +311,11 @@ impl OpenImage {
         self.stored.file()
     }
 
+    /// Whether reading it will mostly wait for a device.
+    pub fn is_mostly_cold(&self) -> bool {
+        self.chain().any(|image| image.file().is_mostly_cold())
+    }
+
     /// The state of the file when it was opened.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
@@ -366,7 +371,8 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::files::journal_path;
+    use crate::files::{NewImage, NewImageOptions, journal_path};
+    use crate::storage::{Overwrite, WriteAt as _};
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -487,5 +493,41 @@ mod tests {
             kind(open_image(file(b"\x89VHDDIF\n").path(), &READ)),
             ErrorKind::Usage
         );
+    }
+
+    #[test]
+    fn a_bitmap_in_a_hole_reads_as_if_it_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.vhd");
+        let options = NewImageOptions {
+            format: Format::Dynamic,
+            virtual_size: 8 << 20,
+            block_size: None,
+            identity: None,
+            parent: None,
+            overwrite: Overwrite::No,
+        };
+        let mut new = NewImage::create(&path, &options).unwrap();
+        for start in [0, 4 << 20] {
+            let range = PageRange::new(start, start + 8192).unwrap();
+            new.image_mut().update(range, &[5; 8192]).unwrap();
+        }
+        new.publish().unwrap();
+        let data = open_image(&path, &READ).unwrap().locate(4 << 20).unwrap();
+        let data = data.unwrap();
+        let file = File::open_writable(&path).unwrap();
+        file.write_zeros_at(data - 4096..data).unwrap();
+        let [trusting, reading] = [false, true].map(|ignore_holes| {
+            let mut options = READ;
+            options.io.ignore_holes = ignore_holes;
+            let image = open_image(&path, &options).unwrap();
+            let mut bytes = vec![1; 8 << 20];
+            image.read_exact_at(&mut bytes, 0).unwrap();
+            let extents: Vec<Extent> = image.extents(whole(&image)).map(Result::unwrap).collect();
+            (bytes, extents)
+        });
+        assert!(trusting.0 == reading.0);
+        assert_eq!(trusting.1, reading.1);
+        assert!(reading.0[..8192] == [5; 8192] && reading.0[8192..].iter().all(|b| *b == 0));
     }
 }

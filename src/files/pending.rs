@@ -108,10 +108,21 @@ pub(super) fn how_to_go_on(path: &Path) -> String {
     let merge = merge_diff_path(path);
     let again = match exists(&merge) {
         Ok(true) => format!("vhd merge {}", child_of(&merge)),
+        _ if is_of_a_snapshot(path) => "vhd-apply, or vhd snapshot restore,".to_owned(),
         _ => "vhd-apply".to_owned(),
     };
     let rollback = rollback_of(path);
     format!("run the same {again} again to finish it, or take it back with: {rollback}")
+}
+
+/// Whether the image at `path` was on its way to a point in time of a store.
+fn is_of_a_snapshot(path: &Path) -> bool {
+    let journal = journal_path(path);
+    let known = File::open(&journal).and_then(|file| {
+        let reader = DiffReader::new(file.reader(), &journal)?;
+        Ok(reader.header().base.snapshot.is_some())
+    });
+    known.unwrap_or(false)
 }
 
 /// The command that takes an interrupted apply to the image at `path` back.

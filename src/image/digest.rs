@@ -68,13 +68,27 @@ pub(crate) fn zero_hash(len: u64) -> Hash {
     }
 }
 
-/// Hashes of whole windows of zeros that are hashed at once.
-const ZERO_HASHES: usize = 2048;
+/// Bytes that are fed to BLAKE3 at once, from a multiple of it on: it is at full speed only on whole parts of its tree.
+const WHOLE_PARTS: usize = 128 << 10;
 
-/// So many of them, one after another.
+/// So many bytes of hashes of whole windows of zeros, one after another, and one hash more.
 fn zero_hashes() -> &'static [u8] {
     static HASHES: OnceLock<Vec<u8>> = OnceLock::new();
-    HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(ZERO_HASHES))
+    HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(WHOLE_PARTS / size_of::<Hash>() + 1))
+}
+
+/// Feeds the hashes of `count` whole windows of zeros. A disk of terabytes has millions of them.
+fn feed_zero_hashes(hasher: &mut blake3::Hasher, count: u64) {
+    let mut left = count.saturating_mul(size_of::<Hash>() as u64);
+    // Where in a hash the next piece begins.
+    let mut phase = 0;
+    while left > 0 {
+        let room = WHOLE_PARTS as u64 - hasher.count() % WHOLE_PARTS as u64;
+        let now = usize::try_from(room.min(left)).unwrap_or(WHOLE_PARTS);
+        hasher.update(&zero_hashes()[phase..phase + now]);
+        phase = (phase + now) % size_of::<Hash>();
+        left -= now as u64;
+    }
 }
 
 fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
@@ -217,15 +231,9 @@ impl ContentHasher {
 
     fn zeros_until(&mut self, end: u64) {
         let end = end.min(self.virtual_size);
-        // Many at once: a disk of terabytes has millions of them.
-        let mut whole = end.saturating_sub(self.at) / DIGEST_WINDOW;
-        while whole > 0 {
-            let now = whole.min(ZERO_HASHES as u64);
-            let bytes = usize::try_from(now).unwrap_or(0) * size_of::<Hash>();
-            self.hasher.update(&zero_hashes()[..bytes]);
-            self.at = self.at.saturating_add(now * DIGEST_WINDOW);
-            whole -= now;
-        }
+        let whole = end.saturating_sub(self.at) / DIGEST_WINDOW;
+        feed_zero_hashes(&mut self.hasher, whole);
+        self.at = self.at.saturating_add(whole * DIGEST_WINDOW);
         while self.at < end {
             self.hasher
                 .update(&zero_hash(DIGEST_WINDOW.min(self.virtual_size - self.at)));
@@ -324,6 +332,26 @@ mod tests {
                     content_digest(&image, &workers, &Silent).unwrap(),
                     naive(&bytes),
                     "{len}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hashes_of_zeros_are_fed_as_if_one_by_one() {
+        for before in [0, 24, 1000, 128 << 10] {
+            for count in [0, 1, 31, 4096, 4097, 20_000] {
+                let mut one_by_one = blake3::Hasher::new();
+                one_by_one.update(&vec![3; before]);
+                let mut at_once = one_by_one.clone();
+                for _ in 0..count {
+                    one_by_one.update(&zero_hash(DIGEST_WINDOW));
+                }
+                feed_zero_hashes(&mut at_once, count);
+                assert_eq!(
+                    at_once.finalize(),
+                    one_by_one.finalize(),
+                    "{before} {count}"
                 );
             }
         }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::page::{PageRange, is_zero};
-use crate::parallel::Buffers;
+use crate::parallel::{Buffer, Buffers};
 
 /// What is filled or known to be zero as a whole: a window has 64 of them, the bits of a mask.
 const GRAIN: u64 = WINDOW_SIZE / 64;
@@ -18,7 +18,7 @@ const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Window {
     range: PageRange,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     filled: u64,
 }
 
@@ -83,7 +83,7 @@ impl Window {
     }
 
     /// The buffer, to be used again.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Buffer {
         self.bytes
     }
 
@@ -211,7 +211,9 @@ mod tests {
         let sparse = RawImage::with_size(file.file(), size);
         let dense = RawImage::with_size(Memory::new(full.clone()), size);
         let buffers = Buffers::new();
-        buffers.give(vec![0xaa; usize::try_from(WINDOW_SIZE).unwrap()]);
+        let mut used = buffers.take(usize::try_from(WINDOW_SIZE).unwrap());
+        used.fill(0xaa);
+        buffers.give(used);
         for range in PageRange::new(0, 8 << 20).unwrap().windows(WINDOW_SIZE) {
             let a = Window::read(&sparse, range, &buffers).unwrap();
             let b = Window::read(&dense, range, &buffers).unwrap();
@@ -230,7 +232,9 @@ mod tests {
     fn what_is_filled_is_zero_and_counts() {
         let image = RawImage::with_size(Memory::new(vec![1; 8192]), 8192);
         let buffers = Buffers::new();
-        buffers.give(vec![0xaa; usize::try_from(WINDOW_SIZE).unwrap()]);
+        let mut used = buffers.take(usize::try_from(WINDOW_SIZE).unwrap());
+        used.fill(0xaa);
+        buffers.give(used);
         let range = PageRange::new(0, WINDOW_SIZE).unwrap();
         let mut window = Window::read(&image, range, &buffers).unwrap();
         let before = window.hashes(WINDOW_SIZE);

@@ -7,7 +7,7 @@ use std::thread;
 use super::history::missing;
 use super::incoming::{Target, to_verify};
 use super::pieces::pieces;
-use super::{Access, Disk, Manifest, Work};
+use super::{Access, Disk, Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::storage::File;
@@ -127,7 +127,13 @@ fn copy_points(
         copied.newest = Some(manifest.clone());
         copied.points.push(CopiedPoint { manifest, bytes });
     }
-    Ok(())
+    // What was to be copied and verified is; this takes little, and isn't part of the sum.
+    let progress = Uncounted(work.progress);
+    let work = Work {
+        progress: &progress,
+        ..work
+    };
+    windows::keep_up(target.disk(), Some(&source), work)
 }
 
 fn copy_point(
@@ -155,6 +161,15 @@ fn copy_point(
         ))
     })?;
     Ok((manifest, bytes))
+}
+
+/// Progress of work that isn't told of.
+struct Uncounted<'a>(&'a dyn Progress);
+
+impl Progress for Uncounted<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 /// Progress of one of several pieces of work, which together were begun.

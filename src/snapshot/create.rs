@@ -5,19 +5,20 @@ use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{NEW, WINDOWS};
+use super::layout::NEW;
 use super::manifest::hex;
 use super::point::side;
+use super::windows::{self, MadeList};
 use super::{
     Data, DataKind, Disk, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
-    check_name, incoming, windows,
+    check_name, incoming,
 };
 use crate::diff::{
     Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
 };
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowListWriter, copy_hashed};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy_hashed};
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
 use crate::vhd::UniqueId;
 
@@ -123,7 +124,7 @@ pub fn add_diff(
     if told.family.source_unique_id.is_some() {
         created.other_unique_id = None;
     }
-    list.publish(Overwrite::Yes)?;
+    list.publish()?;
     Ok(created)
 }
 
@@ -134,30 +135,27 @@ fn carried(
     diff: DiffFile,
     expected: ContentDigest,
     work: Work<'_>,
-) -> Result<AtomicFile> {
+) -> Result<MadeList> {
     let known = windows::of_newest(disk, newest, work)?;
     let (name, size) = (diff.name().to_path_buf(), diff.header().target_size);
-    let diff = Arc::new(diff);
     let before = disk.image(newest)?;
-    let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::clone(&diff)])?;
-    let list = AtomicFile::new(disk.path(WINDOWS))?;
-    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
-    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), size)?;
+    let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::new(diff)])?;
     work.progress.begin("checking the result", size);
-    carry_list(
-        &known,
-        &diff,
-        &after,
-        work.workers,
-        work.progress,
-        |start, window| hashes.push(start, window),
-    )?;
-    let found = hashes.finish()?;
-    if found != expected {
+    let (list, ()) = windows::make(disk, size, |each| {
+        carry_list(
+            &known,
+            after.diffs(),
+            &after,
+            work.workers,
+            work.progress,
+            each,
+        )
+    })?;
+    if list.digest != expected {
         return Err(Error::damaged("this diff doesn't lead to what it says")
             .path(name)
             .field("target digest")
-            .found(found)
+            .found(list.digest)
             .expected(expected)
             .hint("make it again with vhd-diff"));
     }
@@ -334,19 +332,15 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
             overwrite: Overwrite::No,
         },
     )?;
-    let list = AtomicFile::new(disk.path(WINDOWS))?;
-    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
-    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), size)?;
     work.progress.begin("copying the base", size);
     let options = CopyOptions {
         workers: work.workers,
         progress: work.progress,
         digest: true,
     };
-    copy_hashed(image, base.image_mut(), options, |start, window| {
-        hashes.push(start, window)
+    let (list, _) = windows::make(disk, size, |each| {
+        copy_hashed(image, base.image_mut(), options, each)
     })?;
-    let digest = hashes.finish()?;
     image.check_unchanged()?;
     base.publish()?;
     let (length, used) = lengths(&path)?;
@@ -356,9 +350,9 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
         length,
         identity: None,
     };
-    let manifest = draft.finish(None, size, digest, data, used);
+    let manifest = draft.finish(None, size, list.digest, data, used);
     disk.commit(manifest.clone())?;
-    list.publish(Overwrite::Yes)?;
+    list.publish()?;
     Ok(Created {
         manifest,
         updated: used,
@@ -385,9 +379,6 @@ fn add_changes(
     let before = disk.image(newest)?;
     let file = format!("{}.vhddiff", draft.stem);
     let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
-    let list = AtomicFile::new(disk.path(WINDOWS))?;
-    let out = BufWriter::with_capacity(1 << 16, list.file().appender());
-    let mut hashes = WindowListWriter::new(out, disk.path(WINDOWS), image.virtual_size())?;
     work.progress.begin("comparing", image.virtual_size());
     let options = DiffOptions {
         workers: work.workers,
@@ -405,15 +396,16 @@ fn add_changes(
         ..image.side()
     };
     let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
-    let written = write_diff_listed(
-        &known,
-        (&before, side(newest)),
-        (image, target),
-        (out, disk.path(&file)),
-        options,
-        |start, window| hashes.push(start, window),
-    )?;
-    let digest = hashes.finish()?;
+    let (list, written) = windows::make(disk, image.virtual_size(), |each| {
+        write_diff_listed(
+            &known,
+            (&before, side(newest)),
+            (image, target),
+            (out, disk.path(&file)),
+            options,
+            each,
+        )
+    })?;
     let data = Data {
         kind: DataKind::Diff,
         file,
@@ -424,7 +416,7 @@ fn add_changes(
     let manifest = draft.finish(
         Some(newest),
         image.virtual_size(),
-        digest,
+        list.digest,
         data,
         written.len,
     );
@@ -438,7 +430,7 @@ fn add_changes(
     if told {
         created.other_unique_id = None;
     }
-    list.publish(Overwrite::Yes)?;
+    list.publish()?;
     Ok(created)
 }
 

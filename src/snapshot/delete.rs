@@ -142,8 +142,8 @@ impl Intent {
     }
 
     /// What an interrupted deletion left, if anything.
-    pub(super) fn read(disk: &Disk) -> Result<Option<Self>> {
-        let path = disk.path(DELETING);
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(DELETING);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
@@ -152,13 +152,13 @@ impl Intent {
         let damaged = || {
             Error::damaged("what an interrupted deletion left can't be read")
                 .path(&path)
-                .hint("take the folder of the disk from a copy of the store")
+                .hint("vhd snapshot repair puts it aside and mends what the deletion left")
         };
         let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().source(e))?;
         let next = intent.next.iter().flatten();
         for manifest in next.chain(&intent.deleted) {
             manifest
-                .check(&disk.path(&manifest.stem().manifest()))
+                .check(&folder.join(manifest.stem().manifest()))
                 .map_err(|e| damaged().source(e))?;
         }
         Ok(Some(intent))

@@ -110,12 +110,15 @@ impl Disk {
     pub fn open(store: &Path, name: &str, access: Access) -> Result<Self> {
         check_disk_name(name)?;
         let folder = store.join(name);
-        if access == Access::Create {
+        if access == Access::Create && !folder.is_dir() {
             create_folder(&folder, 0o777)?;
         } else if !folder.is_dir() {
             return Err(no_disk(store, name));
         }
         let disk = Self::locked(store, name, access)?;
+        if access == Access::Create {
+            disk.ensure_folder()?;
+        }
         if disk.writable || !disk.is_interrupted()? {
             return Ok(disk);
         }
@@ -184,7 +187,7 @@ impl Disk {
     /// Finishes or takes back what an interrupted command left: data whose manifest stands gets its name, data whose
     /// manifest was never written goes, and so do temporary files. Data under its final name is never touched.
     fn recover(&mut self) -> Result<()> {
-        if let Some(intent) = Intent::read(self)? {
+        if let Some(intent) = Intent::read(&self.folder)? {
             let (workers, progress) = (Workers::new(None)?, Silent);
             let work = Work {
                 workers: &workers,
@@ -217,6 +220,14 @@ impl Disk {
                 // deletion that made it was never decided.
                 remove_if_there(&path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The first snapshot must not be lost with its folder, which may have been made by a command that was killed.
+    pub(super) fn ensure_folder(&self) -> Result<()> {
+        if self.points.is_empty() {
+            create_folder(&self.folder, 0o777)?;
         }
         Ok(())
     }

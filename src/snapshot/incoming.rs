@@ -16,11 +16,12 @@ use super::history::check_next;
 use super::layout::{COPY_LOCK, PART};
 use super::pieces::same_until;
 use super::verify::check_base;
+use super::windows::{self, MadeList};
 use super::{Access, Disk, Manifest, State, Stem, Work};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
-use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::image::{ContentDigest, Image as _, window_hashes};
 use crate::storage::{
     AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove_if_there, rename,
 };
@@ -50,6 +51,7 @@ impl Target {
         }
         // Another copy may have ended since.
         disk.load()?;
+        disk.ensure_folder()?;
         match disk.take_damaged().pop() {
             Some(error) => Err(error),
             None => Ok(Self {
@@ -157,8 +159,8 @@ impl Incoming<'_> {
         } = self;
         file.set_len(point.data.length)?;
         file.sync()?;
-        match check(&target.disk, &point, &path, work) {
-            Ok(()) => {}
+        let list = match check(&target.disk, &point, &path, work) {
+            Ok(list) => list,
             // That says nothing about what was stored.
             Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Interrupted) => {
                 return Err(error);
@@ -172,7 +174,7 @@ impl Incoming<'_> {
                         .source(error),
                 });
             }
-        }
+        };
         if point.is_base() {
             point.used_size = lengths(&path)?.1;
         }
@@ -181,6 +183,7 @@ impl Incoming<'_> {
         target.disk.write_manifest(&point, Overwrite::No)?;
         remove_if_there(&mark(&target.disk, &point))?;
         target.disk.load()?;
+        list.map_or(Ok(()), MadeList::publish)?;
         Ok(point)
     }
 
@@ -258,8 +261,8 @@ pub(super) fn to_verify(point: &Manifest) -> u64 {
     }
 }
 
-/// Reads back all that was stored, and compares it with what the manifest says.
-fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<()> {
+/// Reads back all that was stored, and compares it with what the manifest says. Of a base the window hashes come out.
+fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<Option<MadeList>> {
     let wrong = |field: &str, found: String, expected: String| {
         Err(Error::damaged("what arrived is not what its manifest says")
             .path(path)
@@ -286,15 +289,17 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<(
                 point.virtual_size.to_string(),
             );
         }
-        let digest = content_digest(&image, work.workers, work.progress)?;
-        if digest != point.content_digest {
+        let (list, _) = windows::make(disk, size, |each| {
+            window_hashes(&image, work.workers, work.progress, each)
+        })?;
+        if list.digest != point.content_digest {
             return wrong(
                 "content digest",
-                digest.to_string(),
+                list.digest.to_string(),
                 point.content_digest.to_string(),
             );
         }
-        return check_base(path);
+        return check_base(path).map(|()| Some(list));
     }
     let diff = DiffFile::open(File::open(path)?, work.progress)?;
     let show = |digest: Option<ContentDigest>| {
@@ -327,5 +332,5 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<(
             point.virtual_size.to_string(),
         );
     }
-    Ok(())
+    Ok(None)
 }

@@ -181,7 +181,7 @@ impl Manifest {
     }
 
     /// The bytes of the file: pretty JSON whose last member is the checksum of all lines before it.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub fn encode(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage("the manifest can't be written").source(e))?;
         let head = json.strip_suffix("\n}").unwrap_or(&json);
@@ -191,8 +191,8 @@ impl Manifest {
         Ok(text.into_bytes())
     }
 
-    /// Reads what [`encode`](Self::encode) made, and the file that messages call `path`.
-    pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+    /// Reads what [`encode`](Self::encode) made. Messages call the file `path`, whose name must be that of the manifest.
+    pub fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |what: &str| {
             Error::damaged(what.to_owned())
                 .path(path)

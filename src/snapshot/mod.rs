@@ -48,9 +48,12 @@ pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
 pub use receive::{Received, receive};
-pub use repair::{Means, Mended, RepairedDisk, repair};
-pub use restore::{check_content, restore};
+pub use repair::{Means, Mended, RepairedDisk, put_aside_intent, repair};
+pub use restore::{
+    Restored, check_content, refuse_part_of_store, restore, restore_in_place, restore_to_child,
+};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Sent, Span, send};
+pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
 pub use verify::{Finding, ReadData, verify};

@@ -9,7 +9,7 @@ use super::history::refuse_other;
 use super::incoming::{Incoming, Target, to_verify};
 use super::layout::Stem;
 use super::stream::{Record, StreamReader};
-use super::{Manifest, Work};
+use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What became of a stream.
@@ -71,7 +71,7 @@ fn take<R: Read>(
     received.newest = target.disk().newest().cloned();
     let (mut last, mut count, mut met) = (0, 0_u32, received.newest.is_none());
     loop {
-        let manifest = match stream.next()? {
+        let manifest = match stream.next_record()? {
             Record::Snapshot(bytes) => manifest(bytes),
             Record::End(snapshots) if snapshots == count => break,
             _ => Err(Error::damaged("no such record can stand here")),
@@ -107,7 +107,7 @@ fn take<R: Read>(
         received.points.push(complete);
     }
     if met || count == 0 {
-        return Ok(());
+        return windows::keep_up(target.disk(), None, work);
     }
     Err(
         Error::mismatch("nothing that came continues what is there")
@@ -150,7 +150,7 @@ fn data<R: Read>(
     let mut end = 0_u64;
     loop {
         work.progress.check()?;
-        let wrong = match stream.next()? {
+        let wrong = match stream.next_record()? {
             Record::Data(offset, bytes) => {
                 let next = offset.saturating_add(bytes.len() as u64);
                 if offset >= end && next <= len {

@@ -1,9 +1,18 @@
-//! A point in time as an image file again.
+//! A point in time as an image file again: a new one, an existing one that is given what it lacks, or a child of one.
 
-use super::{PointImage, Work};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::between::Between;
+use super::layout::Stem;
+use super::{Disk, Manifest, PointImage, Work};
+use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, Output, Source as _};
-use crate::image::{ContentDigest, CopyOptions, Image as _, copy};
+use crate::files::{
+    Applied, ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, Output,
+    ParentOptions, Source as _, apply_made_in_place, apply_to_child, find_stamp, spool_made,
+};
+use crate::image::{ContentDigest, CopyOptions, Image as _, NothingKnown, copy};
 
 /// Writes a point in time into a new image, which appears only when its content digest is the one that the manifest
 /// says. A fixed VHD comes out byte for byte.
@@ -32,7 +41,184 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
         check_content(point, found)?;
     }
     point.check_unchanged()?;
-    new.publish()
+    new.publish_stamped(point.manifest().content_digest)?;
+    Ok(())
+}
+
+/// An image that was brought to a point in time.
+#[derive(Debug)]
+pub struct Restored {
+    /// What was written; `None` if it held the point already.
+    pub applied: Option<Applied>,
+    /// The snapshot that it held before, if its state stamp said so.
+    pub from: Option<String>,
+}
+
+/// Makes the image at `path` hold a point in time by writing only what differs, as crash-safe as an apply in place, and
+/// reads the result back. What differs is found by comparing all of both; or, if a valid state stamp says which snapshot
+/// of `disk` the image holds, by the diffs between the two. A VHD takes over the identity of the point; the image must
+/// have this `format`, if one is given.
+pub fn restore_in_place(
+    disk: &Disk,
+    point: &PointImage,
+    (path, format): (&Path, Option<Format>),
+    (how, parents): (InPlace<'_>, &ParentOptions),
+    work: Work<'_>,
+) -> Result<Restored> {
+    let mut from = None;
+    let make = |image: &OpenImage| {
+        check_format(image, format)?;
+        let found = difference(disk, image, point, path, work)?;
+        from = found.from;
+        Ok((!found.same).then_some(found.chain))
+    };
+    let options = options(parents, work);
+    let applied = apply_made_in_place(path, point.virtual_size(), make, how, options)?;
+    Ok(Restored { applied, from })
+}
+
+fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
+    match format {
+        Some(format) if format != image.format() => Err(Error::usage(
+            "an image keeps its format when it is changed in place",
+        )
+        .path(image.path())
+        .found(image.format())
+        .expected(format)
+        .hint("leave -O away, or say --force instead of --in-place to have it replaced")),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a new differencing VHD that reads as a point in time and stores only what differs from its parent.
+pub fn restore_to_child(
+    disk: &Disk,
+    point: &PointImage,
+    parent: &Arc<OpenImage>,
+    output: Output<'_>,
+    work: Work<'_>,
+) -> Result<Applied> {
+    let found = difference(disk, parent, point, output.path, work)?;
+    let parents = ParentOptions::default();
+    apply_to_child(parent, found.chain, output, options(&parents, work))
+}
+
+fn options<'a>(parents: &'a ParentOptions, work: Work<'a>) -> ApplyOptions<'a> {
+    ApplyOptions {
+        workers: work.workers,
+        progress: work.progress,
+        // The diff was just made from this very image.
+        check: BaseCheck::Touched,
+        verify: true,
+        parents,
+    }
+}
+
+/// What leads from an image to a point in time.
+struct Difference {
+    chain: Chain,
+    /// Whether both hold the same.
+    same: bool,
+    /// The snapshot that the image holds, if that was known.
+    from: Option<String>,
+}
+
+/// The diff from `image` to `point`, in a nameless file beside `beside`.
+fn difference(
+    disk: &Disk,
+    image: &OpenImage,
+    point: &PointImage,
+    beside: &Path,
+    work: Work<'_>,
+) -> Result<Difference> {
+    if let Some(from) = stamped_point(disk, image)?
+        && let Ok(chain) = known_difference(disk, from, point, beside, work)
+    {
+        return Ok(Difference {
+            chain,
+            same: from.content_digest == point.manifest().content_digest,
+            from: Some(from.name.clone()),
+        });
+    }
+    work.progress.begin("comparing", point.virtual_size());
+    let options = DiffOptions {
+        workers: work.workers,
+        progress: work.progress,
+        compression: Compression::default(),
+        digests: true,
+        equal: &NothingKnown,
+        confirm: &|| {
+            image.check_unchanged()?;
+            point.check_unchanged()
+        },
+    };
+    let mut same = false;
+    let (base, target) = ((image as _, image.side()), (point as _, point.side()));
+    let diff = spool_made(
+        |out, name| {
+            let written = write_diff(base, target, out, name, options)?;
+            same = written.comparison.is_same();
+            let found = written.trailer.target_digest;
+            found.map_or(Ok(()), |found| check_content(point, found))
+        },
+        beside,
+        work.progress,
+    )?;
+    Ok(Difference {
+        chain: Chain::new(vec![diff])?,
+        same,
+        from: None,
+    })
+}
+
+/// The snapshot that `image` holds, if its state stamp says so.
+fn stamped_point<'a>(disk: &'a Disk, image: &OpenImage) -> Result<Option<&'a Manifest>> {
+    let found = find_stamp(image)?.filter(|found| found.stale.is_none());
+    let Some(digest) = found.map(|found| found.stamp.digest) else {
+        return Ok(None);
+    };
+    let mut points = disk.points().iter().rev();
+    Ok(points.find(|point| point.content_digest == digest))
+}
+
+/// The diff between two snapshots, by reading only what may differ.
+fn known_difference(
+    disk: &Disk,
+    from: &Manifest,
+    point: &PointImage,
+    beside: &Path,
+    work: Work<'_>,
+) -> Result<Chain> {
+    let between = Between::open(disk, from, point.manifest())?;
+    work.progress.begin("comparing", point.virtual_size());
+    let diff = spool_made(
+        |out, name| {
+            between
+                .write(out, name, Compression::default(), work)
+                .map(drop)
+        },
+        beside,
+        work.progress,
+    )?;
+    Chain::new(vec![diff])
+}
+
+/// An error if the file at `path` is part of a store: an image that is restored must not take its place, nor need it.
+pub fn refuse_part_of_store(path: &Path) -> Result<()> {
+    let real = path.canonicalize();
+    let real = real.as_deref().unwrap_or(path);
+    let name = real.file_name().and_then(|name| name.to_str());
+    let Some((stem, _)) = name.and_then(Stem::parse) else {
+        return Ok(());
+    };
+    if !real.with_file_name(stem.manifest()).exists() {
+        return Ok(());
+    }
+    Err(
+        Error::usage("this file is part of a store, which alone may change it")
+            .path(path)
+            .hint("name another file; vhd snapshot restore makes an image of any snapshot"),
+    )
 }
 
 /// An error if what was read of a point in time isn't what its manifest says.

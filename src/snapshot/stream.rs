@@ -32,7 +32,7 @@ const END: [u8; 4] = *b"ENDS";
 
 /// What a record says.
 #[derive(Debug)]
-pub(super) enum Record<'a> {
+pub enum Record<'a> {
     /// A snapshot begins: its manifest, as it stands in its file.
     Snapshot(&'a [u8]),
     /// Bytes of its data from this offset on.
@@ -43,9 +43,9 @@ pub(super) enum Record<'a> {
     End(u32),
 }
 
-/// Writes a stream.
+/// Writes a stream of snapshots, as `docs/send-format.md` describes it.
 #[derive(Debug)]
-pub(super) struct StreamWriter<W> {
+pub struct StreamWriter<W> {
     out: W,
     name: PathBuf,
     hasher: blake3::Hasher,
@@ -55,7 +55,7 @@ pub(super) struct StreamWriter<W> {
 
 impl<W: Write> StreamWriter<W> {
     /// Begins a stream of snapshots of `disk`. Messages call `out` `name`.
-    pub(super) fn new(out: W, name: &Path, disk: &str) -> Result<Self> {
+    pub fn new(out: W, name: &Path, disk: &str) -> Result<Self> {
         let mut writer = Self {
             out,
             name: name.to_path_buf(),
@@ -71,7 +71,8 @@ impl<W: Write> StreamWriter<W> {
         Ok(writer)
     }
 
-    pub(super) fn push(&mut self, record: &Record<'_>) -> Result<()> {
+    /// Writes the next record. Those of a snapshot come in the order of the format; nothing checks that here.
+    pub fn push(&mut self, record: &Record<'_>) -> Result<()> {
         match *record {
             Record::Snapshot(manifest) => {
                 self.record(SNAPSHOT, count(manifest.len())?, &[manifest])
@@ -88,8 +89,8 @@ impl<W: Write> StreamWriter<W> {
         }
     }
 
-    /// All that was pushed has been taken by `out` when this returns.
-    pub(super) fn finish(mut self) -> Result<u64> {
+    /// All that was pushed has been taken by `out` when this returns. Gives the length of the stream in bytes.
+    pub fn finish(mut self) -> Result<u64> {
         self.out.flush().map_err(|e| self.failed(e))?;
         Ok(self.offset)
     }
@@ -126,9 +127,10 @@ fn count(n: usize) -> Result<[u8; 4]> {
     Ok(n.to_be_bytes())
 }
 
-/// Reads a stream and believes nothing.
+/// Reads a stream of snapshots and believes nothing, but for what only the manifests in it can tell: which record may
+/// follow which, and whether the data is what they say.
 #[derive(Debug)]
-pub(super) struct StreamReader<R> {
+pub struct StreamReader<R> {
     input: R,
     name: PathBuf,
     disk: String,
@@ -142,7 +144,7 @@ pub(super) struct StreamReader<R> {
 
 impl<R: Read> StreamReader<R> {
     /// Reads the header. Messages call `input` `name`.
-    pub(super) fn new(input: R, name: &Path) -> Result<Self> {
+    pub fn new(input: R, name: &Path) -> Result<Self> {
         let mut reader = Self {
             input,
             name: name.to_path_buf(),
@@ -186,12 +188,12 @@ impl<R: Read> StreamReader<R> {
     }
 
     /// The disk whose snapshots these are.
-    pub(super) fn disk(&self) -> &str {
+    pub fn disk(&self) -> &str {
         &self.disk
     }
 
     /// The next record, which is what was written there, or an error. After [`Record::End`] there is none.
-    pub(super) fn next(&mut self) -> Result<Record<'_>> {
+    pub fn next_record(&mut self) -> Result<Record<'_>> {
         self.start = self.offset;
         let before = *self.hasher.finalize().as_bytes();
         let lead: [u8; LEAD] = self.take()?;
@@ -367,7 +369,7 @@ mod tests {
         let mut reader = StreamReader::new(bytes, Path::new("in"))?;
         let mut all = vec![reader.disk().to_owned()];
         loop {
-            let record = reader.next()?;
+            let record = reader.next_record()?;
             all.push(format!("{record:?}"));
             if matches!(record, Record::End(_)) {
                 return Ok(all);

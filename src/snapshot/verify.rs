@@ -93,7 +93,7 @@ pub(super) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
             .path(&path)
             .found(format_args!("{len} bytes"))
             .expected(format_args!("{} bytes", point.data.length))
-            .hint("take the file from a copy of the store")
+            .hint(REPAIR)
     };
     if point.is_base() {
         let image = open_image(&path, &OpenOptions::default())?;
@@ -225,19 +225,28 @@ fn data(
             found.push(finding(disk, point, error)?);
         }
     }
-    let Some(newest) = disk.newest().filter(|newest| !bad.contains(&newest.name)) else {
-        return Ok(());
-    };
-    let bad_now: BTreeSet<&String> = found.iter().flat_map(|f| &f.affected).collect();
-    let damaged = bad_now.contains(&newest.name);
-    let Some(list) = list else {
-        return Ok(());
-    };
-    // The windows of the newest: each by itself, so that damage has a place.
+    match (disk.newest(), list) {
+        (Some(newest), Some(list)) if !bad.contains(&newest.name) => {
+            let windows = list.windows().filter(|_| chosen(&mut dice));
+            newest_windows(disk, newest, windows, work, found)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the windows of the newest snapshot, each by itself, so that damage has a place.
+fn newest_windows(
+    disk: &Disk,
+    newest: &Manifest,
+    windows: impl Iterator<Item = Result<ListedWindow>>,
+    work: Work<'_>,
+    found: &mut Vec<Finding>,
+) -> Result<()> {
+    let damaged = |finding: &Finding| finding.affected.contains(&newest.name);
     let image = match disk.image(newest) {
         Ok(image) => image,
         Err(error) => {
-            if !damaged {
+            if !found.iter().any(damaged) {
                 found.push(finding(disk, newest, error)?);
             }
             return Ok(());
@@ -245,7 +254,6 @@ fn data(
     };
     work.progress
         .begin("verifying the newest", newest.virtual_size);
-    let windows = list.windows().filter(|_| chosen(&mut dice));
     let mut wrong = Vec::new();
     work.workers.ordered(
         windows,
@@ -254,29 +262,46 @@ fn data(
             Ok(first_wrong(&image, &window))
         },
         |result: Result<Option<u64>>| {
-            match result {
-                Ok(Some(offset)) => wrong.push(Ok(offset)),
-                Ok(None) => {}
-                Err(error) => wrong.push(Err(error)),
-            }
+            wrong.extend(result.transpose());
             Ok(())
         },
     )?;
     let places = wrong.len();
-    if let Some(first) = wrong.into_iter().next() {
-        let error = first.map_or_else(
-            |error| error,
-            |offset| {
-                Error::damaged("the disk doesn't hold what it did when the snapshot was made")
-                    .path(disk.label(newest))
-                    .field("virtual disk")
-                    .offset(offset)
-                    .found(format_args!("another hash of this window ({places} such)"))
-                    .hint("the file that holds it is damaged: vhd snapshot verify --read-data names it")
-            },
-        );
-        found.push(finding(disk, newest, error)?);
+    let place = match wrong.into_iter().next() {
+        None => return Ok(()),
+        Some(Ok(place)) => place,
+        Some(Err(error)) => {
+            let finding = finding(disk, newest, error)?;
+            // A damaged file was found before.
+            if !found.iter().any(damaged) {
+                found.push(finding);
+            }
+            return Ok(());
+        }
+    };
+    let at_place = |error: Error| {
+        error
+            .field("virtual disk")
+            .offset(place)
+            .found(format_args!("another hash of this window ({places} such)"))
+    };
+    // A damaged base has no place by itself: its only digest is that of the whole disk. It is what is wrong here.
+    let base = disk
+        .chain(newest)?
+        .first()
+        .map(|base| disk.path(&base.data.file));
+    let base = base.as_deref();
+    let without_place = |finding: &&mut Finding| {
+        finding.error.file() == base && finding.error.field_name() == Some(CONTENT_DIGEST)
+    };
+    if let (Some(base), Some(known)) = (base, found.iter_mut().find(without_place)) {
+        known.error = at_place(wrong_base(base));
+        return Ok(());
     }
+    let error = Error::damaged("the disk doesn't hold what it did when the snapshot was made")
+        .path(disk.label(newest))
+        .hint("the file that holds it is damaged: vhd snapshot verify --read-data names it");
+    found.push(finding(disk, newest, at_place(error))?);
     Ok(())
 }
 
@@ -298,18 +323,33 @@ fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     if digest == point.content_digest {
         return Ok(());
     }
-    Err(Error::damaged("the base doesn't hold what it did when the snapshot was made")
-        .path(path)
-        .field("content digest")
+    Err(wrong_base(&path)
+        .field(CONTENT_DIGEST)
         .found(digest)
-        .expected(point.content_digest)
-        .hint("take the file from a copy of the store, or make a new base with vhd snapshot create --full"))
+        .expected(point.content_digest))
+}
+
+/// The field of the error for a base that is wrong somewhere.
+const CONTENT_DIGEST: &str = "content digest";
+
+/// What to do about damaged data.
+const REPAIR: &str = "vhd snapshot repair makes it again: --from another store that has the snapshot, or from an image \
+                      of it (--image)";
+
+fn wrong_base(path: &Path) -> Error {
+    Error::damaged("the base doesn't hold what it did when the snapshot was made")
+        .path(path)
+        .hint(REPAIR)
 }
 
 fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     let file = File::open(disk.path(&point.data.file))?;
     work.progress.begin("verifying a diff", file.byte_len()?);
-    DiffFile::open(file, work.progress).map(drop)
+    let read = DiffFile::open(file, work.progress).map(drop);
+    read.map_err(|error| match error.kind() {
+        ErrorKind::Damaged => error.hint(REPAIR),
+        _ => error,
+    })
 }
 
 /// The first byte of the first digest window that isn't what the list says.

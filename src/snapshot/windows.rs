@@ -1,11 +1,14 @@
 //! The window hashes of the newest snapshot: with them, the next one is made by reading the new image alone.
 
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 
 use super::layout::WINDOWS;
 use super::{Disk, Manifest, Work};
+use crate::diff::carry_list;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image as _, WindowList, WindowListWriter, window_hashes};
+use crate::image::{
+    ContentDigest, Image as _, WindowHashes, WindowList, WindowListWriter, window_hashes,
+};
 use crate::storage::{AtomicFile, File, Overwrite};
 
 /// The list of `newest`, made again from its data if it is missing, damaged or of another snapshot.
@@ -25,27 +28,123 @@ pub(super) fn of_newest(
         _ => {}
     }
     let image = disk.image(newest)?;
-    let file = AtomicFile::new(&path)?;
-    let out = BufWriter::with_capacity(1 << 16, file.file().appender());
-    let mut writer = WindowListWriter::new(out, &path, image.virtual_size())?;
     work.progress
         .begin("hashing the newest snapshot", image.virtual_size());
-    window_hashes(&image, work.workers, work.progress, |start, hashes| {
-        writer.push(start, hashes)
+    let (new, _) = make(disk, image.virtual_size(), |each| {
+        window_hashes(&image, work.workers, work.progress, each)
     })?;
-    let found = writer.finish()?;
-    if found != newest.content_digest {
-        return Err(
-            Error::damaged("the newest snapshot is not what its manifest says")
-                .path(disk.label(newest))
-                .field("content digest")
-                .found(found)
-                .expected(newest.content_digest)
-                .hint("vhd snapshot verify --read-data says which file is damaged"),
-        );
-    }
-    file.publish(Overwrite::Yes)?;
+    new.check(disk, newest)?;
+    new.publish()?;
     WindowList::open(File::open(&path)?)
+}
+
+/// Sees to it that the list is of the newest snapshot, where that can be had without reading all of it: snapshots were
+/// copied into `disk`, from `source` if that is a disk at hand.
+pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Result<()> {
+    let Some(newest) = disk.newest() else {
+        return Ok(());
+    };
+    let own = stored(disk)?;
+    let other = source.map_or(Ok(None), stored)?;
+    let is_current = |list: &WindowList<File>| list.digest() == newest.content_digest;
+    if own.as_ref().is_some_and(is_current) {
+        return Ok(());
+    }
+    if other.as_ref().is_some_and(is_current)
+        && let Some(source) = source
+    {
+        return take(disk, source);
+    }
+    match own {
+        Some(list) => carry(disk, newest, &list, work),
+        None => Ok(()),
+    }
+}
+
+/// The list that is there, of whatever snapshot it is; `None` if it is missing or damaged.
+fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
+    match File::open(disk.path(WINDOWS)).and_then(WindowList::open) {
+        Ok(list) => Ok(Some(list)),
+        Err(error) if error.kind() == ErrorKind::Io && !error_is_absence(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Takes over the list of another store.
+fn take(disk: &Disk, source: &Disk) -> Result<()> {
+    let from = File::open(source.path(WINDOWS))?;
+    let file = AtomicFile::new(disk.path(WINDOWS))?;
+    io::copy(&mut from.reader(), &mut file.file().appender())
+        .map_err(|e| Error::io("cannot copy the window hashes", e).path(disk.path(WINDOWS)))?;
+    file.publish(Overwrite::Yes)
+}
+
+/// Makes the list of the newest snapshot from the `list` of one that it is made of, by reading what the diffs between
+/// the two touch.
+fn carry(disk: &Disk, newest: &Manifest, list: &WindowList<File>, work: Work<'_>) -> Result<()> {
+    let chain = disk.chain(newest)?;
+    let Some(known) = chain
+        .iter()
+        .rposition(|point| point.content_digest == list.digest())
+    else {
+        return Ok(());
+    };
+    let image = disk.image(newest)?;
+    let later = image.diffs().get(known..).unwrap_or_default();
+    work.progress
+        .begin("hashing what changed", image.virtual_size());
+    let (new, ()) = make(disk, image.virtual_size(), |each| {
+        carry_list(list, later, &image, work.workers, work.progress, each)
+    })?;
+    new.check(disk, newest)?;
+    new.publish()
+}
+
+/// A list that is complete, and not yet the disk's.
+pub(super) struct MadeList {
+    file: AtomicFile,
+    /// The content digest that it makes.
+    pub(super) digest: ContentDigest,
+}
+
+/// Takes window hashes, with the first byte of their window, in order.
+pub(super) type Each<'a> = dyn FnMut(u64, &WindowHashes) -> Result<()> + 'a;
+
+/// Makes the list of a disk of `size` bytes from what `work` hands to what it is given. What that returns comes along.
+pub(super) fn make<T>(
+    disk: &Disk,
+    size: u64,
+    work: impl FnOnce(&mut Each<'_>) -> Result<T>,
+) -> Result<(MadeList, T)> {
+    let path = disk.path(WINDOWS);
+    let file = AtomicFile::new(&path)?;
+    let out = BufWriter::with_capacity(1 << 16, file.file().appender());
+    let mut writer = WindowListWriter::new(out, path, size)?;
+    let made = work(&mut |start, hashes| writer.push(start, hashes))?;
+    let digest = writer.finish()?;
+    Ok((MadeList { file, digest }, made))
+}
+
+impl MadeList {
+    /// An error if it isn't the list of `point`, from whose data it was made.
+    fn check(&self, disk: &Disk, point: &Manifest) -> Result<()> {
+        if self.digest == point.content_digest {
+            return Ok(());
+        }
+        Err(
+            Error::damaged("the newest snapshot is not what its manifest says")
+                .path(disk.label(point))
+                .field("content digest")
+                .found(self.digest)
+                .expected(point.content_digest)
+                .hint("vhd snapshot verify --read-data says which file is damaged"),
+        )
+    }
+
+    /// Makes it the list of the disk.
+    pub(super) fn publish(self) -> Result<()> {
+        self.file.publish(Overwrite::Yes)
+    }
 }
 
 fn error_is_absence(error: &Error) -> bool {

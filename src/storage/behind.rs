@@ -6,19 +6,22 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::system;
 
-/// Bytes that may gather before they are sent on their way.
-const STEP: u64 = 64 << 20;
+/// Bytes that may gather before they are sent on their way: few at first, so that the end of a small file needn't wait
+/// for all of it, and more of a large one, for which each step costs the file system a commit.
+const FIRST_STEP: u64 = 4 << 20;
+const LARGEST_STEP: u64 = 64 << 20;
 
-/// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer. What stays smaller than a
-/// step needs no thread.
-#[derive(Debug, Default)]
+/// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer.
+#[derive(Debug)]
 pub(super) struct WriteBehind {
-    gathered: AtomicU64,
+    /// Bytes written so far, and how many of them when the thread is woken next.
+    written: AtomicU64,
+    next: AtomicU64,
     thread: Mutex<Option<Thread>>,
 }
 
@@ -26,16 +29,33 @@ pub(super) struct WriteBehind {
 type Thread = (SyncSender<()>, JoinHandle<io::Result<()>>);
 
 impl WriteBehind {
-    /// `len` bytes more were written to `file`.
-    pub(super) fn wrote(&self, file: &fs::File, path: &Path, len: u64) {
-        if self.gathered.fetch_add(len, Ordering::Relaxed) + len >= STEP {
-            self.gathered.store(0, Ordering::Relaxed);
-            let mut thread = self.thread();
-            if thread.is_none() {
-                // If there is none to be had, that costs only time.
-                *thread = start(file, path);
-            }
-            if let Some((wake, _)) = &*thread {
+    /// For `file`; `None` if there is no thread to be had, which costs only time.
+    pub(super) fn start(file: &fs::File, path: &Path) -> Option<Self> {
+        let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
+        let (wake, woken) = sync_channel(1);
+        let work = move || {
+            woken
+                .iter()
+                .try_for_each(|()| system::sync_behind(&file, &path))
+        };
+        let thread = thread::Builder::new()
+            .name("write-behind".into())
+            .spawn(work)
+            .ok()?;
+        Some(Self {
+            written: AtomicU64::new(0),
+            next: AtomicU64::new(FIRST_STEP),
+            thread: Mutex::new(Some((wake, thread))),
+        })
+    }
+
+    /// `len` bytes more were written.
+    pub(super) fn wrote(&self, len: u64) {
+        let written = self.written.fetch_add(len, Ordering::Relaxed) + len;
+        if written >= self.next.load(Ordering::Relaxed) {
+            let step = (written / 2).clamp(FIRST_STEP, LARGEST_STEP);
+            self.next.store(written + step, Ordering::Relaxed);
+            if let Some((wake, _)) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
                 // Busy or ended by an error: the sync at the end does it, or tells.
                 let _ = wake.try_send(());
             }
@@ -44,7 +64,12 @@ impl WriteBehind {
 
     /// Ends it, and tells what went wrong. The system tells that once: a later sync of the file would succeed.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let Some((wake, thread)) = self.thread().take() else {
+        let Some((wake, thread)) = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
             return Ok(());
         };
         drop(wake);
@@ -52,21 +77,4 @@ impl WriteBehind {
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("writing behind failed")))
     }
-
-    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn start(file: &fs::File, path: &Path) -> Option<Thread> {
-    let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
-    let (wake, woken) = sync_channel(1);
-    let work = move || {
-        woken
-            .iter()
-            .try_for_each(|()| system::sync_behind(&file, &path))
-    };
-    let name = "write-behind".to_owned();
-    let thread = thread::Builder::new().name(name).spawn(work).ok()?;
-    Some((wake, thread))
 }

@@ -33,6 +33,28 @@ impl File {
         }
     }
 
+    /// Whether this file and `other` hold the same bytes.
+    pub fn holds_the_same_as(&self, other: &Self) -> Result<bool> {
+        let len = self.byte_len()?;
+        if other.byte_len()? != len {
+            return Ok(false);
+        }
+        let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
+        let mut at = 0;
+        while at < len {
+            let piece = usize::try_from((len - at).min(PIECE)).unwrap_or_default();
+            for (file, bytes) in [(self, &mut ours), (other, &mut theirs)] {
+                bytes.resize(piece, 0);
+                file.read_exact_at(bytes, at)?;
+            }
+            if ours != theirs {
+                return Ok(false);
+            }
+            at += piece as u64;
+        }
+        Ok(true)
+    }
+
     /// Makes this empty file a copy of `source`, with its holes.
     pub fn copy_from_file(&self, source: &Self, progress: &dyn Progress) -> Result<()> {
         let len = source.byte_len()?;
@@ -84,5 +106,11 @@ mod tests {
         let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
         assert!(read("from") == read("to"));
         assert!(to.metadata().unwrap().blocks() <= from.metadata().unwrap().blocks());
+        assert!(to.holds_the_same_as(&from).unwrap());
+        to.write_all_at(&[8], 8 << 20).unwrap();
+        assert!(!to.holds_the_same_as(&from).unwrap());
+        to.copy_from_file(&from, &Silent).unwrap();
+        to.set_len((8 << 20) + 4).unwrap();
+        assert!(!to.holds_the_same_as(&from).unwrap());
     }
 }

@@ -1,17 +1,23 @@
-//! Reading past the page cache: faster from most devices, and leaves the cache to those who use it.
+//! Reading and writing past the page cache: faster on most devices, and leaves the cache to those who use it.
 
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use super::system;
+
 /// Where direct reads start and end, on the device and in memory: enough for every device.
 const ALIGN: u64 = 4096;
+
+/// Smaller writes go through the cache, which gathers them.
+const SMALLEST_WRITE: usize = 256 << 10;
 
 /// Smaller reads go through the cache: they are of tables, and come again.
 const SMALLEST: usize = 64 << 10;
@@ -46,13 +52,13 @@ impl DirectReads {
     /// Of `file`; `cold_only`: where the cache doesn't have it already. `None` if that isn't possible.
     pub(super) fn of(file: &fs::File, cold_only: bool) -> Option<Self> {
         let probe = || {
-            let probe = reopen(file, OFlags::empty()).ok()?;
+            let probe = reopen(file, OFlags::empty(), false).ok()?;
             // The kernel shall not read ahead for what is only a question.
             fadvise(&probe, 0, None, Advice::Random).ok()?;
             Some(probe)
         };
         Some(Self {
-            file: reopen(file, OFlags::DIRECT).ok()?,
+            file: reopen(file, OFlags::DIRECT, false).ok()?,
             probe: if cold_only { Some(probe()?) } else { None },
             verdicts: [const { AtomicU64::new(u64::MAX) }; VERDICTS],
             refused: AtomicBool::new(false),
@@ -83,6 +89,16 @@ impl DirectReads {
 
     /// Reads the start of `buf`, as much as one piece holds.
     fn read_piece(&self, scratch: &mut Vec<u8>, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        if at.is_multiple_of(ALIGN) && is_aligned(buf) {
+            let whole = buf.len() - buf.len() % to_usize(ALIGN);
+            let room = buf.get_mut(..whole).filter(|room| !room.is_empty());
+            if let Some(room) = room {
+                return match self.file.read_at(room, at)? {
+                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => Ok(read),
+                };
+            }
+        }
         let start = at - at % ALIGN;
         let before = to_usize(at - start);
         let len = (buf.len() + before)
@@ -105,7 +121,7 @@ impl DirectReads {
     }
 
     /// Whether the cache doesn't have what lies around `offset`.
-    fn is_cold(&self, offset: u64) -> bool {
+    pub(super) fn is_cold(&self, offset: u64) -> bool {
         let Some(probe) = &self.probe else {
             return true;
         };
@@ -140,10 +156,57 @@ impl DirectReads {
     }
 }
 
+/// Direct writes to one new file.
+#[derive(Debug)]
+pub(super) struct DirectWrites {
+    file: fs::File,
+    /// The device or the file system wants none, or nobody does.
+    refused: AtomicBool,
+}
+
+impl DirectWrites {
+    /// To `file`. `None` if that isn't possible.
+    pub(super) fn of(file: &fs::File) -> Option<Self> {
+        Some(Self {
+            file: reopen(file, OFlags::DIRECT, true).ok()?,
+            refused: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on everything goes through the cache.
+    pub(super) fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the start of `bytes`, as much as is better written directly, and tells how much that was.
+    pub(super) fn write(&self, path: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let len = bytes.len() - bytes.len() % to_usize(ALIGN);
+        let suits = len >= SMALLEST_WRITE && offset.is_multiple_of(ALIGN) && is_aligned(bytes);
+        if !suits || self.refused.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let whole = bytes.get(..len).unwrap_or_default();
+        match system::write_all_at(&self.file, path, whole, offset) {
+            Ok(()) => Ok(len),
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.refuse();
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a device can read into these bytes, or write them.
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().align_offset(to_usize(ALIGN)) == 0
+}
+
 /// The same file opened once more, for advice and flags of its own.
-fn reopen(file: &fs::File, flags: OFlags) -> io::Result<fs::File> {
+fn reopen(file: &fs::File, flags: OFlags, write: bool) -> io::Result<fs::File> {
     let again = OpenOptions::new()
         .read(true)
+        .write(write)
         .custom_flags(flags.bits().cast_signed())
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     let [one, two] = [file.metadata()?, again.metadata()?];
@@ -161,6 +224,8 @@ fn to_usize(len: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parallel::Buffers;
+    use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
 
     #[test]
     fn direct_reads_give_the_bytes_of_the_file() {
@@ -171,6 +236,7 @@ mod tests {
             .collect();
         io::Write::write_all(&mut file, &bytes).unwrap();
         file.sync_all().unwrap();
+        let buffers = Buffers::new();
         for cold_only in [false, true] {
             let Some(reads) = DirectReads::of(&file, cold_only) else {
                 // A file system without direct reads.
@@ -188,12 +254,14 @@ mod tests {
                 (5_000_776, 1),
                 (4_200_000, 800_777),
             ] {
-                let mut found = vec![0; len];
+                // Where memory and offset suit the device, it is read without a step between.
+                let mut found = buffers.take(len);
                 if reads.read(&mut found, start) {
                     let at = to_usize(start);
-                    assert!(found == bytes[at..at + len], "{start} {len}");
+                    assert!(found[..] == bytes[at..at + len], "{start} {len}");
                     direct += 1;
                 }
+                buffers.give(found);
             }
             // Small reads never are; cold ones may have become warm by somebody else's doing.
             let all = !reads.refused.load(Ordering::Relaxed) && !cold_only;
@@ -221,5 +289,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn direct_writes_and_others_make_one_file() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let [past, through] = ["past", "through"].map(|name| folder.path().join(name));
+        let buffers = Buffers::new();
+        let mut pieces = buffers.take(3 << 20);
+        for (n, byte) in pieces.iter_mut().enumerate() {
+            *byte = (n / 4096 + n).to_be_bytes()[7];
+        }
+        let writes = [
+            (0, 0..1 << 20),
+            // A length that is no whole number of blocks, over what was just written, and odd places.
+            (512 << 10, 4096..(1 << 20) + 5000),
+            (3 << 20, 8..700_000),
+            ((4 << 20) + 512, 0..600_000),
+            (6 << 20, 0..3 << 20),
+            (7 << 20, 0..4096),
+        ];
+        let mut done = [0, 0];
+        for (n, path) in [&past, &through].into_iter().enumerate() {
+            let new = AtomicFile::new(path).unwrap();
+            if n == 1 {
+                new.file().write_through_cache();
+            }
+            // Where there are none, both are written in the same way.
+            if let Some(direct) = DirectWrites::of(new.file().as_std()) {
+                done[n] = direct.write(path, &pieces[..1 << 20], 0).unwrap();
+            }
+            for (at, bytes) in &writes {
+                new.file()
+                    .write_all_at(&pieces[bytes.clone()], *at)
+                    .unwrap();
+            }
+            new.publish(Overwrite::No).unwrap();
+        }
+        assert!(done.iter().all(|done| [0, 1 << 20].contains(done)));
+        assert!(fs::read(past).unwrap() == fs::read(through).unwrap());
     }
 }

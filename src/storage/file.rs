@@ -5,13 +5,13 @@ use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{OFlags, SeekFrom, seek};
-use rustix::io::Errno;
 
 use super::behind::WriteBehind;
-use super::direct::DirectReads;
+use super::direct::{DirectReads, DirectWrites};
+use super::runs::Runs;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,10 +27,9 @@ pub struct File {
     /// Of a device, how much of it counts.
     part: Option<u64>,
     policy: IoPolicy,
-    /// The run of data found last. To find where it ends, a file system may walk through all of its extents: asked
-    /// anew for every window, that takes longer than reading. If it becomes a hole, it is still right to read it.
-    data: Mutex<Range<u64>>,
+    runs: Runs,
     direct: Option<Arc<DirectReads>>,
+    direct_writes: Option<Arc<DirectWrites>>,
     behind: Option<Arc<WriteBehind>>,
 }
 
@@ -165,13 +164,14 @@ impl File {
             return Err(not_at_offsets(&path));
         }
         Ok(Self {
+            runs: Runs::of(&file),
             inner: file,
             path,
             block_device: kind.is_block_device(),
             part: None,
             policy: IoPolicy::default(),
-            data: Mutex::default(),
             direct: None,
+            direct_writes: None,
             behind: None,
         })
     }
@@ -196,13 +196,14 @@ impl File {
             .try_clone()
             .map_err(|e| Error::io("cannot use a second handle", e).path(&self.path))?;
         Ok(Self {
+            runs: Runs::of(&file),
             inner: file,
             path: self.path.clone(),
             block_device: self.block_device,
             part: self.part,
             policy: self.policy,
-            data: Mutex::default(),
             direct: self.direct.clone(),
+            direct_writes: self.direct_writes.clone(),
             behind: self.behind.clone(),
         })
     }
@@ -215,9 +216,32 @@ impl File {
         })
     }
 
-    /// Lets what is written go to the device at once: for new files that are written front to back.
+    /// Lets what is written go to the device soon, and what is large past the page cache: for new files.
     pub(super) fn write_behind(&mut self) {
-        self.behind = Some(Arc::default());
+        self.direct_writes = DirectWrites::of(&self.inner).map(Arc::new);
+        self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
+    }
+
+    /// Whether reading it will mostly wait for the device, past the page cache, as a few places of it tell.
+    pub fn is_mostly_cold(&self) -> bool {
+        const PLACES: u64 = 16;
+        let Some(direct) = &self.direct else {
+            return false;
+        };
+        let len = self.byte_len().unwrap_or(0);
+        let places = (0..PLACES).filter_map(|n| {
+            let data = self.data_range(len / PLACES * n..len).ok().flatten();
+            data.map(|data| data.start)
+        });
+        let (cold, warm): (Vec<u64>, Vec<u64>) = places.partition(|at| direct.is_cold(*at));
+        cold.len() > warm.len()
+    }
+
+    /// Has everything written through the page cache, by whichever handle.
+    pub fn write_through_cache(&self) {
+        if let Some(direct) = &self.direct_writes {
+            direct.refuse();
+        }
     }
 
     /// The file as the standard library knows it.
@@ -227,7 +251,7 @@ impl File {
 
     fn wrote(&self, len: usize) {
         if let Some(behind) = &self.behind {
-            behind.wrote(&self.inner, &self.path, len as u64);
+            behind.wrote(len as u64);
         }
     }
 
@@ -276,16 +300,6 @@ impl File {
         }
         system::set_permissions(&self.inner, &self.path, theirs.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
-    }
-
-    /// The first run of data that ends behind `start`.
-    fn find_data(&self, start: u64) -> rustix::io::Result<Range<u64>> {
-        let start = seek(&self.inner, SeekFrom::Data(start))?;
-        let end = match seek(&self.inner, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end,
-            _ => u64::MAX,
-        };
-        Ok(start..end)
     }
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
@@ -346,26 +360,23 @@ impl ReadAt for File {
         if self.policy.ignore_holes {
             return Ok(Some(within));
         }
-        let mut run = self.data.lock().unwrap_or_else(PoisonError::into_inner);
-        if !run.contains(&within.start) {
-            match self.find_data(within.start) {
-                Ok(found) => *run = found,
-                // No data up to the end of the file.
-                Err(Errno::NXIO) => return Ok(None),
-                // No file system has to know its holes.
-                Err(_) => return Ok(Some(within)),
-            }
-        }
-        let (start, end) = (run.start.max(within.start), run.end.min(within.end));
-        Ok((start < end).then_some(start..end))
+        Ok(self.runs.first_within(&self.inner, &within))
     }
 }
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        system::write_all_at(&self.inner, &self.path, buf, offset)
-            .map_err(|e| self.failed("cannot write", offset, e))?;
-        self.wrote(buf.len());
+        let direct = self.direct_writes.as_ref();
+        let directly = |direct: &Arc<DirectWrites>| direct.write(&self.path, buf, offset);
+        let done = direct.map_or(Ok(0), directly);
+        let done = done.map_err(|e| self.failed("cannot write", offset, e))?;
+        let rest = buf.get(done..).unwrap_or_default();
+        if !rest.is_empty() || done == 0 {
+            let offset = offset.saturating_add(done as u64);
+            system::write_all_at(&self.inner, &self.path, rest, offset)
+                .map_err(|e| self.failed("cannot write", offset, e))?;
+            self.wrote(rest.len());
+        }
         Ok(())
     }
 

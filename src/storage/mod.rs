@@ -24,6 +24,7 @@ mod memory;
 mod names;
 mod places;
 mod policy;
+mod runs;
 mod system;
 mod temporary;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::atomic::{AtomicFile, Overwrite};
@@ -23,17 +24,24 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
         .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
 }
 
-/// Makes a folder with what the umask leaves of the permissions `mode`, durably, unless there is one.
+/// Makes a folder with what the umask leaves of the permissions `mode`, unless there is one, and makes it durable: who
+/// made it may have been killed before that.
 pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    if !path.is_dir() {
+        system::create_folder(path, mode)
+            .map_err(|e| Error::io("cannot create the folder", e).path(path))?;
     }
-    system::create_folder(path, mode)
-        .map_err(|e| Error::io("cannot create the folder", e).path(path))?;
-    // Of the folders above, too, any may be new.
+    // Of the folders above, too, any may be new, up to the top of the file system.
+    let device = |folder: &Path| fs::metadata(folder).map(|found| found.dev()).ok();
+    let own = device(path);
     path.ancestors()
         .filter(|folder| folder.file_name().is_some())
-        .try_for_each(sync_folder_of)
+        .take_while(|folder| device(folder_of(folder)) == own)
+        .try_for_each(|folder| match sync_folder_of(folder) {
+            // Where nobody may look, nobody made a folder just now.
+            Err(error) if error.io_kind() == Some(IoKind::PermissionDenied) => Ok(()),
+            synced => synced,
+        })
 }
 
 /// Removes the file at `path`, durably.

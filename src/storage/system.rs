@@ -166,8 +166,7 @@ pub(super) fn clone(to: &fs::File, path: &Path, from: &fs::File) -> io::Result<(
     ask!(
         path,
         Call::Clone { file: to, from },
-        ioctl_ficlone(to, from).map_err(io::Error::from),
-        no pretending
+        ioctl_ficlone(to, from).map_err(io::Error::from)
     )
 }
 
@@ -233,12 +232,20 @@ pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Opens a file to read and write; an empty one is made if there is none.
 pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    let options = || {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        options
+    };
+    match options().open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ask!(
+            path,
+            Call::Create,
+            options().create(true).truncate(false).open(path),
+            no pretending
+        ),
+        opened => opened,
+    }
 }
 
 /// Removes a name.

@@ -307,6 +307,7 @@ impl Dynamic {
         let bitmap = match (&self.current, self.waiting.get(&piece.block)) {
             (Some(current), _) if current.block == piece.block => current.bitmap.clone(),
             (_, Some(waiting)) => waiting.bitmap.clone(),
+            _ if is_hole(storage, at, &sectors)? => return Ok(Stored::Absent),
             _ => read_bitmap(storage, at, sectors.clone())?,
         };
         if !bitmap.is_full(sectors) {
@@ -317,6 +318,12 @@ impl Dynamic {
         }
         Ok(Stored::Full(data))
     }
+}
+
+/// Whether the bits of `sectors` in the bitmap at `at` are known to be clear, without reading them.
+fn is_hole<S: ReadAt>(storage: &S, at: u64, sectors: &Range<u64>) -> Result<bool> {
+    let bits = at.saturating_add(sectors.start / 8)..at.saturating_add(sectors.end.div_ceil(8));
+    Ok(storage.data_range(bits)?.is_none())
 }
 
 /// The bits of `sectors` in the bitmap at `at`.

@@ -175,7 +175,9 @@ fn a_finished_apply_keeps_the_way_back_too() {
     lab.pair(Format::Raw, &monday(), &target);
     lab.apply(&["base", "diff", "--undo", "undo"]);
     lab.copy("undo", "base.undo-journal");
-    lab.refused(2, "vhd-apply", &["base", "diff", "--undo", "undo"]);
+    lab.write("taken", b"somebody's");
+    lab.refused(2, "vhd-apply", &["base", "diff", "--undo", "taken"]);
+    assert_eq!(lab.read("taken"), b"somebody's");
     let summary = lab.json("vhd-apply", &["base", "diff", "--undo", "undo2", "--json"]);
     assert_eq!(summary["outcome"], "finished");
     same(&lab.read("undo2"), &lab.read("undo"), "undo");

@@ -30,7 +30,9 @@ mod large;
 mod mounts;
 mod peers;
 mod plot;
+mod points;
 mod run;
+mod scaling;
 mod table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -47,10 +49,13 @@ struct Options {
     /// Small images and one round.
     #[arg(long)]
     quick: bool,
+    /// Points in time in the cases about them [default: 100].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
+    points: Option<u64>,
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-    /// Folder for the images, about five times their size; a folder within it is made and removed again.
+    /// Folder for the images, about five times their size, and seven for the points in time; a folder within it is made and removed again.
     #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench"))]
     dir: PathBuf,
     /// Also writes the results to this file.
@@ -151,7 +156,7 @@ fn measure(options: &Options) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("run-")
         .tempdir_in(&options.dir)?;
-    let bench = cases::Bench::new(folder.path(), options.size(), options.quick);
+    let bench = cases::Bench::new(folder.path(), options.size(), options.quick, options.points);
     println!(
         "images of {} MiB, {} round(s), {} processor(s)",
         options.size() >> 20,
@@ -159,8 +164,9 @@ fn measure(options: &Options) -> Result<()> {
         std::thread::available_parallelism()?
     );
     let mut results = Vec::new();
+    let wanted = |name: &str| options.case.as_ref().is_none_or(|part| name.contains(part));
     for (name, make) in cases::ALL {
-        if options.case.as_ref().is_none_or(|part| name.contains(part)) {
+        if wanted(name) {
             let case = make(&bench);
             if let Err(error) = &case
                 && error.is::<run::NeedsRoot>()
@@ -173,6 +179,11 @@ fn measure(options: &Options) -> Result<()> {
             results.push(result);
             bench.clear()?;
         }
+    }
+    if wanted(points::NAME) {
+        let points = points::cases(&bench, options.rounds())?;
+        points.iter().for_each(table::print);
+        results.extend(points);
     }
     if results.is_empty() {
         return Err("no case has that name".into());

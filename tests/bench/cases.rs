@@ -13,6 +13,7 @@ use super::large;
 use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::run::{Case, Contender, NeedsRoot, Step, Target};
+use super::scaling;
 
 /// Makes a case, with the files that it needs.
 type Make = fn(&Bench) -> Result<Case>;
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("one image instead of two", one_image),
     ("clones on XFS", |bench| clones(bench, "xfs")),
     ("clones on btrfs", |bench| clones(bench, "btrfs")),
+    ("threads", scaling::threads),
 ];
 
 /// Where the cases work.
@@ -42,22 +44,24 @@ pub(crate) struct Bench {
     folder: PathBuf,
     size: u64,
     quick: bool,
+    points: Option<u64>,
     pair: OnceLock<Pair>,
     mounted: RefCell<Option<Mounted>>,
 }
 
 /// The images that most cases use.
 #[derive(Debug, Clone)]
-struct Pair {
-    base: PathBuf,
+pub(crate) struct Pair {
+    pub(crate) base: PathBuf,
     /// The same bytes as `base`.
     same: PathBuf,
-    target: PathBuf,
+    pub(crate) target: PathBuf,
 }
 
 impl Bench {
-    pub(crate) fn new(folder: &Path, size: u64, quick: bool) -> Self {
+    pub(crate) fn new(folder: &Path, size: u64, quick: bool, points: Option<u64>) -> Self {
         Self {
+            points,
             folder: folder.to_path_buf(),
             size,
             quick,
@@ -66,7 +70,7 @@ impl Bench {
         }
     }
 
-    fn pair(&self) -> Result<Pair> {
+    pub(crate) fn pair(&self) -> Result<Pair> {
         if let Some(pair) = self.pair.get() {
             return Ok(pair.clone());
         }
@@ -83,6 +87,16 @@ impl Bench {
     /// Whether this is only to show that everything works.
     pub(crate) fn quick(&self) -> bool {
         self.quick
+    }
+
+    /// Size of the images.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many points in time are asked for.
+    pub(crate) fn points(&self) -> Option<u64> {
+        self.points
     }
 
     /// A path for a file of one case.

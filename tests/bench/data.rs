@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use super::Result;
@@ -69,6 +69,53 @@ pub(crate) fn make_pair(base: &Path, same: &Path, target: &Path, size: u64) -> R
         target.write_all_at(&page, at * PAGE as u64)?;
     }
     [base, same, target].iter().try_for_each(File::sync_all)?;
+    Ok(())
+}
+
+/// Makes a disk that [`change_disk`] goes on with: random data with 30 % holes in runs of 1 MiB.
+pub(crate) fn make_disk(path: &Path, size: u64) -> Result<()> {
+    let file = new_file(path, size)?;
+    let mut bytes = vec![0; to_usize(RUN)];
+    for start in (0..size).step_by(to_usize(RUN)) {
+        let run = start / RUN;
+        if draw(Draw::Hole, run) % 10 >= 3 {
+            let len = to_usize(RUN.min(size - start));
+            fill(Draw::Content, run, &mut bytes[..len]);
+            file.write_all_at(&bytes[..len], start)?;
+        }
+    }
+    file.sync_all()?;
+    Ok(())
+}
+
+/// Changes about 1 % of a disk: ten clusters of a thousandth each, of which one becomes a hole, and 64 blocks of 4 KiB.
+/// Which ones and to what depends on `day` alone.
+pub(crate) fn change_disk(path: &Path, size: u64, day: u64) -> Result<()> {
+    const BLOCK: u64 = 4096;
+    let file = File::options().write(true).open(path)?;
+    let place = |n: u64| mix(day).wrapping_add(n);
+    let somewhere = |n, len: u64| {
+        let at = draw(Draw::Changed, place(n)) % ((size - len) / BLOCK + 1);
+        at * BLOCK
+    };
+    let cluster = (size / 1000 / BLOCK).max(1) * BLOCK;
+    let mut bytes = vec![0; to_usize(cluster)];
+    for n in 0..10 {
+        let at = somewhere(n, cluster);
+        if n == 9 {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&file, hole, at, cluster)?;
+        } else {
+            fill(Draw::NewContent, place(n), &mut bytes);
+            file.write_all_at(&bytes, at)?;
+        }
+    }
+    for n in 10..74 {
+        let block = &mut bytes[..to_usize(BLOCK)];
+        fill(Draw::NewContent, place(n), block);
+        file.write_all_at(block, somewhere(n, BLOCK))?;
+    }
+    file.sync_all()?;
     Ok(())
 }
 

@@ -259,6 +259,15 @@ pub(crate) struct Verdict {
 }
 
 impl CaseResult {
+    /// A case of which nothing is known yet.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            contenders: Vec::new(),
+            targets: Vec::new(),
+        }
+    }
+
     /// The verdict on each target whose contenders were measured.
     pub(crate) fn verdicts(&self) -> impl Iterator<Item = Verdict> {
         self.targets
@@ -337,10 +346,14 @@ pub(crate) fn case(name: &'static str, case: Case, rounds: usize) -> Result<Case
 
 fn once(contender: &Contender) -> Result<Sample> {
     contender.before.iter().try_for_each(|action| action())?;
+    measured(&contender.steps)
+}
+
+/// What these commands cost together, once.
+pub(crate) fn measured(steps: &[Step]) -> Result<Sample> {
     // Nobody pays for what others left to be written.
     rustix::fs::sync();
-    contender
-        .steps
+    steps
         .iter()
         .try_fold(Sample::default(), |sum, step| Ok(sum.then(step.timed()?)))
 }
@@ -360,14 +373,16 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// Fails with the names of the packages if a program is missing.
 pub(crate) fn check_programs() -> Result<()> {
-    for (program, package) in [
-        ("time", "time"),
-        ("qemu-img", "qemu-utils"),
-        ("cmp", "diffutils"),
-        ("fio", "fio"),
+    for (program, version, package) in [
+        ("time", "--version", "time"),
+        ("qemu-img", "--version", "qemu-utils"),
+        ("cmp", "--version", "diffutils"),
+        ("fio", "--version", "fio"),
+        ("borg", "--version", "borgbackup"),
+        ("restic", "version", "restic"),
     ] {
         let found = Command::new(program)
-            .arg("--version")
+            .arg(version)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();

@@ -106,24 +106,22 @@ impl States {
     }
 }
 
-/// Every state that a crash could leave. Where an epoch has more than `limit` of them, those most likely to hurt and
-/// a sample of the others.
-pub(crate) fn states(log: &Log, limit: usize) -> States {
-    let mut found = States::default();
+/// Adds every state that a crash could leave to `found`. Where an epoch has more than `limit` of them, those most
+/// likely to hurt and a sample of the others.
+pub(crate) fn states(log: &Log, limit: usize, found: &mut States) {
     let mut disk = Disk::new(&log.before);
     found.add(disk.seen(), || "before the first call".to_owned());
     for (n, event) in log.events.iter().enumerate() {
         let ends = matches!(event, Event::Sync(_) | Event::SyncFolder);
         if ends {
-            disk.lose_power(n, limit, &mut found);
+            disk.lose_power(n, limit, found);
         }
         disk.happens(event);
         if !ends {
             found.add(disk.seen(), || format!("killed after call {n}"));
         }
     }
-    disk.lose_power(log.events.len(), limit, &mut found);
-    found
+    disk.lose_power(log.events.len(), limit, found);
 }
 
 /// What a loss of power leaves at the very end if it takes everything that wasn't synced.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use vhdkit::Result;
 use vhdkit::storage::fault::{Watch, watch};
 
-use crate::disk::{State, is_temporary, states, surely_there, tears};
+use crate::disk::{State, States, is_temporary, states, surely_there, tears};
 use crate::recorder::{Files, Kind, Log, Plan, Recorder, Trouble, Unsynced, read_folder};
 
 const EIO: i32 = 5;
@@ -48,6 +48,8 @@ pub(crate) struct Writer {
     pub(crate) done: Outcome,
     /// Whether it reads back what it wrote.
     pub(crate) verifies: bool,
+    /// Whether the file system has clones.
+    pub(crate) clones: bool,
 }
 
 /// A folder to work in, in which syncs are only pretended.
@@ -59,12 +61,18 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// On a file system that has no clones.
     pub(crate) fn new() -> Self {
+        Self::that(false)
+    }
+
+    /// On one that `clones` or not.
+    pub(crate) fn that(clones: bool) -> Self {
         // In memory where there is such a place: what matters is what is asked of the disk, not what it does.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
         let path = fs::canonicalize(folder.path()).unwrap();
-        let watch = watch(&path, Arc::new(Unsynced));
+        let watch = watch(&path, Arc::new(Unsynced { clones }));
         Self {
             _folder: folder,
             path,
@@ -77,11 +85,16 @@ impl Scratch {
     pub(crate) fn folder(&self, files: &Files) -> Folder {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        fs::create_dir(&path).unwrap();
-        for (name, bytes) in files {
-            write_sparse(&path.join(name), bytes);
-        }
+        lay_out(&path, files);
         Folder(path)
+    }
+}
+
+/// Makes the folder `path`, with these files.
+pub(crate) fn lay_out(path: &Path, files: &Files) {
+    fs::create_dir(path).unwrap();
+    for (name, bytes) in files {
+        write_sparse(&path.join(name), bytes);
     }
 }
 
@@ -154,16 +167,21 @@ impl Writer {
     /// What the command does, from the first call to the last.
     pub(crate) fn record(&self, scratch: &Scratch) -> Log {
         let folder = scratch.folder(&self.before);
-        let recorder = Arc::new(Recorder::new(folder.path(), None));
+        let recorder = Arc::new(Recorder::new(folder.path(), None, self.clones));
         let watch = watch(folder.path(), Arc::clone(&recorder) as _);
         (self.run)(folder.path()).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         drop(watch);
         recorder.log()
     }
 
+    /// A folder on the file system that it is for.
+    pub(crate) fn scratch(&self) -> Scratch {
+        Scratch::that(self.clones)
+    }
+
     /// An error unless the command refuses to run and changes nothing.
     pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
-        let scratch = Scratch::new();
+        let scratch = self.scratch();
         let folder = scratch.folder(&self.before);
         let result = (self.run)(folder.path());
         if read_folder(folder.path()) != self.before {
@@ -174,7 +192,7 @@ impl Writer {
 
     /// Rebuilds every state that a crash could leave, and goes on from it.
     pub(crate) fn crash_everywhere(&self, limit: usize) -> Tally {
-        let scratch = Scratch::new();
+        let scratch = self.scratch();
         self.judge_log(&self.record(&scratch), limit, &scratch, usize::MAX)
     }
 
@@ -186,7 +204,8 @@ impl Writer {
         scratch: &Scratch,
         enough: usize,
     ) -> Tally {
-        let found = states(log, limit);
+        let mut found = States::default();
+        states(log, limit, &mut found);
         let tally = Mutex::new(Tally {
             calls: log.events.len(),
             states: found.all,
@@ -201,12 +220,22 @@ impl Writer {
         };
         let when = "after success, without all that wasn't synced";
         tally.lock().unwrap().count(when, ends_well);
+        self.judge_states(&found.distinct, scratch, enough, tally)
+    }
+
+    pub(crate) fn judge_states(
+        &self,
+        states: &[State],
+        scratch: &Scratch,
+        enough: usize,
+        tally: Mutex<Tally>,
+    ) -> Tally {
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while let Some(State { files, when }) =
-                        found.distinct.get(next.fetch_add(1, Ordering::Relaxed))
+                        states.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         if tally.lock().unwrap().losses.len() >= enough {
                             break;
@@ -230,9 +259,9 @@ impl Writer {
 
     /// Lets each call fail, in every way that it can. Counts the runs as states.
     pub(crate) fn fail_everywhere(&self) -> Tally {
-        let scratch = Scratch::new();
+        let scratch = self.scratch();
         let folder = scratch.folder(&self.before);
-        let recorder = Arc::new(Recorder::new(folder.path(), None));
+        let recorder = Arc::new(Recorder::new(folder.path(), None, self.clones));
         let watch = watch(folder.path(), Arc::clone(&recorder) as _);
         (self.run)(folder.path()).unwrap();
         drop(watch);
@@ -276,7 +305,9 @@ impl Writer {
                     ];
                     torn.map(|at| Trouble::Torn(at, EIO)).chain(whole).collect()
                 }
-                Kind::Punch => vec![Trouble::Fails(EOPNOTSUPP), Trouble::Fails(EIO)],
+                Kind::Punch | Kind::Clone => {
+                    vec![Trouble::Fails(EOPNOTSUPP), Trouble::Fails(EIO)]
+                }
                 Kind::Create | Kind::SetLen => {
                     vec![Trouble::Fails(EIO), Trouble::FailsFrom(ENOSPC)]
                 }
@@ -294,7 +325,7 @@ impl Writer {
 
     fn fail(&self, plan: Plan, kind: Option<Kind>, scratch: &Scratch, tally: &Mutex<Tally>) {
         let folder = scratch.folder(&self.before);
-        let recorder = Arc::new(Recorder::new(folder.path(), Some(plan)));
+        let recorder = Arc::new(Recorder::new(folder.path(), Some(plan), self.clones));
         let watch = watch(folder.path(), Arc::clone(&recorder) as _);
         let result = (self.run)(folder.path());
         drop(watch);

@@ -17,10 +17,12 @@
 
 mod disk;
 mod explore;
+mod folders;
 mod ground;
 mod other_file_system;
 mod planted;
 mod recorder;
+mod twice;
 mod write_behind;
 mod writers;
 

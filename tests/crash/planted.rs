@@ -6,7 +6,7 @@
 use vhdkit::diff::BaseCheck;
 use vhdkit::files::ApplyOptions;
 
-use crate::explore::{Scratch, Writer};
+use crate::explore::Writer;
 use crate::ground::apply_options;
 use crate::recorder::{Event, Log};
 use crate::writers::{self, SIZE, monday, tuesday};
@@ -37,6 +37,9 @@ const BASE: &str = "base";
 const JOURNAL: &str = "base.undo-journal";
 const MERGE: &str = "base.merge-diff";
 const SAVED: &str = "base.before-repair";
+const NEW_DIFF: &str = "000003-wed.vhddiff.new";
+const MANIFEST: &str = "000003-wed.json";
+const INTENT: &str = "deleting.json";
 
 /// Faults, what a program with such a fault does, and the writers into which it is planted.
 const FAULTS: &[(&str, Plant, &[&str])] = &[
@@ -120,7 +123,10 @@ const FAULTS: &[(&str, Plant, &[&str])] = &[
     (
         "the undo diff's name isn't synced",
         Plant::NameUnsynced("undo"),
-        &["apply in place, --undo: raw"],
+        &[
+            "apply in place, --undo, journal: raw",
+            "apply in place, --undo, clone: raw",
+        ],
     ),
     (
         "a new file isn't synced",
@@ -151,6 +157,65 @@ const FAULTS: &[(&str, Plant, &[&str])] = &[
         "their file's name isn't synced",
         Plant::NameUnsynced(SAVED),
         &["repair: footer damaged"],
+    ),
+    (
+        "the data of a snapshot isn't synced",
+        Plant::Unsynced(NEW_DIFF),
+        &[
+            "store: create",
+            "store: create --diff",
+            "store: delete, in the middle",
+        ],
+    ),
+    (
+        "the name of a snapshot's data isn't synced before its manifest",
+        Plant::NameUnsynced(NEW_DIFF),
+        &["store: create"],
+    ),
+    (
+        "a manifest isn't synced",
+        Plant::Unsynced(MANIFEST),
+        &["store: create", "store: copy, all", "store: receive, all"],
+    ),
+    (
+        "a manifest is published before its sync",
+        Plant::NamedFirst(MANIFEST),
+        &["store: create", "store: copy, what is new"],
+    ),
+    (
+        "a manifest's name isn't synced",
+        Plant::NameUnsynced(MANIFEST),
+        &["store: create"],
+    ),
+    (
+        "what arrived isn't synced",
+        Plant::Unsynced("000003-wed.vhddiff"),
+        &["store: copy, all", "store: receive, what is new"],
+    ),
+    (
+        "nothing says what a deletion shall do",
+        Plant::Nameless(INTENT),
+        &[
+            "store: delete, the base",
+            "store: delete, in the middle",
+            "store: delete, the newest",
+            "store: prune, three in a row",
+        ],
+    ),
+    (
+        "what a deletion shall do isn't synced",
+        Plant::Unsynced(INTENT),
+        &["store: delete, the base", "store: delete, in the middle"],
+    ),
+    (
+        "the name of what a deletion shall do isn't synced",
+        Plant::NameUnsynced(INTENT),
+        &["store: delete, the base", "store: delete, in the middle"],
+    ),
+    (
+        "what a deletion shall do goes before the last sync of a base",
+        Plant::GoesEarly(INTENT, "000001-mon.vhd"),
+        &["store: delete, the base"],
     ),
 ];
 
@@ -230,7 +295,7 @@ fn goes_early(log: &mut Log, name: &str, other: &str) {
 
 /// The first loss that a fault leads to.
 fn caught(writer: &Writer, plant: Plant) -> Option<String> {
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let mut log = writer.record(&scratch);
     plant.plant(&mut log);
     let tally = writer.judge_log(&log, crate::limit(), &scratch, 1);
@@ -253,7 +318,7 @@ fn every_planted_fault_is_caught() {
 #[test]
 fn a_failed_sync_that_is_called_success_is_caught() {
     let writer = writers::find("apply in place: raw");
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let log = writer.record(&scratch);
     for (n, event) in log.events.iter().enumerate() {
         let Event::Sync(id) = event else { continue };
@@ -297,7 +362,7 @@ fn a_digest_that_is_not_looked_at_is_caught() {
 fn no_writer_can_do_without_syncs() {
     let (mut needed, mut all) = (0, 0);
     for writer in writers::all() {
-        let scratch = Scratch::new();
+        let scratch = writer.scratch();
         let log = writer.record(&scratch);
         let (mut here, mut without) = (0, Vec::new());
         for (n, event) in log.events.iter().enumerate() {

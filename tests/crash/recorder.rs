@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use vhdkit::storage::fault::{Answer, Call, Observer};
+
+const EOPNOTSUPP: i32 = 95;
 
 /// A folder's files by name.
 pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
@@ -109,12 +112,13 @@ struct Seen {
 pub(crate) struct Recorder {
     folder: PathBuf,
     plan: Option<Plan>,
+    clones: bool,
     seen: Mutex<Seen>,
 }
 
 impl Recorder {
-    /// For `folder`, as it is now.
-    pub(crate) fn new(folder: &Path, plan: Option<Plan>) -> Self {
+    /// For `folder`, as it is now, on a file system that `clones` or not.
+    pub(crate) fn new(folder: &Path, plan: Option<Plan>, clones: bool) -> Self {
         let mut seen = Seen::default();
         seen.log.before = read_folder(folder);
         for name in seen.log.before.keys() {
@@ -125,6 +129,7 @@ impl Recorder {
         Self {
             folder: folder.to_path_buf(),
             plan,
+            clones,
             seen: Mutex::new(seen),
         }
     }
@@ -227,6 +232,7 @@ impl Observer for Recorder {
             (Some(Trouble::Lies), _) | (None, Some(Kind::Sync | Kind::SyncFolder)) => {
                 Answer::Pretend
             }
+            (None, Some(Kind::Clone)) => cloned(call, self.clones),
             (None, _) => Answer::Proceed,
         }
     }
@@ -240,9 +246,7 @@ impl Observer for Recorder {
                 Event::Write(id, *offset, Arc::new(bytes.to_vec()))
             }
             (Call::Clone { from, .. }, Some(id)) => {
-                let mut bytes = vec![0; usize::try_from(from.metadata().unwrap().len()).unwrap()];
-                from.read_exact_at(&mut bytes, 0).unwrap();
-                Event::Write(id, 0, Arc::new(bytes))
+                Event::Write(id, 0, Arc::new(bytes_of(from).unwrap()))
             }
             (Call::Punch { range, .. }, Some(id)) => Event::Zero(id, range.clone()),
             (Call::SetLen { len, .. }, Some(id)) => Event::SetLen(id, *len),
@@ -262,13 +266,33 @@ impl Observer for Recorder {
     }
 }
 
-/// Lets everything happen and pretends syncs.
-pub(crate) struct Unsynced;
+fn bytes_of(file: &fs::File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Clones by copying, so that it matters nowhere on what file system the tests run; or fails as those do that can't.
+fn cloned(call: &Call<'_>, clones: bool) -> Answer {
+    match call {
+        Call::Clone { file, from } if clones => {
+            file.write_all_at(&bytes_of(from).unwrap(), 0).unwrap();
+            Answer::Pretend
+        }
+        _ => Answer::Fail(EOPNOTSUPP),
+    }
+}
+
+/// Lets everything happen and pretends syncs, and clones if the file system shall have them.
+pub(crate) struct Unsynced {
+    pub(crate) clones: bool,
+}
 
 impl Observer for Unsynced {
     fn before(&self, _path: &Path, call: &Call<'_>) -> Answer {
         match call {
             Call::Sync { .. } | Call::SyncFolder => Answer::Pretend,
+            Call::Clone { .. } => cloned(call, self.clones),
             _ => Answer::Proceed,
         }
     }

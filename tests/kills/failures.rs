@@ -2,13 +2,19 @@
 //! is lost.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::disk::memory;
-use crate::job::Job;
+use crate::job::{Job, files_in};
 use crate::kill::{calls, grouped, injected, points};
 use crate::round::{go_on, strays};
 use crate::table::Row;
-use crate::writers;
+use crate::writers::{self, Writer};
+
+/// Writers at a time: each waits for its programs most of the time.
+const THREADS: usize = 3;
 
 /// Which calls are made to fail, how, and whether there is another way so that the command may succeed all the same.
 const FAILURES: [(&str, &[&str], bool); 13] = [
@@ -30,29 +36,41 @@ const FAILURES: [(&str, &[&str], bool); 13] = [
 #[test]
 fn no_failed_call_is_called_a_success() {
     let only = std::env::var("VHDKIT_WRITER").unwrap_or_default();
-    let place = memory();
-    let (mut failures, mut wrong) = (0, Vec::new());
-    for writer in writers::all() {
-        if writer.clones || !writer.name.contains(&only) {
-            continue;
-        }
-        let mut row = Row::new(writer.name, "memory");
-        for job in writer
-            .jobs()
-            .iter()
-            .take(if writer.in_place { 2 } else { 1 })
-        {
-            for (what, paths, may_succeed) in steps(job, &place) {
-                failures += 1;
-                if let Err(why) = fails(job, &place, &what, &paths, may_succeed, &mut row) {
-                    wrong.push(format!("{}, {}, {what}: {why}", writer.name, job.name));
+    let writers: Vec<_> = writers::all()
+        .into_iter()
+        .filter(|writer| !writer.clones && writer.name.contains(&only))
+        .collect();
+    let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(writer) = writers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    fail_everywhere(writer, &failures, &wrong);
                 }
-            }
+            });
         }
-    }
+    });
+    let (failures, wrong) = (failures.into_inner(), wrong.into_inner().unwrap());
     println!("{failures} failed calls");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(failures > 0);
+}
+
+fn fail_everywhere(writer: &Writer, failures: &AtomicUsize, wrong: &Mutex<Vec<String>>) {
+    let place = memory();
+    let mut row = Row::new(writer.name, "memory");
+    let jobs = writer.jobs();
+    for make in jobs.iter().take(if writer.in_place { 2 } else { 1 }) {
+        let job = make();
+        for (what, paths, may_succeed) in steps(&job, &place) {
+            failures.fetch_add(1, Ordering::Relaxed);
+            if let Err(why) = fails(&job, &place, &what, &paths, may_succeed, &mut row) {
+                let why = format!("{}, {}, {what}: {why}", writer.name, job.name);
+                wrong.lock().unwrap().push(why);
+            }
+        }
+    }
 }
 
 /// What to inject, on calls for which files, and whether the command may still succeed.
@@ -79,7 +97,7 @@ fn steps(job: &Job, place: &Path) -> Vec<Step> {
     }
     // Reading what it is given, each file. What else may be there is only looked for, and one of several threads
     // may come that far, or none.
-    for name in job.seed.names() {
+    for (name, _) in files_in(&job.seed.path("")) {
         let folder = job.lay_out(place);
         let path = folder.path().join(&name);
         let reads = calls(&job.command(folder.path()), "pread64", &[path]);

@@ -9,6 +9,7 @@ use vhdkit::image::Image as _;
 
 use crate::disk::{TestFolder, program};
 use crate::round::State;
+use crate::store::Store;
 
 /// A command line in a folder of its own, and what it turns into what.
 pub(crate) struct Job {
@@ -36,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) half_done: Option<fn(&Job, &Path) -> State>,
     /// Run again when all is done it ends with this exit code.
     pub(crate) again: i32,
+    /// What it does to a store, instead of to a file.
+    pub(crate) store: Option<Store>,
 }
 
 /// How the content of a file is compared.
@@ -62,6 +65,7 @@ impl Job {
             undo: None,
             half_done: None,
             again: 0,
+            store: None,
         }
     }
 
@@ -78,8 +82,10 @@ impl Job {
     /// Copies the files it begins with to a new folder.
     pub(crate) fn lay_out(&self, place: &Path) -> tempfile::TempDir {
         let folder = tempfile::tempdir_in(place).unwrap();
-        for name in self.seed.names() {
-            fs::copy(self.seed.path(&name), folder.path().join(&name)).unwrap();
+        for (name, path) in files_in(&self.seed.path("")) {
+            let to = folder.path().join(name);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(path, to).unwrap();
         }
         folder
     }
@@ -133,13 +139,19 @@ pub(crate) fn command(words: &[String], folder: &Path) -> Command {
     command
 }
 
-/// The paths of all files in a folder, with their names, in order.
+/// The paths of all files in a folder and those in it, with their names from there on, in order.
 pub(crate) fn files_in(folder: &Path) -> Vec<(String, PathBuf)> {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
-        .collect();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            let within = files_in(&entry.path()).into_iter();
+            files.extend(within.map(|(file, path)| (format!("{name}/{file}"), path)));
+        } else {
+            files.push((name, entry.path()));
+        }
+    }
     files.sort();
     files
 }

@@ -26,6 +26,7 @@ mod kill;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod round;
+mod store;
 mod table;
 mod writers;
 
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use disk::{Random, memory};
 use mounts::Mounted;
 use table::{Row, Table};
+use writers::Writer;
 
 /// Kills of a way to apply in place when nothing else is asked for, and of every other writer.
 const SHORT: [usize; 2] = [6, 3];
@@ -60,21 +62,42 @@ fn no_kill_loses_anything() {
             Some(kills) => kills.div_ceil(OTHERS),
             None => SHORT[usize::from(!writer.in_place)],
         };
-        let jobs = writer.jobs();
-        let mut random = Random::new(table.rows() as u64);
         let clones = |place: &&Place| !writer.clones || ["xfs", "btrfs"].contains(&place.name);
         let places: Vec<_> = places.iter().filter(clones).collect();
-        for (n, place) in places.iter().enumerate() {
-            // Evenly over the file systems, the first getting what is left over.
-            let share = kills / places.len() + usize::from(n < kills % places.len());
-            let mut row = Row::new(writer.name, place.name);
-            for (job, share) in jobs.iter().zip(shares(share, jobs.len(), n)) {
-                round::kills(job, &place.path(), share, &mut random, &mut row);
-            }
-            table.add(row);
-        }
+        kill(&writer, kills, &places, &mut table);
     }
     table.end();
+}
+
+/// Kills a writer so many times, evenly over the file systems, the first getting what is left over.
+fn kill(writer: &Writer, kills: usize, places: &[&Place], table: &mut Table) {
+    let mut random = Random::new(table.rows() as u64);
+    let jobs = writer.jobs();
+    let share = |n: usize| kills / places.len() + usize::from(n < kills % places.len());
+    let shares: Vec<_> = (0..places.len())
+        .map(|n| shares(share(n), jobs.len(), n))
+        .collect();
+    let mut rows: Vec<_> = places
+        .iter()
+        .map(|place| Row::new(writer.name, place.name))
+        .collect();
+    for (n, make) in jobs.iter().enumerate() {
+        let shares: Vec<_> = shares.iter().map(|shares| shares[n]).collect();
+        let Some(first) = shares.iter().position(|share| *share > 0) else {
+            continue;
+        };
+        let job = make();
+        // Those of one file system are much like those of the others.
+        let points = round::trial_points(&job, &places[first].path());
+        for ((place, share), row) in places.iter().zip(shares).zip(&mut rows) {
+            if share > 0 {
+                round::kills(&job, &points, &place.path(), share, &mut random, row);
+            }
+        }
+    }
+    for row in rows {
+        table.add(row);
+    }
 }
 
 /// Divides `kills` among `jobs`, beginning with another job in every turn.

@@ -10,6 +10,7 @@ use vhdkit::files::journal_path;
 use crate::disk::Random;
 use crate::job::{Job, Reads, command, files_in, words};
 use crate::kill::{Point, grouped, killed_after, killed_at, points, time};
+use crate::store::STORE;
 use crate::table::Row;
 
 /// Kills that come after the end of the run don't count; so many may before it is given up.
@@ -24,14 +25,17 @@ pub(crate) enum State {
 }
 
 /// Kills `job` so many times on the file system of `place`, and counts in `row`.
-pub(crate) fn kills(job: &Job, place: &Path, kills: usize, random: &mut Random, row: &mut Row) {
-    if kills == 0 {
-        return;
-    }
+pub(crate) fn kills(
+    job: &Job,
+    points: &[Vec<Point>],
+    place: &Path,
+    kills: usize,
+    random: &mut Random,
+    row: &mut Row,
+) {
     let whole = trial(job, place);
-    let points = trial_points(job, place);
     for n in 0..kills {
-        let folder = kill(job, place, &whole, &points, random, n);
+        let folder = kill(job, place, &whole, points, random, n);
         row.kills += 1;
         if let Err(what) = go_on(job, folder.path(), row) {
             row.losses += 1;
@@ -51,6 +55,11 @@ pub(crate) fn kills(job: &Job, place: &Path, kills: usize, random: &mut Random, 
 fn trial(job: &Job, place: &Path) -> Duration {
     let folder = job.lay_out(place);
     let whole = time(&mut job.command(folder.path()));
+    if let Some(store) = &job.store {
+        let found = store.state(folder.path());
+        assert!(found == Ok(State::New), "{}: {found:?}", job.name);
+        return whole;
+    }
     let found = job.content(folder.path());
     assert!(
         found.as_ref().ok().and_then(Option::as_ref) == Some(&job.new),
@@ -61,8 +70,8 @@ fn trial(job: &Job, place: &Path) -> Duration {
     whole
 }
 
-/// The calls it makes, grouped by name.
-fn trial_points(job: &Job, place: &Path) -> Vec<Vec<Point>> {
+/// The calls it makes on the file system of `place`, grouped by name.
+pub(crate) fn trial_points(job: &Job, place: &Path) -> Vec<Vec<Point>> {
     let folder = job.lay_out(place);
     let points = points(&job.command(folder.path()));
     grouped(points).into_values().collect()
@@ -100,11 +109,21 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
     let strays = strays(folder);
     row.strays += strays.len();
     untouched(job, folder)?;
-    let state = state(job, folder)?;
+    let state = match &job.store {
+        Some(store) => store.state(folder)?,
+        None => state(job, folder)?,
+    };
     match state {
         State::Old => row.old += 1,
         State::New => row.new += 1,
         State::Between => row.between += 1,
+    }
+    if let Some(store) = &job.store {
+        row.forward += usize::from(state == State::Between);
+        if state != State::New {
+            ends(job.command(folder), 0)?;
+        }
+        return store.ends_well(folder);
     }
     if state == State::Between {
         let back = way_back(job, folder);
@@ -117,7 +136,6 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
             None => row.forward += 1,
         }
     }
-    forget_undo(job, folder, state, row)?;
     let last = journal_or_none(job, folder);
     if state == State::New && last.is_none() {
         ends(job.command(folder), job.again)?;
@@ -135,22 +153,6 @@ pub(crate) fn go_on(job: &Job, folder: &Path, row: &mut Row) -> Result<(), Strin
     }
     no_trace(job, folder)?;
     undoes(job, folder)
-}
-
-/// Before a replacement gets its name, the way back gets its own. What was killed in between is told to the user, who
-/// removes it: nobody overwrites a way back.
-fn forget_undo(job: &Job, folder: &Path, state: State, row: &mut Row) -> Result<(), String> {
-    let kept = job.undo.map(|name| folder.join(name));
-    let Some(kept) = kept.filter(|kept| state == State::Old && kept.exists()) else {
-        return Ok(());
-    };
-    row.strays += 1;
-    let said = ends(job.command(folder), 2)?;
-    if !said.contains("remove it first") {
-        return Err(format!("what to do isn't said: {said}"));
-    }
-    holds(job, folder, State::Old)?;
-    fs::remove_file(kept).map_err(|e| e.to_string())
 }
 
 /// What the file holds, and whether every command knows.
@@ -236,7 +238,8 @@ fn way_back(job: &Job, folder: &Path) -> Option<Vec<String>> {
 /// All files that it only reads are as they were.
 fn untouched(job: &Job, folder: &Path) -> Result<(), String> {
     for (name, seed) in files_in(&job.seed.path("")) {
-        if name == job.file || name.ends_with("-journal") {
+        let stored = job.store.is_some() && name.starts_with(STORE);
+        if name == job.file || name.ends_with("-journal") || stored {
             continue;
         }
         if fs::read(&seed).ok() != fs::read(folder.join(&name)).ok() {
@@ -248,7 +251,10 @@ fn untouched(job: &Job, folder: &Path) -> Result<(), String> {
 
 /// Nothing is left beside what shall be there.
 fn no_trace(job: &Job, folder: &Path) -> Result<(), String> {
-    let seed = job.seed.names();
+    let seed: Vec<String> = files_in(&job.seed.path(""))
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     for (name, _) in files_in(folder) {
         let known = name == job.file
             || Some(name.as_str()) == job.undo
@@ -277,15 +283,14 @@ fn journal_or_none(job: &Job, folder: &Path) -> Option<PathBuf> {
 
 pub(crate) fn strays(folder: &Path) -> Vec<PathBuf> {
     let files = files_in(folder).into_iter();
-    let stray = |name: &str| name.starts_with(".vhdkit-");
     files
-        .filter(|(name, _)| stray(name))
+        .filter(|(name, _)| name.contains(".vhdkit-"))
         .map(|(_, path)| path)
         .collect()
 }
 
 /// Runs a command that must end with `code`; gives what it said.
-fn ends(mut command: Command, code: i32) -> Result<String, String> {
+pub(crate) fn ends(mut command: Command, code: i32) -> Result<String, String> {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.code() == Some(code) {

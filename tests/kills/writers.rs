@@ -10,11 +10,12 @@ use crate::disk::{Random, memory, run, write_sparse};
 use crate::job::{Job, Reads, command, words};
 use crate::kill::{killed_at, points};
 use crate::round::State;
+use crate::store;
 
 const MIB: usize = 1 << 20;
 
 /// Bytes of the virtual disks.
-const SIZE: usize = 16 * MIB;
+const SIZE: usize = 8 * MIB;
 
 /// A command that writes, by what it does.
 pub(crate) struct Writer {
@@ -23,11 +24,26 @@ pub(crate) struct Writer {
     pub(crate) in_place: bool,
     /// Whether it needs a file system with clones.
     pub(crate) clones: bool,
-    jobs: fn() -> Vec<Job>,
+    jobs: fn() -> Vec<Make>,
+}
+
+/// Makes a job: all of its images, so only when it is wanted.
+pub(crate) type Make = Box<dyn Fn() -> Job>;
+
+/// One job for each of these cases.
+pub(crate) fn each<T: Copy + 'static>(
+    cases: impl IntoIterator<Item = T>,
+    job: impl Fn(T) -> Job + Clone + 'static,
+) -> Vec<Make> {
+    let make = |case| {
+        let job = job.clone();
+        Box::new(move || job(case)) as Make
+    };
+    cases.into_iter().map(make).collect()
 }
 
 impl Writer {
-    pub(crate) fn jobs(&self) -> Vec<Job> {
+    pub(crate) fn jobs(&self) -> Vec<Make> {
         (self.jobs)()
     }
 }
@@ -69,13 +85,18 @@ pub(crate) fn all() -> Vec<Writer> {
         other("check --take-back", take_back),
         other("convert", convert),
         other("create", create),
+        other("snapshot create", store::create),
+        other("snapshot delete", store::delete),
+        other("snapshot prune", store::prune),
+        other("snapshot copy", store::copy),
+        other("snapshot receive", store::receive),
     ]
 }
 
-/// A disk with 8 MiB of data, the same later with writes here and there, and the same once more.
+/// A disk with 6 MiB of data, the same later with writes here and there, and the same once more.
 static DISKS: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
     let mut random = Random::new(1);
-    let mut first = random.bytes(8 * MIB);
+    let mut first = random.bytes(6 * MIB);
     first.resize(SIZE, 0);
     let second = later(&first, &mut random);
     let third = later(&second, &mut random);
@@ -90,7 +111,7 @@ fn later(disk: &[u8], random: &mut Random) -> Vec<u8> {
         let bytes = random.bytes(len);
         disk[at..at + bytes.len()].copy_from_slice(&bytes);
     }
-    let long = random.below(14) * MIB;
+    let long = random.below(SIZE / MIB - 2) * MIB;
     disk[long..long + 2 * MIB].copy_from_slice(&random.bytes(2 * MIB));
     disk[5 * MIB..6 * MIB].fill(0);
     disk
@@ -162,65 +183,57 @@ fn in_place(format: &str, size: usize, options: &str) -> Job {
     job
 }
 
-fn apply_in_place(options: &str) -> Vec<Job> {
-    let job = |(format, size)| in_place(format, size, options);
-    IN_PLACE.map(job).into()
+fn apply_in_place(options: &'static str) -> Vec<Make> {
+    each(IN_PLACE, move |(format, size)| {
+        in_place(format, size, options)
+    })
 }
 
-fn undo() -> Vec<Job> {
+fn undo() -> Vec<Make> {
     let job = |(format, size)| {
         let mut job = in_place(format, size, "--undo back.vhddiff");
         job.undo = Some("back.vhddiff");
-        // The way back that was kept isn't overwritten.
-        job.again = 2;
         job
     };
-    [("raw", SIZE), ("fixed", SIZE), ("dynamic", SIZE)]
-        .map(job)
-        .into()
+    each([("raw", SIZE), ("fixed", SIZE), ("dynamic", SIZE)], job)
 }
 
-/// Jobs that begin with an apply that was killed while it wrote the base.
-fn interrupted() -> Vec<Job> {
-    [IN_PLACE[0], IN_PLACE[1], IN_PLACE[2], IN_PLACE[4]]
-        .map(|(format, size)| {
-            let mut job = in_place(format, size, "--in-place journal");
-            let whole = fs::read(job.seed.path(job.file)).unwrap();
-            let trial = job.lay_out(&memory());
-            let mut writes = points(&job.command(trial.path()));
-            writes.retain(|point| point.call == "pwrite64");
-            // Past the journal's own writes, before the last of the base's.
-            let between = writes.iter().rev().skip(5).find(|point| {
-                let folder = job.lay_out(&memory());
-                assert!(killed_at(&job.command(folder.path()), point));
-                let path = folder.path().join(job.file);
-                let journal = journal_path(&path);
-                let torn = journal.exists() && fs::read(&path).unwrap() != whole;
-                if torn {
-                    for file in [path, journal] {
-                        fs::copy(
-                            &file,
-                            job.seed.path(file.file_name().unwrap().to_str().unwrap()),
-                        )
-                        .unwrap();
-                    }
-                }
-                torn
-            });
-            assert!(between.is_some(), "{format}: never in between");
-            job.begins_between = true;
-            job
-        })
-        .into()
+/// A job that begins with an apply that was killed while it wrote the base.
+fn interrupted((format, size): (&str, usize)) -> Job {
+    let mut job = in_place(format, size, "--in-place journal");
+    let whole = fs::read(job.seed.path(job.file)).unwrap();
+    let trial = job.lay_out(&memory());
+    let mut writes = points(&job.command(trial.path()));
+    writes.retain(|point| point.call == "pwrite64");
+    // Past the journal's own writes, before the last of the base's.
+    let between = writes.iter().rev().skip(5).find(|point| {
+        let folder = job.lay_out(&memory());
+        assert!(killed_at(&job.command(folder.path()), point));
+        let path = folder.path().join(job.file);
+        let journal = journal_path(&path);
+        let torn = journal.exists() && fs::read(&path).unwrap() != whole;
+        if torn {
+            for file in [path, journal] {
+                let name = file.file_name().unwrap().to_str().unwrap();
+                fs::copy(&file, job.seed.path(name)).unwrap();
+            }
+        }
+        torn
+    });
+    assert!(between.is_some(), "{format}: never in between");
+    job.begins_between = true;
+    job
 }
 
-fn finish() -> Vec<Job> {
-    interrupted()
+const INTERRUPTED: [(&str, usize); 4] = [IN_PLACE[0], IN_PLACE[1], IN_PLACE[2], IN_PLACE[4]];
+
+fn finish() -> Vec<Make> {
+    each(INTERRUPTED, interrupted)
 }
 
-fn roll_back() -> Vec<Job> {
-    let mut jobs = interrupted();
-    for job in &mut jobs {
+fn roll_back() -> Vec<Make> {
+    each(INTERRUPTED, |case| {
+        let mut job = interrupted(case);
         let apply = std::mem::replace(
             &mut job.words,
             words(&format!("vhd-apply --rollback {} -q", job.file)),
@@ -230,8 +243,8 @@ fn roll_back() -> Vec<Job> {
         job.new = job.old.replace(target).unwrap();
         // There is nothing to take back any more.
         job.again = 2;
-    }
-    jobs
+        job
+    })
 }
 
 /// A job that makes `file` from what `prepare` lays out.
@@ -261,45 +274,56 @@ fn pair(format: &'static str) -> impl Fn(&Job) {
     }
 }
 
-fn apply_to_new() -> Vec<Job> {
+fn apply_to_new() -> Vec<Make> {
     let new = || DISKS[1].clone();
     vec![
-        making(
-            "vhd-apply disk.raw diff -o new.raw -q",
-            "new.raw",
-            new(),
-            pair("raw"),
-        ),
-        making(
-            "vhd-apply disk.vhd diff -o new.vhd -O dynamic -q",
-            "new.vhd",
-            new(),
-            pair("dynamic"),
-        ),
-        making(
-            "vhd-apply disk.vhd diff -o new.vhd -O fixed -q --force",
-            "new.vhd",
-            new(),
-            pair("fixed"),
-        ),
-        making(
-            "vhd-apply disk.vhd diff -o new.vhd -O differencing -q",
-            "new.vhd",
-            new(),
-            pair("dynamic"),
-        ),
-        making(
-            "vhd-apply disk.vhd diff -o new.raw -q --verify --force",
-            "new.raw",
-            new(),
-            pair("dynamic"),
-        ),
+        Box::new(move || {
+            making(
+                "vhd-apply disk.raw diff -o new.raw -q",
+                "new.raw",
+                new(),
+                pair("raw"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd-apply disk.vhd diff -o new.vhd -O dynamic -q",
+                "new.vhd",
+                new(),
+                pair("dynamic"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd-apply disk.vhd diff -o new.vhd -O fixed -q --force",
+                "new.vhd",
+                new(),
+                pair("fixed"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd-apply disk.vhd diff -o new.vhd -O differencing -q",
+                "new.vhd",
+                new(),
+                pair("dynamic"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd-apply disk.vhd diff -o new.raw -q --verify --force",
+                "new.raw",
+                new(),
+                pair("dynamic"),
+            )
+        }),
     ]
 }
 
-fn diff() -> Vec<Job> {
-    ["", "--compress none", "--no-digest", "--force"]
-        .map(|options| {
+fn diff() -> Vec<Make> {
+    each(
+        ["", "--compress none", "--no-digest", "--force"],
+        |options| {
             let line = format!("vhd-diff disk.vhd target.vhd -o new.vhddiff -q {options}");
             let mut job = Job::new(options, &line, "new.vhddiff");
             job.reads = Reads::Bytes;
@@ -318,28 +342,30 @@ fn diff() -> Vec<Job> {
                 job.again = 2;
             }
             job
-        })
-        .into()
+        },
+    )
 }
 
-fn squash() -> Vec<Job> {
-    let line = "vhd squash first second -o new.vhddiff -q";
-    let mut job = Job::new("two diffs", line, "new.vhddiff");
-    job.reads = Reads::Bytes;
-    job.again = 2;
-    for (n, disk) in DISKS.iter().enumerate() {
-        image(&job, &format!("{n}.raw"), "raw", disk);
-    }
-    done(&job, "vhd-diff 0.raw 1.raw -o first -q");
-    done(&job, "vhd-diff 1.raw 2.raw -o second -q");
-    for n in 0..DISKS.len() {
-        fs::remove_file(job.seed.path(&format!("{n}.raw"))).unwrap();
-    }
-    // The same inputs always make the same bytes.
-    done(&job, line);
-    job.new = fs::read(job.seed.path("new.vhddiff")).unwrap();
-    fs::remove_file(job.seed.path("new.vhddiff")).unwrap();
-    vec![job]
+fn squash() -> Vec<Make> {
+    each([()], |()| {
+        let line = "vhd squash first second -o new.vhddiff -q";
+        let mut job = Job::new("two diffs", line, "new.vhddiff");
+        job.reads = Reads::Bytes;
+        job.again = 2;
+        for (n, disk) in DISKS.iter().enumerate() {
+            image(&job, &format!("{n}.raw"), "raw", disk);
+        }
+        done(&job, "vhd-diff 0.raw 1.raw -o first -q");
+        done(&job, "vhd-diff 1.raw 2.raw -o second -q");
+        for n in 0..DISKS.len() {
+            fs::remove_file(job.seed.path(&format!("{n}.raw"))).unwrap();
+        }
+        // The same inputs always make the same bytes.
+        done(&job, line);
+        job.new = fs::read(job.seed.path("new.vhddiff")).unwrap();
+        fs::remove_file(job.seed.path("new.vhddiff")).unwrap();
+        job
+    })
 }
 
 /// Lays out a parent of `kind`, and a child of `size`; gives the parent's name and the option it needs.
@@ -383,32 +409,28 @@ const FAMILIES: [(&str, usize); 5] = [
     ("dynamic", SIZE + 300 * MIB),
 ];
 
-fn merge() -> Vec<Job> {
-    FAMILIES
-        .map(|(kind, size)| {
-            let (parent, raw) = family_names(kind);
-            let line = format!("vhd merge child.vhd -q {raw}");
-            let mut job = Job::new(format!("{kind} to {size}"), &line, parent);
-            family(&job, kind, size);
-            job.back = Some(words(&format!("vhd-apply --rollback {parent} -q")));
-            (job.old, job.new) = (Some(disk(0, SIZE)), disk(1, size));
-            job
-        })
-        .into()
+fn merge() -> Vec<Make> {
+    each(FAMILIES, |(kind, size)| {
+        let (parent, raw) = family_names(kind);
+        let line = format!("vhd merge child.vhd -q {raw}");
+        let mut job = Job::new(format!("{kind} to {size}"), &line, parent);
+        family(&job, kind, size);
+        job.back = Some(words(&format!("vhd-apply --rollback {parent} -q")));
+        (job.old, job.new) = (Some(disk(0, SIZE)), disk(1, size));
+        job
+    })
 }
 
-fn merge_to_new() -> Vec<Job> {
-    [FAMILIES[2], FAMILIES[1], FAMILIES[0]]
-        .map(|(kind, size)| {
-            let line = format!("vhd merge child.vhd -o new.vhd -q {}", family_names(kind).1);
-            making(&line, "new.vhd", disk(1, size), |job| {
-                family(job, kind, size);
-            })
+fn merge_to_new() -> Vec<Make> {
+    each([FAMILIES[2], FAMILIES[1], FAMILIES[0]], |(kind, size)| {
+        let line = format!("vhd merge child.vhd -o new.vhd -q {}", family_names(kind).1);
+        making(&line, "new.vhd", disk(1, size), |job| {
+            family(job, kind, size);
         })
-        .into()
+    })
 }
 
-fn resize() -> Vec<Job> {
+fn resize() -> Vec<Make> {
     let cases = [
         ("dynamic", SIZE, SIZE + 300 * MIB),
         ("fixed", SIZE, SIZE + 4 * MIB),
@@ -416,16 +438,14 @@ fn resize() -> Vec<Job> {
         ("raw", SIZE + MIB, SIZE + 512),
         ("dynamic", SIZE + 300 * MIB, SIZE),
     ];
-    cases
-        .map(|(format, from, to)| {
-            let file = name_of(format);
-            let line = format!("vhd resize {file} --size {to} -q");
-            let mut job = Job::new(format!("{format} {from} to {to}"), &line, file);
-            (job.old, job.new) = (Some(disk(0, from)), disk(0, to));
-            image(&job, file, format, &disk(0, from));
-            job
-        })
-        .into()
+    each(cases, |(format, from, to)| {
+        let file = name_of(format);
+        let line = format!("vhd resize {file} --size {to} -q");
+        let mut job = Job::new(format!("{format} {from} to {to}"), &line, file);
+        (job.old, job.new) = (Some(disk(0, from)), disk(0, to));
+        image(&job, file, format, &disk(0, from));
+        job
+    })
 }
 
 /// The image `disk.vhd`, damaged.
@@ -464,23 +484,27 @@ fn half_taken_back(job: &Job, folder: &Path) -> State {
     }
 }
 
-fn repair() -> Vec<Job> {
-    vec![
-        damaged("dynamic", |bytes| {
-            bytes[3] = 0;
-            bytes.extend(Random::new(3).bytes(700));
-        }),
-        damaged("fixed", |bytes| bytes.extend(Random::new(3).bytes(700))),
-        damaged("dynamic", |bytes| bytes.truncate(bytes.len() - 412)),
-    ]
+type Damage = (&'static str, fn(&mut Vec<u8>));
+
+const DAMAGES: [Damage; 3] = [
+    ("dynamic", |bytes| {
+        bytes[3] = 0;
+        bytes.extend(Random::new(3).bytes(700));
+    }),
+    ("fixed", |bytes| bytes.extend(Random::new(3).bytes(700))),
+    ("dynamic", |bytes| bytes.truncate(bytes.len() - 412)),
+];
+
+fn repair() -> Vec<Make> {
+    each(DAMAGES, |(format, damage)| damaged(format, damage))
 }
 
-fn take_back() -> Vec<Job> {
-    let mut jobs = repair();
-    for job in &mut jobs {
+fn take_back() -> Vec<Make> {
+    each(DAMAGES, |(format, damage)| {
+        let mut job = damaged(format, damage);
         let before: PathBuf = job.seed.path("disk.vhd");
         let damaged = fs::read(&before).unwrap();
-        done(job, "vhd check --repair disk.vhd -q");
+        done(&job, "vhd check --repair disk.vhd -q");
         let kept = job.seed.path("disk.vhd.before-repair");
         fs::rename(&kept, job.seed.path("saved")).unwrap();
         job.words = words("vhd check --take-back saved disk.vhd -q");
@@ -488,11 +512,11 @@ fn take_back() -> Vec<Job> {
         job.old = Some(fs::read(&before).unwrap());
         job.new = damaged;
         job.half_done = Some(half_taken_back);
-    }
-    jobs
+        job
+    })
 }
 
-fn convert() -> Vec<Job> {
+fn convert() -> Vec<Make> {
     let source = |format: &'static str| {
         move |job: &Job| {
             image(job, name_of(format), format, &DISKS[0]);
@@ -500,62 +524,78 @@ fn convert() -> Vec<Job> {
     };
     let new = || DISKS[0].clone();
     vec![
-        making(
-            "vhd convert disk.raw new.vhd -q",
-            "new.vhd",
-            new(),
-            source("raw"),
-        ),
-        making(
-            "vhd convert disk.vhd new.raw -q --force",
-            "new.raw",
-            new(),
-            source("dynamic"),
-        ),
-        making(
-            "vhd convert disk.vhd new.vhd -O fixed -q",
-            "new.vhd",
-            new(),
-            source("dynamic"),
-        ),
-        making(
-            "vhd convert disk.vhd new.vhd -O dynamic --block-size 64K -q --force",
-            "new.vhd",
-            new(),
-            source("fixed"),
-        ),
+        Box::new(move || {
+            making(
+                "vhd convert disk.raw new.vhd -q",
+                "new.vhd",
+                new(),
+                source("raw"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd convert disk.vhd new.raw -q --force",
+                "new.raw",
+                new(),
+                source("dynamic"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd convert disk.vhd new.vhd -O fixed -q",
+                "new.vhd",
+                new(),
+                source("dynamic"),
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd convert disk.vhd new.vhd -O dynamic --block-size 64K -q --force",
+                "new.vhd",
+                new(),
+                source("fixed"),
+            )
+        }),
     ]
 }
 
-fn create() -> Vec<Job> {
+fn create() -> Vec<Make> {
     let nothing = |_: &Job| {};
     let zeros = || vec![0; SIZE];
     vec![
-        making(
-            "vhd create new.vhd --size 16M -q",
-            "new.vhd",
-            zeros(),
-            nothing,
-        ),
-        making(
-            "vhd create new.raw --size 16M -q --force",
-            "new.raw",
-            zeros(),
-            nothing,
-        ),
-        making(
-            "vhd create new.vhd --size 16M -O fixed -q",
-            "new.vhd",
-            zeros(),
-            nothing,
-        ),
-        making(
-            "vhd create new.vhd --parent disk.vhd -q",
-            "new.vhd",
-            DISKS[0].clone(),
-            |job| {
-                image(job, "disk.vhd", "dynamic", &DISKS[0]);
-            },
-        ),
+        Box::new(move || {
+            making(
+                "vhd create new.vhd --size 8M -q",
+                "new.vhd",
+                zeros(),
+                nothing,
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd create new.raw --size 8M -q --force",
+                "new.raw",
+                zeros(),
+                nothing,
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd create new.vhd --size 8M -O fixed -q",
+                "new.vhd",
+                zeros(),
+                nothing,
+            )
+        }),
+        Box::new(move || {
+            making(
+                "vhd create new.vhd --parent disk.vhd -q",
+                "new.vhd",
+                DISKS[0].clone(),
+                |job| {
+                    image(job, "disk.vhd", "dynamic", &DISKS[0]);
+                },
+            )
+        }),
     ]
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Random, assert_same, changed, content, disk, run, run_to};
+use crate::disk::{Random, assert_same, changed, content, disk, pipe, run, run_to};
 use crate::lab::{Lab, ends, flip};
 
 /// All files of a disk but those that each store has for itself.
@@ -38,6 +38,54 @@ pub(crate) fn assert_same_disks(lab: &Lab, from: &str, to: &str) {
     );
     for (name, bytes) in &from {
         assert_same(&to[name], bytes, name);
+    }
+}
+
+/// The window hashes of a disk are those of its newest snapshot.
+pub(crate) fn assert_list_is_current(lab: &Lab, store: &str) {
+    let newest = lab.json(&["show", "--store", store]);
+    let list = content(lab.path(store).join("web/newest.windows"));
+    let digest: String = list[list.len() - 32..]
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    assert_eq!(newest["content_digest"], digest, "{store}");
+}
+
+/// Whatever the source has of a list: the next snapshot at the new place reads the new image alone.
+#[test]
+fn window_hashes_come_along() {
+    for seed in 50..54 {
+        let lab = Lab::new();
+        history(&lab, seed, 5, 5 << 20);
+        for source_has_one in [true, false] {
+            let list = lab.path("store/web/newest.windows");
+            if !source_has_one {
+                fs::remove_file(&list).unwrap();
+            }
+            for round in 0..2 {
+                let bytes = fs::read(&list).ok();
+                lab.good(&["copy", "--to", "far"]);
+                assert_list_is_current(&lab, "far");
+                pipe(
+                    &mut lab.command("vhd", &["snapshot", "send"]),
+                    &mut lab.command("vhd", &["snapshot", "receive", "--store", "sent"]),
+                );
+                assert_list_is_current(&lab, "sent");
+                // A new one makes the source's list, whether it was lost or not.
+                if round == 0 {
+                    history_goes_on(&lab, seed + 100, 1 + u64::from(source_has_one));
+                    assert_list_is_current(&lab, "store");
+                    if !source_has_one {
+                        fs::remove_file(&list).unwrap();
+                    }
+                } else {
+                    assert_eq!(bytes.is_some(), source_has_one);
+                }
+            }
+            for store in ["far", "sent"] {
+                fs::remove_dir_all(lab.path(store)).unwrap();
+            }
+        }
     }
 }
 

@@ -14,5 +14,6 @@ mod points;
 mod prune;
 mod refusals;
 mod repair;
+mod restore;
 mod streams;
 mod words;

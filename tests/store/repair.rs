@@ -327,3 +327,70 @@ fn an_interrupted_repair_goes_on() {
     assert!(content(&path) == other);
     assert_whole(&lab, &all);
 }
+
+/// A deletion was interrupted, and the file that says how to finish it is damaged.
+#[test]
+fn a_deletion_that_cannot_be_read_is_put_aside() {
+    let (lab, all) = four();
+    let intent = lab.path("store/web/deleting.json");
+    let garbage = || fs::write(&intent, b"{ \"deleted\": [").unwrap();
+    let repaired = |lab: &Lab, args: &[&str]| {
+        for command in [&["list"][..], &["restore", "a", "-o", "x"], &["verify"]] {
+            let said = lab.ends(3, command);
+            assert!(said.contains("vhd snapshot repair puts it aside"), "{said}");
+        }
+        let said = lab.good(&[&["repair"], args].concat());
+        assert!(
+            said.contains("deleting.json is damaged and was put aside"),
+            "{said}"
+        );
+        assert!(lab.files().contains(&"deleting.json.damaged".to_owned()));
+        assert_whole(lab, &all);
+        fs::remove_file(lab.path("store/web/deleting.json.damaged")).unwrap();
+        said
+    };
+    let sound = bytes_of(&lab);
+    // Nothing was done yet; the folded diff was complete.
+    garbage();
+    fs::write(lab.path("store/web/000003-c.vhddiff.new"), b"folded").unwrap();
+    repaired(&lab, &[]);
+    // The folded diff had taken the place of the next one's.
+    put_back(&lab, &sound);
+    lab.good(&["delete", "b"]);
+    let folded = content(lab.file("-c.vhddiff"));
+    put_back(&lab, &sound);
+    fs::write(lab.file("-c.vhddiff"), folded).unwrap();
+    garbage();
+    let said = repaired(&lab, &["--from", "second"]);
+    assert!(said.contains("000003-c.vhddiff"), "{said}");
+    // The base was being brought forward: in the middle of that it is taken back.
+    let mut between = 0;
+    for micros in (0..6).map(|n| n * 700) {
+        put_back(&lab, &sound);
+        let mut child = lab
+            .command("vhd", &["snapshot", "delete", "a", "-q"])
+            .spawn()
+            .unwrap();
+        let journal = lab.path("store/web/000001-a.vhd.undo-journal");
+        while !journal.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+        std::thread::sleep(std::time::Duration::from_micros(micros));
+        let _ = child.kill();
+        let _ = child.wait();
+        if journal.exists() && intent.exists() {
+            between += 1;
+            garbage();
+            let said = repaired(&lab, &[]);
+            assert!(said.contains("000001-a.vhd was taken back"), "{said}");
+        } else if intent.exists() {
+            // Perhaps it was done with the base: then that is damaged, and the second store has it.
+            garbage();
+            repaired(&lab, &["--from", "second"]);
+        }
+    }
+    assert!(
+        between > 0,
+        "none was killed while the base was between two points"
+    );
+}

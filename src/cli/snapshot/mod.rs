@@ -114,13 +114,17 @@ struct DiskArgs {
 
 impl DiskArgs {
     fn open(&self, access: Access) -> Result<Disk> {
+        Disk::open(&self.store.store, &self.name()?, access)
+    }
+
+    fn name(&self) -> Result<String> {
         let store = &self.store.store;
         if let Some(name) = &self.disk {
-            return Disk::open(store, name, access);
+            return Ok(name.clone());
         }
         let names = disks(store)?;
         if let [name] = names.as_slice() {
-            return Disk::open(store, name, access);
+            return Ok(name.clone());
         }
         let some = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         Err(Error::usage("the store has more than one disk, or none")

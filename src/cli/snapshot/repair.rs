@@ -11,7 +11,7 @@ use super::{
     SCHEMA_VERSION,
 };
 use crate::error::ErrorKind;
-use crate::snapshot::{Means, RepairedDisk, Work, repair};
+use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair};
 
 /// Make again what is damaged, from what is left, other stores, or source images.
 #[derive(Debug, clap::Args)]
@@ -87,6 +87,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         Access::Write
     };
+    let workers = context.workers()?;
+    let progress = context.progress();
+    let work = Work {
+        workers: &workers,
+        progress: &*progress,
+    };
+    let put_aside = if args.dry_run {
+        None
+    } else {
+        put_aside_intent(&args.disk.store.store, &args.disk.name()?, work)?
+    };
     let mut disk = args.disk.open(access)?;
     let means = means(args, disk.name(), context)?;
     for (name, _) in &means.images {
@@ -95,14 +106,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             disk.find(name)?;
         }
     }
-    let workers = context.workers()?;
-    let progress = context.progress();
-    let work = Work {
-        workers: &workers,
-        progress: &*progress,
-    };
     let repaired = repair(&mut disk, &means, work)?;
     drop(progress);
+    if let Some(what) = put_aside {
+        context.note(format_args!("{}: {what}", disk.name()));
+    }
     let view = view(args, &disk, repaired);
     let mut output = Output::text()?;
     if args.json {

@@ -1,23 +1,40 @@
 //! `vhd snapshot restore`: a point in time as an image.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::args::{OutputFormat, default_format, overwrite};
-use super::{Access, Context, DiskArgs, Outcome, Output, Result, Size, Time, parse_time, show};
+use super::args::{InPlaceWay, OutputFormat, default_format, overwrite};
+use super::{
+    Access, Context, Disk, DiskArgs, Outcome, Output, Parents, Result, Size, Time, parse_time, show,
+};
+use crate::cli::apply::say_how_in_place;
+use crate::cli::context::refuse_files;
+use crate::cli::create::check_new_parent;
 use crate::error::Error;
-use crate::files::{self, Format, Source as _, refuse_same_file};
+use crate::files::{self, Format, InPlace, OpenImage, Source as _, refuse_same_file};
 use crate::image::{ContentHasher, DIGEST_WINDOW, Image as _, WindowHashes, stream};
-use crate::snapshot::{PointImage, Work, check_content, restore};
+use crate::snapshot::{
+    PointImage, Restored, Work, check_content, refuse_part_of_store, restore, restore_in_place,
+    restore_to_child,
+};
 
 /// Make an image of a snapshot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Every page is read once, from the newest diff that has it, however many there are. The image appears only when \
-     its content digest is the one that the manifest says; an existing one is replaced only then. A fixed VHD comes \
-     out byte for byte. To stdout the raw disk is written, and a wrong digest is found only at its end: then the exit \
-     code is 3.\n\n",
+     its content digest is the one that the manifest says; with --force, an existing one is replaced only then. A \
+     fixed VHD comes out byte for byte. To stdout the raw disk is written, and a wrong digest is found only at its \
+     end: then the exit code is 3.\n\n\
+     With --in-place an existing image is brought to the snapshot by writing only what differs, as vhd-apply does it: \
+     on a clone or behind an undo journal, and read back before it counts. If its state stamp still says which \
+     snapshot it holds, only what changed between the two is compared. What an interrupted restore left is taken back \
+     first. The image keeps its format.\n\n\
+     With -O differencing the new image stores only what differs from another one, its parent: best an earlier \
+     snapshot, restored to a VHD. The parent must not be written to any more.\n\n",
     "Examples:\n",
     "  vhd snapshot restore --store /backup --disk web tue -o tuesday.vhd\n",
+    "  vhd snapshot restore --store /backup --disk web tue -o disk.vhd --in-place\n",
+    "  vhd snapshot restore --store /backup --disk web wed -o wed.vhd -O differencing --parent tuesday.vhd\n",
     "  vhd snapshot restore --store /backup --disk web --at 2026-11-20T12:00:00Z -o disk.raw\n",
     "  vhd snapshot restore --store /backup --disk web -o - | ssh far 'cat > disk.raw'\n\n",
     super::args::exit_codes!(),
@@ -30,21 +47,32 @@ pub(super) struct Args {
     /// The newest that isn't newer than this time.
     #[arg(long, value_parser = parse_time, conflicts_with = "snapshot")]
     at: Option<Time>,
-    /// The image to make; - writes the raw disk to stdout.
+    /// The image to make, or to bring to the snapshot; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Its format [default: raw or VHD by its name, the kind of VHD as it was].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
-    /// Replace the image if it exists.
+    /// Replace the image as a whole if it exists.
     #[arg(long)]
     force: bool,
+    /// If the image exists, write only what differs, in this way [default: auto].
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto", conflicts_with = "force")]
+    in_place: Option<InPlaceWay>,
+    /// The parent of the differencing VHD to make.
+    #[arg(long, value_name = "FILE", conflicts_with = "in_place")]
+    parent: Option<PathBuf>,
+    /// Look in this folder for the parents of the parent, or of the image in place.
+    #[arg(long, value_name = "DIR")]
+    parent_path: Vec<PathBuf>,
+    /// Take a raw image as the parent: nothing will tell if it is the right one.
+    #[arg(long)]
+    raw_parent: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let disk = args.disk.open(Access::Read)?;
     let point = disk.image(show::choose(&disk, args.snapshot.as_deref(), args.at)?)?;
-    drop(disk);
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
@@ -59,13 +87,42 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         to_stdout(&point, work)?;
         return Ok(Outcome::Done);
     }
+    refuse_part_of_store(&args.output)?;
     refuse_same_file(&args.output, &point.files())?;
     let format = format(args, &point)?;
+    if !args.force && args.in_place.is_none() && args.output.exists() {
+        return Err(Error::usage("the file exists already")
+            .path(&args.output)
+            .hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
+    }
+    if let Some(way) = args.in_place
+        && args.output.exists()
+    {
+        let restored = in_place(args, way, (&disk, &point), work)?;
+        drop(progress);
+        say_in_place(args, &point, &restored, context);
+        return Ok(Outcome::Done);
+    }
     let output = files::Output {
         path: &args.output,
         format,
         overwrite: overwrite(args.force),
     };
+    if let Some(parent) = &args.parent {
+        let parent = open_parent(args, parent, context)?;
+        let applied = restore_to_child(&disk, &point, &parent, output, work)?;
+        drop(progress);
+        context.note(format_args!(
+            "{}: {} as {format}, {} updated and {} cleared over {}, virtual size {}",
+            args.output.display(),
+            point.path().display(),
+            Size(applied.updated),
+            Size(applied.cleared),
+            parent.path().display(),
+            Size(point.virtual_size())
+        ));
+        return Ok(Outcome::Done);
+    }
     restore(&point, output, work)?;
     drop(progress);
     context.note(format_args!(
@@ -77,21 +134,81 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The format of a new image.
 fn format(args: &Args, point: &PointImage) -> Result<Format> {
     let by_name = default_format(&args.output);
-    match args.output_format.map(Format::from) {
-        Some(Format::Differencing) => Err(Error::usage(
-            "a restored image stands alone: it can't be a differencing VHD",
+    match (args.output_format.map(Format::from), &args.parent) {
+        (None | Some(Format::Differencing), Some(_)) => Ok(Format::Differencing),
+        (Some(format), Some(_)) => Err(Error::usage("only a differencing VHD has a parent")
+            .found(format_args!("-O {format}"))
+            .hint("leave -O away")),
+        (Some(Format::Differencing), None) if args.in_place.is_none() => Err(Error::usage(
+            "a differencing VHD needs a parent, which an image of its own must be",
         )
         .found("-O differencing")
-        .hint("to store only what differs from another image, make a diff with vhd-diff and apply it with vhd-apply -O differencing")),
-        Some(format) => Ok(format),
-        None if by_name == Format::Raw => Ok(by_name),
-        None => Ok(match point.format() {
+        .expected("--parent FILE")
+        .hint("restore an earlier snapshot to a VHD first, and name that")),
+        (Some(format), None) => Ok(format),
+        (None, None) if by_name == Format::Raw => Ok(by_name),
+        (None, None) => Ok(match point.format() {
             Format::Fixed => Format::Fixed,
             _ => by_name,
         }),
     }
+}
+
+fn parents(args: &Args) -> Parents {
+    Parents {
+        files: Vec::new(),
+        folders: args.parent_path.clone(),
+        raw_parent: args.raw_parent,
+    }
+}
+
+fn open_parent(args: &Args, path: &Path, context: &Context) -> Result<Arc<OpenImage>> {
+    refuse_part_of_store(path)?;
+    let parent = context.open(path, None, &parents(args))?;
+    refuse_files(&args.output, &parent)?;
+    check_new_parent(&parent, &args.output, args.raw_parent, context)?;
+    Ok(Arc::new(parent))
+}
+
+fn in_place(
+    args: &Args,
+    way: InPlaceWay,
+    (disk, point): (&Disk, &PointImage),
+    work: Work<'_>,
+) -> Result<Restored> {
+    files::refuse_diff(&args.output)?;
+    let image = (args.output.as_path(), args.output_format.map(Format::from));
+    let how = InPlace {
+        strategy: way.strategy(),
+        ..InPlace::default()
+    };
+    let parents = parents(args).options();
+    restore_in_place(disk, point, image, (how, &parents), work)
+}
+
+fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &Context) {
+    let (path, point) = (args.output.display(), point.path().display());
+    if let Some(from) = &restored.from {
+        context.detail(format_args!(
+            "{path}: holds {from} by its state stamp, so only what changed between the two was compared"
+        ));
+    }
+    let Some(applied) = &restored.applied else {
+        context.note(format_args!(
+            "{path}: holds {point} already, nothing was written"
+        ));
+        return;
+    };
+    say_how_in_place(&args.output, applied, context);
+    context.note(format_args!(
+        "{path}: {point} in place, {} updated and {} cleared, virtual size {}",
+        Size(applied.updated),
+        Size(applied.cleared),
+        Size(applied.target_size)
+    ));
 }
 
 fn to_stdout(point: &PointImage, work: Work<'_>) -> Result<()> {

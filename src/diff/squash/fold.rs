@@ -9,7 +9,7 @@ use super::plan::{Item, Lane};
 use crate::error::Result;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
-use crate::parallel::Buffers;
+use crate::parallel::{Buffer, Buffers};
 
 /// Folds the items of a plan.
 pub(super) struct Folder<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Folder<'a> {
 
 /// What the diffs of one lane put into a window.
 struct Content {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// Where they put something: in order, joined.
     known: Vec<PageRange>,
     /// The one frame of the first diff that changes the window: it knows what the base holds under its pages.

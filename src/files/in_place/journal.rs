@@ -12,7 +12,7 @@ use crate::files::pending::{
     how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
 };
 use crate::files::state::remove_stamp;
-use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove, rename};
+use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, remove, rename};
 
 /// `None` if the base holds the result already.
 pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
@@ -32,7 +32,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let Some(seen) = write(&journal, job)? else {
         return Ok(None);
     };
-    remove_stamp(job.lock)?;
+    remove_stamp(job.lock).map_err(|error| unfinished(error, path))?;
     let format = job.base.format();
     let (chain, options) = (&job.chain, job.options);
     let written = first(job.lock, &job.base, chain, footer, seen.changes, options);
@@ -79,8 +79,8 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
 /// Keeps or removes the journal: from now on the new point in time is what the image holds.
 pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
     match undo {
-        Some(undo) => rename(journal, undo),
-        None => remove(journal),
+        Some(undo) if !undo::is_kept(&File::open(journal)?, undo)? => rename(journal, undo),
+        _ => remove(journal),
     }
 }
 

@@ -23,12 +23,12 @@
 use std::path::Path;
 
 use super::apply::{Applied, ApplyOptions, Fit, fit};
-use super::open::open_file;
-use super::pending::{exists, journal_path};
+use super::open::{beginning_of, open_file};
+use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::{Chain, Touched};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, ReadAt as _};
 
@@ -42,7 +42,7 @@ mod undo;
 pub use recover::roll_back;
 
 /// What only an apply in place can be told.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct InPlace<'a> {
     /// The format of the base, when it shall not be probed.
     pub format: Option<FormatChoice>,
@@ -52,6 +52,19 @@ pub struct InPlace<'a> {
     pub undo: Option<&'a Path>,
     /// Check everything, write nothing.
     pub dry_run: bool,
+    /// Told what is wrong with the base or a parent of it, if that doesn't keep it from being read.
+    pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
+}
+
+impl std::fmt::Debug for InPlace<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InPlace")
+            .field("format", &self.format)
+            .field("strategy", &self.strategy)
+            .field("undo", &self.undo)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an apply in place keeps the base from being neither the old nor the new point in time.
@@ -107,7 +120,7 @@ pub fn apply_in_place(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     how.undo.map_or(Ok(()), |place| {
-        undo::check_place(place, &journal_path(path))
+        undo::check_place(place, &journal_path(path), &chain)
     })?;
     let access = if how.dry_run {
         Access::Read
@@ -116,6 +129,32 @@ pub fn apply_in_place(
     };
     let lock = File::open_locked(path, access)?;
     apply_locked(&lock, chain, how, options)
+}
+
+/// Applies to the image at `path` what `make` makes of it once it is locked, or nothing if that is `None`. What an
+/// interrupted apply left is taken back first; an interrupted merge is refused. If the image lies on a device that is
+/// larger than `size`, only its beginning is meant.
+pub fn apply_made_in_place(
+    path: &Path,
+    size: u64,
+    make: impl FnOnce(&OpenImage) -> Result<Option<Chain>>,
+    how: InPlace<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Option<Applied>> {
+    if exists(&journal_path(path))? {
+        if exists(&merge_diff_path(path))? {
+            refuse_pending(path)?;
+        }
+        roll_back(path, options)?;
+    }
+    let lock = File::open_locked(path, Access::Write)?;
+    refuse_pending(path)?;
+    let base = beginning_of(open(&lock, how.format, false, options)?, size)?;
+    let chain = make(&base)?;
+    drop(base);
+    chain
+        .map(|chain| apply_locked(&lock, chain, how, options))
+        .transpose()
 }
 
 /// As [`apply_in_place`], when the caller holds the lock on the base.
@@ -133,6 +172,9 @@ pub(super) fn apply_locked(
         replace::remove_leftovers_of(lock.path());
     }
     let mut base = open(lock, how.format, false, options)?;
+    if let Some(warn) = how.warn {
+        base.chain().flat_map(OpenImage::warnings).for_each(warn);
+    }
     let part = device::part(&base, &chain)?;
     let behind = match &part {
         Some(part) => base.file().byte_len()? - part.byte_len()?,

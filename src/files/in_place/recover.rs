@@ -5,7 +5,7 @@ use std::path::Path;
 use super::device::beginning;
 use super::journal::{close, take_back, unfinished};
 use super::redo::{Verify, redo};
-use super::undo::open_journal;
+use super::undo::{is_kept, open_journal};
 use super::{InPlace, Strategy, stamp};
 use crate::diff::Chain;
 use crate::error::{Error, ErrorKind, Result};
@@ -103,6 +103,10 @@ pub(super) fn finish(
     };
     if how.dry_run {
         return Ok(applied);
+    }
+    if let Some(place) = how.undo {
+        // Before anything is written; it is looked at again in the end.
+        is_kept(&File::open(journal_path)?, place)?;
     }
     let before = journal
         .last()

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::redo::{Source, Verify, redo_elsewhere};
-use super::undo::Seen;
+use super::undo::{Seen, is_kept};
 use super::{Done, Job, Strategy, stamp, undo};
 use crate::diff::Compression;
 use crate::error::{Error, ErrorKind, Result};
@@ -147,7 +147,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
 type Undo<'a> = (AtomicFile, &'a Path);
 
 fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<Option<(Undo<'a>, Seen)>> {
-    let file = AtomicFile::begin(place, Overwrite::No)?;
+    let file = AtomicFile::new(place)?;
     let seen = undo::write(&file, job, Compression::default())?;
     Ok(seen.map(|seen| ((file, place), seen)))
 }
@@ -162,13 +162,16 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Resu
                 .hint("run the command again"),
         );
     }
-    let place = undo.as_ref().map(|(_, place)| *place);
-    if let Some((undo, _)) = undo {
+    let mut named = None;
+    if let Some((undo, place)) = undo
+        && !is_kept(undo.file(), place)?
+    {
         undo.publish(Overwrite::No)?;
+        named = Some(place);
     }
     file.publish_open(Overwrite::Yes).inspect_err(|_| {
-        if let Some(place) = place {
-            // It would lead back from where nobody has gone.
+        // While the base has its name, it would lead back from where nobody has gone. Else it is needed.
+        if let (Some(place), Ok(true)) = (named, job.lock.is_at_its_path()) {
             let _ = remove(place);
         }
     })

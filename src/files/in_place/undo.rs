@@ -7,14 +7,15 @@ use std::path::Path;
 
 use super::Job;
 use crate::diff::{
-    Chain, Compression, DiffHeader, DiffWriter, KnownChanges, Layers, PROGRAM, pack,
+    Chain, Compression, DiffHeader, DiffReader, DiffWriter, KnownChanges, Layers, PROGRAM, pack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
 use crate::files::apply::{ApplyOptions, BaseChecked};
 use crate::files::diffs::{format_of, open_diff, side_of};
+use crate::files::pending::exists;
 use crate::image::Image as _;
-use crate::storage::{AtomicFile, Overwrite};
+use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, sync_folder_of};
 
 /// Bytes of memory for remembering which pages change from writing the inverse diff until the base is written. Where
 /// that doesn't do, the base is read and compared a second time.
@@ -86,13 +87,22 @@ pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Ch
     Ok((Chain::new(vec![journal])?, format))
 }
 
-/// Finds out before anything is written whether the undo diff can be kept at `undo`.
-pub(super) fn check_place(undo: &Path, journal: &Path) -> Result<()> {
-    let hint = "choose another name or remove it first";
+/// Finds out before anything is written whether the undo diff of `chain` can be kept at `undo`. One that an apply of
+/// the same diffs left, which was killed before it changed the base, may be there: [`is_kept`] looks at its bytes.
+pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<()> {
     if fs::symlink_metadata(undo).is_ok() {
-        return Err(Error::usage("the file for the undo diff exists already")
-            .path(undo)
-            .hint(hint));
+        let left = File::open(undo).and_then(|file| {
+            let undoes = DiffReader::new(file.reader(), undo)?
+                .header()
+                .undoes
+                .clone();
+            Ok(!undoes.is_empty() && chain.identities().ends_with(&undoes))
+        });
+        return if left.unwrap_or(false) {
+            Ok(())
+        } else {
+            Err(taken(undo))
+        };
     }
     let folder = undo
         .parent()
@@ -110,4 +120,25 @@ pub(super) fn check_place(undo: &Path, journal: &Path) -> Result<()> {
     }
     // It gets its name at the very end, which is too late to find out that it can't.
     AtomicFile::begin(undo, Overwrite::No).map(drop)
+}
+
+fn taken(undo: &Path) -> Error {
+    Error::usage("the file for the undo diff exists already")
+        .path(undo)
+        .hint("choose another name or remove it first")
+}
+
+/// Whether the undo diff `file` is at `place` already, on stable storage, where an interrupted apply left it. An error
+/// if something else is there.
+pub(super) fn is_kept(file: &File, place: &Path) -> Result<bool> {
+    if !exists(place)? {
+        return Ok(false);
+    }
+    let there = File::open(place)?;
+    if !there.holds_the_same_as(file)? {
+        return Err(taken(place));
+    }
+    there.sync()?;
+    sync_folder_of(place)?;
+    Ok(true)
 }

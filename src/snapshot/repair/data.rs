@@ -105,7 +105,11 @@ impl Job<'_> {
                 Some(before) => self.new_diff(point, before, &target),
             };
             match made {
-                Ok(made) => return Ok(Some((made, how))),
+                Ok(made) => {
+                    // Here no other source helps: an error is one of the store itself.
+                    self.replace(point, &made)?;
+                    return Ok(Some((made, how)));
+                }
                 Err(error) => self.refuse(error)?,
             }
         }
@@ -152,7 +156,8 @@ impl Job<'_> {
         Ok(None)
     }
 
-    fn new_base(&mut self, point: &Manifest, target: &Elsewhere<'_>) -> Result<Manifest> {
+    /// A base that holds what `target` does, complete under its provisional name.
+    fn new_base(&self, point: &Manifest, target: &Elsewhere<'_>) -> Result<Manifest> {
         let (format, ending) = if point.virtual_size <= LARGEST_DYNAMIC {
             (Format::Dynamic, "vhd")
         } else {
@@ -192,12 +197,12 @@ impl Job<'_> {
         image.check_unchanged()?;
         base.publish()?;
         (made.data.length, made.used_size) = lengths(&path)?;
-        self.replace(point, &made)?;
         Ok(made)
     }
 
+    /// The same, a diff over `before`.
     fn new_diff(
-        &mut self,
+        &self,
         point: &Manifest,
         before: &Manifest,
         target: &Elsewhere<'_>,
@@ -219,7 +224,7 @@ impl Job<'_> {
     }
 
     fn diff_over(
-        &mut self,
+        &self,
         point: &Manifest,
         (before, base): (&Manifest, &dyn Source),
         target: &Elsewhere<'_>,
@@ -258,7 +263,6 @@ impl Job<'_> {
         made.used_size = written.len;
         drop(written);
         stored.publish(Overwrite::Yes)?;
-        self.replace(point, &made)?;
         Ok(made)
     }
 

@@ -6,8 +6,11 @@
 
 mod data;
 mod drop;
+mod intent;
 mod manifests;
 mod sources;
+
+pub use intent::put_aside_intent;
 
 use std::collections::BTreeSet;
 use std::fs;

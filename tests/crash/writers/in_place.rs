@@ -12,7 +12,7 @@ use vhdkit::progress::Silent;
 use vhdkit::storage::fault::watch;
 
 use super::{FAR, KIB, LARGER, SIZE, SMALLER, data, monday, pair, pair_over_parent, put, tuesday};
-use crate::explore::{Ground, Judged, Outcome, Scratch, Writer};
+use crate::explore::{Ground, Judged, Outcome, Writer};
 use crate::ground::{Disk, InPlaceJudge, apply, apply_options, chain, holds};
 use crate::recorder::{Files, Kind, Plan, Recorder, Trouble, read_folder};
 
@@ -25,18 +25,18 @@ fn in_place(format: Format) -> InPlace<'static> {
     }
 }
 
-/// Onto a copy. A clone differs from that only in one call, which says at once whether it was made.
-fn copied(name: &str, format: Format, [old, new]: [Disk; 2]) -> Writer {
-    let run = move |at: &Path| {
-        let how = InPlace {
-            strategy: Some(Strategy::Copy),
-            ..in_place(format)
-        };
-        apply(at, how, apply_options())
+/// Onto a copy, or a clone; that one is chosen as it is by default.
+fn replacing(strategy: Strategy, format: Format, size: usize) -> Writer {
+    let clones = strategy == Strategy::Clone;
+    let how = InPlace {
+        strategy: (!clones).then_some(strategy),
+        ..in_place(format)
     };
+    let name = format!("apply onto a {}: {format}, {size} bytes", strategy.name());
     Writer {
-        run: Box::new(run),
-        ..apply_writer(name, format, [old, new], apply_options())
+        run: Box::new(move |at| apply(at, how, apply_options())),
+        clones,
+        ..apply_writer(&name, format, [monday(), tuesday(size)], apply_options())
     }
 }
 
@@ -69,6 +69,7 @@ pub(crate) fn apply_writer(
         judge: Box::new(move |ground| judge.judge(ground)),
         done: Outcome::New,
         verifies: options.verify,
+        clones: false,
     }
 }
 
@@ -100,8 +101,9 @@ pub(super) fn applies() -> Vec<Writer> {
         (Dynamic, LARGER),
         (Differencing, SIZE),
     ] {
-        let name = format!("apply onto a copy: {format}, {size} bytes");
-        writers.push(copied(&name, format, [monday(), tuesday(size)]));
+        for strategy in [Strategy::Copy, Strategy::Clone] {
+            writers.push(replacing(strategy, format, size));
+        }
     }
     // Two pages: few enough for every combination of everything.
     let mut few = monday();
@@ -170,15 +172,16 @@ pub(super) fn two_diffs(format: Format) -> Writer {
         judge: Box::new(move |ground| judge.judge(ground)),
         done: Outcome::New,
         verifies: true,
+        clones: false,
     }
 }
 
 /// What is left of `writer`'s folder when writes to the image fail half-way, with the journal standing.
 fn interrupted(writer: &Writer) -> Files {
-    let scratch = Scratch::new();
+    let scratch = writer.scratch();
     let record = |plan| {
         let folder = scratch.folder(&writer.before);
-        let recorder = Arc::new(Recorder::new(folder.path(), plan));
+        let recorder = Arc::new(Recorder::new(folder.path(), plan, false));
         let watch = watch(folder.path(), Arc::clone(&recorder) as _);
         let result = (writer.run)(folder.path());
         drop(watch);
@@ -223,13 +226,15 @@ pub(super) fn recoveries() -> Vec<Writer> {
     writers
 }
 
-/// An apply that keeps the way back: once it is done, the undo diff is there and leads back.
-pub(super) fn keeps_undo(format: Format) -> Writer {
+/// An apply that keeps the way back: once it is done, the undo diff is there and leads back. Where it was killed before
+/// it changed the image, the same again goes on, and takes the undo diff for its own.
+pub(super) fn keeps_undo(strategy: Strategy, format: Format) -> Writer {
     let [old, new] = [monday(), tuesday(SIZE)];
     let run = move |at: &Path| {
         let undo = at.join("undo");
         let how = InPlace {
             undo: Some(&undo),
+            strategy: Some(strategy),
             ..in_place(format)
         };
         apply(at, how, apply_options())
@@ -238,19 +243,22 @@ pub(super) fn keeps_undo(format: Format) -> Writer {
         image: "base",
         old: old.clone(),
         new: new.clone(),
-        again: Box::new(run_apply(format, apply_options())),
+        again: Box::new(run),
         names: vec!["base", "diff", "undo"],
     };
     let judge = move |ground: &Ground<'_>| -> Judged {
         let outcome = plain.judge(ground)?;
-        if outcome == Outcome::New {
+        let early = ground.files.contains_key("undo") && outcome != Outcome::New;
+        if outcome == Outcome::New || early {
             let folder = ground.fresh();
+            run(folder.path()).map_err(|e| format!("again: {e}"))?;
             let base = folder.path().join("base");
             let undo = chain(folder.path(), "undo").map_err(|e| format!("undo: {e}"))?;
             apply_in_place(&base, undo, in_place(format), apply_options())
                 .map_err(|e| format!("undo: {e}"))?;
             holds(&base, &old).map_err(|e| format!("undone: {e}"))?;
-        } else if ground.files.contains_key("undo") {
+        }
+        if early && strategy == Strategy::Journal {
             return Err(format!(
                 "the undo diff is there before it is needed: {outcome:?}"
             ));
@@ -258,13 +266,14 @@ pub(super) fn keeps_undo(format: Format) -> Writer {
         Ok(outcome)
     };
     Writer {
-        name: format!("apply in place, --undo: {format}"),
+        name: format!("apply in place, --undo, {}: {format}", strategy.name()),
         before: pair(format, &monday(), &new),
         run: Box::new(run),
         judge: Box::new(judge),
         done: Outcome::New,
         // What is read back is the image.
         verifies: false,
+        clones: strategy == Strategy::Clone,
     }
 }
 

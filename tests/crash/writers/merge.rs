@@ -77,6 +77,7 @@ pub(super) fn all() -> Vec<Writer> {
             judge: Box::new(judge),
             done: Outcome::New,
             verifies: true,
+            clones: false,
         });
     }
     writers

@@ -6,12 +6,13 @@ mod merge;
 mod new_files;
 mod repair;
 mod resize;
+mod store;
 
 use std::path::Path;
 use std::sync::LazyLock;
 
 use vhdkit::Result;
-use vhdkit::files::Format;
+use vhdkit::files::{Format, Strategy};
 use vhdkit::storage::Overwrite;
 
 use crate::explore::{Scratch, Writer};
@@ -119,12 +120,16 @@ static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
     writers.push(in_place::two_diffs(Format::Raw));
     writers.push(in_place::two_diffs(Format::Dynamic));
     writers.extend(in_place::recoveries());
-    writers.push(in_place::keeps_undo(Format::Raw));
-    writers.push(in_place::keeps_undo(Format::Dynamic));
+    for format in [Format::Raw, Format::Dynamic] {
+        for strategy in [Strategy::Journal, Strategy::Copy, Strategy::Clone] {
+            writers.push(in_place::keeps_undo(strategy, format));
+        }
+    }
     writers.extend(merge::all());
     writers.extend(resize::all());
     writers.extend(repair::all());
     writers.extend(new_files::all());
+    writers.extend(store::all());
     writers
 });
 

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vhdkit::Result;
-use vhdkit::files::{Format, InPlace, NewImage, Output, apply_to_child, apply_to_new};
+use vhdkit::diff::{Chain, Compression, SquashOptions, squash};
+use vhdkit::files::{
+    Format, InPlace, NewImage, Output, apply_in_place, apply_to_child, apply_to_new, open_diff,
+};
 use vhdkit::image::{CopyOptions, Image as _, copy};
 use vhdkit::progress::Silent;
-use vhdkit::storage::Overwrite;
+use vhdkit::storage::{AtomicFile, Overwrite};
 
 use super::{LARGER, SIZE, data, files, monday, pair, tuesday};
 use crate::explore::{Outcome, Writer};
@@ -41,6 +44,7 @@ fn new_file(
             judge: Box::new(move |ground| judge.judge(ground)),
             done: Outcome::New,
             verifies: false,
+            clones: false,
         }
     };
     let mut replaced = before.clone();
@@ -140,5 +144,42 @@ pub(super) fn all() -> Vec<Writer> {
             holds(&folder.join("base"), &tuesday(SIZE))
         },
     ));
+    writers.extend(squashes());
     writers
+}
+
+fn squashes() -> [Writer; 2] {
+    let [first, second] = [tuesday(SIZE), tuesday(LARGER)];
+    let mut before = pair(Format::Raw, &monday(), &first);
+    before.extend(
+        pair(Format::Raw, &first, &second)
+            .remove("diff")
+            .map(|diff| ("diff-2".to_owned(), diff)),
+    );
+    new_file(
+        "squash",
+        "new",
+        before,
+        |at, overwrite| {
+            let diffs = ["diff", "diff-2"].map(|name| open_diff(&at.join(name), &Silent));
+            let chain = Chain::new(diffs.into_iter().collect::<Result<_>>()?)?;
+            let file = AtomicFile::begin(at.join("new"), overwrite)?;
+            let options = SquashOptions {
+                workers: &WORKERS,
+                progress: &Silent,
+                compression: Compression::default(),
+            };
+            let _squashed = squash(&chain, file.file().appender(), at.join("new"), options)?;
+            file.publish(overwrite)
+        },
+        move |path| {
+            let folder = path.parent().unwrap();
+            let base = folder.join("base");
+            let applied = chain(folder, "new").and_then(|chain| {
+                apply_in_place(&base, chain, InPlace::default(), apply_options())
+            });
+            applied.map_err(|e| e.to_string())?;
+            holds(&base, &second)
+        },
+    )
 }

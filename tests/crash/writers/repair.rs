@@ -64,7 +64,9 @@ pub(super) fn all() -> Vec<Writer> {
             let base = folder.path().join("base");
             run_repair(folder.path()).map_err(|e| format!("again: {e}"))?;
             holds(&base, &monday()).map_err(|e| format!("again: {e}"))?;
-            only(&folder, &["base", saved, "base.before-repair-2"])?;
+            // Each repair that was cut off saved them anew.
+            let more = ["base.before-repair-2", "base.before-repair-3"];
+            only(&folder, &["base", saved, more[0], more[1]])?;
             Ok(outcome)
         };
         writers.push(Writer {
@@ -74,6 +76,7 @@ pub(super) fn all() -> Vec<Writer> {
             judge: Box::new(judge),
             done: Outcome::New,
             verifies: false,
+            clones: false,
         });
         writers.push(taking_back(name, &before, damaged));
     }
@@ -108,5 +111,6 @@ fn taking_back(name: &str, damaged_files: &Files, damaged: Arc<Vec<u8>>) -> Writ
         judge: Box::new(judge),
         done: Outcome::New,
         verifies: false,
+        clones: false,
     }
 }

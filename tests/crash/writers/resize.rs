@@ -74,6 +74,7 @@ pub(super) fn all() -> Vec<Writer> {
             judge: Box::new(judge),
             done: Outcome::New,
             verifies: false,
+            clones: false,
         });
     }
     writers

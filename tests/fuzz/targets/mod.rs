@@ -18,13 +18,15 @@ pub mod image_sealed;
 pub mod input;
 pub mod layers;
 pub mod locator;
+pub mod manifest;
 pub mod squash;
+pub mod stream;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("footer", footer::run),
     ("header", header::run),
     ("locator", locator::run),
@@ -39,4 +41,6 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("layers", layers::run),
     ("compare", compare::run),
     ("squash", squash::run),
+    ("stream", stream::run),
+    ("manifest", manifest::run),
 ];

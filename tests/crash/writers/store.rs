@@ -1,0 +1,425 @@
+//! What changes a store. The folder is that of a disk, so its store is the folder above.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use vhdkit::progress::Silent;
+use vhdkit::snapshot::{
+    Access, Decision, Disk as StoredDisk, Means, NewPoint, ReadData, Span, Work, add_diff,
+    copy_disk, create, delete, prune, receive, repair, send, verify,
+};
+use vhdkit::storage::Overwrite;
+use vhdkit::{Error, Result};
+
+use super::{KIB, LARGER, SIZE, data, files, monday, put, tuesday};
+use crate::explore::{Ground, Judged, Outcome, Run, Scratch, Writer, lay_out};
+use crate::ground::{Disk, WORKERS, Whole, diff, make, open};
+use crate::recorder::{Files, read_folder};
+
+const NAMES: [&str; 5] = ["mon", "tue", "wed", "thu", "fri"];
+
+/// What the snapshots hold.
+static DISKS: LazyLock<[Disk; 5]> = LazyLock::new(|| {
+    let mut days = [
+        monday(),
+        tuesday(SIZE),
+        tuesday(LARGER),
+        tuesday(LARGER),
+        tuesday(LARGER),
+    ];
+    for (n, day) in days.iter_mut().enumerate().skip(2) {
+        put(day, (5 * n + 1) * KIB, &data(100 + n, KIB));
+        put(day, (7 * n) * KIB, &[0; 1024]);
+    }
+    days
+});
+
+fn work() -> Work<'static> {
+    Work {
+        workers: &WORKERS,
+        progress: &Silent,
+    }
+}
+
+/// The disk whose folder is `at`.
+fn stored(at: &Path, access: Access) -> Result<StoredDisk> {
+    let name = at.file_name().unwrap().to_str().unwrap();
+    StoredDisk::open(at.parent().unwrap(), name, access)
+}
+
+fn new_point(n: usize) -> NewPoint {
+    NewPoint {
+        name: NAMES[n].to_owned(),
+        ..NewPoint::default()
+    }
+}
+
+fn add(at: &Path, n: usize, full: bool) -> Result<()> {
+    let image = open(&at.join("image"))?;
+    let new = NewPoint {
+        full,
+        ..new_point(n)
+    };
+    create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)
+}
+
+/// The folder of a disk with the first `count` snapshots, of which those in `full` are bases.
+fn store(count: usize, full: &[usize]) -> Files {
+    let mut folder = files(|at| {
+        for (n, day) in DISKS.iter().enumerate().take(count) {
+            std::fs::write(at.join("image"), day).unwrap();
+            add(at, n, full.contains(&n))?;
+        }
+        Ok(())
+    });
+    folder.remove("image");
+    folder
+}
+
+/// The same, with the image of the next snapshot.
+fn with_image(count: usize) -> Files {
+    let mut folder = store(count, &[]);
+    let image = DISKS[count].clone();
+    folder.insert("image".to_owned(), Arc::new(image));
+    folder
+}
+
+/// What must be true of a store after a crash.
+struct StoreJudge {
+    /// The snapshots that there are before, and afterwards.
+    old: Vec<usize>,
+    new: Vec<usize>,
+    /// Runs the command again, if it still has something to do.
+    again: Run,
+    /// What else may lie in the folder in the end, by the ends of the names.
+    others: &'static [&'static str],
+}
+
+impl StoreJudge {
+    fn judge(&self, ground: &Ground<'_>) -> Judged {
+        let folder = ground.fresh();
+        let outcome = self.listed(folder.path())?;
+        // A writer may come first, too.
+        let folder = ground.fresh();
+        if outcome != Outcome::New {
+            (self.again)(folder.path()).map_err(|e| format!("{outcome:?}, again: {e}"))?;
+        }
+        match self.listed(folder.path()) {
+            Ok(Outcome::New) => self.clean(folder.path())?,
+            other => return Err(format!("{outcome:?}, again: {other:?}")),
+        }
+        Ok(outcome)
+    }
+
+    /// Which snapshots are listed; each holds what it did, and nothing is wrong with any.
+    fn listed(&self, at: &Path) -> Judged {
+        let mut disk = stored(at, Access::Read).map_err(|e| format!("opened: {e}"))?;
+        let found: Vec<usize> = disk.points().iter().map(|p| number(&p.name)).collect();
+        let outcome = if found == self.new {
+            Outcome::New
+        } else if found == self.old {
+            Outcome::Old
+        } else {
+            let known = |n: &usize| self.old.contains(n) || self.new.contains(n);
+            let kept = self.old.iter().filter(|n| self.new.contains(n));
+            let mut lost = kept.filter(|n| !found.contains(n));
+            if let Some(n) = lost.next() {
+                return Err(format!("{} is gone: {found:?}", NAMES[*n]));
+            }
+            if !found.iter().all(known) {
+                return Err(format!("there is more than there should be: {found:?}"));
+            }
+            Outcome::Between
+        };
+        for n in found {
+            reads(&disk, n)?;
+        }
+        let findings = verify(&mut disk, ReadData::All, work()).map_err(|e| e.to_string())?;
+        match findings.first() {
+            Some(finding) => Err(format!("verify: {}", finding.error)),
+            None => Ok(outcome),
+        }
+    }
+
+    /// After a writer, nothing is left that doesn't belong there.
+    fn clean(&self, at: &Path) -> Whole {
+        let disk = stored(at, Access::Write).map_err(|e| format!("opened to write: {e}"))?;
+        let mut known: Vec<String> = ["lock", "copy.lock", "newest.windows", "image", "diff"]
+            .map(str::to_owned)
+            .into();
+        for point in disk.points() {
+            known.extend([point.stem().manifest(), point.data.file.clone()]);
+        }
+        let left = read_folder(at).into_keys();
+        let other = |name: &String| self.others.iter().any(|end| name.ends_with(end));
+        let mut left = left.filter(|name| !known.contains(name) && !other(name));
+        left.next()
+            .map_or(Ok(()), |name| Err(format!("{name} is left")))
+    }
+}
+
+fn number(name: &str) -> usize {
+    NAMES.iter().position(|known| *known == name).unwrap()
+}
+
+/// An error unless a snapshot is there and reads as it should.
+fn reads(disk: &StoredDisk, n: usize) -> Whole {
+    use vhdkit::image::Image as _;
+    let read = || {
+        let image = disk.image(disk.find(NAMES[n])?)?;
+        let mut bytes = vec![0; usize::try_from(image.virtual_size()).unwrap()];
+        image.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) if bytes == DISKS[n] => Ok(()),
+        Ok(_) => Err(format!("{} holds something else", NAMES[n])),
+        Err(error) => Err(format!("{}: {}", NAMES[n], Error::to_string(&error))),
+    }
+}
+
+fn writer(
+    name: &str,
+    before: Files,
+    [old, new]: [&[usize]; 2],
+    run: impl Fn(&Path) -> Result<()> + Send + Sync + Clone + 'static,
+) -> Writer {
+    let judge = StoreJudge {
+        old: old.to_vec(),
+        new: new.to_vec(),
+        again: Box::new(run.clone()),
+        others: &[],
+    };
+    Writer {
+        name: format!("store: {name}"),
+        before,
+        run: Box::new(run),
+        judge: Box::new(move |ground| judge.judge(ground)),
+        done: Outcome::New,
+        verifies: false,
+        clones: false,
+    }
+}
+
+fn creates() -> Vec<Writer> {
+    let mut first = with_image(0);
+    // As a new disk: not even its lock is there.
+    first.retain(|name, _| name == "image");
+    let mut by_diff = store(2, &[]);
+    by_diff.extend(files(|at| {
+        make(&at.join("old"), vhdkit::files::Format::Raw, &DISKS[1], None)?;
+        make(&at.join("new"), vhdkit::files::Format::Raw, &DISKS[2], None)?;
+        diff(
+            &at.join("old"),
+            &at.join("new"),
+            &at.join("diff"),
+            Overwrite::No,
+        )
+    }));
+    by_diff.retain(|name, _| !["old", "new"].contains(&name.as_str()));
+    vec![
+        writer("create, the first", first, [&[], &[0]], |at| {
+            add(at, 0, false)
+        }),
+        writer("create", with_image(2), [&[0, 1], &[0, 1, 2]], |at| {
+            add(at, 2, false)
+        }),
+        writer("create --full", with_image(1), [&[0], &[0, 1]], |at| {
+            add(at, 1, true)
+        }),
+        writer("create --diff", by_diff, [&[0, 1], &[0, 1, 2]], |at| {
+            let path = at.join("diff");
+            let mut stream = std::fs::File::open(&path).unwrap();
+            let mut disk = stored(at, Access::Write)?;
+            add_diff(&mut disk, (&mut stream, &path), &new_point(2), work()).map(drop)
+        }),
+    ]
+}
+
+fn deletes() -> Vec<Writer> {
+    let mut writers = Vec::new();
+    for (what, count, full, n) in [
+        ("the base", 3, &[][..], 0),
+        ("in the middle", 3, &[], 1),
+        ("the newest", 3, &[], 2),
+        ("before another base", 3, &[1], 0),
+        ("the last", 1, &[], 0),
+    ] {
+        let old: Vec<usize> = (0..count).collect();
+        let new: Vec<usize> = old.iter().copied().filter(|other| *other != n).collect();
+        let run = move |at: &Path| {
+            let mut disk = stored(at, Access::Write)?;
+            delete(&mut disk, NAMES[n], true, work()).map(drop)
+        };
+        let name = format!("delete, {what}");
+        writers.push(writer(&name, store(count, full), [&old, &new], run));
+    }
+    let mut onto_a_clone = writer(
+        "delete, the base, on a clone",
+        store(3, &[]),
+        [&[0, 1, 2], &[1, 2]],
+        |at| delete(&mut stored(at, Access::Write)?, "mon", true, work()).map(drop),
+    );
+    onto_a_clone.clones = true;
+    writers.push(onto_a_clone);
+    for (keep, what) in [
+        (&[2, 4][..], "the base and one between"),
+        (&[0, 4], "three in a row"),
+    ] {
+        let run = move |at: &Path| {
+            let mut disk = stored(at, Access::Write)?;
+            let reasons = |name| {
+                if keep.contains(&number(name)) {
+                    vec!["kept".to_owned()]
+                } else {
+                    Vec::new()
+                }
+            };
+            let decisions: Vec<Decision> = disk
+                .points()
+                .iter()
+                .map(|point| Decision {
+                    point: point.clone(),
+                    reasons: reasons(&point.name),
+                })
+                .collect();
+            prune(&mut disk, &decisions, work()).map(drop)
+        };
+        let name = format!("prune, {what}");
+        writers.push(writer(&name, store(5, &[]), [&[0, 1, 2, 3, 4], keep], run));
+    }
+    writers
+}
+
+/// Lets `run` work with the disk of another store, of the same name, with these files.
+fn beside<T>(at: &Path, other: &Files, run: impl FnOnce(&Path, &str) -> T) -> T {
+    let scratch = tempfile::tempdir_in(at.parent().unwrap()).unwrap();
+    let name = at.file_name().unwrap().to_str().unwrap();
+    lay_out(&scratch.path().join(name), other);
+    run(scratch.path(), name)
+}
+
+fn arrivals() -> Vec<Writer> {
+    let source = store(3, &[]);
+    let folder = Scratch::new();
+    let stream = {
+        let at = folder.folder(&source);
+        let mut bytes = Vec::new();
+        let disk = stored(at.path(), Access::Read).unwrap();
+        send(
+            &disk,
+            Span::default(),
+            (&mut bytes, Path::new("stream")),
+            work(),
+        )
+        .unwrap();
+        bytes
+    };
+    let mut some = source.clone();
+    some.retain(|name, _| name == "lock" || name.starts_with("000001"));
+    let copies = {
+        let source = source.clone();
+        move |at: &Path| {
+            beside(at, &source, |store, name| {
+                let copied = copy_disk((store, at.parent().unwrap()), name, work());
+                copied.error.map_or(Ok(()), Err)
+            })
+        }
+    };
+    let receives = move |at: &Path| {
+        let name = at.file_name().unwrap().to_str();
+        let input = (&stream[..], Path::new("stream"));
+        let received = receive(at.parent().unwrap(), name, input, work());
+        received.error.map_or(Ok(()), Err)
+    };
+    let all: [&[usize]; 2] = [&[], &[0, 1, 2]];
+    vec![
+        writer("copy, all", Files::new(), all, copies.clone()),
+        writer(
+            "copy, what is new",
+            some.clone(),
+            [&[0], &[0, 1, 2]],
+            copies,
+        ),
+        writer("receive, all", Files::new(), all, receives.clone()),
+        writer("receive, what is new", some, [&[0], &[0, 1, 2]], receives),
+    ]
+}
+
+/// Cuts off a manifest or a diff; changes a base where it holds data.
+fn damage(files: &mut Files, file: &str) {
+    let bytes = Arc::make_mut(files.get_mut(file).unwrap());
+    let page = bytes.chunks(512).position(|page| page == &DISKS[0][..512]);
+    match page {
+        Some(page) => bytes[page * 512] ^= 4,
+        None => bytes.truncate(20),
+    }
+}
+
+/// A repair is judged by what it had to begin with: what was sound stays so, and the same again ends it.
+fn repairs() -> Vec<Writer> {
+    let sound = Arc::new(store(3, &[]));
+    let mut writers = Vec::new();
+    for (what, file, damaged) in [
+        ("a base", "000001-mon.vhd", &[0, 1, 2][..]),
+        ("a diff", "000002-tue.vhddiff", &[1, 2]),
+        ("the newest diff", "000003-wed.vhddiff", &[2]),
+        ("a manifest", "000002-tue.json", &[1, 2]),
+    ] {
+        let mut before = (*sound).clone();
+        damage(&mut before, file);
+        let others = [0, 1, 2];
+        let from = Arc::clone(&sound);
+        let run = move |at: &Path| {
+            beside(at, &from, |store, name| {
+                let means = Means {
+                    stores: vec![StoredDisk::open(store, name, Access::Read)?],
+                    ..Means::default()
+                };
+                let repaired = repair(&mut stored(at, Access::Write)?, &means, work())?;
+                let mut left = repaired.left.into_iter();
+                left.next().map_or(Ok(()), |finding| Err(finding.error))
+            })
+        };
+        let judge = StoreJudge {
+            old: others.to_vec(),
+            new: others.to_vec(),
+            again: Box::new(run.clone()),
+            others: &[".damaged"],
+        };
+        let judge = move |ground: &Ground<'_>| -> Judged {
+            let folder = ground.fresh();
+            let disk = stored(folder.path(), Access::Read).map_err(|e| e.to_string())?;
+            for n in others.iter().filter(|n| !damaged.contains(n)) {
+                reads(&disk, *n)?;
+            }
+            drop(disk);
+            let outcome = judge.listed(folder.path()).unwrap_or(Outcome::Old);
+            let folder = ground.fresh();
+            (judge.again)(folder.path()).map_err(|e| format!("{outcome:?}, again: {e}"))?;
+            judge
+                .listed(folder.path())
+                .map_err(|e| format!("{outcome:?}, again: {e}"))?;
+            judge.clean(folder.path())?;
+            Ok(outcome)
+        };
+        writers.push(Writer {
+            name: format!("store: repair, {what}"),
+            before,
+            run: Box::new(run),
+            judge: Box::new(judge),
+            done: Outcome::New,
+            verifies: false,
+            clones: false,
+        });
+    }
+    writers
+}
+
+pub(super) fn all() -> Vec<Writer> {
+    let mut writers = creates();
+    writers.extend(deletes());
+    writers.extend(arrivals());
+    writers.extend(repairs());
+    writers
+}
