@@ -240,6 +240,24 @@ proptest! {
         layers.inverse(Ok, |change| { put(&mut back, &change); Ok(()) }).unwrap();
         prop_assert!(back == a);
 
+        back = c.clone();
+        back.resize(a.len(), 0);
+        // What was remembered on the way back is enough for the way there, without the base.
+        let (there, known) = layers.inverse_remembering(usize::MAX, Ok, |change| {
+            put(&mut back, &change);
+            Ok(())
+        }).unwrap();
+        prop_assert!(back == a);
+        prop_assert_eq!(there.already_applied && a.len() == c.len(), a == c);
+        let mut forward = a.clone();
+        forward.resize(c.len(), 0);
+        let elsewhere = raw(&vec![0x55; c.len()]);
+        let mut windows = 0;
+        let write = |change| { windows += 1; put(&mut forward, &change); Ok(()) };
+        Layers::new(&elsewhere, &chain, &workers, &Silent).known_changes(known.unwrap(), write).unwrap();
+        prop_assert!(forward == c);
+        prop_assert_eq!(layers.inverse_remembering(0, Ok, |_| Ok(())).unwrap().1.is_none(), windows > 0);
+
         // What is there already isn't touched again.
         let target = raw(&c);
         let again = chain_of_last(&b, &c, &workers);

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::layers::piece;
 use super::sections::Frame;
+use super::spans::Spans;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{PAGE_SIZE, PageRange};
 
@@ -35,8 +35,8 @@ pub struct Misfit {
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.
     pub misfit: Option<Misfit>,
-    /// Whether every changed page already holds what the diffs put there; not looked at when the whole base is
-    /// checked.
+    /// Whether every changed page already holds what the diffs put there; not looked at by
+    /// [`Layers::rebuild`](super::Layers::rebuild) when the whole base is checked.
     pub already_applied: bool,
     /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
     pub unknown: bool,
@@ -54,14 +54,20 @@ pub(super) struct FrameCheck {
 }
 
 impl FrameCheck {
-    pub(super) fn new(diff: usize, frame: &Frame, window: PageRange, bytes: &[u8]) -> Self {
+    /// `bytes` is what the base holds of the window, as far as `spans` has it.
+    pub(super) fn new(
+        diff: usize,
+        frame: &Frame,
+        window: PageRange,
+        (spans, bytes): (&Spans, &[u8]),
+    ) -> Self {
         let mut hasher = blake3::Hasher::new();
         for range in frame
             .changes()
             .iter()
             .filter_map(|change| change.range.intersect(window))
         {
-            hasher.update(piece(bytes, window.start(), range));
+            hasher.update(spans.piece(bytes, range));
         }
         Self {
             diff,
@@ -111,16 +117,26 @@ fn zeros_hash(len: u64) -> Hash {
 }
 
 /// Puts the checks of all windows together, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Judge {
     misfit: Option<Misfit>,
     unknown: bool,
+    /// Until something is seen that isn't.
     pub(super) already_applied: bool,
     /// The long clears under way, one at most of each diff.
     long: HashMap<usize, blake3::Hasher>,
 }
 
 impl Judge {
+    pub(super) fn new() -> Self {
+        Self {
+            misfit: None,
+            unknown: false,
+            already_applied: true,
+            long: HashMap::new(),
+        }
+    }
+
     pub(super) fn take(&mut self, window: PageRange, checks: Vec<FrameCheck>) {
         for check in checks {
             let Some(expected) = check.expected else {

@@ -47,7 +47,7 @@ pub struct WindowChange {
     pub changes: PageList,
     /// The data of all updates, in order, one after another; empty unless asked for.
     pub payload: Vec<u8>,
-    /// BLAKE3 of what the base holds under the changes; zeros unless asked for.
+    /// BLAKE3 of what the base holds under the changes; zeros where nobody asks for it.
     pub base_hash: Hash,
 }
 
@@ -280,9 +280,10 @@ impl Pair<'_> {
         equal: &[PageRange],
         back: bool,
     ) -> Result<(WindowChange, Option<WindowChange>)> {
+        let what = Collected::all_if(self.options.payload);
         let mut found = Found {
-            forward: ChangeCollector::new(window, self.options.payload),
-            back: back.then(|| ChangeCollector::new(window, self.options.payload)),
+            forward: ChangeCollector::new(window, what),
+            back: back.then(|| ChangeCollector::new(window, what)),
         };
         let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
         let stored = WindowData::of([self.base, self.target], window)?;
@@ -465,12 +466,29 @@ impl PairHasher {
 pub(super) struct ChangeCollector {
     change: WindowChange,
     hasher: blake3::Hasher,
-    payload: bool,
+    what: Collected,
+}
+
+/// What a [`ChangeCollector`] collects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Collected {
+    /// Where something changes.
+    Places,
+    /// And the data of updates.
+    Payload,
+    /// And the hash of what all changes replace.
+    All,
+}
+
+impl Collected {
+    /// All, or the places alone.
+    pub(super) fn all_if(payload: bool) -> Self {
+        if payload { Self::All } else { Self::Places }
+    }
 }
 
 impl ChangeCollector {
-    /// `payload`: whether to collect the data of updates and to hash what all changes replace.
-    pub(super) fn new(window: PageRange, payload: bool) -> Self {
+    pub(super) fn new(window: PageRange, what: Collected) -> Self {
         let change = WindowChange {
             window,
             ..WindowChange::default()
@@ -478,7 +496,7 @@ impl ChangeCollector {
         Self {
             change,
             hasher: blake3::Hasher::new(),
-            payload,
+            what,
         }
     }
 
@@ -521,17 +539,17 @@ impl ChangeCollector {
         let bytes = pages.start * page..pages.end * page;
         let range = PageRange::from_len(start + bytes.start as u64, bytes.len() as u64)?;
         self.change.changes.push(Change { range, kind })?;
-        if self.payload {
+        if self.what == Collected::All {
             self.hasher.update(&base[bytes.clone()]);
-            if kind == ChangeKind::Update {
-                self.change.payload.extend_from_slice(&target[bytes]);
-            }
+        }
+        if self.what != Collected::Places && kind == ChangeKind::Update {
+            self.change.payload.extend_from_slice(&target[bytes]);
         }
         Ok(())
     }
 
     pub(super) fn finish(mut self) -> WindowChange {
-        if self.payload {
+        if self.what == Collected::All {
             self.change.base_hash = *self.hasher.finalize().as_bytes();
         }
         self.change

@@ -1,31 +1,36 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
-use super::compare::{ChangeCollector, WindowChange};
+use super::compare::WindowChange;
+use super::held::Held;
+use super::known::KnownChanges;
 use super::sections::Frame;
+use super::spans::{Spans, joined, put};
 use crate::error::Result;
 use crate::image::{
     ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, Window, data_windows,
     whole,
 };
-use crate::page::{Change, ChangeKind, PageRange};
+use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
 
 /// Pieces of the base closer together than this are read in one go.
 const READ_GAP: u64 = 64 << 10;
 
+/// Windows that are worked on in one go, at most: as long as what changes in them lies within no more than a window's
+/// length.
+pub(super) const GROUP: usize = 64;
+
 /// A base image and the diffs that lie over it.
 #[derive(Clone, Copy)]
 pub struct Layers<'a> {
     base: &'a dyn Image,
     chain: &'a Chain,
-    workers: &'a Workers,
-    progress: &'a dyn Progress,
+    pub(super) workers: &'a Workers,
+    pub(super) progress: &'a dyn Progress,
     check: bool,
 }
 
@@ -82,7 +87,7 @@ impl<'a> Layers<'a> {
         let buffers = Buffers::new();
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(size);
-        let mut judge = Judge::default();
+        let mut judge = Judge::new();
         judge.already_applied = !full;
         let mut done = 0;
         let windows = merge(
@@ -95,6 +100,7 @@ impl<'a> Layers<'a> {
                 self.progress.check()?;
                 let frames = self.frames(range)?;
                 let ranges = self.touched(range, &frames);
+                let all = Spans::whole(range);
                 let mut window = Window::read(self.base, range, &buffers)?;
                 let before = full.then(|| window.hashes(self.base.virtual_size()));
                 let zero = self.stays_zero(range, &frames)?;
@@ -110,11 +116,10 @@ impl<'a> Layers<'a> {
                     (!full, checks)
                 } else {
                     let untouched = (!full).then(|| window.bytes_mut().to_vec());
-                    let checks = self.lay_over(range, frames, window.bytes_mut(), !full)?;
+                    let checks = self.lay_over(range, frames, &all, window.bytes_mut(), !full)?;
                     let already = untouched.is_some_and(|before| {
-                        let (start, after) = (range.start(), window.bytes_mut());
-                        let same =
-                            |r: &PageRange| piece(&before, start, *r) == piece(after, start, *r);
+                        let after = window.bytes_mut();
+                        let same = |r: &PageRange| all.piece(&before, *r) == all.piece(after, *r);
                         ranges.iter().all(same)
                     });
                     (already, checks)
@@ -154,15 +159,10 @@ impl<'a> Layers<'a> {
 
     /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
     pub fn check_touched(&self) -> Result<Touched> {
-        let mut judge = Judge::default();
-        judge.already_applied = true;
+        let mut judge = Judge::new();
         self.each_changed(
             true,
-            |_, before, after, ranges| {
-                Ok(ranges
-                    .iter()
-                    .all(|r| piece(before.1, before.0, *r) == piece(after, before.0, *r)))
-            },
+            |_, held| Ok(held.is_unchanged()),
             |window, same, checks| {
                 judge.already_applied &= same;
                 judge.take(window, checks);
@@ -181,12 +181,13 @@ impl<'a> Layers<'a> {
         mut sink: impl FnMut(T) -> Result<()>,
     ) -> Result<Touched> {
         let size = self.chain.target_size();
-        let mut judge = Judge::default();
+        let mut judge = Judge::new();
         self.each_changed(
             self.check,
-            |window, before, after, ranges| collect(window, size, before.1, after, ranges, &pack),
+            |window, held| held.forth(window, size)?.map(&pack).transpose(),
             |window, packed, checks| {
                 judge.take(window, checks);
+                judge.already_applied &= packed.is_none();
                 packed.map_or(Ok(()), &mut sink)
             },
         )?;
@@ -201,64 +202,57 @@ impl<'a> Layers<'a> {
         mut sink: impl FnMut(T) -> Result<()>,
     ) -> Result<Touched> {
         let size = self.base.virtual_size();
-        let mut judge = Judge::default();
+        let mut judge = Judge::new();
         self.each_changed(
             self.check,
-            |window, before, after, ranges| collect(window, size, after, before.1, ranges, &pack),
+            |window, held| held.back(window, size)?.map(&pack).transpose(),
             |window, packed, checks| {
                 judge.take(window, checks);
+                judge.already_applied &= packed.is_none();
                 packed.map_or(Ok(()), &mut sink)
             },
         )?;
         Ok(judge.finish())
     }
 
-    /// As [`Layers::inverse`], and keeps what [`Layers::changes`] would hand on, as long as that takes no more than
-    /// `limit` bytes of memory: then it needn't be made a second time.
-    pub fn inverse_keeping<T: Send>(
+    /// As [`Layers::inverse`], and remembers which pages change, as long as that takes no more than `limit` bytes of
+    /// memory: then [`Layers::known_changes`] needn't read the base and compare again.
+    pub fn inverse_remembering<T: Send>(
         &self,
         limit: usize,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<(Touched, Option<Vec<WindowChange>>)> {
+    ) -> Result<(Touched, Option<KnownChanges>)> {
         let (old, new) = (self.base.virtual_size(), self.chain.target_size());
-        let mut judge = Judge::default();
-        let (mut kept, mut bytes) = (Vec::new(), 0_usize);
-        let too_much = AtomicBool::new(false);
+        let mut judge = Judge::new();
+        let (mut known, mut bytes) = (KnownChanges::default(), 0_usize);
         self.each_changed(
             self.check,
-            |window, before, after, ranges| {
-                let back = collect(window, old, after, before.1, ranges, &pack)?;
-                if too_much.load(Ordering::Relaxed) {
-                    return Ok((back, None));
-                }
-                let forth = collect(window, new, before.1, after, ranges, Ok)?;
-                Ok((back, forth))
+            |window, held| {
+                let back = held.back(window, old)?.map(&pack).transpose()?;
+                Ok((back, held.places(window, new)?))
             },
             |window, (back, forth), checks| {
                 judge.take(window, checks);
-                if let Some(change) = forth {
-                    bytes = bytes.saturating_add(memory_of(&change));
-                    kept.push(change);
+                judge.already_applied &= back.is_none() && forth.is_none();
+                if let Some(change) = forth.filter(|_| bytes <= limit) {
+                    bytes = bytes.saturating_add(known.push(change));
                 }
                 if bytes > limit {
-                    too_much.store(true, Ordering::Relaxed);
-                    kept = Vec::new();
+                    known = KnownChanges::default();
                 }
                 back.map_or(Ok(()), &mut sink)
             },
         )?;
-        let kept = (!too_much.into_inner()).then_some(kept);
-        Ok((judge.finish(), kept))
+        Ok((judge.finish(), (bytes <= limit).then_some(known)))
     }
 
-    /// Evaluates every window in which the result may differ from the base: `work` gets the window, what the
-    /// base holds (with the window's start), what the result holds, and the ranges of pages that are filled in
-    /// both.
+    /// Evaluates every window in which the result may differ from the base: `work` gets the window and what base and
+    /// result hold of it.
     fn each_changed<T: Send>(
         &self,
         check: bool,
-        work: impl Fn(PageRange, (u64, &[u8]), &[u8], &[PageRange]) -> Result<T> + Sync,
+        work: impl Fn(PageRange, &Held<'_>) -> Result<T> + Sync,
         mut sink: impl FnMut(PageRange, T, Vec<FrameCheck>) -> Result<()>,
     ) -> Result<()> {
         let all = self.extent();
@@ -272,48 +266,88 @@ impl<'a> Layers<'a> {
         let windows = merge(cut.into_iter().flatten(), self.changed_windows(all.end()));
         let buffers = Buffers::new();
         let mut done = 0;
+        let one = |window: PageRange| {
+            let frames = self.frames(window)?;
+            let zero = self.stays_zero(window, &frames)?;
+            let ranges = if zero {
+                Vec::new()
+            } else {
+                self.touched(window, &frames)
+            };
+            let spans = Spans::joining(&ranges, READ_GAP);
+            let mut before = buffers.take(spans.len());
+            self.read_base(&spans, &mut before)?;
+            let mut after = buffers.take(spans.len());
+            after.copy_from_slice(&before);
+            let checks = match (zero, check) {
+                (true, true) => zero_checks(window, &frames),
+                (true, false) => Vec::new(),
+                (false, _) => self.lay_over(window, frames, &spans, &mut after, check)?,
+            };
+            let held = Held {
+                ranges: &ranges,
+                spans: &spans,
+                before: &before,
+                after: &after,
+            };
+            let result = work(window, &held)?;
+            buffers.give(before);
+            buffers.give(after);
+            Ok((window, result, checks))
+        };
         self.workers.ordered(
-            windows,
-            |window: PageRange| {
+            self.groups(windows),
+            |group: Vec<PageRange>| {
                 self.progress.check()?;
-                let frames = self.frames(window)?;
-                if self.stays_zero(window, &frames)? {
-                    let checks = if check {
-                        zero_checks(window, &frames)
-                    } else {
-                        Vec::new()
-                    };
-                    return Ok((
-                        window,
-                        work(window, (window.start(), &[]), &[], &[])?,
-                        checks,
-                    ));
-                }
-                let ranges = self.touched(window, &frames);
-                let mut before = buffers.take(bytes_of(window));
-                self.read_base(window, &ranges, &mut before)?;
-                let mut after = buffers.take(before.len());
-                for range in &ranges {
-                    piece_mut(&mut after, window.start(), *range).copy_from_slice(piece(
-                        &before,
-                        window.start(),
-                        *range,
-                    ));
-                }
-                let checks = self.lay_over(window, frames, &mut after, check)?;
-                let result = work(window, (window.start(), &before), &after, &ranges)?;
-                buffers.give(before);
-                buffers.give(after);
-                Ok((window, result, checks))
+                group.into_iter().map(one).collect::<Result<Vec<_>>>()
             },
-            |(window, result, checks)| {
-                self.progress.advance(window.end() - done);
-                done = window.end();
-                sink(window, result, checks)
+            |group| {
+                for (window, result, checks) in group {
+                    self.progress.advance(window.end() - done);
+                    done = window.end();
+                    sink(window, result, checks)?;
+                }
+                Ok(())
             },
         )?;
         self.progress.advance(all.end() - done);
         Ok(())
+    }
+
+    /// Windows in which little changes are worked on together: handing each on by itself takes longer than the work.
+    fn groups(
+        &self,
+        windows: impl Iterator<Item = Result<PageRange>>,
+    ) -> impl Iterator<Item = Result<Vec<PageRange>>> {
+        let mut windows = windows.peekable();
+        std::iter::from_fn(move || {
+            let mut group = match windows.next()? {
+                Ok(window) => vec![window],
+                Err(error) => return Some(Err(error)),
+            };
+            let mut reach = self.reach(*group.first()?);
+            while let Some(Ok(window)) = windows.peek() {
+                reach = reach.saturating_add(self.reach(*window));
+                if reach > WINDOW_SIZE || group.len() == GROUP {
+                    break;
+                }
+                group.push(*window);
+                windows.next();
+            }
+            Some(Ok(group))
+        })
+    }
+
+    /// Bytes from the first change in the window to the last, those of all diffs together.
+    fn reach(&self, window: PageRange) -> u64 {
+        let of = |range: PageRange| range.intersect(window).map_or(0, PageRange::len);
+        let diffs = self.chain.diffs().iter();
+        let changes = diffs.map(|diff| match diff.entries_in(window) {
+            Ok(entries) => entries.iter().map(|entry| of(entry.range)).sum(),
+            // Whoever reads the frames will say what is wrong.
+            Err(_) => WINDOW_SIZE,
+        });
+        changes.fold(of(self.resized()), u64::saturating_add)
     }
 
     /// Whether only long clears lie over a window that the base knows to be zero. A diff of a hundred bytes can clear
@@ -332,7 +366,7 @@ impl<'a> Layers<'a> {
     }
 
     /// From zero to the largest of the virtual sizes that play a part.
-    fn extent(&self) -> PageRange {
+    pub(super) fn extent(&self) -> PageRange {
         let sizes = self
             .chain
             .diffs()
@@ -376,7 +410,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The frames of each diff that change something in the window.
-    fn frames(&self, window: PageRange) -> Result<Vec<Vec<Frame>>> {
+    pub(super) fn frames(&self, window: PageRange) -> Result<Vec<Vec<Frame>>> {
         self.chain
             .diffs()
             .iter()
@@ -385,7 +419,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The pages of the window that may change, joined.
-    fn touched(&self, window: PageRange, frames: &[Vec<Frame>]) -> Vec<PageRange> {
+    pub(super) fn touched(&self, window: PageRange, frames: &[Vec<Frame>]) -> Vec<PageRange> {
         let changes = frames
             .iter()
             .flatten()
@@ -398,16 +432,13 @@ impl<'a> Layers<'a> {
         )
     }
 
-    /// Reads `ranges` of the base into their places in the window's `bytes`; beyond its end it is zero.
-    fn read_base(&self, window: PageRange, ranges: &[PageRange], bytes: &mut [u8]) -> Result<()> {
-        let mut ranges = ranges.iter().copied().peekable();
-        while let Some(mut range) = ranges.next() {
-            while let Some(next) = ranges.next_if(|next| next.start() - range.end() <= READ_GAP) {
-                range = PageRange::new(range.start(), next.end()).unwrap_or(range);
-            }
-            let inside = range.intersect(whole(self.base)).unwrap_or_default();
-            let (read, beyond) =
-                piece_mut(bytes, window.start(), range).split_at_mut(bytes_of(inside));
+    /// Reads what the base holds; beyond its end it is zero.
+    fn read_base(&self, spans: &Spans, bytes: &mut [u8]) -> Result<()> {
+        for span in spans.iter() {
+            let inside = span.intersect(whole(self.base)).unwrap_or_default();
+            let (read, beyond) = spans
+                .piece_mut(bytes, span)
+                .split_at_mut(usize::try_from(inside.len()).unwrap_or(0));
             if !inside.is_empty() {
                 self.base.read_exact_at(read, inside.start())?;
             }
@@ -417,10 +448,11 @@ impl<'a> Layers<'a> {
     }
 
     /// Puts the diffs' pages over what the base holds, in order; with `check`, looks first at what lies there.
-    fn lay_over(
+    pub(super) fn lay_over(
         &self,
         window: PageRange,
         frames: Vec<Vec<Frame>>,
+        spans: &Spans,
         bytes: &mut [u8],
         check: bool,
     ) -> Result<Vec<FrameCheck>> {
@@ -428,73 +460,17 @@ impl<'a> Layers<'a> {
         for (n, (diff, frames)) in self.chain.diffs().iter().zip(frames).enumerate() {
             for frame in frames {
                 if check {
-                    checks.push(FrameCheck::new(n, &frame, window, bytes));
+                    checks.push(FrameCheck::new(n, &frame, window, (spans, bytes)));
                 }
-                put(frame, window, bytes).map_err(|e| e.path(diff.name()))?;
+                put(frame, window, spans, bytes).map_err(|e| e.path(diff.name()))?;
             }
             // What this diff cuts off reads as zeros if a later one grows the disk again.
             let end = diff.header().target_size;
-            if end < window.end() {
-                let start = end.max(window.start());
-                piece_mut(
-                    bytes,
-                    window.start(),
-                    PageRange::new(start, window.end()).unwrap_or_default(),
-                )
-                .fill(0);
+            if let Some(cut) = PageRange::new(end.max(window.start()), window.end()) {
+                spans.clear(bytes, cut);
             }
         }
         Ok(checks)
-    }
-}
-
-/// Applies one frame to the bytes of a window.
-pub(super) fn put(frame: Frame, window: PageRange, bytes: &mut [u8]) -> Result<()> {
-    let changes = frame.changes().clone();
-    let payload = frame.unpack()?;
-    let mut rest = payload.as_slice();
-    for change in &changes {
-        let Some(range) = change.range.intersect(window) else {
-            continue;
-        };
-        let into = piece_mut(bytes, window.start(), range);
-        match change.kind {
-            ChangeKind::Clear => into.fill(0),
-            ChangeKind::Update => {
-                let Some((data, after)) = rest.split_at_checked(into.len()) else {
-                    return Err(super::format::damaged("a frame's payload is too short"));
-                };
-                into.copy_from_slice(data);
-                rest = after;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn collect<T>(
-    window: PageRange,
-    size: u64,
-    from: &[u8],
-    to: &[u8],
-    ranges: &[PageRange],
-    pack: impl Fn(WindowChange) -> Result<T>,
-) -> Result<Option<T>> {
-    let window = PageRange::new(window.start(), window.end().min(size).max(window.start()))
-        .unwrap_or(window);
-    let mut found = ChangeCollector::new(window, true);
-    for range in ranges.iter().filter_map(|range| range.intersect(window)) {
-        found.add(
-            range.start(),
-            piece(from, window.start(), range),
-            piece(to, window.start(), range),
-        )?;
-    }
-    let change = found.finish();
-    if change.changes.is_empty() {
-        Ok(None)
-    } else {
-        pack(change).map(Some)
     }
 }
 
@@ -528,44 +504,4 @@ fn merge(
             b.next()
         }
     })
-}
-
-/// Bytes of memory that a window's changes take, about.
-fn memory_of(change: &WindowChange) -> usize {
-    const EACH: usize = 512;
-    EACH + change.payload.capacity() + change.changes.len().saturating_mul(size_of::<Change>())
-}
-
-/// Ranges in order, those that touch or overlap as one.
-pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
-    ranges.sort_unstable();
-    let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.end() >= range.start() => {
-                *last = PageRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
-            }
-            _ => joined.push(range),
-        }
-    }
-    joined
-}
-
-fn bytes_of(range: PageRange) -> usize {
-    usize::try_from(range.len()).unwrap_or(0)
-}
-
-/// `range` of bytes that begin at `start`.
-pub(super) fn piece(bytes: &[u8], start: u64, range: PageRange) -> &[u8] {
-    let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
-    bytes
-        .get(at..at.saturating_add(bytes_of(range)))
-        .unwrap_or_default()
-}
-
-pub(super) fn piece_mut(bytes: &mut [u8], start: u64, range: PageRange) -> &mut [u8] {
-    let at = usize::try_from(range.start().saturating_sub(start)).unwrap_or(usize::MAX);
-    bytes
-        .get_mut(at..at.saturating_add(bytes_of(range)))
-        .unwrap_or_default()
 }

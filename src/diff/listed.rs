@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 
 use super::compare::{
-    ChangeCollector, CompareOptions, Comparison, Counts, Tally, WindowChange, side,
+    ChangeCollector, Collected, CompareOptions, Comparison, Counts, Tally, WindowChange, side,
 };
 use crate::error::Result;
 use crate::image::{
@@ -138,7 +138,7 @@ fn changes(
     buffers: &Buffers,
 ) -> Result<WindowChange> {
     let range = window.range();
-    let mut found = ChangeCollector::new(range, payload);
+    let mut found = ChangeCollector::new(range, Collected::all_if(payload));
     for part in parts {
         window.fill(*part);
         let mut buffer = buffers.take(CHUNK_SIZE);

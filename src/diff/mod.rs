@@ -15,6 +15,8 @@ mod changed;
 mod compare;
 mod file;
 pub mod format;
+mod held;
+mod known;
 mod layers;
 mod listed;
 mod make;
@@ -24,6 +26,7 @@ mod plan;
 mod reader;
 mod running;
 mod sections;
+mod spans;
 mod squash;
 mod writer;
 
@@ -34,6 +37,7 @@ pub use changed::{ChangedPages, OnlyChanged};
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
 pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
+pub use known::KnownChanges;
 pub use layers::{Layers, Rebuilt};
 pub use listed::compare_listed;
 pub use make::{

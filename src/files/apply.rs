@@ -7,7 +7,7 @@ use super::diffs::target_footer;
 use super::in_place::Strategy;
 use super::state::stamped_digest;
 use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
-use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way, WindowChange};
+use crate::diff::{BaseCheck, Chain, DiffFile, KnownChanges, Layers, Touched, Way, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
@@ -116,7 +116,8 @@ pub(super) struct Fit {
     pub(super) digest: Option<ContentDigest>,
 }
 
-/// Finds out whether `base` is what the chain, or a later part of it, is for.
+/// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
+/// under the changed pages, if it [is open](Fit::is_open).
 pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
     check_size(base, chain)?;
     let (workers, progress) = (options.workers, options.progress);
@@ -142,19 +143,40 @@ pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) ->
             digest: Some(digest),
         });
     }
-    progress.begin("checking the base", base.virtual_size());
-    let touched = Layers::new(base, chain, workers, progress).check_touched()?;
-    let already = if touched.already_applied && base.virtual_size() == chain.target_size() {
-        chain.diffs().len()
-    } else {
-        check_touched(base, chain, &touched)?;
-        0
-    };
     Ok(Fit {
-        already,
-        checked: checked(&touched),
+        already: 0,
+        checked: BaseChecked::Touched,
         digest: None,
     })
+}
+
+impl Fit {
+    /// Whether what the base holds under the changed pages is still to be compared with what the diffs were made for.
+    /// That is done while the changes are made somewhere else: nothing that was made may be used before
+    /// [`settle`](Self::settle) has seen the outcome.
+    pub(super) fn is_open(&self) -> bool {
+        self.checked != BaseChecked::Full
+    }
+
+    /// How the base was checked, with the outcome of that comparison. `None` if it holds the result already.
+    pub(super) fn settle(
+        &self,
+        base: &OpenImage,
+        chain: &Chain,
+        touched: &Touched,
+    ) -> Result<Option<BaseChecked>> {
+        match self.checked {
+            BaseChecked::Full => Ok(Some(BaseChecked::Full)),
+            BaseChecked::Stamp => check_stamped(base, chain, touched).map(|()| Some(self.checked)),
+            BaseChecked::Touched | BaseChecked::Partly => {
+                if touched.already_applied && base.virtual_size() == chain.target_size() {
+                    return Ok(None);
+                }
+                check_touched(base, chain, touched)?;
+                Ok(Some(checked(touched)))
+            }
+        }
+    }
 }
 
 fn checked(touched: &Touched) -> BaseChecked {
@@ -207,7 +229,7 @@ fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
 }
 
 /// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
-pub(super) fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
         error.hint(
             "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
@@ -342,12 +364,15 @@ pub fn apply_to_child(
         },
     )?;
     if let Some(chain) = chain.without_first(found.already) {
-        let check = found.checked == BaseChecked::Stamp;
+        let compared = Changes::Compared {
+            check: found.is_open(),
+        };
         let touched;
         (applied.updated, applied.cleared, touched) =
-            write_changes(&**base, new.image_mut(), &chain, check, options)?;
-        if check {
-            check_stamped(base, &chain, &touched)?;
+            write_changes(&**base, new.image_mut(), &chain, compared, options)?;
+        match found.settle(base, &chain, &touched)? {
+            Some(checked) => applied.checked = checked,
+            None => applied.already = applied.diffs,
         }
     }
     base.check_unchanged()?;
@@ -366,6 +391,14 @@ pub fn apply_to_child(
     Ok(applied)
 }
 
+/// How it is known which pages change.
+pub(super) enum Changes {
+    /// By comparing what the base holds under the pages of the diffs; with `check`, also with what they were made for.
+    Compared { check: bool },
+    /// It was remembered, and was checked then.
+    Known(KnownChanges),
+}
+
 fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
     if size >= parent.virtual_size() {
         return Ok(());
@@ -381,25 +414,32 @@ fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
 }
 
 /// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes
-/// updated and cleared and, with `check`, how what the base holds there compares with what the diffs were made for.
+/// updated and cleared and, if that was to be checked, how what the base holds there compares with what the diffs were
+/// made for.
 pub(super) fn write_changes(
     base: &dyn Image,
     image: &mut dyn ImageMut,
     chain: &Chain,
-    check: bool,
+    which: Changes,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64, Touched)> {
     let (mut updated, mut cleared) = (0, 0);
+    let write = |change: WindowChange| {
+        updated += change.changes.bytes(ChangeKind::Update);
+        cleared += change.changes.bytes(ChangeKind::Clear);
+        change.write_to(image)
+    };
     options
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    let touched = Layers::new(base, chain, options.workers, options.progress)
-        .checking(check)
-        .changes(Ok, |change: WindowChange| {
-            updated += change.changes.bytes(ChangeKind::Update);
-            cleared += change.changes.bytes(ChangeKind::Clear);
-            change.write_to(image)
-        })?;
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let touched = match which {
+        Changes::Compared { check } => layers.checking(check).changes(Ok, write)?,
+        Changes::Known(known) => {
+            layers.known_changes(known, write)?;
+            Touched::default()
+        }
+    };
     Ok((updated, cleared, touched))
 }
 

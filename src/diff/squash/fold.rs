@@ -1,9 +1,9 @@
 //! Lays the frames of one item over one another.
 
 use super::super::compare::WindowChange;
-use super::super::layers::{joined, piece, piece_mut, put};
 use super::super::pack::{Compression, pack};
 use super::super::sections::Frame;
+use super::super::spans::{Spans, joined, put};
 use super::Folded;
 use super::plan::{Item, Lane};
 use crate::error::Result;
@@ -119,10 +119,9 @@ impl Folder<'_> {
 
     /// Lays the diffs of a lane over one another, the oldest first.
     fn content(&self, lane: &Lane<'_>, touched: &[usize], window: PageRange) -> Result<Content> {
+        let all = Spans::whole(window);
         let mut content = Content {
-            bytes: self
-                .buffers
-                .take(usize::try_from(window.len()).unwrap_or(0)),
+            bytes: self.buffers.take(all.len()),
             known: Vec::new(),
             first: None,
         };
@@ -137,13 +136,14 @@ impl Folder<'_> {
                     content
                         .known
                         .extend(ranges.filter_map(|range| range.intersect(window)));
-                    put(frame, window, &mut content.bytes).map_err(|e| e.path(diff.name()))?;
+                    put(frame, window, &all, &mut content.bytes)
+                        .map_err(|e| e.path(diff.name()))?;
                 }
             }
             let end = diff.header().target_size;
             let cut = PageRange::new(end.max(window.start()), window.end());
             if let Some(cut) = cut.filter(|cut| !cut.is_empty()) {
-                piece_mut(&mut content.bytes, window.start(), cut).fill(0);
+                all.clear(&mut content.bytes, cut);
                 content.known.push(cut);
             }
         }
@@ -163,18 +163,19 @@ impl Folder<'_> {
         let Some(within) = window.intersect(target(lane)) else {
             return Ok(None);
         };
+        let all = Spans::whole(window);
         let mut changes = PageList::new();
         let mut payload = Vec::new();
         let mut hasher = Some(blake3::Hasher::new());
         let known = own.known.iter();
         let known = known.filter_map(|range| range.intersect(within));
         for page in known.flat_map(|range| range.windows(PAGE_SIZE)) {
-            let after = piece(&own.bytes, window.start(), page);
+            let after = all.piece(&own.bytes, page);
             let before = if page.start() >= lane.base_size() {
                 Some(&ZEROS[..])
             } else {
                 let known = other.filter(|other| other.is_known(page));
-                known.map(|other| piece(&other.bytes, window.start(), page))
+                known.map(|other| all.piece(&other.bytes, page))
             };
             if before == Some(after) {
                 continue;

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::redo::{Verify, first};
+use super::undo::Seen;
 use super::{Done, Job, Strategy, stamp, undo};
-use crate::diff::{Compression, WindowChange};
+use crate::diff::Compression;
 use crate::error::{Error, Result};
 use crate::files::apply::identity;
 use crate::files::pending::{
@@ -13,7 +14,8 @@ use crate::files::pending::{
 use crate::files::state::remove_stamp;
 use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, remove, rename};
 
-pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
+/// `None` if the base holds the result already.
+pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let path = job.lock.path();
     let journal = journal_path(path);
     let footer = identity(&job.chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
@@ -27,11 +29,13 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
         // A leftover of an older merge: beside this journal it would tell a wrong story.
         remove_merge_diff(path)?;
     }
-    let changes = write(&journal, job)?;
+    let Some(seen) = write(&journal, job)? else {
+        return Ok(None);
+    };
     remove_stamp(job.lock).map_err(|error| unfinished(error, path))?;
     let format = job.base.format();
     let (chain, options) = (&job.chain, job.options);
-    let written = first(job.lock, &job.base, chain, footer, changes, options);
+    let written = first(job.lock, &job.base, chain, footer, seen.changes, options);
     let (updated, cleared) = written
         .and_then(|counts| job.lock.sync().map(|()| counts))
         .map_err(|error| unfinished(error, path))?;
@@ -46,27 +50,30 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Done> {
         .run(options)?;
     close(&journal, job.how.undo)?;
     let digest = job.certain_digest(verified);
-    Ok(Done {
+    Ok(Some(Done {
         strategy: Strategy::Journal,
+        checked: seen.checked,
         updated,
         cleared,
         verified,
         stamped: stamp(job.lock, format, digest, options)?,
         lost: Vec::new(),
-    })
+    }))
 }
 
-/// Writes the journal; when it returns, that stands on stable storage.
-fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Vec<WindowChange>>> {
+/// Writes the journal; when it returns, that stands on stable storage. `None` if nothing has to be done.
+fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
     // What is read again only after a crash isn't worth packing.
     let compression = job
         .how
         .undo
         .map_or(Compression::None, |_| Compression::default());
-    let changes = undo::write(&file, job, compression)?;
-    file.publish(Overwrite::No)?;
-    Ok(changes)
+    let seen = undo::write(&file, job, compression)?;
+    if seen.is_some() {
+        file.publish(Overwrite::No)?;
+    }
+    Ok(seen)
 }
 
 /// Keeps or removes the journal: from now on the new point in time is what the image holds.

@@ -27,7 +27,7 @@ use super::open::{beginning_of, open_file};
 use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
-use crate::diff::Chain;
+use crate::diff::{Chain, Touched};
 use crate::error::{Error, Result};
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, ReadAt as _};
@@ -104,6 +104,7 @@ struct Job<'a> {
 /// What came of a strategy.
 struct Done {
     strategy: Strategy,
+    checked: BaseChecked,
     updated: u64,
     cleared: u64,
     verified: bool,
@@ -203,21 +204,32 @@ pub(super) fn apply_locked(
         how,
         options,
     };
+    let nothing_to_do = Applied {
+        already: diffs,
+        ..applied.clone()
+    };
     if how.dry_run {
-        let (updated, cleared) = redo::count(&job)?;
-        return Ok(Applied {
-            updated,
-            cleared,
-            ..applied
+        let (updated, cleared, touched) = redo::count(&job)?;
+        return Ok(match job.settle(&touched)? {
+            None => nothing_to_do,
+            Some(checked) => Applied {
+                checked,
+                updated,
+                cleared,
+                ..applied
+            },
         });
     }
     job.base.check_unchanged()?;
     if let Some(vhd) = job.base.vhd() {
         vhd.check_resize(job.chain.target_size())?;
     }
-    let done = job.run()?;
+    let Some(done) = job.run()? else {
+        return Ok(nothing_to_do);
+    };
     Ok(Applied {
         strategy: Some(done.strategy),
+        checked: done.checked,
         updated: done.updated,
         cleared: done.cleared,
         verified: done.verified,
@@ -228,7 +240,8 @@ pub(super) fn apply_locked(
 }
 
 impl Job<'_> {
-    fn run(&self) -> Result<Done> {
+    /// `None` if the base holds the result already.
+    fn run(&self) -> Result<Option<Done>> {
         match self.how.strategy {
             Some(Strategy::Journal) => journal::apply(self),
             Some(strategy) => {
@@ -244,7 +257,12 @@ impl Job<'_> {
 
     /// Whether what lies under the changed pages is still to be compared with what the diffs were made for.
     fn check(&self) -> bool {
-        self.found.checked == BaseChecked::Stamp
+        self.found.is_open()
+    }
+
+    /// How the base was checked, after that comparison; `None` if it holds the result already.
+    fn settle(&self, touched: &Touched) -> Result<Option<BaseChecked>> {
+        self.found.settle(&self.base, &self.chain, touched)
     }
 
     /// The digest that the result has for certain, if `verified` or else if the base was the right one.

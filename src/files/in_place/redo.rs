@@ -1,9 +1,9 @@
 //! Writing an image so that it holds what a chain makes of it, from whatever state in between, and reading it back.
 
 use super::{Job, open};
-use crate::diff::{Chain, Layers, Touched, WindowChange};
+use crate::diff::{Chain, KnownChanges, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
-use crate::files::apply::{ApplyOptions, check_stamped, read_back, write_changes};
+use crate::files::apply::{ApplyOptions, Changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::ChangeKind;
@@ -37,10 +37,10 @@ pub(super) fn first(
     base: &OpenImage,
     chain: &Chain,
     footer: Option<Footer>,
-    changes: Option<Vec<WindowChange>>,
+    changes: Option<KnownChanges>,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64)> {
-    let from = changes.map_or(Source::Itself, Source::Kept);
+    let from = changes.map_or(Source::Itself, Source::Known);
     let (updated, cleared, _) = redo_elsewhere(file, base, chain, footer, from, options)?;
     Ok((updated, cleared))
 }
@@ -78,8 +78,8 @@ pub(super) enum Source<'a> {
     /// From comparing the base, which is another file that holds the same so far. With `true`, what lies under the
     /// changed pages is also compared with what the diffs were made for, and the caller looks at the outcome.
     Base(&'a dyn Image, bool),
-    /// They were kept when the inverse diff was written.
-    Kept(Vec<WindowChange>),
+    /// From the diffs alone: which pages change was remembered when the inverse diff was written.
+    Known(KnownChanges),
 }
 
 impl Source<'_> {
@@ -90,22 +90,12 @@ impl Source<'_> {
         chain: &Chain,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
-        match self {
-            Self::Itself => write_changes(itself, image, chain, false, options),
-            Self::Base(base, check) => write_changes(base, image, chain, check, options),
-            Self::Kept(changes) => {
-                let (mut updated, mut cleared) = (0, 0);
-                let total = changes.iter().map(|change| change.window.len()).sum();
-                options.progress.begin("applying", total);
-                for change in &changes {
-                    updated += change.changes.bytes(ChangeKind::Update);
-                    cleared += change.changes.bytes(ChangeKind::Clear);
-                    change.write_to(image)?;
-                    options.progress.advance(change.window.len());
-                }
-                Ok((updated, cleared, Touched::default()))
-            }
-        }
+        let (base, which) = match self {
+            Self::Itself => (itself, Changes::Compared { check: false }),
+            Self::Base(base, check) => (base, Changes::Compared { check }),
+            Self::Known(known) => (itself, Changes::Known(known)),
+        };
+        write_changes(base, image, chain, which, options)
     }
 }
 
@@ -197,14 +187,9 @@ fn last_page(len: u64) -> u64 {
     last - last % FOOTER_SIZE as u64
 }
 
-/// The bytes that the job would update and clear.
-pub(super) fn count(job: &Job<'_>) -> Result<(u64, u64)> {
-    let (updated, cleared, touched) =
-        count_changes(&job.base, &job.chain, job.check(), job.options)?;
-    if job.check() {
-        check_stamped(&job.base, &job.chain, &touched)?;
-    }
-    Ok((updated, cleared))
+/// The bytes that the job would update and clear, and what looking under them showed.
+pub(super) fn count(job: &Job<'_>) -> Result<(u64, u64, Touched)> {
+    count_changes(&job.base, &job.chain, job.check(), job.options)
 }
 
 fn count_changes(

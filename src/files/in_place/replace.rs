@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::redo::{Source, Verify, redo_elsewhere};
-use super::undo::is_kept;
+use super::undo::{Seen, is_kept};
 use super::{Done, Job, Strategy, stamp, undo};
-use crate::diff::{Compression, WindowChange};
+use crate::diff::Compression;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::apply::{check_stamped, identity};
+use crate::files::apply::identity;
 use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
@@ -86,23 +86,39 @@ fn refusal(base: &File) -> Result<Option<Error>> {
     )))
 }
 
-pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Result<Done> {
+/// `None` if the base holds the result already.
+pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Result<Option<Done>> {
     let Replacement { file, lost } = new;
     let (chain, options) = (&job.chain, job.options);
     let format = job.base.format();
     let footer = identity(chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
-    let (undo, changes) = match job.how.undo {
-        Some(place) => write_undo(place, job)?,
+    let (undo, seen) = match job
+        .how
+        .undo
+        .map(|place| write_undo(place, job))
+        .transpose()?
+    {
         None => (None, None),
+        Some(None) => return Ok(None),
+        Some(Some((undo, seen))) => (Some(undo), Some(seen)),
     };
     // Where the undo diff was written, what lies under the changed pages was looked at already.
-    let check = job.check() && undo.is_none();
-    let from = changes.map_or(Source::Base(&job.base, check), Source::Kept);
+    let (checked, from) = match seen {
+        Some(seen) => {
+            let again = Source::Base(&job.base, false);
+            (
+                Some(seen.checked),
+                seen.changes.map_or(again, Source::Known),
+            )
+        }
+        None => (None, Source::Base(&job.base, job.check())),
+    };
     let (updated, cleared, touched) =
         redo_elsewhere(file.file(), &job.base, chain, footer, from, options)?;
-    if check {
-        check_stamped(&job.base, chain, &touched)?;
-    }
+    let Some(checked) = checked.map_or_else(|| job.settle(&touched), |known| Ok(Some(known)))?
+    else {
+        return Ok(None);
+    };
     let verified = options.verify
         && Verify {
             file: file.file(),
@@ -116,27 +132,28 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     let file = put_in_place(file, job, undo)?;
     // Of an older merge: it tells of a parent that isn't any more.
     remove_merge_diff(job.lock.path())?;
-    Ok(Done {
+    Ok(Some(Done {
         strategy,
+        checked,
         updated,
         cleared,
         verified,
         stamped: stamp(&file, format, digest, options)?,
         lost,
-    })
+    }))
 }
 
 /// An undo diff that waits for its name.
-type Undo<'a> = Option<(AtomicFile, &'a Path)>;
+type Undo<'a> = (AtomicFile, &'a Path);
 
-fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<(Undo<'a>, Option<Vec<WindowChange>>)> {
+fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<Option<(Undo<'a>, Seen)>> {
     let file = AtomicFile::new(place)?;
-    let changes = undo::write(&file, job, Compression::default())?;
-    Ok((Some((file, place)), changes))
+    let seen = undo::write(&file, job, Compression::default())?;
+    Ok(seen.map(|seen| ((file, place), seen)))
 }
 
 /// The way back gets its name, then the new file gets that of the base.
-fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Undo<'_>) -> Result<File> {
+fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Result<File> {
     job.base.check_unchanged()?;
     if !job.lock.is_at_its_path()? {
         return Err(

@@ -7,27 +7,35 @@ use std::path::Path;
 
 use super::Job;
 use crate::diff::{
-    Chain, Compression, DiffHeader, DiffReader, DiffWriter, Layers, PROGRAM, WindowChange, pack,
+    Chain, Compression, DiffHeader, DiffReader, DiffWriter, KnownChanges, Layers, PROGRAM, pack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
-use crate::files::apply::{ApplyOptions, check_stamped};
+use crate::files::apply::{ApplyOptions, BaseChecked};
 use crate::files::diffs::{format_of, open_diff, side_of};
 use crate::files::pending::exists;
 use crate::image::Image as _;
 use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, sync_folder_of};
 
-/// Bytes of memory for the changes that are kept from writing the inverse diff until the base is written. Where that
-/// doesn't do, they are unpacked a second time.
-const KEPT: usize = 64 << 20;
+/// Bytes of memory for remembering which pages change from writing the inverse diff until the base is written. Where
+/// that doesn't do, the base is read and compared a second time.
+const REMEMBERED: usize = 64 << 20;
 
-/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. Returns the
-/// changes that lead to the result, if they are small enough to be kept.
+/// What writing the inverse diff showed.
+pub(super) struct Seen {
+    /// How the base was checked.
+    pub(super) checked: BaseChecked,
+    /// The changes that lead to the result, if they could be remembered.
+    pub(super) changes: Option<KnownChanges>,
+}
+
+/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. `None` if the base
+/// holds the result already.
 pub(super) fn write(
     file: &AtomicFile,
     job: &Job<'_>,
     compression: Compression,
-) -> Result<Option<Vec<WindowChange>>> {
+) -> Result<Option<Seen>> {
     let (base, chain, options) = (&job.base, &job.chain, job.options);
     let header = DiffHeader {
         base_size: chain.target_size(),
@@ -49,19 +57,19 @@ pub(super) fn write(
         base.virtual_size().max(chain.target_size()),
     );
     let layers = Layers::new(base, chain, options.workers, options.progress);
-    let (touched, changes) = layers.checking(job.check()).inverse_keeping(
-        KEPT,
+    let (touched, changes) = layers.checking(job.check()).inverse_remembering(
+        REMEMBERED,
         |change| pack(change, compression),
         |frame| writer.push(&frame),
     )?;
-    if job.check() {
-        check_stamped(base, chain, &touched)?;
-    }
+    let Some(checked) = job.settle(&touched)? else {
+        return Ok(None);
+    };
     // Only from the right base does the chain lead to its target.
     let digest = job.found.digest;
     let result = chain.target_digest().filter(|_| digest.is_some());
     writer.finish(result, digest)?;
-    Ok(changes)
+    Ok(Some(Seen { checked, changes }))
 }
 
 /// Opens and verifies the undo journal at `path`, and says what format its image has.

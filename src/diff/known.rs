@@ -1,0 +1,93 @@
+//! Changes that an earlier pass over base and diffs found, made once more: from the diffs alone.
+
+use super::compare::WindowChange;
+use super::layers::{GROUP, Layers};
+use super::spans::Spans;
+use crate::error::Result;
+use crate::page::{Change, ChangeKind};
+use crate::parallel::Buffers;
+
+/// Windows with so many bytes of data are enough for one go.
+const GROUP_BYTES: u64 = 1 << 20;
+
+/// Which pages change from a base to the result, without their data.
+#[derive(Debug, Default)]
+pub struct KnownChanges(Vec<WindowChange>);
+
+impl KnownChanges {
+    /// Adds those of one window. Returns the bytes of memory that they take, about.
+    pub(super) fn push(&mut self, change: WindowChange) -> usize {
+        const EACH: usize = 512;
+        let bytes = EACH + 2 * change.changes.len().saturating_mul(size_of::<Change>());
+        self.0.push(change);
+        bytes
+    }
+
+    /// Windows to be worked on in one go.
+    fn groups(self) -> impl Iterator<Item = Result<Vec<WindowChange>>> {
+        let mut windows = self.0.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let mut group = vec![windows.next()?];
+            let len = |change: &WindowChange| change.changes.bytes(ChangeKind::Update);
+            let mut bytes = group.first().map_or(0, len);
+            while let Some(next) = windows.next_if(|next| {
+                bytes = bytes.saturating_add(len(next));
+                bytes <= GROUP_BYTES && group.len() < GROUP
+            }) {
+                group.push(next);
+            }
+            Some(Ok(group))
+        })
+    }
+}
+
+impl Layers<'_> {
+    /// Hands the changes that are `known` to `sink`, with their data. What the diffs put there is all that is read.
+    pub fn known_changes(
+        &self,
+        known: KnownChanges,
+        mut sink: impl FnMut(WindowChange) -> Result<()>,
+    ) -> Result<()> {
+        let buffers = Buffers::new();
+        let mut done = 0;
+        self.workers.ordered(
+            known.groups(),
+            |group: Vec<WindowChange>| {
+                self.progress.check()?;
+                let with_data = |change| self.with_data(change, &buffers);
+                group.into_iter().map(with_data).collect::<Result<Vec<_>>>()
+            },
+            |group| {
+                group.into_iter().try_for_each(|change| {
+                    self.progress.advance(change.window.end() - done);
+                    done = change.window.end();
+                    sink(change)
+                })
+            },
+        )?;
+        self.progress.advance(self.extent().end() - done);
+        Ok(())
+    }
+
+    /// Adds the data of the updates, which is what the diffs put there.
+    fn with_data(&self, mut change: WindowChange, buffers: &Buffers) -> Result<WindowChange> {
+        let len = change.changes.bytes(ChangeKind::Update);
+        if len == 0 {
+            return Ok(change);
+        }
+        let frames = self.frames(change.window)?;
+        let spans = Spans::joining(&self.touched(change.window, &frames), 0);
+        let mut bytes = buffers.take(spans.len());
+        self.lay_over(change.window, frames, &spans, &mut bytes, false)?;
+        change
+            .payload
+            .reserve_exact(usize::try_from(len).unwrap_or(0));
+        let updates = change.changes.iter();
+        for update in updates.filter(|change| change.kind == ChangeKind::Update) {
+            let data = spans.piece(&bytes, update.range);
+            change.payload.extend_from_slice(data);
+        }
+        buffers.give(bytes);
+        Ok(change)
+    }
+}
