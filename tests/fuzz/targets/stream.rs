@@ -47,8 +47,9 @@ fn forge(input: &mut Input<'_>) -> (Vec<u8>, bool) {
         right &= !ended;
         let (start, choice) = (out.len(), input.u8());
         let bytes = match choice % 64 {
-            0 => vec![choice; 1 << 20],
-            1 => vec![choice; (1 << 20) + 1],
+            // One of them: more would only be slow.
+            0 if out.len() < 1 << 20 => vec![choice; 1 << 20],
+            1 if out.len() < 1 << 20 => vec![choice; (1 << 20) + 1],
             _ => input.take(usize::from(choice / 16)).to_vec(),
         };
         let kind =
