@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use vhdkit::files::Format;
@@ -221,7 +222,12 @@ fn as_nobody(lab: &Lab, args: &[&str]) -> Option<std::process::Output> {
     }
     let program = lab.path("vhd-apply");
     if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_vhd-apply"), &program).unwrap();
+        // Not by this process: what another test forks meanwhile would hold the program open for writing.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_vhd-apply"))
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
     }
     let mut command = lab.command(program.to_str().unwrap(), args);
     Some(command.uid(65534).gid(65534).output().unwrap())

@@ -45,6 +45,16 @@ pub(crate) fn cases(bench: &Bench, rounds: usize) -> Result<Vec<CaseResult>> {
         }
         let restores = history.restores(rounds)?;
         let diffs = history.diffs(rounds)?;
+        // At once, since the next one may take long.
+        eprintln!(
+            "{NAME}: {}: create {:.2} s, restore the first {:.2} s, the last {:.2} s, diff {:.2} s, {} MiB stored",
+            tool.name(),
+            history.created.seconds(),
+            restores[0].seconds(),
+            restores[2].seconds(),
+            diffs[0].seconds(),
+            history.created.stored.unwrap_or_default() >> 20,
+        );
         results[0].contenders.push(history.created);
         for (case, restored) in results[1..4].iter_mut().zip(restores) {
             case.contenders.push(restored);

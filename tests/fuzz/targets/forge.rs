@@ -72,7 +72,9 @@ impl Forge {
             let start = section.window.wrapping_add(first * 512);
             let end = start.wrapping_add(count * 512);
             span = Some([span.map_or(start, |span| span[0]), end]);
-            self.way().totals[if *c & 0x80 == 0 { 2 } else { 3 }] += count * 512;
+            // Wrapping: a clear of any length may have come before.
+            let total = &mut self.way().totals[if *c & 0x80 == 0 { 2 } else { 3 }];
+            *total = total.wrapping_add(count * 512);
         }
         self.way().totals[1] += section.ranges.len() as u64;
         self.way().totals[4] += section.stored.len() as u64;
