@@ -1,10 +1,13 @@
 //! Calls of the system that fail, at every step of every writer: what failed is never called a success, and nothing
 //! is lost.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+
+use tempfile::NamedTempFile;
 
 use crate::disk::memory;
 use crate::job::{Job, files_in};
@@ -64,10 +67,14 @@ fn fail_everywhere(writer: &Writer, failures: &AtomicUsize, wrong: &Mutex<Vec<St
     for make in jobs.iter().take(if writer.in_place { 2 } else { 1 }) {
         let job = make();
         for (what, paths, may_succeed) in steps(&job, &place) {
-            failures.fetch_add(1, Ordering::Relaxed);
-            if let Err(why) = fails(&job, &place, &what, &paths, may_succeed, &mut row) {
-                let why = format!("{}, {}, {what}: {why}", writer.name, job.name);
-                wrong.lock().unwrap().push(why);
+            match fails(&job, &place, &what, &paths, may_succeed, &mut row) {
+                Ok(reached) => {
+                    failures.fetch_add(usize::from(reached), Ordering::Relaxed);
+                }
+                Err(why) => {
+                    let why = format!("{}, {}, {what}: {why}", writer.name, job.name);
+                    wrong.lock().unwrap().push(why);
+                }
             }
         }
     }
@@ -113,6 +120,7 @@ fn steps(job: &Job, place: &Path) -> Vec<Step> {
     steps
 }
 
+/// Whether the command came to that call at all: what writes behind makes more of them or fewer, as time goes.
 fn fails(
     job: &Job,
     place: &Path,
@@ -120,15 +128,19 @@ fn fails(
     names: &[String],
     may_succeed: bool,
     row: &mut Row,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let folder = job.lay_out(place);
+    let log = NamedTempFile::new().unwrap();
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
-    let output = injected(&job.command(folder.path()), what, &paths)
+    let output = injected(&job.command(folder.path()), what, &paths, log.path())
         .output()
         .unwrap();
+    let reached = fs::read_to_string(log.path())
+        .unwrap()
+        .contains("(INJECTED)");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
-        Some(0) if may_succeed => {}
+        Some(0) if may_succeed || !reached => {}
         Some(0) => return Err("called a success".to_owned()),
         Some(2) if said.contains("error: ") => {}
         // A file that ends too early and one that can't be read are told apart by what was found.
@@ -142,5 +154,5 @@ fn fails(
     if output.status.success() && row.new == new {
         return Err("called a success, but it isn't done".to_owned());
     }
-    Ok(())
+    Ok(reached)
 }

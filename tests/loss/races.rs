@@ -115,7 +115,7 @@ fn a_pipe_whose_writer_dies_changes_nothing() {
         nth: 3,
     };
     let what = format!("{call}:signal=SIGKILL:when={nth}");
-    let mut writer = crate::kill::injected(&writer, &what, &[])
+    let mut writer = crate::kill::injected(&writer, &what, &[], crate::kill::NO_LOG)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::disk::{Random, assert_same, memory, program, write_sparse};
-use crate::kill::injected;
+use crate::kill::{NO_LOG, injected};
 
 const MIB: usize = 1 << 20;
 
@@ -90,7 +90,7 @@ impl Scene {
         let (call, when) = point.split_once(':').unwrap();
         let what = format!("{call}:delay_enter={}:{when}", PAUSE.as_micros());
         let files: Vec<_> = file.iter().map(|name| self.path(name)).collect();
-        let mut paused = injected(&self.command(line), &what, &files);
+        let mut paused = injected(&self.command(line), &what, &files, NO_LOG);
         paused.stdout(Stdio::piped()).stderr(Stdio::piped());
         paused.spawn().unwrap()
     }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,16 +92,29 @@ pub(crate) fn killed_after(command: &mut Command, delay: Duration) -> bool {
 pub(crate) fn killed_at(command: &Command, point: &Point) -> bool {
     let Point { call, nth } = point;
     let what = format!("{call}:signal=SIGKILL:when={nth}");
-    was_killed(silent(&mut injected(command, &what, &[])).status().unwrap())
+    was_killed(
+        silent(&mut injected(command, &what, &[], NO_LOG))
+            .status()
+            .unwrap(),
+    )
 }
+
+/// For those who don't ask whether it came to that.
+pub(crate) const NO_LOG: &str = "/dev/null";
 
 /// The command under `strace`, which makes something else of a system call: `what` is the argument of
 /// `strace -e inject=`. Only calls on the files in `paths` count, if there are any.
-pub(crate) fn injected(command: &Command, what: &str, paths: &[PathBuf]) -> Command {
+/// `log` then lists these calls, and says `INJECTED` where it came to that.
+pub(crate) fn injected(
+    command: &Command,
+    what: &str,
+    paths: &[PathBuf],
+    log: impl AsRef<Path>,
+) -> Command {
     strace(command, |strace| {
         let call = what.split(':').next().unwrap_or_default();
         // Without --seccomp-bpf, with which signals aren't injected.
-        strace.args(["-o", "/dev/null", "-e"]);
+        strace.args(["-s", "0", "-o"]).arg(log.as_ref()).arg("-e");
         strace.arg(format!("trace={call}"));
         strace.arg("-e").arg(format!("inject={what}"));
         only(strace, paths);
