@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use super::{CHUNK_SIZE, Image, WINDOW_SIZE, chunks, data_windows, whole};
+use super::{CHUNK_SIZE, Image, WINDOW_SIZE, WindowHasher, chunks, data_windows, whole};
 use crate::error::{Error, Result};
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
@@ -91,7 +91,7 @@ fn feed_zero_hashes(hasher: &mut blake3::Hasher, count: u64) {
     }
 }
 
-fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
+pub(super) fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
     static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     while len > 0 {
         let piece = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -110,6 +110,10 @@ impl WindowHashes {
         &self.0
     }
 
+    pub(super) fn push(&mut self, next: Hash) {
+        self.0.push(next);
+    }
+
     /// Adds those of the piece that follows.
     pub fn append(&mut self, mut next: Self) {
         self.0.append(&mut next.0);
@@ -119,80 +123,6 @@ impl WindowHashes {
 impl From<Hash> for WindowHashes {
     fn from(hash: Hash) -> Self {
         Self(vec![hash])
-    }
-}
-
-/// Hashes a piece of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed front to back. A clone
-/// goes on from the same point: two disks that begin alike are hashed once up to their first difference.
-#[derive(Debug, Clone)]
-pub(crate) struct WindowHasher {
-    hasher: blake3::Hasher,
-    /// Bytes of the current window so far.
-    fed: u64,
-    /// Whether all of them are zeros that `hasher` hasn't seen yet.
-    zeros: bool,
-    done: WindowHashes,
-}
-
-impl WindowHasher {
-    pub(crate) fn new() -> Self {
-        Self {
-            hasher: blake3::Hasher::new(),
-            fed: 0,
-            zeros: true,
-            done: WindowHashes::default(),
-        }
-    }
-
-    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let room = usize::try_from(DIGEST_WINDOW - self.fed).unwrap_or(usize::MAX);
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            if self.zeros {
-                feed_zeros(&mut self.hasher, self.fed);
-                self.zeros = false;
-            }
-            self.hasher.update(now);
-            self.count(now.len() as u64);
-            bytes = later;
-        }
-    }
-
-    pub(crate) fn update_zeros(&mut self, mut len: u64) {
-        while len > 0 {
-            let now = (DIGEST_WINDOW - self.fed).min(len);
-            if !self.zeros {
-                feed_zeros(&mut self.hasher, now);
-            }
-            self.count(now);
-            len -= now;
-        }
-    }
-
-    fn count(&mut self, len: u64) {
-        self.fed += len;
-        if self.fed == DIGEST_WINDOW {
-            self.close();
-        }
-    }
-
-    fn close(&mut self) {
-        let hash = if self.zeros {
-            zero_hash(self.fed)
-        } else {
-            *self.hasher.finalize().as_bytes()
-        };
-        self.done.0.push(hash);
-        self.hasher.reset();
-        (self.fed, self.zeros) = (0, true);
-    }
-
-    /// The hashes, with that of a shorter last window if there is one.
-    pub(crate) fn finish(mut self) -> WindowHashes {
-        if self.fed > 0 {
-            self.close();
-        }
-        self.done
     }
 }
 

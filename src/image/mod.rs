@@ -7,6 +7,7 @@ use crate::page::PageRange;
 
 mod copy;
 mod digest;
+mod hasher;
 mod known;
 mod list;
 mod raw;
@@ -14,10 +15,11 @@ mod window;
 mod windows;
 
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
+pub(crate) use digest::zero_hash;
 pub use digest::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
 };
-pub(crate) use digest::{WindowHasher, zero_hash};
+pub(crate) use hasher::WindowHasher;
 pub(crate) use known::{EqualParts, unknown};
 pub use known::{KnownEqual, NothingKnown, Ranges};
 pub use list::{ListedWindow, WindowList, WindowListWriter};

@@ -1,6 +1,6 @@
 //! The bytes of one window of a virtual disk, of which those that are known to be zero are never touched.
 
-use super::digest::WindowHasher;
+use super::hasher::WindowHasher;
 use super::{
     DIGEST_WINDOW, Extent, ExtentState, Image, ImageMut, WINDOW_SIZE, WindowHashes, whole,
 };

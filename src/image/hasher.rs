@@ -1,0 +1,253 @@
+//! The hash of one window after another, from data and zeros as they come.
+//!
+//! BLAKE3 is a tree over its input: an aligned piece of 2ⁿ KiB is a subtree whose value depends on its bytes and on its
+//! place alone (section 2.1 of the BLAKE3 paper). Windows are all hashed from place 0 on, so a subtree of zeros has one
+//! value for each place in a window. It is computed once: what is known to be zero costs next to nothing, also in a
+//! window that holds something else.
+
+use std::slice::Iter;
+use std::sync::OnceLock;
+
+use blake3::hazmat::{
+    ChainingValue, HasherExt as _, Mode, left_subtree_len, merge_subtrees_non_root,
+    merge_subtrees_root,
+};
+
+use super::digest::{DIGEST_WINDOW, Hash, WindowHashes, feed_zeros, zero_hash};
+
+/// The smallest subtree that is hashed by itself: large enough for the widest vectors.
+const SMALLEST: u64 = 64 << 10;
+
+/// The largest of data: what is compared at a time.
+const LARGEST: u64 = 256 << 10;
+
+/// A complete subtree, or the end of a window.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    len: u64,
+    value: ChainingValue,
+}
+
+/// Hashes a piece of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed front to back. A clone
+/// goes on from the same point: two disks that begin alike are hashed once up to their first difference.
+#[derive(Debug, Clone)]
+pub(crate) struct WindowHasher {
+    /// Of the last part, which may be open.
+    hasher: blake3::Hasher,
+    /// What the current window holds up to `at`, but for an open part, which begins at a multiple of [`SMALLEST`].
+    parts: Vec<Part>,
+    at: u64,
+    /// Zeros that follow.
+    zeros: u64,
+    done: WindowHashes,
+}
+
+impl WindowHasher {
+    pub(crate) fn new() -> Self {
+        Self {
+            hasher: blake3::Hasher::new(),
+            parts: Vec::new(),
+            at: 0,
+            zeros: 0,
+            done: WindowHashes::default(),
+        }
+    }
+
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.settle_zeros();
+            let now = self.next_part(bytes.len() as u64, LARGEST);
+            let (now, later) = bytes.split_at(usize::try_from(now).unwrap_or(bytes.len()));
+            self.open();
+            self.hasher.update(now);
+            self.fed(now.len() as u64);
+            self.close_when_full();
+            bytes = later;
+        }
+    }
+
+    pub(crate) fn update_zeros(&mut self, mut len: u64) {
+        while len > 0 {
+            let now = (DIGEST_WINDOW - self.at - self.zeros).min(len);
+            self.zeros += now;
+            self.close_when_full();
+            len -= now;
+        }
+    }
+
+    /// The hashes, with that of a shorter last window if there is one.
+    pub(crate) fn finish(mut self) -> WindowHashes {
+        if self.at + self.zeros > 0 {
+            self.close();
+        }
+        self.done
+    }
+
+    /// How much of `len` bytes goes into one part: what the open one lacks, or a whole subtree of at most `largest`.
+    fn next_part(&self, len: u64, largest: u64) -> u64 {
+        let behind = self.at % SMALLEST;
+        if behind > 0 || len < SMALLEST {
+            return len.min(SMALLEST - behind);
+        }
+        // Both powers of two: what the place is a multiple of, and what there is.
+        let aligned = 1_u64 << (self.at | DIGEST_WINDOW).trailing_zeros();
+        let whole = 1_u64 << len.ilog2();
+        aligned.min(whole).min(largest)
+    }
+
+    /// Begins a part if none is open.
+    fn open(&mut self) {
+        if self.at.is_multiple_of(SMALLEST) {
+            // Not reset: that would keep the place (blake3 1.8.7).
+            self.hasher = blake3::Hasher::new();
+            self.hasher.set_input_offset(self.at);
+        }
+    }
+
+    /// The open part got `len` bytes more.
+    fn fed(&mut self, len: u64) {
+        self.at += len;
+        if self.at.is_multiple_of(SMALLEST) {
+            self.push_open();
+        }
+    }
+
+    fn push_open(&mut self) {
+        self.parts.push(Part {
+            len: self.hasher.count(),
+            value: self.hasher.finalize_non_root(),
+        });
+    }
+
+    fn settle_zeros(&mut self) {
+        while self.zeros > 0 {
+            let now = self.next_part(self.zeros, DIGEST_WINDOW / 2);
+            if now >= SMALLEST {
+                let value = zero_subtree(self.at, now);
+                self.parts.push(Part { len: now, value });
+                self.at += now;
+            } else {
+                self.open();
+                feed_zeros(&mut self.hasher, now);
+                self.fed(now);
+            }
+            self.zeros -= now;
+        }
+    }
+
+    fn close_when_full(&mut self) {
+        if self.at + self.zeros == DIGEST_WINDOW {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let hash = if self.at == 0 {
+            zero_hash(self.zeros)
+        } else {
+            self.settle_zeros();
+            if !self.at.is_multiple_of(SMALLEST) {
+                self.push_open();
+            }
+            self.root()
+        };
+        self.done.push(hash);
+        self.parts.clear();
+        (self.at, self.zeros) = (0, 0);
+    }
+
+    fn root(&self) -> Hash {
+        if self.parts.len() == 1 {
+            // The root is another value than that of the same bytes within a tree.
+            return *self.hasher.finalize().as_bytes();
+        }
+        let mut parts = self.parts.iter();
+        let left = left_subtree_len(self.at);
+        let (left, right) = (
+            subtree(&mut parts, left),
+            subtree(&mut parts, self.at - left),
+        );
+        *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+    }
+}
+
+/// The value of the next `len` bytes, which are one node of the tree.
+fn subtree(parts: &mut Iter<'_, Part>, len: u64) -> ChainingValue {
+    if let Some(part) = parts.as_slice().first().filter(|part| part.len == len) {
+        parts.next();
+        return part.value;
+    }
+    let left = left_subtree_len(len);
+    let (left, right) = (subtree(parts, left), subtree(parts, len - left));
+    merge_subtrees_non_root(&left, &right, Mode::Hash)
+}
+
+/// The value of `len` zeros at `at` in a window: `len` a power of two from [`SMALLEST`] to half a window, `at` a
+/// multiple of it.
+fn zero_subtree(at: u64, len: u64) -> ChainingValue {
+    static VALUES: OnceLock<Vec<Vec<ChainingValue>>> = OnceLock::new();
+    let values = VALUES.get_or_init(|| {
+        let smallest = (0..DIGEST_WINDOW).step_by(1 << SMALLEST.trailing_zeros());
+        let mut level: Vec<_> = smallest
+            .map(|at| {
+                let mut hasher = blake3::Hasher::new();
+                hasher.set_input_offset(at);
+                feed_zeros(&mut hasher, SMALLEST);
+                hasher.finalize_non_root()
+            })
+            .collect();
+        let mut levels = Vec::new();
+        while level.len() > 1 {
+            let above = level
+                .chunks_exact(2)
+                .map(|pair| merge_subtrees_non_root(&pair[0], &pair[1], Mode::Hash))
+                .collect();
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        levels
+    });
+    values[(len / SMALLEST).trailing_zeros() as usize][usize::try_from(at / len).unwrap_or(0)]
+}
+
+const _: () = assert!(
+    SMALLEST.is_power_of_two() && LARGEST < DIGEST_WINDOW && DIGEST_WINDOW.is_power_of_two()
+);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A disk in pieces: their length, and whether they hold data.
+    fn pieces() -> impl Strategy<Value = Vec<(u64, bool)>> {
+        let length = prop_oneof![
+            1..2000_u64,
+            (1..40_u64).prop_map(|n| n * SMALLEST),
+            (1..40_u64).prop_map(|n| n * SMALLEST / 2),
+            (1..1000_u64).prop_map(|n| n * 512),
+        ];
+        prop::collection::vec((length, any::<bool>()), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_data_and_zeros_are_hashed_as_their_bytes(pieces in pieces()) {
+            let mut hasher = WindowHasher::new();
+            let mut bytes = Vec::new();
+            for (len, data) in pieces {
+                let before = bytes.len();
+                bytes.extend((0..len).map(|n| if data { (n / 7 + len).to_be_bytes()[7] } else { 0 }));
+                if data {
+                    hasher.update(&bytes[before..]);
+                } else {
+                    hasher.update_zeros(len);
+                }
+            }
+            let windows = bytes.chunks(usize::try_from(DIGEST_WINDOW).unwrap());
+            let expected: Vec<Hash> = windows.map(|window| *blake3::hash(window).as_bytes()).collect();
+            let hashes = hasher.finish();
+            prop_assert_eq!(hashes.as_slice(), expected.as_slice());
+        }
+    }
+}
