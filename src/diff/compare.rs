@@ -14,6 +14,9 @@ use crate::progress::Progress;
 
 const PAGE: usize = 512;
 
+/// Bytes that are hashed once for both images if they are the same, in a chunk that isn't.
+const HASHED_APART: usize = 64 << 10;
+
 /// How to [`compare`].
 #[derive(Clone, Copy)]
 pub struct CompareOptions<'a> {
@@ -414,14 +417,35 @@ impl PairHasher {
 
     /// The bytes of a whole chunk that lie within each image; `same` if the chunk has no difference.
     fn update(&mut self, base: &[u8], target: &[u8], same: bool) {
-        if self.base.is_none() && !(same && base.len() == target.len()) {
-            self.base = Some(self.target.clone());
+        let same = same && base.len() == target.len();
+        match &mut self.base {
+            None if same => self.target.update(target),
+            Some(hasher) if same => self.target.update_both(hasher, target),
+            hasher => {
+                let hasher = hasher.get_or_insert_with(|| self.target.clone());
+                Self::update_differing([hasher, &mut self.target], [base, target]);
+            }
         }
-        if let Some(hasher) = &mut self.base {
-            hasher.update(base);
-        }
-        self.target.update(target);
         self.count();
+    }
+
+    /// Parts that are the same are hashed once.
+    fn update_differing(hashers: [&mut WindowHasher; 2], bytes: [&[u8]; 2]) {
+        let [base_hasher, target_hasher] = hashers;
+        let [base, target] = bytes.map(|bytes| bytes.chunks(HASHED_APART));
+        let common = base.len().min(target.len());
+        for (base, target) in base.clone().zip(target.clone()) {
+            if base == target {
+                target_hasher.update_both(base_hasher, target);
+            } else {
+                base_hasher.update(base);
+                target_hasher.update(target);
+            }
+        }
+        base.skip(common).for_each(|part| base_hasher.update(part));
+        target
+            .skip(common)
+            .for_each(|part| target_hasher.update(part));
     }
 
     fn update_zeros(&mut self, base: u64, target: u64) {

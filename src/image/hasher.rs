@@ -66,6 +66,29 @@ impl WindowHasher {
         }
     }
 
+    /// As [`update`](Self::update) of this one and of `other`, which is at the same place: the bytes are hashed once.
+    pub(crate) fn update_both(&mut self, other: &mut Self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.settle_zeros();
+            other.settle_zeros();
+            let now = self.next_part(bytes.len() as u64, LARGEST);
+            if self.at != other.at || now < SMALLEST {
+                // Not a whole subtree, or not the same one.
+                self.update(bytes);
+                other.update(bytes);
+                return;
+            }
+            let (now, later) = bytes.split_at(usize::try_from(now).unwrap_or(bytes.len()));
+            self.open();
+            self.hasher.update(now);
+            self.fed(now.len() as u64);
+            other.take_last_of(self);
+            self.close_when_full();
+            other.close_when_full();
+            bytes = later;
+        }
+    }
+
     pub(crate) fn update_zeros(&mut self, mut len: u64) {
         while len > 0 {
             let now = (DIGEST_WINDOW - self.at - self.zeros).min(len);
@@ -110,6 +133,13 @@ impl WindowHasher {
         if self.at.is_multiple_of(SMALLEST) {
             self.push_open();
         }
+    }
+
+    /// Takes over the part that `other`, which was at the same place, has just completed.
+    fn take_last_of(&mut self, other: &Self) {
+        self.parts.extend(other.parts.last());
+        self.hasher.clone_from(&other.hasher);
+        self.at = other.at;
     }
 
     fn push_open(&mut self) {
@@ -248,6 +278,42 @@ mod tests {
             let expected: Vec<Hash> = windows.map(|window| *blake3::hash(window).as_bytes()).collect();
             let hashes = hasher.finish();
             prop_assert_eq!(hashes.as_slice(), expected.as_slice());
+        }
+
+        #[test]
+        fn what_is_hashed_once_for_two_is_hashed_as_by_each(
+            pieces in prop::collection::vec((1..12_u64, any::<bool>(), any::<bool>()), 0..40),
+            last in 0..2 * SMALLEST,
+        ) {
+            let mut hashers = [WindowHasher::new(), WindowHasher::new()];
+            let mut disks = [Vec::new(), Vec::new()];
+            let pieces = pieces.into_iter().map(|(n, data, same)| (n * SMALLEST / 2, data, same));
+            for (len, data, same) in pieces.chain([(last, true, true)]) {
+                let bytes = |salt: u64| (0..len).map(|n| (n / 7 + len + salt).to_be_bytes()[7]).collect::<Vec<_>>();
+                let [one, two] = &mut hashers;
+                match (data, same) {
+                    (true, true) => {
+                        one.update_both(two, &bytes(0));
+                        for disk in &mut disks { disk.extend(bytes(0)); }
+                    }
+                    (true, false) => {
+                        one.update(&bytes(1));
+                        two.update(&bytes(2));
+                        disks[0].extend(bytes(1));
+                        disks[1].extend(bytes(2));
+                    }
+                    (false, _) => {
+                        for hasher in &mut hashers { hasher.update_zeros(len); }
+                        for disk in &mut disks { disk.resize(disk.len() + usize::try_from(len).unwrap(), 0); }
+                    }
+                }
+            }
+            for (hasher, disk) in hashers.into_iter().zip(&disks) {
+                let windows = disk.chunks(usize::try_from(DIGEST_WINDOW).unwrap());
+                let expected: Vec<Hash> = windows.map(|window| *blake3::hash(window).as_bytes()).collect();
+                let hashes = hasher.finish();
+                prop_assert_eq!(hashes.as_slice(), expected.as_slice());
+            }
         }
     }
 }
