@@ -178,20 +178,10 @@ impl<'a> Layers<'a> {
     pub fn changes<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
-        mut sink: impl FnMut(T) -> Result<()>,
+        sink: impl FnMut(T) -> Result<()>,
     ) -> Result<Touched> {
         let size = self.chain.target_size();
-        let mut judge = Judge::new();
-        self.each_changed(
-            self.check,
-            |window, held| held.forth(window, size)?.map(&pack).transpose(),
-            |window, packed, checks| {
-                judge.take(window, checks);
-                judge.already_applied &= packed.is_none();
-                packed.map_or(Ok(()), &mut sink)
-            },
-        )?;
-        Ok(judge.finish())
+        self.each_change(|window, held| held.forth(window, size), pack, sink)
     }
 
     /// The opposite of [`Layers::changes`]: what turns the result back into the base, the part that the result
@@ -199,13 +189,23 @@ impl<'a> Layers<'a> {
     pub fn inverse<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
-        mut sink: impl FnMut(T) -> Result<()>,
+        sink: impl FnMut(T) -> Result<()>,
     ) -> Result<Touched> {
         let size = self.base.virtual_size();
+        self.each_change(|window, held| held.back(window, size), pack, sink)
+    }
+
+    /// Packs what `find` says that changes in a window, one way or the other.
+    fn each_change<T: Send>(
+        &self,
+        find: impl Fn(PageRange, &Held<'_>) -> Result<Option<WindowChange>> + Sync,
+        pack: impl Fn(WindowChange) -> Result<T> + Sync,
+        mut sink: impl FnMut(T) -> Result<()>,
+    ) -> Result<Touched> {
         let mut judge = Judge::new();
         self.each_changed(
             self.check,
-            |window, held| held.back(window, size)?.map(&pack).transpose(),
+            |window, held| find(window, held)?.map(&pack).transpose(),
             |window, packed, checks| {
                 judge.take(window, checks);
                 judge.already_applied &= packed.is_none();
