@@ -11,13 +11,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use disk::{Random, command, program, run, run_to};
 use mounts::Mounted;
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
-use vhdkit::ErrorKind;
 use vhdkit::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Side, compare, write_diff,
 };
@@ -37,16 +34,7 @@ fn clone(from: &Path, to: &Path) {
 }
 
 fn open(path: &Path) -> OpenImage {
-    // A program that another test starts inherits the lock of a file just closed here, until it runs.
-    let start = Instant::now();
-    loop {
-        match open_image(path, &OpenOptions::default()) {
-            Err(e) if e.kind() == ErrorKind::Locked && start.elapsed().as_secs() < 10 => {
-                thread::sleep(Duration::from_millis(10));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
+    open_image(path, &OpenOptions::default()).unwrap()
 }
 
 fn list(pair: [&OpenImage; 2], equal: &dyn KnownEqual) -> (PageList, Comparison) {

@@ -17,8 +17,8 @@ use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
-    apply_to_child, apply_to_new, beginning_of, check_output, format_of, refuse_diff,
-    refuse_pending, refuse_same_file, roll_back, same_file,
+    apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output, format_of,
+    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -233,10 +233,11 @@ fn to_new(
         return apply_to_child(&base, chain, out, options);
     }
     context.note_device(output);
-    Ok(Applied {
-        behind,
-        ..apply_to_new(&*base, &chain, out, options)?
-    })
+    let applied = match apply_to_clone(&base, &chain, out, options)? {
+        Some(applied) => applied,
+        None => apply_to_new(&*base, &chain, out, options)?,
+    };
+    Ok(Applied { behind, ..applied })
 }
 
 /// The same from a point in time of a store.
@@ -338,7 +339,15 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
             args.base.display()
         ));
     }
-    say_how_in_place(&args.base, applied, context);
+    if let (Some(output), Some(_)) = (&args.output, applied.strategy) {
+        context.detail(format_args!(
+            "{}: made as a clone of {}, with which it shares what didn't change",
+            output.display(),
+            args.base.display()
+        ));
+    } else {
+        say_how_in_place(&args.base, applied, context);
+    }
     let written = applied.already < applied.diffs && !args.dry_run;
     if written || args.output.is_some() && !args.dry_run {
         let not = if applied.stamped { "" } else { "not " };
@@ -384,7 +393,7 @@ struct Details {
     diffs: usize,
     already_applied: usize,
     base_check: &'static str,
-    /// How the base was changed in place; `null` if it wasn't.
+    /// How the base was changed in place, or `clone` for a new image that began as one; else `null`.
     strategy: Option<&'static str>,
     /// Whether the result carries a state stamp.
     stamped: bool,

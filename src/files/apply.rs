@@ -75,7 +75,7 @@ pub struct Applied {
     pub verified: bool,
     /// Whether an apply that had been interrupted was finished.
     pub finished_interrupted: bool,
-    /// How the base was changed in place, if it was.
+    /// How the base was changed in place, if it was; [`Clone`](Strategy::Clone) also for a new image that began as one.
     pub strategy: Option<Strategy>,
     /// Whether the result carries a state stamp now.
     pub stamped: bool,
@@ -343,6 +343,32 @@ pub fn apply_to_new(
     })
 }
 
+/// As [`apply_to_new`], but the new image begins as a clone of `base`, which isn't read but under the changed pages: for
+/// a base with a valid state stamp, if it may be trusted. `None` if there can't be a clone, or if the base isn't the one
+/// that the chain is for.
+pub fn apply_to_clone(
+    base: &OpenImage,
+    chain: &Chain,
+    output: Output<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Option<Applied>> {
+    let trusted =
+        options.check == BaseCheck::Stamped && stamped_digest(base)? == chain.base_digest();
+    if !trusted || chain.base_digest().is_none() {
+        return Ok(None);
+    }
+    let Some(new) = NewImage::clone_of(base, output.path, &new_options(base, chain, output)?)?
+    else {
+        return Ok(None);
+    };
+    let found = fit(base, chain, options)?;
+    let applied = Applied {
+        strategy: Some(Strategy::Clone),
+        ..Applied::nothing(found.already, found.checked, chain)
+    };
+    write_to(new, base, Some(chain), found, applied, output.path, options).map(Some)
+}
+
 /// Applies `chain` to `base` into a new differencing VHD, which stores only what changed and has `base` as its
 /// parent. The base is checked before anything is written, as for an apply in place.
 pub fn apply_to_child(
@@ -353,9 +379,8 @@ pub fn apply_to_child(
 ) -> Result<Applied> {
     refuse_smaller_child(base, chain.target_size())?;
     let found = fit(base, &chain, options)?;
-    let mut applied = Applied::nothing(found.already, found.checked, &chain);
-    let (target_digest, target_size) = (applied.target_digest, applied.target_size);
-    let mut new = NewImage::create(
+    let applied = Applied::nothing(found.already, found.checked, &chain);
+    let new = NewImage::create(
         output.path,
         &NewImageOptions {
             parent: Some(Arc::clone(base)),
@@ -363,28 +388,51 @@ pub fn apply_to_child(
             ..new_options(&**base, &chain, output)?
         },
     )?;
-    if let Some(chain) = chain.without_first(found.already) {
+    let rest = chain.without_first(found.already);
+    write_to(
+        new,
+        base,
+        rest.as_ref(),
+        found,
+        applied,
+        output.path,
+        options,
+    )
+}
+
+/// Writes what `rest`, what there is left of the chain, changes in `base` to `new`, which reads as the base so far, and
+/// publishes it.
+fn write_to(
+    mut new: NewImage,
+    base: &OpenImage,
+    rest: Option<&Chain>,
+    found: Fit,
+    mut applied: Applied,
+    path: &Path,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    if let Some(chain) = rest {
         let compared = Changes::Compared {
             check: found.is_open(),
         };
         let touched;
         (applied.updated, applied.cleared, touched) =
-            write_changes(&**base, new.image_mut(), &chain, compared, options)?;
-        match found.settle(base, &chain, &touched)? {
+            write_changes(base, new.image_mut(), chain, compared, options)?;
+        match found.settle(base, chain, &touched)? {
             Some(checked) => applied.checked = checked,
             None => applied.already = applied.diffs,
         }
     }
     base.check_unchanged()?;
-    if let Some(expected) = target_digest.filter(|_| options.verify) {
+    if let Some(expected) = applied.target_digest.filter(|_| options.verify) {
         new.image_mut().flush()?;
-        options.progress.begin("verifying", target_size);
+        options.progress.begin("verifying", applied.target_size);
         let digest = content_digest(new.image(), options.workers, options.progress)?;
-        read_back(output.path, digest, expected)?;
+        read_back(path, digest, expected)?;
         applied.verified = true;
     }
-    let certain = target_digest.filter(|_| applied.verified || found.digest.is_some());
-    match certain {
+    let certain = applied.verified || found.digest.is_some();
+    match applied.target_digest.filter(|_| certain) {
         Some(digest) => applied.stamped = new.publish_stamped(digest)?,
         None => new.publish()?,
     }

@@ -69,32 +69,48 @@ impl NewImage {
     pub fn create(path: impl AsRef<Path>, options: &NewImageOptions) -> Result<Self> {
         let path = path.as_ref();
         check_size(path, options.virtual_size)?;
-        let overwrite = options.overwrite;
-        let existing = find(path, overwrite)?;
+        let existing = find(path, options.overwrite)?;
         let (place, file) = match existing {
             Some((target, true)) => (Place::Device, open_device(&target, options)?),
-            existing => {
-                let replaced = existing.as_ref().map(|_| lock_target(path)).transpose()?;
-                let target = existing.map_or_else(|| path.to_path_buf(), |(target, _)| target);
-                let new = AtomicFile::new(target)?;
-                if let Some(replaced) = &replaced {
-                    new.file().take_permissions_of(replaced)?;
-                }
-                let file = new.file().try_clone()?;
-                let place = Place::File {
-                    file: Box::new(new),
-                    _replaced: replaced,
-                };
-                (place, file)
-            }
+            existing => begin_file(path, existing.map(|(target, _)| target))?,
         };
         let stored = new_stored(path, file, options).map_err(|error| error.path(path))?;
         Ok(Self {
             stored,
             place,
-            overwrite,
+            overwrite: options.overwrite,
             parent: options.parent.clone(),
         })
+    }
+
+    /// The same, but the image begins as a clone of `base`, with which it shares what isn't written. `None` if there
+    /// can't be one: on a device, for another format or virtual size, for a base that has a parent or something wrong
+    /// with it, and where the file system has no clones or keeps the two apart.
+    pub fn clone_of(
+        base: &OpenImage,
+        path: impl AsRef<Path>,
+        options: &NewImageOptions,
+    ) -> Result<Option<Self>> {
+        let path = path.as_ref();
+        let alike = (base.format(), base.virtual_size()) == (options.format, options.virtual_size);
+        let on_device = base.file().is_block_device();
+        if !alike || on_device || base.parent().is_some() || !base.warnings().is_empty() {
+            return Ok(None);
+        }
+        let existing = match find(path, options.overwrite)? {
+            Some((_, true)) => return Ok(None),
+            existing => existing.map(|(target, _)| target),
+        };
+        let (place, file) = begin_file(path, existing)?;
+        if !file.clone_from_file(base.file())? {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            stored: cloned_stored(file, options).map_err(|error| error.path(path))?,
+            place,
+            overwrite: options.overwrite,
+            parent: None,
+        }))
     }
 
     /// What was written so far.
@@ -254,6 +270,21 @@ fn lock_target(path: &Path) -> Result<File> {
     File::open_locked(path, Access::Replace)
 }
 
+/// Begins the file that will be called `path`, or in its stead that of which `path` is the name already.
+fn begin_file(path: &Path, existing: Option<PathBuf>) -> Result<(Place, File)> {
+    let replaced = existing.as_ref().map(|_| lock_target(path)).transpose()?;
+    let new = AtomicFile::new(existing.unwrap_or_else(|| path.to_path_buf()))?;
+    if let Some(replaced) = &replaced {
+        new.file().take_permissions_of(replaced)?;
+    }
+    let file = new.file().another_handle();
+    let place = Place::File {
+        file: Box::new(new),
+        _replaced: replaced,
+    };
+    Ok((place, file))
+}
+
 /// Opens a device for a raw image and makes it read as zeros.
 fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
     if options.format != Format::Raw {
@@ -282,6 +313,20 @@ fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<Stor
         Format::Dynamic => vhd(path, file, DiskType::Dynamic, options),
         Format::Differencing => vhd(path, file, DiskType::Differencing, options),
     }
+}
+
+/// The image in a file that is a clone of one like it.
+fn cloned_stored(file: File, options: &NewImageOptions) -> Result<Stored> {
+    if options.format == Format::Raw {
+        // The last page of the other may have been cut off.
+        file.set_len(options.virtual_size)?;
+        let image = RawImage::with_size(file, options.virtual_size);
+        return Ok(Stored::Raw(image));
+    }
+    let mut image = VhdImage::open(file)?;
+    let (disk_type, like) = (image.disk_type(), options.identity.as_ref());
+    image.set_footer(&Footer::for_disk(disk_type, options.virtual_size, like));
+    Stored::from_vhd(image)
 }
 
 fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) -> Result<Stored> {

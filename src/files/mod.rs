@@ -21,7 +21,9 @@ mod state;
 mod stored;
 mod windows;
 
-pub use apply::{Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_new};
+pub use apply::{
+    Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_new,
+};
 pub use child::finds_parent;
 pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};

@@ -129,7 +129,7 @@ pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
         no_lock: true,
         ..OpenOptions::default()
     };
-    open_file(image.file().part_of_device(size)?, &options)
+    open_file(image.file().part_of_device(size), &options)
 }
 
 fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {

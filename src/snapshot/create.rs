@@ -96,7 +96,7 @@ pub fn add_diff(
     drop(out);
     let len = stored.file().byte_len()?;
     work.progress.begin("verifying the diff", len);
-    let named = Named(stored.file().try_clone()?, name.to_path_buf());
+    let named = Named(stored.file().another_handle(), name.to_path_buf());
     let diff = DiffFile::open(named, work.progress)?;
     let target_digest = continues(disk, &newest, &diff)?;
     let target = &diff.header().target;
@@ -124,7 +124,7 @@ pub fn add_diff(
     if told.family.source_unique_id.is_some() {
         created.other_unique_id = None;
     }
-    list.publish()?;
+    publish_list(list, &created.manifest)?;
     Ok(created)
 }
 
@@ -352,12 +352,23 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
     };
     let manifest = draft.finish(None, size, list.digest, data, used);
     disk.commit(manifest.clone())?;
-    list.publish()?;
+    publish_list(list, &manifest)?;
     Ok(Created {
         manifest,
         updated: used,
         cleared: 0,
         other_unique_id: None,
+    })
+}
+
+/// Publishes the window hashes of `point`, which is complete without them.
+fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
+    list.publish().map_err(|error| {
+        error.hint(format!(
+            "the snapshot {} is complete and needn't be made again; only its window hashes are missing, which the next \
+             one makes from the data",
+            point.name
+        ))
     })
 }
 
@@ -430,7 +441,7 @@ fn add_changes(
     if told {
         created.other_unique_id = None;
     }
-    list.publish()?;
+    publish_list(list, &created.manifest)?;
     Ok(created)
 }
 

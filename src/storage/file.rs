@@ -11,6 +11,7 @@ use rustix::fs::{OFlags, SeekFrom, seek};
 
 use super::behind::WriteBehind;
 use super::direct::{DirectReads, DirectWrites};
+use super::locks::Lockable;
 use super::runs::Runs;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +22,7 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// An open file or block device that knows its path.
 #[derive(Debug)]
 pub struct File {
-    pub(super) inner: fs::File,
+    pub(super) inner: Arc<Lockable>,
     path: PathBuf,
     block_device: bool,
     /// Of a device, how much of it counts.
@@ -165,7 +166,7 @@ impl File {
         }
         Ok(Self {
             runs: Runs::of(&file),
-            inner: file,
+            inner: Arc::new(Lockable::new(file)),
             path,
             block_device: kind.is_block_device(),
             part: None,
@@ -189,15 +190,12 @@ impl File {
         self
     }
 
-    /// Another handle to the same open file.
-    pub fn try_clone(&self) -> Result<Self> {
-        let file = self
-            .inner
-            .try_clone()
-            .map_err(|e| Error::io("cannot use a second handle", e).path(&self.path))?;
-        Ok(Self {
-            runs: Runs::of(&file),
-            inner: file,
+    /// Another handle to the same open file, with the same lock.
+    #[must_use]
+    pub fn another_handle(&self) -> Self {
+        Self {
+            runs: Runs::of(&self.inner),
+            inner: Arc::clone(&self.inner),
             path: self.path.clone(),
             block_device: self.block_device,
             part: self.part,
@@ -205,15 +203,16 @@ impl File {
             direct: self.direct.clone(),
             direct_writes: self.direct_writes.clone(),
             behind: self.behind.clone(),
-        })
+        }
     }
 
     /// Another handle to the same open device, by which only its first `len` bytes are seen.
-    pub fn part_of_device(&self, len: u64) -> Result<Self> {
-        Ok(Self {
+    #[must_use]
+    pub fn part_of_device(&self, len: u64) -> Self {
+        Self {
             part: self.block_device.then_some(len),
-            ..self.try_clone()?
-        })
+            ..self.another_handle()
+        }
     }
 
     /// Lets what is written go to the device soon, and what is large past the page cache: for new files.
@@ -323,7 +322,7 @@ impl ReadAt for File {
     fn byte_len(&self) -> Result<u64> {
         if self.block_device {
             // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
-            let len = seek(&self.inner, SeekFrom::End(0))
+            let len = seek(self.as_std(), SeekFrom::End(0))
                 .map_err(|e| self.failed("cannot find the length of", 0, e))?;
             return Ok(self.part.map_or(len, |part| part.min(len)));
         }

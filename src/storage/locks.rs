@@ -3,9 +3,11 @@
 //! A file may be replaced by another of the same name between being opened and being locked: the lock is then on
 //! what nobody will open any more. So the name is looked at again once the lock is held.
 
-use std::fs::TryLockError;
+use std::fs::{self, TryLockError};
 use std::io::ErrorKind as IoKind;
+use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::File;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,8 +26,44 @@ pub enum Access {
     Replace,
 }
 
+/// An open file and the lock on it.
+///
+/// The lock belongs to the open file, not to its descriptor: a program that another thread is just starting has
+/// inherited all descriptors for a moment, and with them every lock. So it is taken off, not only let go by closing.
+#[derive(Debug)]
+pub(super) struct Lockable {
+    file: fs::File,
+    locked: AtomicBool,
+}
+
+impl Lockable {
+    pub(super) fn new(file: fs::File) -> Self {
+        Self {
+            file,
+            locked: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Deref for Lockable {
+    type Target = fs::File;
+
+    fn deref(&self) -> &fs::File {
+        &self.file
+    }
+}
+
+impl Drop for Lockable {
+    fn drop(&mut self) {
+        if *self.locked.get_mut() {
+            // Closing it does the same, if nobody else has it.
+            let _ = self.file.unlock();
+        }
+    }
+}
+
 impl File {
-    /// Opens the file at `path` and locks it, without waiting; the lock is held until the file is closed.
+    /// Opens the file at `path` and locks it, without waiting; the lock is held until the last handle to it is dropped.
     ///
     /// # Errors
     ///
@@ -53,7 +91,8 @@ impl File {
         .hint("wait until the other commands have ended, then run this one again"))
     }
 
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the file is closed.
+    /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to
+    /// the file is dropped.
     pub fn lock_exclusive(&self) -> Result<()> {
         self.locked(
             self.as_std().try_lock(),
@@ -61,7 +100,8 @@ impl File {
         )
     }
 
-    /// Takes the shared lock of a reader, without waiting; it is held until the file is closed. File systems
+    /// Takes the shared lock of a reader, without waiting; it is held until the last handle to the
+    /// file is dropped. File systems
     /// without locks are read without one.
     pub fn lock_shared(&self) -> Result<()> {
         self.locked(
@@ -72,7 +112,10 @@ impl File {
 
     fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.inner.locked.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
                 .path(self.path())
                 .hint("wait until the other command has ended, then run this one again")),
@@ -87,6 +130,20 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_lock_goes_with_the_last_handle_whoever_inherited_the_descriptor() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let locked = File::open_locked(file.path(), Access::Write).unwrap();
+        let handle = locked.another_handle();
+        let inherited = locked.as_std().try_clone().unwrap();
+        drop(locked);
+        let busy = File::open_locked(file.path(), Access::Read).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Locked);
+        drop(handle);
+        File::open_locked(file.path(), Access::Write).unwrap();
+        drop(inherited);
+    }
 
     #[test]
     fn a_lock_is_on_the_file_that_has_the_name() {

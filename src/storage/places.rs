@@ -92,9 +92,9 @@ impl File {
         if self.is_block_device() {
             return None;
         }
-        let file_system = fstatfs(&self.inner).ok()?;
+        let file_system = fstatfs(self.as_std()).ok()?;
         let kind = KNOWN.into_iter().find(|kind| *kind == file_system.f_type)?;
-        let file = statx(&self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+        let file = statx(self.as_std(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
         let has_mount = StatxFlags::from_bits_retain(file.stx_mask).contains(StatxFlags::MNT_ID);
         Some(Space {
             file_system: kind,
@@ -107,7 +107,7 @@ impl File {
     /// The places of the file's shared bytes, as far as they are beyond doubt.
     pub fn shared_places(&self) -> SharedPlaces<'_> {
         SharedPlaces {
-            extents: Some(Fiemap::with_flags(&self.inner, FiemapFlags::SYNC)),
+            extents: Some(Fiemap::with_flags(self.as_std(), FiemapFlags::SYNC)),
             known_to: 0,
             kept: VecDeque::new(),
         }

@@ -135,12 +135,7 @@ impl Lab {
     }
 
     pub(crate) fn open(&self, name: &str) -> OpenImage {
-        // Without a lock: a program that another test starts at this moment would inherit it for an instant.
-        let options = OpenOptions {
-            no_lock: true,
-            ..OpenOptions::default()
-        };
-        open_image(self.path(name), &options).unwrap()
+        open_image(self.path(name), &OpenOptions::default()).unwrap()
     }
 
     /// The virtual disk of a file without a flaw.

@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 
 use vhdkit::files::Format;
 
-use crate::lab::{FORMATS, Lab, MIB, SIZE, later, monday, same};
+use crate::lab::{FORMATS, Lab, MIB, SIZE, later, monday, noise, same};
+use crate::mounts::Mounted;
 
 #[test]
 fn every_format_from_every_format() {
@@ -158,4 +159,79 @@ fn a_full_disk_leaves_nothing_behind() {
     let script = "ulimit -f 8; exec \"$0\" base target -o new";
     lab.ends(2, "sh", &["-c", script, env!("CARGO_BIN_EXE_vhd-diff")]);
     assert!(lab.files() == before, "{:?}", lab.names());
+}
+
+/// What a stamped base leaves to be done on a file system with clones: the changed pages.
+#[test]
+fn from_a_stamped_base_it_is_a_clone_where_there_are_clones() {
+    for mounted in Mounted::all(&["xfs", "btrfs"]) {
+        for format in FORMATS {
+            let lab = Lab::at(&mounted.path());
+            let what = format!("{} {format}", mounted.kind());
+            let (base, target) = (monday(), later(&monday(), SIZE, 10));
+            lab.pair(format, &base, &target);
+            let before = lab.read("base");
+            let make = |more: &[&str]| {
+                let args = ["base", "diff", "-o", "new", "-O", format.name(), "--force"];
+                let done = lab.json("vhd-apply", &[&args, more, &["--json", "-q"]].concat());
+                lab.holds("new", &target);
+                same(&lab.read("base"), &before, &what);
+                assert_eq!(done["stamped"], true, "{what} {more:?}");
+                done["strategy"].clone()
+            };
+            assert!(make(&[]).is_null(), "{what}: without a stamp all is read");
+            lab.good("vhd", &["hash", "--stamp", "base", "-q"]);
+            assert_eq!(make(&[]), "clone", "{what}");
+            assert_eq!(make(&["--verify"]), "clone", "{what}");
+            assert!(make(&["--base-check", "full"]).is_null(), "{what}");
+            if format == Format::Fixed {
+                same(&lab.read("new"), &lab.read("target"), &what);
+            }
+            // The one is the other's in no way but for the blocks that they share.
+            lab.apply(&["new", "diff", "--in-place", "journal"]);
+            fs::write(lab.path("new"), b"gone").unwrap();
+            same(&lab.read("base"), &before, &what);
+            assert_eq!(lab.names(), ["base", "diff", "new", "target"], "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_clone_takes_only_the_room_of_what_changed() {
+    for mounted in Mounted::all(&["xfs", "btrfs"]) {
+        let lab = Lab::at(&mounted.path());
+        let mut disk = noise(1, 64 * MIB);
+        lab.write("base", &disk);
+        disk[8 * MIB..8 * MIB + 4096].fill(9);
+        disk[16 * MIB..24 * MIB].fill(0);
+        lab.write("target", &disk);
+        lab.diff("base", "target", "diff", &[]);
+        lab.good("vhd", &["hash", "--stamp", "base", "-q"]);
+        let before = mounted.free();
+        lab.apply(&["base", "diff", "-o", "new", "-O", "raw"]);
+        let used = before.saturating_sub(mounted.free());
+        assert!(used < 4 << 20, "{}: {used} bytes", mounted.kind());
+        lab.holds("new", &disk);
+    }
+}
+
+/// Where a clone wouldn't do, the new image is made as everywhere, and what is refused is refused.
+#[test]
+fn no_clone_is_made_of_what_differs_in_more_than_pages() {
+    for mounted in Mounted::all(&["xfs"]) {
+        let lab = Lab::at(&mounted.path());
+        let larger = later(&monday(), SIZE + MIB, 10);
+        lab.pair(Format::Raw, &monday(), &larger);
+        lab.good("vhd", &["hash", "--stamp", "base", "-q"]);
+        let args = ["base", "diff", "-o", "new", "--force", "--json", "-q"];
+        for (format, why) in [("raw", "another size"), ("fixed", "another format")] {
+            let done = lab.json("vhd-apply", &[&args[..], &["-O", format]].concat());
+            assert!(done["strategy"].is_null(), "{why}");
+            lab.holds("new", &larger);
+        }
+        // A stamp that names another disk than the diff is for.
+        lab.make("other", Format::Raw, &larger[..SIZE]);
+        lab.good("vhd", &["hash", "--stamp", "other", "-q"]);
+        lab.refused(4, "vhd-apply", &["other", "diff", "-o", "newer"]);
+    }
 }

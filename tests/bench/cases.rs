@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -393,11 +394,16 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
     let Pair { base, target, .. } = bench.pair()?;
     let mut case = Case {
         contenders: Vec::new(),
-        targets: vec![Target::AtMostTimesAsLong {
-            ours: "vhd-apply on a clone, stamped",
+        targets: [
+            "vhd-apply on a clone, stamped",
+            "vhd-apply -o as a clone, stamped",
+        ]
+        .map(|ours| Target::AtMostTimesAsLong {
+            ours,
             peer: "plain writes, sync",
             limit: 2.0,
-        }],
+        })
+        .into(),
     };
     let room = bench.size.saturating_mul(2) + (1 << 30);
     let Some(mounted) = Mounted::sized("xfs", room, &bench.folder).map(Rc::new) else {
@@ -425,6 +431,31 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
             })
     };
     let plain = Step::new(std::env::current_exe()?).arg("--patch");
+    let new = mounted.path().join("new.img");
+    let make_new = |name, steps: Vec<Step>| {
+        let (image, base, target, mounted) = (
+            image.clone(),
+            base.clone(),
+            target.clone(),
+            Rc::clone(&mounted),
+        );
+        let (before, written) = (in_place("").arg(&back), image.clone());
+        let made = new.clone();
+        let new = Contender::new(name)
+            .before(move || before.run())
+            .before(move || sync(&written).run())
+            .output(&new)
+            .check(move || {
+                let _mounted = &mounted;
+                must_be_same(&image, &base)?;
+                must_be_same(&made, &target)
+            });
+        steps.into_iter().fold(new, Contender::step)
+    };
+    let cloned = Step::new("cp")
+        .arg("--reflink=always")
+        .arg(&image)
+        .arg(&new);
     case.contenders = vec![
         contender(
             "vhd-apply on a clone, stamped",
@@ -434,7 +465,15 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
             "vhd-apply by the journal, stamped",
             in_place("--in-place journal").arg(&diff),
         ),
-        contender("plain writes, sync", plain.arg(&patch).arg(&image)),
+        contender("plain writes, sync", plain.clone().arg(&patch).arg(&image)),
+        make_new(
+            "vhd-apply -o as a clone, stamped",
+            vec![in_place("").arg(&diff).arg("-o").arg(&new)],
+        ),
+        make_new(
+            "cp --reflink, plain writes, sync",
+            vec![cloned, plain.arg(&patch).arg(&new)],
+        ),
     ];
     Ok(case)
 }
@@ -442,7 +481,7 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
 fn convert_to_dynamic(bench: &Bench) -> Result<Case> {
     let base = bench.pair()?.base;
     let out = bench.file("out.vhd")?;
-    Ok(convert(&base, "raw", &out, "vpc"))
+    convert(&base, "raw", &out, "vpc")
 }
 
 fn convert_to_raw(bench: &Bench) -> Result<Case> {
@@ -453,11 +492,17 @@ fn convert_to_raw(bench: &Bench) -> Result<Case> {
         .arg(&from)
         .run()?;
     sync(&from).run()?;
-    Ok(convert(&from, "vpc", &out, "raw"))
+    convert(&from, "vpc", &out, "raw")
 }
 
-/// Conversion between formats as qemu-img names them. It doesn't sync by itself, ours does: both ways are shown.
-fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static str) -> Case {
+/// Conversion between formats as qemu-img names them. It doesn't sync by itself, ours does: both ways are shown. And what
+/// the device takes at best for as many bytes.
+fn convert(
+    from: &Path,
+    from_format: &'static str,
+    out: &Path,
+    format: &'static str,
+) -> Result<Case> {
     let ours = if format == "vpc" { "dynamic" } else { "raw" };
     let options = if format == "vpc" {
         "-o subformat=dynamic,force_size=on"
@@ -478,7 +523,12 @@ fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static 
             .step(step)
             .check(move || qemu_compare(&from, from_format, &to, format))
     };
-    Case {
+    let stored = fs::metadata(from)?.blocks() * 512;
+    let fio = Step::new("fio")
+        .words("--name=write --rw=write --direct=1 --bs=1m --ioengine=libaio --iodepth=16 --end_fsync=1")
+        .arg(format!("--size={stored}"))
+        .arg(format!("--filename={}", out.display()));
+    Ok(Case {
         contenders: vec![
             contender(
                 "vhd convert",
@@ -492,6 +542,9 @@ fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static 
                 theirs("-m 16 -W -t none"),
             )
             .step(sync(out)),
+            Contender::new("fio, direct writes, 16 under way, sync")
+                .output(out)
+                .step(fio),
         ],
         targets: vec![
             Target::AtLeastTimesAsFast {
@@ -510,7 +563,7 @@ fn convert(from: &Path, from_format: &'static str, out: &Path, format: &'static 
                 limit: 1.5,
             },
         ],
-    }
+    })
 }
 
 /// A clone with scattered writes, on a file system of its own.

@@ -115,3 +115,34 @@ fn nothing_damaged_is_restored_and_the_points_before_it_are() {
     assert!(!lab.path("x.raw").exists());
     lab.ends(3, &["restore", "a", "-o", "-"]);
 }
+
+/// A night's verification says all that it can, whatever else is going on.
+#[test]
+fn a_disk_in_use_hides_nothing_of_the_others() {
+    let lab = three();
+    for disk in ["db", "mail"] {
+        lab.good(&["create", "--disk", disk, "--name", "a", "disk.raw"]);
+    }
+    flip(&lab.path("store/mail/000001-a.json"), 20);
+    let lock = fs::File::create(lab.path("store/db/lock")).unwrap();
+    lock.lock().unwrap();
+    let found = lab.ends(5, &["verify"]);
+    assert!(found.contains("by another command"), "{found}");
+    assert!(found.contains("web: 3 snapshots"), "{found}");
+    assert!(
+        found.contains("mail: 0 snapshots, data read: none: 1 fault"),
+        "{found}"
+    );
+    assert!(found.contains("000001-a.json"), "{found}");
+    let found = lab.ends(5, &["verify", "--json", "-q"]);
+    let view: serde_json::Value =
+        serde_json::from_str(found.split("vhd: ").next().unwrap()).unwrap();
+    assert_eq!(view["sound"], false);
+    assert!(view["disks"][0]["error"].is_string(), "{view}");
+    assert_eq!(view["disks"][1]["findings"].as_array().unwrap().len(), 1);
+    assert!(view["disks"][2]["error"].is_null(), "{view}");
+    let found = lab.ends(1, &["verify", "--disk", "web", "--disk", "mail"]);
+    assert!(!found.contains("db"), "{found}");
+    drop(lock);
+    lab.good(&["verify", "--disk", "web", "--disk", "db"]);
+}

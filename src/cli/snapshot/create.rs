@@ -103,6 +103,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         };
         create(&mut disk, &*image, &new, work)?
     };
+    warn(args, &created, context);
     if args.json {
         let mut output = Output::text()?;
         output.json(&show::View::of(&disk, &created.manifest)?)?;
@@ -130,15 +131,19 @@ fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) ->
     add_diff(disk, (&mut file.reader(), diff), new, work)
 }
 
-fn say(args: &Args, created: &Created, context: &Context) {
-    let manifest = &created.manifest;
-    let (disk, name) = (&args.disk, &manifest.name);
+fn warn(args: &Args, created: &Created, context: &Context) {
+    let (disk, name) = (&args.disk, &created.manifest.name);
     if let Some([before, now]) = &created.other_unique_id {
         context.warn(format_args!(
             "{disk}@{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it \
              is the same disk; --source-unique-id says it for certain"
         ));
     }
+}
+
+fn say(args: &Args, created: &Created, context: &Context) {
+    let manifest = &created.manifest;
+    let (disk, name) = (&args.disk, &manifest.name);
     let size = Size(manifest.virtual_size);
     let used = Size(manifest.used_size);
     if manifest.is_base() {

@@ -23,9 +23,9 @@ use crate::snapshot::{Finding, ReadData, Work, verify};
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// Only this disk.
+    /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
-    disk: Option<String>,
+    disk: Vec<String>,
     /// Read all data.
     #[arg(long)]
     read_data: bool,
@@ -58,6 +58,9 @@ struct DiskView {
     disk: String,
     snapshots: usize,
     findings: Vec<FindingView>,
+    /// Why the disk couldn't be looked at, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// Something that is wrong, as it is shown.
@@ -99,34 +102,44 @@ impl From<Finding> for FindingView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let names = match &args.disk {
-        Some(name) => vec![name.clone()],
-        None => disks(&args.store.store)?,
-    };
+    let mut names = args.disk.clone();
+    if names.is_empty() {
+        names = disks(&args.store.store)?;
+    }
     let read = match (args.read_data, args.read_data_subset) {
         (true, _) => ReadData::All,
         (false, Some(percent)) => ReadData::Percent(percent),
         (false, None) => ReadData::Nothing,
     };
     let workers = context.workers()?;
-    let mut all = Vec::with_capacity(names.len());
+    let (mut all, mut errors) = (Vec::with_capacity(names.len()), Vec::new());
     for name in names {
-        let mut disk = Disk::open(&args.store.store, &name, Access::Read)?;
         let progress = context.progress();
         let work = Work {
             workers: &workers,
             progress: &*progress,
         };
-        let findings = verify(&mut disk, read, work)?;
+        let found = Disk::open(&args.store.store, &name, Access::Read)
+            .and_then(|mut disk| Ok((verify(&mut disk, read, work)?, disk.points().len())));
+        // One that is locked, or can't be read, doesn't keep the others from being looked at.
+        let error = found.as_ref().err().map(ToString::to_string);
+        let (findings, snapshots) = found.unwrap_or_else(|error| {
+            errors.push(error);
+            Default::default()
+        });
         all.push(DiskView {
             disk: name,
-            snapshots: disk.points().len(),
+            snapshots,
             findings: findings.into_iter().map(Into::into).collect(),
+            error,
         });
+        progress.check()?;
     }
     let view = View {
         schema_version: SCHEMA_VERSION,
-        sound: all.iter().all(|disk| disk.findings.is_empty()),
+        sound: all
+            .iter()
+            .all(|disk| disk.findings.is_empty() && disk.error.is_none()),
         read_data: match read {
             ReadData::Nothing => "none".to_owned(),
             ReadData::Percent(percent) => format!("{percent}%"),
@@ -141,17 +154,26 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         text(&view, &mut output)?;
     }
     output.finish()?;
-    Ok(if view.sound {
-        Outcome::Done
-    } else {
-        Outcome::No
-    })
+    // All are told; the first one says how the command ends.
+    let mut errors = errors.into_iter();
+    let first = errors.next();
+    for error in errors {
+        context.report(&error);
+    }
+    match first {
+        Some(error) => Err(error),
+        None if view.sound => Ok(Outcome::Done),
+        None => Ok(Outcome::No),
+    }
 }
 
 fn text(view: &View, output: &mut Output) -> Result<()> {
     for disk in &view.disks {
         for finding in &disk.findings {
             finding.print(output)?;
+        }
+        if disk.error.is_some() {
+            continue;
         }
         let count = Count(disk.snapshots as u64, "snapshot");
         let faults = disk.findings.len() as u64;

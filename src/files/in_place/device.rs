@@ -43,7 +43,7 @@ pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
 /// The first `size` bytes of a larger device.
 pub(super) fn beginning(file: &File, size: u64) -> Result<Option<File>> {
     let larger = file.is_block_device() && file.byte_len()? > size;
-    larger.then(|| file.part_of_device(size)).transpose()
+    Ok(larger.then(|| file.part_of_device(size)))
 }
 
 fn refused(message: &str, base: &OpenImage) -> Error {

@@ -281,7 +281,7 @@ fn open(
     options: ApplyOptions<'_>,
 ) -> Result<OpenImage> {
     open_file(
-        file.try_clone()?,
+        file.another_handle(),
         &OpenOptions {
             format,
             writable,

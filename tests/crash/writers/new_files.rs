@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vhdkit::Result;
-use vhdkit::diff::{Chain, Compression, SquashOptions, squash};
+use vhdkit::diff::{BaseCheck, Chain, Compression, SquashOptions, squash};
 use vhdkit::files::{
-    Format, InPlace, NewImage, Output, apply_in_place, apply_to_child, apply_to_new, open_diff,
+    ApplyOptions, Format, InPlace, NewImage, Output, apply_in_place, apply_to_child,
+    apply_to_clone, apply_to_new, open_diff, set_stamp,
 };
-use vhdkit::image::{CopyOptions, Image as _, copy};
+use vhdkit::image::{CopyOptions, Image as _, content_digest, copy};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{AtomicFile, Overwrite};
+use vhdkit::{Error, Result};
 
 use super::{LARGER, SIZE, data, files, monday, pair, tuesday};
 use crate::explore::{Outcome, Writer};
@@ -55,6 +56,41 @@ fn new_file(
     ]
 }
 
+/// From a stamped base on a file system with clones.
+fn as_a_clone(format: Format) -> [Writer; 2] {
+    new_file(
+        &format!("apply to a clone: {format}"),
+        "new",
+        pair(format, &monday(), &tuesday(SIZE)),
+        move |at, overwrite| {
+            let output = Output {
+                path: &at.join("new"),
+                format,
+                overwrite,
+            };
+            let chain = chain(at, "diff")?;
+            let base = open(&at.join("base"))?;
+            let options = ApplyOptions {
+                check: BaseCheck::Stamped,
+                ..apply_options()
+            };
+            let digest = content_digest(&base, &WORKERS, &Silent)?;
+            let stamped = set_stamp(&base, digest)?;
+            // To be stamped changes the file.
+            drop(base);
+            let base = open(&at.join("base"))?;
+            if stamped {
+                let done = apply_to_clone(&base, &chain, output, options)?;
+                done.map(drop)
+                    .ok_or_else(|| Error::unsupported("there was no clone"))
+            } else {
+                apply_to_new(&base, &chain, output, options).map(drop)
+            }
+        },
+        |path| holds(path, &tuesday(SIZE)),
+    )
+}
+
 pub(super) fn all() -> Vec<Writer> {
     let whole = |disk: Disk| move |path: &Path| holds(path, &disk);
     let mut writers = Vec::new();
@@ -74,6 +110,10 @@ pub(super) fn all() -> Vec<Writer> {
             },
             whole(tuesday(LARGER)),
         ));
+        writers.extend(as_a_clone(format).map(|writer| Writer {
+            clones: true,
+            ..writer
+        }));
         writers.extend(new_file(
             &format!("create: {format}"),
             "new",
