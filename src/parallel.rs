@@ -108,6 +108,13 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Of `len` zeros.
+    pub fn of(len: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.resize(len);
+        buffer
+    }
+
     fn resize(&mut self, len: usize) {
         if self.room.len() < len.saturating_add(ALIGNMENT) {
             self.room = vec![0; len.saturating_add(ALIGNMENT)];

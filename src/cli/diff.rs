@@ -1,6 +1,6 @@
 //! `vhd diff`: what changed from one image to another.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -334,7 +334,7 @@ fn write<W: Write>(
 fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Result<()> {
     let overwrite = overwrite(args.force);
     let file = AtomicFile::begin(path, overwrite)?;
-    let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+    let out = file.file().appender();
     let written = write(args, pair, out, path, context)?;
     let summary = Summary::new(path, pair, &written);
     tell_known(&written.comparison, context);

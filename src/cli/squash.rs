@@ -1,6 +1,6 @@
 //! `vhd squash`: folds consecutive diffs into one.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         out.finish()?;
         return Ok(Outcome::Done);
     };
-    let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+    let out = file.file().appender();
     let done = write(args, &chain, out, &args.output, context, &*progress)?;
     let summary = Summary::new(args, &chain, &done);
     drop(done);

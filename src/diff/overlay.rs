@@ -5,7 +5,7 @@
 //! over it. So reading the result of two hundred diffs costs what reading that of one does.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::file::DiffFile;
 use super::plan::{Origin, Piece, Plan, range};
@@ -20,11 +20,25 @@ use crate::page::{PAGE_SIZE, PageRange};
 /// when its end was read.
 pub(super) const KEPT: usize = 64;
 
+/// Bytes of unpacked data that are kept for windows whose end nobody read: enough for the windows that a pipeline has
+/// under way.
+fn room() -> usize {
+    static ROOM: OnceLock<usize> = OnceLock::new();
+    // Two windows for each thread, and two threads for each processor where reading waits.
+    const EACH: usize = 16 << 20;
+    const { assert!(EACH as u64 == 4 * WINDOW_SIZE) };
+    *ROOM.get_or_init(|| {
+        std::thread::available_parallelism().map_or(EACH, |n| n.get().saturating_mul(EACH))
+    })
+}
+
 /// What a base becomes under consecutive diffs.
 pub struct Overlay<B> {
     base: B,
     diffs: Vec<Arc<DiffFile>>,
     plans: Mutex<VecDeque<Arc<Plan>>>,
+    /// Bytes of unpacked data that may be kept.
+    room: usize,
 }
 
 impl<B> std::fmt::Debug for Overlay<B> {
@@ -61,6 +75,7 @@ impl<B: Image> Overlay<B> {
             base,
             diffs,
             plans: Mutex::default(),
+            room: room(),
         })
     }
 
@@ -100,6 +115,19 @@ impl<B: Image> Overlay<B> {
         }
         plans.push_back(Arc::clone(&new));
         Ok(new)
+    }
+
+    /// Lets unpacked data go that is more than there is room for, the oldest first.
+    fn forget_old(&self) {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = 0;
+        for plan in plans.iter().rev() {
+            let bytes = plan.kept();
+            kept += bytes;
+            if bytes > 0 && kept > self.room {
+                plan.forget();
+            }
+        }
     }
 
     /// The first window at or after `at`, which begins one, in which some diff has a say; `None` if there is none.
@@ -186,7 +214,9 @@ impl<B: Image> Image for Overlay<B> {
             let room = usize::try_from(start.saturating_add(WINDOW_SIZE) - at);
             let len = room.unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
-            self.plan(start)?.read(now, at, &self.base, &self.diffs)?;
+            if self.plan(start)?.read(now, at, &self.base, &self.diffs)? {
+                self.forget_old();
+            }
             (at, rest) = (at + len as u64, later);
         }
         Ok(())
@@ -255,4 +285,70 @@ fn base_extents(base: &dyn Image, within: PageRange) -> Extents<'_> {
     let end = base.virtual_size().clamp(within.start(), within.end());
     let inside = base.extents(range(within.start(), end));
     Box::new(inside.chain(zeros(range(end, within.end()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::diff::{Compression, DiffOptions, Side, write_diff};
+    use crate::image::{NothingKnown, RawImage};
+    use crate::parallel::Workers;
+    use crate::progress::Silent;
+    use crate::storage::Memory;
+
+    #[test]
+    fn what_is_read_in_part_is_kept_only_as_far_as_there_is_room() {
+        const WINDOWS: usize = 12;
+        const WINDOW: usize = 4 << 20;
+        const { assert!(WINDOW as u64 == WINDOW_SIZE) };
+        let before = vec![0; WINDOWS * WINDOW];
+        let mut after = before.clone();
+        for window in after.chunks_mut(WINDOW) {
+            window[..256 << 10].fill(7);
+            window[WINDOW - 512..].fill(8);
+        }
+        let [base, target] =
+            [before, after.clone()].map(|bytes| RawImage::open(Memory::new(bytes)).unwrap());
+        let options = DiffOptions {
+            workers: &Workers::new(NonZeroUsize::new(2)).unwrap(),
+            progress: &Silent,
+            compression: Compression::default(),
+            digests: false,
+            equal: &NothingKnown,
+            confirm: &|| Ok(()),
+        };
+        let sides = [&base, &target].map(|image| (image as &dyn Image, Side::default()));
+        let [from, to] = sides;
+        let diff = write_diff(from, to, Vec::new(), "diff", options)
+            .unwrap()
+            .out;
+        let diff = DiffFile::open(Memory::new(diff), &Silent).unwrap();
+        let mut overlay = Overlay::new(&base, None, vec![Arc::new(diff)]).unwrap();
+        overlay.room = 1 << 20;
+        let kept = || -> usize {
+            overlay
+                .plans
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|plan| plan.kept())
+                .sum()
+        };
+        for round in 0..2 {
+            for window in 0..WINDOWS {
+                let at = window * WINDOW + 512 * round;
+                let mut page = [0; 512];
+                overlay.read_exact_at(&mut page, at as u64).unwrap();
+                assert_eq!(page, after[at..at + 512]);
+                assert!(kept() <= 1 << 20, "{window}: {}", kept());
+            }
+            assert!(kept() > 512 << 10);
+        }
+        let mut all = vec![0; WINDOWS * WINDOW];
+        overlay.read_exact_at(&mut all, 0).unwrap();
+        assert!(all == after);
+        assert_eq!(kept(), 0);
+    }
 }

@@ -109,15 +109,16 @@ impl Plan {
         })
     }
 
-    /// Fills `buf` from `offset` of the disk; both lie in the window.
+    /// Fills `buf` from `offset` of the disk; both lie in the window. Returns whether data was unpacked that is kept.
     pub(super) fn read(
         &self,
         buf: &mut [u8],
         offset: u64,
         base: &dyn Image,
         diffs: &[Arc<DiffFile>],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let end = offset + buf.len() as u64;
+        let mut unpacked = false;
         let mut data = None;
         let mut at_data = 0;
         for piece in &self.pieces {
@@ -129,9 +130,12 @@ impl Plan {
                     Origin::Zero => into.fill(0),
                     Origin::Base => read_base(base, into, start)?,
                     Origin::Diff { .. } => {
-                        let data = match &data {
-                            Some(data) => data,
-                            None => data.insert(self.data(diffs)?),
+                        let data = if let Some(data) = &data {
+                            data
+                        } else {
+                            let (found, new) = self.data(diffs)?;
+                            unpacked = new;
+                            data.insert(found)
                         };
                         let from = at_data + (start - piece.range.start());
                         into.copy_from_slice(slice(data, from, from + (stop - start)));
@@ -150,17 +154,29 @@ impl Plan {
             .is_some_and(|last| end >= last)
         {
             // Whoever reads front to back is done with this window.
-            *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.forget();
+            unpacked = false;
         }
-        Ok(())
+        Ok(unpacked)
     }
 
-    /// The bytes of all pieces from frames; read and unpacked if they aren't at hand.
-    fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<Arc<Vec<u8>>> {
+    /// Bytes of unpacked data that are kept. None while somebody is at it.
+    pub(super) fn kept(&self) -> usize {
+        let held = self.data.try_lock().ok();
+        held.map_or(0, |held| held.as_ref().map_or(0, |data| data.len()))
+    }
+
+    /// Lets the unpacked data go.
+    pub(super) fn forget(&self) {
+        *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The bytes of all pieces from frames, read and unpacked if they aren't at hand; and whether they weren't.
+    fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Vec<u8>>, bool)> {
         // Held while reading: two threads in one window shall not both do it.
         let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = &*held {
-            return Ok(Arc::clone(data));
+            return Ok((Arc::clone(data), false));
         }
         let places = self.pieces.iter().scan(0, |at, piece| {
             let place = *at;
@@ -185,7 +201,7 @@ impl Plan {
             unpack(diff, entry, mine.copied(), &mut data)
                 .map_err(|e| e.path(diff.name()).offset(entry.offset))?;
         }
-        Ok(Arc::clone(held.insert(Arc::new(data))))
+        Ok((Arc::clone(held.insert(Arc::new(data))), true))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Diffs as files: what they say of an image, and opening them from a path or a stream.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::pending::make_place_of;
@@ -67,7 +67,7 @@ pub fn spool_made(
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
     let spool = spool_beside(&make_place_of(beside)?)?;
-    let mut out = BufWriter::with_capacity(1 << 20, spool.appender());
+    let mut out = spool.appender();
     make(&mut out, spool.path())?;
     out.flush()
         .map_err(|e| Error::io("cannot store the diff", e).path(spool.path()))?;

@@ -10,7 +10,7 @@
 //! leftover: either the parent wasn't touched yet, or all is done.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::apply::ApplyOptions;
@@ -181,7 +181,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let merge_diff = merge_diff_path(&path);
     make_place_of(&path)?;
     let file = AtomicFile::new(&merge_diff)?;
-    let out = BufWriter::with_capacity(1 << 20, file.file().appender());
+    let out = file.file().appender();
     let written = write(&image, parent, out, &merge_diff, options)?;
     merged.count(&written);
     drop(written);

@@ -40,7 +40,7 @@ pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
     let path = free_name(image.path())?;
     let new = AtomicFile::begin(&path, Overwrite::No)?;
     let mut out = Hashed {
-        out: std::io::BufWriter::new(new.file().appender()),
+        out: new.file().appender(),
         hasher: blake3::Hasher::new(),
     };
     write(image, what, &mut out).map_err(|e| e.path(&path))?;

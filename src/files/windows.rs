@@ -3,7 +3,7 @@
 //!
 //! The list says in which state the image was. It is refused for any other.
 
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +36,7 @@ pub fn write_windows(
     refuse_same_file(path, &[image.path()])?;
     let file = AtomicFile::begin(path, overwrite)?;
     settle(image)?;
-    let mut out = BufWriter::with_capacity(1 << 16, file.file().appender());
+    let mut out = file.file().appender();
     out.write_all(&head(image.stamp()))
         .map_err(|e| Error::io("cannot write", e).path(path))?;
     let mut writer = WindowListWriter::new(out, path, image.virtual_size())?;

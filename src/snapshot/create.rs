@@ -1,7 +1,7 @@
 //! A new snapshot: from an image, or from a diff that was made elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,9 +89,8 @@ pub fn add_diff(
     let stem = next_stem(disk, &new.name);
     let file = format!("{stem}.vhddiff");
     let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
-    let mut out = BufWriter::with_capacity(1 << 20, stored.file().appender());
-    std::io::copy(stream, &mut out)
-        .and_then(|_| std::io::Write::flush(&mut out))
+    let mut out = stored.file().appender();
+    out.take_all(stream)
         .map_err(|e| Error::io("cannot store the diff that comes in", e).path(disk.folder()))?;
     drop(out);
     let len = stored.file().byte_len()?;
@@ -406,7 +405,7 @@ fn add_changes(
         source_unique_id: draft.family.source_unique_id.clone(),
         ..image.side()
     };
-    let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
+    let out = stored.file().appender();
     let (list, written) = windows::make(disk, image.virtual_size(), |each| {
         write_diff_listed(
             &known,

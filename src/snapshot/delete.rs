@@ -11,7 +11,7 @@
 //! What shall be done is written down first; a command that was interrupted after that is finished by the next one.
 
 use std::fs;
-use std::io::{BufWriter, ErrorKind as IoKind};
+use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -199,7 +199,7 @@ fn fold(disk: &Disk, before: &Manifest, next: &Manifest, work: Work<'_>) -> Resu
     let stored = AtomicFile::new(disk.path(&format!("{}{NEW}", next.data.file)))?;
     work.progress
         .begin("folding", next.virtual_size.max(before.virtual_size));
-    let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
+    let out = stored.file().appender();
     let written = between.write(out, path, Compression::default(), work)?;
     let (len, digest) = (written.len, written.digest);
     drop(written);

@@ -1,7 +1,5 @@
 //! The window hashes of the newest snapshot: with them, the next one is made by reading the new image alone.
 
-use std::io::{self, BufWriter};
-
 use super::layout::WINDOWS;
 use super::{Disk, Manifest, Work};
 use crate::diff::carry_list;
@@ -74,7 +72,8 @@ fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
 fn take(disk: &Disk, source: &Disk) -> Result<()> {
     let from = File::open(source.path(WINDOWS))?;
     let file = AtomicFile::new(disk.path(WINDOWS))?;
-    io::copy(&mut from.reader(), &mut file.file().appender())
+    let mut out = file.file().appender();
+    out.take_all(&mut from.reader())
         .map_err(|e| Error::io("cannot copy the window hashes", e).path(disk.path(WINDOWS)))?;
     file.publish(Overwrite::Yes)
 }
@@ -118,7 +117,7 @@ pub(super) fn make<T>(
 ) -> Result<(MadeList, T)> {
     let path = disk.path(WINDOWS);
     let file = AtomicFile::new(&path)?;
-    let out = BufWriter::with_capacity(1 << 16, file.file().appender());
+    let out = file.file().appender();
     let mut writer = WindowListWriter::new(out, path, size)?;
     let made = work(&mut |start, hashes| writer.push(start, hashes))?;
     let digest = writer.finish()?;

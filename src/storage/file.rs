@@ -248,10 +248,24 @@ impl File {
         &self.inner
     }
 
-    fn wrote(&self, len: usize) {
-        if let Some(behind) = &self.behind {
-            behind.wrote(len as u64);
+    /// Writes past the page cache as far as that suits, else through it.
+    pub(super) fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let direct = self.direct_writes.as_ref();
+        let done = direct.map_or(Ok(0), |direct| direct.write(&self.path, buf, offset))?;
+        let rest = buf.get(done..).unwrap_or_default();
+        if rest.is_empty() && done > 0 {
+            return Ok(());
         }
+        self.write_through(rest, offset.saturating_add(done as u64))
+    }
+
+    /// Writes through the page cache.
+    pub(super) fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        system::write_all_at(&self.inner, &self.path, buf, offset)?;
+        if let Some(behind) = &self.behind {
+            behind.wrote(buf.len() as u64);
+        }
+        Ok(())
     }
 
     /// The path it was opened by.
@@ -365,18 +379,8 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let direct = self.direct_writes.as_ref();
-        let directly = |direct: &Arc<DirectWrites>| direct.write(&self.path, buf, offset);
-        let done = direct.map_or(Ok(0), directly);
-        let done = done.map_err(|e| self.failed("cannot write", offset, e))?;
-        let rest = buf.get(done..).unwrap_or_default();
-        if !rest.is_empty() || done == 0 {
-            let offset = offset.saturating_add(done as u64);
-            system::write_all_at(&self.inner, &self.path, rest, offset)
-                .map_err(|e| self.failed("cannot write", offset, e))?;
-            self.wrote(rest.len());
-        }
-        Ok(())
+        self.write_at(buf, offset)
+            .map_err(|e| self.failed("cannot write", offset, e))
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
@@ -423,58 +427,5 @@ impl WriteAt for File {
                 .path(&self.path)
                 .hint("what was just written may be lost: check the device and its log before trying again")
         })
-    }
-}
-
-/// Reads front to back, for what takes a [`std::io::Read`].
-#[derive(Debug)]
-pub struct Reader<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl io::Read for Reader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = system::read_at(&self.file.inner, &self.file.path, buf, self.offset)?;
-        self.offset += read as u64;
-        Ok(read)
-    }
-}
-
-/// Writes front to back, for what takes a [`std::io::Write`].
-#[derive(Debug)]
-pub struct Appender<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl File {
-    /// A reader from offset 0 on.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader {
-            file: self,
-            offset: 0,
-        }
-    }
-
-    /// A writer from offset 0 on.
-    pub fn appender(&self) -> Appender<'_> {
-        Appender {
-            file: self,
-            offset: 0,
-        }
-    }
-}
-
-impl io::Write for Appender<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        system::write_all_at(&self.file.inner, &self.file.path, buf, self.offset)?;
-        self.file.wrote(buf.len());
-        self.offset += buf.len() as u64;
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -25,11 +25,12 @@ mod names;
 mod places;
 mod policy;
 mod runs;
+mod stream;
 mod system;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
-pub use file::{Appender, File, Reader, Stamp};
+pub use file::{File, Stamp};
 pub use handles::{Handles, PooledFile};
 pub use leftovers::remove_leftovers;
 pub use locks::Access;
@@ -37,6 +38,7 @@ pub use memory::Memory;
 pub use names::{create_folder, remove, remove_if_there, rename, sync_folder_of};
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};
+pub use stream::{Appender, Reader};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

@@ -68,7 +68,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
             let source = File::open(from)?;
             let copy = AtomicFile::new(to)?;
             copy.file().take_permissions_of(&source)?;
-            std::io::copy(&mut source.reader(), &mut copy.file().appender())
+            let mut out = copy.file().appender();
+            out.take_all(&mut source.reader())
                 .map_err(|e| Error::io("cannot copy", e).path(to))?;
             copy.publish(Overwrite::No)?;
             return remove(from);

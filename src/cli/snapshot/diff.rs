@@ -1,6 +1,5 @@
 //! `vhd snapshot diff`: what changed between two points in time.
 
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use super::super::diff::{ListFormat, parse_compression};
@@ -92,7 +91,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             let files = [between.from().files(), between.to().files()].concat();
             refuse_same_file(path, &files)?;
             let file = AtomicFile::begin(path, overwrite(args.force))?;
-            let out = BufWriter::with_capacity(1 << 18, file.file().appender());
+            let out = file.file().appender();
             let written = between.write(out, path, args.compress, work)?;
             let (comparison, len) = (written.comparison, written.len);
             drop(written);

@@ -2,7 +2,6 @@
 //! elsewhere what `--undo` keeps.
 
 use std::fs;
-use std::io::BufWriter;
 use std::path::Path;
 
 use super::Job;
@@ -50,7 +49,7 @@ pub(super) fn write(
     };
     // It holds what the base held: nobody else may read it.
     file.file().take_permissions_of(base.file())?;
-    let out = BufWriter::with_capacity(1 << 20, file.file().appender());
+    let out = file.file().appender();
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
     options.progress.begin(
         "writing the undo journal",

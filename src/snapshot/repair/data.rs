@@ -1,6 +1,5 @@
 //! Bases and diffs that are lost or damaged.
 
-use std::io::BufWriter;
 use std::path::Path;
 
 use super::sources::Elsewhere;
@@ -140,9 +139,8 @@ impl Job<'_> {
             if !self.means.dry_run {
                 let new = new_path(self.disk, point);
                 let file = AtomicFile::new(&new)?;
-                let mut out = BufWriter::with_capacity(1 << 20, file.file().appender());
-                std::io::copy(&mut from_file.reader(), &mut out)
-                    .and_then(|_| std::io::Write::flush(&mut out))
+                let mut out = file.file().appender();
+                out.take_all(&mut from_file.reader())
                     .map_err(|e| Error::io("cannot copy the diff", e).path(&from))?;
                 drop(out);
                 file.publish(Overwrite::Yes)?;
@@ -247,7 +245,7 @@ impl Job<'_> {
                 image.check_unchanged()
             },
         };
-        let out = BufWriter::with_capacity(1 << 18, stored.file().appender());
+        let out = stored.file().appender();
         let written = write_diff(
             (base, side(before)),
             (image, side(point)),

@@ -1,0 +1,178 @@
+//! Files front to back, for what takes a [`std::io::Read`] or a [`std::io::Write`].
+
+use std::io::{self, Read};
+
+use super::{File, system};
+use crate::parallel::Buffer;
+
+/// Bytes that are gathered before they are written: what a device takes well at a time.
+const PIECE: usize = 1 << 20;
+
+/// What is written from here on goes past the page cache, where that is possible. A small file is left to it: it is
+/// copied there faster than a device answers, and is likely to be read again soon.
+const DIRECT_FROM: u64 = 32 << 20;
+
+/// Reads front to back.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = system::read_at(self.file.as_std(), self.file.path(), buf, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Writes front to back, in large pieces. What it was given is in the file only once it is flushed.
+#[derive(Debug)]
+pub struct Appender<'a> {
+    file: &'a File,
+    /// Where the gathered bytes belong.
+    offset: u64,
+    gathered: Buffer,
+    len: usize,
+}
+
+impl File {
+    /// A reader from offset 0 on.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            file: self,
+            offset: 0,
+        }
+    }
+
+    /// A writer from offset 0 on; needs no buffer before it.
+    pub fn appender(&self) -> Appender<'_> {
+        Appender {
+            file: self,
+            offset: 0,
+            gathered: Buffer::default(),
+            len: 0,
+        }
+    }
+}
+
+impl Appender<'_> {
+    /// Writes all that `from` has, and flushes. Returns how many bytes that were.
+    pub fn take_all(&mut self, from: &mut (impl Read + ?Sized)) -> io::Result<u64> {
+        let mut taken = 0;
+        loop {
+            let read = match from.read(self.room()) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            taken += read as u64;
+            self.gathered(read)?;
+        }
+        io::Write::flush(self)?;
+        Ok(taken)
+    }
+
+    /// Where the next bytes are gathered: never empty. A piece ends where a piece of the file does.
+    fn room(&mut self) -> &mut [u8] {
+        let before = usize::try_from(self.offset % PIECE as u64).unwrap_or(0);
+        if self.gathered.is_empty() {
+            self.gathered = Buffer::of(PIECE);
+        }
+        self.gathered
+            .get_mut(self.len..PIECE - before)
+            .unwrap_or_default()
+    }
+
+    /// `len` bytes more were put there.
+    fn gathered(&mut self, len: usize) -> io::Result<()> {
+        self.len += len;
+        if self.room().is_empty() {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        let bytes = self.gathered.get(..self.len).unwrap_or_default();
+        if self.offset >= DIRECT_FROM {
+            self.file.write_at(bytes, self.offset)?;
+        } else {
+            self.file.write_through(bytes, self.offset)?;
+        }
+        self.offset += bytes.len() as u64;
+        self.len = 0;
+        Ok(())
+    }
+}
+
+impl io::Write for Appender<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let room = self.room();
+        let now = room.len().min(buf.len());
+        let (Some(to), Some(from)) = (room.get_mut(..now), buf.get(..now)) else {
+            return Ok(0);
+        };
+        to.copy_from_slice(from);
+        self.gathered(now)?;
+        Ok(now)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.len > 0 {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::{AtomicFile, Overwrite};
+
+    /// Each byte tells where it belongs.
+    fn bytes(at: usize, len: usize) -> Vec<u8> {
+        (at..at + len).map(|n| (n / 509).to_be_bytes()[7]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn what_is_written_in_pieces_is_there_as_a_whole(
+            lens in prop::collection::vec(prop_oneof![0..600_usize, 0..3 * PIECE], 0..40),
+            flushed in any::<u64>(),
+        ) {
+            let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+            let file = AtomicFile::new(folder.path().join("file")).unwrap();
+            let mut out = file.file().appender();
+            let mut written = 0;
+            for (n, len) in lens.into_iter().enumerate() {
+                let piece = bytes(written, len);
+                if n % 3 == 2 {
+                    prop_assert_eq!(out.take_all(&mut &piece[..]).unwrap(), len as u64);
+                } else {
+                    out.write_all(&piece).unwrap();
+                }
+                written += len;
+                if flushed >> (n % 64) & 1 == 1 {
+                    out.flush().unwrap();
+                    prop_assert_eq!(file.file().metadata().unwrap().len(), written as u64);
+                }
+            }
+            out.flush().unwrap();
+            drop(out);
+            file.publish(Overwrite::No).unwrap();
+            let found = fs::read(folder.path().join("file")).unwrap();
+            prop_assert!(found == bytes(0, written));
+        }
+    }
+}
