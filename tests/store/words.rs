@@ -53,3 +53,48 @@ fn a_point_in_time_is_an_image_for_every_command_that_reads_one() {
     fs::copy(lab.path("a.raw"), lab.path("x::y@z")).unwrap();
     lab.run("vhd-diff", &["x::y@z", "a.raw"]);
 }
+
+/// What the commands print can be given to them again.
+#[test]
+fn a_snapshot_may_be_named_with_its_disk() {
+    let lab = Lab::new();
+    let a = disk(1, 1 << 20);
+    for (name, bytes) in [
+        ("a", a.clone()),
+        ("b", changed(1, &a)),
+        ("c", changed(2, &a)),
+    ] {
+        lab.0.file("disk.raw", &bytes);
+        lab.add(name, "disk.raw");
+    }
+    lab.0.file("disk.raw", &a);
+    lab.good(&["create", "--disk", "db", "--name", "a", "disk.raw"]);
+    let said = lab.ends(2, &["show", "a"]);
+    assert!(said.contains("DISK@SNAPSHOT"), "{said}");
+    lab.assert_restores("web@b", &changed(1, &a));
+    lab.assert_restores("db@a", &a);
+    assert_eq!(lab.json(&["show", "web@b"])["name"], "b");
+    lab.good(&["hash", "web@a", "b", "web@c"]);
+    lab.good(&["diff", "web@a", "b", "-o", "ab"]);
+    for args in [
+        &["diff", "web@a", "db@a"][..],
+        &["restore", "web@a", "--disk", "db", "-o", "out"],
+        &["hash", "db@a", "web@a"],
+    ] {
+        let said = lab.ends(2, args);
+        assert!(said.contains("two disks"), "{said}");
+    }
+    for (span, count) in [
+        (&["--after", "web@a"][..], 2),
+        (&["--until", "web@b"], 2),
+        (&["--after", "web@a", "--until", "b"], 1),
+    ] {
+        let mut command = lab.command("vhd", &["snapshot", "send"]);
+        let said = run_to(command.args(span), 0).stderr;
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains(&format!("web: {count} snapshot")), "{said}");
+    }
+    lab.good(&["delete", "web@b"]);
+    lab.ends(2, &["show", "web@b"]);
+    assert_eq!(lab.json(&["show", "--disk", "db"])["name"], "a");
+}

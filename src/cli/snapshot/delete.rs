@@ -17,7 +17,7 @@ use crate::snapshot::{Deleted, Work, delete};
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// The snapshot.
+    /// The snapshot, or DISK@SNAPSHOT.
     snapshot: String,
     /// Delete it even if it is the only one: nothing will be left of the disk.
     #[arg(long)]
@@ -25,16 +25,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let mut disk = args.disk.open(Access::Write)?;
+    let (mut disk, names) = args.disk.open_for(Access::Write, [&args.snapshot])?;
+    let name = names.first().copied().unwrap_or_default();
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
         workers: &workers,
         progress: &*progress,
     };
-    let deleted = delete(&mut disk, &args.snapshot, args.last, work)?;
+    let deleted = delete(&mut disk, name, args.last, work)?;
     drop(progress);
-    let (disk, name) = (disk.name(), &args.snapshot);
+    let disk = disk.name();
     context.note(match deleted {
         Deleted::Alone => format!("{disk}@{name}: deleted"),
         Deleted::Folded { next } => {

@@ -28,7 +28,7 @@ use crate::storage::AtomicFile;
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// The snapshot that the diff starts from.
+    /// The snapshot that the diff starts from, or DISK@SNAPSHOT.
     from: String,
     /// The snapshot that the diff leads to.
     to: String,
@@ -52,8 +52,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let disk = args.disk.open(Access::Read)?;
-    let (from, to) = (disk.find(&args.from)?, disk.find(&args.to)?);
+    let ends = [&args.from, &args.to];
+    let (disk, names) = args.disk.open_for(Access::Read, ends)?;
+    let find = |n: usize| disk.find(names.get(n).copied().unwrap_or_default());
+    let (from, to) = (find(0)?, find(1)?);
     let between = Between::open(&disk, from, to)?;
     let larger = between
         .from()

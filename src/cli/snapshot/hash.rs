@@ -18,7 +18,7 @@ use crate::snapshot::check_content;
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// The snapshots [default: the newest].
+    /// The snapshots, or DISK@SNAPSHOT [default: the newest].
     snapshots: Vec<String>,
     /// All of the disk.
     #[arg(long, conflicts_with = "snapshots")]
@@ -26,13 +26,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let disk = args.disk.open(Access::Read)?;
+    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshots)?;
     let points: Vec<&Manifest> = if args.all {
         disk.points().iter().collect()
-    } else if args.snapshots.is_empty() {
+    } else if names.is_empty() {
         disk.newest().into_iter().collect()
     } else {
-        let names = args.snapshots.iter();
+        let names = names.into_iter();
         names.map(|name| disk.find(name)).collect::<Result<_>>()?
     };
     let workers = context.workers()?;

@@ -117,6 +117,35 @@ impl DiskArgs {
         Disk::open(&self.store.store, &self.name()?, access)
     }
 
+    /// Opens the disk of which these snapshots are, each named as SNAPSHOT or DISK@SNAPSHOT. Returns their names in it.
+    fn open_for<'a>(
+        &self,
+        access: Access,
+        snapshots: impl IntoIterator<Item = &'a String>,
+    ) -> Result<(Disk, Vec<&'a str>)> {
+        let mut meant = self.disk.clone();
+        let mut names = Vec::new();
+        for snapshot in snapshots {
+            let Some((disk, name)) = snapshot.split_once('@') else {
+                names.push(snapshot.as_str());
+                continue;
+            };
+            let disk = disk.to_owned();
+            let before = meant.get_or_insert_with(|| disk.clone());
+            if *before != disk {
+                return Err(Error::usage("these are snapshots of two disks")
+                    .found(format_args!("{before} and {disk}"))
+                    .expected("one disk, named with --disk or before an @"));
+            }
+            names.push(name);
+        }
+        let this = Self {
+            disk: meant,
+            ..self.clone()
+        };
+        Ok((this.open(access)?, names))
+    }
+
     fn name(&self) -> Result<String> {
         let store = &self.store.store;
         if let Some(name) = &self.disk {
@@ -130,7 +159,7 @@ impl DiskArgs {
         Err(Error::usage("the store has more than one disk, or none")
             .path(store)
             .found(format_args!("{} {some}", Count(names.len() as u64, "disk")))
-            .expected("--disk NAME"))
+            .expected("--disk NAME, or DISK@SNAPSHOT"))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::snapshot::{
      snapshot, restored to a VHD. The parent must not be written to any more.\n\n",
     "Examples:\n",
     "  vhd snapshot restore --store /backup --disk web tue -o tuesday.vhd\n",
-    "  vhd snapshot restore --store /backup --disk web tue -o disk.vhd --in-place\n",
+    "  vhd snapshot restore --store /backup web@tue -o disk.vhd --in-place\n",
     "  vhd snapshot restore --store /backup --disk web wed -o wed.vhd -O differencing --parent tuesday.vhd\n",
     "  vhd snapshot restore --store /backup --disk web --at 2026-11-20T12:00:00Z -o disk.raw\n",
     "  vhd snapshot restore --store /backup --disk web -o - | ssh far 'cat > disk.raw'\n\n",
@@ -42,7 +42,7 @@ use crate::snapshot::{
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// The snapshot [default: the newest].
+    /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
     /// The newest that isn't newer than this time.
     #[arg(long, value_parser = parse_time, conflicts_with = "snapshot")]
@@ -71,8 +71,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let disk = args.disk.open(Access::Read)?;
-    let point = disk.image(show::choose(&disk, args.snapshot.as_deref(), args.at)?)?;
+    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshot)?;
+    let point = disk.image(show::choose(&disk, names.first().copied(), args.at)?)?;
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {

@@ -35,17 +35,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ErrorKind::Usage => e.hint("pipe it into vhd snapshot receive, or redirect it to a file"),
         _ => e,
     })?;
-    let disk = args.disk.open(Access::Read)?;
+    let (disk, names) = args
+        .disk
+        .open_for(Access::Read, args.after.iter().chain(&args.until))?;
+    let (after, until) = match (names.as_slice(), &args.after) {
+        ([after, until], _) => (Some(*after), Some(*until)),
+        ([after], Some(_)) => (Some(*after), None),
+        ([until], None) => (None, Some(*until)),
+        _ => (None, None),
+    };
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
         workers: &workers,
         progress: &*progress,
     };
-    let span = Span {
-        after: args.after.as_deref(),
-        until: args.until.as_deref(),
-    };
+    let span = Span { after, until };
     let sent = send(&disk, span, (output, Path::new("(standard output)")), work)?;
     drop(progress);
     context.note(format_args!(

@@ -25,7 +25,7 @@ use crate::snapshot::PointImage;
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// The snapshot [default: the newest].
+    /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
     /// The newest that isn't newer than this time.
     #[arg(long, value_parser = parse_time, conflicts_with = "snapshot")]
@@ -36,8 +36,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Outcome> {
-    let disk = args.disk.open(Access::Read)?;
-    let point = choose(&disk, args.snapshot.as_deref(), args.at)?;
+    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshot)?;
+    let point = choose(&disk, names.first().copied(), args.at)?;
     print(&View::of(&disk, point)?, args.json)
 }
 
