@@ -142,7 +142,10 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
     assert_eq!(view["disks"][1]["findings"].as_array().unwrap().len(), 1);
     assert!(view["disks"][2]["error"].is_null(), "{view}");
     let found = lab.ends(1, &["verify", "--disk", "web", "--disk", "mail"]);
-    assert!(!found.contains("store/db") && !found.contains("db:"), "{found}");
+    assert!(
+        !found.contains("store/db") && !found.contains("db:"),
+        "{found}"
+    );
     drop(lock);
     lab.good(&["verify", "--disk", "web", "--disk", "db"]);
 }
