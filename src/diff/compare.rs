@@ -2,20 +2,17 @@
 
 use std::cell::Cell;
 
+use super::pair_hasher::PairHasher;
 use crate::error::{Error, Result};
 use crate::image::{
     CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
-    KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, WindowHasher, WindowHashes, data_windows,
-    unknown,
+    KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, data_windows, unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
 use crate::parallel::{Buffer, Buffers, Workers};
 use crate::progress::Progress;
 
 const PAGE: usize = 512;
-
-/// Bytes that are hashed once for both images if they are the same, in a chunk that isn't.
-const HASHED_APART: usize = 64 << 10;
 
 /// How to [`compare`].
 #[derive(Clone, Copy)]
@@ -392,98 +389,6 @@ pub(super) fn side<'b>(
     image.read_exact_at(inside, chunk.start())?;
     beyond.fill(0);
     Ok(&buffer[..len])
-}
-
-/// Hashes the same window of two images, once while they are the same.
-struct PairHasher {
-    target: WindowHasher,
-    /// The base's, from the first difference in a digest window to its end.
-    base: Option<WindowHasher>,
-    base_done: WindowHashes,
-    target_done: WindowHashes,
-    fed: u64,
-}
-
-impl PairHasher {
-    fn new() -> Self {
-        Self {
-            target: WindowHasher::new(),
-            base: None,
-            base_done: WindowHashes::default(),
-            target_done: WindowHashes::default(),
-            fed: 0,
-        }
-    }
-
-    /// The bytes of a whole chunk that lie within each image; `same` if the chunk has no difference.
-    fn update(&mut self, base: &[u8], target: &[u8], same: bool) {
-        let same = same && base.len() == target.len();
-        match &mut self.base {
-            None if same => self.target.update(target),
-            Some(hasher) if same => self.target.update_both(hasher, target),
-            hasher => {
-                let hasher = hasher.get_or_insert_with(|| self.target.clone());
-                Self::update_differing([hasher, &mut self.target], [base, target]);
-            }
-        }
-        self.count();
-    }
-
-    /// Parts that are the same are hashed once.
-    fn update_differing(hashers: [&mut WindowHasher; 2], bytes: [&[u8]; 2]) {
-        let [base_hasher, target_hasher] = hashers;
-        let [base, target] = bytes.map(|bytes| bytes.chunks(HASHED_APART));
-        let common = base.len().min(target.len());
-        for (base, target) in base.clone().zip(target.clone()) {
-            if base == target {
-                target_hasher.update_both(base_hasher, target);
-            } else {
-                base_hasher.update(base);
-                target_hasher.update(target);
-            }
-        }
-        base.skip(common).for_each(|part| base_hasher.update(part));
-        target
-            .skip(common)
-            .for_each(|part| target_hasher.update(part));
-    }
-
-    fn update_zeros(&mut self, base: u64, target: u64) {
-        if self.base.is_none() && base != target {
-            self.base = Some(self.target.clone());
-        }
-        if let Some(hasher) = &mut self.base {
-            hasher.update_zeros(base);
-        }
-        self.target.update_zeros(target);
-        self.count();
-    }
-
-    /// At the end of each digest window both are the same again until shown otherwise.
-    fn count(&mut self) {
-        self.fed += CHUNK_SIZE as u64;
-        if self.fed == DIGEST_WINDOW {
-            self.close();
-        }
-    }
-
-    fn close(&mut self) {
-        let target = std::mem::replace(&mut self.target, WindowHasher::new()).finish();
-        let base = self
-            .base
-            .take()
-            .map_or_else(|| target.clone(), WindowHasher::finish);
-        self.base_done.append(base);
-        self.target_done.append(target);
-        self.fed = 0;
-    }
-
-    fn finish(mut self) -> (WindowHashes, WindowHashes) {
-        if self.fed > 0 {
-            self.close();
-        }
-        (self.base_done, self.target_done)
-    }
 }
 
 /// Gathers the changed pages of one window from its pieces, in order.

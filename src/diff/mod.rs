@@ -22,6 +22,7 @@ mod listed;
 mod make;
 mod overlay;
 mod pack;
+mod pair_hasher;
 mod plan;
 mod reader;
 mod running;

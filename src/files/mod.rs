@@ -6,6 +6,7 @@ mod child;
 mod clones;
 mod create;
 mod diffs;
+mod fit;
 mod format;
 mod in_place;
 mod merge;

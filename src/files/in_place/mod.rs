@@ -22,7 +22,8 @@
 
 use std::path::Path;
 
-use super::apply::{Applied, ApplyOptions, Fit, fit};
+use super::apply::{Applied, ApplyOptions};
+use super::fit::{Fit, fit};
 use super::open::{beginning_of, open_file};
 use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
 use super::state::set_stamp;

@@ -1,0 +1,187 @@
+//! Whether a base is what a chain of diffs is for.
+
+use std::path::Path;
+
+use super::apply::{ApplyOptions, BaseChecked};
+use super::state::stamped_digest;
+use super::{OpenImage, Source};
+use crate::diff::{BaseCheck, Chain, DiffFile, Touched, Way};
+use crate::error::{Error, Result};
+use crate::image::{ContentDigest, Image as _, content_digest};
+
+/// Where in a chain a base stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fit {
+    /// How many diffs it holds already.
+    pub(super) already: usize,
+    pub(super) checked: BaseChecked,
+    /// Its content digest, if that was computed.
+    pub(super) digest: Option<ContentDigest>,
+}
+
+/// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
+/// under the changed pages, if it [is open](Fit::is_open).
+pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
+    check_size(base, chain)?;
+    let (workers, progress) = (options.workers, options.progress);
+    let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
+    if let Some(digest) = stamped_digest(base)?
+        && by_digest
+        && options.check == BaseCheck::Stamped
+        && let Ok(already) = position(base, chain, digest)
+    {
+        return Ok(Fit {
+            already,
+            checked: BaseChecked::Stamp,
+            digest: Some(digest),
+        });
+    }
+    if by_digest {
+        progress.begin("checking the base", base.virtual_size());
+        let digest = content_digest(base, workers, progress)?;
+        let already = position(base, chain, digest)?;
+        return Ok(Fit {
+            already,
+            checked: BaseChecked::Full,
+            digest: Some(digest),
+        });
+    }
+    Ok(Fit {
+        already: 0,
+        checked: BaseChecked::Touched,
+        digest: None,
+    })
+}
+
+impl Fit {
+    /// Whether what the base holds under the changed pages is still to be compared with what the diffs were made for.
+    /// That is done while the changes are made somewhere else: nothing that was made may be used before
+    /// [`settle`](Self::settle) has seen the outcome.
+    pub(super) fn is_open(&self) -> bool {
+        self.checked != BaseChecked::Full
+    }
+
+    /// How the base was checked, with the outcome of that comparison. `None` if it holds the result already.
+    pub(super) fn settle(
+        &self,
+        base: &OpenImage,
+        chain: &Chain,
+        touched: &Touched,
+    ) -> Result<Option<BaseChecked>> {
+        match self.checked {
+            BaseChecked::Full => Ok(Some(BaseChecked::Full)),
+            BaseChecked::Stamp => check_stamped(base, chain, touched).map(|()| Some(self.checked)),
+            BaseChecked::Touched | BaseChecked::Partly => {
+                if touched.already_applied && base.virtual_size() == chain.target_size() {
+                    return Ok(None);
+                }
+                check_touched(base, chain, touched)?;
+                Ok(Some(checked(touched)))
+            }
+        }
+    }
+}
+
+pub(super) fn checked(touched: &Touched) -> BaseChecked {
+    if touched.unknown {
+        BaseChecked::Partly
+    } else {
+        BaseChecked::Touched
+    }
+}
+
+/// How many diffs a base with this digest holds already.
+pub(super) fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+    if chain.base_digest() == Some(digest) {
+        return Ok(0);
+    }
+    match chain.already_applied(digest) {
+        0 => Err(not_its_base(base, chain)
+            .field("content digest")
+            .found(digest)
+            .expected(match chain.base_digest() {
+                Some(expected) => format!("{expected}, which {}", starts(chain)),
+                None => first_name(chain),
+            })),
+        already => Ok(already),
+    }
+}
+
+pub(super) fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
+    let size = base.virtual_size();
+    let known = chain
+        .diffs()
+        .iter()
+        .any(|diff| diff.header().target_size == size);
+    if size == chain.base_size() || known {
+        return Ok(());
+    }
+    Err(Error::mismatch(match chain.way() {
+        Way::Forward => "the diff was made from an image of another size",
+        Way::Back => "the diff leads to an image of another size",
+    })
+    .path(base.path())
+    .field("virtual size")
+    .found(format_args!("{size} bytes"))
+    .expected(format_args!(
+        "{} bytes, which {}",
+        chain.base_size(),
+        starts(chain)
+    ))
+    .hint("take the right base, or the diff that belongs to this one"))
+}
+
+/// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
+fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+    check_touched(base, chain, touched).map_err(|error| {
+        error.hint(
+            "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
+             full to have all of it read",
+        )
+    })
+}
+
+pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<()> {
+    let Some(misfit) = &touched.misfit else {
+        return Ok(());
+    };
+    let name = chain
+        .diffs()
+        .get(misfit.diff)
+        .map_or(Path::new("the diff"), DiffFile::name);
+    Err(not_its_base(base, chain)
+        .field("virtual disk")
+        .offset(misfit.range.start())
+        .found("other bytes under the pages that the diff changes")
+        .expected(match chain.way() {
+            Way::Forward => format!("what {} was made from", name.display()),
+            Way::Back => format!("what {} leads to", name.display()),
+        }))
+}
+
+/// The beginning of an error about a base that the chain isn't for.
+fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
+    match chain.way() {
+        Way::Forward => Error::mismatch("this is not the image that the diff was made from").hint(
+            "bring the image to that point in time first: apply the earlier diffs, or take the right base",
+        ),
+        Way::Back => Error::mismatch("this is not the image that the diff leads to").hint(
+            "to go back, begin with the image at that point in time: take the newer diffs back first",
+        ),
+    }
+    .path(base.path())
+}
+
+/// Says which diff starts where the chain does.
+fn starts(chain: &Chain) -> String {
+    match chain.way() {
+        Way::Forward => format!("{} starts from", first_name(chain)),
+        Way::Back => format!("{} leads to", first_name(chain)),
+    }
+}
+
+fn first_name(chain: &Chain) -> String {
+    chain
+        .first()
+        .map_or_else(String::new, |diff| diff.name().display().to_string())
+}
