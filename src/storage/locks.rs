@@ -91,8 +91,7 @@ impl File {
         .hint("wait until the other commands have ended, then run this one again"))
     }
 
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to
-    /// the file is dropped.
+    /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to the file is dropped.
     pub fn lock_exclusive(&self) -> Result<()> {
         self.locked(
             self.as_std().try_lock(),
@@ -100,9 +99,8 @@ impl File {
         )
     }
 
-    /// Takes the shared lock of a reader, without waiting; it is held until the last handle to the
-    /// file is dropped. File systems
-    /// without locks are read without one.
+    /// Takes the shared lock of a reader, without waiting; it is held until the last handle to the file is dropped. File
+    /// systems without locks are read without one.
     pub fn lock_shared(&self) -> Result<()> {
         self.locked(
             self.as_std().try_lock_shared(),

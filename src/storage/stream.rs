@@ -75,7 +75,7 @@ impl Appender<'_> {
         Ok(taken)
     }
 
-    /// Where the next bytes are gathered: never empty. A piece ends where a piece of the file does.
+    /// Where the next bytes are gathered; empty when the piece is full. It ends where a piece of the file does.
     fn room(&mut self) -> &mut [u8] {
         let before = usize::try_from(self.offset % PIECE as u64).unwrap_or(0);
         if self.gathered.is_empty() {

@@ -141,7 +141,11 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
     assert!(view["disks"][0]["error"].is_string(), "{view}");
     assert_eq!(view["disks"][1]["findings"].as_array().unwrap().len(), 1);
     assert!(view["disks"][2]["error"].is_null(), "{view}");
-    let found = lab.ends(1, &["verify", "--disk", "web", "--disk", "mail"]);
+    let found = lab.ends(
+        1,
+        &["verify", "--disk", "web", "--disk", "mail", "--disk", "web"],
+    );
+    assert_eq!(found.matches("web: 3 snapshots").count(), 1, "{found}");
     assert!(
         !found.contains("store/db") && !found.contains("db:"),
         "{found}"

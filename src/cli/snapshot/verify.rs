@@ -106,6 +106,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if names.is_empty() {
         names = disks(&args.store.store)?;
     }
+    names.sort_unstable();
+    names.dedup();
     let read = match (args.read_data, args.read_data_subset) {
         (true, _) => ReadData::All,
         (false, Some(percent)) => ReadData::Percent(percent),
