@@ -1,0 +1,13 @@
+//! What users, public reports and hostile testers ran into, and how each case ends now: one table a module.
+//!
+//! ```text
+//! cargo test --test reports -- --nocapture --test-threads 1
+//! ```
+//!
+//! A case is a small story, told with the real programs in a folder of its own. It fails if it ends in any other way
+//! than its row says.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../support/disk.rs"]
+mod disk;
+mod lab;
