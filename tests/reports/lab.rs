@@ -36,7 +36,11 @@ pub(crate) fn tell(title: &str, cases: &[Case]) {
             failed.push(case.name);
         }
     }
-    println!("\n{} cases, {} hold", cases.len(), cases.len() - failed.len());
+    println!(
+        "\n{} cases, {} hold",
+        cases.len(),
+        cases.len() - failed.len()
+    );
     assert!(failed.is_empty(), "{title}: {failed:?}");
 }
 
