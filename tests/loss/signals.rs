@@ -16,6 +16,15 @@ fn send(strace: &Child, signal: &str) {
     run(program("kill").args(["-s", signal, child]));
 }
 
+/// `line` with the system's own handling of signals, whatever the caller of the tests ignores: `nohup` and some
+/// schedulers start everything with SIGHUP ignored.
+fn by_default(line: &str) -> String {
+    let (name, arguments) = line.split_once(' ').unwrap();
+    let ours = program(name);
+    let ours = ours.get_program().to_str().unwrap();
+    format!("env --default-signal=HUP,INT,TERM {ours} {arguments}")
+}
+
 #[test]
 fn a_signal_leaves_no_temporary_file() {
     for turn in 0..2 {
@@ -29,7 +38,7 @@ fn a_signal_leaves_no_temporary_file() {
         ];
         for (line, (signal, code)) in lines.into_iter().zip(signals) {
             let scene = Scene::new();
-            let running = scene.paused(line, "fsync:when=1", None);
+            let running = scene.paused(&by_default(line), "fsync:when=1", None);
             scene.wait(|name| name.starts_with(".vhdkit-"));
             // The call at which it pauses comes a moment after.
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -46,7 +55,7 @@ fn a_signal_behind_the_journal_leaves_both_ways_on() {
     for (n, (signal, code)) in SIGNALS.into_iter().enumerate() {
         let scene = Scene::new();
         let line = "vhd-apply base.raw diff --in-place journal";
-        let running = scene.paused(line, "fsync:when=1", Some("base.raw"));
+        let running = scene.paused(&by_default(line), "fsync:when=1", Some("base.raw"));
         scene.wait(|name| name == "base.raw.undo-journal");
         std::thread::sleep(std::time::Duration::from_millis(300));
         send(&running, signal);
