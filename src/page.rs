@@ -7,6 +7,16 @@ use crate::error::{Error, Result};
 /// Bytes in a page, the unit of every diff: 512, as in page blobs and in VHD sectors.
 pub const PAGE_SIZE: u64 = 512;
 
+// Lengths of disks and of buffers are converted into each other everywhere: without this, any of it could fail.
+const _: () = assert!(usize::BITS == 64, "vhdkit needs a 64-bit system");
+
+/// Returns `n` as the length of a buffer or the index of a byte in one: lossless, since the crate builds for 64-bit
+/// systems only.
+#[allow(clippy::cast_possible_truncation, reason = "checked when it is built")]
+pub const fn to_usize(n: u64) -> usize {
+    n as usize
+}
+
 /// A half-open range of bytes, `start..end`, aligned to pages at both ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct PageRange {
@@ -35,6 +45,20 @@ impl PageRange {
             })
     }
 
+    /// The smallest range of whole pages that holds the bytes `start..end`; if that is none, the empty range at
+    /// `start`. It rounds outwards, so that no byte is left out; only the last 511 of all 2^64 are in no page.
+    pub const fn covering(start: u64, end: u64) -> Self {
+        let start = start - start % PAGE_SIZE;
+        let whole = end - end % PAGE_SIZE;
+        let end = if whole == end {
+            end
+        } else {
+            whole.saturating_add(PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE
+        };
+        let end = if end < start { start } else { end };
+        Self { start, end }
+    }
+
     /// First byte.
     pub const fn start(self) -> u64 {
         self.start
@@ -58,6 +82,28 @@ impl PageRange {
     /// Number of pages.
     pub const fn pages(self) -> u64 {
         self.len() / PAGE_SIZE
+    }
+
+    /// Length in bytes, as the length of a buffer.
+    pub const fn buffer_len(self) -> usize {
+        to_usize(self.len())
+    }
+
+    /// The smallest range that holds both, and what is between them.
+    #[must_use]
+    pub fn hull(self, other: Self) -> Self {
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
+    }
+
+    /// What both ranges hold; if that is nothing, the empty range at the end of `other` that is nearer.
+    #[must_use]
+    pub fn cut_to(self, other: Self) -> Self {
+        let start = self.start.clamp(other.start, other.end);
+        let end = self.end.clamp(start, other.end);
+        Self { start, end }
     }
 
     /// What both ranges hold, or `None` if that is nothing.
@@ -241,6 +287,30 @@ mod tests {
         assert!(PageRange::new(1024, 512).is_none());
         assert!(PageRange::new(1, 512).is_none());
         assert!(PageRange::from_len(512, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn covering_rounds_outwards_and_is_never_backwards() {
+        assert_eq!(PageRange::covering(1, 2), range(0, 1));
+        assert_eq!(PageRange::covering(512, 1024), range(1, 2));
+        assert_eq!(PageRange::covering(511, 1025), range(0, 3));
+        assert_eq!(PageRange::covering(1024, 512), range(2, 2));
+        assert!(PageRange::covering(u64::MAX, u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn hull_and_cut_to_are_total() {
+        let (a, b) = (range(2, 4), range(6, 9));
+        assert_eq!(a.hull(b), range(2, 9));
+        assert_eq!(b.hull(a), range(2, 9));
+        assert_eq!(range(3, 7).cut_to(b), range(6, 7));
+        assert_eq!(range(0, 20).cut_to(b), b);
+        assert_eq!(a.cut_to(b), range(6, 6));
+        assert_eq!(b.cut_to(a), range(4, 4));
+        for (one, other) in [(a, b), (range(3, 7), b), (b, a), (range(0, 20), b)] {
+            let both = one.intersect(other).unwrap_or(one.cut_to(other));
+            assert_eq!(one.cut_to(other), both);
+        }
     }
 
     #[test]

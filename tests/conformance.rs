@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vhdkit::Result;
 use vhdkit::image::{Image, ImageMut, RawImage};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::storage::{File, Memory, ReadAt, WriteAt};
@@ -13,6 +12,7 @@ use vhdkit::vhd::{
     CreateOptions, DiskType, Footer, NewParent, Parent, ParentRequest, ParentResolver, Timestamp,
     VhdImage,
 };
+use vhdkit::{ErrorKind, Result};
 
 #[path = "support/checks.rs"]
 mod checks;
@@ -265,6 +265,32 @@ fn holes_in_files_are_seen_as_zeros() {
             Step::Clear(1000..4096),
         ];
         run(format, &file, 4096, &steps);
+    }
+}
+
+/// Data of another length than its range is refused by every format, and nothing is written.
+#[test]
+fn an_update_is_as_long_as_its_range() {
+    const SIZE: u64 = 64 << 10;
+    for format in FORMATS {
+        let storage = Memory::new(Vec::new());
+        let mut image = create(format, &storage, SIZE);
+        image
+            .update(PageRange::covering(0, 2048), &[7; 2048])
+            .unwrap();
+        image.flush().unwrap();
+        let before = storage.to_vec();
+        for len in [0, 512, 2047, 2049, 4096] {
+            let refused = image
+                .update(PageRange::covering(0, 2048), &vec![9; len])
+                .unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Usage, "{format:?}, {len} bytes");
+        }
+        let beyond = image
+            .update(PageRange::covering(SIZE - 512, SIZE + 512), &[9; 1024])
+            .unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::Usage, "{format:?}");
+        assert_eq!(storage.to_vec(), before, "{format:?}");
     }
 }
 

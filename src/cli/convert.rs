@@ -190,7 +190,6 @@ impl Image for Beginning<'_> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        self.0
-            .extents(within.intersect(whole(self)).unwrap_or_default())
+        self.0.extents(within.cut_to(whole(self)))
     }
 }

@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions};
-use crate::page::{PAGE_SIZE, PageRange};
+use crate::page::{PAGE_SIZE, PageRange, to_usize};
 use crate::storage::Overwrite;
 use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
@@ -350,7 +350,7 @@ const WRITES: [Write; 12] = [
 
 /// Whole pages of data that is the same for the same seed: half of it text, which packs, half of it not.
 fn data(seed: u64, pages: u64) -> Vec<u8> {
-    let len = usize::try_from(pages * PAGE_SIZE).unwrap_or(0);
+    let len = to_usize(pages * PAGE_SIZE);
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 64);
     while bytes.len() < len {

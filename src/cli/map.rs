@@ -141,7 +141,7 @@ fn joined<'a>(mut extents: MappedExtents<'a>) -> impl Iterator<Item = Result<Map
             match &mut held {
                 Some(last) if is_one(last, &next) => {
                     let (start, end) = (last.extent.range.start(), next.extent.range.end());
-                    last.extent.range = PageRange::new(start, end).unwrap_or_default();
+                    last.extent.range = PageRange::covering(start, end);
                 }
                 _ => {
                     if let Some(done) = held.replace(next) {

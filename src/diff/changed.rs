@@ -145,7 +145,7 @@ impl Image for OnlyChanged<'_> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        let within = within.intersect(whole(self)).unwrap_or_default();
+        let within = within.cut_to(whole(self));
         let first = within.start() - within.start() % WINDOW_SIZE;
         let mut at = within.start();
         let ranges = self.pages.windows(first, within.end()).flat_map(|window| {

@@ -8,7 +8,7 @@ use crate::image::{
     CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
     KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, data_windows, unknown,
 };
-use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
+use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero, to_usize};
 use crate::parallel::{Buffer, Buffers, Workers};
 use crate::progress::Progress;
 
@@ -59,7 +59,7 @@ impl WindowChange {
             match change.kind {
                 ChangeKind::Clear => image.clear(change.range)?,
                 ChangeKind::Update => {
-                    let len = usize::try_from(change.range.len()).unwrap_or(usize::MAX);
+                    let len = change.range.buffer_len();
                     let (data, rest) = payload
                         .split_at_checked(len)
                         .ok_or_else(|| Error::usage("the payload of a window is too short"))?;
@@ -128,7 +128,7 @@ pub(super) fn compare_windows<T: Send>(
     mut sink: impl FnMut(T) -> Result<()>,
 ) -> Result<Comparison> {
     let size = base.virtual_size().max(target.virtual_size());
-    let whole = PageRange::new(0, size).unwrap_or_default();
+    let whole = PageRange::covering(0, size);
     let (mut base_digest, mut target_digest) = (
         ContentHasher::new(base.virtual_size()),
         ContentHasher::new(target.virtual_size()),
@@ -353,7 +353,7 @@ impl Pair<'_> {
             .virtual_size()
             .saturating_sub(chunk.start())
             .min(chunk.len());
-        &bytes[..usize::try_from(len).unwrap_or(0)]
+        &bytes[..to_usize(len)]
     }
 
     fn zeros(&mut self, chunk: PageRange) {
@@ -377,7 +377,7 @@ pub(super) fn side<'b>(
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8]> {
     static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
-    let len = usize::try_from(chunk.len()).unwrap_or(CHUNK_SIZE);
+    let len = chunk.buffer_len();
     let within = image
         .virtual_size()
         .saturating_sub(chunk.start())
@@ -385,7 +385,7 @@ pub(super) fn side<'b>(
     if !data || within == 0 {
         return Ok(&ZEROS[..len]);
     }
-    let (inside, beyond) = buffer[..len].split_at_mut(usize::try_from(within).unwrap_or(len));
+    let (inside, beyond) = buffer[..len].split_at_mut(to_usize(within));
     image.read_exact_at(inside, chunk.start())?;
     beyond.fill(0);
     Ok(&buffer[..len])

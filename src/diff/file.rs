@@ -14,7 +14,7 @@ use super::sections::{
 };
 use crate::error::Result;
 use crate::image::Hash;
-use crate::page::{PageList, PageRange};
+use crate::page::{PageList, PageRange, to_usize};
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
@@ -350,7 +350,7 @@ impl Read for Sequential<'_> {
             .byte_len()
             .map_err(io::Error::other)?
             .saturating_sub(self.offset);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let len = to_usize(left).min(buf.len());
         self.storage
             .read_exact_at(&mut buf[..len], self.offset)
             .map_err(io::Error::other)?;
@@ -393,7 +393,7 @@ impl<'a> At<'a> {
     /// Reads ahead if that is more than `wanted`, and otherwise nothing.
     fn read_ahead(&mut self, wanted: usize) -> Result<()> {
         let left = self.end.saturating_sub(self.offset);
-        let len = usize::try_from(left).unwrap_or(AHEAD).min(AHEAD);
+        let len = to_usize(left).min(AHEAD);
         self.used = 0;
         self.ahead.resize(if len > wanted { len } else { 0 }, 0);
         self.storage.read_exact_at(&mut self.ahead, self.offset)?;

@@ -4,7 +4,7 @@ use super::compare::WindowChange;
 use super::layers::{GROUP, Layers};
 use super::spans::Spans;
 use crate::error::Result;
-use crate::page::{Change, ChangeKind};
+use crate::page::{Change, ChangeKind, to_usize};
 use crate::parallel::Buffers;
 
 /// Windows with so many bytes of data are enough for one go.
@@ -79,9 +79,7 @@ impl Layers<'_> {
         let spans = Spans::joining(&self.touched(change.window, &frames), 0);
         let mut bytes = buffers.take(spans.len());
         self.lay_over(change.window, frames, &spans, &mut bytes, false)?;
-        change
-            .payload
-            .reserve_exact(usize::try_from(len).unwrap_or(0));
+        change.payload.reserve_exact(to_usize(len));
         let updates = change.changes.iter();
         for update in updates.filter(|change| change.kind == ChangeKind::Update) {
             let data = spans.piece(&bytes, update.range);

@@ -257,11 +257,10 @@ impl<'a> Layers<'a> {
     ) -> Result<()> {
         let all = self.extent();
         let resized = self.resized();
-        let from = PageRange::new(
+        let from = PageRange::covering(
             resized.start() - resized.start() % WINDOW_SIZE,
             resized.end(),
-        )
-        .unwrap_or_default();
+        );
         let cut = (!resized.is_empty()).then(|| data_windows([self.base], from));
         let windows = merge(cut.into_iter().flatten(), self.changed_windows(all.end()));
         let buffers = Buffers::new();
@@ -356,7 +355,7 @@ impl<'a> Layers<'a> {
         if !frames.iter().flatten().all(Frame::is_long_clear) {
             return Ok(false);
         }
-        let inside = window.intersect(whole(self.base)).unwrap_or_default();
+        let inside = window.cut_to(whole(self.base));
         for extent in self.base.extents(inside) {
             if extent?.state == ExtentState::Data {
                 return Ok(false);
@@ -372,7 +371,7 @@ impl<'a> Layers<'a> {
             .diffs()
             .iter()
             .flat_map(|d| [d.header().base_size, d.header().target_size]);
-        PageRange::new(0, sizes.fold(self.base.virtual_size(), u64::max)).unwrap_or_default()
+        PageRange::covering(0, sizes.fold(self.base.virtual_size(), u64::max))
     }
 
     /// Where the result may differ from the base without a frame that says so: from the smallest size on the
@@ -385,7 +384,7 @@ impl<'a> Layers<'a> {
             .map(|d| d.header().target_size)
             .min()
             .unwrap_or(0);
-        PageRange::new(smallest, self.base.virtual_size()).unwrap_or_default()
+        PageRange::covering(smallest, self.base.virtual_size())
     }
 
     /// The windows, cut at `end`, in which some diff changes something.
@@ -435,10 +434,10 @@ impl<'a> Layers<'a> {
     /// Reads what the base holds; beyond its end it is zero.
     fn read_base(&self, spans: &Spans, bytes: &mut [u8]) -> Result<()> {
         for span in spans.iter() {
-            let inside = span.intersect(whole(self.base)).unwrap_or_default();
+            let inside = span.cut_to(whole(self.base));
             let (read, beyond) = spans
                 .piece_mut(bytes, span)
-                .split_at_mut(usize::try_from(inside.len()).unwrap_or(0));
+                .split_at_mut(inside.buffer_len());
             if !inside.is_empty() {
                 self.base.read_exact_at(read, inside.start())?;
             }

@@ -103,7 +103,7 @@ impl<B: Image> Overlay<B> {
             return Ok(plan);
         }
         let end = start.saturating_add(WINDOW_SIZE).min(self.virtual_size());
-        let window = PageRange::new(start, end).unwrap_or_default();
+        let window = PageRange::covering(start, end);
         let new = Arc::new(Plan::of(window, &self.diffs)?);
         let mut plans = lock();
         // Another thread may have been faster; whoever has the data keeps it.
@@ -223,7 +223,7 @@ impl<B: Image> Image for Overlay<B> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        let within = within.intersect(whole(self)).unwrap_or_default();
+        let within = within.cut_to(whole(self));
         let mut at = within.start();
         join_extents(
             std::iter::from_fn(move || {

@@ -6,7 +6,7 @@ use super::file::DiffFile;
 use super::format::{Entry, damaged};
 use crate::error::Result;
 use crate::image::Image;
-use crate::page::{ChangeKind, PageRange};
+use crate::page::{ChangeKind, PageRange, to_usize};
 
 /// Where the bytes of a piece of a window come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Plan {
             Origin::Diff { .. } => at + piece.range.len(),
             _ => *at,
         });
-        let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut data = vec![0; to_usize(len)];
         for (n, (diff, entry)) in self.frames.iter().enumerate() {
             let Some(diff) = diffs.get(*diff) else {
                 continue;
@@ -281,9 +281,7 @@ fn take<K: Copy>(
 /// Reads a base that may end before the bytes do.
 fn read_base(base: &dyn Image, into: &mut [u8], at: u64) -> Result<()> {
     let inside = base.virtual_size().saturating_sub(at);
-    let inside = usize::try_from(inside)
-        .unwrap_or(usize::MAX)
-        .min(into.len());
+    let inside = to_usize(inside).min(into.len());
     let (read, beyond) = into.split_at_mut(inside);
     beyond.fill(0);
     if read.is_empty() {
@@ -294,17 +292,17 @@ fn read_base(base: &dyn Image, into: &mut [u8], at: u64) -> Result<()> {
 
 /// Bytes from `start` to `end`; nothing if there are none.
 fn slice(bytes: &[u8], start: u64, end: u64) -> &[u8] {
-    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let at = to_usize;
     bytes.get(at(start)..at(end)).unwrap_or_default()
 }
 
 /// The same to write to.
 pub(super) fn slice_mut(bytes: &mut [u8], start: u64, end: u64) -> &mut [u8] {
-    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let at = to_usize;
     bytes.get_mut(at(start)..at(end)).unwrap_or_default()
 }
 
 /// A range whose ends are pages in order.
 pub(super) fn range(start: u64, end: u64) -> PageRange {
-    PageRange::new(start, end).unwrap_or_default()
+    PageRange::covering(start, end)
 }

@@ -256,7 +256,7 @@ impl Track {
         if entries != self.segment {
             return Err(damaged("the index doesn't match the frames before it").field("entries"));
         }
-        let range = PageRange::new(first.range.start(), last.range.end()).unwrap_or_default();
+        let range = PageRange::covering(first.range.start(), last.range.end());
         self.root.push(Entry { range, offset });
         self.segment.clear();
         Ok(())

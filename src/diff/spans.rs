@@ -29,7 +29,7 @@ impl Spans {
         let mut ranges = ranges.iter().copied().peekable();
         while let Some(mut range) = ranges.next() {
             while let Some(next) = ranges.next_if(|next| next.start() - range.end() <= gap) {
-                range = PageRange::new(range.start(), next.end()).unwrap_or(range);
+                range = range.hull(next);
             }
             spans.list.push((range, spans.len));
             spans.len += bytes_of(range);
@@ -108,7 +108,7 @@ pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
     for range in ranges {
         match joined.last_mut() {
             Some(last) if last.end() >= range.start() => {
-                *last = PageRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+                *last = last.hull(range);
             }
             _ => joined.push(range),
         }
@@ -117,7 +117,7 @@ pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
 }
 
 fn bytes_of(range: PageRange) -> usize {
-    usize::try_from(range.len()).unwrap_or(0)
+    range.buffer_len()
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ impl Track {
         let known = *window_hash != [0; 32];
         match &mut self.clear {
             Some(clear) if clear.range.end() == range.start() && clear.known == known => {
-                clear.range = PageRange::new(clear.range.start(), range.end()).unwrap_or(range);
+                clear.range = clear.range.hull(range);
                 clear.hasher.update(window_hash);
             }
             _ => {
@@ -338,7 +338,7 @@ impl Track {
         let (Some(first), Some(last)) = (self.segment.first(), self.segment.last()) else {
             return Ok(());
         };
-        let range = PageRange::new(first.range.start(), last.range.end()).unwrap_or_default();
+        let range = PageRange::covering(first.range.start(), last.range.end());
         self.root.push(Entry {
             range,
             offset: out.offset,

@@ -259,7 +259,7 @@ impl OpenImage {
     /// The extents of `within`, each with the image of the chain that it comes from: in order and without gaps. An
     /// extent may be given in several parts.
     pub fn mapped(&self, within: PageRange) -> MappedExtents<'_> {
-        self.mapped_at(within.intersect(whole(self)).unwrap_or_default(), 0)
+        self.mapped_at(within.cut_to(whole(self)), 0)
     }
 
     fn mapped_at(&self, within: PageRange, depth: usize) -> MappedExtents<'_> {
@@ -274,8 +274,8 @@ impl OpenImage {
                 }
                 // The parent may be smaller.
                 let end = parent.virtual_size().clamp(range.start(), range.end());
-                let inside = PageRange::new(range.start(), end).unwrap_or_default();
-                let beyond = PageRange::new(end, range.end()).unwrap_or_default();
+                let inside = PageRange::covering(range.start(), end);
+                let beyond = PageRange::covering(end, range.end());
                 let zeros = (!beyond.is_empty()).then_some(Ok(Extent {
                     range: beyond,
                     state: ExtentState::Zero,

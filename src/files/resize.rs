@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Format, OpenOptions, open_image};
 use crate::error::{Error, Result};
 use crate::image::{CHUNK_SIZE, ExtentState, Image, MAX_VIRTUAL_SIZE};
-use crate::page::{PAGE_SIZE, PageRange, is_zero};
+use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
 use crate::storage::WriteAt as _;
 
@@ -65,7 +65,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
             .path(path)
             .hint("copy the image into a file with vhd convert, and resize that"));
     }
-    let cut = PageRange::new(size, old_size).unwrap_or_default();
+    let cut = PageRange::covering(size, old_size);
     let data = first_data(&image, cut, options.progress)?;
     if let Some(offset) = data.filter(|_| !options.allow_data_loss) {
         return Err(Error::usage("there is data behind the new end of the disk")
@@ -128,10 +128,10 @@ fn first_data(
         }
         for chunk in extent.range.windows(CHUNK_SIZE as u64) {
             progress.check()?;
-            let len = usize::try_from(chunk.len()).unwrap_or(usize::MAX);
+            let len = chunk.buffer_len();
             let piece = bytes.get_mut(..len).unwrap_or_default();
             image.read_exact_at(piece, chunk.start())?;
-            let pages = piece.chunks(usize::try_from(PAGE_SIZE).unwrap_or(1));
+            let pages = piece.chunks(to_usize(PAGE_SIZE));
             if let Some((page, _)) = (0..).zip(pages).find(|(_, page)| !is_zero(page)) {
                 return Ok(Some(chunk.start() + page * PAGE_SIZE));
             }

@@ -99,7 +99,7 @@ pub fn stream(
             if !is_data {
                 return Ok((window, None));
             }
-            let mut bytes = buffers.take(usize::try_from(window.len()).unwrap_or(0));
+            let mut bytes = buffers.take(window.buffer_len());
             image.read_exact_at(&mut bytes, window.start())?;
             Ok((window, Some(bytes)))
         },
@@ -109,7 +109,7 @@ pub fn stream(
                 buffers.give(bytes);
             } else {
                 for piece in window.windows(zeros.len() as u64) {
-                    let len = usize::try_from(piece.len()).unwrap_or(zeros.len());
+                    let len = piece.buffer_len();
                     sink(zeros.get(..len).unwrap_or(&zeros))?;
                 }
             }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use super::{CHUNK_SIZE, Image, WINDOW_SIZE, WindowHasher, chunks, data_windows, whole};
 use crate::error::{Error, Result};
-use crate::page::PageRange;
+use crate::page::{PageRange, to_usize};
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
 
@@ -84,7 +84,7 @@ fn feed_zero_hashes(hasher: &mut blake3::Hasher, count: u64) {
     let mut phase = 0;
     while left > 0 {
         let room = WHOLE_PARTS as u64 - hasher.count() % WHOLE_PARTS as u64;
-        let now = usize::try_from(room.min(left)).unwrap_or(WHOLE_PARTS);
+        let now = to_usize(room.min(left));
         hasher.update(&zero_hashes()[phase..phase + now]);
         phase = (phase + now) % size_of::<Hash>();
         left -= now as u64;
@@ -94,7 +94,7 @@ fn feed_zero_hashes(hasher: &mut blake3::Hasher, count: u64) {
 pub(super) fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
     static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     while len > 0 {
-        let piece = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+        let piece = to_usize(len).min(ZEROS.len());
         hasher.update(&ZEROS[..piece]);
         len -= piece as u64;
     }
@@ -206,7 +206,7 @@ pub fn window_hashes(
             let mut buffer = buffers.take(CHUNK_SIZE);
             for (chunk, [data]) in chunks([image], window)? {
                 if data {
-                    let bytes = &mut buffer[..usize::try_from(chunk.len()).unwrap_or(CHUNK_SIZE)];
+                    let bytes = &mut buffer[..chunk.buffer_len()];
                     image.read_exact_at(bytes, chunk.start())?;
                     hasher.update(bytes);
                 } else {

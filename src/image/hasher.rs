@@ -14,6 +14,7 @@ use blake3::hazmat::{
 };
 
 use super::digest::{DIGEST_WINDOW, Hash, WindowHashes, feed_zeros, zero_hash};
+use crate::page::to_usize;
 
 /// The smallest subtree that is hashed by itself: large enough for the widest vectors.
 const SMALLEST: u64 = 64 << 10;
@@ -57,7 +58,7 @@ impl WindowHasher {
         while !bytes.is_empty() {
             self.settle_zeros();
             let now = self.next_part(bytes.len() as u64, LARGEST);
-            let (now, later) = bytes.split_at(usize::try_from(now).unwrap_or(bytes.len()));
+            let (now, later) = bytes.split_at(to_usize(now));
             self.open();
             self.hasher.update(now);
             self.fed(now.len() as u64);
@@ -78,7 +79,7 @@ impl WindowHasher {
                 other.update(bytes);
                 return;
             }
-            let (now, later) = bytes.split_at(usize::try_from(now).unwrap_or(bytes.len()));
+            let (now, later) = bytes.split_at(to_usize(now));
             self.open();
             self.hasher.update(now);
             self.fed(now.len() as u64);
@@ -236,7 +237,7 @@ fn zero_subtree(at: u64, len: u64) -> ChainingValue {
         }
         levels
     });
-    values[(len / SMALLEST).trailing_zeros() as usize][usize::try_from(at / len).unwrap_or(0)]
+    values[(len / SMALLEST).trailing_zeros() as usize][to_usize(at / len)]
 }
 
 const _: () = assert!(

@@ -75,7 +75,7 @@ impl Iterator for Joined<'_> {
     fn next(&mut self) -> Option<PageRange> {
         let mut joined = self.ranges.next()?;
         while let Some(next) = self.ranges.next_if(|next| next.start() == joined.end()) {
-            joined = PageRange::new(joined.start(), next.end()).unwrap_or(joined);
+            joined = joined.hull(next);
         }
         Some(joined)
     }

@@ -21,6 +21,7 @@ use super::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE, WindowHashes,
 };
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use crate::storage::ReadAt;
 
 const LABEL: &[u8; 16] = b"vhdkit windows 1";
@@ -238,7 +239,7 @@ struct Positioned<'a, S> {
 
 impl<S: ReadAt> Read for Positioned<'_, S> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let left = to_usize(self.end - self.offset);
         let len = left.min(buf.len());
         self.storage
             .read_exact_at(&mut buf[..len], self.offset)

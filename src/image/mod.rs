@@ -84,7 +84,7 @@ pub trait Image: Send + Sync {
 
 /// A virtual disk that can be written.
 pub trait ImageMut: Image {
-    /// Writes `data` at `range`; the two are equally long.
+    /// Writes `data` at `range`; the two are equally long, else it is refused (see [`check_update`]).
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()>;
 
     /// Makes `range` read as zeros, without storing them where the format and the file system can.
@@ -106,9 +106,22 @@ pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
     }
 }
 
+/// Refuses an update that doesn't lie within `virtual_size`, or whose data isn't as long as its range: every
+/// [`ImageMut`] asks this before it writes.
+pub fn check_update(virtual_size: u64, range: PageRange, data: &[u8]) -> Result<()> {
+    if range.buffer_len() != data.len() {
+        return Err(
+            Error::usage("the data is not as long as the range it is for")
+                .found(format_args!("{} bytes", data.len()))
+                .expected(format_args!("{} bytes", range.len())),
+        );
+    }
+    check_within(virtual_size, range.start(), data.len())
+}
+
 /// The whole virtual disk.
 pub fn whole(image: &(impl Image + ?Sized)) -> PageRange {
-    PageRange::new(0, image.virtual_size()).unwrap_or_default()
+    PageRange::covering(0, image.virtual_size())
 }
 
 /// Joins neighbouring extents in the same state, and drops empty ones: what every format can use to keep the
@@ -124,8 +137,7 @@ pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> E
                     Some(last)
                         if last.state == next.state && last.range.end() == next.range.start() =>
                     {
-                        last.range = PageRange::new(last.range.start(), next.range.end())
-                            .unwrap_or_default();
+                        last.range = PageRange::covering(last.range.start(), next.range.end());
                     }
                     _ => {
                         if let Some(done) = held.replace(next) {

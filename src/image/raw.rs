@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, check_within, join_extents,
-    whole,
+    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, check_update, check_within,
+    join_extents, whole,
 };
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageRange};
@@ -95,7 +95,7 @@ pub(crate) fn storage_extents<S: ReadAt>(storage: &S, within: PageRange) -> Exte
             next = None;
             (data.end, ExtentState::Data)
         };
-        let range = PageRange::new(at, end).unwrap_or_default();
+        let range = PageRange::covering(at, end);
         at = end;
         Some(Ok(Extent { range, state }))
     }))
@@ -112,21 +112,18 @@ impl<S: ReadAt> Image for RawImage<S> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        storage_extents(
-            &self.storage,
-            within.intersect(whole(self)).unwrap_or_default(),
-        )
+        storage_extents(&self.storage, within.cut_to(whole(self)))
     }
 }
 
 impl<S: WriteAt> ImageMut for RawImage<S> {
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
-        check_within(self.virtual_size, range.start(), data.len())?;
+        check_update(self.virtual_size, range, data).map_err(|e| e.path(self.storage.name()))?;
         self.storage.write_all_at(data, range.start())
     }
 
     fn clear(&mut self, range: PageRange) -> Result<()> {
-        let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+        let len = range.buffer_len();
         check_within(self.virtual_size, range.start(), len)?;
         self.storage.write_zeros_at(range.start()..range.end())
     }

@@ -5,7 +5,7 @@ use super::{
     DIGEST_WINDOW, Extent, ExtentState, Image, ImageMut, WINDOW_SIZE, WindowHashes, whole,
 };
 use crate::error::Result;
-use crate::page::{PageRange, is_zero};
+use crate::page::{PageRange, is_zero, to_usize};
 use crate::parallel::{Buffer, Buffers};
 
 /// What is filled or known to be zero as a whole: a window has 64 of them, the bits of a mask.
@@ -27,10 +27,10 @@ impl Window {
     pub(crate) fn read(image: &dyn Image, range: PageRange, buffers: &Buffers) -> Result<Self> {
         let mut window = Self {
             range,
-            bytes: buffers.take(usize::try_from(range.len()).unwrap_or(0)),
+            bytes: buffers.take(range.buffer_len()),
             filled: 0,
         };
-        let inside = range.intersect(whole(image)).unwrap_or_default();
+        let inside = range.cut_to(whole(image));
         for extent in image.extents(inside) {
             let Extent { range: data, state } = extent?;
             if state == ExtentState::Data && !data.is_empty() {
@@ -51,12 +51,10 @@ impl Window {
         if first > last {
             return Ok(());
         }
-        let grains =
-            PageRange::new(start + first * GRAIN, start + (last + 1) * GRAIN).unwrap_or_default();
-        let read = grains.intersect(inside).unwrap_or_default();
+        let grains = PageRange::covering(start + first * GRAIN, start + (last + 1) * GRAIN);
+        let read = grains.cut_to(inside);
         image.read_exact_at(self.piece_mut(read), read.start())?;
-        let beyond =
-            PageRange::new(read.end(), grains.end().min(self.range.end())).unwrap_or_default();
+        let beyond = PageRange::covering(read.end(), grains.end().min(self.range.end()));
         self.piece_mut(beyond).fill(0);
         (first..=last).for_each(|grain| self.filled |= 1 << grain);
         Ok(())
@@ -131,7 +129,7 @@ impl Window {
             {
                 match runs.last_mut() {
                     Some(last) if last.end() == block.start() => {
-                        *last = PageRange::new(last.start(), block.end()).unwrap_or(block);
+                        *last = last.hull(block);
                     }
                     _ => runs.push(block),
                 }
@@ -147,7 +145,7 @@ impl Window {
     }
 
     fn up_to(&self, size: u64) -> PageRange {
-        PageRange::new(self.range.start(), self.range.end().min(size)).unwrap_or_default()
+        PageRange::covering(self.range.start(), self.range.end().min(size))
     }
 
     fn feed(&self, range: PageRange, hasher: &mut WindowHasher) {
@@ -172,9 +170,7 @@ impl Window {
     }
 
     fn at(&self, range: PageRange) -> std::ops::Range<usize> {
-        let at = |offset: u64| {
-            usize::try_from(offset.saturating_sub(self.range.start())).unwrap_or(usize::MAX)
-        };
+        let at = |offset: u64| to_usize(offset.saturating_sub(self.range.start()));
         at(range.start())..at(range.end())
     }
 

@@ -109,8 +109,7 @@ fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
     for range in ranges {
         match out.last_mut() {
             Some(last) if range.start() < last.end().saturating_add(WORTH_SKIPPING) => {
-                let end = last.end().max(range.end());
-                *last = PageRange::new(last.start(), end).unwrap_or(range);
+                *last = last.hull(range);
             }
             _ => out.push(range),
         }

@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::{File, ReadAt as _, WriteAt as _, system};
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use crate::progress::Progress;
 
 /// Bytes copied at once.
@@ -42,7 +43,7 @@ impl File {
         let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
         let mut at = 0;
         while at < len {
-            let piece = usize::try_from((len - at).min(PIECE)).unwrap_or_default();
+            let piece = to_usize((len - at).min(PIECE));
             for (file, bytes) in [(self, &mut ours), (other, &mut theirs)] {
                 bytes.resize(piece, 0);
                 file.read_exact_at(bytes, at)?;
@@ -60,7 +61,7 @@ impl File {
         let len = source.byte_len()?;
         progress.begin("copying", len);
         self.set_len(len)?;
-        let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or_default()];
+        let mut buffer = vec![0; to_usize(PIECE)];
         let mut at = 0;
         while let Some(data) = source.data_range(at..len)? {
             progress.advance(data.start - at);
@@ -68,9 +69,7 @@ impl File {
             while at < data.end {
                 progress.check()?;
                 let now = (data.end - at).min(PIECE);
-                let piece = buffer
-                    .get_mut(..usize::try_from(now).unwrap_or_default())
-                    .unwrap_or_default();
+                let piece = buffer.get_mut(..to_usize(now)).unwrap_or_default();
                 source.read_exact_at(piece, at)?;
                 self.write_all_at(piece, at)?;
                 progress.advance(now);

@@ -12,6 +12,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::system;
+use crate::page::to_usize;
 
 /// Where direct reads start and end, on the device and in memory: enough for every device.
 const ALIGN: u64 = 4096;
@@ -126,7 +127,7 @@ impl DirectReads {
             return true;
         };
         let piece = offset / PROBED;
-        let slot = usize::try_from(piece % VERDICTS as u64).unwrap_or(0);
+        let slot = to_usize(piece % VERDICTS as u64);
         let Some(verdict) = self.verdicts.get(slot) else {
             return false;
         };
@@ -215,10 +216,6 @@ fn reopen(file: &fs::File, flags: OFlags, write: bool) -> io::Result<fs::File> {
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
-}
-
-fn to_usize(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::locks::Lockable;
 use super::runs::Runs;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
+use crate::page::to_usize;
 
 /// Zeros are written in pieces of this many bytes where holes aren't possible.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -408,9 +409,7 @@ impl WriteAt for File {
         }
         let mut at = range.start;
         while at < range.end {
-            let piece = usize::try_from(range.end - at)
-                .unwrap_or(usize::MAX)
-                .min(ZEROS.len());
+            let piece = to_usize(range.end - at).min(ZEROS.len());
             self.write_all_at(&ZEROS[..piece], at)?;
             at += piece as u64;
         }

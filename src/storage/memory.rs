@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{ReadAt, WriteAt};
 use crate::error::{Error, ErrorKind, Result};
+use crate::page::to_usize;
 
 /// A vector of bytes as storage.
 #[derive(Debug)]
@@ -110,10 +111,8 @@ impl WriteAt for Memory {
 
     fn write_zeros_at(&self, range: Range<u64>) -> Result<()> {
         let mut bytes = self.write();
-        let end = usize::try_from(range.end)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+        let end = to_usize(range.end).min(bytes.len());
+        let start = to_usize(range.start).min(end);
         bytes[start..end].fill(0);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::{File, system};
+use crate::page::to_usize;
 use crate::parallel::Buffer;
 
 /// Bytes that are gathered before they are written: what a device takes well at a time.
@@ -77,7 +78,7 @@ impl Appender<'_> {
 
     /// Where the next bytes are gathered; empty when the piece is full. It ends where a piece of the file does.
     fn room(&mut self) -> &mut [u8] {
-        let before = usize::try_from(self.offset % PIECE as u64).unwrap_or(0);
+        let before = to_usize(self.offset % PIECE as u64);
         if self.gathered.is_empty() {
             self.gathered = Buffer::of(PIECE);
         }

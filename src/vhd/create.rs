@@ -9,6 +9,7 @@ use super::{
     NewParent, SECTOR_SIZE, UniqueId, VhdImage, table_bytes,
 };
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use crate::storage::WriteAt;
 
 /// Bytes of data in a block, unless told otherwise: 2 MiB, the only size that all readers know.
@@ -150,9 +151,7 @@ fn lay_out_dynamic<S: WriteAt>(
     let absent = [0xFF; 16 << 10];
     let mut at = header.table_offset;
     while at < end {
-        let piece = usize::try_from(end - at)
-            .unwrap_or(usize::MAX)
-            .min(absent.len());
+        let piece = to_usize(end - at).min(absent.len());
         storage.write_all_at(&absent[..piece], at)?;
         at += piece as u64;
     }

@@ -10,7 +10,7 @@ use super::table::Table;
 use super::{DynamicHeader, SECTOR_SIZE};
 use crate::error::{Error, Result};
 use crate::image::{Extent, Extents, join_extents, storage_extents};
-use crate::page::PageRange;
+use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
 
 /// Larger blocks are looked at in pieces of this many bytes, so that memory doesn't follow the block size.
@@ -72,7 +72,7 @@ pub(super) struct Span {
 impl Span {
     /// The run, if it was asked for in whole pages.
     pub(super) fn range(self) -> PageRange {
-        PageRange::new(self.start, self.end).unwrap_or_default()
+        PageRange::covering(self.start, self.end)
     }
 }
 
@@ -157,7 +157,7 @@ impl Dynamic {
         for span in self.spans(storage, offset, end) {
             let Span { start, end, at } = span?;
             let (now, later) = rest
-                .split_at_mut_checked(usize::try_from(end - start).unwrap_or(usize::MAX))
+                .split_at_mut_checked(to_usize(end - start))
                 .unwrap_or_default();
             rest = later;
             match at {
@@ -184,13 +184,13 @@ impl Dynamic {
         let Some(at) = span.at else {
             return self.beneath.extents(span.range());
         };
-        let stored = PageRange::new(at, at + (span.end - span.start)).unwrap_or_default();
+        let stored = PageRange::covering(at, at + (span.end - span.start));
         let to_disk = move |offset: u64| span.start + (offset - at);
         Box::new(storage_extents(storage, stored).map(move |extent| {
             let Extent { range, state } = extent?;
             let (start, end) = (to_disk(range.start()), to_disk(range.end()));
             Ok(Extent {
-                range: PageRange::new(start, end).unwrap_or_default(),
+                range: PageRange::covering(start, end),
                 state,
             })
         }))
@@ -329,7 +329,7 @@ fn is_hole<S: ReadAt>(storage: &S, at: u64, sectors: &Range<u64>) -> Result<bool
 /// The bits of `sectors` in the bitmap at `at`.
 pub(super) fn read_bitmap<S: ReadAt>(storage: &S, at: u64, sectors: Range<u64>) -> Result<Bitmap> {
     let first = sectors.start / 8;
-    let mut bytes = vec![0; usize::try_from(sectors.end.div_ceil(8) - first).unwrap_or(0)];
+    let mut bytes = vec![0; to_usize(sectors.end.div_ceil(8) - first)];
     storage.read_exact_at(&mut bytes, at.saturating_add(first))?;
     Ok(Bitmap::new(bytes, first * 8))
 }

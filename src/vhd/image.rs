@@ -5,9 +5,10 @@ use super::parent::Beneath;
 use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
 use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentState, Extents, Image, ImageMut, check_within, storage_extents, whole,
+    Extent, ExtentState, Extents, Image, ImageMut, check_update, check_within, storage_extents,
+    whole,
 };
-use crate::page::PageRange;
+use crate::page::{PageRange, to_usize};
 use crate::storage::{ReadAt, WriteAt};
 
 /// A fixed, dynamic or differencing VHD.
@@ -114,7 +115,7 @@ impl<S: ReadAt> VhdImage<S> {
         &self,
         within: PageRange,
     ) -> Box<dyn Iterator<Item = Result<StoredRun>> + '_> {
-        let within = within.intersect(whole(self)).unwrap_or_default();
+        let within = within.cut_to(whole(self));
         let Some(dynamic) = &self.dynamic else {
             let all = StoredRun {
                 range: within,
@@ -168,7 +169,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
         match &self.dynamic {
             None => {
                 let there = self.fixed_end().saturating_sub(offset);
-                let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
+                let there = to_usize(there).min(buf.len());
                 let (stored, lost) = buf.split_at_mut_checked(there).unwrap_or_default();
                 lost.fill(0);
                 self.storage.read_exact_at(stored, offset)
@@ -180,12 +181,12 @@ impl<S: ReadAt> Image for VhdImage<S> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        let within = within.intersect(whole(self)).unwrap_or_default();
+        let within = within.cut_to(whole(self));
         match &self.dynamic {
             None => {
                 let end = self.fixed_end().clamp(within.start(), within.end());
-                let stored = PageRange::new(within.start(), end).unwrap_or_default();
-                let lost = PageRange::new(end, within.end()).unwrap_or_default();
+                let stored = PageRange::covering(within.start(), end);
+                let lost = PageRange::covering(end, within.end());
                 let zeros = (!lost.is_empty()).then_some(Ok(Extent {
                     range: lost,
                     state: ExtentState::Zero,
@@ -203,15 +204,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
 
 impl<S: WriteAt> ImageMut for VhdImage<S> {
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
-        if range.len() != data.len() as u64 {
-            return Err(
-                Error::usage("the data is not as long as the range it is for")
-                    .path(self.storage.name())
-                    .found(format_args!("{} bytes", data.len()))
-                    .expected(format_args!("{} bytes", range.len())),
-            );
-        }
-        self.checked(range.start(), data.len())?;
+        check_update(self.virtual_size(), range, data).map_err(|e| e.path(self.storage.name()))?;
         if self.dynamic.is_none() {
             return self.storage.write_all_at(data, range.start());
         }
@@ -220,10 +213,7 @@ impl<S: WriteAt> ImageMut for VhdImage<S> {
     }
 
     fn clear(&mut self, range: PageRange) -> Result<()> {
-        self.checked(
-            range.start(),
-            usize::try_from(range.len()).unwrap_or(usize::MAX),
-        )?;
+        self.checked(range.start(), range.buffer_len())?;
         if self.dynamic.is_none() {
             return self.storage.write_zeros_at(range.start()..range.end());
         }

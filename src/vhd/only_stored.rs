@@ -3,7 +3,7 @@
 use super::VhdImage;
 use crate::error::Result;
 use crate::image::{Extent, ExtentState, Extents, Image, check_within, join_extents, whole};
-use crate::page::{PAGE_SIZE, PageRange};
+use crate::page::{PAGE_SIZE, PageRange, to_usize};
 use crate::storage::ReadAt;
 
 /// An image of which only the pages that `child` stores are seen; the others read as zeros and are never read from
@@ -38,12 +38,12 @@ impl<S: ReadAt> Image for OnlyStored<'_, S> {
         buf.fill(0);
         let end = offset + buf.len() as u64;
         let first = offset - offset % PAGE_SIZE;
-        let pages = PageRange::new(first, end.next_multiple_of(PAGE_SIZE)).unwrap_or_default();
+        let pages = PageRange::covering(first, end.next_multiple_of(PAGE_SIZE));
         for run in self.child.stored_runs(pages) {
             let run = run?;
             let (start, end) = (run.range.start().max(offset), run.range.end().min(end));
             if run.is_stored() && start < end {
-                let at = |place: u64| usize::try_from(place - offset).unwrap_or(usize::MAX);
+                let at = |place: u64| to_usize(place - offset);
                 let bytes = buf.get_mut(at(start)..at(end)).unwrap_or_default();
                 self.image.read_exact_at(bytes, start)?;
             }
@@ -52,7 +52,7 @@ impl<S: ReadAt> Image for OnlyStored<'_, S> {
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        let within = within.intersect(whole(self)).unwrap_or_default();
+        let within = within.cut_to(whole(self));
         let image = self.image;
         join_extents(self.child.stored_runs(within).flat_map(move |run| {
             let extents: Extents<'_> = match run {

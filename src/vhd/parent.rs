@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
 use crate::error::{Error, Result};
 use crate::image::{Extent, ExtentState, Extents, Image};
-use crate::page::PageRange;
+use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
 
 /// The longest locator data that is looked at. Windows paths end at 32767 characters of two bytes.
@@ -99,7 +99,7 @@ impl Beneath {
             Self::Zeros => buf.fill(0),
             Self::Parent(parent) => {
                 let inside = parent.image.virtual_size().saturating_sub(offset);
-                let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(buf.len());
+                let inside = to_usize(inside).min(buf.len());
                 let (stored, beyond) = buf.split_at_mut(inside);
                 if !stored.is_empty() {
                     parent.image.read_exact_at(stored, offset)?;
@@ -123,7 +123,7 @@ impl Beneath {
             Self::Parent(parent) => {
                 let size = parent.image.virtual_size();
                 let start = size.clamp(within.start(), within.end());
-                let beyond = PageRange::new(start, within.end()).unwrap_or_default();
+                let beyond = PageRange::covering(start, within.end());
                 let tail = (!beyond.is_empty()).then_some(Ok(Extent {
                     range: beyond,
                     state: ExtentState::Zero,
@@ -200,7 +200,7 @@ pub fn read_paths<S: ReadAt + ?Sized>(
         if !locator.is_used() || locator.data_length > MAX_LOCATOR || !is_inside {
             continue;
         }
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let mut bytes = vec![0; to_usize(size)];
         storage.read_exact_at(&mut bytes, locator.data_offset)?;
         paths.extend(locator.text(&bytes).map(|text| ParentPath {
             locator: n,
@@ -242,7 +242,7 @@ impl NewParent {
             let length = length.ok_or_else(|| Error::usage("the parent's path is too long"))?;
             let data_offset = at + data.len() as u64;
             data.extend(bytes);
-            let sector = usize::try_from(SECTOR_SIZE).unwrap_or(1);
+            let sector = to_usize(SECTOR_SIZE);
             data.resize(data.len().next_multiple_of(sector), 0);
             locators.push(super::ParentLocator {
                 platform_code: code,

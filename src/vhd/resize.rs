@@ -21,6 +21,7 @@ use super::{
     SECTOR_SIZE, VhdImage, table_bytes,
 };
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
@@ -381,7 +382,7 @@ fn copy_entries<S: WriteAt>(storage: &S, from: u64, to: u64, entries: u64) -> Re
     let mut bytes = [0; PIECE];
     let (mut done, all) = (0, entries * 4);
     while done < all {
-        let len = usize::try_from(all - done).unwrap_or(usize::MAX).min(PIECE);
+        let len = to_usize(all - done).min(PIECE);
         let piece = bytes.get_mut(..len).unwrap_or_default();
         storage.read_exact_at(piece, from + done)?;
         storage.write_all_at(piece, to + done)?;
@@ -394,7 +395,7 @@ fn fill_absent<S: WriteAt>(storage: &S, start: u64, end: u64) -> Result<()> {
     let absent = [0xFF; PIECE];
     let mut at = start;
     while at < end {
-        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(PIECE);
+        let len = to_usize(end - at).min(PIECE);
         storage.write_all_at(absent.get(..len).unwrap_or_default(), at)?;
         at += len as u64;
     }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::bat::{self, BatEntry};
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use crate::storage::{ReadAt, WriteAt};
 
 /// A BAT of at most this many entries (64 MiB) is kept in memory. With 2 MiB blocks the largest dynamic disk has
@@ -40,7 +41,7 @@ enum Content {
 impl Table {
     /// A new table whose entries are all absent.
     pub(super) fn absent(offset: u64, entries: u64) -> Self {
-        let count = usize::try_from(entries.min(MAX_LOADED)).unwrap_or(0);
+        let count = to_usize(entries.min(MAX_LOADED));
         Self {
             offset,
             entries,
@@ -56,8 +57,7 @@ impl Table {
 
     /// Reads a table of `entries` entries at `offset`, which lies within the file.
     pub(super) fn read<S: ReadAt>(storage: &S, offset: u64, entries: u64) -> Result<Self> {
-        let mut loaded = (entries <= MAX_LOADED)
-            .then(|| Vec::with_capacity(usize::try_from(entries).unwrap_or(0)));
+        let mut loaded = (entries <= MAX_LOADED).then(|| Vec::with_capacity(to_usize(entries)));
         let mut allocated = 0;
         for part in 0..entries.div_ceil(PART) {
             let part = read_part(storage, offset, entries, part)?;
@@ -122,7 +122,7 @@ impl Table {
         };
         let cached = match &self.content {
             Content::Loaded(entries) => {
-                let index = usize::try_from(block).unwrap_or(usize::MAX);
+                let index = to_usize(block);
                 return entries.get(index).map(|e| BatEntry(*e)).ok_or_else(outside);
             }
             Content::OnDemand(cached) => cached,
@@ -136,7 +136,7 @@ impl Table {
             let part = read_part(storage, self.offset, self.entries, wanted)?;
             *cached = Some((wanted, part));
         }
-        let index = usize::try_from(block % PART).unwrap_or(usize::MAX);
+        let index = to_usize(block % PART);
         let entry = cached.as_ref().and_then(|(_, part)| part.get(index));
         entry.map(|e| BatEntry(*e)).ok_or_else(outside)
     }
@@ -199,7 +199,7 @@ impl Table {
 fn read_part<S: ReadAt>(storage: &S, offset: u64, entries: u64, part: u64) -> Result<Vec<u32>> {
     let first = part.saturating_mul(PART);
     let count = entries.saturating_sub(first).min(PART);
-    let mut bytes = vec![0; usize::try_from(count * 4).unwrap_or(0)];
+    let mut bytes = vec![0; to_usize(count * 4)];
     storage.read_exact_at(&mut bytes, offset.saturating_add(first.saturating_mul(4)))?;
     let (entries, _) = bytes.as_chunks::<4>();
     Ok(entries.iter().map(|e| BatEntry::decode(e).0).collect())

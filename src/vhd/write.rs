@@ -16,7 +16,7 @@ use super::dynamic::{self, Current, Piece, Waiting};
 use super::image::Unwritten;
 use super::{Bitmap, DiskType, Footer, VhdImage};
 use crate::error::{Error, Result};
-use crate::page::{PageRange, is_zero};
+use crate::page::{PageRange, is_zero, to_usize};
 use crate::storage::WriteAt;
 
 /// Block data starts at multiples of this, the block of most file systems and devices.
@@ -93,7 +93,7 @@ impl<S: WriteAt> VhdImage<S> {
         let mut rest = data;
         for piece in dynamic.pieces(range.start(), range.end()) {
             let (now, later) = rest
-                .split_at_checked(usize::try_from(piece.len).unwrap_or(usize::MAX))
+                .split_at_checked(to_usize(piece.len))
                 .unwrap_or_default();
             rest = later;
             self.update_piece(piece, now)?;
@@ -196,16 +196,13 @@ impl<S: WriteAt> VhdImage<S> {
             .hint("convert it to a fixed VHD or to a raw image, or use larger blocks"));
         };
         self.storage.write_all_at(&self.footer.encode(), end)?;
-        let gap_and_bitmap = vec![0; usize::try_from(data - self.end).unwrap_or(0)];
+        let gap_and_bitmap = vec![0; to_usize(data - self.end)];
         self.storage.write_all_at(&gap_and_bitmap, self.end)?;
         dynamic.table.set(block, entry);
         dynamic.current = Some(Current {
             block,
             bitmap_at: at,
-            bitmap: Bitmap::new(
-                vec![0; usize::try_from(dynamic.bitmap_bytes).unwrap_or(0)],
-                0,
-            ),
+            bitmap: Bitmap::new(vec![0; to_usize(dynamic.bitmap_bytes)], 0),
             dirty: false,
         });
         dynamic.data_end = end;

@@ -13,6 +13,7 @@ use crate::cli::create::check_new_parent;
 use crate::error::Error;
 use crate::files::{self, Format, InPlace, OpenImage, Source as _, refuse_same_file};
 use crate::image::{ContentHasher, DIGEST_WINDOW, Image as _, WindowHashes, stream};
+use crate::page::to_usize;
 use crate::snapshot::{
     PointImage, Restored, Work, check_content, refuse_part_of_store, restore, restore_in_place,
     restore_to_child,
@@ -244,7 +245,7 @@ impl Plain {
 
     fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = usize::try_from(DIGEST_WINDOW - self.fed).unwrap_or(usize::MAX);
+            let room = to_usize(DIGEST_WINDOW - self.fed);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.window.update(now);
             self.fed += now.len() as u64;

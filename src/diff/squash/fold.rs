@@ -272,5 +272,5 @@ fn same_pages(a: &PageList, b: &PageList) -> bool {
 }
 
 fn target(lane: &Lane<'_>) -> PageRange {
-    PageRange::new(0, lane.target_size()).unwrap_or_default()
+    PageRange::covering(0, lane.target_size())
 }
