@@ -7,6 +7,7 @@ use crate::page::PageRange;
 
 mod copy;
 mod digest;
+mod disk_io;
 mod hasher;
 mod known;
 mod list;
@@ -19,6 +20,7 @@ pub(crate) use digest::zero_hash;
 pub use digest::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
 };
+pub use disk_io::{DiskReader, DiskWriter};
 pub(crate) use hasher::WindowHasher;
 pub(crate) use known::{EqualParts, unknown};
 pub use known::{KnownEqual, NothingKnown, Ranges};
@@ -152,30 +154,43 @@ pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> E
     }))
 }
 
-impl<I: Image + ?Sized> Image for &I {
-    fn virtual_size(&self) -> u64 {
-        (**self).virtual_size()
-    }
+/// What points to an image is an image.
+macro_rules! points_to_image {
+    ($($pointer:ty),*) => {$(
+        impl<I: Image + ?Sized> Image for $pointer {
+            fn virtual_size(&self) -> u64 {
+                (**self).virtual_size()
+            }
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        (**self).read_exact_at(buf, offset)
-    }
+            fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+                (**self).read_exact_at(buf, offset)
+            }
 
-    fn extents(&self, within: PageRange) -> Extents<'_> {
-        (**self).extents(within)
-    }
+            fn extents(&self, within: PageRange) -> Extents<'_> {
+                (**self).extents(within)
+            }
+        }
+    )*};
 }
 
-impl<I: Image + ?Sized> Image for Arc<I> {
-    fn virtual_size(&self) -> u64 {
-        (**self).virtual_size()
-    }
+points_to_image!(&I, &mut I, Box<I>, Arc<I>);
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        (**self).read_exact_at(buf, offset)
-    }
+macro_rules! points_to_image_mut {
+    ($($pointer:ty),*) => {$(
+        impl<I: ImageMut + ?Sized> ImageMut for $pointer {
+            fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
+                (**self).update(range, data)
+            }
 
-    fn extents(&self, within: PageRange) -> Extents<'_> {
-        (**self).extents(within)
-    }
+            fn clear(&mut self, range: PageRange) -> Result<()> {
+                (**self).clear(range)
+            }
+
+            fn flush(&mut self) -> Result<()> {
+                (**self).flush()
+            }
+        }
+    )*};
 }
+
+points_to_image_mut!(&mut I, Box<I>);
