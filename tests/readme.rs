@@ -5,7 +5,6 @@
 #[path = "support/disk.rs"]
 mod disk;
 
-use std::fs;
 use std::path::Path;
 
 use crate::disk::{TestFolder, command, content, run};
@@ -43,19 +42,19 @@ fn the_examples_print_what_the_readme_says() {
     assert!(count >= 12, "only {count} examples were found");
 }
 
-/// The images of the demo under the names of the README.
+/// The images of the demo, and the diff that the README's last example of the main job has at hand.
 fn images() -> TestFolder {
     let folder = TestFolder::new();
-    run(command!("vhd", "demo", "--keep").env("TMPDIR", folder.path(".")));
-    let demo = folder.path(&folder.names()[0]);
-    for file in [
-        "monday.vhd",
+    run(&mut command!("vhd", "demo", "--keep", folder.path(".")));
+    run(command!(
+        "vhd-diff",
+        "-q",
         "tuesday.vhd",
         "wednesday.vhd",
-        "wednesday.vhddiff",
-    ] {
-        fs::rename(demo.join(format!("server-{file}")), folder.path(file)).unwrap();
-    }
+        "-o",
+        "wednesday.vhddiff"
+    )
+    .current_dir(folder.path(".")));
     folder
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,23 +15,23 @@ use crate::page::{PAGE_SIZE, PageRange, to_usize};
 use crate::storage::Overwrite;
 use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
-/// Walk the whole path on small images, made for it.
+/// Run the whole workflow on sample images and check every result.
 ///
-/// Makes a fixed and a dynamic VHD at three points in time, diffs them, rebuilds every point from the first one and
-/// the diffs, and compares byte by byte. Then a store keeps the same points, copies them and restores them.
+/// Makes a fixed and a dynamic VHD at three points in time, diffs them, rebuilds each point from the first one and the
+/// diffs, and compares byte by byte. Then keeps the same points in a store, copies it, and restores them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The commands are run for real, and their output is what they print. All files are made in a temporary folder, \
      which is removed again.\n\n",
     "Examples:\n",
     "  vhd demo\n",
-    "  vhd demo --keep    leave the files there, to go on by hand\n\n",
+    "  vhd demo --keep try\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// Leave the folder with all files, and say where it is.
-    #[arg(long)]
-    keep: bool,
+    /// Also make the first disk's images in DIR: monday.vhd, tuesday.vhd and wednesday.vhd, to go on by hand.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 /// Size of the virtual disks: small enough for any machine, large enough for blocks and windows.
@@ -46,14 +47,85 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
         output: Output::text()?,
         proofs: 0,
     };
+    if let Some(kept) = &args.keep {
+        make_kept(kept)?;
+    }
     demo.play()?;
-    if args.keep {
-        let kept = folder.keep();
-        demo.output
-            .line(format_args!("The files are in {}", kept.display()))?;
+    if let Some(kept) = &args.keep {
+        SERVER.make(kept)?;
+        let kept = kept.display();
+        demo.say(&format!(
+            "{kept} has monday.vhd, tuesday.vhd and wednesday.vhd."
+        ))?;
     }
     demo.output.finish()?;
     Ok(Outcome::Done)
+}
+
+/// A disk of the demo.
+struct Disk {
+    /// What the names of its images begin with.
+    prefix: &'static str,
+    format: Format,
+    id: &'static [u8; 16],
+}
+
+const SERVER: Disk = Disk {
+    prefix: "",
+    format: Format::Fixed,
+    id: b"vhd demo, server",
+};
+
+const LAPTOP: Disk = Disk {
+    prefix: "laptop-",
+    format: Format::Dynamic,
+    id: b"vhd demo, laptop",
+};
+
+const DAYS: [&str; 3] = ["monday", "tuesday", "wednesday"];
+
+impl Disk {
+    /// Makes an image for each day in `folder`: the same bytes each time.
+    fn make(&self, folder: &Path) -> Result<()> {
+        for (day, name) in DAYS.into_iter().enumerate() {
+            let options = NewImageOptions {
+                format: self.format,
+                virtual_size: DISK,
+                block_size: None,
+                identity: Some(Footer {
+                    unique_id: UniqueId(*self.id),
+                    timestamp: Timestamp(0),
+                    ..Footer::for_disk(DiskType::Fixed, DISK, None)
+                }),
+                parent: None,
+                overwrite: Overwrite::No,
+            };
+            let path = folder.join(format!("{}{name}.vhd", self.prefix));
+            let mut new = NewImage::create(path, &options)?;
+            for write in WRITES.iter().filter(|write| write.day <= day) {
+                let range = PageRange::from_len(write.page * PAGE_SIZE, write.pages * PAGE_SIZE)?;
+                match write.seed {
+                    Some(seed) => new.image_mut().update(range, &data(seed, write.pages))?,
+                    None => new.image_mut().clear(range)?,
+                }
+            }
+            new.publish()?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the folder that is kept; one that is there already must be empty.
+fn make_kept(folder: &Path) -> Result<()> {
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::usage("the folder isn't empty")
+            .path(folder)
+            .hint("name a new folder")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder)
+            .map_err(|e| Error::io("cannot make the folder", e).path(folder)),
+        Err(error) => Err(Error::io("cannot use the folder", error).path(folder)),
+    }
 }
 
 struct Demo {
@@ -65,52 +137,41 @@ struct Demo {
 impl Demo {
     fn play(&mut self) -> Result<()> {
         self.say(
-            "Two disks at three points in time: `server` is a fixed VHD, `laptop` a dynamic one.",
+            "Two disks at three points in time: a server's in a fixed VHD, a laptop's in a dynamic one.",
         )?;
-        for (disk, format, id) in [
-            ("server", Format::Fixed, b"vhd demo, server"),
-            ("laptop", Format::Dynamic, b"vhd demo, laptop"),
-        ] {
-            for (day, name) in ["monday", "tuesday", "wednesday"].into_iter().enumerate() {
-                self.make(&format!("{disk}-{name}.vhd"), format, *id, day)?;
-            }
+        let folder = self.folder.clone();
+        for disk in [&SERVER, &LAPTOP] {
+            disk.make(&folder)?;
         }
-        self.vhd(
-            0,
-            "hash server-monday.vhd server-tuesday.vhd server-wednesday.vhd",
-        )?;
+        self.vhd(0, "hash monday.vhd tuesday.vhd wednesday.vhd")?;
 
         self.say("What changed from Monday to Tuesday? (Exit code 1: they differ.)")?;
-        self.vhd(1, "diff server-monday.vhd server-tuesday.vhd")?;
+        self.vhd(1, "diff monday.vhd tuesday.vhd")?;
 
         self.say("Only that travels: a diff for each later day, made once.")?;
-        for disk in ["server", "laptop"] {
-            self.vhd(
-                0,
-                &format!("diff {disk}-monday.vhd {disk}-tuesday.vhd -o {disk}-tuesday.vhddiff"),
-            )?;
-            self.vhd(
-                0,
-                &format!(
-                    "diff {disk}-tuesday.vhd {disk}-wednesday.vhd -o {disk}-wednesday.vhddiff"
-                ),
-            )?;
+        for disk in [SERVER.prefix, LAPTOP.prefix] {
+            for [from, to] in [["monday", "tuesday"], ["tuesday", "wednesday"]] {
+                self.vhd(
+                    0,
+                    &format!("diff {disk}{from}.vhd {disk}{to}.vhd -o {disk}{to}.vhddiff"),
+                )?;
+            }
         }
-        self.vhd(0, "show server-tuesday.vhddiff")?;
+        self.vhd(0, "show tuesday.vhddiff")?;
 
         self.say(
             "Far away there are Monday's image and the diffs. Any day can be rebuilt from them.",
         )?;
         self.vhd(
             0,
-            "apply server-monday.vhd server-tuesday.vhddiff -o restored-tuesday.vhd",
+            "apply monday.vhd tuesday.vhddiff -o restored-tuesday.vhd",
         )?;
-        self.same("restored-tuesday.vhd", "server-tuesday.vhd")?;
+        self.same("restored-tuesday.vhd", "tuesday.vhd")?;
         self.vhd(
             0,
-            "apply server-monday.vhd server-tuesday.vhddiff server-wednesday.vhddiff -o restored-wednesday.vhd",
+            "apply monday.vhd tuesday.vhddiff wednesday.vhddiff -o restored-wednesday.vhd",
         )?;
-        self.same("restored-wednesday.vhd", "server-wednesday.vhd")?;
+        self.same("restored-wednesday.vhd", "wednesday.vhd")?;
 
         self.say("Or the copy itself is brought up to date, in place, with the way back kept.")?;
         self.copy("laptop-monday.vhd", "copy.vhd")?;
@@ -148,7 +209,7 @@ impl Demo {
                 0,
                 &format!(
                     "snapshot create --store store --disk server --name {name} --time 2026-11-{date}T06:00:00Z \
-                     server-{name}.vhd"
+                     {name}.vhd"
                 ),
             )?;
         }
@@ -169,7 +230,7 @@ impl Demo {
                 0,
                 &format!("snapshot restore --store {store} {name} -o {image}"),
             )?;
-            self.same(&image, &format!("server-{name}.vhd"))?;
+            self.same(&image, &format!("{name}.vhd"))?;
         }
 
         self.say("The files of a store are ordinary ones: a base and diffs, in the order of their names.")?;
@@ -177,38 +238,11 @@ impl Demo {
             0,
             "apply second/server/000001-monday.vhd second/server/000002-tuesday.vhddiff -o by-hand.vhd",
         )?;
-        self.same("by-hand.vhd", "server-tuesday.vhd")
+        self.same("by-hand.vhd", "tuesday.vhd")
     }
 
     fn say(&mut self, text: &str) -> Result<()> {
         self.output.line(format_args!("\n# {text}"))
-    }
-
-    /// Makes an image as the disk with this unique id was on that day: the same bytes each time.
-    fn make(&self, name: &str, format: Format, id: [u8; 16], day: usize) -> Result<()> {
-        let new = Footer::for_disk(DiskType::Fixed, DISK, None);
-        let identity = Footer {
-            unique_id: UniqueId(id),
-            timestamp: Timestamp(0),
-            ..new
-        };
-        let options = NewImageOptions {
-            format,
-            virtual_size: DISK,
-            block_size: None,
-            identity: Some(identity),
-            parent: None,
-            overwrite: Overwrite::No,
-        };
-        let mut new = NewImage::create(self.folder.join(name), &options)?;
-        for write in WRITES.iter().filter(|write| write.day <= day) {
-            let range = PageRange::from_len(write.page * PAGE_SIZE, write.pages * PAGE_SIZE)?;
-            match write.seed {
-                Some(seed) => new.image_mut().update(range, &data(seed, write.pages))?,
-                None => new.image_mut().clear(range)?,
-            }
-        }
-        new.publish()
     }
 
     /// Runs `vhd` with these arguments and shows it as typed, with all that it prints.
