@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::text::{Escaping, is_unseen, shown};
+
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -36,7 +38,8 @@ pub enum ErrorKind {
 /// An error with its place and its remedy.
 ///
 /// `Display` prints one line: file, message, field, offset, found, expected, cause. The remedy is kept apart
-/// in [`Error::hint`], so that a program can print it on a line of its own.
+/// in [`Error::hint`], so that a program can print it on a line of its own. What files and names contribute to that line
+/// is escaped in it (see [`text`](crate::text)), and nowhere before.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -217,7 +220,7 @@ pub fn quoted(text: impl AsRef<OsStr>) -> String {
     let folder = if bytes.starts_with(b"-") { "./" } else { "" };
     match text.to_str() {
         Some(text) if !text.is_empty() && bytes.iter().all(plain) => format!("{folder}{text}"),
-        Some(text) if !text.contains(char::is_control) => {
+        Some(text) if !text.contains(is_unseen) => {
             format!("'{folder}{}'", text.replace('\'', r"'\''"))
         }
         _ => format!("$'{folder}{}'", bytes.escape_ascii()),
@@ -226,10 +229,12 @@ pub fn quoted(text: impl AsRef<OsStr>) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
         let e = &*self.0;
         if let Some(path) = &e.path {
-            write!(f, "{}: ", path.display())?;
+            write!(f, "{}: ", shown(path))?;
         }
+        let f = &mut Escaping(f);
         f.write_str(&e.message)?;
         let mut lead = " (";
         if let Some(field) = &e.field {
@@ -265,7 +270,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)?;
         match &self.0.hint {
-            Some(hint) => write!(f, " [{hint}]"),
+            Some(hint) => write!(f, " [{}]", shown(hint)),
             None => Ok(()),
         }
     }
@@ -314,6 +319,8 @@ mod tests {
             ("~x", "'~x'"),
             ("größe", "'größe'"),
             ("a\nb'\u{1b}", r"$'a\nb\'\x1b'"),
+            ("a\u{202e}b", r"$'a\xe2\x80\xaeb'"),
+            ("\u{85}", r"$'\xc2\x85'"),
         ] {
             assert_eq!(quoted(text), word);
             let command = format!("printf %s {word}");
@@ -325,6 +332,25 @@ mod tests {
                 assert_eq!(back.strip_prefix("./").unwrap_or(&back), text);
             }
         }
+    }
+
+    #[test]
+    fn nothing_in_it_reaches_a_terminal_raw() {
+        let hostile = "\u{1b}[2K\r\nvhd: note: all fine\u{202e}\u{9b}";
+        let error = Error::damaged(hostile)
+            .path(hostile)
+            .field(hostile)
+            .found(hostile)
+            .expected(hostile)
+            .source(hostile)
+            .hint(hostile);
+        let escaped = r"\u{1b}[2K\r\nvhd: note: all fine\u{202e}\u{9b}";
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(!text.contains(is_unseen), "{text:?}");
+            assert!(text.matches(escaped).count() >= 6, "{text}");
+        }
+        let windows = Error::damaged("x").found(r"C:\new").to_string();
+        assert_eq!(windows, r"x (found C:\new)");
     }
 
     #[test]

@@ -57,7 +57,8 @@
 //! A module uses only those above it:
 //!
 //! ```text
-//! error  page  progress  parallel    what everything is said in, and the one pipeline
+//! text  error  page  progress  parallel
+//!                                    what everything is said in, and the one pipeline
 //! storage                            bytes at offsets
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
@@ -81,6 +82,7 @@ pub mod progress;
 #[cfg(feature = "store")]
 pub mod snapshot;
 pub mod storage;
+pub mod text;
 pub mod vhd;
 
 #[cfg(feature = "cli")]

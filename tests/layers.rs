@@ -1,6 +1,6 @@
 //! Holds the layers: reads the sources and fails on any path that leads to a module on the same or a higher layer,
-//! on anything outside the command line that prints, exits, or knows terminals or the environment, and on anything
-//! outside of storage that changes files.
+//! on anything outside the command line that prints, exits, or knows terminals or the environment, on anything
+//! outside of storage that changes files, and on paths that are shown as they are.
 //!
 //! Unit tests are held to the same rules, except that they may change files; comments and documentation are not read.
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Top-level modules, lowest layer first. A module uses the rows above its own, and nothing of its own row.
 const LAYERS: &[&[&str]] = &[
+    &["text"],
     &["error"],
     &["page", "progress"],
     &["parallel"],
@@ -168,6 +169,12 @@ fn check(name: &str, source: &str, root_names: &BTreeMap<String, String>) -> Vec
                 pair[0].line,
                 &format!("`{}!`: only src/cli prints", pair[0].text),
             );
+        }
+    }
+    for three in tokens.windows(3) {
+        if three[0].text == "." && three[1].text == "display" && three[2].text == "(" {
+            let what = "`.display()`: `text::shown` shows paths, whatever is in them";
+            fault(three[1].line, what);
         }
     }
     faults
@@ -742,6 +749,11 @@ mod tests {
             "`rustix::fs::ftruncate`",
         ),
         ("image/mod.rs", "use std::fs::*;", "`std::fs::*`"),
+        (
+            "cli/mod.rs",
+            "fn f() {\n path\n.display() }",
+            ":3: `.display()`",
+        ),
         (
             "diff/mod.rs",
             "fn f() -> indicatif::ProgressBar {}",

@@ -22,6 +22,7 @@ use crate::files::{
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
+use crate::text::shown;
 
 /// Turn a base into the target of a diff, in place or as a new image.
 ///
@@ -126,7 +127,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let digest = digest.map_or_else(String::new, |digest| format!(", content digest {digest}"));
         context.note(format_args!(
             "{}: holds the old point in time again{digest}",
-            args.base.display()
+            shown(&args.base)
         ));
         return if args.json {
             print(args, None)
@@ -177,7 +178,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
     {
-        context.warn(warning);
+        context.warn_of(&warning);
     }
     let applied = applied?;
     say(args, &applied, context);
@@ -291,7 +292,7 @@ fn output_format(output: &Path, base: &dyn Source, chain: &Chain) -> Format {
 }
 
 fn say(args: &Args, applied: &Applied, context: &Context) {
-    let path = args.output.as_ref().unwrap_or(&args.base).display();
+    let path = shown(args.output.as_ref().unwrap_or(&args.base));
     let new = args.output.is_some();
     say_how(args, applied, context);
     match (applied.checked, applied.already < applied.diffs) {
@@ -332,18 +333,18 @@ fn say(args: &Args, applied: &Applied, context: &Context) {
 
 /// What only those want to know who ask for it, and what was lost.
 fn say_how(args: &Args, applied: &Applied, context: &Context) {
-    let path = args.output.as_ref().unwrap_or(&args.base).display();
+    let path = shown(args.output.as_ref().unwrap_or(&args.base));
     if applied.checked == BaseChecked::Stamp {
         context.detail(format_args!(
             "{}: known by its state stamp, so it wasn't read as a whole",
-            args.base.display()
+            shown(&args.base)
         ));
     }
     if let (Some(output), Some(_)) = (&args.output, applied.strategy) {
         context.detail(format_args!(
             "{}: made as a clone of {}, with which it shares what didn't change",
-            output.display(),
-            args.base.display()
+            shown(&output),
+            shown(&args.base)
         ));
     } else {
         say_how_in_place(&args.base, applied, context);
@@ -357,7 +358,7 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
 
 /// Of an image that was changed in place: by which strategy, and what was left or lost.
 pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Context) {
-    let image = image.display();
+    let image = shown(&image);
     if let Some(strategy) = applied.strategy {
         let how = match strategy {
             Strategy::Clone => "changed as a clone that took its place",
@@ -433,8 +434,8 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
         .output
         .as_ref()
         .unwrap_or(&args.base)
-        .display()
-        .to_string();
+        .to_string_lossy()
+        .into_owned();
     let mut output = Stdout::text()?;
     output.json(&Summary {
         schema_version: SCHEMA_VERSION,

@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION, plain};
+use super::output::{Output, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::files::{self, Repaired};
+use crate::text::shown;
 use crate::vhd::{CheckOptions, Finding, Kind, Mend, Report, Severity, Unlisted};
 
 /// Find every fault of VHD files, and mend those that can be mended without loss.
@@ -83,7 +84,7 @@ fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     files::take_back(image, saved)?;
     context.note(format_args!(
         "{}: is as it was before the repair",
-        image.display()
+        shown(&image)
     ));
     Ok(Outcome::Done)
 }
@@ -149,8 +150,8 @@ struct FindingView<'a> {
     severity: &'static str,
     field: &'a str,
     offset: u64,
-    found: String,
-    expected: String,
+    found: &'a str,
+    expected: &'a str,
     message: &'static str,
     advice: &'static str,
 }
@@ -200,8 +201,8 @@ impl<'a> From<&'a Finding> for FindingView<'a> {
             severity: finding.severity().name(),
             field: &finding.field,
             offset: finding.offset,
-            found: plain(&finding.found),
-            expected: plain(&finding.expected),
+            found: &finding.found,
+            expected: &finding.expected,
             message: finding.rule.message,
             advice: finding.rule.advice,
         }
@@ -227,7 +228,7 @@ impl<'a> From<&'a Mend> for MendView<'a> {
 }
 
 fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
-    let image = plain(&view.image);
+    let image = &view.image;
     let faults = [
         counted(view.errors, "error", "errors"),
         counted(view.repairable, "repairable", "repairable"),
@@ -254,10 +255,7 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
         output.line(format_args!("  {done} {what} ({id})"))?;
     }
     if let Some(saved) = &view.saved {
-        output.line(format_args!(
-            "  what was replaced is kept in {}",
-            plain(saved)
-        ))?;
+        output.line(format_args!("  what was replaced is kept in {saved}"))?;
     }
     if args.repair && view.repairs.is_empty() {
         output.line("  nothing to repair, or nothing that could be repaired without loss")?;

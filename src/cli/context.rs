@@ -1,6 +1,6 @@
 //! What every command is given: the common options, worked out.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -13,6 +13,7 @@ use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file}
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::IoPolicy;
+use crate::text::shown;
 
 /// An error if the output is one of the files that `input` is read from.
 pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
@@ -21,18 +22,17 @@ pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
 
 /// What is wrong with an image, and what to do about it on a line of its own.
 #[derive(Debug)]
-pub(super) struct Warning(String);
+pub(super) struct Warning {
+    text: String,
+    hint: Option<String>,
+}
 
 impl Warning {
     pub(super) fn of(error: &Error) -> Self {
-        let hint = error.remedy().map(|remedy| format!("\n  hint: {remedy}"));
-        Self(format!("{error}{}", hint.unwrap_or_default()))
-    }
-}
-
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        Self {
+            text: error.to_string(),
+            hint: error.remedy().map(str::to_owned),
+        }
     }
 }
 
@@ -102,7 +102,7 @@ impl Context {
 
     /// Says something that isn't an error on stderr, unless that is unwanted.
     pub(super) fn note(&self, text: impl std::fmt::Display) {
-        self.say("note", &text);
+        self.say("note", &text, None);
     }
 
     /// Says on stderr how something was done, if that is wanted.
@@ -114,7 +114,12 @@ impl Context {
 
     /// Says on stderr that something isn't as it should be, unless that is unwanted.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
-        self.say("warning", &text);
+        self.say("warning", &text, None);
+    }
+
+    /// Warns of an error that doesn't keep the work from being done.
+    pub(super) fn warn_of(&self, warning: &Warning) {
+        self.say("warning", &warning.text, warning.hint.as_deref());
     }
 
     /// Says of a block device that is about to be written what it isn't told from a file by its name.
@@ -123,7 +128,7 @@ impl Context {
         if looked.is_ok_and(|found| found.file_type().is_block_device()) {
             self.note(format_args!(
                 "{}: a device is overwritten where it is: if this is interrupted it is half written, so run it again",
-                output.display()
+                shown(&output)
             ));
         }
     }
@@ -155,7 +160,7 @@ impl Context {
         };
         let image = open_image(path, &options)?;
         for warning in image.chain().flat_map(OpenImage::warnings) {
-            self.warn(Warning::of(warning));
+            self.warn_of(&Warning::of(warning));
         }
         for lost in image.chain().flat_map(losses) {
             self.warn(lost);
@@ -187,9 +192,9 @@ impl Context {
         exit::report(self.program, error);
     }
 
-    fn say(&self, label: &str, text: &dyn std::fmt::Display) {
+    fn say(&self, label: &str, text: &dyn std::fmt::Display, hint: Option<&str>) {
         if !self.common.quiet {
-            let _ = writeln!(io::stderr(), "{}: {label}: {text}", self.program);
+            exit::say(self.program, label, text, hint);
         }
     }
 }
@@ -199,7 +204,7 @@ const LISTED: usize = 20;
 
 /// What a damaged image has lost, for people.
 pub(super) fn losses(image: &OpenImage) -> Vec<String> {
-    let (path, lost) = (image.path().display(), image.lost());
+    let (path, lost) = (shown(image.path()), image.lost());
     let bytes = lost
         .iter()
         .fold(0, |sum, range| range.len().saturating_add(sum));

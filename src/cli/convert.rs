@@ -13,6 +13,7 @@ use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
 use crate::storage::IoPolicy;
+use crate::text::shown;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -88,7 +89,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     new.publish()?;
     context.note(format_args!(
         "{}: {}, virtual size {}",
-        args.destination.display(),
+        shown(&args.destination),
         options.format,
         Size(options.virtual_size)
     ));

@@ -10,6 +10,7 @@ use super::size::{self, Size};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent};
 use crate::image::Image;
+use crate::text::shown;
 use crate::vhd::VhdImage;
 
 /// Make an empty image, or a child of another image.
@@ -78,7 +79,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     NewImage::create(&args.path, &options)?.publish()?;
     context.note(format_args!(
         "{}: {format}, virtual size {}",
-        args.path.display(),
+        shown(&args.path),
         Size(size)
     ));
     if let Some(remark) = cloud_remark(format, size) {
@@ -122,7 +123,7 @@ pub(super) fn check_new_parent(
         context.note(format_args!(
             "the parent {} is not in the folder of the child or below: to read the child, give --parent or \
              --parent-path",
-            parent.path().display()
+            shown(parent.path())
         ));
     }
     Ok(())

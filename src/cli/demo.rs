@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions};
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
 use crate::storage::Overwrite;
+use crate::text::shown;
 use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
 /// Run the whole workflow on sample images and check every result.
@@ -53,7 +54,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     demo.play()?;
     if let Some(kept) = &args.keep {
         SERVER.make(kept)?;
-        let kept = kept.display();
+        let kept = shown(kept);
         demo.say(&format!(
             "{kept} has monday.vhd, tuesday.vhd and wednesday.vhd."
         ))?;

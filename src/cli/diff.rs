@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
 use crate::image::{Image, KnownEqual, NothingKnown};
 use crate::storage::{AtomicFile, IoPolicy};
+use crate::text::shown;
 use crate::vhd::OnlyStored;
 
 /// The heading of the options on how images are read.
@@ -347,7 +348,7 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
     }
     context.note(format_args!(
         "{}: {}, {} updated and {} cleared{}, in {}",
-        path.display(),
+        shown(&path),
         Count(summary.range_count, "range"),
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
@@ -392,14 +393,14 @@ impl Summary {
             ..
         } = written.comparison;
         let side = |image: &dyn Source, digest: Option<crate::image::ContentDigest>| Side {
-            path: image.path().display().to_string(),
+            path: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),
             digest: digest.map(|digest| digest.to_string()),
         };
         Self {
             schema_version: SCHEMA_VERSION,
-            diff: path.display().to_string(),
+            diff: path.to_string_lossy().into_owned(),
             identity: crate::image::ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
             reversible: written.trailer.way_back.is_some(),

@@ -1,9 +1,11 @@
 //! How a command ends: the exit code, and the lines on stderr that explain it.
 
+use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::OneLine;
 
 /// How a command ended that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +42,19 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
 
 /// Prints an error, and what to do about it on a line of its own.
 pub(super) fn report(program: &str, error: &Error) {
-    let mut text = format!("{program}: error: {error}\n");
-    if let Some(remedy) = error.remedy() {
-        text.push_str("  hint: ");
-        text.push_str(remedy);
-        text.push('\n');
+    say(program, "error", error, error.remedy());
+}
+
+/// Says something on stderr, on one line whatever it contains, and what to do about it on another. All messages pass
+/// here, so that nothing that is told of a file reaches the terminal as it is.
+pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&str>) {
+    let mut said = format!("{program}: {label}: {}\n", OneLine(text));
+    if let Some(hint) = hint {
+        // Writing to a string can't fail.
+        let _ = writeln!(said, "  hint: {}", OneLine(hint));
     }
     // A closed stderr leaves nobody to tell.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(said.as_bytes());
 }
 
 /// Prints what the argument parser has to say: help and version to stdout, mistakes to stderr.
@@ -72,6 +79,16 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
         format!("{program}: ")
     };
     let _ = write!(io::stderr(), "{prefix}{text}");
+    ExitCode::from(2)
+}
+
+/// Prints what the argument parser says of arguments of which only what can't be shown is wrong: the reason alone.
+pub(super) fn unreadable_arguments(program: &str, error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let reason = text.split("\n\n").next().unwrap_or(&text);
+    let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+    let hint = format!("see {program} --help");
+    say(program, "error", &reason, Some(&hint));
     ExitCode::from(2)
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::{OpenImage, Source, set_stamp, write_windows};
 use crate::image::{ContentDigest, content_digest, stream};
 use crate::parallel::Workers;
+use crate::text::shown;
 
 /// Print the digest of virtual disks, whatever format stores them.
 #[derive(Debug, clap::Args)]
@@ -135,7 +136,7 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
     image.check_unchanged()?;
     drop(progress);
     let mut output = Output::text()?;
-    output.line(format_args!("{hex}  {}", path.display()))?;
+    output.line(format_args!("{hex}  {}", shown(&path)))?;
     output.finish()?;
     match digest.filter(|_| args.stamp) {
         Some(digest) => stamp(file(&*image)?, digest),

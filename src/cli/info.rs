@@ -482,7 +482,7 @@ fn vhd_paths(image: &OpenImage) -> impl Iterator<Item = String> {
     let paths = image.vhd().map(VhdImage::parent_paths).unwrap_or_default();
     paths
         .iter()
-        .map(|path| format!("{} {:?}", path.platform_code, path.text))
+        .map(|path| format!("{} \"{}\"", path.platform_code, path.text))
 }
 
 fn section(name: &str, fields: &[Field], output: &mut Output) -> Result<()> {

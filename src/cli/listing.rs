@@ -48,7 +48,7 @@ struct Side {
 impl Side {
     fn new(image: &dyn Source) -> Self {
         Self {
-            path: image.path().display().to_string(),
+            path: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),
         }

@@ -13,6 +13,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use crate::error::Result;
 use crate::files::{MergeOptions, Merged, merge};
+use crate::text::shown;
 
 /// Fold a differencing VHD into its parent, or a whole chain into a new image.
 ///
@@ -86,7 +87,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let merged = merge(&args.child, options);
     drop(progress);
     for warning in warnings.take() {
-        context.warn(warning);
+        context.warn_of(&warning);
     }
     let merged = merged?;
     say(args, &merged, context);
@@ -117,8 +118,8 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
     if args.json {
         print(&NewSummary {
             schema_version: SCHEMA_VERSION,
-            child: args.child.display().to_string(),
-            output: output.display().to_string(),
+            child: args.child.to_string_lossy().into_owned(),
+            output: output.to_string_lossy().into_owned(),
             outcome: "written",
         })?;
     }
@@ -126,7 +127,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
 }
 
 fn say(args: &Args, merged: &Merged, context: &Context) {
-    let (child, parent) = (args.child.display(), merged.parent.display());
+    let (child, parent) = (shown(&args.child), shown(&merged.parent));
     if merged.same {
         context.note(format_args!("{parent}: holds the same as {child} already"));
     } else {
@@ -183,8 +184,8 @@ impl Summary {
     fn of(args: &Args, merged: &Merged) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
-            child: args.child.display().to_string(),
-            parent: merged.parent.display().to_string(),
+            child: args.child.to_string_lossy().into_owned(),
+            parent: merged.parent.to_string_lossy().into_owned(),
             outcome: match (merged.same, args.dry_run, merged.finished_interrupted) {
                 (true, ..) => "already_merged",
                 (false, true, _) => "would_merge",

@@ -13,6 +13,7 @@ use clap::{Args as _, CommandFactory as _, Parser, Subcommand};
 
 use crate::error::Result;
 use crate::files::keep_journals_of_devices_in;
+use crate::text::shown;
 
 mod apply;
 mod args;
@@ -26,6 +27,7 @@ mod diff;
 mod exit;
 mod hash;
 mod info;
+mod json;
 mod listing;
 mod man;
 mod map;
@@ -204,9 +206,17 @@ fn start<T: clap::FromArgMatches>(
     common: impl FnOnce(&T) -> &Common,
 ) -> ExitCode {
     let name = program.name();
-    let parsed = match parse::<T>(program, std::env::args_os()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let parsed = match parse::<T>(program, args.clone()) {
         Ok(parsed) => parsed,
-        Err(error) => return exit::from_clap(name, &error),
+        Err(error) => {
+            // What isn't understood is repeated: as it can be shown, so that it says nothing by itself.
+            let seen = args.iter().map(|arg| shown(arg).to_string().into());
+            return match parse::<T>(program, seen) {
+                Err(seen) => exit::from_clap(name, &seen),
+                Ok(_) => exit::unreadable_arguments(name, &error),
+            };
+        }
     };
     let common = common(&parsed);
     let named = common.journal_dir.clone();
@@ -224,6 +234,10 @@ fn parse<T: clap::FromArgMatches>(
     program: Program,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<T, clap::Error> {
+    // Usage lines name the program, whatever the link is called by which it was started.
+    let args: Vec<OsString> = std::iter::once(program.name().into())
+        .chain(args.into_iter().skip(1))
+        .collect();
     let mut command = program.command();
     let matches = command.try_get_matches_from_mut(args)?;
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::{Progress, Silent};
+use crate::text::shown;
 
 /// Times per second that the bar is drawn at most.
 const DRAWS_PER_SECOND: u8 = 5;
@@ -45,7 +46,7 @@ impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
         self.0.set_length(total);
         self.0.reset();
-        self.0.set_message(what.to_owned());
+        self.0.set_message(shown(what).to_string());
     }
 
     fn advance(&self, bytes: u64) {
@@ -79,7 +80,7 @@ impl Progress for Lines {
         let now = Instant::now();
         self.done.store(0, Ordering::Relaxed);
         let work = Work {
-            what: what.to_owned(),
+            what: shown(what).to_string(),
             total,
             begun: now,
             told: now,

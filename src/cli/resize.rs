@@ -11,6 +11,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use super::size::{self, Size};
 use crate::error::Result;
 use crate::files::{Format, OpenOptions, ResizeOptions, Resized, resize};
+use crate::text::shown;
 
 /// Give an image another size, in place.
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn say(args: &Args, resized: Resized, context: &Context) {
-    let path = args.image.display();
+    let path = shown(&args.image);
     let (old, new) = (resized.old_size, resized.virtual_size);
     if old == new {
         context.note(format_args!(
@@ -115,7 +116,7 @@ fn print(args: &Args, resized: Resized) -> Result<()> {
     let mut output = Output::text()?;
     output.json(&Summary {
         schema_version: SCHEMA_VERSION,
-        image: args.image.display().to_string(),
+        image: args.image.to_string_lossy().into_owned(),
         outcome: match (resized.old_size == resized.virtual_size, args.dry_run) {
             (true, _) => "same",
             (false, true) => "would_resize",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
-use super::output::{JsonList, Output, SCHEMA_VERSION, plain};
+use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer, Way};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ fn text(
     line("length", &Size(len))?;
     line(
         "written by",
-        &plain(header.program.as_deref().unwrap_or("unknown")),
+        &header.program.as_deref().unwrap_or("unknown"),
     )?;
     line("frames", &trailer.frames)?;
     line("ranges", &ranges)?;
@@ -157,7 +157,7 @@ fn text(
         output.line(format_args!("{name}"))?;
         let digest = digest.map_or_else(|| "not computed".to_owned(), |digest| digest.to_string());
         let mut line = |name: &str, value: Option<String>| match value {
-            Some(value) => output.line(format_args!("  {name:<16} {}", plain(&value))),
+            Some(value) => output.line(format_args!("  {name:<16} {value}")),
             None => Ok(()),
         };
         line("name", side.name.clone())?;
@@ -206,7 +206,7 @@ impl HeaderView {
     fn new(path: &Path, header: &DiffHeader) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
-            diff: path.display().to_string(),
+            diff: path.to_string_lossy().into_owned(),
             program: header.program.clone(),
             base: SideView::new(&header.base, header.base_size),
             target: SideView::new(&header.target, header.target_size),

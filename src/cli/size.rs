@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
         return Err(if unit.starts_with('.') || unit.starts_with(',') {
             "a size is a whole number: say 1536M for one and a half G".into()
         } else {
-            format!("{unit:?} is no unit: K, M, G, T and P are, each 1024 times the one before")
+            format!("\"{unit}\" is no unit: K, M, G, T and P are, each 1024 times the one before")
         });
     };
     u32::try_from(power)

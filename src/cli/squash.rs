@@ -16,6 +16,7 @@ use crate::files::{open_diff, refuse_same_file, spool_diff};
 use crate::image::ContentDigest;
 use crate::progress::Progress;
 use crate::storage::AtomicFile;
+use crate::text::shown;
 
 /// Fold consecutive diffs into one, without any image.
 ///
@@ -94,7 +95,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         context.note(format_args!(
             "{}: {} in one, {} updated and {} cleared{}, in {}",
-            args.output.display(),
+            shown(&args.output),
             Count(summary.diffs as u64, "diff"),
             Size(summary.update_bytes),
             Size(summary.clear_bytes),
@@ -155,7 +156,7 @@ fn note_one_way(first: Option<&Path>, context: &Context) {
     if let Some(name) = first {
         context.note(format_args!(
             "{}: isn't reversible, and so the result isn't either",
-            name.display()
+            shown(&name)
         ));
     }
 }
@@ -206,7 +207,7 @@ impl Summary {
         };
         Self {
             schema_version: SCHEMA_VERSION,
-            diff: args.output.display().to_string(),
+            diff: args.output.to_string_lossy().into_owned(),
             identity: ContentDigest(done.digest).to_string(),
             diffs: chain.diffs().len(),
             reversible: done.trailer.way_back.is_some(),

@@ -4,6 +4,7 @@ use super::file::DiffFile;
 use super::format::Way;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
+use crate::text::shown;
 
 /// One or more verified diffs that follow one another.
 #[derive(Debug)]
@@ -118,7 +119,7 @@ fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
         earlier.header().target_size,
         earlier.trailer().target_digest,
     );
-    let earlier = earlier.name().display();
+    let earlier = shown(earlier.name());
     Error::mismatch(starts)
         .path(later.name())
         .found(found)

@@ -170,10 +170,7 @@ impl Lead {
         let [a, b, c, d, ..] = self.bytes;
         Error::unsupported("the diff has a section of a kind that this program doesn't know")
             .field("type")
-            .found(format_args!(
-                "{:?}",
-                [a, b, c, d].escape_ascii().to_string()
-            ))
+            .found(format_args!("\"{}\"", [a, b, c, d].escape_ascii()))
             .expected("PAGE, CLER, INDX or TAIL")
             .hint(
                 "get the diff again from its source; if it is whole, use the program that wrote it",

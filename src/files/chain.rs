@@ -56,7 +56,7 @@ impl<'a> Chain<'a> {
         match error.kind() {
             _ if of_search && error.message() == IN_A_CIRCLE => {
                 if own {
-                    ChainState::Itself(self.child.display().to_string())
+                    ChainState::Itself(self.child.to_string_lossy().into_owned())
                 } else {
                     ChainState::Loop(error.to_string())
                 }
@@ -81,7 +81,7 @@ impl ChainLookup for Chain<'_> {
 fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> FoundParent {
     let metadata = parent.and_then(|parent| parent.file().metadata().ok());
     FoundParent {
-        file: name.display().to_string(),
+        file: name.to_string_lossy().into_owned(),
         unique_id: parent
             .and_then(OpenImage::vhd)
             .map(|vhd| vhd.footer().unique_id),

@@ -18,6 +18,7 @@ use crate::page::PAGE_SIZE;
 use crate::storage::{
     Access, AtomicFile, Caching, File, Overwrite, ReadAt as _, Stamp, WriteAt as _,
 };
+use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
 
 /// What a [new image](NewImage) shall be.
@@ -191,7 +192,7 @@ pub fn check_output(path: &Path, overwrite: Overwrite) -> Result<()> {
 pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
     for input in inputs {
         if same_file(output, input)? {
-            let input = input.display();
+            let input = shown(&input);
             return Err(
                 Error::usage(format!("the output is the same file as the input {input}"))
                     .path(output)

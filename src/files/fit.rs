@@ -8,6 +8,7 @@ use super::{OpenImage, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, Touched, Way};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::text::shown;
 
 /// Where in a chain a base stands.
 #[derive(Debug, Clone, Copy)]
@@ -154,8 +155,8 @@ pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched)
         .offset(misfit.range.start())
         .found("other bytes under the pages that the diff changes")
         .expected(match chain.way() {
-            Way::Forward => format!("what {} was made from", name.display()),
-            Way::Back => format!("what {} leads to", name.display()),
+            Way::Forward => format!("what {} was made from", shown(&name)),
+            Way::Back => format!("what {} leads to", shown(&name)),
         }))
 }
 
@@ -181,7 +182,7 @@ fn starts(chain: &Chain) -> String {
 }
 
 fn first_name(chain: &Chain) -> String {
-    chain
-        .first()
-        .map_or_else(String::new, |diff| diff.name().display().to_string())
+    chain.first().map_or_else(String::new, |diff| {
+        diff.name().to_string_lossy().into_owned()
+    })
 }

@@ -13,6 +13,7 @@ use super::open::open_link;
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{File, IoPolicy, Stamp};
+use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
 /// Images in a chain at most, the child itself included.
@@ -58,13 +59,13 @@ impl Trail {
             vhd.map_or_else(|| "none".into(), |vhd| vhd.footer().unique_id.to_string())
         };
         Err(
-            Error::usage(format!("{} is no parent of this image", named.display()))
+            Error::usage(format!("{} is no parent of this image", shown(&named)))
                 .path(image.path())
                 .field("header.parent_unique_id")
                 .expected(format_args!(
                     "{}, which is {}",
                     id(parent.vhd()),
-                    parent.path().display()
+                    shown(parent.path())
                 ))
                 .hint("leave --parent away to take that one"),
         )
@@ -258,12 +259,12 @@ impl Places {
         for (n, path) in self.candidates.iter().enumerate() {
             let lead = if n == 0 { " at " } else { " or " };
             // Writing to a string can't fail.
-            let _ = write!(found, "{lead}{}", path.display());
+            let _ = write!(found, "{lead}{}", shown(&path));
         }
         if let Some(path) = self.refused.first() {
             let _ = write!(
                 found,
-                "; the path {path:?} leads elsewhere and isn't followed"
+                "; the path \"{path}\" leads elsewhere and isn't followed"
             );
         }
         Error::new(
@@ -342,7 +343,7 @@ fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
         .found(format_args!(
             "the unique id {} of {}, which itself is read through this image (unique id {})",
             request.parent_id,
-            link.display(),
+            shown(&link),
             request.child_id
         ))
         .expected("a parent outside of the chain so far")
@@ -353,7 +354,9 @@ fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
 pub(super) const TOO_LONG: &str = "the chain of parents is longer";
 
 fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
-    let first = links.first().map(|(path, _)| path.display().to_string());
+    let first = links
+        .first()
+        .map(|(path, _)| path.to_string_lossy().into_owned());
     Error::unsupported(format!("{TOO_LONG} than {MAX_CHAIN} images"))
         .path(request.child)
         .field("header.parent_unique_id")

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{File, create_folder, remove_if_there};
+use crate::text::shown;
 
 /// Ends the name of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
@@ -99,7 +100,7 @@ pub fn refuse_pending(path: &Path) -> Result<()> {
     };
     Err(Error::new(ErrorKind::Pending, what)
         .path(path)
-        .found(format_args!("the undo journal {}", journal.display()))
+        .found(format_args!("the undo journal {}", shown(&journal)))
         .hint(how_to_go_on(path)))
 }
 

@@ -13,6 +13,7 @@ use crate::image::{ContentDigest, Hash, Image as _, WindowList, WindowListWriter
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt, Stamp};
+use crate::text::shown;
 
 const LABEL: &[u8; 16] = b"vhdkit state  1\0";
 const HASHED: usize = LABEL.len() + Stamp::LEN;
@@ -102,8 +103,8 @@ fn stale(path: &Path, image: &OpenImage) -> Error {
         "the list of window hashes is of another image, or of another state of it",
     )
     .path(path)
-    .expected(format_args!("the state of {}", image.path().display()))
-    .hint(format!("{} IMAGE", remedy.display()))
+    .expected(format_args!("the state of {}", shown(image.path())))
+    .hint(format!("{} IMAGE", shown(&remedy)))
 }
 
 fn head(stamp: &Stamp) -> [u8; HEAD] {

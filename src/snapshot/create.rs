@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy_hashed};
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
+use crate::text::shown;
 use crate::vhd::UniqueId;
 
 /// The largest disk that a dynamic VHD can hold; larger bases are raw.
@@ -198,7 +199,7 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
                     "{} of {} bytes, which is {}",
                     newest.content_digest,
                     newest.virtual_size,
-                    disk.label(newest).display()
+                    shown(&disk.label(newest))
                 ))
                 .hint(
                     "add the diffs in the order in which they were made, without leaving one out",

@@ -16,6 +16,7 @@ use crate::storage::{
     AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
     remove_if_there, rename,
 };
+use crate::text::shown;
 
 /// Diffs of one disk that are open at a time.
 const OPEN_DIFFS: usize = 64;
@@ -277,9 +278,9 @@ impl Disk {
             let newest = self.newest().map_or("none at all", |point| &point.name);
             Error::usage("there is no such snapshot")
                 .path(&self.folder)
-                .found(format_args!("{name:?}"))
+                .found(format_args!("\"{name}\""))
                 .expected(format_args!(
-                    "a name that vhd snapshot list prints; the newest is {newest:?}"
+                    "a name that vhd snapshot list prints; the newest is \"{newest}\""
                 ))
         })
     }
@@ -351,7 +352,7 @@ impl Disk {
 
     /// What messages call a point in time: `STORE::DISK@SNAPSHOT`.
     pub fn label(&self, point: &Manifest) -> PathBuf {
-        let name = format!("{}::{}@{}", self.store.display(), self.name, point.name);
+        let name = format!("{}::{}@{}", shown(&self.store), self.name, point.name);
         PathBuf::from(name)
     }
 
@@ -426,7 +427,7 @@ fn no_disk(store: &Path, name: &str) -> Error {
             };
             Error::usage("there is no such disk in the store")
                 .path(store)
-                .found(format_args!("{name:?}"))
+                .found(format_args!("\"{name}\""))
                 .expected(there)
         }
     }

@@ -210,7 +210,7 @@ impl Manifest {
             return Err(damaged("this manifest was changed")
                 .field("checksum")
                 .found(format_args!(
-                    "{:?}",
+                    "\"{}\"",
                     found.chars().take(64).collect::<String>()
                 ))
                 .expected(expected));
@@ -274,7 +274,7 @@ impl Manifest {
                 .hint("use the program that wrote the store, or a newer vhdkit"));
         }
         check_name(&self.name)
-            .map_err(|e| wrong("name", &format_args!("{:?}", self.name)).source(e))?;
+            .map_err(|e| wrong("name", &format_args!("\"{}\"", self.name)).source(e))?;
         let stem = self.stem();
         if path
             .file_name()
@@ -284,7 +284,7 @@ impl Manifest {
         }
         match Stem::parse(&self.data.file) {
             Some((of, ending)) if of == stem && self.data.kind.endings().contains(&ending) => {}
-            _ => return Err(wrong("data.file", &format_args!("{:?}", self.data.file))),
+            _ => return Err(wrong("data.file", &format_args!("\"{}\"", self.data.file))),
         }
         let whole = self.virtual_size.is_multiple_of(PAGE_SIZE);
         if self.virtual_size == 0 || self.virtual_size > MAX_VIRTUAL_SIZE || !whole {
@@ -293,7 +293,7 @@ impl Manifest {
         if self.source.format.parse::<Format>().is_err() {
             return Err(wrong(
                 "source.format",
-                &format_args!("{:?}", self.source.format),
+                &format_args!("\"{}\"", self.source.format),
             ));
         }
         if self.source.footer.is_some() && self.source.footer().is_none() {

@@ -164,8 +164,8 @@ impl<R: Read> StreamReader<R> {
         if magic != MAGIC {
             return Err(self
                 .damaged("this is no stream of snapshots")
-                .found(format_args!("{:?}", magic.escape_ascii().to_string()))
-                .expected(format_args!("{:?}", MAGIC.escape_ascii().to_string()))
+                .found(format_args!("\"{}\"", magic.escape_ascii()))
+                .expected(format_args!("\"{}\"", MAGIC.escape_ascii()))
                 .hint("feed it what vhd snapshot send writes"));
         }
         let [version, must_understand, len]: [[u8; 4]; 3] =
@@ -268,7 +268,7 @@ impl<R: Read> StreamReader<R> {
     fn unknown(&self, kind: [u8; 4]) -> Error {
         self.damaged("this is no record of a stream")
             .field("type")
-            .found(format_args!("{:?}", kind.escape_ascii().to_string()))
+            .found(format_args!("\"{}\"", kind.escape_ascii()))
             .expected("SNAP, DATA, DONE or ENDS")
     }
 

@@ -239,7 +239,7 @@ impl DynamicHeader {
             Field::new(
                 64,
                 "parent_unicode_name",
-                &format_args!("{:?}", self.parent_name()),
+                &format_args!("\"{}\"", self.parent_name()),
             ),
         ];
         for (n, locator) in self.parent_locators.iter().enumerate() {

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image::{Extent, ExtentState, Extents, Image};
 use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
+use crate::text::shown;
 
 /// The longest locator data that is looked at. Windows paths end at 32767 characters of two bytes.
 const MAX_LOCATOR: u32 = 64 << 10;
@@ -156,10 +157,10 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
     } else {
         format!("the unique id {}", request.parent_id)
     };
-    Error::damaged(format!("{} is not the parent", found.display()))
+    Error::damaged(format!("{} is not the parent", shown(&found)))
         .path(request.child)
         .field("header.parent_unique_id")
-        .found(format_args!("{is}, in {}", found.display()))
+        .found(format_args!("{is}, in {}", shown(&found)))
         .expected(format_args!("{expected}, of which {} (unique id {}) is a child", request.parent_name, request.child_id))
         .hint(
             "name the right file with --parent; if the parent was written to or replaced since, the child can't be \
@@ -179,7 +180,7 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
             .found(format_args!("{child_size} bytes"))
             .expected(format_args!(
                 "at least {parent_size} bytes, the size of {}",
-                parent.name.display()
+                shown(&parent.name)
             ))
             .hint("one of the two was resized alone: restore the one that was"),
     )

@@ -11,6 +11,7 @@ use crate::files::{Source as _, refuse_same_file};
 use crate::image::Image as _;
 use crate::snapshot::{Between, Work};
 use crate::storage::AtomicFile;
+use crate::text::shown;
 
 /// Say what changed between any two snapshots of a disk: list it, or write a diff.
 ///
@@ -101,7 +102,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             drop(progress);
             context.note(format_args!(
                 "{}: {}, {} updated and {} cleared, in {}",
-                path.display(),
+                shown(&path),
                 Count(comparison.ranges, "range"),
                 Size(comparison.update_bytes),
                 Size(comparison.clear_bytes),

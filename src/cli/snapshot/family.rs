@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::output::plain;
 use super::{
     Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, STORE_VARIABLE,
     Short, disks,
 };
 use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
+use crate::text::shown;
 
 /// List the cloud's incremental snapshots of one disk, and which ones a store lacks.
 #[derive(Debug, clap::Args)]
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (family, all) = choose(args, list, stored.as_ref(), context).map_err(|e| e.path(path))?;
     let view = view(&family, &all, stored.as_ref());
     for warning in &view.warnings {
-        context.warn(plain(warning));
+        context.warn(warning);
     }
     let mut output = Output::text()?;
     if args.json {
@@ -133,7 +133,7 @@ fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
     if !known.contains(name) {
         context.note(format_args!(
             "{}: there is no disk {name} yet: the store lacks all of them",
-            store.display()
+            shown(&store)
         ));
         return Ok(Some(Stored {
             family: Family::default(),
@@ -201,7 +201,7 @@ fn choose(
 }
 
 fn family_line(family: &Family, count: usize) -> String {
-    let show = |id: &Option<String>| id.as_deref().map_or_else(|| "unknown".to_owned(), plain);
+    let show = |id: &Option<String>| id.as_deref().unwrap_or("unknown").to_owned();
     format!(
         "{} with source resource id {}, source unique id {}",
         Count(count as u64, "snapshot"),
@@ -260,7 +260,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     let names: Vec<String> = view
         .snapshots
         .iter()
-        .map(|point| plain(&point.name))
+        .map(|point| shown(&point.name).to_string())
         .collect();
     let name_width = width("NAME", &mut names.iter().map(String::len));
     let time_width = width("TIME", &mut view.snapshots.iter().map(|p| p.time.len()));

@@ -4,6 +4,7 @@ use super::{Access, Context, DiskArgs, Manifest, Outcome, Output, Result};
 use crate::files::Source as _;
 use crate::image::{Image as _, content_digest};
 use crate::snapshot::check_content;
+use crate::text::shown;
 
 /// Print the content digests of snapshots, computed from their data.
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         image.check_unchanged()?;
         check_content(&image, digest)?;
         let mut output = Output::text()?;
-        output.line(format_args!("{digest}  {}", image.path().display()))?;
+        output.line(format_args!("{digest}  {}", shown(image.path())))?;
         output.finish()?;
     }
     Ok(Outcome::Done)

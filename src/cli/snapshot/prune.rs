@@ -209,7 +209,7 @@ fn text(disk: &Disk, decisions: &[Decision], output: &mut Output) -> Result<()> 
         if decision.is_kept() {
             output.line(format_args!(
                 "{line}  keep    {}",
-                super::output::plain(&decision.reasons.join(", "))
+                decision.reasons.join(", ")
             ))?;
         } else {
             output.line(format_args!("{line}  delete"))?;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::output::plain;
 use super::verify::FindingView;
 use super::{
     Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
@@ -169,11 +168,11 @@ fn view(args: &Args, disk: &Disk, repaired: RepairedDisk) -> View {
 fn text(view: &View, output: &mut Output) -> Result<()> {
     let would = if view.dry_run { "would be " } else { "" };
     for mended in &view.repaired {
-        let (file, how) = (&mended.file, plain(&mended.how));
+        let (file, how) = (&mended.file, &mended.how);
         output.line(format_args!("{file}: {would}made again: {how}"))?;
     }
     for error in &view.not_used {
-        output.line(format_args!("not used: {}", plain(error)))?;
+        output.line(format_args!("not used: {error}"))?;
     }
     for name in &view.dropped {
         output.line(format_args!("{}@{name}: {would}given up", view.disk))?;

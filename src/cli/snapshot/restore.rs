@@ -18,6 +18,7 @@ use crate::snapshot::{
     PointImage, Restored, Work, check_content, refuse_part_of_store, restore, restore_in_place,
     restore_to_child,
 };
+use crate::text::shown;
 
 /// Make an image of a snapshot.
 #[derive(Debug, clap::Args)]
@@ -115,11 +116,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         drop(progress);
         context.note(format_args!(
             "{}: {} as {format}, {} updated and {} cleared over {}, virtual size {}",
-            args.output.display(),
-            point.path().display(),
+            shown(&args.output),
+            shown(point.path()),
             Size(applied.updated),
             Size(applied.cleared),
-            parent.path().display(),
+            shown(parent.path()),
             Size(point.virtual_size())
         ));
         return Ok(Outcome::Done);
@@ -128,8 +129,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     drop(progress);
     context.note(format_args!(
         "{}: {} as {format}, virtual size {}",
-        args.output.display(),
-        point.path().display(),
+        shown(&args.output),
+        shown(point.path()),
         Size(point.virtual_size())
     ));
     Ok(Outcome::Done)
@@ -191,7 +192,7 @@ fn in_place(
 }
 
 fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &Context) {
-    let (path, point) = (args.output.display(), point.path().display());
+    let (path, point) = (shown(&args.output), shown(point.path()));
     if let Some(from) = &restored.from {
         context.detail(format_args!(
             "{path}: holds {from} by its state stamp, so only what changed between the two was compared"

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::output::plain;
 use super::{
     Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, Time,
     parse_time, used,
@@ -61,7 +60,11 @@ pub(super) fn choose<'a>(
 /// Prints what is known of a point in time that was opened as an image.
 pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
     let chain: Vec<&Manifest> = point.chain().iter().collect();
-    let view = View::new(point.path().display().to_string(), &chain, point.manifest());
+    let view = View::new(
+        point.path().to_string_lossy().into_owned(),
+        &chain,
+        point.manifest(),
+    );
     print(&view, json)
 }
 
@@ -106,7 +109,7 @@ struct Data {
 
 impl View {
     pub(super) fn of(disk: &Disk, point: &Manifest) -> Result<Self> {
-        let name = disk.label(point).display().to_string();
+        let name = disk.label(point).to_string_lossy().into_owned();
         Ok(Self::new(name, &disk.chain(point)?, point))
     }
 
@@ -156,8 +159,7 @@ fn print(view: &View, json: bool) -> Result<Outcome> {
 }
 
 fn text(view: &View, output: &mut Output) -> Result<()> {
-    let mut line =
-        |name: &str, value: &str| output.line(format_args!("{name:<18} {}", plain(value)));
+    let mut line = |name: &str, value: &str| output.line(format_args!("{name:<18} {value}"));
     line("point in time", &view.point)?;
     line("time", &view.time)?;
     line(

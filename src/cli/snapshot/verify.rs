@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::output::plain;
 use super::{
     Access, Context, Count, Disk, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, disks,
 };
@@ -75,7 +74,7 @@ pub(super) struct FindingView {
 
 impl FindingView {
     pub(super) fn print(&self, output: &mut Output) -> Result<()> {
-        output.line(plain(&self.message))?;
+        output.line(&self.message)?;
         if let Some(hint) = &self.hint {
             output.line(format_args!("  hint: {hint}"))?;
         }
@@ -93,7 +92,7 @@ impl From<Finding> for FindingView {
         let error = &finding.error;
         Self {
             message: error.to_string(),
-            file: error.file().map(|path| path.display().to_string()),
+            file: error.file().map(|path| path.to_string_lossy().into_owned()),
             offset: error.at(),
             hint: error.remedy().map(str::to_owned),
             affected: finding.affected,

@@ -16,6 +16,7 @@ use crate::files::pending::{exists, how_to_go_on, journal_path, remove_merge_dif
 use crate::files::state::remove_stamp;
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, WriteAt as _};
+use crate::text::shown;
 
 /// Takes an interrupted apply back: the image at `path` holds the old point in time again. Returns its digest,
 /// if the journal knows it; it was checked then.
@@ -89,7 +90,7 @@ pub(super) fn finish(
             "an apply of other diffs to this image was interrupted",
         )
         .path(path)
-        .found(format_args!("the undo journal {}", journal_path.display()))
+        .found(format_args!("the undo journal {}", shown(&journal_path)))
         .hint(how_to_go_on(path)));
     }
     let already = diffs - undoes.len();

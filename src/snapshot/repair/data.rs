@@ -14,6 +14,7 @@ use crate::snapshot::point::{open_diff, side};
 use crate::snapshot::verify::{file_data, finding, structure};
 use crate::snapshot::{Data, DataKind, Disk, Manifest, Work};
 use crate::storage::{AtomicFile, File, Overwrite, rename};
+use crate::text::shown;
 
 impl Job<'_> {
     /// Makes every data file again that is lost or damaged, the oldest first, so that the next ones can be made from it.
@@ -95,7 +96,7 @@ impl Job<'_> {
         before: Option<&Manifest>,
     ) -> Result<Option<(Manifest, String)>> {
         for target in self.elsewhere(point) {
-            let how = format!("from {}", target.path().display());
+            let how = format!("from {}", shown(target.path()));
             if self.means.dry_run {
                 return Ok(Some((point.clone(), how)));
             }
@@ -148,7 +149,7 @@ impl Job<'_> {
             }
             return Ok(Some(format!(
                 "the same file in {}",
-                store.label(other).display()
+                shown(&store.label(other))
             )));
         }
         Ok(None)

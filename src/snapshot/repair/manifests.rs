@@ -13,6 +13,7 @@ use crate::snapshot::create::{lengths, origin, told_family};
 use crate::snapshot::disk::file_names;
 use crate::snapshot::{Data, DataKind, Manifest, SCHEMA_VERSION, State, Stem, Time};
 use crate::storage::{File, Overwrite};
+use crate::text::shown;
 use crate::vhd::UniqueId;
 
 impl Job<'_> {
@@ -59,7 +60,7 @@ impl Job<'_> {
                 continue;
             };
             if let Some(manifest) = self.taken_over(stem, other) {
-                let how = format!("from {}", store.label(other).display());
+                let how = format!("from {}", shown(&store.label(other)));
                 return Ok(Some((manifest, how)));
             }
         }

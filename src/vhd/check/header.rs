@@ -214,7 +214,7 @@ impl Checker<'_> {
             add("parent_timestamp", 56, &header.parent_timestamp);
         }
         if header.parent_unicode_name != [0; 512] {
-            let name = format!("{:?}", header.parent_name());
+            let name = format!("\"{}\"", header.parent_name());
             add("parent_unicode_name", 64, &name);
         }
         for (n, locator) in header.parent_locators.iter().enumerate() {

@@ -88,7 +88,7 @@ impl Checker<'_> {
         };
         // With a lookup the files themselves are compared; a folder may hold another file of the same name.
         if self.options.chain.is_none() && names.iter().all(is_own) {
-            let found = format_args!("{:?}", own.unwrap_or_default());
+            let found = format_args!("\"{}\"", own.unwrap_or_default());
             let rule = &rules::PARENT_SELF;
             self.findings.add(rule, "chain", at, found, "another file");
         }
@@ -198,7 +198,7 @@ impl Checker<'_> {
                 n,
                 (16, "data_offset"),
                 &rules::LOCATOR_PATH,
-                &format!("{path:?}"),
+                &format!("\"{path}\""),
                 &expected,
             );
         }
