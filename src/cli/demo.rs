@@ -243,7 +243,8 @@ impl Demo {
     }
 
     fn say(&mut self, text: &str) -> Result<()> {
-        self.output.line(format_args!("\n# {text}"))
+        self.output.line("")?;
+        self.output.line(format_args!("# {text}"))
     }
 
     /// Runs `vhd` with these arguments and shows it as typed, with all that it prints.

@@ -486,7 +486,8 @@ fn vhd_paths(image: &OpenImage) -> impl Iterator<Item = String> {
 }
 
 fn section(name: &str, fields: &[Field], output: &mut Output) -> Result<()> {
-    output.line(format_args!("\n{name}"))?;
+    output.line("")?;
+    output.line(name)?;
     for Field { name, value, .. } in fields {
         output.line(format_args!("  {name:<20}{value}"))?;
     }
