@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -92,6 +93,122 @@ impl Workers {
             };
             stop.store(true, Ordering::Relaxed);
             result
+        })
+    }
+}
+
+/// How far a pipeline [reads ahead](Workers::fetched) of what is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Items that are fetched at the same time, each by a thread of its own that mostly waits. None: items are fetched
+    /// where they are worked on.
+    pub depth: usize,
+    /// Bytes of items under way at most, from the first fetch until the sink has taken the result. One item is always
+    /// let through, however large.
+    pub bytes: u64,
+}
+
+impl Workers {
+    /// As [`ordered`](Self::ordered), with a stage before the work: `fetch` gets the bytes of each item, on
+    /// [`depth`](ReadAhead::depth) plain threads. For sources far away, where a request takes long and many at once pay,
+    /// while work on the results needs no more threads than there are processors.
+    ///
+    /// `cost` is the number of bytes that an item will hold in memory.
+    pub fn fetched<T: Send, F: Send, R: Send>(
+        &self,
+        items: impl IntoIterator<Item = Result<T>>,
+        (ahead, cost): (ReadAhead, impl Fn(&T) -> u64),
+        fetch: impl Fn(T) -> Result<F> + Sync,
+        work: impl Fn(F) -> Result<R> + Sync,
+        mut sink: impl FnMut(R) -> Result<()>,
+    ) -> Result<()> {
+        if ahead.depth == 0 {
+            return self.ordered(items, |item| work(fetch(item)?), sink);
+        }
+        let mut items = items.into_iter().fuse();
+        let stop = AtomicBool::new(false);
+        let (fetch, work, stop) = (&fetch, &work, &stop);
+        let (queue, waiting) = mpsc::channel::<(T, mpsc::SyncSender<Result<R>>)>();
+        let waiting = Mutex::new(waiting);
+        self.pool.in_place_scope_fifo(|scope| {
+            let next = || {
+                waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .recv()
+            };
+            let fetcher = || {
+                while let Ok((item, sender)) = next() {
+                    if stop.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    match fetch(item) {
+                        Ok(fetched) => scope.spawn_fifo(move |_| {
+                            if !stop.load(Ordering::Relaxed) {
+                                let _ = sender.send(work(fetched));
+                            }
+                        }),
+                        Err(error) => drop(sender.send(Err(error))),
+                    }
+                }
+            };
+            thread::scope(|threads| {
+                for n in 0..ahead.depth {
+                    let spawned = thread::Builder::new()
+                        .name(format!("fetch-{n}"))
+                        .spawn_scoped(threads, fetcher);
+                    match spawned {
+                        Err(e) if n == 0 => {
+                            return Err(Error::io("cannot start a thread", e));
+                        }
+                        // Fewer are slower, no more.
+                        Err(_) => break,
+                        Ok(_) => {}
+                    }
+                }
+                let mut under_way: VecDeque<(mpsc::Receiver<Result<R>>, u64)> = VecDeque::new();
+                let mut bytes = 0_u64;
+                let mut held = None;
+                let result = loop {
+                    while under_way.len() < ahead.depth + self.ahead() {
+                        let Some(item) = held.take().or_else(|| items.next()) else {
+                            break;
+                        };
+                        let (sender, receiver) = mpsc::sync_channel(1);
+                        let size = match item {
+                            // An error keeps its place: what came before it still reaches the sink.
+                            Err(error) => {
+                                let _ = sender.send(Err(error));
+                                0
+                            }
+                            Ok(item) => {
+                                let size = cost(&item);
+                                let room = ahead.bytes.saturating_sub(bytes);
+                                if size > room && !under_way.is_empty() {
+                                    held = Some(Ok(item));
+                                    break;
+                                }
+                                let _ = queue.send((item, sender));
+                                size
+                            }
+                        };
+                        bytes = bytes.saturating_add(size);
+                        under_way.push_back((receiver, size));
+                    }
+                    let Some((first, size)) = under_way.pop_front() else {
+                        break Ok(());
+                    };
+                    let result = first.recv().unwrap_or_else(|_| Err(Error::interrupted()));
+                    if let Err(error) = result.and_then(&mut sink) {
+                        break Err(error);
+                    }
+                    bytes = bytes.saturating_sub(size);
+                };
+                stop.store(true, Ordering::Relaxed);
+                // Without a queue the fetchers end.
+                drop(queue);
+                result
+            })
         })
     }
 }
@@ -178,6 +295,9 @@ impl Buffers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
     use super::*;
 
     fn workers(threads: usize) -> Workers {
@@ -226,6 +346,124 @@ mod tests {
             })
             .unwrap_err();
         assert_eq!((error.message(), seen), ("work 40", 40));
+    }
+
+    /// What a source far away is like: each request takes a while, and the greatest number in flight is counted.
+    #[derive(Default)]
+    struct Far {
+        in_flight: AtomicUsize,
+        most: AtomicUsize,
+        requests: AtomicUsize,
+    }
+
+    impl Far {
+        fn request(&self, takes: Duration) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            thread::sleep(takes);
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    const AHEAD: ReadAhead = ReadAhead {
+        depth: 8,
+        bytes: 1 << 20,
+    };
+
+    fn fetched(
+        far: &Far,
+        ahead: ReadAhead,
+        count: u64,
+        sink: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let fetch = |n: u64| {
+            far.request(Duration::from_millis(2));
+            Ok(n * 10)
+        };
+        workers(2).fetched(
+            (0..count).map(Ok),
+            (ahead, |_: &u64| 1 << 10),
+            fetch,
+            Ok,
+            sink,
+        )
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_comes_in_order_with_as_many_requests_in_flight_as_pay() {
+        for depth in [0, 1, 8, 40] {
+            let (far, mut seen) = (Far::default(), Vec::new());
+            let ahead = ReadAhead { depth, ..AHEAD };
+            fetched(&far, ahead, 200, |n| {
+                seen.push(n);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, (0..200).map(|n| n * 10).collect::<Vec<_>>());
+            let most = far.most.load(Ordering::SeqCst);
+            assert!(most <= depth.max(2), "{most} in flight at depth {depth}");
+            assert!(most * 2 >= depth, "only {most} in flight at depth {depth}");
+        }
+    }
+
+    #[test]
+    fn fetching_ahead_is_bounded_by_bytes_but_never_stuck() {
+        for (bytes, most) in [(0, 1), (1 << 10, 1), (3 << 10, 3)] {
+            let far = Far::default();
+            let ahead = ReadAhead { bytes, ..AHEAD };
+            let mut seen = 0;
+            fetched(&far, ahead, 20, |_| {
+                seen += 1;
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, 20);
+            assert!(far.most.load(Ordering::SeqCst) <= most);
+        }
+    }
+
+    #[test]
+    fn an_error_while_fetching_keeps_its_place_and_ends_the_rest() {
+        let far = Far::default();
+        let mut seen = 0;
+        let fetch = |n: u64| {
+            far.request(Duration::from_micros(50));
+            if n == 30 {
+                Err(Error::usage("fetch 30"))
+            } else {
+                Ok(n)
+            }
+        };
+        let work = |n: u64| {
+            if n == 33 {
+                Err(Error::usage("work 33"))
+            } else {
+                Ok(n)
+            }
+        };
+        let error = workers(2)
+            .fetched(
+                (0..10_000).map(Ok),
+                (AHEAD, |_: &u64| 1),
+                fetch,
+                work,
+                |_| {
+                    seen += 1;
+                    Ok(())
+                },
+            )
+            .unwrap_err();
+        assert_eq!((error.message(), seen), ("fetch 30", 30));
+        assert!(far.requests.load(Ordering::Relaxed) < 200);
+        let stopped = fetched(&far, AHEAD, 10_000, |n| {
+            if n == 50 {
+                Err(Error::interrupted())
+            } else {
+                Ok(())
+            }
+        });
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
     }
 
     #[test]
