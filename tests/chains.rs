@@ -151,6 +151,8 @@ fn child_options(parent: OpenImage, block_size: u32, virtual_size: u64) -> NewIm
         identity: None,
         parent: Some(parent.into()),
         overwrite: Overwrite::No,
+        made_from: vhdkit::storage::Audience::default(),
+        dense: false,
     }
 }
 

@@ -607,6 +607,11 @@ fn a_diff_is_not_sent_to_a_terminal() {
 fn new_files_obey_the_mask() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = with_diff();
+    for input in ["disk.raw", "later.raw", "diff"] {
+        // What they are made from limits them, too.
+        let open = fs::Permissions::from_mode(0o666);
+        fs::set_permissions(folder.path(input), open).unwrap();
+    }
     for (mask, expected) in [("022", 0o644), ("077", 0o600), ("002", 0o664)] {
         for args in [
             "diff disk.raw later.raw -o new -q",

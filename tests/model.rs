@@ -318,6 +318,8 @@ fn options(Form(format, block_size): Form, size: usize) -> NewImageOptions {
         identity: None,
         parent: None,
         overwrite: Overwrite::No,
+        made_from: vhdkit::storage::Audience::default(),
+        dense: false,
     }
 }
 
@@ -443,6 +445,8 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
         path: &new,
         format: journey.output.0,
         overwrite: Overwrite::No,
+        dense: false,
+        made_from: &vhdkit::storage::Audience::default(),
     };
     apply_to_new(&open(&base), &chain(&diffs), output, options).unwrap();
     world.holds(&new, &to.1);

@@ -29,7 +29,7 @@ use vhdkit::snapshot::{
     create, decide, delete, prune, receive, restore, restore_in_place, restore_to_child, send,
     verify,
 };
-use vhdkit::storage::{Memory, Overwrite};
+use vhdkit::storage::{Audience, Memory, Overwrite};
 
 use disk::{TestFolder, assert_same};
 
@@ -166,6 +166,8 @@ impl World {
             identity: None,
             parent: None,
             overwrite: Overwrite::Yes,
+            made_from: Audience::default(),
+            dense: false,
         };
         let mut new = NewImage::create(&path, &options).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
@@ -422,6 +424,8 @@ impl World {
             path: &path,
             format: FORMATS[how % 3],
             overwrite: Overwrite::Yes,
+            made_from: &Audience::default(),
+            dense: false,
         };
         let parents = ParentOptions::default();
         match how {

@@ -22,6 +22,7 @@ use crate::files::{
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
+use crate::storage::Audience;
 use crate::text::shown;
 
 /// Turn a base into the target of a diff, in place or as a new image.
@@ -86,6 +87,9 @@ pub(super) struct Args {
     /// Read the result back and compare its content digest.
     #[arg(long)]
     verify: bool,
+    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long, conflicts_with = "rollback")]
+    dense: bool,
     /// Format of the base [default: found out].
     #[arg(short = 'f', long, value_name = "FORMAT")]
     base_format: Option<InputFormat>,
@@ -168,6 +172,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 strategy: args.in_place.strategy(),
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
+                dense: args.dense,
                 warn: Some(&warn),
             };
             apply_in_place(&args.base, chain, how, options)
@@ -205,6 +210,11 @@ fn inputs(args: &Args) -> Vec<&Path> {
     diffs.chain([args.base.as_path()]).collect()
 }
 
+/// Who may read all the diffs; one from stdin is from nobody knows where.
+fn diffs_audience(args: &Args) -> Result<Audience> {
+    Audience::of(args.diffs.iter().filter(|path| *path != Path::new("-")))
+}
+
 fn to_new(
     args: &Args,
     output: &Path,
@@ -224,10 +234,13 @@ fn to_new(
     let format = args
         .output_format
         .map_or_else(|| output_format(output, &*base, &chain), Into::into);
+    let made_from = diffs_audience(args)?;
     let out = Output {
         path: output,
         format,
         overwrite: overwrite(args.force),
+        made_from: &made_from,
+        dense: args.dense,
     };
     if format == Format::Differencing {
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
@@ -266,10 +279,13 @@ fn from_point(
         .path(&args.base)
         .hint("restore it to a VHD first, with vhd snapshot restore"));
     }
+    let made_from = diffs_audience(args)?;
     let out = Output {
         path: output,
         format,
         overwrite: overwrite(args.force),
+        made_from: &made_from,
+        dense: args.dense,
     };
     apply_to_new(&*base, &chain, out, options)
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
-use crate::storage::IoPolicy;
+use crate::storage::{Audience, IoPolicy};
 use crate::text::shown;
 
 /// The smallest managed disk that a cloud takes as an upload.
@@ -21,13 +21,14 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 /// Copy a virtual disk into a new image of any format.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "What is zero stays unwritten: a sparse image gives a sparse image. The size is kept exactly; with --azure \
+    "What is zero stays unwritten: a sparse image gives a sparse image, unless --dense is given. The size is kept exactly; with --azure \
      it is rounded up to a whole MiB. A VHD made from a VHD keeps its unique id and the other fields of its \
      footer. The destination appears whole or not at all.\n\n",
     "Examples:\n",
     "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
     "  vhd convert disk.vhd disk.raw\n",
     "  vhd convert disk.raw upload.vhd --azure       a fixed VHD that the cloud accepts\n",
+    "  vhd convert disk.raw d.vhd --dense            a file without holes, for Windows and Hyper-V\n",
     "  vhd convert damaged.vhd saved.vhd --salvage   what is left of a damaged VHD\n",
     "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
     super::args::exit_codes!(),
@@ -53,6 +54,9 @@ pub(super) struct Args {
     /// Replace the destination if it exists.
     #[arg(long)]
     pub(super) force: bool,
+    /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long)]
+    pub(super) dense: bool,
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros, and is listed.
     #[arg(long)]
     pub(super) salvage: bool,
@@ -139,6 +143,8 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
         identity: source.footer().cloned(),
         parent: None,
         overwrite: overwrite(args.force),
+        made_from: Audience::of(source.files())?,
+        dense: args.dense,
     })
 }
 
@@ -153,8 +159,8 @@ fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewIma
     };
     let digest = copy(image, new.image_mut(), options)?;
     image.check_unchanged()?;
+    new.complete(&*progress)?;
     if let Some(digest) = digest {
-        new.image_mut().flush()?;
         progress.begin("verifying", image.virtual_size());
         let written = Beginning(new.image(), image.virtual_size());
         verify(

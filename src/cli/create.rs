@@ -10,6 +10,7 @@ use super::size::{self, Size};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent};
 use crate::image::Image;
+use crate::storage::Audience;
 use crate::text::shown;
 use crate::vhd::VhdImage;
 
@@ -50,6 +51,9 @@ pub(super) struct Args {
     /// Replace the file if it exists.
     #[arg(long)]
     force: bool,
+    /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long)]
+    dense: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -68,6 +72,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let inherited = parent.as_ref().and_then(own_blocks);
     let same_size = parent.as_ref().map_or(0, Image::virtual_size);
     let size = args.size.unwrap_or(same_size);
+    let made_from: Vec<_> = parent
+        .iter()
+        .flat_map(|parent| parent.chain().map(OpenImage::path))
+        .map(Path::to_path_buf)
+        .collect();
     let options = NewImageOptions {
         format,
         virtual_size: size,
@@ -75,8 +84,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         identity: None,
         parent,
         overwrite: overwrite(args.force),
+        made_from: Audience::of(made_from)?,
+        dense: args.dense,
     };
-    NewImage::create(&args.path, &options)?.publish()?;
+    let mut new = NewImage::create(&args.path, &options)?;
+    let progress = context.progress();
+    new.complete(&*progress)?;
+    drop(progress);
+    new.publish()?;
     context.note(format_args!(
         "{}: {format}, virtual size {}",
         shown(&args.path),

@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions};
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
-use crate::storage::Overwrite;
+use crate::storage::{Audience, Overwrite};
 use crate::text::shown;
 use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
@@ -100,6 +100,8 @@ impl Disk {
                 }),
                 parent: None,
                 overwrite: Overwrite::No,
+                made_from: Audience::default(),
+                dense: false,
             };
             let path = folder.join(format!("{}{name}.vhd", self.prefix));
             let mut new = NewImage::create(path, &options)?;

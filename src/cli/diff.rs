@@ -19,7 +19,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
 use crate::image::{Image, KnownEqual, NothingKnown};
-use crate::storage::{AtomicFile, IoPolicy};
+use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
 use crate::vhd::OnlyStored;
 
@@ -334,7 +334,8 @@ fn write<W: Write>(
 
 fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Result<()> {
     let overwrite = overwrite(args.force);
-    let file = AtomicFile::begin(path, overwrite)?;
+    let files = [pair.base.files(), pair.target.files()].concat();
+    let file = AtomicFile::begin(path, overwrite, Audience::of(files)?)?;
     let out = file.file().appender();
     let written = write(args, pair, out, path, context)?;
     let summary = Summary::new(path, pair, &written);

@@ -60,6 +60,9 @@ pub(super) struct Args {
     /// Read all of the result and compare its content digest, not only what was written.
     #[arg(long)]
     verify: bool,
+    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long)]
+    dense: bool,
     /// Print a JSON summary.
     #[arg(long)]
     json: bool,
@@ -82,6 +85,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         verify: args.verify,
         dry_run: args.dry_run,
         delete: args.delete,
+        dense: args.dense,
         warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
     let merged = merge(&args.child, options);
@@ -110,6 +114,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
             block_size: None,
             salvage: args.salvage,
             force: args.force,
+            dense: args.dense,
             verify: args.verify,
             parents: args.parents.clone(),
         },

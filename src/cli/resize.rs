@@ -24,6 +24,7 @@ use crate::text::shown;
     "  vhd resize disk.vhd --size 8G --dry-run     is there data behind the first 8 GiB?\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// The image: raw, or a VHD of any type.
     image: PathBuf,
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// Check everything, say what would be done, write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long)]
+    dense: bool,
     /// Format of the image [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -57,6 +61,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         virtual_size: args.size,
         allow_data_loss: args.allow_data_loss,
         dry_run: args.dry_run,
+        dense: args.dense,
         progress: &*progress,
     };
     let resized = resize(&args.image, &open, options)?;
@@ -91,10 +96,14 @@ fn say(args: &Args, resized: Resized, context: &Context) {
         && new < old
         && matches!(resized.format, Format::Dynamic | Format::Differencing)
     {
-        context.note(
-            "what the blocks that were cut off took is a hole in the file now, or gone; vhd convert makes a file \
-             without holes",
-        );
+        let is = if args.dense {
+            "is filled with zeros"
+        } else {
+            "is a hole in the file"
+        };
+        context.note(format_args!(
+            "what the blocks that were cut off took {is} now, or gone; vhd convert makes a file that has no room for them"
+        ));
     }
     if let Some(remark) = cloud_remark(resized.format, new) {
         context.note(remark);

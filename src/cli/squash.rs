@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::{open_diff, refuse_same_file, spool_diff};
 use crate::image::ContentDigest;
 use crate::progress::Progress;
-use crate::storage::AtomicFile;
+use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
 /// Fold consecutive diffs into one, without any image.
@@ -68,7 +68,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         let inputs: Vec<&Path> = args.diffs.iter().map(PathBuf::as_path).collect();
         refuse_same_file(&args.output, &inputs)?;
-        Some(AtomicFile::begin(&args.output, overwrite)?)
+        let files = inputs.into_iter().filter(|path| *path != Path::new("-"));
+        Some(AtomicFile::begin(
+            &args.output,
+            overwrite,
+            Audience::of(files)?,
+        )?)
     };
     let progress = context.progress();
     let chain = Chain::new(open_diffs(&args.diffs, &args.output, &*progress)?)?;

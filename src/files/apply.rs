@@ -14,7 +14,7 @@ use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::Overwrite;
+use crate::storage::{Audience, Overwrite};
 use crate::vhd::VhdImage;
 
 /// How to apply.
@@ -116,6 +116,10 @@ pub struct Output<'a> {
     pub format: Format,
     /// Whether it may replace a file.
     pub overwrite: Overwrite,
+    /// The files beside the base whose bytes it will hold: it is open to nobody to whom they, and the base, aren't.
+    pub made_from: &'a Audience,
+    /// Whether the file has no holes in the end.
+    pub dense: bool,
 }
 
 /// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
@@ -149,8 +153,8 @@ pub fn apply_to_new(
         (0, checked(&touched))
     };
     check_result(output.path, chain, rebuilt.target_digest)?;
+    new.complete(options.progress)?;
     if options.verify {
-        new.image_mut().flush()?;
         options.progress.begin("verifying", chain.target_size());
         let found = content_digest(new.image(), options.workers, options.progress)?;
         read_back(output.path, found, rebuilt.target_digest)?;
@@ -248,8 +252,8 @@ fn write_to(
         }
     }
     base.check_unchanged()?;
+    new.complete(options.progress)?;
     if let Some(expected) = applied.target_digest.filter(|_| options.verify) {
-        new.image_mut().flush()?;
         options.progress.begin("verifying", applied.target_size);
         let digest = content_digest(new.image(), options.workers, options.progress)?;
         read_back(path, digest, expected)?;
@@ -326,6 +330,8 @@ fn new_options(base: &dyn Source, chain: &Chain, output: Output<'_>) -> Result<N
         identity: identity(chain, base.footer().cloned())?,
         parent: None,
         overwrite: output.overwrite,
+        made_from: Audience::of(base.files())?.and(output.made_from.clone()),
+        dense: output.dense,
     })
 }
 

@@ -15,8 +15,9 @@ use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
+use crate::progress::{Progress, Silent};
 use crate::storage::{
-    Access, AtomicFile, Caching, File, Overwrite, ReadAt as _, Stamp, WriteAt as _,
+    Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, Stamp, WriteAt as _,
 };
 use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
@@ -36,6 +37,10 @@ pub struct NewImageOptions {
     pub parent: Option<Arc<OpenImage>>,
     /// Whether a file of that name is replaced. A block device is written only if so.
     pub overwrite: Overwrite,
+    /// The files whose bytes it will hold: it is open to nobody to whom they aren't.
+    pub made_from: Audience,
+    /// Whether the file has no holes in the end.
+    pub dense: bool,
 }
 
 /// An image that is being written, and that reads as zeros, or as its parent, where it wasn't. Unless it is
@@ -46,6 +51,8 @@ pub struct NewImage {
     place: Place,
     overwrite: Overwrite,
     parent: Option<Arc<OpenImage>>,
+    /// Whether its holes are still to be filled.
+    to_fill: bool,
 }
 
 #[derive(Debug)]
@@ -73,14 +80,19 @@ impl NewImage {
         let existing = find(path, options.overwrite)?;
         let (place, file) = match existing {
             Some((target, true)) => (Place::Device, open_device(&target, options)?),
-            existing => begin_file(path, existing.map(|(target, _)| target))?,
+            existing => begin_file(path, existing.map(|(target, _)| target), options)?,
         };
         let stored = new_stored(path, file, options).map_err(|error| error.path(path))?;
+        if options.dense {
+            // Of an image that is stored in blocks nobody knows yet how many there will be.
+            stored.file().reserve(stored.file().byte_len()?)?;
+        }
         Ok(Self {
             stored,
             place,
             overwrite: options.overwrite,
             parent: options.parent.clone(),
+            to_fill: options.dense,
         })
     }
 
@@ -102,7 +114,7 @@ impl NewImage {
             Some((_, true)) => return Ok(None),
             existing => existing.map(|(target, _)| target),
         };
-        let (place, file) = begin_file(path, existing)?;
+        let (place, file) = begin_file(path, existing, options)?;
         if !file.clone_from_file(base.file())? {
             return Ok(None);
         }
@@ -111,6 +123,7 @@ impl NewImage {
             place,
             overwrite: options.overwrite,
             parent: None,
+            to_fill: options.dense,
         }))
     }
 
@@ -129,6 +142,17 @@ impl NewImage {
         if let (Place::File { file, .. }, Caching::Buffered) = (&self.place, caching) {
             file.file().write_through_cache();
         }
+    }
+
+    /// Brings what was written to stable storage, and fills the holes of an image that shall have none: before the image
+    /// is read back, or published.
+    pub fn complete(&mut self, progress: &dyn Progress) -> Result<()> {
+        self.stored.image_mut().flush()?;
+        if self.to_fill {
+            self.stored.file().fill_holes(progress)?;
+            self.to_fill = false;
+        }
+        Ok(())
     }
 
     /// Brings everything to stable storage and gives the file its name.
@@ -168,7 +192,7 @@ impl NewImage {
 
     /// The published file, and the state in which it was written; `None` for a device.
     fn publish_open(mut self) -> Result<Option<(File, Stamp)>> {
-        self.stored.image_mut().flush()?;
+        self.complete(&Silent)?;
         match self.place {
             Place::File { file, .. } => {
                 let written = file.file().stamp()?;
@@ -246,8 +270,13 @@ fn taken(path: &Path) -> Error {
 fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
     refuse_pending(path)?;
     match fs::symlink_metadata(path) {
-        Ok(_) if overwrite == Overwrite::No => Err(taken(path)),
-        Ok(_) => existing_target(path),
+        Ok(_) => {
+            let found = existing_target(path)?;
+            match overwrite {
+                Overwrite::No => Err(taken(path)),
+                Overwrite::Yes => Ok(found),
+            }
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot look at", e).path(path)),
     }
@@ -257,10 +286,25 @@ fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
 fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
     let looked = fs::canonicalize(path).and_then(|target| {
         let kind = fs::metadata(&target)?.file_type();
-        Ok((target, kind.is_block_device()))
+        Ok((target, kind))
     });
     match looked {
-        Ok(found) => Ok(Some(found)),
+        Ok((target, kind)) if kind.is_file() || kind.is_block_device() => {
+            Ok(Some((target, kind.is_block_device())))
+        }
+        Ok((_, kind)) => Err(Error::usage("an image can't take the place of this")
+            .path(path)
+            .found(if kind.is_dir() {
+                "a folder"
+            } else {
+                "a pipe, a socket or a character device"
+            })
+            .expected("a file or a block device")
+            .hint(if kind.is_dir() {
+                "name a file in it"
+            } else {
+                "name a file"
+            })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot look at", e).path(path)),
     }
@@ -272,13 +316,22 @@ fn lock_target(path: &Path) -> Result<File> {
 }
 
 /// Begins the file that will be called `path`, or in its stead that of which `path` is the name already.
-fn begin_file(path: &Path, existing: Option<PathBuf>) -> Result<(Place, File)> {
+fn begin_file(
+    path: &Path,
+    existing: Option<PathBuf>,
+    options: &NewImageOptions,
+) -> Result<(Place, File)> {
     let replaced = existing.as_ref().map(|_| lock_target(path)).transpose()?;
-    let new = AtomicFile::new(existing.unwrap_or_else(|| path.to_path_buf()))?;
+    let target = existing.unwrap_or_else(|| path.to_path_buf());
+    let mut new = AtomicFile::for_audience(target, options.made_from.clone())?;
     if let Some(replaced) = &replaced {
-        new.file().take_permissions_of(replaced)?;
+        new.take_place_of(replaced)?;
     }
-    let file = new.file().another_handle();
+    let file = if options.dense {
+        new.file().keeping_space()
+    } else {
+        new.file().another_handle()
+    };
     let place = Place::File {
         file: Box::new(new),
         _replaced: replaced,
@@ -359,6 +412,8 @@ mod tests {
             identity: None,
             parent: None,
             overwrite: Overwrite::No,
+            made_from: Audience::default(),
+            dense: false,
         }
     }
 

@@ -26,11 +26,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::{Access, AtomicFile, File, Overwrite, remove};
+use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, remove};
 use crate::vhd::OnlyStored;
 
 /// How to [`merge`].
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct MergeOptions<'a> {
     /// The threads that read, compare and pack.
     pub workers: &'a Workers,
@@ -43,6 +44,8 @@ pub struct MergeOptions<'a> {
     pub verify: bool,
     /// Look at everything, write nothing.
     pub dry_run: bool,
+    /// Whether the parent's file has no holes in the end.
+    pub dense: bool,
     /// Whether to remove the child once the merge is on stable storage.
     pub delete: bool,
     /// Told what is wrong with the images, but doesn't keep them from being merged.
@@ -55,6 +58,7 @@ impl std::fmt::Debug for MergeOptions<'_> {
         out.field("verify", &self.verify)
             .field("dry_run", &self.dry_run)
             .field("delete", &self.delete)
+            .field("dense", &self.dense)
             .finish_non_exhaustive()
     }
 }
@@ -123,6 +127,7 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
         let below = without(options.parents, &parent);
         let how = InPlace {
             dry_run: options.dry_run,
+            dense: options.dense,
             strategy: Some(Strategy::Journal),
             ..InPlace::default()
         };
@@ -180,7 +185,8 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     }
     let merge_diff = merge_diff_path(&path);
     make_place_of(&path)?;
-    let file = AtomicFile::new(&merge_diff)?;
+    let files = image.chain().map(OpenImage::path);
+    let file = AtomicFile::for_audience(&merge_diff, Audience::of(files)?)?;
     let out = file.file().appender();
     let written = write(&image, parent, out, &merge_diff, options)?;
     merged.count(&written);
@@ -205,7 +211,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         apply(
             &locks.parent,
             &merge_diff,
-            format,
+            (format, options.dense),
             apply_options(options, &below),
         )?;
         remove_merge_diff(&path)?;
@@ -221,12 +227,13 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
 fn apply(
     parent: &File,
     merge_diff: &Path,
-    format: Format,
+    (format, dense): (Format, bool),
     options: ApplyOptions<'_>,
 ) -> Result<()> {
     let path = parent.path();
     let how = InPlace {
         format: Some(FormatChoice::Only(format)),
+        dense,
         strategy: Some(Strategy::Journal),
         ..InPlace::default()
     };

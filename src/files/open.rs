@@ -372,7 +372,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::files::{NewImage, NewImageOptions, journal_path};
-    use crate::storage::{Overwrite, WriteAt as _};
+    use crate::storage::{Audience, Overwrite, WriteAt as _};
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -506,6 +506,8 @@ mod tests {
             identity: None,
             parent: None,
             overwrite: Overwrite::No,
+            made_from: Audience::default(),
+            dense: false,
         };
         let mut new = NewImage::create(&path, &options).unwrap();
         for start in [0, 4 << 20] {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::storage::{File, create_folder, remove_if_there};
+use crate::storage::{File, beside, create_folder, remove_if_there};
 use crate::text::shown;
 
 /// Ends the name of the undo journal of an image.
@@ -32,19 +32,12 @@ pub fn keep_journals_of_devices_in(folder: PathBuf) {
 /// The path of the undo journal of the image at `path`: beside the file itself, wherever a symbolic link to it
 /// lies. That of a block device is in a folder of its own, named for the device.
 pub fn journal_path(path: &Path) -> PathBuf {
-    beside(path, JOURNAL_SUFFIX)
+    beside(&place_of(path), JOURNAL_SUFFIX)
 }
 
 /// The path of the diff that a merge writes beside the image at `path`, its parent, before it changes that.
 pub(super) fn merge_diff_path(path: &Path) -> PathBuf {
-    beside(path, MERGE_SUFFIX)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let place = place_of(path);
-    let mut name = place.file_name().map(OsString::from).unwrap_or_default();
-    name.push(suffix);
-    place.with_file_name(name)
+    beside(&place_of(path), MERGE_SUFFIX)
 }
 
 /// The path beside which everything lies that belongs to the image at `path`. It is the image itself, unless that is
@@ -160,6 +153,8 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        // No file can have that name here.
+        Err(e) if e.kind() == io::ErrorKind::InvalidFilename => Ok(false),
         Err(e) => Err(Error::io("cannot look for what an interrupted command left", e).path(path)),
     }
 }

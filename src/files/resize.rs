@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::image::{CHUNK_SIZE, ExtentState, Image, MAX_VIRTUAL_SIZE};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
-use crate::storage::WriteAt as _;
+use crate::storage::{ReadAt as _, WriteAt as _};
 
 /// How to [`resize`].
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct ResizeOptions<'a> {
     pub allow_data_loss: bool,
     /// Look at everything, write nothing.
     pub dry_run: bool,
+    /// Whether the file has no holes in the end.
+    pub dense: bool,
     /// Told how far the work is.
     pub progress: &'a dyn Progress,
 }
@@ -28,6 +30,7 @@ impl std::fmt::Debug for ResizeOptions<'_> {
         out.field("virtual_size", &self.virtual_size)
             .field("allow_data_loss", &self.allow_data_loss)
             .field("dry_run", &self.dry_run)
+            .field("dense", &self.dense)
             .finish_non_exhaustive()
     }
 }
@@ -86,12 +89,20 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         return Ok(resized);
     }
     image.check_unchanged()?;
+    if options.dense {
+        let len = image.file().byte_len()?;
+        let flat = matches!(image.format(), Format::Raw | Format::Fixed);
+        image.file().check_room_for(if flat { size } else { len })?;
+    }
     if let Some(vhd) = image.vhd_mut() {
         // The size it has finishes a resize that was interrupted.
         vhd.resize(size)?;
     } else if size != old_size {
         image.file().set_len(size)?;
         image.file().sync()?;
+    }
+    if options.dense {
+        image.file().fill_holes(options.progress)?;
     }
     Ok(resized)
 }

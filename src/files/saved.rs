@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt, WriteAt};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, WriteAt, beside};
 
 const FIRST_LINE: &str = "vhdkit saved bytes 1";
 
@@ -38,7 +38,7 @@ pub(super) struct Saved<'a> {
 /// When it returns they are on stable storage.
 pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
     let path = free_name(image.path())?;
-    let new = AtomicFile::begin(&path, Overwrite::No)?;
+    let new = AtomicFile::begin(&path, Overwrite::No, Audience::of_file(image)?)?;
     let mut out = Hashed {
         out: new.file().appender(),
         hasher: blake3::Hasher::new(),
@@ -54,12 +54,11 @@ pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
 
 fn free_name(image: &Path) -> Result<PathBuf> {
     for n in 1..1000 {
-        let mut name = image.as_os_str().to_owned();
-        name.push(".before-repair");
-        if n > 1 {
-            name.push(format!("-{n}"));
-        }
-        let path = PathBuf::from(name);
+        let path = if n == 1 {
+            beside(image, ".before-repair")
+        } else {
+            beside(image, &format!(".before-repair-{n}"))
+        };
         if fs::symlink_metadata(&path).is_err() {
             return Ok(path);
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Hash, Image as _, WindowList, WindowListWriter, window_hashes};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt, Stamp};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, Stamp};
 use crate::text::shown;
 
 const LABEL: &[u8; 16] = b"vhdkit state  1\0";
@@ -35,7 +35,7 @@ pub fn write_windows(
 ) -> Result<ContentDigest> {
     refuse_unstamped(image)?;
     refuse_same_file(path, &[image.path()])?;
-    let file = AtomicFile::begin(path, overwrite)?;
+    let file = AtomicFile::begin(path, overwrite, Audience::of_file(image.file())?)?;
     settle(image)?;
     let mut out = file.file().appender();
     out.write_all(&head(image.stamp()))

@@ -19,7 +19,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy_hashed};
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
 use crate::vhd::UniqueId;
 
@@ -330,6 +330,8 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
             identity: image.footer().cloned(),
             parent: None,
             overwrite: Overwrite::No,
+            made_from: Audience::default(),
+            dense: false,
         },
     )?;
     work.progress.begin("copying the base", size);

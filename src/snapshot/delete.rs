@@ -25,7 +25,7 @@ use crate::files::{
     ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{AtomicFile, Overwrite, WriteAt as _, remove_if_there, rename};
+use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, remove_if_there, rename};
 
 /// What shall be done, so that it can be finished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -237,6 +237,8 @@ fn rebuild(disk: &Disk, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
         path: &path,
         format: Format::Raw,
         overwrite: Overwrite::Yes,
+        made_from: &Audience::default(),
+        dense: false,
     };
     super::restore(&disk.image(next)?, output, work)?;
     (base.data.length, base.used_size) = lengths(&path)?;

@@ -13,6 +13,7 @@ use crate::files::{
     ParentOptions, Source as _, apply_made_in_place, apply_to_child, find_stamp, spool_made,
 };
 use crate::image::{ContentDigest, CopyOptions, Image as _, NothingKnown, copy};
+use crate::storage::Audience;
 
 /// Writes a point in time into a new image, which appears only when its content digest is the one that the manifest
 /// says. A fixed VHD comes out byte for byte.
@@ -28,6 +29,8 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
             identity: point.footer().cloned(),
             parent: None,
             overwrite: output.overwrite,
+            made_from: output.made_from.clone().and(Audience::of(point.files())?),
+            dense: output.dense,
         },
     )?;
     work.progress.begin("restoring", point.virtual_size());
@@ -41,6 +44,7 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
         check_content(point, found)?;
     }
     point.check_unchanged()?;
+    new.complete(work.progress)?;
     new.publish_stamped(point.manifest().content_digest)?;
     Ok(())
 }

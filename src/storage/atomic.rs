@@ -1,14 +1,16 @@
 //! New files that appear whole or not at all.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::audience::without_umask;
 use super::leftovers::prefix_of;
-use super::names::{folder_of, sync_folder_of};
+use super::names::{folder_of, refuse_special, sync_folder_of};
 use super::temporary::Temporary;
-use super::{File, WriteAt, system};
+use super::{Audience, File, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What to do when the name of a new file is taken.
@@ -28,20 +30,40 @@ pub struct AtomicFile {
     file: File,
     temporary: Temporary,
     target: PathBuf,
+    /// What its permissions become when it gets its name; those that it was made with if it isn't said.
+    open_to: Option<(u32, Audience)>,
 }
+
+/// The ordinary permissions of a new file, of which the umask takes some; not the private ones of a secret.
+const ORDINARY: u32 = 0o666;
+
+/// Those of a file that nobody else may open before its time.
+const PRIVATE: u32 = 0o600;
+
+/// How the name of a temporary file begins that doesn't belong to an image.
+const PREFIX: &str = ".vhdkit-";
 
 impl AtomicFile {
     /// Begins a new file that will be called `target`. Messages about it name `target`.
     pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
-        // The ordinary permissions of a new file, as the umask has them; not the private ones of a secret.
-        Self::create(target.into(), OsStr::new(".vhdkit-"), 0o666)
+        Self::create(target.into(), OsStr::new(PREFIX), ORDINARY)
+    }
+
+    /// As [`new`](Self::new), but nobody else can open the file before it has its name, and then only who is in the
+    /// `audience`.
+    pub fn for_audience(target: impl Into<PathBuf>, audience: Audience) -> Result<Self> {
+        let file = Self::create(target.into(), OsStr::new(PREFIX), PRIVATE)?;
+        Ok(Self {
+            open_to: Some((without_umask(ORDINARY), audience)),
+            ..file
+        })
     }
 
     /// The same for what takes part in applying to the image at `image` in place: private until it is given other
     /// permissions, locked, and with a name by which [`remove_leftovers`](super::remove_leftovers) knows it. The
     /// caller holds the image's lock.
     pub fn beside(target: impl Into<PathBuf>, image: &Path) -> Result<Self> {
-        let file = Self::create(target.into(), &prefix_of(image), 0o600)?;
+        let file = Self::create(target.into(), &prefix_of(image), PRIVATE)?;
         file.file.lock_exclusive()?;
         Ok(file)
     }
@@ -56,16 +78,47 @@ impl AtomicFile {
             file,
             temporary,
             target,
+            open_to: None,
         })
     }
 
-    /// The same, but a name that is taken and may not be overwritten is refused at once, before any work is done.
-    pub fn begin(target: impl Into<PathBuf>, overwrite: Overwrite) -> Result<Self> {
+    /// As [`for_audience`](Self::for_audience), but a name that can't be used is refused at once, before any work is
+    /// done: one that is taken and may not be overwritten, that belongs to something else than a file, or that no file
+    /// can have. What is replaced counts among what the new file is made from.
+    pub fn begin(
+        target: impl Into<PathBuf>,
+        overwrite: Overwrite,
+        audience: Audience,
+    ) -> Result<Self> {
         let target = target.into();
-        if overwrite == Overwrite::No && fs::symlink_metadata(&target).is_ok() {
-            return Err(exists(&target));
+        match fs::symlink_metadata(&target) {
+            Ok(_) => {
+                refuse_special(&target)?;
+                if overwrite == Overwrite::No {
+                    return Err(exists(&target));
+                }
+                let audience = audience.and_replaced(&target)?;
+                Self::for_audience(target, audience)
+            }
+            Err(e) if e.kind() == IoKind::NotFound => Self::for_audience(target, audience),
+            Err(e) => Err(Error::io("cannot look at", e).path(target)),
         }
-        Self::new(target)
+    }
+
+    /// Gives the file the owner and the group of `other`, as far as that is allowed.
+    pub fn with_owner_of(self, other: &File) -> Result<Self> {
+        self.file.take_owner_of(other)?;
+        Ok(self)
+    }
+
+    /// Gives the file the owner and the group of `other`, which it is going to replace, and in the end its permissions,
+    /// as far as its audience allows.
+    pub fn take_place_of(&mut self, other: &File) -> Result<()> {
+        self.file.take_owner_of(other)?;
+        let mode = other.metadata()?.mode() & 0o7777;
+        let (_, audience) = self.open_to.take().unwrap_or_default();
+        self.open_to = Some((mode, audience));
+        Ok(())
     }
 
     /// The file to write to.
@@ -80,11 +133,22 @@ impl AtomicFile {
 
     /// The same, and keeps the file open, with its lock if it has one.
     pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
+        if let Some((mode, audience)) = &self.open_to {
+            let found = self.file.metadata()?;
+            let mode = audience.limit(*mode, found.gid());
+            if found.mode() & 0o7777 != mode {
+                let permissions = Permissions::from_mode(mode);
+                system::set_permissions(self.file.as_std(), &self.target, permissions).map_err(
+                    |e| Error::io("cannot set the permissions of", e).path(&self.target),
+                )?;
+            }
+        }
         self.file.sync()?;
         let Self {
             file,
             temporary,
             target,
+            ..
         } = self;
         temporary.rename_to(&target, overwrite).map_err(|e| {
             if e.kind() == IoKind::AlreadyExists {

@@ -31,12 +31,17 @@ pub enum Call<'a> {
         /// What.
         bytes: &'a [u8],
     },
-    /// A hole is made; the length stays.
+    /// A hole is made, or the like that keeps its space; the length stays.
     Punch {
         /// The file.
         file: &'a fs::File,
         /// What becomes zero, in bytes.
         range: Range<u64>,
+    },
+    /// Space is reserved for the file; what it reads as stays.
+    Allocate {
+        /// The file.
+        file: &'a fs::File,
     },
     /// The file is cut, or extended with zeros.
     SetLen {

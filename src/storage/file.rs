@@ -1,14 +1,15 @@
 //! Files and block devices of the operating system.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, fcntl_setfl, seek};
 
+use super::audience::without_umask;
 use super::behind::WriteBehind;
 use super::direct::{DirectReads, DirectWrites};
 use super::locks::Lockable;
@@ -33,6 +34,8 @@ pub struct File {
     direct: Option<Arc<DirectReads>>,
     direct_writes: Option<Arc<DirectWrites>>,
     behind: Option<Arc<WriteBehind>>,
+    /// Whether what is made zero keeps its space.
+    pub(super) keeps_space: bool,
 }
 
 /// What shows that a file was changed by somebody: identity, size and times.
@@ -137,17 +140,15 @@ impl File {
     }
 
     fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
-        // Opening a pipe would wait for its other end.
-        if fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo()) {
-            return Err(not_at_offsets(path));
-        }
-        let file = options.open(path).map_err(|e| match e.kind() {
-            IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
-                .path(path)
-                .hint("unmount it, and end what else uses it, then run the command again"),
-            _ => Error::io("cannot open", e).path(path),
-        })?;
-        Self::from_std(file, path)
+        let opened = refuse_streams(path).and_then(|()| {
+            open_without_waiting(path, options).map_err(|e| match e.kind() {
+                IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
+                    .path(path)
+                    .hint("unmount it, and end what else uses it, then run the command again"),
+                _ => Error::io("cannot open", e).path(path),
+            })
+        });
+        Self::from_std(opened?, path)
     }
 
     /// Wraps an open file; messages call it `path`. Pipes, terminals and folders are refused.
@@ -175,6 +176,7 @@ impl File {
             direct: None,
             direct_writes: None,
             behind: None,
+            keeps_space: false,
         })
     }
 
@@ -204,6 +206,7 @@ impl File {
             direct: self.direct.clone(),
             direct_writes: self.direct_writes.clone(),
             behind: self.behind.clone(),
+            keeps_space: self.keeps_space,
         }
     }
 
@@ -306,14 +309,30 @@ impl File {
 
     /// Lets the same people read and write this file as `other`, which it is about to replace.
     pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
-        let theirs = other.metadata()?;
-        let ours = self.metadata()?;
+        self.take_owner_of(other)?;
+        system::set_permissions(&self.inner, &self.path, other.metadata()?.permissions())
+            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+    }
+
+    /// Takes from the file's permissions what the umask takes from those of a new file.
+    pub fn apply_umask(&self) -> Result<()> {
+        let found = self.metadata()?.mode() & 0o7777;
+        let mode = without_umask(found);
+        if mode == found {
+            return Ok(());
+        }
+        system::set_permissions(&self.inner, &self.path, Permissions::from_mode(mode))
+            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+    }
+
+    /// Gives this file the owner and the group of `other`, as far as that is allowed: only the superuser may give
+    /// files away, anyone else keeps what they make.
+    pub(super) fn take_owner_of(&self, other: &Self) -> Result<()> {
+        let (theirs, ours) = (other.metadata()?, self.metadata()?);
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
-            // Only the superuser may give files away; anyone else keeps what they make.
             let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
         }
-        system::set_permissions(&self.inner, &self.path, theirs.permissions())
-            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+        Ok(())
     }
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
@@ -321,6 +340,38 @@ impl File {
             .path(&self.path)
             .offset(offset)
     }
+}
+
+/// Opens a file or a block device, and never waits: should a pipe take the place of a file meanwhile, nobody may ever open
+/// its other end.
+fn open_without_waiting(path: &Path, options: &OpenOptions) -> io::Result<fs::File> {
+    let kind = fs::metadata(path).map(|found| found.file_type());
+    if kind.as_ref().is_ok_and(FileTypeExt::is_block_device) {
+        return options.open(path);
+    }
+    let mut at_once = options.clone();
+    at_once.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    match at_once.open(path) {
+        // Another program has a lease of the file, which it gives up when it is asked.
+        Err(e) if e.kind() == IoKind::WouldBlock && kind.is_ok_and(|kind| kind.is_file()) => {
+            options.open(path)
+        }
+        Ok(file) => {
+            fcntl_setfl(&file, OFlags::empty())?;
+            Ok(file)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// An error, without opening it, for what bytes can't be read of at offsets.
+fn refuse_streams(path: &Path) -> Result<()> {
+    let is_stream =
+        |kind: fs::FileType| kind.is_fifo() || kind.is_socket() || kind.is_char_device();
+    if fs::metadata(path).is_ok_and(|found| is_stream(found.file_type())) {
+        return Err(not_at_offsets(path));
+    }
+    Ok(())
 }
 
 fn not_at_offsets(path: &Path) -> Error {
@@ -404,7 +455,12 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
-        if system::punch(&self.inner, &self.path, range.clone()).is_ok() {
+        let made = if self.keeps_space {
+            system::zero(&self.inner, &self.path, range.clone())
+        } else {
+            system::punch(&self.inner, &self.path, range.clone())
+        };
+        if made.is_ok() {
             return Ok(());
         }
         let mut at = range.start;

@@ -11,8 +11,10 @@ use crate::error::Result;
 
 mod atomic;
 mod attributes;
+mod audience;
 mod behind;
 mod clone;
+mod dense;
 mod direct;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
@@ -30,12 +32,13 @@ mod system;
 mod temporary;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
+pub use audience::Audience;
 pub use file::{File, Stamp};
 pub use handles::{Handles, PooledFile};
 pub use leftovers::remove_leftovers;
 pub use locks::Access;
 pub use memory::Memory;
-pub use names::{create_folder, remove, remove_if_there, rename, sync_folder_of};
+pub use names::{beside, create_folder, remove, remove_if_there, rename, sync_folder_of};
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};
 pub use stream::{Appender, Reader};

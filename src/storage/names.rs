@@ -1,12 +1,14 @@
 //! The names of files: what removes, moves and keeps them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind as IoKind;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use super::atomic::{AtomicFile, Overwrite};
-use super::{File, Stamp, system};
+use super::{Audience, File, Stamp, system};
 use crate::error::{Error, Result};
 
 /// The folder in which a path names something.
@@ -15,6 +17,54 @@ pub(super) fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
+}
+
+/// Bytes in a name at most, where the file system doesn't allow less.
+const LONGEST_NAME: usize = 255;
+
+/// Bytes of a name that are kept where it has to be shortened: enough to know it by.
+const KEPT: usize = 100;
+
+/// The path of a file beside that at `path`, whose name is that of the file and `suffix`. Where that would be too long, a
+/// hash stands for the end of the file's name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let mut new = OsString::new();
+    if name.len() + suffix.len() <= LONGEST_NAME {
+        new.push(name);
+    } else {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        let text = name.to_string_lossy();
+        let kept = (0..=KEPT).rev().find_map(|end| text.get(..end));
+        new.push(kept.unwrap_or_default());
+        new.push("-");
+        new.push(hash.as_str());
+    }
+    new.push(suffix);
+    path.with_file_name(new)
+}
+
+/// An error if `path` leads to anything but a file, whose place a new one can take.
+pub(super) fn refuse_special(path: &Path) -> Result<()> {
+    let kind = match fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(e) if e.kind() == IoKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+    };
+    let (what, hint) = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        ("a folder", "name a file in it")
+    } else if kind.is_fifo() || kind.is_socket() {
+        ("a pipe or a socket", "name a file")
+    } else {
+        ("a device", "name a file")
+    };
+    Err(Error::usage("a new file can't take the place of this")
+        .path(path)
+        .found(what)
+        .expected("a file")
+        .hint(hint))
 }
 
 /// Makes what happened to the name `path` durable: creation, renaming, removal.
@@ -66,8 +116,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         Ok(()) => sync_folder_of(to)?,
         Err(e) if e.kind() == IoKind::CrossesDevices => {
             let source = File::open(from)?;
-            let copy = AtomicFile::new(to)?;
-            copy.file().take_permissions_of(&source)?;
+            let mut copy = AtomicFile::for_audience(to, Audience::default())?;
+            copy.take_place_of(&source)?;
             let mut out = copy.file().appender();
             out.take_all(&mut source.reader())
                 .map_err(|e| Error::io("cannot copy", e).path(to))?;

@@ -105,6 +105,28 @@ pub(super) fn punch(file: &fs::File, path: &Path, range: Range<u64>) -> io::Resu
     )
 }
 
+/// Makes `range`, which isn't empty, read as zeros and keeps its space, and the length. Not every file system can.
+pub(super) fn zero(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
+    let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    let (start, len) = (range.start, range.end.saturating_sub(range.start));
+    ask!(
+        path,
+        Call::Punch { file, range },
+        Ok(fallocate(file.as_fd(), flags, start, len)?)
+    )
+}
+
+/// Reserves the space of `range`, which isn't empty, and keeps the length and what the file reads as.
+pub(super) fn allocate(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
+    let flags = FallocateFlags::KEEP_SIZE;
+    let (start, len) = (range.start, range.end.saturating_sub(range.start));
+    ask!(
+        path,
+        Call::Allocate { file },
+        Ok(fallocate(file.as_fd(), flags, start, len)?)
+    )
+}
+
 /// Brings a file's bytes and length to stable storage.
 pub(super) fn sync(file: &fs::File, path: &Path) -> io::Result<()> {
     // fsync, not fdatasync: a grown file's new length must be there too.

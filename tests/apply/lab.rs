@@ -52,6 +52,8 @@ impl Lab {
             identity: None,
             parent: None,
             overwrite: Overwrite::No,
+            made_from: vhdkit::storage::Audience::default(),
+            dense: false,
         };
         let mut image = NewImage::create(&path, &options).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();

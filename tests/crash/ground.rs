@@ -14,7 +14,7 @@ use vhdkit::files::{
 use vhdkit::image::{CopyOptions, Image as _, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
-use vhdkit::storage::{AtomicFile, Memory, Overwrite};
+use vhdkit::storage::{AtomicFile, Audience, Memory, Overwrite};
 use vhdkit::vhd::CheckOptions;
 use vhdkit::{Error, Result};
 
@@ -62,6 +62,8 @@ pub(crate) fn new_options(format: Format, virtual_size: u64) -> NewImageOptions 
         identity: None,
         parent: None,
         overwrite: Overwrite::No,
+        made_from: Audience::default(),
+        dense: false,
     }
 }
 
@@ -109,7 +111,7 @@ pub(crate) fn fill(path: &Path, options: &NewImageOptions, disk: &[u8]) -> Resul
 /// Writes the diff from one image to another.
 pub(crate) fn diff(base: &Path, target: &Path, out: &Path, overwrite: Overwrite) -> Result<()> {
     let (base, target) = (open(base)?, open(target)?);
-    let file = AtomicFile::begin(out, overwrite)?;
+    let file = AtomicFile::begin(out, overwrite, Audience::default())?;
     let unchanged = || {
         base.check_unchanged()
             .and_then(|()| target.check_unchanged())

@@ -173,7 +173,7 @@ fn kind(call: &Call<'_>) -> Option<Kind> {
             len: bytes.len(),
         },
         Call::Punch { .. } => Kind::Punch,
-        Call::SetLen { .. } => Kind::SetLen,
+        Call::SetLen { .. } | Call::Allocate { .. } => Kind::SetLen,
         Call::Sync { .. } => Kind::Sync,
         Call::Attributes { .. } => Kind::Attributes,
         Call::Clone { .. } => Kind::Clone,

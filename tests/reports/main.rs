@@ -10,4 +10,5 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
+mod files;
 mod lab;

@@ -10,7 +10,7 @@ use crate::diff::Compression;
 use crate::files::{Source as _, refuse_same_file};
 use crate::image::Image as _;
 use crate::snapshot::{Between, Work};
-use crate::storage::AtomicFile;
+use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
 /// Say what changed between any two snapshots of a disk: list it, or write a diff.
@@ -93,7 +93,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Some(path) => {
             let files = [between.from().files(), between.to().files()].concat();
             refuse_same_file(path, &files)?;
-            let file = AtomicFile::begin(path, overwrite(args.force))?;
+            let file = AtomicFile::begin(path, overwrite(args.force), Audience::of(files)?)?;
             let out = file.file().appender();
             let written = between.write(out, path, args.compress, work)?;
             let (comparison, len) = (written.comparison, written.len);

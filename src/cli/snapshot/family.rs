@@ -10,6 +10,7 @@ use super::{
     Short, disks,
 };
 use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
+use crate::storage::File;
 use crate::text::shown;
 
 /// List the cloud's incremental snapshots of one disk, and which ones a store lacks.
@@ -100,12 +101,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 fn read(list: &Path) -> Result<(Vec<u8>, PathBuf)> {
     let mut bytes = Vec::new();
-    let (path, reader): (PathBuf, Box<dyn io::Read>) = if list == Path::new("-") {
+    let file;
+    let (path, reader): (PathBuf, Box<dyn io::Read + '_>) = if list == Path::new("-") {
         ("(standard input)".into(), Box::new(io::stdin().lock()))
     } else {
-        let file = std::fs::File::open(list)
-            .map_err(|e| Error::io("cannot open the list", e).path(list))?;
-        (list.to_path_buf(), Box::new(file))
+        // Refuses pipes, which would wait for their writers.
+        file = File::open(list)?;
+        (list.to_path_buf(), Box::new(file.reader()))
     };
     reader
         .take(LONGEST_LIST + 1)

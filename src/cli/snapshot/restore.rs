@@ -18,6 +18,7 @@ use crate::snapshot::{
     PointImage, Restored, Work, check_content, refuse_part_of_store, restore, restore_in_place,
     restore_to_child,
 };
+use crate::storage::Audience;
 use crate::text::shown;
 
 /// Make an image of a snapshot.
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// Replace the image as a whole if it exists.
     #[arg(long)]
     force: bool,
+    /// Make a file without holes of it, as Windows and Hyper-V want it: zeros are stored too.
+    #[arg(long)]
+    dense: bool,
     /// If the image exists, write only what differs, in this way [default: auto].
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto", conflicts_with = "force")]
     in_place: Option<InPlaceWay>,
@@ -105,10 +109,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         say_in_place(args, &point, &restored, context);
         return Ok(Outcome::Done);
     }
+    let made_from = Audience::of(point.files())?;
     let output = files::Output {
         path: &args.output,
         format,
         overwrite: overwrite(args.force),
+        made_from: &made_from,
+        dense: args.dense,
     };
     if let Some(parent) = &args.parent {
         let parent = open_parent(args, parent, context)?;
@@ -185,6 +192,7 @@ fn in_place(
     let image = (args.output.as_path(), args.output_format.map(Format::from));
     let how = InPlace {
         strategy: way.strategy(),
+        dense: args.dense,
         ..InPlace::default()
     };
     let parents = parents(args).options();

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::redo::{Verify, first};
 use super::undo::Seen;
-use super::{Done, Job, Strategy, stamp, undo};
+use super::{Done, InPlace, Job, Strategy, stamp, undo};
 use crate::diff::Compression;
 use crate::error::{Error, Result};
-use crate::files::apply::identity;
+use crate::files::apply::{ApplyOptions, identity};
 use crate::files::pending::{
     how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
 };
@@ -37,7 +37,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let (chain, options) = (&job.chain, job.options);
     let written = first(job.lock, &job.base, chain, footer, seen.changes, options);
     let (updated, cleared) = written
-        .and_then(|counts| job.lock.sync().map(|()| counts))
+        .and_then(|counts| complete(job.lock, job.how, options).map(|()| counts))
         .map_err(|error| unfinished(error, path))?;
     let verified = options.verify
         && Verify {
@@ -64,6 +64,8 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
 /// Writes the journal; when it returns, that stands on stable storage. `None` if nothing has to be done.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
+    // It holds what the base held: who may write that may finish this or take it back, and nobody else may read it.
+    file.file().take_permissions_of(job.base.file())?;
     // What is read again only after a crash isn't worth packing.
     let compression = job
         .how
@@ -76,12 +78,26 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     Ok(seen)
 }
 
+/// Brings what was written to stable storage, and fills the holes of an image that shall have none.
+pub(super) fn complete(file: &File, how: InPlace<'_>, options: ApplyOptions<'_>) -> Result<()> {
+    file.sync()?;
+    if how.dense {
+        file.fill_holes(options.progress)?;
+    }
+    Ok(())
+}
+
 /// Keeps or removes the journal: from now on the new point in time is what the image holds.
 pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
-    match undo {
-        Some(undo) if !undo::is_kept(&File::open(journal)?, undo)? => rename(journal, undo),
-        _ => remove(journal),
+    let Some(undo) = undo else {
+        return remove(journal);
+    };
+    let file = File::open(journal)?;
+    if undo::is_kept(&file, undo)? {
+        return remove(journal);
     }
+    file.apply_umask()?;
+    rename(journal, undo)
 }
 
 /// Says how to go on after a failure between the old and the new point in time.

@@ -53,6 +53,8 @@ pub struct InPlace<'a> {
     pub undo: Option<&'a Path>,
     /// Check everything, write nothing.
     pub dry_run: bool,
+    /// Whether the file has no holes in the end.
+    pub dense: bool,
     /// Told what is wrong with the base or a parent of it, if that doesn't keep it from being read.
     pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
 }
@@ -64,6 +66,7 @@ impl std::fmt::Debug for InPlace<'_> {
             .field("strategy", &self.strategy)
             .field("undo", &self.undo)
             .field("dry_run", &self.dry_run)
+            .field("dense", &self.dense)
             .finish_non_exhaustive()
     }
 }
@@ -165,6 +168,8 @@ pub(super) fn apply_locked(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    let keeping = how.dense.then(|| lock.keeping_space());
+    let lock = keeping.as_ref().unwrap_or(lock);
     let journal = journal_path(lock.path());
     if exists(&journal)? {
         return recover::finish(lock, &journal, chain, how, options);
@@ -224,6 +229,14 @@ pub(super) fn apply_locked(
     job.base.check_unchanged()?;
     if let Some(vhd) = job.base.vhd() {
         vhd.check_resize(job.chain.target_size())?;
+    }
+    if job.how.dense {
+        // At least; nobody knows yet how many blocks will be added.
+        let len = job.lock.byte_len()?;
+        let flat = matches!(job.base.format(), Format::Raw | Format::Fixed);
+        let size = job.chain.target_size();
+        job.lock
+            .check_room_for(if flat { len.max(size) } else { len })?;
     }
     let Some(done) = job.run()? else {
         return Ok(nothing_to_do);

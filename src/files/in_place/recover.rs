@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::device::beginning;
-use super::journal::{close, take_back, unfinished};
+use super::journal::{close, complete, take_back, unfinished};
 use super::redo::{Verify, redo};
 use super::undo::{is_kept, open_journal};
 use super::{InPlace, Strategy, stamp};
@@ -118,7 +118,7 @@ pub(super) fn finish(
     remove_stamp(lock)?;
     (applied.updated, applied.cleared) =
         redo(lock, format, chain.base_size(), &chain, footer, options)
-            .and_then(|counts| lock.sync().map(|()| counts))
+            .and_then(|counts| complete(lock, how, options).map(|()| counts))
             .map_err(|error| unfinished(error, path))?;
     // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
     let digest = journal.base_digest();

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::identity;
 use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
-use crate::storage::{AtomicFile, File, Overwrite, remove, remove_leftovers};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, remove, remove_leftovers};
 
 /// The file that shall replace the base, with the bytes of the base so far.
 pub(super) struct Replacement {
@@ -119,6 +119,9 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     else {
         return Ok(None);
     };
+    if job.how.dense {
+        file.file().fill_holes(options.progress)?;
+    }
     let verified = options.verify
         && Verify {
             file: file.file(),
@@ -147,7 +150,8 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
 type Undo<'a> = (AtomicFile, &'a Path);
 
 fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<Option<(Undo<'a>, Seen)>> {
-    let file = AtomicFile::new(place)?;
+    let base = job.base.file();
+    let file = AtomicFile::for_audience(place, Audience::of_file(base)?)?.with_owner_of(base)?;
     let seen = undo::write(&file, job, Compression::default())?;
     Ok(seen.map(|seen| ((file, place), seen)))
 }

@@ -14,7 +14,7 @@ use crate::files::apply::{ApplyOptions, BaseChecked};
 use crate::files::diffs::{format_of, open_diff, side_of};
 use crate::files::pending::exists;
 use crate::image::Image as _;
-use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, sync_folder_of};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, WriteAt as _, sync_folder_of};
 
 /// Bytes of memory for remembering which pages change from writing the inverse diff until the base is written. Where
 /// that doesn't do, the base is read and compared a second time.
@@ -47,8 +47,6 @@ pub(super) fn write(
         target: side_of(base),
         undoes: chain.identities(),
     };
-    // It holds what the base held: nobody else may read it.
-    file.file().take_permissions_of(base.file())?;
     let out = file.file().appender();
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
     options.progress.begin(
@@ -118,7 +116,7 @@ pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<
         );
     }
     // It gets its name at the very end, which is too late to find out that it can't.
-    AtomicFile::begin(undo, Overwrite::No).map(drop)
+    AtomicFile::begin(undo, Overwrite::No, Audience::default()).map(drop)
 }
 
 fn taken(undo: &Path) -> Error {

@@ -13,7 +13,7 @@ use crate::snapshot::layout::NEW;
 use crate::snapshot::point::{open_diff, side};
 use crate::snapshot::verify::{file_data, finding, structure};
 use crate::snapshot::{Data, DataKind, Disk, Manifest, Work};
-use crate::storage::{AtomicFile, File, Overwrite, rename};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, rename};
 use crate::text::shown;
 
 impl Job<'_> {
@@ -181,6 +181,8 @@ impl Job<'_> {
                 identity: point.source.footer(),
                 parent: None,
                 overwrite: Overwrite::Yes,
+                made_from: Audience::default(),
+                dense: false,
             },
         )?;
         self.work

@@ -18,6 +18,7 @@ fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
             parents: parents(),
             verify: false,
             dry_run: false,
+            dense: false,
             delete,
             warn: &|_| {},
         };

@@ -10,7 +10,7 @@ use vhdkit::files::{
 };
 use vhdkit::image::{CopyOptions, Image as _, content_digest, copy};
 use vhdkit::progress::Silent;
-use vhdkit::storage::{AtomicFile, Overwrite};
+use vhdkit::storage::{AtomicFile, Audience, Overwrite};
 use vhdkit::{Error, Result};
 
 use super::{LARGER, SIZE, data, files, monday, pair, tuesday};
@@ -67,6 +67,8 @@ fn as_a_clone(format: Format) -> [Writer; 2] {
                 path: &at.join("new"),
                 format,
                 overwrite,
+                dense: false,
+                made_from: &Audience::default(),
             };
             let chain = chain(at, "diff")?;
             let base = open(&at.join("base"))?;
@@ -104,6 +106,8 @@ pub(super) fn all() -> Vec<Writer> {
                     path: &at.join("new"),
                     format,
                     overwrite,
+                    dense: false,
+                    made_from: &Audience::default(),
                 };
                 let base = open(&at.join("base"))?;
                 apply_to_new(&base, &chain(at, "diff")?, output, apply_options()).map(drop)
@@ -155,6 +159,8 @@ pub(super) fn all() -> Vec<Writer> {
                 path: &at.join("new"),
                 format: Format::Differencing,
                 overwrite,
+                dense: false,
+                made_from: &Audience::default(),
             };
             let base = Arc::new(open(&at.join("base"))?);
             apply_to_child(&base, chain(at, "diff")?, output, apply_options()).map(drop)
@@ -203,7 +209,7 @@ fn squashes() -> [Writer; 2] {
         |at, overwrite| {
             let diffs = ["diff", "diff-2"].map(|name| open_diff(&at.join(name), &Silent));
             let chain = Chain::new(diffs.into_iter().collect::<Result<_>>()?)?;
-            let file = AtomicFile::begin(at.join("new"), overwrite)?;
+            let file = AtomicFile::begin(at.join("new"), overwrite, Audience::default())?;
             let options = SquashOptions {
                 workers: &WORKERS,
                 progress: &Silent,

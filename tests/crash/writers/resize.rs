@@ -36,6 +36,7 @@ pub(super) fn all() -> Vec<Writer> {
                 virtual_size: size as u64,
                 allow_data_loss: true,
                 dry_run: false,
+                dense: false,
                 progress: &Silent,
             };
             let open = OpenOptions {

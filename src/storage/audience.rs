@@ -1,0 +1,140 @@
+//! Who may read and write a new file: nobody who couldn't do so with the files that it is made from.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{fgetxattr, getxattr};
+
+use super::File;
+use crate::error::{Error, Result};
+
+/// The attribute of a file that has more permissions than the nine bits of its mode.
+const LIST: &str = "system.posix_acl_access";
+
+/// The permissions that a new file may have at most: those that all the files grant that it is made from. By default it
+/// is made from nothing, and what the umask leaves is right.
+///
+/// The owner isn't limited: whoever makes the file owns it, and could read what it is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audience(Vec<Grant>);
+
+/// What one file grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Grant {
+    group: u32,
+    /// To that group, as the lowest three bits.
+    to_group: u32,
+    /// To everybody else, likewise.
+    to_others: u32,
+}
+
+impl Grant {
+    fn new(metadata: &Metadata, has_list: bool) -> Self {
+        let mode = metadata.mode();
+        let to_others = mode & 0o7;
+        Self {
+            group: metadata.gid(),
+            // With an access control list these bits are its mask, and the group may have less.
+            to_group: if has_list { to_others } else { mode >> 3 & 0o7 },
+            to_others,
+        }
+    }
+}
+
+impl Audience {
+    /// Of what is made from these files.
+    pub fn of<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
+        let mut audience = Self::default();
+        for path in paths {
+            let path = path.as_ref();
+            let looked = fs::metadata(path);
+            let metadata = looked.map_err(|e| Error::io("cannot look at", e).path(path))?;
+            let has_list = getxattr(path, LIST, &mut [0; 0][..]).is_ok();
+            audience.0.push(Grant::new(&metadata, has_list));
+        }
+        Ok(audience)
+    }
+
+    /// Of what is made from an open file.
+    pub fn of_file(file: &File) -> Result<Self> {
+        let has_list = fgetxattr(file.as_std(), LIST, &mut [0; 0][..]).is_ok();
+        Ok(Self(vec![Grant::new(&file.metadata()?, has_list)]))
+    }
+
+    /// Of what is made from the files of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The same, and the file at `path` too if there is one: a new file takes its place.
+    pub(super) fn and_replaced(self, path: &Path) -> Result<Self> {
+        match fs::metadata(path) {
+            Ok(_) => Ok(self.and(Self::of([path])?)),
+            Err(e) if e.kind() == IoKind::NotFound => Ok(self),
+            Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        }
+    }
+
+    /// What is allowed of `mode` to a file of this group.
+    pub(super) fn limit(&self, mode: u32, group: u32) -> u32 {
+        self.0.iter().fold(mode, |mode, grant| {
+            // Who is in another group may be anybody to that file.
+            let to_group = if grant.group == group {
+                grant.to_group
+            } else {
+                grant.to_others
+            };
+            mode & (!0o77 | to_group << 3 | grant.to_others)
+        })
+    }
+}
+
+/// What the umask leaves of `mode`. Where it can't be told, nobody else is let in.
+pub(super) fn without_umask(mode: u32) -> u32 {
+    // To ask the system is to set it, for all threads.
+    let status = fs::read_to_string("/proc/self/status").ok();
+    let line = status
+        .as_deref()
+        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Umask:")));
+    let umask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    mode & !umask.unwrap_or(0o77)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(group: u32, mode: u32) -> Grant {
+        Grant {
+            group,
+            to_group: mode >> 3 & 7,
+            to_others: mode & 7,
+        }
+    }
+
+    #[test]
+    fn no_file_is_open_to_more_people_than_any_that_it_is_made_from() {
+        for (from, group, mode) in [
+            (&[][..], 5, 0o666),
+            (&[grant(5, 0o644)], 5, 0o644),
+            (&[grant(5, 0o640)], 5, 0o640),
+            (&[grant(5, 0o600)], 5, 0o600),
+            (&[grant(5, 0o400)], 5, 0o600),
+            // Another group: its members were others.
+            (&[grant(6, 0o640)], 5, 0o600),
+            (&[grant(6, 0o644)], 5, 0o644),
+            (&[grant(6, 0o604)], 5, 0o644),
+            // Each of several counts.
+            (&[grant(5, 0o640), grant(5, 0o604)], 5, 0o600),
+            (&[grant(5, 0o664), grant(6, 0o644)], 5, 0o644),
+        ] {
+            let audience = Audience(from.to_vec());
+            assert_eq!(audience.limit(0o666, group), mode, "{from:?}");
+            assert_eq!(audience.limit(0o600, group), 0o600);
+        }
+    }
+}
