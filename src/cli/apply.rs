@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InPlaceWay, InputFormat, OutputFormat, Parents, default_format, overwrite};
+use super::args::{
+    InPlaceWay, InputFormat, OutputFormat, Parents, SaidFormat, default_format, overwrite,
+    windows_remark,
+};
 use super::context::{Context, Reading, Warning, refuse_files};
 use super::create::check_new_parent;
 use super::exit::Outcome;
@@ -18,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
     apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output, format_of,
-    refuse_diff, refuse_pending, refuse_same_file, roll_back, same_file,
+    refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -154,8 +157,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.push(Warning::of(warning));
     };
+    if let (Some(output), None) = (&args.output, args.output_format) {
+        default_format(output)?;
+    }
+    let mut made = None;
     let applied = match &args.output {
-        Some(output) if !args.dry_run => to_new(args, output, options, context),
+        Some(output) if !args.dry_run => {
+            to_new(args, output, options, context).map(|(applied, format)| {
+                made = Some(format);
+                applied
+            })
+        }
         output => {
             if let Some(output) = output {
                 refuse_same_file(output, &inputs(args))?;
@@ -164,7 +176,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             }
             super::store_path::refuse_point(&args.base)?;
             if args.base_format.is_none() {
-                refuse_diff(&args.base)?;
+                refuse_foreign(&args.base, Some("-f"))?;
             }
             let chain = chain(args, &args.base, options.progress)?;
             let how = InPlace {
@@ -186,7 +198,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.warn_of(&warning);
     }
     let applied = applied?;
-    say(args, &applied, context);
+    say(args, &applied, made, context);
     if args.json {
         print(args, Some(&applied))
     } else {
@@ -205,6 +217,11 @@ fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
     Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)
 }
 
+/// What the user said of the format of the base.
+fn said(args: &Args) -> SaidFormat {
+    SaidFormat::by("-f", args.base_format)
+}
+
 fn inputs(args: &Args) -> Vec<&Path> {
     let diffs = args.diffs.iter().map(PathBuf::as_path);
     diffs.chain([args.base.as_path()]).collect()
@@ -220,20 +237,18 @@ fn to_new(
     output: &Path,
     options: ApplyOptions<'_>,
     context: &Context,
-) -> Result<Applied> {
+) -> Result<(Applied, Format)> {
     refuse_same_file(output, &inputs(args))?;
     if super::store_path::is_point(&args.base) {
         return from_point(args, output, options, context);
     }
-    let base = context.open(&args.base, args.base_format, &args.parents)?;
+    let base = context.open(&args.base, said(args), &args.parents)?;
     refuse_files(output, &base)?;
     let chain = chain(args, output, options.progress)?;
     let whole = base.virtual_size();
     let base = Arc::new(beginning_of(base, chain.base_size())?);
     let behind = whole - base.virtual_size();
-    let format = args
-        .output_format
-        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
+    let format = output_format(args, output, &*base, &chain)?;
     let made_from = diffs_audience(args)?;
     let out = Output {
         path: output,
@@ -244,14 +259,14 @@ fn to_new(
     };
     if format == Format::Differencing {
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
-        return apply_to_child(&base, chain, out, options);
+        return Ok((apply_to_child(&base, chain, out, options)?, format));
     }
     context.note_device(output);
     let applied = match apply_to_clone(&base, &chain, out, options)? {
         Some(applied) => applied,
         None => apply_to_new(&*base, &chain, out, options)?,
     };
-    Ok(Applied { behind, ..applied })
+    Ok((Applied { behind, ..applied }, format))
 }
 
 /// The same from a point in time of a store.
@@ -260,18 +275,11 @@ fn from_point(
     output: &Path,
     options: ApplyOptions<'_>,
     context: &Context,
-) -> Result<Applied> {
-    let base = context.open_source(
-        &args.base,
-        args.base_format,
-        &args.parents,
-        Reading::default(),
-    )?;
+) -> Result<(Applied, Format)> {
+    let base = context.open_source(&args.base, said(args), &args.parents, Reading::default())?;
     refuse_files(output, &*base)?;
     let chain = chain(args, output, options.progress)?;
-    let format = args
-        .output_format
-        .map_or_else(|| output_format(output, &*base, &chain), Into::into);
+    let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
         return Err(Error::usage(
             "a point in time of a store can't be the parent of a differencing VHD",
@@ -287,27 +295,30 @@ fn from_point(
         made_from: &made_from,
         dense: args.dense,
     };
-    apply_to_new(&*base, &chain, out, options)
+    Ok((apply_to_new(&*base, &chain, out, options)?, format))
 }
 
-/// By its name a new image is raw or a VHD; what kind of VHD, the target or else the base says.
-fn output_format(output: &Path, base: &dyn Source, chain: &Chain) -> Format {
-    let by_name = default_format(output);
+/// What was asked for. Else, by its name a new image is raw or a VHD; what kind of VHD, the target or the base says.
+fn output_format(args: &Args, output: &Path, base: &dyn Source, chain: &Chain) -> Result<Format> {
+    if let Some(format) = args.output_format {
+        return Ok(format.into());
+    }
+    let by_name = default_format(output)?;
     if by_name == Format::Raw {
-        return by_name;
+        return Ok(by_name);
     }
     let target = chain
         .last()
         .and_then(|diff| format_of(&diff.header().target));
-    [target, Some(base.format())]
+    let kind = [target, Some(base.format())]
         .into_iter()
         .flatten()
         // A child of another image is made only if asked for.
-        .find(|format| !matches!(format, Format::Raw | Format::Differencing))
-        .unwrap_or(by_name)
+        .find(|format| !matches!(format, Format::Raw | Format::Differencing));
+    Ok(kind.unwrap_or(by_name))
 }
 
-fn say(args: &Args, applied: &Applied, context: &Context) {
+fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) {
     let path = shown(args.output.as_ref().unwrap_or(&args.base));
     let new = args.output.is_some();
     say_how(args, applied, context);
@@ -339,8 +350,12 @@ fn say(args: &Args, applied: &Applied, context: &Context) {
         (false, false) => "done",
     };
     let verified = if applied.verified { ", verified" } else { "" };
+    let format = made.map_or_else(String::new, |format| format!("{format}, "));
+    if let Some(remark) = made.and_then(|format| windows_remark(format, applied.target_size)) {
+        context.warn(remark);
+    }
     context.note(format_args!(
-        "{path}: {what}: {} updated, {} cleared, virtual size {}{verified}",
+        "{path}: {what}: {format}{} updated, {} cleared, virtual size {}{verified}",
         Size(applied.updated),
         Size(applied.cleared),
         Size(applied.target_size),

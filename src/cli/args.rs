@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, ValueEnum, value_parser};
 
-use crate::files::{Format, ParentOptions, Strategy};
+use super::size::Size;
+use crate::error::{Error, Result};
+use crate::files::{Format, ParentOptions, Strategy, foreign, is_named_part};
 use crate::storage::{Caching, Overwrite};
+use crate::vhd::{MAX_DYNAMIC_SIZE, is_named_vhd};
 
 /// The lines about exit codes at the end of every help text.
 macro_rules! exit_codes {
@@ -109,6 +112,29 @@ impl From<InputFormat> for crate::files::FormatChoice {
     }
 }
 
+/// The format of an image to read, as the user said it or not, and the option to say it by.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SaidFormat {
+    pub(super) option: Option<&'static str>,
+    pub(super) format: Option<InputFormat>,
+}
+
+impl SaidFormat {
+    /// What the user gave by `option`, if anything.
+    pub(super) const fn by(option: &'static str, format: Option<InputFormat>) -> Self {
+        Self {
+            option: Some(option),
+            format,
+        }
+    }
+
+    /// There is no option for it.
+    pub(super) const NEVER: Self = Self {
+        option: None,
+        format: None,
+    };
+}
+
 /// How images are read and written, as `--io` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Io {
@@ -138,7 +164,8 @@ pub(super) enum OutputFormat {
     Raw,
     /// A VHD that stores the whole disk, with a footer behind it.
     Fixed,
-    /// A VHD that stores only the blocks that were written.
+    /// A VHD that stores only the blocks that were written; vhd and vpc are the same.
+    #[value(aliases = ["vhd", "vpc"])]
     Dynamic,
     /// A VHD that stores only what differs from another image, its parent.
     Differencing,
@@ -182,17 +209,50 @@ impl InPlaceWay {
 /// Bytes in a mebibyte.
 pub(super) const MEBIBYTE: u64 = 1 << 20;
 
-/// The format that a file name asks for: `.vhd` is a dynamic VHD, anything else raw.
-pub(super) fn default_format(path: &Path) -> Format {
-    let vhd = path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("vhd"));
-    if vhd { Format::Dynamic } else { Format::Raw }
+/// The format that the name of a new image asks for: `.vhd` and `.avhd` are a dynamic VHD, any other name is raw, unless
+/// it is that of a format that isn't written here.
+pub(super) fn default_format(path: &Path) -> Result<Format> {
+    if is_named_vhd(path) {
+        return Ok(Format::Dynamic);
+    }
+    let what = match foreign::named(path) {
+        Some(kind) => kind.name,
+        None if is_named_part(path) => "a part of a split image",
+        None => return Ok(Format::Raw),
+    };
+    Err(Error::usage(format!(
+        "this is the name of {what}, which is not written here"
+    ))
+    .path(path)
+    .hint("name it .vhd for a VHD or .raw for a raw disk, or say the format that it has with -O"))
+}
+
+/// An error if the child that is to be made at `path` would have the name of something else.
+pub(super) fn check_name_of_child(path: &Path) -> Result<()> {
+    if default_format(path)? != Format::Raw || path.extension().is_none() {
+        return Ok(());
+    }
+    Err(
+        Error::usage("a child is a VHD, and this is not the name of one")
+            .path(path)
+            .hint("name it .vhd or .avhd, or use -O differencing"),
+    )
 }
 
 /// What `--force` allows.
 pub(super) const fn overwrite(force: bool) -> Overwrite {
     if force { Overwrite::Yes } else { Overwrite::No }
+}
+
+/// What keeps a VHD of this size from being opened by the system that the format comes from, if anything does.
+pub(super) fn windows_remark(format: Format, virtual_size: u64) -> Option<String> {
+    let too_large = format != Format::Raw && virtual_size > MAX_DYNAMIC_SIZE;
+    too_large.then(|| {
+        format!(
+            "Windows and Hyper-V don't open a VHD above 2040 GiB: this one has {}",
+            Size(virtual_size)
+        )
+    })
 }
 
 /// What keeps a VHD of this size from being accepted as an upload by the cloud, if anything does. Raw images

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use super::args::{Common, InputFormat, Parents, When};
+use super::args::{Common, Parents, SaidFormat, When};
 use super::size::Size;
 use super::{exit, progress, store_path};
 use crate::error::{Error, Result};
@@ -137,7 +137,7 @@ impl Context {
     pub(super) fn open(
         &self,
         path: &Path,
-        format: Option<InputFormat>,
+        format: SaidFormat,
         parents: &Parents,
     ) -> Result<OpenImage> {
         self.open_with(path, format, parents, Reading::default())
@@ -147,12 +147,13 @@ impl Context {
     pub(super) fn open_with(
         &self,
         path: &Path,
-        format: Option<InputFormat>,
+        format: SaidFormat,
         parents: &Parents,
         reading: Reading,
     ) -> Result<OpenImage> {
         let options = OpenOptions {
-            format: format.map(Into::into),
+            format: format.format.map(Into::into),
+            format_option: format.option,
             salvage: reading.salvage,
             parents: parents.options(),
             io: reading.io,
@@ -172,12 +173,12 @@ impl Context {
     pub(super) fn open_source(
         &self,
         path: &Path,
-        format: Option<InputFormat>,
+        format: SaidFormat,
         parents: &Parents,
         reading: Reading,
     ) -> Result<Box<dyn Source>> {
         match store_path::open(path)? {
-            Some(_) if format.is_some() => {
+            Some(_) if format.format.is_some() => {
                 Err(Error::usage("a point in time has no format to say")
                     .path(path)
                     .hint("leave the option away"))

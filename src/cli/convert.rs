@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::args::{
-    InputFormat, Io, MEBIBYTE, OutputFormat, Parents, cloud_remark, default_format, overwrite,
+    InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
+    overwrite, windows_remark,
 };
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
@@ -42,7 +43,7 @@ pub(super) struct Args {
     /// Format of the source [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     pub(super) format: Option<InputFormat>,
-    /// Format of the destination [default: dynamic if it ends in .vhd, else raw].
+    /// Format of the destination [default: dynamic if it ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     pub(super) output_format: Option<OutputFormat>,
     /// Make what a cloud accepts as an upload: a fixed VHD whose size is a whole number of MiB.
@@ -72,9 +73,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.destination, &[&args.source])?;
+    if args.output_format.is_none() {
+        default_format(&args.destination)?;
+    }
     let source = context.open_source(
         &args.source,
-        args.format,
+        SaidFormat::by("-f", args.format),
         &args.parents,
         Reading {
             salvage: args.salvage,
@@ -110,6 +114,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             "a managed disk has at least 20 MiB; this one can be uploaded as a page blob only",
         );
     }
+    if let Some(remark) =
+        windows_remark(options.format, options.virtual_size).filter(|_| !args.azure)
+    {
+        context.warn(remark);
+    }
     if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
         context.note(remark);
     }
@@ -119,9 +128,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 /// What the destination shall be.
 fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
     let mut virtual_size = source.virtual_size();
-    let mut format = args
-        .output_format
-        .map_or_else(|| default_format(&args.destination), Into::into);
+    let mut format = match args.output_format {
+        Some(format) => format.into(),
+        None => default_format(&args.destination)?,
+    };
     if args.azure {
         if args
             .output_format

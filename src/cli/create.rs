@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{OutputFormat, Parents, cloud_remark, default_format, overwrite};
+use super::args::{
+    OutputFormat, Parents, SaidFormat, check_name_of_child, cloud_remark, default_format,
+    overwrite, windows_remark,
+};
 use super::context::{Context, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
@@ -33,7 +36,7 @@ pub(super) struct Args {
     /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512 [default with --parent: the parent's].
     #[arg(short, long, value_name = "SIZE", value_parser = size::parse, required_unless_present = "parent")]
     size: Option<u64>,
-    /// Format of the image [default: dynamic if PATH ends in .vhd, else raw].
+    /// Format of the image [default: dynamic if PATH ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
     /// Make a differencing VHD with this parent.
@@ -59,9 +62,13 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let parent = parent(args, context)?;
     let format = match (args.output_format, &parent) {
-        (None, None) => default_format(&args.path),
+        (None, None) => default_format(&args.path)?,
         (Some(format), None) => format.into(),
-        (None | Some(OutputFormat::Differencing), Some(_)) => Format::Differencing,
+        (None, Some(_)) => {
+            check_name_of_child(&args.path)?;
+            Format::Differencing
+        }
+        (Some(OutputFormat::Differencing), Some(_)) => Format::Differencing,
         (Some(format), Some(_)) => {
             return Err(Error::usage("only a differencing VHD has a parent")
                 .found(format_args!("-O {}", Format::from(format)))
@@ -97,6 +104,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         shown(&args.path),
         Size(size)
     ));
+    if let Some(remark) = windows_remark(format, size) {
+        context.warn(remark);
+    }
     if let Some(remark) = cloud_remark(format, size) {
         context.note(remark);
     }
@@ -112,7 +122,7 @@ fn parent(args: &Args, context: &Context) -> Result<Option<Arc<OpenImage>>> {
         folders: args.parent_path.clone(),
         raw_parent: args.raw_parent,
     };
-    let parent = context.open(path, None, &parents)?;
+    let parent = context.open(path, SaidFormat::NEVER, &parents)?;
     refuse_files(&args.path, &parent)?;
     check_new_parent(&parent, &args.path, args.raw_parent, context)?;
     Ok(Some(Arc::new(parent)))

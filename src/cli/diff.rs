@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::args::{InputFormat, Io, Parents, overwrite};
+use super::args::{InputFormat, Io, Parents, SaidFormat, overwrite};
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
@@ -155,10 +155,13 @@ pub(super) fn parse_compression(text: &str) -> Result<Compression, String> {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.from_child {
         let reading = args.reading();
-        let differencing = Some(InputFormat::Differencing);
-        let child = context.open_with(path, differencing, &args.parents, reading)?;
+        let child = context.open_with(path, SaidFormat::NEVER, &args.parents, reading)?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
-            return Err(Error::usage("this VHD has no parent").path(path));
+            return Err(Error::usage("this image has no parent to compare it with")
+                .path(path)
+                .found(child.format())
+                .expected("a differencing VHD")
+                .hint("name both images: vhd-diff BASE TARGET"));
         };
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
@@ -175,8 +178,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .path(target)
             .hint("name two images; an image doesn't differ from itself"));
     }
-    let base = context.open_source(base, args.base_format, &args.parents, args.reading())?;
-    let target = context.open_source(target, args.target_format, &args.parents, args.reading())?;
+    let base_format = SaidFormat::by("--base-format", args.base_format);
+    let target_format = SaidFormat::by("--target-format", args.target_format);
+    let base = context.open_source(base, base_format, &args.parents, args.reading())?;
+    let target = context.open_source(target, target_format, &args.parents, args.reading())?;
     let mut pair = Pair::new(&*base, &*target, None);
     if let Some(path) = &args.base_digests {
         let image = base.as_file().ok_or_else(|| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sha2::Digest as _;
 
-use super::args::{InputFormat, Parents, overwrite};
+use super::args::{InputFormat, Parents, SaidFormat, overwrite};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::Output;
@@ -97,7 +97,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
     let image = context.open_source(
         path,
-        args.format,
+        SaidFormat::by("-f", args.format),
         &args.parents,
         Reading::salvaging(args.salvage),
     )?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, cloud_remark};
+use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
 use super::context::{Context, losses};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
@@ -52,6 +52,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
         format: args.format.map(Into::into),
+        format_option: Some("-f"),
         salvage: args.salvage,
         parents: args.parents.options(),
         ..OpenOptions::default()
@@ -319,6 +320,7 @@ fn remarks(image: &OpenImage) -> Result<Vec<String>> {
     if footer.is_hidden() {
         remarks.push("XenServer marked the disk as hidden: it belongs to a chain".to_owned());
     }
+    remarks.extend(windows_remark(image.format(), size));
     remarks.push(cloud_remark(image.format(), size).unwrap_or_else(|| {
         let upload = if vhd.header().is_some() {
             ", once the disk is converted to fixed"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents};
+use super::args::{InputFormat, Parents, SaidFormat};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{JsonList, Output, SCHEMA_VERSION};
@@ -73,7 +73,7 @@ struct Item {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let image = context.open_source(
         &args.image,
-        args.format,
+        SaidFormat::by("-f", args.format),
         &args.parents,
         Reading::salvaging(args.salvage),
     )?;

@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Make a new image of the whole chain instead of changing the parent.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["delete", "dry_run"])]
     output: Option<PathBuf>,
-    /// Format of the new image [default: dynamic if it ends in .vhd, else raw].
+    /// Format of the new image [default: dynamic if it ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
     /// Replace the output if it exists.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, cloud_remark};
+use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
@@ -54,6 +54,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
     let open = OpenOptions {
         format: args.format.map(Into::into),
+        format_option: Some("-f"),
         parents: args.parents.options(),
         ..OpenOptions::default()
     };
@@ -104,6 +105,9 @@ fn say(args: &Args, resized: Resized, context: &Context) {
         context.note(format_args!(
             "what the blocks that were cut off took {is} now, or gone; vhd convert makes a file that has no room for them"
         ));
+    }
+    if let Some(remark) = windows_remark(resized.format, new) {
+        context.warn(remark);
     }
     if let Some(remark) = cloud_remark(resized.format, new) {
         context.note(remark);

@@ -4,10 +4,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::pending::make_place_of;
-use super::probe::probe;
-use super::{Format, Source};
+use super::{Format, Source, foreign, probe};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer};
@@ -76,17 +75,14 @@ pub fn spool_made(
     DiffFile::open(spool, progress)
 }
 
-/// An error of kind [`Usage`](crate::ErrorKind::Usage) if the file at `path` is a diff: somebody gave a diff as an
-/// image.
-pub fn refuse_diff(path: &Path) -> Result<()> {
-    match probe(&File::open(path)?) {
-        Err(error) if error.kind() == ErrorKind::Usage => Err(error.path(path)),
-        // What else may be wrong with it is found out when it is opened.
-        _ => Ok(()),
-    }
+/// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) if the file at `path` is in a format that is not read
+/// here: a diff that was given as an image, say.
+pub fn refuse_foreign(path: &Path, option: Option<&str>) -> Result<()> {
+    probe::refuse_foreign(&File::open(path)?, option)
 }
 
-/// An error of kind [`Usage`](crate::ErrorKind::Usage) if `file` is a VHD image: somebody gave an image as a diff.
+/// An error if `file` is not a diff but a VHD image, of kind [`Usage`](crate::ErrorKind::Usage), or is in a format that
+/// is not read here.
 pub fn refuse_image(file: &File) -> Result<()> {
     let len = file.byte_len()?;
     let mut start = [0; 8];
@@ -104,7 +100,8 @@ pub fn refuse_image(file: &File) -> Result<()> {
             .read_exact_at(&mut end, footer)
             .is_ok_and(|()| end == *b"conectix");
     if !vhd {
-        return Ok(());
+        // A diff that was packed is unpacked first.
+        return foreign::refuse(file);
     }
     Err(Error::usage("this is a VHD image, not a diff")
         .path(file.path())

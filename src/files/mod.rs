@@ -7,6 +7,7 @@ mod clones;
 mod create;
 mod diffs;
 mod fit;
+pub mod foreign;
 mod format;
 mod in_place;
 mod merge;
@@ -18,6 +19,7 @@ mod repair;
 mod resize;
 mod saved;
 mod source;
+mod split;
 mod state;
 mod stored;
 mod windows;
@@ -29,7 +31,8 @@ pub use child::finds_parent;
 pub use clones::Clones;
 pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
-    format_of, open_diff, refuse_diff, refuse_image, side_of, spool_diff, spool_made, target_footer,
+    format_of, open_diff, refuse_foreign, refuse_image, side_of, spool_diff, spool_made,
+    target_footer,
 };
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
@@ -40,5 +43,6 @@ pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refus
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use source::Source;
+pub use split::is_named_part;
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
 pub use windows::{Behind, ImageWindows, open_windows, write_windows};

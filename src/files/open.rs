@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::parents::{Finder, ParentOptions, Trail};
 use super::pending::refuse_pending;
-use super::probe::{Probed, probe};
+use super::probe::{Doubt, Probed, probe, refuse_not_disk};
 use super::stored::Stored;
 use super::{Format, FormatChoice};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
 };
 use crate::page::PageRange;
-use crate::storage::{Access, File, IoPolicy, Stamp};
+use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
 use crate::vhd::{Family, StoredRun, VhdImage};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
@@ -21,8 +21,10 @@ use crate::vhd::{Family, StoredRun, VhdImage};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct OpenOptions {
-    /// The format, when it shall not be probed.
+    /// The format, when it is not to be probed.
     pub format: Option<FormatChoice>,
+    /// The option by which the caller's users say the format, for advice that names it.
+    pub format_option: Option<&'static str>,
     /// Whether to open for writing too.
     pub writable: bool,
     /// Whether to open without a lock; else readers share one and a writer has it alone.
@@ -42,8 +44,8 @@ pub struct OpenOptions {
 pub struct OpenImage {
     path: PathBuf,
     stored: Stored,
-    /// What is worth saying of how a raw image was told from a VHD.
-    doubt: Option<Error>,
+    /// Why a raw image may be something else.
+    doubts: Vec<Error>,
     stamp: Stamp,
     writable: bool,
     parent: Option<Arc<OpenImage>>,
@@ -71,8 +73,8 @@ fn failed<'a>(error: Error) -> MappedExtents<'a> {
 ///
 /// # Errors
 ///
-/// [`Locked`] when another command is in the way, [`Pending`] when an interrupted apply is, [`Usage`] for what is no
-/// image but a folder, a pipe or a diff, [`Unsupported`] for formats that aren't read here, [`Damaged`] for what
+/// [`Locked`] when another command is in the way, [`Pending`] when an interrupted apply is, [`Usage`] for what is a
+/// folder or a pipe, [`Unsupported`] for formats that aren't read here (a diff among them), [`Damaged`] for what
 /// breaks the rules of its format.
 ///
 /// [`Locked`]: crate::ErrorKind::Locked
@@ -137,21 +139,24 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
     let path = path.as_path();
     let stamp = file.stamp()?;
     trail.push(path, stamp);
-    let (stored, parent, doubt) = open_stored(file, options, trail)?;
+    let (stored, parent, doubts) = open_stored(file, options, trail)?;
     refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
     {
-        return Err(Error::usage("the image has another format than -f says")
+        let error = Error::usage("the image has another format than was said")
             .path(path)
             .found(stored.format())
-            .expected(choice)
-            .hint("leave -f away to have the format found out"));
+            .expected(choice);
+        return Err(match options.format_option {
+            Some(option) => error.hint(format!("omit {option} to have the format detected")),
+            None => error,
+        });
     }
     Ok(OpenImage {
         path: path.to_path_buf(),
         stored,
-        doubt,
+        doubts,
         stamp,
         writable: options.writable,
         parent,
@@ -170,23 +175,23 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
     )
 }
 
-/// The image, its parent, and what is worth saying of its format.
-type Opened = (Stored, Option<Arc<OpenImage>>, Option<Error>);
+/// The image, its parent, and why it may be something else.
+type Opened = (Stored, Option<Arc<OpenImage>>, Vec<Error>);
 
 fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<Opened> {
     let probed = match options.format {
-        Some(FormatChoice::Only(Format::Raw)) => Probed::Raw,
-        Some(_) => Probed::Vhd,
-        None => probe(&file)?,
-    };
-    let doubt = match probed {
-        Probed::Vhd => None,
-        Probed::Raw => return Ok((Stored::Raw(RawImage::open(file)?), None, None)),
-        Probed::RawOrFixed(footer_at) => {
-            let doubt = footer_inside(file.path(), footer_at);
-            return Ok((Stored::Raw(RawImage::open(file)?), None, Some(doubt)));
+        Some(FormatChoice::Only(Format::Raw)) => Probed::Raw(Vec::new()),
+        Some(_) => {
+            refuse_without_footer(&file, options)?;
+            Probed::Vhd
         }
+        None => probe(&file, options.format_option)?,
     };
+    if let Probed::Raw(doubts) = probed {
+        let warning = |doubt: Doubt| doubt.warning(file.path(), options.format_option);
+        let doubts = doubts.into_iter().map(warning).collect();
+        return Ok((Stored::Raw(RawImage::open(file)?), None, doubts));
+    }
     let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options.io);
     let family = if options.parents.leave_out {
         Family::LeftOut
@@ -198,20 +203,24 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
     } else {
         VhdImage::open_over(file, family)?
     };
-    Ok((Stored::from_vhd(image)?, finder.found, doubt))
+    Ok((Stored::from_vhd(image)?, finder.found, Vec::new()))
 }
 
-/// What the last bytes of a disk look like must not decide what it is; but it is said.
-fn footer_inside(path: &Path, at: u64) -> Error {
-    Error::damaged("the footer of a fixed VHD stands before the end; the file is read as a raw image")
-        .path(path)
-        .field("footer.cookie")
-        .offset(at)
-        .hint(format!(
-            "if it is a VHD, cut off what stands behind its footer: vhd check --repair {}; if it is raw, say so \
-             with -f raw",
-            quoted(path)
-        ))
+/// An error if a file that is said to be a VHD has nothing of one.
+fn refuse_without_footer(file: &File, options: &OpenOptions) -> Result<()> {
+    if file.byte_len()? == 0 || VhdImage::probe(file)?.is_some() {
+        return Ok(());
+    }
+    refuse_not_disk(file, options.format_option)?;
+    let raw = options.format_option;
+    let raw = raw.map_or_else(String::new, |option| {
+        format!("; if it is a raw disk, use {option} raw")
+    });
+    Err(
+        Error::damaged("there is no VHD footer at the end or the beginning of the file")
+            .path(file.path())
+            .hint(format!("if it was cut off, copy it again{raw}")),
+    )
 }
 
 impl OpenImage {
@@ -238,7 +247,7 @@ impl OpenImage {
     /// What is wrong with the file, but doesn't keep it from being read.
     pub fn warnings(&self) -> Vec<&Error> {
         let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
-        of_vhd.iter().chain(&self.doubt).collect()
+        of_vhd.iter().chain(&self.doubts).collect()
     }
 
     /// What a damaged VHD that is read as far as it goes has lost of its virtual disk, in order.
@@ -386,6 +395,7 @@ mod tests {
 
     const READ: OpenOptions = OpenOptions {
         format: None,
+        format_option: None,
         writable: false,
         no_lock: false,
         ignore_journal: false,
@@ -491,7 +501,7 @@ mod tests {
         );
         assert_eq!(
             kind(open_image(file(b"\x89VHDDIF\n").path(), &READ)),
-            ErrorKind::Usage
+            ErrorKind::Unsupported
         );
     }
 

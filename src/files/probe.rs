@@ -2,113 +2,127 @@
 
 use std::path::Path;
 
-use crate::diff::MAGIC;
-use crate::error::{Error, Result};
+use super::{foreign, split};
+use crate::error::{Error, Result, quoted};
 use crate::page::PAGE_SIZE;
 use crate::storage::ReadAt;
-use crate::vhd::{DiskType, FooterPlace, VhdImage};
-
-/// Bytes from the start that tell one format from another.
-const HEAD: usize = 512;
+use crate::vhd::{DiskType, FooterPlace, ProbeHint, VhdImage, is_named_vhd};
 
 /// What the bytes say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Probed {
     /// A VHD, by its footer or by the footer's copy.
     Vhd,
-    /// Nothing that is known: the bytes themselves are the virtual disk.
-    Raw,
-    /// The same, but the footer of a fixed VHD stands at this offset, before the end. Whoever writes the last bytes of
-    /// a disk must not decide what it is.
-    RawOrFixed(u64),
+    /// Nothing that is known: the bytes themselves are the virtual disk, unless one of the doubts is right.
+    Raw(Vec<Doubt>),
 }
 
-/// Looks at `storage`. What is known and is no image that can be read here is an error that says so.
+/// Why a file that is read as a raw disk may be something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// The footer of a fixed VHD is at this offset, before the end. Whoever writes the last bytes of a disk must not
+    /// decide what it is.
+    FooterInside(u64),
+    /// It has the name of a VHD and no footer.
+    NoFooter,
+    /// It is the image of a CD or DVD.
+    Optical,
+}
+
+/// Looks at `storage`. What is known and is not an image that can be read here is an error that says so.
 ///
 /// The footer at the end decides: a guest can write anything into the first sectors of its disk, which are the
-/// first bytes of a fixed VHD, but nothing behind the last one.
-pub(super) fn probe<S: ReadAt>(storage: &S) -> Result<Probed> {
+/// first bytes of a fixed VHD, but nothing after the last one. `option` is how the caller's users say the format.
+pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Probed> {
     let len = storage.byte_len()?;
     if len == 0 {
         return Err(Error::damaged("the file is empty")
             .path(storage.name())
-            .hint("this is no image: copy it again from its source, or name another file"));
+            .hint("copy it again from its source, or name another file"));
     }
-    let raw = match VhdImage::probe(storage)? {
-        None => Probed::Raw,
-        Some(hint) => match hint.place {
-            // A file that is no whole number of pages can't be raw.
+    let mut doubts = Vec::new();
+    if let Some(hint) = VhdImage::probe(storage)? {
+        match hint.place {
+            // A file that is not a whole number of pages can't be raw.
             FooterPlace::Displaced(at)
                 if hint.footer.disk_type == DiskType::Fixed && len.is_multiple_of(PAGE_SIZE) =>
             {
-                Probed::RawOrFixed(at)
+                doubts.push(Doubt::FooterInside(at));
             }
-            _ => return Ok(Probed::Vhd),
-        },
-    };
-    let mut head = [0; HEAD];
-    let head = &mut head[..usize::try_from(len).map_or(HEAD, |len| len.min(HEAD))];
-    storage.read_exact_at(head, 0)?;
-    if is_later_part(storage.name()) {
-        return Err(Error::unsupported("this is a later part of a split image")
-            .path(storage.name())
-            .hint(
-                "join the parts into one file first, the .vhd, then .v01, .v02 and so on; or take its bytes as they \
-                 are with -f raw",
-            ));
-    }
-    match Foreign::of(head) {
-        Some(foreign) => Err(foreign.refusal().path(storage.name())),
-        None => Ok(raw),
-    }
-}
-
-/// Whether the file is named as Virtual PC names the parts of a split image behind the first: `.v01` to `.v63`.
-fn is_later_part(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().as_encoded_bytes();
-    matches!(extension, [b'v' | b'V', tens, units]
-        if tens.is_ascii_digit() && units.is_ascii_digit())
-}
-
-/// Something else that people have lying beside their images.
-enum Foreign {
-    Diff,
-    Image(&'static str),
-    Packed(&'static str, &'static str),
-}
-
-impl Foreign {
-    fn of(head: &[u8]) -> Option<Self> {
-        const VDI_SIGNATURE: &[u8] = &[0x7F, 0x10, 0xDA, 0xBE];
-        let found = match head {
-            _ if head.starts_with(&MAGIC) => Self::Diff,
-            _ if head.starts_with(b"vhdxfile") => Self::Image("VHDX"),
-            _ if head.starts_with(b"QFI\xFB") => Self::Image("qcow2"),
-            _ if head.starts_with(b"KDMV") || head.starts_with(b"# Disk DescriptorFile") => {
-                Self::Image("VMDK")
+            _ => {
+                if may_be_part(&hint, len) {
+                    split::refuse(storage.name(), None)?;
+                }
+                return Ok(Probed::Vhd);
             }
-            _ if head.get(64..68) == Some(VDI_SIGNATURE) => Self::Image("VDI"),
-            _ if head.starts_with(&[0x1F, 0x8B, 8]) => Self::Packed("gzip", "gunzip"),
-            _ if head.starts_with(b"\xFD7zXZ\0") => Self::Packed("xz", "unxz"),
-            _ if head.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) => Self::Packed("zstd", "unzstd"),
-            _ => return None,
-        };
-        Some(found)
+        }
     }
+    refuse_not_disk(storage, option)?;
+    if doubts.is_empty() && is_named_vhd(storage.name()) {
+        doubts.push(Doubt::NoFooter);
+    }
+    if foreign::is_optical(storage)? {
+        doubts.push(Doubt::Optical);
+    }
+    Ok(Probed::Raw(doubts))
+}
 
-    fn refusal(&self) -> Error {
+/// An error if `storage` is in a format that is not read here, or is a part of an image. What may be wrong with a VHD is
+/// left to whoever opens it.
+pub(super) fn refuse_foreign<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<()> {
+    match probe(storage, option) {
+        Err(error) if error.kind() == crate::error::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The same of a file that is known not to be a VHD.
+pub(super) fn refuse_not_disk<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<()> {
+    foreign::refuse(storage)?;
+    split::refuse(storage.name(), option)
+}
+
+/// Whether a VHD may be the first or the last part of one: its footer is only at the start, or is after less than the
+/// whole disk.
+fn may_be_part(hint: &ProbeHint, len: u64) -> bool {
+    let fixed = hint.footer.disk_type == DiskType::Fixed;
+    let header_missing = hint.footer.data_offset >= len;
+    match hint.place {
+        FooterPlace::Copy => true,
+        _ if !hint.intact => false,
+        _ if fixed => hint.footer.current_size >= len,
+        _ => header_missing,
+    }
+}
+
+impl Doubt {
+    /// What is said of it to whoever reads the file at `path`; `option` is how they say the format.
+    pub(super) fn warning(self, path: &Path, option: Option<&str>) -> Error {
+        let say =
+            |text: &str| option.map_or_else(String::new, |option| format!("{text} {option} raw"));
         match self {
-            Self::Diff => Error::usage("this is a diff, not an image")
-                .hint("look into it with vhd show, or bring a base to its target with vhd-apply"),
-            Self::Image(name) => Error::unsupported(format!(
-                "this is a {name} image, which is not read here"
-            ))
-            .hint("convert it to raw or VHD first, or take its bytes as they are with -f raw"),
-            Self::Packed(name, tool) => {
-                Error::unsupported(format!("this is a file packed with {name}")).hint(format!(
-                    "unpack it with {tool} first, or take its bytes as they are with -f raw"
-                ))
-            }
+            Self::FooterInside(at) => Error::damaged(
+                "the footer of a fixed VHD is before the end of the file, which is read as a raw image",
+            )
+            .path(path)
+            .field("footer.cookie")
+            .offset(at)
+            .hint(format!(
+                "if it is a VHD, cut off what is after its footer: vhd check --repair {}{}",
+                quoted(path),
+                say("; if it is a raw disk, use"),
+            )),
+            Self::NoFooter => Error::damaged(
+                "there is no VHD footer at the end or the beginning of the file, which is read as a raw disk",
+            )
+            .path(path)
+            .hint(format!(
+                "if it was cut off, copy it again; if it is a raw disk, give it another name{}",
+                say(" or use"),
+            )),
+            Self::Optical => Error::damaged("this is the image of a CD or DVD, which is read as a raw disk")
+                .path(path)
+                .hint("a machine can't start from it as from a disk; attach it as a CD or DVD"),
         }
     }
 }
@@ -120,17 +134,14 @@ mod tests {
     use crate::storage::Memory;
 
     const VHD_COOKIE: &[u8] = b"conectix";
+    const RAW: Probed = Probed::Raw(Vec::new());
 
     fn probed(pieces: &[(usize, &[u8])], len: usize) -> Result<Probed> {
         let mut bytes = vec![0; len];
         for (at, piece) in pieces {
             bytes[*at..*at + piece.len()].copy_from_slice(piece);
         }
-        probe(&Memory::new(bytes))
-    }
-
-    fn refused(head: &[u8], at: usize) -> ErrorKind {
-        probed(&[(at, head)], 4096).unwrap_err().kind()
+        probe(&Memory::new(bytes), None)
     }
 
     #[test]
@@ -145,7 +156,7 @@ mod tests {
         );
         let dynamic: [(usize, &[u8]); 2] = [(0, VHD_COOKIE), (60, &[0, 0, 0, 3])];
         assert_eq!(probed(&dynamic, 4096).unwrap(), Probed::Vhd);
-        assert_eq!(probed(&[], 4096).unwrap(), Probed::Raw);
+        assert_eq!(probed(&[], 4096).unwrap(), RAW);
     }
 
     #[test]
@@ -155,41 +166,47 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_named() {
-        assert_eq!(refused(b"\x89VHDDIF\n", 0), ErrorKind::Usage);
-        for head in [
-            b"vhdxfile".as_slice(),
-            b"QFI\xFB",
-            b"KDMV",
-            b"# Disk DescriptorFile",
-            &[0x1F, 0x8B, 8],
-            &[0x28, 0xB5, 0x2F, 0xFD],
-            b"\xFD7zXZ\0",
-        ] {
-            assert_eq!(refused(head, 0), ErrorKind::Unsupported, "{head:x?}");
-        }
-        assert_eq!(
-            refused(&[0x7F, 0x10, 0xDA, 0xBE], 64),
-            ErrorKind::Unsupported
-        );
-    }
-
-    #[test]
-    fn a_later_part_of_a_split_image_is_no_raw_image() {
-        let part = |name: &str| probe(&Memory::new(vec![7; 1024]).named(name));
+    fn a_later_part_of_a_split_image_is_not_a_raw_image() {
+        let part = |name: &str| probe(&Memory::new(vec![7; 1024]).named(name), None);
         for name in ["disk.v01", "disk.V63"] {
             assert_eq!(part(name).unwrap_err().kind(), ErrorKind::Unsupported);
         }
-        for name in ["disk.v1", "disk.v011", "v01", "disk.vhd"] {
-            assert_eq!(part(name).unwrap(), Probed::Raw, "{name}");
+        for name in ["disk.v1", "disk.v011", "v01"] {
+            assert_eq!(part(name).unwrap(), RAW, "{name}");
         }
+    }
+
+    #[test]
+    fn a_vhd_by_its_name_alone_is_doubtful() {
+        let named = |name: &str| probe(&Memory::new(vec![7; 1024]).named(name), None).unwrap();
+        for name in ["a.vhd", "a.VHD", "b.avhd", "b.AvHd"] {
+            assert_eq!(named(name), Probed::Raw(vec![Doubt::NoFooter]), "{name}");
+        }
+        for name in ["a.raw", "vhd", "a.vhd.raw", "a"] {
+            assert_eq!(named(name), RAW, "{name}");
+        }
+        let warning = Doubt::NoFooter.warning(Path::new("a.vhd"), Some("--base-format"));
+        assert!(warning.remedy().unwrap().ends_with("use --base-format raw"));
+    }
+
+    #[test]
+    fn a_cd_is_told_and_a_hybrid_is_a_disk() {
+        let cd: [(usize, &[u8]); 1] = [(32769, b"CD001")];
+        assert_eq!(
+            probed(&cd, 65536).unwrap(),
+            Probed::Raw(vec![Doubt::Optical])
+        );
+        let hybrid: [(usize, &[u8]); 2] = [(510, &[0x55, 0xAA]), (32769, b"CD001")];
+        assert_eq!(probed(&hybrid, 65536).unwrap(), RAW);
     }
 
     #[test]
     fn files_of_any_length_are_looked_at() {
         assert!(probed(&[], 0).is_err());
-        for len in [1, 7, 8, 67, 68, 510, 511, 512, 513] {
-            assert_eq!(probed(&[], len).unwrap(), Probed::Raw, "{len}");
+        for len in [
+            1, 7, 8, 67, 68, 510, 511, 512, 513, 1023, 1024, 32773, 32774,
+        ] {
+            assert_eq!(probed(&[], len).unwrap(), RAW, "{len}");
         }
     }
 }

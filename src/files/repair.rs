@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::ParentOptions;
 use super::chain::Chain;
 use super::pending::refuse_pending;
+use super::probe::refuse_foreign;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result, quoted};
 use crate::storage::{Access, File};
@@ -15,7 +16,8 @@ use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
 ///
 /// # Errors
 ///
-/// Only when the file can't be read, is locked by a writer or was changed meanwhile.
+/// Only when the file can't be read, is in a format that is not read here, is locked by a writer or was changed
+/// meanwhile.
 pub fn check_file(
     path: &Path,
     options: &CheckOptions<'_>,
@@ -23,6 +25,7 @@ pub fn check_file(
 ) -> Result<Report> {
     let file = File::open_locked(path, Access::Read)?;
     refuse_pending(path)?;
+    refuse_foreign(&file, None)?;
     let stamp = file.stamp()?;
     let chain = Chain::new(path, parents);
     let options = CheckOptions {
@@ -62,6 +65,7 @@ pub fn repair(
     let access = if dry_run { Access::Read } else { Access::Write };
     let file = File::open_locked(path, access)?;
     refuse_pending(path)?;
+    refuse_foreign(&file, None)?;
     if file.is_block_device() && !dry_run {
         return Err(Error::usage(
             "a device is not repaired in place, for its length can't be changed",

@@ -61,7 +61,7 @@ pub use open::Family;
 pub use parent::{
     NewParent, Parent, ParentPath, ParentRequest, ParentResolver, read_paths, wrong_parent,
 };
-pub use probe::{FooterPlace, ProbeHint};
+pub use probe::{FooterPlace, ProbeHint, is_named_vhd};
 pub use repair::{Mend, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;

@@ -1,5 +1,7 @@
 //! Is this a VHD? A cheap look before opening.
 
+use std::path::Path;
+
 use super::check::{Footers, Place};
 use super::{Footer, VhdImage};
 use crate::error::Result;
@@ -16,6 +18,12 @@ pub enum FooterPlace {
     Displaced(u64),
     /// The first 512 bytes, and there is none at the end: what is left of a dynamic disk that was cut off.
     Copy,
+}
+
+/// Whether a file at `path` has the name of a VHD: `.vhd`, or `.avhd` as Hyper-V calls the children that it makes.
+pub fn is_named_vhd(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    extension.eq_ignore_ascii_case("vhd") || extension.eq_ignore_ascii_case("avhd")
 }
 
 /// What speaks for a VHD.

@@ -11,4 +11,6 @@
 #[path = "../support/disk.rs"]
 mod disk;
 mod files;
+mod formats;
 mod lab;
+mod samples;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::args::InputFormat;
+use super::args::{InputFormat, SaidFormat};
 use super::{
     Access, Context, Outcome, Parents, Reading, Result, Size, StoreArgs, Time, parse_time,
 };
@@ -93,7 +93,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         from_diff(&mut disk, diff, &new, context)?
     } else {
         let image = args.image.as_deref().unwrap_or(Path::new(""));
-        let image = context.open_source(image, args.format, &args.parents, Reading::default())?;
+        let image = context.open_source(
+            image,
+            SaidFormat::by("-f", args.format),
+            &args.parents,
+            Reading::default(),
+        )?;
         disk = Disk::open(&args.store.store, &args.disk, Access::Create)?;
         let workers = context.workers()?;
         let progress = context.progress();

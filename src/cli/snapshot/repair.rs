@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::super::args::SaidFormat;
 use super::verify::FindingView;
 use super::{
     Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
@@ -140,7 +141,8 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
         means.stores.push(opened?);
     }
     for (snapshot, path) in &args.image {
-        let image = context.open_source(path, None, &args.parents, Reading::default())?;
+        let image =
+            context.open_source(path, SaidFormat::NEVER, &args.parents, Reading::default())?;
         means.images.push((snapshot.clone(), image));
     }
     Ok(means)

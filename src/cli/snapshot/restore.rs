@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{InPlaceWay, OutputFormat, default_format, overwrite};
+use super::args::{
+    InPlaceWay, OutputFormat, SaidFormat, check_name_of_child, default_format, overwrite,
+    windows_remark,
+};
 use super::{
     Access, Context, Disk, DiskArgs, Outcome, Output, Parents, Result, Size, Time, parse_time, show,
 };
@@ -134,6 +137,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     restore(&point, output, work)?;
     drop(progress);
+    if let Some(remark) = windows_remark(format, point.virtual_size()) {
+        context.warn(remark);
+    }
     context.note(format_args!(
         "{}: {} as {format}, virtual size {}",
         shown(&args.output),
@@ -145,9 +151,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// The format of a new image.
 fn format(args: &Args, point: &PointImage) -> Result<Format> {
-    let by_name = default_format(&args.output);
     match (args.output_format.map(Format::from), &args.parent) {
-        (None | Some(Format::Differencing), Some(_)) => Ok(Format::Differencing),
+        (None, Some(_)) => {
+            check_name_of_child(&args.output)?;
+            Ok(Format::Differencing)
+        }
+        (Some(Format::Differencing), Some(_)) => Ok(Format::Differencing),
         (Some(format), Some(_)) => Err(Error::usage("only a differencing VHD has a parent")
             .found(format_args!("-O {format}"))
             .hint("leave -O away")),
@@ -158,10 +167,11 @@ fn format(args: &Args, point: &PointImage) -> Result<Format> {
         .expected("--parent FILE")
         .hint("restore an earlier snapshot to a VHD first, and name that")),
         (Some(format), None) => Ok(format),
-        (None, None) if by_name == Format::Raw => Ok(by_name),
-        (None, None) => Ok(match point.format() {
-            Format::Fixed => Format::Fixed,
-            _ => by_name,
+        // What is there already keeps its format, whatever it is called.
+        (None, None) if args.in_place.is_some() && args.output.exists() => Ok(Format::Raw),
+        (None, None) => Ok(match (default_format(&args.output)?, point.format()) {
+            (Format::Dynamic, Format::Fixed) => Format::Fixed,
+            (by_name, _) => by_name,
         }),
     }
 }
@@ -176,7 +186,7 @@ fn parents(args: &Args) -> Parents {
 
 fn open_parent(args: &Args, path: &Path, context: &Context) -> Result<Arc<OpenImage>> {
     refuse_part_of_store(path)?;
-    let parent = context.open(path, None, &parents(args))?;
+    let parent = context.open(path, SaidFormat::NEVER, &parents(args))?;
     refuse_files(&args.output, &parent)?;
     check_new_parent(&parent, &args.output, args.raw_parent, context)?;
     Ok(Arc::new(parent))
@@ -188,7 +198,7 @@ fn in_place(
     (disk, point): (&Disk, &PointImage),
     work: Work<'_>,
 ) -> Result<Restored> {
-    files::refuse_diff(&args.output)?;
+    files::refuse_foreign(&args.output, None)?;
     let image = (args.output.as_path(), args.output_format.map(Format::from));
     let how = InPlace {
         strategy: way.strategy(),

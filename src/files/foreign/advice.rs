@@ -1,0 +1,138 @@
+//! The commands that make something of a file in a foreign format that is read here, with its real name.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::KINDS;
+use super::kinds::Way;
+use crate::error::quoted;
+use crate::files::split;
+use crate::storage::ReadAt;
+use crate::vhd::MAX_DYNAMIC_SIZE;
+
+/// What to do about the file in `storage`, which starts with `head`.
+pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
+    let path = storage.name();
+    let (lead, command) = match way {
+        Way::Convert(command) => ("convert it first: ", command),
+        Way::Unpack(command) => ("unpack it first: ", command),
+        Way::Tell(text) => ("", text),
+    };
+    let mut command = command.to_owned();
+    if super::marks::disk_size(storage, head).is_some_and(|size| size > MAX_DYNAMIC_SIZE) {
+        // No dynamic VHD holds it.
+        command = command
+            .replace("-O vpc -o subformat=dynamic,force_size=on", "-O raw")
+            .replace("{vhd}", "{raw}");
+    }
+    let parts = split::parts(path);
+    if parts.len() > 1 {
+        let joined = format!("cat {} |", split::words(&parts));
+        command = match command.split_once(" < {in}") {
+            // What reads a pipe needn't be joined first.
+            Some((tool, rest)) => format!("{joined} {tool}{rest}"),
+            None => command,
+        };
+    }
+    let first = parts.first().map_or(path, PathBuf::as_path);
+    for (name, free) in places(first) {
+        if command.contains(name) {
+            command = command.replace(name, &word(&free()));
+        }
+    }
+    format!("{lead}{}", command.replace("{in}", &word(path)))
+}
+
+type Place<'a> = (&'static str, Box<dyn Fn() -> PathBuf + 'a>);
+
+/// The names that a command may write to.
+fn places(path: &Path) -> [Place<'_>; 5] {
+    let beside = beside(path);
+    let stem = beside.with_extension("");
+    let ending = |ending: &'static str| {
+        let name = stem.clone();
+        Box::new(move || free_name(&with_ending(&name, ending)))
+    };
+    [
+        ("{vhd}", ending("vhd")),
+        ("{raw}", ending("raw")),
+        ("{vmdk}", Box::new(|| descriptor(path))),
+        ("{dir}", {
+            let stem = stem.clone();
+            Box::new(move || free_name(&stem))
+        }),
+        ("{out}", Box::new(move || free_name(&unpacked(&beside)))),
+    ]
+}
+
+/// The path of the file, or its name in the current folder where nothing should be written beside it: in `/dev`.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map(PathBuf::from);
+    let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    name.filter(|_| !is_file)
+        .unwrap_or_else(|| path.to_path_buf())
+}
+
+fn with_ending(stem: &Path, ending: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// The name without the ending of a packer: `disk.vhd.gz` is `disk.vhd`, `disk.tgz` is `disk.tar`.
+fn unpacked(path: &Path) -> PathBuf {
+    let stem = path.with_extension("");
+    let is = |ending: &&str| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    let tars = ["tgz", "txz", "tbz2"];
+    if tars.iter().any(is) {
+        return with_ending(&stem, "tar");
+    }
+    let mut known = KINDS.iter().flat_map(|kind| kind.extensions.iter());
+    if known.any(is) {
+        stem
+    } else {
+        with_ending(path, "unpacked")
+    }
+}
+
+/// The description of the split VMDK image of which `path` is a part: `disk-s001.vmdk` belongs to `disk.vmdk`.
+fn descriptor(path: &Path) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let whole = stem.rsplit_once('-').map_or(&*stem, |(whole, _)| whole);
+    path.with_file_name(format!("{whole}.vmdk"))
+}
+
+/// `path`, or with a number before its ending, so that there is no such file.
+pub(in crate::files) fn free_name(path: &Path) -> PathBuf {
+    let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let numbered = |n: u32| {
+        let mut name = path.file_stem().map(OsString::from).unwrap_or_default();
+        name.push(format!("-{n}"));
+        if let Some(ending) = path.extension() {
+            name.push(".");
+            name.push(ending);
+        }
+        path.with_file_name(name)
+    };
+    std::iter::once(path.to_path_buf())
+        .chain((1..1000).map(numbered))
+        .find(is_free)
+        .unwrap_or_else(|| path.to_path_buf())
+}
+
+/// `path` as one word for a shell, and so that no program takes it for the address of another machine.
+pub(in crate::files) fn word(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let first = bytes.split(|byte| *byte == b'/').next();
+    if first.is_some_and(|first| first.contains(&b':')) {
+        let mut local = OsString::from("./");
+        local.push(path);
+        return quoted(local);
+    }
+    quoted(path)
+}

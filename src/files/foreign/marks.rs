@@ -1,0 +1,304 @@
+//! What a foreign format is told by.
+
+use std::path::PathBuf;
+
+use super::Kind;
+use crate::error::Result;
+use crate::page::to_usize;
+use crate::storage::ReadAt;
+
+/// Bytes from the start that are looked at.
+const HEAD: u64 = 512;
+
+/// Bytes from the end that are looked at.
+const TAIL: u64 = 512;
+
+/// The first and last bytes of a file.
+pub(super) struct Sample {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    len: u64,
+    path: PathBuf,
+}
+
+impl Sample {
+    pub(super) fn of<S: ReadAt>(storage: &S) -> Result<Self> {
+        let len = storage.byte_len()?;
+        let mut head = vec![0; to_usize(len.min(HEAD))];
+        storage.read_exact_at(&mut head, 0)?;
+        let mut tail = vec![0; to_usize(len.min(TAIL))];
+        storage.read_exact_at(&mut tail, len.saturating_sub(TAIL))?;
+        Ok(Self {
+            head,
+            tail,
+            len,
+            path: storage.name().to_path_buf(),
+        })
+    }
+
+    pub(super) fn into_head(self) -> Vec<u8> {
+        self.head
+    }
+
+    fn has(&self, at: usize, bytes: &[u8]) -> bool {
+        self.head
+            .get(at..)
+            .is_some_and(|head| head.starts_with(bytes))
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.head.get(at).copied()
+    }
+
+    fn le32(&self, at: usize) -> Option<u32> {
+        let bytes = self.head.get(at..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    }
+
+    fn le64(&self, at: usize) -> Option<u64> {
+        let bytes = self.head.get(at..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
+    }
+
+    /// Whether the first sector may be that of a disk: it has the signature of a boot sector.
+    fn can_boot(&self) -> bool {
+        self.has(510, &[0x55, 0xAA])
+    }
+}
+
+/// What a format is told by.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark {
+    /// One of these at the start of the file.
+    Start(&'static [&'static [u8]]),
+    /// These bytes at this offset.
+    At(usize, &'static [u8]),
+    /// These bytes, so many bytes before the end of the file.
+    BeforeEnd(u64, &'static [u8]),
+    /// More than a constant.
+    Fields(fn(&Sample) -> bool),
+    /// Nothing within the file is known: the end of its name, unless the first sector is that of a disk.
+    Name,
+}
+
+impl Mark {
+    pub(super) fn is_on(self, sample: &Sample, kind: &Kind) -> bool {
+        match self {
+            Self::Start(all) => all.iter().any(|bytes| sample.has(0, bytes)),
+            Self::At(at, bytes) => sample.has(at, bytes),
+            Self::BeforeEnd(back, bytes) => {
+                sample.len >= back
+                    && (TAIL.checked_sub(back))
+                        .and_then(|at| sample.tail.get(to_usize(at.min(sample.len))..))
+                        .is_some_and(|tail| tail.starts_with(bytes))
+            }
+            Self::Fields(test) => test(sample),
+            Self::Name => kind.is_named(&sample.path) && !sample.can_boot(),
+        }
+    }
+}
+
+/// gzip: two bytes, the only method there is, and three flags that must be clear: 27 bits.
+pub(super) fn gzip(sample: &Sample) -> bool {
+    let flags = sample.byte(3).is_some_and(|flags| flags & 0xE0 == 0);
+    sample.has(0, &[0x1F, 0x8B, 8]) && flags
+}
+
+/// bzip2: `BZh` and the size of its blocks: 28 bits.
+pub(super) fn bzip2(sample: &Sample) -> bool {
+    sample.has(0, b"BZh")
+        && sample
+            .byte(3)
+            .is_some_and(|size| (b'1'..=b'9').contains(&size))
+}
+
+/// zstd: its frame, or a frame to be skipped, as those begin that parallel writers make: 28 bits.
+pub(super) fn zstd(sample: &Sample) -> bool {
+    const SKIPPED: u32 = 0x184D_2A50;
+    let magic = sample.le32(0);
+    magic == Some(0xFD2F_B528) || magic.is_some_and(|magic| magic & !0xF == SKIPPED)
+}
+
+/// lzma has no signature: the usual properties, a dictionary of the sizes that are written, and a length that is not
+/// known or that a file can have: 70 bits and more.
+pub(super) fn lzma(sample: &Sample) -> bool {
+    let dictionary = sample.le32(1).is_some_and(|size| {
+        let half = size & size.wrapping_sub(1);
+        size >= 1 << 16 && (half == 0 || half == size / 3 * 2)
+    });
+    let known = sample.le64(5).is_some_and(|len| len < 1 << 40 && len > 0);
+    let length = known || sample.le64(5) == Some(u64::MAX);
+    sample.byte(0) == Some(0x5D) && dictionary && length && !sample.can_boot()
+}
+
+/// tar: `ustar`, or, from before that, a header whose checksum is right.
+pub(super) fn tar(sample: &Sample) -> bool {
+    sample.has(257, b"ustar\0") || sample.has(257, b"ustar ") || old_tar(sample)
+}
+
+/// An OVA: a tar whose first file is the description of a machine.
+pub(super) fn ova(sample: &Sample) -> bool {
+    tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b".ovf"))
+}
+
+/// An XVA: a tar whose first file is what XenServer says of the machine.
+pub(super) fn xva(sample: &Sample) -> bool {
+    tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b"ova.xml"))
+}
+
+fn first_name(sample: &Sample) -> Option<&[u8]> {
+    sample.head.get(..100)?.split(|byte| *byte == 0).next()
+}
+
+/// A header of tar as of 1979: a name, then octal numbers, of which one is the sum of all bytes.
+fn old_tar(sample: &Sample) -> bool {
+    let Some(header) = sample.head.first_chunk::<512>() else {
+        return false;
+    };
+    let Some(sum) = octal(header.get(148..156).unwrap_or_default()) else {
+        return false;
+    };
+    let bytes = header.iter().enumerate();
+    let computed: u64 = bytes
+        .map(|(at, byte)| {
+            let blank = (148..156).contains(&at);
+            u64::from(if blank { b' ' } else { *byte })
+        })
+        .sum();
+    let mode = octal(header.get(100..108).unwrap_or_default());
+    let size = octal(header.get(124..136).unwrap_or_default());
+    sum == computed && mode.is_some() && size.is_some() && header[0] > b' ' && header[0] < 0x7F
+}
+
+/// The number in a field of tar: octal digits after spaces, ended by a space or a zero byte.
+fn octal(field: &[u8]) -> Option<u64> {
+    let digits = field.trim_ascii_start();
+    let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte));
+    let digits = digits.get(..end?)?;
+    if digits.is_empty() {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum * 8 + u64::from(digit - b'0');
+    Some(digits.iter().fold(0, add))
+}
+
+/// AFF4: a zip whose first file is one that only these have.
+pub(super) fn aff4(sample: &Sample) -> bool {
+    let names: [&[u8]; 3] = [b"container.description", b"information.turtle", b"aff4"];
+    sample.has(0, b"PK\x03\x04") && names.iter().any(|name| sample.has(30, name))
+}
+
+/// A sparse file of VMware that has no description of the disk: one of several.
+pub(super) fn vmdk_part(sample: &Sample) -> bool {
+    let stem = sample.path.file_stem().unwrap_or_default();
+    let stem = stem.as_encoded_bytes();
+    let numbered = stem
+        .last_chunk()
+        .is_some_and(|[dash, s, rest @ ..]: &[u8; 5]| {
+            *dash == b'-' && s.eq_ignore_ascii_case(&b's') && rest.iter().all(u8::is_ascii_digit)
+        });
+    sample.has(0, b"KDMV") && sample.le64(28) == Some(0) && numbered
+}
+
+/// Norton Ghost: three bytes, of which no processor makes a program, and the way of packing: 28 bits.
+pub(super) fn ghost(sample: &Sample) -> bool {
+    sample.has(0, &[0xFE, 0xEF, 1]) && sample.byte(3).is_some_and(|packing| packing <= 10)
+}
+
+/// ZFS: the magic of a send stream, of either byte order, in its first record, which is of type 0.
+pub(super) fn zfs_send(sample: &Sample) -> bool {
+    const MAGIC: u64 = 0x0002_F5BA_CBAC;
+    let magic = sample.le64(8);
+    sample.le32(0) == Some(0) && (magic == Some(MAGIC) || magic == Some(MAGIC.swap_bytes()))
+}
+
+/// What Xen Orchestra leaves for a VHD that it keeps as a folder of blocks: the name of that folder.
+pub(super) fn alias(sample: &Sample) -> bool {
+    let name = sample.path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    name.ends_with(".alias.vhd") && sample.len <= 4096
+}
+
+/// A manifest of a store: JSON with the member that all of ours have first.
+pub(super) fn manifest(sample: &Sample) -> bool {
+    let head = sample.head.trim_ascii_start();
+    head.strip_prefix(b"{")
+        .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"schema_version\":"))
+}
+
+/// See [`is_optical`](super::is_optical).
+pub(super) fn is_optical<S: ReadAt>(storage: &S) -> Result<bool> {
+    const DESCRIPTOR: u64 = 32769;
+    if storage.byte_len()? < DESCRIPTOR + 5 || is_boot_sector(storage)? {
+        return Ok(false);
+    }
+    let mut id = [0; 5];
+    storage.read_exact_at(&mut id, DESCRIPTOR)?;
+    Ok([*b"CD001", *b"BEA01"].contains(&id))
+}
+
+/// Whether the first sector has the signature of a boot sector.
+pub(super) fn is_boot_sector<S: ReadAt>(storage: &S) -> Result<bool> {
+    if storage.byte_len()? < HEAD {
+        return Ok(false);
+    }
+    let mut signature = [0; 2];
+    storage.read_exact_at(&mut signature, 510)?;
+    Ok(signature == [0x55, 0xAA])
+}
+
+/// The size of the virtual disk, where the first sector of a foreign image says it.
+pub(super) fn disk_size<S: ReadAt>(storage: &S, head: &[u8]) -> Option<u64> {
+    let le64 = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
+    let be64 = |at: usize| Some(u64::from_be_bytes(*head.get(at..)?.first_chunk()?));
+    if head.starts_with(b"vhdxfile") {
+        return vhdx_size(storage);
+    }
+    if head.starts_with(b"QFI\xFB") {
+        return be64(24);
+    }
+    if head.starts_with(b"QED\0") {
+        return le64(48);
+    }
+    if head.starts_with(b"KDMV") {
+        return le64(12)?.checked_mul(512);
+    }
+    if head.starts_with(b"Withou") {
+        return le64(36)?.checked_mul(512);
+    }
+    let is_vdi = head
+        .get(64..)
+        .is_some_and(|head| head.starts_with(&[0x7F, 0x10, 0xDA, 0xBE]));
+    if is_vdi { le64(368) } else { None }
+}
+
+/// The size that a VHDX says of its disk: in its metadata, which its table of regions says where to find.
+fn vhdx_size<S: ReadAt>(storage: &S) -> Option<u64> {
+    const REGIONS: u64 = 192 << 10;
+    const METADATA: [u8; 16] = [
+        0x06, 0xA2, 0x7C, 0x8B, 0x90, 0x47, 0x9A, 0x4B, 0xB8, 0xFE, 0x57, 0x5F, 0x05, 0x0F, 0x88,
+        0x6E,
+    ];
+    const DISK_SIZE: [u8; 16] = [
+        0x24, 0x42, 0xA5, 0x2F, 0x1B, 0xCD, 0x76, 0x48, 0xB2, 0x11, 0x5D, 0xBE, 0xD8, 0x3B, 0xF4,
+        0xB8,
+    ];
+    let read = |at: u64| {
+        let mut table = [0; 4096];
+        storage.read_exact_at(&mut table, at).ok().map(|()| table)
+    };
+    // After a header come entries of 32 bytes, each with an id and a place.
+    let entry = |table: &[u8; 4096], head: usize, id: &[u8; 16]| {
+        let (_, entries) = table.split_at(head);
+        let (entries, _) = entries.as_chunks::<32>();
+        entries.iter().copied().find(|entry| entry.starts_with(id))
+    };
+    let region = entry(&read(REGIONS)?, 16, &METADATA)?;
+    let metadata = u64::from_le_bytes(*region.get(16..)?.first_chunk()?);
+    let item = entry(&read(metadata)?, 32, &DISK_SIZE)?;
+    let at = u32::from_le_bytes(*item.get(16..)?.first_chunk()?);
+    let mut size = [0; 8];
+    let at = metadata.checked_add(u64::from(at))?;
+    storage.read_exact_at(&mut size, at).ok()?;
+    Some(u64::from_le_bytes(size))
+}
