@@ -6,7 +6,7 @@ use std::path::Path;
 use vhdkit::files::foreign::KINDS;
 
 use crate::disk::disk;
-use crate::lab::{Case, Lab, tell};
+use crate::lab::{Case, Ended, Lab, tell};
 use crate::samples::{Sample, fixed, footer, samples, tar};
 
 /// What most cases look at: a disk of 2 MiB.
@@ -328,8 +328,14 @@ fn every_command_refuses_every_foreign_format_alike() {
         let before = lab.names();
         lab.file(&sample.name, &sample.bytes);
         for command in COMMANDS {
-            let line = command.replace("{}", &format!("'{}'", sample.name));
-            let ended = lab.shell(&line);
+            let mut words = command.split(' ').map(|word| match word {
+                "{}" => sample.name.as_str(),
+                word => word,
+            });
+            let program = words.next().unwrap();
+            let words: Vec<&str> = words.collect();
+            let line = format!("{program} {}", words.join(" "));
+            let ended: Ended = lab.command(program, &words).output().unwrap().into();
             assert_eq!(ended.code, 3, "{line}\n{}\n{}", ended.out, ended.err);
             let said = format!("this is {}, ", sample.kind);
             assert!(ended.err.contains(&said), "{line}\n{}", ended.err);
@@ -347,6 +353,7 @@ fn every_command_refuses_every_foreign_format_alike() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_the_hints_advise_works_where_the_tools_are() {
     let lab = Lab::new();
     let content = disk(40, SIZE);

@@ -67,6 +67,7 @@ pub(crate) fn tar(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// One file, or more, of every format.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut add = |kind: &'static str, pieces: &[(usize, &[u8])]| {

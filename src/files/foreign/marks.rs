@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
+
 use super::Kind;
 use crate::error::Result;
 use crate::page::to_usize;
@@ -51,13 +53,13 @@ impl Sample {
     }
 
     fn le32(&self, at: usize) -> Option<u32> {
-        let bytes = self.head.get(at..)?.first_chunk()?;
-        Some(u32::from_le_bytes(*bytes))
+        let bytes = self.head.get(at..at.checked_add(4)?)?;
+        Some(LittleEndian::read_u32(bytes))
     }
 
     fn le64(&self, at: usize) -> Option<u64> {
-        let bytes = self.head.get(at..)?.first_chunk()?;
-        Some(u64::from_le_bytes(*bytes))
+        let bytes = self.head.get(at..at.checked_add(8)?)?;
+        Some(LittleEndian::read_u64(bytes))
     }
 
     /// Whether the first sector may be that of a disk: it has the signature of a boot sector.
@@ -141,7 +143,7 @@ pub(super) fn ova(sample: &Sample) -> bool {
     tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b".ovf"))
 }
 
-/// An XVA: a tar whose first file is what XenServer says of the machine.
+/// An XVA: a tar whose first file is what `XenServer` says of the machine.
 pub(super) fn xva(sample: &Sample) -> bool {
     tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b"ova.xml"))
 }
@@ -188,7 +190,7 @@ pub(super) fn aff4(sample: &Sample) -> bool {
     sample.has(0, b"PK\x03\x04") && names.iter().any(|name| sample.has(30, name))
 }
 
-/// A sparse file of VMware that has no description of the disk: one of several.
+/// A sparse file of `VMware` that has no description of the disk: one of several.
 pub(super) fn vmdk_part(sample: &Sample) -> bool {
     let stem = sample.path.file_stem().unwrap_or_default();
     let stem = stem.as_encoded_bytes();
@@ -249,8 +251,8 @@ pub(super) fn is_boot_sector<S: ReadAt>(storage: &S) -> Result<bool> {
 
 /// The size of the virtual disk, where the first sector of a foreign image says it.
 pub(super) fn disk_size<S: ReadAt>(storage: &S, head: &[u8]) -> Option<u64> {
-    let le64 = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
-    let be64 = |at: usize| Some(u64::from_be_bytes(*head.get(at..)?.first_chunk()?));
+    let le64 = |at: usize| Some(LittleEndian::read_u64(head.get(at..at.checked_add(8)?)?));
+    let be64 = |at: usize| Some(BigEndian::read_u64(head.get(at..at.checked_add(8)?)?));
     if head.starts_with(b"vhdxfile") {
         return vhdx_size(storage);
     }
@@ -294,11 +296,11 @@ fn vhdx_size<S: ReadAt>(storage: &S) -> Option<u64> {
         entries.iter().copied().find(|entry| entry.starts_with(id))
     };
     let region = entry(&read(REGIONS)?, 16, &METADATA)?;
-    let metadata = u64::from_le_bytes(*region.get(16..)?.first_chunk()?);
+    let metadata = LittleEndian::read_u64(region.get(16..24)?);
     let item = entry(&read(metadata)?, 32, &DISK_SIZE)?;
-    let at = u32::from_le_bytes(*item.get(16..)?.first_chunk()?);
+    let at = LittleEndian::read_u32(item.get(16..20)?);
     let mut size = [0; 8];
     let at = metadata.checked_add(u64::from(at))?;
     storage.read_exact_at(&mut size, at).ok()?;
-    Some(u64::from_le_bytes(size))
+    Some(LittleEndian::read_u64(&size))
 }

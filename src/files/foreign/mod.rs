@@ -138,7 +138,7 @@ mod tests {
         for kind in KINDS {
             match kind.mark {
                 Mark::Start(all) => {
-                    samples.extend(all.iter().map(|head| (kind.name, "x", padded(head))))
+                    samples.extend(all.iter().map(|head| (kind.name, "x", padded(head))));
                 }
                 Mark::At(at, bytes) => samples.push((kind.name, "x", with(&[(at, bytes)]))),
                 Mark::BeforeEnd(back, bytes) => {
@@ -157,6 +157,13 @@ mod tests {
                 Mark::Fields(_) => {}
             }
         }
+        samples.extend(with_fields());
+        samples
+    }
+
+    /// Files that are told by more than a constant.
+    fn with_fields() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+        let mut samples: Vec<(&str, &str, Vec<u8>)> = Vec::new();
         let ustar: &[u8] = b"ustar\x0000";
         let mut add = |kind, name, bytes| samples.push((kind, name, bytes));
         add(
@@ -346,7 +353,7 @@ mod tests {
         let mut state = 0x9E37_79B9_7F4A_7C15;
         for n in 0..200_000 {
             let mut bytes: Vec<u8> = (0..64)
-                .flat_map(|_| random(&mut state).to_le_bytes())
+                .flat_map(|_| random(&mut state).to_be_bytes())
                 .collect();
             if n % 2 == 0 {
                 bytes[510..].copy_from_slice(&[0x55, 0xAA]);
