@@ -17,7 +17,7 @@ use super::output::{Output as Stdout, SCHEMA_VERSION};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
     apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output, format_of,
@@ -382,8 +382,16 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
     }
     let written = applied.already < applied.diffs && !args.dry_run;
     if written || args.output.is_some() && !args.dry_run {
-        let not = if applied.stamped { "" } else { "not " };
-        context.detail(format_args!("{path}: {not}stamped with its state"));
+        let unread = applied.checked == BaseChecked::Stamp && !applied.verified;
+        context.detail(match (applied.stamped, unread) {
+            (true, _) => format!("{path}: stamped with its state"),
+            (false, false) => format!("{path}: not stamped with its state"),
+            (false, true) => format!(
+                "{path}: not stamped with its state, since its digest is known only from the diff; to have it read and \
+                 stamped: vhd hash --stamp {}",
+                quoted(args.output.as_ref().unwrap_or(&args.base))
+            ),
+        });
     }
 }
 

@@ -157,6 +157,7 @@ impl Context {
             salvage: reading.salvage,
             parents: parents.options(),
             io: reading.io,
+            settle: true,
             ..OpenOptions::default()
         };
         let image = open_image(path, &options)?;

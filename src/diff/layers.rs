@@ -27,8 +27,8 @@ pub(super) const GROUP: usize = 64;
 /// A base image and the diffs that lie over it.
 #[derive(Clone, Copy)]
 pub struct Layers<'a> {
-    base: &'a dyn Image,
-    chain: &'a Chain,
+    pub(super) base: &'a dyn Image,
+    pub(super) chain: &'a Chain,
     pub(super) workers: &'a Workers,
     pub(super) progress: &'a dyn Progress,
     check: bool,
@@ -351,7 +351,7 @@ impl<'a> Layers<'a> {
 
     /// Whether only long clears lie over a window that the base knows to be zero. A diff of a hundred bytes can clear
     /// a pebibyte, so such windows are not even filled with zeros.
-    fn stays_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
+    pub(super) fn stays_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
         if !frames.iter().flatten().all(Frame::is_long_clear) {
             return Ok(false);
         }
@@ -388,7 +388,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The windows, cut at `end`, in which some diff changes something.
-    fn changed_windows(&self, end: u64) -> impl Iterator<Item = Result<PageRange>> {
+    pub(super) fn changed_windows(&self, end: u64) -> impl Iterator<Item = Result<PageRange>> {
         let diffs = self.chain.diffs();
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -474,7 +474,7 @@ impl<'a> Layers<'a> {
 }
 
 /// Two ascending lists of windows as one.
-fn merge(
+pub(super) fn merge(
     a: impl Iterator<Item = Result<PageRange>>,
     b: impl Iterator<Item = Result<PageRange>>,
 ) -> impl Iterator<Item = Result<PageRange>> {

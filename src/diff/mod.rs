@@ -14,6 +14,7 @@ mod chain;
 mod changed;
 mod compare;
 mod file;
+mod foresee;
 pub mod format;
 mod held;
 mod known;

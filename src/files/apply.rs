@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diffs::target_footer;
-use super::fit::{Fit, check_size, check_touched, checked, fit, position};
+use super::fit::{Fit, check_can_be_full, check_size, check_touched, checked, fit, position};
 use super::in_place::Strategy;
 use super::state::stamped_digest;
 use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
@@ -44,7 +44,8 @@ impl std::fmt::Debug for ApplyOptions<'_> {
 /// How sure it is that the base was the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BaseChecked {
-    /// Its content digest is the one that the diff names.
+    /// All of it was read: its content digest is the one that the diff names, or, if it names none, what the diff makes
+    /// of it has the one that it names for its target.
     Full,
     /// What it held under the changed pages is what the diff says; the rest wasn't looked at.
     Touched,
@@ -131,6 +132,7 @@ pub fn apply_to_new(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     check_size(base, chain)?;
+    check_can_be_full(base, chain, options)?;
     let mut new = NewImage::create(output.path, &new_options(base, chain, output)?)?;
     let full = options.check != BaseCheck::Touched && chain.base_digest().is_some();
     let check = if full {
@@ -259,8 +261,8 @@ fn write_to(
         read_back(path, digest, expected)?;
         applied.verified = true;
     }
-    let certain = applied.verified || found.digest.is_some();
-    match applied.target_digest.filter(|_| certain) {
+    let read_back = applied.target_digest.filter(|_| applied.verified);
+    match read_back.or(found.target) {
         Some(digest) => applied.stamped = new.publish_stamped(digest)?,
         None => new.publish()?,
     }
@@ -348,7 +350,7 @@ pub(super) fn identity(
 }
 
 /// Compares what was made with what the last diff says its target is.
-fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
+pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
     match chain.target_digest() {
         Some(expected) if expected != found => Err(Error::damaged("the result is not the target of the diff")
             .path(path)

@@ -17,7 +17,7 @@ use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
 use crate::progress::{Progress, Silent};
 use crate::storage::{
-    Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, Stamp, WriteAt as _,
+    Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, WriteAt as _,
 };
 use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
@@ -157,7 +157,9 @@ impl NewImage {
 
     /// Brings everything to stable storage and gives the file its name.
     pub fn publish(self) -> Result<()> {
-        self.publish_open().map(drop)
+        let overwrite = self.overwrite;
+        self.finished()?
+            .map_or(Ok(()), |file| file.publish(overwrite))
     }
 
     /// The same, and [stamps](set_stamp) the image, which holds the disk with this `digest` for certain. Returns
@@ -165,11 +167,13 @@ impl NewImage {
     pub fn publish_stamped(self, digest: ContentDigest) -> Result<bool> {
         let format = self.stored.format();
         let parent = self.parent.clone();
-        let Some((file, written)) = self.publish_open()? else {
+        let overwrite = self.overwrite;
+        let Some(file) = self.finished()? else {
             return Ok(false);
         };
+        let (file, written) = file.publish_settled(overwrite)?;
         // Whoever reads it already must not see it change; and it must be what was written here.
-        if file.lock_exclusive().is_err() || file.stamp()?.modified() != written.modified() {
+        if file.lock_exclusive().is_err() || file.settle()?.modified() != written.modified() {
             return Ok(false);
         }
         let options = OpenOptions {
@@ -190,14 +194,11 @@ impl NewImage {
         set_stamp(&open_file(file, &options)?, digest)
     }
 
-    /// The published file, and the state in which it was written; `None` for a device.
-    fn publish_open(mut self) -> Result<Option<(File, Stamp)>> {
+    /// The file, complete and with its name still to come; `None` for a device.
+    fn finished(mut self) -> Result<Option<Box<AtomicFile>>> {
         self.complete(&Silent)?;
         match self.place {
-            Place::File { file, .. } => {
-                let written = file.file().stamp()?;
-                Ok(Some((file.publish_open(self.overwrite)?, written)))
-            }
+            Place::File { file, .. } => Ok(Some(file)),
             Place::Device => Ok(None),
         }
     }

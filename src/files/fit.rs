@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::apply::{ApplyOptions, BaseChecked};
+use super::apply::{ApplyOptions, BaseChecked, check_result};
 use super::state::stamped_digest;
 use super::{OpenImage, Source};
-use crate::diff::{BaseCheck, Chain, DiffFile, Touched, Way};
+use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way};
 use crate::error::{Error, Result};
-use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::image::{ContentDigest, Image as _};
 use crate::text::shown;
 
 /// Where in a chain a base stands.
@@ -16,15 +16,17 @@ pub(super) struct Fit {
     /// How many diffs it holds already.
     pub(super) already: usize,
     pub(super) checked: BaseChecked,
-    /// Its content digest, if that was computed.
+    /// Its content digest, if that was computed, now or for its state stamp.
     pub(super) digest: Option<ContentDigest>,
+    /// The content digest of the result, if that was computed.
+    pub(super) target: Option<ContentDigest>,
 }
 
 /// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
 /// under the changed pages, if it [is open](Fit::is_open).
 pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
     check_size(base, chain)?;
-    let (workers, progress) = (options.workers, options.progress);
+    check_can_be_full(base, chain, options)?;
     let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
     if let Some(digest) = stamped_digest(base)?
         && by_digest
@@ -35,22 +37,36 @@ pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) ->
             already,
             checked: BaseChecked::Stamp,
             digest: Some(digest),
+            target: None,
         });
     }
-    if by_digest {
-        progress.begin("checking the base", base.virtual_size());
-        let digest = content_digest(base, workers, progress)?;
-        let already = position(base, chain, digest)?;
+    if options.check == BaseCheck::Touched
+        || (chain.base_digest(), chain.target_digest()) == (None, None)
+    {
         return Ok(Fit {
-            already,
-            checked: BaseChecked::Full,
-            digest: Some(digest),
+            already: 0,
+            checked: BaseChecked::Touched,
+            digest: None,
+            target: None,
         });
     }
+    // What the diffs make of the base is computed together with what it is, before anything is written.
+    let size = base.virtual_size().max(chain.target_size());
+    options.progress.begin("checking the base", size);
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let (digest, target) = layers.digests()?;
+    let already = if by_digest {
+        position(base, chain, digest)?
+    } else {
+        // What the base should be isn't known, but what becomes of it.
+        chain.already_applied(digest)
+    };
+    check_result(base.path(), chain, target)?;
     Ok(Fit {
-        already: 0,
-        checked: BaseChecked::Touched,
-        digest: None,
+        already,
+        checked: BaseChecked::Full,
+        digest: Some(digest),
+        target: Some(target),
     })
 }
 
@@ -89,6 +105,25 @@ pub(super) fn checked(touched: &Touched) -> BaseChecked {
     } else {
         BaseChecked::Touched
     }
+}
+
+/// An error if all of the base is to be checked, and the diffs don't say what it should hold.
+pub(super) fn check_can_be_full(
+    base: &dyn Source,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+) -> Result<()> {
+    if options.check != BaseCheck::Full || chain.base_digest().is_some() {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "the base can't be checked in full: the diff doesn't say what all of it should hold",
+    )
+    .path(base.path())
+    .found(format_args!("{} without a content digest of its base", first_name(chain)))
+    .hint(
+        "make the diff without --no-digest; or omit --base-check, to have compared what is under the changed pages",
+    ))
 }
 
 /// How many diffs a base with this digest holds already.

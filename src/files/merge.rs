@@ -260,6 +260,7 @@ fn open_child(child: &Path, options: MergeOptions<'_>) -> Result<OpenImage> {
         child,
         &OpenOptions {
             no_lock: true,
+            settle: true,
             parents: ParentOptions {
                 no_lock: true,
                 ..options.parents.clone()

@@ -37,6 +37,9 @@ pub struct OpenOptions {
     pub parents: ParentOptions,
     /// How it and its parents are read.
     pub io: IoPolicy,
+    /// Whether [any later change must show](File::settle), of its parents too, so that what was read is one state: for
+    /// who reads all of it. What other programs have written is brought to the device first.
+    pub settle: bool,
 }
 
 /// An image that was opened from a path.
@@ -104,6 +107,9 @@ pub(super) fn open_link(
         (false, false) => File::open_locked(path, Access::Read)?,
     };
     let file = file.with_policy(options.io);
+    if options.settle {
+        file.settle()?;
+    }
     // Only now: who writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
@@ -192,7 +198,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
         let doubts = doubts.into_iter().map(warning).collect();
         return Ok((Stored::Raw(RawImage::open(file)?), None, doubts));
     }
-    let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options.io);
+    let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options);
     let family = if options.parents.leave_out {
         Family::LeftOut
     } else {
@@ -411,6 +417,7 @@ mod tests {
             caching: crate::storage::Caching::Buffered,
             ignore_holes: false,
         },
+        settle: false,
     };
 
     #[test]

@@ -79,6 +79,7 @@ pub(super) struct Finder<'a> {
     /// Whether to read damaged parents as far as they go.
     salvage: bool,
     io: IoPolicy,
+    settle: bool,
     trail: &'a mut Trail,
     /// What was found.
     pub(super) found: Option<Arc<OpenImage>>,
@@ -100,14 +101,15 @@ impl<'a> Finder<'a> {
             options,
             salvage,
             io: IoPolicy::default(),
+            settle: false,
             trail,
             found: None,
         }
     }
 
     /// Has what it finds read in this way.
-    pub(super) fn reading(mut self, io: IoPolicy) -> Self {
-        self.io = io;
+    pub(super) fn reading(mut self, options: &OpenOptions) -> Self {
+        (self.io, self.settle) = (options.io, options.settle);
         self
     }
 
@@ -146,6 +148,7 @@ impl<'a> Finder<'a> {
             salvage: self.salvage,
             parents: self.options.clone(),
             io: self.io,
+            settle: self.settle,
             ..OpenOptions::default()
         };
         let image = Arc::new(open_link(path, &options, self.trail)?);

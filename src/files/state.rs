@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Format, OpenImage};
 use crate::error::Result;
-use crate::image::{ContentDigest, Hash};
+use crate::image::{ContentDigest, Hash, Image as _, WINDOW_SIZE};
 use crate::storage::{File, Stamp};
 
 /// The extended attribute.
@@ -31,7 +31,12 @@ const FIRST_LINE: &str = "vhdkit state 1";
 const LONGEST: usize = 1024;
 
 /// Nanoseconds by which the time of change may be later than the clock that the stamp names.
-const SLACK: i128 = 1_000_000_000;
+const SLACK: i128 = SECOND;
+
+/// Bytes of a disk that is read whatever its stamp says: that takes no time, and then everything is checked.
+const SMALL: u64 = 2 * WINDOW_SIZE;
+
+const SECOND: i128 = 1_000_000_000;
 
 /// What an image held, and in which state its file was then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +70,33 @@ pub fn find_stamp(image: &OpenImage) -> Result<Option<FoundStamp>> {
     }))
 }
 
-/// The content digest that a valid stamp of the image names.
+/// The content digest that a valid stamp of the image names, if that spares reading it.
 pub(super) fn stamped_digest(image: &OpenImage) -> Result<Option<ContentDigest>> {
+    if image.virtual_size() <= SMALL {
+        return Ok(None);
+    }
     let found = find_stamp(image)?;
     Ok(found
         .filter(|found| found.stale.is_none())
         .map(|found| found.stamp.digest))
 }
 
-/// Stamps an image that holds the disk with this `digest` for certain, in the state in which it was opened. The
-/// caller has it locked alone, because other commands see a file that is stamped as changed. `Ok(false)` if there is
-/// no stamp now: on a device, on a file system without extended attributes, or when the clock was set back.
+/// Stamps an image that holds the disk with this `digest` for certain, in the [settled](File::settle) state in which it
+/// was opened. The caller has it locked alone, because other commands see a file that is stamped as changed. `Ok(false)`
+/// if there is no stamp now: on a device, on a file system without extended attributes or whose times don't prove
+/// anything, or when the clock was set back.
 pub fn set_stamp(image: &OpenImage, digest: ContentDigest) -> Result<bool> {
     let file = image.file();
-    if file.is_block_device() {
+    let settled = image.stamp().is_older_than(now());
+    if !settled
+        || image
+            .chain()
+            .any(|image| image.file().time_doubt().is_some())
+    {
+        // An older one would be as wrong.
+        if !file.is_block_device() {
+            remove_stamp(file)?;
+        }
         return Ok(false);
     }
     let stamp = StateStamp {
@@ -177,9 +195,12 @@ impl StateStamp {
         if self.format != image.format() {
             return Some("the image was read as another format");
         }
-        self.stale_by(image.stamp()).or_else(|| {
-            (self.parents != parents_of(image)).then_some("a parent was changed or replaced")
-        })
+        let mut chain = image.chain();
+        self.stale_by(image.stamp())
+            .or_else(|| {
+                (self.parents != parents_of(image)).then_some("a parent was changed or replaced")
+            })
+            .or_else(|| chain.find_map(|image| image.file().time_doubt()))
     }
 
     fn stale_by(&self, file: &Stamp) -> Option<&'static str> {
@@ -189,6 +210,10 @@ impl StateStamp {
             Some("the file has another size")
         } else if self.modified != nanoseconds(file.modified()) {
             Some("the file was written to")
+        } else if file.changed().1 == 0 && self.modified / SECOND >= self.stamped.div_euclid(SECOND)
+        {
+            // Where times are whole seconds, a later change may have left the same one.
+            Some("it was set in the second in which the file was written")
         } else if nanoseconds(file.changed()) > self.stamped.saturating_add(SLACK) {
             Some("the file, or something about it, was changed")
         } else {
@@ -219,7 +244,8 @@ fn parents_of(image: &OpenImage) -> Option<Hash> {
     Some(*hasher.finalize().as_bytes())
 }
 
-fn now() -> i128 {
+/// The clock, in nanoseconds since 1970.
+pub(super) fn now() -> i128 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0))
 }

@@ -5,10 +5,10 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
+use super::state::now;
 use super::{Format, OpenImage, refuse_same_file};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::image::{ContentDigest, Hash, Image as _, WindowList, WindowListWriter, window_hashes};
 use crate::parallel::Workers;
 use crate::progress::Progress;
@@ -18,9 +18,6 @@ use crate::text::shown;
 const LABEL: &[u8; 16] = b"vhdkit state  1\0";
 const HASHED: usize = LABEL.len() + Stamp::LEN;
 const HEAD: usize = HASHED + size_of::<Hash>();
-
-/// Two changes of a file that are nearer to each other than this may leave the same time of change.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// A list of window hashes, and the state of the image that it is of.
 pub type ImageWindows = WindowList<Behind>;
@@ -35,8 +32,17 @@ pub fn write_windows(
 ) -> Result<ContentDigest> {
     refuse_unstamped(image)?;
     refuse_same_file(path, &[image.path()])?;
+    if !image.stamp().is_older_than(now()) {
+        return Err(Error::usage(
+            "the times of this file are in the future, and don't show when it is changed",
+        )
+        .path(image.path())
+        .hint(format!(
+            "give it the time of now: touch {}",
+            quoted(image.path())
+        )));
+    }
     let file = AtomicFile::begin(path, overwrite, Audience::of_file(image.file())?)?;
-    settle(image)?;
     let mut out = file.file().appender();
     out.write_all(&head(image.stamp()))
         .map_err(|e| Error::io("cannot write", e).path(path))?;
@@ -116,30 +122,16 @@ fn head(stamp: &Stamp) -> [u8; HEAD] {
     head
 }
 
-/// Only a file shows by its times that it was changed, and only what depends on that file alone.
+/// Only a file shows by its times that it was changed, on some file systems, and only what depends on that file alone.
 fn refuse_unstamped(image: &OpenImage) -> Result<()> {
-    let what = if image.file().is_block_device() {
-        "a block device doesn't show when it was changed"
-    } else if image.format() == Format::Differencing {
-        "what a differencing VHD holds depends on its parent too"
-    } else {
+    let depends = (image.format() == Format::Differencing)
+        .then_some("what a differencing VHD holds depends on its parent too");
+    let Some(what) = image.file().time_doubt().or(depends) else {
         return Ok(());
     };
     Err(Error::usage(what)
         .path(image.path())
         .hint("leave the list of window hashes away"))
-}
-
-/// Waits until any further change will show in the time of change.
-fn settle(image: &OpenImage) -> Result<()> {
-    let changed = image.file().metadata()?.modified();
-    let age = changed.map(|time| SystemTime::now().duration_since(time));
-    if let Ok(Ok(age)) = age
-        && age < CLOCK_TICK
-    {
-        std::thread::sleep(CLOCK_TICK);
-    }
-    Ok(())
 }
 
 /// What stands behind the head of a file.

@@ -202,19 +202,7 @@ pub fn window_hashes(
         data_windows([image], whole(image)),
         |window: PageRange| {
             progress.check()?;
-            let mut hasher = WindowHasher::new();
-            let mut buffer = buffers.take(CHUNK_SIZE);
-            for (chunk, [data]) in chunks([image], window)? {
-                if data {
-                    let bytes = &mut buffer[..chunk.buffer_len()];
-                    image.read_exact_at(bytes, chunk.start())?;
-                    hasher.update(bytes);
-                } else {
-                    hasher.update_zeros(chunk.len());
-                }
-            }
-            buffers.give(buffer);
-            Ok((window, hasher.finish()))
+            Ok((window, window_hash(image, window, &buffers)?))
         },
         |(window, hashes)| {
             digest.push(window.start(), &hashes);
@@ -225,6 +213,27 @@ pub fn window_hashes(
     )?;
     progress.advance(image.virtual_size() - done);
     Ok(digest.finish())
+}
+
+/// The window hashes of a [window](WINDOW_SIZE) of an image.
+pub(crate) fn window_hash(
+    image: &dyn Image,
+    window: PageRange,
+    buffers: &Buffers,
+) -> Result<WindowHashes> {
+    let mut hasher = WindowHasher::new();
+    let mut buffer = buffers.take(CHUNK_SIZE);
+    for (chunk, [data]) in chunks([image], window)? {
+        if data {
+            let bytes = &mut buffer[..chunk.buffer_len()];
+            image.read_exact_at(bytes, chunk.start())?;
+            hasher.update(bytes);
+        } else {
+            hasher.update_zeros(chunk.len());
+        }
+    }
+    buffers.give(buffer);
+    Ok(hasher.finish())
 }
 
 const _: () = assert!(

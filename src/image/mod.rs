@@ -16,10 +16,10 @@ mod window;
 mod windows;
 
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
-pub(crate) use digest::zero_hash;
 pub use digest::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
 };
+pub(crate) use digest::{window_hash, zero_hash};
 pub use disk_io::{DiskReader, DiskWriter};
 pub(crate) use hasher::WindowHasher;
 pub(crate) use known::{EqualParts, unknown};

@@ -10,7 +10,7 @@ use super::audience::without_umask;
 use super::leftovers::prefix_of;
 use super::names::{folder_of, refuse_special, sync_folder_of};
 use super::temporary::Temporary;
-use super::{Audience, File, WriteAt, system};
+use super::{Audience, File, Stamp, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What to do when the name of a new file is taken.
@@ -133,6 +133,18 @@ impl AtomicFile {
 
     /// The same, and keeps the file open, with its lock if it has one.
     pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
+        self.make_ready()?;
+        self.publish_synced(overwrite)
+    }
+
+    /// The same, with the state in which it was when it got its name: any change since then shows in its times.
+    pub fn publish_settled(self, overwrite: Overwrite) -> Result<(File, Stamp)> {
+        self.make_ready()?;
+        let written = self.file.rest()?;
+        Ok((self.publish_synced(overwrite)?, written))
+    }
+
+    fn make_ready(&self) -> Result<()> {
         if let Some((mode, audience)) = &self.open_to {
             let found = self.file.metadata()?;
             let mode = audience.limit(*mode, found.gid());
@@ -143,7 +155,10 @@ impl AtomicFile {
                 )?;
             }
         }
-        self.file.sync()?;
+        self.file.sync()
+    }
+
+    fn publish_synced(self, overwrite: Overwrite) -> Result<File> {
         let Self {
             file,
             temporary,

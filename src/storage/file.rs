@@ -292,12 +292,17 @@ impl File {
         if self.stamp()? == *stamp {
             return Ok(());
         }
-        Err(Error::new(
+        Err(self.changed())
+    }
+
+    /// The error for a file that changes under our eyes.
+    pub(super) fn changed(&self) -> Error {
+        Error::new(
             ErrorKind::Changed,
             "the file was changed by another program while it was read",
         )
         .path(&self.path)
-        .hint("stop what writes to it, or take a snapshot of it, and run the command again"))
+        .hint("stop what writes to it, or take a snapshot of it, and run the command again")
     }
 
     /// Owner, permissions and the like.

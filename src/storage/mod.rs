@@ -30,6 +30,7 @@ mod runs;
 mod stream;
 mod system;
 mod temporary;
+mod times;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use audience::Audience;

@@ -11,7 +11,10 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fremovexattr, fsetxattr, ioctl_ficlone};
+use rustix::fs::{
+    FallocateFlags, XattrFlags, fallocate, fdatasync, fremovexattr, fsetxattr, ioctl_ficlone,
+};
+use rustix::io::Errno;
 use tempfile::TempPath;
 
 #[cfg(feature = "fault-injection")]
@@ -136,6 +139,28 @@ pub(super) fn sync(file: &fs::File, path: &Path) -> io::Result<()> {
 /// Brings a file's bytes on their way, while more is written; [`sync`] has to follow.
 pub(super) fn sync_behind(file: &fs::File, path: &Path) -> io::Result<()> {
     ask!(path, Call::Sync { file }, file.sync_data())
+}
+
+/// Makes sure that a later change of a file moves its times: whoever is writing has ended, and what is in memory is on
+/// the device, so that a store into a mapping of the file has to ask the file system first. For who reads it, this is
+/// part of reading.
+pub(super) fn settle(file: &fs::File, path: &Path) -> io::Result<()> {
+    ask!(
+        path,
+        Call::Read { offset: 0, len: 0 },
+        {
+            // There is no such attribute. To find that out, the system waits for the lock of those who write, whose
+            // time is that of their beginning.
+            let _ = fremovexattr(file, "user.vhdkit.none");
+            match fdatasync(file) {
+                // What has nothing in memory that could be written.
+                Ok(())
+                | Err(Errno::INVAL | Errno::ROFS | Errno::BADF | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+                Err(e) => Err(e.into()),
+            }
+        },
+        no pretending
+    )
 }
 
 /// Gives a file to another owner and group.

@@ -176,7 +176,9 @@ fn from_a_stamped_base_it_is_a_clone_where_there_are_clones() {
                 let done = lab.json("vhd-apply", &[&args, more, &["--json", "-q"]].concat());
                 lab.holds("new", &target);
                 same(&lab.read("base"), &before, &what);
-                assert_eq!(done["stamped"], true, "{what} {more:?}");
+                // What a clone of a base that wasn't read holds is known once it was read back.
+                let read = done["strategy"].is_null() || more.contains(&"--verify");
+                assert_eq!(done["stamped"], read, "{what} {more:?}");
                 done["strategy"].clone()
             };
             assert!(make(&[]).is_null(), "{what}: without a stamp all is read");

@@ -8,6 +8,7 @@
 //! than its row says.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod applies;
 #[path = "../support/disk.rs"]
 mod disk;
 mod files;

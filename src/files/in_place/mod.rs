@@ -153,6 +153,7 @@ pub fn apply_made_in_place(
     }
     let lock = File::open_locked(path, Access::Write)?;
     refuse_pending(path)?;
+    lock.settle()?;
     let base = beginning_of(open(&lock, how.format, false, options)?, size)?;
     let chain = make(&base)?;
     drop(base);
@@ -177,6 +178,7 @@ pub(super) fn apply_locked(
     if !how.dry_run {
         replace::remove_leftovers_of(lock.path());
     }
+    lock.settle()?;
     let mut base = open(lock, how.format, false, options)?;
     if let Some(warn) = how.warn {
         base.chain().flat_map(OpenImage::warnings).for_each(warn);
@@ -195,6 +197,7 @@ pub(super) fn apply_locked(
     let applied = Applied {
         target_digest: chain
             .target_digest()
+            .or(found.target)
             .or(found.digest.filter(|_| found.already == diffs)),
         behind,
         ..Applied::nothing(found.already, found.checked, &chain)
@@ -279,10 +282,11 @@ impl Job<'_> {
         self.found.settle(&self.base, &self.chain, touched)
     }
 
-    /// The digest that the result has for certain, if `verified` or else if the base was the right one.
+    /// The digest that the result has for certain: what was read back if it was `verified`, or what was computed when
+    /// the base was read.
     fn certain_digest(&self, verified: bool) -> Option<ContentDigest> {
-        let digest = self.chain.target_digest();
-        digest.filter(|_| verified || self.found.digest.is_some())
+        let read_back = self.chain.target_digest().filter(|_| verified);
+        read_back.or(self.found.target)
     }
 }
 
@@ -317,6 +321,7 @@ fn stamp(
     let Some(digest) = digest else {
         return Ok(false);
     };
+    file.settle()?;
     let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
     set_stamp(&image, digest)
 }

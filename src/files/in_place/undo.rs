@@ -62,10 +62,8 @@ pub(super) fn write(
     let Some(checked) = job.settle(&touched)? else {
         return Ok(None);
     };
-    // Only from the right base does the chain lead to its target.
-    let digest = job.found.digest;
-    let result = chain.target_digest().filter(|_| digest.is_some());
-    writer.finish(result, digest)?;
+    // Only what was computed, not what the diffs say of their target.
+    writer.finish(job.found.target, job.found.digest)?;
     Ok(Some(Seen { checked, changes }))
 }
 
