@@ -25,9 +25,9 @@ use vhdkit::image::{CopyOptions, Image, NothingKnown, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::{Progress, Silent};
 use vhdkit::snapshot::{
-    Access, Amount, Disk, NewPoint, Policy, ReadData, Span, Time, Work, add_diff, copy_disk,
-    create, decide, delete, prune, receive, restore, restore_in_place, restore_to_child, send,
-    verify,
+    Access, Amount, Disk, Future, NewPoint, Policy, ReadData, Span, Time, Work, add_diff,
+    copy_disk, create, decide, delete, prune, receive, restore, restore_in_place, restore_to_child,
+    send, verify,
 };
 use vhdkit::storage::{Audience, Memory, Overwrite};
 
@@ -206,7 +206,10 @@ impl World {
                 for there in [false, true] {
                     if self.is_there(there) {
                         let mut disk = self.open(there, Access::Read);
-                        let found = verify(&mut disk, ReadData::All, self.work()).unwrap();
+                        let found = verify(&mut disk, ReadData::All, self.work())
+                            .unwrap()
+                            .into_findings()
+                            .unwrap();
                         assert!(found.is_empty(), "{found:?}");
                     }
                 }
@@ -378,14 +381,20 @@ impl World {
             until: None,
         };
         let mut stream = Vec::new();
-        let disk = self.open(false, Access::Read);
-        send(&disk, span, (&mut stream, Path::new("out")), self.work()).unwrap();
+        let mut disk = self.open(false, Access::Read);
+        send(
+            &mut disk,
+            span,
+            (&mut stream, Path::new("out")),
+            self.work(),
+        )
+        .unwrap();
         drop(disk);
         if let Some(cut) = cut {
             stream.truncate(cut.index(stream.len()));
         }
         let input = (stream.as_slice(), Path::new("in"));
-        let received = receive(&self.store(true), None, input, self.work());
+        let received = receive(&self.store(true), None, input, Future::Refused, self.work());
         let names: Vec<String> = received.points.iter().map(|p| p.name.clone()).collect();
         match (received.error, missing) {
             (None, Some(missing)) => self.arrived(&names, &missing, missing.len()),

@@ -122,6 +122,11 @@ impl Context {
         self.say("warning", &warning.text, warning.hint.as_deref());
     }
 
+    /// The same even if silence is wanted: for what would be noticed too late. And what to do about it.
+    pub(super) fn warn_always(&self, text: impl std::fmt::Display, hint: Option<&str>) {
+        exit::say(self.program, "warning", &text, hint);
+    }
+
     /// Says of a block device that is about to be written what it isn't told from a file by its name.
     pub(super) fn note_device(&self, output: &Path) {
         let looked = std::fs::metadata(output);

@@ -15,6 +15,7 @@ use super::sections::{
 use crate::error::Result;
 use crate::image::Hash;
 use crate::page::{PageList, PageRange, to_usize};
+use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
@@ -49,6 +50,33 @@ impl std::fmt::Debug for DiffFile {
 impl DiffFile {
     /// Reads and verifies the whole diff: every byte of it is right, or this fails.
     pub fn open(storage: impl ReadAt + 'static, progress: &dyn Progress) -> Result<Self> {
+        Self::verified(storage, progress, |frames| {
+            for frame in frames {
+                frame?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`open`](Self::open), and unpacks every payload: checksums say nothing of whether that can be done. For a diff
+    /// that is kept as it is, to be applied at another time.
+    pub fn open_unpacking(
+        storage: impl ReadAt + 'static,
+        workers: &Workers,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let name = storage.name().to_path_buf();
+        Self::verified(storage, progress, |frames| {
+            let unpack = |frame: Frame| frame.check_payload().map_err(|e| e.path(&name));
+            workers.ordered(frames, unpack, Ok)
+        })
+    }
+
+    fn verified<S: ReadAt + 'static>(
+        storage: S,
+        progress: &dyn Progress,
+        look: impl FnOnce(&mut dyn Iterator<Item = Result<Frame>>) -> Result<()>,
+    ) -> Result<Self> {
         let reader = BufReader::with_capacity(
             1 << 18,
             Sequential {
@@ -58,11 +86,12 @@ impl DiffFile {
         );
         let mut reader = DiffReader::new(reader, storage.name())?;
         let mut done = 0;
-        while reader.next_frame()?.is_some() {
-            progress.check()?;
+        look(&mut std::iter::from_fn(|| {
+            let frame = progress.check().and_then(|()| reader.next_of_both());
             progress.advance(reader.bytes_read() - done);
             done = reader.bytes_read();
-        }
+            frame.map(|frame| frame.map(|(_, frame)| frame)).transpose()
+        }))?;
         let name = storage.name().to_path_buf();
         let len = reader.bytes_read();
         let verified = reader

@@ -76,28 +76,40 @@ impl Frame {
     /// The data of all updates, in order, one after another.
     pub fn unpack(self) -> Result<Vec<u8>> {
         let range = self.range();
-        let bad = |message| damaged(message).field(format!("payload for {range:?} of the disk"));
-        let Some(Payload { codec, len, stored }) = self.payload else {
-            return Ok(Vec::new());
-        };
-        match codec {
-            Codec::Stored => Ok(stored),
-            Codec::Zstd => {
-                // Exactly one zstd frame: the library alone would take several, which other readers don't.
-                let one = zstd::zstd_safe::find_frame_compressed_size(&stored);
-                if one != Ok(stored.len()) {
-                    return Err(bad("a frame's payload isn't one whole zstd frame"));
-                }
-                let bytes = zstd::bulk::decompress(&stored, len)
-                    .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
-                if bytes.len() == len {
-                    return Ok(bytes);
-                }
-                Err(bad("a frame's payload is shorter than it should be")
-                    .found(format_args!("{} bytes", bytes.len()))
-                    .expected(format_args!("{len} bytes")))
-            }
+        match self.payload {
+            None => Ok(Vec::new()),
+            Some(payload) if payload.codec == Codec::Stored => Ok(payload.stored),
+            Some(payload) => payload.unzip(range),
         }
+    }
+
+    /// An error if [`unpack`](Self::unpack) would fail. For who hands the frame on as it is.
+    pub fn check_payload(&self) -> Result<()> {
+        match &self.payload {
+            Some(payload) if payload.codec == Codec::Zstd => payload.unzip(self.range()).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Payload {
+    /// What zstd packed. `range` is for messages.
+    fn unzip(&self, range: PageRange) -> Result<Vec<u8>> {
+        let bad = |message| damaged(message).field(format!("payload for {range:?} of the disk"));
+        let (stored, len) = (&self.stored, self.len);
+        // Exactly one zstd frame: the library alone would take several, which other readers don't.
+        let one = zstd::zstd_safe::find_frame_compressed_size(stored);
+        if one != Ok(stored.len()) {
+            return Err(bad("a frame's payload isn't one whole zstd frame"));
+        }
+        let bytes = zstd::bulk::decompress(stored, len)
+            .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
+        if bytes.len() == len {
+            return Ok(bytes);
+        }
+        Err(bad("a frame's payload is shorter than it should be")
+            .found(format_args!("{} bytes", bytes.len()))
+            .expected(format_args!("{len} bytes")))
     }
 }
 

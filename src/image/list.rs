@@ -98,6 +98,11 @@ impl<W: Write> WindowListWriter<W> {
     }
 }
 
+/// How many windows that aren't zero a list of `len` bytes names.
+pub const fn windows_in(len: u64) -> u64 {
+    len.saturating_sub((HEAD + TAIL) as u64) / RECORD as u64
+}
+
 /// A list that was read once and found sound.
 #[derive(Debug)]
 pub struct WindowList<S> {
@@ -166,6 +171,11 @@ impl<S: ReadAt> WindowList<S> {
                 .expected(list.digest));
         }
         Ok(list)
+    }
+
+    /// How many windows that aren't zero it names.
+    pub fn windows_listed(&self) -> u64 {
+        self.count
     }
 
     /// Size of the disk in bytes.

@@ -24,7 +24,7 @@ pub use disk_io::{DiskReader, DiskWriter};
 pub(crate) use hasher::WindowHasher;
 pub(crate) use known::{EqualParts, unknown};
 pub use known::{KnownEqual, NothingKnown, Ranges};
-pub use list::{ListedWindow, WindowList, WindowListWriter};
+pub use list::{ListedWindow, WindowList, WindowListWriter, windows_in};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
 pub(crate) use window::Window;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::disk::is_absent;
 use super::history::missing;
 use super::incoming::{Target, to_verify};
 use super::pieces::pieces;
@@ -21,6 +22,8 @@ pub struct Copied {
     pub points: Vec<CopiedPoint>,
     /// The newest snapshot of the target now.
     pub newest: Option<Manifest>,
+    /// Whether the disk was made for them.
+    pub is_new: bool,
     /// What kept the rest from being copied.
     pub error: Option<Error>,
 }
@@ -79,10 +82,10 @@ pub fn copy_disks(
 /// Bytes that copying the disk `name` takes: of the files, and of what is read back to verify them.
 pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
     let source = Disk::open(from, name, Access::Read)?;
-    let points = if to.join(name).is_dir() {
-        missing(&source, &Disk::open(to, name, Access::Read)?)?
-    } else {
+    let points = if is_absent(&to.join(name)) {
         source.points()
+    } else {
+        missing(&source, &Disk::open(to, name, Access::Read)?)?
     };
     Ok(points.iter().fold(0, |sum, point| {
         sum.saturating_add(point.data.length)
@@ -97,6 +100,7 @@ pub fn copy_disk((from, to): (&Path, &Path), name: &str, work: Work<'_>) -> Copi
         disk: name.to_owned(),
         points: Vec::new(),
         newest: None,
+        is_new: is_absent(&to.join(name)),
         error: None,
     };
     copied.error = copy_points((from, to), name, &mut copied, work).err();
@@ -113,17 +117,31 @@ fn copy_points(
     if let Some(error) = source.take_damaged().pop() {
         return Err(error);
     }
+    source.settle(work)?;
     if source.points().is_empty() {
         return Ok(());
     }
     let mut target = Target::open(to, name)?;
+    let result = copy_missing(&source, &mut target, copied, work);
+    if result.is_err() {
+        target.discard_if_empty();
+    }
+    result
+}
+
+fn copy_missing(
+    source: &Disk,
+    target: &mut Target,
+    copied: &mut Copied,
+    work: Work<'_>,
+) -> Result<()> {
     copied.newest = target.disk().newest().cloned();
-    let points = missing(&source, target.disk())?;
+    let points = missing(source, target.disk())?;
     if points.is_empty() {
         target.tidy()?;
     }
     for point in points {
-        let (manifest, bytes) = copy_point(&source, &mut target, point, work)?;
+        let (manifest, bytes) = copy_point(source, target, point, work)?;
         copied.newest = Some(manifest.clone());
         copied.points.push(CopiedPoint { manifest, bytes });
     }
@@ -133,7 +151,7 @@ fn copy_points(
         progress: &progress,
         ..work
     };
-    windows::keep_up(target.disk(), Some(&source), work)
+    windows::keep_up(target.disk(), Some(source), work)
 }
 
 fn copy_point(
@@ -142,7 +160,7 @@ fn copy_point(
     point: &Manifest,
     work: Work<'_>,
 ) -> Result<(Manifest, u64)> {
-    let file = File::open(source.path(&point.data.file))?;
+    let file = File::open(source.data_path(point)?)?;
     let incoming = target.begin(point, Some(&file))?;
     let (from, len) = (incoming.from(), point.data.length);
     work.progress.advance(from);

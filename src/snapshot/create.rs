@@ -5,20 +5,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::doubts::doubts;
 use super::layout::NEW;
-use super::manifest::hex;
+use super::manifest::{LAST_SEQUENCE, hex};
 use super::point::side;
 use super::windows::{self, MadeList};
 use super::{
-    Data, DataKind, Disk, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
-    check_name, incoming,
+    Data, DataKind, Disk, Doubt, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
+    check_name, partial,
 };
 use crate::diff::{
     Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
 };
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy_hashed};
+use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowList, copy_hashed};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
 use crate::vhd::UniqueId;
@@ -53,6 +54,8 @@ pub struct Created {
     /// The unique ids of the VHDs of the snapshot before and of this one, if they differ and nothing else says that both
     /// are of one disk.
     pub other_unique_id: Option<[String; 2]>,
+    /// How it is so unlike the snapshot before that it may be a mistake.
+    pub doubts: Vec<Doubt>,
 }
 
 /// Makes a snapshot of `image`. Only the image is read, and what is stored where the window hashes of the newest
@@ -87,7 +90,7 @@ pub fn add_diff(
     };
     check_name(&new.name)?;
     // Its name is known only now; the file gets its place beside the others.
-    let stem = next_stem(disk, &new.name);
+    let stem = next_stem(disk, &new.name)?;
     let file = format!("{stem}.vhddiff");
     let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
     let mut out = stored.file().appender();
@@ -97,7 +100,7 @@ pub fn add_diff(
     let len = stored.file().byte_len()?;
     work.progress.begin("verifying the diff", len);
     let named = Named(stored.file().another_handle(), name.to_path_buf());
-    let diff = DiffFile::open(named, work.progress)?;
+    let diff = DiffFile::open_unpacking(named, work.workers, work.progress)?;
     let target_digest = continues(disk, &newest, &diff)?;
     let target = &diff.header().target;
     let told = NewPoint {
@@ -118,9 +121,11 @@ pub fn add_diff(
     let size = diff.header().target_size;
     let (updated, cleared) = (diff.trailer().update_bytes, diff.trailer().clear_bytes);
     let manifest = draft.finish(Some(&newest), size, target_digest, data, len);
-    let list = carried(disk, &newest, diff, target_digest, work)?;
+    let known = windows::of_newest(disk, &newest, work)?;
+    let list = carried(disk, (&newest, &known), diff, target_digest, work)?;
+    let windows = [known.windows_listed(), list.windows()?];
     stored.publish(Overwrite::Yes)?;
-    let mut created = finish(disk, manifest, &newest, updated, cleared)?;
+    let mut created = finish(disk, manifest, &newest, [updated, cleared], windows)?;
     if told.family.source_unique_id.is_some() {
         created.other_unique_id = None;
     }
@@ -131,19 +136,18 @@ pub fn add_diff(
 /// The window hashes of what `diff` makes of the newest snapshot: a proof that it leads to what it says.
 fn carried(
     disk: &Disk,
-    newest: &Manifest,
+    (newest, known): (&Manifest, &WindowList<File>),
     diff: DiffFile,
     expected: ContentDigest,
     work: Work<'_>,
 ) -> Result<MadeList> {
-    let known = windows::of_newest(disk, newest, work)?;
     let (name, size) = (diff.name().to_path_buf(), diff.header().target_size);
     let before = disk.image(newest)?;
     let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::new(diff)])?;
     work.progress.begin("checking the result", size);
     let (list, ()) = windows::make(disk, size, |each| {
         carry_list(
-            &known,
+            known,
             after.diffs(),
             &after,
             work.workers,
@@ -225,12 +229,47 @@ pub(super) fn origin(side: &Side) -> Origin {
     }
 }
 
-fn next_stem(disk: &Disk, name: &str) -> Stem {
+fn next_stem(disk: &Disk, name: &str) -> Result<Stem> {
     let last = disk.newest().map_or(0, |point| point.sequence);
-    Stem {
+    if last >= LAST_SEQUENCE {
+        return Err(
+            Error::usage("there is no number left for another snapshot of this disk")
+                .path(disk.folder())
+                .field("sequence")
+                .found(last)
+                .hint("go on under another name, with a new base: --disk NAME"),
+        );
+    }
+    Ok(Stem {
         sequence: last.saturating_add(1),
         name: name.to_owned(),
+    })
+}
+
+/// An error if a snapshot of this time can't be added: they are in the order of their times.
+fn check_time(disk: &Disk, time: Time) -> Result<()> {
+    let Some(newest) = disk.newest().filter(|newest| time < newest.time) else {
+        return Ok(());
+    };
+    let error = Error::usage("snapshots are added in the order of their times")
+        .path(disk.folder())
+        .field("time")
+        .found(time)
+        .expected(format_args!("{} ({}) or later", newest.time, newest.name));
+    if newest.time <= Time::now() {
+        return Err(error.hint("give the right time with --time"));
     }
+    let last = if disk.points().len() == 1 {
+        " --last"
+    } else {
+        ""
+    };
+    Err(error.hint(format!(
+        "the time of {} is yet to come; if it is wrong, delete that snapshot: {}{last} {}",
+        newest.name,
+        disk.command("delete"),
+        newest.name
+    )))
 }
 
 /// What is known of a new snapshot before its data is.
@@ -250,32 +289,20 @@ impl Draft {
         disk.check_writable()?;
         check_name(&new.name)?;
         if let Some(part) = disk.copying() {
-            return Err(incoming::incomplete(disk, part));
+            return Err(partial::incomplete(disk, part));
         }
-        if disk.points().iter().any(|point| point.name == new.name) {
+        if disk.points.named(&new.name).is_some() {
             return Err(Error::usage("there is a snapshot of this name already")
                 .path(disk.folder())
                 .found(&new.name)
                 .hint("choose another name, or delete that one first"));
         }
         let time = new.time.unwrap_or_else(Time::now);
-        if let Some(newest) = disk.newest().filter(|newest| time < newest.time) {
-            return Err(
-                Error::usage("snapshots are added in the order of their times")
-                    .path(disk.folder())
-                    .field("time")
-                    .found(time)
-                    .expected(format_args!("{} ({}) or later", newest.time, newest.name))
-                    .hint("say the right time with --time"),
-            );
-        }
-        let known = disk
-            .points()
-            .iter()
-            .try_fold(Family::default(), |known, point| known.join(&point.family))?;
-        let family = known.join(&new.family).map_err(|e| e.path(disk.folder()))?;
+        check_time(disk, time)?;
+        let family = disk.family()?.join(&new.family);
+        let family = family.map_err(|e| e.path(disk.folder()))?;
         Ok(Self {
-            stem: next_stem(disk, &new.name),
+            stem: next_stem(disk, &new.name)?,
             time,
             told: new.family.source_unique_id.is_some(),
             family,
@@ -345,6 +372,8 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
     })?;
     image.check_unchanged()?;
     base.publish()?;
+    let windows = [windows::count(disk), list.windows().ok()];
+    let before = disk.newest().cloned();
     let (length, used) = lengths(&path)?;
     let data = Data {
         kind: DataKind::Base,
@@ -353,6 +382,7 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
         identity: None,
     };
     let manifest = draft.finish(None, size, list.digest, data, used);
+    let doubts = before.map_or_else(Vec::new, |before| doubts(&before, &manifest, windows));
     disk.commit(manifest.clone())?;
     publish_list(list, &manifest)?;
     Ok(Created {
@@ -360,6 +390,7 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
         updated: used,
         cleared: 0,
         other_unique_id: None,
+        doubts,
     })
 }
 
@@ -437,9 +468,10 @@ fn add_changes(
         written.comparison.update_bytes,
         written.comparison.clear_bytes,
     );
+    let windows = [known.windows_listed(), list.windows()?];
     drop((written, before));
     stored.publish(Overwrite::Yes)?;
-    let mut created = finish(disk, manifest, newest, updated, cleared)?;
+    let mut created = finish(disk, manifest, newest, [updated, cleared], windows)?;
     if told {
         created.other_unique_id = None;
     }
@@ -451,8 +483,8 @@ fn finish(
     disk: &mut Disk,
     manifest: Manifest,
     newest: &Manifest,
-    updated: u64,
-    cleared: u64,
+    [updated, cleared]: [u64; 2],
+    windows: [u64; 2],
 ) -> Result<Created> {
     disk.commit(manifest.clone())?;
     let ids = [&newest.source.unique_id, &manifest.source.unique_id].map(Clone::clone);
@@ -460,10 +492,12 @@ fn finish(
         [Some(before), Some(now)] if before != now => Some([before, now]),
         _ => None,
     };
+    let doubts = doubts(newest, &manifest, windows.map(Some));
     Ok(Created {
         manifest,
         updated,
         cleared,
         other_unique_id,
+        doubts,
     })
 }

@@ -10,34 +10,22 @@
 //!
 //! What shall be done is written down first; a command that was interrupted after that is finished by the next one.
 
-use std::fs;
-use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::create::{LARGEST_DYNAMIC, lengths};
-use super::layout::{DELETING, NEW};
-use super::{Between, Data, DataKind, Disk, Manifest, Work, incoming};
+use super::disk::is_absent;
+use super::intent::{Intent, MOST_AT_ONCE};
+use super::layout::{DELETING, NEW, WINDOWS};
+use super::take_back::{forget, is_want_of_room, take_back};
+use super::windows::digest_of;
+use super::{Between, Data, DataKind, Disk, Manifest, Work, partial};
 use crate::diff::{BaseCheck, Chain, Compression};
 use crate::error::{Error, Result};
 use crate::files::{
     ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, remove_if_there, rename};
-
-/// What shall be done, so that it can be finished.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Intent {
-    schema_version: u32,
-    /// The snapshots that go: one, or several in a row that are made of one another, the oldest first.
-    deleted: Vec<Manifest>,
-    /// The next one as it was, and as it shall be.
-    next: Option<[Manifest; 2]>,
-    /// Whether the base of the deleted one becomes the next one's, by applying its diff.
-    forward: bool,
-}
+use crate::storage::{AtomicFile, Audience, Overwrite, remove_if_there, rename};
 
 /// What became of the snapshot after the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +48,7 @@ pub enum Deleted {
 pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result<Deleted> {
     disk.check_writable()?;
     if disk.copying().is_some_and(|part| part.name == name) {
-        incoming::give_up(disk)?;
-        disk.load()?;
+        partial::give_up(disk)?;
         return Ok(Deleted::Alone);
     }
     let deleted = disk.find(name)?.clone();
@@ -81,92 +68,124 @@ pub(super) fn delete_run(
     work: Work<'_>,
 ) -> Result<Deleted> {
     disk.check_writable()?;
+    let mut became = Deleted::Alone;
+    // What is written down must stay readable. The newest part goes first, so that all is made of what stays.
+    for part in parts(deleted)?.into_iter().rev() {
+        became = delete_part(disk, part, work)?;
+    }
+    Ok(became)
+}
+
+/// A run in parts, each of which can be written down.
+fn parts(run: Vec<Manifest>) -> Result<Vec<Vec<Manifest>>> {
+    let (mut parts, mut room) = (Vec::<Vec<Manifest>>::new(), 0);
+    for point in run {
+        let len = point.encode()?.len();
+        if let Some(part) = parts.last_mut().filter(|_| len <= room) {
+            part.push(point);
+        } else {
+            parts.push(vec![point]);
+            room = MOST_AT_ONCE;
+        }
+        room = room.saturating_sub(len);
+    }
+    Ok(parts)
+}
+
+fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Result<Deleted> {
     let (Some(first), Some(last)) = (deleted.first(), deleted.last()) else {
         return Ok(Deleted::Alone);
     };
-    let next = disk
-        .points()
-        .iter()
-        .find(|point| point.parent.as_deref() == Some(&last.id));
-    let Some(next) = next.cloned() else {
-        let intent = Intent::new(deleted, None, false);
-        intent.write(disk)?;
-        finish(disk, &intent, work)?;
-        return Ok(Deleted::Alone);
+    let [next, other] = {
+        let mut made = disk.points.children(last);
+        [made.next().cloned(), made.next().cloned()]
     };
+    let Some(next) = next else {
+        return delete_alone(disk, deleted, work);
+    };
+    if let Some(other) = other {
+        return Err(Error::damaged("two snapshots are made of this one")
+            .path(disk.label(last))
+            .found(format_args!("{} and {}", next.name, other.name))
+            .expected("one")
+            .hint(format!("{} says more", disk.command("verify"))));
+    }
     let name = next.name.clone();
-    let before = disk
-        .points()
-        .iter()
-        .find(|point| first.parent.as_ref() == Some(&point.id));
-    if let Some(before) = before.cloned() {
+    if let Some(before) = disk.parent_of(first).cloned() {
         let folded = fold(disk, &before, &next, work)?;
         let intent = Intent::new(deleted, Some([next, folded]), false);
-        intent.write(disk)?;
-        finish(disk, &intent, work)?;
+        carry_out(disk, &intent, work)?;
         return Ok(Deleted::Folded { next: name });
     }
     let dynamic = Path::new(&first.data.file)
         .extension()
         .is_some_and(|ending| ending == "vhd");
     let grows = next.virtual_size > LARGEST_DYNAMIC && dynamic;
-    let intent = if grows {
-        let base = rebuild(disk, &next, work)?;
-        Intent::new(deleted, Some([next, base]), false)
+    let base = if grows {
+        rebuild(disk, &next, work)?
     } else {
         let ending = if dynamic { "vhd" } else { "raw" };
-        let base = as_base(&next, format!("{}.{ending}", next.stem()));
-        Intent::new(deleted, Some([next, base]), true)
+        as_base(&next, format!("{}.{ending}", next.stem()))
     };
-    intent.write(disk)?;
-    finish(disk, &intent, work)?;
+    let intent = Intent::new(deleted, Some([next, base]), !grows);
+    carry_out(disk, &intent, work)?;
     Ok(Deleted::Rolled { next: name })
 }
 
-impl Intent {
-    fn new(deleted: Vec<Manifest>, next: Option<[Manifest; 2]>, forward: bool) -> Self {
-        Self {
-            schema_version: super::SCHEMA_VERSION,
-            deleted,
-            next,
-            forward,
+/// Deletes snapshots that no other is made of.
+fn delete_alone(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Result<Deleted> {
+    let intent = Intent::new(deleted, None, false);
+    match carry_out(disk, &intent, work) {
+        // On a full disk there may be no room even to write that down, and nothing else frees any.
+        Err(error) if is_want_of_room(&error) && is_absent(&disk.path(DELETING)) => {
+            delete_without_room(disk, &intent.deleted).map_err(|_| error)?;
         }
+        carried_out => carried_out?,
     }
+    Ok(Deleted::Alone)
+}
 
-    fn write(&self, disk: &Disk) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::usage("the intent can't be written").source(e))?;
-        let file = AtomicFile::new(disk.path(DELETING))?;
-        file.file().write_all_at(&bytes, 0)?;
-        file.publish(Overwrite::No)
+/// Deletes snapshots that no other is made of, the newest first, by renaming and removing alone: data that has its
+/// provisional name and no manifest is removed by whatever comes next.
+fn delete_without_room(disk: &mut Disk, deleted: &[Manifest]) -> Result<()> {
+    for point in deleted.iter().rev() {
+        let (file, new) = (
+            disk.path(&point.data.file),
+            disk.path(&format!("{}{NEW}", point.data.file)),
+        );
+        forget_list(disk, std::slice::from_ref(point))?;
+        rename(&file, &new)?;
+        remove_if_there(&disk.path(&point.stem().manifest()))?;
+        remove_if_there(&new)?;
+        disk.take_out(point);
+        disk.names.remove(&point.data.file);
     }
+    Ok(())
+}
 
-    /// What an interrupted deletion left, if anything.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(DELETING);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("cannot read", e).path(path)),
-        };
-        let damaged = || {
-            Error::damaged("what an interrupted deletion left can't be read")
-                .path(&path)
-                .hint("vhd snapshot repair puts it aside and mends what the deletion left")
-        };
-        let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().source(e))?;
-        let next = intent.next.iter().flatten();
-        for manifest in next.chain(&intent.deleted) {
-            manifest
-                .check(&folder.join(manifest.stem().manifest()))
-                .map_err(|e| damaged().source(e))?;
-        }
-        Ok(Some(intent))
+/// Writes down what will be done, and does it. What can't be done for want of room, or else, is taken back as long as
+/// nothing was done.
+fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
+    if let Err(error) = intent.write(disk) {
+        // It may have its name already; nothing was done yet.
+        let _ = forget(disk, intent);
+        return Err(error);
     }
+    let Err(error) = finish(disk, intent, work) else {
+        return Ok(());
+    };
+    if !take_back(disk, intent, &error, work).unwrap_or(false) {
+        return Err(error);
+    }
+    disk.load()?;
+    Err(error.hint(
+        "nothing was deleted, and every snapshot is as it was: remove the cause, then run the command again",
+    ))
 }
 
 /// Does what was written down; it may have been begun already.
 pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
+    let mut next = None;
     if let Some([old, new]) = &intent.next {
         let mut new = new.clone();
         let file = disk.path(&new.data.file);
@@ -175,21 +194,51 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
             (new.data.length, new.used_size) = lengths(&file)?;
         } else {
             let fresh = disk.path(&format!("{}{NEW}", new.data.file));
-            if fresh.exists() {
+            if !is_absent(&fresh) {
                 rename(&fresh, &file)?;
             }
         }
-        disk.write_manifest(&new, Overwrite::Yes)?;
         if old.data.file != new.data.file {
             remove_if_there(&disk.path(&old.data.file))?;
+            disk.names.remove(&old.data.file);
         }
+        next = Some(new);
     }
+    // First what makes room. Until the end, everything is written down.
     for deleted in &intent.deleted {
         remove_if_there(&disk.path(&deleted.stem().manifest()))?;
         remove_if_there(&disk.path(&deleted.data.file))?;
+        disk.names.remove(&deleted.stem().manifest());
+        disk.names.remove(&deleted.data.file);
+        disk.take_out(deleted);
     }
-    remove_if_there(&disk.path(DELETING))?;
-    disk.load()
+    if let Some(new) = next {
+        disk.write_manifest(&new, Overwrite::Yes)?;
+        disk.names.insert(new.data.file.clone());
+        disk.put(new);
+    }
+    forget_list(disk, &intent.deleted)?;
+    remove_if_there(&disk.path(DELETING)).map(drop)
+}
+
+/// Removes the window hashes if they are those of a snapshot that goes: nothing could tell them from those of a newest
+/// snapshot that was lost.
+fn forget_list(disk: &Disk, deleted: &[Manifest]) -> Result<()> {
+    let digest = match digest_of(disk) {
+        Ok(Some(digest)) => digest,
+        Ok(None) => return Ok(()),
+        // Of whichever it is, to make it again costs only time.
+        Err(_) => return remove_if_there(&disk.path(WINDOWS)).map(drop),
+    };
+    let goes = deleted.iter().any(|point| point.content_digest == digest);
+    let stays = || {
+        let mut stays = disk.points().iter();
+        stays.any(|p| p.content_digest == digest && !deleted.iter().any(|gone| gone.id == p.id))
+    };
+    if goes && !stays() {
+        remove_if_there(&disk.path(WINDOWS))?;
+    }
+    Ok(())
 }
 
 /// The diff from the snapshot before the deleted one to the next one, complete under its provisional name.
@@ -257,7 +306,7 @@ fn roll_forward(
         return Ok(());
     };
     let (from, to) = (disk.path(&base.data.file), disk.path(&new.data.file));
-    if !from.exists() && !journal_path(&from).exists() {
+    if is_absent(&from) && is_absent(&journal_path(&from)) {
         return Ok(());
     }
     let parents = ParentOptions::default();

@@ -1,17 +1,21 @@
-//! A disk in a store: its snapshots, its lock, and what an interrupted command left.
+//! A disk in a store: its snapshots, its lock, and what there is of its files. It changes nothing; what an interrupted
+//! command left is the matter of `recovery.rs`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::delete::{self, Intent};
-use super::layout::{DELETING, LOCK, NEW, PART, WINDOWS};
+use super::layout::{NEW, PART, WINDOWS};
+use super::lock::DiskLock;
 use super::manifest::LONGEST;
-use super::{Manifest, PointImage, State, Stem, Time, check_disk_name, incoming};
+use super::point::OpenDiffs;
+use super::points::Points;
+use super::{Family, Manifest, PointImage, State, Stem, Time, check_disk_name, partial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::storage::{
     AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
     remove_if_there, rename,
@@ -52,12 +56,21 @@ pub enum Access {
 pub struct Disk {
     store: PathBuf,
     name: String,
-    folder: PathBuf,
-    points: Vec<Manifest>,
+    pub(super) folder: PathBuf,
+    pub(super) points: Points,
     damaged: Vec<Error>,
-    copying: Option<Manifest>,
-    lock: Arc<File>,
+    pub(super) copying: Option<Manifest>,
+    /// The names of its files when they were last listed.
+    pub(super) names: BTreeSet<String>,
+    /// Files that still have other names, under which they are read: a command was interrupted.
+    pub(super) unnamed: BTreeMap<String, String>,
+    /// Snapshots that a deletion is taking away, and of which others are still made.
+    pub(super) going: Vec<Manifest>,
+    /// What the next one becomes, if the base of the first of them is just being brought forward to it.
+    pub(super) next_base: Option<Manifest>,
+    lock: Arc<DiskLock>,
     handles: Arc<Handles>,
+    open_diffs: OpenDiffs,
     writable: bool,
 }
 
@@ -67,14 +80,26 @@ pub fn disks(store: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| Error::io("cannot read the folder", e).path(store))?;
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let is_disk = check_disk_name(&name).is_ok() && entry.path().is_dir();
+        // No other name can be that of a disk.
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let is_disk = check_disk_name(&name).is_ok() && is_folder(&entry.path())?;
         if is_disk && !file_names(&entry.path())?.is_empty() {
             names.push(name);
         }
     }
     names.sort_unstable();
     Ok(names)
+}
+
+fn is_folder(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        // A link that leads nowhere.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
 }
 
 fn no_store(store: &Path, error: io::Error) -> Error {
@@ -89,145 +114,150 @@ fn no_store(store: &Path, error: io::Error) -> Error {
 }
 
 /// The names of the files of a folder that may belong to snapshots.
-pub(super) fn file_names(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn file_names(folder: &Path) -> Result<BTreeSet<String>> {
     let failed = |e| Error::io("cannot read the folder", e).path(folder);
-    let mut names = Vec::new();
+    let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         names.extend(name.into_string().ok().filter(|name| {
             Stem::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
         }));
     }
-    names.sort_unstable();
     Ok(names)
 }
 
+/// An error if `path` leads to something else than a plain file in its own folder. What isn't there is left to whoever
+/// opens it.
+pub(super) fn check_plain(path: &Path) -> Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+    };
+    if found.is_file() {
+        return Ok(());
+    }
+    if !found.is_symlink() {
+        let what = if found.is_dir() {
+            "a folder"
+        } else {
+            "a pipe, a socket or a device"
+        };
+        return Err(Error::damaged("this is not a plain file")
+            .path(path)
+            .found(what)
+            .hint("nothing but plain files belongs into a store"));
+    }
+    let follow = |path: &Path| {
+        fs::canonicalize(path)
+            .map_err(|e| Error::io("cannot follow the symbolic link", e).path(path))
+    };
+    let real = follow(path)?;
+    let folder = follow(path.parent().unwrap_or(Path::new("/")))?;
+    if real.parent() == Some(&folder) {
+        return check_plain(&real);
+    }
+    Err(
+        Error::damaged("this is a symbolic link that leads out of the store")
+            .path(path)
+            .found(crate::text::shown(&real))
+            .hint("put the file itself in its place"),
+    )
+}
+
+/// All bytes of the file at `path`; `None` if there is no such file. What is longer than `most`, or isn't a plain file,
+/// is damaged.
+pub(super) fn read_limited(
+    path: &Path,
+    most: u64,
+    damaged: impl Fn() -> Error,
+) -> Result<Option<Vec<u8>>> {
+    check_plain(path).map_err(|error| match error.kind() {
+        ErrorKind::Damaged => damaged().source(error.to_string()),
+        _ => error,
+    })?;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = file.byte_len()?;
+    if len > most {
+        return Err(damaged()
+            .found(format_args!("{len} bytes"))
+            .expected(format_args!("at most {most} bytes")));
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(|e| damaged().source(e))?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
+}
+
 impl Disk {
-    /// Opens the disk `name` of the store at `store`, and finishes what an interrupted command left.
-    ///
-    /// # Errors
-    ///
-    /// [`Locked`](ErrorKind::Locked) at once when another command is in the way.
-    pub fn open(store: &Path, name: &str, access: Access) -> Result<Self> {
+    /// Locks the disk `name` of the store at `store` and reads its manifests, whatever an interrupted command left.
+    pub(super) fn locked(store: &Path, name: &str, writable: bool) -> Result<Self> {
         check_disk_name(name)?;
         let folder = store.join(name);
-        if access == Access::Create && !folder.is_dir() {
-            create_folder(&folder, 0o777)?;
-        } else if !folder.is_dir() {
-            return Err(no_disk(store, name));
+        match fs::metadata(&folder) {
+            Ok(found) if found.is_dir() => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("cannot look at", e).path(folder));
+            }
+            _ => return Err(no_disk(store, name)),
         }
-        let disk = Self::locked(store, name, access)?;
-        if access == Access::Create {
-            disk.ensure_folder()?;
-        }
-        if disk.writable || !disk.is_interrupted()? {
-            return Ok(disk);
-        }
-        // Only who is alone may finish it.
-        drop(disk);
-        drop(Self::locked(store, name, Access::Write)?);
-        Self::locked(store, name, Access::Read)
-    }
-
-    fn locked(store: &Path, name: &str, access: Access) -> Result<Self> {
-        let folder = store.join(name);
-        let writable = access != Access::Read;
-        let lock = open_lock(&folder.join(LOCK), writable)?;
-        if writable {
-            lock.lock_exclusive()?;
-        } else {
-            lock.lock_shared()?;
-        }
+        let lock = DiskLock::take(&folder, writable)?;
         let mut disk = Self {
             store: store.to_path_buf(),
             name: name.to_owned(),
             folder,
-            points: Vec::new(),
+            points: Points::default(),
             damaged: Vec::new(),
             copying: None,
+            names: BTreeSet::new(),
+            unnamed: BTreeMap::new(),
+            going: Vec::new(),
+            next_base: None,
             lock: Arc::new(lock),
             handles: Handles::new(OPEN_DIFFS),
+            open_diffs: OpenDiffs::default(),
             writable,
         };
         disk.load()?;
-        if writable {
-            disk.recover()?;
-        }
         Ok(disk)
     }
 
     /// Reads all manifests again.
     pub(super) fn load(&mut self) -> Result<()> {
-        (self.points, self.damaged) = (Vec::new(), Vec::new());
-        for file in file_names(&self.folder)? {
-            if !matches!(Stem::parse(&file), Some((_, ".json"))) {
+        self.damaged.clear();
+        self.going.clear();
+        self.next_base = None;
+        self.unnamed.clear();
+        self.names = file_names(&self.folder)?;
+        let mut points = Vec::new();
+        for file in &self.names {
+            if !matches!(Stem::parse(file), Some((_, ".json"))) {
                 continue;
             }
-            let path = self.folder.join(&file);
+            let path = self.folder.join(file);
             match read_manifest(&path, &path) {
-                Ok(manifest) => self.points.push(manifest),
-                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+                Ok(manifest) => points.push(manifest),
+                Err(error) if is_passing(&error) => return Err(error),
                 Err(error) => self.damaged.push(error),
             }
         }
-        self.points.sort_by_key(|point| point.sequence);
-        self.copying = incoming::partial(self)?;
+        self.points = Points::new(points);
+        self.copying = partial::find(self)?;
         Ok(())
     }
 
-    /// Whether an interrupted command left something that readers must not see.
-    fn is_interrupted(&self) -> Result<bool> {
-        let names = file_names(&self.folder)?;
-        let half = self
-            .points
-            .iter()
-            .any(|point| names.contains(&format!("{}{NEW}", point.data.file)));
-        Ok(half || self.path(DELETING).exists())
-    }
-
-    /// Finishes or takes back what an interrupted command left: data whose manifest stands gets its name, data whose
-    /// manifest was never written goes, and so do temporary files. Data under its final name is never touched.
-    fn recover(&mut self) -> Result<()> {
-        if let Some(intent) = Intent::read(&self.folder)? {
-            let (workers, progress) = (Workers::new(None)?, Silent);
-            let work = Work {
-                workers: &workers,
-                progress: &progress,
-            };
-            delete::finish(self, &intent, work)?;
-        }
-        for name in file_names(&self.folder)? {
-            let path = self.folder.join(&name);
-            if name.starts_with(".vhdkit-") {
-                remove_if_there(&path)?;
-                continue;
-            }
-            if name.ends_with(PART) && self.copying.is_none() {
-                // The copy was complete but for this, or what it was of can't be told any more.
-                remove_if_there(&path)?;
-                continue;
-            }
-            let Some(file) = name.strip_suffix(NEW) else {
-                continue;
-            };
-            let (known, there) = (
-                self.points.iter().any(|point| point.data.file == file),
-                self.folder.join(file).exists(),
-            );
-            if known && !there {
-                rename(&path, &self.folder.join(file))?;
-            } else if self.damaged.is_empty() {
-                // Without its manifest it was never a snapshot; beside the file that it should have replaced, the
-                // deletion that made it was never decided.
-                remove_if_there(&path)?;
-            }
-        }
+    /// Lists its files again.
+    pub(super) fn list_again(&mut self) -> Result<()> {
+        self.names = file_names(&self.folder)?;
         Ok(())
     }
 
     /// The first snapshot must not be lost with its folder, which may have been made by a command that was killed.
     pub(super) fn ensure_folder(&self) -> Result<()> {
-        if self.points.is_empty() {
+        if self.points().is_empty() {
             create_folder(&self.folder, 0o777)?;
         }
         Ok(())
@@ -243,9 +273,14 @@ impl Disk {
         &self.name
     }
 
+    /// The store that it is in.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
     /// The snapshots whose manifests can be read, the oldest first.
     pub fn points(&self) -> &[Manifest] {
-        &self.points
+        self.points.as_slice()
     }
 
     /// What is wrong with the other manifests.
@@ -258,6 +293,17 @@ impl Disk {
         std::mem::take(&mut self.damaged)
     }
 
+    /// The snapshots that an interrupted deletion was taking away. The next command that changes the disk finishes it;
+    /// until then the others are read as they are.
+    pub fn interrupted_deletion(&self) -> &[Manifest] {
+        &self.going
+    }
+
+    /// Whether an interrupted deletion was taking these files away.
+    pub(super) fn is_going(&self, stem: &Stem) -> bool {
+        self.going.iter().any(|point| point.stem() == *stem)
+    }
+
     /// The snapshot that is being copied into the store, or whose copy was interrupted. It can't be used.
     pub fn copying(&self) -> Option<&Manifest> {
         self.copying.as_ref()
@@ -265,15 +311,19 @@ impl Disk {
 
     /// The newest snapshot.
     pub fn newest(&self) -> Option<&Manifest> {
-        self.points.last()
+        self.points().last()
+    }
+
+    /// What all snapshots together say of the disk that they are of.
+    pub(super) fn family(&self) -> Result<Family> {
+        self.points.family()
     }
 
     /// The snapshot called `name`.
     pub fn find(&self, name: &str) -> Result<&Manifest> {
-        let found = self.points.iter().find(|point| point.name == name);
-        found.ok_or_else(|| {
+        self.points.named(name).ok_or_else(|| {
             if let Some(part) = self.copying().filter(|part| part.name == name) {
-                return incoming::incomplete(self, part);
+                return partial::incomplete(self, part);
             }
             let newest = self.newest().map_or("none at all", |point| &point.name);
             Error::usage("there is no such snapshot")
@@ -287,14 +337,24 @@ impl Disk {
 
     /// The newest snapshot that isn't newer than `time`.
     pub fn at(&self, time: Time) -> Result<&Manifest> {
-        let found = self.points.iter().rev().find(|point| point.time <= time);
+        let found = self.points().iter().rev().find(|point| point.time <= time);
         found.ok_or_else(|| {
-            let oldest = self.points.first().map(|point| point.time);
-            let oldest = oldest.map_or_else(|| "none".to_owned(), |time| time.to_string());
-            Error::usage("there is no snapshot as old as that")
+            let oldest = self.points().first().map(|point| point.time);
+            let oldest = oldest.map_or_else(|| "none at all".to_owned(), |time| time.to_string());
+            Error::usage("there is no snapshot that old")
                 .path(&self.folder)
                 .found(time)
                 .expected(format_args!("{oldest} or later"))
+        })
+    }
+
+    /// The snapshot that the diff of `point` starts from; `None` if that isn't there, and for a base.
+    pub(super) fn parent_of(&self, point: &Manifest) -> Option<&Manifest> {
+        let id = point.parent.as_deref()?;
+        let known = self.points.with_id_before(id, point.sequence);
+        known.or_else(|| {
+            let mut going = self.going.iter();
+            going.rfind(|p| p.sequence < point.sequence && p.id == id)
         })
     }
 
@@ -302,33 +362,55 @@ impl Disk {
     pub fn chain<'a>(&'a self, point: &'a Manifest) -> Result<Vec<&'a Manifest>> {
         let mut chain = vec![point];
         let mut last = point;
-        while let Some(parent) = &last.parent {
-            let before = self
-                .points
-                .iter()
-                .rfind(|p| p.sequence < last.sequence && p.id == *parent);
-            last = before.ok_or_else(|| {
-                let error = Error::damaged("a snapshot that this one is made of is missing")
-                    .path(self.folder.join(last.stem().manifest()))
-                    .field("parent")
-                    .found(parent);
-                match self.damaged.first() {
-                    Some(cause) => error.source(cause.to_string()),
-                    None => error.hint("take its files from a copy of the store"),
-                }
-            })?;
+        while last.parent.is_some() {
+            last = self.parent_of(last).ok_or_else(|| self.orphan(last))?;
             chain.push(last);
         }
         chain.reverse();
         Ok(chain)
     }
 
+    /// The error for a snapshot whose parent isn't there.
+    pub(super) fn orphan(&self, point: &Manifest) -> Error {
+        let error = Error::damaged("a snapshot that this one is made of is missing")
+            .path(self.folder.join(point.stem().manifest()))
+            .field("parent")
+            .found(point.parent.as_deref().unwrap_or("none"));
+        match self.damaged.first() {
+            Some(cause) => error.source(cause.to_string()),
+            None => error.hint(self.repair_hint()),
+        }
+    }
+
+    /// What makes damaged files again.
+    pub(super) fn repair_hint(&self) -> String {
+        format!(
+            "make it again, from another store (--from STORE) or an image (--image SNAPSHOT=FILE) if that is needed: {}",
+            self.command("repair")
+        )
+    }
+
+    /// A command on this disk, for hints.
+    pub(super) fn command(&self, what: &str) -> String {
+        format!(
+            "vhd snapshot {what} --store {} --disk {}",
+            crate::error::quoted(&self.store),
+            crate::error::quoted(&self.name)
+        )
+    }
+
     /// The snapshots that are made of `point`, itself included, in order.
     pub fn made_of(&self, point: &Manifest) -> Vec<&Manifest> {
-        let all = self.points.iter();
+        let mut made = BTreeSet::new();
+        let all = self.points.from(point.sequence).iter();
         all.filter(|later| {
-            self.chain(later)
-                .is_ok_and(|chain| chain.iter().any(|p| p.id == point.id))
+            let parent = self.parent_of(later).map(|parent| parent.sequence);
+            let is_made = **later == *point
+                || later.parent.is_some() && parent.is_some_and(|parent| made.contains(&parent));
+            if is_made {
+                made.insert(later.sequence);
+            }
+            is_made
         })
         .collect()
     }
@@ -356,7 +438,7 @@ impl Disk {
         PathBuf::from(name)
     }
 
-    pub(super) fn lock(&self) -> &Arc<File> {
+    pub(super) fn lock(&self) -> &Arc<DiskLock> {
         &self.lock
     }
 
@@ -364,8 +446,20 @@ impl Disk {
         &self.handles
     }
 
+    pub(super) fn open_diffs(&self) -> &OpenDiffs {
+        &self.open_diffs
+    }
+
     pub(super) fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
+    }
+
+    /// Where the data of a snapshot is read. An error if something else than a plain file is there.
+    pub(super) fn data_path(&self, point: &Manifest) -> Result<PathBuf> {
+        let file = &point.data.file;
+        let path = self.folder.join(self.unnamed.get(file).unwrap_or(file));
+        check_plain(&path)?;
+        Ok(path)
     }
 
     /// An error unless the disk may be changed.
@@ -378,14 +472,14 @@ impl Disk {
 
     /// Knows a snapshot as it is now, in the place of one with its number.
     pub(super) fn put(&mut self, point: Manifest) {
-        self.points.retain(|old| old.sequence != point.sequence);
-        self.points.push(point);
-        self.points.sort_by_key(|point| point.sequence);
+        self.open_diffs.forget(&point.data.file);
+        self.points.put(point);
     }
 
     /// Knows a snapshot no longer.
-    pub(super) fn take_out(&mut self, id: &str) {
-        self.points.retain(|point| point.id != id);
+    pub(super) fn take_out(&mut self, point: &Manifest) {
+        self.open_diffs.forget(&point.data.file);
+        self.points.take_out(point.sequence, &point.id);
     }
 
     /// An error unless the disk may be changed and nothing of it is damaged.
@@ -398,13 +492,21 @@ impl Disk {
     }
 
     /// Makes a snapshot exist whose data stands under its name with `.new` at the end: writes the manifest, then gives
-    /// the data its name.
+    /// the data its name. Of one that can't exist for want of room, nothing is left.
     pub(super) fn commit(&mut self, manifest: Manifest) -> Result<()> {
-        self.write_manifest(&manifest, Overwrite::No)?;
         let file = self.path(&manifest.data.file);
         let new = self.path(&format!("{}{NEW}", manifest.data.file));
+        if let Err(error) = self.write_manifest(&manifest, Overwrite::No) {
+            if is_absent(&self.path(&manifest.stem().manifest())) {
+                // It would only take room until the next command removes it.
+                let _ = remove_if_there(&new);
+            }
+            return Err(error);
+        }
         rename(&new, &file)?;
-        self.points.push(manifest);
+        self.names.insert(manifest.data.file.clone());
+        self.names.insert(manifest.stem().manifest());
+        self.points.put(manifest);
         Ok(())
     }
 
@@ -413,6 +515,37 @@ impl Disk {
         file.file().write_all_at(&manifest.encode()?, 0)?;
         file.publish(overwrite)
     }
+
+    /// Removes the folder of a disk that has no snapshot and no file but its locks: what began to make it has failed.
+    pub fn discard_if_empty(self) {
+        const OURS: [&str; 2] = [super::layout::LOCK, super::layout::COPY_LOCK];
+        if !self.points().is_empty() || !self.damaged.is_empty() {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        if names.all(|name| name.is_ok_and(|name| OURS.iter().any(|ours| name == *ours))) {
+            let removed = OURS
+                .iter()
+                .try_for_each(|ours| remove_if_there(&self.path(ours)).map(drop));
+            let _ = removed.and_then(|()| crate::storage::remove_folder(&self.folder));
+        }
+    }
+}
+
+/// Whether an error says nothing of what was read, because it couldn't be read: it may pass, and is no damage.
+pub(super) fn is_passing(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::Mismatch
+    )
+}
+
+/// Whether there is no such file, for certain.
+pub(super) fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 fn no_disk(store: &Path, name: &str) -> Error {
@@ -433,28 +566,15 @@ fn no_disk(store: &Path, name: &str) -> Error {
     }
 }
 
-/// Opens a lock file; a store that can't be written may be without one.
-pub(super) fn open_lock(path: &Path, writable: bool) -> Result<File> {
-    if !writable {
-        match File::open(path) {
-            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => {}
-            opened => return opened,
-        }
-    }
-    File::open_or_create(path)
+/// Reads the manifest at `path`, which is called `name` when it is complete.
+pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
+    let damaged = || Error::damaged("this is not a manifest").path(path);
+    let bytes = read_limited(path, LONGEST, damaged)?
+        .ok_or_else(|| Error::io("cannot open", io::ErrorKind::NotFound.into()).path(path))?;
+    Manifest::decode(&bytes, name)
 }
 
-/// Reads the manifest at `path`, which shall be called `name` when it is complete.
-pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
-    let file = File::open(path)?;
-    let len = file.byte_len()?;
-    if len > LONGEST {
-        return Err(Error::damaged("this is no manifest")
-            .path(path)
-            .found(format_args!("{len} bytes"))
-            .expected(format_args!("at most {LONGEST}")));
-    }
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, 0)?;
-    Manifest::decode(&bytes, name)
+/// Whether this is the name of a file of a snapshot that is still being copied.
+pub(super) fn is_part(name: &str) -> bool {
+    name.ends_with(PART)
 }

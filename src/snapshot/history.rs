@@ -1,6 +1,8 @@
 //! Whether one history of a disk continues another: what a copy has to bring, or why it can't.
 
-use super::{Disk, Family, Manifest};
+use super::manifest::LAST_SEQUENCE;
+use super::verify::check_footer;
+use super::{Disk, Manifest, Time};
 use crate::error::{Error, Result};
 
 /// The snapshots of `source` that `target` lacks, in order: all after the newest one of the target.
@@ -9,18 +11,17 @@ use crate::error::{Error, Result};
 ///
 /// [`Mismatch`](crate::ErrorKind::Mismatch) when the target isn't at a point of the source's history.
 pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<&'a [Manifest]> {
-    let points = source.points();
     for there in target.points() {
-        if let Some(here) = points.iter().find(|here| here.sequence == there.sequence) {
+        if let Some(here) = source.points.numbered(there.sequence).next() {
             refuse_other(target, there, here)?;
         }
     }
     let Some(newest) = target.newest() else {
-        return Ok(points);
+        return Ok(source.points());
     };
-    let at = points.iter().position(|point| point.id == newest.id);
-    let after = at.and_then(|at| points.get(at + 1..));
-    after.ok_or_else(|| gone(source, target, newest))
+    let here = source.points.with_id(&newest.id);
+    here.map(|here| source.points.from(here.sequence.saturating_add(1)))
+        .ok_or_else(|| gone(source, target, newest))
 }
 
 /// An error unless two snapshots under one number are one and the same.
@@ -51,7 +52,7 @@ pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> 
 }
 
 fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
-    let known = |point: &&Manifest| source.points().iter().any(|p| p.id == point.id);
+    let known = |point: &&Manifest| source.points.with_id(&point.id).is_some();
     let error = Error::mismatch("the source doesn't have the newest snapshot of the target")
         .path(target.label(newest))
         .field("id")
@@ -74,8 +75,8 @@ fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
 
 /// An error unless `next` may be the next snapshot of `target`.
 pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
-    let points = target.points();
-    if let Some(taken) = points.iter().find(|point| point.name == next.name) {
+    check_alone(next)?;
+    if let Some(taken) = target.points.named(&next.name) {
         refuse_other(target, taken, next)?;
     }
     let newest = target.newest();
@@ -100,10 +101,8 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
                 .expected(format_args!("{} ({}) or later", newest.time, newest.name)),
         );
     }
-    let known = points
-        .iter()
-        .try_fold(Family::default(), |known, point| known.join(&point.family))?;
-    known
+    target
+        .family()?
         .join(&next.family)
         .map_err(|e| e.path(target.folder()))?;
     let Some(parent) = &next.parent else {
@@ -128,3 +127,37 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
             .hint("send from the beginning, without --after"),
     })
 }
+
+/// An error if a snapshot that comes from elsewhere can't be part of any disk.
+fn check_alone(next: &Manifest) -> Result<()> {
+    if next.sequence >= LAST_SEQUENCE {
+        return Err(
+            Error::damaged("no snapshot could follow this one: its number is too great")
+                .path(next.stem().manifest())
+                .field("sequence")
+                .found(next.sequence)
+                .expected(format_args!("less than {LAST_SEQUENCE}")),
+        );
+    }
+    check_footer(next).map_err(|error| error.path(next.stem().manifest()))
+}
+
+/// An error if a snapshot is of a time that is yet to come, more than clocks differ: nothing could be added after it
+/// until then, and rules that keep the newest of a day would keep none but it.
+pub(super) fn check_time(next: &Manifest) -> Result<()> {
+    let latest = Time::from_unix(Time::now().to_unix().saturating_add(DAY));
+    if next.time <= latest {
+        return Ok(());
+    }
+    Err(
+        Error::mismatch("this snapshot is of a time that is yet to come")
+            .path(next.stem().manifest())
+            .field("time")
+            .found(next.time)
+            .expected(format_args!("{latest} or before, as the clock is here"))
+            .hint("set the clock right on both sides; --accept-future takes it as it is"),
+    )
+}
+
+/// Clocks may differ by so many seconds.
+const DAY: i64 = 24 * 60 * 60;

@@ -6,18 +6,18 @@
 //! 000003-wed.vhddiff.part    its data so far; where it ends, the copy goes on
 //! ```
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::create::lengths;
-use super::disk::{file_names, open_lock, read_manifest};
+use super::disk::{check_plain, is_absent, is_passing};
 use super::history::check_next;
-use super::layout::{COPY_LOCK, PART};
+use super::layout::COPY_LOCK;
+use super::lock::open_lock;
+use super::partial::{self, mark, part};
 use super::pieces::same_until;
 use super::verify::check_base;
 use super::windows::{self, MadeList};
-use super::{Access, Disk, Manifest, State, Stem, Work};
+use super::{Access, Disk, Manifest, State, Work};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
@@ -31,34 +31,39 @@ use crate::storage::{
 #[derive(Debug)]
 pub(super) struct Target {
     disk: Disk,
-    _copy_lock: File,
+    copy_lock: File,
 }
 
 impl Target {
     /// Opens the disk `name` of the store at `store`, or makes it.
     pub(super) fn open(store: &Path, name: &str) -> Result<Self> {
-        if !store.join(name).is_dir() {
+        // Who may change the disk finishes what was interrupted, which a reader only looks past.
+        let mut disk = Disk::open(store, name, Access::Read);
+        let unfinished = |disk: &Disk| !disk.going.is_empty() || !disk.unnamed.is_empty();
+        if is_absent(&store.join(name)) || disk.as_ref().is_ok_and(unfinished) {
+            drop(disk);
             drop(Disk::open(store, name, Access::Create)?);
+            disk = Disk::open(store, name, Access::Read);
         }
-        let mut disk = Disk::open(store, name, Access::Read)?;
+        let mut disk = disk?;
         let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
         copy_lock.lock_exclusive()?;
-        // Only copies that were killed and commands that need the disk alone leave these.
-        for name in file_names(disk.folder())? {
-            if name.starts_with(".vhdkit-") {
-                remove_if_there(&disk.path(&name))?;
-            }
-        }
         // Another copy may have ended since.
         disk.load()?;
-        disk.ensure_folder()?;
-        match disk.take_damaged().pop() {
-            Some(error) => Err(error),
-            None => Ok(Self {
-                disk,
-                _copy_lock: copy_lock,
-            }),
+        // Only copies that were killed and commands that need the disk alone leave these.
+        for name in disk.names.clone() {
+            if name.starts_with(".vhdkit-") {
+                remove_if_there(&disk.path(&name))?;
+                disk.names.remove(&name);
+            }
         }
+        disk.ensure_folder()?;
+        if let Some(error) = disk.take_damaged().pop() {
+            return Err(error);
+        }
+        let target = Self { disk, copy_lock };
+        target.check_lock()?;
+        Ok(target)
     }
 
     pub(super) fn disk(&self) -> &Disk {
@@ -67,8 +72,25 @@ impl Target {
 
     /// Removes what an interrupted copy left, if anything.
     pub(super) fn tidy(&mut self) -> Result<()> {
-        give_up(&self.disk)?;
-        self.disk.load()
+        self.check_lock()?;
+        partial::give_up(&mut self.disk)
+    }
+
+    /// Removes the disk again if nothing came of it.
+    pub(super) fn discard_if_empty(self) {
+        self.disk.discard_if_empty();
+    }
+
+    /// An error if somebody has removed the lock file, and perhaps another copy has begun since.
+    fn check_lock(&self) -> Result<()> {
+        if self.copy_lock.is_at_its_path()? {
+            return Ok(());
+        }
+        Err(
+            Error::new(ErrorKind::Locked, "this lock was removed while it was held")
+                .path(self.copy_lock.path())
+                .hint("find out what removes it, then run the command again"),
+        )
     }
 
     /// Begins to take in `point`, as its store has it; or goes on where an interrupted copy of the very same data
@@ -79,6 +101,7 @@ impl Target {
         original: Option<&File>,
     ) -> Result<Incoming<'_>> {
         check_next(&self.disk, point)?;
+        self.check_lock()?;
         let partial = self.disk.copying();
         let same = partial.is_some_and(|partial| {
             partial.id == point.id
@@ -86,8 +109,9 @@ impl Target {
                 && partial.content_digest == point.content_digest
         });
         if !(same && original.is_some()) {
-            give_up(&self.disk)?;
-            let mark = AtomicFile::new(mark(&self.disk, point))?;
+            partial::give_up(&mut self.disk)?;
+            let path = mark(&self.disk, point);
+            let mark = AtomicFile::new(&path)?;
             let coming = Manifest {
                 state: State::Copying,
                 completion_percent: 0,
@@ -95,10 +119,13 @@ impl Target {
             };
             mark.file().write_all_at(&coming.encode()?, 0)?;
             mark.publish(Overwrite::Yes)?;
+            self.disk.copying = Some(coming);
+            self.disk.names.extend(name_of(&path));
         }
         let path = part(&self.disk, point);
         let named = self.disk.path(&point.data.file);
-        match (named.exists(), same) {
+        check_plain(&path)?;
+        match (!is_absent(&named), same) {
             (false, _) => {}
             // All that it lacked was its manifest.
             (true, true) => rename(&named, &path)?,
@@ -109,6 +136,7 @@ impl Target {
             }
         }
         let file = File::open_or_create(&path)?;
+        self.disk.names.extend(name_of(&path));
         let len = file.byte_len()?.min(point.data.length);
         let from = match original {
             Some(original) => same_until(original, &file, len)?,
@@ -162,9 +190,7 @@ impl Incoming<'_> {
         let list = match check(&target.disk, &point, &path, work) {
             Ok(list) => list,
             // That says nothing about what was stored.
-            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Interrupted) => {
-                return Err(error);
-            }
+            Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 target.tidy()?;
                 return Err(match error.kind() {
@@ -179,10 +205,19 @@ impl Incoming<'_> {
             point.used_size = lengths(&path)?.1;
         }
         (point.state, point.completion_percent) = (State::Complete, 100);
-        rename(&path, &target.disk.path(&point.data.file))?;
-        target.disk.write_manifest(&point, Overwrite::No)?;
-        remove_if_there(&mark(&target.disk, &point))?;
-        target.disk.load()?;
+        target.check_lock()?;
+        let disk = &mut target.disk;
+        rename(&path, &disk.path(&point.data.file))?;
+        disk.write_manifest(&point, Overwrite::No)?;
+        let mark = mark(disk, &point);
+        remove_if_there(&mark)?;
+        for gone in [mark, path].iter().filter_map(|path| name_of(path)) {
+            disk.names.remove(&gone);
+        }
+        disk.names
+            .extend([point.stem().manifest(), point.data.file.clone()]);
+        disk.copying = None;
+        disk.put(point.clone());
         list.map_or(Ok(()), MadeList::publish)?;
         Ok(point)
     }
@@ -193,63 +228,8 @@ impl Incoming<'_> {
     }
 }
 
-fn mark(disk: &Disk, point: &Manifest) -> PathBuf {
-    disk.path(&format!("{}{PART}", point.stem().manifest()))
-}
-
-fn part(disk: &Disk, point: &Manifest) -> PathBuf {
-    disk.path(&format!("{}{PART}", point.data.file))
-}
-
-/// The snapshot that is being copied to `disk`, and how far that is.
-pub(super) fn partial(disk: &Disk) -> Result<Option<Manifest>> {
-    for name in file_names(disk.folder())? {
-        let Some((stem, ".json.part")) = Stem::parse(&name) else {
-            continue;
-        };
-        let complete = disk.path(&stem.manifest());
-        if complete.exists() {
-            continue;
-        }
-        // One that can't be read is as good as none: the copy begins again.
-        let Ok(mut point) = read_manifest(&disk.path(&name), &complete) else {
-            continue;
-        };
-        let files = [part(disk, &point), disk.path(&point.data.file)];
-        let found = files.iter().find_map(|file| fs::metadata(file).ok());
-        let (len, used) = found.map_or((0, 0), |found| (found.len(), found.blocks()));
-        let percent = u128::from(len) * 100 / u128::from(point.data.length.max(1));
-        point.completion_percent = u8::try_from(percent.min(99)).unwrap_or(99);
-        point.used_size = used.saturating_mul(512);
-        point.state = State::Copying;
-        return Ok(Some(point));
-    }
-    Ok(None)
-}
-
-/// The error for using a snapshot that isn't complete.
-pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
-    Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
-        .path(disk.label(part))
-        .field("completion_percent")
-        .found(part.completion_percent)
-        .expected(100)
-        .hint(format!(
-            "run the copy again to finish it, or give it up with vhd snapshot delete {}",
-            part.name
-        ))
-}
-
-/// Removes all that was taken in of a snapshot that isn't complete.
-pub(super) fn give_up(disk: &Disk) -> Result<()> {
-    // The data first: as long as there is any, the mark says what it is.
-    if let Some(point) = partial(disk)? {
-        remove_if_there(&part(disk, &point))?;
-        remove_if_there(&disk.path(&point.data.file))?;
-    }
-    let names = file_names(disk.folder())?;
-    let mut parts = names.iter().filter(|name| name.ends_with(PART));
-    parts.try_for_each(|name| remove_if_there(&disk.path(name)).map(drop))
+fn name_of(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.to_owned())
 }
 
 /// Bytes that are read back to see whether `point` arrived.
@@ -301,7 +281,7 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
         }
         return check_base(path).map(|()| Some(list));
     }
-    let diff = DiffFile::open(File::open(path)?, work.progress)?;
+    let diff = DiffFile::open_unpacking(File::open(path)?, work.workers, work.progress)?;
     let show = |digest: Option<ContentDigest>| {
         digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
     };

@@ -26,7 +26,7 @@ pub(super) const DAMAGED: &str = ".damaged";
 pub(super) const PART: &str = ".part";
 
 /// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stem {
     /// Numbers the snapshots of a disk in order of creation, from 1: one more than the newest one has.
     pub sequence: u32,

@@ -19,6 +19,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// A manifest longer than this isn't searched for a damaged byte: trying all takes the square of its length.
 const LONGEST_MENDED: u64 = 4096;
 
+/// The greatest number of a snapshot, so that there always is a next one to refuse.
+pub(super) const LAST_SEQUENCE: u32 = 999_999_999;
+
 /// A manifest longer than this is none.
 pub(super) const LONGEST: u64 = 1 << 20;
 
@@ -273,6 +276,11 @@ impl Manifest {
                 .expected(SCHEMA_VERSION)
                 .hint("use the program that wrote the store, or a newer vhdkit"));
         }
+        if self.sequence == 0 || self.sequence > LAST_SEQUENCE {
+            return Err(
+                wrong("sequence", &self.sequence).expected(format_args!("1 to {LAST_SEQUENCE}"))
+            );
+        }
         check_name(&self.name)
             .map_err(|e| wrong("name", &format_args!("\"{}\"", self.name)).source(e))?;
         let stem = self.stem();
@@ -364,10 +372,10 @@ mod optional_text {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn manifest() -> Manifest {
+    pub(in crate::snapshot) fn manifest() -> Manifest {
         Manifest {
             schema_version: SCHEMA_VERSION,
             name: "mon".to_owned(),
@@ -418,7 +426,10 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_whatever_the_checksum_says() {
         let path = Path::new("000001-mon.json");
-        let forge: [fn(&mut Manifest); 9] = [
+        let forge: [fn(&mut Manifest); 12] = [
+            |m| m.sequence = 0,
+            |m| m.sequence = LAST_SEQUENCE + 1,
+            |m| m.sequence = u32::MAX,
             |m| m.data.file = "../000001-mon.vhd".to_owned(),
             |m| m.data.file = "000002-mon.vhd".to_owned(),
             |m| m.data.file = "000001-mon.vhddiff".to_owned(),
@@ -432,6 +443,11 @@ mod tests {
         for change in forge {
             let mut bad = manifest();
             change(&mut bad);
+            if bad.sequence != 1 {
+                bad.data.file = format!("{}.vhd", bad.stem());
+            }
+            let path = path.with_file_name(bad.stem().manifest());
+            let path = path.as_path();
             let bytes = bad.encode().unwrap();
             assert!(Manifest::decode(&bytes, path).is_err(), "{bad:?}");
         }

@@ -15,22 +15,29 @@ mod copy;
 mod create;
 mod delete;
 mod disk;
+mod doubts;
 mod family;
 mod history;
 mod incoming;
+mod intent;
 mod layout;
 mod listing;
+mod lock;
 mod manifest;
 mod name;
+mod partial;
 mod pieces;
 mod point;
+mod points;
 mod prune;
 mod receive;
+mod recovery;
 mod repair;
 mod restore;
 mod retention;
 mod send;
 mod stream;
+mod take_back;
 mod time;
 mod verify;
 mod windows;
@@ -40,6 +47,7 @@ pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete};
 pub use disk::{Access, Disk, Work, disks};
+pub use doubts::Doubt;
 pub use family::Family;
 pub use layout::Stem;
 pub use listing::{LONGEST_LIST, Listed, families, limits, read_list};
@@ -47,8 +55,11 @@ pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
-pub use receive::{Received, receive};
-pub use repair::{Means, Mended, RepairedDisk, put_aside_intent, repair};
+pub use receive::{Future, Received, receive};
+pub use repair::{
+    Means, Mended, RepairedDisk, TakenBack, put_aside_intent, repair,
+    take_back as take_back_damaged,
+};
 pub use restore::{
     Restored, check_content, refuse_part_of_store, restore, restore_in_place, restore_to_child,
 };
@@ -56,4 +67,4 @@ pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Sent, Span, send};
 pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
-pub use verify::{Finding, ReadData, verify};
+pub use verify::{Finding, ReadData, Verified, verify};

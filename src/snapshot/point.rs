@@ -1,28 +1,86 @@
 //! A point in time as an image.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::lock::DiskLock;
 use super::{Disk, Manifest};
 use crate::diff::{DiffFile, Overlay, Side};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, OpenImage, OpenOptions, Source, open_image};
-use crate::image::{ContentDigest, Extents, Image};
+use crate::image::{ContentDigest, Extent, ExtentState, Extents, Image, check_within};
 use crate::page::PageRange;
-use crate::storage::{File, Stamp};
+use crate::storage::{Stamp, check_unchanged_at};
 use crate::vhd::{Footer, VhdImage};
 
 /// A point in time: the base with the diffs up to it. It keeps the lock of its disk.
 #[derive(Debug)]
 pub struct PointImage {
     label: PathBuf,
-    chain: Vec<Manifest>,
+    /// How many snapshots it is made of, itself included, and the bytes that they take.
+    chain: (usize, u64),
     manifest: Manifest,
     footer: Option<Footer>,
-    overlay: Overlay<OpenImage>,
+    overlay: Overlay<Base>,
     base_file: PathBuf,
-    stamps: Vec<(PathBuf, Stamp)>,
-    _lock: Arc<File>,
+    base_stamp: Stamp,
+    diffs: Vec<Arc<OpenDiff>>,
+    /// What to do about damage.
+    repair: String,
+    _lock: Arc<DiskLock>,
+}
+
+/// A diff of a snapshot, opened by its ends.
+#[derive(Debug)]
+pub(super) struct OpenDiff {
+    pub(super) diff: Arc<DiffFile>,
+    path: PathBuf,
+    stamp: Stamp,
+    identity: Option<ContentDigest>,
+}
+
+/// The diffs of a disk that were opened, by the names of their files: who folds a thousand snapshots needs each many
+/// times.
+#[derive(Debug, Default)]
+pub(super) struct OpenDiffs(Mutex<HashMap<String, Arc<OpenDiff>>>);
+
+impl OpenDiffs {
+    fn get(&self, disk: &Disk, point: &Manifest) -> Result<Arc<OpenDiff>> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = disk.data_path(point)?;
+        let known = lock().get(&point.data.file).map(Arc::clone);
+        if let Some(known) = known
+            && known.identity == point.data.identity
+            && known.path == path
+        {
+            return Ok(known);
+        }
+        let opened = Arc::new(OpenDiff::open(disk, &path, point)?);
+        lock().insert(point.data.file.clone(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Closes one whose file is replaced or removed.
+    pub(super) fn forget(&self, file: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(file);
+    }
+}
+
+impl OpenDiff {
+    fn open(disk: &Disk, path: &Path, point: &Manifest) -> Result<Self> {
+        let file = disk.handles().open(path)?;
+        let stamp = *file.stamp();
+        let diff = DiffFile::open_indexed(file).map_err(|error| with_repair(disk, error))?;
+        check_ends(disk, path, point, &diff)?;
+        Ok(Self {
+            diff: Arc::new(diff),
+            path: path.to_path_buf(),
+            stamp,
+            identity: point.data.identity,
+        })
+    }
 }
 
 impl PointImage {
@@ -31,30 +89,42 @@ impl PointImage {
         let Some((base, later)) = chain.split_first() else {
             return Err(Error::damaged("a snapshot without a base").path(disk.folder()));
         };
-        let base_file = disk.path(&base.data.file);
-        let image = open_image(&base_file, &OpenOptions::default())?;
-        if image.virtual_size() != base.virtual_size {
+        let base_file = disk.data_path(base)?;
+        // Whatever of it is brought forward already, the diffs over it say.
+        let is_going = disk.going.contains(base);
+        let options = OpenOptions {
+            ignore_journal: is_going,
+            ..OpenOptions::default()
+        };
+        let image = open_image(&base_file, &options).map_err(|error| with_repair(disk, error))?;
+        if image.virtual_size() != base.virtual_size && !is_going {
             return Err(Error::damaged("the base is not what its manifest says")
                 .path(base_file)
                 .field("virtual size")
                 .found(format_args!("{} bytes", image.virtual_size()))
-                .expected(format_args!("{} bytes", base.virtual_size)));
+                .expected(format_args!("{} bytes", base.virtual_size))
+                .hint(disk.repair_hint()));
         }
-        let mut stamps = vec![(base_file.clone(), *image.stamp())];
-        let mut diffs = Vec::with_capacity(later.len());
-        for part in later {
-            let path = disk.path(&part.data.file);
-            diffs.push(Arc::new(open_diff(disk, &path, part)?));
-            stamps.push((path.clone(), File::open(&path)?.stamp()?));
-        }
+        let diffs = later
+            .iter()
+            .map(|part| disk.open_diffs().get(disk, part))
+            .collect::<Result<Vec<_>>>()?;
+        let overlaid = diffs.iter().map(|open| Arc::clone(&open.diff)).collect();
+        let base_image = Base {
+            virtual_size: base.virtual_size,
+            image,
+        };
+        let used = chain.iter().map(|part| part.used_size);
         Ok(Self {
             label: disk.label(point),
             footer: point.source.footer(),
             manifest: point.clone(),
-            chain: chain.iter().map(|part| (*part).clone()).collect(),
-            overlay: Overlay::new(image, Some(base.content_digest), diffs)?,
+            chain: (chain.len(), used.fold(0, u64::saturating_add)),
+            base_stamp: *base_image.image.stamp(),
+            overlay: Overlay::new(base_image, Some(base.content_digest), overlaid)?,
             base_file,
-            stamps,
+            diffs,
+            repair: disk.repair_hint(),
             _lock: Arc::clone(disk.lock()),
         })
     }
@@ -64,9 +134,14 @@ impl PointImage {
         &self.manifest
     }
 
-    /// What is known of the snapshots that it is made of: a base, then the diffs up to it.
-    pub fn chain(&self) -> &[Manifest] {
-        &self.chain
+    /// How many snapshots it is made of, itself included.
+    pub fn chain_length(&self) -> usize {
+        self.chain.0
+    }
+
+    /// The bytes that those take together.
+    pub fn chain_used_size(&self) -> u64 {
+        self.chain.1
     }
 
     /// The diffs that lie over the base, in order.
@@ -76,21 +151,88 @@ impl PointImage {
 
     /// The base.
     pub fn base(&self) -> &OpenImage {
-        self.overlay.base()
+        &self.overlay.base().image
+    }
+}
+
+/// A base, with the size that it had when its snapshot was made. One that is just being brought forward may have another
+/// one already: what was cut off reads as zeros, and what came after the end isn't seen, so that the diffs over it fit.
+#[derive(Debug)]
+struct Base {
+    image: OpenImage,
+    virtual_size: u64,
+}
+
+impl Image for Base {
+    fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_within(self.virtual_size, offset, buf.len())?;
+        let there = self.image.virtual_size().saturating_sub(offset);
+        let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
+        let (there, beyond) = buf.split_at_mut(there);
+        beyond.fill(0);
+        if there.is_empty() {
+            return Ok(());
+        }
+        self.image.read_exact_at(there, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        let within = within.cut_to(PageRange::covering(0, self.virtual_size));
+        let end = self
+            .image
+            .virtual_size()
+            .clamp(within.start(), within.end());
+        let there = PageRange::covering(within.start(), end);
+        let beyond = Extent {
+            range: PageRange::covering(end, within.end()),
+            state: ExtentState::Zero,
+        };
+        let beyond = (!beyond.range.is_empty()).then_some(Ok(beyond));
+        Box::new(self.image.extents(there).chain(beyond))
+    }
+}
+
+/// Says how a damaged file of a store is made again: whoever reads only that file knows nothing of the store.
+pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged => error.hint(disk.repair_hint()),
+        _ => error,
+    }
+}
+
+impl PointImage {
+    /// The same for what is found while it is read.
+    fn with_repair(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Damaged => error.hint(&self.repair),
+            _ => error,
+        }
     }
 }
 
 /// Opens the diff of a snapshot by its ends, which must be those that the manifest says.
-pub(super) fn open_diff(disk: &Disk, path: &Path, point: &Manifest) -> Result<DiffFile> {
-    let diff = DiffFile::open_indexed(disk.handles().open(path)?)?;
+pub(super) fn open_diff(disk: &Disk, point: &Manifest) -> Result<DiffFile> {
+    let path = disk.data_path(point)?;
+    let diff = DiffFile::open_indexed(disk.handles().open(&path)?)
+        .map_err(|error| with_repair(disk, error))?;
+    check_ends(disk, &path, point, &diff).map(|()| diff)
+}
+
+fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Result<()> {
     let identity = ContentDigest(*diff.digest());
     let wrong = |field: &str, found: String, expected: String| {
-        Err(Error::damaged("this diff is not the one that the manifest says")
-            .path(path)
-            .field(field)
-            .found(found)
-            .expected(expected)
-            .hint("vhd snapshot verify says what is damaged; take the file from a copy of the store"))
+        Err(
+            Error::damaged("this diff is not the one that the manifest says")
+                .path(path)
+                .field(field)
+                .found(found)
+                .expected(expected)
+                .hint(disk.repair_hint()),
+        )
     };
     let show =
         |digest: Option<ContentDigest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
@@ -113,7 +255,7 @@ pub(super) fn open_diff(disk: &Disk, path: &Path, point: &Manifest) -> Result<Di
             point.virtual_size.to_string(),
         );
     }
-    Ok(diff)
+    Ok(())
 }
 
 impl Image for PointImage {
@@ -122,11 +264,13 @@ impl Image for PointImage {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.overlay.read_exact_at(buf, offset)
+        let read = self.overlay.read_exact_at(buf, offset);
+        read.map_err(|error| self.with_repair(error))
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
-        self.overlay.extents(within)
+        let extents = self.overlay.extents(within);
+        Box::new(extents.map(|extent| extent.map_err(|error| self.with_repair(error))))
     }
 }
 
@@ -157,10 +301,9 @@ impl Source for PointImage {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        for (path, stamp) in &self.stamps {
-            File::open(path)?.check_unchanged(stamp)?;
-        }
-        Ok(())
+        check_unchanged_at(&self.base_file, &self.base_stamp)?;
+        let mut diffs = self.diffs.iter();
+        diffs.try_for_each(|open| check_unchanged_at(&open.path, &open.stamp))
     }
 
     fn side(&self) -> Side {

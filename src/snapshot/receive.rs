@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::history::refuse_other;
+use super::disk::is_absent;
+use super::history::{check_time, refuse_other};
 use super::incoming::{Incoming, Target, to_verify};
 use super::layout::Stem;
 use super::stream::{Record, StreamReader};
@@ -23,8 +24,19 @@ pub struct Received {
     pub skipped: u32,
     /// The newest snapshot of the disk now.
     pub newest: Option<Manifest>,
+    /// Whether the disk was made for them.
+    pub is_new: bool,
     /// What kept the rest from being received.
     pub error: Option<Error>,
+}
+
+/// Whether snapshots are taken that are of a time that is yet to come by the clock here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Future {
+    /// As they are.
+    Accepted,
+    /// Not if they are more than a day ahead.
+    Refused,
 }
 
 /// Takes the snapshots that come from `input`, which messages call `name`, into a disk of the store at `store`: the
@@ -33,10 +45,11 @@ pub fn receive<R: Read>(
     store: &Path,
     disk: Option<&str>,
     (input, name): (R, &Path),
+    future: Future,
     work: Work<'_>,
 ) -> Received {
     let mut received = Received::default();
-    received.error = take(store, disk, (input, name), &mut received, work).err();
+    received.error = take(store, disk, (input, name), future, &mut received, work).err();
     if let Some(error) = received.error.take() {
         received.error = Some(and_then(error, received.newest.as_ref()));
     }
@@ -62,12 +75,28 @@ fn take<R: Read>(
     store: &Path,
     disk: Option<&str>,
     (input, name): (R, &Path),
+    future: Future,
     received: &mut Received,
     work: Work<'_>,
 ) -> Result<()> {
     let mut stream = StreamReader::new(input, name)?;
     disk.unwrap_or(stream.disk()).clone_into(&mut received.disk);
+    received.is_new = is_absent(&store.join(&received.disk));
     let mut target = Target::open(store, &received.disk)?;
+    let result = take_into(&mut target, (&mut stream, name), future, received, work);
+    if result.is_err() {
+        target.discard_if_empty();
+    }
+    result
+}
+
+fn take_into<R: Read>(
+    target: &mut Target,
+    (stream, name): (&mut StreamReader<R>, &Path),
+    future: Future,
+    received: &mut Received,
+    work: Work<'_>,
+) -> Result<()> {
     received.newest = target.disk().newest().cloned();
     let (mut last, mut count, mut met) = (0, 0_u32, received.newest.is_none());
     loop {
@@ -76,7 +105,7 @@ fn take<R: Read>(
             Record::End(snapshots) if snapshots == count => break,
             _ => Err(Error::damaged("no such record can stand here")),
         };
-        let point = manifest.map_err(|e| in_stream(&stream, name, e))?;
+        let point = manifest.map_err(|e| in_stream(stream, name, e))?;
         if point.sequence <= last {
             return Err(stream
                 .damaged("a snapshot is repeated or out of its place")
@@ -89,20 +118,25 @@ fn take<R: Read>(
             .newest
             .as_ref()
             .is_some_and(|newest| newest.id == point.id || point.sequence > newest.sequence);
-        if is_there(&target, &point)? {
+        if is_there(target, &point)? {
             received.skipped = received.skipped.saturating_add(1);
-            data(&mut stream, &point, work, |_, _| Ok(()))?;
+            data(stream, &point, work, |_, _| Ok(()))?;
             continue;
         }
-        let incoming = target.begin(&point, None)?;
+        if future == Future::Refused {
+            check_time(&point)?;
+        }
+        let incoming = target
+            .begin(&point, None)
+            .map_err(|e| in_stream(stream, name, e))?;
         work.progress
             .begin(&format!("receiving {}", point.name), point.data.length);
-        let result = data(&mut stream, &point, work, |offset, bytes| {
+        let result = data(stream, &point, work, |offset, bytes| {
             incoming.write(offset, bytes)
         });
         work.progress
             .begin(&format!("verifying {}", point.name), to_verify(&point));
-        let complete = complete(result, incoming, work).map_err(|e| in_stream(&stream, name, e))?;
+        let complete = complete(result, incoming, work).map_err(|e| in_stream(stream, name, e))?;
         received.newest = Some(complete.clone());
         received.points.push(complete);
     }
@@ -120,7 +154,7 @@ fn take<R: Read>(
 /// Whether the disk has this snapshot, or is past it.
 fn is_there(target: &Target, point: &Manifest) -> Result<bool> {
     let disk = target.disk();
-    if let Some(there) = disk.points().iter().find(|p| p.sequence == point.sequence) {
+    if let Some(there) = disk.points.numbered(point.sequence).next() {
         refuse_other(disk, there, point)?;
         return Ok(true);
     }

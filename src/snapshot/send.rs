@@ -29,7 +29,7 @@ pub struct Sent {
 
 /// Writes the snapshots of `disk` in `span` to `out`, which messages call `name`.
 pub fn send<W: Write>(
-    disk: &Disk,
+    disk: &mut Disk,
     span: Span<'_>,
     (out, name): (W, &Path),
     work: Work<'_>,
@@ -41,6 +41,7 @@ pub fn send<W: Write>(
             .source(error.to_string())
             .hint("vhd snapshot verify says what is damaged"));
     }
+    disk.settle(work)?;
     let points = chosen(disk, span)?;
     let total = points.iter().map(|point| point.data.length);
     work.progress
@@ -48,7 +49,7 @@ pub fn send<W: Write>(
     let mut stream = StreamWriter::new(out, name, disk.name())?;
     for point in points {
         stream.push(&Record::Snapshot(&point.encode()?))?;
-        let file = File::open(disk.path(&point.data.file))?;
+        let file = File::open(disk.data_path(point)?)?;
         let len = point.data.length;
         pieces(&file, 0, len, work.progress, |offset, piece| {
             stream.push(&Record::Data(offset, piece))

@@ -30,6 +30,11 @@ impl Time {
         self.0.as_second()
     }
 
+    /// Whether it is yet to come by the clock here, by more than a minute.
+    pub fn is_ahead(self) -> bool {
+        self.to_unix() > Self::now().to_unix().saturating_add(60)
+    }
+
     pub(super) fn timestamp(self) -> jiff::Timestamp {
         self.0
     }

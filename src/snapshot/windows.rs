@@ -1,13 +1,15 @@
 //! The window hashes of the newest snapshot: with them, the next one is made by reading the new image alone.
 
+use super::disk::{check_plain, is_absent, is_passing};
 use super::layout::WINDOWS;
 use super::{Disk, Manifest, Work};
 use crate::diff::carry_list;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::image::{
     ContentDigest, Image as _, WindowHashes, WindowList, WindowListWriter, window_hashes,
+    windows_in,
 };
-use crate::storage::{AtomicFile, File, Overwrite};
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _};
 
 /// The list of `newest`, made again from its data if it is missing, damaged or of another snapshot.
 pub(super) fn of_newest(
@@ -16,14 +18,11 @@ pub(super) fn of_newest(
     work: Work<'_>,
 ) -> Result<WindowList<File>> {
     let path = disk.path(WINDOWS);
-    let stored = File::open(&path).and_then(WindowList::open);
-    match stored {
-        Ok(list) if list.digest() == newest.content_digest => return Ok(list),
-        Err(error) if error.kind() == ErrorKind::Io && !error_is_absence(&error) => {
-            return Err(error);
-        }
-        // Missing, stale or damaged.
-        _ => {}
+    // One that is missing, stale or damaged is made again.
+    if let Some(list) = stored(disk)?
+        && list.digest() == newest.content_digest
+    {
+        return Ok(list);
     }
     let image = disk.image(newest)?;
     work.progress
@@ -61,11 +60,43 @@ pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Res
 
 /// The list that is there, of whatever snapshot it is; `None` if it is missing or damaged.
 fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
-    match File::open(disk.path(WINDOWS)).and_then(WindowList::open) {
-        Ok(list) => Ok(Some(list)),
-        Err(error) if error.kind() == ErrorKind::Io && !error_is_absence(&error) => Err(error),
-        Err(_) => Ok(None),
+    match open(disk) {
+        Err(error) if is_passing(&error) => Err(error),
+        found => Ok(found.ok().flatten()),
     }
+}
+
+/// The list that is there, of whatever snapshot it is; `None` if there is none.
+pub(super) fn open(disk: &Disk) -> Result<Option<WindowList<File>>> {
+    let path = disk.path(WINDOWS);
+    check_plain(&path)?;
+    if is_absent(&path) {
+        return Ok(None);
+    }
+    WindowList::open(File::open(path)?).map(Some)
+}
+
+/// How many windows that aren't zero the newest snapshot has, if its list is there.
+pub(super) fn count(disk: &Disk) -> Option<u64> {
+    let newest = disk.newest()?.content_digest;
+    let is_current = digest_of(disk).ok()? == Some(newest);
+    let len = File::open(disk.path(WINDOWS)).ok()?.byte_len().ok()?;
+    is_current.then(|| windows_in(len))
+}
+
+/// The digest at the end of the list that is there, believed without a look at the rest. `None` if that can't be had.
+pub(super) fn digest_of(disk: &Disk) -> Result<Option<ContentDigest>> {
+    let path = disk.path(WINDOWS);
+    if check_plain(&path).is_err() || is_absent(&path) {
+        return Ok(None);
+    }
+    let file = File::open(&path)?;
+    let mut digest = [0; 32];
+    let Some(at) = file.byte_len()?.checked_sub(digest.len() as u64) else {
+        return Ok(None);
+    };
+    file.read_exact_at(&mut digest, at)?;
+    Ok(Some(ContentDigest(digest)))
 }
 
 /// Takes over the list of another store.
@@ -140,12 +171,13 @@ impl MadeList {
         )
     }
 
+    /// How many windows that aren't zero it names.
+    pub(super) fn windows(&self) -> Result<u64> {
+        self.file.file().byte_len().map(windows_in)
+    }
+
     /// Makes it the list of the disk.
     pub(super) fn publish(self) -> Result<()> {
         self.file.publish(Overwrite::Yes)
     }
-}
-
-fn error_is_absence(error: &Error) -> bool {
-    error.io_kind() == Some(std::io::ErrorKind::NotFound)
 }

@@ -75,6 +75,11 @@ pub struct PooledFile {
 }
 
 impl PooledFile {
+    /// Identity, size and times when it was opened first. It is never read in another state.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
     fn file(&self) -> Result<Arc<File>> {
         let lock = || {
             let inner = &self.handles.inner;

@@ -4,12 +4,14 @@
 //! what nobody will open any more. So the name is looked at again once the lock is held.
 
 use std::fs::{self, TryLockError};
-use std::io::ErrorKind as IoKind;
+use std::io::{self, ErrorKind as IoKind};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::File;
+use rustix::io::Errno;
+
+use super::{File, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often a file that was replaced while it was being locked is opened again.
@@ -93,19 +95,13 @@ impl File {
 
     /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to the file is dropped.
     pub fn lock_exclusive(&self) -> Result<()> {
-        self.locked(
-            self.as_std().try_lock(),
-            "it is being read or written by another command",
-        )
+        self.locked(self.as_std().try_lock(), IN_USE)
     }
 
     /// Takes the shared lock of a reader, without waiting; it is held until the last handle to the file is dropped. File
     /// systems without locks are read without one.
     pub fn lock_shared(&self) -> Result<()> {
-        self.locked(
-            self.as_std().try_lock_shared(),
-            "it is being written by another command",
-        )
+        self.locked(self.as_std().try_lock_shared(), BEING_WRITTEN)
     }
 
     fn locked(&self, result: Result<(), TryLockError>, busy: &str) -> Result<()> {
@@ -114,13 +110,68 @@ impl File {
                 self.inner.locked.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Locked, busy)
-                .path(self.path())
-                .hint("wait until the other command has ended, then run this one again")),
+            Err(TryLockError::WouldBlock) => Err(in_use(self.path(), busy)),
             Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
             Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(self.path())),
         }
     }
+}
+
+/// A lock on a folder itself. No cleaner of temporary or empty files can remove it, unlike a lock file.
+#[derive(Debug)]
+pub struct FolderLock(Lockable);
+
+impl FolderLock {
+    /// Locks the folder at `path`, without waiting, shared or alone; until this is dropped. `None` where the file system
+    /// has no locks on folders.
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](ErrorKind::Locked) if another command has the folder.
+    pub fn take(path: &Path, shared: bool) -> Result<Option<Self>> {
+        let folder = fs::File::open(path).map_err(|e| Error::io("cannot open", e).path(path))?;
+        let mut folder = Lockable::new(folder);
+        let (result, busy) = if shared {
+            (folder.try_lock_shared(), BEING_WRITTEN)
+        } else {
+            (folder.try_lock(), IN_USE)
+        };
+        match result {
+            Ok(()) => *folder.locked.get_mut() = true,
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, busy)),
+            // Some network file systems lock only files that can be written.
+            Err(TryLockError::Error(e)) if is_without_locks(&e) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(Error::io("cannot lock", e).path(path)),
+        }
+        Ok(Some(Self(folder)))
+    }
+
+    /// Whether `path` still leads to the locked folder.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let [here, there] = [self.0.metadata(), fs::metadata(path)];
+        match (here, there) {
+            (Ok(here), Ok(there)) => Stamp::from(&here).same_file(&Stamp::from(&there)),
+            _ => false,
+        }
+    }
+}
+
+fn is_without_locks(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    let numbers = [Errno::BADF, Errno::NOLCK, Errno::INVAL, Errno::ISDIR];
+    error.kind() == IoKind::Unsupported
+        || numbers
+            .iter()
+            .any(|known| number == Some(known.raw_os_error()))
+}
+
+const IN_USE: &str = "it is being read or written by another command";
+const BEING_WRITTEN: &str = "it is being written by another command";
+
+fn in_use(path: &Path, busy: &str) -> Error {
+    Error::new(ErrorKind::Locked, busy)
+        .path(path)
+        .hint("wait until the other command has ended, then run this one again")
 }
 
 #[cfg(test)]
@@ -128,6 +179,27 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_folder_is_locked_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        let one = FolderLock::take(&path, true).unwrap().unwrap();
+        let two = FolderLock::take(&path, true).unwrap();
+        let busy = FolderLock::take(&path, false).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Locked);
+        drop(two);
+        assert!(one.is_at(&path));
+        drop(one);
+        let alone = FolderLock::take(&path, false).unwrap().unwrap();
+        assert_eq!(
+            FolderLock::take(&path, true).unwrap_err().kind(),
+            ErrorKind::Locked
+        );
+        fs::remove_dir(&path).unwrap();
+        assert!(!alone.is_at(&path));
+    }
 
     #[test]
     fn a_lock_goes_with_the_last_handle_whoever_inherited_the_descriptor() {

@@ -37,9 +37,12 @@ pub use audience::Audience;
 pub use file::{File, Stamp};
 pub use handles::{Handles, PooledFile};
 pub use leftovers::remove_leftovers;
-pub use locks::Access;
+pub use locks::{Access, FolderLock};
 pub use memory::Memory;
-pub use names::{beside, create_folder, remove, remove_if_there, rename, sync_folder_of};
+pub use names::{
+    beside, check_unchanged_at, create_folder, remove, remove_folder, remove_if_there, rename,
+    sync_folder_of,
+};
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};
 pub use stream::{Appender, Reader};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic::{AtomicFile, Overwrite};
 use super::{Audience, File, Stamp, system};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The folder in which a path names something.
 pub(super) fn folder_of(path: &Path) -> &Path {
@@ -130,6 +130,26 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     sync_folder_of(from)
+}
+
+/// Removes the folder at `path`, which must be empty, durably.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    system::remove_folder(path).map_err(|e| Error::io("cannot remove the folder", e).path(path))?;
+    sync_folder_of(path)
+}
+
+/// An error of kind [`Changed`](ErrorKind::Changed) if the file at `path` isn't in the state of `stamp` any more.
+pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
+    let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).path(path))?;
+    if Stamp::from(&found) == *stamp {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Changed,
+        "the file was changed by another program while it was read",
+    )
+    .path(path)
+    .hint("find out what changes it, then run the command again"))
 }
 
 impl File {

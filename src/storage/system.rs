@@ -300,6 +300,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     ask!(path, Call::Remove, fs::remove_file(path))
 }
 
+/// Removes an empty folder.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    ask!(path, Call::Remove, fs::remove_dir(path))
+}
+
 /// Makes what happened to the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     ask!(

@@ -19,7 +19,11 @@ mod disk;
 mod explore;
 mod folders;
 mod ground;
+mod growth;
+#[path = "../support/many.rs"]
+mod many;
 mod other_file_system;
+mod passing;
 mod planted;
 mod recorder;
 mod twice;

@@ -155,9 +155,12 @@ impl Recorder {
     }
 }
 
-/// All files of a folder.
+/// All files of a folder. One that was removed has none.
 pub(crate) fn read_folder(folder: &Path) -> Files {
-    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Files::new(),
+        entries => entries.unwrap().map(Result::unwrap),
+    };
     entries
         .map(|entry| {
             let bytes = fs::read(entry.path()).unwrap();

@@ -15,3 +15,4 @@ mod files;
 mod formats;
 mod lab;
 mod samples;
+mod stores;

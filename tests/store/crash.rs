@@ -24,9 +24,13 @@ fn data_without_a_manifest_goes_and_data_with_one_gets_its_name() {
     let files = lab.files();
     let diff = lab.file("-b.vhddiff");
     let new = diff.with_file_name("000002-b.vhddiff.new");
-    // The manifest stands: a reader finishes it.
+    // The manifest stands: a reader looks past it, a writer finishes it.
     fs::rename(&diff, &new).unwrap();
+    let left = lab.files();
     lab.assert_restores("b", &b);
+    lab.good(&["verify", "--read-data"]);
+    assert_eq!(lab.files(), left);
+    lab.good(&["repair"]);
     assert_eq!(lab.files(), files);
     // Data that never became a snapshot, and temporary files: the next writer removes them.
     for name in [
@@ -43,6 +47,7 @@ fn data_without_a_manifest_goes_and_data_with_one_gets_its_name() {
     // A fold that was never decided.
     fs::write(&new, b"folded").unwrap();
     lab.assert_restores("b", &b);
+    lab.good(&["repair"]);
     assert_eq!(lab.files(), files);
     // Data under its final name stays, though its manifest is lost.
     let manifest = lab.file("-b.json");

@@ -130,7 +130,9 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
     assert!(found.contains("by another command"), "{found}");
     assert!(found.contains("web: 3 snapshots"), "{found}");
     assert!(
-        found.contains("mail: 0 snapshots, data read: none: 1 fault"),
+        found.contains(
+            "mail: 0 snapshots, structure only, data not read (--read-data reads it): 1 problem"
+        ),
         "{found}"
     );
     assert!(found.contains("000001-a.json"), "{found}");

@@ -5,6 +5,11 @@
 #[path = "../support/disk.rs"]
 mod disk;
 
+#[path = "../support/many.rs"]
+mod many;
+#[path = "../support/mounts.rs"]
+mod mounts;
+
 mod copies;
 mod crash;
 mod damage;
@@ -15,5 +20,7 @@ mod prune;
 mod refusals;
 mod repair;
 mod restore;
+mod room;
+mod scale;
 mod streams;
 mod words;

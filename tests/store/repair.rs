@@ -107,7 +107,7 @@ fn every_file_comes_back_from_another_store() {
         }
     }
     let nothing = lab.good(&["repair"]);
-    assert_eq!(nothing, "web: 0 files made again; now: nothing is wrong\n");
+    assert_eq!(nothing, "web: 0 files made again; now: no problems\n");
     assert_eq!(bytes_of(&lab), good);
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4` or `ramfs`.
+    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4`, `ramfs` or `tmpfs`.
     pub(crate) fn new(kind: &'static str) -> Option<Self> {
         Self::sized(kind, SIZE, &std::env::temp_dir())
     }
@@ -40,6 +40,9 @@ impl Mounted {
         let mut mount = Command::new("mount");
         if kind == "ramfs" {
             mount.args(["-t", kind, "none"]);
+        } else if kind == "tmpfs" {
+            mount.args(["-t", kind, "-o"]);
+            mount.arg(format!("size={size}")).arg("none");
         } else {
             fs::File::create(&image).unwrap().set_len(size).unwrap();
             run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, StoreArgs,
-    disks,
+    disks, say_what_is_unusual,
 };
 use crate::snapshot::{Copied, Work, copy_disks};
 
@@ -113,6 +113,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let all = copy_disks((from, to), &names, args.jobs.into(), work);
     drop(progress);
+    for copied in &all {
+        say_what_is_unusual(
+            (to, &copied.disk),
+            copied.is_new && !copied.points.is_empty(),
+            copied.points.last().and(copied.newest.as_ref()),
+            context,
+        );
+    }
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {

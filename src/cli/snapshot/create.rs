@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::args::{InputFormat, SaidFormat};
 use super::{
-    Access, Context, Outcome, Parents, Reading, Result, Size, StoreArgs, Time, parse_time,
+    Access, Context, Outcome, Output, Parents, Reading, Result, Size, StoreArgs, Time, disks,
+    parse_time, show,
 };
-use super::{Output, show};
-use crate::snapshot::{Created, Disk, Family, NewPoint, Work, add_diff, create};
+use crate::error::quoted;
+use crate::snapshot::{Created, Disk, Doubt, Family, NewPoint, Work, add_diff, create};
 use crate::storage::File;
+use crate::text::shown;
 
 /// Add a snapshot of a disk: the first becomes the base, later ones store what changed.
 #[derive(Debug, clap::Args)]
@@ -87,6 +91,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         full: args.full,
     };
     crate::snapshot::check_name(&new.name)?;
+    let found = Found::at(&args.store.store, &args.disk)?;
     let mut disk;
     let created = if let Some(diff) = &args.diff {
         disk = Disk::open(&args.store.store, &args.disk, Access::Write)?;
@@ -106,14 +111,44 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             workers: &workers,
             progress: &*progress,
         };
-        create(&mut disk, &*image, &new, work)?
+        let created = create(&mut disk, &*image, &new, work);
+        drop(progress);
+        match created {
+            Ok(created) => created,
+            Err(error) => {
+                disk.discard_if_empty();
+                return Err(error);
+            }
+        }
     };
-    warn(args, &created, context);
+    let warnings = warnings(args, &created);
+    for (n, warning) in warnings.iter().enumerate() {
+        let hint = (n + 1 == warnings.len()).then(|| way_back(args, &disk, &created));
+        context.warn_always(warning, hint.as_deref());
+    }
     if args.json {
         let mut output = Output::text()?;
-        output.json(&show::View::of(&disk, &created.manifest)?)?;
+        output.json(&View {
+            point: show::View::of(&disk, &created.manifest)?,
+            new_store: found == Found::Nothing,
+            new_disk: found != Found::Disk,
+            warnings,
+        })?;
         output.finish()?;
         return Ok(Outcome::Done);
+    }
+    match found {
+        Found::Nothing => context.note(format_args!(
+            "{}: a new store, with {} as its first disk",
+            shown(&args.store.store),
+            args.disk
+        )),
+        Found::Store => context.note(format_args!(
+            "{}: {} is a new disk in this store",
+            shown(&args.store.store),
+            args.disk
+        )),
+        Found::Disk => {}
     }
     say(args, &created, context);
     Ok(Outcome::Done)
@@ -136,14 +171,93 @@ fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) ->
     add_diff(disk, (&mut file.reader(), diff), new, work)
 }
 
-fn warn(args: &Args, created: &Created, context: &Context) {
-    let (disk, name) = (&args.disk, &created.manifest.name);
+/// What there was before the snapshot was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// No store, or an empty folder.
+    Nothing,
+    /// A store, without this disk.
+    Store,
+    /// The disk.
+    Disk,
+}
+
+impl Found {
+    fn at(store: &Path, disk: &str) -> Result<Self> {
+        let known = match disks(store) {
+            Ok(known) => known,
+            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(if known.iter().any(|name| name == disk) {
+            Self::Disk
+        } else if known.is_empty() {
+            Self::Nothing
+        } else {
+            Self::Store
+        })
+    }
+}
+
+/// A new snapshot as it is shown.
+#[derive(Debug, Serialize)]
+struct View {
+    #[serde(flatten)]
+    point: show::View,
+    /// Whether the disk, and the store, were made for it.
+    new_disk: bool,
+    new_store: bool,
+    warnings: Vec<String>,
+}
+
+/// What may be a mistake. It is said even if silence is wanted: what isn't noticed now is found when it is too late.
+fn warnings(args: &Args, created: &Created) -> Vec<String> {
+    let name = format!("{}@{}", args.disk, created.manifest.name);
+    let mut all = Vec::new();
     if let Some([before, now]) = &created.other_unique_id {
-        context.warn(format_args!(
-            "{disk}@{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it \
-             is the same disk; --source-unique-id says it for certain"
+        all.push(format!(
+            "{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it is the \
+             same disk; --source-unique-id says it for certain"
         ));
     }
+    if created.manifest.time.is_ahead() {
+        all.push(format!(
+            "{name}: its time, {}, is yet to come: until then no snapshot of the present can be added",
+            created.manifest.time
+        ));
+    }
+    all.extend(created.doubts.iter().map(|doubt| {
+        let what = match doubt {
+            Doubt::Size([before, now]) => format!(
+                "the disk was {} before and is {} now",
+                Size(*before),
+                Size(*now)
+            ),
+            Doubt::Format([before, now]) => {
+                format!("the image was {before} before and is {now} now")
+            }
+            Doubt::Data([before, now]) => {
+                format!("only {now} MiB of the disk hold data now, of {before} MiB before")
+            }
+        };
+        format!("{name}: {what}")
+    }));
+    all
+}
+
+/// What to do if it was a mistake.
+fn way_back(args: &Args, disk: &Disk, created: &Created) -> String {
+    let alone = if disk.points().len() == 1 {
+        " --last"
+    } else {
+        ""
+    };
+    format!(
+        "if that is not what was meant, delete it again: vhd snapshot delete --store {} --disk {}{alone} {}",
+        quoted(&args.store.store),
+        quoted(&args.disk),
+        quoted(&created.manifest.name)
+    )
 }
 
 fn say(args: &Args, created: &Created, context: &Context) {

@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID")]
     source_unique_id: Option<String>,
     /// The store that may lack some of them.
-    #[arg(long, value_name = "DIR", env = STORE_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
     store: Option<PathBuf>,
     /// The disk there.
     #[arg(long, value_name = "NAME", requires = "store")]
@@ -167,13 +167,26 @@ fn choose(
         source_resource_id: args.source_resource_id.clone(),
         source_unique_id: args.source_unique_id.clone(),
     };
+    let args_ids = &said.clone();
     // Where the command line and the store contradict each other, say so, with both ids.
     let wanted = match stored {
         Some(stored) => stored.family.join(&said)?,
         None => said,
     };
+    let listed = list.len();
     let all = families(list);
     let found = all.len();
+    let full = listed - all.iter().map(|(_, all)| all.len()).sum::<usize>();
+    if full > 0 {
+        context.note(format_args!(
+            "{} not incremental and left out",
+            if full == 1 {
+                "1 snapshot is".to_owned()
+            } else {
+                format!("{full} snapshots are")
+            }
+        ));
+    }
     // An id that is asked for must be there; one that is only not known says nothing.
     let fits = |family: &Family| {
         let has =
@@ -185,10 +198,17 @@ fn choose(
     let mut all: Vec<_> = all.into_iter().filter(|(family, _)| fits(family)).collect();
     match (all.len(), all.pop()) {
         (1, Some(one)) => Ok(one),
+        (_, None) if found == 0 => Err(Error::usage("the list has no incremental snapshot")
+            .found(Count(listed as u64, "snapshot"))
+            .hint("is it the whole list, of the right subscription and resource group? az snapshot list -o json")),
         (_, None) => Err(
             Error::usage("the list has no incremental snapshot of this disk")
                 .found(Count(found as u64, "other disk"))
-                .hint("leave the ids away to see which disks it has"),
+                .hint(if *args_ids == Family::default() {
+                    "the ids are those of the disk in the store: name the right one with --disk"
+                } else {
+                    "omit the ids to see which disks it has"
+                }),
         ),
         (several, Some(last)) => {
             all.push(last);

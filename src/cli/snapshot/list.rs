@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Short,
-    StoreArgs, disks, report_damaged, used,
+    StoreArgs, disks, report_damaged, unfinished, used,
 };
 
 /// List the snapshots of all disks, or of one, the oldest first.
@@ -90,6 +90,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     for name in names {
         let mut disk = Disk::open(&args.store.store, &name, Access::Read)?;
         damaged |= report_damaged(&mut disk, context);
+        if let Some(note) = unfinished(&disk) {
+            context.note(note);
+        }
         let points: Vec<&Manifest> = disk.points().iter().chain(disk.copying()).collect();
         all.push(DiskView {
             disk: name,

@@ -1,6 +1,6 @@
 //! `vhd snapshot`: points in time in a store. One file per command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
@@ -12,6 +12,7 @@ use super::size::{Count, Short, Size};
 use super::store_path::STORE_VARIABLE;
 use crate::error::{Error, Result};
 use crate::snapshot::{Access, Disk, Manifest, Time, check_disk_name, disks};
+use crate::text::shown;
 
 mod copy;
 mod create;
@@ -156,10 +157,21 @@ impl DiskArgs {
             return Ok(name.clone());
         }
         let some = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        Err(Error::usage("the store has more than one disk, or none")
-            .path(store)
-            .found(format_args!("{} {some}", Count(names.len() as u64, "disk")))
-            .expected("--disk NAME, or DISK@SNAPSHOT"))
+        let Some(first) = names.first() else {
+            return Err(Error::usage("there is no disk in this store")
+                .path(store)
+                .hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
+        };
+        Err(
+            Error::usage("the store has several disks, and none is named")
+                .path(store)
+                .found(format_args!(
+                    "{}: {some}",
+                    Count(names.len() as u64, "disk")
+                ))
+                .expected("--disk NAME, or DISK@SNAPSHOT")
+                .hint(format!("name one of them: --disk {first}")),
+        )
     }
 }
 
@@ -182,4 +194,41 @@ fn report_damaged(disk: &mut Disk, context: &Context) -> bool {
         context.report(error);
     }
     !damaged.is_empty()
+}
+
+/// What is worth saying of a disk on which a deletion was interrupted.
+fn unfinished(disk: &Disk) -> Option<String> {
+    let going = disk.interrupted_deletion();
+    let names: Vec<&str> = going.iter().map(|point| point.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: deleting {} was interrupted; the next command that changes the disk finishes it",
+            disk.name(),
+            names.join(", ")
+        )
+    })
+}
+
+/// Says of snapshots that came from elsewhere what may be a mistake: that their disk is new, or their time yet to come.
+fn say_what_is_unusual(
+    (store, disk): (&Path, &str),
+    is_new: bool,
+    newest: Option<&Manifest>,
+    context: &Context,
+) {
+    if is_new {
+        context.note(format_args!(
+            "{}: {disk} is a new disk in this store",
+            shown(store)
+        ));
+    }
+    if let Some(newest) = newest.filter(|newest| newest.time.is_ahead()) {
+        context.warn_always(
+            format_args!(
+                "{disk}@{}: its time, {}, is yet to come: until then no snapshot of the present can be added",
+                newest.name, newest.time
+            ),
+            None,
+        );
+    }
 }

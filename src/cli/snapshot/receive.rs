@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs,
-    check_disk_name,
+    check_disk_name, say_what_is_unusual,
 };
-use crate::snapshot::{Received, Work, receive};
+use crate::snapshot::{Future, Received, Work, receive};
 
 /// Take in the snapshots that come from vhd snapshot send on stdin.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// The disk to add the snapshots to [default: called as where they come from].
     #[arg(long, value_name = "NAME")]
     disk: Option<String>,
+    /// Take snapshots whose time is more than a day ahead of the clock here.
+    #[arg(long)]
+    accept_future: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -82,8 +85,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let name = Path::new("(standard input)");
     let input = (io::stdin().lock(), name);
-    let received = receive(&args.store.store, args.disk.as_deref(), input, work);
+    let future = if args.accept_future {
+        Future::Accepted
+    } else {
+        Future::Refused
+    };
+    let received = receive(&args.store.store, args.disk.as_deref(), input, future, work);
     drop(progress);
+    let store = &args.store.store;
+    say_what_is_unusual(
+        (store, &received.disk),
+        received.is_new && !received.points.is_empty(),
+        received.newest.as_ref(),
+        context,
+    );
     if args.json {
         let mut output = Output::text()?;
         output.json(&View::from(&received))?;

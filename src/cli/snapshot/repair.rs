@@ -11,7 +11,7 @@ use super::{
     SCHEMA_VERSION,
 };
 use crate::error::ErrorKind;
-use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair};
+use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair, take_back_damaged};
 
 /// Make again what is damaged, from what is left, other stores, or source images.
 #[derive(Debug, clap::Args)]
@@ -29,9 +29,14 @@ use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair};
     "  vhd snapshot repair --store /backup --disk web --dry-run\n",
     "  vhd snapshot repair --store /backup --disk web --from /mnt/second\n",
     "  vhd snapshot repair --store /backup --disk web --image mon=monday.vhd\n",
-    "  vhd snapshot repair --store /backup --disk web --drop\n\n",
+    "  vhd snapshot repair --store /backup --disk web --drop\n",
+    "  vhd snapshot repair --store /backup --disk web --take-back\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
@@ -44,6 +49,9 @@ pub(super) struct Args {
     /// Give up what can't be mended.
     #[arg(long)]
     drop: bool,
+    /// Give the files that were put aside their names again; overwrite nothing.
+    #[arg(long, conflicts_with_all = ["drop", "from", "image"])]
+    take_back: bool,
     /// Say what would be done; change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -59,7 +67,7 @@ fn parse_image(text: &str) -> Result<(String, PathBuf), String> {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
             Ok((name.to_owned(), PathBuf::from(file)))
         }
-        _ => Err("say SNAPSHOT=FILE".to_owned()),
+        _ => Err("use SNAPSHOT=FILE".to_owned()),
     }
 }
 
@@ -93,6 +101,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         workers: &workers,
         progress: &*progress,
     };
+    if args.take_back {
+        drop(progress);
+        return take_back(args, access);
+    }
     let put_aside = if args.dry_run {
         None
     } else {
@@ -120,6 +132,57 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     output.finish()?;
     Ok(if view.sound {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+#[derive(Serialize)]
+struct TakenBackView {
+    schema_version: u32,
+    dry_run: bool,
+    disk: String,
+    taken_back: Vec<String>,
+    left: Vec<LeftView>,
+}
+
+#[derive(Serialize)]
+struct LeftView {
+    file: String,
+    why: String,
+}
+
+fn take_back(args: &Args, access: Access) -> Result<Outcome> {
+    let mut disk = args.disk.open(access)?;
+    let taken = take_back_damaged(&mut disk, args.dry_run)?;
+    let view = TakenBackView {
+        schema_version: SCHEMA_VERSION,
+        dry_run: args.dry_run,
+        disk: disk.name().to_owned(),
+        taken_back: taken.files,
+        left: taken
+            .left
+            .into_iter()
+            .map(|(file, why)| LeftView { file, why })
+            .collect(),
+    };
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&view)?;
+    } else {
+        let would = if view.dry_run { "would be " } else { "" };
+        for file in &view.taken_back {
+            output.line(format_args!("{file}: {would}taken back"))?;
+        }
+        for left in &view.left {
+            output.line(format_args!("{}: left aside: {}", left.file, left.why))?;
+        }
+        let files = Count(view.taken_back.len() as u64, "file");
+        output.line(format_args!("{}: {files} {would}taken back", view.disk))?;
+    }
+    output.finish()?;
+    Ok(if view.left.is_empty() {
         Outcome::Done
     } else {
         Outcome::No
@@ -194,9 +257,9 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     let files = Count(view.repaired.len() as u64, "file");
     let faults = view.findings.len() as u64;
     let verdict = if faults == 0 {
-        "nothing is wrong".to_owned()
+        "no problems".to_owned()
     } else {
-        Count(faults, "fault").to_string()
+        Count(faults, "problem").to_string()
     };
     let after = if view.dry_run { "then" } else { "now" };
     output.line(format_args!(

@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ErrorKind::Usage => e.hint("pipe it into vhd snapshot receive, or redirect it to a file"),
         _ => e,
     })?;
-    let (disk, names) = args
+    let (mut disk, names) = args
         .disk
         .open_for(Access::Read, args.after.iter().chain(&args.until))?;
     let (after, until) = match (names.as_slice(), &args.after) {
@@ -51,7 +51,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
     };
     let span = Span { after, until };
-    let sent = send(&disk, span, (output, Path::new("(standard output)")), work)?;
+    let sent = send(
+        &mut disk,
+        span,
+        (output, Path::new("(standard output)")),
+        work,
+    )?;
     drop(progress);
     context.note(format_args!(
         "{}: {} sent in {}",

@@ -59,12 +59,9 @@ pub(super) fn choose<'a>(
 
 /// Prints what is known of a point in time that was opened as an image.
 pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
-    let chain: Vec<&Manifest> = point.chain().iter().collect();
-    let view = View::new(
-        point.path().to_string_lossy().into_owned(),
-        &chain,
-        point.manifest(),
-    );
+    let chain = (point.chain_length(), point.chain_used_size());
+    let name = point.path().to_string_lossy().into_owned();
+    let view = View::new(name, chain, point.manifest());
     print(&view, json)
 }
 
@@ -110,10 +107,11 @@ struct Data {
 impl View {
     pub(super) fn of(disk: &Disk, point: &Manifest) -> Result<Self> {
         let name = disk.label(point).to_string_lossy().into_owned();
-        Ok(Self::new(name, &disk.chain(point)?, point))
+        let chain = disk.chain(point)?;
+        Ok(Self::new(name, (chain.len(), used(&chain)), point))
     }
 
-    fn new(name: String, chain: &[&Manifest], point: &Manifest) -> Self {
+    fn new(name: String, (chain_length, chain_used_size): (usize, u64), point: &Manifest) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             point: name,
@@ -128,8 +126,8 @@ impl View {
             completion_percent: point.completion_percent,
             virtual_size: point.virtual_size,
             used_size: point.used_size,
-            chain_used_size: used(chain),
-            chain_length: chain.len(),
+            chain_used_size,
+            chain_length,
             content_digest: point.content_digest.to_string(),
             source: Origin {
                 name: point.source.name.clone(),

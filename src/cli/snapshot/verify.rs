@@ -4,15 +4,17 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, disks,
+    unfinished,
 };
-use crate::snapshot::{Finding, ReadData, Work, verify};
+use crate::snapshot::{Finding, ReadData, Verified, Work, verify};
 
 /// Find what is damaged in a store, where, and which snapshots it affects.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Without an option this reads manifests, the structures of the bases, the ends of the diffs and how all hang \
-     together, which takes no time. --read-data reads every byte: the digest of each diff, the content digest of each \
-     base, and each window of the newest snapshot. Exit code 1 means that something is wrong.\n\n",
+     together, but no data. --read-data reads every byte: the digest of each diff, the content digest of each base, and \
+     each window of the newest snapshot. Exit code 1 means that something is wrong. What can't be read (no permission, \
+     a failing device, a lock) is not damage: the rest is looked at, and the exit code says why, 2 or 5.\n\n",
     "Examples:\n",
     "  vhd snapshot verify --store /backup\n",
     "  vhd snapshot verify --store /backup --disk web --read-data\n",
@@ -57,10 +59,21 @@ struct DiskView {
     disk: String,
     snapshots: usize,
     findings: Vec<FindingView>,
-    /// Why the disk couldn't be looked at, if so.
+    /// Why not all of the disk could be looked at, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// How many files couldn't be read.
+    #[serde(skip_serializing_if = "is_zero")]
+    unread: usize,
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// So many errors are reported one by one.
+const REPORTED: usize = 20;
 
 /// Something that is wrong, as it is shown.
 #[derive(Serialize)]
@@ -114,27 +127,32 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let workers = context.workers()?;
     let (mut all, mut errors) = (Vec::with_capacity(names.len()), Vec::new());
+    let mut notes = Vec::new();
     for name in names {
         let progress = context.progress();
         let work = Work {
             workers: &workers,
             progress: &*progress,
         };
-        let found = Disk::open(&args.store.store, &name, Access::Read)
-            .and_then(|mut disk| Ok((verify(&mut disk, read, work)?, disk.points().len())));
         // One that is locked, or can't be read, doesn't keep the others from being looked at.
-        let error = found.as_ref().err().map(ToString::to_string);
-        let (findings, snapshots) = found.unwrap_or_else(|error| {
-            errors.push(error);
-            Default::default()
-        });
+        let (found, snapshots) =
+            look(args, &name, read, work, &mut notes).unwrap_or_else(|error| {
+                let unread = vec![error];
+                let findings = Vec::new();
+                (Verified { findings, unread }, 0)
+            });
         all.push(DiskView {
             disk: name,
             snapshots,
-            findings: findings.into_iter().map(Into::into).collect(),
-            error,
+            findings: found.findings.into_iter().map(Into::into).collect(),
+            error: found.unread.first().map(ToString::to_string),
+            unread: found.unread.len(),
         });
+        errors.extend(found.unread);
         progress.check()?;
+    }
+    for note in notes {
+        context.note(note);
     }
     let view = View {
         schema_version: SCHEMA_VERSION,
@@ -156,10 +174,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     output.finish()?;
     // All are told; the first one says how the command ends.
+    let more = errors.len().saturating_sub(REPORTED);
     let mut errors = errors.into_iter();
     let first = errors.next();
-    for error in errors {
+    for error in errors.take(REPORTED - 1) {
         context.report(&error);
+    }
+    if more > 0 {
+        context.warn(format_args!(
+            "{} more couldn't be read",
+            Count(more as u64, "file")
+        ));
     }
     match first {
         Some(error) => Err(error),
@@ -168,25 +193,43 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
+fn look(
+    args: &Args,
+    name: &str,
+    read: ReadData,
+    work: Work<'_>,
+    notes: &mut Vec<String>,
+) -> Result<(Verified, usize)> {
+    let mut disk = Disk::open(&args.store.store, name, Access::Read)?;
+    notes.extend(unfinished(&disk));
+    let found = verify(&mut disk, read, work)?;
+    Ok((found, disk.points().len()))
+}
+
 fn text(view: &View, output: &mut Output) -> Result<()> {
     for disk in &view.disks {
         for finding in &disk.findings {
             finding.print(output)?;
         }
-        if disk.error.is_some() {
-            continue;
-        }
         let count = Count(disk.snapshots as u64, "snapshot");
         let faults = disk.findings.len() as u64;
-        let verdict = if faults == 0 {
-            "nothing is wrong".to_owned()
-        } else {
-            Count(faults, "fault").to_string()
+        let looked = match view.read_data.as_str() {
+            "none" => "structure only, data not read (--read-data reads it)".to_owned(),
+            "all" => "all data read".to_owned(),
+            part => format!("structure and {part} of the data read"),
         };
-        output.line(format_args!(
-            "{}: {count}, data read: {}: {verdict}",
-            disk.disk, view.read_data
-        ))?;
+        let verdict = match (faults, &disk.error) {
+            (0, None) => "no problems".to_owned(),
+            (0, Some(_)) => "not verified".to_owned(),
+            (_, None) => Count(faults, "problem").to_string(),
+            (_, Some(_)) => format!("{}, and not all could be read", Count(faults, "problem")),
+        };
+        if disk.error.is_some() && disk.snapshots == 0 && faults == 0 {
+            // Nothing was seen of it.
+            output.line(format_args!("{}: not verified", disk.disk))?;
+            continue;
+        }
+        output.line(format_args!("{}: {count}, {looked}: {verdict}", disk.disk))?;
     }
     Ok(())
 }

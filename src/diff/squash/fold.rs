@@ -105,6 +105,8 @@ impl Folder<'_> {
             let Ok([frame]) = <[Frame; 1]>::try_from(diff.frames_in(item.range)?) else {
                 return Ok(None);
             };
+            // It is handed on as it is: whoever gets it must be able to unpack it.
+            frame.check_payload().map_err(|e| e.path(diff.name()))?;
             // Where the way back knows what the base holds, a clear may become part of a longer one.
             if frame.is_long_clear() && self.lanes.len() > 1 {
                 return Ok(None);

@@ -2,28 +2,47 @@
 
 use std::path::Path;
 
+use super::Job;
+use super::aside::move_aside;
 use super::sources::Elsewhere;
-use super::{Job, move_aside};
 use crate::diff::{Compression, DiffOptions, write_diff};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
+use crate::snapshot::disk::check_plain;
 use crate::snapshot::layout::NEW;
-use crate::snapshot::point::{open_diff, side};
+use crate::snapshot::point::side;
 use crate::snapshot::verify::{file_data, finding, structure};
-use crate::snapshot::{Data, DataKind, Disk, Manifest, Work};
+use crate::snapshot::{Data, DataKind, Disk, Finding, Manifest, Work};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, rename};
 use crate::text::shown;
 
 impl Job<'_> {
-    /// Makes every data file again that is lost or damaged, the oldest first, so that the next ones can be made from it.
-    pub(super) fn data(&mut self) -> Result<()> {
-        for point in self.disk.points().to_vec() {
-            let Err(error) = sound(self.disk, &point, self.work) else {
-                continue;
-            };
-            let fault = finding(self.disk, &point, error)?;
+    /// Reads the data of all snapshots, and changes nothing. Returns those whose data is lost or damaged.
+    pub(super) fn look(&self) -> Result<Vec<(Manifest, Finding)>> {
+        let mut damaged = Vec::new();
+        for point in self.disk.points() {
+            if let Err(error) = sound(self.disk, point, self.work) {
+                damaged.push((point.clone(), self.finding(point, error)?));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// What is wrong with a snapshot's own file. An error if it couldn't be read.
+    pub(super) fn finding(&self, point: &Manifest, error: Error) -> Result<Finding> {
+        // With its journal the base can be had again, so it isn't lost.
+        if error.kind() == ErrorKind::Pending {
+            return Err(error);
+        }
+        finding(self.disk, point, error)
+    }
+
+    /// Makes the data files again that are lost or damaged, the oldest first, so that the next ones can be made from
+    /// them.
+    pub(super) fn data(&mut self, damaged: Vec<(Manifest, Finding)>) -> Result<()> {
+        for (point, fault) in damaged {
             let before = self.before(&point);
             if self.adopt(&point, before.as_ref())? {
                 continue;
@@ -40,10 +59,14 @@ impl Job<'_> {
 
     /// A file that isn't the one that the manifest says, and holds the same: the manifest learns to know it.
     fn adopt(&mut self, point: &Manifest, before: Option<&Manifest>) -> Result<bool> {
-        let path = self.disk.path(&point.data.file);
-        let Ok((length, used)) = lengths(&path) else {
+        if !self.disk.names.contains(&point.data.file) {
             return Ok(false);
-        };
+        }
+        let path = self.disk.path(&point.data.file);
+        if check_plain(&path).is_err() {
+            return Ok(false);
+        }
+        let (length, used) = lengths(&path)?;
         let mut known = point.clone();
         known.data.length = length;
         known.used_size = if point.is_base() { used } else { length };
@@ -53,16 +76,17 @@ impl Job<'_> {
             };
             let diff = File::open(&path)
                 .and_then(|file| crate::diff::DiffFile::open(file, self.work.progress));
-            let Ok(diff) = diff else {
-                return Ok(false);
+            let diff = match diff {
+                Ok(diff) => diff,
+                Err(error) => return self.finding(point, error).map(|_| false),
             };
             if diff.trailer().base_digest != Some(before.content_digest) {
                 return Ok(false);
             }
             known.data.identity = Some(ContentDigest(*diff.digest()));
         }
-        if sound(self.disk, &known, self.work).is_err() {
-            return Ok(false);
+        if let Err(error) = sound(self.disk, &known, self.work) {
+            return self.finding(point, error).map(|_| false);
         }
         if !self.means.dry_run {
             self.disk.write_manifest(&known, Overwrite::Yes)?;
@@ -96,6 +120,13 @@ impl Job<'_> {
         before: Option<&Manifest>,
     ) -> Result<Option<(Manifest, String)>> {
         for target in self.elsewhere(point) {
+            let target = match target {
+                Ok(target) => target,
+                Err(error) => {
+                    self.refuse(error)?;
+                    continue;
+                }
+            };
             let how = format!("from {}", shown(target.path()));
             if self.means.dry_run {
                 return Ok(Some((point.clone(), how)));
@@ -129,7 +160,8 @@ impl Job<'_> {
                 continue;
             };
             let from = store.path(&other.data.file);
-            let opened = sound(store, other, self.work).and_then(|()| File::open(&from));
+            let opened =
+                sound(store, other, self.work).and_then(|()| File::open(store.data_path(other)?));
             let from_file = match opened {
                 Ok(file) => file,
                 Err(error) => {
@@ -216,7 +248,8 @@ impl Job<'_> {
             .path(self.disk.label(before))
             .hint("name an image or a store that has it: --image SNAPSHOT=FILE, --from STORE");
         for base in self.elsewhere(before) {
-            match self.diff_over(point, (before, base.image()), target) {
+            let made = base.and_then(|base| self.diff_over(point, (before, base.image()), target));
+            match made {
                 Ok(made) => return Ok(made),
                 Err(error) => last = error,
             }
@@ -276,6 +309,7 @@ impl Job<'_> {
         }
         let new = new_path(self.disk, made);
         rename(&new, &self.disk.path(&made.data.file))?;
+        self.disk.names.insert(made.data.file.clone());
         self.disk.put(made.clone());
         Ok(())
     }
@@ -286,12 +320,8 @@ fn new_path(disk: &Disk, point: &Manifest) -> std::path::PathBuf {
 }
 
 /// Reads all of a snapshot's own file.
-fn sound(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+pub(super) fn sound(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     structure(disk, point)?;
-    if !point.is_base() {
-        // By its ends, too: what the manifest says must be what is there.
-        open_diff(disk, &disk.path(&point.data.file), point)?;
-    }
     file_data(disk, point, work)
 }
 

@@ -1,25 +1,48 @@
 //! Snapshots that can't be mended go, so that the others can be used and added to.
 
-use super::{Job, move_aside};
-use crate::error::Result;
-use crate::snapshot::disk::file_names;
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use super::Job;
+use super::aside::move_aside;
+use super::data::sound;
+use crate::error::{Error, ErrorKind, Result};
+use crate::snapshot::disk::{is_passing, read_manifest};
+use crate::snapshot::verify::is_missing;
 use crate::snapshot::{DataKind, Manifest, Stem};
 
 impl Job<'_> {
-    /// Takes out what can't be read. Where a later point is known elsewhere, it is tied to the last good one before; only
+    /// Takes out what is damaged. Where a later point is known elsewhere, it is tied to the last good one before; only
     /// what lies between is lost.
+    ///
+    /// # Errors
+    ///
+    /// When a second look shows something else, or what might have helped couldn't be read; nothing is given up then.
     pub(super) fn drop_broken(&mut self) -> Result<()> {
-        let mut lost: Vec<Manifest> = Vec::new();
+        self.look_again()?;
+        if let Some(error) = self.unread.take().filter(|_| !self.faults.is_empty()) {
+            return Err(error);
+        }
+        let (mut lost, mut whole) = (Vec::new(), self.whole());
+        let mut before: Option<Manifest> = None;
         for point in self.disk.points().to_vec() {
-            if self.is_whole(&point) {
-                continue;
-            }
-            let before = self.disk.points().iter().rev();
-            let mut before = before.filter(|p| p.sequence < point.sequence && self.is_whole(p));
-            let before = before.next().cloned();
-            if !self.tie(&point, before.as_ref())? {
+            let is_whole = whole.contains(&point.sequence)
+                || self
+                    .disk
+                    .parent_of(&point)
+                    .is_some_and(|parent| whole.contains(&parent.sequence))
+                    && !self.broken.contains(&point.id);
+            if is_whole || self.tie(&point, before.as_ref())? {
+                whole.insert(point.sequence);
+                let known = self.disk.points.numbered(point.sequence).next();
+                before = known.cloned();
+            } else {
                 lost.push(point);
             }
+        }
+        // What wasn't to be had when something was to be tied may pass, too.
+        if let Some(error) = self.unread.take().filter(|_| !lost.is_empty()) {
+            return Err(error);
         }
         // The newest first: what is left always hangs together.
         for point in lost.iter().rev() {
@@ -27,7 +50,7 @@ impl Job<'_> {
                 move_aside(&self.disk.path(&point.stem().manifest()))?;
                 move_aside(&self.disk.path(&point.data.file))?;
             }
-            self.disk.take_out(&point.id);
+            self.disk.take_out(point);
         }
         self.done.dropped = lost.iter().map(|point| point.name.clone()).collect();
         self.drop_strays()?;
@@ -41,19 +64,54 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Reads once more what is about to be given up, through files that are opened anew: it must be as wrong as before.
+    fn look_again(&mut self) -> Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        self.disk.list_again()?;
+        let differs = |path: &Path| {
+            Error::new(
+                ErrorKind::Io,
+                "this was damaged at the first look, and isn't at the second",
+            )
+            .path(path)
+            .hint("nothing was given up: the device or the memory may be failing")
+        };
+        for (stem, _) in &self.faults {
+            let manifest = self.disk.path(&stem.manifest());
+            let known = self.disk.points.numbered(stem.sequence);
+            let mut known = known.filter(|point| point.stem() == *stem);
+            let Some(point) = known.next() else {
+                match read_manifest(&manifest, &manifest) {
+                    Ok(_) => return Err(differs(&manifest)),
+                    Err(error) if is_passing(&error) && !is_missing(self.disk, &error) => {
+                        return Err(error);
+                    }
+                    Err(_) => continue,
+                }
+            };
+            match sound(self.disk, point, self.work) {
+                Ok(()) => return Err(differs(&self.disk.path(&point.data.file))),
+                Err(error) => self.finding(point, error)?,
+            };
+        }
+        Ok(())
+    }
+
     /// What has no manifest, and gets none.
     fn drop_strays(&mut self) -> Result<()> {
-        let lost: Vec<Stem> = self.faults.iter().map(|(stem, _)| stem.clone()).collect();
-        let known: Vec<Stem> = self.disk.points().iter().map(Manifest::stem).collect();
-        let lost = lost.into_iter().filter(|stem| !known.contains(stem));
-        for stem in lost {
-            if !self.means.dry_run {
-                for name in file_names(self.disk.folder())? {
-                    if Stem::parse(&name).is_some_and(|(of, _)| of == stem) {
-                        move_aside(&self.disk.path(&name))?;
-                    }
+        let known: HashSet<Stem> = self.disk.points().iter().map(Manifest::stem).collect();
+        let lost = self.faults.iter().map(|(stem, _)| stem.clone());
+        let lost: BTreeSet<Stem> = lost.filter(|stem| !known.contains(stem)).collect();
+        if !self.means.dry_run {
+            for name in self.disk.names.clone() {
+                if Stem::parse(&name).is_some_and(|(of, _)| lost.contains(&of)) {
+                    move_aside(&self.disk.path(&name))?;
                 }
             }
+        }
+        for stem in lost {
             if !self.done.dropped.contains(&stem.name) {
                 self.done.dropped.push(stem.name);
             }

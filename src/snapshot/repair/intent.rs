@@ -5,11 +5,13 @@ use std::path::Path;
 use crate::diff::BaseCheck;
 use crate::error::{ErrorKind, Result};
 use crate::files::{ApplyOptions, ParentOptions, journal_path, roll_back};
-use crate::snapshot::delete::Intent;
-use crate::snapshot::disk::{file_names, open_lock};
-use crate::snapshot::layout::{DAMAGED, DELETING, LOCK};
+use crate::snapshot::disk::{file_names, is_absent};
+use crate::snapshot::intent::Intent;
+use crate::snapshot::layout::DELETING;
+use crate::snapshot::lock::DiskLock;
 use crate::snapshot::{Work, check_disk_name};
-use crate::storage::rename;
+
+use super::aside::move_aside;
 
 /// Puts aside what says how a deletion in the disk `name` is to be finished, if that can't be read: it keeps the disk
 /// from being opened. A base that was being brought forward is taken back first. What the deletion had done by then is
@@ -18,11 +20,10 @@ pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
     check_disk_name(name)?;
     let folder = store.join(name);
     let intent = folder.join(DELETING);
-    if !intent.exists() {
+    if is_absent(&intent) {
         return Ok(None);
     }
-    let lock = open_lock(&folder.join(LOCK), true)?;
-    lock.lock_exclusive()?;
+    let _lock = DiskLock::take(&folder, true)?;
     match Intent::read(&folder) {
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         // It can be finished; or why it can't is found out when the disk is opened.
@@ -40,11 +41,11 @@ pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
         format!("{DELETING} is damaged and was put aside: nobody knows what was to be deleted");
     for file in file_names(&folder)? {
         let path = folder.join(&file);
-        if journal_path(&path).exists() {
+        if !is_absent(&journal_path(&path)) {
             roll_back(&path, options)?;
             what = format!("{what}; {file} was taken back to what it was");
         }
     }
-    rename(&intent, &folder.join(format!("{DELETING}{DAMAGED}")))?;
+    move_aside(&intent)?;
     Ok(Some(what))
 }

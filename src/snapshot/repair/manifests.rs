@@ -1,57 +1,75 @@
 //! Manifests that are lost or damaged.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use super::{Job, copy_aside};
+use super::Job;
+use super::aside::copy_aside;
 use crate::diff::{DiffFile, Side};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::{OpenOptions, open_image};
 use crate::image::{ContentDigest, Image as _, content_digest};
 use crate::snapshot::create::{lengths, origin, told_family};
-use crate::snapshot::disk::file_names;
+use crate::snapshot::disk::{check_plain, is_passing, read_limited};
+use crate::snapshot::manifest::LONGEST;
+use crate::snapshot::verify::is_missing;
 use crate::snapshot::{Data, DataKind, Manifest, SCHEMA_VERSION, State, Stem, Time};
 use crate::storage::{File, Overwrite};
 use crate::text::shown;
 use crate::vhd::UniqueId;
 
 impl Job<'_> {
-    /// Makes every manifest again that is lost or damaged, the oldest first.
+    /// Makes every manifest again that is lost or damaged, the oldest first, and writes none yet.
     pub(super) fn manifests(&mut self) -> Result<()> {
-        for stem in self.without_manifest()? {
+        for stem in self.without_manifest() {
             let Some((manifest, how)) = self.manifest_of(&stem)? else {
                 self.lost(&stem);
                 continue;
             };
-            if !self.means.dry_run {
-                copy_aside(&self.disk.path(&stem.manifest()))?;
-                self.disk.write_manifest(&manifest, Overwrite::Yes)?;
-            }
             self.say(&stem.manifest(), how);
+            self.manifests.push(manifest.clone());
             self.disk.put(manifest);
         }
         Ok(())
     }
 
+    /// Writes them.
+    pub(super) fn write_manifests(&mut self) -> Result<()> {
+        for manifest in std::mem::take(&mut self.manifests) {
+            if !self.means.dry_run {
+                copy_aside(&self.disk.path(&manifest.stem().manifest()))?;
+                self.disk.write_manifest(&manifest, Overwrite::Yes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The snapshots that have files, and no manifest that can be read.
-    fn without_manifest(&self) -> Result<Vec<Stem>> {
-        let names = file_names(self.disk.folder())?;
-        let stems = names.iter().filter_map(|name| Stem::parse(name));
-        let known = |stem: &Stem| self.disk.points().iter().any(|p| p.stem() == *stem);
-        let mut stems: Vec<Stem> = stems
+    fn without_manifest(&self) -> Vec<Stem> {
+        let points = self.disk.points().iter();
+        let known: HashSet<Stem> = points.map(Manifest::stem).collect();
+        let names = self.disk.names.iter();
+        let mut stems: Vec<Stem> = names
+            .filter_map(|name| Stem::parse(name))
             .map(|(stem, _)| stem)
-            .filter(|stem| !known(stem))
+            .filter(|stem| !known.contains(stem) && !self.disk.is_going(stem))
             .collect();
         stems.sort_unstable();
         stems.dedup();
-        Ok(stems)
+        stems
     }
 
     fn manifest_of(&mut self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
         let path = self.disk.path(&stem.manifest());
-        let bytes = fs::read(&path).unwrap_or_default();
-        if let Some(manifest) = Manifest::decode_mended(&bytes, &path) {
+        let not_one = || Error::damaged("this is not a manifest").path(&path);
+        let bytes = match read_limited(&path, LONGEST, not_one) {
+            Ok(bytes) => bytes,
+            Err(error) if is_passing(&error) => return Err(error),
+            Err(_) => None,
+        };
+        if let Some(bytes) = bytes
+            && let Some(manifest) = Manifest::decode_mended(&bytes, &path)
+        {
             let how = "one byte was wrong; with the right one its checksum fits";
             return Ok(Some((manifest, how.to_owned())));
         }
@@ -59,87 +77,97 @@ impl Job<'_> {
             let Ok(other) = store.find(&stem.name) else {
                 continue;
             };
-            if let Some(manifest) = self.taken_over(stem, other) {
+            if let Some(manifest) = self.taken_over(stem, other)? {
                 let how = format!("from {}", shown(&store.label(other)));
                 return Ok(Some((manifest, how)));
             }
         }
         match self.derived(stem) {
             Ok(found) => Ok(found),
+            // The files of the disk itself must be readable; what they hold may be wrong.
+            Err(error) if is_passing(&error) && !is_missing(self.disk, &error) => Err(error),
             Err(error) => self.refuse(error).map(|()| None),
         }
     }
 
     /// The manifest of another store for a snapshot here, if its neighbours are the same.
-    fn taken_over(&self, stem: &Stem, other: &Manifest) -> Option<Manifest> {
+    fn taken_over(&self, stem: &Stem, other: &Manifest) -> Result<Option<Manifest>> {
         let orphan = self.orphan_after(stem);
         if orphan.is_some_and(|orphan| orphan.parent.as_ref() != Some(&other.id)) {
-            return None;
+            return Ok(None);
         }
         let before = match &other.parent {
             None => None,
-            Some(id) => Some(self.disk.points().iter().find(|p| p.id == *id)?),
+            Some(id) => match self.disk.points.with_id_before(id, stem.sequence) {
+                None => return Ok(None),
+                before => before,
+            },
         };
-        if before.is_some_and(|before| before.sequence >= stem.sequence) {
-            return None;
-        }
         let mut manifest = other.clone();
         manifest.sequence = stem.sequence;
-        let ending = other.data.file.rsplit('.').next()?;
+        let Some(ending) = other.data.file.rsplit('.').next() else {
+            return Ok(None);
+        };
         manifest.data.file = format!("{stem}.{ending}");
-        let path = self.disk.path(&manifest.data.file);
-        if manifest.is_base() && orphan.is_none() && !self.holds(&path, other) {
+        if !self.disk.names.contains(&manifest.data.file) {
             // Nothing but its name says that it is the same.
-            return None;
+            let is_unknown = manifest.is_base() && orphan.is_none();
+            return Ok((!is_unknown).then_some(manifest));
+        }
+        let path = self.disk.data_path(&manifest)?;
+        if manifest.is_base() && orphan.is_none() && !self.holds(&path, other)? {
+            return Ok(None);
         }
         // The file here may have been written anew since, and hold the same nevertheless.
-        if let Ok((length, used)) = lengths(&path) {
-            let diff = File::open(&path).and_then(DiffFile::open_indexed).ok();
-            let target = diff.as_ref().and_then(|diff| diff.trailer().target_digest);
-            if target.is_some_and(|target| target != other.content_digest) {
-                return None;
-            }
-            let same = diff.as_ref().is_some_and(|diff| {
-                target.is_some() && diff.trailer().base_digest == before.map(|b| b.content_digest)
-            });
-            if (manifest.is_base() || same) && length != manifest.data.length {
-                (manifest.data.length, manifest.used_size) = (length, used);
-            }
-            if let Some(diff) = diff.filter(|_| same) {
-                manifest.data.identity = Some(ContentDigest(*diff.digest()));
-                manifest.used_size = length;
-            }
+        let (length, used) = lengths(&path)?;
+        let diff = judged(File::open(&path).and_then(DiffFile::open_indexed))?;
+        let target = diff.as_ref().and_then(|diff| diff.trailer().target_digest);
+        if target.is_some_and(|target| target != other.content_digest) {
+            return Ok(None);
         }
-        Some(manifest)
+        let same = diff.as_ref().is_some_and(|diff| {
+            target.is_some() && diff.trailer().base_digest == before.map(|b| b.content_digest)
+        });
+        if (manifest.is_base() || same) && length != manifest.data.length {
+            (manifest.data.length, manifest.used_size) = (length, used);
+        }
+        if let Some(diff) = diff.filter(|_| same) {
+            manifest.data.identity = Some(ContentDigest(*diff.digest()));
+            manifest.used_size = length;
+        }
+        Ok(Some(manifest))
     }
 
     /// Whether a base holds what a snapshot did.
-    fn holds(&self, path: &Path, point: &Manifest) -> bool {
+    fn holds(&self, path: &Path, point: &Manifest) -> Result<bool> {
         let image = open_image(path, &OpenOptions::default());
         let digest =
             image.and_then(|image| content_digest(&image, self.work.workers, self.work.progress));
-        digest.is_ok_and(|digest| digest == point.content_digest)
+        Ok(judged(digest)? == Some(point.content_digest))
     }
 
     /// The first snapshot behind `stem` whose parent isn't there: it was made of the one that is lost.
     fn orphan_after(&self, stem: &Stem) -> Option<&Manifest> {
-        let points = self.disk.points();
-        let later = points.iter().find(|p| p.sequence > stem.sequence)?;
-        let parent = later.parent.as_ref()?;
-        let known = points.iter().any(|p| p.id == *parent);
-        (!known).then_some(later)
+        let later = self
+            .disk
+            .points
+            .from(stem.sequence.saturating_add(1))
+            .first()?;
+        let is_orphan = later.parent.is_some() && self.disk.parent_of(later).is_none();
+        is_orphan.then_some(later)
     }
 
     /// A manifest from the data and what the next diff says of it.
     fn derived(&self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
         let after = self.orphan_after(stem);
         let after_diff = after
-            .map(|after| File::open(self.disk.path(&after.data.file)))
+            .map(|after| {
+                let path = self.disk.data_path(after)?;
+                judged(File::open(path).and_then(DiffFile::open_indexed))
+            })
             .transpose()?
-            .map(DiffFile::open_indexed)
-            .transpose()?;
-        let names = file_names(self.disk.folder())?;
-        let mut files = names.iter().filter_map(|name| {
+            .flatten();
+        let mut files = self.disk.names.iter().filter_map(|name| {
             let (of, ending) = Stem::parse(name)?;
             (of == *stem && matches!(ending, ".vhd" | ".raw" | ".vhddiff")).then_some(name)
         });
@@ -147,6 +175,7 @@ impl Job<'_> {
             return Ok(None);
         };
         let path = self.disk.path(file);
+        check_plain(&path)?;
         let (length, used) = lengths(&path)?;
         self.work
             .progress
@@ -155,10 +184,8 @@ impl Job<'_> {
         if file.ends_with(".vhddiff") {
             let diff = DiffFile::open(File::open(&path)?, self.work.progress)?;
             let base = diff.trailer().base_digest;
-            let mut points = self.disk.points().iter();
-            before = points
-                .rfind(|p| p.sequence < stem.sequence)
-                .filter(|p| Some(p.content_digest) == base);
+            let points = self.disk.points.before(stem.sequence);
+            before = points.last().filter(|p| Some(p.content_digest) == base);
             let (Some(target), Some(_)) = (diff.trailer().target_digest, before) else {
                 return Ok(None);
             };
@@ -217,5 +244,13 @@ impl Job<'_> {
         };
         manifest.check(&self.disk.path(&stem.manifest()))?;
         Ok(Some((manifest, how.to_owned())))
+    }
+}
+
+/// What was read; `None` if that is damaged. An error if it couldn't be read.
+fn judged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if is_passing(&error) => Err(error),
+        read => Ok(read.ok()),
     }
 }

@@ -1,29 +1,28 @@
 //! What is damaged in a disk of a store, made again from what is left of it, from other stores, or from the images that
 //! the snapshots were taken from.
 //!
-//! First the manifests, the oldest first, then the data, then what can't be mended goes if that is wanted. Nothing that
-//! was damaged is thrown away: it is kept beside, with `.damaged` behind its name.
+//! First everything is read; what can't be read now ends the repair before anything is changed. Then the manifests, the
+//! oldest first, then the data, then what can't be mended goes if that is wanted, after a second look. Nothing that was
+//! damaged is thrown away: it is kept beside, with `.damaged` behind its name.
 
+mod aside;
 mod data;
 mod drop;
 mod intent;
 mod manifests;
 mod sources;
 
+pub use aside::{TakenBack, take_back};
 pub use intent::put_aside_intent;
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
 
-use super::layout::{DAMAGED, WINDOWS};
+use super::disk::{is_absent, is_passing};
+use super::layout::WINDOWS;
 use super::verify::verify;
 use super::{Disk, Finding, Manifest, ReadData, Stem, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Source;
-use crate::image::WindowList;
-use crate::progress::Silent;
-use crate::storage::{AtomicFile, File, Overwrite, rename};
 
 /// What a repair may use, and what it may do.
 #[derive(Debug, Default)]
@@ -61,6 +60,10 @@ pub struct RepairedDisk {
 }
 
 /// Mends what it can. Reads all data of the disk, before and after.
+///
+/// # Errors
+///
+/// When something of the disk can't be read, which says nothing of what it holds; nothing was changed then.
 pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<RepairedDisk> {
     if !means.dry_run {
         disk.check_open_for_writing()?;
@@ -71,10 +74,14 @@ pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<Repaired
         work,
         broken: BTreeSet::new(),
         faults: Vec::new(),
+        manifests: Vec::new(),
+        unread: None,
         done: RepairedDisk::default(),
     };
     job.manifests()?;
-    job.data()?;
+    let damaged = job.look()?;
+    job.write_manifests()?;
+    job.data(damaged)?;
     if means.drop {
         job.drop_broken()?;
     }
@@ -89,7 +96,7 @@ pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<Repaired
         faults.into_iter().map(|(_, fault)| fault).collect()
     } else {
         disk.load()?;
-        verify(disk, ReadData::All, work)?
+        verify(disk, ReadData::All, work)?.into_findings()?
     };
     Ok(done)
 }
@@ -104,6 +111,10 @@ struct Job<'a> {
     broken: BTreeSet<String>,
     /// What couldn't be mended.
     faults: Vec<(Stem, Finding)>,
+    /// Manifests that are made again, but not written yet.
+    manifests: Vec<Manifest>,
+    /// Why something that might have helped couldn't be read.
+    unread: Option<Error>,
     done: RepairedDisk,
 }
 
@@ -120,6 +131,15 @@ impl Job<'_> {
     fn refuse(&mut self, error: Error) -> Result<()> {
         if error.kind() == ErrorKind::Interrupted {
             return Err(error);
+        }
+        let is_gone = error.io_kind() == Some(std::io::ErrorKind::NotFound)
+            && error.file().is_some_and(is_absent);
+        if is_passing(&error) && !is_gone {
+            let again = Error::new(error.kind(), "something that may help couldn't be read");
+            let again = again.source(error.to_string());
+            self.unread.get_or_insert(
+                again.hint("nothing was given up: remove the cause, then run the command again"),
+            );
         }
         self.done.refused.push(error);
         Ok(())
@@ -138,9 +158,20 @@ impl Job<'_> {
 
     /// The snapshot that the diff of `point` starts from.
     fn before(&self, point: &Manifest) -> Option<Manifest> {
-        let id = point.parent.as_ref()?;
-        let points = self.disk.points();
-        points.iter().find(|point| point.id == *id).cloned()
+        self.disk.parent_of(point).cloned()
+    }
+
+    /// The snapshots of which nothing that they are made of is damaged, by their numbers.
+    fn whole(&self) -> HashSet<u32> {
+        let mut whole = HashSet::new();
+        for point in self.disk.points() {
+            let parent = self.disk.parent_of(point).map(|parent| parent.sequence);
+            let on_sound = parent.map_or(point.is_base(), |parent| whole.contains(&parent));
+            if on_sound && !self.broken.contains(&point.id) {
+                whole.insert(point.sequence);
+            }
+        }
+        whole
     }
 
     /// Whether nothing that the snapshot is made of is damaged.
@@ -151,14 +182,14 @@ impl Job<'_> {
 
     /// The window hashes cost nothing but time: what isn't right is made again.
     fn windows(&mut self) -> Result<()> {
-        let path = self.disk.path(WINDOWS);
         let newest = self.disk.newest().filter(|newest| self.is_whole(newest));
         let Some(newest) = newest.cloned() else {
             return Ok(());
         };
-        let stored = File::open(&path).and_then(WindowList::open);
-        if stored.is_ok_and(|list| list.digest() == newest.content_digest) {
-            return Ok(());
+        match windows::open(self.disk) {
+            Ok(Some(list)) if list.digest() == newest.content_digest => return Ok(()),
+            Err(error) if is_passing(&error) => return Err(error),
+            _ => {}
         }
         if !self.means.dry_run {
             // It is replaced at once, by a file that is complete.
@@ -167,28 +198,4 @@ impl Job<'_> {
         self.say(WINDOWS, "from the data of the newest snapshot");
         Ok(())
     }
-}
-
-/// Keeps a file under a name that says what it is; the original name is free then.
-fn move_aside(path: &Path) -> Result<()> {
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    rename(path, &aside(path))
-}
-
-/// Keeps a copy of a file that is about to be replaced.
-fn copy_aside(path: &Path) -> Result<()> {
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    let copy = AtomicFile::new(aside(path))?;
-    copy.file().copy_from_file(&File::open(path)?, &Silent)?;
-    copy.publish(Overwrite::Yes)
-}
-
-fn aside(path: &Path) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(DAMAGED);
-    name.into()
 }

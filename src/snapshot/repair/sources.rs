@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Job;
+use crate::error::Result;
 use crate::files::Source;
 use crate::snapshot::{Manifest, PointImage};
 
@@ -29,17 +30,18 @@ impl Elsewhere<'_> {
 
 impl<'a> Job<'a> {
     /// All images that should hold what `point` does.
-    pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Elsewhere<'a>> {
+    pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Result<Elsewhere<'a>>> {
         let means = self.means;
         let given = means.images.iter().filter(|(name, _)| *name == point.name);
-        let given = given.map(|(_, image)| Elsewhere::Given(&**image));
+        let given = given.map(|(_, image)| Ok(Elsewhere::Given(&**image)));
         let stored = means.stores.iter().filter_map(|disk| {
             let same = |other: &&Manifest| {
                 other.content_digest == point.content_digest
                     && other.virtual_size == point.virtual_size
             };
             let other = disk.points().iter().find(same)?;
-            Some(Elsewhere::Point(Box::new(disk.image(other).ok()?)))
+            let image = disk.image(other);
+            Some(image.map(|image| Elsewhere::Point(Box::new(image))))
         });
         given.chain(stored).collect()
     }

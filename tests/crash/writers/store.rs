@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Decision, Disk as StoredDisk, Means, NewPoint, ReadData, Span, Work, add_diff,
-    copy_disk, create, delete, prune, receive, repair, send, verify,
+    Access, Decision, Disk as StoredDisk, Future, Means, NewPoint, ReadData, Span, Verified, Work,
+    add_diff, copy_disk, create, delete, prune, receive, repair, send, verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -134,7 +134,9 @@ impl StoreJudge {
         for n in found {
             reads(&disk, n)?;
         }
-        let findings = verify(&mut disk, ReadData::All, work()).map_err(|e| e.to_string())?;
+        let findings = verify(&mut disk, ReadData::All, work())
+            .and_then(Verified::into_findings)
+            .map_err(|e| e.to_string())?;
         match findings.first() {
             Some(finding) => Err(format!("verify: {}", finding.error)),
             None => Ok(outcome),
@@ -305,9 +307,9 @@ fn arrivals() -> Vec<Writer> {
     let stream = {
         let at = folder.folder(&source);
         let mut bytes = Vec::new();
-        let disk = stored(at.path(), Access::Read).unwrap();
+        let mut disk = stored(at.path(), Access::Read).unwrap();
         send(
-            &disk,
+            &mut disk,
             Span::default(),
             (&mut bytes, Path::new("stream")),
             work(),
@@ -329,7 +331,7 @@ fn arrivals() -> Vec<Writer> {
     let receives = move |at: &Path| {
         let name = at.file_name().unwrap().to_str();
         let input = (&stream[..], Path::new("stream"));
-        let received = receive(at.parent().unwrap(), name, input, work());
+        let received = receive(at.parent().unwrap(), name, input, Future::Refused, work());
         received.error.map_or(Ok(()), Err)
     };
     let all: [&[usize]; 2] = [&[], &[0, 1, 2]];

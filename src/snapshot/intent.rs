@@ -1,0 +1,76 @@
+//! What a deletion is about to do, written down first so that it can be finished, or taken back while nothing was done.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::read_limited;
+use super::layout::DELETING;
+use super::{Disk, Manifest, SCHEMA_VERSION};
+use crate::error::{Error, Result};
+use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
+
+/// A longer file is not an intent.
+const LONGEST: u64 = 32 << 20;
+
+/// So many bytes of manifests are deleted by one intent at most; a longer run goes in parts.
+pub(super) const MOST_AT_ONCE: usize = 8 << 20;
+
+/// What a deletion will do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Intent {
+    schema_version: u32,
+    /// The snapshots that go: one, or several in a row that are made of one another, the oldest first.
+    pub(super) deleted: Vec<Manifest>,
+    /// The next one as it was, and as it will be.
+    pub(super) next: Option<[Manifest; 2]>,
+    /// Whether the base of the deleted one becomes the next one's, by applying its diff.
+    pub(super) forward: bool,
+}
+
+impl Intent {
+    pub(super) fn new(deleted: Vec<Manifest>, next: Option<[Manifest; 2]>, forward: bool) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            deleted,
+            next,
+            forward,
+        }
+    }
+
+    pub(super) fn write(&self, disk: &Disk) -> Result<()> {
+        let path = disk.path(DELETING);
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::usage("the intent can't be written").source(e))?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(Error::usage("too many snapshots to delete them at once")
+                .path(path)
+                .found(format_args!("{} snapshots", self.deleted.len()))
+                .hint("delete fewer at a time"));
+        }
+        let file = AtomicFile::new(path)?;
+        file.file().write_all_at(&bytes, 0)?;
+        file.publish(Overwrite::No)
+    }
+
+    /// What an interrupted deletion left, if anything.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(DELETING);
+        let damaged = || {
+            Error::damaged("what an interrupted deletion left can't be read")
+                .path(&path)
+                .hint("vhd snapshot repair puts it aside and mends what the deletion left")
+        };
+        let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
+            return Ok(None);
+        };
+        let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().source(e))?;
+        let next = intent.next.iter().flatten();
+        for manifest in next.chain(&intent.deleted) {
+            manifest
+                .check(&folder.join(manifest.stem().manifest()))
+                .map_err(|e| damaged().source(e))?;
+        }
+        Ok(Some(intent))
+    }
+}

@@ -1,0 +1,79 @@
+//! The lock of a disk: on its folder, which no cleaner removes, and on the file `lock`, which older programs know.
+
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use super::layout::LOCK;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{File, FolderLock};
+
+/// Held while a disk is read, or changed. It goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct DiskLock {
+    _folder: Option<FolderLock>,
+    _file: Option<File>,
+}
+
+impl DiskLock {
+    /// Locks the disk in `folder`, without waiting: alone to change it, together with others to read it.
+    ///
+    /// Who reads needs no lock file that isn't there and can't be made: on a read-only medium nobody writes.
+    pub(super) fn take(folder: &Path, to_change: bool) -> Result<Self> {
+        let of_folder = FolderLock::take(folder, !to_change)?;
+        let path = folder.join(LOCK);
+        let file = match open_lock(&path, to_change) {
+            Ok(file) => Some(file),
+            Err(error) if !to_change && is_not_to_be_had(&error) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(file) = &file {
+            if to_change {
+                file.lock_exclusive()?;
+            } else {
+                file.lock_shared()?;
+            }
+        }
+        if of_folder.as_ref().is_some_and(|lock| !lock.is_at(folder)) {
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "the folder of this disk was just replaced",
+            )
+            .path(folder)
+            .hint("run the command again"));
+        }
+        Ok(Self {
+            _folder: of_folder,
+            _file: file,
+        })
+    }
+}
+
+/// Opens a lock file, and makes it if it isn't there.
+pub(super) fn open_lock(path: &Path, to_change: bool) -> Result<File> {
+    super::disk::check_plain(path)?;
+    if to_change {
+        return match File::open_or_create(path) {
+            // A lock can be taken by who may only read the file.
+            Err(error) if error.io_kind() == Some(IoKind::PermissionDenied) => {
+                File::open(path).map_err(|_| error)
+            }
+            opened => opened,
+        };
+    }
+    match File::open(path) {
+        Err(error) if error.io_kind() == Some(IoKind::NotFound) => File::open_or_create(path),
+        opened => opened,
+    }
+}
+
+fn is_not_to_be_had(error: &Error) -> bool {
+    matches!(
+        error.io_kind(),
+        Some(
+            IoKind::PermissionDenied
+                | IoKind::ReadOnlyFilesystem
+                | IoKind::StorageFull
+                | IoKind::QuotaExceeded
+        )
+    )
+}

@@ -1,0 +1,87 @@
+//! A snapshot whose copy isn't complete: what there is of it, and giving it up.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use super::disk::{is_absent, is_part, is_passing, read_manifest};
+use super::layout::PART;
+use super::{Disk, Manifest, State, Stem};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::remove_if_there;
+
+/// The file that says what is being copied.
+pub(super) fn mark(disk: &Disk, point: &Manifest) -> PathBuf {
+    disk.path(&format!("{}{PART}", point.stem().manifest()))
+}
+
+/// Its data, as far as it has come.
+pub(super) fn part(disk: &Disk, point: &Manifest) -> PathBuf {
+    disk.path(&format!("{}{PART}", point.data.file))
+}
+
+/// The snapshot that is being copied to `disk`, and how far that is.
+pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
+    for name in &disk.names {
+        let Some((stem, ".json.part")) = Stem::parse(name) else {
+            continue;
+        };
+        let complete = stem.manifest();
+        if disk.names.contains(&complete) {
+            continue;
+        }
+        let mut point = match read_manifest(&disk.path(name), &disk.path(&complete)) {
+            Ok(point) => point,
+            // A copy that is running has just ended.
+            Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => continue,
+            Err(error) if is_passing(&error) => return Err(error),
+            // One that is damaged is as good as none: the copy begins again.
+            Err(_) => continue,
+        };
+        let files = [part(disk, &point), disk.path(&point.data.file)];
+        let found = files.iter().find_map(|file| fs::metadata(file).ok());
+        let (len, used) = found.map_or((0, 0), |found| (found.len(), found.blocks()));
+        let percent = u128::from(len) * 100 / u128::from(point.data.length.max(1));
+        point.completion_percent = u8::try_from(percent.min(99)).unwrap_or(99);
+        point.used_size = used.saturating_mul(512);
+        point.state = State::Copying;
+        return Ok(Some(point));
+    }
+    Ok(None)
+}
+
+/// The error for using a snapshot that isn't complete.
+pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
+    Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
+        .path(disk.label(part))
+        .field("completion_percent")
+        .found(part.completion_percent)
+        .expected(100)
+        .hint(format!(
+            "run the copy again to finish it, or give it up with {} {}",
+            disk.command("delete"),
+            part.name
+        ))
+}
+
+/// Removes all that was taken in of a snapshot that isn't complete, as far as the disk knows of it.
+pub(super) fn give_up(disk: &mut Disk) -> Result<()> {
+    // The data first: as long as there is any, the mark says what it is.
+    if let Some(point) = disk.copying.take() {
+        remove_if_there(&part(disk, &point))?;
+        if is_absent(&disk.path(&point.stem().manifest())) {
+            remove_if_there(&disk.path(&point.data.file))?;
+        }
+    }
+    let parts: Vec<String> = disk
+        .names
+        .iter()
+        .filter(|name| is_part(name))
+        .cloned()
+        .collect();
+    for name in parts {
+        remove_if_there(&disk.path(&name))?;
+        disk.names.remove(&name);
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Opening a disk after whatever happened to it: who changes it finishes or takes back first what an interrupted command
+//! left; who reads it looks past that.
+//!
+//! ```text
+//! deleting.json                    finished, or taken back if nothing was done and there is no room
+//! X.new, and a manifest for X      gets its name
+//! X.new, and no manifest for X     goes
+//! .vhdkit-*.tmp                    goes
+//! ```
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::check_disk_name;
+use super::create::lengths;
+use super::delete::finish;
+use super::disk::{Access, Disk, Work, is_absent, is_part};
+use super::intent::Intent;
+use super::layout::NEW;
+use super::take_back::{holds_its_snapshot, take_back};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::journal_path;
+use crate::parallel::Workers;
+use crate::progress::Silent;
+use crate::storage::{create_folder, remove_if_there, rename};
+
+impl Disk {
+    /// Opens the disk `name` of the store at `store`. To change it, what an interrupted command left is finished or
+    /// taken back first; to read it, that is not needed, and a medium that can't be written does.
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](crate::ErrorKind::Locked) at once when another command is in the way.
+    pub fn open(store: &Path, name: &str, access: Access) -> Result<Self> {
+        check_disk_name(name)?;
+        let folder = store.join(name);
+        if access == Access::Create && is_missing_folder(&folder) {
+            create_folder(&folder, 0o777)?;
+        }
+        let mut disk = Self::locked(store, name, access != Access::Read)?;
+        if access == Access::Read {
+            disk.read_past()?;
+        } else {
+            disk.recover()?;
+        }
+        if access == Access::Create {
+            disk.ensure_folder()?;
+        }
+        Ok(disk)
+    }
+
+    /// Finishes or takes back what an interrupted command left. Data under its final name is never touched.
+    fn recover(&mut self) -> Result<()> {
+        if let Some(intent) = Intent::read(&self.folder)? {
+            let (workers, progress) = (Workers::new(None)?, Silent);
+            let work = Work {
+                workers: &workers,
+                progress: &progress,
+            };
+            if let Err(error) = finish(self, &intent, work)
+                && !take_back(self, &intent, &error, work).unwrap_or(false)
+            {
+                return Err(error);
+            }
+            self.load()?;
+        }
+        let known: HashSet<String> = {
+            let files = self.points().iter().map(|point| &point.data.file);
+            files.cloned().collect()
+        };
+        for name in self.names.clone() {
+            let path = self.path(&name);
+            if name.starts_with(".vhdkit-") {
+                remove_if_there(&path)?;
+                continue;
+            }
+            if is_part(&name) && self.copying.is_none() {
+                // The copy was complete but for this, or what it was of can't be told any more.
+                remove_if_there(&path)?;
+                self.names.remove(&name);
+                continue;
+            }
+            let Some(file) = name.strip_suffix(NEW) else {
+                continue;
+            };
+            if known.contains(file) && !self.names.contains(file) {
+                rename(&path, &self.path(file))?;
+                self.names.insert(file.to_owned());
+            } else if self.damaged().is_empty() {
+                // Without its manifest it was never a snapshot; beside the file that it should have replaced, the
+                // deletion that made it was never decided.
+                remove_if_there(&path)?;
+            } else {
+                continue;
+            }
+            self.names.remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Sees the disk as it will be once what an interrupted command left is finished, and changes nothing.
+    fn read_past(&mut self) -> Result<()> {
+        if let Some(intent) = Intent::read(&self.folder)? {
+            self.see_deleted(intent)?;
+        }
+        let files = self.points().iter().map(|point| &point.data.file);
+        let unnamed: Vec<(String, String)> = files
+            .filter(|file| !self.names.contains(*file))
+            .map(|file| (file.clone(), format!("{file}{NEW}")))
+            .filter(|(_, new)| self.names.contains(new))
+            .collect();
+        self.unnamed.extend(unnamed);
+        Ok(())
+    }
+
+    /// Sees the disk as a deletion will leave it, wherever that was interrupted. While a base is brought forward its
+    /// pages are those from before, or those of the diffs that are applied to it: with these diffs over it, it reads as
+    /// the next snapshot all the time.
+    fn see_deleted(&mut self, intent: Intent) -> Result<()> {
+        for deleted in &intent.deleted {
+            self.take_out(deleted);
+        }
+        if let Some([old, new]) = intent.next {
+            let file = new.data.file.clone();
+            if !intent.forward {
+                let fresh = format!("{file}{NEW}");
+                if self.names.contains(&fresh) {
+                    self.unnamed.insert(file, fresh);
+                }
+                self.put(new);
+            } else if self.names.contains(&file) {
+                let mut base = new;
+                (base.data.length, base.used_size) = lengths(&self.path(&file))?;
+                self.put(base);
+            } else {
+                self.next_base = Some(new);
+                self.put(old);
+            }
+        }
+        self.going = intent.deleted;
+        Ok(())
+    }
+
+    /// Sees the disk so that each of its snapshots is made of those that it has, for who copies their files: while a base
+    /// is brought forward, that is the disk before or after it, as the base turns out to be. It is read for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Pending`](ErrorKind::Pending) in the middle, where it is neither.
+    pub(super) fn settle(&mut self, work: Work<'_>) -> Result<()> {
+        let Some(base) = self
+            .going
+            .first()
+            .filter(|_| self.next_base.is_some())
+            .cloned()
+        else {
+            return Ok(());
+        };
+        let path = self.data_path(&base)?;
+        let before = is_absent(&journal_path(&path)) && holds_its_snapshot(self, &base, work)?;
+        if before {
+            self.next_base = None;
+            for point in std::mem::take(&mut self.going) {
+                self.put(point);
+            }
+            return Ok(());
+        }
+        let Some(mut next) = self.next_base.take() else {
+            return Ok(());
+        };
+        (next.data.length, next.used_size) = lengths(&path)?;
+        self.unnamed
+            .insert(next.data.file.clone(), base.data.file.clone());
+        if is_absent(&journal_path(&path)) && holds_its_snapshot(self, &next, work)? {
+            self.put(next);
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Pending,
+            "a deletion was interrupted while it changed the base, which can't be copied so",
+        )
+        .path(path)
+        .hint(format!(
+            "it is finished by any command that changes the disk, as: {}",
+            self.command("repair")
+        )))
+    }
+}
+
+fn is_missing_folder(folder: &Path) -> bool {
+    fs::metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}

@@ -1,0 +1,104 @@
+//! Taking a decided deletion back, as long as nothing was done: for want of room it must not close the disk.
+
+use std::io::ErrorKind as IoKind;
+
+use super::Manifest;
+use super::create::lengths;
+use super::disk::{Disk, Work, is_absent};
+use super::intent::Intent;
+use super::layout::{DELETING, NEW};
+use crate::diff::BaseCheck;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{ApplyOptions, OpenOptions, ParentOptions, journal_path, open_image, roll_back};
+use crate::image::{Image as _, content_digest};
+use crate::storage::{Overwrite, remove_if_there};
+
+/// Takes back a deletion that `error` kept from being done. `false` if that can't be: something of it was done already,
+/// and the next command that changes the disk finishes it.
+pub(super) fn take_back(
+    disk: &Disk,
+    intent: &Intent,
+    error: &Error,
+    work: Work<'_>,
+) -> Result<bool> {
+    // Whoever wants to stop doesn't want more work done.
+    if error.kind() == ErrorKind::Interrupted || !nothing_was_done(disk, intent, error, work)? {
+        return Ok(false);
+    }
+    forget(disk, intent).map(|()| true)
+}
+
+/// Removes what says that there is a deletion, of which nothing was done.
+pub(super) fn forget(disk: &Disk, intent: &Intent) -> Result<()> {
+    remove_if_there(&disk.path(DELETING))?;
+    if let Some([_, new]) = intent.next.as_ref().filter(|_| !intent.forward) {
+        remove_if_there(&disk.path(&format!("{}{NEW}", new.data.file)))?;
+    }
+    Ok(())
+}
+
+/// Whether every file still is what it was before the deletion. A base that was being changed is brought back first.
+fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>) -> Result<bool> {
+    let is_there = |file: &str| !is_absent(&disk.path(file));
+    let mut deleted = intent.deleted.iter();
+    if !deleted.all(|p| is_there(&p.stem().manifest()) && is_there(&p.data.file)) {
+        return Ok(false);
+    }
+    let Some([old, new]) = &intent.next else {
+        return Ok(true);
+    };
+    if !is_there(&old.data.file) {
+        return Ok(false);
+    }
+    if !intent.forward {
+        return Ok(is_there(&format!("{}{NEW}", new.data.file)));
+    }
+    let Some(base) = intent.deleted.first().filter(|_| !is_there(&new.data.file)) else {
+        return Ok(false);
+    };
+    let path = disk.path(&base.data.file);
+    if !is_absent(&journal_path(&path)) {
+        if !is_want_of_room(error) {
+            return Ok(false);
+        }
+        let parents = ParentOptions::default();
+        let options = ApplyOptions {
+            workers: work.workers,
+            progress: work.progress,
+            check: BaseCheck::Full,
+            verify: true,
+            parents: &parents,
+        };
+        roll_back(&path, options)?;
+    }
+    if !holds_its_snapshot(disk, base, work)? {
+        return Ok(false);
+    }
+    // What was undone may have left the file longer.
+    let (length, used) = lengths(&path)?;
+    if length != base.data.length {
+        let mut now = base.clone();
+        (now.data.length, now.used_size) = (length, used);
+        disk.write_manifest(&now, Overwrite::Yes)?;
+    }
+    Ok(true)
+}
+
+/// Whether a base that is to be brought forward still is what its manifest says. That no undo journal stands is no
+/// proof: its removal may be what failed.
+pub(super) fn holds_its_snapshot(disk: &Disk, base: &Manifest, work: Work<'_>) -> Result<bool> {
+    let image = open_image(disk.data_path(base)?, &OpenOptions::default())?;
+    if image.virtual_size() != base.virtual_size {
+        return Ok(false);
+    }
+    work.progress.begin("checking the base", base.virtual_size);
+    Ok(content_digest(&image, work.workers, work.progress)? == base.content_digest)
+}
+
+/// Whether there was no room for something.
+pub(super) fn is_want_of_room(error: &Error) -> bool {
+    matches!(
+        error.io_kind(),
+        Some(IoKind::StorageFull | IoKind::QuotaExceeded | IoKind::FileTooLarge)
+    )
+}

@@ -1,0 +1,195 @@
+//! Reading the data of the snapshots: that it is what it was when they were made, and if not, where.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::{Look, ReadData};
+use crate::diff::DiffFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{OpenOptions, open_image};
+use crate::image::{DIGEST_WINDOW, Image, ListedWindow, WINDOW_SIZE, WindowList, content_digest};
+use crate::snapshot::{Disk, Manifest, Work};
+use crate::storage::{File, ReadAt as _};
+use crate::vhd::UniqueId;
+
+/// Reads the data of all snapshots that aren't known to be `bad`.
+pub(super) fn data(
+    look: &mut Look<'_>,
+    read: ReadData,
+    list: Option<&WindowList<File>>,
+    work: Work<'_>,
+) -> Result<()> {
+    let disk = look.disk;
+    let bad: HashSet<u32> = look.bad.clone();
+    let mut dice = Dice(u64::from_be_bytes(
+        UniqueId::random()
+            .0
+            .first_chunk()
+            .copied()
+            .unwrap_or_default(),
+    ));
+    let chosen = |dice: &mut Dice| match read {
+        ReadData::Nothing => false,
+        ReadData::Percent(percent) => dice.roll(percent),
+        ReadData::All => true,
+    };
+    for point in disk.points() {
+        let whole = read == ReadData::All || !point.is_base();
+        if bad.contains(&point.sequence) || !whole || !chosen(&mut dice) {
+            continue;
+        }
+        if let Err(error) = file_data(disk, point, work) {
+            look.add(point, error)?;
+        }
+    }
+    match (disk.newest(), list) {
+        (Some(newest), Some(list)) if !bad.contains(&newest.sequence) => {
+            let windows = list.windows().filter(|_| chosen(&mut dice));
+            newest_windows(look, newest, windows, work)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the windows of the newest snapshot, each by itself, so that damage has a place.
+fn newest_windows(
+    look: &mut Look<'_>,
+    newest: &Manifest,
+    windows: impl Iterator<Item = Result<ListedWindow>>,
+    work: Work<'_>,
+) -> Result<()> {
+    let disk = look.disk;
+    let image = match disk.image(newest) {
+        Ok(image) => image,
+        Err(error) => return look.add_unless_known(newest, error),
+    };
+    work.progress
+        .begin("verifying the newest", newest.virtual_size);
+    let (mut first, mut places) = (None, 0_u64);
+    work.workers.ordered(
+        windows,
+        |window| {
+            work.progress.check()?;
+            Ok(first_wrong(&image, &window))
+        },
+        |result: Result<Option<u64>>| {
+            if let Some(wrong) = result.transpose() {
+                places = places.saturating_add(1);
+                first.get_or_insert(wrong);
+            }
+            Ok(())
+        },
+    )?;
+    let place = match first {
+        None => return Ok(()),
+        Some(Ok(place)) => place,
+        // A damaged file was found before.
+        Some(Err(error)) => return look.add_unless_known(newest, error),
+    };
+    let at_place = |error: Error| {
+        error
+            .field("virtual disk")
+            .offset(place)
+            .found(format_args!("another hash of this window ({places} such)"))
+    };
+    // A damaged base has no place by itself: its only digest is that of the whole disk. It is what is wrong here.
+    if let Some(base) = disk.chain(newest)?.first() {
+        let base = disk.path(&base.data.file);
+        let mut known = look.found.findings.iter_mut();
+        if let Some(known) = known.find(|finding| {
+            finding.error.file() == Some(&base)
+                && finding.error.field_name() == Some(CONTENT_DIGEST)
+        }) {
+            known.error = at_place(wrong_base(disk, &base));
+            return Ok(());
+        }
+    }
+    let error = Error::damaged("the disk doesn't hold what it did when the snapshot was made")
+        .path(disk.label(newest))
+        .hint(format!(
+            "the file that holds it is damaged, and named by: {} --read-data",
+            disk.command("verify")
+        ));
+    look.add(newest, at_place(error))
+}
+
+/// Reads all of a snapshot's own file.
+pub(in crate::snapshot) fn file_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+    if point.is_base() {
+        base_data(disk, point, work)
+    } else {
+        diff_data(disk, point, work)
+    }
+}
+
+fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+    let path = disk.data_path(point)?;
+    let image = open_image(&path, &OpenOptions::default())?;
+    work.progress
+        .begin("verifying a base", image.virtual_size());
+    let digest = content_digest(&image, work.workers, work.progress)?;
+    if digest == point.content_digest {
+        return Ok(());
+    }
+    Err(wrong_base(disk, &path)
+        .field(CONTENT_DIGEST)
+        .found(digest)
+        .expected(point.content_digest))
+}
+
+/// The field of the error for a base that is wrong somewhere.
+const CONTENT_DIGEST: &str = "content digest";
+
+fn wrong_base(disk: &Disk, path: &Path) -> Error {
+    Error::damaged("the base doesn't hold what it did when the snapshot was made")
+        .path(path)
+        .hint(disk.repair_hint())
+}
+
+fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
+    let file = File::open(disk.data_path(point)?)?;
+    work.progress.begin("verifying a diff", file.byte_len()?);
+    let read = DiffFile::open_unpacking(file, work.workers, work.progress).map(drop);
+    read.map_err(|error| match error.kind() {
+        ErrorKind::Damaged => error.hint(disk.repair_hint()),
+        _ => error,
+    })
+}
+
+/// The first byte of the first digest window that isn't what the list says.
+fn first_wrong(image: &dyn Image, window: &ListedWindow) -> Result<Option<u64>> {
+    let size = image.virtual_size();
+    let mut buffer = Vec::new();
+    let starts = (window.start..window.start.saturating_add(WINDOW_SIZE)).step_by(1 << 20);
+    for (start, hash) in starts.zip(window.hashes) {
+        let len = size.saturating_sub(start).min(DIGEST_WINDOW);
+        buffer.resize(usize::try_from(len).map_err(too_long)?, 0);
+        image.read_exact_at(&mut buffer, start.min(size))?;
+        let right = match hash {
+            Some(hash) => *blake3::hash(&buffer).as_bytes() == hash,
+            None => buffer.iter().all(|byte| *byte == 0),
+        };
+        if !right {
+            return Ok(Some(start));
+        }
+    }
+    Ok(None)
+}
+
+fn too_long(error: std::num::TryFromIntError) -> Error {
+    Error::usage("a window doesn't fit into memory").source(error)
+}
+
+/// Numbers that nobody foresees, for choosing what is read.
+struct Dice(u64);
+
+impl Dice {
+    /// Yes, about `percent` of a hundred times.
+    fn roll(&mut self, percent: u8) -> bool {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % 100 < u64::from(percent)
+    }
+}

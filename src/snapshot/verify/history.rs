@@ -1,0 +1,98 @@
+//! What all snapshots of a disk say together: each is one of its kind, they go forward in time, and none is lost that
+//! something else still speaks of.
+
+use std::collections::HashMap;
+
+use super::Look;
+use crate::error::{Error, Result};
+use crate::image::ContentDigest;
+use crate::snapshot::layout::WINDOWS;
+use crate::snapshot::{Disk, Manifest};
+
+/// Looks at the manifests, each beside the others.
+pub(super) fn all(look: &mut Look<'_>) {
+    let disk = look.disk;
+    let (mut ids, mut names) = (HashMap::new(), HashMap::new());
+    let mut children: HashMap<&str, &Manifest> = HashMap::new();
+    let mut before: Option<&Manifest> = None;
+    for point in disk.points() {
+        let affected = || vec![point.name.clone()];
+        if let Some(other) = ids.insert(point.id.as_str(), point) {
+            look.tell(twice(disk, "id", &point.id, [other, point]), affected());
+        }
+        if let Some(other) = names.insert(point.name.as_str(), point) {
+            look.tell(twice(disk, "name", &point.name, [other, point]), affected());
+        }
+        if let Some(other) = before.filter(|other| other.sequence == point.sequence) {
+            let number = point.sequence.to_string();
+            look.tell(twice(disk, "sequence", &number, [other, point]), affected());
+        }
+        if let Some(parent) = &point.parent
+            && let Some(other) = children.insert(parent, point)
+        {
+            look.tell(twice(disk, "parent", parent, [other, point]), affected());
+        }
+        if let Some(other) = before.filter(|other| point.time < other.time) {
+            let error = Error::damaged("this snapshot is older than the one before it")
+                .path(disk.path(&point.stem().manifest()))
+                .field("time")
+                .found(point.time)
+                .expected(format_args!("{} ({}) or later", other.time, other.name))
+                .hint("rules of prune and --at can't be relied on for this disk");
+            look.tell(error, affected());
+        }
+        if let Err(error) = check_footer(point) {
+            let path = disk.path(&point.stem().manifest());
+            look.tell(error.path(path), affected());
+        }
+        before = Some(point);
+    }
+}
+
+fn twice(disk: &Disk, field: &str, value: &str, [first, second]: [&Manifest; 2]) -> Error {
+    Error::damaged("two snapshots of this disk have the same")
+        .path(disk.path(&second.stem().manifest()))
+        .field(field)
+        .found(format_args!("{value}, as in {}", first.stem().manifest()))
+        .expected("another one")
+        .hint("only one of the two was made by this program: the files of the other were put here by something else")
+}
+
+/// An error if what a manifest keeps as the footer of a VHD isn't one.
+pub(in crate::snapshot) fn check_footer(point: &Manifest) -> Result<()> {
+    let Some(footer) = point.source.footer() else {
+        return Ok(());
+    };
+    footer.verify_intact(0).map_err(|error| {
+        Error::damaged("what this manifest keeps as the footer of a VHD is not one")
+            .field("source.footer")
+            .source(error.to_string())
+            .hint("the content is not concerned: restore the snapshot to a raw image or a dynamic VHD")
+    })
+}
+
+/// Whether the window hashes are of a snapshot that is here. They are written last when a snapshot is made, and removed
+/// when theirs is deleted: of any other they can only be if that was lost, with both its files.
+pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
+    let disk = look.disk;
+    let known = disk.points().iter().chain(&disk.going);
+    // They may be of the one whose manifest nobody can read, which is told already.
+    if look.lacks_manifest
+        || known
+            .chain(disk.copying())
+            .any(|p| p.content_digest == digest)
+    {
+        return;
+    }
+    let error = Error::damaged("these window hashes are of a snapshot that isn't here")
+        .path(disk.path(WINDOWS))
+        .field("content digest")
+        .found(digest)
+        .expected("that of the newest snapshot, or of one before it")
+        .hint(format!(
+            "a newer snapshot may be lost with both its files: copy them back from another store. If an older program \
+             deleted it, nothing is lost, and the list is made again by: {}",
+            disk.command("repair")
+        ));
+    look.tell(error, Vec::new());
+}

@@ -1,0 +1,126 @@
+//! Whether the file of each snapshot is there and continues the one before it, without reading its data.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Look;
+use crate::error::{Error, Result};
+use crate::files::{OpenOptions, ParentOptions, check_file, open_image};
+use crate::image::{ContentDigest, Image as _};
+use crate::snapshot::disk::is_part;
+use crate::snapshot::layout::NEW;
+use crate::snapshot::point::open_diff;
+use crate::snapshot::{Disk, Manifest, Stem, Work};
+use crate::storage::{File, ReadAt as _};
+use crate::vhd::{CheckOptions, Severity};
+
+/// Looks at every snapshot's own file, and whether what it is made of is there. Each is looked at once.
+pub(super) fn all(look: &mut Look<'_>, work: Work<'_>) -> Result<()> {
+    let disk = look.disk;
+    for point in disk.points() {
+        work.progress.check()?;
+        let whole = structure(disk, point).and_then(|()| {
+            // The rest of what it is made of was looked at before it.
+            if point.is_base() || disk.parent_of(point).is_some() {
+                Ok(())
+            } else {
+                Err(disk.orphan(point))
+            }
+        });
+        if let Err(error) = whole {
+            look.add(point, error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file of a snapshot is there and continues the one before it, if that is there, without reading its data.
+pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
+    let path = disk.data_path(point)?;
+    let file = File::open(&path)?;
+    let len = file.byte_len()?;
+    let cut = || {
+        Error::damaged("the file has another length than its manifest says")
+            .path(&path)
+            .found(format_args!("{len} bytes"))
+            .expected(format_args!("{} bytes", point.data.length))
+            .hint(disk.repair_hint())
+    };
+    if point.is_base() {
+        let image = open_image(&path, &OpenOptions::default())?;
+        if image.virtual_size() != point.virtual_size || len != point.data.length {
+            return Err(cut());
+        }
+        return check_base(&path);
+    }
+    if len != point.data.length {
+        return Err(cut());
+    }
+    let diff = open_diff(disk, point)?;
+    let Some(before) = disk.parent_of(point) else {
+        return Ok(());
+    };
+    let expected = Some(before.content_digest);
+    if diff.trailer().base_digest == expected {
+        return Ok(());
+    }
+    let show = |digest: Option<ContentDigest>| {
+        digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
+    };
+    Err(
+        Error::damaged("this diff doesn't start from the snapshot before it")
+            .path(&path)
+            .field("base digest")
+            .found(show(diff.trailer().base_digest))
+            .expected(show(expected))
+            .hint(disk.repair_hint()),
+    )
+}
+
+/// An error if the structures of a base are damaged.
+pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
+    let report = check_file(path, &CheckOptions::default(), &ParentOptions::default())?;
+    let mut findings = report.findings.iter();
+    match findings.find(|f| f.severity() != Severity::Warning) {
+        None => Ok(()),
+        Some(finding) => Err(Error::damaged("the base is damaged")
+            .path(path)
+            .field(&finding.field)
+            .offset(finding.offset)
+            .found(&finding.found)
+            .expected(&finding.expected)
+            .hint(format!(
+                "more is said by: vhd check {}",
+                crate::error::quoted(path)
+            ))),
+    }
+}
+
+/// Files that belong to no snapshot.
+pub(super) fn strays(look: &mut Look<'_>) {
+    let disk = look.disk;
+    let going: HashSet<Stem> = disk.going.iter().map(Manifest::stem).collect();
+    for name in &disk.names {
+        let Some((stem, ending)) = Stem::parse(name) else {
+            continue;
+        };
+        let manifest = stem.manifest();
+        let known = ending == ".json"
+            || ending.ends_with(NEW)
+            || is_part(ending)
+            || disk.names.contains(&format!("{manifest}.part"))
+            || disk.names.contains(&manifest)
+            || going.contains(&stem);
+        if !known {
+            let error = Error::damaged("this file has no manifest")
+                .path(disk.path(name))
+                .hint(format!(
+                    "make the manifest again, from another store (--from STORE) if that is needed, or give the snapshot \
+                     up with --drop: {}",
+                    disk.command("repair")
+                ));
+            look.lacks_manifest = true;
+            look.tell(error, vec![stem.name]);
+        }
+    }
+}
