@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, ValueEnum, value_parser};
 
 use super::size::Size;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::files::{Format, ParentOptions, Strategy, foreign, is_named_part};
 use crate::storage::{Caching, Overwrite};
+use crate::text::shown;
 use crate::vhd::{MAX_DYNAMIC_SIZE, is_named_vhd};
 
 /// The lines about exit codes at the end of every help text.
@@ -266,4 +267,18 @@ pub(super) fn cloud_remark(format: Format, virtual_size: u64) -> Option<String> 
         "Azure takes only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
          vhd convert --azure makes it"
     ))
+}
+
+/// What is said of the disk at `path`, of `size` bytes, if the backup of its GPT isn't at its end.
+pub(super) fn gpt_remark(path: &Path, size: u64, would: bool) -> String {
+    let (would, hint) = if would {
+        ("would not be", ": --fix-gpt brings it there".to_owned())
+    } else {
+        let fix = format!("vhd resize {} --size {size} --fix-gpt", quoted(path));
+        ("is not", format!("; to bring it there: {fix}"))
+    };
+    format!(
+        "{}: the backup of the partition table (GPT) {would} at the end of the disk{hint}",
+        shown(path)
+    )
 }

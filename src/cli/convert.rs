@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
-    overwrite, windows_remark,
+    gpt_remark, overwrite, windows_remark,
 };
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, Source, refuse_same_file};
+use crate::files::{
+    Format, GptBackup, NewImage, NewImageOptions, Source, plan_gpt, refuse_same_file,
+};
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
 use crate::storage::{Audience, IoPolicy};
@@ -29,6 +31,7 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
     "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
     "  vhd convert disk.vhd disk.raw\n",
     "  vhd convert disk.raw upload.vhd --azure       a fixed VHD that the cloud accepts\n",
+    "  vhd convert disk.raw up.vhd --azure --fix-gpt the same, with the backup of its GPT at its end\n",
     "  vhd convert disk.raw d.vhd --dense            a file without holes, for Windows and Hyper-V\n",
     "  vhd convert damaged.vhd saved.vhd --salvage   what is left of a damaged VHD\n",
     "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
@@ -58,6 +61,9 @@ pub(super) struct Args {
     /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     pub(super) dense: bool,
+    /// Bring the backup of the partition table (GPT) to the end of the disk, if it isn't there.
+    #[arg(long)]
+    pub(super) fix_gpt: bool,
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros, and is listed.
     #[arg(long)]
     pub(super) salvage: bool,
@@ -90,10 +96,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     )?;
     refuse_files(&args.destination, &*source)?;
     let options = destination(args, &*source)?;
+    let (gpt, wanted) = plan_gpt(&*source, options.virtual_size, args.fix_gpt)
+        .map_err(|error| error.path(source.path()))?;
     let mut new = NewImage::create(&args.destination, &options)?;
     new.written(args.io.into());
     context.note_device(&args.destination);
     transfer(args, context, &*source, &mut new)?;
+    if let Some(wanted) = wanted {
+        wanted.write(new.image_mut())?;
+    }
+    let progress = context.progress();
+    new.complete(&*progress)?;
+    drop(progress);
     new.publish()?;
     context.note(format_args!(
         "{}: {}, virtual size {}",
@@ -108,6 +122,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             "{} of zeros were added at the end to make whole MiB",
             Size(added)
         ));
+    }
+    match gpt {
+        Some(GptBackup::Moved) => {
+            context
+                .note("the backup of the partition table (GPT) was brought to the end of the disk");
+        }
+        Some(GptBackup::Elsewhere) => {
+            context.note(gpt_remark(&args.destination, options.virtual_size, false));
+        }
+        None if args.fix_gpt => context
+            .note("there is no partition table (GPT) on this disk, so --fix-gpt had nothing to do"),
+        Some(GptBackup::AtEnd) | None => {}
     }
     if args.azure && options.virtual_size < SMALLEST_MANAGED_DISK {
         context.note(
@@ -169,8 +195,8 @@ fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewIma
     };
     let digest = copy(image, new.image_mut(), options)?;
     image.check_unchanged()?;
-    new.complete(&*progress)?;
     if let Some(digest) = digest {
+        new.image_mut().flush()?;
         progress.begin("verifying", image.virtual_size());
         let written = Beginning(new.image(), image.virtual_size());
         verify(

@@ -115,6 +115,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
             salvage: args.salvage,
             force: args.force,
             dense: args.dense,
+            fix_gpt: false,
             verify: args.verify,
             parents: args.parents.clone(),
         },

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
+use super::args::{InputFormat, Parents, cloud_remark, gpt_remark, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::{self, Size};
 use crate::error::Result;
-use crate::files::{Format, OpenOptions, ResizeOptions, Resized, resize};
+use crate::files::{Format, GptBackup, OpenOptions, ResizeOptions, Resized, resize};
 use crate::text::shown;
 
 /// Give an image another size, in place.
@@ -21,6 +21,7 @@ use crate::text::shown;
      holds what it held. A VHD keeps its unique id. An image that others have as their parent must keep its size.\n\n",
     "Examples:\n",
     "  vhd resize disk.vhd --size 20G\n",
+    "  vhd resize disk.vhd --size 20G --fix-gpt    and bring the backup of its GPT to the new end\n",
     "  vhd resize disk.vhd --size 8G --dry-run     is there data behind the first 8 GiB?\n\n",
     super::args::exit_codes!(),
 ))]
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     dense: bool,
+    /// Bring the backup of the partition table (GPT) to the new end of the disk.
+    #[arg(long)]
+    fix_gpt: bool,
     /// Format of the image [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -63,6 +67,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         allow_data_loss: args.allow_data_loss,
         dry_run: args.dry_run,
         dense: args.dense,
+        fix_gpt: args.fix_gpt,
         progress: &*progress,
     };
     let resized = resize(&args.image, &open, options)?;
@@ -77,6 +82,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn say(args: &Args, resized: Resized, context: &Context) {
     let path = shown(&args.image);
     let (old, new) = (resized.old_size, resized.virtual_size);
+    say_gpt(args, resized, context);
+    if old == new && resized.gpt == Some(GptBackup::Moved) {
+        return;
+    }
     if old == new {
         context.note(format_args!(
             "{path}: has that size already, nothing was written"
@@ -114,6 +123,25 @@ fn say(args: &Args, resized: Resized, context: &Context) {
     }
 }
 
+fn say_gpt(args: &Args, resized: Resized, context: &Context) {
+    let path = shown(&args.image);
+    match resized.gpt {
+        Some(GptBackup::Moved) if args.dry_run => context.note(format_args!(
+            "{path}: the backup of the partition table (GPT) would be brought to the end of the disk"
+        )),
+        Some(GptBackup::Moved) => context.note(format_args!(
+            "{path}: the backup of the partition table (GPT) is at the end of the disk now"
+        )),
+        Some(GptBackup::Elsewhere) => {
+            context.note(gpt_remark(&args.image, resized.virtual_size, args.dry_run));
+        }
+        None if args.fix_gpt => context.note(format_args!(
+            "{path}: there is no partition table (GPT) on this disk, so --fix-gpt had nothing to do"
+        )),
+        Some(GptBackup::AtEnd) | None => {}
+    }
+}
+
 #[derive(Serialize)]
 struct Summary {
     schema_version: u32,
@@ -123,6 +151,8 @@ struct Summary {
     old_virtual_size: u64,
     virtual_size: u64,
     data_lost: bool,
+    /// Where the backup of a GPT is: `at_end`, `moved` there, or `elsewhere`.
+    gpt_backup: Option<&'static str>,
 }
 
 fn print(args: &Args, resized: Resized) -> Result<()> {
@@ -139,6 +169,7 @@ fn print(args: &Args, resized: Resized) -> Result<()> {
         old_virtual_size: resized.old_size,
         virtual_size: resized.virtual_size,
         data_lost: resized.lost_data,
+        gpt_backup: resized.gpt.map(GptBackup::name),
     })?;
     output.finish()
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::sections::Frame;
 use super::spans::Spans;
 use crate::image::{Hash, WINDOW_SIZE};
-use crate::page::{PAGE_SIZE, PageRange};
+use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
 /// How it is made sure that a base is the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +51,8 @@ pub(super) struct FrameCheck {
     expected: Option<Hash>,
     found: Hash,
     long: bool,
+    /// Of how many windows, one after another, this is true.
+    windows: u64,
 }
 
 impl FrameCheck {
@@ -75,11 +77,12 @@ impl FrameCheck {
             expected: frame.base_hash().copied(),
             found: *hasher.finalize().as_bytes(),
             long: frame.is_long_clear(),
+            windows: 1,
         }
     }
 }
 
-/// The checks of a window that is zero and over which lie only long clears.
+/// The checks of a window, or of whole windows one after another, that is zero and over which lie only long clears.
 pub(super) fn zero_checks(window: PageRange, frames: &[Vec<Frame>]) -> Vec<FrameCheck> {
     let each = frames
         .iter()
@@ -91,11 +94,29 @@ pub(super) fn zero_checks(window: PageRange, frames: &[Vec<Frame>]) -> Vec<Frame
             diff,
             range: frame.range(),
             expected: frame.base_hash().copied(),
-            found: zeros_hash(len),
+            found: zeros_hash(len.min(WINDOW_SIZE)),
             long: true,
+            windows: len.div_ceil(WINDOW_SIZE),
         }
     })
     .collect()
+}
+
+/// Feeds a hash so many times.
+fn repeat(hasher: &mut blake3::Hasher, hash: &Hash, mut times: u64) {
+    /// Enough for BLAKE3 to be at full speed.
+    const AT_ONCE: usize = 4096;
+    if times > 1 {
+        let many = hash.repeat(AT_ONCE.min(to_usize(times)));
+        let each = (many.len() / hash.len()) as u64;
+        while times >= each {
+            hasher.update(&many);
+            times -= each;
+        }
+    }
+    (0..times).for_each(|_| {
+        hasher.update(hash);
+    });
 }
 
 /// BLAKE3 of `len` zeros, a window's at most.
@@ -145,7 +166,7 @@ impl Judge {
             };
             let found = if check.long {
                 let hasher = self.long.entry(check.diff).or_default();
-                hasher.update(&check.found);
+                repeat(hasher, &check.found, check.windows);
                 if check.range.end() > window.end() {
                     continue;
                 }

@@ -1,6 +1,6 @@
 //! What the result will be, before anything is written.
 
-use super::layers::{Layers, merge};
+use super::layers::{Layers, is_run, merge};
 use super::spans::Spans;
 use crate::error::Result;
 use crate::image::{ContentDigest, ContentHasher, Window, data_windows, window_hash};
@@ -16,10 +16,10 @@ impl Layers<'_> {
         let buffers = Buffers::new();
         let (mut before, mut after) = (ContentHasher::new(old), ContentHasher::new(new));
         let mut done = 0;
-        let windows = merge(
-            data_windows([self.base], all),
-            self.changed_windows(all.end()),
-        );
+        let changed = self.changed_windows(all.end());
+        // Runs are zero before and after, and what isn't pushed is taken for zero.
+        let changed = changed.filter(|window| !matches!(window, Ok(range) if is_run(*range)));
+        let windows = merge(data_windows([self.base], all), changed);
         self.workers.ordered(
             windows,
             |range: PageRange| {

@@ -4,14 +4,15 @@
 use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
 use super::compare::WindowChange;
+use super::format::damaged;
 use super::held::Held;
 use super::known::KnownChanges;
 use super::sections::Frame;
 use super::spans::{Spans, joined, put};
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, Window, data_windows,
-    whole,
+    ContentDigest, ContentHasher, Extent, ExtentState, Image, ImageMut, WINDOW_SIZE, Window,
+    WindowHashes, data_windows, whole,
 };
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
@@ -23,6 +24,9 @@ const READ_GAP: u64 = 64 << 10;
 /// Windows that are worked on in one go, at most: as long as what changes in them lies within no more than a window's
 /// length.
 pub(super) const GROUP: usize = 64;
+
+/// Bytes of a run of windows that stay zero, at most: between two, it is asked whether to go on.
+const LONGEST_RUN: u64 = 1 << 40;
 
 /// A base image and the diffs that lie over it.
 #[derive(Clone, Copy)]
@@ -99,6 +103,9 @@ impl<'a> Layers<'a> {
             |range: PageRange| {
                 self.progress.check()?;
                 let frames = self.frames(range)?;
+                if is_run(range) {
+                    return Ok(Rebuild::Zero(range, zero_run_checks(range, &frames)?));
+                }
                 let ranges = self.touched(range, &frames);
                 let all = Spans::whole(range);
                 let mut window = Window::read(self.base, range, &buffers)?;
@@ -129,9 +136,26 @@ impl<'a> Layers<'a> {
                     _ => window.hashes(size),
                 };
                 let runs = window.nonzero(size);
-                Ok((window, runs, before, after, (already, checks)))
+                Ok(Rebuild::Window(Box::new((
+                    window,
+                    runs,
+                    before,
+                    after,
+                    (already, checks),
+                ))))
             },
-            |(window, runs, before, after, (already, checks))| {
+            |rebuilt| {
+                let (window, runs, before, after, (already, checks)) = match rebuilt {
+                    Rebuild::Window(window) => *window,
+                    Rebuild::Zero(range, checks) => {
+                        if !full {
+                            judge.take(range, checks);
+                        }
+                        self.progress.advance(range.end() - done);
+                        done = range.end();
+                        return Ok(());
+                    }
+                };
                 let range = window.range();
                 judge.already_applied &= already;
                 judge.take(range, checks);
@@ -267,7 +291,8 @@ impl<'a> Layers<'a> {
         let mut done = 0;
         let one = |window: PageRange| {
             let frames = self.frames(window)?;
-            let zero = self.stays_zero(window, &frames)?;
+            let run = is_run(window);
+            let zero = run || self.stays_zero(window, &frames)?;
             let ranges = if zero {
                 Vec::new()
             } else {
@@ -279,6 +304,7 @@ impl<'a> Layers<'a> {
             let mut after = buffers.take(spans.len());
             after.copy_from_slice(&before);
             let checks = match (zero, check) {
+                _ if run => zero_run_checks(window, &frames)?,
                 (true, true) => zero_checks(window, &frames),
                 (true, false) => Vec::new(),
                 (false, _) => self.lay_over(window, frames, &spans, &mut after, check)?,
@@ -387,7 +413,8 @@ impl<'a> Layers<'a> {
         PageRange::covering(smallest, self.base.virtual_size())
     }
 
-    /// The windows, cut at `end`, in which some diff changes something.
+    /// The windows, cut at `end`, in which some diff changes something. Windows that are zero in the base, and over which
+    /// only long clears lie, come in [runs](is_run).
     pub(super) fn changed_windows(&self, end: u64) -> impl Iterator<Item = Result<PageRange>> {
         let diffs = self.chain.diffs();
         let mut at = 0;
@@ -403,9 +430,54 @@ impl<'a> Layers<'a> {
                 return None;
             }
             let start = next - next % WINDOW_SIZE;
-            at = start.saturating_add(WINDOW_SIZE).min(end);
+            at = match self.zero_run(start, end) {
+                Ok(run) => run.unwrap_or_else(|| start.saturating_add(WINDOW_SIZE).min(end)),
+                Err(error) => return Some(Err(error)),
+            };
             PageRange::new(start, at).map(Ok)
         })
+    }
+
+    /// Where the windows from `start` on end over which nothing but long clears lies, and in which the base is known to be
+    /// zero; `None` if that isn't more than one. A diff of a hundred bytes can clear a pebibyte, in which nothing happens.
+    fn zero_run(&self, start: u64, end: u64) -> Result<Option<u64>> {
+        let second = start.saturating_add(WINDOW_SIZE);
+        let mut until = end.min(start.saturating_add(LONGEST_RUN));
+        let mut cleared = false;
+        for diff in self.chain.diffs() {
+            match diff.entry_from(start)? {
+                // Only a long clear is longer than a window.
+                Some(range) if range.start() <= start && range.len() > WINDOW_SIZE => {
+                    cleared = true;
+                    until = until.min(range.end());
+                }
+                Some(range) if range.start() < second => return Ok(None),
+                Some(range) => until = until.min(range.start()),
+                None => {}
+            }
+        }
+        until -= until % WINDOW_SIZE;
+        if !cleared || until <= second {
+            return Ok(None);
+        }
+        // Data here is found at once, and zeros end where data begins: neither needs a look at the whole run.
+        let base = |start, end| {
+            let inside = PageRange::covering(start, end).cut_to(whole(self.base));
+            self.base.extents(inside).next().transpose()
+        };
+        let is_data = |extent: &Extent| extent.state == ExtentState::Data;
+        if base(start, second)?.as_ref().is_some_and(is_data) {
+            return Ok(None);
+        }
+        if let Some(first) = base(start, until)? {
+            if is_data(&first) {
+                return Ok(None);
+            }
+            if first.range.end() < until.min(self.base.virtual_size()) {
+                until = first.range.end() - first.range.end() % WINDOW_SIZE;
+            }
+        }
+        Ok((until > second).then_some(until))
     }
 
     /// The frames of each diff that change something in the window.
@@ -471,6 +543,34 @@ impl<'a> Layers<'a> {
         }
         Ok(checks)
     }
+}
+
+/// What became of a window, or of a run of windows that stay zero.
+enum Rebuild {
+    Window(Box<RebuiltWindow>),
+    Zero(PageRange, Vec<FrameCheck>),
+}
+
+/// The window, where it isn't zero, its hashes before and after, and how it compares with what the diffs were made for.
+type RebuiltWindow = (
+    Window,
+    Vec<PageRange>,
+    Option<WindowHashes>,
+    WindowHashes,
+    (bool, Vec<FrameCheck>),
+);
+
+/// Whether this is not a window but a run of them, which is zero before and after.
+pub(super) fn is_run(range: PageRange) -> bool {
+    range.len() > WINDOW_SIZE
+}
+
+/// The checks of a run; its frames must be what the index said.
+fn zero_run_checks(run: PageRange, frames: &[Vec<Frame>]) -> Result<Vec<FrameCheck>> {
+    if frames.iter().flatten().all(Frame::is_long_clear) {
+        return Ok(zero_checks(run, frames));
+    }
+    Err(damaged("the diff was changed while it was used"))
 }
 
 /// Two ascending lists of windows as one.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::{Format, OpenImage};
-use crate::image::{KnownEqual, Ranges, WINDOW_SIZE, whole};
+use crate::image::{ExtentState, Image as _, KnownEqual, Ranges, WINDOW_SIZE, whole};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::storage::{Place, SharedPlaces};
 use crate::vhd::StoredRun;
@@ -106,10 +106,14 @@ fn stored_runs(image: &OpenImage) -> Option<Box<dyn Iterator<Item = (PageRange, 
     let disk = whole(image);
     match (image.format(), image.vhd()) {
         (Format::Differencing, _) => None,
-        (Format::Raw | Format::Fixed, _) | (_, None) => Some(Box::new(
-            disk.windows(WINDOW_SIZE)
-                .map(|range| (range, range.start())),
-        )),
+        (Format::Raw | Format::Fixed, _) | (_, None) => {
+            let stored = image.extents(disk).map_while(Result::ok);
+            let data = stored.filter(|extent| extent.state == ExtentState::Data);
+            Some(Box::new(data.flat_map(|extent| {
+                let windows = extent.range.windows(WINDOW_SIZE);
+                windows.map(|range| (range, range.start()))
+            })))
+        }
         (Format::Dynamic, Some(vhd)) => {
             let runs = vhd.stored_runs(disk).map_while(Result::ok);
             Some(Box::new(

@@ -41,7 +41,7 @@ pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open
 pub use parents::{MAX_CHAIN, ParentOptions};
 pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
 pub use repair::{Repaired, check_file, repair, take_back};
-pub use resize::{ResizeOptions, Resized, resize};
+pub use resize::{GptBackup, ResizeOptions, Resized, plan_gpt, resize};
 pub use source::Source;
 pub use split::is_named_part;
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};

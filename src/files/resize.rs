@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::{Format, OpenOptions, open_image};
-use crate::error::{Error, Result};
-use crate::image::{CHUNK_SIZE, ExtentState, Image, MAX_VIRTUAL_SIZE};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{BackupMove, CHUNK_SIZE, ExtentState, Gpt, Image, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
 use crate::storage::{ReadAt as _, WriteAt as _};
 
 /// How to [`resize`].
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct ResizeOptions<'a> {
     /// Bytes of the virtual disk.
     pub virtual_size: u64,
@@ -20,6 +21,8 @@ pub struct ResizeOptions<'a> {
     pub dry_run: bool,
     /// Whether the file has no holes in the end.
     pub dense: bool,
+    /// Whether to bring the backup of a GPT to the end of the disk.
+    pub fix_gpt: bool,
     /// Told how far the work is.
     pub progress: &'a dyn Progress,
 }
@@ -31,6 +34,7 @@ impl std::fmt::Debug for ResizeOptions<'_> {
             .field("allow_data_loss", &self.allow_data_loss)
             .field("dry_run", &self.dry_run)
             .field("dense", &self.dense)
+            .field("fix_gpt", &self.fix_gpt)
             .finish_non_exhaustive()
     }
 }
@@ -46,6 +50,60 @@ pub struct Resized {
     pub virtual_size: u64,
     /// Whether data was cut off, or would be.
     pub lost_data: bool,
+    /// Where the backup of the disk's GPT is; `None` if the disk has no GPT that is whole.
+    pub gpt: Option<GptBackup>,
+}
+
+/// Where the backup of a GPT is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GptBackup {
+    /// At the end of the disk, as it belongs.
+    AtEnd,
+    /// It was brought there, or would be.
+    Moved,
+    /// Somewhere else on the disk, or beyond its end.
+    Elsewhere,
+}
+
+impl GptBackup {
+    /// `at_end`, `moved` or `elsewhere`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AtEnd => "at_end",
+            Self::Moved => "moved",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+}
+
+/// What has to be written to a disk that is going to have `size` bytes so that the backup of its GPT is at its end, if
+/// `fix` is wanted, and where it is then. Without `fix`, a damaged table is nobody's business here.
+pub fn plan_gpt(
+    image: &dyn Image,
+    size: u64,
+    fix: bool,
+) -> Result<(Option<GptBackup>, Option<BackupMove>)> {
+    let found = match Gpt::find(image) {
+        Err(error) if !fix && error.kind() == ErrorKind::Damaged => return Ok((None, None)),
+        found => found?,
+    };
+    let Some(gpt) = found else {
+        return Ok((None, None));
+    };
+    if !fix {
+        let at_end = gpt.is_at_end_of(size);
+        let place = if at_end {
+            GptBackup::AtEnd
+        } else {
+            GptBackup::Elsewhere
+        };
+        return Ok((Some(place), None));
+    }
+    let wanted = gpt.move_backup(image, size)?;
+    let place = wanted
+        .as_ref()
+        .map_or(GptBackup::AtEnd, |_| GptBackup::Moved);
+    Ok((Some(place), wanted))
 }
 
 /// Grows or cuts the image at `path` in place. What is new reads as zeros. After a crash the image has the old or the
@@ -68,8 +126,15 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
             .path(path)
             .hint("copy the image into a file with vhd convert, and resize that"));
     }
+    let (gpt, wanted) = plan_gpt(&image, size, options.fix_gpt).map_err(|e| e.path(path))?;
     let cut = PageRange::covering(size, old_size);
-    let data = first_data(&image, cut, options.progress)?;
+    // The backup isn't lost if it is written anew.
+    let backup = if options.fix_gpt {
+        backup_of_gpt(&image)?
+    } else {
+        PageRange::default()
+    };
+    let data = first_data(&image, cut, backup, options.progress)?;
     if let Some(offset) = data.filter(|_| !options.allow_data_loss) {
         return Err(Error::usage("there is data behind the new end of the disk")
             .path(path)
@@ -84,6 +149,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         old_size,
         virtual_size: size,
         lost_data: data.is_some(),
+        gpt,
     };
     if options.dry_run {
         return Ok(resized);
@@ -94,12 +160,25 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         let flat = matches!(image.format(), Format::Raw | Format::Fixed);
         image.file().check_room_for(if flat { size } else { len })?;
     }
+    if let Some(wanted) = wanted.as_ref().filter(|_| size < old_size) {
+        // Before the old backup goes.
+        wanted.write(&mut image)?;
+    }
     if let Some(vhd) = image.vhd_mut() {
         // The size it has finishes a resize that was interrupted.
         vhd.resize(size)?;
     } else if size != old_size {
         image.file().set_len(size)?;
         image.file().sync()?;
+    }
+    if let Some(wanted) = wanted.as_ref().filter(|_| size >= old_size) {
+        if image.vhd().is_some() {
+            wanted.write(&mut image)?;
+        } else {
+            // As it is now; it was opened when it had another size.
+            let file = image.file().another_handle();
+            wanted.write(&mut RawImage::with_size(file, size))?;
+        }
     }
     if options.dense {
         image.file().fill_holes(options.progress)?;
@@ -123,10 +202,24 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
     })
 }
 
-/// Where the first page of `within` lies that isn't zero.
+/// Where the copy of a GPT is that is nearest to the end of the disk, if it is whole. A cut that was interrupted leaves one
+/// that isn't the backup any more.
+fn backup_of_gpt(image: &dyn Image) -> Result<PageRange> {
+    let Some(gpt) = Gpt::find(image)? else {
+        return Ok(PageRange::default());
+    };
+    let at_end = gpt.copy_at_end(image)?;
+    Ok(match at_end {
+        Some(copy) => copy,
+        None => gpt.backup(image)?.unwrap_or_default(),
+    })
+}
+
+/// Where the first page of `within`, outside of `allowed`, lies that isn't zero.
 fn first_data(
     image: &dyn Image,
     within: PageRange,
+    allowed: PageRange,
     progress: &dyn Progress,
 ) -> Result<Option<u64>> {
     progress.begin("looking at what is cut off", within.len());
@@ -143,8 +236,13 @@ fn first_data(
             let piece = bytes.get_mut(..len).unwrap_or_default();
             image.read_exact_at(piece, chunk.start())?;
             let pages = piece.chunks(to_usize(PAGE_SIZE));
-            if let Some((page, _)) = (0..).zip(pages).find(|(_, page)| !is_zero(page)) {
-                return Ok(Some(chunk.start() + page * PAGE_SIZE));
+            let mut data = (0..)
+                .zip(pages)
+                .filter(|(_, page)| !is_zero(page))
+                .map(|(page, _)| chunk.start() + page * PAGE_SIZE);
+            let found = data.find(|at| !(allowed.start()..allowed.end()).contains(at));
+            if found.is_some() {
+                return Ok(found);
             }
             progress.advance(chunk.len());
         }

@@ -24,9 +24,9 @@ const LARGEST: u64 = 256 << 10;
 
 /// A complete subtree, or the end of a window.
 #[derive(Debug, Clone, Copy)]
-struct Part {
-    len: u64,
-    value: ChainingValue,
+pub(super) struct Part {
+    pub(super) len: u64,
+    pub(super) value: ChainingValue,
 }
 
 /// Hashes a piece of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed front to back. A clone
@@ -192,14 +192,16 @@ impl WindowHasher {
             // The root is another value than that of the same bytes within a tree.
             return *self.hasher.finalize().as_bytes();
         }
-        let mut parts = self.parts.iter();
-        let left = left_subtree_len(self.at);
-        let (left, right) = (
-            subtree(&mut parts, left),
-            subtree(&mut parts, self.at - left),
-        );
-        *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+        root(&self.parts, self.at)
     }
+}
+
+/// The hash of `len` bytes, which are these parts: more than one, each a node of the tree.
+pub(super) fn root(parts: &[Part], len: u64) -> Hash {
+    let mut parts = parts.iter();
+    let left = left_subtree_len(len);
+    let (left, right) = (subtree(&mut parts, left), subtree(&mut parts, len - left));
+    *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
 }
 
 /// The value of the next `len` bytes, which are one node of the tree.

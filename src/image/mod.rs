@@ -8,6 +8,7 @@ use crate::page::PageRange;
 mod copy;
 mod digest;
 mod disk_io;
+mod gpt;
 mod hasher;
 mod known;
 mod list;
@@ -21,6 +22,7 @@ pub use digest::{
 };
 pub(crate) use digest::{window_hash, zero_hash};
 pub use disk_io::{DiskReader, DiskWriter};
+pub use gpt::{BackupMove, Gpt};
 pub(crate) use hasher::WindowHasher;
 pub(crate) use known::{EqualParts, unknown};
 pub use known::{KnownEqual, NothingKnown, Ranges};

@@ -1,9 +1,11 @@
 //! Making a new VHD.
 
+use super::bitmap::bitmap_bytes;
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
 use super::parent::{self, Beneath};
 use super::table::{MAX_LOADED, Table};
+use super::write::footer_place;
 use super::{
     DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_BLOCK_SIZE, MAX_DYNAMIC_SIZE,
     NewParent, SECTOR_SIZE, UniqueId, VhdImage, table_bytes,
@@ -144,14 +146,15 @@ fn lay_out_dynamic<S: WriteAt>(
     if let Some(parent) = parent_of(options)? {
         locator_data = name_parent(&mut header, parent)?;
     }
-    let end = header.table_offset + table_bytes(entries);
+    let table_end = header.table_offset + table_bytes(entries);
+    let end = footer_place(table_end, bitmap_bytes(block_size));
     storage.write_all_at(&footer.encode(), end)?;
     storage.write_all_at(&header.encode(), FOOTER_SIZE as u64)?;
     storage.write_all_at(&locator_data, HEADER_END)?;
     let absent = [0xFF; 16 << 10];
     let mut at = header.table_offset;
-    while at < end {
-        let piece = to_usize(end - at).min(absent.len());
+    while at < table_end {
+        let piece = to_usize(table_end - at).min(absent.len());
         storage.write_all_at(&absent[..piece], at)?;
         at += piece as u64;
     }

@@ -16,6 +16,7 @@ use super::create::check_size;
 use super::dynamic::Dynamic;
 use super::parent::{self, Beneath};
 use super::table::{MAX_LOADED, Table};
+use super::write::footer_place;
 use super::{
     BatEntry, DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_DYNAMIC_SIZE,
     SECTOR_SIZE, VhdImage, table_bytes,
@@ -166,10 +167,11 @@ impl<S: WriteAt> VhdImage<S> {
         } else {
             // The file always ends with a footer: the new one comes before its old place is filled.
             let at = self.end;
-            let end = at + table_bytes(longer);
+            let table_end = at + table_bytes(longer);
+            let end = footer_place(table_end, dynamic.bitmap_bytes);
             self.storage.write_all_at(&self.footer.encode(), end)?;
             copy_entries(&self.storage, start, at, have)?;
-            fill_absent(&self.storage, at + have * 4, end)?;
+            fill_absent(&self.storage, at + have * 4, table_end)?;
             header.table_offset = at;
             self.end = end;
             dynamic.data_end = end;
@@ -331,9 +333,14 @@ impl<S: WriteAt> VhdImage<S> {
                 end = end.max(at + dynamic.stride());
             }
         }
-        if let Some(end) = end.checked_next_multiple_of(SECTOR_SIZE)
-            && end < self.end
+        let needed = end.checked_next_multiple_of(SECTOR_SIZE);
+        let bitmap_bytes = dynamic.bitmap_bytes;
+        if let Some(needed) = needed
+            && footer_place(needed, bitmap_bytes) < self.end
         {
+            let end = footer_place(needed, bitmap_bytes);
+            // Of blocks that nothing points at any more.
+            self.storage.write_zeros_at(needed..end)?;
             self.cut_to(end)?;
         }
         if let Some(dynamic) = &mut self.dynamic {

@@ -22,8 +22,23 @@ use crate::storage::WriteAt;
 /// Block data starts at multiples of this, the block of most file systems and devices.
 const DATA_ALIGNMENT: u64 = 4096;
 
+/// Where the trailing footer belongs behind structures and blocks that end at `end`.
+///
+/// Writers put a new block where the footer was, its bitmap first. Behind a bitmap of one sector the data is aligned if the
+/// footer was the last sector of a unit of 4 KiB; Hyper-V takes that for the sign of an aligned file. The gap isn't lost: the
+/// next block needs it before its bitmap all the same. Behind larger bitmaps it would be.
+pub(super) fn footer_place(end: u64, bitmap_bytes: u64) -> u64 {
+    if bitmap_bytes == FOOTER_LEN {
+        (end + FOOTER_LEN).next_multiple_of(DATA_ALIGNMENT) - FOOTER_LEN
+    } else {
+        end
+    }
+}
+
 /// Bytes of bitmaps that wait for a flush at most, so that memory stays bounded.
 const MAX_WAITING: u64 = 16 << 20;
+
+const FOOTER_LEN: u64 = super::FOOTER_SIZE as u64;
 
 /// The largest file whose sectors all have numbers that a BAT entry can hold: 2 TiB.
 const MAX_FILE: u64 = 1 << 41;
@@ -185,7 +200,7 @@ impl<S: WriteAt> VhdImage<S> {
         };
         let data = (self.end + dynamic.bitmap_bytes).next_multiple_of(DATA_ALIGNMENT);
         let at = data - dynamic.bitmap_bytes;
-        let end = data + dynamic.block_size;
+        let end = footer_place(data + dynamic.block_size, dynamic.bitmap_bytes);
         let entry = super::BatEntry::at(at).filter(|_| end <= MAX_FILE - DATA_ALIGNMENT);
         let Some(entry) = entry else {
             return Err(Error::unsupported(

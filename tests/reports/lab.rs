@@ -105,6 +105,11 @@ impl Lab {
         Self(TestFolder::new())
     }
 
+    /// The same within another folder.
+    pub(crate) fn within(folder: &Path) -> Self {
+        Self(TestFolder::within(folder))
+    }
+
     /// The folder itself.
     pub(crate) fn folder(&self) -> PathBuf {
         self.0.path(".")

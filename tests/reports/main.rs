@@ -14,5 +14,10 @@ mod disk;
 mod files;
 mod formats;
 mod lab;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod samples;
+#[path = "../diff_format/sections.rs"]
+#[allow(dead_code, reason = "only what forges a diff is used")]
+mod sections;
 mod stores;

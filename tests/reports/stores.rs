@@ -10,10 +10,7 @@ use vhdkit::snapshot::{Manifest, Record, StreamReader, StreamWriter, Time};
 
 use crate::disk::{changed, disk};
 use crate::lab::{Case, Ended, Lab, tell};
-
-#[path = "../diff_format/sections.rs"]
-#[allow(dead_code, reason = "made for another test, too")]
-mod sections;
+use crate::sections;
 
 const MIB: usize = 1 << 20;
 

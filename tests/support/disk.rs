@@ -25,6 +25,11 @@ impl TestFolder {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// The same within another folder.
+    pub(crate) fn within(folder: &Path) -> Self {
+        Self(tempfile::tempdir_in(folder).unwrap())
+    }
+
     /// In memory, where there is such a place: for many runs whose syncs needn't reach a device.
     pub(crate) fn in_memory() -> Self {
         Self(tempfile::tempdir_in(memory()).unwrap())

@@ -37,6 +37,7 @@ pub(super) fn all() -> Vec<Writer> {
                 allow_data_loss: true,
                 dry_run: false,
                 dense: false,
+                fix_gpt: false,
                 progress: &Silent,
             };
             let open = OpenOptions {
