@@ -203,6 +203,16 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// Whether it says nothing about the input, because that couldn't be looked at: the system refused a call, somebody
+    /// else uses or changes the file, or the work was stopped. Nothing that is wrong may be concluded from it.
+    pub fn says_nothing(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Io => self.io_kind().is_some(),
+            ErrorKind::Locked | ErrorKind::Changed | ErrorKind::Interrupted => true,
+            _ => false,
+        }
+    }
+
     /// The operating system's error, when that is the cause.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let source = self.0.source.as_deref()?;

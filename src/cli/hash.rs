@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::{OpenImage, Source, set_stamp, write_windows};
 use crate::image::{ContentDigest, content_digest, stream};
 use crate::parallel::Workers;
+use crate::storage::refuse_part_of_store;
 use crate::text::shown;
 
 /// Print the digest of virtual disks, whatever format stores them.
@@ -95,6 +96,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
+    if args.stamp {
+        refuse_part_of_store(path)?;
+    }
     let image = context.open_source(
         path,
         SaidFormat::by("-f", args.format),

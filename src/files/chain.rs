@@ -6,7 +6,7 @@ use std::path::Path;
 use super::ParentOptions;
 use super::open::OpenImage;
 use super::parents::{Finder, IN_A_CIRCLE, MAX_CHAIN, TOO_LONG, Trail};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::File;
 use crate::vhd::{
     ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
@@ -24,7 +24,7 @@ impl<'a> Chain<'a> {
         Self { child, parents }
     }
 
-    fn parent(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState, Error> {
+    fn parent(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState> {
         if header.parent_unique_id.is_nil() && !self.parents.allow_raw {
             return Ok(ChainState::Unknown);
         }
@@ -42,11 +42,9 @@ impl<'a> Chain<'a> {
         };
         let mut finder = Finder::new(self.parents, false, &mut trail);
         let parent = finder.resolve(&request)?;
-        Ok(ChainState::Found(found(
-            &parent.name,
-            finder.found.as_deref(),
-            parent.image.virtual_size(),
-        )))
+        let size = parent.image.virtual_size();
+        let found = found(&parent.name, finder.found.as_deref(), size)?;
+        Ok(ChainState::Found(found))
     }
 
     /// What the error of a search says of the chain.
@@ -72,15 +70,19 @@ impl<'a> Chain<'a> {
 }
 
 impl ChainLookup for Chain<'_> {
-    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> ChainState {
-        self.parent(child, header)
-            .unwrap_or_else(|error| self.state_of(&error))
+    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState> {
+        match self.parent(child, header) {
+            // That nothing is there was found out by looking; all else that fails says nothing about the chain.
+            Err(error) if error.says_nothing() => Err(error),
+            Err(error) => Ok(self.state_of(&error)),
+            found => found,
+        }
     }
 }
 
-fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> FoundParent {
-    let metadata = parent.and_then(|parent| parent.file().metadata().ok());
-    FoundParent {
+fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> Result<FoundParent> {
+    let metadata = parent.map(|parent| parent.file().metadata()).transpose()?;
+    Ok(FoundParent {
         file: name.to_string_lossy().into_owned(),
         unique_id: parent
             .and_then(OpenImage::vhd)
@@ -88,5 +90,5 @@ fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> FoundPar
         virtual_size,
         modified: metadata.map(|metadata| Timestamp::from_unix(metadata.mtime())),
         depth: parent.map_or(1, |parent| parent.chain().count()) + 1,
-    }
+    })
 }

@@ -18,6 +18,7 @@ use crate::page::PAGE_SIZE;
 use crate::progress::{Progress, Silent};
 use crate::storage::{
     Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, WriteAt as _,
+    refuse_part_of_store,
 };
 use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
@@ -213,8 +214,9 @@ pub fn check_output(path: &Path, overwrite: Overwrite) -> Result<()> {
 }
 
 /// An error if `output` is one and the same file as one of `inputs`, by whatever name: through symbolic links,
-/// hard links or device nodes.
+/// hard links or device nodes; or if it is part of a store, which is no place for an output at all.
 pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
+    refuse_part_of_store(output)?;
     for input in inputs {
         if same_file(output, input)? {
             let input = shown(&input);

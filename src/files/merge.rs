@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, remove};
+use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
 use crate::vhd::OnlyStored;
 
 /// How to [`merge`].
@@ -284,6 +284,10 @@ impl Locks {
         } else {
             Access::Write
         };
+        refuse_part_of_store(parent.path())?;
+        if options.delete {
+            refuse_part_of_store(image.path())?;
+        }
         let file = File::open_locked(parent.path(), access)?;
         if options.delete && !options.dry_run {
             image.file().lock_exclusive()?;

@@ -8,7 +8,7 @@ use super::pending::refuse_pending;
 use super::probe::refuse_foreign;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result, quoted};
-use crate::storage::{Access, File};
+use crate::storage::{Access, File, refuse_part_of_store};
 use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
 
 /// Checks the file at `path`, and looks for the parents of a differencing VHD as `parents` allows. A raw image has
@@ -63,6 +63,7 @@ pub fn repair(
     dry_run: bool,
 ) -> Result<Repaired> {
     let access = if dry_run { Access::Read } else { Access::Write };
+    refuse_part_of_store(path)?;
     let file = File::open_locked(path, access)?;
     refuse_pending(path)?;
     refuse_foreign(&file, None)?;

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BackupMove, CHUNK_SIZE, ExtentState, Gpt, Image, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
-use crate::storage::{ReadAt as _, WriteAt as _};
+use crate::storage::{ReadAt as _, WriteAt as _, refuse_part_of_store};
 
 /// How to [`resize`].
 #[derive(Clone, Copy)]
@@ -109,6 +109,7 @@ pub fn plan_gpt(
 /// Grows or cuts the image at `path` in place. What is new reads as zeros. After a crash the image has the old or the
 /// new size, and holds what it held.
 pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Result<Resized> {
+    refuse_part_of_store(path)?;
     let mut image = open_image(
         path,
         &OpenOptions {

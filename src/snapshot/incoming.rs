@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
 use crate::image::{ContentDigest, Image as _, window_hashes};
 use crate::storage::{
-    AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove_if_there, rename,
+    AtomicFile, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
 };
 
 /// A disk that snapshots are copied into. Readers may be at it meanwhile, as snapshots only join; whatever else changes
@@ -32,6 +32,7 @@ use crate::storage::{
 pub(super) struct Target {
     disk: Disk,
     copy_lock: File,
+    _hold: StoreFolder,
 }
 
 impl Target {
@@ -48,6 +49,7 @@ impl Target {
         let mut disk = disk?;
         let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
         copy_lock.lock_exclusive()?;
+        let hold = StoreFolder::hold(disk.folder())?;
         // Another copy may have ended since.
         disk.load()?;
         // Only copies that were killed and commands that need the disk alone leave these.
@@ -61,7 +63,11 @@ impl Target {
         if let Some(error) = disk.take_damaged().pop() {
             return Err(error);
         }
-        let target = Self { disk, copy_lock };
+        let target = Self {
+            disk,
+            copy_lock,
+            _hold: hold,
+        };
         target.check_lock()?;
         Ok(target)
     }

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use super::check_name;
+use crate::storage::split_stored_name;
+
+pub(super) use crate::storage::{DAMAGED, NEW, PART};
 
 /// Holds the lock of the disk.
 pub(super) const LOCK: &str = "lock";
@@ -16,15 +19,6 @@ pub(super) const COPY_LOCK: &str = "copy.lock";
 /// What a deletion that is under way shall do.
 pub(super) const DELETING: &str = "deleting.json";
 
-/// Ends the name of a data file until its manifest stands.
-pub(super) const NEW: &str = ".new";
-
-/// Ends the name of a file that a repair has put aside; no command looks at it.
-pub(super) const DAMAGED: &str = ".damaged";
-
-/// Ends the names of a snapshot's files while it is being copied into the store.
-pub(super) const PART: &str = ".part";
-
 /// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stem {
@@ -37,20 +31,12 @@ pub struct Stem {
 impl Stem {
     /// The stem and the rest of a file name; `None` if it isn't one of a snapshot's.
     pub fn parse(file: &str) -> Option<(Self, &str)> {
-        let (digits, rest) = file.split_once('-')?;
-        let sequence = digits.parse().ok()?;
-        // Names may have dots; the endings are known.
-        let endings = [".json", ".vhddiff", ".vhd", ".raw"];
-        let plain = rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(PART));
-        let plain = plain.unwrap_or(rest);
-        let ending = endings.into_iter().find(|ending| plain.ends_with(ending))?;
-        let name = plain.strip_suffix(ending)?;
+        let (sequence, name, ending) = split_stored_name(file)?;
+        check_name(name).ok()?;
         let stem = Self {
             sequence,
             name: name.to_owned(),
         };
-        check_name(name).ok()?;
-        let ending = file.strip_prefix(&stem.to_string())?;
         Some((stem, ending))
     }
 
@@ -69,6 +55,11 @@ impl fmt::Display for Stem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn storage_knows_the_names_that_only_a_store_changes() {
+        assert_eq!(crate::storage::ONCE, [LOCK, COPY_LOCK, WINDOWS, DELETING]);
+    }
 
     #[test]
     fn names_come_apart_as_they_were_put_together() {

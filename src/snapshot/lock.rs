@@ -5,13 +5,15 @@ use std::path::Path;
 
 use super::layout::LOCK;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, FolderLock};
+use crate::storage::{File, FolderLock, StoreFolder};
 
 /// Held while a disk is read, or changed. It goes when it is dropped.
 #[derive(Debug)]
 pub(super) struct DiskLock {
     _folder: Option<FolderLock>,
     _file: Option<File>,
+    /// Who may change the disk may change its files.
+    _hold: Option<StoreFolder>,
 }
 
 impl DiskLock {
@@ -41,9 +43,11 @@ impl DiskLock {
             .path(folder)
             .hint("run the command again"));
         }
+        let hold = to_change.then(|| StoreFolder::hold(folder)).transpose()?;
         Ok(Self {
             _folder: of_folder,
             _file: file,
+            _hold: hold,
         })
     }
 }

@@ -60,9 +60,7 @@ pub use repair::{
     Means, Mended, RepairedDisk, TakenBack, put_aside_intent, repair,
     take_back as take_back_damaged,
 };
-pub use restore::{
-    Restored, check_content, refuse_part_of_store, restore, restore_in_place, restore_to_child,
-};
+pub use restore::{Restored, check_content, restore, restore_in_place, restore_to_child};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Sent, Span, send};
 pub use stream::{Record, StreamReader, StreamWriter};

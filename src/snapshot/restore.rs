@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::between::Between;
-use super::layout::Stem;
 use super::{Disk, Manifest, PointImage, Work};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
@@ -205,24 +204,6 @@ fn known_difference(
         work.progress,
     )?;
     Chain::new(vec![diff])
-}
-
-/// An error if the file at `path` is part of a store: an image that is restored must not take its place, nor need it.
-pub fn refuse_part_of_store(path: &Path) -> Result<()> {
-    let real = path.canonicalize();
-    let real = real.as_deref().unwrap_or(path);
-    let name = real.file_name().and_then(|name| name.to_str());
-    let Some((stem, _)) = name.and_then(Stem::parse) else {
-        return Ok(());
-    };
-    if !real.with_file_name(stem.manifest()).exists() {
-        return Ok(());
-    }
-    Err(
-        Error::usage("this file is part of a store, which alone may change it")
-            .path(path)
-            .hint("name another file; vhd snapshot restore makes an image of any snapshot"),
-    )
 }
 
 /// An error if what was read of a point in time isn't what its manifest says.

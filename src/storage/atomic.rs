@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::audience::without_umask;
 use super::leftovers::prefix_of;
 use super::names::{folder_of, refuse_special, sync_folder_of};
+use super::stored::refuse_part_of_store;
 use super::temporary::Temporary;
 use super::{Audience, File, Stamp, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +70,7 @@ impl AtomicFile {
     }
 
     fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
+        refuse_part_of_store(&target)?;
         let folder = folder_of(&target);
         let (file, temporary) = Temporary::create_in(folder, prefix, mode)
             .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?;
@@ -91,6 +93,7 @@ impl AtomicFile {
         audience: Audience,
     ) -> Result<Self> {
         let target = target.into();
+        refuse_part_of_store(&target)?;
         match fs::symlink_metadata(&target) {
             Ok(_) => {
                 refuse_special(&target)?;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use super::stored::refuse_part_of_store;
 use super::{File, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -72,6 +73,9 @@ impl File {
     /// [`Locked`](ErrorKind::Locked) if another command has the file, or keeps replacing it.
     pub fn open_locked(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         let path = path.as_ref();
+        if access != Access::Read {
+            refuse_part_of_store(path)?;
+        }
         for _ in 0..TRIES {
             let file = match access {
                 Access::Write => Self::open_writable(path)?,

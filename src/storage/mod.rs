@@ -27,6 +27,7 @@ mod names;
 mod places;
 mod policy;
 mod runs;
+mod stored;
 mod stream;
 mod system;
 mod temporary;
@@ -45,6 +46,7 @@ pub use names::{
 };
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};
+pub use stored::{DAMAGED, NEW, ONCE, PART, StoreFolder, refuse_part_of_store, split_stored_name};
 pub use stream::{Appender, Reader};
 pub use temporary::remove_all as remove_temporary_files;
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::atomic::{AtomicFile, Overwrite};
+use super::stored::refuse_part_of_store;
 use super::{Audience, File, Stamp, system};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -96,12 +97,14 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
 
 /// Removes the file at `path`, durably.
 pub fn remove(path: &Path) -> Result<()> {
+    refuse_part_of_store(path)?;
     system::remove(path).map_err(|e| Error::io("cannot remove", e).path(path))?;
     sync_folder_of(path)
 }
 
 /// The same, if there is such a file. Returns whether there was one.
 pub fn remove_if_there(path: &Path) -> Result<bool> {
+    refuse_part_of_store(path)?;
     match system::remove(path) {
         Ok(()) => sync_folder_of(path).map(|()| true),
         Err(e) if e.kind() == IoKind::NotFound => Ok(false),
@@ -112,6 +115,8 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
 /// Gives the file at `from` the name `to`, durably; on another file system a copy gets it. The new name lasts before
 /// the old one goes.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    refuse_part_of_store(from)?;
+    refuse_part_of_store(to)?;
     match system::rename(from, to) {
         Ok(()) => sync_folder_of(to)?,
         Err(e) if e.kind() == IoKind::CrossesDevices => {

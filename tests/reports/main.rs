@@ -13,6 +13,7 @@ mod applies;
 mod disk;
 mod files;
 mod formats;
+mod hostile;
 mod lab;
 #[path = "../support/mounts.rs"]
 mod mounts;

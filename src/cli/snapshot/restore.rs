@@ -18,10 +18,9 @@ use crate::files::{self, Format, InPlace, OpenImage, Source as _, refuse_same_fi
 use crate::image::{ContentHasher, DIGEST_WINDOW, Image as _, WindowHashes, stream};
 use crate::page::to_usize;
 use crate::snapshot::{
-    PointImage, Restored, Work, check_content, refuse_part_of_store, restore, restore_in_place,
-    restore_to_child,
+    PointImage, Restored, Work, check_content, restore, restore_in_place, restore_to_child,
 };
-use crate::storage::Audience;
+use crate::storage::{Audience, refuse_part_of_store};
 use crate::text::shown;
 
 /// Make an image of a snapshot.

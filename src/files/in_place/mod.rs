@@ -31,7 +31,7 @@ use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::{Chain, Touched};
 use crate::error::{Error, Result};
 use crate::image::ContentDigest;
-use crate::storage::{Access, File, ReadAt as _};
+use crate::storage::{Access, File, ReadAt as _, refuse_part_of_store};
 
 mod device;
 mod journal;
@@ -131,6 +131,7 @@ pub fn apply_in_place(
     } else {
         Access::Write
     };
+    refuse_part_of_store(path)?;
     let lock = File::open_locked(path, access)?;
     apply_locked(&lock, chain, how, options)
 }

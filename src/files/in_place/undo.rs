@@ -14,7 +14,9 @@ use crate::files::apply::{ApplyOptions, BaseChecked};
 use crate::files::diffs::{format_of, open_diff, side_of};
 use crate::files::pending::exists;
 use crate::image::Image as _;
-use crate::storage::{AtomicFile, Audience, File, Overwrite, WriteAt as _, sync_folder_of};
+use crate::storage::{
+    AtomicFile, Audience, File, Overwrite, WriteAt as _, refuse_part_of_store, sync_folder_of,
+};
 
 /// Bytes of memory for remembering which pages change from writing the inverse diff until the base is written. Where
 /// that doesn't do, the base is read and compared a second time.
@@ -85,6 +87,7 @@ pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Ch
 /// Finds out before anything is written whether the undo diff of `chain` can be kept at `undo`. One that an apply of
 /// the same diffs left, which was killed before it changed the base, may be there: [`is_kept`] looks at its bytes.
 pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<()> {
+    refuse_part_of_store(undo)?;
     if fs::symlink_metadata(undo).is_ok() {
         let left = File::open(undo).and_then(|file| {
             let undoes = DiffReader::new(file.reader(), undo)?

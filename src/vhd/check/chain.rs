@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::rules;
+use crate::error::Result;
 use crate::vhd::{DynamicHeader, Footer, Timestamp, UniqueId};
 
 /// The longest chain that Xen tools take.
@@ -11,7 +12,12 @@ const XEN_CHAIN: usize = 30;
 pub trait ChainLookup {
     /// What is to be found of the parent that `header` of the disk with the footer `child` names, and of its own
     /// parents.
-    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> ChainState;
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being looked at, which says nothing about the chain: no permission, a device that fails, a
+    /// file that is locked or changes.
+    fn look_up(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState>;
 }
 
 /// What was found of a chain.
@@ -57,17 +63,17 @@ impl Checker<'_> {
         footer: &Footer,
         header: &DynamicHeader,
         header_at: u64,
-    ) -> bool {
+    ) -> Result<bool> {
         let Some(lookup) = self.options.chain else {
-            return false;
+            return Ok(false);
         };
         let add = &mut self.findings;
         let at = header_at;
         let id = header.parent_unique_id;
-        match lookup.look_up(footer, header) {
+        match lookup.look_up(footer, header)? {
             ChainState::Found(parent) => {
                 self.parent_found(footer, header, header_at, &parent);
-                return true;
+                return Ok(true);
             }
             ChainState::Unknown => {}
             ChainState::Another(found) => {
@@ -95,7 +101,7 @@ impl Checker<'_> {
                 add.add(&rules::PARENT_DAMAGED, "chain", at, reason, expected);
             }
         }
-        false
+        Ok(false)
     }
 
     fn parent_found(

@@ -62,7 +62,7 @@ impl Checker<'_> {
             }
         }
         // Who opens the file opens the parent, too, and finds out.
-        if self.depth == Depth::Whole && !self.chain(footer, header, at) {
+        if self.depth == Depth::Whole && !self.chain(footer, header, at)? {
             self.named(table, &names);
         }
         Ok(reserved)

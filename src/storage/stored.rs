@@ -1,0 +1,261 @@
+//! The files of a store of snapshots, which only the store's own commands change: whoever replaced, changed or removed
+//! one in another way would lose snapshots.
+//!
+//! A store's file is known by its name and by what is beside it. All that opens a file to change it, gives a new file its
+//! name, or removes one passes here. Whoever [holds](StoreFolder) the folder of a disk may do so.
+
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use super::names::folder_of;
+use crate::error::{Error, Result, quoted};
+
+/// Ends the name of a data file until its manifest is there.
+pub const NEW: &str = ".new";
+
+/// Ends the names of a snapshot's files while it is being copied into the store.
+pub const PART: &str = ".part";
+
+/// Ends the name of a file that a repair has put aside, but for the number of a later one.
+pub const DAMAGED: &str = ".damaged";
+
+/// Ends the name of a manifest.
+const MANIFEST: &str = ".json";
+
+/// The names of the files that a disk has once: its locks, its list of window hashes, and what a deletion will do.
+pub const ONCE: [&str; 4] = ["lock", "copy.lock", "newest.windows", "deleting.json"];
+
+/// The parts of the name of a snapshot's file: number, name, ending.
+pub fn split_stored_name(file: &str) -> Option<(u32, &str, &str)> {
+    let (digits, rest) = file.split_once('-')?;
+    let sequence: u32 = digits.parse().ok()?;
+    if format!("{sequence:06}") != digits {
+        return None;
+    }
+    // Names may have dots; the endings are known.
+    let whole = rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(PART));
+    let whole = whole.unwrap_or(rest);
+    let endings = [MANIFEST, ".vhddiff", ".vhd", ".raw"];
+    let name = endings
+        .into_iter()
+        .find_map(|ending| whole.strip_suffix(ending))?;
+    (!name.is_empty()).then(|| (sequence, name, &rest[name.len()..]))
+}
+
+/// The folders that this process may change, by device and inode.
+static HELD: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
+
+/// The right to change the files of a disk of a store, for whoever has its lock, until it is dropped.
+#[derive(Debug)]
+pub struct StoreFolder((u64, u64));
+
+impl StoreFolder {
+    /// Takes the right for the folder at `path`. The caller has the lock of the disk.
+    pub fn hold(path: &Path) -> Result<Self> {
+        let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).path(path))?;
+        let identity = (found.dev(), found.ino());
+        let mut held = HELD.write().unwrap_or_else(PoisonError::into_inner);
+        held.push(identity);
+        Ok(Self(identity))
+    }
+}
+
+impl Drop for StoreFolder {
+    fn drop(&mut self) {
+        let mut held = HELD.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = held.iter().rposition(|folder| *folder == self.0) {
+            held.swap_remove(at);
+        }
+    }
+}
+
+/// An error if the name `path`, or the file that it leads to, is one of a store's that isn't [held](StoreFolder).
+///
+/// # Errors
+///
+/// [`Usage`](crate::error::ErrorKind::Usage), with what to do instead.
+pub fn refuse_part_of_store(path: &Path) -> Result<()> {
+    // The name itself, which a new file would take; and what it leads to, which would be written.
+    if is_part(&absolute(path)?)? || canonical(path)?.map_or(Ok(false), |real| is_part(&real))? {
+        return Err(refusal(path));
+    }
+    Ok(())
+}
+
+/// The path with all links resolved but a last one.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default());
+    Ok(canonical(folder)?.map_or_else(|| path.to_path_buf(), |folder| folder.join(name)))
+}
+
+/// The path with all links resolved; `None` if it leads nowhere.
+fn canonical(path: &Path) -> Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(real) => Ok(Some(real)),
+        Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
+}
+
+fn is_part(path: &Path) -> Result<bool> {
+    let folder = folder_of(path);
+    let named = path.file_name().and_then(|name| name.to_str());
+    if named.is_some_and(is_stored_name) {
+        return Ok(is_disk(folder)? && !is_held(folder)?);
+    }
+    // By another hard link beside them.
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.nlink() > 1 => {
+            Ok(is_disk(folder)? && has_stored_link(folder, &found)? && !is_held(folder)?)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn is_stored_name(name: &str) -> bool {
+    let name = name.split_once(DAMAGED).map_or(name, |(name, _)| name);
+    ONCE.contains(&name) || split_stored_name(name).is_some()
+}
+
+/// Whether the folder is one of a disk: it has a manifest, or a lock beside a file of a snapshot.
+fn is_disk(folder: &Path) -> Result<bool> {
+    let (mut lock, mut data) = (false, false);
+    for name in names_in(folder)? {
+        match split_stored_name(&name) {
+            Some((_, _, MANIFEST)) => return Ok(true),
+            Some(_) => data = true,
+            None => lock |= name == ONCE[0],
+        }
+    }
+    Ok(lock && data)
+}
+
+fn has_stored_link(folder: &Path, found: &fs::Metadata) -> Result<bool> {
+    let same = |name: &String| {
+        let there = fs::symlink_metadata(folder.join(name));
+        is_stored_name(name)
+            && there.is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino()))
+    };
+    Ok(names_in(folder)?.iter().any(same))
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let failed = |e| Error::io("cannot read the folder", e).path(folder);
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        // There is nothing in it to be lost; or whoever wants to make a file there will be told.
+        Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(names),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn is_held(folder: &Path) -> Result<bool> {
+    let found = fs::metadata(folder).map_err(|e| Error::io("cannot look at", e).path(folder))?;
+    let held = HELD.read().unwrap_or_else(PoisonError::into_inner);
+    Ok(held.contains(&(found.dev(), found.ino())))
+}
+
+fn refusal(path: &Path) -> Error {
+    let real = canonical(path).ok().flatten();
+    let real = real.as_deref().unwrap_or(path);
+    let disk = folder_of(real);
+    let store = quoted(folder_of(disk));
+    let name = disk.file_name().unwrap_or_default();
+    let of = format!("--store {store} --disk {}", quoted(name));
+    Error::usage("this file is part of a store, which alone may change it")
+        .path(path)
+        .hint(format!(
+            "name another file; to have an image that may be changed: vhd snapshot restore {of} -o IMAGE; to mend the store: vhd snapshot repair {of}"
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, remove, rename};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn names_come_apart() {
+        for (file, parts) in [
+            ("000001-a.vhd", Some((1, "a", ".vhd"))),
+            ("000012-a-b.vhd.json", Some((12, "a-b.vhd", ".json"))),
+            ("000002-x.vhddiff.new", Some((2, "x", ".vhddiff.new"))),
+            ("000002-x.json.part", Some((2, "x", ".json.part"))),
+            ("4294967295-x.raw", Some((u32::MAX, "x", ".raw"))),
+            ("12-a.json", None),
+            ("0000012-a.json", None),
+            ("+00012-a.json", None),
+            ("000012-.json", None),
+            ("000012-a", None),
+            ("lock", None),
+        ] {
+            assert_eq!(split_stored_name(file), parts, "{file}");
+        }
+    }
+
+    #[test]
+    fn only_who_holds_a_disk_changes_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("w");
+        fs::create_dir(&disk).unwrap();
+        let at = |name: &str| disk.join(name);
+        let stored = [
+            "000001-a.vhd",
+            "000001-a.json",
+            "lock",
+            "000002-b.vhddiff.damaged.2",
+        ];
+        for name in stored {
+            fs::write(at(name), name).unwrap();
+        }
+        let link = folder.path().join("link");
+        symlink(at(stored[0]), &link).unwrap();
+        fs::hard_link(at(stored[0]), at("hard")).unwrap();
+        symlink(&disk, folder.path().join("way")).unwrap();
+        fs::write(at("other.vhd"), "other").unwrap();
+
+        let through = folder.path().join("way").join(stored[0]);
+        let new = ["000002-b.vhddiff", "newest.windows", "deleting.json"].map(at);
+        for path in stored
+            .map(at)
+            .into_iter()
+            .chain([link, at("hard"), through])
+            .chain(new)
+        {
+            assert!(refuse_part_of_store(&path).is_err(), "{path:?}");
+            assert!(
+                AtomicFile::begin(&path, Overwrite::Yes, Audience::default()).is_err(),
+                "{path:?}"
+            );
+            if path.exists() {
+                assert!(File::open_locked(&path, Access::Write).is_err(), "{path:?}");
+                assert!(
+                    File::open_locked(&path, Access::Replace).is_err(),
+                    "{path:?}"
+                );
+                assert!(File::open_locked(&path, Access::Read).is_ok(), "{path:?}");
+                assert!(rename(&path, &folder.path().join("x")).is_err(), "{path:?}");
+                assert!(remove(&path).is_err(), "{path:?}");
+            }
+        }
+        for path in [
+            at("other.vhd"),
+            at("000001-a.vhd.undo-journal"),
+            folder.path().join("lock"),
+        ] {
+            refuse_part_of_store(&path).unwrap();
+        }
+        let held = StoreFolder::hold(&disk).unwrap();
+        refuse_part_of_store(&at(stored[0])).unwrap();
+        drop(held);
+        assert!(refuse_part_of_store(&at(stored[0])).is_err());
+    }
+}
