@@ -11,7 +11,7 @@ use super::pieces::pieces;
 use super::{Access, Disk, Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
-use crate::storage::File;
+use crate::storage::{Audience, File};
 
 /// What became of the copy of one disk.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ fn copy_points(
     if source.points().is_empty() {
         return Ok(());
     }
-    let mut target = Target::open(to, name)?;
+    let mut target = Target::open(to, name, &Audience::of([source.folder()])?)?;
     let result = copy_missing(&source, &mut target, copied, work);
     if result.is_err() {
         target.discard_if_empty();

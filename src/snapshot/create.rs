@@ -20,7 +20,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowList, copy_hashed};
-use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt};
+use crate::storage::{Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
 use crate::vhd::UniqueId;
 
@@ -40,6 +40,8 @@ pub struct NewPoint {
     pub tags: BTreeMap<String, String>,
     /// Whether it shall be a base of its own.
     pub full: bool,
+    /// Who may see it at most; nobody who may not see the image, or the newest snapshot of the disk, anyway.
+    pub made_from: Audience,
 }
 
 /// A snapshot that was made.
@@ -67,6 +69,7 @@ pub fn create(
     work: Work<'_>,
 ) -> Result<Created> {
     let draft = Draft::of(disk, new, origin(&image.side()))?;
+    disk.made_from(new.made_from.clone().and(Audience::of(image.files())?));
     match disk.newest().cloned() {
         Some(newest) if !new.full => add_changes(disk, image, &newest, draft, work),
         _ => add_base(disk, image, draft, work),
@@ -89,10 +92,11 @@ pub fn add_diff(
         );
     };
     check_name(&new.name)?;
+    disk.made_from(new.made_from.clone());
     // Its name is known only now; the file gets its place beside the others.
     let stem = next_stem(disk, &new.name)?;
     let file = format!("{stem}.vhddiff");
-    let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
+    let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     let mut out = stored.file().appender();
     out.take_all(stream)
         .map_err(|e| Error::io("cannot store the diff that comes in", e).path(disk.folder()))?;
@@ -357,7 +361,7 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
             identity: image.footer().cloned(),
             parent: None,
             overwrite: Overwrite::No,
-            made_from: Audience::default(),
+            made_from: disk.audience().clone(),
             dense: false,
         },
     )?;
@@ -422,7 +426,7 @@ fn add_changes(
     let known = windows::of_newest(disk, newest, work)?;
     let before = disk.image(newest)?;
     let file = format!("{}.vhddiff", draft.stem);
-    let stored = AtomicFile::new(disk.path(&format!("{file}{NEW}")))?;
+    let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     work.progress.begin("comparing", image.virtual_size());
     let options = DiffOptions {
         workers: work.workers,

@@ -25,7 +25,7 @@ use crate::files::{
     ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{AtomicFile, Audience, Overwrite, remove_if_there, rename};
+use crate::storage::{Overwrite, remove_if_there, rename};
 
 /// What became of the snapshot after the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +245,10 @@ fn forget_list(disk: &Disk, deleted: &[Manifest]) -> Result<()> {
 fn fold(disk: &Disk, before: &Manifest, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
     let between = Between::open(disk, before, next)?;
     let path = disk.path(&next.data.file);
-    let stored = AtomicFile::new(disk.path(&format!("{}{NEW}", next.data.file)))?;
+    let stored = disk.new_file(
+        disk.path(&format!("{}{NEW}", next.data.file)),
+        &next.data.file,
+    )?;
     work.progress
         .begin("folding", next.virtual_size.max(before.virtual_size));
     let out = stored.file().appender();
@@ -286,7 +289,7 @@ fn rebuild(disk: &Disk, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
         path: &path,
         format: Format::Raw,
         overwrite: Overwrite::Yes,
-        made_from: &Audience::default(),
+        made_from: disk.audience(),
         dense: false,
     };
     super::restore(&disk.image(next)?, output, work)?;

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{
-    AtomicFile, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
+    AtomicFile, Audience, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
     remove_if_there, rename,
 };
 use crate::text::shown;
@@ -71,6 +71,8 @@ pub struct Disk {
     lock: Arc<DiskLock>,
     handles: Arc<Handles>,
     open_diffs: OpenDiffs,
+    /// Who may see what is made now, at most: who may see the newest snapshot, and what it is made from.
+    audience: Audience,
     writable: bool,
 }
 
@@ -219,6 +221,7 @@ impl Disk {
             lock: Arc::new(lock),
             handles: Handles::new(OPEN_DIFFS),
             open_diffs: OpenDiffs::default(),
+            audience: Audience::default(),
             writable,
         };
         disk.load()?;
@@ -246,7 +249,31 @@ impl Disk {
         }
         self.points = Points::new(points);
         self.copying = partial::find(self)?;
+        self.made_from(Audience::default());
         Ok(())
+    }
+
+    /// Lets what is made from now on be seen by nobody who may not see what it is made from, nor the newest snapshot.
+    pub(super) fn made_from(&mut self, audience: Audience) {
+        let newest = self.newest().map(|newest| self.path(&newest.data.file));
+        // One that isn't there says nothing.
+        let newest = newest.and_then(|path| Audience::of([path]).ok());
+        self.audience = audience.and(newest.unwrap_or_default());
+    }
+
+    pub(super) fn audience(&self) -> &Audience {
+        &self.audience
+    }
+
+    /// Begins a file at `path`, which may end in `.new`, for the place that `file` has. If there is such a file, the new
+    /// one gets its owner and its permissions.
+    pub(super) fn new_file(&self, path: PathBuf, file: &str) -> Result<AtomicFile> {
+        let mut new = AtomicFile::for_audience(path, self.audience.clone())?;
+        let place = self.path(file);
+        if check_plain(&place).is_ok() && !is_absent(&place) {
+            new = new.for_audience_of_replaced(&File::open(&place)?)?;
+        }
+        Ok(new)
     }
 
     /// Lists its files again.
@@ -511,7 +538,8 @@ impl Disk {
     }
 
     pub(super) fn write_manifest(&self, manifest: &Manifest, overwrite: Overwrite) -> Result<()> {
-        let file = AtomicFile::new(self.path(&manifest.stem().manifest()))?;
+        let name = manifest.stem().manifest();
+        let file = self.new_file(self.path(&name), &name)?;
         file.file().write_all_at(&manifest.encode()?, 0)?;
         file.publish(overwrite)
     }

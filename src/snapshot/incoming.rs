@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
 use crate::image::{ContentDigest, Image as _, window_hashes};
 use crate::storage::{
-    AtomicFile, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
+    Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
 };
 
 /// A disk that snapshots are copied into. Readers may be at it meanwhile, as snapshots only join; whatever else changes
@@ -37,13 +37,13 @@ pub(super) struct Target {
 
 impl Target {
     /// Opens the disk `name` of the store at `store`, or makes it.
-    pub(super) fn open(store: &Path, name: &str) -> Result<Self> {
+    pub(super) fn open(store: &Path, name: &str, audience: &Audience) -> Result<Self> {
         // Who may change the disk finishes what was interrupted, which a reader only looks past.
         let mut disk = Disk::open(store, name, Access::Read);
         let unfinished = |disk: &Disk| !disk.going.is_empty() || !disk.unnamed.is_empty();
         if is_absent(&store.join(name)) || disk.as_ref().is_ok_and(unfinished) {
             drop(disk);
-            drop(Disk::open(store, name, Access::Create)?);
+            drop(Disk::open_for(store, name, Access::Create, audience)?);
             disk = Disk::open(store, name, Access::Read);
         }
         let mut disk = disk?;
@@ -108,6 +108,12 @@ impl Target {
     ) -> Result<Incoming<'_>> {
         check_next(&self.disk, point)?;
         self.check_lock()?;
+        self.disk.made_from(match original {
+            Some(original) => Audience::of_file(original)?,
+            // Nobody says who could see it where it comes from; from the first one on, the disk does.
+            None if self.disk.points().is_empty() => Audience::nobody_else(),
+            None => Audience::default(),
+        });
         let partial = self.disk.copying();
         let same = partial.is_some_and(|partial| {
             partial.id == point.id
@@ -117,7 +123,7 @@ impl Target {
         if !(same && original.is_some()) {
             partial::give_up(&mut self.disk)?;
             let path = mark(&self.disk, point);
-            let mark = AtomicFile::new(&path)?;
+            let mark = self.disk.new_file(path.clone(), &point.stem().manifest())?;
             let coming = Manifest {
                 state: State::Copying,
                 completion_percent: 0,
@@ -141,7 +147,11 @@ impl Target {
                     .hint("take the manifest from a copy of the store; or remove the file if it isn't wanted"));
             }
         }
-        let file = File::open_or_create(&path)?;
+        if is_absent(&path) {
+            let empty = self.disk.new_file(path.clone(), &point.data.file)?;
+            empty.publish(Overwrite::No)?;
+        }
+        let file = File::open_writable(&path)?;
         self.disk.names.extend(name_of(&path));
         let len = file.byte_len()?.min(point.data.length);
         let from = match original {

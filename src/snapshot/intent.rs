@@ -8,7 +8,7 @@ use super::disk::read_limited;
 use super::layout::DELETING;
 use super::{Disk, Manifest, SCHEMA_VERSION};
 use crate::error::{Error, Result};
-use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
+use crate::storage::{Overwrite, WriteAt as _};
 
 /// A longer file is not an intent.
 const LONGEST: u64 = 32 << 20;
@@ -48,7 +48,7 @@ impl Intent {
                 .found(format_args!("{} snapshots", self.deleted.len()))
                 .hint("delete fewer at a time"));
         }
-        let file = AtomicFile::new(path)?;
+        let file = disk.new_file(path, DELETING)?;
         file.file().write_all_at(&bytes, 0)?;
         file.publish(Overwrite::No)
     }

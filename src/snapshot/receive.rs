@@ -12,6 +12,7 @@ use super::layout::Stem;
 use super::stream::{Record, StreamReader};
 use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Audience;
 
 /// What became of a stream.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ fn take<R: Read>(
     let mut stream = StreamReader::new(input, name)?;
     disk.unwrap_or(stream.disk()).clone_into(&mut received.disk);
     received.is_new = is_absent(&store.join(&received.disk));
-    let mut target = Target::open(store, &received.disk)?;
+    let mut target = Target::open(store, &received.disk, &Audience::nobody_else())?;
     let result = take_into(&mut target, (&mut stream, name), future, received, work);
     if result.is_err() {
         target.discard_if_empty();

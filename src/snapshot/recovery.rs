@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::journal_path;
 use crate::parallel::Workers;
 use crate::progress::Silent;
-use crate::storage::{create_folder, remove_if_there, rename};
+use crate::storage::{Audience, create_folder_for, remove_if_there, rename};
 
 impl Disk {
     /// Opens the disk `name` of the store at `store`. To change it, what an interrupted command left is finished or
@@ -34,10 +34,15 @@ impl Disk {
     ///
     /// [`Locked`](crate::ErrorKind::Locked) at once when another command is in the way.
     pub fn open(store: &Path, name: &str, access: Access) -> Result<Self> {
+        Self::open_for(store, name, access, &Audience::default())
+    }
+
+    /// The same; folders that have to be made are open to nobody who isn't in the `audience`.
+    pub fn open_for(store: &Path, name: &str, access: Access, audience: &Audience) -> Result<Self> {
         check_disk_name(name)?;
         let folder = store.join(name);
         if access == Access::Create && is_missing_folder(&folder) {
-            create_folder(&folder, 0o777)?;
+            create_folder_for(&folder, audience)?;
         }
         let mut disk = Self::locked(store, name, access != Access::Read)?;
         if access == Access::Read {

@@ -102,7 +102,7 @@ pub(super) fn digest_of(disk: &Disk) -> Result<Option<ContentDigest>> {
 /// Takes over the list of another store.
 fn take(disk: &Disk, source: &Disk) -> Result<()> {
     let from = File::open(source.path(WINDOWS))?;
-    let file = AtomicFile::new(disk.path(WINDOWS))?;
+    let file = disk.new_file(disk.path(WINDOWS), WINDOWS)?;
     let mut out = file.file().appender();
     out.take_all(&mut from.reader())
         .map_err(|e| Error::io("cannot copy the window hashes", e).path(disk.path(WINDOWS)))?;
@@ -147,7 +147,7 @@ pub(super) fn make<T>(
     work: impl FnOnce(&mut Each<'_>) -> Result<T>,
 ) -> Result<(MadeList, T)> {
     let path = disk.path(WINDOWS);
-    let file = AtomicFile::new(&path)?;
+    let file = disk.new_file(path.clone(), WINDOWS)?;
     let out = file.file().appender();
     let mut writer = WindowListWriter::new(out, path, size)?;
     let made = work(&mut |start, hashes| writer.push(start, hashes))?;

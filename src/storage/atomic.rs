@@ -124,6 +124,14 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// Gives the file the owner, the group and in the end the permissions of `other`, which it is going to replace,
+    /// whoever its audience was.
+    pub fn for_audience_of_replaced(mut self, other: &File) -> Result<Self> {
+        self.open_to = None;
+        self.take_place_of(other)?;
+        Ok(self)
+    }
+
     /// The file to write to.
     pub fn file(&self) -> &File {
         &self.file

@@ -57,6 +57,15 @@ impl Audience {
         Ok(audience)
     }
 
+    /// Of what nobody else may see.
+    pub fn nobody_else() -> Self {
+        Self(vec![Grant {
+            group: 0,
+            to_group: 0,
+            to_others: 0,
+        }])
+    }
+
     /// Of what is made from an open file.
     pub fn of_file(file: &File) -> Result<Self> {
         let has_list = fgetxattr(file.as_std(), LIST, &mut [0; 0][..]).is_ok();
@@ -77,6 +86,12 @@ impl Audience {
             Err(e) if e.kind() == IoKind::NotFound => Ok(self),
             Err(e) => Err(Error::io("cannot look at", e).path(path)),
         }
+    }
+
+    /// The same for a folder: who may read may also look for names in it.
+    pub(super) fn limit_folder(&self, group: u32) -> u32 {
+        let mode = self.limit(0o666, group);
+        0o700 | mode & 0o077 | (mode & 0o044) >> 2
     }
 
     /// What is allowed of `mode` to a file of this group.
@@ -135,6 +150,10 @@ mod tests {
             let audience = Audience(from.to_vec());
             assert_eq!(audience.limit(0o666, group), mode, "{from:?}");
             assert_eq!(audience.limit(0o600, group), 0o600);
+            let folder = audience.limit_folder(group);
+            assert_eq!(folder & 0o700, 0o700);
+            assert_eq!((folder & 0o044) >> 2, folder & 0o011);
+            assert_eq!(folder & 0o066, mode & 0o066);
         }
     }
 }

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::atomic::{AtomicFile, Overwrite};
+use super::audience::without_umask;
 use super::stored::refuse_part_of_store;
 use super::{Audience, File, Stamp, system};
 use crate::error::{Error, ErrorKind, Result};
@@ -93,6 +94,31 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
             Err(error) if error.io_kind() == Some(IoKind::PermissionDenied) => Ok(()),
             synced => synced,
         })
+}
+
+/// Makes a folder, and those above it, for this audience, unless there is one; what is there already stays as it is. As
+/// [`create_folder`], it makes the names durable.
+pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
+    let failed = |e| Error::io("cannot create the folder", e).path(path);
+    let missing = path.ancestors().take_while(|folder| {
+        !folder.as_os_str().is_empty()
+            && fs::metadata(folder).is_err_and(|e| e.kind() == IoKind::NotFound)
+    });
+    let missing: Vec<&Path> = missing.collect();
+    for folder in missing.into_iter().rev() {
+        // Nobody else gets in before the permissions are right.
+        system::create_folder(folder, 0o700).map_err(failed)?;
+        let opened = fs::File::open(folder).map_err(failed)?;
+        let found = opened.metadata().map_err(failed)?;
+        let mode = without_umask(audience.limit_folder(found.gid())) | 0o700;
+        // A folder whose files belong to its group keeps that.
+        let mode = mode | found.mode() & 0o7000;
+        if found.mode() & 0o7777 != mode {
+            let permissions = fs::Permissions::from_mode(mode);
+            system::set_permissions(&opened, folder, permissions).map_err(failed)?;
+        }
+    }
+    create_folder(path, 0o777)
 }
 
 /// Removes the file at `path`, durably.

@@ -131,6 +131,21 @@ fn spoil(diff: &[u8]) -> Vec<u8> {
     sections::seal(&parts)
 }
 
+/// Nobody but its owner gets at anything of a store; its locks hold nothing.
+fn private(lab: &Lab, store: &str) {
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+    let folder = lab.path(store).join("w");
+    for folder in [lab.path(store), folder.clone()] {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+    }
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with("lock") {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+}
+
 fn many_commands(lab: &Lab, code: i32, limit: &str) {
     for command in [
         "list",
@@ -904,6 +919,64 @@ const CASES: &[Case] = &[
             lab.shell("vhd snapshot family list.json --source-unique-id 2")
                 .code(2)
                 .says("omit the ids");
+        },
+    },
+    Case {
+        name: "a store of 0600 and 0700: delete, prune, create, repair",
+        before: "0644 where files are made anew",
+        now: "what is made anew has the permissions of what it replaces; new files are as closed as the newest",
+        run: |lab| {
+            three(lab);
+            lab.shell("vhd snapshot copy -q --store S --to T").code(0);
+            lab.shell("chmod 700 S S/w; chmod 600 S/w/*").code(0);
+            add(lab, "d", "a.raw").code(0);
+            lab.shell("vhd snapshot delete --store S b").code(0);
+            lab.shell("vhd snapshot delete --store S a").code(0);
+            private(lab, "S");
+            fs::write(lab.path("S/w/000004-d.vhddiff"), "x").unwrap();
+            fs::remove_file(lab.path("S/w/newest.windows")).unwrap();
+            lab.shell("vhd snapshot repair --store S --image d=a.raw")
+                .code(0);
+            private(lab, "S");
+            add(lab, "e", "b.raw").code(0);
+            lab.shell("vhd snapshot create --full --store S --disk w --name f c.raw")
+                .code(0);
+            lab.shell("vhd snapshot prune --store S --keep-last 2")
+                .code(0);
+            private(lab, "S");
+        },
+    },
+    Case {
+        name: "copy of a private store, receive into a new one, create from a private image",
+        before: "0755 and 0644",
+        now: "as private as what they are made from; received ones are for their owner alone",
+        run: |lab| {
+            three(lab);
+            lab.shell("chmod 700 S S/w; chmod 600 S/w/*").code(0);
+            lab.shell("vhd snapshot copy --store S --to T").code(0);
+            private(lab, "T");
+            lab.shell("vhd snapshot send --store S | vhd snapshot receive --store R")
+                .code(0);
+            private(lab, "R");
+            lab.shell("chmod 600 a.raw b.raw").code(0);
+            lab.shell("vhd snapshot create --store P --disk w --name a a.raw")
+                .code(0);
+            lab.shell("vhd snapshot create --store P --disk w --name b b.raw")
+                .code(0);
+            private(lab, "P");
+            // A later one that anybody may read joins a private disk.
+            lab.shell("chmod 644 c.raw; vhd snapshot create --store P --disk w --name c c.raw")
+                .code(0);
+            private(lab, "P");
+            // And what everybody may read stays so.
+            lab.shell("umask 022; vhd snapshot create --store O --disk w --name c c.raw; vhd snapshot copy --store O --to OO")
+                .code(0);
+            for store in ["O", "OO"] {
+                lab.shell(&format!(
+                    "stat -c %a {store}/w {store}/w/000001-c.vhd {store}/w/000001-c.json"
+                ))
+                .says("755\n644\n644");
+            }
         },
     },
     Case {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::quoted;
 use crate::snapshot::{Created, Disk, Doubt, Family, NewPoint, Work, add_diff, create};
-use crate::storage::File;
+use crate::storage::{Audience, File};
 use crate::text::shown;
 
 /// Add a snapshot of a disk: the first becomes the base, later ones store what changed.
@@ -89,6 +89,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         },
         tags: args.tag.iter().cloned().collect::<BTreeMap<_, _>>(),
         full: args.full,
+        made_from: Audience::default(),
     };
     crate::snapshot::check_name(&new.name)?;
     let found = Found::at(&args.store.store, &args.disk)?;
@@ -104,7 +105,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             &args.parents,
             Reading::default(),
         )?;
-        disk = Disk::open(&args.store.store, &args.disk, Access::Create)?;
+        let audience = Audience::of(image.files())?;
+        disk = Disk::open_for(&args.store.store, &args.disk, Access::Create, &audience)?;
         let workers = context.workers()?;
         let progress = context.progress();
         let work = Work {
@@ -168,7 +170,11 @@ fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) ->
     let file = File::open(diff)?;
     file.lock_shared()?;
     crate::files::refuse_image(&file)?;
-    add_diff(disk, (&mut file.reader(), diff), new, work)
+    let new = NewPoint {
+        made_from: Audience::of_file(&file)?,
+        ..new.clone()
+    };
+    add_diff(disk, (&mut file.reader(), diff), &new, work)
 }
 
 /// What there was before the snapshot was made.

@@ -15,7 +15,7 @@ use crate::snapshot::layout::NEW;
 use crate::snapshot::point::side;
 use crate::snapshot::verify::{file_data, finding, structure};
 use crate::snapshot::{Data, DataKind, Disk, Finding, Manifest, Work};
-use crate::storage::{AtomicFile, Audience, File, Overwrite, rename};
+use crate::storage::{File, Overwrite, rename};
 use crate::text::shown;
 
 impl Job<'_> {
@@ -171,7 +171,7 @@ impl Job<'_> {
             };
             if !self.means.dry_run {
                 let new = new_path(self.disk, point);
-                let file = AtomicFile::new(&new)?;
+                let file = self.disk.new_file(new, &point.data.file)?;
                 let mut out = file.file().appender();
                 out.take_all(&mut from_file.reader())
                     .map_err(|e| Error::io("cannot copy the diff", e).path(&from))?;
@@ -213,7 +213,7 @@ impl Job<'_> {
                 identity: point.source.footer(),
                 parent: None,
                 overwrite: Overwrite::Yes,
-                made_from: Audience::default(),
+                made_from: self.disk.audience().clone(),
                 dense: false,
             },
         )?;
@@ -267,7 +267,9 @@ impl Job<'_> {
         made.parent = Some(before.id.clone());
         made.data.kind = DataKind::Diff;
         made.data.file = format!("{}.vhddiff", point.stem());
-        let stored = AtomicFile::new(new_path(self.disk, &made))?;
+        let stored = self
+            .disk
+            .new_file(new_path(self.disk, &made), &made.data.file)?;
         let image = target.image();
         self.work.progress.begin("comparing", point.virtual_size);
         let options = DiffOptions {
