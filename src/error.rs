@@ -198,6 +198,11 @@ impl Error {
         self.0.field.as_deref()
     }
 
+    /// What was found there, if that is known.
+    pub fn found_text(&self) -> Option<&str> {
+        self.0.found.as_deref()
+    }
+
     /// What to do next, if there is something to do.
     pub fn remedy(&self) -> Option<&str> {
         self.0.hint.as_deref()

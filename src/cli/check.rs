@@ -153,7 +153,7 @@ struct FindingView<'a> {
     found: &'a str,
     expected: &'a str,
     message: &'static str,
-    advice: &'static str,
+    advice: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -171,7 +171,12 @@ struct MendView<'a> {
 impl<'a> View<'a> {
     fn new(path: &Path, repaired: &'a Repaired) -> Self {
         let report = &repaired.before;
-        let listed = |report: &'a Report| report.findings.iter().map(FindingView::from).collect();
+        let listed = |report: &'a Report| {
+            let findings = report.findings.iter();
+            findings
+                .map(|finding| FindingView::new(finding, path))
+                .collect()
+        };
         Self {
             schema_version: SCHEMA_VERSION,
             image: path.to_string_lossy().into_owned(),
@@ -194,8 +199,8 @@ impl<'a> View<'a> {
     }
 }
 
-impl<'a> From<&'a Finding> for FindingView<'a> {
-    fn from(finding: &'a Finding) -> Self {
+impl<'a> FindingView<'a> {
+    fn new(finding: &'a Finding, path: &Path) -> Self {
         Self {
             id: finding.id(),
             severity: finding.severity().name(),
@@ -204,7 +209,7 @@ impl<'a> From<&'a Finding> for FindingView<'a> {
             found: &finding.found,
             expected: &finding.expected,
             message: finding.rule.message,
-            advice: finding.rule.advice,
+            advice: plain(&finding.advice(path)),
         }
     }
 }
@@ -275,14 +280,14 @@ fn counted(count: u64, one: &str, many: &str) -> Option<String> {
     }
 }
 
-/// Findings in columns; the advice of a rule is printed once.
+/// Findings in columns; the same advice of a rule is printed once.
 fn list(findings: &[FindingView<'_>], output: &mut Output) -> Result<()> {
     let severity = Severity::Repairable.name().len();
     let field = findings.iter().map(|f| f.field.len()).max().unwrap_or(0);
     let digits = |offset: u64| offset.to_string().len();
     let offset = findings.iter().map(|f| digits(f.offset)).max().unwrap_or(0);
     let margin = severity + field + offset + 8;
-    let mut advised = Vec::new();
+    let mut advised: Vec<(&str, &str)> = Vec::new();
     for finding in findings {
         output.line(format_args!(
             "  {:<severity$}  {:<field$}  {:>offset$}  {} ({})",
@@ -292,8 +297,9 @@ fn list(findings: &[FindingView<'_>], output: &mut Output) -> Result<()> {
             "{:margin$}found {}, expected {}",
             "", finding.found, finding.expected
         ))?;
-        if !advised.contains(&finding.id) {
-            advised.push(finding.id);
+        let advice = (finding.id, finding.advice.as_str());
+        if !advised.contains(&advice) {
+            advised.push(advice);
             output.line(format_args!("{:margin$}{}", "", finding.advice))?;
         }
     }

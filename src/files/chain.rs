@@ -6,11 +6,11 @@ use std::path::Path;
 use super::ParentOptions;
 use super::open::OpenImage;
 use super::parents::{Finder, IN_A_CIRCLE, MAX_CHAIN, TOO_LONG, Trail};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::File;
 use crate::vhd::{
     ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
-    ParentResolver as _, Timestamp, read_paths,
+    ParentResolver as _, Timestamp, Trouble, read_paths,
 };
 
 /// Looks up the parents of the image at a path.
@@ -59,12 +59,12 @@ impl<'a> Chain<'a> {
                     ChainState::Loop(error.to_string())
                 }
             }
-            ErrorKind::Io if of_search && own => ChainState::Missing(error.to_string()),
-            ErrorKind::Damaged if of_search && own => ChainState::Another(error.to_string()),
+            ErrorKind::Io if of_search && own => ChainState::Missing(trouble(error)),
+            ErrorKind::Damaged if of_search && own => ChainState::Another(trouble(error)),
             _ if of_search && error.message().starts_with(TOO_LONG) => {
                 ChainState::TooDeep(MAX_CHAIN)
             }
-            _ => ChainState::Damaged(error.to_string()),
+            _ => ChainState::Damaged(unreadable(error)),
         }
     }
 }
@@ -78,6 +78,29 @@ impl ChainLookup for Chain<'_> {
             found => found,
         }
     }
+}
+
+/// What a search found instead of the parent, without what the finding says itself.
+fn trouble(error: &Error) -> Trouble {
+    Trouble {
+        found: error.found_text().unwrap_or(error.message()).to_owned(),
+        advice: error.remedy().map(str::to_owned),
+    }
+}
+
+/// Why a file of the chain can't be read: its name and the message; a check of it tells the rest.
+fn unreadable(error: &Error) -> Trouble {
+    let file = error.file();
+    let found = match file {
+        Some(file) => format!("{}: {}", file.display(), error.message()),
+        None => error.message().to_owned(),
+    };
+    let damaged = [ErrorKind::Damaged, ErrorKind::Unsupported].contains(&error.kind());
+    let advice = match file.filter(|_| damaged) {
+        Some(file) => Some(format!("vhd check {} says more", quoted(file))),
+        None => error.remedy().map(str::to_owned),
+    };
+    Trouble { found, advice }
 }
 
 fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> Result<FoundParent> {

@@ -14,7 +14,7 @@ use crate::image::{
 };
 use crate::page::PageRange;
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
-use crate::vhd::{Family, StoredRun, VhdImage};
+use crate::vhd::{DiskType, Family, StoredRun, VhdImage, filled};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
 /// interrupted apply is in the way.
@@ -204,12 +204,35 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
     } else {
         Family::Resolved(&mut finder)
     };
-    let image = if options.salvage && !options.writable {
-        VhdImage::salvage(file, family)?
-    } else {
-        VhdImage::open_over(file, family)?
+    let told = match options.format {
+        Some(FormatChoice::Only(Format::Fixed)) => Some(DiskType::Fixed),
+        Some(FormatChoice::Only(Format::Dynamic)) => Some(DiskType::Dynamic),
+        Some(FormatChoice::Only(Format::Differencing)) => Some(DiskType::Differencing),
+        Some(FormatChoice::Only(Format::Raw) | FormatChoice::AnyVhd) | None => None,
     };
+    let image = if options.salvage && !options.writable {
+        VhdImage::salvage_as(file, family, told)?
+    } else {
+        VhdImage::open_as(file, family, told)?
+    };
+    if image.is_told() && options.writable {
+        return Err(refuse_told(&image));
+    }
     Ok((Stored::from_vhd(image)?, finder.found, Vec::new()))
+}
+
+/// Where the footer says another type, nothing is written that would depend on it.
+fn refuse_told(image: &VhdImage<File>) -> Error {
+    let path = image.storage().path();
+    Error::usage(
+        "the footer says another type than -f: so the image is read, but not changed in place",
+    )
+    .path(path)
+    .hint(format!(
+        "copy it first: vhd convert -f {} {}",
+        image.disk_type(),
+        filled("{file} {new}", path)
+    ))
 }
 
 /// An error if a file that is said to be a VHD has nothing of one.

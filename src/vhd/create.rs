@@ -64,6 +64,8 @@ impl<S: WriteAt> VhdImage<S> {
     pub fn create(storage: S, options: &CreateOptions) -> Result<Self> {
         match lay_out(&storage, options) {
             Ok((footer, dynamic, end)) => Ok(Self {
+                is_told: false,
+                slack_has_data: false,
                 storage,
                 footer,
                 dynamic,

@@ -29,6 +29,10 @@ pub(super) struct Dynamic {
     pub(super) data_end: u64,
     /// Whether what should be stored behind `data_end` reads as if it weren't stored; else it is an error.
     pub(super) reads_zeros_behind: bool,
+    /// What of the disk reads as if it weren't stored, in order: what a salvage gave up.
+    pub(super) lost: Vec<PageRange>,
+    /// Whether something else is where the last block goes on after the end of the disk.
+    pub(super) shares_tail: bool,
     /// What is read where nothing is stored.
     pub(super) beneath: Beneath,
     /// The block that is being written.
@@ -112,6 +116,8 @@ impl Dynamic {
             table,
             data_end,
             reads_zeros_behind: false,
+            lost: Vec::new(),
+            shares_tail: false,
             beneath: Beneath::Zeros,
             current: None,
             waiting: BTreeMap::new(),
@@ -234,7 +240,7 @@ impl Dynamic {
     ) -> Result<()> {
         let disk = piece.block * self.block_size;
         let end = piece.start + piece.len;
-        let mut push = |start: u64, end: u64, data: Option<u64>| match ready.back_mut() {
+        let mut push_one = |start: u64, end: u64, data: Option<u64>| match ready.back_mut() {
             _ if start >= end => {}
             Some(last) if last.at.is_none() && data.is_none() => last.end = disk + end,
             _ => ready.push_back(Span {
@@ -242,6 +248,16 @@ impl Dynamic {
                 end: disk + end,
                 at: data.map(|data| data + start),
             }),
+        };
+        let mut push = |start: u64, end: u64, data: Option<u64>| {
+            let mut at = start;
+            for lost in self.lost_within(disk + start..disk + end) {
+                let lost = lost.start.saturating_sub(disk)..lost.end.saturating_sub(disk);
+                push_one(at, lost.start, data);
+                push_one(lost.start.max(at), lost.end, None);
+                at = at.max(lost.end);
+            }
+            push_one(at, end, data);
         };
         match self.stored(storage, piece)? {
             Stored::Absent => push(piece.start, end, None),
@@ -265,6 +281,14 @@ impl Dynamic {
             }
         }
         Ok(())
+    }
+
+    /// What a salvage gave up of `range`, in order.
+    fn lost_within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.lost.partition_point(|lost| lost.end() <= range.start);
+        let lost = self.lost.get(first..).unwrap_or_default().iter();
+        lost.map(move |lost| lost.start().max(range.start)..lost.end().min(range.end))
+            .take_while(|lost| lost.start < lost.end)
     }
 
     /// Whether all of the block's sectors are known to be stored.

@@ -23,6 +23,10 @@ pub struct VhdImage<S> {
     pub(super) unwritten: Unwritten,
     pub(super) warnings: Vec<Error>,
     pub(super) lost: Vec<PageRange>,
+    /// Whether it is read as another type than its footer says.
+    pub(super) is_told: bool,
+    /// Whether there is data between the end of a fixed disk and its footer.
+    pub(super) slack_has_data: bool,
     /// The readable parent locators of a differencing disk.
     pub(super) parent_paths: Vec<ParentPath>,
 }
@@ -76,6 +80,11 @@ impl<S: ReadAt> VhdImage<S> {
     /// end.
     pub fn lost(&self) -> &[PageRange] {
         &self.lost
+    }
+
+    /// Whether it is read as another type than its footer says, because that was asked for.
+    pub fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// Where what a fixed disk holds ends.

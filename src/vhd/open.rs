@@ -1,6 +1,6 @@
 //! Opening: the check's verdict on the structures decides, and what it found is what is read.
 
-use super::check::{self, Facts, Footers, Place, Report, Seen};
+use super::check::{self, Facts, Footers, Place, Report, Seen, Why};
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
 use super::parent::{self, Beneath};
@@ -44,7 +44,13 @@ impl<S: ReadAt> VhdImage<S> {
 
     /// As [`open`](Self::open), and does about the parent of a differencing disk what `family` says.
     pub fn open_over(storage: S, family: Family<'_>) -> Result<Self> {
-        let parts = check::judge(&storage).and_then(|report| {
+        Self::open_as(storage, family, None)
+    }
+
+    /// As [`open_over`](Self::open_over), as a disk of type `told`, if it can be read so: that beats what the footer
+    /// says.
+    pub fn open_as(storage: S, family: Family<'_>, told: Option<DiskType>) -> Result<Self> {
+        let parts = check::judge(&storage, told).and_then(|report| {
             report.refuse_errors()?;
             Parts::new(&report, None, &storage, family)
         });
@@ -52,15 +58,25 @@ impl<S: ReadAt> VhdImage<S> {
     }
 
     /// Opens what is left of a damaged VHD, to be read only: what [`lost`](Self::lost) names reads as if it had
-    /// never been stored. The errors are among the [`warnings`](Self::warnings).
+    /// never been stored. The errors are among the [`warnings`](Self::warnings). A fixed disk behind whose end is data
+    /// goes on to its footer.
     ///
     /// # Errors
     ///
     /// [`Damaged`](crate::error::ErrorKind::Damaged) if nothing tells where the data lies.
     pub fn salvage(storage: S, family: Family<'_>) -> Result<Self> {
-        let parts = check::judge(&storage).and_then(|report| {
-            let left = if report.errors > 0 {
-                Some(salvage::left_of(&report.facts)?)
+        Self::salvage_as(storage, family, None)
+    }
+
+    /// As [`salvage`](Self::salvage), as a disk of type `told`, if it can be read so.
+    pub fn salvage_as(storage: S, family: Family<'_>, told: Option<DiskType>) -> Result<Self> {
+        let parts = check::judge(&storage, told).and_then(|report| {
+            let left = if report.errors > 0 || report.facts.slack_has_data {
+                let left = salvage::left_of(&report.facts);
+                Some(left.map_err(|error| match report.first_advice() {
+                    Some(advice) => error.hint(advice),
+                    None => error,
+                })?)
             } else {
                 None
             };
@@ -81,6 +97,8 @@ impl<S: ReadAt> VhdImage<S> {
                     parts.warnings.into_iter().map(named).collect()
                 },
                 lost: parts.lost,
+                is_told: parts.is_told,
+                slack_has_data: parts.slack_has_data,
                 parent_paths: parts.parent_paths,
                 storage,
             }),
@@ -97,6 +115,8 @@ struct Parts {
     unwritten: Unwritten,
     warnings: Vec<Error>,
     lost: Vec<PageRange>,
+    is_told: bool,
+    slack_has_data: bool,
     parent_paths: Vec<ParentPath>,
 }
 
@@ -109,7 +129,7 @@ impl Parts {
         family: Family<'_>,
     ) -> Result<Self> {
         let facts = &report.facts;
-        let believed = facts.footers.believed();
+        let believed = facts.footers.believed_as_taken();
         let believed = believed.ok_or_else(|| no_vhd(&facts.footers))?;
         let footer = left
             .as_ref()
@@ -124,11 +144,14 @@ impl Parts {
             dynamic: None,
             end: data_end,
             unwritten: unwritten(report, &footer),
-            warnings: report.told().map(check::Finding::to_error).collect(),
+            warnings: report.told(),
             lost: Vec::new(),
+            is_told: facts.footers.is_told(),
+            slack_has_data: facts.slack_has_data && left.is_none(),
             parent_paths: Vec::new(),
             footer,
         };
+        parts.warnings.extend(told(&facts.footers));
         if parts.footer.disk_type.is_sparse() {
             parts.read_blocks(facts, left.as_ref(), storage)?;
         }
@@ -173,6 +196,13 @@ impl Parts {
         }
         let mut dynamic = Dynamic::new(header, table, blocks, data_end);
         dynamic.reads_zeros_behind = left.is_some();
+        dynamic.shares_tail = facts.shares_tail;
+        if let Some(left) = left {
+            dynamic.lost.clone_from(&left.lost);
+            for block in &facts.lost.bitmaps {
+                dynamic.set_known_full(*block);
+            }
+        }
         let used_end = facts.used_end.unwrap_or(0);
         self.end = data_end.next_multiple_of(SECTOR_SIZE).max(used_end);
         self.dynamic = Some(dynamic);
@@ -187,7 +217,7 @@ fn unwritten(report: &Report, footer: &Footer) -> Unwritten {
     let is_sparse = footer.disk_type.is_sparse();
     Unwritten {
         trailing: match footers.in_force {
-            Some(Place::Trailing) => is_short && is_sparse,
+            Some(Place::Trailing) => is_short && is_sparse || report.found("type-label"),
             Some(Place::Displaced) => is_sparse,
             Some(Place::Copy) | None => true,
         },
@@ -212,6 +242,19 @@ fn resolve(
         paths,
     };
     Beneath::resolve(&request, footer.current_size, resolver)
+}
+
+/// What is said where the disk isn't read as its footer has it, because that was asked for.
+fn told(footers: &Footers) -> Option<Error> {
+    let taken = footers.taken.filter(|taken| taken.why == Why::AsTold)?;
+    let seen = footers.believed()?;
+    let error =
+        Error::damaged("the disk is read as another type than its footer says, as was asked for")
+            .field("footer.disk_type")
+            .offset(seen.at.saturating_add(60))
+            .found(seen.footer.disk_type)
+            .expected(taken.disk_type);
+    Some(error)
 }
 
 fn needs_parent(footer: &Footer, at: u64) -> Error {

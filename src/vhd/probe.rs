@@ -43,11 +43,11 @@ impl<S: ReadAt> VhdImage<S> {
     /// was meant as one, or a dynamic disk header behind where a copy belongs. Reads a few sectors, and of what
     /// has none of these the last MiB.
     pub fn probe(storage: &S) -> Result<Option<ProbeHint>> {
-        let footers = Footers::read(storage).map_err(|e| e.path(storage.name()))?;
+        let footers = Footers::read(storage, None).map_err(|e| e.path(storage.name()))?;
         if !footers.is_vhd {
             return Ok(None);
         }
-        let seen = footers.believed().or(footers.copy.as_ref());
+        let seen = footers.believed_as_taken().or_else(|| footers.copy.clone());
         Ok(seen.map(|seen| ProbeHint {
             place: match footers.in_force {
                 Some(Place::Displaced) => FooterPlace::Displaced(seen.at),
@@ -55,8 +55,8 @@ impl<S: ReadAt> VhdImage<S> {
                 _ if seen.at == 0 => FooterPlace::Copy,
                 _ => FooterPlace::Trailing,
             },
-            footer: seen.footer.clone(),
             intact: seen.intact,
+            footer: seen.footer,
         }))
     }
 }

@@ -1,8 +1,15 @@
 //! Repairs without loss: what to write so that a check finds nothing to repair.
 //!
-//! Only what proves itself is written: a footer whose twin is intact, the end of the file behind an intact footer,
-//! a map that says nothing in place of one that is wrong. Every step may be interrupted and done again, and none
-//! touches the last good footer.
+//! Only what proves itself is written, and only where nothing of the virtual disk can be:
+//!
+//! - at the start of the file, a footer's copy, if the dynamic disk header that the footer points at is there with
+//!   its cookie and checksum: the first sector of a fixed disk is the guest's;
+//! - at the end, a footer over a damaged one or after everything else, if no block says that it is there;
+//! - a map of full blocks that says nothing over one that is wrong, if there are no errors and nothing else is there;
+//! - the type in the footer of a fixed disk, over that footer.
+//!
+//! What is cut off comes after an intact footer. Every step may be interrupted and done again, and none touches the
+//! last good footer but the one about the type: a fixed disk has no other footer, and the step is a single sector.
 
 use std::ops::Range;
 
@@ -37,7 +44,12 @@ pub struct RepairPlan {
 impl RepairPlan {
     /// The repairs that the findings of `report` allow.
     pub fn new(report: &Report) -> Self {
-        let mends = [trailing(report), copy(report), batmap(report)];
+        let mends = [
+            trailing(report),
+            label(report),
+            copy(report),
+            batmap(report),
+        ];
         Self {
             mends: mends.into_iter().flatten().collect(),
             file_len: report.facts.footers.file_len,
@@ -47,6 +59,13 @@ impl RepairPlan {
     /// The repairs, in the order in which they are done.
     pub fn mends(&self) -> &[Mend] {
         &self.mends
+    }
+
+    /// Whether the rule `id` is kept after them.
+    pub(super) fn repairs(&self, id: &str) -> bool {
+        let mut mends = self.mends.iter();
+        mends.clone().any(|mend| mend.id == id)
+            || is_of_batmap(id) && mends.any(|mend| is_of_batmap(mend.id))
     }
 
     /// Whether there is nothing to do.
@@ -100,6 +119,20 @@ impl RepairPlan {
     }
 }
 
+/// The rules that are kept once the map of full blocks is empty.
+const OF_BATMAP: [&str; 2] = ["batmap-stale", "batmap-bad"];
+
+fn is_of_batmap(id: &str) -> bool {
+    OF_BATMAP.contains(&id)
+}
+
+/// Whether a block says that it is where a footer is: that may be what somebody keeps in the block.
+fn is_claimed(report: &Report) -> bool {
+    ["bat-over-footer", "bat-past-end", "block-cut-off"]
+        .iter()
+        .any(|id| report.found(id))
+}
+
 /// The end of the file.
 fn trailing(report: &Report) -> Option<Mend> {
     let footers = &report.facts.footers;
@@ -123,7 +156,7 @@ fn trailing(report: &Report) -> Option<Mend> {
     let trailing = footers.trailing.as_ref();
     match footers.in_force? {
         Place::Trailing => {
-            let short = trailing.filter(|seen| seen.is_short)?;
+            let short = trailing.filter(|seen| seen.is_short && label(report).is_none())?;
             let what = "fill the footer up to 512 bytes".into();
             let at = short.at.saturating_add(FOOTER_LEN - 1);
             Some(mend("footer-short", what, vec![(at, vec![0])], None))
@@ -131,16 +164,12 @@ fn trailing(report: &Report) -> Option<Mend> {
         Place::Displaced => None,
         Place::Copy => {
             let bytes = footers.copy.as_ref()?.footer.encode().to_vec();
-            // What a block claims may be the block's.
-            let claimed = report.found("bat-over-footer");
-            if let Some(trailing) = trailing.filter(|seen| seen.is_meant() && !claimed) {
+            let free = report.facts.has_header && !is_claimed(report);
+            if let Some(trailing) = trailing.filter(|seen| seen.is_meant()) {
+                let ids = ["footer-damaged", "footer-overruled"];
+                let id = ids.into_iter().find(|id| free && report.found(id))?;
                 let what = format!("write the footer at {} anew from its copy", trailing.at);
-                return Some(mend(
-                    "footer-damaged",
-                    what,
-                    vec![(trailing.at, bytes)],
-                    None,
-                ));
+                return Some(mend(id, what, vec![(trailing.at, bytes)], None));
             }
             let used_end = report.facts.used_end.filter(|_| sound)?;
             let at = if footers.file_len <= used_end.saturating_add(FOOTER_LEN) {
@@ -157,6 +186,25 @@ fn trailing(report: &Report) -> Option<Mend> {
     }
 }
 
+/// The type in the only footer of a fixed disk.
+fn label(report: &Report) -> Option<Mend> {
+    let is_wrong = report.found("type-label") && !report.facts.has_errors;
+    let seen = report
+        .facts
+        .footers
+        .believed_as_taken()
+        .filter(|_| is_wrong)?;
+    Some(Mend {
+        id: "type-label",
+        what: format!(
+            "write the type {} into the footer at {}",
+            seen.footer.disk_type, seen.at
+        ),
+        writes: vec![(seen.at, seen.footer.encode().to_vec())],
+        new_len: None,
+    })
+}
+
 /// The copy of the footer.
 fn copy(report: &Report) -> Option<Mend> {
     let footers = &report.facts.footers;
@@ -167,6 +215,10 @@ fn copy(report: &Report) -> Option<Mend> {
         Place::Displaced => footers.displaced.as_ref()?,
         Place::Copy => return None,
     };
+    // Without a header that proves itself the disk may be a fixed one, whose first sector is the guest's.
+    if !report.facts.has_header || is_claimed(report) {
+        return None;
+    }
     // Where other things are wrong, an intact copy may be the one that is right.
     let differs = !report.facts.has_errors && report.found("footer-copy-differs");
     let id = if report.found("footer-copy-damaged") {
@@ -186,8 +238,10 @@ fn copy(report: &Report) -> Option<Mend> {
 
 /// The map of full blocks.
 fn batmap(report: &Report) -> Option<Mend> {
-    let ids = ["batmap-stale", "batmap-bad"];
-    let id = ids.into_iter().find(|id| report.found(id))?;
+    let id = OF_BATMAP.into_iter().find(|id| report.found(id))?;
+    if report.facts.has_errors {
+        return None;
+    }
     let writes = report.facts.batmap.as_ref()?.emptied()?;
     Some(Mend {
         id,

@@ -19,7 +19,7 @@ use super::table::{MAX_LOADED, Table};
 use super::write::footer_place;
 use super::{
     BatEntry, DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_DYNAMIC_SIZE,
-    SECTOR_SIZE, VhdImage, table_bytes,
+    SECTOR_SIZE, VhdImage, filled, table_bytes,
 };
 use crate::error::{Error, Result};
 use crate::page::to_usize;
@@ -51,8 +51,29 @@ impl<S: WriteAt> VhdImage<S> {
     fn check_new_size(&self, size: u64) -> Result<()> {
         check_size(size)?;
         let Some(dynamic) = &self.dynamic else {
+            if self.slack_has_data && size != self.footer.current_size {
+                return Err(Error::usage(
+                    "data is stored between the end of the disk and its footer, and would be lost",
+                )
+                .field("file_size")
+                .offset(self.footer.current_size)
+                .hint(filled(
+                    "copy it first: vhd convert --salvage {file} {new} keeps that data, vhd convert {file} {new} drops it",
+                    self.storage.name(),
+                )));
+            }
             return Ok(());
         };
+        if dynamic.shares_tail && size > self.footer.current_size {
+            return Err(Error::unsupported(
+                "the last block can't grow: something else is where it would go on",
+            )
+            .field("footer.current_size")
+            .hint(filled(
+                "convert it first: vhd convert {file} {new}",
+                self.storage.name(),
+            )));
+        }
         check_blocks(dynamic, size)?;
         match &dynamic.beneath {
             Beneath::Parent(parent) => parent::check_sizes(size, parent),

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use super::check::Facts;
-use super::{
-    DiskType, DynamicHeader, Footer, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Version, bitmap_bytes,
-};
+use super::table::MAX_LOADED;
+use super::{DiskType, DynamicHeader, Footer, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Version};
 use crate::error::{Error, Result};
 use crate::image::MAX_VIRTUAL_SIZE;
 use crate::page::PageRange;
@@ -21,11 +20,12 @@ pub(super) struct Left {
 
 /// What is left of the disk of which `facts` are known.
 pub(super) fn left_of(facts: &Facts) -> Result<Left> {
-    let left = facts.footers.believed().and_then(|seen| {
+    let believed = facts.footers.believed_as_taken();
+    let left = believed.filter(|_| !facts.doubts_type).and_then(|seen| {
         let footer = Footer {
             cookie: Footer::COOKIE,
             file_format_version: Version::ONE,
-            ..seen.footer.clone()
+            ..seen.footer
         };
         match footer.disk_type {
             DiskType::Fixed => fixed(facts, footer),
@@ -34,15 +34,19 @@ pub(super) fn left_of(facts: &Facts) -> Result<Left> {
         }
     });
     left.ok_or_else(|| {
-        Error::damaged("too much is lost: nothing tells where the data lies")
-            .hint("vhd check lists what is wrong; a fixed disk's bytes can be read with -f raw")
+        Error::damaged("too much is lost: nothing tells where the data is")
+            .hint("copy the file again from its source, or take the last good backup; with -f raw its bytes are read as they are")
     })
 }
 
 fn fixed(facts: &Facts, mut footer: Footer) -> Option<Left> {
-    let end = facts.footers.data_end() / SECTOR_SIZE * SECTOR_SIZE;
+    let data_end = facts.footers.data_end();
+    let end = data_end / SECTOR_SIZE * SECTOR_SIZE;
     let size = footer.current_size / SECTOR_SIZE * SECTOR_SIZE;
-    footer.current_size = if (1..=MAX_VIRTUAL_SIZE).contains(&size) {
+    footer.current_size = if facts.slack_has_data {
+        // What is behind the end of the disk as the footer has it is kept.
+        data_end.checked_next_multiple_of(SECTOR_SIZE)?
+    } else if (1..=MAX_VIRTUAL_SIZE).contains(&size) {
         size
     } else {
         end
@@ -57,10 +61,12 @@ fn fixed(facts: &Facts, mut footer: Footer) -> Option<Left> {
 
 fn sparse(facts: &Facts, mut footer: Footer) -> Option<Left> {
     let (header, header_at) = facts.header.as_ref()?;
-    if facts.lost.more {
+    let block_size = u64::from(header.block_size);
+    let blocks = footer.current_size / block_size.max(SECTOR_SIZE);
+    // Which bitmaps aren't to be read isn't remembered of disks with absurdly many blocks.
+    if facts.lost.more || !facts.lost.bitmaps.is_empty() && blocks >= MAX_LOADED {
         return None;
     }
-    let block_size = u64::from(header.block_size);
     let room = u64::from(header.max_table_entries) * block_size;
     let wanted = footer.current_size / SECTOR_SIZE * SECTOR_SIZE;
     let size = wanted.min(room).min(MAX_DYNAMIC_SIZE);
@@ -70,15 +76,9 @@ fn sparse(facts: &Facts, mut footer: Footer) -> Option<Left> {
     footer.current_size = size;
     footer.data_offset = *header_at;
 
-    let of_block = |block: &u64, from: u64| block * block_size + from..(block + 1) * block_size;
-    let whole = facts.lost.blocks.iter().map(|block| of_block(block, 0));
-    let data_end = facts.footers.data_end();
-    let cut = facts.lost.cut.iter().map(|(block, start)| {
-        let data = start + bitmap_bytes(header.block_size);
-        let left = data_end.saturating_sub(data).min(block_size);
-        of_block(block, left / SECTOR_SIZE * SECTOR_SIZE)
-    });
-    let mut lost: Vec<Range<u64>> = whole.chain(cut).collect();
+    let whole = facts.lost.blocks.iter();
+    let whole = whole.map(|block| block * block_size..(block + 1) * block_size);
+    let mut lost: Vec<Range<u64>> = whole.chain(facts.lost.ranges.iter().cloned()).collect();
     for range in &mut lost {
         range.end = range.end.min(size);
     }

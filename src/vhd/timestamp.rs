@@ -21,6 +21,11 @@ impl Timestamp {
         Self(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
+    /// The time that is meant if whoever wrote it counted from 1970.
+    pub fn since_1970(self) -> Self {
+        Self::from_unix(i64::from(self.0))
+    }
+
     /// Unix time in seconds.
     pub fn to_unix(self) -> i64 {
         EPOCH + i64::from(self.0)

@@ -2,8 +2,8 @@
 
 use vhdkit::storage::Memory;
 use vhdkit::vhd::{
-    ChainLookup, ChainState, CheckOptions, DynamicHeader, Footer, FoundParent, Timestamp, UniqueId,
-    check,
+    ChainLookup, ChainState, CheckOptions, DynamicHeader, Footer, FoundParent, Timestamp, Trouble,
+    UniqueId, check,
 };
 
 use super::lines;
@@ -159,6 +159,10 @@ fn what_is_found_of_a_chain_is_judged() {
     };
     let found = |parent: FoundParent| ChainState::Found(parent);
     let name = String::from("x.vhd");
+    let trouble = || Trouble {
+        found: "no x.vhd".into(),
+        advice: None,
+    };
     for (state, expected) in [
         (found(parent.clone()), vec![]),
         (
@@ -197,7 +201,7 @@ fn what_is_found_of_a_chain_is_judged() {
             vec!["warning chain-long chain"],
         ),
         (
-            ChainState::Missing(name.clone()),
+            ChainState::Missing(trouble()),
             vec!["error parent-missing chain"],
         ),
         (
@@ -210,7 +214,7 @@ fn what_is_found_of_a_chain_is_judged() {
         ),
         (ChainState::TooDeep(64), vec!["error chain-depth chain"]),
         (
-            ChainState::Damaged(name),
+            ChainState::Damaged(trouble()),
             vec!["error parent-damaged chain"],
         ),
     ] {

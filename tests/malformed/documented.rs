@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use vhdkit::vhd::RULES;
 
 #[test]
-fn every_rule_is_documented_with_its_severity() {
+fn every_rule_is_documented_word_for_word() {
     let text = include_str!("../../docs/check.md");
     // Repairs are listed further down, by several rules at once.
     let rules = text.split("\n## Repair").next().unwrap_or(text);
@@ -14,12 +14,21 @@ fn every_rule_is_documented_with_its_severity() {
         .filter_map(|line| {
             let mut cells = line.split('|').map(str::trim).skip(1);
             let id = cells.next()?.trim_matches('`');
-            Some(format!("{id} {}", cells.next()?))
+            let severity = cells.next()?;
+            let (message, advice) = (cells.nth(1)?, cells.next()?);
+            Some(format!("{id} {severity}: {message}: {advice}"))
         })
         .collect();
     let rules: BTreeSet<String> = RULES
         .iter()
-        .map(|rule| format!("{} {}", rule.id, rule.severity))
+        .map(|rule| {
+            let advice = rule.advice.replace("{file}", "IMAGE");
+            let advice = advice
+                .replace("{new}", "NEW.vhd")
+                .replace("{raw}", "NEW.raw");
+            let advice = advice.replace("{saved}", "IMAGE.before-repair");
+            format!("{} {}: {}: {advice}", rule.id, rule.severity, rule.message)
+        })
         .collect();
     let missing: Vec<_> = rules.difference(&documented).collect();
     let unknown: Vec<_> = documented.difference(&rules).collect();

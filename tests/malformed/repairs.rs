@@ -56,6 +56,34 @@ fn cases() -> Vec<Case> {
             f[70] ^= 1;
             seal(&mut f[..SECTOR]);
         }),
+        case("copy of no type", dynamic(), |f| {
+            super::writers::put32(f, 60, 99);
+            seal(&mut f[..SECTOR]);
+        }),
+        case("trailer of no type", dynamic(), |f| {
+            let at = end(f);
+            super::writers::put32(f, at + 60, 99);
+            seal(&mut f[at..]);
+        }),
+        case("trailer called fixed", dynamic(), |f| {
+            let at = end(f);
+            super::writers::put32(f, at + 60, 2);
+            seal(&mut f[at..]);
+        }),
+        case("trailer of another size", dynamic(), |f| {
+            let at = end(f);
+            super::writers::put64(f, at + 48, 1 << 30);
+            seal(&mut f[at..]);
+        }),
+        case("fixed, called dynamic", TINY.fixed(), |f| called(f, 3)),
+        case("fixed, called differencing", TINY.fixed(), |f| {
+            called(f, 4);
+        }),
+        case("fixed, called none", TINY.fixed(), |f| called(f, 0)),
+        case("fixed, called dynamic, zeros", TINY.fixed(), |f| {
+            called(f, 3);
+            f.extend([0; SECTOR]);
+        }),
         case("511 bytes, dynamic", dynamic(), |f| f.truncate(f.len() - 1)),
         case("511 bytes, fixed", TINY.fixed(), |f| {
             f.truncate(f.len() - 1);
@@ -76,6 +104,14 @@ fn cases() -> Vec<Case> {
             f[batmap + 26] ^= 1;
         }),
     ]
+}
+
+/// Gives a fixed disk's footer another type, and a pointer to a header.
+fn called(file: &mut [u8], disk_type: u32) {
+    let at = file.len() - SECTOR;
+    super::writers::put32(file, at + 60, disk_type);
+    super::writers::put64(file, at + 16, 512);
+    seal(&mut file[at..]);
 }
 
 fn digest(file: Vec<u8>) -> String {
@@ -118,23 +154,39 @@ fn a_repaired_file_is_clean_and_whole() {
 
 #[test]
 fn what_cannot_be_mended_is_left_alone() {
-    let mut file = TINY.dynamic(0xFF, false);
-    file.truncate(file.len() - 3 * SECTOR);
-    let report = check(&Memory::new(file), &options()).unwrap();
-    assert!(report.errors > 0 && report.repairable > 0);
-    assert!(RepairPlan::new(&report).is_empty());
+    let full = || TINY.dynamic(0xFF, true);
+    let cut = |sectors: usize| {
+        let mut file = full();
+        file.truncate(file.len() - sectors * SECTOR);
+        file
+    };
     // Where the rest of the file is wrong, an intact copy that differs may be the one that is right.
-    let mut file = TINY.dynamic(0xFF, false);
-    let at = file.len() - SECTOR;
-    file[at + 20] = 9;
-    seal(&mut file[at..]);
-    let report = check(&Memory::new(file), &options()).unwrap();
-    assert!(
-        report.errors > 0 && report.repairable > 0,
-        "{:?}",
-        lines(&report)
-    );
-    assert!(RepairPlan::new(&report).is_empty());
+    let mut differs = full();
+    let at = differs.len() - SECTOR;
+    differs[at + 27] ^= 1;
+    seal(&mut differs[at..]);
+    differs[512 + 37] ^= 1;
+    // Without a header that proves itself the first sector may be the guest's, and the last one, too.
+    let mut no_header = full();
+    no_header[..1536].fill(0x5A);
+    let mut damaged = full();
+    damaged[at + 66] ^= 1;
+    damaged[512 + 37] ^= 1;
+    // Short of its length, so that nothing proves what it is.
+    let mut called_dynamic = TINY.fixed();
+    called(&mut called_dynamic, 3);
+    called_dynamic.drain(..SECTOR);
+    for file in [cut(6), cut(10), differs, no_header, damaged, called_dynamic] {
+        let report = check(&Memory::new(file), &options()).unwrap();
+        let found = lines(&report);
+        assert!(report.errors > 0 && report.repairable > 0, "{found:?}");
+        assert!(RepairPlan::new(&report).is_empty(), "{found:?}");
+        // And nothing is said to be repairable that isn't.
+        for finding in &report.findings {
+            let advice = finding.advice(std::path::Path::new("x.vhd"));
+            assert!(!advice.contains("--repair"), "{found:?}: {advice}");
+        }
+    }
 }
 
 #[test]
@@ -183,7 +235,13 @@ fn an_interrupted_repair_is_finished_by_the_next() {
         let plan = RepairPlan::new(&check(&Memory::new(file.clone()), &options()).unwrap());
         let mut finished = false;
         for fail_at in 0..20 {
-            for torn in [0, 1, 17, 64, 100, 300, 511] {
+            // The only footer of a fixed disk is one sector, which is written or isn't.
+            let torn: &[usize] = if name.contains("called") && name.starts_with("fixed") {
+                &[0]
+            } else {
+                &[0, 1, 17, 64, 100, 300, 511]
+            };
+            for torn in torn.iter().copied() {
                 let storage = Recorder::new(file.clone(), fail_at).torn(torn);
                 finished = plan.apply(&storage).is_ok();
                 let after = mended(storage.inner.into_vec());

@@ -64,7 +64,45 @@ fn what_is_left_is_read() {
             "two blocks in one place",
             entry(1, 4),
             &content,
-            vec![range(4096, 8192)],
+            vec![range(0, 8192)],
+        ),
+        (
+            // The last page of block 0 and the bitmap of block 1.
+            "a block one sector early",
+            with(&|f| {
+                let at = 2048 + TINY.stride();
+                let block: Vec<u8> = f[at..at + TINY.stride()].to_vec();
+                f[at - SECTOR..at - SECTOR + block.len()].copy_from_slice(&block);
+                put32(f, 1536 + 4, u32::try_from(at / SECTOR - 1).unwrap());
+            }),
+            &content,
+            vec![range(4096 - 512, 4096)],
+        ),
+        (
+            // Only pages of the second block are under the header.
+            "a block whose data reaches into the BAT",
+            with(&|f| {
+                let bat: Vec<u8> = f[1536..2048].to_vec();
+                f.splice(1536..2048, vec![0; 9 * SECTOR]);
+                let at = 1536 + 9 * SECTOR - 2 * SECTOR;
+                f.splice(at..at, bat);
+                let table = at as u64;
+                for n in 0..TINY.blocks() {
+                    let entry = f[at + n * 4..at + n * 4 + 4].to_vec();
+                    let sector = u32::from_be_bytes(entry.try_into().unwrap());
+                    put32(f, at + n * 4, sector + 9);
+                }
+                // Block 1, which is moved to the front.
+                let from = 2048 + 9 * SECTOR + TINY.stride();
+                let block: Vec<u8> = f[from..from + TINY.stride()].to_vec();
+                let under: Vec<u8> = f[at..at + SECTOR].to_vec();
+                f[1536..1536 + block.len()].copy_from_slice(&block);
+                f[at..at + SECTOR].copy_from_slice(&under);
+                put32(f, at + 4, 3);
+                edit_header(f, |h| put64(h, 16, table));
+            }),
+            &content,
+            vec![range(4096 + 6 * 512, 4096 + 7 * 512)],
         ),
         (
             "two blocks that are gone",
@@ -73,10 +111,10 @@ fn what_is_left_is_read() {
             vec![range(4096, 12_288)],
         ),
         (
-            "cut in the last block",
+            "cut in the last block, after all that is stored of it",
             with(&|f| f.truncate(f.len() - 8 * SECTOR)),
             &content,
-            vec![range(12_288 + 512, TINY.size as u64)],
+            vec![],
         ),
         ("a cookie", both(0), &content, vec![]),
         ("both checksums", both(66), &content, vec![]),
@@ -130,6 +168,17 @@ fn what_is_left_is_read() {
             vec![range(TINY.size as u64 - 1024, TINY.size as u64)],
         ),
         (
+            "fixed, data before the footer",
+            [
+                fixed.clone(),
+                vec![7; 1024],
+                TINY.fixed()[TINY.size..].to_vec(),
+            ]
+            .concat(),
+            &[fixed.clone(), vec![7; 1024]].concat(),
+            vec![],
+        ),
+        (
             "fixed, checksum",
             fixed_with(&|f| f[TINY.size + 66] ^= 1),
             &fixed,
@@ -144,6 +193,82 @@ fn what_is_left_is_read() {
         }
         assert_eq!(named, lost, "{name}");
         assert!(found == expected, "{name}");
+    }
+}
+
+/// A full disk that is cut anywhere in its last two blocks: what is lost are the pages that aren't there.
+#[test]
+fn exactly_what_is_missing_is_lost() {
+    let file = TINY.dynamic(0xFF, true);
+    let content = read_all(&VhdImage::open(Memory::new(file.clone())).unwrap());
+    let data_end = file.len() - SECTOR;
+    for cut in (0..2 * TINY.stride()).step_by(256) {
+        let mut file = file.clone();
+        file.truncate(data_end - cut);
+        let (found, lost) = saved(file.clone());
+        let mut expected = content.clone();
+        let mut gone = Vec::new();
+        for page in 0..TINY.size / SECTOR {
+            let (block, sector) = (page / 8, page % 8);
+            let bitmap = 2048 + block * TINY.stride();
+            // Without the byte of the bitmap that tells of its pages a block isn't there.
+            let there =
+                bitmap + SECTOR + (sector + 1) * SECTOR <= file.len() && bitmap < file.len();
+            if !there {
+                expected[page * SECTOR..(page + 1) * SECTOR].fill(0);
+                gone.push(page as u64 * 512);
+            }
+        }
+        let named: Vec<u64> = lost
+            .iter()
+            .flat_map(|range| (range.start()..range.end()).step_by(SECTOR))
+            .collect();
+        assert_eq!(named, gone, "cut by {cut}");
+        assert!(found == expected, "cut by {cut}");
+    }
+}
+
+/// Blocks that a writer put too close together, each bitmap over the end of the block before: by so many sectors.
+#[test]
+fn overlapping_blocks_lose_the_pages_under_the_overlap() {
+    for early in 1..=9 {
+        for full in [true, false] {
+            let step = TINY.stride() - early * SECTOR;
+            let mut file = TINY.head(TINY.blocks(), 0xFF);
+            let mut expected = vec![0; TINY.size];
+            let mut owners = vec![Vec::new(); 100];
+            for n in 0..TINY.blocks() {
+                let mut one = TINY.head(TINY.blocks(), 0xFF);
+                let from = one.len();
+                TINY.add_block(&mut one, n, full);
+                let at = 2048 + n * step;
+                file.resize(file.len().max(at + TINY.stride()), 0);
+                file[at..at + TINY.stride()].copy_from_slice(&one[from..]);
+                put32(&mut file, 1536 + n * 4, u32::try_from(at / SECTOR).unwrap());
+                let disk = n * 4096..((n + 1) * 4096).min(TINY.size);
+                let len = disk.len();
+                expected[disk].copy_from_slice(&one[from + SECTOR..][..len]);
+                for sector in 0..TINY.stride() / SECTOR {
+                    owners[at / SECTOR + sector].push(n);
+                }
+            }
+            file.extend(TINY.footer());
+            let (found, lost) = saved(file);
+            let mut gone = Vec::new();
+            for page in 0..TINY.size / SECTOR {
+                let place = 4 + page / 8 * step / SECTOR + 1 + page % 8;
+                if owners[place].len() > 1 {
+                    gone.push(page as u64 * 512);
+                    expected[page * SECTOR..(page + 1) * SECTOR].fill(0);
+                }
+            }
+            let named: Vec<u64> = lost
+                .iter()
+                .flat_map(|range| (range.start()..range.end()).step_by(SECTOR))
+                .collect();
+            assert_eq!(named, gone, "{early} sectors early, full: {full}");
+            assert!(found == expected, "{early} sectors early, full: {full}");
+        }
     }
 }
 

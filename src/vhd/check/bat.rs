@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::batmap::Batmap;
 use super::finding::LISTED;
 use super::header::Table;
-use super::overlap::{Batch, Placed};
+use super::overlap::{Batch, Placed, Row, Stood};
 use super::rules::{self, Rule};
 use super::{Checker, Severity};
 use crate::error::Result;
@@ -41,22 +41,26 @@ impl Checker<'_> {
         if let Some(batmap) = &batmap {
             end = end.max(batmap.end());
         }
+        if let Some(batmap) = batmap.as_deref_mut() {
+            let structures = table.structures().map(|(range, _)| range);
+            let all = structures.iter().chain(reserved.iter().map(|r| &r.range));
+            batmap.is_overlapped |= all.into_iter().any(|range| batmap.overlaps(range));
+        }
         let mut batch = Batch::first();
-        let mut earlier: Option<Placed> = None;
+        let mut row = Row::default();
         loop {
             self.entries(table, &mut batch)?;
             for placed in batch.sorted() {
                 progress.check()?;
-                if self.apart(table, earlier, placed) {
-                    let place = placed.at()..placed.at() + table.stride();
-                    self.over_reserved(table, reserved, placed, &place);
-                    if let Some(batmap) = batmap.as_deref_mut() {
-                        batmap.is_overlapped |= batmap.overlaps(&place);
-                    }
-                    self.block(table, placed, batmap.as_deref())?;
+                let place = placed.at()..placed.at() + table.stride();
+                self.over_reserved(table, reserved, placed);
+                if let Some(batmap) = batmap.as_deref_mut() {
+                    batmap.is_overlapped |= batmap.overlaps(&place);
                 }
-                end = end.max(placed.at() + table.stride());
-                earlier = Some(placed);
+                end = end.max(place.end);
+                if let Some(stood) = row.push(table, placed) {
+                    self.placed(table, &stood, batmap.as_deref())?;
+                }
                 progress.advance(table.stride());
             }
             match batch.next() {
@@ -64,7 +68,76 @@ impl Checker<'_> {
                 None => break,
             }
         }
+        while let Some(stood) = row.pop(table) {
+            self.placed(table, &stood, batmap.as_deref())?;
+        }
         Ok(Some(end.next_multiple_of(SECTOR_SIZE)))
+    }
+
+    /// A block of which is known what lies over it.
+    fn placed(&mut self, table: &Table, stood: &Stood, batmap: Option<&Batmap>) -> Result<()> {
+        let placed = stood.placed;
+        self.shares_tail |= stood.shares_tail;
+        if let Some(earlier) = stood.over {
+            let rule = if placed.at() == earlier.at() {
+                &rules::BAT_DUPLICATE
+            } else {
+                &rules::BAT_OVERLAP
+            };
+            let expected = format_args!(
+                "at least {} sectors from bat[{}], which has sector {}",
+                table.stride() / SECTOR_SIZE,
+                earlier.block,
+                earlier.entry.0
+            );
+            self.bad_entry(table, placed.block, placed.entry, rule, &expected);
+        }
+        let bitmap = placed.at()..placed.at() + table.wanted_bitmap(placed.block);
+        let structures = table.structures();
+        let doubts = stood.doubts.iter().chain(structures.iter().map(|(r, _)| r));
+        let mut bitmap_in_doubt = false;
+        for doubt in doubts {
+            bitmap_in_doubt |= overlap(doubt, &bitmap);
+            self.lose_under(table, placed, doubt);
+        }
+        if bitmap_in_doubt {
+            self.unsure_bitmap(table, placed)
+        } else if stood.over.is_some() {
+            self.cut_of_block(table, placed)
+        } else {
+            self.block(table, placed, batmap)
+        }
+    }
+
+    /// Gives up the pages of a block that are at `doubt` in the file.
+    fn lose_under(&mut self, table: &Table, placed: Placed, doubt: &Range<u64>) {
+        let data = placed.at() + table.bitmap_bytes();
+        let end = placed.at() + table.wanted_bytes(placed.block);
+        let (start, end) = (doubt.start.max(data), doubt.end.min(end));
+        if start < end {
+            let first = placed.block * table.block_size();
+            let end = (end - data).next_multiple_of(SECTOR_SIZE);
+            let start = (start - data) / SECTOR_SIZE * SECTOR_SIZE;
+            self.lost.add_range(first + start..first + end);
+        }
+    }
+
+    /// A block whose bitmap is under something else. If all bits are set, it is what it was; else in a child it can't
+    /// be told what is the parent's, and in a dynamic disk never written pages are zeros anyway.
+    fn unsure_bitmap(&mut self, table: &Table, placed: Placed) -> Result<()> {
+        if !table.is_child {
+            self.lost.add_bitmap(placed.block);
+            self.lose_past_end(table, placed, 0..table.wanted_sectors(placed.block));
+            return Ok(());
+        }
+        let bitmap = self.bitmap_of(table, placed)?;
+        let wanted = 0..table.wanted_sectors(placed.block);
+        if bitmap.is_full(wanted.clone()) {
+            self.lose_past_end(table, placed, wanted);
+        } else {
+            self.lost.add_block(placed.block);
+        }
+        Ok(())
     }
 
     /// Reads all entries; on the first pass each is judged, on every pass the sound ones go to `batch`.
@@ -126,14 +199,20 @@ impl Checker<'_> {
             }
             return;
         }
-        let fault = fault_of(table, start);
-        let Some((rule, expected)) = fault else {
+        let fault = fault_of(table, block, start);
+        let is_lost = fault.as_ref().is_some_and(|fault| fault.is_lost);
+        if !is_lost {
             batch.push(Placed { entry, block });
-            return;
-        };
-        if batch.is_first() {
-            self.bad_entry(table, block, entry, rule, &expected);
         }
+        if let Some(Fault { rule, expected, .. }) = fault.filter(|_| batch.is_first()) {
+            self.bad_entry(table, block, entry, rule, &expected);
+            if is_lost {
+                self.lost.add_block(block);
+            }
+        }
+        let tail = start + table.wanted_bytes(block)..start + table.stride();
+        let structures = table.structures();
+        self.shares_tail |= structures.iter().any(|(range, _)| overlap(range, &tail));
     }
 
     fn bad_entry(
@@ -148,43 +227,13 @@ impl Checker<'_> {
         let found = format_args!("sector {}", entry.0);
         self.findings
             .add(rule, field, table.entry_at(block), found, expected);
-        if rule.severity == Severity::Error {
-            self.lost.add(block);
-        }
-    }
-
-    /// Whether the block lies apart from the one before it in the file.
-    fn apart(&mut self, table: &Table, earlier: Option<Placed>, placed: Placed) -> bool {
-        let Some(earlier) = earlier else { return true };
-        let distance = placed.at() - earlier.at();
-        if distance >= table.stride() {
-            return true;
-        }
-        let rule = if distance == 0 {
-            &rules::BAT_DUPLICATE
-        } else {
-            &rules::BAT_OVERLAP
-        };
-        let expected = format_args!(
-            "at least {} sectors from bat[{}], which has sector {}",
-            table.stride() / SECTOR_SIZE,
-            earlier.block,
-            earlier.entry.0
-        );
-        self.bad_entry(table, placed.block, placed.entry, rule, &expected);
-        false
     }
 
     /// Locators and the like under a block: harmless to its data.
-    fn over_reserved(
-        &mut self,
-        table: &Table,
-        reserved: &[Reserved],
-        placed: Placed,
-        place: &Range<u64>,
-    ) {
+    fn over_reserved(&mut self, table: &Table, reserved: &[Reserved], placed: Placed) {
+        let place = placed.at()..placed.at() + table.wanted_bytes(placed.block);
         for Reserved { range, field, at } in reserved {
-            if range.start < place.end && place.start < range.end {
+            if overlap(range, &place) {
                 let found = format_args!("{:#x}, under bat[{}]", range.start, placed.block);
                 let expected = format_args!("a place of its own before {:#x}", table.data_end);
                 self.findings
@@ -215,29 +264,46 @@ impl Checker<'_> {
     }
 }
 
-/// What is wrong with a block that starts at `start`, and what is expected instead.
-fn fault_of(table: &Table, start: u64) -> Option<(&'static Rule, String)> {
-    let end = start + table.stride();
+/// Whether two ranges have bytes in common.
+pub(super) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start.max(b.start) < a.end.min(b.end)
+}
+
+/// What is wrong with the place of a block.
+struct Fault {
+    rule: &'static Rule,
+    expected: String,
+    /// Whether nothing of the block can be read.
+    is_lost: bool,
+}
+
+/// What is wrong with the block `block` that starts at `start`.
+fn fault_of(table: &Table, block: u64, start: u64) -> Option<Fault> {
+    let place = start..start + table.wanted_bytes(block);
+    let bitmap = start..start + table.wanted_bitmap(block);
     let structures = table.structures();
-    let under = structures
-        .iter()
-        .find(|(range, _)| start < range.end && range.start < end);
-    if let Some((_, what)) = under {
-        let expected = format!("a place of its own, not over {what}");
-        return Some((&rules::BAT_OVER_STRUCTURE, expected));
+    if let Some((_, what)) = structures.iter().find(|(range, _)| overlap(range, &place)) {
+        return Some(Fault {
+            rule: &rules::BAT_OVER_STRUCTURE,
+            expected: format!("a place of its own, not over {what}"),
+            // Those are known to be there, so that under them is no bitmap.
+            is_lost: structures.iter().any(|(range, _)| overlap(range, &bitmap)),
+        });
     }
-    if start + table.bitmap_bytes() <= table.data_end {
+    if bitmap.end <= table.data_end {
         return None;
     }
-    let expected = format!("a sector before {}", table.data_end / SECTOR_SIZE);
     let footer_end = table.data_end + FOOTER_SIZE as u64;
     let is_over = table.data_end < table.file_len && start < footer_end;
-    let rule = if is_over {
-        &rules::BAT_OVER_FOOTER
-    } else {
-        &rules::BAT_PAST_END
-    };
-    Some((rule, expected))
+    Some(Fault {
+        rule: if is_over {
+            &rules::BAT_OVER_FOOTER
+        } else {
+            &rules::BAT_PAST_END
+        },
+        expected: format!("a sector before {}", table.data_end / SECTOR_SIZE),
+        is_lost: true,
+    })
 }
 
 /// The first byte of `range` that isn't zero; holes aren't read.

@@ -34,7 +34,7 @@ pub(in crate::vhd) struct Batmap {
     is_placed: bool,
     /// Whether its checksum is right.
     is_sound: bool,
-    /// Whether a block lies over it.
+    /// Whether anything else is where it is.
     pub(super) is_overlapped: bool,
 }
 
@@ -97,7 +97,7 @@ impl Checker<'_> {
         if header[..8] != COOKIE {
             if promised {
                 let found = format_args!("\"{}\"", header[..8].escape_ascii());
-                let rule = &rules::BATMAP_BAD;
+                let rule = &rules::BATMAP_MISSING;
                 self.findings.add(rule, "batmap", at, found, "\"tdbatmap\"");
             }
             return Ok(None);

@@ -1,5 +1,7 @@
 //! Block bitmaps, against the data below them and the map of full blocks.
 
+use std::ops::Range;
+
 use super::bat::first_nonzero;
 use super::batmap::Batmap;
 use super::header::Table;
@@ -7,7 +9,17 @@ use super::overlap::Placed;
 use super::rules;
 use super::{Checker, Depth};
 use crate::error::Result;
-use crate::vhd::{Bitmap, SECTOR_SIZE};
+use crate::page::to_usize;
+use crate::vhd::{Bitmap, Run, SECTOR_SIZE};
+
+/// Of a block that is cut off in more pieces than that, everything from the first to the last is given up.
+const MOST_RUNS: usize = 256;
+
+/// Where the last run of set bits in `sectors` ends.
+fn last_stored(bitmap: &Bitmap, sectors: Range<u64>) -> Option<u64> {
+    let runs = bitmap.runs(sectors).filter(|run| run.stored);
+    runs.last().map(|run| run.end)
+}
 
 impl Checker<'_> {
     /// Looks at the bitmap of a block that lies where it may.
@@ -31,21 +43,37 @@ impl Checker<'_> {
             }
             return Ok(());
         }
-        let len = usize::try_from(table.bitmap_bytes()).unwrap_or(0);
-        let mut bytes = vec![0; len];
-        self.storage.read_exact_at(&mut bytes, start)?;
         let sectors = table.block_size() / SECTOR_SIZE;
-        self.bitmap_padding(&bytes, sectors, placed);
-        let bitmap = Bitmap::new(bytes, 0);
+        let wanted = table.wanted_sectors(placed.block);
+        let bitmap = self.bitmap_of(table, placed)?;
+        self.bitmap_padding(bitmap.as_bytes(), sectors, placed);
+        let last = self.lose_past_end_of(table, placed, &bitmap);
+        let needed = |sector: u64| placed.at() + table.bitmap_bytes() + sector * SECTOR_SIZE;
+        if let Some(last) = last {
+            self.findings.add(
+                &rules::BLOCK_CUT_OFF,
+                format_args!("bat[{}]", placed.block),
+                table.entry_at(placed.block),
+                format_args!("{} bytes before the footer", table.data_end),
+                format_args!("at least {} bytes", needed(last)),
+            );
+        } else if needed(sectors) > table.data_end
+            && let Some(last) = last_stored(&bitmap, wanted..sectors)
+            && needed(last) > table.data_end
+        {
+            self.findings.add(
+                &rules::BLOCK_SHORT,
+                format_args!("bat[{}]", placed.block),
+                table.entry_at(placed.block),
+                format_args!("{} bytes before the footer", table.data_end),
+                format_args!("{} bytes, as its bitmap says", needed(last)),
+            );
+        }
         if bitmap.is_full(0..sectors) {
-            self.cut_off(table, placed, sectors);
             return Ok(());
         }
         if called_full {
             self.stale(placed);
-        }
-        if let Some(last) = bitmap.runs(0..sectors).filter(|run| run.stored).last() {
-            self.cut_off(table, placed, last.end);
         }
         // The clear bits of a child stand for the parent, whatever is stored there.
         if !table.is_child && self.depth == Depth::Whole {
@@ -101,18 +129,57 @@ impl Checker<'_> {
         }
     }
 
-    /// Data that should be stored up to the end of sector `last` of the block.
-    fn cut_off(&mut self, table: &Table, placed: Placed, last: u64) {
-        let needed = placed.at() + table.bitmap_bytes() + last * SECTOR_SIZE;
-        if needed > table.data_end {
-            self.lost.add_cut(placed.block, placed.at());
-            self.findings.add(
-                &rules::BLOCK_CUT_OFF,
-                format_args!("bat[{}]", placed.block),
-                table.entry_at(placed.block),
-                format_args!("{} bytes before the footer", table.data_end),
-                format_args!("at least {needed} bytes"),
-            );
+    /// The bitmap of a block, as far as the file has it; what is missing there is clear.
+    pub(super) fn bitmap_of(&self, table: &Table, placed: Placed) -> Result<Bitmap> {
+        let mut bytes = vec![0; to_usize(table.bitmap_bytes())];
+        let there = table.data_end.saturating_sub(placed.at());
+        let there = to_usize(there.min(table.bitmap_bytes()));
+        if let Some(there) = bytes.get_mut(..there) {
+            self.storage.read_exact_at(there, placed.at())?;
+        }
+        Ok(Bitmap::new(bytes, 0))
+    }
+
+    /// Gives up what the file has no room for of a block that is under another one.
+    pub(super) fn cut_of_block(&mut self, table: &Table, placed: Placed) -> Result<()> {
+        if placed.at() + table.wanted_bytes(placed.block) > table.data_end {
+            let bitmap = self.bitmap_of(table, placed)?;
+            self.lose_past_end_of(table, placed, &bitmap);
+        }
+        Ok(())
+    }
+
+    /// Gives up what should be stored past the end of the file; returns where the last of it ends, as a number of
+    /// sectors.
+    fn lose_past_end_of(&mut self, table: &Table, placed: Placed, bitmap: &Bitmap) -> Option<u64> {
+        let wanted = table.wanted_sectors(placed.block);
+        let data = placed.at() + table.bitmap_bytes();
+        let there = table.data_end.saturating_sub(data) / SECTOR_SIZE;
+        if there >= wanted {
+            return None;
+        }
+        let last = last_stored(bitmap, there..wanted)?;
+        let runs = bitmap.runs(there..last).filter(|run| run.stored);
+        let runs: Vec<Run> = runs.take(MOST_RUNS + 1).collect();
+        if runs.len() > MOST_RUNS {
+            self.lose_past_end(table, placed, there..last);
+        } else {
+            for run in runs {
+                self.lose_past_end(table, placed, run.start..run.end);
+            }
+        }
+        Some(last)
+    }
+
+    /// Gives up those of the block's `sectors` that are past the end of the file.
+    pub(super) fn lose_past_end(&mut self, table: &Table, placed: Placed, sectors: Range<u64>) {
+        let data = placed.at() + table.bitmap_bytes();
+        let there = table.data_end.saturating_sub(data) / SECTOR_SIZE;
+        let start = sectors.start.max(there);
+        if start < sectors.end {
+            let first = placed.block * table.block_size();
+            let at = |sector: u64| first + sector * SECTOR_SIZE;
+            self.lost.add_range(at(start)..at(sectors.end));
         }
     }
 

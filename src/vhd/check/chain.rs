@@ -1,8 +1,9 @@
 //! The parents of a differencing disk, which somebody else looks up.
 
 use super::Checker;
-use super::rules;
-use crate::error::Result;
+use super::advice::Advice;
+use super::rules::{self, Rule};
+use crate::error::{Result, quoted};
 use crate::vhd::{DynamicHeader, Footer, Timestamp, UniqueId};
 
 /// The longest chain that Xen tools take.
@@ -27,18 +28,35 @@ pub enum ChainState {
     Found(FoundParent),
     /// Nothing is known, because the child can't be opened, or because its parent is raw and none was named.
     Unknown,
-    /// No file that the child names is there; what was tried, for people.
-    Missing(String),
-    /// Only another disk was found; which, for people.
-    Another(String),
+    /// No file that the child names is there; what was tried, and what to do about it.
+    Missing(Trouble),
+    /// Only another disk was found; which, and what to do about it.
+    Another(Trouble),
     /// The parent is the child's own file.
     Itself(String),
     /// A file further up is one of those below it.
     Loop(String),
     /// The chain has more than so many files.
     TooDeep(usize),
-    /// The parent, or one of its own, can't be read; the reason, for people.
-    Damaged(String),
+    /// The parent, or one of its own, can't be read; why, and what to do about it.
+    Damaged(Trouble),
+}
+
+/// What was found instead of a parent, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What was found, in a few words.
+    pub found: String,
+    /// What to do, if more is known than the rule says.
+    pub advice: Option<String>,
+}
+
+impl Trouble {
+    /// The advice: this one's, or else that of `rule`.
+    fn advice(&self, rule: &'static Rule) -> Advice {
+        let own = self.advice.clone().map(Advice::Text);
+        own.unwrap_or(Advice::Template(rule.advice))
+    }
 }
 
 /// A parent that was found.
@@ -76,13 +94,17 @@ impl Checker<'_> {
                 return Ok(true);
             }
             ChainState::Unknown => {}
-            ChainState::Another(found) => {
-                let expected = format_args!("the disk with unique id {id}");
-                add.add(&rules::PARENT_MISMATCH, "chain", at, found, expected);
+            ChainState::Another(trouble) => {
+                let rule = &rules::PARENT_MISMATCH;
+                let expected = format_args!("the unique id {id}");
+                let advice = trouble.advice(rule);
+                add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
-            ChainState::Missing(tried) => {
-                let expected = format_args!("the disk with unique id {id}");
-                add.add(&rules::PARENT_MISSING, "chain", at, tried, expected);
+            ChainState::Missing(trouble) => {
+                let rule = &rules::PARENT_MISSING;
+                let expected = format_args!("the disk with the unique id {id}");
+                let advice = trouble.advice(rule);
+                add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
             ChainState::Itself(file) => {
                 add.add(&rules::PARENT_SELF, "chain", at, file, "another file");
@@ -96,9 +118,11 @@ impl Checker<'_> {
                 let expected = format_args!("at most {most} files");
                 add.add(&rules::CHAIN_DEPTH, "chain", at, found, expected);
             }
-            ChainState::Damaged(reason) => {
-                let expected = "a parent without errors";
-                add.add(&rules::PARENT_DAMAGED, "chain", at, reason, expected);
+            ChainState::Damaged(trouble) => {
+                let rule = &rules::PARENT_DAMAGED;
+                let expected = "a parent that can be read";
+                let advice = trouble.advice(rule);
+                add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
         }
         Ok(false)
@@ -119,13 +143,20 @@ impl Checker<'_> {
         }
         if parent.virtual_size > footer.current_size {
             let found = format_args!("{} bytes in {}", parent.virtual_size, parent.file);
-            let expected = format_args!("at most {} bytes", footer.current_size);
-            add.add(&rules::PARENT_LARGER, "chain", at, found, expected);
+            let size = footer.current_size;
+            let expected = format_args!("at most {size} bytes");
+            let advice = Advice::Text(format!(
+                "one of the two was resized alone: if it was the parent, vhd resize {} --size {size} takes that back",
+                quoted(&parent.file)
+            ));
+            let rule = &rules::PARENT_LARGER;
+            add.add_advising(rule, "chain", at, (found, expected), advice);
         }
         let stamp = header.parent_timestamp;
         if let Some(modified) = parent.modified
             && stamp != Timestamp(0)
             && stamp != modified
+            && stamp.since_1970() != modified
         {
             let found = format_args!("{modified} of {}", parent.file);
             add.add(&rules::PARENT_TIMESTAMP, "chain", at + 56, found, stamp);

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::footers::Seen;
+use super::proof;
 use crate::error::Result;
 use crate::storage::ReadAt;
-use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE};
+use crate::vhd::{DiskType, FOOTER_SIZE, Footer, SECTOR_SIZE};
 
 /// A displaced footer is looked for in so many bytes.
 const SEARCHED: u64 = 1 << 20;
@@ -16,8 +17,10 @@ const SEARCHED: u64 = 1 << 20;
 pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
     let found = find_last_before(storage, file_len, |seen| match seen.footer.disk_type {
         DiskType::Fixed => Ok(seen.footer.current_size == seen.at),
-        DiskType::Dynamic | DiskType::Differencing => has_own_header(storage, seen),
-        DiskType::Other(_) => Ok(false),
+        DiskType::Dynamic | DiskType::Differencing | DiskType::Other(_) => {
+            Ok(proof::header_of(storage, &seen.footer, seen.at)?.is_some()
+                || proof::is_fixed_by_length(storage, seen)?)
+        }
     })?;
     if found.is_some() {
         return Ok(found);
@@ -64,19 +67,6 @@ fn find_last_before(
         }
     }
     Ok(None)
-}
-
-/// Whether the header that a sparse disk's footer points at is there. The footer of a VHD within a raw disk points
-/// at some other place of that disk.
-fn has_own_header(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
-    let at = seen.footer.data_offset;
-    let end = at.checked_add(HEADER_SIZE as u64);
-    if end.is_none_or(|end| end > seen.at) {
-        return Ok(false);
-    }
-    let mut bytes = [0; HEADER_SIZE];
-    storage.read_exact_at(&mut bytes, at)?;
-    Ok(DynamicHeader::decode(&bytes).verify(at).is_ok())
 }
 
 /// Where the hole begins in which the file ends, or its length.

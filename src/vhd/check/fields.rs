@@ -3,7 +3,9 @@
 use super::Checker;
 use super::footers::Seen;
 use super::rules;
-use crate::vhd::{DiskType, FOOTER_SIZE, Footer, Geometry, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Version};
+use crate::vhd::{
+    DiskType, FOOTER_SIZE, Footer, Geometry, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Timestamp, Version,
+};
 
 /// The bits of `features` that the specification knows.
 const KNOWN_FEATURES: u32 = 3;
@@ -42,9 +44,18 @@ impl Checker<'_> {
             add.add(rule, field("data_offset"), at(16), found, "all ones");
         }
         let now = self.options.now;
-        if footer.timestamp.0 > now.0.saturating_add(TOLERANCE) {
-            let (rule, expected) = (&rules::TIMESTAMP, format_args!("at most {now}"));
-            add.add(rule, field("timestamp"), at(24), footer.timestamp, expected);
+        let is_past = |stamp: Timestamp| stamp.0 <= now.0.saturating_add(TOLERANCE);
+        let stamp = footer.timestamp;
+        if !is_past(stamp) {
+            let (expected, since_1970) = (format_args!("at most {now}"), stamp.since_1970());
+            if is_past(since_1970) {
+                let found = format_args!("{stamp}, which is {since_1970} when counted from 1970");
+                let rule = &rules::TIMESTAMP_UNIX;
+                add.add(rule, field("timestamp"), at(24), found, expected);
+            } else {
+                let rule = &rules::TIMESTAMP;
+                add.add(rule, field("timestamp"), at(24), stamp, expected);
+            }
         }
         if let DiskType::Other(_) = footer.disk_type {
             let expected = "2 (fixed), 3 (dynamic) or 4 (differencing)";

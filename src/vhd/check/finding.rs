@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
+use super::advice::Advice;
 use super::rules::Rule;
 use crate::error::Error;
 
@@ -48,6 +50,7 @@ pub struct Finding {
     pub found: String,
     /// What should stand there.
     pub expected: String,
+    advice: Advice,
 }
 
 impl Finding {
@@ -61,15 +64,30 @@ impl Finding {
         self.rule.severity
     }
 
-    /// The finding as what keeps a file from being read, or as a warning to whoever reads it.
-    pub fn to_error(&self) -> Error {
+    /// What to do about it in the image at `file`, without a final stop. The commands in it can be pasted into a shell.
+    pub fn advice(&self, file: &Path) -> String {
+        self.advice.text(file)
+    }
+
+    /// Whether its advice is this template.
+    pub(super) fn advises(&self, template: &'static str) -> bool {
+        self.advice == Advice::Template(template)
+    }
+
+    /// Gives advice that fits this finding better than the rule's.
+    pub(super) fn advise(&mut self, advice: Advice) {
+        self.advice = advice;
+    }
+
+    /// The finding as what keeps the image at `file` from being read, or as a warning to whoever reads it.
+    pub fn to_error(&self, file: &Path) -> Error {
         let error = Error::new(self.rule.kind(), self.rule.message);
         error
             .field(self.field.clone())
             .offset(self.offset)
             .found(&self.found)
             .expected(&self.expected)
-            .hint(self.rule.advice)
+            .hint(self.advice(file))
     }
 }
 
@@ -111,8 +129,38 @@ impl Findings {
                 offset,
                 found: found.to_string(),
                 expected: expected.to_string(),
+                advice: Advice::Template(rule.advice),
             });
         }
+    }
+
+    /// As [`add`](Self::add), with advice of its own.
+    pub(super) fn add_advising(
+        &mut self,
+        rule: &'static Rule,
+        field: impl fmt::Display,
+        offset: u64,
+        (found, expected): (impl fmt::Display, impl fmt::Display),
+        advice: Advice,
+    ) {
+        let before = self.list.len();
+        self.add(rule, field, offset, found, expected);
+        if let Some(added) = self.list.get_mut(before) {
+            added.advise(advice);
+        }
+    }
+
+    /// Gives the findings of these rules this advice.
+    pub(super) fn advise_those_of(&mut self, those: &[&'static Rule], advice: &Advice) {
+        let list = self.list.iter_mut();
+        for finding in list.filter(|finding| those.contains(&finding.rule)) {
+            finding.advise(advice.clone());
+        }
+    }
+
+    /// Whether any of these rules is broken.
+    pub(super) fn has_any(&self, those: &[&'static Rule]) -> bool {
+        those.iter().any(|rule| self.counts.contains_key(rule.id))
     }
 
     /// Counts `more` findings of a rule of which enough are listed.

@@ -1,7 +1,9 @@
 //! Where the footers are, which of them is in force, and what became of the others.
 
+use super::advice::Advice;
 use super::bat::first_nonzero;
 use super::displaced::{find_last, first_equal};
+use super::proof;
 use super::rules;
 use super::{Checker, Facts};
 use crate::error::Result;
@@ -9,6 +11,14 @@ use crate::storage::ReadAt;
 use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE, Version};
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
+
+const READ_AS_DYNAMIC: &str =
+    "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file";
+const READ_AS_DIFFERENCING: &str = "vhd convert -f differencing {file} {new} reads it by the dynamic disk header that is in the file, over its parent";
+const READ_AS_EITHER: &str = "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file; \
+     if it had a parent, give -f differencing instead";
+const READ_AS_FIXED: &str = "vhd convert -f fixed {file} {new} reads it as what comes before the footer, which is enough for a fixed disk";
+const READ_AS_RAW: &str = "copy the file again from its source; vhd convert -f raw {file} {raw} takes its bytes as they are, the footer among them";
 
 /// What stands where a footer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +71,23 @@ pub(in crate::vhd) enum Place {
     Copy,
 }
 
+/// Another type than the footer says, by which the disk is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vhd) struct Taken {
+    pub(in crate::vhd) disk_type: DiskType,
+    pub(in crate::vhd) why: Why,
+    data_offset: u64,
+}
+
+/// Why a disk is read as another type than its footer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vhd) enum Why {
+    /// The length of the file proves that it is fixed.
+    ByLength,
+    /// Whoever reads it said so, and it can be read so.
+    AsTold,
+}
+
 /// All footers of a file.
 #[derive(Debug)]
 pub(in crate::vhd) struct Footers {
@@ -76,10 +103,17 @@ pub(in crate::vhd) struct Footers {
     pub(in crate::vhd) is_vhd: bool,
     /// Whether a dynamic disk header stands behind the copy.
     header_follows: bool,
+    /// Whether the trailing footer is intact, but the copy is believed: header and BAT fit only that.
+    overruled: bool,
+    /// Whether header and BAT fit the trailing footer, where that and the copy differ in the type.
+    proven: bool,
+    /// The type to read the disk as, if it isn't that of the footer.
+    pub(in crate::vhd) taken: Option<Taken>,
 }
 
 impl Footers {
-    pub(in crate::vhd) fn read(storage: &dyn ReadAt) -> Result<Self> {
+    /// Looks for all footers; `told` is the type that whoever reads the file says it has.
+    pub(in crate::vhd) fn read(storage: &dyn ReadAt, told: Option<DiskType>) -> Result<Self> {
         let file_len = storage.byte_len()?;
         let copy = read_copy(storage, file_len)?;
         let mut footers = Self {
@@ -91,8 +125,12 @@ impl Footers {
             garbage: false,
             in_force: None,
             is_vhd: false,
+            overruled: false,
+            proven: false,
+            taken: None,
         };
         footers.in_force = footers.choose();
+        footers.compare(storage)?;
         // A damaged trailing footer is where it belongs: nothing before it is one.
         if footers.in_force.is_none() && !footers.trailing.as_ref().is_some_and(Seen::is_meant) {
             footers.displaced = find_last(storage, file_len)?;
@@ -103,7 +141,120 @@ impl Footers {
             || footers.trailing.as_ref().is_some_and(Seen::is_meant)
             || footers.copy_is_meant()
             || footers.header_follows;
+        footers.taken = footers.take(storage, told)?;
         Ok(footers)
+    }
+
+    /// Where two intact footers of one disk differ in what decides how it is read: which of them header and BAT fit.
+    fn compare(&mut self, storage: &dyn ReadAt) -> Result<()> {
+        let Some((trailing, copy)) = self.trailing.as_ref().zip(self.copy.as_ref()) else {
+            return Ok(());
+        };
+        let deciding = |footer: &Footer| {
+            (
+                footer.disk_type,
+                footer.current_size,
+                footer.data_offset,
+                footer.file_format_version,
+            )
+        };
+        let (ours, theirs) = (&trailing.footer, &copy.footer);
+        if !trailing.intact
+            || !copy.intact
+            || ours.unique_id != theirs.unique_id
+            || deciding(ours) == deciding(theirs)
+        {
+            return Ok(());
+        }
+        self.proven = proof::fits(storage, ours, trailing.at)?;
+        // A fixed disk's own first sectors may hold anything.
+        let is_fixed = ours.disk_type == DiskType::Fixed && ours.current_size == trailing.at;
+        if !self.proven && !is_fixed && proof::fits(storage, theirs, trailing.at)? {
+            self.overruled = true;
+            self.in_force = Some(Place::Copy);
+        }
+        Ok(())
+    }
+
+    /// As what else than its footer says the disk is to be read.
+    fn take(&self, storage: &dyn ReadAt, told: Option<DiskType>) -> Result<Option<Taken>> {
+        let seen = self
+            .believed()
+            .filter(|seen| seen.intact && self.in_force.is_some());
+        let Some(seen) = seen else { return Ok(None) };
+        let label = seen.footer.disk_type;
+        let fixed = |why| Taken {
+            disk_type: DiskType::Fixed,
+            why,
+            data_offset: Footer::NO_OFFSET,
+        };
+        let is_copied = self
+            .copy
+            .as_ref()
+            .is_some_and(|copy| copy.intact && copy.footer.unique_id == seen.footer.unique_id);
+        if label != DiskType::Fixed && !is_copied && proof::is_fixed_by_length(storage, seen)? {
+            return Ok(Some(fixed(Why::ByLength)));
+        }
+        match told {
+            Some(DiskType::Fixed) => {
+                let readable = label != DiskType::Fixed
+                    && (1..=self.data_end()).contains(&seen.footer.current_size)
+                    && !proof::has_header_cookie(storage, seen)?;
+                Ok(readable.then(|| fixed(Why::AsTold)))
+            }
+            // Of a sparse disk only what its two footers don't agree on is open.
+            Some(disk_type)
+                if disk_type.is_sparse() && (!label.is_sparse() || self.types_differ()) =>
+            {
+                let header = self.header(storage, &seen.footer)?;
+                Ok(header.map(|(_, data_offset)| Taken {
+                    disk_type,
+                    why: Why::AsTold,
+                    data_offset,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The header that is where `footer` says, or in its usual place, and where that is; only if it proves itself.
+    fn header(
+        &self,
+        storage: &dyn ReadAt,
+        footer: &Footer,
+    ) -> Result<Option<(DynamicHeader, u64)>> {
+        for data_offset in [footer.data_offset, FOOTER_LEN] {
+            let footer = Footer {
+                data_offset,
+                ..footer.clone()
+            };
+            if let Some(header) = proof::header_of(storage, &footer, self.data_end())? {
+                return Ok(Some((header, data_offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn types_differ(&self) -> bool {
+        let copy = self.copy.as_ref().filter(|copy| copy.intact);
+        let types = self.trailing.as_ref().zip(copy);
+        types.is_some_and(|(trailing, copy)| trailing.footer.disk_type != copy.footer.disk_type)
+    }
+
+    /// The footer to go by, with the type that the disk is read as.
+    pub(in crate::vhd) fn believed_as_taken(&self) -> Option<Seen> {
+        let mut seen = self.believed()?.clone();
+        if let Some(taken) = self.taken {
+            seen.footer.disk_type = taken.disk_type;
+            seen.footer.data_offset = taken.data_offset;
+            seen.footer = seen.footer.sealed();
+        }
+        Some(seen)
+    }
+
+    /// Whether whoever reads the file said which type it has, against the footer.
+    pub(in crate::vhd) fn is_told(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.why == Why::AsTold)
     }
 
     fn choose(&self) -> Option<Place> {
@@ -207,10 +358,25 @@ impl Checker<'_> {
             None => self.no_footer(footers),
             Some(Place::Copy) => {}
             Some(Place::Trailing | Place::Displaced) => {
-                if let Some(believed) = footers.believed() {
-                    self.copy(footers, &believed.footer.clone());
+                if let Some(believed) = footers.believed_as_taken() {
+                    self.copy(footers, &believed.footer);
                 }
             }
+        }
+        let by_length = footers.taken.filter(|taken| taken.why == Why::ByLength);
+        if let Some((taken, seen)) = by_length.zip(footers.believed()) {
+            let found = format_args!(
+                "{}, with {} bytes before the footer",
+                seen.footer.disk_type, seen.at
+            );
+            let at = seen.at.saturating_add(60);
+            self.findings.add(
+                &rules::TYPE_LABEL,
+                "footer.disk_type",
+                at,
+                found,
+                taken.disk_type,
+            );
         }
     }
 
@@ -280,7 +446,7 @@ impl Checker<'_> {
                 if ours == theirs || ours.name == "checksum" {
                     continue;
                 }
-                let rule = if ours.name == "disk_type" {
+                let rule = if ours.name == "disk_type" && !footers.proven && !footers.is_told() {
                     &rules::FOOTER_TYPES_DIFFER
                 } else {
                     &rules::FOOTER_COPY_DIFFERS
@@ -299,10 +465,9 @@ impl Checker<'_> {
         }
         let inner = &copy.footer;
         let sparse = inner.disk_type.is_sparse() || footers.header_follows;
-        if inner.unique_id == footer.unique_id && sparse {
+        if inner.unique_id == footer.unique_id && sparse && !footers.is_told() {
             let at = footers.believed().map_or(0, |seen| seen.at);
-            let expected =
-                "a sparse type, as the copy at offset 0 and the header behind it have it";
+            let expected = "a sparse type, as the copy at offset 0 or the header after it has it";
             self.findings.add(
                 &rules::FIXED_LABEL,
                 "footer.disk_type",
@@ -320,6 +485,52 @@ impl Checker<'_> {
             found,
             "what the guest keeps there",
         );
+    }
+
+    /// Whether it can't be told which type the disk has; says with which option it can be read.
+    pub(super) fn doubts_type(&mut self, footers: &Footers) -> Result<bool> {
+        let rules = [
+            &rules::DISK_TYPE,
+            &rules::FIXED_LABEL,
+            &rules::FOOTER_TYPES_DIFFER,
+        ];
+        let Some(seen) = footers.believed().filter(|_| self.findings.has_any(&rules)) else {
+            return Ok(false);
+        };
+        let advice = match footers.header(self.storage, &seen.footer)? {
+            Some((header, _)) => match proof::type_of(&header) {
+                Some(DiskType::Dynamic) => READ_AS_DYNAMIC,
+                Some(_) => READ_AS_DIFFERENCING,
+                None => READ_AS_EITHER,
+            },
+            None if (1..=footers.data_end()).contains(&seen.footer.current_size)
+                && !proof::has_header_cookie(self.storage, seen)? =>
+            {
+                READ_AS_FIXED
+            }
+            None => READ_AS_RAW,
+        };
+        self.findings
+            .advise_those_of(&rules, &Advice::Template(advice));
+        Ok(true)
+    }
+
+    /// The fields in which an intact trailing footer is wrong.
+    fn overruled(&mut self, footers: &Footers) {
+        let Some((trailing, copy)) = footers.trailing.as_ref().zip(footers.copy.as_ref()) else {
+            return;
+        };
+        let (found, right) = (trailing.footer.fields(), copy.footer.fields());
+        for (found, right) in found.iter().zip(&right) {
+            if found == right || found.name == "checksum" {
+                continue;
+            }
+            let field = format_args!("footer.{}", found.name);
+            let at = trailing.at.saturating_add(found.offset as u64);
+            let rule = &rules::FOOTER_OVERRULED;
+            self.findings
+                .add(rule, field, at, &found.value, &right.value);
+        }
     }
 
     /// What stands behind a footer that should be the last.
@@ -349,6 +560,10 @@ impl Checker<'_> {
                 return Ok(());
             }
             Some(Place::Copy) => {}
+        }
+        if footers.overruled {
+            self.overruled(footers);
+            return Ok(());
         }
         if let Some(trailing) = footers.trailing.as_ref().filter(|seen| seen.is_meant()) {
             self.damaged(&rules::FOOTER_DAMAGED, "footer", trailing);

@@ -7,8 +7,8 @@ use super::footers::Footers;
 use super::rules;
 use crate::error::Result;
 use crate::vhd::{
-    DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_BLOCK_SIZE, ParentLocator,
-    SECTOR_SIZE, Timestamp, UniqueId, Version, bitmap_bytes, table_bytes,
+    DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_BLOCK_SIZE, SECTOR_SIZE,
+    Timestamp, UniqueId, Version, bitmap_bytes, table_bytes,
 };
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
@@ -27,6 +27,10 @@ pub(super) struct Table {
     /// What is said of the end of the file: the trailing footer, if it is in place.
     pub(super) file_len: u64,
     pub(super) is_child: bool,
+    /// Bytes of the virtual disk.
+    pub(super) virtual_size: u64,
+    /// Whether the header is where the footer says, with its cookie and the right checksum.
+    pub(super) is_proven: bool,
 }
 
 impl Table {
@@ -45,6 +49,23 @@ impl Table {
 
     pub(super) fn bitmap_bytes(&self) -> u64 {
         bitmap_bytes(self.header.block_size)
+    }
+
+    /// Sectors of a block that the disk has: fewer than all in its last one.
+    pub(super) fn wanted_sectors(&self, block: u64) -> u64 {
+        let start = block.saturating_mul(self.block_size());
+        let left = self.virtual_size.saturating_sub(start);
+        left.min(self.block_size()).div_ceil(SECTOR_SIZE)
+    }
+
+    /// Bytes of a block's bitmap that somebody may ask for.
+    pub(super) fn wanted_bitmap(&self, block: u64) -> u64 {
+        self.wanted_sectors(block).div_ceil(8)
+    }
+
+    /// Bytes of a block in the file that somebody may ask for: its bitmap, and its data up to the end of the disk.
+    pub(super) fn wanted_bytes(&self, block: u64) -> u64 {
+        self.bitmap_bytes() + self.wanted_sectors(block) * SECTOR_SIZE
     }
 
     /// Bytes of a block in the file.
@@ -107,6 +128,7 @@ impl Checker<'_> {
                 format_args!("{expected:#010x}"),
             );
         }
+        let is_proven = !wrong_cookie && header.checksum == expected && at == footer.data_offset;
         self.header_fields(&header, at);
         if footer.disk_type == DiskType::Dynamic {
             self.no_parent(&header, at);
@@ -132,6 +154,8 @@ impl Checker<'_> {
             data_end,
             file_len: footers.file_len,
             is_child: footer.disk_type == DiskType::Differencing,
+            virtual_size: footer.current_size,
+            is_proven,
         }))
     }
 
@@ -218,7 +242,8 @@ impl Checker<'_> {
             add("parent_unicode_name", 64, &name);
         }
         for (n, locator) in header.parent_locators.iter().enumerate() {
-            if *locator != ParentLocator::NONE {
+            // Some programs leave the places of empty locators.
+            if locator.is_used() || locator.data_length != 0 {
                 let field = format!("parent_locator[{n}].platform_code");
                 add(&field, 576 + n as u64 * 24, &locator);
             }

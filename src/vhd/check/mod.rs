@@ -3,6 +3,7 @@
 //! The checker looks at the bytes of the file, not through an open image, so nothing it finds depends on opening.
 //! Its time follows the size of the BAT and of the stored data, its memory is bounded.
 
+mod advice;
 mod azure;
 mod bat;
 mod batmap;
@@ -15,18 +16,26 @@ mod footers;
 mod header;
 mod locators;
 mod overlap;
+mod proof;
 mod rules;
+mod slack;
 
-pub(super) use footers::{Footers, Place, Seen};
+pub(super) use footers::{Footers, Place, Seen, Why};
 
+pub(crate) use advice::filled;
+
+use advice::Advice;
 use batmap::Batmap;
 
-pub use chain::{ChainLookup, ChainState, FoundParent};
+pub use chain::{ChainLookup, ChainState, FoundParent, Trouble};
 pub use finding::{Finding, LISTED, Severity, Unlisted};
 pub use rules::{RULES, Rule};
 
-use super::{DiskType, DynamicHeader, Footer, Timestamp};
-use crate::error::Result;
+use super::{DiskType, DynamicHeader, Footer, RepairPlan, Timestamp, salvage};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result, quoted};
 use crate::progress::{Progress, Silent};
 use crate::storage::ReadAt;
 use finding::Findings;
@@ -39,6 +48,8 @@ pub struct CheckOptions<'a> {
     pub azure: bool,
     /// Finds the parents of differencing disks; without it, only what the file itself says is checked.
     pub chain: Option<&'a dyn ChainLookup>,
+    /// The type that the file is said to have: it beats the footer's where the disk can be read so.
+    pub disk_type: Option<DiskType>,
     /// The time by which a time stamp is in the future.
     pub now: Timestamp,
     /// Hears how far the check is.
@@ -50,6 +61,7 @@ impl Default for CheckOptions<'_> {
         Self {
             azure: false,
             chain: None,
+            disk_type: None,
             now: Timestamp::now(),
             progress: &Silent,
         }
@@ -80,6 +92,8 @@ pub struct Report {
     pub repairable: u64,
     /// Number of warnings.
     pub warnings: u64,
+    /// The file, as its messages and advice name it.
+    pub file: PathBuf,
     /// What a repair goes by.
     pub(super) facts: Facts,
 }
@@ -94,21 +108,30 @@ impl Report {
         let Some(first) = errors.find(|finding| finding.severity() == Severity::Error) else {
             return Ok(());
         };
-        let error = first.to_error();
-        let advice = first.rule.advice;
+        let error = first.to_error(&self.file);
+        let advice = first.advice(&self.file);
+        let file = quoted(&self.file);
         Err(match self.errors.saturating_sub(1) {
             0 => error,
-            1 => error.hint(format!("1 more error: vhd check lists all; {advice}")),
-            more => error.hint(format!("{more} more errors: vhd check lists all; {advice}")),
+            1 => error.hint(format!(
+                "1 more error: vhd check {file} lists all; {advice}"
+            )),
+            more => error.hint(format!(
+                "{more} more errors: vhd check {file} lists all; {advice}"
+            )),
         })
     }
 
-    /// The findings that whoever reads the file is told: errors, what is repairable, and the warnings that bear on
-    /// what is read. Of each rule one.
-    pub(super) fn told(&self) -> impl Iterator<Item = &Finding> {
+    /// What whoever reads the file is told: errors, what is repairable, and the warnings that bear on what is read. Of
+    /// each rule one finding.
+    pub(super) fn told(&self) -> Vec<Error> {
         let mut told = std::collections::BTreeSet::new();
         let findings = self.findings.iter();
-        findings.filter(move |finding| finding.rule.is_told() && told.insert(finding.id()))
+        let findings =
+            findings.filter(|finding| finding.rule.is_told() && told.insert(finding.id()));
+        findings
+            .map(|finding| finding.to_error(&self.file))
+            .collect()
     }
 
     /// Whether the rule `id` is broken.
@@ -116,9 +139,34 @@ impl Report {
         self.findings.iter().any(|finding| finding.id() == id)
     }
 
-    /// Whether there are neither errors nor repairable faults.
+    /// Whether there are neither errors nor repairable faults, nor data that is left out.
     pub fn is_clean(&self) -> bool {
-        self.errors == 0 && self.repairable == 0
+        let faults = || self.findings.iter().any(|finding| finding.rule.is_fault());
+        self.errors == 0 && self.repairable == 0 && !faults()
+    }
+
+    /// What to do about the first error.
+    pub(super) fn first_advice(&self) -> Option<String> {
+        let errors = &mut self.findings.iter();
+        let first = errors.find(|finding| finding.severity() == Severity::Error)?;
+        Some(first.advice(&self.file))
+    }
+
+    /// Gives findings the advice that works on this file, where that isn't the rule's.
+    fn advise(&mut self) {
+        let plan = RepairPlan::new(self);
+        let left = salvage::left_of(&self.facts).is_ok();
+        for finding in &mut self.findings {
+            let rule = finding.rule;
+            let is_repaired = plan.repairs(rule.id);
+            let advice = match (rule.may_be_repaired() && !is_repaired, left) {
+                (true, true) => rules::NOT_REPAIRED,
+                (true, false) => rules::NEITHER,
+                (false, false) if finding.advises(rules::COPY_AGAIN) => rules::COPY_ONLY,
+                _ => continue,
+            };
+            finding.advise(Advice::Template(advice));
+        }
     }
 }
 
@@ -131,18 +179,28 @@ pub(super) struct Facts {
     pub(super) batmap: Option<Batmap>,
     /// The header and where it lies, if the BAT can be looked at.
     pub(super) header: Option<(DynamicHeader, u64)>,
+    /// Whether the header is where the footer in force says, with its cookie and the right checksum.
+    pub(super) has_header: bool,
+    /// Whether it can't be told which type the disk has.
+    pub(super) doubts_type: bool,
+    /// Whether there is data between the end of a fixed disk and its footer.
+    pub(super) slack_has_data: bool,
+    /// Whether something else is where the last block goes on after the end of the disk.
+    pub(super) shares_tail: bool,
     pub(super) lost: Lost,
     /// Whether the file breaks a rule of the format, whatever a service wants of it.
     pub(super) has_errors: bool,
 }
 
-/// Blocks that can't be read.
+/// What of the virtual disk can't be read.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
-    /// Those that lie where no block can lie, or over another one.
+    /// Blocks that are where none can be, or whose bitmap can't be believed and tells what is the parent's.
     pub(super) blocks: Vec<u64>,
-    /// Those whose end is missing, each with its place in the file.
-    pub(super) cut: Vec<(u64, u64)>,
+    /// Ranges of the virtual disk in other blocks: under something else, or past the end of the file.
+    pub(super) ranges: Vec<Range<u64>>,
+    /// Blocks whose bitmap is under something else; all that they hold is taken for stored.
+    pub(super) bitmaps: Vec<u64>,
     /// Whether there are more than are remembered.
     pub(super) more: bool,
 }
@@ -151,7 +209,7 @@ impl Lost {
     /// So many are remembered.
     const MOST: usize = 1 << 18;
 
-    fn add(&mut self, block: u64) {
+    fn add_block(&mut self, block: u64) {
         if self.blocks.len() < Self::MOST {
             self.blocks.push(block);
         } else {
@@ -159,9 +217,17 @@ impl Lost {
         }
     }
 
-    fn add_cut(&mut self, block: u64, at: u64) {
-        if self.cut.len() < Self::MOST {
-            self.cut.push((block, at));
+    fn add_range(&mut self, range: Range<u64>) {
+        if self.ranges.len() < Self::MOST {
+            self.ranges.push(range);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn add_bitmap(&mut self, block: u64) {
+        if self.bitmaps.len() < Self::MOST {
+            self.bitmaps.push(block);
         } else {
             self.more = true;
         }
@@ -179,8 +245,12 @@ pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report>
 
 /// Checks what reading relies on: everything that can be an error or repairable in this file itself. Parents are
 /// left to whoever opens them, and of the bitmaps only that of a block that isn't all there is read.
-pub(super) fn judge(storage: &dyn ReadAt) -> Result<Report> {
-    look(storage, &CheckOptions::default(), Depth::Structures)
+pub(super) fn judge(storage: &dyn ReadAt, disk_type: Option<DiskType>) -> Result<Report> {
+    let options = CheckOptions {
+        disk_type,
+        ..CheckOptions::default()
+    };
+    look(storage, &options, Depth::Structures)
 }
 
 fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Result<Report> {
@@ -190,6 +260,7 @@ fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Resul
         depth,
         findings: Findings::default(),
         lost: Lost::default(),
+        shares_tail: false,
     };
     let (kind, mut facts) = checker.run().map_err(|e| e.path(storage.name()))?;
     let total = |severity| checker.findings.total(severity);
@@ -200,15 +271,18 @@ fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Resul
     );
     facts.lost = checker.lost;
     let (findings, unlisted) = checker.findings.finish();
-    Ok(Report {
+    let mut report = Report {
         kind,
         findings,
         unlisted,
         errors,
         repairable,
         warnings,
+        file: storage.name().to_path_buf(),
         facts,
-    })
+    };
+    report.advise();
+    Ok(report)
 }
 
 /// How far a check looks.
@@ -227,16 +301,21 @@ struct Checker<'a> {
     depth: Depth,
     findings: Findings,
     lost: Lost,
+    shares_tail: bool,
 }
 
 impl Checker<'_> {
     fn run(&mut self) -> Result<(Kind, Facts)> {
-        let footers = Footers::read(self.storage)?;
+        let footers = Footers::read(self.storage, self.options.disk_type)?;
         let mut facts = Facts {
             footers,
             used_end: None,
             batmap: None,
             header: None,
+            has_header: false,
+            doubts_type: false,
+            slack_has_data: false,
+            shares_tail: false,
             lost: Lost::default(),
             has_errors: false,
         };
@@ -245,14 +324,21 @@ impl Checker<'_> {
             return Ok((Kind::Raw, facts));
         }
         self.footers(&facts.footers);
-        let Some(believed) = facts.footers.believed().cloned() else {
+        let name = facts
+            .footers
+            .believed()
+            .map(|seen| facts.footers.name_of(seen));
+        let Some((believed, name)) = facts.footers.believed_as_taken().zip(name) else {
             facts.has_errors = true;
             return Ok((Kind::Vhd(DiskType::Other(0)), facts));
         };
         let footer = &believed.footer;
-        self.footer_fields(&believed, facts.footers.name_of(&believed));
-        if footer.disk_type == DiskType::Fixed {
-            self.fixed(&facts.footers, footer);
+        self.footer_fields(&believed, name);
+        facts.doubts_type = self.doubts_type(&facts.footers)?;
+        if facts.doubts_type && !footer.disk_type.is_sparse() {
+            // What it would mean for a fixed disk needn't be said.
+        } else if footer.disk_type == DiskType::Fixed {
+            facts.slack_has_data = self.fixed(&facts.footers, &believed)?;
         } else if footer.disk_type.is_sparse() {
             self.sparse(footer, &mut facts)?;
         }
@@ -280,15 +366,15 @@ impl Checker<'_> {
         }
     }
 
-    /// A fixed disk: its bytes, then the footer.
-    fn fixed(&mut self, footers: &Footers, footer: &Footer) {
+    /// A fixed disk: its bytes, then the footer. Says whether there is data between the two.
+    fn fixed(&mut self, footers: &Footers, seen: &Seen) -> Result<bool> {
         if footers.in_force == Some(Place::Displaced) {
             self.behind_footer(footers);
         }
-        let (have, need) = (footers.data_end(), footer.current_size);
+        let (have, need) = (footers.data_end(), seen.footer.current_size);
         let found = format_args!("{} bytes", footers.file_len);
         let Some(whole) = need.checked_add(super::FOOTER_SIZE as u64) else {
-            return;
+            return Ok(false);
         };
         let expected = format_args!("{whole} bytes");
         if have < need {
@@ -296,9 +382,9 @@ impl Checker<'_> {
             self.findings
                 .add(rule, "file_size", footers.file_len, found, expected);
         } else if have > need {
-            self.findings
-                .add(&rules::FIXED_SLACK, "file_size", need, found, expected);
+            return self.slack(need..have, &seen.footer);
         }
+        Ok(false)
     }
 
     /// A dynamic or differencing disk: header, BAT, blocks.
@@ -311,7 +397,9 @@ impl Checker<'_> {
                 Vec::new()
             };
             facts.batmap = self.batmap(footer, &table)?;
+            facts.has_header = table.is_proven;
             facts.used_end = self.bat(&table, &ranges, facts.batmap.as_mut())?;
+            facts.shares_tail = self.shares_tail;
         }
         self.trailing(facts)
     }

@@ -1,5 +1,9 @@
 //! Blocks in the order of their places, in as many passes over the BAT as memory asks for.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::header::Table;
 use crate::vhd::{BatEntry, SECTOR_SIZE};
 
 /// So many blocks are sorted at once, which takes 32 MiB at most. The largest disk with 2 MiB blocks has half as
@@ -89,6 +93,81 @@ impl Batch {
             after: Some(self.limit?),
             ..Self::of(self.size)
         })
+    }
+}
+
+/// Blocks as they come in the order of their places, each held back until those are known that may lie over it.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    waiting: VecDeque<Placed>,
+    /// The block before them that reaches furthest, and how far.
+    furthest: Option<(Placed, u64)>,
+}
+
+/// A block, and what of it lies under others.
+#[derive(Debug)]
+pub(super) struct Stood {
+    pub(super) placed: Placed,
+    /// The earlier block over which it lies.
+    pub(super) over: Option<Placed>,
+    /// Where in the file it and another block are both.
+    pub(super) doubts: Vec<Range<u64>>,
+    /// Whether the next block is where this one goes on after the end of the disk.
+    pub(super) shares_tail: bool,
+}
+
+impl Row {
+    /// Takes the next block; gives back the one of which enough is known then.
+    pub(super) fn push(&mut self, table: &Table, placed: Placed) -> Option<Stood> {
+        self.waiting.push_back(placed);
+        (self.waiting.len() > 2).then(|| self.pop(table)).flatten()
+    }
+
+    /// The next of those that still wait, once there are no more.
+    pub(super) fn pop(&mut self, table: &Table) -> Option<Stood> {
+        let placed = self.waiting.pop_front()?;
+        let (next, second) = (self.waiting.front().copied(), self.waiting.get(1).copied());
+        let end = end_of(table, placed, next);
+        let mut doubts = Vec::new();
+        let over =
+            self.furthest
+                .filter(|(_, reach)| *reach > placed.at())
+                .map(|(earlier, reach)| {
+                    doubts.push(placed.at()..reach.min(end));
+                    earlier
+                });
+        // Only the last block of the disk is shorter than the others, so no more than two have to be looked at.
+        let mut under = |later: Option<Placed>, after: Option<Placed>| {
+            if let Some(later) = later.filter(|later| later.at() < end) {
+                doubts.push(later.at()..end.min(end_of(table, later, after)));
+            }
+        };
+        under(next, second);
+        under(second, None);
+        if self.furthest.is_none_or(|(_, reach)| reach <= end) {
+            self.furthest = Some((placed, end));
+        }
+        let tail = end..placed.at() + table.stride();
+        let shares_tail = self.waiting.iter().any(|later| tail.contains(&later.at()));
+        Some(Stood {
+            placed,
+            over,
+            doubts,
+            shares_tail,
+        })
+    }
+}
+
+/// Where a block ends. The last one of the disk ends with the disk if the next in the file comes right after that:
+/// then its writer stored no more of it.
+fn end_of(table: &Table, placed: Placed, next: Option<Placed>) -> u64 {
+    const ALIGNMENT: u64 = 4096;
+    let wanted = placed.at() + table.wanted_bytes(placed.block);
+    let follows = next.is_some_and(|next| (wanted..wanted + ALIGNMENT).contains(&next.at()));
+    if follows {
+        wanted
+    } else {
+        placed.at() + table.stride()
     }
 }
 

@@ -1,0 +1,116 @@
+//! What is between the end of a fixed disk and its footer: room that no reader asks for, but perhaps not empty.
+
+use std::ops::Range;
+
+use super::footers::Seen;
+use super::rules;
+use super::{Checker, Depth};
+use crate::error::Result;
+use crate::page::is_zero;
+use crate::vhd::{FOOTER_SIZE, Footer, SECTOR_SIZE};
+
+/// Who only opens the file looks at so many bytes of data at most.
+const LOOKED_AT: u64 = 256 << 20;
+
+/// Bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+
+/// What was found of data.
+#[derive(Default)]
+struct Data {
+    /// Offsets of the first and the last page that isn't zero.
+    pages: Option<(u64, u64)>,
+    count: u64,
+    /// Where the look ended early.
+    stopped: Option<u64>,
+}
+
+impl Checker<'_> {
+    /// Looks at `slack`, what is between the disk of `footer` and its footer. Says whether there is data in it.
+    pub(super) fn slack(&mut self, slack: Range<u64>, footer: &Footer) -> Result<bool> {
+        let mut rest = slack.clone();
+        let old = self.is_old_footer(&slack, footer)?;
+        if old {
+            rest.start += FOOTER_SIZE as u64;
+        }
+        let data = self.data_in(rest)?;
+        let len = slack.end - slack.start;
+        let expected = format_args!("{} bytes before the footer", slack.start);
+        if let Some((first, last)) = data.pages {
+            let count = data.count;
+            let found = match self.depth {
+                Depth::Whole => format!(
+                    "{len} more bytes, in them {count} pages of 512 bytes with data, from {first} to {}",
+                    last + SECTOR_SIZE
+                ),
+                Depth::Structures => format!("{len} more bytes, with data from {first} on"),
+            };
+            let rule = &rules::FIXED_SLACK_DATA;
+            self.findings.add(rule, "file_size", first, found, expected);
+            return Ok(true);
+        }
+        let of = match data.stopped {
+            Some(stopped) => {
+                format!("zeros up to {stopped}, where the look ended: vhd check looks at all")
+            }
+            None if old => "zeros, and an older footer of the same disk".to_owned(),
+            None => "all zeros".to_owned(),
+        };
+        let found = format_args!("{len} more bytes, {of}");
+        let rule = &rules::FIXED_SLACK;
+        self.findings
+            .add(rule, "file_size", slack.start, found, expected);
+        Ok(false)
+    }
+
+    /// Whether the slack begins with a footer of the same disk, as while a disk is made longer.
+    fn is_old_footer(&self, slack: &Range<u64>, footer: &Footer) -> Result<bool> {
+        let mut bytes = [0; FOOTER_SIZE];
+        if slack.end - slack.start < FOOTER_SIZE as u64 {
+            return Ok(false);
+        }
+        self.storage.read_exact_at(&mut bytes, slack.start)?;
+        let seen = Seen::new(&bytes, slack.start, false);
+        Ok(seen.intact
+            && seen.footer.unique_id == footer.unique_id
+            && seen.footer.current_size == slack.start)
+    }
+
+    /// The pages with data in `range`; who only opens the file is content with the first.
+    fn data_in(&self, range: Range<u64>) -> Result<Data> {
+        let mut data = Data::default();
+        let (mut at, mut read) = (range.start, 0);
+        let mut bytes = Vec::new();
+        while at < range.end {
+            self.options.progress.check()?;
+            let Some(stored) = self.storage.data_range(at..range.end)? else {
+                break;
+            };
+            let len = (stored.end - stored.start).min(PIECE);
+            if self.depth == Depth::Structures && read >= LOOKED_AT {
+                data.stopped = Some(stored.start);
+                break;
+            }
+            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+            self.storage.read_exact_at(&mut bytes, stored.start)?;
+            read += len;
+            at = stored.start + len.max(1);
+            if is_zero(&bytes) {
+                continue;
+            }
+            let pages = (stored.start..).step_by(FOOTER_SIZE);
+            for (place, _) in pages
+                .zip(bytes.chunks(FOOTER_SIZE))
+                .filter(|(_, page)| !is_zero(page))
+            {
+                let first = data.pages.map_or(place, |(first, _)| first);
+                data.pages = Some((first, place));
+                data.count += 1;
+            }
+            if self.depth == Depth::Structures {
+                break;
+            }
+        }
+        Ok(data)
+    }
+}
