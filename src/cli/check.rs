@@ -11,7 +11,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::files::{self, Repaired};
 use crate::text::shown;
-use crate::vhd::{CheckOptions, Finding, Kind, Mend, Report, Severity, Unlisted};
+use crate::vhd::{CheckOptions, DiskType, Finding, Kind, Mend, Report, Severity, Unlisted};
 
 /// Find every fault of VHD files, and mend those that can be mended without loss.
 #[derive(Debug, clap::Args)]
@@ -134,6 +134,9 @@ struct View<'a> {
     warnings: u64,
     /// What was found, before a repair if one was asked for.
     findings: Vec<FindingView<'a>>,
+    /// What was looked at, for people.
+    #[serde(skip)]
+    looked_at: String,
     /// Of which ids there are more findings than are listed.
     unlisted: Vec<UnlistedView>,
     /// What was mended, or would be.
@@ -188,6 +191,7 @@ impl<'a> View<'a> {
             repairable: report.repairable,
             warnings: report.warnings,
             findings: listed(report),
+            looked_at: looked_at(report),
             unlisted: report.unlisted.iter().map(UnlistedView::from).collect(),
             repairs: repaired.mends.iter().map(MendView::from).collect(),
             saved: repaired
@@ -209,7 +213,7 @@ impl<'a> FindingView<'a> {
             found: &finding.found,
             expected: &finding.expected,
             message: finding.rule.message,
-            advice: plain(&finding.advice(path)),
+            advice: finding.advice(path),
         }
     }
 }
@@ -241,7 +245,7 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     ];
     let faults: Vec<String> = faults.into_iter().flatten().collect();
     let summary = if faults.is_empty() {
-        "no fault".to_owned()
+        format!("no problems found: {}", view.looked_at)
     } else {
         faults.join(", ")
     };
@@ -270,6 +274,27 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
         list(left, output)?;
     }
     Ok(())
+}
+
+/// What a check that found nothing has looked at, and what it hasn't.
+fn looked_at(report: &Report) -> String {
+    let bitmaps = match report.bitmaps {
+        0 => "no block is stored".to_owned(),
+        1 => "1 bitmap".to_owned(),
+        count => format!("{count} bitmaps"),
+    };
+    match report.kind {
+        Kind::Raw => "nothing but its length can be checked".to_owned(),
+        Kind::Vhd(DiskType::Fixed) => {
+            "footer and length; the data isn't compared with anything".to_owned()
+        }
+        Kind::Vhd(DiskType::Differencing) => format!(
+            "both footers, header, BAT, {bitmaps}, parents; the data isn't compared with anything"
+        ),
+        Kind::Vhd(_) => {
+            format!("both footers, header, BAT, {bitmaps}; the data isn't compared with anything")
+        }
+    }
 }
 
 fn counted(count: u64, one: &str, many: &str) -> Option<String> {

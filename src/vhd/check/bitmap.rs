@@ -34,6 +34,7 @@ impl Checker<'_> {
         if self.depth == Depth::Structures && start + table.stride() <= table.data_end {
             return Ok(());
         }
+        self.bitmaps += 1;
         let end = (start + table.stride()).min(table.data_end);
         let called_full = batmap.is_some_and(|batmap| batmap.is_full(placed.block));
         if self.storage.data_range(start..end)?.is_none() {

@@ -94,6 +94,8 @@ pub struct Report {
     pub warnings: u64,
     /// The file, as its messages and advice name it.
     pub file: PathBuf,
+    /// Number of blocks whose bitmaps were looked at.
+    pub bitmaps: u64,
     /// What a repair goes by.
     pub(super) facts: Facts,
 }
@@ -261,6 +263,7 @@ fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Resul
         findings: Findings::default(),
         lost: Lost::default(),
         shares_tail: false,
+        bitmaps: 0,
     };
     let (kind, mut facts) = checker.run().map_err(|e| e.path(storage.name()))?;
     let total = |severity| checker.findings.total(severity);
@@ -279,6 +282,7 @@ fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Resul
         repairable,
         warnings,
         file: storage.name().to_path_buf(),
+        bitmaps: checker.bitmaps,
         facts,
     };
     report.advise();
@@ -302,6 +306,7 @@ struct Checker<'a> {
     findings: Findings,
     lost: Lost,
     shares_tail: bool,
+    bitmaps: u64,
 }
 
 impl Checker<'_> {
