@@ -12,6 +12,7 @@ mod applies;
 #[path = "../support/disk.rs"]
 mod disk;
 mod files;
+mod findings;
 mod formats;
 mod hostile;
 mod lab;
