@@ -176,7 +176,13 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
         format,
         virtual_size,
         block_size: size::block(args.block_size, format)?,
-        identity: source.footer().cloned(),
+        identity: source.footer().cloned().map(|footer| {
+            if args.azure {
+                footer.measured_by_size()
+            } else {
+                footer
+            }
+        }),
         parent: None,
         overwrite: overwrite(args.force),
         made_from: Audience::of(source.files())?,

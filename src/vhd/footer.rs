@@ -209,6 +209,22 @@ impl Footer {
         self
     }
 
+    /// The same footer, with our creator in place of one of whose disks some readers take the geometry for the size, if
+    /// that would be another size here.
+    #[must_use]
+    pub fn measured_by_size(self) -> Self {
+        let by_geometry = self.creator_application.size_may_be_read_from_geometry();
+        if !by_geometry || self.disk_geometry.size() == self.current_size {
+            return self;
+        }
+        Self {
+            creator_application: CreatorApplication::OURS,
+            creator_version: Version::ONE,
+            ..self
+        }
+        .sealed()
+    }
+
     /// Whether tapdisk marked the disk as hidden: it belongs to a chain and isn't shown to people.
     pub fn is_hidden(&self) -> bool {
         self.is_tapdisk() && self.reserved[HIDDEN] == 1

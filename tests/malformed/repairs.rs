@@ -268,7 +268,13 @@ fn a_footer_before_a_hole_is_found_however_long_that_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.vhd");
     let whole = TINY.fixed();
-    for len in [1 << 20, 3 << 20, (3 << 30) + 512, 1 << 40] {
+    for len in [
+        1 << 20,
+        (1 << 20) + 15 * 1024,
+        3 << 20,
+        (3 << 30) + 512,
+        1 << 40,
+    ] {
         fs::write(&path, &whole).unwrap();
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(len).unwrap();

@@ -26,7 +26,7 @@ pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Se
         return Ok(found);
     }
     let end = stored_end(storage, file_len)?;
-    if end.saturating_add(SEARCHED) > file_len {
+    if end >= file_len {
         return Ok(None);
     }
     find_last_before(storage, end, |seen| {

@@ -165,6 +165,13 @@ impl Report {
                 (true, true) => rules::NOT_REPAIRED,
                 (true, false) => rules::NEITHER,
                 (false, false) if finding.advises(rules::COPY_AGAIN) => rules::COPY_ONLY,
+                _ if !finding.advises(rules::AZURE) => continue,
+                // What else is wrong comes first.
+                _ if !plan.is_empty() => rules::AZURE_AFTER_REPAIR,
+                (_, true) if self.facts.has_errors || self.facts.slack_has_data => {
+                    rules::AZURE_SALVAGE
+                }
+                (_, false) if self.facts.has_errors => rules::COPY_ONLY,
                 _ => continue,
             };
             finding.advise(Advice::Template(advice));

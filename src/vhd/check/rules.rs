@@ -83,7 +83,13 @@ const SHORTEN: &str = "vhd merge MIDDLE -o NEW makes an image of its own of one 
      give it that one's name";
 const OTHER_WAY: &str = "nothing has to be done where another locator or the name leads to the parent; else give --parent FILE \
      or --parent-path DIR";
-const RESIZE: &str = "vhd convert --azure {file} {new} makes one that fits, of whole MiB";
+pub(super) const AZURE: &str = "vhd convert --azure {file} {new} makes one that fits, of whole MiB";
+/// The same beside faults that a repair mends.
+pub(super) const AZURE_AFTER_REPAIR: &str =
+    "vhd check --repair {file} comes first; after it look again";
+/// The same beside errors, and beside data that is left out.
+pub(super) const AZURE_SALVAGE: &str =
+    "vhd convert --azure --salvage {file} {new} makes one that fits of all that is there";
 
 macro_rules! rules {
     ($($name:ident: $id:literal, $severity:ident, $message:literal, $advice:expr;)*) => {
@@ -207,13 +213,13 @@ rules! {
         "if it was written to after the child was made, the child is worthless; a mere copy is harmless";
     CHAIN_DEPTH: "chain-depth", Error, "the chain has more files than are followed", SHORTEN;
     CHAIN_LONG: "chain-long", Warning, "the chain is longer than XenServer takes", SHORTEN;
-    AZURE_TYPE: "azure-type", Error, "Azure takes only fixed VHDs", RESIZE;
-    AZURE_FILE_SIZE: "azure-file-size", Error, "Azure wants the virtual size and a footer of 512 bytes, nothing else", RESIZE;
-    AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure takes only whole MiB", RESIZE;
+    AZURE_TYPE: "azure-type", Error, "Azure takes only fixed VHDs", AZURE;
+    AZURE_FILE_SIZE: "azure-file-size", Error, "Azure wants the virtual size and a footer of 512 bytes, nothing else", AZURE;
+    AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure takes only whole MiB", AZURE;
     AZURE_TOO_SMALL: "azure-too-small", Error, "a managed disk has at least 20 MiB",
         "vhd resize {file} --size 20M makes the disk larger; a page blob may be smaller";
     AZURE_TOO_LARGE: "azure-too-large", Error, "a managed disk has at most 32 TiB", "make the disk smaller";
     AZURE_PAGE_BLOB: "azure-page-blob-size", Warning, "a page blob has at most 8 TiB", "upload it as a managed disk directly";
     AZURE_CREATOR: "azure-creator", Error, "some services take this disk for one of another size, by its creator and geometry",
-        RESIZE;
+        AZURE;
 }

@@ -102,7 +102,8 @@ fn repair(file: &[u8], report: &Report, before: Option<&(u64, Vec<u8>)>) {
         after.findings
     );
     if report.errors == 0 {
-        assert!(after.is_clean(), "{:?}", after.findings);
+        // A warning may stay that data is left out.
+        assert!(after.errors + after.repairable == 0, "{:?}", after.findings);
         let differencing = after.kind == Kind::Vhd(DiskType::Differencing);
         assert!(differencing || content(&mended).is_ok());
     }

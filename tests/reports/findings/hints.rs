@@ -162,8 +162,9 @@ fn chain(lab: &Lab, files: usize) {
 
 /// A new image in place of one in the middle makes the chain shorter.
 fn shorten(lab: &Lab) {
+    let middle = if lab.exists("c40.vhd") { "c40" } else { "c20" };
     let line = format!(
-        "set -e; vhd merge -q c20.vhd -o new.vhd; mv new.vhd c20.vhd; vhd check '{NAME}' --json"
+        "set -e; vhd merge -q {middle}.vhd -o new.vhd; mv new.vhd {middle}.vhd; vhd check '{NAME}' --json"
     );
     let said = lab.shell(&line);
     assert!(!said.out.contains("\"chain-"), "{}", said.out);
@@ -666,6 +667,16 @@ fn azure() -> Vec<Made> {
             lab.file("truth.raw", &disk);
             lab.file(NAME, &fixed(&[disk, vec![0; MIB]].concat(), 20 * MIB, 2));
         }),
+        made("azure-file-size", 1, |lab| {
+            let disk = pages(20 * 2048);
+            lab.file("truth.raw", &disk);
+            lab.file(NAME, &[fixed(&disk, 20 * MIB, 2), vec![0; MIB]].concat());
+        }),
+        made("azure-file-size", 1, |lab| {
+            let disk = pages(22 * 2048);
+            lab.file("truth.raw", &disk);
+            lab.file(NAME, &fixed(&disk, 20 * MIB, 2));
+        }),
         made("azure-whole-mib", 1, |lab| {
             let disk = pages(20 * 2048 + 1);
             lab.file("truth.raw", &disk);
@@ -717,7 +728,10 @@ fn commands(advice: &str) -> Vec<String> {
     for part in advice.split(", vhd ").flat_map(|part| part.split("; ")) {
         let Some(at) = part.find("vhd c").or_else(|| part.find("vhd r")) else {
             // The second of two alternatives lost its first word.
-            if part.starts_with("check ") || part.starts_with("convert ") {
+            if ["check ", "convert ", "resize "]
+                .iter()
+                .any(|command| part.starts_with(command))
+            {
                 commands.extend(command(&format!("vhd {part}")));
             }
             continue;
