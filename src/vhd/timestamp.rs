@@ -22,6 +22,7 @@ impl Timestamp {
     }
 
     /// The time that is meant if whoever wrote it counted from 1970.
+    #[must_use]
     pub fn since_1970(self) -> Self {
         Self::from_unix(i64::from(self.0))
     }

@@ -42,7 +42,7 @@ fn trailing(file: Vec<u8>, change: impl Fn(&mut [u8])) -> Vec<u8> {
 /// A fixed disk with something between its end and its footer.
 fn slack(bytes: &[u8]) -> Vec<u8> {
     changed(fixed(), |file| {
-        drop(file.splice(TINY.size..TINY.size, bytes.to_vec()))
+        drop(file.splice(TINY.size..TINY.size, bytes.to_vec()));
     })
 }
 

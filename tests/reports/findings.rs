@@ -2,19 +2,17 @@
 //! that works.
 
 #[path = "../support/vhd_writers.rs"]
-mod writers;
-
-mod hints;
+pub(crate) mod writers;
 
 use crate::disk::assert_same;
 use crate::lab::{Case, Lab, tell};
 use writers::{Writer, edit_footers, edit_header, put32, put64, seal};
 
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 const MIB: usize = 1 << 20;
 
 /// Small blocks: three of 4 KiB, and one of which the disk has the half.
-const TINY: Writer = Writer {
+pub(crate) const TINY: Writer = Writer {
     creator: b"vhdk",
     size: 14 << 10,
     block_size: 4096,
@@ -23,7 +21,7 @@ const TINY: Writer = Writer {
 };
 
 /// Pages that tell which they are.
-fn pages(count: usize) -> Vec<u8> {
+pub(crate) fn pages(count: usize) -> Vec<u8> {
     let page = |n: usize| format!("{n:08}.").into_bytes().repeat(57);
     let mut bytes = Vec::with_capacity(count * SECTOR);
     for n in 0..count {
@@ -34,7 +32,7 @@ fn pages(count: usize) -> Vec<u8> {
 }
 
 /// A fixed disk of these pages, whose footer says another size, type and place of a header.
-fn fixed(content: &[u8], size: usize, disk_type: u32) -> Vec<u8> {
+pub(crate) fn fixed(content: &[u8], size: usize, disk_type: u32) -> Vec<u8> {
     let writer = Writer {
         size,
         disk_type: 2,
@@ -51,7 +49,7 @@ fn fixed(content: &[u8], size: usize, disk_type: u32) -> Vec<u8> {
 }
 
 /// The trailing footer of `file`, changed and sealed.
-fn trailing(file: &mut [u8], change: impl Fn(&mut [u8])) {
+pub(crate) fn trailing(file: &mut [u8], change: impl Fn(&mut [u8])) {
     let at = file.len() - SECTOR;
     change(&mut file[at..]);
     seal(&mut file[at..]);

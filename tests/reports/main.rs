@@ -14,6 +14,7 @@ mod disk;
 mod files;
 mod findings;
 mod formats;
+mod hints;
 mod hostile;
 mod lab;
 #[path = "../support/mounts.rs"]

@@ -90,6 +90,7 @@ pub(in crate::vhd) enum Why {
 
 /// All footers of a file.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each was seen for itself")]
 pub(in crate::vhd) struct Footers {
     pub(in crate::vhd) file_len: u64,
     pub(in crate::vhd) trailing: Option<Seen>,

@@ -181,6 +181,7 @@ impl Report {
 
 /// What the check learned of the file.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Facts {
     pub(super) footers: Footers,
     /// Where the last structure ends, if all of them were found.
