@@ -4,6 +4,7 @@
 #![allow(
     clippy::too_many_lines,
     clippy::semicolon_if_nothing_returned,
+    clippy::case_sensitive_file_extension_comparisons,
     reason = "they are tables"
 )]
 
