@@ -129,6 +129,8 @@ struct View<'a> {
     schema_version: u32,
     image: String,
     format: String,
+    /// How far the check went: `structure` of a VHD, or only the `length` of a raw image.
+    checked: &'static str,
     errors: u64,
     repairable: u64,
     warnings: u64,
@@ -186,6 +188,10 @@ impl<'a> View<'a> {
             format: match report.kind {
                 Kind::Vhd(disk_type) => disk_type.to_string(),
                 Kind::Raw => "raw".to_owned(),
+            },
+            checked: match report.kind {
+                Kind::Vhd(_) => "structure",
+                Kind::Raw => "length",
             },
             errors: report.errors,
             repairable: report.repairable,
@@ -249,12 +255,16 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     } else {
         faults.join(", ")
     };
-    let kind = if view.format == "raw" {
-        "no VHD: a raw image".to_owned()
+    if view.format != "raw" {
+        output.line(format_args!("{image}: {} VHD, {summary}", view.format))?;
+    } else if faults.is_empty() {
+        // There is nothing else to look at: that is not the same as no fault.
+        output.line(format_args!(
+            "{image}: a raw image, of which only the length was checked"
+        ))?;
     } else {
-        format!("{} VHD", view.format)
-    };
-    output.line(format_args!("{image}: {kind}, {summary}"))?;
+        output.line(format_args!("{image}: not a VHD, {summary}"))?;
+    }
     list(&view.findings, output)?;
     for UnlistedView { id, count } in &view.unlisted {
         output.line(format_args!("  and {count} more of {id}"))?;

@@ -6,17 +6,19 @@ use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
     gpt_remark, overwrite, windows_remark,
 };
-use super::context::{Context, Reading, refuse_files};
+use super::context::{Context, Reading, Warning, refuse_files};
 use super::exit::Outcome;
 use super::size::{self, Size};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::files::{
-    Format, GptBackup, NewImage, NewImageOptions, Source, plan_gpt, refuse_same_file,
+    self, Format, GptBackup, NewImage, NewImageOptions, OpenImage, Source, plan_gpt,
+    refuse_same_file,
 };
 use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
 use crate::page::PageRange;
 use crate::storage::{Audience, IoPolicy};
 use crate::text::shown;
+use crate::vhd::Footer;
 
 /// The smallest managed disk that a cloud takes as an upload.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
@@ -94,6 +96,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             },
         },
     )?;
+    if let Some(image) = source.as_file() {
+        look_inside(args, image, context)?;
+    }
     refuse_files(&args.destination, &*source)?;
     let options = destination(args, &*source)?;
     let (gpt, wanted) = plan_gpt(&*source, options.virtual_size, args.fix_gpt)
@@ -151,6 +156,29 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Says of a VHD that holds a VHD how to take that out; for an upload it is refused, and so is a raw image with a footer
+/// before its end, unless it was said what the source is.
+fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> {
+    let refused = args.azure && args.format.is_none();
+    if let Some(inside) = files::vhd_inside(image) {
+        if refused {
+            return Err(inside);
+        }
+        context.warn_of(&Warning::of(&inside));
+    }
+    if refused && image.has_footer_inside() {
+        let file = quoted(image.path());
+        return Err(Error::unsupported(
+            "an upload would hold the footer of a VHD as data of its disk",
+        )
+        .path(image.path())
+        .hint(format!(
+            "cut off what is after the footer first: vhd check --repair {file}"
+        )));
+    }
+    Ok(())
+}
+
 /// What the destination shall be.
 fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
     let mut virtual_size = source.virtual_size();
@@ -172,17 +200,15 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
             .checked_next_multiple_of(MEBIBYTE)
             .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))?;
     }
+    let mut identity = source.footer().cloned();
+    if args.azure {
+        identity = identity.map(Footer::measured_by_size);
+    }
     Ok(NewImageOptions {
         format,
         virtual_size,
         block_size: size::block(args.block_size, format)?,
-        identity: source.footer().cloned().map(|footer| {
-            if args.azure {
-                footer.measured_by_size()
-            } else {
-                footer
-            }
-        }),
+        identity,
         parent: None,
         overwrite: overwrite(args.force),
         made_from: Audience::of(source.files())?,

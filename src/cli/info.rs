@@ -12,7 +12,7 @@ use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use super::{snapshot, store_path};
 use crate::error::{Error, Result};
-use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image};
+use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image, vhd_inside};
 use crate::image::Image as _;
 use crate::storage::ReadAt as _;
 use crate::vhd::{
@@ -225,6 +225,11 @@ impl Info {
             warnings: {
                 let warnings = image.chain().flat_map(OpenImage::warnings);
                 let warnings = warnings.chain(broken).map(ToString::to_string);
+                let inside = vhd_inside(image).map(|inside| {
+                    let take_out = inside.remedy().unwrap_or("convert it to raw");
+                    format!("{inside}; {take_out}")
+                });
+                let warnings = warnings.chain(inside);
                 warnings.chain(image.chain().flat_map(losses)).collect()
             },
         })

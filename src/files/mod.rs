@@ -10,6 +10,7 @@ mod fit;
 pub mod foreign;
 mod format;
 mod in_place;
+mod inside;
 mod merge;
 mod open;
 mod parents;
@@ -36,6 +37,7 @@ pub use diffs::{
 };
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
+pub use inside::vhd_inside;
 pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};

@@ -49,6 +49,7 @@ pub struct OpenImage {
     stored: Stored,
     /// Why a raw image may be something else.
     doubts: Vec<Error>,
+    has_footer_inside: bool,
     stamp: Stamp,
     writable: bool,
     parent: Option<Arc<OpenImage>>,
@@ -162,7 +163,13 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
     Ok(OpenImage {
         path: path.to_path_buf(),
         stored,
-        doubts,
+        has_footer_inside: doubts
+            .iter()
+            .any(|doubt| matches!(doubt, Doubt::FooterInside(_))),
+        doubts: doubts
+            .into_iter()
+            .map(|doubt| doubt.warning(path, options.format_option))
+            .collect(),
         stamp,
         writable: options.writable,
         parent,
@@ -182,7 +189,7 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
 }
 
 /// The image, its parent, and why it may be something else.
-type Opened = (Stored, Option<Arc<OpenImage>>, Vec<Error>);
+type Opened = (Stored, Option<Arc<OpenImage>>, Vec<Doubt>);
 
 fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<Opened> {
     let probed = match options.format {
@@ -194,8 +201,6 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
         None => probe(&file, options.format_option)?,
     };
     if let Probed::Raw(doubts) = probed {
-        let warning = |doubt: Doubt| doubt.warning(file.path(), options.format_option);
-        let doubts = doubts.into_iter().map(warning).collect();
         return Ok((Stored::Raw(RawImage::open(file)?), None, doubts));
     }
     let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options);
@@ -225,7 +230,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
 fn refuse_told(image: &VhdImage<File>) -> Error {
     let path = image.storage().path();
     Error::usage(
-        "the footer says another type than -f: so the image is read, but not changed in place",
+        "the footer says another type than was said: so the image is read, but not changed in place",
     )
     .path(path)
     .hint(format!(
@@ -277,6 +282,11 @@ impl OpenImage {
     pub fn warnings(&self) -> Vec<&Error> {
         let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
         of_vhd.iter().chain(&self.doubts).collect()
+    }
+
+    /// Whether it is read as a raw image although the footer of a fixed VHD is before its end.
+    pub fn has_footer_inside(&self) -> bool {
+        self.has_footer_inside
     }
 
     /// What a damaged VHD that is read as far as it goes has lost of its virtual disk, in order.

@@ -6,7 +6,7 @@ use super::{foreign, split};
 use crate::error::{Error, Result, quoted};
 use crate::page::PAGE_SIZE;
 use crate::storage::ReadAt;
-use crate::vhd::{DiskType, FooterPlace, ProbeHint, VhdImage, is_named_vhd};
+use crate::vhd::{DiskType, FooterPlace, ProbeHint, VhdImage, is_named_vhd, is_optical_image};
 
 /// What the bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Prob
     if doubts.is_empty() && is_named_vhd(storage.name()) {
         doubts.push(Doubt::NoFooter);
     }
-    if foreign::is_optical(storage)? {
+    if is_optical_image(storage)? {
         doubts.push(Doubt::Optical);
     }
     Ok(Probed::Raw(doubts))

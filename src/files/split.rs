@@ -5,8 +5,9 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::foreign::{free_name, word};
+use super::foreign::word;
 use crate::error::{Error, Result};
+use crate::storage::free_name;
 
 /// So many parts are looked for.
 const MOST: usize = 4096;

@@ -19,6 +19,7 @@ mod direct;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod file;
+mod free;
 mod handles;
 mod leftovers;
 mod locks;
@@ -36,6 +37,7 @@ mod times;
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use audience::Audience;
 pub use file::{File, Stamp};
+pub use free::free_name;
 pub use handles::{Handles, PooledFile};
 pub use leftovers::remove_leftovers;
 pub use locks::{Access, FolderLock};

@@ -27,6 +27,7 @@ mod footer;
 mod geometry;
 mod header;
 mod image;
+mod inside;
 mod locator;
 mod only_stored;
 mod open;
@@ -46,7 +47,7 @@ pub use bytes::Field;
 pub(crate) use check::filled;
 pub use check::{
     ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES, Report, Rule,
-    Severity, Trouble, Unlisted, check,
+    Severity, Trouble, Unlisted, check, is_optical_image,
 };
 pub use checksum::checksum;
 pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};
@@ -56,6 +57,7 @@ pub use footer::{FOOTER_SIZE, Footer};
 pub use geometry::Geometry;
 pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
 pub use image::{StoredRun, VhdImage};
+pub use inside::{Inside, vhd_inside};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
 pub use only_stored::OnlyStored;
 pub use open::Family;

@@ -269,7 +269,7 @@ fn needs_parent(footer: &Footer, at: u64) -> Error {
 /// The error for what nothing speaks for being a VHD.
 pub(super) fn no_vhd(footers: &Footers) -> Error {
     let error = Error::damaged("there is no VHD footer")
-        .hint("if this is a raw image, say so with -f raw; else copy it again from its source");
+        .hint("if it was cut off, copy it again; if it is a raw image, read it as one");
     match &footers.trailing {
         Some(Seen { footer, at, .. }) => error
             .field("footer.cookie")

@@ -19,6 +19,18 @@ fn formats() {
 
 const CASES: &[Case] = &[
     Case {
+        name: "a raw disk named .vhd, check --azure",
+        before: "no fault",
+        now: "an error: there is no footer, and the command that makes one works",
+        run: |lab| {
+            lab.file("no footer.vhd", &disk(1, 20 << 20));
+            let ended = lab.shell("vhd check --azure 'no footer.vhd'").code(1);
+            let ended = ended.says("azure-no-footer").says("footer-missing");
+            follow(lab, &ended.advice("vhd convert --azure")[0]);
+            lab.shell("vhd check --azure 'no footer-new.vhd'").code(0);
+        },
+    },
+    Case {
         name: "a VHDX, check and check --azure",
         before: "a raw image, no fault",
         now: "refused as by every command",
@@ -44,6 +56,65 @@ const CASES: &[Case] = &[
             follow(lab, &ended.advice("mkdir")[0]);
             assert!(lab.read("my appliance/d.vmdk").starts_with(b"KDMV"));
             assert!(!lab.exists("up.vhd"));
+        },
+    },
+    Case {
+        name: "a download that was cut off, named .vhd",
+        before: "a raw image, no fault; converted and stored without a word",
+        now: "a finding of check, and a warning of every command that reads it",
+        run: |lab| {
+            lab.file("cut.vhd", &fixed(&disk(2, SIZE))[..SIZE / 2]);
+            let ended = lab
+                .shell("vhd check cut.vhd")
+                .code(1)
+                .says("footer-missing");
+            ended
+                .says("if it was cut off, copy it again")
+                .omits("no problems");
+            lab.shell("vhd check --azure cut.vhd")
+                .code(1)
+                .says("azure-no-footer");
+            for command in [
+                "vhd info cut.vhd",
+                "vhd hash cut.vhd",
+                "vhd map cut.vhd",
+                "vhd convert cut.vhd o.raw",
+                "vhd convert --azure cut.vhd o.vhd",
+                "vhd-diff cut.vhd cut.vhd.raw",
+                "vhd snapshot create --store s --disk d --name n cut.vhd",
+            ] {
+                lab.file("cut.vhd.raw", &disk(2, SIZE)[..SIZE / 2]);
+                lab.shell(command)
+                    .code(0)
+                    .says("there is no VHD footer at the end or the beginning");
+            }
+            // What was said is obeyed in silence.
+            lab.shell("vhd hash -f raw cut.vhd")
+                .code(0)
+                .omits("warning");
+        },
+    },
+    Case {
+        name: "a raw image, checked",
+        before: "no VHD: a raw image, no fault",
+        now: "says that only its length was looked at",
+        run: |lab| {
+            lab.file("disk.raw", &disk(3, SIZE));
+            let ended = lab.shell("vhd check disk.raw").code(0).omits("no problems");
+            ended.says("a raw image, of which only the length was checked");
+        },
+    },
+    Case {
+        name: "a file of text named .vhd",
+        before: "a raw image, no fault",
+        now: "an error: there is no footer",
+        run: |lab| {
+            let mut text = b"entity counter is port (clk : in bit); end;\n".to_vec();
+            text.resize(512, b' ');
+            lab.file("counter.vhd", &text);
+            lab.shell("vhd check counter.vhd")
+                .code(1)
+                .says("footer-missing");
         },
     },
     Case {
@@ -211,6 +282,146 @@ const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "a VHD above 2040 GiB",
+        before: "not a word",
+        now: "a warning that Windows and Hyper-V don't open it",
+        run: |lab| {
+            let said = "Windows and Hyper-V don't open";
+            lab.shell("vhd create x.vhd --size 3T -O fixed")
+                .code(0)
+                .says(said);
+            lab.shell("vhd check x.vhd").code(0).says("size-windows");
+            lab.shell("vhd convert x.vhd y.vhd -O fixed")
+                .code(0)
+                .says(said);
+            lab.shell("vhd resize x.vhd --size 4T").code(0).says(said);
+            lab.shell("vhd info x.vhd").code(0).says(said);
+            lab.shell("vhd create z.vhd --size 2040G -O fixed")
+                .code(0)
+                .omits(said);
+            lab.shell("vhd check z.vhd").code(0).omits("size-windows");
+            lab.shell("vhd create r.raw --size 3T").code(0).omits(said);
+        },
+    },
+    Case {
+        name: "a fixed VHD that was converted once more as a raw disk",
+        before: "not a word; convert --azure makes a disk with the old footer in it",
+        now: "told with the command that takes it out; no upload is made of it",
+        run: |lab| {
+            wrapped(lab, "vhd convert -q -f raw -O fixed 'in.vhd' 'a b.vhd'");
+        },
+    },
+    Case {
+        name: "the same, rounded up to a whole MiB",
+        before: "not a word",
+        now: "the same",
+        run: |lab| {
+            wrapped(lab, "vhd convert -q -f raw --azure 'in.vhd' 'a b.vhd'");
+        },
+    },
+    Case {
+        name: "the same in a dynamic VHD",
+        before: "not a word",
+        now: "the same",
+        run: |lab| {
+            wrapped(lab, "vhd convert -q -f raw -O dynamic 'in.vhd' 'a b.vhd'");
+        },
+    },
+    Case {
+        name: "a dynamic VHD within a fixed one",
+        before: "a warning about the first sector",
+        now: "told with the command that takes it out",
+        run: |lab| {
+            lab.file("disk.raw", &disk(50, SIZE));
+            lab.shell(
+                "vhd convert -q disk.raw in.vhd && vhd convert -q -f raw -O fixed in.vhd out.vhd",
+            )
+            .code(0);
+            let ended = lab.shell("vhd check out.vhd").says("vhd-inside");
+            follow(lab, &ended.advice("vhd convert -O raw")[0]);
+            assert!(lab.read("out-new.vhd") == lab.read("in.vhd"));
+        },
+    },
+    Case {
+        name: "space after the footer of a fixed VHD, convert --azure",
+        before: "a larger disk with the old footer in it, which passes check --azure",
+        now: "refused; check --azure says to repair first, and then it passes",
+        run: |lab| {
+            let mut vhd = fixed(&disk(51, 20 << 20));
+            vhd.resize(vhd.len() + (1 << 20), 0);
+            lab.file("my long.vhd", &vhd);
+            lab.shell("vhd convert --azure 'my long.vhd' up.vhd")
+                .code(3)
+                .says("check --repair");
+            let ended = lab
+                .shell("vhd check --azure 'my long.vhd'")
+                .code(1)
+                .says("azure-file-size");
+            assert!(
+                ended.advice("vhd convert --azure").is_empty(),
+                "{}",
+                ended.out
+            );
+            let repair = ended.advice("vhd check --repair");
+            let repair = repair.iter().find(|line| line.contains("comes first"));
+            follow(lab, repair.unwrap());
+            lab.shell("vhd check --azure 'my long.vhd'").code(0);
+        },
+    },
+    Case {
+        name: "a fixed VHD that is too short, check --azure",
+        before: "advises convert --azure too, which fails",
+        now: "no rule of Azure for its length",
+        run: |lab| {
+            let mut vhd = disk(52, 20 << 20);
+            vhd.extend_from_slice(&footer(22 << 20));
+            lab.file("short.vhd", &vhd);
+            let ended = lab
+                .shell("vhd check --azure short.vhd")
+                .code(1)
+                .says("fixed-cut-off");
+            ended.omits("azure-file-size").omits("convert --azure");
+        },
+    },
+    Case {
+        name: "what check --azure advises",
+        before: "words",
+        now: "commands; followed, the result passes",
+        run: azure_advice,
+    },
+    Case {
+        name: "a disk of 8 TiB as a page blob",
+        before: "no fault",
+        now: "512 bytes too long, with its footer",
+        run: |lab| {
+            lab.shell("vhd create -q a.vhd -O fixed --size 8T").code(0);
+            let ended = lab
+                .shell("vhd check --azure a.vhd")
+                .code(0)
+                .says("azure-page-blob-size");
+            follow(lab, &ended.advice("vhd resize")[0]);
+            lab.shell("vhd check --azure a.vhd").code(0).omits("azure-");
+        },
+    },
+    Case {
+        name: "an ISO image",
+        before: "a raw disk without a word",
+        now: "a raw disk with a warning; a hybrid is a disk",
+        run: |lab| {
+            let mut cd = vec![0; 1 << 20];
+            cd[32769..32774].copy_from_slice(b"CD001");
+            lab.file("dvd.iso", &cd);
+            lab.shell("vhd info dvd.iso").code(0).says("CD or DVD");
+            lab.shell("vhd check dvd.iso").code(0).says("optical-image");
+            cd[510..512].copy_from_slice(&[0x55, 0xAA]);
+            lab.file("hybrid.iso", &cd);
+            lab.shell("vhd info hybrid.iso").code(0).omits("CD or DVD");
+            lab.shell("vhd check hybrid.iso")
+                .code(0)
+                .omits("optical-image");
+        },
+    },
+    Case {
         name: "a fixed disk whose guest wrote the start of another format",
         before: "read",
         now: "read: the footer at the end counts",
@@ -231,8 +442,106 @@ const CASES: &[Case] = &[
 /// Runs a command that a hint advised.
 #[track_caller]
 fn follow(lab: &Lab, command: &str) {
+    // What follows a command in the same sentence.
+    let command = [" makes one", " comes first"]
+        .iter()
+        .fold(command, |command, rest| command.split(rest).next().unwrap());
     let ended = lab.shell(command);
     assert_eq!(ended.code, 0, "{command}\n{}", ended.err);
+}
+
+/// Makes `in.vhd`, runs `make`, which wraps it into `a b.vhd`, and takes it out again as the messages say.
+fn wrapped(lab: &Lab, make: &str) {
+    let vhd = fixed(&disk(53, 20 << 20));
+    lab.file("in.vhd", &vhd);
+    lab.shell(make).code(0);
+    lab.shell("vhd check 'a b.vhd'")
+        .code(0)
+        .says("vhd-inside")
+        .omits("no problems");
+    lab.shell("vhd check --azure 'a b.vhd'")
+        .code(1)
+        .says("azure-vhd-inside");
+    lab.shell("vhd convert --azure 'a b.vhd' up.vhd")
+        .code(3)
+        .says("itself a VHD");
+    assert!(!lab.exists("up.vhd"));
+    lab.shell("vhd convert 'a b.vhd' out.raw")
+        .code(0)
+        .says("itself a VHD");
+    let ended = lab.shell("vhd info 'a b.vhd'").code(0).says("itself a VHD");
+    follow(lab, &ended.advice("vhd convert -O raw")[0]);
+    assert!(lab.read("a b-new.vhd") == vhd);
+    lab.shell("vhd check --azure 'a b-new.vhd'").code(0);
+    lab.shell("vhd convert --azure 'a b-new.vhd' up.vhd")
+        .code(0);
+}
+
+fn azure_advice(lab: &Lab) {
+    const MIB: usize = 1 << 20;
+    let seal = |size: usize, creator: &[u8; 4]| {
+        let mut footer = footer(size as u64);
+        footer[28..32].copy_from_slice(creator);
+        footer[64..68].fill(0);
+        let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+        footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+        footer
+    };
+    let content = disk(54, 20 * MIB + 512);
+    let of = |len: usize, zeros: usize, size: usize, creator| {
+        let zeros = vec![0; zeros];
+        [&content[..len], &zeros, &seal(size, creator)].concat()
+    };
+    for (rule, bytes) in [
+        (
+            "azure-whole-mib",
+            of(20 * MIB + 512, 0, 20 * MIB + 512, b"test"),
+        ),
+        ("azure-too-small", of(19 * MIB, 0, 19 * MIB, b"test")),
+        ("azure-file-size", of(20 * MIB, 1024, 20 * MIB, b"test")),
+        ("azure-creator", of(20 * MIB, 0, 20 * MIB, b"qemu")),
+    ] {
+        lab.file("my disk.vhd", &bytes);
+        followed_to_azure(lab, rule);
+    }
+    lab.file("my disk.raw", &content[..20 * MIB]);
+    lab.shell("vhd convert -q 'my disk.raw' 'my disk.vhd' --force")
+        .code(0);
+    followed_to_azure(lab, "azure-type");
+    let raw = &content[..20 * MIB];
+    lab.file("my disk.vhd", raw);
+    followed_to_azure(lab, "azure-no-footer");
+    // Data between the disk and its footer is kept.
+    let vhd = of(20 * MIB + 512, 0, 20 * MIB, b"test");
+    lab.file("my disk.vhd", &vhd);
+    let ended = lab
+        .shell("vhd check --azure 'my disk.vhd'")
+        .code(1)
+        .says("azure-file-size");
+    follow(lab, &ended.advice("vhd convert --azure")[0]);
+    assert!(lab.read("my disk-new.vhd")[..content.len()] == content);
+    lab.shell("vhd check --azure 'my disk-new.vhd'").code(0);
+}
+
+fn followed_to_azure(lab: &Lab, rule: &str) {
+    let ended = lab
+        .shell("vhd check --azure 'my disk.vhd'")
+        .code(1)
+        .says(rule);
+    let convert = ended.advice("vhd convert --azure");
+    let resize = ended.advice("vhd resize");
+    let result = if convert.is_empty() {
+        "my disk.vhd"
+    } else {
+        "my disk-new.vhd"
+    };
+    for command in convert.first().into_iter().chain(resize.first()) {
+        follow(lab, command);
+    }
+    let passed = lab.shell(&format!("vhd check --azure '{result}'"));
+    assert_eq!(passed.code, 0, "{rule}: {}", passed.out);
+    assert!(!passed.out.contains("azure-"), "{rule}: {}", passed.out);
+    let _ = fs::remove_file(lab.path("my disk-new.vhd"));
 }
 
 fn names(lab: &Lab) {

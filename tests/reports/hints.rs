@@ -181,10 +181,18 @@ fn shorten(lab: &Lab) {
 }
 
 fn table() -> Vec<Made> {
-    [files(), footers(), headers(), blocks(), parents(), azure()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        files(),
+        footers(),
+        headers(),
+        blocks(),
+        parents(),
+        azure(),
+        wholes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn files() -> Vec<Made> {
@@ -660,6 +668,46 @@ fn parents() -> Vec<Made> {
         ),
         told("chain-depth", |lab| chain(lab, 65), shorten),
         told("chain-long", |lab| chain(lab, 32), shorten),
+    ]
+}
+
+/// Files that aren't VHDs, and disks that hold one.
+fn wholes() -> Vec<Made> {
+    let person: fn(&Lab) = |_| {};
+    let wrap = |lab: &Lab, disk: Vec<u8>| {
+        lab.file("truth.raw", &disk);
+        let inner = fixed(&disk, disk.len(), 2);
+        lab.file(NAME, &fixed(&inner, inner.len(), 2));
+    };
+    let [small, large]: [fn(&Lab); 2] = [
+        move |lab| wrap(lab, pages(2048)),
+        move |lab| wrap(lab, pages(20 * 2048)),
+    ];
+    vec![
+        made("footer-missing", 1, |lab| {
+            lab.file("truth.raw", &pages(64));
+            lab.file(NAME, &pages(64));
+        }),
+        told(
+            "optical-image",
+            |lab| {
+                let mut disc = vec![0; 65536];
+                disc[32769..32774].copy_from_slice(b"CD001");
+                lab.file(NAME, &disc);
+            },
+            person,
+        ),
+        told(
+            "size-windows",
+            |lab| drop(lab.file(NAME, &fixed(&[], 3 << 40, 2))),
+            person,
+        ),
+        made("vhd-inside", 1, small),
+        made("azure-no-footer", 1, |lab| {
+            lab.file("truth.raw", &pages(20 * 2048));
+            lab.file(NAME, &pages(20 * 2048));
+        }),
+        made("azure-vhd-inside", 1, large),
     ]
 }
 

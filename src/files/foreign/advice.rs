@@ -8,7 +8,7 @@ use super::KINDS;
 use super::kinds::Way;
 use crate::error::quoted;
 use crate::files::split;
-use crate::storage::ReadAt;
+use crate::storage::{ReadAt, free_name};
 use crate::vhd::MAX_DYNAMIC_SIZE;
 
 /// What to do about the file in `storage`, which starts with `head`.
@@ -105,24 +105,6 @@ fn descriptor(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let whole = stem.rsplit_once('-').map_or(&*stem, |(whole, _)| whole);
     path.with_file_name(format!("{whole}.vmdk"))
-}
-
-/// `path`, or with a number before its ending, so that there is no such file.
-pub(in crate::files) fn free_name(path: &Path) -> PathBuf {
-    let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-    let numbered = |n: u32| {
-        let mut name = path.file_stem().map(OsString::from).unwrap_or_default();
-        name.push(format!("-{n}"));
-        if let Some(ending) = path.extension() {
-            name.push(".");
-            name.push(ending);
-        }
-        path.with_file_name(name)
-    };
-    std::iter::once(path.to_path_buf())
-        .chain((1..1000).map(numbered))
-        .find(is_free)
-        .unwrap_or_else(|| path.to_path_buf())
 }
 
 /// `path` as one word for a shell, and so that no program takes it for the address of another machine.

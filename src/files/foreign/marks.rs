@@ -228,27 +228,6 @@ pub(super) fn manifest(sample: &Sample) -> bool {
         .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"schema_version\":"))
 }
 
-/// See [`is_optical`](super::is_optical).
-pub(super) fn is_optical<S: ReadAt>(storage: &S) -> Result<bool> {
-    const DESCRIPTOR: u64 = 32769;
-    if storage.byte_len()? < DESCRIPTOR + 5 || is_boot_sector(storage)? {
-        return Ok(false);
-    }
-    let mut id = [0; 5];
-    storage.read_exact_at(&mut id, DESCRIPTOR)?;
-    Ok([*b"CD001", *b"BEA01"].contains(&id))
-}
-
-/// Whether the first sector has the signature of a boot sector.
-pub(super) fn is_boot_sector<S: ReadAt>(storage: &S) -> Result<bool> {
-    if storage.byte_len()? < HEAD {
-        return Ok(false);
-    }
-    let mut signature = [0; 2];
-    storage.read_exact_at(&mut signature, 510)?;
-    Ok(signature == [0x55, 0xAA])
-}
-
 /// The size of the virtual disk, where the first sector of a foreign image says it.
 pub(super) fn disk_size<S: ReadAt>(storage: &S, head: &[u8]) -> Option<u64> {
     let le64 = |at: usize| Some(LittleEndian::read_u64(head.get(at..at.checked_add(8)?)?));

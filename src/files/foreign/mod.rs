@@ -16,7 +16,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::storage::ReadAt;
 
-pub(super) use advice::{free_name, word};
+pub(super) use advice::word;
 pub use kinds::KINDS;
 use kinds::Way;
 use marks::Sample;
@@ -78,12 +78,6 @@ pub(super) fn refuse<S: ReadAt>(storage: &S) -> Result<()> {
 /// The format that a file at `path` would be taken for by its name, if it is not one that is written here.
 pub fn named(path: &Path) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.is_named(path))
-}
-
-/// Whether `storage` begins with the file system of a CD or DVD and could not be started from as a disk. A hybrid has a
-/// boot sector too and is a disk like any other.
-pub(super) fn is_optical<S: ReadAt>(storage: &S) -> Result<bool> {
-    marks::is_optical(storage)
 }
 
 #[cfg(test)]

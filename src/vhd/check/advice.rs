@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::quoted;
+use crate::storage::free_name;
 
 /// What to do about a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,11 +62,11 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
         .file_stem()
         .map_or_else(|| OsString::from("disk"), ToOwned::to_owned);
     name.push(ending);
-    if file.starts_with("/dev") {
+    free_name(&if file.starts_with("/dev") {
         PathBuf::from(name)
     } else {
         file.with_file_name(name)
-    }
+    })
 }
 
 fn suffixed(file: &Path, ending: &str) -> PathBuf {

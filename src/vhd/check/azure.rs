@@ -1,58 +1,216 @@
 //! What Azure takes as an upload.
 
-use super::Checker;
+use super::advice::Advice;
 use super::footers::Seen;
-use super::rules;
-use crate::vhd::{DiskType, FOOTER_SIZE};
+use super::rules::{self, Rule};
+use super::{Checker, Facts};
+use crate::vhd::{DiskType, FOOTER_SIZE, MAX_DYNAMIC_SIZE};
 
 const MEBIBYTE: u64 = 1 << 20;
 
+const FOOTER: u64 = FOOTER_SIZE as u64;
+
+/// The largest disk that can be uploaded to a managed disk: with its footer 35183298347520 bytes, which texts call 32 TiB.
+const LARGEST_DISK: u64 = 32767 << 30;
+
+/// The largest page blob, in which the footer counts.
+const LARGEST_BLOB: u64 = 8 << 40;
+
+/// What is done first where there are errors: until then the disk gets no other size.
+const AFTER_ERRORS: &str = "deal with the errors above first, and check the result again";
+
 impl Checker<'_> {
-    /// Applies the rules for uploads to the disk of the footer `seen`, in a file of `file_len` bytes.
-    pub(super) fn azure(&mut self, seen: &Seen, file_len: u64) {
+    /// Applies the rules for uploads to the disk of the footer `seen`.
+    pub(super) fn azure(&mut self, seen: &Seen, facts: &Facts) {
         let footer = &seen.footer;
-        let at = |offset: u64| seen.at.saturating_add(offset);
-        let add = &mut self.findings;
         let size = footer.current_size;
-        if footer.disk_type != DiskType::Fixed {
-            let (rule, found) = (&rules::AZURE_TYPE, footer.disk_type);
-            add.add(rule, "footer.disk_type", at(60), found, "fixed");
-        } else if file_len.checked_sub(FOOTER_SIZE as u64) != Some(size)
-            // That says the same.
-            && !add.has_any(&[&rules::FIXED_CUT_OFF])
-        {
-            let found = format_args!("{file_len} bytes");
-            let expected = format_args!("{size} + 512 bytes");
-            let rule = &rules::AZURE_FILE_SIZE;
-            add.add(rule, "file_size", file_len, found, expected);
+        let file_len = facts.footers.file_len;
+        let fixed = footer.disk_type == DiskType::Fixed;
+        let mut add = |rule: &'static Rule, field, at, found: String, expected: String| {
+            // What converting needs is said when all is known.
+            let advice = if facts.has_errors && rule.advice != rules::AZURE {
+                AFTER_ERRORS
+            } else {
+                rule.advice
+            };
+            let at = seen.at.saturating_add(at);
+            let advice = Advice::Template(advice);
+            self.findings
+                .add_advising(rule, field, at, (found, expected), advice);
+        };
+        let current_size = "footer.current_size";
+        let found = || format!("{size} bytes");
+        if !fixed {
+            let found = footer.disk_type.to_string();
+            add(
+                &rules::AZURE_TYPE,
+                "footer.disk_type",
+                60,
+                found,
+                "fixed".into(),
+            );
+        } else if file_len.checked_sub(FOOTER) != Some(size) && size <= facts.footers.data_end() {
+            // A file that is too short for its disk has an error of its own.
+            let found = format!("{file_len} bytes");
+            let at = file_len.saturating_sub(seen.at);
+            add(
+                &rules::AZURE_FILE_SIZE,
+                "file_size",
+                at,
+                found,
+                format!("{size} + 512 bytes"),
+            );
         }
-        let found = format_args!("{size} bytes");
-        let field = "footer.current_size";
         if !size.is_multiple_of(MEBIBYTE) {
             let next = size.div_ceil(MEBIBYTE).saturating_mul(MEBIBYTE);
-            let expected = format_args!("a multiple of 1048576; the next is {next}");
-            add.add(&rules::AZURE_WHOLE_MIB, field, at(48), found, expected);
+            let expected = format!("a multiple of 1048576; the next is {next}");
+            add(&rules::AZURE_WHOLE_MIB, current_size, 48, found(), expected);
         }
         if size < 20 * MEBIBYTE {
-            let rule = &rules::AZURE_TOO_SMALL;
-            add.add(rule, field, at(48), found, "at least 20971520 bytes");
+            let expected = "at least 20971520 bytes".into();
+            add(&rules::AZURE_TOO_SMALL, current_size, 48, found(), expected);
         }
-        if size > 32 << 40 {
-            let rule = &rules::AZURE_TOO_LARGE;
-            add.add(rule, field, at(48), found, "at most 35184372088832 bytes");
-        } else if size > 8 << 40 {
-            let rule = &rules::AZURE_PAGE_BLOB;
-            add.add(rule, field, at(48), found, "at most 8796093022208 bytes");
+        let with_footer = || format!("{size} + 512 bytes");
+        if size > LARGEST_DISK {
+            let expected = format!("at most {LARGEST_DISK} + 512 bytes");
+            add(
+                &rules::AZURE_TOO_LARGE,
+                current_size,
+                48,
+                with_footer(),
+                expected,
+            );
+        } else if size > LARGEST_BLOB - FOOTER {
+            let expected = format!("at most {LARGEST_BLOB} bytes");
+            add(
+                &rules::AZURE_PAGE_BLOB,
+                current_size,
+                48,
+                with_footer(),
+                expected,
+            );
         }
         let geometry = footer.disk_geometry;
-        if footer.creator_application.size_may_be_read_from_geometry() && geometry.size() != size {
-            let found = format_args!(
-                "creator {} with geometry {geometry}",
-                footer.creator_application
-            );
-            let expected = "a creator whose disks are measured by current_size";
-            let rule = &rules::AZURE_CREATOR;
-            add.add(rule, "footer.creator_application", at(28), found, expected);
+        let creator = footer.creator_application;
+        if creator.size_may_be_read_from_geometry() && geometry.size() != size {
+            let found = format!("creator {creator} with geometry {geometry}");
+            let expected = "a creator whose disks are measured by current_size".into();
+            let field = "footer.creator_application";
+            add(&rules::AZURE_CREATOR, field, 28, found, expected);
+        }
+    }
+
+    /// What Windows takes, for which the format was made.
+    pub(super) fn windows(&mut self, seen: &Seen) {
+        let size = seen.footer.current_size;
+        if size > MAX_DYNAMIC_SIZE {
+            let found = format_args!("{size} bytes");
+            let expected = format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)");
+            let at = seen.at.saturating_add(48);
+            let rule = &rules::SIZE_WINDOWS;
+            self.findings
+                .add(rule, "footer.current_size", at, found, expected);
+        }
+    }
+
+    /// A VHD within the virtual disk, which an upload would hand on as data.
+    pub(super) fn inside(&mut self, seen: &Seen) -> crate::error::Result<()> {
+        let opened = crate::vhd::VhdImage::open_over(self.storage, crate::vhd::Family::LeftOut);
+        let Some(inside) = opened.ok().and_then(|image| crate::vhd::vhd_inside(&image)) else {
+            return Ok(());
+        };
+        let take_out = inside.take_out(self.storage.name(), seen.footer.current_size);
+        let found = format!(
+            "the footer of a {} VHD that ends at {} of the virtual disk",
+            inside.footer.disk_type, inside.len
+        );
+        let mut rules = vec![&rules::VHD_INSIDE];
+        if self.options.azure {
+            rules.push(&rules::AZURE_VHD_INSIDE);
+        }
+        for rule in rules {
+            let values = (found.as_str(), "what a guest keeps there");
+            let advice = Advice::Text(format!("take it out: {take_out}"));
+            self.findings
+                .add_advising(rule, "disk", seen.at, values, advice);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::error::Result;
+    use crate::storage::ReadAt;
+    use crate::vhd::{CheckOptions, DiskType, FOOTER_SIZE, Footer, Geometry, Version, check};
+
+    /// A fixed VHD of zeros, of any size.
+    struct Fixed(u64, [u8; FOOTER_SIZE]);
+
+    impl Fixed {
+        fn new(size: u64) -> Self {
+            let mut footer = Footer::decode(&[0; FOOTER_SIZE]);
+            footer.cookie = Footer::COOKIE;
+            footer.features = 2;
+            footer.file_format_version = Version::ONE;
+            footer.data_offset = u64::MAX;
+            footer.original_size = size;
+            footer.current_size = size;
+            footer.disk_geometry = Geometry::for_size(size);
+            footer.disk_type = DiskType::Fixed;
+            footer.unique_id.0 = [7; 16];
+            footer.checksum = footer.compute_checksum();
+            Self(size, footer.encode())
+        }
+    }
+
+    impl ReadAt for Fixed {
+        fn name(&self) -> &Path {
+            Path::new("a.vhd")
+        }
+
+        fn byte_len(&self) -> Result<u64> {
+            Ok(self.0 + super::FOOTER)
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            for (at, byte) in (offset..).zip(buf) {
+                let in_footer = at.checked_sub(self.0);
+                let footer = in_footer.and_then(|at| self.1.get(usize::try_from(at).unwrap()));
+                *byte = footer.copied().unwrap_or(0);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_limits_are_those_of_the_file_with_its_footer() {
+        let options = CheckOptions {
+            azure: true,
+            ..CheckOptions::default()
+        };
+        for (size, expected) in [
+            (20 << 20, &[][..]),
+            (2040 << 30, &[]),
+            ((2040 << 30) + (1 << 20), &["size-windows"]),
+            ((8 << 40) - (1 << 20), &["size-windows"]),
+            (8 << 40, &["size-windows", "azure-page-blob-size"]),
+            (32767 << 30, &["size-windows", "azure-page-blob-size"]),
+            (
+                (32767 << 30) + (1 << 20),
+                &["size-windows", "azure-too-large"],
+            ),
+            (32 << 40, &["size-windows", "azure-too-large"]),
+        ] {
+            let report = check(&Fixed::new(size), &options).unwrap();
+            let ids: Vec<&str> = report
+                .findings
+                .iter()
+                .map(super::super::Finding::id)
+                .collect();
+            assert_eq!(ids, expected, "{size}");
         }
     }
 }

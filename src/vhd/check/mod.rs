@@ -17,6 +17,7 @@ mod header;
 mod locators;
 mod overlap;
 mod proof;
+mod raw;
 mod rules;
 mod slack;
 
@@ -29,6 +30,7 @@ use batmap::Batmap;
 
 pub use chain::{ChainLookup, ChainState, FoundParent, Trouble};
 pub use finding::{Finding, LISTED, Severity, Unlisted};
+pub use raw::is_optical_image;
 pub use rules::{RULES, Rule};
 
 use super::{DiskType, DynamicHeader, Footer, RepairPlan, Timestamp, salvage};
@@ -333,7 +335,7 @@ impl Checker<'_> {
             has_errors: false,
         };
         if !facts.footers.is_vhd {
-            self.raw(facts.footers.file_len);
+            self.raw(facts.footers.file_len)?;
             return Ok((Kind::Raw, facts));
         }
         self.footers(&facts.footers);
@@ -347,6 +349,7 @@ impl Checker<'_> {
         };
         let footer = &believed.footer;
         self.footer_fields(&believed, name);
+        self.windows(&believed);
         facts.doubts_type = self.doubts_type(&facts.footers)?;
         if facts.doubts_type && !footer.disk_type.is_sparse() {
             // What it would mean for a fixed disk needn't be said.
@@ -357,26 +360,12 @@ impl Checker<'_> {
         }
         facts.has_errors = self.findings.total(Severity::Error) > 0;
         if self.options.azure {
-            self.azure(&believed, facts.footers.file_len);
+            self.azure(&believed, &facts);
+        }
+        if self.depth == Depth::Whole && !facts.has_errors {
+            self.inside(&believed)?;
         }
         Ok((Kind::Vhd(footer.disk_type), facts))
-    }
-
-    fn raw(&mut self, len: u64) {
-        if len == 0 {
-            let rule = &rules::FILE_EMPTY;
-            self.findings
-                .add(rule, "file_size", 0, "0 bytes", "an image");
-        } else if !len.is_multiple_of(super::SECTOR_SIZE) {
-            let found = format_args!("{len} bytes");
-            self.findings.add(
-                &rules::RAW_SIZE,
-                "file_size",
-                0,
-                found,
-                "a multiple of 512, or a VHD",
-            );
-        }
     }
 
     /// A fixed disk: its bytes, then the footer. Says whether there is data between the two.

@@ -90,6 +90,8 @@ pub(super) const AZURE_AFTER_REPAIR: &str =
 /// The same beside errors, and beside data that is left out.
 pub(super) const AZURE_SALVAGE: &str =
     "vhd convert --azure --salvage {file} {new} makes one that fits of all that is there";
+/// A finding names the command, which depends on where the VHD ends.
+const TAKE_OUT: &str = "take it out: vhd convert -O raw {file} {new}";
 
 macro_rules! rules {
     ($($name:ident: $id:literal, $severity:ident, $message:literal, $advice:expr;)*) => {
@@ -111,6 +113,10 @@ rules! {
     FILE_EMPTY: "file-empty", Error, "the file is empty", COPY_ONLY;
     RAW_SIZE: "raw-size", Error,
         "nothing of a VHD is in the file, and its length is not that of a raw image: a whole number of pages of 512 bytes", COPY_ONLY;
+    FOOTER_MISSING: "footer-missing", Error, "the file has the name of a VHD, but there is no footer at its end or beginning",
+        "if it was cut off, copy it again; if it is a whole raw disk, make a VHD of it: vhd convert {file} {new}";
+    OPTICAL_IMAGE: "optical-image", Warning, "this is the image of a CD or DVD",
+        "nothing has to be done: a machine takes it as a CD or DVD, not as a disk";
     FIXED_CUT_OFF: "fixed-cut-off", Error, "the file is too short for its virtual disk", COPY_AGAIN;
     FIXED_SLACK: "fixed-slack", Warning, "the file is longer than its virtual disk and its footer; zeros are between them",
         "no data is lost by it, but the cloud refuses such files: vhd convert -O fixed {file} {new} makes one without them";
@@ -213,13 +219,21 @@ rules! {
         "if it was written to after the child was made, the child is worthless; a mere copy is harmless";
     CHAIN_DEPTH: "chain-depth", Error, "the chain has more files than are followed", SHORTEN;
     CHAIN_LONG: "chain-long", Warning, "the chain is longer than XenServer takes", SHORTEN;
+    SIZE_WINDOWS: "size-windows", Warning, "Windows and Hyper-V don't open a VHD above 2040 GiB",
+        "nothing has to be done unless it is for them: they take so large a disk as VHDX";
+    VHD_INSIDE: "vhd-inside", Warning, "the virtual disk is itself a VHD: it was taken for a raw disk, and converted once more", TAKE_OUT;
+    AZURE_NO_FOOTER: "azure-no-footer", Error, "Azure takes only fixed VHDs, and there is no VHD footer",
+        "if the file is a whole raw disk, convert it: vhd convert --azure {file} {new}";
     AZURE_TYPE: "azure-type", Error, "Azure takes only fixed VHDs", AZURE;
     AZURE_FILE_SIZE: "azure-file-size", Error, "Azure wants the virtual size and a footer of 512 bytes, nothing else", AZURE;
     AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure takes only whole MiB", AZURE;
     AZURE_TOO_SMALL: "azure-too-small", Error, "a managed disk has at least 20 MiB",
-        "vhd resize {file} --size 20M makes the disk larger; a page blob may be smaller";
-    AZURE_TOO_LARGE: "azure-too-large", Error, "a managed disk has at most 32 TiB", "make the disk smaller";
-    AZURE_PAGE_BLOB: "azure-page-blob-size", Warning, "a page blob has at most 8 TiB", "upload it as a managed disk directly";
+        "a page blob may be smaller; to make the disk larger: vhd resize {file} --size 20M";
+    AZURE_TOO_LARGE: "azure-too-large", Error, "an upload to a managed disk has at most 32767 GiB and the footer",
+        "if nothing is stored at its end, cut that off: vhd resize {file} --size 32767G";
+    AZURE_PAGE_BLOB: "azure-page-blob-size", Warning, "a page blob has at most 8 TiB, the footer included",
+        "upload it as a managed disk directly; or if nothing is stored at its end, cut that off: vhd resize {file} --size 8388607M";
     AZURE_CREATOR: "azure-creator", Error, "some services take this disk for one of another size, by its creator and geometry",
         AZURE;
+    AZURE_VHD_INSIDE: "azure-vhd-inside", Error, "the upload would hold a VHD as its data, and no machine could start from it", TAKE_OUT;
 }

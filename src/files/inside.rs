@@ -1,0 +1,25 @@
+//! A VHD that was converted once more, as if it were a raw disk.
+
+use super::OpenImage;
+use crate::error::Error;
+use crate::image::Image as _;
+use crate::vhd;
+
+/// What is said of an image whose virtual disk is itself a VHD, with the command that takes that out; `None` for any
+/// other. The last MiB of the disk is read.
+pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
+    if image.vhd().is_none() || image.parent().is_some() {
+        return None;
+    }
+    let inside = vhd::vhd_inside(image)?;
+    let take_out = inside.take_out(image.path(), image.virtual_size());
+    Some(
+        Error::unsupported("the virtual disk is itself a VHD: it was taken for a raw disk, and converted once more")
+            .path(image.path())
+            .found(format_args!(
+                "the footer of a {} VHD that ends at {} of the virtual disk",
+                inside.footer.disk_type, inside.len
+            ))
+            .hint(format!("take it out: {take_out}")),
+    )
+}

@@ -1,0 +1,56 @@
+//! A file without any trace of a VHD: all there is to check is its length, its name, and that it is not something else.
+
+use super::{Checker, rules};
+use crate::error::Result;
+use crate::storage::ReadAt;
+use crate::vhd::{SECTOR_SIZE, is_named_vhd};
+
+impl Checker<'_> {
+    /// What is wrong with a file of `len` bytes in which nothing of a VHD was found.
+    pub(super) fn raw(&mut self, len: u64) -> Result<()> {
+        let add = &mut self.findings;
+        if len == 0 {
+            add.add(&rules::FILE_EMPTY, "file_size", 0, "0 bytes", "an image");
+            return Ok(());
+        }
+        if !len.is_multiple_of(SECTOR_SIZE) {
+            let found = format_args!("{len} bytes");
+            let expected = "a multiple of 512, or a VHD";
+            add.add(&rules::RAW_SIZE, "file_size", 0, found, expected);
+            return Ok(());
+        }
+        let at = len.saturating_sub(SECTOR_SIZE);
+        let (found, expected) = ("something else", "\"conectix\"");
+        if is_named_vhd(self.storage.name()) {
+            add.add(&rules::FOOTER_MISSING, "footer.cookie", at, found, expected);
+        }
+        if self.options.azure {
+            add.add(
+                &rules::AZURE_NO_FOOTER,
+                "footer.cookie",
+                at,
+                found,
+                expected,
+            );
+        }
+        if is_optical_image(&self.storage)? {
+            let found = "the file system of a CD or DVD, and no boot sector";
+            let rule = &rules::OPTICAL_IMAGE;
+            self.findings.add(rule, "file", 32769, found, "a disk");
+        }
+        Ok(())
+    }
+}
+
+/// Whether `storage` begins with the file system of a CD or DVD and can't be started from as a disk. A hybrid has a boot
+/// sector too, and is a disk like any other.
+pub fn is_optical_image<S: ReadAt>(storage: &S) -> Result<bool> {
+    const DESCRIPTOR: u64 = 32769;
+    if storage.byte_len()? < DESCRIPTOR + 5 {
+        return Ok(false);
+    }
+    let (mut signature, mut id) = ([0; 2], [0; 5]);
+    storage.read_exact_at(&mut signature, 510)?;
+    storage.read_exact_at(&mut id, DESCRIPTOR)?;
+    Ok(signature != [0x55, 0xAA] && [*b"CD001", *b"BEA01"].contains(&id))
+}

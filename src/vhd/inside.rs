@@ -1,0 +1,135 @@
+//! A VHD that was taken for a raw disk: the virtual disk of another image holds all of it, its footer too.
+
+use std::path::Path;
+
+use super::check::filled;
+use super::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, FooterPlace, HEADER_SIZE, VhdImage};
+use crate::error::Result;
+use crate::image::Image;
+use crate::storage::ReadAt;
+
+/// A whole VHD within a virtual disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// Where its footer ends: so many bytes of the virtual disk are the VHD.
+    pub len: u64,
+    /// Its footer.
+    pub footer: Footer,
+}
+
+impl Inside {
+    /// The command that makes a file of the VHD, for the image at `file` whose virtual disk has `virtual_size` bytes.
+    pub fn take_out(&self, file: &Path, virtual_size: u64) -> String {
+        let mut command = filled("vhd convert -O raw {file} {new}", file);
+        if self.len < virtual_size {
+            command += &format!(" && truncate -s {} {}", self.len, filled("{new}", file));
+        }
+        command
+    }
+}
+
+/// The VHD that the virtual disk of `image` begins with, if there is one whose intact footer, in the last MiB, proves
+/// itself: it comes after as many bytes as its fixed disk has, or its dynamic disk header is where it says.
+///
+/// What can't be read is not looked at: whoever reads the disk will hear of it.
+pub fn vhd_inside(image: &dyn Image) -> Option<Inside> {
+    let disk = Disk(image);
+    let hint = VhdImage::probe(&disk).ok()??;
+    let at = match hint.place {
+        FooterPlace::Trailing => image.virtual_size().checked_sub(FOOTER_SIZE as u64)?,
+        FooterPlace::Displaced(at) => at,
+        FooterPlace::Trailing511 | FooterPlace::Copy => return None,
+    };
+    let proven = match hint.footer.disk_type {
+        DiskType::Fixed => hint.footer.current_size == at,
+        DiskType::Dynamic | DiskType::Differencing => disk.has_header(hint.footer.data_offset),
+        DiskType::Other(_) => false,
+    };
+    (hint.intact && proven).then_some(Inside {
+        len: at.checked_add(FOOTER_SIZE as u64)?,
+        footer: hint.footer,
+    })
+}
+
+/// A virtual disk as if it were a file.
+struct Disk<'a>(&'a dyn Image);
+
+impl Disk<'_> {
+    fn has_header(&self, at: u64) -> bool {
+        let mut bytes = [0; HEADER_SIZE];
+        let read = self.0.read_exact_at(&mut bytes, at);
+        read.is_ok() && DynamicHeader::decode(&bytes).verify(at).is_ok()
+    }
+}
+
+impl ReadAt for Disk<'_> {
+    fn name(&self) -> &Path {
+        Path::new("(virtual disk)")
+    }
+
+    fn byte_len(&self) -> Result<u64> {
+        Ok(self.0.virtual_size())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::RawImage;
+    use crate::storage::Memory;
+    use crate::vhd::Geometry;
+
+    fn footer(size: u64) -> [u8; FOOTER_SIZE] {
+        let mut footer = Footer::decode(&[0; FOOTER_SIZE]);
+        footer.cookie = Footer::COOKIE;
+        footer.file_format_version = crate::vhd::Version::ONE;
+        footer.features = 2;
+        footer.data_offset = u64::MAX;
+        footer.current_size = size;
+        footer.original_size = size;
+        footer.disk_geometry = Geometry::for_size(size);
+        footer.disk_type = DiskType::Fixed;
+        footer.checksum = footer.compute_checksum();
+        footer.encode()
+    }
+
+    fn inside(disk: Vec<u8>) -> Option<u64> {
+        let image = RawImage::open(Memory::new(disk)).unwrap();
+        vhd_inside(&image).map(|inside| inside.len)
+    }
+
+    #[test]
+    fn a_fixed_vhd_is_found_at_the_end_and_before_the_zeros_of_rounding_up() {
+        let vhd = [vec![7; 8192], footer(8192).to_vec()].concat();
+        assert_eq!(inside(vhd.clone()), Some(8704));
+        let mut rounded = vhd.clone();
+        rounded.resize(1 << 20, 0);
+        assert_eq!(inside(rounded), Some(8704));
+        // A footer of another disk is data.
+        assert_eq!(inside([vec![7; 512], vhd.clone()].concat()), None);
+        let mut damaged = vhd;
+        damaged[8192 + 70] ^= 1;
+        assert_eq!(inside(damaged), None);
+        assert_eq!(inside(vec![7; 8192]), None);
+        assert_eq!(inside(vec![0; 512]), None);
+    }
+
+    #[test]
+    fn the_command_cuts_off_what_is_after_the_footer() {
+        let inside = Inside {
+            len: 8704,
+            footer: Footer::decode(&footer(8192)),
+        };
+        let file = Path::new("no such folder/a.vhd");
+        let copy = "vhd convert -O raw 'no such folder/a.vhd' 'no such folder/a-new.vhd'";
+        assert_eq!(inside.take_out(file, 8704), copy);
+        assert_eq!(
+            inside.take_out(file, 1 << 20),
+            format!("{copy} && truncate -s 8704 'no such folder/a-new.vhd'")
+        );
+    }
+}
