@@ -671,18 +671,16 @@ fn parents() -> Vec<Made> {
     ]
 }
 
+/// A fixed VHD whose disk is a fixed VHD.
+fn wrap(lab: &Lab, disk: &[u8]) {
+    lab.file("truth.raw", disk);
+    let inner = fixed(disk, disk.len(), 2);
+    lab.file(NAME, &fixed(&inner, inner.len(), 2));
+}
+
 /// Files that aren't VHDs, and disks that hold one.
 fn wholes() -> Vec<Made> {
     let person: fn(&Lab) = |_| {};
-    let wrap = |lab: &Lab, disk: Vec<u8>| {
-        lab.file("truth.raw", &disk);
-        let inner = fixed(&disk, disk.len(), 2);
-        lab.file(NAME, &fixed(&inner, inner.len(), 2));
-    };
-    let [small, large]: [fn(&Lab); 2] = [
-        move |lab| wrap(lab, pages(2048)),
-        move |lab| wrap(lab, pages(20 * 2048)),
-    ];
     vec![
         made("footer-missing", 1, |lab| {
             lab.file("truth.raw", &pages(64));
@@ -702,12 +700,12 @@ fn wholes() -> Vec<Made> {
             |lab| drop(lab.file(NAME, &fixed(&[], 3 << 40, 2))),
             person,
         ),
-        made("vhd-inside", 1, small),
+        made("vhd-inside", 1, |lab| wrap(lab, &pages(2048))),
         made("azure-no-footer", 1, |lab| {
             lab.file("truth.raw", &pages(20 * 2048));
             lab.file(NAME, &pages(20 * 2048));
         }),
-        made("azure-vhd-inside", 1, large),
+        made("azure-vhd-inside", 1, |lab| wrap(lab, &pages(20 * 2048))),
     ]
 }
 
