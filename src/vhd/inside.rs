@@ -20,11 +20,15 @@ pub struct Inside {
 impl Inside {
     /// The command that makes a file of the VHD, for the image at `file` whose virtual disk has `virtual_size` bytes.
     pub fn take_out(&self, file: &Path, virtual_size: u64) -> String {
-        let mut command = filled("vhd convert -O raw {file} {new}", file);
-        if self.len < virtual_size {
-            command += &format!(" && truncate -s {} {}", self.len, filled("{new}", file));
+        let copy = filled("vhd convert -O raw {file} {new}", file);
+        if self.len >= virtual_size {
+            return copy;
         }
-        command
+        format!(
+            "{copy} && truncate -s {} {}",
+            self.len,
+            filled("{new}", file)
+        )
     }
 }
 

@@ -363,7 +363,7 @@ impl Checker<'_> {
             self.azure(&believed, &facts);
         }
         if self.depth == Depth::Whole && !facts.has_errors {
-            self.inside(&believed)?;
+            self.inside(&believed);
         }
         Ok((Kind::Vhd(footer.disk_type), facts))
     }
