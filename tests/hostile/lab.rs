@@ -1,0 +1,151 @@
+//! A sound store, copies of it to tamper with, and what must hold of every command on them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::disk::{TestFolder, changed, disk, program};
+
+/// A store with the snapshots a, b and c of the disk w, and what they hold.
+pub(crate) struct Original {
+    pub(crate) folder: TestFolder,
+    disks: [Vec<u8>; 3],
+}
+
+impl Original {
+    pub(crate) fn new() -> Self {
+        let folder = TestFolder::in_memory();
+        let a = disk(1, 1 << 20);
+        let b = changed(2, &a);
+        let c = changed(3, &b);
+        for (name, bytes) in [("a", &a), ("b", &b), ("c", &c)] {
+            folder.file(&format!("{name}.raw"), bytes);
+            let mut command = program("vhd");
+            command.args([
+                "snapshot", "create", "-q", "--store", "S", "--disk", "w", "--name", name,
+            ]);
+            let made = command
+                .arg(format!("{name}.raw"))
+                .current_dir(folder.path("."))
+                .status();
+            assert!(made.unwrap().success());
+        }
+        Self {
+            folder,
+            disks: [a, b, c],
+        }
+    }
+}
+
+/// A folder with a copy of the store in S, and something precious beside it.
+pub(crate) struct Lab<'a> {
+    folder: TestFolder,
+    original: &'a Original,
+}
+
+impl<'a> Lab<'a> {
+    pub(crate) fn of(original: &'a Original) -> Self {
+        let folder = TestFolder::in_memory();
+        for name in ["S", "S/w", "out", "outside"] {
+            fs::create_dir(folder.path(name)).unwrap();
+        }
+        for entry in fs::read_dir(original.folder.path("S/w")).unwrap() {
+            let from = entry.unwrap().path();
+            fs::copy(&from, folder.path("S/w").join(from.file_name().unwrap())).unwrap();
+        }
+        folder.file("x.raw", &original.disks[2]);
+        folder.file("outside/secret", &disk(9, 1 << 20));
+        Self { folder, original }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path(name)
+    }
+
+    /// Changes a manifest and seals it again.
+    pub(crate) fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.path("S/w").join(file);
+        let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        manifest.as_object_mut().unwrap().remove("checksum");
+        change(&mut manifest);
+        fs::write(path, sealed(&manifest)).unwrap();
+    }
+
+    /// Runs a line in the folder, with little memory and time.
+    fn shell(&self, line: &str) -> Output {
+        let ours = Path::new(env!("CARGO_BIN_EXE_vhd")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let limited = format!("ulimit -v 2000000; set -o pipefail; timeout 60 {line}");
+        let mut command = program("bash");
+        command.args(["-c", &limited]).current_dir(self.path("."));
+        command.env("PATH", format!("{}:{path}", ours.display()));
+        command.env_remove("VHDKIT_STORE").output().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn runs(&self, line: &str, code: i32) {
+        let ended = self.shell(line);
+        assert_eq!(ended.status.code(), Some(code), "{line}: {ended:?}");
+    }
+
+    /// Fails unless every command ends by itself, says only what can be shown, leaves what is outside of the store as
+    /// it is, and restores nothing wrong.
+    #[track_caller]
+    pub(crate) fn survives(&self, what: &str, commands: &[&str]) {
+        let outside = tree(&self.path("outside"));
+        for line in commands {
+            let ended = self.shell(line);
+            let code = ended.status.code();
+            assert!(
+                matches!(code, Some(0..=5)),
+                "{what}: {line}: {:?} {ended:?}",
+                ended.status.signal()
+            );
+            for text in [&ended.stdout, &ended.stderr] {
+                let text = std::str::from_utf8(text).unwrap();
+                let raw = text
+                    .chars()
+                    .find(|c| *c != '\n' && vhdkit::text::is_unseen(*c));
+                assert_eq!(raw, None, "{what}: {line}: {text}");
+                assert!(!text.contains("panicked"), "{what}: {line}: {text}");
+            }
+            assert!(
+                tree(&self.path("outside")) == outside,
+                "{what}: {line} wrote outside"
+            );
+            for (name, disk) in ["a", "b", "c"].into_iter().zip(&self.original.disks) {
+                let restored = line.starts_with(&format!("vhd snapshot restore {name} "));
+                if restored && code == Some(0) {
+                    let found = fs::read(self.path("out").join(name)).unwrap();
+                    assert!(
+                        found == *disk,
+                        "{what}: {line}: the restored image is wrong"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A manifest with its checksum, whatever is in it.
+pub(crate) fn sealed(manifest: &Value) -> String {
+    let text = serde_json::to_string_pretty(manifest).unwrap();
+    let head = format!("{},\n", text.strip_suffix("\n}").unwrap());
+    let checksum = blake3::hash(head.as_bytes()).to_hex();
+    format!("{head}  \"checksum\": \"{checksum}\"\n}}\n")
+}
+
+/// The content of all files in a folder.
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! Stores that somebody tampered with, and streams that somebody made up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::semicolon_if_nothing_returned,
+    reason = "a test's helpers, and tables of one call each"
+)]
+
+#[path = "../support/disk.rs"]
+mod disk;
+mod lab;
+mod stores;
+mod streams;
