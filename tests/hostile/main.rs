@@ -5,7 +5,8 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::semicolon_if_nothing_returned,
-    reason = "a test's helpers, and tables of one call each"
+    clippy::too_many_lines,
+    reason = "a test's helpers, and tables"
 )]
 
 #[path = "../support/disk.rs"]
