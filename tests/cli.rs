@@ -440,9 +440,11 @@ fn azure_gets_whole_mebibytes() {
         .unwrap();
     let disk = fs::read(folder.path("disk.raw")).unwrap();
     assert!(bytes[..disk.len()] == disk && bytes[disk.len()..4 << 20].iter().all(|b| *b == 0));
-    // Without --azure the size is kept, and that it won't do for the cloud is mentioned.
-    let output = folder.run(&["convert", "disk.raw", "exact.vhd", "-O", "fixed"]);
+    // Without --azure the size is kept, and with -v it is mentioned that it won't do for the cloud.
+    let output = folder.run(&["convert", "disk.raw", "exact.vhd", "-O", "fixed", "-v"]);
     assert!(stderr(&output).contains("4194304"), "{}", stderr(&output));
+    let output = folder.run(&["convert", "disk.raw", "again.vhd", "-O", "fixed"]);
+    assert!(!stderr(&output).contains("Azure"), "{}", stderr(&output));
     assert_eq!(
         fs::metadata(folder.path("exact.vhd")).unwrap().len(),
         disk.len() as u64 + 512

@@ -113,7 +113,7 @@ fn options(format: Format, size: u64) -> CreateOptions {
                     timestamp: Timestamp(77),
                     file_name: "parent".into(),
                     relative: ".\\parent".into(),
-                    absolute: "\\disks\\parent".into(),
+                    absolute: Some("D:\\disks\\parent".into()),
                 },
                 size,
             )

@@ -98,7 +98,7 @@ fn make(disk_type: DiskType, block_size: u32, size: u64) -> Memory {
             timestamp: Timestamp(0),
             file_name: "parent.raw".into(),
             relative: ".\\parent.raw".into(),
-            absolute: "\\parent.raw".into(),
+            absolute: None,
         });
     }
     let mut image = VhdImage::create(&storage, &options).unwrap();

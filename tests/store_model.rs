@@ -451,7 +451,7 @@ impl World {
                     format: Format::Differencing,
                     ..output
                 };
-                let made = restore_to_child(&disk, &point, &parent, output, self.work());
+                let made = restore_to_child(&disk, &point, parent, output, self.work());
                 if bytes.len() < before.len() {
                     assert_eq!(made.unwrap_err().kind(), ErrorKind::Usage);
                     return;

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{
-    InPlaceWay, InputFormat, OutputFormat, Parents, SaidFormat, default_format, overwrite,
-    windows_remark,
+    InPlaceWay, InputFormat, OutputFormat, Parents, SaidFormat, Windows, default_format, orphans,
+    overwrite, windows_remark,
 };
 use super::context::{Context, Reading, Warning, refuse_files};
 use super::create::check_new_parent;
@@ -19,9 +19,9 @@ use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, Output, Source, Strategy, apply_in_place,
-    apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output, format_of,
-    refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
+    Applied, ApplyOptions, BaseChecked, Format, InPlace, Orphans, Output, Source, Strategy,
+    apply_in_place, apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output,
+    format_of, refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -69,9 +69,12 @@ pub(super) struct Args {
     /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
-    /// Replace the output if it exists.
-    #[arg(long, requires = "output")]
-    force: bool,
+    /// With -o: replace the output if it exists; twice: even if other images have it as their parent. In place: change the
+    /// base even if other images have it as theirs.
+    #[arg(long, action = clap::ArgAction::Count, conflicts_with = "rollback")]
+    force: u8,
+    #[command(flatten)]
+    windows: Windows,
     /// Keep the diff that leads back in this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rollback", "dry_run"])]
     undo: Option<PathBuf>,
@@ -185,6 +188,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 undo: args.undo.as_deref(),
                 dry_run: args.dry_run,
                 dense: args.dense,
+                orphans: match output {
+                    // The base stays as it is.
+                    Some(_) => Orphans::Allow,
+                    None => orphans(args.force),
+                },
                 warn: Some(&warn),
             };
             apply_in_place(&args.base, chain, how, options)
@@ -259,8 +267,10 @@ fn to_new(
     };
     if format == Format::Differencing {
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
-        return Ok((apply_to_child(&base, chain, out, options)?, format));
+        let parent = args.windows.child_of(base);
+        return Ok((apply_to_child(parent, chain, out, options)?, format));
     }
+    args.windows.refuse_without_parent()?;
     context.note_device(output);
     let applied = match apply_to_clone(&base, &chain, out, options)? {
         Some(applied) => applied,

@@ -1,12 +1,16 @@
 //! Options that commands share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgAction, ValueEnum, value_parser};
 
 use super::size::Size;
 use crate::error::{Error, Result, quoted};
-use crate::files::{Format, ParentOptions, Strategy, foreign, is_named_part};
+use crate::files::{
+    ChildOf, Format, OpenImage, Orphans, ParentOptions, Strategy, WindowsFolder, foreign,
+    is_named_part,
+};
 use crate::storage::{Caching, Overwrite};
 use crate::text::shown;
 use crate::vhd::{MAX_DYNAMIC_SIZE, is_named_vhd};
@@ -240,9 +244,52 @@ pub(super) fn check_name_of_child(path: &Path) -> Result<()> {
     )
 }
 
-/// What `--force` allows.
-pub(super) const fn overwrite(force: bool) -> Overwrite {
-    if force { Overwrite::Yes } else { Overwrite::No }
+/// What `--force` allows: once to replace a file, twice even if that is an image which others have as their parent.
+pub(super) fn overwrite(force: impl Into<u8>) -> Overwrite {
+    match force.into() {
+        0 => Overwrite::No,
+        1 => Overwrite::Yes,
+        _ => Overwrite::EvenAParent,
+    }
+}
+
+/// What `--force` allows where an image is changed in place.
+pub(super) const fn orphans(force: u8) -> Orphans {
+    if force > 0 {
+        Orphans::Allow
+    } else {
+        Orphans::Refuse
+    }
+}
+
+// What a new child is told of Windows.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Windows {
+    /// What the folder of a new differencing VHD is called on Windows, as in 'D:\vms': it then names its parent's absolute
+    /// path there too.
+    #[arg(long, value_name = "DIR")]
+    windows_dir: Option<WindowsFolder>,
+}
+
+impl Windows {
+    /// The parent of a new child.
+    pub(super) fn child_of(&self, parent: Arc<OpenImage>) -> ChildOf {
+        ChildOf {
+            image: parent,
+            windows_folder: self.windows_dir.clone(),
+        }
+    }
+
+    /// An error if the folder was named and what is made has no parent.
+    pub(super) fn refuse_without_parent(&self) -> Result<()> {
+        if self.windows_dir.is_none() {
+            return Ok(());
+        }
+        Err(Error::usage(
+            "--windows-dir is for differencing VHDs: other images have no parent to name",
+        )
+        .hint("omit it, or make a differencing VHD"))
+    }
 }
 
 /// What keeps a VHD of this size from being opened by the system that the format comes from, if anything does.

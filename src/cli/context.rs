@@ -194,6 +194,11 @@ impl Context {
         }
     }
 
+    /// Whether nothing but errors is wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.common.quiet
+    }
+
     /// Prints an error that doesn't end the command.
     pub(super) fn report(&self, error: &Error) {
         exit::report(self.program, error);

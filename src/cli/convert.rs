@@ -57,9 +57,9 @@ pub(super) struct Args {
     /// Bytes in a block of a dynamic VHD, a power of two [default: 2MiB].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(super) block_size: Option<u64>,
-    /// Replace the destination if it exists.
-    #[arg(long)]
-    pub(super) force: bool,
+    /// Replace the destination if it exists; twice: even if other images have it as their parent.
+    #[arg(long, action = clap::ArgAction::Count)]
+    pub(super) force: u8,
     /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     pub(super) dense: bool,
@@ -151,7 +151,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.warn(remark);
     }
     if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
-        context.note(remark);
+        context.detail(remark);
     }
     Ok(Outcome::Done)
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::ArgAction;
+
 use super::args::{
-    OutputFormat, Parents, SaidFormat, check_name_of_child, cloud_remark, default_format,
+    OutputFormat, Parents, SaidFormat, Windows, check_name_of_child, cloud_remark, default_format,
     overwrite, windows_remark,
 };
 use super::context::{Context, refuse_files};
@@ -26,8 +28,9 @@ use crate::vhd::VhdImage;
     "Examples:\n",
     "  vhd create disk.vhd --size 10G\n",
     "  vhd create disk.vhd --size 10G -O fixed       what a cloud takes as an upload\n",
-    "  vhd create disk.vhd --size 1T --block-size 512K\n  \
-     vhd create child.vhd --parent disk.vhd\n\n",
+    "  vhd create disk.vhd --size 1T --block-size 512K\n\
+     \x20 vhd create child.vhd --parent disk.vhd\n  \
+     vhd create child.avhd --parent disk.vhd --windows-dir 'D:\\vms'\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -51,9 +54,11 @@ pub(super) struct Args {
     /// Bytes in a block of a VHD that has them, a power of two [default: the parent's, or 2MiB].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     block_size: Option<u64>,
-    /// Replace the file if it exists.
-    #[arg(long)]
-    force: bool,
+    /// Replace the file if it exists; twice: even if other images have it as their parent.
+    #[arg(long, action = ArgAction::Count)]
+    force: u8,
+    #[command(flatten)]
+    windows: Windows,
     /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     dense: bool,
@@ -72,7 +77,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         (Some(format), Some(_)) => {
             return Err(Error::usage("only a differencing VHD has a parent")
                 .found(format_args!("-O {}", Format::from(format)))
-                .hint("leave -O away"));
+                .hint("omit -O"));
         }
     };
     let own_blocks = |image: &Arc<OpenImage>| image.vhd()?.header().map(|header| header.block_size);
@@ -84,12 +89,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .flat_map(|parent| parent.chain().map(OpenImage::path))
         .map(Path::to_path_buf)
         .collect();
+    if parent.is_none() {
+        args.windows.refuse_without_parent()?;
+    }
     let options = NewImageOptions {
         format,
         virtual_size: size,
         block_size: size::block(args.block_size, format)?.or(inherited),
         identity: None,
-        parent,
+        parent: parent.map(|parent| args.windows.child_of(parent)),
         overwrite: overwrite(args.force),
         made_from: Audience::of(made_from)?,
         dense: args.dense,
@@ -108,7 +116,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.warn(remark);
     }
     if let Some(remark) = cloud_remark(format, size) {
-        context.note(remark);
+        context.detail(remark);
     }
     Ok(Outcome::Done)
 }

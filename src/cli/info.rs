@@ -106,6 +106,9 @@ struct Info {
     remarks: Vec<String>,
     /// What is wrong with the file, but doesn't keep it from being read.
     warnings: Vec<String>,
+    /// What to do about a parent that can't be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -232,6 +235,7 @@ impl Info {
                 let warnings = warnings.chain(inside);
                 warnings.chain(image.chain().flat_map(losses)).collect()
             },
+            hint: broken.and_then(Error::remedy).map(str::to_owned),
         })
     }
 }
@@ -474,6 +478,9 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
     }
     for warning in &info.warnings {
         row("warning", warning)?;
+    }
+    if let Some(hint) = &info.hint {
+        row("hint", hint)?;
     }
     let Some(vhd) = image.vhd() else {
         return Ok(());

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{OutputFormat, Parents};
+use super::args::{OutputFormat, Parents, orphans};
 use super::context::{Context, Warning};
 use super::convert;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use crate::error::Result;
-use crate::files::{MergeOptions, Merged, merge};
+use crate::files::{MergeOptions, Merged, WindowsFolder, merge, names_of};
 use crate::text::shown;
 
 /// Fold a differencing VHD into its parent, or a whole chain into a new image.
@@ -26,12 +26,13 @@ use crate::text::shown;
 )]
 #[command(after_help = concat!(
     "Only what the child stores is read and, where the parent differs, written. The parent keeps its unique id, and \
-     grows if the child is larger. Any other child of the same parent can't be read rightly any more: merge only into \
-     a parent that has no other. The child stays, unless --delete is given: don't give \
-     it while other images have the child as their parent.\n\n",
+     grows if the child is larger. Other children of the same parent wouldn't read as before: they are looked for in the \
+     folders of the two images and in those of --parent-path, and if there are any nothing is written, unless --force is \
+     given. The child stays, unless --delete is given. Then its own children, looked for in the same folders, first get \
+     the parent as theirs: to fold the oldest delta of a chain that lives on, merge it with --delete.\n\n",
     "Examples:\n",
     "  vhd merge child.vhd                          into its parent\n",
-    "  vhd merge child.vhd --delete                 and remove the child when that is safe\n",
+    "  vhd merge child.vhd --delete                 and remove the child; the rest of its chain goes on\n",
     "  vhd merge child.vhd -o whole.vhd             the chain as one new image\n",
     "  vhd-apply --rollback parent.vhd              take an interrupted merge back\n\n",
     super::args::exit_codes!(),
@@ -45,13 +46,18 @@ pub(super) struct Args {
     /// Format of the new image [default: dynamic if it ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
-    /// Replace the output if it exists.
-    #[arg(long, requires = "output")]
-    force: bool,
+    /// Go on although the parent has other children, which then don't read as before. With -o: replace the output if it
+    /// exists; twice: even if other images have it as their parent.
+    #[arg(long, action = clap::ArgAction::Count)]
+    force: u8,
+    /// What the folder of the images is called on Windows, as in 'D:\vms': children that get another parent then name its
+    /// absolute path there too.
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    windows_dir: Option<WindowsFolder>,
     /// With -o: read damaged images as far as they go; what is lost in one reads as its parent has it, or as zeros.
     #[arg(long, requires = "output")]
     salvage: bool,
-    /// Remove the child once the merge is on stable storage.
+    /// Remove the child once the merge is on stable storage; its own children get the parent as theirs.
     #[arg(long)]
     delete: bool,
     /// Check everything, say what would be done, write nothing.
@@ -86,6 +92,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dry_run: args.dry_run,
         delete: args.delete,
         dense: args.dense,
+        orphans: orphans(args.force),
+        windows_folder: args.windows_dir.as_ref(),
         warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
     let merged = merge(&args.child, options);
@@ -155,19 +163,41 @@ fn say(args: &Args, merged: &Merged, context: &Context) {
             Size(merged.virtual_size),
         ));
     }
-    if args.dry_run {
-        return;
-    }
-    if !merged.same {
-        context.note(format_args!(
-            "any other child of {parent} can't be read rightly any more"
+    say_of_children(args, merged, context);
+}
+
+/// What becomes of the images that are read through the two.
+fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
+    let (child, parent) = (shown(&args.child), shown(&merged.parent));
+    let folders = &merged.looked_in;
+    let names = |paths: &[PathBuf]| names_of(paths.iter().map(PathBuf::as_path));
+    let (siblings, heirs) = (names(&merged.siblings), names(&merged.grandchildren));
+    let would =
+        |done: &'static str, planned: &'static str| if args.dry_run { planned } else { done };
+    if !merged.siblings.is_empty() && !merged.same {
+        let read = would("do not read", "would not read");
+        context.warn(format_args!(
+            "other children of {parent} {read} as before: {siblings}"
         ));
+    } else if merged.siblings.is_empty() {
+        context.note(format_args!("no other child of {parent} in {folders}"));
     }
-    if merged.deleted {
-        context.note(format_args!("{child}: removed"));
+    if args.delete {
+        if !merged.grandchildren.is_empty() {
+            let have = would("has", "would have");
+            context.note(format_args!(
+                "{heirs}: {have} {parent} as the parent now, in place of {child}"
+            ));
+        }
+        let removed = would("removed", "would be removed");
+        context.note(format_args!("{child}: {removed}"));
+    } else if merged.grandchildren.is_empty() {
+        context.note(format_args!(
+            "{child}: kept; no image in {folders} has it as its parent (--delete removes it)"
+        ));
     } else {
         context.note(format_args!(
-            "{child}: not needed any more, and kept (--delete removes it)"
+            "{child}: kept, it is the parent of {heirs} (--delete has them read over {parent}, and removes it)"
         ));
     }
 }
@@ -184,6 +214,10 @@ struct Summary {
     clear_bytes: u64,
     digest: Option<String>,
     deleted: bool,
+    /// Other children of the parent.
+    siblings: Vec<String>,
+    /// Children of the child: of the parent, if the child was deleted.
+    grandchildren: Vec<String>,
 }
 
 impl Summary {
@@ -204,8 +238,17 @@ impl Summary {
             clear_bytes: merged.cleared,
             digest: merged.digest.map(|digest| digest.to_string()),
             deleted: merged.deleted,
+            siblings: listed(&merged.siblings),
+            grandchildren: listed(&merged.grandchildren),
         }
     }
+}
+
+fn listed(paths: &[PathBuf]) -> Vec<String> {
+    paths
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
 }
 
 #[derive(Serialize)]

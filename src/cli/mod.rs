@@ -34,6 +34,7 @@ mod map;
 mod merge;
 mod output;
 mod progress;
+mod rebase;
 mod resize;
 mod show;
 mod signals;
@@ -41,6 +42,7 @@ mod size;
 mod snapshot;
 mod squash;
 mod store_path;
+mod tree;
 
 use args::Common;
 use context::Context;
@@ -84,6 +86,8 @@ enum Command {
     Convert(convert::Args),
     Resize(resize::Args),
     Merge(merge::Args),
+    Rebase(rebase::Args),
+    Tree(tree::Args),
     Show(show::Args),
     Snapshot(snapshot::Args),
     Squash(squash::Args),
@@ -105,6 +109,8 @@ impl Command {
             Self::Convert(args) => convert::run(args, context),
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),
+            Self::Rebase(args) => rebase::run(args, context),
+            Self::Tree(args) => tree::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
             Self::Squash(args) => squash::run(args, context),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, cloud_remark, gpt_remark, windows_remark};
+use super::args::{InputFormat, Parents, cloud_remark, gpt_remark, orphans, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
@@ -18,7 +18,8 @@ use crate::text::shown;
 #[command(after_help = concat!(
     "What is new reads as zeros. To cut a disk, what is cut off must be zero, or --allow-data-loss be given; shrink \
      the partitions and file systems on it first. If the command is killed, the image has the old or the new size and \
-     holds what it held. A VHD keeps its unique id. An image that others have as their parent must keep its size.\n\n",
+     holds what it held. A VHD keeps its unique id. An image that others in its folder, or in that of --parent-path, have as \
+     their parent keeps its size, unless --force is given; one that was resized alone can be given their size again.\n\n",
     "Examples:\n",
     "  vhd resize disk.vhd --size 20G\n",
     "  vhd resize disk.vhd --size 20G --fix-gpt    and bring the backup of its GPT to the new end\n",
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Cut the disk even where it holds data.
     #[arg(long)]
     allow_data_loss: bool,
+    /// Resize it even if other images have it as their parent: they can't be read then, or not rightly.
+    #[arg(long, action = clap::ArgAction::Count)]
+    force: u8,
     /// Check everything, say what would be done, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -68,6 +72,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dry_run: args.dry_run,
         dense: args.dense,
         fix_gpt: args.fix_gpt,
+        orphans: orphans(args.force),
         progress: &*progress,
     };
     let resized = resize(&args.image, &open, options)?;
@@ -119,7 +124,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
         context.warn(remark);
     }
     if let Some(remark) = cloud_remark(resized.format, new) {
-        context.note(remark);
+        context.detail(remark);
     }
 }
 

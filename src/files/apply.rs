@@ -7,7 +7,7 @@ use super::diffs::target_footer;
 use super::fit::{Fit, check_can_be_full, check_size, check_touched, checked, fit, position};
 use super::in_place::Strategy;
 use super::state::stamped_digest;
-use super::{Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
+use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, KnownChanges, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
@@ -202,18 +202,19 @@ pub fn apply_to_clone(
 /// Applies `chain` to `base` into a new differencing VHD, which stores only what changed and has `base` as its
 /// parent. The base is checked before anything is written, as for an apply in place.
 pub fn apply_to_child(
-    base: &Arc<OpenImage>,
+    parent: ChildOf,
     chain: Chain,
     output: Output<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    let base = &Arc::clone(&parent.image);
     refuse_smaller_child(base, chain.target_size())?;
     let found = fit(base, &chain, options)?;
     let applied = Applied::nothing(found.already, found.checked, &chain);
     let new = NewImage::create(
         output.path,
         &NewImageOptions {
-            parent: Some(Arc::clone(base)),
+            parent: Some(parent),
             block_size: base.vhd().and_then(VhdImage::header).map(|h| h.block_size),
             ..new_options(&**base, &chain, output)?
         },

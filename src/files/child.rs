@@ -3,22 +3,105 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::OpenImage;
 use crate::error::{Error, Result};
 use crate::vhd::{NewParent, Parent, Timestamp};
 
-/// The parent of a new child at `child`, with the names by which it will be found again.
-pub(super) fn new_parent(child: &Path, parent: &Arc<OpenImage>) -> Result<NewParent> {
+/// What the folder of a child is called on Windows: a path with a drive or a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowsFolder(Vec<String>);
+
+impl FromStr for WindowsFolder {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let path = text.replace('/', "\\");
+        let (root, rest) = match path.strip_prefix("\\\\") {
+            Some(share) => {
+                let mut parts = share.splitn(3, '\\');
+                match (parts.next(), parts.next()) {
+                    (Some(server), Some(share)) if !server.is_empty() && !share.is_empty() => {
+                        let root = format!("\\\\{server}\\{share}");
+                        (root, parts.next().unwrap_or("").to_owned())
+                    }
+                    _ => return Err(not_of_windows(text)),
+                }
+            }
+            None => match path.split_at_checked(3) {
+                Some((drive, rest)) if is_drive(drive) => {
+                    (drive.trim_end_matches('\\').to_owned(), rest.to_owned())
+                }
+                _ => return Err(not_of_windows(text)),
+            },
+        };
+        let mut parts = vec![root];
+        for part in rest.split('\\').filter(|part| !part.is_empty()) {
+            let unfit = |c: char| c.is_control() || "<>:\"|?*".contains(c);
+            if part == "." || part == ".." || part.contains(unfit) {
+                return Err(not_of_windows(text));
+            }
+            parts.push(part.to_owned());
+        }
+        let unfit = |c: char| c.is_control() || "<>\"|?*".contains(c);
+        match parts.first() {
+            Some(root) if root.contains(unfit) => Err(not_of_windows(text)),
+            _ => Ok(Self(parts)),
+        }
+    }
+}
+
+fn is_drive(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes, [letter, b':', b'\\'] if letter.is_ascii_alphabetic())
+}
+
+fn not_of_windows(text: &str) -> Error {
+    Error::usage("this is not the path of a folder on Windows")
+        .found(format_args!("{text:?}"))
+        .expected(r"a drive or a server and what follows, as in D:\vms or \\server\share\vms")
+}
+
+impl WindowsFolder {
+    /// The path to which `relative` leads from this folder.
+    fn join(&self, relative: &str) -> Result<String> {
+        let mut parts = self.0.clone();
+        for part in relative.split('\\') {
+            match part {
+                "" | "." => {}
+                ".." if parts.len() > 1 => {
+                    parts.pop();
+                }
+                ".." => {
+                    return Err(Error::usage("the parent is above the root of that folder on Windows")
+                        .found(format_args!("{}, and {relative} from there", self.0.join("\\")))
+                        .hint("name the folder on Windows that the child's folder is, with as many folders above it"));
+                }
+                part => parts.push(part.to_owned()),
+            }
+        }
+        Ok(parts.join("\\"))
+    }
+}
+
+/// The parent of a new child at `child`, with the names by which it will be found again; with its absolute path on Windows
+/// if it is known what the folder of the child is called there.
+pub(super) fn new_parent(
+    child: &Path,
+    parent: &Arc<OpenImage>,
+    windows: Option<&WindowsFolder>,
+) -> Result<NewParent> {
     let path = parent.path();
     let name = path.file_name().ok_or_else(|| no_name(path))?;
     let (from, to) = (real_folder(child)?, real_folder(path)?);
+    let relative = relative(&from, &to, path)? + &text(Path::new(name), path)?;
     Ok(NewParent {
         timestamp: Timestamp::from_unix(parent.file().metadata()?.mtime()),
         file_name: text(Path::new(name), path)?,
-        relative: relative(&from, &to, path)? + &text(Path::new(name), path)?,
-        absolute: text(&to.join(name), path)?.replace('/', "\\"),
+        absolute: windows.map(|folder| folder.join(&relative)).transpose()?,
+        relative,
         parent: Parent {
             name: path.to_path_buf(),
             unique_id: parent.vhd().map(|vhd| vhd.footer().unique_id),
@@ -41,7 +124,7 @@ fn real_folder(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(folder).map_err(|e| Error::io("cannot look at the folder", e).path(folder))
 }
 
-/// The path from one folder to another, in Windows' manner, with a backslash at its end.
+/// The path from one folder to another as Windows writes it, with a backslash at its end.
 fn relative(from: &Path, to: &Path, path: &Path) -> Result<String> {
     let mut common = to;
     while !from.starts_with(common) {
@@ -84,6 +167,41 @@ fn no_name(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_folder_is_called_on_windows() {
+        for (folder, relative, path) in [
+            (r"D:\vms", r".\base.vhd", r"D:\vms\base.vhd"),
+            (r"d:/vms/", r".\a\base.vhd", r"d:\vms\a\base.vhd"),
+            (r"D:\", r".\base.vhd", r"D:\base.vhd"),
+            (r"D:\vms\new", r"..\base.vhd", r"D:\vms\base.vhd"),
+            (r"\\srv\share", r".\base.vhd", r"\\srv\share\base.vhd"),
+            (r"\\srv\share\a b\", r"..\base.vhd", r"\\srv\share\base.vhd"),
+        ] {
+            let found: WindowsFolder = folder.parse().unwrap();
+            assert_eq!(found.join(relative).unwrap(), path, "{folder}");
+        }
+        for folder in [
+            "",
+            "vms",
+            "/srv/vms",
+            r"\vms",
+            "D:",
+            "D:vms",
+            r"\\srv",
+            r"\\",
+            r"D:\a\..\b",
+            r"D:\a?b",
+            r"1:\a",
+            r"D:\a:b",
+            "D:\\a\nb",
+            "é:\\x",
+        ] {
+            assert!(folder.parse::<WindowsFolder>().is_err(), "{folder}");
+        }
+        let root: WindowsFolder = r"D:\".parse().unwrap();
+        assert!(root.join(r"..\base.vhd").is_err());
+    }
 
     #[test]
     fn relative_paths_are_those_of_windows() {

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::child::new_parent;
+use super::child::{WindowsFolder, new_parent};
 use super::open::open_file;
 use super::pending::refuse_pending;
+use super::relatives::refuse_orphans_of;
 use super::state::set_stamp;
 use super::stored::Stored;
 use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
@@ -23,7 +24,7 @@ use crate::storage::{
 use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
 
-/// What a [new image](NewImage) shall be.
+/// What a [new image](NewImage) will be.
 #[derive(Debug, Clone)]
 pub struct NewImageOptions {
     /// How it is stored.
@@ -35,13 +36,38 @@ pub struct NewImageOptions {
     /// The footer of the VHD whose identity a new VHD takes over.
     pub identity: Option<Footer>,
     /// The parent of a differencing VHD.
-    pub parent: Option<Arc<OpenImage>>,
+    pub parent: Option<ChildOf>,
     /// Whether a file of that name is replaced. A block device is written only if so.
     pub overwrite: Overwrite,
     /// The files whose bytes it will hold: it is open to nobody to whom they aren't.
     pub made_from: Audience,
     /// Whether the file has no holes in the end.
     pub dense: bool,
+}
+
+/// The parent of a new differencing VHD.
+#[derive(Debug, Clone)]
+pub struct ChildOf {
+    /// The parent.
+    pub image: Arc<OpenImage>,
+    /// What the folder of the child is called on Windows, if that is known: then the child names the absolute path of its
+    /// parent there too.
+    pub windows_folder: Option<WindowsFolder>,
+}
+
+impl From<Arc<OpenImage>> for ChildOf {
+    fn from(image: Arc<OpenImage>) -> Self {
+        Self {
+            image,
+            windows_folder: None,
+        }
+    }
+}
+
+impl From<OpenImage> for ChildOf {
+    fn from(image: OpenImage) -> Self {
+        Arc::new(image).into()
+    }
 }
 
 /// An image that is being written, and that reads as zeros, or as its parent, where it wasn't. Unless it is
@@ -51,7 +77,7 @@ pub struct NewImage {
     stored: Stored,
     place: Place,
     overwrite: Overwrite,
-    parent: Option<Arc<OpenImage>>,
+    parent: Option<ChildOf>,
     /// Whether its holes are still to be filled.
     to_fill: bool,
 }
@@ -183,7 +209,7 @@ impl NewImage {
             parents: ParentOptions {
                 files: parent
                     .iter()
-                    .flat_map(|parent| parent.chain())
+                    .flat_map(|parent| parent.image.chain())
                     .map(|image| image.path().to_path_buf())
                     .collect(),
                 allow_raw: true,
@@ -276,9 +302,11 @@ fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
         Ok(_) => {
             let found = existing_target(path)?;
             match overwrite {
-                Overwrite::No => Err(taken(path)),
-                Overwrite::Yes => Ok(found),
+                Overwrite::No => return Err(taken(path)),
+                Overwrite::Yes if !matches!(found, Some((_, true))) => refuse_orphans_of(path)?,
+                Overwrite::Yes | Overwrite::EvenAParent => {}
             }
+            Ok(found)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot look at", e).path(path)),
@@ -395,7 +423,8 @@ fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) 
             Error::usage("a differencing VHD needs a parent")
                 .hint("make one with vhd create CHILD --parent PARENT, or with vhd-apply")
         })?;
-        create.parent = Some(new_parent(path, parent)?);
+        let windows = parent.windows_folder.as_ref();
+        create.parent = Some(new_parent(path, &parent.image, windows)?);
     }
     Stored::from_vhd(VhdImage::create(file, &create)?)
 }

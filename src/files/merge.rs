@@ -1,8 +1,13 @@
 //! Folding a differencing VHD into its parent, in place.
 //!
 //! ```text
-//!   lock both ─► merge diff: parent to child, beside the parent ─► apply it in place ─► remove the merge diff
+//!   lock all ─► merge diff: parent to child, beside the parent ─► apply it in place ─► remove the merge diff
+//!            ─► its own children get the parent as theirs ─► remove the child
 //! ```
+//!
+//! Other children of the parent wouldn't read as before: there must be none. Those of the child do, for once the parent
+//! holds what the child reads as, it is all the same which of the two they are read over. So each step leaves every image
+//! readable, and doing it all again goes on where it ended. ([`relatives`](super::relatives) finds both.)
 //!
 //! A merge is the apply of a diff: of the pages that the child stores and that differ in the parent. Were the diff
 //! made again from a parent that is half written, it would be another one; so it is kept until the apply has ended,
@@ -12,14 +17,20 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::apply::ApplyOptions;
+use super::child::{WindowsFolder, new_parent};
 use super::diffs::{open_diff, side_of};
 use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
+use super::open::open_file;
 use super::parents::{ParentOptions, places};
 use super::pending::{
     exists, journal_path, make_place_of, merge_diff_path, refuse_pending, remove_merge_diff,
 };
+use super::places::folder_of;
+use super::rebase::relink;
+use super::relatives::{Children, Orphans, Parent};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +38,8 @@ use crate::image::{ContentDigest, Image, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
-use crate::vhd::OnlyStored;
+use crate::text::shown;
+use crate::vhd::{Family, OnlyStored, VhdImage};
 
 /// How to [`merge`].
 #[derive(Clone, Copy)]
@@ -46,8 +58,12 @@ pub struct MergeOptions<'a> {
     pub dry_run: bool,
     /// Whether the parent's file has no holes in the end.
     pub dense: bool,
-    /// Whether to remove the child once the merge is on stable storage.
+    /// Whether to remove the child once the merge is on stable storage, and its own children have the parent as theirs.
     pub delete: bool,
+    /// What to do if the parent has other children.
+    pub orphans: Orphans,
+    /// What the folder of the images is called on Windows, for the children that get another parent.
+    pub windows_folder: Option<&'a WindowsFolder>,
     /// Told what is wrong with the images, but doesn't keep them from being merged.
     pub warn: &'a dyn Fn(&Error),
 }
@@ -59,6 +75,7 @@ impl std::fmt::Debug for MergeOptions<'_> {
             .field("dry_run", &self.dry_run)
             .field("delete", &self.delete)
             .field("dense", &self.dense)
+            .field("orphans", &self.orphans)
             .finish_non_exhaustive()
     }
 }
@@ -84,11 +101,22 @@ pub struct Merged {
     pub finished_interrupted: bool,
     /// Whether the child was removed.
     pub deleted: bool,
+    /// Other children of the parent, which don't read as before if anything was written to it.
+    pub siblings: Vec<PathBuf>,
+    /// Children of the child. If it was removed, or would be, they have the parent as theirs instead.
+    pub grandchildren: Vec<PathBuf>,
+    /// Where children were looked for, in words.
+    pub looked_in: String,
 }
 
 /// Writes what the differencing VHD at `child` stores into its parent, so that the parent holds what the child reads
 /// as. Crash-safe as an apply in place; run again, it finishes an interrupted merge. The parent keeps its identity,
 /// and grows if the child is larger.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) before anything is written if the parent has other children and isn't the same already;
+/// [`Locked`](ErrorKind::Locked) if an image that is read or written is in use.
 pub fn merge(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let finished = finish_interrupted(child, options)?;
     if let (Some(finished), true) = (&finished, options.dry_run) {
@@ -146,6 +174,9 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
             digest: applied.target_digest,
             finished_interrupted: true,
             deleted: false,
+            siblings: Vec::new(),
+            grandchildren: Vec::new(),
+            looked_in: String::new(),
         }));
     }
     Ok(None)
@@ -166,6 +197,8 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     })?;
     let path = parent.path().to_path_buf();
     let locks = Locks::take(&image, parent, options)?;
+    let relatives = Relatives::find(&image, parent, options)?;
+    let heirs = Heirs::take(&relatives, &image, parent, options)?;
     let mut merged = Merged {
         old_size: parent.virtual_size(),
         virtual_size: image.virtual_size(),
@@ -176,11 +209,15 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         digest: None,
         finished_interrupted: false,
         deleted: false,
+        siblings: relatives.siblings.paths(),
+        grandchildren: relatives.grandchildren.paths(),
+        looked_in: relatives.siblings.looked_in(),
     };
     let format = parent.format();
     if options.dry_run {
         let written = write(&image, parent, io::sink(), Path::new("diff"), options)?;
         merged.count(&written);
+        relatives.check(&merged, options)?;
         return Ok(merged);
     }
     let merge_diff = merge_diff_path(&path);
@@ -191,6 +228,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let written = write(&image, parent, out, &merge_diff, options)?;
     merged.count(&written);
     drop(written);
+    relatives.check(&merged, options)?;
     if merged.same {
         drop(file);
         // Of a merge that was interrupted when all was done.
@@ -217,10 +255,132 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         remove_merge_diff(&path)?;
     }
     if options.delete {
+        heirs.inherit(&locks.parent, &image, options)?;
         delete(&image)?;
         merged.deleted = true;
     }
     Ok(merged)
+}
+
+/// The children of the two images of a merge.
+struct Relatives {
+    siblings: Children,
+    grandchildren: Children,
+}
+
+impl Relatives {
+    fn find(image: &OpenImage, parent: &OpenImage, options: MergeOptions<'_>) -> Result<Self> {
+        let [above, below] = [image, parent].map(|image| folder_of(image.path()));
+        let own = [image.stamp(), parent.stamp()];
+        let look =
+            |of: &OpenImage| Parent::of(of).children(options.parents, &[&above, &below], &own);
+        let siblings = look(parent).sure(options.orphans)?;
+        let grandchildren = look(image);
+        let grandchildren = if options.delete {
+            // Who isn't given another parent is lost.
+            grandchildren.certain(options.orphans)?
+        } else {
+            grandchildren
+        };
+        siblings.unread.iter().for_each(options.warn);
+        Ok(Self {
+            siblings,
+            grandchildren,
+        })
+    }
+
+    /// An error if what the merge writes changes what other children of the parent read as.
+    fn check(&self, merged: &Merged, options: MergeOptions<'_>) -> Result<()> {
+        if merged.same || options.orphans == Orphans::Allow {
+            return Ok(());
+        }
+        self.siblings.refuse(&merged.parent)
+    }
+}
+
+/// The children of an image that is about to be removed, locked.
+struct Heirs(Vec<File>);
+
+impl Heirs {
+    /// Locks them if they will be needed, and makes sure that each can be given the new parent. Those that an interrupted
+    /// merge was giving it are children of the parent by now, and count too.
+    fn take(
+        relatives: &Relatives,
+        image: &OpenImage,
+        parent: &Arc<OpenImage>,
+        options: MergeOptions<'_>,
+    ) -> Result<Self> {
+        let mut files = Vec::new();
+        if !options.delete {
+            return Ok(Self(files));
+        }
+        let access = if options.dry_run {
+            Access::Read
+        } else {
+            Access::Write
+        };
+        for path in relatives.grandchildren.paths() {
+            let file = File::open_locked(&path, access).and_then(|file| {
+                refuse_pending(&path)?;
+                let vhd = VhdImage::open_over(file.another_handle(), Family::LeftOut)?;
+                let new = new_parent(&path, parent, options.windows_folder)?;
+                vhd.check_parent(&new)?;
+                Ok(file)
+            });
+            let file = file.map_err(|error| {
+                let hint = format!(
+                    "{} has {} as its parent, which can be removed only if that is changed; omit --delete to keep both",
+                    shown(&path),
+                    shown(image.path())
+                );
+                error.hint(hint)
+            })?;
+            files.push(file);
+        }
+        for path in relatives.siblings.paths() {
+            let is_between = File::open(&path)
+                .and_then(|file| VhdImage::open_over(file, Family::LeftOut))
+                // What is wrong with an image that isn't needed doesn't matter.
+                .is_ok_and(|vhd| vhd.is_between_parents());
+            if is_between {
+                files.push(File::open_locked(&path, access)?);
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// Gives each the merged parent.
+    fn inherit(&self, parent: &File, image: &OpenImage, options: MergeOptions<'_>) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let below = image
+            .chain()
+            .skip(2)
+            .map(|image| image.path().to_path_buf());
+        let merged = open_file(
+            parent.another_handle(),
+            &OpenOptions {
+                format: image
+                    .parent()
+                    .map(|parent| FormatChoice::Only(parent.format())),
+                no_lock: true,
+                parents: ParentOptions {
+                    files: below.collect(),
+                    no_lock: true,
+                    ..options.parents.clone()
+                },
+                ..OpenOptions::default()
+            },
+        )?;
+        let merged = Arc::new(merged);
+        for file in &self.0 {
+            relink(file, &merged, options.windows_folder).map_err(|error| {
+                error.hint("the merge is done; run the same command again to go on with the children of the child")
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Applies the merge diff. If the parent wasn't touched, no trace stays behind of what failed.
@@ -235,6 +395,8 @@ fn apply(
         format: Some(FormatChoice::Only(format)),
         dense,
         strategy: Some(Strategy::Journal),
+        // They were looked for already.
+        orphans: Orphans::Allow,
         ..InPlace::default()
     };
     let applied = open_diff(merge_diff, options.progress)

@@ -15,7 +15,10 @@ mod merge;
 mod open;
 mod parents;
 mod pending;
+mod places;
 mod probe;
+mod rebase;
+mod relatives;
 mod repair;
 mod resize;
 mod saved;
@@ -23,14 +26,15 @@ mod source;
 mod split;
 mod state;
 mod stored;
+mod tree;
 mod windows;
 
 pub use apply::{
     Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_new,
 };
-pub use child::finds_parent;
+pub use child::{WindowsFolder, finds_parent};
 pub use clones::Clones;
-pub use create::{NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
+pub use create::{ChildOf, NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
     format_of, open_diff, refuse_foreign, refuse_image, side_of, spool_diff, spool_made,
     target_footer,
@@ -42,9 +46,12 @@ pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
 pub use parents::{MAX_CHAIN, ParentOptions};
 pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
+pub use rebase::{Compared, RebaseOptions, Rebased, rebase};
+pub use relatives::{Children, Orphans, names_of};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{GptBackup, ResizeOptions, Resized, plan_gpt, resize};
 pub use source::Source;
 pub use split::is_named_part;
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
+pub use tree::{Found, Link, Node, Tree, TreeOptions, tree};
 pub use windows::{Behind, ImageWindows, open_windows, write_windows};

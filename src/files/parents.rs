@@ -4,14 +4,15 @@
 //! names, only those that lead to its own folder or below are followed, and only an image with the right unique id
 //! is taken. Everything else has to be allowed by whoever runs the program.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::open::open_link;
+use super::places::{Places, folder_of};
+use super::relatives::{Folder, is_image_with};
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{File, IoPolicy, Stamp};
 use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
@@ -59,7 +60,7 @@ impl Trail {
             vhd.map_or_else(|| "none".into(), |vhd| vhd.footer().unique_id.to_string())
         };
         Err(
-            Error::usage(format!("{} is no parent of this image", shown(&named)))
+            Error::usage(format!("{} is not a parent of this image", shown(named)))
                 .path(image.path())
                 .field("header.parent_unique_id")
                 .expected(format_args!(
@@ -67,7 +68,7 @@ impl Trail {
                     id(parent.vhd()),
                     shown(parent.path())
                 ))
-                .hint("leave --parent away to take that one"),
+                .hint("omit --parent to take that one"),
         )
     }
 }
@@ -92,7 +93,7 @@ enum Candidate {
     Other(Option<UniqueId>),
     /// An image of the chain that the child is part of.
     Loop(PathBuf),
-    Right,
+    Right(Stamp),
 }
 
 impl<'a> Finder<'a> {
@@ -114,7 +115,11 @@ impl<'a> Finder<'a> {
     }
 
     fn judge(&self, path: &Path, parent_id: UniqueId) -> Result<Candidate> {
-        if fs::metadata(path).is_err_and(|e| is_missing(&e)) {
+        let there = match fs::metadata(path) {
+            Ok(found) => !found.is_dir(),
+            Err(e) => !is_missing(&e),
+        };
+        if !there {
             return Ok(Candidate::Missing);
         }
         let file = File::open(path)?;
@@ -131,7 +136,7 @@ impl<'a> Finder<'a> {
             .find(|(_, link)| link.same_file(&stamp));
         Ok(match same {
             Some((link, _)) => Candidate::Loop(link.clone()),
-            None => Candidate::Right,
+            None => Candidate::Right(stamp),
         })
     }
 
@@ -175,16 +180,37 @@ impl ParentResolver for Finder<'_> {
         let mut cycle = None;
         for path in &places.candidates {
             match self.judge(path, request.parent_id)? {
-                Candidate::Right => return self.open(path, raw),
+                Candidate::Right(_) => return self.open(path, raw),
                 Candidate::Missing => {}
                 Candidate::Other(id) => other = other.or_else(|| Some((path.clone(), id))),
                 Candidate::Loop(link) => cycle = cycle.or(Some(link)),
             }
         }
+        // Nothing but the id speaks for a file of another name.
+        let alike = if raw {
+            Vec::new()
+        } else {
+            places.ignoring_case()
+        };
+        let mut right: Vec<(PathBuf, Stamp)> = Vec::new();
+        for path in alike {
+            match self.judge(&path, request.parent_id)? {
+                Candidate::Right(stamp) if right.iter().any(|(_, s)| s.same_file(&stamp)) => {}
+                Candidate::Right(stamp) => right.push((path, stamp)),
+                Candidate::Missing => {}
+                Candidate::Other(id) => other = other.or(Some((path, id))),
+                Candidate::Loop(link) => cycle = cycle.or(Some(link)),
+            }
+        }
+        match right.as_slice() {
+            [] => {}
+            [(path, _)] => return self.open(path, raw),
+            [(a, _), (b, _), ..] => return Err(ambiguous(request, a, b)),
+        }
         Err(match (cycle, other) {
             (Some(link), _) => in_a_loop(request, &link),
             (None, Some((path, id))) => wrong_parent(request, &path, id),
-            (None, None) => places.missing(request),
+            (None, None) => missing(request, &places, self.options),
         })
     }
 }
@@ -201,8 +227,10 @@ pub(super) fn places(
     }
     impl ParentResolver for Asked<'_> {
         fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent> {
-            let candidates = Places::of(request, self.options).candidates;
-            self.found = Some((request.child_id, candidates));
+            let places = Places::of(request, self.options);
+            let alike = places.ignoring_case();
+            let candidates = places.candidates.into_iter().chain(alike);
+            self.found = Some((request.child_id, candidates.collect()));
             Err(Error::usage("the parent isn't wanted"))
         }
     }
@@ -215,84 +243,6 @@ pub(super) fn places(
     Ok(asked.found)
 }
 
-/// Where the parent of one child may be.
-struct Places {
-    candidates: Vec<PathBuf>,
-    /// Paths that the child names and that aren't followed.
-    refused: Vec<String>,
-}
-
-impl Places {
-    fn of(request: &ParentRequest<'_>, options: &ParentOptions) -> Self {
-        let folder = folder_of(request.child);
-        let (mut below, mut names, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        for path in request.paths {
-            let relative = matches!(&path.platform_code.0, b"W2ru" | b"Wi2r");
-            match followed(&path.text).filter(|_| relative) {
-                Some(path) => below.push(folder.join(path)),
-                None if !path.text.is_empty() => refused.push(path.text.clone()),
-                None => {}
-            }
-            names.extend(file_name(&path.text));
-        }
-        // The field holds a whole path when some versions of Windows wrote it.
-        let name = file_name(request.parent_name);
-        names.splice(0..0, name.clone());
-        let within = |folder: &PathBuf| names.iter().map(|name| folder.join(name)).collect();
-        let allowed: Vec<Vec<PathBuf>> = options.folders.iter().map(within).collect();
-        let mut candidates: Vec<PathBuf> = Vec::new();
-        let all = options
-            .files
-            .iter()
-            .cloned()
-            .chain(allowed.into_iter().flatten());
-        for path in all.chain(below).chain(name.map(|name| folder.join(name))) {
-            if !candidates.contains(&path) {
-                candidates.push(path);
-            }
-        }
-        Self {
-            candidates,
-            refused,
-        }
-    }
-
-    fn missing(&self, request: &ParentRequest<'_>) -> Error {
-        let mut found = String::from("nothing");
-        for (n, path) in self.candidates.iter().enumerate() {
-            let lead = if n == 0 { " at " } else { " or " };
-            // Writing to a string can't fail.
-            let _ = write!(found, "{lead}{}", shown(&path));
-        }
-        if let Some(path) = self.refused.first() {
-            let _ = write!(
-                found,
-                "; the path \"{path}\" leads elsewhere and isn't followed"
-            );
-        }
-        Error::new(
-            ErrorKind::Io,
-            "the parent of this differencing VHD was not found",
-        )
-        .path(request.child)
-        .field("header.parent_unique_id")
-        .found(found)
-        .expected(format_args!(
-            "{} with the unique id {}, of which this image (unique id {}) is a child",
-            if request.parent_name.is_empty() {
-                "an image"
-            } else {
-                request.parent_name
-            },
-            request.parent_id,
-            request.child_id
-        ))
-        .hint(
-            "put the parent beside it, or say where it is with --parent FILE or --parent-path DIR",
-        )
-    }
-}
-
 fn is_missing(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
     matches!(
@@ -301,39 +251,87 @@ fn is_missing(error: &std::io::Error) -> bool {
     )
 }
 
-/// The folder in which the image really lies, as it was written where possible.
-fn folder_of(path: &Path) -> PathBuf {
-    let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
-    let path = match fs::canonicalize(path) {
-        Ok(target) if is_link => target,
-        _ => path.to_path_buf(),
+/// The error for a parent that is nowhere it was looked for.
+fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> Error {
+    const SHOWN: usize = 2;
+    let tried: Vec<String> = places
+        .candidates
+        .iter()
+        .map(|path| shown(path).to_string())
+        .collect();
+    let found = match tried.get(..SHOWN) {
+        _ if tried.is_empty() => "no name to look for".to_owned(),
+        Some(first) if tried.len() > SHOWN => {
+            format!(
+                "no {}, nor in {} more places",
+                first.join(", no "),
+                tried.len() - SHOWN
+            )
+        }
+        _ => format!("no {}", tried.join(", no ")),
     };
-    path.parent().map(Path::to_path_buf).unwrap_or_default()
+    let name = match request.parent_name {
+        "" => String::new(),
+        name => format!(" of {}", shown(name)),
+    };
+    Error::new(
+        ErrorKind::Io,
+        "the parent of this differencing VHD was not found",
+    )
+    .path(request.child)
+    .field("header.parent_unique_id")
+    .found(found)
+    .expected(format_args!(
+        "the unique id {}{name}, which this image (unique id {}) names as its parent",
+        request.parent_id, request.child_id
+    ))
+    .hint(how_to_find(request, places, options))
 }
 
-/// A path of Windows or Unix as one that leads to the folder it starts from or below; `None` for any other:
-/// absolute ones, drives, servers, devices, and those that go up.
-fn followed(text: &str) -> Option<PathBuf> {
-    let text = text.trim_end_matches('\0');
-    if text.starts_with(['/', '\\']) || text.contains([':', '\0']) {
-        return None;
-    }
-    let mut path = PathBuf::new();
-    for part in text.split(['/', '\\']) {
-        match part {
-            "" | "." => {}
-            ".." => return None,
-            part => path.push(part),
+/// Where the parent is, if it can be seen although it isn't taken from there; else what can be done.
+fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> String {
+    let id = request.parent_id;
+    let child = quoted(request.child);
+    for place in &places.elsewhere {
+        if let (Some(folder), true) = (place.parent(), is_image_with(place, id)) {
+            return format!(
+                "it is where the child says, which isn't followed unless it is allowed: give --parent-path {}",
+                quoted(folder)
+            );
         }
     }
-    (!path.as_os_str().is_empty()).then_some(path)
+    let folders = std::iter::once(folder_of(request.child)).chain(options.folders.iter().cloned());
+    let named = folders
+        .map(|folder| Folder::look(&folder))
+        .find_map(|folder| {
+            let mut with_id = folder
+                .images
+                .into_iter()
+                .filter(|seen| seen.is_image_with(id));
+            with_id.next().map(|seen| seen.path)
+        });
+    if let Some(parent) = named {
+        return format!(
+            "{} has that unique id: have the child name it with vhd rebase {child} --parent {}",
+            shown(&parent),
+            quoted(&parent)
+        );
+    }
+    NOWHERE.to_owned()
 }
 
-/// The last part of a path of Windows or Unix.
-fn file_name(text: &str) -> Option<String> {
-    let name = text.rsplit(['/', '\\']).next().unwrap_or_default();
-    let is_name = !matches!(name, "" | "." | "..") && !name.contains('\0');
-    is_name.then(|| name.to_owned())
+/// What is advised when a parent isn't seen anywhere.
+const NOWHERE: &str =
+    "put the parent beside it, or say where it is with --parent FILE or --parent-path DIR";
+
+/// The error for several files that could be the parent, none of which has exactly the name.
+fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
+    Error::usage("two files could be the parent: both have its unique id, and its name but for the case of letters")
+        .path(request.child)
+        .field("header.parent_unique_id")
+        .found(format_args!("{} and {}", shown(a), shown(b)))
+        .expected(format_args!("one file with the unique id {}", request.parent_id))
+        .hint("name the right one with --parent, or give it the name that the child has for it")
 }
 
 /// What [`Finder`] says of a chain that leads back into itself.
@@ -380,57 +378,10 @@ fn raw_parent(request: &ParentRequest<'_>) -> Error {
     )
     .path(request.child)
     .field("header.parent_unique_id")
-    .found(format_args!("all zeros, for {}", request.parent_name))
+    .found(match request.parent_name {
+        "" => "all zeros, and no name".to_owned(),
+        name => format!("all zeros, for {}", shown(name)),
+    })
     .expected("the unique id of a VHD")
     .hint("if you are sure that the parent is the right one, and unchanged, give --raw-parent")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_paths_that_lead_down_are_followed() {
-        for (text, path) in [
-            ("base.vhd", "base.vhd"),
-            (".\\base.vhd", "base.vhd"),
-            ("./a/b.vhd", "a/b.vhd"),
-            ("a\\.\\b//c.vhd", "a/b/c.vhd"),
-            ("base.vhd\0", "base.vhd"),
-        ] {
-            assert_eq!(followed(text), Some(path.into()), "{text}");
-        }
-        for text in [
-            "",
-            ".",
-            "\\",
-            "/etc/passwd",
-            "\\\\server\\share\\b.vhd",
-            "\\\\.\\PhysicalDrive0",
-            "\\\\?\\C:\\b.vhd",
-            "C:\\b.vhd",
-            "C:b.vhd",
-            "..\\b.vhd",
-            "a/../../b.vhd",
-            "a\0b",
-        ] {
-            assert_eq!(followed(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_file_name_of_a_path_of_any_system() {
-        assert_eq!(
-            file_name("C:\\disks\\base.vhd").as_deref(),
-            Some("base.vhd")
-        );
-        assert_eq!(
-            file_name("file:///disks/base.vhd").as_deref(),
-            Some("base.vhd")
-        );
-        assert_eq!(file_name("base.vhd").as_deref(), Some("base.vhd"));
-        for text in ["", "..", "a\\..", "a/"] {
-            assert_eq!(file_name(text), None, "{text}");
-        }
-    }
 }

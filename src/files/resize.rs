@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::relatives::{Orphans, children_of};
 use super::{Format, OpenOptions, open_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BackupMove, CHUNK_SIZE, ExtentState, Gpt, Image, MAX_VIRTUAL_SIZE, RawImage};
@@ -23,6 +24,8 @@ pub struct ResizeOptions<'a> {
     pub dense: bool,
     /// Whether to bring the backup of a GPT to the end of the disk.
     pub fix_gpt: bool,
+    /// What to do if other images have this one as their parent, of another size than it will have.
+    pub orphans: Orphans,
     /// Told how far the work is.
     pub progress: &'a dyn Progress,
 }
@@ -35,6 +38,7 @@ impl std::fmt::Debug for ResizeOptions<'_> {
             .field("dry_run", &self.dry_run)
             .field("dense", &self.dense)
             .field("fix_gpt", &self.fix_gpt)
+            .field("orphans", &self.orphans)
             .finish_non_exhaustive()
     }
 }
@@ -144,6 +148,16 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
             .found("a page that isn't zero")
             .expected(format_args!("zeros from {size} to {old_size}"))
             .hint("shrink partitions and file systems first, or give --allow-data-loss"));
+    }
+    let changes = (size != old_size || wanted.is_some()) && options.orphans == Orphans::Refuse;
+    if changes {
+        let mut children = children_of(&image, &open.parents).sure(options.orphans)?;
+        // A parent that was resized alone is given back the size of its children.
+        let mends = data.is_none() && wanted.is_none();
+        children
+            .found
+            .retain(|(_, of_child)| !mends || *of_child != size);
+        children.refuse(path)?;
     }
     let resized = Resized {
         format: image.format(),

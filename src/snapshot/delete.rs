@@ -22,7 +22,8 @@ use super::{Between, Data, DataKind, Disk, Manifest, Work, partial};
 use crate::diff::{BaseCheck, Chain, Compression};
 use crate::error::{Error, Result};
 use crate::files::{
-    ApplyOptions, Format, InPlace, Output, ParentOptions, apply_in_place, journal_path, open_diff,
+    ApplyOptions, Format, InPlace, Orphans, Output, ParentOptions, apply_in_place, journal_path,
+    open_diff,
 };
 use crate::image::ContentDigest;
 use crate::storage::{Overwrite, remove_if_there, rename};
@@ -288,7 +289,7 @@ fn rebuild(disk: &Disk, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
     let output = Output {
         path: &path,
         format: Format::Raw,
-        overwrite: Overwrite::Yes,
+        overwrite: Overwrite::EvenAParent,
         made_from: disk.audience(),
         dense: false,
     };
@@ -325,6 +326,11 @@ fn roll_forward(
         .chain([old])
         .map(|point| open_diff(&disk.path(&point.data.file), work.progress))
         .collect::<Result<_>>()?;
-    apply_in_place(&from, Chain::new(diffs)?, InPlace::default(), options)?;
+    // What a store holds is no image's parent: all commands refuse that.
+    let how = InPlace {
+        orphans: Orphans::Allow,
+        ..InPlace::default()
+    };
+    apply_in_place(&from, Chain::new(diffs)?, how, options)?;
     rename(&from, &to)
 }

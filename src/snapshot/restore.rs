@@ -1,14 +1,13 @@
 //! A point in time as an image file again: a new one, an existing one that is given what it lacks, or a child of one.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::between::Between;
 use super::{Disk, Manifest, PointImage, Work};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, Output,
+    Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage, Output,
     ParentOptions, Source as _, apply_made_in_place, apply_to_child, find_stamp, spool_made,
 };
 use crate::image::{ContentDigest, CopyOptions, Image as _, NothingKnown, copy};
@@ -97,11 +96,11 @@ fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
 pub fn restore_to_child(
     disk: &Disk,
     point: &PointImage,
-    parent: &Arc<OpenImage>,
+    parent: ChildOf,
     output: Output<'_>,
     work: Work<'_>,
 ) -> Result<Applied> {
-    let found = difference(disk, parent, point, output.path, work)?;
+    let found = difference(disk, &parent.image, point, output.path, work)?;
     let parents = ParentOptions::default();
     apply_to_child(parent, found.chain, output, options(&parents, work))
 }

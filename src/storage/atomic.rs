@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Overwrite {
     /// Put the new file in its place.
     Yes,
+    /// Put it there even if that is an image which others are read through.
+    EvenAParent,
     /// Leave it and fail.
     No,
 }

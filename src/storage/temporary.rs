@@ -44,7 +44,7 @@ impl Temporary {
     /// Gives the file its name.
     pub(super) fn rename_to(mut self, target: &Path, overwrite: Overwrite) -> io::Result<()> {
         match overwrite {
-            Overwrite::Yes => system::rename(&self.path, target)?,
+            Overwrite::Yes | Overwrite::EvenAParent => system::rename(&self.path, target)?,
             Overwrite::No => system::rename_to_new(&self.path, target)?,
         }
         self.renamed = true;

@@ -4,6 +4,7 @@ use super::bitmap::bitmap_bytes;
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
 use super::parent::{self, Beneath};
+use super::relink;
 use super::table::{MAX_LOADED, Table};
 use super::write::footer_place;
 use super::{
@@ -174,13 +175,7 @@ fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
     match (&options.parent, options.disk_type) {
         (Some(new), DiskType::Differencing) => {
             parent::check_sizes(options.virtual_size, &new.parent)?;
-            if new.parent.unique_id.is_some_and(|id| id.is_nil()) {
-                return Err(Error::usage("a VHD without a unique id can't be a parent")
-                    .path(&new.parent.name)
-                    .field("footer.unique_id")
-                    .found("all zeros, which stands for a raw parent")
-                    .hint("convert it to a new VHD first"));
-            }
+            parent::refuse_nil(&new.parent)?;
             Ok(Some(new))
         }
         (None, DiskType::Dynamic) => Ok(None),
@@ -191,17 +186,14 @@ fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
     }
 }
 
-/// Fills the header in for a child of `new`. Returns the data of its locators, which stands before the BAT.
+/// Fills the header in for a child of `new`. Returns the data of its locators, which comes before the BAT.
 fn name_parent(header: &mut DynamicHeader, new: &NewParent) -> Result<Vec<u8>> {
-    let (locators, data) = new.locators(HEADER_END)?;
-    header.parent_unique_id = new.parent.unique_id.unwrap_or_default();
-    header.parent_timestamp = new.timestamp;
-    header.set_parent_name(&new.file_name)?;
-    for (slot, locator) in header.parent_locators.iter_mut().zip(locators) {
-        *slot = locator;
+    let (named, data) = relink::named(header, new, HEADER_END)?;
+    *header = DynamicHeader {
+        table_offset: HEADER_END + data.len() as u64,
+        ..named
     }
-    header.table_offset = HEADER_END + data.len() as u64;
-    *header = header.clone().sealed();
+    .sealed();
     Ok(data)
 }
 

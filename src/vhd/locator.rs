@@ -110,8 +110,8 @@ impl ParentLocator {
         }
     }
 
-    /// The path or URL in `data`, which the entry points at; what isn't in its character set becomes U+FFFD. `None`
-    /// for a form that is unknown or holds no text, and for half a UTF-16 unit.
+    /// The path, URL or file name in `data`, which the entry points at; what isn't in its character set becomes U+FFFD.
+    /// `None` for a form that is unknown or holds no text, and for half a UTF-16 unit.
     pub fn text(&self, data: &[u8]) -> Option<String> {
         let text = match &self.platform_code.0 {
             b"W2ru" | b"W2ku" => {
@@ -120,13 +120,32 @@ impl ParentLocator {
                 rest.is_empty().then(|| String::from_utf16_lossy(&units))?
             }
             b"MacX" | b"Wi2r" | b"Wi2k" => String::from_utf8_lossy(data).into_owned(),
-            // An alias is a structure of Mac OS, without a readable path.
-            b"Mac " => String::new(),
+            b"Mac " => alias_name(data)?,
             _ => return None,
         };
         // Some writers count the final NUL.
         Some(text.trim_end_matches('\0').to_owned())
     }
+}
+
+/// The file name in an alias of Mac OS (an alias record of version 2: the name has a length byte at offset 50). Its path
+/// is numbers of folders. Names beyond ASCII are in a character set that depends on the language.
+fn alias_name(data: &[u8]) -> Option<String> {
+    const VERSION_AT: usize = 6;
+    const NAME_AT: usize = 50;
+    const LONGEST: usize = 63;
+    let version = data.get(VERSION_AT..VERSION_AT + 2)?;
+    let len = usize::from(*data.get(NAME_AT)?);
+    let name = data.get(NAME_AT + 1..NAME_AT + 1 + len)?;
+    let is_known = version == [0, 2] && (1..=LONGEST).contains(&len);
+    let shown = |byte: &u8| {
+        if byte.is_ascii() {
+            char::from(*byte)
+        } else {
+            '\u{FFFD}'
+        }
+    };
+    is_known.then(|| name.iter().map(shown).collect())
 }
 
 /// A text as the locators of Windows hold it: UTF-16 little-endian, without a final NUL.
@@ -157,6 +176,29 @@ impl fmt::Display for ParentLocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alias_has_a_file_name() {
+        let mac = ParentLocator {
+            platform_code: PlatformCode(*b"Mac "),
+            ..ParentLocator::NONE
+        };
+        let mut data = vec![0; 150];
+        assert_eq!(mac.text(&data), None);
+        data[7] = 2;
+        data[50] = 8;
+        data[51..59].copy_from_slice(b"base.vhd");
+        assert_eq!(mac.text(&data).as_deref(), Some("base.vhd"));
+        data[51] = 0x8A;
+        assert_eq!(mac.text(&data).as_deref(), Some("\u{FFFD}ase.vhd"));
+        for (at, wrong) in [(7, 3), (50, 0), (50, 64), (50, 255)] {
+            let mut data = data.clone();
+            data[at] = wrong;
+            assert_eq!(mac.text(&data), None, "{at}");
+        }
+        assert_eq!(mac.text(&data[..58]), None);
+        assert_eq!(mac.text(b""), None);
+    }
 
     #[test]
     fn space_is_read_in_sectors_or_bytes() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::image::{Extent, ExtentState, Extents, Image};
 use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
@@ -152,20 +152,28 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
         Some(id) => format!("the unique id {id}"),
         None => "no unique id, being a raw image".to_owned(),
     };
-    let expected = if request.parent_id.is_nil() {
+    let wanted = if request.parent_id.is_nil() {
         "a raw image".to_owned()
     } else {
         format!("the unique id {}", request.parent_id)
     };
-    Error::damaged(format!("{} is not the parent", shown(&found)))
+    let name = match request.parent_name {
+        "" => String::new(),
+        name => format!(" of {}", shown(name)),
+    };
+    Error::damaged(format!("{} is not the parent", shown(found)))
         .path(request.child)
         .field("header.parent_unique_id")
-        .found(format_args!("{is}, in {}", shown(&found)))
-        .expected(format_args!("{expected}, of which {} (unique id {}) is a child", request.parent_name, request.child_id))
-        .hint(
-            "name the right file with --parent; if the parent was written to or replaced since, the child can't be \
-             read any more",
-        )
+        .found(format_args!("{is} in {}", shown(found)))
+        .expected(format_args!(
+            "{wanted}{name}, which this image (unique id {}) names as its parent",
+            request.child_id
+        ))
+        .hint(format!(
+            "name the right file with --parent; to read it over another one from now on: vhd rebase {} --parent FILE \
+             --unsafe, which is right only if FILE holds what the parent held",
+            quoted(request.child)
+        ))
 }
 
 /// A child is never smaller than its parent.
@@ -182,8 +190,26 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
                 "at least {parent_size} bytes, the size of {}",
                 shown(&parent.name)
             ))
-            .hint("one of the two was resized alone: restore the one that was"),
+            .hint(format!(
+                "one of the two was resized alone: if it was the parent, vhd resize {} --size {child_size} takes that \
+                 back",
+                quoted(&parent.name)
+            )),
     )
+}
+
+/// An error for a VHD whose id is all zeros: a child that names it would seem to have a raw parent.
+pub(super) fn refuse_nil(parent: &Parent) -> Result<()> {
+    if !parent.unique_id.is_some_and(|id| id.is_nil()) {
+        return Ok(());
+    }
+    Err(Error::usage("a VHD without a unique id can't be a parent")
+        .path(&parent.name)
+        .field("footer.unique_id")
+        .found("all zeros")
+        .hint(
+            "a VHD made from it would keep its id: convert it to a raw image, and that to a new VHD",
+        ))
 }
 
 /// What the locators of `header`, which stands in `storage`, say. One that can't be read is left out: another may
@@ -221,10 +247,11 @@ pub struct NewParent {
     pub timestamp: Timestamp,
     /// Its file name.
     pub file_name: String,
-    /// Path from the child's folder to it, in Windows' manner.
+    /// Its path from the child's folder, as Windows writes it.
     pub relative: String,
-    /// Path of it from the root, in Windows' manner.
-    pub absolute: String,
+    /// Its path with a drive or a server, where that is known. Windows refuses a child whose absolute path is wrong, so
+    /// there is none rather than a guess.
+    pub absolute: Option<String>,
 }
 
 impl NewParent {
@@ -232,10 +259,10 @@ impl NewParent {
     pub(super) fn locators(&self, at: u64) -> Result<(Vec<super::ParentLocator>, Vec<u8>)> {
         let mut data: Vec<u8> = Vec::new();
         let mut locators = Vec::new();
-        for (code, text) in [
-            (PlatformCode::W2RU, &self.relative),
-            (PlatformCode::W2KU, &self.absolute),
-        ] {
+        let relative = (PlatformCode::W2RU, &self.relative);
+        let absolute = self.absolute.as_ref();
+        let absolute = absolute.map(|path| (PlatformCode::W2KU, path));
+        for (code, text) in std::iter::once(relative).chain(absolute) {
             let bytes = super::locator::utf16_bytes(text);
             let length = u32::try_from(bytes.len())
                 .ok()

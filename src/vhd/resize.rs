@@ -138,7 +138,7 @@ impl<S: WriteAt> VhdImage<S> {
     }
 
     /// Moves the trailing footer to `end`, where nothing lies that is needed, and cuts the file behind it.
-    fn cut_to(&mut self, end: u64) -> Result<()> {
+    pub(super) fn cut_to(&mut self, end: u64) -> Result<()> {
         if end + FOOTER_LEN > self.end {
             return Ok(());
         }

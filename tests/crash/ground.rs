@@ -2,12 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use vhdkit::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use vhdkit::error::ErrorKind;
 use vhdkit::files::{
-    ApplyOptions, Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions,
+    ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions,
     ParentOptions, apply_in_place, check_file, open_diff, open_image, refuse_pending, repair,
     roll_back, side_of,
 };
@@ -75,7 +75,7 @@ pub(crate) fn open(path: &Path) -> Result<OpenImage> {
 pub(crate) fn make(path: &Path, format: Format, disk: &[u8], parent: Option<&Path>) -> Result<()> {
     let mut options = new_options(format, disk.len() as u64);
     options.parent = parent
-        .map(|parent| open(parent).map(Arc::new))
+        .map(|parent| open(parent).map(ChildOf::from))
         .transpose()?;
     fill(path, &options, disk)
 }
@@ -89,8 +89,8 @@ pub(crate) fn fill(path: &Path, options: &NewImageOptions, disk: &[u8]) -> Resul
         let mut below = vec![0; disk.len()];
         let shared = below
             .len()
-            .min(usize::try_from(parent.virtual_size()).unwrap());
-        parent.read_exact_at(&mut below[..shared], 0)?;
+            .min(usize::try_from(parent.image.virtual_size()).unwrap());
+        parent.image.read_exact_at(&mut below[..shared], 0)?;
         for (n, (page, old)) in (0..).zip(disk.chunks(512).zip(below.chunks(512))) {
             if page != old {
                 let range = vhdkit::page::PageRange::from_len(n * 512, 512)?;

@@ -62,7 +62,11 @@ const DENSE: &[(&str, &str, &str)] = &[
     ),
     ("vhd convert a.vhd out.raw --dense", "out.raw", "a"),
     ("vhd convert a.raw out.vhd --azure --dense", "out.vhd", "a"),
-    ("vhd convert a.raw a.vhd --force --dense", "a.vhd", "a"),
+    (
+        "vhd convert a.raw a.vhd --force --force --dense",
+        "a.vhd",
+        "a",
+    ),
     ("vhd create out.vhd --size 8M --dense", "out.vhd", "zero"),
     (
         "vhd create out.vhd --size 8M -O fixed --dense",
@@ -103,7 +107,7 @@ const DENSE: &[(&str, &str, &str)] = &[
         "b",
     ),
     (
-        "vhd-apply a.vhd ab.vhddiff --dense --in-place journal --verify",
+        "vhd-apply a.vhd ab.vhddiff --dense --in-place journal --verify --force",
         "a.vhd",
         "b",
     ),
@@ -136,8 +140,12 @@ const DENSE: &[(&str, &str, &str)] = &[
     ("vhd merge child.vhd --dense", "a.vhd", "b"),
     ("vhd resize a.raw --size 12M --dense", "a.raw", "grown"),
     ("vhd resize f.vhd --size 12M --dense", "f.vhd", "grown"),
-    ("vhd resize a.vhd --size 12M --dense", "a.vhd", "grown"),
-    ("vhd resize a.vhd --size 6M --dense", "a.vhd", "cut"),
+    (
+        "vhd resize a.vhd --size 12M --dense --force",
+        "a.vhd",
+        "grown",
+    ),
+    ("vhd resize a.vhd --size 6M --dense --force", "a.vhd", "cut"),
 ];
 
 /// Runs every command with `--dense` in a new folder, made by `lab`.

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod applies;
+mod chains;
 #[path = "../support/disk.rs"]
 mod disk;
 mod files;

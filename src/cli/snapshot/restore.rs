@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{
-    InPlaceWay, OutputFormat, SaidFormat, check_name_of_child, default_format, overwrite,
-    windows_remark,
+    InPlaceWay, OutputFormat, SaidFormat, Windows, check_name_of_child, default_format, orphans,
+    overwrite, windows_remark,
 };
 use super::{
     Access, Context, Disk, DiskArgs, Outcome, Output, Parents, Result, Size, Time, parse_time, show,
@@ -58,14 +58,15 @@ pub(super) struct Args {
     /// Its format [default: raw or VHD by its name, the kind of VHD as it was].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
-    /// Replace the image as a whole if it exists.
-    #[arg(long)]
-    force: bool,
+    /// Replace the image as a whole if it exists; twice: even if other images have it as their parent. With --in-place:
+    /// change it even if other images have it as theirs.
+    #[arg(long, action = clap::ArgAction::Count)]
+    force: u8,
     /// Make a file without holes of it, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     dense: bool,
     /// If the image exists, write only what differs, in this way [default: auto].
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto", conflicts_with = "force")]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
     in_place: Option<InPlaceWay>,
     /// The parent of the differencing VHD to make.
     #[arg(long, value_name = "FILE", conflicts_with = "in_place")]
@@ -76,6 +77,8 @@ pub(super) struct Args {
     /// Take a raw image as the parent: nothing will tell if it is the right one.
     #[arg(long)]
     raw_parent: bool,
+    #[command(flatten)]
+    windows: Windows,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -98,7 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_part_of_store(&args.output)?;
     refuse_same_file(&args.output, &point.files())?;
     let format = format(args, &point)?;
-    if !args.force && args.in_place.is_none() && args.output.exists() {
+    if args.force == 0 && args.in_place.is_none() && args.output.exists() {
         return Err(Error::usage("the file exists already")
             .path(&args.output)
             .hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
@@ -121,7 +124,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     if let Some(parent) = &args.parent {
         let parent = open_parent(args, parent, context)?;
-        let applied = restore_to_child(&disk, &point, &parent, output, work)?;
+        let child_of = args.windows.child_of(Arc::clone(&parent));
+        let applied = restore_to_child(&disk, &point, child_of, output, work)?;
         drop(progress);
         context.note(format_args!(
             "{}: {} as {format}, {} updated and {} cleared over {}, virtual size {}",
@@ -134,6 +138,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ));
         return Ok(Outcome::Done);
     }
+    args.windows.refuse_without_parent()?;
     restore(&point, output, work)?;
     drop(progress);
     if let Some(remark) = windows_remark(format, point.virtual_size()) {
@@ -202,6 +207,7 @@ fn in_place(
     let how = InPlace {
         strategy: way.strategy(),
         dense: args.dense,
+        orphans: orphans(args.force),
         ..InPlace::default()
     };
     let parents = parents(args).options();

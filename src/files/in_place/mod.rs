@@ -26,6 +26,7 @@ use super::apply::{Applied, ApplyOptions};
 use super::fit::{Fit, fit};
 use super::open::{beginning_of, open_file};
 use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
+use super::relatives::{Orphans, refuse_orphans};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
 use crate::diff::{Chain, Touched};
@@ -45,7 +46,7 @@ pub use recover::roll_back;
 /// What only an apply in place can be told.
 #[derive(Clone, Copy, Default)]
 pub struct InPlace<'a> {
-    /// The format of the base, when it shall not be probed.
+    /// The format of the base, unless it is to be probed.
     pub format: Option<FormatChoice>,
     /// How it is done; by default on a clone where that loses nothing, else behind an undo journal.
     pub strategy: Option<Strategy>,
@@ -55,6 +56,8 @@ pub struct InPlace<'a> {
     pub dry_run: bool,
     /// Whether the file has no holes in the end.
     pub dense: bool,
+    /// What to do if other images have the base as their parent. One that was interrupted is finished in any case.
+    pub orphans: Orphans,
     /// Told what is wrong with the base or a parent of it, if that doesn't keep it from being read.
     pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
 }
@@ -67,6 +70,7 @@ impl std::fmt::Debug for InPlace<'_> {
             .field("undo", &self.undo)
             .field("dry_run", &self.dry_run)
             .field("dense", &self.dense)
+            .field("orphans", &self.orphans)
             .finish_non_exhaustive()
     }
 }
@@ -222,14 +226,18 @@ pub(super) fn apply_locked(
         let (updated, cleared, touched) = redo::count(&job)?;
         return Ok(match job.settle(&touched)? {
             None => nothing_to_do,
-            Some(checked) => Applied {
-                checked,
-                updated,
-                cleared,
-                ..applied
-            },
+            Some(checked) => {
+                job.refuse_orphans()?;
+                Applied {
+                    checked,
+                    updated,
+                    cleared,
+                    ..applied
+                }
+            }
         });
     }
+    job.refuse_orphans()?;
     job.base.check_unchanged()?;
     if let Some(vhd) = job.base.vhd() {
         vhd.check_resize(job.chain.target_size())?;
@@ -270,6 +278,14 @@ impl Job<'_> {
                 Some(new) => replace::apply(self, Strategy::Clone, new),
                 None => journal::apply(self),
             },
+        }
+    }
+
+    /// An error if others have the base as their parent, unless that is allowed.
+    fn refuse_orphans(&self) -> Result<()> {
+        match self.how.orphans {
+            Orphans::Refuse => refuse_orphans(&self.base, self.options.parents),
+            Orphans::Allow => Ok(()),
         }
     }
 

@@ -212,7 +212,7 @@ impl Job<'_> {
                 block_size: None,
                 identity: point.source.footer(),
                 parent: None,
-                overwrite: Overwrite::Yes,
+                overwrite: Overwrite::EvenAParent,
                 made_from: self.disk.audience().clone(),
                 dense: false,
             },

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use vhdkit::Result;
-use vhdkit::files::{Format, MergeOptions, merge};
+use vhdkit::files::{Format, MergeOptions, Orphans, merge};
 use vhdkit::progress::Silent;
 
-use super::{LARGER, SIZE, files, monday, tuesday};
+use super::{KIB, LARGER, SIZE, data, files, monday, put, tuesday};
 use crate::explore::{Ground, Judged, Outcome, Writer};
-use crate::ground::{InPlaceJudge, WORKERS, holds, make, parents};
+use crate::ground::{InPlaceJudge, WORKERS, content, holds, make, parents};
 
 fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
     move |at| {
@@ -20,6 +20,8 @@ fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
             dry_run: false,
             dense: false,
             delete,
+            orphans: Orphans::Refuse,
+            windows_folder: None,
             warn: &|_| {},
         };
         match merge(&at.join("child"), options) {
@@ -81,5 +83,74 @@ pub(super) fn all() -> Vec<Writer> {
             clones: false,
         });
     }
+    writers.push(with_heirs());
     writers
+}
+
+/// Folding the middle of a chain: the children of the child get the parent as theirs, then the child goes.
+fn with_heirs() -> Writer {
+    let (old, new) = (monday(), tuesday(SIZE));
+    let heirs = ["first", "second"];
+    let of_heir = |n: usize| {
+        let mut disk = tuesday(SIZE);
+        put(&mut disk, (3 + 9 * n) * KIB, &data(60 + n, 2 * KIB));
+        disk
+    };
+    let before = files(|at| {
+        make(&at.join("base"), Format::Dynamic, &old, None)?;
+        let (base, child) = (at.join("base"), at.join("child"));
+        make(&child, Format::Differencing, &new, Some(&base))?;
+        for (n, heir) in heirs.iter().enumerate() {
+            make(
+                &at.join(heir),
+                Format::Differencing,
+                &of_heir(n),
+                Some(&child),
+            )?;
+        }
+        Ok(())
+    });
+    let in_place = InPlaceJudge {
+        image: "base",
+        old,
+        new,
+        again: Box::new(run_merge(true, true)),
+        names: vec!["base", "child", "first", "second"],
+    };
+    let judge = move |ground: &Ground<'_>| -> Judged {
+        let outcome = in_place.judge(ground)?;
+        let gone = !ground.files.contains_key("child");
+        if gone && outcome != Outcome::New {
+            return Err("the child is gone".into());
+        }
+        let folder = ground.fresh();
+        if outcome != Outcome::Between {
+            for (n, heir) in heirs.iter().enumerate() {
+                let found =
+                    content(&folder.path().join(heir)).map_err(|e| format!("{heir}: {e}"))?;
+                if found != of_heir(n) {
+                    return Err(format!("{heir} reads as something else"));
+                }
+            }
+        }
+        run_merge(true, true)(folder.path()).map_err(|e| format!("{outcome:?}, again: {e}"))?;
+        if folder.path().join("child").exists() {
+            return Err("the child is still there".into());
+        }
+        for (n, heir) in heirs.iter().enumerate() {
+            holds(&folder.path().join(heir), &of_heir(n))
+                .map_err(|e| format!("{outcome:?}, again: {heir}: {e}"))?;
+        }
+        // What happened after the parent was merged isn't told from what it holds.
+        Ok(outcome)
+    };
+    Writer {
+        name: "merge: in the middle of a chain".to_owned(),
+        before,
+        run: Box::new(run_merge(true, false)),
+        judge: Box::new(judge),
+        done: Outcome::New,
+        verifies: true,
+        clones: false,
+    }
 }

@@ -4,6 +4,7 @@
 mod in_place;
 mod merge;
 mod new_files;
+mod rebase;
 mod repair;
 mod resize;
 mod store;
@@ -126,6 +127,7 @@ static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
         }
     }
     writers.extend(merge::all());
+    writers.extend(rebase::all());
     writers.extend(resize::all());
     writers.extend(repair::all());
     writers.extend(new_files::all());

@@ -163,7 +163,7 @@ pub(super) fn all() -> Vec<Writer> {
                 made_from: &Audience::default(),
             };
             let base = Arc::new(open(&at.join("base"))?);
-            apply_to_child(&base, chain(at, "diff")?, output, apply_options()).map(drop)
+            apply_to_child(base.into(), chain(at, "diff")?, output, apply_options()).map(drop)
         },
         whole(tuesday(SIZE)),
     ));

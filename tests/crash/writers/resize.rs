@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vhdkit::files::{Format, FormatChoice, OpenOptions, ResizeOptions, resize};
+use vhdkit::files::{Format, FormatChoice, OpenOptions, Orphans, ResizeOptions, resize};
 use vhdkit::progress::Silent;
 
 use super::repair::run_repair;
@@ -38,6 +38,7 @@ pub(super) fn all() -> Vec<Writer> {
                 dry_run: false,
                 dense: false,
                 fix_gpt: false,
+                orphans: Orphans::Refuse,
                 progress: &Silent,
             };
             let open = OpenOptions {

@@ -1,0 +1,398 @@
+//! The VHDs of a folder, and which of them are children of an image.
+//!
+//! Nothing in a parent names its children, so whoever is about to change or remove a parent has to look for them. A few
+//! sectors of each file are read, and only of what has a footer at one of its ends: what isn't a VHD costs two reads.
+
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::path::{Path, PathBuf};
+
+use super::places::{Places, folder_of};
+use super::{OpenImage, ParentOptions};
+use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::storage::{File, Stamp};
+use crate::text::shown;
+use crate::vhd::{Glance, ParentRequest, UniqueId, VhdImage};
+
+/// So many entries of a folder are looked at.
+const MOST_ENTRIES: usize = 1 << 17;
+
+/// So many files are named in a message.
+const MOST_NAMED: usize = 10;
+
+/// A VHD of a folder.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+    pub(super) glance: Glance,
+}
+
+impl Seen {
+    /// Looks at one file; `None` if it isn't a VHD.
+    pub(super) fn look(path: &Path) -> Result<Option<Self>> {
+        let file = File::open(path)?;
+        let stamp = file.stamp()?;
+        let glance = VhdImage::glance(&file).map_err(|error| error.path(path))?;
+        Ok(glance.map(|glance| Self {
+            path: path.to_path_buf(),
+            stamp,
+            glance,
+        }))
+    }
+
+    pub(super) fn id(&self) -> UniqueId {
+        self.glance.footer.unique_id
+    }
+
+    /// Whether it is a VHD with this id. An id of all zeros names nothing.
+    pub(super) fn is_image_with(&self, id: UniqueId) -> bool {
+        !id.is_nil() && self.glance.intact && self.id() == id
+    }
+
+    /// Whether it may be a child, but doesn't tell of whom.
+    fn is_beyond_judgement(&self) -> bool {
+        self.glance.header.is_none() && !self.glance.intact
+    }
+
+    /// What it says of its parent, to `take`; `None` if it has none.
+    pub(super) fn ask<T>(&self, take: impl FnOnce(&ParentRequest<'_>) -> T) -> Option<T> {
+        let parent_id = self.glance.parent_id()?;
+        let header = self.glance.header.as_ref()?;
+        Some(take(&ParentRequest {
+            child: &self.path,
+            child_id: self.id(),
+            parent_id,
+            parent_timestamp: header.parent_timestamp,
+            parent_name: &header.parent_name(),
+            paths: &self.glance.paths,
+        }))
+    }
+}
+
+/// Whether there is a VHD with this id at `path`. Nothing but an ordinary file is opened.
+pub(super) fn is_image_with(path: &Path, id: UniqueId) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file())
+        && Seen::look(path).is_ok_and(|seen| seen.is_some_and(|seen| seen.is_image_with(id)))
+}
+
+/// What was seen in a folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) images: Vec<Seen>,
+    /// What couldn't be looked at.
+    pub(super) unread: Vec<Error>,
+}
+
+impl Folder {
+    /// Looks at all ordinary files of a folder, through links too, in the order of their names.
+    pub(super) fn look(folder: &Path) -> Self {
+        let here = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        let mut seen = Self {
+            images: Vec::new(),
+            unread: Vec::new(),
+        };
+        let entries = match fs::read_dir(here) {
+            Ok(entries) => entries,
+            Err(e) => {
+                seen.unread
+                    .push(Error::io("cannot look into the folder", e).path(here));
+                return seen;
+            }
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            match entry {
+                _ if names.len() >= MOST_ENTRIES => {
+                    let error =
+                        Error::usage("the folder has too many entries to look at all").path(here);
+                    seen.unread
+                        .push(error.expected(format_args!("at most {MOST_ENTRIES}")));
+                    break;
+                }
+                Ok(entry) => names.push(entry.file_name()),
+                Err(e) => seen
+                    .unread
+                    .push(Error::io("cannot read the folder", e).path(here)),
+            }
+        }
+        names.sort_unstable();
+        for name in names.iter().filter(|name| !is_unfinished(name)) {
+            let path = folder.join(name);
+            match fs::metadata(&path) {
+                Ok(found) if !found.is_file() => continue,
+                Ok(_) => {}
+                // A link that leads nowhere, or what went meanwhile.
+                Err(e) if e.kind() == IoKind::NotFound => continue,
+                Err(e) => {
+                    seen.unread.push(Error::io("cannot look at", e).path(&path));
+                    continue;
+                }
+            }
+            match Seen::look(&path) {
+                Ok(image) => seen.images.extend(image),
+                // It went meanwhile.
+                Err(error) if error.io_kind() == Some(IoKind::NotFound) => {}
+                Err(error) => seen.unread.push(error),
+            }
+        }
+        seen
+    }
+}
+
+/// Whether a file is one that a command is writing, or that a killed one left.
+pub(super) fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".vhdkit-")
+}
+
+/// What to do with an image that others have as their parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Orphans {
+    /// Refuse to change or replace it.
+    #[default]
+    Refuse,
+    /// Change it: they don't read as before, or can't be read any more.
+    Allow,
+}
+
+/// The children of an image, as far as they were seen.
+#[derive(Debug, Default)]
+pub struct Children {
+    /// Their files, each with its virtual size.
+    pub found: Vec<(PathBuf, u64)>,
+    /// The folders in which they were looked for.
+    pub folders: Vec<PathBuf>,
+    /// What couldn't be looked at.
+    pub unread: Vec<Error>,
+}
+
+impl Children {
+    /// Their files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.found.iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// The folders, in words.
+    pub fn looked_in(&self) -> String {
+        let folders: Vec<String> = self
+            .folders
+            .iter()
+            .map(|folder| folder_name(folder))
+            .collect();
+        folders.join(" and ")
+    }
+
+    /// The same, unless an error kept something from being looked at that another time will do: what was seen then
+    /// proves nothing. Files of other people, and damaged ones, are only told of.
+    pub(super) fn sure(self, orphans: Orphans) -> Result<Self> {
+        let passing = |error: &Error| {
+            error.kind() == ErrorKind::Io && error.io_kind() != Some(IoKind::PermissionDenied)
+        };
+        self.unless(orphans, passing)
+    }
+
+    /// The same, unless anything at all wasn't looked at: for what can't be undone.
+    pub(super) fn certain(self, orphans: Orphans) -> Result<Self> {
+        self.unless(orphans, |_| true)
+    }
+
+    fn unless(mut self, orphans: Orphans, unsure: impl Fn(&Error) -> bool) -> Result<Self> {
+        if orphans == Orphans::Allow {
+            return Ok(self);
+        }
+        let Some(at) = self.unread.iter().position(unsure) else {
+            return Ok(self);
+        };
+        Err(self.unread.swap_remove(at).hint(
+            "it may be an image that is read through the one that would change or go: remove the cause, or give --force \
+             if it isn't",
+        ))
+    }
+
+    /// An error if there are any.
+    pub(super) fn refuse(&self, parent: &Path) -> Result<()> {
+        let Some((first, _)) = self.found.first() else {
+            return Ok(());
+        };
+        let children = names_of(self.found.iter().map(|(path, _)| path.as_path()));
+        Err(Error::usage("other images have this one as their parent, and would not read as before")
+            .path(parent)
+            .found(children)
+            .expected(format_args!("no child in {}", self.looked_in()))
+            .hint(format!(
+                "make each an image of its own with vhd convert, as in vhd convert {0} NEW, and remove it; or give it \
+                 another parent, as in vhd rebase {0} --parent FILE; with --force they are lost",
+                quoted(first)
+            )))
+    }
+}
+
+/// Paths in words; of many, the first.
+pub fn names_of<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
+    let more = paths.len().saturating_sub(MOST_NAMED);
+    let names: Vec<String> = paths
+        .take(MOST_NAMED)
+        .map(|path| shown(path).to_string())
+        .collect();
+    match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn folder_name(folder: &Path) -> String {
+    if folder.as_os_str().is_empty() {
+        "the current folder".to_owned()
+    } else {
+        shown(folder).to_string()
+    }
+}
+
+/// An image whose children are wanted.
+#[derive(Debug)]
+pub(super) struct Parent {
+    path: PathBuf,
+    stamp: Stamp,
+    id: Option<UniqueId>,
+}
+
+impl Parent {
+    pub(super) fn of(image: &OpenImage) -> Self {
+        Self {
+            path: image.path().to_path_buf(),
+            stamp: *image.stamp(),
+            id: image.vhd().map(|vhd| vhd.footer().unique_id),
+        }
+    }
+
+    /// The file at `path`, whatever it is.
+    pub(super) fn at(path: &Path) -> Result<Self> {
+        let seen = Seen::look(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            stamp: match &seen {
+                Some(seen) => seen.stamp,
+                None => File::open(path)?.stamp()?,
+            },
+            id: seen.map(|seen| seen.id()),
+        })
+    }
+
+    /// Looks for children in the folder of the image, in those of `options`, and in `more`; but for the files in
+    /// `except`. A VHD is one if it has the image's id for its parent's, unless it finds another file with that id; over
+    /// a raw image, which has none, if it has its name.
+    pub(super) fn children(
+        &self,
+        options: &ParentOptions,
+        more: &[&Path],
+        except: &[&Stamp],
+    ) -> Children {
+        let mut children = Children::default();
+        let own = folder_of(&self.path);
+        let folders = std::iter::once(own.as_path())
+            .chain(options.folders.iter().map(PathBuf::as_path))
+            .chain(more.iter().copied());
+        let mut identities = Vec::new();
+        let mut known: Vec<Stamp> = except.iter().map(|stamp| **stamp).collect();
+        known.push(self.stamp);
+        for folder in folders {
+            let real = fs::canonicalize(if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            })
+            .ok();
+            if identities.contains(&real) && real.is_some() {
+                continue;
+            }
+            identities.push(real);
+            let looked = Folder::look(folder);
+            children.folders.push(folder.to_path_buf());
+            children.unread.extend(looked.unread);
+            for seen in looked.images {
+                if known.iter().any(|stamp| stamp.same_file(&seen.stamp)) {
+                    continue;
+                }
+                if seen.is_beyond_judgement() {
+                    let error =
+                        Error::damaged("this VHD is damaged: nothing tells whose child it is");
+                    children.unread.push(error.path(&seen.path));
+                    continue;
+                }
+                if self.is_parent_of(&seen, options) {
+                    known.push(seen.stamp);
+                    let size = seen.glance.footer.current_size;
+                    children.found.push((seen.path, size));
+                }
+            }
+        }
+        children
+    }
+
+    fn is_parent_of(&self, seen: &Seen, options: &ParentOptions) -> bool {
+        let found = seen.ask(|request| {
+            let same = match self.id {
+                Some(id) => !id.is_nil() && request.parent_id == id,
+                None => request.parent_id.is_nil(),
+            };
+            if !same {
+                return false;
+            }
+            let places = Places::of(
+                request,
+                &ParentOptions {
+                    files: Vec::new(),
+                    ..options.clone()
+                },
+            );
+            let ours = |path: &PathBuf| {
+                fs::metadata(path).is_ok_and(|found| Stamp::from(&found).same_file(&self.stamp))
+            };
+            let Some(id) = self.id else {
+                return places
+                    .candidates
+                    .iter()
+                    .chain(&places.ignoring_case())
+                    .any(ours);
+            };
+            // Copies have one id: a child is read over the one that it finds.
+            let right = |path: &&PathBuf| ours(path) || is_image_with(path, id);
+            match places.candidates.iter().find(right) {
+                Some(path) => ours(path),
+                None => true,
+            }
+        });
+        found.unwrap_or(false)
+    }
+}
+
+/// The children of an open image; none is looked for on a device.
+pub(super) fn children_of(image: &OpenImage, options: &ParentOptions) -> Children {
+    if image.file().is_block_device() {
+        return Children::default();
+    }
+    Parent::of(image).children(options, &[], &[])
+}
+
+/// An error if an image is about to be changed that others have as their parent.
+pub(super) fn refuse_orphans(image: &OpenImage, options: &ParentOptions) -> Result<()> {
+    let children = children_of(image, options).sure(Orphans::Refuse)?;
+    children.refuse(image.path())
+}
+
+/// The same for the file at `path`, which is about to be replaced.
+pub(super) fn refuse_orphans_of(path: &Path) -> Result<()> {
+    if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    let options = ParentOptions::default();
+    let children = Parent::at(path)?.children(&options, &[], &[]);
+    let children = children.sure(Orphans::Refuse)?;
+    children.refuse(path).map_err(|error| {
+        error.hint("choose another name for the output; or give --force twice, and they are lost")
+    })
+}

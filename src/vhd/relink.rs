@@ -1,0 +1,233 @@
+//! Another parent for a differencing disk, in place and crash-safe.
+//!
+//! A header has two sectors, and both change: a crash while it is written leaves neither the old one nor the new one. So
+//! it is never written where it is in force. A copy with the new parent goes to the end of the file, the footers lead to
+//! the copy while the header itself is written, then they lead back:
+//!
+//! ```text
+//!   locators and header behind the last block ─► footer, its copy: there ─► header in its place
+//!                                             ─► footer, its copy: back ─► what isn't needed any more is cut off
+//! ```
+//!
+//! Each step is on stable storage before the next, and a footer is one sector: after a crash at any point the file opens,
+//! with the old or the new parent. Doing it again brings a header that was left at the end back to its place.
+
+use super::dynamic::Dynamic;
+use super::image::Unwritten;
+use super::parent::{self, Beneath};
+use super::{
+    DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, NewParent, Parent, ParentLocator,
+    SECTOR_SIZE, VhdImage, read_paths,
+};
+use crate::error::{Error, Result};
+use crate::storage::WriteAt;
+use crate::text::shown;
+
+const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
+const HEADER_LEN: u64 = HEADER_SIZE as u64;
+
+impl<S: WriteAt> VhdImage<S> {
+    /// Whether the disk can be given that parent; see [`set_parent`](Self::set_parent).
+    pub fn check_parent(&self, new: &NewParent) -> Result<()> {
+        let checked = self.differencing().and_then(|dynamic| {
+            parent::check_sizes(self.footer.current_size, &new.parent)?;
+            parent::refuse_nil(&new.parent)?;
+            if new.parent.unique_id == Some(self.footer.unique_id) {
+                return Err(Error::usage(
+                    "an image can't have a parent with its own unique id: each would pass for the other",
+                )
+                .field("footer.unique_id")
+                .found(format_args!(
+                    "{} in {}",
+                    self.footer.unique_id,
+                    shown(&new.parent.name)
+                ))
+                .expected("another unique id")
+                .hint("a copy of an image keeps its id: take the image that the copy was made from, or its parent"));
+            }
+            named(&dynamic.header, new, 0).map(drop)
+        });
+        checked.map_err(|error| error.path(self.storage.name()))
+    }
+
+    /// Names another parent in the file of a differencing disk, with its id, time stamp, name and locators. What the disk
+    /// stores stays, and is read over the new parent from then on: whether it reads the same is the caller's business.
+    /// Returns when that is on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// Before anything is written: for another type of disk, for a parent that is larger or has the disk's own id, and for
+    /// names that are too long.
+    pub fn set_parent(&mut self, new: &NewParent) -> Result<()> {
+        self.check_parent(new)?;
+        self.relink(new)
+            .map_err(|error| error.path(self.storage.name()))
+    }
+
+    /// Whether the file names exactly this parent already, with its header in its place and both footers as they should
+    /// be. Time stamps don't count: copying changes them.
+    pub fn names_parent(&self, new: &NewParent) -> bool {
+        let Ok(dynamic) = self.differencing() else {
+            return false;
+        };
+        let header = &dynamic.header;
+        let said = |path: &super::ParentPath| (path.platform_code, path.text.clone());
+        let relative = (super::PlatformCode::W2RU, new.relative.clone());
+        let absolute = new.absolute.clone();
+        let absolute = absolute.map(|path| (super::PlatformCode::W2KU, path));
+        let wanted = std::iter::once(relative).chain(absolute);
+        header.parent_unique_id == new.parent.unique_id.unwrap_or_default()
+            && header.parent_name() == new.file_name
+            && self.parent_paths.iter().map(said).eq(wanted)
+            && !self.is_between_parents()
+    }
+
+    /// Whether [`set_parent`](Self::set_parent) may have been interrupted: the header isn't in its place, or the footers
+    /// aren't as they should be. Doing it again finishes it.
+    pub fn is_between_parents(&self) -> bool {
+        self.unwritten != Unwritten::default() || self.home() != self.footer.data_offset
+    }
+
+    /// Has what the disk doesn't store read from `parent` from now on. The file isn't changed, but what is written to the
+    /// disk is stored so that it reads right over this parent as well as over the one that the file names.
+    pub fn lay_over(&mut self, parent: Parent) {
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.beneath = Beneath::Parent(parent);
+        }
+    }
+
+    fn differencing(&self) -> Result<&Dynamic> {
+        match &self.dynamic {
+            Some(dynamic) if self.footer.disk_type == DiskType::Differencing => Ok(dynamic),
+            _ => Err(Error::usage("only a differencing VHD has a parent")
+                .found(self.footer.disk_type)
+                .expected("a differencing VHD")
+                .hint("vhd create CHILD --parent FILE makes a child of an image")),
+        }
+    }
+
+    fn relink(&mut self, new: &NewParent) -> Result<()> {
+        // From here on both footers are in place, and whole.
+        self.commit()?;
+        self.mend_end()?;
+        let (home, room) = (self.home(), self.room_for_locators()?);
+        let old = self.differencing()?.header.clone();
+        let start = self.end;
+        let (away, locators) = named(&old, new, start)?;
+        let copy = start + locators.len() as u64;
+        let end = copy + HEADER_LEN;
+        // The file always ends with a footer: the new one comes before its old place is filled.
+        self.storage.write_all_at(&self.footer.encode(), end)?;
+        self.storage.sync()?;
+        self.storage.write_all_at(&locators, start)?;
+        self.storage.write_all_at(&away.encode(), copy)?;
+        self.storage.sync()?;
+        self.set_end(end);
+        self.lead_to(copy)?;
+        // Nothing points at the old header and its locators any more.
+        let mut header = away;
+        let mut cut = copy;
+        if locators.len() as u64 <= room {
+            let place = home + HEADER_LEN;
+            self.storage.write_all_at(&locators, place)?;
+            header = named(&old, new, place)?.0;
+            cut = start;
+        }
+        self.storage.write_all_at(&header.encode(), home)?;
+        self.storage.sync()?;
+        self.lead_to(home)?;
+        self.parent_paths = read_paths(&self.storage, &header)?;
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.header = header;
+        }
+        self.lay_over(new.parent.clone());
+        self.cut_to(cut)?;
+        self.set_end(self.end);
+        Ok(())
+    }
+
+    fn set_end(&mut self, end: u64) {
+        self.end = end;
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.data_end = end;
+        }
+    }
+
+    /// Has both footers lead to the header at `at`.
+    fn lead_to(&mut self, at: u64) -> Result<()> {
+        self.footer = Footer {
+            data_offset: at,
+            ..self.footer.clone()
+        }
+        .sealed();
+        for place in [self.end, 0] {
+            self.storage.write_all_at(&self.footer.encode(), place)?;
+            self.storage.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Where the header belongs: behind the footer's copy if nothing else is there, else where it is.
+    fn home(&self) -> u64 {
+        let is_free = self.next_structure(FOOTER_LEN).is_ok_and(|next| {
+            // Blocks and the BAT; the header and its locators are what is written anew.
+            next >= FOOTER_LEN + HEADER_LEN
+        });
+        if is_free {
+            FOOTER_LEN
+        } else {
+            self.footer.data_offset
+        }
+    }
+
+    /// Bytes behind the header's place in which locators can be without moving anything else.
+    fn room_for_locators(&self) -> Result<u64> {
+        let start = self.home() + HEADER_LEN;
+        let header = &self.differencing()?.header;
+        if header.table_offset < start {
+            // What some programs put behind the BAT isn't known here.
+            return Ok(0);
+        }
+        Ok(self.next_structure(start)?.saturating_sub(start))
+    }
+
+    /// Where the first block, the BAT or the end of the file comes from `start` on.
+    fn next_structure(&self, start: u64) -> Result<u64> {
+        let dynamic = self.differencing()?;
+        let mut next = self.end;
+        let mut see = |place: u64| {
+            if place >= start {
+                next = next.min(place);
+            }
+        };
+        see(dynamic.header.table_offset);
+        let blocks = self
+            .footer
+            .current_size
+            .div_ceil(dynamic.block_size.max(SECTOR_SIZE));
+        for block in 0..blocks {
+            if let Some(at) = dynamic.table.entry(&self.storage, block)?.offset() {
+                see(at);
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// `header` with another parent, whose locators' data is at `at`; and that data, of whole sectors.
+pub(super) fn named(
+    header: &DynamicHeader,
+    new: &NewParent,
+    at: u64,
+) -> Result<(DynamicHeader, Vec<u8>)> {
+    let (locators, data) = new.locators(at)?;
+    let mut header = header.clone();
+    header.parent_unique_id = new.parent.unique_id.unwrap_or_default();
+    header.parent_timestamp = new.timestamp;
+    header.set_parent_name(&new.file_name)?;
+    header.parent_locators = [ParentLocator::NONE; 8];
+    for (slot, locator) in header.parent_locators.iter_mut().zip(locators) {
+        *slot = locator;
+    }
+    Ok((header.sealed(), data))
+}
