@@ -87,9 +87,17 @@ impl Small {
         self.good(&["diff", first, last, "-o", "diff", "--force"]);
         let copied = self.outside.path("copied");
         let _ = fs::remove_dir_all(&copied);
-        self.good(&["copy", "--to", copied.to_str().unwrap()]);
-        let output = self.run(&["send", "-q"]);
-        assert!(output.status.success() && output.stdout.starts_with(b"\x89VHDSND"));
+        // Files are copied as they are: not in the middle of a change to the base, which is told as that.
+        for args in [
+            &["copy", "--to", copied.to_str().unwrap()][..],
+            &["send", "-q"],
+        ] {
+            let output = self.run(args);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let told =
+                output.status.code() == Some(5) && said.contains("interrupted while it changed");
+            assert!(output.status.success() || told, "{args:?}: {said}");
+        }
         names
     }
 
