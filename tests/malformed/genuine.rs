@@ -126,7 +126,6 @@ fn named() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         file.extend(BASE.footer());
         file
     });
-    add("raw image", data(4096, 1));
     files.push((
         "Virtual PC, size that no geometry makes",
         Writer {
@@ -135,6 +134,11 @@ fn named() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         }
         .dynamic(0xFF, false),
         &["warning geometry-size footer.disk_geometry"],
+    ));
+    files.push((
+        "raw image with the name of a VHD",
+        data(4096, 1),
+        &["error footer-missing footer.cookie"],
     ));
     files
 }

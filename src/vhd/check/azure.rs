@@ -103,7 +103,9 @@ impl Checker<'_> {
     /// What Windows takes, for which the format was made.
     pub(super) fn windows(&mut self, seen: &Seen) {
         let size = seen.footer.current_size;
-        if size > MAX_DYNAMIC_SIZE {
+        // A size that makes no sense has an error of its own.
+        let senseless = self.findings.has_any(&[&rules::CURRENT_SIZE]);
+        if size > MAX_DYNAMIC_SIZE && !senseless {
             let found = format_args!("{size} bytes");
             let expected = format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)");
             let at = seen.at.saturating_add(48);
