@@ -500,20 +500,20 @@ const CASES: &[Case] = &[
             ] {
                 gpt_disk(lab, 32 << 20, "1:2048:40000");
                 lab.shell(&format!(
-                    "rm -f d.vhd; vhd convert disk.raw d.vhd -O {format}"
+                    "rm -f d.img; vhd convert disk.raw d.img -O {format}"
                 ))
                 .code(0);
-                let fix = format!("vhd resize d.vhd --size {size} --fix-gpt");
+                let fix = format!("vhd resize d.img --size {size} --fix-gpt");
                 lab.shell(&format!("{fix} --dry-run"))
                     .code(0)
                     .says("would be brought");
                 lab.shell(&fix)
                     .code(0)
                     .says("is at the end of the disk now");
-                sound(lab, "d.vhd");
+                sound(lab, "d.img");
                 // Once more there is nothing to do.
                 lab.shell(&fix).code(0).omits("GPT");
-                lab.shell("vhd resize d.vhd --size 128M --json")
+                lab.shell("vhd resize d.img --size 128M --json")
                     .code(0)
                     .says("\"gpt_backup\": \"elsewhere\"");
             }
