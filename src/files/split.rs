@@ -155,12 +155,24 @@ impl Name {
         None
     }
 
-    fn path(&self, beside: &Path, number: usize) -> Option<PathBuf> {
-        let counter = self.counter.with(number);
-        let path = beside.with_file_name(format!("{}{}", self.lead, counter.text()));
-        // A counter that has outgrown its width comes round.
-        let same = Self::of(&path).is_some_and(|name| name.counter == counter);
-        same.then_some(path)
+    /// The part with this number beside the file at `beside`, if there is one: with as many digits as that has, or with as
+    /// many as the number needs.
+    fn find(&self, beside: &Path, number: usize) -> Option<PathBuf> {
+        let padded = self.counter.with(number).text();
+        let natural = match self.counter {
+            Counter::Digits { .. } => Some(number.to_string()),
+            Counter::VirtualPc { .. } | Counter::Letters { .. } => None,
+        };
+        let mut paths = [Some(padded), natural]
+            .into_iter()
+            .flatten()
+            .map(|counter| beside.with_file_name(format!("{}{counter}", self.lead)));
+        paths.find(|path| {
+            // A counter that has outgrown its width comes round.
+            let same = Self::of(path)
+                .is_some_and(|name| name.lead == self.lead && name.counter.number() == number);
+            same && fs::symlink_metadata(path).is_ok()
+        })
     }
 
     /// What the whole may be called.
@@ -192,10 +204,7 @@ pub(super) fn parts(path: &Path) -> Vec<PathBuf> {
     let Some(name) = Name::of(path) else {
         return Vec::new();
     };
-    let exists = |number: usize| {
-        let part = name.path(path, number)?;
-        fs::symlink_metadata(&part).is_ok().then_some(part)
-    };
+    let exists = |number: usize| name.find(path, number);
     let mut first = name.counter.number();
     while let Some(before) = first.checked_sub(1)
         && name.counter.number() - before < MOST
@@ -223,6 +232,9 @@ pub(super) fn words(parts: &[PathBuf]) -> String {
         .and_then(|first| Some((first, Name::of(first)?)));
     if let Some((first, name)) = name
         && parts.len() > LISTED
+        && parts
+            .iter()
+            .all(|part| part.as_os_str().len() == first.as_os_str().len())
         && let Some(pattern) = name.counter.pattern()
     {
         return format!("{}{pattern}", word(&first.with_file_name(name.lead)));
@@ -323,7 +335,7 @@ mod tests {
             &["d.vhdaa", "d.vhdab"],
             &["d.aaa", "d.aab"],
             &["d.part1", "d.part2"],
-            &["d.part08", "d.part09", "d.part10"],
+            &["d.part01", "d.part02", "d.part03"],
             &["xaa", "xab"],
         ] {
             let pieces: [&[u8]; 3] = [b"one", b"the other", b"xyz"];
@@ -335,6 +347,30 @@ mod tests {
                 assert_eq!(refused.kind(), ErrorKind::Unsupported, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn counters_grow_and_what_misses_its_first_part_is_not_joined() {
+        let names: Vec<String> = (1..=12).map(|n| format!("d.part{n}")).collect();
+        let files: Vec<(&str, &[u8])> = names
+            .iter()
+            .map(|name| (&**name, name.as_bytes()))
+            .collect();
+        let grown = folder(&files);
+        for name in &names {
+            assert_eq!(found(&grown, name), names, "{name}");
+        }
+        let rest = folder(&[
+            ("d.part08", b"8"),
+            ("d.part09", b"9"),
+            ("d.ab", b"b"),
+            ("d.ac", b"c"),
+        ]);
+        for name in ["d.part08", "d.part09", "d.ab", "d.ac"] {
+            assert!(found(&rest, name).is_empty(), "{name}");
+        }
+        let many: Vec<PathBuf> = (1..=100).map(|n| format!("d.{n:02}").into()).collect();
+        assert!(words(&many).ends_with(" d.99 d.100"));
     }
 
     #[test]
