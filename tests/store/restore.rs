@@ -161,7 +161,7 @@ fn what_must_not_be_changed_in_place_is_refused() {
     assert_eq!(lab.files(), files);
     lab.good(&["diff", "s0", "s1", "-o", "d.vhddiff"]);
     let diff = content(lab.path("d.vhddiff"));
-    lab.ends(2, &["restore", "s1", "-o", "d.vhddiff", "--in-place"]);
+    lab.ends(3, &["restore", "s1", "-o", "d.vhddiff", "--in-place"]);
     assert_same(&content(lab.path("d.vhddiff")), &diff, "a diff");
     lab.good(&["verify", "--read-data"]);
 }
