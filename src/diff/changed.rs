@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::DiffFile;
-use super::overlay::{KEPT, next_changed, zeros};
+use super::overlay::{next_changed, zeros};
 use super::plan::{range, slice_mut};
 use crate::error::Result;
 use crate::image::{Extents, Image, WINDOW_SIZE, check_within, join_extents, whole};
 use crate::page::{PAGE_SIZE, PageRange};
+
+/// Windows whose changed pages are remembered. A pipeline has no more than two per thread under way.
+const KEPT: usize = 64;
 
 /// The pages in which the ends of a chain of diffs may differ: those that some diff changes, and all beyond the
 /// smallest size on the way. Known from the heads of the frames.

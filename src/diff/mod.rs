@@ -16,6 +16,7 @@ mod compare;
 mod file;
 mod foresee;
 pub mod format;
+mod frames;
 mod held;
 mod known;
 mod layers;

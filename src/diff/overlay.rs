@@ -4,10 +4,11 @@
 //! is left to ask for; then only the payloads that are seen are read, each once, and the base only where no diff lies
 //! over it. So reading the result of two hundred diffs costs what reading that of one does.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::file::DiffFile;
+use super::frames::FrameCache;
 use super::plan::{Origin, Piece, Plan, range};
 use crate::error::{Error, Result};
 use crate::image::{
@@ -16,9 +17,12 @@ use crate::image::{
 };
 use crate::page::{PAGE_SIZE, PageRange};
 
-/// Windows whose plan is kept. A pipeline has no more than two per thread under way; the data of a window is dropped
-/// when its end was read.
-pub(super) const KEPT: usize = 64;
+/// Memory for plans: those of thousands of windows, so that reads here and there don't ask the frames again.
+const PLANS: usize = 24 << 20;
+
+/// Reads of at most so many bytes unpack only the frames that hold them; larger ones are taken for a walk through the
+/// disk, which needs all of a window soon.
+const FEW: usize = 16 << 10;
 
 /// Bytes of unpacked data that are kept for windows whose end nobody read: enough for the windows that a pipeline has
 /// under way.
@@ -36,9 +40,38 @@ fn room() -> usize {
 pub struct Overlay<B> {
     base: B,
     diffs: Vec<Arc<DiffFile>>,
-    plans: Mutex<VecDeque<Arc<Plan>>>,
+    plans: Mutex<Plans>,
+    /// The plans with unpacked data, the oldest first.
+    unpacked: Mutex<VecDeque<Arc<Plan>>>,
     /// Bytes of unpacked data that may be kept.
     room: usize,
+    frames: FrameCache,
+}
+
+/// Plans by the first bytes of their windows, bounded by bytes.
+#[derive(Debug, Default)]
+struct Plans {
+    known: HashMap<u64, Arc<Plan>>,
+    /// The oldest first.
+    order: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl Plans {
+    fn keep(&mut self, plan: &Arc<Plan>) {
+        while self.bytes.saturating_add(plan.size()) > PLANS {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            let gone = self.known.remove(&oldest);
+            self.bytes = self
+                .bytes
+                .saturating_sub(gone.map_or(0, |plan| plan.size()));
+        }
+        self.bytes = self.bytes.saturating_add(plan.size());
+        self.order.push_back(plan.start());
+        self.known.insert(plan.start(), Arc::clone(plan));
+    }
 }
 
 impl<B> std::fmt::Debug for Overlay<B> {
@@ -75,7 +108,9 @@ impl<B: Image> Overlay<B> {
             base,
             diffs,
             plans: Mutex::default(),
+            unpacked: Mutex::default(),
             room: room(),
+            frames: FrameCache::default(),
         })
     }
 
@@ -91,15 +126,9 @@ impl<B: Image> Overlay<B> {
 
     /// The plan of the window that begins at `start`.
     fn plan(&self, start: u64) -> Result<Arc<Plan>> {
-        let find = |plans: &VecDeque<Arc<Plan>>| {
-            plans
-                .iter()
-                .rev()
-                .find(|plan| plan.start() == start)
-                .cloned()
-        };
         let lock = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = find(&lock()) {
+        let known = lock().known.get(&start).cloned();
+        if let Some(plan) = known {
             return Ok(plan);
         }
         let end = start.saturating_add(WINDOW_SIZE).min(self.virtual_size());
@@ -107,27 +136,36 @@ impl<B: Image> Overlay<B> {
         let new = Arc::new(Plan::of(window, &self.diffs)?);
         let mut plans = lock();
         // Another thread may have been faster; whoever has the data keeps it.
-        if let Some(plan) = find(&plans) {
-            return Ok(plan);
+        if let Some(plan) = plans.known.get(&start) {
+            return Ok(Arc::clone(plan));
         }
-        while plans.len() >= KEPT {
-            plans.pop_front();
-        }
-        plans.push_back(Arc::clone(&new));
+        plans.keep(&new);
         Ok(new)
     }
 
-    /// Lets unpacked data go that is more than there is room for, the oldest first.
-    fn forget_old(&self) {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = 0;
-        for plan in plans.iter().rev() {
-            let bytes = plan.kept();
-            kept += bytes;
-            if bytes > 0 && kept > self.room {
-                plan.forget();
+    /// Notes that data of `plan` was unpacked and is kept, and lets data go that is more than there is room for, the
+    /// oldest first.
+    fn note_unpacked(&self, plan: Arc<Plan>) {
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        unpacked.retain(|other| !Arc::ptr_eq(other, &plan));
+        unpacked.push_back(plan);
+        let mut kept = 0_usize;
+        // A plan whose data was used up, or let go, has none.
+        let mut stay = VecDeque::with_capacity(unpacked.len());
+        for plan in unpacked.drain(..).rev() {
+            match plan.kept() {
+                Some(0) => {}
+                bytes => {
+                    kept = kept.saturating_add(bytes.unwrap_or(0));
+                    if kept > self.room {
+                        plan.forget();
+                    } else {
+                        stay.push_front(plan);
+                    }
+                }
             }
         }
+        *unpacked = stay;
     }
 
     /// The first window at or after `at`, which begins one, in which some diff has a say; `None` if there is none.
@@ -214,8 +252,11 @@ impl<B: Image> Image for Overlay<B> {
             let room = usize::try_from(start.saturating_add(WINDOW_SIZE) - at);
             let len = room.unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
-            if self.plan(start)?.read(now, at, &self.base, &self.diffs)? {
-                self.forget_old();
+            let plan = self.plan(start)?;
+            if len <= FEW {
+                plan.read_some(now, at, &self.base, (&self.diffs, &self.frames))?;
+            } else if plan.read(now, at, &self.base, &self.diffs)? {
+                self.note_unpacked(plan);
             }
             (at, rest) = (at + len as u64, later);
         }
@@ -332,20 +373,30 @@ mod tests {
                 .plans
                 .lock()
                 .unwrap()
-                .iter()
-                .map(|plan| plan.kept())
+                .known
+                .values()
+                .filter_map(|plan| plan.kept())
                 .sum()
         };
         for round in 0..2 {
             for window in 0..WINDOWS {
                 let at = window * WINDOW + 512 * round;
-                let mut page = [0; 512];
-                overlay.read_exact_at(&mut page, at as u64).unwrap();
-                assert_eq!(page, after[at..at + 512]);
+                let mut bytes = [0; 2 * FEW];
+                overlay.read_exact_at(&mut bytes, at as u64).unwrap();
+                assert!(bytes == after[at..at + 2 * FEW]);
                 assert!(kept() <= 1 << 20, "{window}: {}", kept());
             }
             assert!(kept() > 512 << 10);
         }
+        // A few bytes here and there are read right, and nothing is kept for them.
+        let unpacked = kept();
+        for n in 0..2000 {
+            let at = n * 7919 * 512 % (WINDOWS * WINDOW - 5000) + n % 512;
+            let mut bytes = vec![0; 1 + n * 37 % 5000];
+            overlay.read_exact_at(&mut bytes, at as u64).unwrap();
+            assert!(bytes == after[at..at + bytes.len()], "{at}");
+        }
+        assert_eq!(kept(), unpacked);
         let mut all = vec![0; WINDOWS * WINDOW];
         overlay.read_exact_at(&mut all, 0).unwrap();
         assert!(all == after);

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::DiffFile;
-use super::format::{Entry, damaged};
-use crate::error::Result;
+use super::format::Entry;
+use super::frames::{FrameCache, UnpackedFrame};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::page::{ChangeKind, PageRange, to_usize};
 
@@ -83,6 +84,9 @@ impl Plan {
             from: Origin::Base,
         }));
         pieces.sort_unstable_by_key(|piece| piece.range.start());
+        // Many plans are kept.
+        pieces.shrink_to_fit();
+        frames.shrink_to_fit();
         Ok(Self {
             window,
             pieces,
@@ -160,10 +164,45 @@ impl Plan {
         Ok(unpacked)
     }
 
-    /// Bytes of unpacked data that are kept. None while somebody is at it.
-    pub(super) fn kept(&self) -> usize {
-        let held = self.data.try_lock().ok();
-        held.map_or(0, |held| held.as_ref().map_or(0, |data| data.len()))
+    /// As [`read`](Self::read), for a few bytes: only the frames that hold them are unpacked, or taken from `frames`, and
+    /// nothing else is kept.
+    pub(super) fn read_some(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        base: &dyn Image,
+        (diffs, unpacked): (&[Arc<DiffFile>], &FrameCache),
+    ) -> Result<()> {
+        let end = offset + buf.len() as u64;
+        let first = self
+            .pieces
+            .partition_point(|piece| piece.range.end() <= offset);
+        let pieces = self.pieces.iter().skip(first);
+        for piece in pieces.take_while(|piece| piece.range.start() < end) {
+            let (start, stop) = (piece.range.start().max(offset), piece.range.end().min(end));
+            let into = slice_mut(buf, start - offset, stop - offset);
+            match piece.from {
+                Origin::Zero => into.fill(0),
+                Origin::Base => read_base(base, into, start)?,
+                Origin::Diff { frame } => {
+                    let (diff, entry) = self.frames.get(frame).ok_or_else(lost_frame)?;
+                    let file = diffs.get(*diff).ok_or_else(lost_frame)?;
+                    unpacked.get(*diff, file, entry)?.fill(into, start)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that the plan takes, without unpacked data.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.pieces) + size_of_val(&*self.frames)
+    }
+
+    /// Bytes of unpacked data that are kept; `None` while another thread unpacks or drops them.
+    pub(super) fn kept(&self) -> Option<usize> {
+        let held = self.data.try_lock().ok()?;
+        Some(held.as_ref().map_or(0, |data| data.len()))
     }
 
     /// Lets the unpacked data go.
@@ -192,54 +231,18 @@ impl Plan {
         });
         let mut data = vec![0; to_usize(len)];
         for (n, (diff, entry)) in self.frames.iter().enumerate() {
-            let Some(diff) = diffs.get(*diff) else {
-                continue;
-            };
+            let diff = diffs.get(*diff).ok_or_else(lost_frame)?;
+            let frame = UnpackedFrame::read(diff, entry)?;
             let mine = places
                 .iter()
                 .filter(|(_, piece)| piece.from == Origin::Diff { frame: n });
-            unpack(diff, entry, mine.copied(), &mut data)
-                .map_err(|e| e.path(diff.name()).offset(entry.offset))?;
+            for (place, piece) in mine {
+                let into = slice_mut(&mut data, *place, place + piece.range.len());
+                frame.fill(into, piece.range.start())?;
+            }
         }
         Ok((Arc::clone(held.insert(Arc::new(data))), true))
     }
-}
-
-/// Reads a frame and puts its bytes of `pieces`, which come in order, to their places.
-fn unpack<'a>(
-    diff: &DiffFile,
-    entry: &Entry,
-    pieces: impl Iterator<Item = (u64, &'a Piece)>,
-    data: &mut [u8],
-) -> Result<()> {
-    let frame = diff.frame(entry)?;
-    let changes = frame.changes().clone();
-    let payload = frame.unpack()?;
-    let mut updates = changes
-        .iter()
-        .filter(|change| change.kind == ChangeKind::Update)
-        .scan(0, |at, change| {
-            let place = *at;
-            *at += change.range.len();
-            Some((place, change.range))
-        })
-        .peekable();
-    for (place, piece) in pieces {
-        while updates
-            .next_if(|(_, update)| update.end() <= piece.range.start())
-            .is_some()
-        {}
-        let short = || damaged("the diff was changed while it was used");
-        let (at, update) = updates.peek().ok_or_else(short)?;
-        let from = at + piece.range.start().saturating_sub(update.start());
-        let bytes = slice(&payload, from, from + piece.range.len());
-        let into = slice_mut(data, place, place + piece.range.len());
-        if bytes.len() != into.len() {
-            return Err(short());
-        }
-        into.copy_from_slice(bytes);
-    }
-    Ok(())
 }
 
 /// Takes `ranges`, in order, out of the ordered ranges `open`: what is in both goes to `taken`, what stays open is
@@ -276,6 +279,14 @@ fn take<K: Copy>(
     left.extend(current);
     left.extend(open);
     left
+}
+
+/// A plan is of the diffs that it is read with.
+fn lost_frame() -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        "a plan was used with other diffs than it was made for",
+    )
 }
 
 /// Reads a base that may end before the bytes do.

@@ -31,6 +31,7 @@ mod mounts;
 mod peers;
 mod plot;
 mod points;
+mod random;
 mod run;
 mod scaling;
 mod table;
@@ -70,6 +71,9 @@ struct Options {
     /// Writes scattered pages to a file, and syncs: the floor of applying such a change.
     #[arg(long, num_args = 2, hide = true)]
     write_scattered: Option<Vec<String>>,
+    /// Reads blocks at random places of an image or a point in time, so many.
+    #[arg(long, num_args = 2, hide = true)]
+    random_reads: Option<Vec<String>>,
     /// Reads and compares two files, and prints how many bytes lie in pages that differ: the floor below which no
     /// comparison can get.
     #[arg(long, num_args = 2, hide = true)]
@@ -106,6 +110,10 @@ fn main() -> ExitCode {
             write_scattered: Some(words),
             ..
         } => write_scattered(words),
+        Options {
+            random_reads: Some(words),
+            ..
+        } => random::read(words),
         Options {
             plot: Some(svg),
             plot_from: Some(json),

@@ -13,6 +13,7 @@ use super::data::{bytes_in_changed_pages, make_clones, make_pair, make_patch, mu
 use super::large;
 use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
+use super::random;
 use super::run::{Case, Contender, NeedsRoot, Step, Target};
 use super::scaling;
 
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("one image instead of two", one_image),
     ("clones on XFS", |bench| clones(bench, "xfs")),
     ("clones on btrfs", |bench| clones(bench, "btrfs")),
+    ("random reads", random::random_reads),
     ("threads", scaling::threads),
 ];
 

@@ -174,6 +174,23 @@ pub(crate) fn rewrite_regions(path: &Path, round: u64, size: u64) -> Result<()> 
     Ok(())
 }
 
+/// Writes other data to `count` pieces of `len` bytes; which ones and what depends on `round`.
+pub(crate) fn rewrite_blocks(
+    path: &Path,
+    round: u64,
+    size: u64,
+    (count, len): (u64, u64),
+) -> Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut bytes = vec![0; to_usize(len)];
+    for n in 0..count {
+        let place = mix(round) ^ n;
+        fill(Draw::NewContent, place, &mut bytes);
+        file.write_all_at(&bytes, draw(Draw::Changed, place) % (size / len) * len)?;
+    }
+    Ok(())
+}
+
 /// Changed pages of 4 KiB in the scattered pair.
 pub(crate) const SCATTERED: u64 = 200_000;
 
@@ -373,7 +390,7 @@ fn fill(what: Draw, place: u64, bytes: &mut [u8]) {
     }
 }
 
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
