@@ -8,6 +8,7 @@ use super::open::OpenImage;
 use super::parents::{Finder, IN_A_CIRCLE, MAX_CHAIN, TOO_LONG, Trail};
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::File;
+use crate::text::shown;
 use crate::vhd::{
     ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
     ParentResolver as _, Timestamp, Trouble, read_paths,
@@ -92,7 +93,7 @@ fn trouble(error: &Error) -> Trouble {
 fn unreadable(error: &Error) -> Trouble {
     let file = error.file();
     let found = match file {
-        Some(file) => format!("{}: {}", file.display(), error.message()),
+        Some(file) => format!("{}: {}", shown(file), error.message()),
         None => error.message().to_owned(),
     };
     let damaged = [ErrorKind::Damaged, ErrorKind::Unsupported].contains(&error.kind());
