@@ -257,12 +257,16 @@ pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report>
 
 /// Checks what reading relies on: everything that can be an error or repairable in this file itself. Parents are
 /// left to whoever opens them, and of the bitmaps only that of a block that isn't all there is read.
-pub(super) fn judge(storage: &dyn ReadAt, disk_type: Option<DiskType>) -> Result<Report> {
+///
+/// Parents are opened within each other, up to 64 of them, while the report of each is kept: so neither it nor the work on
+/// it is on the stack.
+#[inline(never)]
+pub(super) fn judge(storage: &dyn ReadAt, disk_type: Option<DiskType>) -> Result<Box<Report>> {
     let options = CheckOptions {
         disk_type,
         ..CheckOptions::default()
     };
-    look(storage, &options, Depth::Structures)
+    look(storage, &options, Depth::Structures).map(Box::new)
 }
 
 fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Result<Report> {
