@@ -86,20 +86,16 @@ pub fn refuse_foreign(path: &Path, option: Option<&str>) -> Result<()> {
 pub fn refuse_image(file: &File) -> Result<()> {
     let len = file.byte_len()?;
     let mut start = [0; 8];
-    if len < MAGIC.len() as u64
-        || file
-            .read_exact_at(&mut start, 0)
-            .is_ok_and(|()| start == MAGIC)
-    {
+    if len < MAGIC.len() as u64 {
+        return Ok(());
+    }
+    file.read_exact_at(&mut start, 0)?;
+    if start == MAGIC {
         return Ok(());
     }
     let mut end = [0; 8];
-    let footer = len.saturating_sub(FOOTER_SIZE as u64);
-    let vhd = start == *b"conectix"
-        || file
-            .read_exact_at(&mut end, footer)
-            .is_ok_and(|()| end == *b"conectix");
-    if !vhd {
+    file.read_exact_at(&mut end, len.saturating_sub(FOOTER_SIZE as u64))?;
+    if start != *b"conectix" && end != *b"conectix" {
         // A diff that was packed is unpacked first.
         return foreign::refuse(file);
     }

@@ -35,7 +35,8 @@ impl DiskLock {
                 file.lock_shared()?;
             }
         }
-        if of_folder.as_ref().is_some_and(|lock| !lock.is_at(folder)) {
+        let still_there = of_folder.as_ref().map(|lock| lock.is_at(folder));
+        if still_there.transpose()? == Some(false) {
             return Err(Error::new(
                 ErrorKind::Locked,
                 "the folder of this disk was just replaced",

@@ -151,11 +151,13 @@ impl FolderLock {
     }
 
     /// Whether `path` still leads to the locked folder.
-    pub fn is_at(&self, path: &Path) -> bool {
-        let [here, there] = [self.0.metadata(), fs::metadata(path)];
-        match (here, there) {
-            (Ok(here), Ok(there)) => Stamp::from(&here).same_file(&Stamp::from(&there)),
-            _ => false,
+    pub fn is_at(&self, path: &Path) -> Result<bool> {
+        let failed = |e| Error::io("cannot look at", e).path(path);
+        let here = self.0.metadata().map_err(failed)?;
+        match fs::metadata(path) {
+            Ok(there) => Ok(Stamp::from(&here).same_file(&Stamp::from(&there))),
+            Err(e) if e.kind() == IoKind::NotFound => Ok(false),
+            Err(e) => Err(failed(e)),
         }
     }
 }
@@ -194,7 +196,7 @@ mod tests {
         let busy = FolderLock::take(&path, false).unwrap_err();
         assert_eq!(busy.kind(), ErrorKind::Locked);
         drop(two);
-        assert!(one.is_at(&path));
+        assert!(one.is_at(&path).unwrap());
         drop(one);
         let alone = FolderLock::take(&path, false).unwrap().unwrap();
         assert_eq!(
@@ -202,7 +204,7 @@ mod tests {
             ErrorKind::Locked
         );
         fs::remove_dir(&path).unwrap();
-        assert!(!alone.is_at(&path));
+        assert!(!alone.is_at(&path).unwrap());
     }
 
     #[test]

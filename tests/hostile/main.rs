@@ -1,4 +1,4 @@
-//! Stores that somebody tampered with, and streams that somebody made up.
+//! Stores that somebody tampered with, streams that somebody made up, and calls that fail.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
+mod errors;
 mod lab;
 mod stores;
 mod streams;
