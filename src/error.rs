@@ -1,12 +1,13 @@
 //! The one error type: what went wrong, where, what was found, what was expected, and what to do next.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{Escaping, is_unseen, shown};
+use crate::text::{Escaping, is_unseen, shown, without_secrets};
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -227,8 +228,16 @@ impl Error {
 
 /// `text`, a path or another argument, as a shell takes it for one word: for commands in hints. What controls a
 /// terminal, and what is no UTF-8, is escaped as bash and zsh know it.
+///
+/// A signature in it isn't repeated: what a shell finds by the rest, with `*` after it, takes its place.
 pub fn quoted(text: impl AsRef<OsStr>) -> String {
     let text = text.as_ref();
+    if let Some(Cow::Owned(shown)) = text.to_str().map(without_secrets)
+        && let Some(rest) = shown.strip_suffix("...")
+        && text.to_str() != Some(&shown)
+    {
+        return format!("{}*", quoted(rest));
+    }
     let bytes = text.as_encoded_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+:,@%".contains(byte);
     // An argument that begins so would be an option.

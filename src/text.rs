@@ -4,6 +4,7 @@
 //! seen at all is escaped: `\n`, `\u{1b}`, `\u{202e}`; a byte that isn't UTF-8 as `\xff`. A backslash stays as it is,
 //! so that escaping twice changes nothing, and the path of Windows keeps its form.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 
@@ -30,8 +31,122 @@ impl fmt::Display for Shown<'_> {
                 write!(text, "\\x{byte:02x}")?;
             }
         }
-        f.pad(&text)
+        f.pad(&without_secrets(&text))
     }
+}
+
+/// What begins a secret in the parameters of an address, or in a connection string.
+const SECRETS: &[&str] = &[
+    "sig",
+    "signature",
+    "sharedaccesssignature",
+    "sharedaccesskey",
+    "accountkey",
+    "access_token",
+    "x-amz-signature",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-goog-signature",
+    "x-goog-credential",
+];
+
+/// What comes with a signature: parameters that nobody needs to see, and that are no secret by themselves.
+const BESIDE_SECRETS: &[&str] = &[
+    "se", "sp", "sv", "st", "sr", "srt", "ss", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks",
+    "skv",
+];
+
+/// `text` without what gives access to something: the query of an address and the password in it, signatures and keys.
+/// Three dots stand for what is left out. A file that was downloaded may be called by such an address.
+///
+/// ```
+/// use vhdkit::text::without_secrets;
+/// assert_eq!(without_secrets("https://h/a.vhd?sv=1&sig=abc: gone"), "https://h/a.vhd?...: gone");
+/// assert_eq!(without_secrets("a.vhd?sv=1&sig=abc"), "a.vhd?...");
+/// ```
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    // Most texts have neither.
+    if !text.contains(['=', '%']) && !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    for word in text.split_inclusive(ends_word) {
+        let end = word
+            .char_indices()
+            .next_back()
+            .filter(|(_, c)| ends_word(*c));
+        let (word, end) = word.split_at(end.map_or(word.len(), |(at, _)| at));
+        // What ends a sentence or leads to the next part of a message isn't part of an address.
+        let bare = word.trim_end_matches([':', ';', '.']);
+        let (word, tail) = word.split_at(bare.len());
+        kept += &word_without_secrets(word);
+        kept += tail;
+        kept += end;
+    }
+    Cow::Owned(kept)
+}
+
+/// Whether an address or a name with parameters ends before this character.
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || "'\"`<>|(),".contains(c)
+}
+
+fn word_without_secrets(word: &str) -> Cow<'_, str> {
+    if let Some((scheme, rest)) = word.split_once("://") {
+        let (rest, query) = match rest.split_once('?') {
+            // Nothing was there, or it was left out already.
+            Some((rest, "")) => (rest, "?"),
+            Some((rest, _)) => (rest, "?..."),
+            None => (rest, ""),
+        };
+        let host = rest.find('/').unwrap_or(rest.len());
+        let password = rest.get(..host).and_then(|authority| {
+            let (user, machine) = authority.rsplit_once('@')?;
+            let (user, _) = user.split_once(':')?;
+            Some(format!("{user}:...@{machine}"))
+        });
+        let host = password.map_or_else(
+            || Cow::Borrowed(rest),
+            |shown| Cow::Owned(shown + rest.get(host..).unwrap_or_default()),
+        );
+        return Cow::Owned(format!("{scheme}://{}{query}", parameters_cut(&host)));
+    }
+    parameters_cut(word)
+}
+
+/// Cuts `word` off where parameters begin, if there is a secret among them.
+fn parameters_cut(word: &str) -> Cow<'_, str> {
+    let lower = word.to_ascii_lowercase();
+    let lower = lower.as_str();
+    let begins = |at: usize, beside: bool| {
+        let before = lower.get(..at).unwrap_or_default();
+        let parameter = before.ends_with(['?', '&', ';'])
+            || ["%3f", "%26", "%3b"]
+                .iter()
+                .any(|encoded| before.ends_with(encoded));
+        // A signature may come without what it was part of.
+        parameter || !beside && (before.is_empty() || before.ends_with(['=', ':', '/']))
+    };
+    let found = |names: &[&str], beside: bool| {
+        let places = names.iter().flat_map(|name| {
+            lower.match_indices(name).filter(move |(at, name)| {
+                let after = lower.get(at + name.len()..).unwrap_or_default();
+                (after.starts_with('=') || after.starts_with("%3d")) && begins(*at, beside)
+            })
+        });
+        places.map(|(at, _)| at).min()
+    };
+    let secret = found(SECRETS, false);
+    let Some(at) = secret.into_iter().chain(found(BESIDE_SECRETS, true)).min() else {
+        return Cow::Borrowed(word);
+    };
+    let query = [
+        lower.find('?').map(|at| at + 1),
+        lower.find("%3f").map(|at| at + 3),
+    ];
+    let query = query.into_iter().flatten().min();
+    let cut = query.map_or(at, |query| query.min(at));
+    Cow::Owned(format!("{}...", word.get(..cut).unwrap_or_default()))
 }
 
 /// Shows any value on one line, with what it writes escaped as [`shown`] does it.
@@ -107,6 +222,49 @@ mod tests {
     fn bytes_that_are_not_text_are_shown() {
         let name = OsStr::from_bytes(b"a\xff\xc3\xa4\xe2\x80\xae\xe2\x80.vhd");
         assert_eq!(shown(name).to_string(), r"a\xffä\u{202e}\xe2\x80.vhd");
+    }
+
+    #[test]
+    fn what_gives_access_is_not_shown() {
+        for (text, expected) in [
+            (
+                "https://a.b/c/d.vhd?snapshot=1&sv=2&sig=XX",
+                "https://a.b/c/d.vhd?...",
+            ),
+            ("'https://a.b/c?sig=XX': no", "'https://a.b/c?...': no"),
+            (
+                "--store=https://a.b/c?sp=r&se=2",
+                "--store=https://a.b/c?...",
+            ),
+            ("sftp://me:XX@nas:22/w?x", "sftp://me:...@nas:22/w?..."),
+            ("ssh://me@nas/w", "ssh://me@nas/w"),
+            (
+                "d.vhd?sv=1&SIG=XX%2B/=: cannot open",
+                "d.vhd?...: cannot open",
+            ),
+            ("folder/d.vhd?se=1&sp=r", "folder/d.vhd?..."),
+            ("d.vhd%3Fsv%3D1%26sig%3DXX", "d.vhd%3F..."),
+            ("a.vhd&sig=XX and b", "a.vhd&... and b"),
+            ("sig=XX", "..."),
+            (
+                "AccountName=n;AccountKey=XX==;EndpointSuffix=s",
+                "AccountName=n;...",
+            ),
+            ("SharedAccessSignature=sv=1&sig=XX", "..."),
+            ("https://b.s3/k?X-Amz-Signature=XX", "https://b.s3/k?..."),
+            (
+                "\u{1b}[33mhttps://a/b?sig=XX\u{1b}[0m",
+                "\u{1b}[33mhttps://a/b?...\u{1b}[0m",
+            ),
+            ("d.vhd?snapshot=1", "d.vhd?snapshot=1"),
+            ("sp=3 se=4", "sp=3 se=4"),
+            ("design=1", "design=1"),
+            ("vhd hash --windows=x a", "vhd hash --windows=x a"),
+        ] {
+            assert_eq!(without_secrets(text), expected, "{text}");
+            assert!(!without_secrets(text).contains("XX"), "{text}");
+            assert_eq!(without_secrets(expected), expected, "left out twice");
+        }
     }
 
     #[test]

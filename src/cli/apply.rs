@@ -11,17 +11,19 @@ use super::args::{
     overwrite, windows_remark,
 };
 use super::context::{Context, Reading, Warning, refuse_files};
+use super::convert::refuse_on_stdout;
 use super::create::check_new_parent;
 use super::exit::Outcome;
-use super::output::{Output as Stdout, SCHEMA_VERSION};
+use super::output::{Output as Stdout, SCHEMA_VERSION, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Orphans, Output, Source, Strategy,
-    apply_in_place, apply_to_child, apply_to_clone, apply_to_new, beginning_of, check_output,
-    format_of, refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
+    apply_in_place, apply_to_child, apply_to_clone, apply_to_new, apply_to_pipe, beginning_of,
+    check_output, format_of, refuse_foreign, refuse_pending, refuse_same_file, roll_back,
+    same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -59,7 +61,7 @@ pub(super) struct Args {
     /// The diffs, in order; - is stdin.
     #[arg(value_name = "DIFF", required_unless_present = "rollback")]
     diffs: Vec<PathBuf>,
-    /// Make a new image instead of changing the base.
+    /// Make a new image instead of changing the base; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
     output: Option<PathBuf>,
     /// Go back: turn the target of reversible diffs into their base. Several are given newest first, in the order in
@@ -132,6 +134,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         parents: &parents,
     };
     if args.rollback {
+        super::signals::writes(&args.base);
         let digest = roll_back(&args.base, options)?;
         drop(progress);
         let digest = digest.map_or_else(String::new, |digest| format!(", content digest {digest}"));
@@ -172,12 +175,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             })
         }
         output => {
-            if let Some(output) = output {
+            if let Some(output) = output.as_ref().filter(|output| !is_stdout(output)) {
                 refuse_same_file(output, &inputs(args))?;
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
             }
             super::store_path::refuse_point(&args.base)?;
+            super::signals::writes(&args.base);
             if args.base_format.is_none() {
                 refuse_foreign(&args.base, Some("-f"))?;
             }
@@ -217,12 +221,29 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
     let diffs = open_diffs(&args.diffs, beside, progress)?;
     if !args.reverse {
-        return Chain::new(diffs);
+        return check_possible(args, Chain::new(diffs)?);
     }
     let hint =
         "apply the diff that --undo kept; make diffs with vhd-diff --reversible to go both ways";
     let back = |diff: &DiffFile| diff.reversed().ok_or_else(|| not_reversible(diff, hint));
-    Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)
+    let chain = Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)?;
+    check_possible(args, chain)
+}
+
+/// An error if the base is to be checked in full, and nothing says what it should hold.
+fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
+    if args.base_check != Check::Full || chain.base_digest().is_some() {
+        return Ok(chain);
+    }
+    let name = chain.first().map_or(Path::new("-"), DiffFile::name);
+    Err(
+        Error::usage("the base can't be checked in full: this diff has no content digests")
+            .path(name)
+            .hint(
+                "make the diff again with digests; or use --base-check touched, which looks only under the changed \
+                 pages",
+            ),
+    )
 }
 
 /// What the user said of the format of the base.
@@ -246,7 +267,12 @@ fn to_new(
     options: ApplyOptions<'_>,
     context: &Context,
 ) -> Result<(Applied, Format)> {
+    if is_stdout(output) {
+        return to_stdout(args, options, context).map(|applied| (applied, Format::Raw));
+    }
     refuse_same_file(output, &inputs(args))?;
+    // Before the diffs are read.
+    check_output(output, overwrite(args.force))?;
     if super::store_path::is_point(&args.base) {
         return from_point(args, output, options, context);
     }
@@ -277,6 +303,26 @@ fn to_new(
         None => apply_to_new(&*base, &chain, out, options)?,
     };
     Ok((Applied { behind, ..applied }, format))
+}
+
+fn is_stdout(output: &Path) -> bool {
+    output == Path::new("-")
+}
+
+/// Writes the raw disk that the base becomes to stdout.
+fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Result<Applied> {
+    refuse_on_stdout("--json", args.json)?;
+    refuse_on_stdout("--verify", args.verify)?;
+    Stdout::disk(args.output_format, 0)?;
+    let reading = Reading::default();
+    let base = context.open_source(&args.base, said(args), &args.parents, reading)?;
+    // Nothing is made beside an output that isn't there.
+    let beside = std::env::temp_dir().join("diff");
+    let chain = chain(args, &beside, options.progress)?;
+    let mut out = Stdout::disk(args.output_format, chain.target_size())?;
+    let applied = apply_to_pipe(&*base, &chain, (&mut out, Path::new(STDOUT)), options)?;
+    out.finish()?;
+    Ok(applied)
 }
 
 /// The same from a point in time of a store.
@@ -328,16 +374,38 @@ fn output_format(args: &Args, output: &Path, base: &dyn Source, chain: &Chain) -
     Ok(kind.unwrap_or(by_name))
 }
 
+/// A check that couldn't be thorough: a warning, unless that is what was asked for.
+fn say_doubt(args: &Args, context: &Context, doubt: &str) {
+    if args.base_check == Check::Touched {
+        context.note(doubt);
+    } else {
+        context.warn(doubt);
+    }
+}
+
+/// What the result is called.
+fn result(args: &Args) -> &Path {
+    match &args.output {
+        Some(output) if is_stdout(output) => Path::new(STDOUT),
+        Some(output) => output,
+        None => &args.base,
+    }
+}
+
 fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) {
-    let path = shown(args.output.as_ref().unwrap_or(&args.base));
+    let path = shown(result(args));
     let new = args.output.is_some();
     say_how(args, applied, context);
     match (applied.checked, applied.already < applied.diffs) {
         (BaseChecked::Full | BaseChecked::Stamp, _) | (_, false) => {}
-        (BaseChecked::Touched, _) => context.note(
+        (BaseChecked::Touched, _) => say_doubt(
+            args,
+            context,
             "the base was checked only under the changed pages: the rest of it is not known to be right",
         ),
-        (BaseChecked::Partly, _) => context.note(
+        (BaseChecked::Partly, _) => say_doubt(
+            args,
+            context,
             "the diff doesn't say what the base held everywhere: it is not known to be the right one",
         ),
     }
@@ -374,7 +442,7 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
 
 /// What only those want to know who ask for it, and what was lost.
 fn say_how(args: &Args, applied: &Applied, context: &Context) {
-    let path = shown(args.output.as_ref().unwrap_or(&args.base));
+    let path = shown(result(args));
     if applied.checked == BaseChecked::Stamp {
         context.detail(format_args!(
             "{}: known by its state stamp, so it wasn't read as a whole",
@@ -391,7 +459,11 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
         say_how_in_place(&args.base, applied, context);
     }
     let written = applied.already < applied.diffs && !args.dry_run;
-    if written || args.output.is_some() && !args.dry_run {
+    let file = args
+        .output
+        .as_deref()
+        .is_none_or(|output| !is_stdout(output));
+    if file && (written || args.output.is_some() && !args.dry_run) {
         let unread = applied.checked == BaseChecked::Stamp && !applied.verified;
         context.detail(match (applied.stamped, unread) {
             (true, _) => format!("{path}: stamped with its state"),

@@ -25,7 +25,7 @@ macro_rules! exit_codes {
            3    the input is damaged, or of a kind that is not read\n  \
            4    the diff does not fit this base\n  \
            5    locked, or an interrupted apply is in the way\n  \
-           130  interrupted"
+           130  interrupted (143 terminated, 129 hung up)"
     };
 }
 pub(super) use exit_codes;
@@ -45,11 +45,11 @@ pub(super) struct Common {
     /// has in `VHDKIT_STATE_DIR`, else /var/lib/vhdkit.
     #[arg(long, global = true, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
-    /// Only errors on stderr: no progress, no notes, no warnings.
-    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    /// Print nothing when all is well, but warnings and errors.
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, overrides_with = "quiet")]
     pub quiet: bool,
-    /// Say on stderr how it was done, too.
-    #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet")]
+    /// Report details on stderr, and how long it took.
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet", overrides_with = "verbose")]
     pub verbose: bool,
 }
 

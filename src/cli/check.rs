@@ -8,6 +8,8 @@ use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
+use super::several::Several;
+use super::size::Count;
 use crate::error::{Error, Result};
 use crate::files::{self, Repaired};
 use crate::text::shown;
@@ -58,21 +60,67 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(saved) = &args.take_back {
         return take_back(args, saved, context);
     }
-    let mut outcome = Outcome::Done;
-    let mut failed = None;
+    let mut all = Several::new(context);
+    let mut sum = Sum::default();
     for path in &args.images {
-        // One file that can't be read doesn't keep the others from being checked.
-        match check(path, args, context) {
-            Ok(true) => {}
-            Ok(false) => outcome = Outcome::No,
-            Err(error) => {
-                if let Some(earlier) = failed.replace(error) {
-                    context.report(&earlier);
-                }
+        let checked = check(path, args, context);
+        sum.add(checked.as_ref().ok());
+        let checked = checked.map(|(clean, _)| if clean { Outcome::Done } else { Outcome::No });
+        all.take(checked)?;
+    }
+    if args.images.len() > 1 && !args.json && !(context.quiet() && sum.is_clean()) {
+        let mut output = Output::text()?;
+        output.line(sum)?;
+        output.finish()?;
+    }
+    all.finish()
+}
+
+/// Of several images: how many are as they should be.
+#[derive(Debug, Default)]
+struct Sum {
+    images: u64,
+    clean: u64,
+    errors: u64,
+    repairable: u64,
+    warnings: u64,
+    unread: u64,
+}
+
+impl Sum {
+    /// Adds an image: whether it is clean, and what was found; `None` if it couldn't be checked.
+    fn add(&mut self, checked: Option<&(bool, [u64; 3])>) {
+        self.images += 1;
+        match checked {
+            None => self.unread += 1,
+            Some((clean, [errors, repairable, warnings])) => {
+                self.clean += u64::from(*clean);
+                self.errors += errors;
+                self.repairable += repairable;
+                self.warnings += warnings;
             }
         }
     }
-    failed.map_or(Ok(outcome), Err)
+
+    fn is_clean(&self) -> bool {
+        self.unread == 0 && self.errors + self.repairable + self.warnings == 0
+    }
+}
+
+impl std::fmt::Display for Sum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bad = self.images - self.clean - self.unread;
+        write!(f, "{}: ", Count(self.images, "image"))?;
+        let parts = [
+            Some(format!("{} without errors", self.clean)),
+            (bad > 0).then(|| format!("{bad} with errors")),
+            (self.unread > 0).then(|| format!("{} not checked", self.unread)),
+            counted(self.errors, "error", "errors"),
+            counted(self.repairable, "repairable", "repairable"),
+            counted(self.warnings, "warning", "warnings"),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
@@ -89,8 +137,9 @@ fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Checks one file; says whether it is clean, after a repair if one was asked for.
-fn check(path: &Path, args: &Args, context: &Context) -> Result<bool> {
+/// Checks one file; says whether it is clean, after a repair if one was asked for, and how many errors, repairable
+/// faults and warnings are left.
+fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])> {
     let progress = context.progress();
     let options = CheckOptions {
         azure: args.azure,
@@ -98,6 +147,7 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<bool> {
         ..CheckOptions::default()
     };
     let repaired = if args.repair {
+        super::signals::writes(path);
         files::repair(path, &options, &args.parents.options(), args.dry_run)?
     } else {
         Repaired {
@@ -109,18 +159,20 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<bool> {
     };
     drop(progress);
     let view = View::new(path, &repaired);
-    let mut output = Output::text()?;
-    if args.json {
-        output.json(&view)?;
-    } else {
-        print(&view, args, &mut output)?;
+    let left = repaired.after.as_ref().unwrap_or(&repaired.before);
+    let counts = [left.errors, left.repairable, left.warnings];
+    // Nothing is to be told of an image without any finding.
+    let well = repaired.before.findings.is_empty() && repaired.saved.is_none();
+    if args.json || !context.quiet() || !well {
+        let mut output = Output::text()?;
+        if args.json {
+            output.json(&view)?;
+        } else {
+            print(&view, args, &mut output)?;
+        }
+        output.finish()?;
     }
-    output.finish()?;
-    Ok(repaired
-        .after
-        .as_ref()
-        .unwrap_or(&repaired.before)
-        .is_clean())
+    Ok((left.is_clean(), counts))
 }
 
 /// What `--json` prints for each image.

@@ -4,9 +4,11 @@ use std::io::{self, IsTerminal as _};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use super::args::{Common, Parents, SaidFormat, When};
-use super::size::Size;
+use super::output::STDOUT;
+use super::size::{Short, Size};
 use super::{exit, progress, store_path};
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file};
@@ -60,6 +62,7 @@ impl Reading {
 pub(super) struct Context {
     program: &'static str,
     common: Common,
+    begun: Instant,
 }
 
 impl Context {
@@ -67,6 +70,7 @@ impl Context {
         Self {
             program,
             common: common.clone(),
+            begun: Instant::now(),
         }
     }
 
@@ -97,7 +101,40 @@ impl Context {
             When::Always => true,
             When::Never => false,
         };
-        progress::new(shown && !self.common.quiet, terminal)
+        let progress = progress::new(shown && !self.quiet(), terminal);
+        if self.verbose() {
+            return Box::new(progress::Counted(progress));
+        }
+        progress
+    }
+
+    /// Whether only what is wrong is to be said.
+    pub(super) fn quiet(&self) -> bool {
+        self.common.quiet
+    }
+
+    fn verbose(&self) -> bool {
+        self.common.verbose
+    }
+
+    /// Says how long the command took, and how fast it was, if that is wanted.
+    pub(super) fn tell_time(&self) {
+        if !self.verbose() {
+            return;
+        }
+        let took = self.begun.elapsed();
+        let seconds = took.as_secs_f64();
+        let bytes = progress::handled();
+        if bytes == 0 {
+            return self.note(format_args!("took {seconds:.1} s"));
+        }
+        let rate = u128::from(bytes) * 1000 / took.as_millis().max(1);
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        self.note(format_args!(
+            "took {seconds:.1} s: {} of disks handled, {}/s",
+            Short(bytes),
+            Short(rate)
+        ));
     }
 
     /// Says something that isn't an error on stderr, unless that is unwanted.
@@ -112,7 +149,7 @@ impl Context {
         }
     }
 
-    /// Says on stderr that something isn't as it should be, unless that is unwanted.
+    /// Says on stderr that something isn't as it should be: also to those who want to hear nothing when all is well.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text, None);
     }
@@ -136,6 +173,15 @@ impl Context {
                 shown(&output)
             ));
         }
+    }
+
+    /// Says that all of a raw disk went to stdout.
+    pub(super) fn note_disk_sent(&self, of: &Path, size: u64) {
+        self.note(format_args!(
+            "{STDOUT}: {} as raw, virtual size {}",
+            shown(of),
+            Size(size)
+        ));
     }
 
     /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
@@ -205,7 +251,7 @@ impl Context {
     }
 
     fn say(&self, label: &str, text: &dyn std::fmt::Display, hint: Option<&str>) {
-        if !self.common.quiet {
+        if label == "warning" || !self.quiet() {
             exit::say(self.program, label, text, hint);
         }
     }

@@ -1,6 +1,6 @@
 //! `vhd convert`: the same virtual disk in another format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
@@ -8,6 +8,7 @@ use super::args::{
 };
 use super::context::{Context, Reading, Warning, refuse_files};
 use super::exit::Outcome;
+use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
@@ -36,6 +37,7 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
     "  vhd convert disk.raw up.vhd --azure --fix-gpt the same, with the backup of its GPT at its end\n",
     "  vhd convert disk.raw d.vhd --dense            a file without holes, for Windows and Hyper-V\n",
     "  vhd convert damaged.vhd saved.vhd --salvage   what is left of a damaged VHD\n",
+    "  vhd convert disk.vhd - | gzip > disk.raw.gz   the raw disk through a pipe\n",
     "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
     super::args::exit_codes!(),
 ))]
@@ -43,7 +45,7 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 pub(super) struct Args {
     /// The image to read.
     pub(super) source: PathBuf,
-    /// The image to make: a file, or a block device.
+    /// The image to make: a file, or a block device; - writes the raw disk to stdout.
     pub(super) destination: PathBuf,
     /// Format of the source [default: found out].
     #[arg(short, long, value_name = "FORMAT")]
@@ -98,6 +100,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     )?;
     if let Some(image) = source.as_file() {
         look_inside(args, image, context)?;
+    }
+    if args.destination == Path::new("-") {
+        return to_stdout(args, &*source, context);
     }
     refuse_files(&args.destination, &*source)?;
     let options = destination(args, &*source)?;
@@ -177,6 +182,39 @@ fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> 
         )));
     }
     Ok(())
+}
+
+/// Writes the raw disk to stdout.
+fn to_stdout(args: &Args, source: &dyn Source, context: &Context) -> Result<Outcome> {
+    refuse_on_stdout("--azure", args.azure)?;
+    refuse_on_stdout("--verify", args.verify)?;
+    let mut out = Output::disk(args.output_format, source.virtual_size())?;
+    size::block(args.block_size, Format::Raw)?;
+    let workers = context.workers_reading(&[source])?;
+    let progress = context.progress();
+    progress.begin("converting", source.virtual_size());
+    let options = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: false,
+    };
+    copy(source, &mut out, options)?;
+    out.finish()?;
+    source.check_unchanged()?;
+    drop(progress);
+    context.note_disk_sent(source.path(), source.virtual_size());
+    Ok(Outcome::Done)
+}
+
+/// An error about an option that what goes to stdout can't have.
+pub(super) fn refuse_on_stdout(option: &str, given: bool) -> Result<()> {
+    if !given {
+        return Ok(());
+    }
+    Err(
+        Error::usage(format!("{option} doesn't go with the raw disk on stdout"))
+            .hint("name a file instead of -, or omit the option"),
+    )
 }
 
 /// What the destination shall be.

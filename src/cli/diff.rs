@@ -68,7 +68,7 @@ pub(super) struct Args {
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How to list the ranges.
+    /// How to list the ranges; with -q and text, nothing is listed, and the exit code is the answer.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -279,7 +279,18 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     };
     let workers = context.workers_reading(&[pair.base, pair.target])?;
     let progress = context.progress();
-    let mut listing = Listing::begin(Output::text()?, format, pair.base, pair.target)?;
+    // With -q the exit code is the answer, as with cmp -s.
+    let listed = !(context.quiet() && format == ListingFormat::Text);
+    let mut listing = if listed {
+        Some(Listing::begin(
+            Output::text()?,
+            format,
+            pair.base,
+            pair.target,
+        )?)
+    } else {
+        None
+    };
     progress.begin("comparing", pair.larger());
     let options = CompareOptions {
         workers: &workers,
@@ -291,7 +302,10 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let [base, target] = pair.compared;
     let sink = |change: WindowChange| {
         let mut changes = change.changes.iter();
-        changes.try_for_each(|change| listing.push(*change))
+        match &mut listing {
+            Some(listing) => changes.try_for_each(|change| listing.push(*change)),
+            None => Ok(()),
+        }
     };
     let comparison = match &pair.list {
         Some(list) => compare_listed(list, (base, target), options, Ok, sink, |_, _| Ok(()))?,
@@ -299,7 +313,10 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     };
     tell_known(&comparison, context);
     pair.check_unchanged()?;
-    listing.end(&comparison)?;
+    drop(progress);
+    if let Some(listing) = listing {
+        listing.end(&comparison)?;
+    }
     Ok(if comparison.is_same() {
         Outcome::Done
     } else {

@@ -4,8 +4,9 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use super::progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::text::OneLine;
+use crate::text::{OneLine, without_secrets};
 
 /// How a command ended that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,26 @@ pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&
         // Writing to a string can't fail.
         let _ = writeln!(said, "  hint: {}", OneLine(hint));
     }
+    to_stderr(&said);
+}
+
+/// Says that a signal ended the program, and what became of what it was writing.
+pub(super) fn ended(program: &str, how: &str, became: &[(String, Option<String>)]) {
+    let mut said = format!("{program}: {how}");
+    for (text, _) in became {
+        let _ = write!(said, "; {}", OneLine(text));
+    }
+    said.push('\n');
+    for hint in became.iter().filter_map(|(_, hint)| hint.as_ref()) {
+        let _ = writeln!(said, "  hint: {}", OneLine(hint));
+    }
+    to_stderr(&said);
+}
+
+/// Writes to stderr, without anything that gives access to something.
+fn to_stderr(text: &str) {
     // A closed stderr leaves nobody to tell.
-    let _ = io::stderr().write_all(said.as_bytes());
+    let _ = progress::hidden(|| io::stderr().write_all(without_secrets(text).as_bytes()));
 }
 
 /// Prints what the argument parser has to say: help and version to stdout, mistakes to stderr.
@@ -78,7 +97,7 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     } else {
         format!("{program}: ")
     };
-    let _ = write!(io::stderr(), "{prefix}{text}");
+    to_stderr(&format!("{prefix}{text}"));
     ExitCode::from(2)
 }
 

@@ -10,6 +10,7 @@ use super::args::{InputFormat, Parents, SaidFormat, overwrite};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::Output;
+use super::several::Several;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, Source, set_stamp, write_windows};
 use crate::image::{ContentDigest, content_digest, stream};
@@ -80,19 +81,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .found(format_args!("{} images", args.images.len()))
             .hint("make a list for each"));
     }
-    let mut failed = None;
+    let mut all = Several::new(context);
     for path in &args.images {
-        // One image that can't be read doesn't keep the others from being hashed.
-        match hash(path, args, &workers, context) {
-            Ok(()) => {}
-            Err(error) => {
-                if let Some(earlier) = failed.replace(error) {
-                    context.report(&earlier);
-                }
-            }
-        }
+        all.take(hash(path, args, &workers, context).map(|()| Outcome::Done))?;
     }
-    failed.map_or(Ok(Outcome::Done), Err)
+    all.finish()
 }
 
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {

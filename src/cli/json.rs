@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-use crate::text::is_unseen;
+use crate::text::{is_unseen, without_secrets};
 
 /// Writes a document, one member a line.
 pub(super) fn pretty(out: impl Write, value: &impl Serialize) -> io::Result<()> {
@@ -28,7 +28,8 @@ impl<F: Formatter> Formatter for Safe<F> {
         out: &mut W,
         text: &str,
     ) -> io::Result<()> {
-        let mut rest = text;
+        let text = without_secrets(text);
+        let mut rest = &*text;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unseen(*c)) {
             let (before, after) = rest.split_at(at);
             self.0.write_string_fragment(out, before)?;

@@ -12,7 +12,9 @@ use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
 use crate::error::Result;
-use crate::files::{MergeOptions, Merged, WindowsFolder, merge, names_of};
+use crate::files::{
+    MergeOptions, Merged, OpenImage, OpenOptions, WindowsFolder, merge, names_of, open_image,
+};
 use crate::text::shown;
 
 /// Fold a differencing VHD into its parent, or a whole chain into a new image.
@@ -40,7 +42,7 @@ use crate::text::shown;
 pub(super) struct Args {
     /// The differencing VHD.
     child: PathBuf,
-    /// Make a new image of the whole chain instead of changing the parent.
+    /// Make a new image of the whole chain instead of changing the parent; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["delete", "dry_run"])]
     output: Option<PathBuf>,
     /// Format of the new image [default: dynamic if it ends in .vhd or .avhd, else raw].
@@ -96,6 +98,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         windows_folder: args.windows_dir.as_ref(),
         warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
+    watch_parent(args);
     let merged = merge(&args.child, options);
     drop(progress);
     for warning in warnings.take() {
@@ -109,8 +112,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The parent is what is changed. What keeps it from being opened, the merge itself says.
+fn watch_parent(args: &Args) {
+    let options = OpenOptions {
+        parents: args.parents.options(),
+        ..OpenOptions::default()
+    };
+    let child = open_image(&args.child, &options);
+    if let Some(parent) = child.ok().as_ref().and_then(OpenImage::parent) {
+        super::signals::writes(parent.path());
+    }
+}
+
 /// The chain reads as one disk: to make one of it is to convert it.
 fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
+    convert::refuse_on_stdout("--json", args.json && output == Path::new("-"))?;
     let converted = convert::run(
         &convert::Args {
             io: super::args::Io::Auto,

@@ -32,17 +32,22 @@ mod listing;
 mod man;
 mod map;
 mod merge;
+mod names;
 mod output;
 mod progress;
 mod rebase;
+mod remote;
 mod resize;
+mod several;
 mod show;
 mod signals;
 mod size;
 mod snapshot;
 mod squash;
+mod stdin;
 mod store_path;
 mod tree;
+mod usage;
 
 use args::Common;
 use context::Context;
@@ -89,6 +94,7 @@ enum Command {
     Rebase(rebase::Args),
     Tree(tree::Args),
     Show(show::Args),
+    #[command(alias = "snap")]
     Snapshot(snapshot::Args),
     Squash(squash::Args),
     Demo(demo::Args),
@@ -190,11 +196,11 @@ impl Program {
 
     /// What it understands: the one definition behind parsing, help, completions and man pages.
     fn command(self) -> clap::Command {
-        match self {
+        names::guard(match self {
             Self::Vhd => Vhd::command(),
             Self::VhdDiff => self.single::<diff::Args>(),
             Self::VhdApply => self.single::<apply::Args>(),
-        }
+        })
     }
 
     fn single<A: clap::Args>(self) -> clap::Command {
@@ -215,7 +221,10 @@ fn start<T: clap::FromArgMatches>(
     let args: Vec<OsString> = std::env::args_os().collect();
     let parsed = match parse::<T>(program, args.clone()) {
         Ok(parsed) => parsed,
-        Err(error) => {
+        Err(mut error) => {
+            if let Some(meant) = usage::explain(&mut error, &program.command(), &args) {
+                return exit::code(name, Err(meant));
+            }
             // What isn't understood is repeated: as it can be shown, so that it says nothing by itself.
             let seen = args.iter().map(|arg| shown(arg).to_string().into());
             return match parse::<T>(program, seen) {
@@ -232,7 +241,10 @@ fn start<T: clap::FromArgMatches>(
         keep_journals_of_devices_in(std::path::absolute(&folder).unwrap_or(folder));
     }
     let context = Context::new(name, common);
-    let result = signals::watch().and_then(|()| run(&parsed, &context));
+    let result = signals::watch(name).and_then(|()| run(&parsed, &context));
+    if result.is_ok() {
+        context.tell_time();
+    }
     exit::code(name, result)
 }
 
@@ -246,6 +258,7 @@ fn parse<T: clap::FromArgMatches>(
         .collect();
     let mut command = program.command();
     let matches = command.try_get_matches_from_mut(args)?;
+    names::watch_outputs(&command, &matches);
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

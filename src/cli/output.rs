@@ -13,20 +13,53 @@ use std::os::fd::AsFd as _;
 
 use serde::Serialize;
 
-use super::json;
+use super::args::OutputFormat;
+use super::{json, progress};
 use crate::error::{Error, Result};
-use crate::text::Escaping;
+use crate::image::Sequential;
+use crate::text::{Escaping, without_secrets};
 
 /// The version of every JSON output's schema. It changes only when something is taken away or changes its
 /// meaning; additions don't count.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
+/// What messages call stdout.
+pub(super) const STDOUT: &str = "(standard output)";
+
 /// Standard output, buffered.
 #[derive(Debug)]
 pub(super) struct Output {
-    out: BufWriter<fs::File>,
+    out: BufWriter<Stdout>,
     /// The line that is being written.
     line: String,
+}
+
+/// Standard output itself. A progress bar isn't on the terminal while it is written to.
+#[derive(Debug)]
+struct Stdout {
+    file: fs::File,
+    terminal: bool,
+}
+
+impl Stdout {
+    fn new(file: fs::File) -> Self {
+        let terminal = file.is_terminal();
+        Self { file, terminal }
+    }
+}
+
+impl io::Write for Stdout {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.terminal {
+            progress::hidden(|| self.file.write(buf))
+        } else {
+            self.file.write(buf)
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 impl Output {
@@ -35,7 +68,7 @@ impl Output {
         // A handle of its own: the library's stdout would look for line ends in everything.
         let handle = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self {
-            out: BufWriter::with_capacity(64 << 10, fs::File::from(handle)),
+            out: BufWriter::with_capacity(64 << 10, Stdout::new(fs::File::from(handle))),
             line: String::new(),
         })
     }
@@ -49,13 +82,27 @@ impl Output {
         Self::text()
     }
 
+    /// For the raw disk, which is the only form in which a disk goes into a pipe: a VHD is written at its beginning and
+    /// at its end.
+    pub(super) fn disk(format: Option<OutputFormat>, size: u64) -> Result<Sequential<Self>> {
+        if !matches!(format, None | Some(OutputFormat::Raw)) {
+            return Err(Error::usage(
+                "only the raw disk can be written to stdout: a VHD isn't written from front to back",
+            )
+            .hint("omit -O, or name a file instead of -"));
+        }
+        Ok(Sequential::new(Self::binary()?, STDOUT, size))
+    }
+
     /// Writes one line. Whatever `text` contains, it is one, and no terminal obeys it.
     pub(super) fn line(&mut self, text: impl Display) -> Result<()> {
         self.line.clear();
         // Writing to a string can't fail.
         let _ = write!(Escaping(&mut self.line), "{text}");
         self.line.push('\n');
-        self.out.write_all(self.line.as_bytes()).map_err(failed)
+        self.out
+            .write_all(without_secrets(&self.line).as_bytes())
+            .map_err(failed)
     }
 
     /// Writes bytes as they are.
@@ -86,7 +133,7 @@ impl io::Write for Output {
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::io("cannot write", error).path("(standard output)")
+    Error::io("cannot write", error).path(STDOUT)
 }
 
 /// A JSON object with a list of any length among its members, written as it comes: memory doesn't grow with it.

@@ -26,6 +26,57 @@ pub(super) fn new(shown: bool, terminal: bool) -> Box<dyn Progress> {
     }
 }
 
+/// The bar that is on the terminal, if there is one.
+static CURRENT: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn current() -> Option<ProgressBar> {
+    CURRENT
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// Does something to the terminal while no bar is on it.
+pub(super) fn hidden<T>(act: impl FnOnce() -> T) -> T {
+    match current() {
+        Some(bar) => bar.suspend(act),
+        None => act(),
+    }
+}
+
+/// Wipes the bar for good, because the program ends.
+pub(super) fn wipe() {
+    if let Some(bar) = current() {
+        bar.finish_and_clear();
+    }
+}
+
+/// Bytes that were handled by everything that showed progress.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that were handled so far, if that is [counted](Counted).
+pub(super) fn handled() -> u64 {
+    HANDLED.load(Ordering::Relaxed)
+}
+
+/// Counts what is handled, for the summary of `-v`.
+pub(super) struct Counted(pub(super) Box<dyn Progress>);
+
+impl Progress for Counted {
+    fn begin(&self, what: &str, total: u64) {
+        self.0.begin(what, total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        HANDLED.fetch_add(bytes, Ordering::Relaxed);
+        self.0.advance(bytes);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
 /// A bar with bytes, rate and time left; it is wiped when dropped.
 struct Bar(ProgressBar);
 
@@ -33,30 +84,44 @@ impl Bar {
     fn new() -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(None, target);
-        let template = "{msg} {wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes}, \
-                        {binary_bytes_per_sec}, {eta} left";
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        bar.set_style(style(BEGUN));
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self(bar)
     }
 }
 
 impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
+        self.0.set_style(style(BEGUN));
         self.0.set_length(total);
         self.0.reset();
         self.0.set_message(shown(what).to_string());
     }
 
     fn advance(&self, bytes: u64) {
+        // Nothing is known of how fast it is before something is done.
+        if self.0.position() == 0 && bytes > 0 {
+            self.0.set_style(style(UNDER_WAY));
+        }
         self.0.inc(bytes);
     }
+}
+
+/// What is shown before anything is done.
+const BEGUN: &str = "{msg} {wide_bar} {percent:>3}% of {binary_total_bytes}";
+
+/// And from then on.
+const UNDER_WAY: &str = "{msg} {wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes}, \
+                         {binary_bytes_per_sec}, {eta} left";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

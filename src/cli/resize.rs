@@ -75,6 +75,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         orphans: orphans(args.force),
         progress: &*progress,
     };
+    if !args.dry_run {
+        super::signals::writes(&args.image);
+    }
     let resized = resize(&args.image, &open, options)?;
     drop(progress);
     say(args, resized, context);

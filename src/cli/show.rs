@@ -1,6 +1,6 @@
 //! `vhd show`: what a diff says of itself.
 
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
 use super::output::{JsonList, Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
+use super::stdin::{self, Expected, STDIN};
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer, Way};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
@@ -42,11 +43,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
     if args.diff == Path::new("-") {
-        let reader = DiffReader::new(
-            BufReader::with_capacity(1 << 18, io::stdin()),
-            "(standard input)",
-        )?;
-        return show(args, reader, &*progress);
+        let stdin = BufReader::with_capacity(1 << 18, stdin::open(Expected::Diff)?);
+        let shown = DiffReader::new(stdin, STDIN).and_then(|reader| show(args, reader, &*progress));
+        return shown.map_err(stdin::of_pipe);
     }
     let file = File::open_locked(&args.diff, Access::Read)?;
     crate::files::refuse_image(&file)?;

@@ -1,19 +1,25 @@
-//! Ctrl-C and termination: nothing half-written stays behind.
+//! Ctrl-C and termination: nothing half-written stays behind, and it is said what became of what was being written.
 
-use std::sync::Arc;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
+use super::{exit, progress};
 use crate::error::{Error, Result};
+use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
+use crate::text::shown;
 
 /// Waits on a thread of its own for a signal; then removes the temporary files and exits with 128 plus the
 /// signal's number: 130 for Ctrl-C, 143 for termination, 129 when the terminal is gone. An apply in place is protected
 /// by its undo journal.
-pub(super) fn watch() -> Result<()> {
+pub(super) fn watch(program: &'static str) -> Result<()> {
     let failed = |e| Error::io("cannot watch for signals", e);
     // Where a limit is set, a file that grows too large is an error to report, not a reason to die.
     let ignored = Arc::new(AtomicBool::new(false));
@@ -27,11 +33,107 @@ pub(super) fn watch() -> Result<()> {
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 remove_temporary_files();
+                progress::wipe();
+                let how = match signal {
+                    SIGTERM => "terminated",
+                    SIGHUP => "hung up",
+                    _ => "interrupted",
+                };
+                let work = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+                exit::ended(
+                    program,
+                    how,
+                    &work.iter().map(Work::became).collect::<Vec<_>>(),
+                );
                 std::process::exit(128 + signal);
             }
         })
         .map_err(failed)?;
     Ok(())
+}
+
+/// What the command is about to write.
+static UNDER_WAY: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+
+/// Something that a command writes, by which an interrupted one tells what became of it.
+enum Work {
+    /// A file, as it was before.
+    File(PathBuf, Option<State>),
+    /// A store.
+    Store(PathBuf),
+}
+
+/// By which a file is known to be the one it was.
+#[derive(PartialEq, Eq)]
+struct State {
+    file: (u64, u64),
+    len: u64,
+    written: (i64, i64),
+    device: bool,
+}
+
+impl State {
+    fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self {
+            file: (found.dev(), found.ino()),
+            len: found.len(),
+            written: (found.mtime(), found.mtime_nsec()),
+            device: found.file_type().is_block_device(),
+        })
+    }
+}
+
+/// Tells that this file will be made, replaced or changed, so that an interrupted command can say what became of it.
+pub(super) fn writes(path: &Path) {
+    let work = Work::File(path.to_path_buf(), State::of(path));
+    let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = |work: &Work| matches!(work, Work::File(known, _) if known == path);
+    if !all.iter().any(known) {
+        all.push(work);
+    }
+}
+
+/// The same of a store.
+pub(super) fn writes_store(path: &Path) {
+    let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(Work::Store(path.to_path_buf()));
+}
+
+impl Work {
+    /// What became of it, and what to do.
+    fn became(&self) -> (String, Option<String>) {
+        let (path, before) = match self {
+            Self::File(path, before) => (path, before),
+            Self::Store(store) => {
+                let text = format!(
+                    "{}: complete snapshots are as they were; what was begun is finished or removed by the next \
+                     command that changes the disk",
+                    shown(store)
+                );
+                return (text, None);
+            }
+        };
+        let name = shown(path);
+        if let Err(pending) = refuse_pending(path) {
+            let hint = pending.remedy().map(str::to_owned);
+            return (format!("{name} is half changed"), hint);
+        }
+        let again = Some("run the same command again".to_owned());
+        match (before, State::of(path)) {
+            (None, None) => (format!("{name} was not made"), None),
+            (Some(before), _) if before.device => {
+                (format!("{name} is a device and may be half written"), again)
+            }
+            (Some(before), Some(now)) if *before == now => (format!("{name} is unchanged"), None),
+            (Some(before), Some(now)) if before.file == now.file => {
+                (format!("{name} was being changed"), again)
+            }
+            // A new file gets its name when it is complete.
+            (_, Some(_)) => (format!("{name} is complete"), None),
+            (Some(_), None) => (format!("{name} is gone"), None),
+        }
+    }
 }
 
 /// Whether whoever started this program wants it to go on in spite of the signal, as `nohup` does. Where that can't be

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Size};
+use super::stdin::{self, Expected, STDIN};
 use crate::diff::{Chain, Compression, DiffFile, Finished, SquashOptions, squash};
 use crate::error::{Error, Result};
 use crate::files::{open_diff, refuse_same_file, spool_diff};
@@ -121,13 +122,15 @@ pub(super) fn open_diffs(
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<Vec<DiffFile>> {
-    let stdin = |path: &Path| path == Path::new("-");
-    if diffs.iter().filter(|path| stdin(path)).count() > 1 {
+    let is_stdin = |path: &Path| path == Path::new("-");
+    if diffs.iter().filter(|path| is_stdin(path)).count() > 1 {
         return Err(Error::usage("only one diff can come from stdin"));
     }
     let open = |path: &PathBuf| {
-        if stdin(path) {
-            spool_diff(&mut io::stdin().lock(), beside, progress)
+        if is_stdin(path) {
+            let mut stream = stdin::open(Expected::Diff)?;
+            let stream = (&mut stream as &mut dyn io::Read, Path::new(STDIN));
+            spool_diff(stream, beside, progress).map_err(stdin::of_pipe)
         } else {
             open_diff(path, progress)
         }

@@ -10,17 +10,17 @@ use crate::snapshot::{Access, Disk, PointImage};
 pub(super) const STORE_VARIABLE: &str = "VHDKIT_STORE";
 
 /// What such a path names.
-struct PointPath<'a> {
+pub(super) struct PointPath<'a> {
     /// Empty for the store of the environment.
-    store: &'a str,
-    disk: &'a str,
+    pub(super) store: &'a str,
+    pub(super) disk: &'a str,
     /// `None` for the newest.
-    snapshot: Option<&'a str>,
+    pub(super) snapshot: Option<&'a str>,
 }
 
 impl<'a> PointPath<'a> {
     /// `None` if it is the path of a file. A file of exactly that name comes first.
-    fn parse(path: &'a Path) -> Option<Self> {
+    pub(super) fn parse(path: &'a Path) -> Option<Self> {
         let (store, point) = path.to_str()?.rsplit_once("::")?;
         if point.contains('/') || fs::symlink_metadata(path).is_ok() {
             return None;

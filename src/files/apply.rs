@@ -162,15 +162,65 @@ pub fn apply_to_new(
         read_back(output.path, found, rebuilt.target_digest)?;
     }
     let stamped = new.publish_stamped(rebuilt.target_digest)?;
-    let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
     Ok(Applied {
-        target_digest: Some(rebuilt.target_digest),
-        updated: sum(|diff| diff.trailer().update_bytes),
-        cleared: sum(|diff| diff.trailer().clear_bytes),
         verified: options.verify,
         stamped,
-        ..Applied::nothing(already, checked, chain)
+        ..written(already, checked, chain, rebuilt.target_digest)
     })
+}
+
+/// Applies `chain` to `base` into `out`, which is written front to back and can't be taken back: before the first byte
+/// goes out, the base is known to be the right one.
+///
+/// # Errors
+///
+/// [`Mismatch`](crate::ErrorKind::Mismatch) if the base isn't what the chain is for, with nothing written;
+/// [`Damaged`](crate::ErrorKind::Damaged) if the result isn't the target, which is known only at its end.
+pub fn apply_to_pipe(
+    base: &dyn Source,
+    chain: &Chain,
+    (out, name): (&mut dyn ImageMut, &Path),
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    check_size(base, chain)?;
+    let larger = base.virtual_size().max(chain.target_size());
+    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let (already, checked) = if options.check != BaseCheck::Touched && chain.base_digest().is_some()
+    {
+        options
+            .progress
+            .begin("checking the base", base.virtual_size());
+        let digest = content_digest(base, options.workers, options.progress)?;
+        (position(base, chain, digest)?, BaseChecked::Full)
+    } else {
+        options.progress.begin("checking the base", larger);
+        let touched = layers.check_touched()?;
+        if touched.already_applied && base.virtual_size() == chain.target_size() {
+            (chain.diffs().len(), checked(&touched))
+        } else {
+            check_touched(base, chain, &touched)?;
+            (0, checked(&touched))
+        }
+    };
+    options.progress.begin("applying", larger);
+    let (rebuilt, _) = layers.rebuild(out, BaseCheck::Touched)?;
+    out.flush()?;
+    base.check_unchanged()?;
+    check_result(name, chain, rebuilt.target_digest).map_err(|error| {
+        error.hint("don't use what came through the pipe: run the command again")
+    })?;
+    Ok(written(already, checked, chain, rebuilt.target_digest))
+}
+
+/// What became of an apply that wrote all of the result.
+fn written(already: usize, checked: BaseChecked, chain: &Chain, digest: ContentDigest) -> Applied {
+    let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
+    Applied {
+        target_digest: Some(digest),
+        updated: sum(|diff| diff.trailer().update_bytes),
+        cleared: sum(|diff| diff.trailer().clear_bytes),
+        ..Applied::nothing(already, checked, chain)
+    }
 }
 
 /// As [`apply_to_new`], but the new image begins as a clone of `base`, which isn't read but under the changed pages: for

@@ -44,19 +44,18 @@ pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
     DiffFile::open(file, progress)
 }
 
-/// Reads a diff from a stream into a nameless file beside `beside`, then verifies it: nothing of it is used
-/// before all of it is known to be right.
+/// Reads a diff from a stream, which messages call `name`, into a nameless file beside `beside`, then verifies it:
+/// nothing of it is used before all of it is known to be right.
 pub fn spool_diff(
-    stream: &mut dyn Read,
+    (stream, name): (&mut dyn Read, &Path),
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
-    let failed = |e| Error::io("cannot store the diff that comes in", e);
     let fill = |out: &mut dyn Write, name: &Path| {
         let copied = io::copy(stream, out).map(drop);
-        copied.map_err(|e| failed(e).path(name))
+        copied.map_err(|e| Error::io("cannot store what comes in", e).path(name))
     };
-    spool_made(fill, beside, progress)
+    spool(fill, beside, name, progress)
 }
 
 /// The same for a diff that `make` writes to what it is given, which messages call as the path says.
@@ -65,7 +64,17 @@ pub fn spool_made(
     beside: &Path,
     progress: &dyn Progress,
 ) -> Result<DiffFile> {
-    let spool = spool_beside(&make_place_of(beside)?)?;
+    let name = make_place_of(beside)?.with_file_name("(temporary file)");
+    spool(make, beside, &name, progress)
+}
+
+fn spool(
+    make: impl FnOnce(&mut dyn Write, &Path) -> Result<()>,
+    beside: &Path,
+    name: &Path,
+    progress: &dyn Progress,
+) -> Result<DiffFile> {
+    let spool = spool_beside(&make_place_of(beside)?, name)?;
     let mut out = spool.appender();
     make(&mut out, spool.path())?;
     out.flush()

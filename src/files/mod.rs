@@ -31,6 +31,7 @@ mod windows;
 
 pub use apply::{
     Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_new,
+    apply_to_pipe,
 };
 pub use child::{WindowsFolder, finds_parent};
 pub use clones::Clones;

@@ -6,6 +6,7 @@ use super::{Format, OpenImage};
 use crate::diff::Side;
 use crate::error::Result;
 use crate::image::Image;
+use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
 /// A virtual disk with what is known of the image that presents it.
@@ -41,7 +42,8 @@ pub trait Source: Image + std::fmt::Debug {
             name: self
                 .path()
                 .file_name()
-                .map(|name| name.to_string_lossy().into_owned()),
+                // It goes with the diff to wherever that goes.
+                .map(|name| without_secrets(&name.to_string_lossy()).into_owned()),
             format: Some(self.format().name().to_owned()),
             unique_id: footer.map(|footer| footer.unique_id.0),
             time: footer.map(|footer| footer.timestamp.to_unix()),

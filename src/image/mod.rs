@@ -13,6 +13,7 @@ mod hasher;
 mod known;
 mod list;
 mod raw;
+mod sequential;
 mod window;
 mod windows;
 
@@ -29,6 +30,7 @@ pub use known::{KnownEqual, NothingKnown, Ranges};
 pub use list::{ListedWindow, WindowList, WindowListWriter, windows_in};
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
+pub use sequential::Sequential;
 pub(crate) use window::Window;
 pub use windows::data_windows;
 pub(crate) use windows::{WindowData, chunks};

@@ -22,6 +22,7 @@ use crate::files::{Format, NewImage, NewImageOptions, Source};
 use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowList, copy_hashed};
 use crate::storage::{Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
+use crate::text::without_secrets;
 use crate::vhd::UniqueId;
 
 /// The largest disk that a dynamic VHD can hold; larger bases are raw.
@@ -226,7 +227,11 @@ pub(super) fn told_family(side: &Side) -> Family {
 
 pub(super) fn origin(side: &Side) -> Origin {
     Origin {
-        name: side.name.clone(),
+        // The diff may come from a program that didn't leave a signature out.
+        name: side
+            .name
+            .as_deref()
+            .map(|name| without_secrets(name).into_owned()),
         format: side.format.clone().unwrap_or_else(|| "raw".to_owned()),
         unique_id: side.unique_id.map(|id| UniqueId(id).to_string()),
         footer: side.footer.as_deref().map(|footer| hex(footer)),

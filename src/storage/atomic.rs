@@ -196,12 +196,13 @@ fn exists(target: &Path) -> Error {
         .hint("choose another name, or have it replaced with --force")
 }
 
-/// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed.
-pub fn spool_beside(beside: &Path) -> Result<File> {
+/// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed. Messages about
+/// it call it `name`.
+pub fn spool_beside(beside: &Path, name: &Path) -> Result<File> {
     let folder = folder_of(beside);
     let file = system::create_nameless(folder)
         .map_err(|e| Error::io("cannot create a temporary file in this folder", e).path(folder))?;
-    File::from_std(file, folder.join("(temporary file)"))
+    File::from_std(file, name)
 }
 
 #[cfg(test)]

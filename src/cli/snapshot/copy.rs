@@ -8,8 +8,11 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, StoreArgs,
-    disks, say_what_is_unusual,
+    disks, disks_there, say_what_is_unusual,
 };
+use crate::cli::names::Role;
+use crate::cli::remote::{Remote, on};
+use crate::error::quoted;
 use crate::snapshot::{Copied, Work, copy_disks};
 
 /// Bring another store up to date: copy the snapshots that it lacks.
@@ -31,7 +34,7 @@ use crate::snapshot::{Copied, Work, copy_disks};
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The store to copy to; it is made if it isn't there.
+    /// The store to copy to, made if it isn't there.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// Only this disk; may be given several times [default: all].
@@ -98,10 +101,11 @@ fn bytes(copied: &Copied) -> u64 {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    refuse_remote(args)?;
     refuse_same(from, to)?;
     let mut names = args.disk.clone();
     if names.is_empty() {
-        names = disks(from)?;
+        names = disks_there(from)?;
     }
     names.sort_unstable();
     names.dedup();
@@ -140,6 +144,40 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.report(&error);
     }
     first.map_or(Ok(Outcome::Done), Err)
+}
+
+/// An address on another machine, with the way there.
+fn refuse_remote(args: &Args) -> Result<()> {
+    let Some(remote) = Remote::of(&args.to) else {
+        return Ok(());
+    };
+    let error = remote.refusal(Role::Store, &args.to);
+    let Remote::Host { host, path } = remote else {
+        return Err(error);
+    };
+    let names = if args.disk.is_empty() {
+        disks(&args.store.store).unwrap_or_default()
+    } else {
+        args.disk.clone()
+    };
+    let receive = on(
+        &host,
+        &format!("vhd snapshot receive --store {}", quoted(&path)),
+    );
+    let store = quoted(&args.store.store);
+    let send = |name: &String| {
+        let disk = quoted(name);
+        format!("vhd snapshot send --store {store} --disk {disk} | {receive}")
+    };
+    let lines: Vec<String> = names.iter().take(3).map(send).collect();
+    if lines.is_empty() {
+        return Err(error);
+    }
+    let here = quoted(Path::new(".").join(&args.to));
+    Err(error.hint(format!(
+        "send it: {}; {here} is a folder of that name",
+        lines.join("; ")
+    )))
 }
 
 fn refuse_same(from: &Path, to: &Path) -> Result<()> {

@@ -1,7 +1,6 @@
 //! `vhd snapshot create`: a new point in time.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,6 +10,7 @@ use super::{
     Access, Context, Outcome, Output, Parents, Reading, Result, Size, StoreArgs, Time, disks,
     parse_time, show,
 };
+use crate::cli::stdin::{self, Expected, STDIN};
 use crate::error::quoted;
 use crate::snapshot::{Created, Disk, Doubt, Family, NewPoint, Work, add_diff, create};
 use crate::storage::{Audience, File};
@@ -164,8 +164,8 @@ fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) ->
         progress: &*progress,
     };
     if diff == Path::new("-") {
-        let name = Path::new("(standard input)");
-        return add_diff(disk, (&mut io::stdin().lock(), name), new, work);
+        let mut stream = stdin::open(Expected::Diff)?;
+        return add_diff(disk, (&mut stream, Path::new(STDIN)), new, work).map_err(stdin::of_pipe);
     }
     let file = File::open(diff)?;
     file.lock_shared()?;
@@ -192,7 +192,7 @@ impl Found {
     fn at(store: &Path, disk: &str) -> Result<Self> {
         let known = match disks(store) {
             Ok(known) => known,
-            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => Vec::new(),
+            Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Vec::new(),
             Err(error) => return Err(error),
         };
         Ok(if known.iter().any(|name| name == disk) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::diff::{ListFormat, parse_compression};
-use super::super::listing::Listing;
+use super::super::listing::{Listing, ListingFormat};
 use super::args::overwrite;
 use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
 use crate::diff::Compression;
@@ -71,16 +71,29 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     match &args.output {
         None => {
-            let format = args.format.into();
-            let mut listing =
-                Listing::begin(Output::text()?, format, between.from(), between.to())?;
-            let comparison = between.changes(work, |change| {
-                change.changes.iter().try_for_each(|c| listing.push(*c))
+            let format: ListingFormat = args.format.into();
+            // With -q the exit code is the answer, as with cmp -s.
+            let mut listing = if context.quiet() && format == ListingFormat::Text {
+                None
+            } else {
+                let output = Output::text()?;
+                Some(Listing::begin(
+                    output,
+                    format,
+                    between.from(),
+                    between.to(),
+                )?)
+            };
+            let comparison = between.changes(work, |change| match &mut listing {
+                Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
+                None => Ok(()),
             })?;
             between.from().check_unchanged()?;
             between.to().check_unchanged()?;
             drop(progress);
-            listing.end(&comparison)?;
+            if let Some(listing) = listing {
+                listing.end(&comparison)?;
+            }
             let same = comparison.is_same();
             Ok(if same { Outcome::Done } else { Outcome::No })
         }

@@ -9,6 +9,7 @@ use super::{
     Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, STORE_VARIABLE,
     Short, disks,
 };
+use crate::cli::stdin::{self, Expected, STDIN};
 use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
 use crate::storage::File;
 use crate::text::shown;
@@ -103,7 +104,7 @@ fn read(list: &Path) -> Result<(Vec<u8>, PathBuf)> {
     let mut bytes = Vec::new();
     let file;
     let (path, reader): (PathBuf, Box<dyn io::Read + '_>) = if list == Path::new("-") {
-        ("(standard input)".into(), Box::new(io::stdin().lock()))
+        (STDIN.into(), Box::new(stdin::open(Expected::List)?))
     } else {
         // Refuses pipes, which would wait for their writers.
         file = File::open(list)?;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Short,
-    StoreArgs, disks, report_damaged, unfinished, used,
+    StoreArgs, disks_there, report_damaged, unfinished, used,
 };
 
 /// List the snapshots of all disks, or of one, the oldest first.
@@ -83,7 +83,7 @@ impl PointView {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let names = match &args.disk {
         Some(name) => vec![name.clone()],
-        None => disks(&args.store.store)?,
+        None => disks_there(&args.store.store)?,
     };
     let mut all = Vec::with_capacity(names.len());
     let mut damaged = false;

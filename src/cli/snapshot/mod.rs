@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::{Count, Short, Size};
 use super::store_path::STORE_VARIABLE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::snapshot::{Access, Disk, Manifest, Time, check_disk_name, disks};
 use crate::text::shown;
 
@@ -61,6 +61,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(create::Args),
+    #[command(alias = "ls")]
     List(list::Args),
     Show(show::Args),
     Diff(diff::Args),
@@ -69,6 +70,7 @@ enum Command {
     Copy(copy::Args),
     Send(send::Args),
     Receive(receive::Args),
+    #[command(alias = "rm")]
     Delete(delete::Args),
     Prune(prune::Args),
     Verify(verify::Args),
@@ -127,6 +129,7 @@ impl DiskArgs {
         let mut meant = self.disk.clone();
         let mut names = Vec::new();
         for snapshot in snapshots {
+            refuse_address(snapshot)?;
             let Some((disk, name)) = snapshot.split_once('@') else {
                 names.push(snapshot.as_str());
                 continue;
@@ -152,7 +155,7 @@ impl DiskArgs {
         if let Some(name) = &self.disk {
             return Ok(name.clone());
         }
-        let names = disks(store)?;
+        let names = disks_there(store)?;
         if let [name] = names.as_slice() {
             return Ok(name.clone());
         }
@@ -173,6 +176,37 @@ impl DiskArgs {
                 .hint(format!("name one of them: --disk {first}")),
         )
     }
+}
+
+/// A snapshot is named within its store here.
+fn refuse_address(snapshot: &str) -> Result<()> {
+    let Some((store, point)) = snapshot.rsplit_once("::") else {
+        return Ok(());
+    };
+    let named = if store.is_empty() {
+        String::new()
+    } else {
+        format!("--store {} ", quoted(store))
+    };
+    Err(
+        Error::usage("here the store is named apart from the snapshot")
+            .found(snapshot)
+            .hint(format!("write {named}{}", quoted(point))),
+    )
+}
+
+/// The disks of a store, of which there must be one: an empty folder isn't a store, and is most often the place where
+/// a disk isn't mounted.
+fn disks_there(store: &Path) -> Result<Vec<String>> {
+    let names = disks(store)?;
+    if names.is_empty() {
+        return Err(
+            Error::usage("there is nothing here: no disk of a store is in this folder")
+                .path(store)
+                .hint("is the disk with the store mounted? vhd snapshot create makes a new store"),
+        );
+    }
+    Ok(names)
 }
 
 /// A time as it is shown in JSON and text.

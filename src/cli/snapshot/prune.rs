@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, Short, StoreArgs,
-    disks,
+    disks_there,
 };
 use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, decide, prune};
 
@@ -148,7 +148,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let store = &args.store.store;
     let mut names = args.disk.clone();
     if names.is_empty() {
-        names = disks(store)?;
+        names = disks_there(store)?;
     }
     names.sort_unstable();
     names.dedup();
@@ -163,7 +163,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let mut disk = Disk::open(store, &name, access)?;
         let decisions = decide(&mut disk, &policy)?;
         // What is about to happen is said before it does.
-        if !args.json {
+        let told = !args.json && (!context.quiet() || args.dry_run);
+        if told {
             let mut output = Output::text()?;
             text(&disk, &decisions, &mut output)?;
             output.finish()?;
@@ -180,7 +181,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let view = DiskView::new(&disk, &decisions, pruned);
         if args.json {
             all.push(view);
-        } else {
+        } else if told {
             let mut output = Output::text()?;
             summary(&view, &mut output)?;
             output.finish()?;

@@ -1,14 +1,14 @@
 //! `vhd snapshot receive`: snapshots from a stream.
 
-use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::{
-    Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs,
-    check_disk_name, say_what_is_unusual,
+    Context, Count, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, check_disk_name,
+    say_what_is_unusual,
 };
+use crate::cli::stdin::{self, Expected, STDIN};
 use crate::snapshot::{Future, Received, Work, receive};
 
 /// Take in the snapshots that come from vhd snapshot send on stdin.
@@ -73,18 +73,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(name) = &args.disk {
         check_disk_name(name)?;
     }
-    if io::stdin().is_terminal() {
-        return Err(Error::usage("a stream doesn't come from a terminal")
-            .hint("pipe what vhd snapshot send writes into this command"));
-    }
+    let stdin = stdin::open(Expected::Stream)?;
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
         workers: &workers,
         progress: &*progress,
     };
-    let name = Path::new("(standard input)");
-    let input = (io::stdin().lock(), name);
+    let input = (stdin, Path::new(STDIN));
     let future = if args.accept_future {
         Future::Accepted
     } else {

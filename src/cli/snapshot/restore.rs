@@ -12,11 +12,11 @@ use super::{
 };
 use crate::cli::apply::say_how_in_place;
 use crate::cli::context::refuse_files;
+use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
 use crate::error::Error;
 use crate::files::{self, Format, InPlace, OpenImage, Source as _, refuse_same_file};
-use crate::image::{ContentHasher, DIGEST_WINDOW, Image as _, WindowHashes, stream};
-use crate::page::to_usize;
+use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{
     PointImage, Restored, Work, check_content, restore, restore_in_place, restore_to_child,
 };
@@ -91,11 +91,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
     };
     if args.output == Path::new("-") {
-        if !matches!(args.output_format, None | Some(OutputFormat::Raw)) {
-            return Err(Error::usage("only the raw disk can be written to stdout")
-                .hint("leave -O away, or name a file with -o"));
+        for (option, given) in [
+            ("--parent", args.parent.is_some()),
+            ("--in-place", args.in_place.is_some()),
+        ] {
+            refuse_on_stdout(option, given)?;
         }
-        to_stdout(&point, work)?;
+        to_stdout(args, &point, work)?;
+        drop(progress);
+        context.note_disk_sent(point.path(), point.virtual_size());
         return Ok(Outcome::Done);
     }
     refuse_part_of_store(&args.output)?;
@@ -236,62 +240,16 @@ fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &
     ));
 }
 
-fn to_stdout(point: &PointImage, work: Work<'_>) -> Result<()> {
-    let mut output = Output::binary()?;
-    let mut digest = Plain::new(point.virtual_size());
+fn to_stdout(args: &Args, point: &PointImage, work: Work<'_>) -> Result<()> {
+    let mut out = Output::disk(args.output_format, point.virtual_size())?;
     work.progress.begin("restoring", point.virtual_size());
-    stream(point, work.workers, work.progress, |bytes| {
-        digest.update(bytes);
-        output.bytes(bytes)
-    })?;
-    output.finish()?;
+    let options = CopyOptions {
+        workers: work.workers,
+        progress: work.progress,
+        digest: true,
+    };
+    let digest = copy(point, &mut out, options)?;
+    out.finish()?;
     point.check_unchanged()?;
-    check_content(point, digest.finish())
-}
-
-/// The content digest of bytes that pass in order.
-struct Plain {
-    digest: ContentHasher,
-    window: blake3::Hasher,
-    fed: u64,
-    at: u64,
-}
-
-impl Plain {
-    fn new(size: u64) -> Self {
-        Self {
-            digest: ContentHasher::new(size),
-            window: blake3::Hasher::new(),
-            fed: 0,
-            at: 0,
-        }
-    }
-
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let room = to_usize(DIGEST_WINDOW - self.fed);
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.window.update(now);
-            self.fed += now.len() as u64;
-            if self.fed == DIGEST_WINDOW {
-                self.close();
-            }
-            bytes = later;
-        }
-    }
-
-    fn close(&mut self) {
-        let hash = *self.window.finalize().as_bytes();
-        self.digest.push(self.at, &WindowHashes::from(hash));
-        self.window.reset();
-        self.at += self.fed;
-        self.fed = 0;
-    }
-
-    fn finish(mut self) -> crate::image::ContentDigest {
-        if self.fed > 0 {
-            self.close();
-        }
-        self.digest.finish()
-    }
+    digest.map_or(Ok(()), |digest| check_content(point, digest))
 }

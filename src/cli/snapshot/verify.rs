@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, disks,
+    Access, Context, Count, Disk, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, disks_there,
     unfinished,
 };
 use crate::snapshot::{Finding, ReadData, Verified, Work, verify};
@@ -43,7 +43,7 @@ fn parse_percent(text: &str) -> Result<u8, String> {
         .strip_suffix('%')
         .and_then(|number| number.parse().ok());
     let number = number.filter(|percent| (1..=100).contains(percent));
-    number.ok_or_else(|| "a part is 1% to 100%".to_owned())
+    number.ok_or_else(|| "a part is 1% to 100%, with the sign: 50%".to_owned())
 }
 
 #[derive(Serialize)]
@@ -116,7 +116,7 @@ impl From<Finding> for FindingView {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut names = args.disk.clone();
     if names.is_empty() {
-        names = disks(&args.store.store)?;
+        names = disks_there(&args.store.store)?;
     }
     names.sort_unstable();
     names.dedup();
@@ -166,13 +166,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         },
         disks: all,
     };
-    let mut output = Output::text()?;
-    if args.json {
-        output.json(&view)?;
-    } else {
-        text(&view, &mut output)?;
+    if args.json || !context.quiet() || !view.sound {
+        let mut output = Output::text()?;
+        if args.json {
+            output.json(&view)?;
+        } else {
+            text(&view, context.quiet(), &mut output)?;
+        }
+        output.finish()?;
     }
-    output.finish()?;
     // All are told; the first one says how the command ends.
     let more = errors.len().saturating_sub(REPORTED);
     let mut errors = errors.into_iter();
@@ -206,10 +208,13 @@ fn look(
     Ok((found, disk.points().len()))
 }
 
-fn text(view: &View, output: &mut Output) -> Result<()> {
+fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
     for disk in &view.disks {
         for finding in &disk.findings {
             finding.print(output)?;
+        }
+        if quiet && disk.error.is_none() && disk.findings.is_empty() {
+            continue;
         }
         let count = Count(disk.snapshots as u64, "snapshot");
         let faults = disk.findings.len() as u64;

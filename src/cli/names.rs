@@ -1,0 +1,301 @@
+//! What the words of a command line may name: one door for the paths of every command.
+//!
+//! `-` is a pipe, `STORE::DISK@SNAPSHOT` a point in time, and an address of another machine is never taken for a file or
+//! a folder of that name: whoever writes to `backup@nas:/srv/web` must not find out later that it was a folder beside
+//! the data. Each argument that is a path has a [`Role`]; what doesn't fit it is refused before anything else happens.
+
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use clap::{ArgMatches, Command};
+
+use super::remote::Remote;
+use super::signals;
+use super::store_path::{PointPath, STORE_VARIABLE};
+use crate::error::{Error, Result, quoted};
+
+/// What a path on the command line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// An image to read, or a point in time.
+    Image,
+    /// An image that must be a file, because its file is what the command is about.
+    ImageFile,
+    /// A diff or a list to read, or a pipe.
+    Input,
+    /// A file to read that can't be a pipe.
+    InputFile,
+    /// A new image or diff, or a pipe.
+    Output,
+    /// A new file that can't be a pipe.
+    OutputFile,
+    /// A store.
+    Store,
+    /// The store that a copy goes to; the command itself looks at it, because it can tell how to send instead.
+    StoreTo,
+    /// Any other folder.
+    Folder,
+}
+
+/// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. `None` for an
+/// argument that isn't known here; a test finds those.
+fn role(command: &str, id: &str) -> Option<Role> {
+    Some(match (command, id) {
+        ("check" | "merge" | "resize", "images" | "image" | "child")
+        | (_, "from_child")
+        | ("create" | "restore", "parent") => Role::ImageFile,
+        (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
+        (_, "diff" | "diffs" | "list") => Role::Input,
+        (_, "base_digests" | "take_back") => Role::InputFile,
+        ("create", "path") | (_, "undo" | "windows") => Role::OutputFile,
+        (_, "output" | "destination") => Role::Output,
+        (_, "store" | "from") => Role::Store,
+        (_, "to") => Role::StoreTo,
+        (_, "folders" | "parent_path" | "parent_folders" | "journal_dir" | "dir" | "keep") => {
+            Role::Folder
+        }
+        _ => return None,
+    })
+}
+
+/// Gives every path among the arguments of `command`, and of its subcommands, the door that fits its role.
+pub(super) fn guard(command: Command) -> Command {
+    let name = command.get_name().trim_start_matches("vhd-").to_owned();
+    command
+        .mut_args(|arg| {
+            if !is_path(&arg) {
+                return arg;
+            }
+            // An argument without a role gets the narrowest one.
+            let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
+            let check = move |path: PathBuf| admit(role, &path).map(|()| path);
+            arg.value_parser(PathBufValueParser::new().try_map(check))
+        })
+        .mut_subcommands(guard)
+}
+
+/// Tells which files and stores the command will write, so that it can be said of them when it is interrupted.
+pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
+    let name = command.get_name().trim_start_matches("vhd-");
+    for arg in command.get_arguments().filter(|arg| is_path(arg)) {
+        let id = arg.get_id().as_str();
+        let paths = matches.try_get_many::<PathBuf>(id).ok().flatten();
+        for path in paths.into_iter().flatten() {
+            match role(name, id) {
+                Some(Role::Output | Role::OutputFile) if path != Path::new("-") => {
+                    signals::writes(path);
+                }
+                Some(Role::StoreTo) => signals::writes_store(path),
+                Some(Role::Store) if id == "store" && WRITE_STORES.contains(&name) => {
+                    signals::writes_store(path);
+                }
+                _ => {}
+            }
+        }
+    }
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(inner) = command.find_subcommand(name)
+    {
+        watch_outputs(inner, matches);
+    }
+}
+
+/// The commands that change the store that they are given.
+const WRITE_STORES: &[&str] = &["create", "receive", "delete", "prune", "repair"];
+
+fn is_path(arg: &clap::Arg) -> bool {
+    arg.get_action().takes_values()
+        && arg.get_value_parser().type_id() == std::any::TypeId::of::<PathBuf>()
+}
+
+/// An error if `path` names something that an argument in this role can't be.
+pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
+    if path == Path::new("-") {
+        return refuse_pipe(role);
+    }
+    if role == Role::StoreTo {
+        return Ok(());
+    }
+    if let Some(remote) = Remote::of(path) {
+        return Err(remote.refusal(role, path));
+    }
+    if let Some(point) = PointPath::parse(path) {
+        if let Some(remote) = Remote::of(Path::new(point.store)) {
+            return Err(remote.refusal(Role::Store, Path::new(point.store)));
+        }
+        return refuse_point(role, path, &point);
+    }
+    match role {
+        Role::Image | Role::ImageFile => refuse_bare_point(path),
+        Role::Output | Role::OutputFile => check_place(path),
+        _ => Ok(()),
+    }
+}
+
+/// An error if no file can be made at `path`, because that is a folder or because the folder isn't there: it is told
+/// before anything is read.
+fn check_place(path: &Path) -> Result<()> {
+    let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if path.is_dir() || slash {
+        return Err(
+            Error::usage("this is a folder, where the name of a file is needed")
+                .path(path)
+                .hint(format!(
+                    "name a file in it, as in {}",
+                    quoted(path.join("disk.vhd"))
+                )),
+        );
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            let there = std::fs::symlink_metadata(folder).is_ok();
+            let (message, hint) = if there {
+                (
+                    "this isn't a folder, so no file can be made in it",
+                    "check the name".into(),
+                )
+            } else {
+                (
+                    "there is no such folder",
+                    format!("make it first: mkdir -p {}", quoted(folder)),
+                )
+            };
+            Err(Error::usage(message).path(folder).hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_pipe(role: Role) -> Result<()> {
+    let (message, hint) = match role {
+        Role::Input | Role::Output => return Ok(()),
+        Role::Image | Role::ImageFile => (
+            "an image can't be read from a pipe, because it isn't read from front to back",
+            "save it to a file first; ./- is a file of that name",
+        ),
+        Role::InputFile => (
+            "this can't be read from a pipe",
+            "save it to a file first; ./- is a file of that name",
+        ),
+        Role::OutputFile => (
+            "this can't be written to a pipe, because it isn't written from front to back",
+            "name a file; ./- is a file of that name",
+        ),
+        Role::Store | Role::StoreTo => (
+            "a store is a folder, not a pipe",
+            "snapshots go through a pipe with vhd snapshot send and vhd snapshot receive",
+        ),
+        Role::Folder => ("a folder is needed, not a pipe", "name a folder"),
+    };
+    Err(Error::usage(message).path("-").hint(hint))
+}
+
+fn refuse_point(role: Role, path: &Path, point: &PointPath<'_>) -> Result<()> {
+    // A new file of such a name can be asked for.
+    let explicit = path.as_os_str().as_encoded_bytes().starts_with(b"./");
+    let store = if point.store.is_empty() {
+        String::new()
+    } else {
+        format!(" --store {}", quoted(point.store))
+    };
+    let disk = quoted(point.disk);
+    let name = point.snapshot.unwrap_or("newest");
+    let whole = match point.snapshot {
+        Some(name) => quoted(format!("{}@{name}", point.disk)),
+        None => format!("--disk {disk}"),
+    };
+    let (message, hint) = match role {
+        Role::Image => return Ok(()),
+        Role::Output | Role::OutputFile if explicit => return Ok(()),
+        Role::ImageFile | Role::InputFile => (
+            "a point in time of a store isn't a file",
+            format!(
+                "make an image of it first: vhd snapshot restore{store} {whole} -o {}",
+                quoted(format!("{name}.vhd"))
+            ),
+        ),
+        Role::Input => (
+            "a point in time of a store isn't a diff",
+            format!("make a diff between two points first: vhd snapshot diff{store} --disk {disk}"),
+        ),
+        Role::Output | Role::OutputFile => (
+            "a point in time of a store isn't made by naming it as an output",
+            format!(
+                "add one with vhd snapshot create{store} --disk {disk}; {} is a file of that name",
+                quoted(Path::new(".").join(path))
+            ),
+        ),
+        Role::Store | Role::StoreTo => (
+            "this is a point in time of a store, not a store",
+            format!("name the two apart:{store} --disk {disk}"),
+        ),
+        Role::Folder => (
+            "a folder is needed, not a point in time of a store",
+            "name a folder".to_owned(),
+        ),
+    };
+    Err(Error::usage(message).path(path).hint(hint))
+}
+
+/// `DISK@SNAPSHOT` as an image, where a store is named by the environment: two colons are missing.
+fn refuse_bare_point(path: &Path) -> Result<()> {
+    let Some(text) = path.to_str() else {
+        return Ok(());
+    };
+    let point = text.split_once('@').is_some_and(|(disk, snapshot)| {
+        !disk.is_empty() && !snapshot.is_empty() && !text.contains(['/', ':'])
+    });
+    let named = std::env::var_os(STORE_VARIABLE).is_some_and(|store| !store.is_empty());
+    if !point || !named || std::fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    Err(Error::usage("there is no such file")
+        .path(path)
+        .hint(format!(
+            "if this is a snapshot in the store that {STORE_VARIABLE} names, write {}",
+            quoted(format!("::{text}"))
+        )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Program;
+
+    fn paths(command: &Command, found: &mut Vec<(String, String)>) {
+        let name = command.get_name().trim_start_matches("vhd-").to_owned();
+        for arg in command.get_arguments().filter(|arg| is_path(arg)) {
+            found.push((name.clone(), arg.get_id().to_string()));
+        }
+        command.get_subcommands().for_each(|c| paths(c, found));
+    }
+
+    #[test]
+    fn every_path_of_every_command_has_a_role() {
+        let mut found = Vec::new();
+        for program in Program::ALL {
+            paths(&program.command(), &mut found);
+        }
+        assert!(found.len() > 40, "{}", found.len());
+        for (command, id) in found {
+            assert!(role(&command, &id).is_some(), "{command}: {id}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_what_the_role_allows() {
+        use Role::{
+            Folder, Image, ImageFile, Input, InputFile, Output, OutputFile, Store, StoreTo,
+        };
+        for role in [Input, Output] {
+            assert!(admit(role, Path::new("-")).is_ok());
+        }
+        for role in [
+            Image, ImageFile, InputFile, OutputFile, Store, StoreTo, Folder,
+        ] {
+            let error = admit(role, Path::new("-")).unwrap_err();
+            assert!(error.remedy().is_some(), "{error}");
+            assert!(admit(role, Path::new("./-")).is_ok());
+        }
+    }
+}

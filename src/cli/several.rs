@@ -1,0 +1,63 @@
+//! Commands over several files or disks: one that fails doesn't keep the others from being worked on, and the exit code
+//! is that of the worst.
+
+use std::io;
+
+use super::context::Context;
+use super::exit::{Outcome, code_of};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What became of several.
+pub(super) struct Several<'a> {
+    context: &'a Context,
+    outcome: Outcome,
+    worst: Option<Error>,
+}
+
+impl<'a> Several<'a> {
+    pub(super) fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            outcome: Outcome::Done,
+            worst: None,
+        }
+    }
+
+    /// Takes what became of one. Of several errors all but the worst are told at once; that one ends the command.
+    ///
+    /// # Errors
+    ///
+    /// What ends the work on all of them: nobody reads what is printed any more, or the user wants to stop.
+    pub(super) fn take(&mut self, one: Result<Outcome>) -> Result<()> {
+        let error = match one {
+            Ok(Outcome::Done) => return Ok(()),
+            Ok(Outcome::No) => {
+                self.outcome = Outcome::No;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let gone = error.io_kind() == Some(io::ErrorKind::BrokenPipe);
+        if gone || error.kind() == ErrorKind::Interrupted {
+            return Err(error);
+        }
+        let rank = |error: &Error| code_of(error.kind());
+        match self.worst.take() {
+            Some(worst) if rank(&worst) >= rank(&error) => {
+                self.context.report(&error);
+                self.worst = Some(worst);
+            }
+            Some(better) => {
+                self.context.report(&better);
+                self.worst = Some(error);
+            }
+            None => self.worst = Some(error),
+        }
+        Ok(())
+    }
+
+    /// How the command ends.
+    pub(super) fn finish(self) -> Result<Outcome> {
+        self.worst.map_or(Ok(self.outcome), Err)
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading stdin: what comes is looked at first, so that a pipe that failed, or was led to the wrong place, is named.
+
+use std::io::{self, Chain, Cursor, IsTerminal as _, Read, StdinLock};
+
+use crate::diff::MAGIC;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What messages call stdin.
+pub(super) const STDIN: &str = "(standard input)";
+
+/// What a command expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    Diff,
+    /// What `vhd snapshot send` writes.
+    Stream,
+    /// The list of `vhd snapshot family`.
+    List,
+}
+
+impl Expected {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Diff => "a diff",
+            Self::Stream => "a stream of snapshots",
+            Self::List => "a list of snapshots",
+        }
+    }
+}
+
+/// Stdin, of which the beginning was read already.
+pub(super) type Stdin = Chain<Cursor<Vec<u8>>, StdinLock<'static>>;
+
+/// The first bytes of a stream of snapshots.
+const STREAM: &[u8] = b"\x89VHDSND\n";
+
+/// What files are packed with: their first bytes, the name, and how a pipe unpacks them, if it can.
+const PACKED: &[(&[u8], &str, Option<&str>)] = &[
+    (b"\x1f\x8b", "gzip", Some("gzip -dc")),
+    (b"\x28\xb5\x2f\xfd", "zstd", Some("zstd -dc")),
+    (b"\xfd7zXZ\0", "xz", Some("xz -dc")),
+    (b"BZh", "bzip2", Some("bzip2 -dc")),
+    (b"\x04\x22\x4d\x18", "lz4", Some("lz4 -dc")),
+    (b"LZIP", "lzip", Some("lzip -dc")),
+    (b"\x89LZO\0", "lzop", Some("lzop -dc")),
+    (b"\x1f\x9d", "compress", Some("gzip -dc")),
+    (b"PK\x03\x04", "zip", Some("funzip")),
+    (b"7z\xbc\xaf\x27\x1c", "7z", None),
+    (b"Rar!", "rar", None),
+];
+
+/// Bytes that tell what comes: more than any of the above.
+const HEAD: usize = 16;
+
+/// Opens stdin.
+///
+/// # Errors
+///
+/// If it is a terminal, if nothing comes, or if its first bytes are those of something else that is known.
+pub(super) fn open(expected: Expected) -> Result<Stdin> {
+    let name = expected.name();
+    if io::stdin().is_terminal() {
+        return Err(
+            Error::usage(format!("{name} doesn't come from a terminal")).hint(match expected {
+                Expected::Diff => {
+                    "pipe what vhd-diff -o - writes into this command, or name a file"
+                }
+                Expected::Stream => "pipe what vhd snapshot send writes into this command",
+                Expected::List => {
+                    "pipe what az snapshot list -o json writes into this command, or name a file"
+                }
+            }),
+        );
+    }
+    let mut stdin = io::stdin().lock();
+    let mut head = Vec::with_capacity(HEAD);
+    let read = (&mut stdin).take(HEAD as u64).read_to_end(&mut head);
+    read.map_err(|e| Error::io("cannot read", e).path(STDIN))?;
+    look_at(&head, expected).map_err(|error| error.path(STDIN))?;
+    Ok(Cursor::new(head).chain(stdin))
+}
+
+fn look_at(head: &[u8], expected: Expected) -> Result<()> {
+    let name = expected.name();
+    if head.is_empty() {
+        return Err(Error::damaged(
+            "nothing came: the command before the pipe failed, or wrote nothing",
+        )
+        .expected(name)
+        .hint("look at what the other command said, and run both again"));
+    }
+    let packed = PACKED.iter().find(|(magic, ..)| head.starts_with(magic));
+    if let Some((_, packing, tool)) = packed {
+        return Err(
+            Error::unsupported(format!("what comes is packed with {packing}"))
+                .expected(name)
+                .hint(match tool {
+                    Some(tool) => format!("unpack it on the way, with {tool} before this command"),
+                    None => "unpack it to a file first, and name that".to_owned(),
+                }),
+        );
+    }
+    let other = if head.starts_with(&MAGIC) && expected != Expected::Diff {
+        Some((
+            "what comes is a diff",
+            "vhd-apply takes it, and vhd snapshot create --diff - adds it to a store",
+        ))
+    } else if head.starts_with(STREAM) && expected != Expected::Stream {
+        Some((
+            "what comes is a stream of snapshots",
+            "vhd snapshot receive takes it",
+        ))
+    } else if head.starts_with(b"conectix") {
+        Some((
+            "what comes is a VHD image",
+            "an image can't be read from a pipe: save it to a file, and make a diff of it with vhd-diff",
+        ))
+    } else {
+        None
+    };
+    match other {
+        Some((what, hint)) => Err(Error::usage(what).expected(name).hint(hint)),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with what came through stdin, with advice for a pipe: there is no file to get again.
+pub(super) fn of_pipe(error: Error) -> Error {
+    let came = error.file().is_some_and(|file| file == STDIN);
+    if came && error.kind() == ErrorKind::Damaged {
+        return error.hint(
+            "if the command before the pipe failed, it said why: run both again; else what came was changed on its way",
+        );
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_is_told_by_its_first_bytes() {
+        let all = [Expected::Diff, Expected::Stream, Expected::List];
+        for expected in all {
+            assert!(look_at(b"[{}]", expected).is_ok());
+            assert_eq!(
+                look_at(b"", expected).unwrap_err().kind(),
+                ErrorKind::Damaged
+            );
+            for (magic, packing, _) in PACKED {
+                let error = look_at(&[magic, &b"rest"[..]].concat(), expected).unwrap_err();
+                assert!(error.to_string().contains(packing), "{error}");
+            }
+            let (diff, stream) = (look_at(&MAGIC, expected), look_at(STREAM, expected));
+            assert_eq!(diff.is_ok(), expected == Expected::Diff);
+            assert_eq!(stream.is_ok(), expected == Expected::Stream);
+        }
+    }
+}
