@@ -87,7 +87,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let stored = stored(args, context)?;
     let (family, all) = choose(args, list, stored.as_ref(), context).map_err(|e| e.path(path))?;
     let view = view(&family, &all, stored.as_ref());
-    for warning in &view.warnings {
+    // With --json they are part of the document.
+    let told = view
+        .warnings
+        .iter()
+        .filter(|_| !(args.json && context.quiet()));
+    for warning in told {
         context.warn(warning);
     }
     let mut output = Output::text()?;
