@@ -1,5 +1,6 @@
 //! `vhd apply`: turns a base into the target of its diffs.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use super::exit::Outcome;
 use super::output::{Output as Stdout, SCHEMA_VERSION, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
-use crate::diff::{BaseCheck, Chain, DiffFile};
+use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Orphans, Output, Source, Strategy,
@@ -148,6 +149,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         };
     }
+    refuse_misplaced(args)?;
     for diff in &args.diffs {
         if same_file(&args.base, diff)? {
             return Err(
@@ -216,6 +218,41 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         Ok(Outcome::Done)
     }
+}
+
+/// Images where diffs belong, and the other way round: what was meant is known.
+fn refuse_misplaced(args: &Args) -> Result<()> {
+    let is_diff = |path: &Path| {
+        let mut start = [0; MAGIC.len()];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == MAGIC
+    };
+    if let [diff] = args.diffs.as_slice()
+        && args.base.is_file()
+        && diff.is_file()
+        && is_diff(&args.base)
+        && !is_diff(diff)
+    {
+        return Err(Error::usage("this is a diff, where the base belongs")
+            .path(&args.base)
+            .hint(format!(
+                "the base comes first: vhd-apply {} {}",
+                quoted(diff),
+                quoted(&args.base)
+            )));
+    }
+    if let (Some(last), None, true) = (args.diffs.last(), &args.output, args.diffs.len() > 1)
+        && last != Path::new("-")
+        && std::fs::symlink_metadata(last).is_err()
+    {
+        return Err(Error::usage("there is no such diff")
+            .path(last)
+            .hint(format!(
+                "if that is the image to make, write -o {}",
+                quoted(last)
+            )));
+    }
+    Ok(())
 }
 
 fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {

@@ -10,6 +10,11 @@ const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /// Reads `512`, `4K`, `2MiB`, `1G`: a whole number and a binary unit, which needs neither `iB` nor capitals.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
+    if let Some(more) = text.strip_prefix('+') {
+        return Err(format!(
+            "a size is the whole size of the disk: use {more} for that, without a sign"
+        ));
+    }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = match number.parse() {
@@ -29,9 +34,18 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
         .or_else(|| unit.is_empty().then_some(0));
     let Some(power) = power else {
         return Err(if unit.starts_with('.') || unit.starts_with(',') {
-            "a size is a whole number: say 1536M for one and a half G".into()
+            "a size is a whole number: use 1536M for one and a half G".into()
         } else {
-            format!("\"{unit}\" is no unit: K, M, G, T and P are, each 1024 times the one before")
+            let letter = unit.chars().next().unwrap_or('G').to_ascii_uppercase();
+            let example = if "KMGTP".contains(letter) {
+                letter
+            } else {
+                'G'
+            };
+            format!(
+                "\"{unit}\" is not a unit: K, M, G, T and P are (or KiB to PiB), each 1024 times the one before, as in \
+                 {number}{example}"
+            )
         });
     };
     u32::try_from(power)

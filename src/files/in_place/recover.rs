@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::device::beginning;
 use super::journal::{close, complete, take_back, unfinished};
-use super::redo::{Verify, redo};
+use super::redo::{self, Verify, redo};
 use super::undo::{is_kept, open_journal};
 use super::{InPlace, Strategy, stamp};
 use crate::diff::Chain;
@@ -103,6 +103,7 @@ pub(super) fn finish(
         return Ok(applied);
     };
     if how.dry_run {
+        (applied.updated, applied.cleared) = redo::count_again(lock, format, &chain, options)?;
         return Ok(applied);
     }
     if let Some(place) = how.undo {

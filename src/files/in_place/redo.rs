@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::files::apply::{ApplyOptions, Changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
-use crate::page::ChangeKind;
+use crate::page::{ChangeKind, PAGE_SIZE};
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
@@ -190,6 +190,27 @@ fn last_page(len: u64) -> u64 {
 /// The bytes that the job would update and clear, and what looking under them showed.
 pub(super) fn count(job: &Job<'_>) -> Result<(u64, u64, Touched)> {
     count_changes(&job.base, &job.chain, job.check(), job.options)
+}
+
+/// The bytes that [`redo`] would update and clear in `file`, which holds some state in between.
+pub(super) fn count_again(
+    file: &File,
+    format: Format,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64)> {
+    let counts = match format {
+        Format::Raw | Format::Fixed => {
+            let len = file.byte_len()?.min(chain.target_size());
+            let whole = len - len % PAGE_SIZE;
+            count_changes(&RawImage::with_size(file, whole), chain, false, options)?
+        }
+        Format::Dynamic | Format::Differencing => {
+            let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
+            count_changes(&image, chain, false, options)?
+        }
+    };
+    Ok((counts.0, counts.1))
 }
 
 fn count_changes(
