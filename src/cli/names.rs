@@ -42,6 +42,7 @@ pub(super) enum Role {
 fn role(command: &str, id: &str) -> Option<Role> {
     Some(match (command, id) {
         ("check" | "merge" | "resize", "images" | "image" | "child")
+        | ("rebase", "child" | "parent" | "old_parent")
         | (_, "from_child")
         | ("create" | "restore", "parent") => Role::ImageFile,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
@@ -51,9 +52,7 @@ fn role(command: &str, id: &str) -> Option<Role> {
         (_, "output" | "destination") => Role::Output,
         (_, "store" | "from") => Role::Store,
         (_, "to") => Role::StoreTo,
-        (_, "folders" | "parent_path" | "parent_folders" | "journal_dir" | "dir" | "keep") => {
-            Role::Folder
-        }
+        (_, "folder" | "folders" | "parent_path" | "journal_dir" | "dir" | "keep") => Role::Folder,
         _ => return None,
     })
 }
@@ -66,6 +65,13 @@ pub(super) fn guard(command: Command) -> Command {
             if !is_path(&arg) {
                 return arg;
             }
+            // A variable that is set to nothing names no store, as if it weren't set.
+            let variable = arg.get_env().and_then(std::env::var_os);
+            let arg = if variable.is_some_and(|value| value.is_empty()) {
+                arg.env(None::<&str>)
+            } else {
+                arg
+            };
             // An argument without a role gets the narrowest one.
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
             let check = move |path: PathBuf| admit(role, &path).map(|()| path);

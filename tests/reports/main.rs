@@ -20,6 +20,7 @@ mod hostile;
 mod lab;
 #[path = "../support/mounts.rs"]
 mod mounts;
+mod pipes;
 mod samples;
 #[path = "../diff_format/sections.rs"]
 #[allow(dead_code, reason = "only what forges a diff is used")]

@@ -10,6 +10,7 @@ use super::{
     Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
     SCHEMA_VERSION,
 };
+use crate::cli::names::{self, Role};
 use crate::error::ErrorKind;
 use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair, take_back_damaged};
 
@@ -65,7 +66,12 @@ pub(super) struct Args {
 fn parse_image(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-            Ok((name.to_owned(), PathBuf::from(file)))
+            let file = PathBuf::from(file);
+            names::admit(Role::Image, &file).map_err(|error| match error.remedy() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            })?;
+            Ok((name.to_owned(), file))
         }
         _ => Err("use SNAPSHOT=FILE".to_owned()),
     }
