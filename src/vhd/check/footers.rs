@@ -236,9 +236,11 @@ impl Footers {
         Ok(None)
     }
 
+    /// Whether two whole footers contradict each other. A torn one, as a crash leaves it, says nothing.
     fn types_differ(&self) -> bool {
         let copy = self.copy.as_ref().filter(|copy| copy.intact);
-        let types = self.trailing.as_ref().zip(copy);
+        let trailing = self.trailing.as_ref().filter(|trailing| trailing.intact);
+        let types = trailing.zip(copy);
         types.is_some_and(|(trailing, copy)| trailing.footer.disk_type != copy.footer.disk_type)
     }
 
