@@ -94,7 +94,7 @@ impl ParentResolver for RawParent {
             .iter()
             .map(|path| path.text.as_str())
             .collect();
-        assert_eq!(texts, [".\\parent", "\\disks\\parent"]);
+        assert_eq!(texts, [".\\parent", "D:\\disks\\parent"]);
         Ok(self.open())
     }
 }

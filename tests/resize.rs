@@ -288,6 +288,11 @@ fn a_surplus_before_the_footer_of_a_fixed_disk_does_not_show() {
                 .write_all_at(&vec![8; usize::try_from(surplus * 512).unwrap()], 2048)
                 .unwrap();
             storage.write_all_at(&footer, end).unwrap();
+            if size != 2048 {
+                // Data there would be lost.
+                assert!(open(&storage).unwrap().resize(size).is_err(), "{size}");
+                storage.write_zeros_at(2048..end).unwrap();
+            }
             open(&storage).unwrap().resize(size).unwrap();
             assert!(
                 read_all(&open(&storage).unwrap()) == resized(&[], size),

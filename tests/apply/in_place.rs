@@ -122,6 +122,12 @@ fn a_fixed_disk_with_slack_before_its_footer() {
             bytes.extend(noise(3, slack));
             bytes.extend(&footer);
             lab.write("base", &bytes);
+            if size != SIZE {
+                // It would be lost: refused, and nothing was touched.
+                lab.refused(2, "vhd-apply", &["base", "diff", "--undo", "undo"]);
+                bytes[SIZE..SIZE + slack].fill(0);
+                lab.write("base", &bytes);
+            }
             lab.apply(&["base", "diff", "--undo", "undo"]);
             if size == SIZE {
                 let found = lab.read("base");

@@ -218,7 +218,7 @@ fn damage_and_repair(lab: &Lab) {
         lab::flip(&path, usize::try_from(at).unwrap());
         let said = lab.ends(1, &["verify", "--read-data"]);
         println!("\nbyte {at} of {file} flipped:\n{said}");
-        assert!(said.ends_with("1 fault\n"), "{said}");
+        assert!(said.ends_with("1 problem\n"), "{said}");
         assert!(said.lines().next().unwrap().contains(file), "{said}");
         let offset = said.split("offset ").nth(1).unwrap();
         let digits = offset.split(|c: char| !c.is_ascii_digit()).next().unwrap();
