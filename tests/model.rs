@@ -435,7 +435,12 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
     let options = ApplyOptions {
         workers: &workers,
         progress: &Silent,
-        check: journey.check,
+        // What isn't said can't be checked in full: that is refused.
+        check: if journey.digests || journey.check != BaseCheck::Full {
+            journey.check
+        } else {
+            BaseCheck::Touched
+        },
         verify: journey.verify,
         parents: &ParentOptions::default(),
     };

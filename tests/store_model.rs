@@ -165,7 +165,7 @@ impl World {
             block_size: None,
             identity: None,
             parent: None,
-            overwrite: Overwrite::Yes,
+            overwrite: Overwrite::EvenAParent,
             made_from: Audience::default(),
             dense: false,
         };
@@ -432,7 +432,7 @@ impl World {
         let output = Output {
             path: &path,
             format: FORMATS[how % 3],
-            overwrite: Overwrite::Yes,
+            overwrite: Overwrite::EvenAParent,
             made_from: &Audience::default(),
             dense: false,
         };
