@@ -91,7 +91,7 @@ fn data_end(file: &[u8]) -> u64 {
     old.or_else(usual).unwrap_or(file.len()) as u64
 }
 
-/// Every block's bitmap lies in the file, and no block over another one or over a structure.
+/// The bits of every block's bitmap are in the file (what pads them to a sector is never asked for), and no block is over another one or over a structure.
 fn places(image: &VhdImage<Memory>, file: &[u8]) {
     let Some(header) = image.header() else {
         assert!(image.virtual_size() <= data_end(file));
@@ -105,13 +105,22 @@ fn places(image: &VhdImage<Memory>, file: &[u8]) {
         (bat, bat + u64::from(header.max_table_entries) * 4),
     ];
     let bitmap = bitmap_bytes(header.block_size);
+    let bits = u64::from(header.block_size).div_ceil(512).div_ceil(8);
     let blocks = image.virtual_size().div_ceil(u64::from(header.block_size));
     assert!(blocks <= u64::from(header.max_table_entries));
     let entries = &file[bat as usize..(bat + blocks * 4) as usize];
     for entry in entries.as_chunks::<4>().0 {
         let start = u64::from(u32::from_be_bytes(*entry)) * 512;
         if *entry != [0xFF; 4] {
-            assert!(start + bitmap <= data_end(file));
+            let end = data_end(file);
+            assert!(
+                start + bits <= end,
+                "bitmap at {start}, {bits} bytes; data ends at {end} of {}, disk of {}, blocks of {}: {:?}",
+                file.len(),
+                image.virtual_size(),
+                header.block_size,
+                image.warnings()
+            );
             taken.push((start, start + bitmap + u64::from(header.block_size)));
         }
     }
