@@ -381,7 +381,7 @@ mod tests {
         for round in 0..2 {
             for window in 0..WINDOWS {
                 let at = window * WINDOW + 512 * round;
-                let mut bytes = [0; 2 * FEW];
+                let mut bytes = vec![0; 2 * FEW];
                 overlay.read_exact_at(&mut bytes, at as u64).unwrap();
                 assert!(bytes == after[at..at + 2 * FEW]);
                 assert!(kept() <= 1 << 20, "{window}: {}", kept());
