@@ -23,10 +23,49 @@ pub(super) struct Args {
     program: Program,
 }
 
+/// The script for bash with files where a command takes them: as generated, it offers nothing but options until a letter
+/// is typed. What is left to the shell it completes and quotes as usual.
+fn with_files(script: &str) -> String {
+    let mut lines = Vec::new();
+    let mut leaf = false;
+    let mut in_options = false;
+    for line in script.lines() {
+        let text = line.trim_start();
+        if let Some(words) = text
+            .strip_prefix("opts=\"")
+            .and_then(|text| text.strip_suffix('"'))
+        {
+            in_options = false;
+            // A command with subcommands names them among its words.
+            leaf = !words.is_empty()
+                && words
+                    .split(' ')
+                    .all(|word| word.starts_with(['-', '<', '[']));
+        }
+        in_options |= text.starts_with("case \"${prev}\" in");
+        let line = if leaf && text.starts_with("if [[ ${cur} == -* || ${COMP_CWORD} -eq ") {
+            line.split(" || ").next().unwrap_or(line).to_owned() + " ]] ; then"
+        } else if leaf
+            && in_options
+            && text == "COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )"
+        {
+            in_options = false;
+            line.replace(text, "COMPREPLY=()")
+        } else {
+            line.to_owned()
+        };
+        lines.push(line);
+    }
+    lines.join("\n") + "\n"
+}
+
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     let mut script = Vec::new();
     let mut command = args.program.command();
     clap_complete::generate(args.shell, &mut command, args.program.name(), &mut script);
+    if args.shell == Shell::Bash {
+        script = with_files(&String::from_utf8_lossy(&script)).into_bytes();
+    }
     let mut output = Output::text()?;
     output.bytes(&script)?;
     output.finish()?;

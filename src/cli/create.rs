@@ -35,11 +35,12 @@ use crate::vhd::VhdImage;
 ))]
 pub(super) struct Args {
     /// The image to make.
+    #[arg(value_name = "IMAGE")]
     path: PathBuf,
     /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512 [default with --parent: the parent's].
     #[arg(short, long, value_name = "SIZE", value_parser = size::parse, required_unless_present = "parent")]
     size: Option<u64>,
-    /// Format of the image [default: dynamic if PATH ends in .vhd or .avhd, else raw].
+    /// Format of the image [default: dynamic if IMAGE ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
     /// Make a differencing VHD with this parent.

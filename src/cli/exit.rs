@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::progress;
+use super::{help, progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
 
@@ -79,7 +79,13 @@ fn to_stderr(text: &str) {
 /// Prints what the argument parser has to say: help and version to stdout, mistakes to stderr.
 pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        return match error.print() {
+        let text = error.render();
+        let text = if io::stdout().is_terminal() {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        };
+        return match io::stdout().write_all(help::printed(&text).as_bytes()) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(2),
             _ => ExitCode::SUCCESS,
         };
@@ -97,7 +103,7 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     } else {
         format!("{program}: ")
     };
-    to_stderr(&format!("{prefix}{text}"));
+    to_stderr(&help::printed(&format!("{prefix}{text}")));
     ExitCode::from(2)
 }
 

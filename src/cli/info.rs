@@ -9,6 +9,7 @@ use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
 use super::context::{Context, losses};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
+use super::several::Several;
 use super::size::Size;
 use super::{snapshot, store_path};
 use crate::error::{Error, Result};
@@ -30,23 +31,33 @@ use crate::vhd::{
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The image to look at.
-    image: PathBuf,
-    /// Its format [default: found out].
+    /// The images to look at.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Their format [default: found out, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
     #[arg(long, visible_alias = "force")]
     salvage: bool,
-    /// Print JSON.
+    /// Print JSON, one document for each image.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     parents: Parents,
 }
 
-pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
-    if let Some(point) = store_path::open(&args.image)? {
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let mut all = Several::new(context);
+    for (n, path) in args.images.iter().enumerate() {
+        all.take(info(args, path, n > 0 && !args.json))?;
+    }
+    all.finish()
+}
+
+/// Prints what is known of one image; with `apart`, after an empty line.
+fn info(args: &Args, path: &Path, apart: bool) -> Result<Outcome> {
+    if let Some(point) = store_path::open(path)? {
         return snapshot::print_point(&point, args.json);
     }
     // Not through the context: here warnings belong to what is asked for.
@@ -57,9 +68,12 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
         parents: args.parents.options(),
         ..OpenOptions::default()
     };
-    let (image, broken) = open(&args.image, options)?;
+    let (image, broken) = open(path, options)?;
     let info = Info::of(&image, broken.as_ref())?;
     let mut output = Output::text()?;
+    if apart {
+        output.line("")?;
+    }
     if args.json {
         output.json(&info)?;
     } else {

@@ -1,13 +1,14 @@
 //! `vhd man`: manual pages from the same definitions as the help.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap_mangen::Man;
 
 use super::Program;
 use super::exit::Outcome;
+use super::help;
 use super::output::Output;
 use crate::error::{Error, Result};
 use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
@@ -69,13 +70,16 @@ fn pages() -> Vec<(String, clap::Command)> {
 }
 
 fn render(command: clap::Command) -> Result<Vec<u8>> {
-    let after = command.get_after_help().map(ToString::to_string);
+    let after = command.get_after_long_help().map(ToString::to_string);
+    let after = help::printed(&after.unwrap_or_default());
+    let more = help::sections(&command);
+    let usage = command.clone().render_usage().to_string();
     let has_subcommands = command.has_subcommands();
     let man = Man::new(command).source(concat!("vhdkit ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render_title(&mut page)
         .and_then(|()| man.render_name_section(&mut page))
-        .and_then(|()| man.render_synopsis_section(&mut page))
+        .and_then(|()| synopsis(&usage, &mut page))
         .and_then(|()| man.render_description_section(&mut page))
         .and_then(|()| man.render_options_section(&mut page))
         .and_then(|()| {
@@ -86,8 +90,18 @@ fn render(command: clap::Command) -> Result<Vec<u8>> {
             }
         })
         .map_err(|e: io::Error| Error::io("cannot write the manual page", e))?;
-    page.extend(after_sections(&after.unwrap_or_default()).into_bytes());
+    page.extend(after_sections(&after).into_bytes());
+    for (name, text) in more {
+        page.extend(format!(".SH \"{name}\"\n.nf\n{}\n.fi\n", roff(&text)).into_bytes());
+    }
     Ok(page)
+}
+
+/// The usage as the help has it, with values and in order.
+fn synopsis(usage: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let usage = usage.trim_start_matches("Usage: ");
+    let lines: Vec<&str> = usage.lines().map(str::trim).collect();
+    writeln!(page, ".SH SYNOPSIS\n.nf\n{}\n.fi", roff(&lines.join("\n")))
 }
 
 /// The end of the help as sections: what is there before the examples, examples, exit codes.
@@ -142,6 +156,13 @@ mod tests {
             let page = String::from_utf8(render(command).unwrap()).unwrap();
             assert!(page.contains(".SH \"EXAMPLES\"\n.nf\n"), "{name}");
             assert!(page.contains(".SH \"EXIT STATUS\"\n.nf\n"), "{name}");
+            for section in ["SYNOPSIS", "\"ENVIRONMENT\"", "\"FILES\"", "\"SEE ALSO\""] {
+                assert!(
+                    page.contains(&format!(".SH {section}\n")),
+                    "{name}: {section}"
+                );
+            }
+            assert!(!page.contains('\u{a0}'), "{name}");
         }
     }
 

@@ -26,6 +26,7 @@ mod demo;
 mod diff;
 mod exit;
 mod hash;
+mod help;
 mod info;
 mod json;
 mod listing;
@@ -196,11 +197,11 @@ impl Program {
 
     /// What it understands: the one definition behind parsing, help, completions and man pages.
     fn command(self) -> clap::Command {
-        names::guard(match self {
+        help::shape(names::guard(match self {
             Self::Vhd => Vhd::command(),
             Self::VhdDiff => self.single::<diff::Args>(),
             Self::VhdApply => self.single::<apply::Args>(),
-        })
+        }))
     }
 
     fn single<A: clap::Args>(self) -> clap::Command {

@@ -7,12 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Command, ValueHint};
 
 use super::remote::Remote;
 use super::signals;
 use super::store_path::{PointPath, STORE_VARIABLE};
 use crate::error::{Error, Result, quoted};
+use crate::snapshot::disks;
 
 /// What a path on the command line is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,12 @@ pub(super) fn guard(command: Command) -> Command {
     let name = command.get_name().trim_start_matches("vhd-").to_owned();
     command
         .mut_args(|arg| {
-            if !is_path(&arg) {
+            if !arg.get_action().takes_values() {
                 return arg;
+            }
+            if !is_path(&arg) {
+                // Files are no values of it.
+                return arg.value_hint(ValueHint::Other);
             }
             // A variable that is set to nothing names no store, as if it weren't set.
             let variable = arg.get_env().and_then(std::env::var_os);
@@ -75,7 +80,12 @@ pub(super) fn guard(command: Command) -> Command {
             // An argument without a role gets the narrowest one.
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
             let check = move |path: PathBuf| admit(role, &path).map(|()| path);
+            let hint = match role {
+                Role::Store | Role::StoreTo | Role::Folder => ValueHint::DirPath,
+                _ => ValueHint::FilePath,
+            };
             arg.value_parser(PathBufValueParser::new().try_map(check))
+                .value_hint(hint)
         })
         .mut_subcommands(guard)
 }
@@ -132,10 +142,24 @@ pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
         return refuse_point(role, path, &point);
     }
     match role {
-        Role::Image | Role::ImageFile => refuse_bare_point(path),
+        Role::Image | Role::ImageFile => refuse_bare_point(path).and_then(|()| refuse_store(path)),
         Role::Output | Role::OutputFile => check_place(path),
         _ => Ok(()),
     }
+}
+
+/// A store where an image is to be named.
+fn refuse_store(path: &Path) -> Result<()> {
+    if !path.is_dir() || disks(path).map_or(true, |disks| disks.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::usage("this is a store, not an image")
+        .path(path)
+        .hint(format!(
+            "name a point in time of it, as in {}: vhd snapshot list --store {} lists them",
+            quoted(PathBuf::from(format!("{}::DISK@SNAPSHOT", path.display()))),
+            quoted(path)
+        )))
 }
 
 /// An error if no file can be made at `path`, because that is a folder or because the folder isn't there: it is told

@@ -4,7 +4,7 @@
 //! The list says in which state the image was. It is refused for any other.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::state::now;
 use super::{Format, OpenImage, refuse_same_file};
@@ -102,15 +102,17 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
 }
 
 fn stale(path: &Path, image: &OpenImage) -> Error {
-    let mut remedy = PathBuf::from("make it again: vhd hash --windows ").into_os_string();
-    remedy.push(path);
     Error::new(
         ErrorKind::Changed,
         "the list of window hashes is of another image, or of another state of it",
     )
     .path(path)
     .expected(format_args!("the state of {}", shown(image.path())))
-    .hint(format!("{} IMAGE", shown(&remedy)))
+    .hint(format!(
+        "make it again: vhd hash --windows {} --force {}",
+        quoted(path),
+        quoted(image.path())
+    ))
 }
 
 fn head(stamp: &Stamp) -> [u8; HEAD] {

@@ -116,7 +116,7 @@ impl Stamp {
 impl File {
     /// Opens for reading.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with(path.as_ref(), OpenOptions::new().read(true))
+        Self::with(path.as_ref(), OpenOptions::new().read(true), "cannot open")
     }
 
     /// Opens for reading and writing.
@@ -128,7 +128,7 @@ impl File {
             // Refuses a device that is mounted, or part of something that is in use.
             options.custom_flags(OFlags::EXCL.bits().cast_signed());
         }
-        Self::with(path, &options)
+        Self::with(path, &options, "cannot open for writing")
     }
 
     /// The same; an empty file is made if there is none.
@@ -139,13 +139,13 @@ impl File {
         Self::from_std(file, path)
     }
 
-    fn with(path: &Path, options: &OpenOptions) -> Result<Self> {
+    fn with(path: &Path, options: &OpenOptions, doing: &str) -> Result<Self> {
         let opened = refuse_streams(path).and_then(|()| {
             open_without_waiting(path, options).map_err(|e| match e.kind() {
                 IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
                     .path(path)
                     .hint("unmount it, and end what else uses it, then run the command again"),
-                _ => Error::io("cannot open", e).path(path),
+                _ => Error::io(doing, e).path(path),
             })
         });
         Self::from_std(opened?, path)

@@ -404,7 +404,7 @@ const CASES: &[Case] = &[
                     "vhd completions '@'",
                 ] {
                     let ended = lab.shell(&line.replace('@', name));
-                    said += &format!("$ {line}\n{}{}\n", ended.out, ended.err);
+                    said.extend(["$ ", line, "\n", &ended.out, &ended.err, "\n"]);
                 }
             }
             assert!(!said.contains(SECRET), "{said}");
@@ -701,7 +701,7 @@ const CASES: &[Case] = &[
         run: |lab| {
             images(lab);
             large(lab, "large.raw", 64);
-            for command in ["vhd hash", "vhd check", "vhd hash -a sha256"] {
+            for command in ["vhd hash", "vhd check", "vhd info", "vhd hash -a sha256"] {
                 // The reader is gone before the first line.
                 let line = format!(
                     "{command} a.vhd b.vhd none large.raw large.raw large.raw | true; exit ${{PIPESTATUS[0]}}"
@@ -898,6 +898,7 @@ const CASES: &[Case] = &[
                 ("VHDKIT_STORE=st vhd info web@tue", "::web@tue"),
                 ("vhd snapshot list --store st::web", "--store st --disk web"),
                 ("vhd-apply a.vhd st::web@tue", "vhd snapshot diff"),
+                ("vhd info st", "vhd snapshot list --store st"),
             ] {
                 let ended = lab.shell(line);
                 assert_eq!(ended.code, 2, "{line}: {}", ended.err);
@@ -935,7 +936,7 @@ const CASES: &[Case] = &[
                 lab.shell("vhd-diff --base-digests 'base list.win' 'web server (1).vhd' b.vhd");
             assert_ne!(ended.code, 1, "{}", ended.err);
             let advice = ended.advice("vhd hash");
-            let line = advice.first().expect("a command in the hint");
+            let line = advice.first().unwrap();
             lab.shell(line).code(0);
             lab.shell("vhd-diff --base-digests 'base list.win' 'web server (1).vhd' b.vhd")
                 .code(1);
@@ -977,7 +978,7 @@ const CASES: &[Case] = &[
                     .err
                     .find("finished: ")
                     .map(|at| at + "finished: ".len());
-                ended.err[at.expect("what is finished")..].replace(", verified", "")
+                ended.err[at.unwrap()..].replace(", verified", "")
             };
             let dry = lab.shell("vhd-apply image.raw d --dry-run").code(0);
             let run = lab.shell("vhd-apply image.raw d").code(0);
@@ -1038,6 +1039,80 @@ const CASES: &[Case] = &[
                     .contains("1 would be kept, 1 snapshot would be deleted")
                     && run.out.contains("1 kept, 1 snapshot deleted")
             );
+        },
+    },
+    Case {
+        name: "help: short and long, examples in one piece, the environment in the manual",
+        before: "-h of 80 lines; commands cut in two; manual pages without ENVIRONMENT",
+        now: "-h fits a screen or so, each example is one line",
+        run: |lab| {
+            for command in [
+                "diff",
+                "apply",
+                "check",
+                "convert",
+                "snapshot restore",
+                "snapshot send",
+                "completions",
+            ] {
+                let short = lab
+                    .shell(&format!("COLUMNS=80 vhd {command} -h"))
+                    .code(0)
+                    .out;
+                assert!(short.lines().count() <= 75, "{short}");
+                let long = lab
+                    .shell(&format!("COLUMNS=80 vhd {command} --help"))
+                    .code(0)
+                    .out;
+                for help in [&short, &long] {
+                    assert!(!help.contains('\u{a0}'), "{help}");
+                    let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+                    for line in examples.split("\n\n").next().unwrap_or_default().lines() {
+                        let begins = ["  vhd", "  last=", "  ssh", "  zstd"];
+                        assert!(
+                            begins.iter().any(|lead| line.starts_with(lead)),
+                            "{command}: {line:?}"
+                        );
+                    }
+                }
+            }
+            lab.shell("vhd man --dir man").code(0);
+            let page = String::from_utf8(lab.read("man/vhd-snapshot-restore.1")).unwrap();
+            for section in ["ENVIRONMENT", "FILES", "SEE ALSO", "EXIT STATUS"] {
+                assert!(
+                    page.contains(&format!(".SH \"{section}\"")),
+                    "{section}: {page}"
+                );
+            }
+            assert!(page.contains("VHDKIT_STORE"), "{page}");
+            for code in ["130", "143", "129"] {
+                lab.shell("vhd --help").says(code);
+            }
+        },
+    },
+    Case {
+        name: "completion in bash",
+        before: "options only, until a letter was typed; files where a number belongs",
+        now: "files where files belong",
+        run: |lab| {
+            lab.file("my disk.vhd", b"x");
+            let complete = |words: &str, at: usize| {
+                let cur = words.split(' ').nth(at).unwrap_or("");
+                let prev = words.split(' ').nth(at - 1).unwrap();
+                lab.shell(&format!(
+                    "eval \"$(vhd completions bash)\"; COMP_WORDS=({words}); COMP_CWORD={at}; _vhd vhd '{cur}' {prev} 2>/dev/null; \
+                     printf '%s\\n' \"${{COMPREPLY[@]}}\""
+                ))
+                .code(0)
+                .out
+            };
+            // Nothing is left to the shell, which offers and quotes files.
+            assert_eq!(complete("vhd info", 2).trim(), "");
+            assert!(complete("vhd", 1).contains("info"));
+            assert!(complete("vhd snapshot", 2).contains("restore"));
+            assert!(complete("vhd info --", 2).contains("--json"));
+            assert!(complete("vhd diff -o", 3).contains("my disk.vhd"));
+            assert!(!complete("vhd diff --threads", 3).contains("my disk.vhd"));
         },
     },
 ];

@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "format"])]
     diff: Option<PathBuf>,
     /// The moment whose content it is, as 2026-11-20T06:00:00Z [default: now, or what the diff says].
-    #[arg(long, value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<Time>,
     /// The cloud's id of the disk that it is of (`SourceResourceId`).
     #[arg(long, value_name = "ID")]

@@ -30,14 +30,14 @@ pub(super) struct Args {
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     disk: Vec<String>,
-    #[command(flatten)]
-    rules: Rules,
     /// Say what would be kept and what would go; delete nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rules: Rules,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,16 +50,16 @@ struct Rules {
     /// Keep the newest of each of the last N hours that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_hourly: Option<Amount>,
-    /// The same of days.
+    /// Keep the newest of each of the last N days that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_daily: Option<Amount>,
-    /// The same of weeks.
+    /// Keep the newest of each of the last N weeks that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_weekly: Option<Amount>,
-    /// The same of months.
+    /// Keep the newest of each of the last N months that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_monthly: Option<Amount>,
-    /// The same of years.
+    /// Keep the newest of each of the last N years that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_yearly: Option<Amount>,
     /// Keep what is younger than this, counted back from the newest.

@@ -63,17 +63,15 @@ pub(super) struct Args {
     parents: Parents,
 }
 
-fn parse_image(text: &str) -> Result<(String, PathBuf), String> {
+fn parse_image(text: &str) -> Result<(String, PathBuf)> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
             let file = PathBuf::from(file);
-            names::admit(Role::Image, &file).map_err(|error| match error.remedy() {
-                Some(hint) => format!("{error}; {hint}"),
-                None => error.to_string(),
-            })?;
+            names::admit(Role::Image, &file)?;
             Ok((name.to_owned(), file))
         }
-        _ => Err("use SNAPSHOT=FILE".to_owned()),
+        _ => Err(Error::usage(format!("this isn't SNAPSHOT=FILE: {text}"))
+            .hint("name the snapshot and the image that holds what it held, as in mon=monday.vhd")),
     }
 }
 

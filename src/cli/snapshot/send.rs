@@ -15,7 +15,7 @@ use crate::snapshot::{Span, Work, send};
     "Examples:\n",
     "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
     "  last=$(ssh far vhd snapshot show --store /b --disk web --json | jq -r .name)\n",
-    "  vhd snapshot send --store /backup --disk web --after $last | ssh far vhd snapshot receive --store /b\n",
+    "  vhd snapshot send --store /backup --disk web --after \"$last\" | ssh far vhd snapshot receive --store /b\n",
     "  vhd snapshot send --store /backup --disk web --until tue | zstd > web.vhdsnap.zst\n\n",
     super::args::exit_codes!(),
 ))]

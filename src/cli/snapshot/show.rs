@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
     /// The newest that isn't newer than this time.
-    #[arg(long, value_parser = parse_time, conflicts_with = "snapshot")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "snapshot")]
     at: Option<Time>,
     /// Print JSON.
     #[arg(long)]
