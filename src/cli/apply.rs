@@ -233,11 +233,13 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         && is_diff(&args.base)
         && !is_diff(diff)
     {
-        return Err(Error::usage("this is a diff, where the base belongs")
+        return Err(Error::unsupported("this is a diff, where the base belongs")
             .path(&args.base)
             .hint(format!(
-                "the base comes first: vhd-apply {} {}",
+                "vhd-apply takes the base image first, then its diffs: vhd-apply {} {}; to see what this one changes: vhd \
+                 show {}",
                 quoted(diff),
+                quoted(&args.base),
                 quoted(&args.base)
             )));
     }
@@ -277,8 +279,8 @@ fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
         Error::usage("the base can't be checked in full: this diff has no content digests")
             .path(name)
             .hint(
-                "make the diff again with digests; or use --base-check touched, which looks only under the changed \
-                 pages",
+                "make the diff again, without --no-digest; or use --base-check touched, which looks only under the \
+                 changed pages",
             ),
     )
 }

@@ -153,11 +153,13 @@ fn refuse_store(path: &Path) -> Result<()> {
     if !path.is_dir() || disks(path).map_or(true, |disks| disks.is_empty()) {
         return Ok(());
     }
+    let mut point = path.as_os_str().to_owned();
+    point.push("::DISK@SNAPSHOT");
     Err(Error::usage("this is a store, not an image")
         .path(path)
         .hint(format!(
             "name a point in time of it, as in {}: vhd snapshot list --store {} lists them",
-            quoted(PathBuf::from(format!("{}::DISK@SNAPSHOT", path.display()))),
+            quoted(point),
             quoted(path)
         )))
 }

@@ -201,7 +201,7 @@ fn disks_there(store: &Path) -> Result<Vec<String>> {
     let names = disks(store)?;
     if names.is_empty() {
         return Err(
-            Error::usage("there is nothing here: no disk of a store is in this folder")
+            Error::usage("there is nothing here: there is no disk in this store")
                 .path(store)
                 .hint("is the disk with the store mounted? vhd snapshot create makes a new store"),
         );
