@@ -82,10 +82,14 @@ pub fn copy_disks(
 /// Bytes that copying the disk `name` takes: of the files, and of what is read back to verify them.
 pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
     let source = Disk::open(from, name, Access::Read)?;
-    let points = if is_absent(&to.join(name)) {
-        source.points()
-    } else {
-        missing(&source, &Disk::open(to, name, Access::Read)?)?
+    let target = match Disk::open(to, name, Access::Read) {
+        // Absent, or removed just now by a copy of which nothing came.
+        Err(_) if is_absent(&to.join(name)) => None,
+        opened => Some(opened?),
+    };
+    let points = match &target {
+        Some(target) => missing(&source, target)?,
+        None => source.points(),
     };
     Ok(points.iter().fold(0, |sum, point| {
         sum.saturating_add(point.data.length)

@@ -39,14 +39,7 @@ impl Target {
     /// Opens the disk `name` of the store at `store`, or makes it.
     pub(super) fn open(store: &Path, name: &str, audience: &Audience) -> Result<Self> {
         // Who may change the disk finishes what was interrupted, which a reader only looks past.
-        let mut disk = Disk::open(store, name, Access::Read);
-        let unfinished = |disk: &Disk| !disk.going.is_empty() || !disk.unnamed.is_empty();
-        if is_absent(&store.join(name)) || disk.as_ref().is_ok_and(unfinished) {
-            drop(disk);
-            drop(Disk::open_for(store, name, Access::Create, audience)?);
-            disk = Disk::open(store, name, Access::Read);
-        }
-        let mut disk = disk?;
+        let mut disk = Self::open_disk(store, name, audience)?;
         let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
         copy_lock.lock_exclusive()?;
         let hold = StoreFolder::hold(disk.folder())?;
@@ -70,6 +63,30 @@ impl Target {
         };
         target.check_lock()?;
         Ok(target)
+    }
+
+    /// Opens the disk as a reader does, made and finished. Another copy may make it, or remove it again since nothing
+    /// came of it, at any moment: then it is looked for again.
+    fn open_disk(store: &Path, name: &str, audience: &Audience) -> Result<Disk> {
+        const TRIES: usize = 5;
+        let folder = store.join(name);
+        let unfinished = |disk: &Disk| !disk.going.is_empty() || !disk.unnamed.is_empty();
+        for _ in 0..TRIES {
+            // Looked at before it is opened: what is made in between is opened, or locked.
+            let absent = is_absent(&folder);
+            match Disk::open(store, name, Access::Read) {
+                Ok(disk) if !unfinished(&disk) => return Ok(disk),
+                Err(error) if !absent && !is_absent(&folder) => return Err(error),
+                opened => drop(opened),
+            }
+            drop(Disk::open_for(store, name, Access::Create, audience)?);
+        }
+        Err(Error::new(
+            ErrorKind::Locked,
+            "the disk is made and removed again by another command",
+        )
+        .path(folder)
+        .hint("run the command again when the other one has ended"))
     }
 
     pub(super) fn disk(&self) -> &Disk {
