@@ -6,51 +6,18 @@
 //!
 //! # The main job
 //!
-//! ```
-//! use vhdkit::diff::{BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, write_diff};
-//! use vhdkit::image::{NothingKnown, RawImage};
-//! use vhdkit::parallel::Workers;
-//! use vhdkit::progress::Silent;
-//! use vhdkit::storage::Memory;
-//!
+//! ```no_run
 //! # fn main() -> vhdkit::Result<()> {
-//! // Two snapshots of a disk; files and VHDs are opened with `files::open_image`.
-//! let monday = RawImage::open(Memory::new(vec![0; 1 << 20]))?;
-//! let mut changed = vec![0; 1 << 20];
-//! changed[4096..8192].fill(7);
-//! let tuesday = RawImage::open(Memory::new(changed))?;
+//! let (monday, tuesday) = (vhdkit::open("monday.vhd")?, vhdkit::open("tuesday.vhd")?);
+//! vhdkit::diff(&*monday, &*tuesday).write("tuesday.vhddiff")?;
 //!
-//! // What changed, as bytes that could be a file or a pipe.
-//! let workers = Workers::new(None)?;
-//! let options = DiffOptions {
-//!     workers: &workers,
-//!     progress: &Silent,
-//!     compression: Compression::default(),
-//!     digests: true,
-//!     equal: &NothingKnown,
-//!     confirm: &|| Ok(()),
-//! };
-//! let written = write_diff(
-//!     (&monday, Side::default()),
-//!     (&tuesday, Side::default()),
-//!     Vec::new(),
-//!     "tuesday.vhddiff",
-//!     options,
-//! )?;
-//! assert_eq!(written.comparison.update_bytes, 4096);
-//!
-//! // Far away: verify the diff, lay it over the base, write the result.
-//! let diff = DiffFile::open(Memory::new(written.out), &Silent)?;
-//! let chain = Chain::new(vec![diff])?;
-//! let mut restored = RawImage::open(Memory::new(vec![0; 1 << 20]))?;
-//! let layers = Layers::new(&monday, &chain, &workers, &Silent);
-//! let (rebuilt, _) = layers.rebuild(&mut restored, BaseCheck::Full)?;
-//! assert_eq!(rebuilt.base_digest, chain.base_digest());
-//! assert_eq!(Some(rebuilt.target_digest), chain.target_digest());
-//! assert_eq!(restored.storage().to_vec(), tuesday.storage().to_vec());
+//! // Where there is a copy of Monday's image: all is checked before anything is written.
+//! vhdkit::apply("copy.vhd").diff("tuesday.vhddiff").in_place()?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `docs/library.md` has examples that run: a store in a backup tool, a file out of a partition of a point in time.
 //!
 //! # Layers
 //!
@@ -64,6 +31,7 @@
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
+//! api                                the front door: the main jobs with defaults
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
 //!
@@ -72,6 +40,7 @@
 //! Every image and every diff may be hostile. None can make this crate panic, loop without end, or take memory on
 //! its word; [`Error`] says what is wrong with which field at which offset of which file, and what to do.
 
+pub mod api;
 pub mod diff;
 pub mod error;
 pub mod files;
@@ -88,4 +57,27 @@ pub mod vhd;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(feature = "store")]
+pub use api::Store;
+pub use api::{Apply, Diff, Opener};
 pub use error::{Error, ErrorKind, Result};
+
+/// Opens an image by name, for reading: a file, a block device, or `STORE::DISK@SNAPSHOT`. [`Opener`] has the options.
+pub fn open(name: impl AsRef<std::path::Path>) -> Result<Box<dyn files::Source>> {
+    Opener::new().open(name)
+}
+
+/// Compares two images: lists what changed, or writes it as a diff.
+pub fn diff<'a>(base: &'a dyn files::Source, target: &'a dyn files::Source) -> Diff<'a> {
+    Diff::new(base, target)
+}
+
+/// Applies diffs to the image called `base`, in place or into a new image.
+pub fn apply<'a>(base: impl Into<std::path::PathBuf>) -> Apply<'a> {
+    Apply::new(base)
+}
+
+/// The examples of `docs/library.md`, run with the tests.
+#[cfg(all(doctest, feature = "store"))]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryExamples;

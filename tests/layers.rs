@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["vhd", "diff", "blob"],
     &["open", "files"],
     &["snapshot"],
+    &["api"],
     &["cli"],
 ];
 

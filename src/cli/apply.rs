@@ -22,9 +22,8 @@ use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
     Applied, ApplyOptions, BaseChecked, Format, InPlace, Orphans, Output, Source, Strategy,
-    apply_in_place, apply_to_child, apply_to_clone, apply_to_new, apply_to_pipe, beginning_of,
-    check_output, format_of, refuse_foreign, refuse_pending, refuse_same_file, roll_back,
-    same_file,
+    apply_in_place, apply_to_child, apply_to_image, apply_to_pipe, beginning_of, check_output,
+    format_of_result, refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -337,10 +336,7 @@ fn to_new(
     }
     args.windows.refuse_without_parent()?;
     context.note_device(output);
-    let applied = match apply_to_clone(&base, &chain, out, options)? {
-        Some(applied) => applied,
-        None => apply_to_new(&*base, &chain, out, options)?,
-    };
+    let applied = apply_to_image(&*base, &chain, out, options)?;
     Ok((Applied { behind, ..applied }, format))
 }
 
@@ -390,27 +386,16 @@ fn from_point(
         made_from: &made_from,
         dense: args.dense,
     };
-    Ok((apply_to_new(&*base, &chain, out, options)?, format))
+    Ok((apply_to_image(&*base, &chain, out, options)?, format))
 }
 
-/// What was asked for. Else, by its name a new image is raw or a VHD; what kind of VHD, the target or the base says.
+/// What was asked for, else what name, target and base stand for.
 fn output_format(args: &Args, output: &Path, base: &dyn Source, chain: &Chain) -> Result<Format> {
     if let Some(format) = args.output_format {
         return Ok(format.into());
     }
-    let by_name = default_format(output)?;
-    if by_name == Format::Raw {
-        return Ok(by_name);
-    }
-    let target = chain
-        .last()
-        .and_then(|diff| format_of(&diff.header().target));
-    let kind = [target, Some(base.format())]
-        .into_iter()
-        .flatten()
-        // A child of another image is made only if asked for.
-        .find(|format| !matches!(format, Format::Raw | Format::Differencing));
-    Ok(kind.unwrap_or(by_name))
+    default_format(output)?;
+    format_of_result(output, base, chain)
 }
 
 /// A check that couldn't be thorough: a warning, unless that is what was asked for.

@@ -7,13 +7,10 @@ use clap::{ArgAction, ValueEnum, value_parser};
 
 use super::size::Size;
 use crate::error::{Error, Result, quoted};
-use crate::files::{
-    ChildOf, Format, OpenImage, Orphans, ParentOptions, Strategy, WindowsFolder, foreign,
-    is_named_part,
-};
+use crate::files::{ChildOf, Format, OpenImage, Orphans, ParentOptions, Strategy, WindowsFolder};
 use crate::storage::{Caching, Overwrite};
 use crate::text::shown;
-use crate::vhd::{MAX_DYNAMIC_SIZE, is_named_vhd};
+use crate::vhd::MAX_DYNAMIC_SIZE;
 
 /// The lines about exit codes at the end of every help text.
 macro_rules! exit_codes {
@@ -214,22 +211,13 @@ impl InPlaceWay {
 /// Bytes in a mebibyte.
 pub(super) const MEBIBYTE: u64 = 1 << 20;
 
-/// The format that the name of a new image asks for: `.vhd` and `.avhd` are a dynamic VHD, any other name is raw, unless
-/// it is that of a format that isn't written here.
+/// The format that the name of a new image stands for.
 pub(super) fn default_format(path: &Path) -> Result<Format> {
-    if is_named_vhd(path) {
-        return Ok(Format::Dynamic);
-    }
-    let what = match foreign::named(path) {
-        Some(kind) => kind.name,
-        None if is_named_part(path) => "a part of a split image",
-        None => return Ok(Format::Raw),
-    };
-    Err(Error::usage(format!(
-        "this is the name of {what}, which is not written here"
-    ))
-    .path(path)
-    .hint("name it .vhd for a VHD or .raw for a raw disk, or say the format that it has with -O"))
+    Format::by_name(path).map_err(|error| {
+        error.hint(
+            "name it .vhd for a VHD or .raw for a raw disk, or say the format that it has with -O",
+        )
+    })
 }
 
 /// An error if the child that is to be made at `path` would have the name of something else.

@@ -202,22 +202,8 @@ impl Context {
         parents: &Parents,
         reading: Reading,
     ) -> Result<OpenImage> {
-        let options = OpenOptions {
-            format: format.format.map(Into::into),
-            format_option: format.option,
-            salvage: reading.salvage,
-            parents: parents.options(),
-            io: reading.io,
-            settle: true,
-            ..OpenOptions::default()
-        };
-        let image = open_image(path, &options)?;
-        for warning in image.chain().flat_map(OpenImage::warnings) {
-            self.warn_of(&Warning::of(warning));
-        }
-        for lost in image.chain().flat_map(losses) {
-            self.warn(lost);
-        }
+        let image = open_image(path, &options(format, parents, reading))?;
+        self.warn_of_image(&image);
         Ok(image)
     }
 
@@ -229,14 +215,21 @@ impl Context {
         parents: &Parents,
         reading: Reading,
     ) -> Result<Box<dyn Source>> {
-        match store_path::open(path)? {
-            Some(_) if format.format.is_some() => {
-                Err(Error::usage("a point in time has no format to say")
-                    .path(path)
-                    .hint("leave the option away"))
-            }
-            Some(point) => Ok(Box::new(point)),
-            None => Ok(Box::new(self.open_with(path, format, parents, reading)?)),
+        let opener = store_path::opener(path)?.options(options(format, parents, reading));
+        let image = opener.open(path)?;
+        if let Some(file) = image.as_file() {
+            self.warn_of_image(file);
+        }
+        Ok(image)
+    }
+
+    /// Says what is wrong with an image that can be read all the same, and what it lost.
+    fn warn_of_image(&self, image: &OpenImage) {
+        for warning in image.chain().flat_map(OpenImage::warnings) {
+            self.warn_of(&Warning::of(warning));
+        }
+        for lost in image.chain().flat_map(losses) {
+            self.warn(lost);
         }
     }
 
@@ -254,6 +247,18 @@ impl Context {
         if label == "warning" || !self.quiet() {
             exit::say(self.program, label, text, hint);
         }
+    }
+}
+
+fn options(format: SaidFormat, parents: &Parents, reading: Reading) -> OpenOptions {
+    OpenOptions {
+        format: format.format.map(Into::into),
+        format_option: format.option,
+        salvage: reading.salvage,
+        parents: parents.options(),
+        io: reading.io,
+        settle: true,
+        ..OpenOptions::default()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::diff::{
     compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{Clones, ImageWindows, Source, open_windows, same_file};
+use crate::files::{ImageWindows, Source, open_windows, same_file};
 use crate::image::{Image, KnownEqual, NothingKnown};
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -226,12 +226,9 @@ impl<'a> Pair<'a> {
 
     /// What is known of the two without reading them.
     fn known(&self, args: &Args) -> Box<dyn KnownEqual + '_> {
-        match (self.base.as_file(), self.target.as_file()) {
-            (Some(base), Some(target)) if self.whole && !args.no_clones => {
-                Box::new(Clones::new(base, target))
-            }
-            _ => Box::new(NothingKnown),
-        }
+        let trusted = self.whole && !args.no_clones;
+        let known = trusted.then(|| self.target.known_equal(self.base));
+        known.flatten().unwrap_or_else(|| Box::new(NothingKnown))
     }
 
     fn check_unchanged(&self) -> Result<()> {

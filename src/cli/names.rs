@@ -11,7 +11,8 @@ use clap::{ArgMatches, Command, ValueHint};
 
 use super::remote::Remote;
 use super::signals;
-use super::store_path::{PointPath, STORE_VARIABLE};
+use super::store_path::STORE_VARIABLE;
+use crate::api::PointName;
 use crate::error::{Error, Result, quoted};
 use crate::snapshot::disks;
 
@@ -135,7 +136,7 @@ pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
     if let Some(remote) = Remote::of(path) {
         return Err(remote.refusal(role, path));
     }
-    if let Some(point) = PointPath::parse(path) {
+    if let Some(point) = PointName::parse(path) {
         if let Some(remote) = Remote::of(Path::new(point.store)) {
             return Err(remote.refusal(Role::Store, Path::new(point.store)));
         }
@@ -222,7 +223,7 @@ fn refuse_pipe(role: Role) -> Result<()> {
     Err(Error::usage(message).path("-").hint(hint))
 }
 
-fn refuse_point(role: Role, path: &Path, point: &PointPath<'_>) -> Result<()> {
+fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
     // A new file of such a name can be asked for.
     let explicit = path.as_os_str().as_encoded_bytes().starts_with(b"./");
     let store = if point.store.is_empty() {

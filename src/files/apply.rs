@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diffs::target_footer;
+use super::diffs::{format_of, target_footer};
 use super::fit::{Fit, check_can_be_full, check_size, check_touched, checked, fit, position};
 use super::in_place::Strategy;
 use super::state::stamped_digest;
@@ -247,6 +247,40 @@ pub fn apply_to_clone(
         ..Applied::nothing(found.already, found.checked, chain)
     };
     write_to(new, base, Some(chain), found, applied, output.path, options).map(Some)
+}
+
+/// Applies `chain` to `base` into a new image: as a clone of a base that is known by its state stamp where the file
+/// system can clone it, else page by page.
+pub fn apply_to_image(
+    base: &dyn Source,
+    chain: &Chain,
+    output: Output<'_>,
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    if let Some(file) = base.as_file()
+        && let Some(applied) = apply_to_clone(file, chain, output, options)?
+    {
+        return Ok(applied);
+    }
+    apply_to_new(base, chain, output, options)
+}
+
+/// The format of the new image at `output`, when none is chosen: raw or VHD by its name; the kind of VHD is that of the
+/// diffs' target, or of the base.
+pub fn format_of_result(output: &Path, base: &dyn Source, chain: &Chain) -> Result<Format> {
+    let by_name = Format::by_name(output)?;
+    if by_name == Format::Raw {
+        return Ok(by_name);
+    }
+    let target = chain
+        .last()
+        .and_then(|diff| format_of(&diff.header().target));
+    let kind = [target, Some(base.format())]
+        .into_iter()
+        .flatten()
+        // A child of another image is made only if asked for.
+        .find(|format| !matches!(format, Format::Raw | Format::Differencing));
+    Ok(kind.unwrap_or(by_name))
 }
 
 /// Applies `chain` to `base` into a new differencing VHD, which stores only what changed and has `base` as its

@@ -45,6 +45,22 @@ pub struct NewImageOptions {
     pub dense: bool,
 }
 
+impl NewImageOptions {
+    /// A new, empty image that replaces nothing and may be sparse.
+    pub fn new(format: Format, virtual_size: u64) -> Self {
+        Self {
+            format,
+            virtual_size,
+            block_size: None,
+            identity: None,
+            parent: None,
+            overwrite: Overwrite::No,
+            made_from: Audience::default(),
+            dense: false,
+        }
+    }
+}
+
 /// The parent of a new differencing VHD.
 #[derive(Debug, Clone)]
 pub struct ChildOf {

@@ -1,9 +1,12 @@
 //! The names of the image formats.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
+use super::{foreign, is_named_part};
 use crate::error::{Error, Result};
+use crate::vhd::is_named_vhd;
 
 /// How a stored file presents a virtual disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +31,27 @@ impl Format {
             Self::Dynamic => "dynamic",
             Self::Differencing => "differencing",
         }
+    }
+
+    /// The format that the name of a new image stands for: a dynamic VHD for `.vhd` and `.avhd`, else raw.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage) for the name of a format that isn't written here, such as `.vhdx`.
+    pub fn by_name(path: &Path) -> Result<Self> {
+        if is_named_vhd(path) {
+            return Ok(Self::Dynamic);
+        }
+        let what = match foreign::named(path) {
+            Some(kind) => kind.name,
+            None if is_named_part(path) => "a part of a split image",
+            None => return Ok(Self::Raw),
+        };
+        Err(Error::usage(format!(
+            "this is the name of {what}, which is not written here"
+        ))
+        .path(path)
+        .hint("name it .vhd for a VHD or .raw for a raw disk, or choose its format"))
     }
 }
 

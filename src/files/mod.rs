@@ -30,8 +30,8 @@ mod tree;
 mod windows;
 
 pub use apply::{
-    Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_new,
-    apply_to_pipe,
+    Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_image,
+    apply_to_new, apply_to_pipe, format_of_result,
 };
 pub use child::{WindowsFolder, finds_parent};
 pub use clones::Clones;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{Format, OpenImage};
+use super::{Clones, Format, OpenImage};
 use crate::diff::Side;
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::{Image, KnownEqual};
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
@@ -33,6 +33,13 @@ pub trait Source: Image + std::fmt::Debug {
     /// The file, if it is one image in a file.
     fn as_file(&self) -> Option<&OpenImage> {
         None
+    }
+
+    /// Where this image and `other` are certainly the same, without reading either: what they share as clones.
+    /// `None` if nothing is known.
+    fn known_equal<'a>(&'a self, other: &'a dyn Source) -> Option<Box<dyn KnownEqual + 'a>> {
+        let (this, other) = (self.as_file()?, other.as_file()?);
+        Some(Box::new(Clones::new(other, this)))
     }
 
     /// What a diff is told of it.

@@ -1,0 +1,170 @@
+//! From what a person types to an opened image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::{FormatChoice, OpenOptions, ParentOptions, Source, open_image};
+#[cfg(feature = "store")]
+use crate::snapshot::{Access, Disk, PointImage};
+use crate::storage::IoPolicy;
+
+/// The name of a point in time of a store, `STORE::DISK@SNAPSHOT`, which stands wherever an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PointName<'a> {
+    /// The store; empty for the one that is in effect.
+    pub store: &'a str,
+    /// The disk.
+    pub disk: &'a str,
+    /// The snapshot; `None` for the newest.
+    pub snapshot: Option<&'a str>,
+}
+
+impl<'a> PointName<'a> {
+    /// Parses `name`; `None` if it means a file, as it does if there is a file of exactly that name.
+    pub fn parse(name: &'a Path) -> Option<Self> {
+        let (store, point) = name.to_str()?.rsplit_once("::")?;
+        if point.contains('/') || fs::symlink_metadata(name).is_ok() {
+            return None;
+        }
+        let (disk, snapshot) = match point.split_once('@') {
+            Some((disk, snapshot)) => (disk, Some(snapshot)),
+            None => (point, None),
+        };
+        Some(Self {
+            store,
+            disk,
+            snapshot,
+        })
+    }
+}
+
+/// Opens images by name: files, block devices, and points in time of stores.
+///
+/// ```no_run
+/// use vhdkit::image::{DiskReader, Image as _};
+///
+/// # fn main() -> vhdkit::Result<()> {
+/// let disk = vhdkit::open("backup::web@tue")?;
+/// println!("{} bytes", disk.virtual_size());
+/// let seekable = DiskReader::new(&*disk); // Read + Seek, for crates that read partitions and file systems
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Opener {
+    options: OpenOptions,
+    store: Option<PathBuf>,
+}
+
+impl Opener {
+    /// An opener that finds formats out, reads whole images only, and looks for parents beside their children.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes files as images of this format, instead of finding it out.
+    #[must_use]
+    pub fn format(mut self, format: FormatChoice) -> Self {
+        self.options.format = Some(format);
+        self
+    }
+
+    /// Reads damaged VHDs as far as they go: what is lost reads as zeros, or as the parent has it.
+    #[must_use]
+    pub fn salvage(mut self, salvage: bool) -> Self {
+        self.options.salvage = salvage;
+        self
+    }
+
+    /// Says where the parents of differencing VHDs may be.
+    #[must_use]
+    pub fn parents(mut self, parents: ParentOptions) -> Self {
+        self.options.parents = parents;
+        self
+    }
+
+    /// Says how files are read.
+    #[must_use]
+    pub fn io(mut self, policy: IoPolicy) -> Self {
+        self.options.io = policy;
+        self
+    }
+
+    /// Sets the store of names that don't have one: `::DISK@SNAPSHOT`.
+    #[must_use]
+    pub fn store(mut self, store: impl Into<PathBuf>) -> Self {
+        self.store = Some(store.into());
+        self
+    }
+
+    /// Sets everything that says how a file is opened, at once.
+    #[must_use]
+    pub fn options(mut self, options: OpenOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Opens the image that `name` means, for reading. Changes to a file after this moment are found by
+    /// [`check_unchanged`](Source::check_unchanged).
+    ///
+    /// # Errors
+    ///
+    /// As [`open_image`]; for a point in time, [`Usage`](crate::ErrorKind::Usage) if there is no such store, disk or
+    /// snapshot.
+    pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Source>> {
+        let path = name.as_ref();
+        if PointName::parse(path).is_none() {
+            let options = OpenOptions {
+                settle: true,
+                ..self.options.clone()
+            };
+            return Ok(Box::new(open_image(path, &options)?));
+        }
+        if self.options.format.is_some() {
+            return Err(Error::usage("a point in time has no format to choose")
+                .path(path)
+                .hint("omit the option"));
+        }
+        self.open_point(path)
+    }
+
+    /// Opens the point in time that `name` means; `None` if it means a file.
+    #[cfg(feature = "store")]
+    pub fn point(&self, name: &Path) -> Result<Option<PointImage>> {
+        let Some(point) = PointName::parse(name) else {
+            return Ok(None);
+        };
+        let store = match (&self.store, point.store) {
+            (Some(store), "") => store.as_path(),
+            (None, "") => {
+                return Err(Error::usage("no store is named")
+                    .path(name)
+                    .expected("STORE::DISK@SNAPSHOT"));
+            }
+            (_, store) => Path::new(store),
+        };
+        let disk = Disk::open(store, point.disk, Access::Read)?;
+        let found = match point.snapshot {
+            Some(name) => disk.find(name)?,
+            None => disk.newest().ok_or_else(|| {
+                Error::usage("there is no snapshot of this disk yet").path(disk.folder())
+            })?,
+        };
+        disk.image(found).map(Some)
+    }
+
+    #[cfg(feature = "store")]
+    fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
+        match self.point(path)? {
+            Some(point) => Ok(Box::new(point)),
+            None => Err(Error::usage("this isn't a point in time").path(path)),
+        }
+    }
+
+    #[cfg(not(feature = "store"))]
+    fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
+        let _ = &self.store;
+        Err(Error::unsupported("this program was built without stores").path(path))
+    }
+}

@@ -1,0 +1,198 @@
+//! Stores of points in time.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::Running;
+use crate::error::{Error, Result};
+use crate::files::{Format, Output, Source};
+use crate::progress::{Progress, Silent};
+use crate::snapshot::{
+    Access, Copied, Created, Deleted, Disk, Manifest, NewPoint, PointImage, ReadData, Verified,
+    Work, copy_disk, create, delete, disks, restore, verify,
+};
+use crate::storage::{Audience, Overwrite};
+
+/// A folder with points in time of disks: for each disk a base, and a diff for each later snapshot.
+///
+/// ```no_run
+/// # fn main() -> vhdkit::Result<()> {
+/// let store = vhdkit::Store::new("backup");
+/// let web = store.disk("web");
+/// web.create("mon", &*vhdkit::open("monday.vhd")?)?;
+/// web.create("tue", &*vhdkit::open("tuesday.vhd")?)?;
+/// web.restore("mon", "monday-again.vhd")?;
+/// for point in web.points()? {
+///     println!("{} {}", point.name, point.time);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Store<'a> {
+    folder: PathBuf,
+    running: Running<'a>,
+}
+
+impl<'a> Store<'a> {
+    /// The store in `folder`. It is made with its first snapshot.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            running: Running {
+                threads: None,
+                progress: &Silent,
+            },
+        }
+    }
+
+    /// Uses so many threads; by default one for each processor.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.running.threads = Some(threads);
+        self
+    }
+
+    /// Reports progress, and stops when it says so.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.running.progress = progress;
+        self
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The names of its disks, in order.
+    pub fn disks(&self) -> Result<Vec<String>> {
+        disks(&self.folder)
+    }
+
+    /// The disk called `name`, which need not exist yet. Nothing is opened: each call locks the disk for as long as it
+    /// runs.
+    pub fn disk(&self, name: impl Into<String>) -> StoredDisk<'_> {
+        StoredDisk {
+            store: self,
+            name: name.into(),
+        }
+    }
+
+    /// Copies the snapshots of the disk `name` that `to` lacks, in order; what is there already isn't sent again.
+    pub fn copy(&self, name: &str, to: &Self) -> Result<Copied> {
+        let copied = self.work(|work| Ok(copy_disk((&self.folder, &to.folder), name, work)))?;
+        match copied.error {
+            Some(error) => Err(error),
+            None => Ok(copied),
+        }
+    }
+
+    fn work<T>(&self, run: impl FnOnce(Work<'_>) -> Result<T>) -> Result<T> {
+        let workers = self.running.workers()?;
+        run(Work {
+            workers: &workers,
+            progress: self.running.progress,
+        })
+    }
+}
+
+impl std::fmt::Debug for Store<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One disk of a [`Store`].
+#[derive(Debug)]
+pub struct StoredDisk<'a> {
+    store: &'a Store<'a>,
+    name: String,
+}
+
+impl StoredDisk<'_> {
+    /// Adds a snapshot of `image`, called `name`, with the present time. Only what changed since the newest snapshot is
+    /// stored.
+    pub fn create(&self, name: impl Into<String>, image: &dyn Source) -> Result<Created> {
+        self.create_point(
+            image,
+            &NewPoint {
+                name: name.into(),
+                ..NewPoint::default()
+            },
+        )
+    }
+
+    /// Adds a snapshot of `image`, with everything that can be said of it.
+    pub fn create_point(&self, image: &dyn Source, point: &NewPoint) -> Result<Created> {
+        let mut disk = self.open(Access::Create)?;
+        let created = self
+            .store
+            .work(|work| create(&mut disk, image, point, work));
+        if created.is_err() {
+            disk.discard_if_empty();
+        }
+        created
+    }
+
+    /// What is known of each snapshot, oldest first.
+    pub fn points(&self) -> Result<Vec<Manifest>> {
+        let mut disk = self.open(Access::Read)?;
+        match disk.take_damaged().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(disk.points().to_vec()),
+        }
+    }
+
+    /// Opens the snapshot called `name` as an image. The disk can't be changed while it is open.
+    pub fn image(&self, name: &str) -> Result<PointImage> {
+        let disk = self.open(Access::Read)?;
+        disk.image(disk.find(name)?)
+    }
+
+    /// Makes a new image of the snapshot called `name`, which appears only when its content digest is right. It is a
+    /// VHD or a raw disk by its name, and as a VHD it has the kind of the image that the snapshot was made of.
+    pub fn restore(&self, name: &str, output: impl AsRef<Path>) -> Result<()> {
+        let (point, path) = (self.image(name)?, output.as_ref());
+        crate::files::refuse_same_file(path, &point.files())?;
+        let format = match (Format::by_name(path)?, point.format()) {
+            (Format::Dynamic, Format::Fixed) => Format::Fixed,
+            (by_name, _) => by_name,
+        };
+        let made_from = Audience::of(point.files())?;
+        let output = Output {
+            path,
+            format,
+            overwrite: Overwrite::No,
+            made_from: &made_from,
+            dense: false,
+        };
+        self.store.work(|work| restore(&point, output, work))
+    }
+
+    /// Deletes the snapshot called `name`. All others keep every byte; the newest one isn't deleted.
+    pub fn delete(&self, name: &str) -> Result<Deleted> {
+        let mut disk = self.open(Access::Write)?;
+        self.store.work(|work| delete(&mut disk, name, false, work))
+    }
+
+    /// Reads all data of the disk, and says what is wrong.
+    ///
+    /// # Errors
+    ///
+    /// What is found is not an error but part of the result. An error is what kept it from being looked at.
+    pub fn verify(&self) -> Result<Verified> {
+        let mut disk = self.open(Access::Read)?;
+        self.store
+            .work(|work| verify(&mut disk, ReadData::All, work))
+    }
+
+    fn open(&self, access: Access) -> Result<Disk> {
+        let folder = &self.store.folder;
+        if access != Access::Create && !folder.is_dir() {
+            return Err(Error::usage("there is no such store").path(folder));
+        }
+        Disk::open(folder, &self.name, access)
+    }
+}
