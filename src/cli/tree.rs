@@ -8,7 +8,7 @@ use super::context::{Context, Warning};
 use super::exit::Outcome;
 use super::output::{Output, SCHEMA_VERSION};
 use super::size::Size;
-use crate::error::{Result, quoted};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::files::{Format, Found, Link, MAX_CHAIN, Node, ParentOptions, Tree, TreeOptions, tree};
 use crate::text::shown;
 
@@ -46,13 +46,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
         parents: &parents,
     };
-    let tree = tree(&args.folder, options)?;
+    let mut tree = tree(&args.folder, options)?;
     drop(progress);
     if args.json {
         print_json(args, &tree)?;
     } else if !context.is_quiet() {
         print(args, &tree)?;
     }
+    // What couldn't be read ends the command, as nothing is known of it; the rest is told before.
+    let is_unread = |error: &Error| error.kind() == ErrorKind::Io;
+    let first = tree.unread.iter().position(is_unread);
+    let first = first.map(|at| tree.unread.remove(at));
     for error in &tree.unread {
         context.warn_of(&Warning::of(error));
     }
@@ -61,11 +65,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let were = if links == 1 { "link was" } else { "links were" };
         context.note(format_args!("{links} symbolic {were} not followed"));
     }
-    Ok(if tree.is_sound() {
-        Outcome::Done
-    } else {
-        Outcome::No
-    })
+    match first {
+        Some(error) => Err(error),
+        None if tree.is_sound() => Ok(Outcome::Done),
+        None => Ok(Outcome::No),
+    }
 }
 
 /// A path as it is called from the folder.
@@ -196,6 +200,10 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
                 name(args, path)
             )
         }
+        Found::Unread(path) => format!(
+            "{parent} may be {}, which couldn't be read",
+            name(args, path)
+        ),
         Found::Another(path, found) => format!(
             "{parent} (unique id {id}) is missing: {} is another disk ({})",
             name(args, path),
@@ -256,7 +264,7 @@ struct Image {
 
 #[derive(Serialize)]
 struct Parent {
-    /// `found`, `outside`, `elsewhere`, `link_not_followed`, `another_disk`, `ambiguous`, `raw`, `circle`, `larger`,
+    /// `found`, `outside`, `elsewhere`, `link_not_followed`, `unread`, `another_disk`, `ambiguous`, `raw`, `circle`, `larger`,
     /// `too_deep` or `missing`.
     state: &'static str,
     /// The file name that the child has for it.
@@ -289,9 +297,10 @@ fn print_json(args: &Args, tree: &Tree) -> Result<()> {
             name: link.name.clone(),
             unique_id: link.unique_id.to_string(),
             image: match &link.found {
-                Found::Outside(path) | Found::Unfollowed(path) | Found::Another(path, _) => {
-                    Some(path.to_string_lossy().into_owned())
-                }
+                Found::Outside(path)
+                | Found::Unfollowed(path)
+                | Found::Unread(path)
+                | Found::Another(path, _) => Some(path.to_string_lossy().into_owned()),
                 found => found.node().and_then(path),
             },
         }),
@@ -319,6 +328,7 @@ fn state(link: &Link) -> &'static str {
         Found::Outside(_) => "outside",
         Found::Elsewhere(_) => "elsewhere",
         Found::Unfollowed(_) => "link_not_followed",
+        Found::Unread(_) => "unread",
         Found::Another(..) => "another_disk",
         Found::Ambiguous(_) => "ambiguous",
         Found::Raw => "raw",

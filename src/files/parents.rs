@@ -293,7 +293,9 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
     let id = request.parent_id;
     let child = quoted(request.child);
     for place in &places.elsewhere {
-        if let (Some(folder), true) = (place.parent(), is_image_with(place, id)) {
+        // Only to advise: what can't be looked at isn't advised.
+        let is_there = is_image_with(place, id).unwrap_or(false);
+        if let (Some(folder), true) = (place.parent(), is_there) {
             return format!(
                 "it is where the child says, which isn't followed unless it is allowed: give --parent-path {}",
                 quoted(folder)

@@ -71,9 +71,22 @@ impl Seen {
 }
 
 /// Whether there is a VHD with this id at `path`. Nothing but an ordinary file is opened.
-pub(super) fn is_image_with(path: &Path, id: UniqueId) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file())
-        && Seen::look(path).is_ok_and(|seen| seen.is_some_and(|seen| seen.is_image_with(id)))
+///
+/// # Errors
+///
+/// When there is a file, or may be, that couldn't be looked at.
+pub(super) fn is_image_with(path: &Path, id: UniqueId) -> Result<bool> {
+    let is_file = stamp_at(path)?.is_some_and(|found| found.is_file());
+    Ok(is_file && Seen::look(path)?.is_some_and(|seen| seen.is_image_with(id)))
+}
+
+/// What the file system says of `path`; `None` if nothing is there.
+fn stamp_at(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    }
 }
 
 /// What was seen in a folder.
@@ -323,24 +336,34 @@ impl Parent {
                     children.unread.push(error.path(&seen.path));
                     continue;
                 }
-                if self.is_parent_of(&seen, options) {
-                    known.push(seen.stamp);
-                    let size = seen.glance.footer.current_size;
-                    children.found.push((seen.path, size));
+                match self.is_parent_of(&seen, options) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        known.push(seen.stamp);
+                        let size = seen.glance.footer.current_size;
+                        children.found.push((seen.path, size));
+                    }
+                    // By its id it is one: that the other file is somebody else's proves nothing.
+                    Err(error) => {
+                        let unsure = Error::new(error.kind(), "whose child this is can't be told");
+                        let unsure = unsure.path(&seen.path).source(error.to_string());
+                        children.unread.push(unsure);
+                    }
                 }
             }
         }
         children
     }
 
-    fn is_parent_of(&self, seen: &Seen, options: &ParentOptions) -> bool {
+    /// Whether a VHD is a child of the image. An error if another file that could be its parent can't be looked at.
+    fn is_parent_of(&self, seen: &Seen, options: &ParentOptions) -> Result<bool> {
         let found = seen.ask(|request| {
             let same = match self.id {
                 Some(id) => !id.is_nil() && request.parent_id == id,
                 None => request.parent_id.is_nil(),
             };
             if !same {
-                return false;
+                return Ok(false);
             }
             let places = Places::of(
                 request,
@@ -349,24 +372,30 @@ impl Parent {
                     ..options.clone()
                 },
             );
-            let ours = |path: &PathBuf| {
-                fs::metadata(path).is_ok_and(|found| Stamp::from(&found).same_file(&self.stamp))
+            let ours = |path: &Path| {
+                let found = stamp_at(path)?;
+                Ok(found.is_some_and(|found| Stamp::from(&found).same_file(&self.stamp)))
             };
             let Some(id) = self.id else {
-                return places
-                    .candidates
-                    .iter()
-                    .chain(&places.ignoring_case())
-                    .any(ours);
+                for path in places.candidates.iter().chain(&places.ignoring_case()) {
+                    if ours(path)? {
+                        return Ok(true);
+                    }
+                }
+                return Ok(false);
             };
             // Copies have one id: a child is read over the one that it finds.
-            let right = |path: &&PathBuf| ours(path) || is_image_with(path, id);
-            match places.candidates.iter().find(right) {
-                Some(path) => ours(path),
-                None => true,
+            for path in &places.candidates {
+                if ours(path)? {
+                    return Ok(true);
+                }
+                if is_image_with(path, id)? {
+                    return Ok(false);
+                }
             }
+            Ok(true)
         });
-        found.unwrap_or(false)
+        found.unwrap_or(Ok(false))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which VHD of a folder is the child of which.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, ErrorKind as IoKind};
 use std::path::{Path, PathBuf};
 
 use super::parents::MAX_CHAIN;
@@ -86,6 +88,8 @@ pub enum Found {
     Elsewhere(usize),
     /// A link that leads out of the folder, and wasn't followed.
     Unfollowed(PathBuf),
+    /// This file may be it, and couldn't be looked at.
+    Unread(PathBuf),
     /// Another disk has its name: its file, and its id if it is a VHD.
     Another(PathBuf, Option<UniqueId>),
     /// Several files could be the parent.
@@ -119,7 +123,7 @@ impl Found {
     pub const fn is_sound(&self) -> bool {
         matches!(
             self,
-            Self::Node(_) | Self::Outside(_) | Self::Unfollowed(_) | Self::Raw
+            Self::Node(_) | Self::Outside(_) | Self::Unfollowed(_) | Self::Unread(_) | Self::Raw
         )
     }
 }
@@ -158,7 +162,8 @@ impl Tree {
 /// When `folder` isn't a folder or can't be read, or the work is cancelled.
 pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
     let root = fs::canonicalize(folder).map_err(|e| Error::io("cannot find", e).path(folder))?;
-    if !root.is_dir() {
+    let found = fs::metadata(&root).map_err(|e| Error::io("cannot look at", e).path(folder))?;
+    if !found.is_dir() {
         return Err(Error::usage("this is not a folder")
             .path(folder)
             .hint("name the folder in which the images are"));
@@ -186,6 +191,7 @@ pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
         .chain([root])
         .collect();
     let finder = Finder {
+        unread: RefCell::new(unread),
         by_id: numbered(&seen, Seen::id),
         by_inode: numbered(&seen, |seen| seen.stamp.inode()),
         seen: &seen,
@@ -193,6 +199,7 @@ pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
         allowed,
     };
     let mut nodes: Vec<Node> = seen.iter().map(|image| finder.node(image)).collect();
+    let unread = finder.unread.into_inner();
     judge_chains(&mut nodes);
     Ok(Tree {
         nodes,
@@ -279,6 +286,8 @@ fn numbered<K: Ord>(seen: &[Seen], key: impl Fn(&Seen) -> K) -> BTreeMap<K, Vec<
 /// Finds the parents of what was seen.
 struct Finder<'a> {
     seen: &'a [Seen],
+    /// What couldn't be looked at.
+    unread: RefCell<Vec<Error>>,
     by_id: BTreeMap<UniqueId, Vec<usize>>,
     by_inode: BTreeMap<u64, Vec<usize>>,
     options: &'a ParentOptions,
@@ -290,6 +299,7 @@ struct Finder<'a> {
 enum Candidate {
     Missing,
     Unfollowed,
+    Unread,
     Image(Stamp, Option<UniqueId>),
 }
 
@@ -321,11 +331,12 @@ impl Finder<'_> {
             return Found::Raw;
         }
         let places = Places::of(request, self.options);
-        let (mut another, mut unfollowed) = (None, None);
+        let (mut another, mut unfollowed, mut unread) = (None, None, None);
         for path in &places.candidates {
             match self.look(path) {
                 Candidate::Missing => {}
                 Candidate::Unfollowed => unfollowed = unfollowed.or_else(|| Some(path.clone())),
+                Candidate::Unread => unread = unread.or_else(|| Some(path.clone())),
                 Candidate::Image(stamp, found) if found == Some(id) => {
                     return self.right(path, &stamp);
                 }
@@ -343,6 +354,7 @@ impl Finder<'_> {
                     }
                 }
                 Candidate::Image(_, found) => another = another.or(Some((path, found))),
+                Candidate::Unread => unread = unread.or(Some(path)),
                 Candidate::Missing | Candidate::Unfollowed => {}
             }
         }
@@ -354,6 +366,9 @@ impl Finder<'_> {
         if let Some(path) = unfollowed {
             return Found::Unfollowed(path);
         }
+        if let Some(path) = unread {
+            return Found::Unread(path);
+        }
         if let Some(n) = self.by_id.get(&id).and_then(|nodes| nodes.first()) {
             return Found::Elsewhere(*n);
         }
@@ -364,25 +379,47 @@ impl Finder<'_> {
     }
 
     fn look(&self, path: &Path) -> Candidate {
-        let Ok(real) = fs::canonicalize(path) else {
-            return Candidate::Missing;
+        self.try_look(path).unwrap_or_else(|error| {
+            let mut unread = self.unread.borrow_mut();
+            // The walk through the folder may have told the same.
+            if !unread.iter().any(|known| known.file() == error.file()) {
+                unread.push(error);
+            }
+            Candidate::Unread
+        })
+    }
+
+    fn try_look(&self, path: &Path) -> Result<Candidate> {
+        let missing = |e: &io::Error| matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory);
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            // Nothing, or a link in a circle.
+            Err(e)
+                if missing(&e)
+                    || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
+            {
+                return Ok(Candidate::Missing);
+            }
+            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
         };
         if !self.allowed.iter().any(|allowed| real.starts_with(allowed)) {
-            return Candidate::Unfollowed;
+            return Ok(Candidate::Unfollowed);
         }
-        let Ok(found) = fs::metadata(&real) else {
-            return Candidate::Missing;
+        let found = match fs::metadata(&real) {
+            Ok(found) => found,
+            Err(e) if missing(&e) => return Ok(Candidate::Missing),
+            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
         };
         if !found.is_file() {
-            return Candidate::Missing;
+            return Ok(Candidate::Missing);
         }
         let stamp = Stamp::from(&found);
         let known = self.number(&stamp).and_then(|n| self.seen.get(n));
         let id = match known {
             Some(seen) => Some(seen.id()),
-            None => Seen::look(&real).ok().flatten().map(|seen| seen.id()),
+            None => Seen::look(&real)?.map(|seen| seen.id()),
         };
-        Candidate::Image(stamp, id)
+        Ok(Candidate::Image(stamp, id))
     }
 
     fn right(&self, path: &Path, stamp: &Stamp) -> Found {

@@ -7,7 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{NEW, PART, WINDOWS};
+use super::file_names::FileNames;
+use super::layout::{NEW, WINDOWS};
 use super::lock::DiskLock;
 use super::manifest::LONGEST;
 use super::point::OpenDiffs;
@@ -61,7 +62,7 @@ pub struct Disk {
     damaged: Vec<Error>,
     pub(super) copying: Option<Manifest>,
     /// The names of its files when they were last listed.
-    pub(super) names: BTreeSet<String>,
+    pub(super) names: FileNames,
     /// Files that still have other names, under which they are read: a command was interrupted.
     pub(super) unnamed: BTreeMap<String, String>,
     /// Snapshots that a deletion is taking away, and of which others are still made.
@@ -116,9 +117,9 @@ fn no_store(store: &Path, error: io::Error) -> Error {
 }
 
 /// The names of the files of a folder that may belong to snapshots.
-pub(super) fn file_names(folder: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
     let failed = |e| Error::io("cannot read the folder", e).path(folder);
-    let mut names = BTreeSet::new();
+    let mut names = FileNames::default();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         names.extend(name.into_string().ok().filter(|name| {
@@ -214,7 +215,7 @@ impl Disk {
             points: Points::default(),
             damaged: Vec::new(),
             copying: None,
-            names: BTreeSet::new(),
+            names: FileNames::default(),
             unnamed: BTreeMap::new(),
             going: Vec::new(),
             next_base: None,
@@ -236,7 +237,7 @@ impl Disk {
         self.unnamed.clear();
         self.names = file_names(&self.folder)?;
         let mut points = Vec::new();
-        for file in &self.names {
+        for file in self.names.iter() {
             if !matches!(Stem::parse(file), Some((_, ".json"))) {
                 continue;
             }
@@ -483,10 +484,15 @@ impl Disk {
 
     /// Where the data of a snapshot is read. An error if something else than a plain file is there.
     pub(super) fn data_path(&self, point: &Manifest) -> Result<PathBuf> {
-        let file = &point.data.file;
-        let path = self.folder.join(self.unnamed.get(file).unwrap_or(file));
+        let path = self.data_name(point);
         check_plain(&path)?;
         Ok(path)
+    }
+
+    /// The same without a look at it.
+    pub(super) fn data_name(&self, point: &Manifest) -> PathBuf {
+        let file = &point.data.file;
+        self.folder.join(self.unnamed.get(file).unwrap_or(file))
     }
 
     /// An error unless the disk may be changed.
@@ -600,9 +606,4 @@ pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
     let bytes = read_limited(path, LONGEST, damaged)?
         .ok_or_else(|| Error::io("cannot open", io::ErrorKind::NotFound.into()).path(path))?;
     Manifest::decode(&bytes, name)
-}
-
-/// Whether this is the name of a file of a snapshot that is still being copied.
-pub(super) fn is_part(name: &str) -> bool {
-    name.ends_with(PART)
 }

@@ -17,6 +17,7 @@ mod delete;
 mod disk;
 mod doubts;
 mod family;
+mod file_names;
 mod history;
 mod incoming;
 mod intent;

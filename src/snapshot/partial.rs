@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::disk::{is_absent, is_part, is_passing, read_manifest};
+use super::disk::{is_absent, is_passing, read_manifest};
 use super::layout::PART;
 use super::{Disk, Manifest, State, Stem};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,7 @@ pub(super) fn part(disk: &Disk, point: &Manifest) -> PathBuf {
 
 /// The snapshot that is being copied to `disk`, and how far that is.
 pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
-    for name in &disk.names {
+    for name in disk.names.parts() {
         let Some((stem, ".json.part")) = Stem::parse(name) else {
             continue;
         };
@@ -73,13 +73,7 @@ pub(super) fn give_up(disk: &mut Disk) -> Result<()> {
             remove_if_there(&disk.path(&point.data.file))?;
         }
     }
-    let parts: Vec<String> = disk
-        .names
-        .iter()
-        .filter(|name| is_part(name))
-        .cloned()
-        .collect();
-    for name in parts {
+    for name in disk.names.parts().clone() {
         remove_if_there(&disk.path(&name))?;
         disk.names.remove(&name);
     }

@@ -48,14 +48,15 @@ pub(super) struct OpenDiffs(Mutex<HashMap<String, Arc<OpenDiff>>>);
 impl OpenDiffs {
     fn get(&self, disk: &Disk, point: &Manifest) -> Result<Arc<OpenDiff>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = disk.data_path(point)?;
         let known = lock().get(&point.data.file).map(Arc::clone);
+        // What is open was a plain file when it was opened; whether it still has its name is asked at the end.
         if let Some(known) = known
             && known.identity == point.data.identity
-            && known.path == path
+            && known.path == disk.data_name(point)
         {
             return Ok(known);
         }
+        let path = disk.data_path(point)?;
         let opened = Arc::new(OpenDiff::open(disk, &path, point)?);
         lock().insert(point.data.file.clone(), Arc::clone(&opened));
         Ok(opened)

@@ -16,7 +16,8 @@ use std::path::Path;
 use super::check_disk_name;
 use super::create::lengths;
 use super::delete::finish;
-use super::disk::{Access, Disk, Work, is_absent, is_part};
+use super::disk::{Access, Disk, Work, is_absent};
+use super::file_names::is_part;
 use super::intent::Intent;
 use super::layout::NEW;
 use super::take_back::{holds_its_snapshot, take_back};
@@ -75,7 +76,7 @@ impl Disk {
             let files = self.points().iter().map(|point| &point.data.file);
             files.cloned().collect()
         };
-        for name in self.names.clone() {
+        for name in self.names.to_owned() {
             let path = self.path(&name);
             if name.starts_with(".vhdkit-") {
                 remove_if_there(&path)?;

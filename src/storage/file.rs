@@ -430,7 +430,9 @@ impl ReadAt for File {
         if self.policy.ignore_holes {
             return Ok(Some(within));
         }
-        Ok(self.runs.first_within(&self.inner, &within))
+        self.runs
+            .first_within(&self.inner, &within)
+            .map_err(|e| self.failed("cannot find the data in", within.start, e))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,29 +43,34 @@ impl Runs {
     }
 
     /// The first run of data within `within`, or `None` if all of that is a hole.
-    pub(super) fn first_within(&self, file: &fs::File, within: &Range<u64>) -> Option<Range<u64>> {
+    pub(super) fn first_within(
+        &self,
+        file: &fs::File,
+        within: &Range<u64>,
+    ) -> io::Result<Option<Range<u64>>> {
         let at = within.start;
         let known = self
             .known()
             .iter()
             .find(|s| s.hole <= at && at < s.end)
             .copied();
-        let Stretch { data, end, .. } = known.unwrap_or_else(|| self.find(file, at));
+        let Stretch { data, end, .. } = known.map_or_else(|| self.find(file, at), Ok)?;
         let (start, end) = (data.max(at), end.min(within.end));
-        (start < end).then_some(start..end)
+        Ok((start < end).then_some(start..end))
     }
 
     /// Asks the file system.
-    fn find(&self, file: &fs::File, at: u64) -> Stretch {
+    fn find(&self, file: &fs::File, at: u64) -> io::Result<Stretch> {
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data,
             // No data up to the end of the file.
             Err(Errno::NXIO) => u64::MAX,
-            // No file system has to know its holes.
-            Err(_) => at,
+            Err(e) if knows_no_holes(e) => at,
+            Err(e) => return Err(e.into()),
         };
         let end = match seek(file, SeekFrom::Hole(data)) {
             Ok(end) if end > data => end,
+            Err(e) if e != Errno::NXIO && !knows_no_holes(e) => return Err(e.into()),
             _ => u64::MAX,
         };
         let hole = if self.read_only { at } else { data };
@@ -74,12 +80,26 @@ impl Runs {
             known.pop_front();
         }
         known.push_back(stretch);
-        stretch
+        Ok(stretch)
     }
 
     fn known(&self) -> MutexGuard<'_, VecDeque<Stretch>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an error is the answer of a file system or a device that doesn't know its holes, as none has to. Any other
+/// says nothing: a device that fails isn't full of data.
+fn knows_no_holes(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INVAL
+            | Errno::OPNOTSUPP
+            | Errno::NOSYS
+            | Errno::NOTTY
+            | Errno::SPIPE
+            | Errno::OVERFLOW
+    )
 }
 
 #[cfg(test)]
@@ -112,8 +132,8 @@ mod tests {
                 let within = n * PIECE + 512..n * PIECE + 512 + len;
                 let fresh = Runs::of(&read_only);
                 assert_eq!(
-                    remembering.first_within(&read_only, &within),
-                    fresh.first_within(&read_only, &within),
+                    remembering.first_within(&read_only, &within).unwrap(),
+                    fresh.first_within(&read_only, &within).unwrap(),
                     "{within:?}"
                 );
             }
@@ -127,8 +147,8 @@ mod tests {
         let writable = file.as_file();
         let runs = Runs::of(writable);
         let hole = 3 * PIECE..4 * PIECE;
-        assert_eq!(runs.first_within(writable, &hole), None);
+        assert_eq!(runs.first_within(writable, &hole).unwrap(), None);
         writable.write_all_at(&[1; 4096], hole.start).unwrap();
-        assert!(runs.first_within(writable, &hole).is_some());
+        assert!(runs.first_within(writable, &hole).unwrap().is_some());
     }
 }

@@ -104,12 +104,13 @@ fn is_part(path: &Path) -> Result<bool> {
     let folder = folder_of(path);
     let named = path.file_name().and_then(|name| name.to_str());
     if named.is_some_and(is_stored_name) {
-        return Ok(is_disk(folder)? && !is_held(folder)?);
+        // Whoever holds the folder comes here for each of its files, of which there may be thousands: no listing then.
+        return Ok(!is_held(folder)? && is_disk(folder)?);
     }
     // By another hard link beside them.
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.nlink() > 1 => {
-            Ok(is_disk(folder)? && has_stored_link(folder, &found)? && !is_held(folder)?)
+            Ok(!is_held(folder)? && is_disk(folder)? && has_stored_link(folder, &found)?)
         }
         _ => Ok(false),
     }
@@ -157,7 +158,11 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn is_held(folder: &Path) -> Result<bool> {
-    let found = fs::metadata(folder).map_err(|e| Error::io("cannot look at", e).path(folder))?;
+    let found = match fs::metadata(folder) {
+        // Whoever wants to make a file there will be told.
+        Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(false),
+        found => found.map_err(|e| Error::io("cannot look at", e).path(folder))?,
+    };
     let held = HELD.read().unwrap_or_else(PoisonError::into_inner);
     Ok(held.contains(&(found.dev(), found.ino())))
 }

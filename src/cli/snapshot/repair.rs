@@ -122,7 +122,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             disk.find(name)?;
         }
     }
-    let repaired = repair(&mut disk, &means, work)?;
+    let mut repaired = repair(&mut disk, &means, work)?;
+    let unread = repaired.unread.take();
     drop(progress);
     if let Some(what) = put_aside {
         context.note(format_args!("{}: {what}", disk.name()));
@@ -135,11 +136,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         text(&view, &mut output)?;
     }
     output.finish()?;
-    Ok(if view.sound {
-        Outcome::Done
-    } else {
-        Outcome::No
-    })
+    match unread {
+        _ if view.sound => Ok(Outcome::Done),
+        // Whether that could be mended isn't known.
+        Some(error) => Err(error),
+        None => Ok(Outcome::No),
+    }
 }
 
 #[derive(Serialize)]

@@ -39,8 +39,8 @@ pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
     };
     let mut what =
         format!("{DELETING} is damaged and was put aside: nobody knows what was to be deleted");
-    for file in file_names(&folder)? {
-        let path = folder.join(&file);
+    for file in file_names(&folder)?.iter() {
+        let path = folder.join(file);
         if !is_absent(&journal_path(&path)) {
             roll_back(&path, options)?;
             what = format!("{what}; {file} was taken back to what it was");

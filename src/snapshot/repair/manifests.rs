@@ -167,7 +167,7 @@ impl Job<'_> {
             })
             .transpose()?
             .flatten();
-        let mut files = self.disk.names.iter().filter_map(|name| {
+        let mut files = self.disk.names.of(stem).filter_map(|name| {
             let (of, ending) = Stem::parse(name)?;
             (of == *stem && matches!(ending, ".vhd" | ".raw" | ".vhddiff")).then_some(name)
         });

@@ -57,6 +57,8 @@ pub struct RepairedDisk {
     pub refused: Vec<Error>,
     /// What is still wrong.
     pub left: Vec<Finding>,
+    /// Why something that might have helped couldn't be read, so that more may be possible another time.
+    pub unread: Option<Error>,
 }
 
 /// Mends what it can. Reads all data of the disk, before and after.
@@ -89,9 +91,11 @@ pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<Repaired
     let Job {
         disk,
         faults,
+        unread,
         mut done,
         ..
     } = job;
+    done.unread = unread;
     done.left = if means.dry_run {
         faults.into_iter().map(|(_, fault)| fault).collect()
     } else {

@@ -7,7 +7,7 @@ use super::Look;
 use crate::error::{Error, Result};
 use crate::files::{OpenOptions, ParentOptions, check_file, open_image};
 use crate::image::{ContentDigest, Image as _};
-use crate::snapshot::disk::is_part;
+use crate::snapshot::file_names::is_part;
 use crate::snapshot::layout::NEW;
 use crate::snapshot::point::open_diff;
 use crate::snapshot::{Disk, Manifest, Stem, Work};
@@ -100,7 +100,7 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
 pub(super) fn strays(look: &mut Look<'_>) {
     let disk = look.disk;
     let going: HashSet<Stem> = disk.going.iter().map(Manifest::stem).collect();
-    for name in &disk.names {
+    for name in disk.names.iter() {
         let Some((stem, ending)) = Stem::parse(name) else {
             continue;
         };
