@@ -28,6 +28,11 @@ impl FileNames {
         self.all.remove(name);
     }
 
+    /// All of them, for who removes some on the way.
+    pub(super) fn list(&self) -> Vec<String> {
+        self.all.iter().cloned().collect()
+    }
+
     /// The names of files of a snapshot that is still being copied.
     pub(super) fn parts(&self) -> &BTreeSet<String> {
         &self.parts

@@ -46,7 +46,7 @@ impl Target {
         // Another copy may have ended since.
         disk.load()?;
         // Only copies that were killed and commands that need the disk alone leave these.
-        for name in disk.names.to_owned() {
+        for name in disk.names.list() {
             if name.starts_with(".vhdkit-") {
                 remove_if_there(&disk.path(&name))?;
                 disk.names.remove(&name);

@@ -76,7 +76,7 @@ impl Disk {
             let files = self.points().iter().map(|point| &point.data.file);
             files.cloned().collect()
         };
-        for name in self.names.to_owned() {
+        for name in self.names.list() {
             let path = self.path(&name);
             if name.starts_with(".vhdkit-") {
                 remove_if_there(&path)?;

@@ -105,7 +105,7 @@ impl Job<'_> {
         let lost = self.faults.iter().map(|(stem, _)| stem.clone());
         let lost: BTreeSet<Stem> = lost.filter(|stem| !known.contains(stem)).collect();
         if !self.means.dry_run {
-            for name in self.disk.names.to_owned() {
+            for name in self.disk.names.list() {
                 if Stem::parse(&name).is_some_and(|(of, _)| lost.contains(&of)) {
                     move_aside(&self.disk.path(&name))?;
                 }
