@@ -244,7 +244,9 @@ type Hashes = BTreeMap<PathBuf, (u64, String)>;
 
 /// What was hashed already, by what tells one state of a file from another: inode, length and times.
 #[derive(Default)]
-struct Known(RefCell<HashMap<PathBuf, ([i64; 6], (u64, String))>>);
+struct Known(RefCell<HashMap<PathBuf, (State, (u64, String))>>);
+
+type State = [i64; 6];
 
 #[derive(Debug, PartialEq)]
 struct Ended {
@@ -309,12 +311,12 @@ impl Lab {
         strace.arg(program(name).get_program());
         strace.args(args.split(' ')).args(["--threads", "1"]);
         strace.current_dir(self.0.path("."));
-        self.ended(strace.env_remove("VHDKIT_STORE").output().unwrap())
+        self.ended(&strace.env_remove("VHDKIT_STORE").output().unwrap())
     }
 
     /// Runs a command after another of the shell.
     fn run(&self, command: &str, before: &str) -> Ended {
-        self.ended(self.shell(&format!("{before}; exec {command} --threads 1")))
+        self.ended(&self.shell(&format!("{before}; exec {command} --threads 1")))
     }
 
     /// How a command ends of which no call fails.
@@ -327,7 +329,7 @@ impl Lab {
         Ended { made, ..twice }
     }
 
-    fn ended(&self, output: Output) -> Ended {
+    fn ended(&self, output: &Output) -> Ended {
         let made = self.1.hashes(&self.0.path("out"));
         let _ = fs::remove_file(self.0.path("out"));
         let _ = fs::remove_dir_all(self.0.path("out"));
