@@ -240,13 +240,14 @@ fn fault(right: &Ended, ended: &Ended) -> Option<String> {
 }
 
 /// Length and hash of files.
-type Hashes = BTreeMap<PathBuf, (u64, String)>;
+type Hashes = BTreeMap<PathBuf, Hash>;
 
 /// What was hashed already, by what tells one state of a file from another: inode, length and times.
 #[derive(Default)]
-struct Known(RefCell<HashMap<PathBuf, (State, (u64, String))>>);
+struct Known(RefCell<HashMap<PathBuf, (State, Hash)>>);
 
 type State = [i64; 6];
+type Hash = (u64, String);
 
 #[derive(Debug, PartialEq)]
 struct Ended {
@@ -410,7 +411,7 @@ impl Known {
     }
 
     /// All but the output was written long before the first look at it, so that a change moves its times.
-    fn hash(&self, path: &Path) -> (u64, String) {
+    fn hash(&self, path: &Path) -> Hash {
         let m = fs::metadata(path).unwrap();
         let inode = m.ino().cast_signed();
         let state = [
