@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
+
 /// Top-level modules, lowest layer first. A module uses the rows above its own, and nothing of its own row.
 const LAYERS: &[&[&str]] = &[
     &["text"],
@@ -95,6 +97,110 @@ fn every_import_leads_to_a_lower_layer() {
         "{} imports against the layers (see the table in tests/layers.rs):\n{}",
         faults.len(),
         faults.join("\n")
+    );
+}
+
+/// Files of one folder that need each other. This list may only shrink: a circle is cut by moving what both need
+/// below both.
+const CIRCLES: &[&[&str]] = &[
+    &[
+        "cli/completions.rs",
+        "cli/info.rs",
+        "cli/man.rs",
+        "cli/mod.rs",
+        "cli/snapshot/copy.rs",
+        "cli/snapshot/create.rs",
+        "cli/snapshot/delete.rs",
+        "cli/snapshot/diff.rs",
+        "cli/snapshot/hash.rs",
+        "cli/snapshot/list.rs",
+        "cli/snapshot/mod.rs",
+        "cli/snapshot/prune.rs",
+        "cli/snapshot/receive.rs",
+        "cli/snapshot/repair.rs",
+        "cli/snapshot/restore.rs",
+        "cli/snapshot/send.rs",
+        "cli/snapshot/show.rs",
+        "cli/snapshot/verify.rs",
+    ],
+    &["cli/names.rs", "cli/remote.rs"],
+    &["diff/known.rs", "diff/layers.rs"],
+    &["diff/squash/fold.rs", "diff/squash/mod.rs"],
+    &[
+        "files/apply.rs",
+        "files/fit.rs",
+        "files/in_place/journal.rs",
+        "files/in_place/mod.rs",
+        "files/in_place/recover.rs",
+        "files/in_place/redo.rs",
+        "files/in_place/replace.rs",
+        "files/in_place/undo.rs",
+    ],
+    &[
+        "files/foreign/advice.rs",
+        "files/foreign/kinds.rs",
+        "files/foreign/marks.rs",
+        "files/foreign/mod.rs",
+        "files/split.rs",
+    ],
+    &[
+        "files/open.rs",
+        "files/parents.rs",
+        "files/places.rs",
+        "files/relatives.rs",
+    ],
+    &["image/digest.rs", "image/hasher.rs"],
+    &[
+        "snapshot/disk.rs",
+        "snapshot/lock.rs",
+        "snapshot/partial.rs",
+        "snapshot/point.rs",
+    ],
+    &[
+        "snapshot/verify/data.rs",
+        "snapshot/verify/history.rs",
+        "snapshot/verify/mod.rs",
+        "snapshot/verify/structure.rs",
+    ],
+    &[
+        "storage/atomic.rs",
+        "storage/audience.rs",
+        "storage/file.rs",
+        "storage/leftovers.rs",
+        "storage/locks.rs",
+        "storage/names.rs",
+        "storage/stored.rs",
+        "storage/temporary.rs",
+    ],
+];
+
+#[test]
+fn no_files_of_a_folder_need_each_other() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    let sources: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+            (name.to_owned(), fs::read_to_string(file).unwrap())
+        })
+        .collect();
+    let needs = needs(&sources);
+    let found = circles(&needs);
+    let listed: Vec<Vec<&str>> = CIRCLES.iter().map(|circle| circle.to_vec()).collect();
+    let unlisted = found.iter().filter(|circle| !listed.contains(circle));
+    let told: Vec<String> = unlisted.map(|circle| ways(circle, &needs)).collect();
+    assert!(
+        told.is_empty(),
+        "files that need each other:\n{}",
+        told.join("\n")
+    );
+    let cut = listed.iter().filter(|circle| !found.contains(circle));
+    assert_eq!(
+        cut.collect::<Vec<_>>(),
+        Vec::<&Vec<&str>>::new(),
+        "these are cut: take them out of the list in tests/layers.rs"
     );
 }
 
@@ -216,6 +322,138 @@ fn module_of(name: &str) -> Vec<String> {
     parts
 }
 
+// Circles.
+
+/// What the modules of the crate name: where a name that a module re-exports comes from.
+struct Names {
+    /// The files, by module path.
+    files: BTreeMap<Vec<String>, String>,
+    /// Module path and name, to the path that the name stands for.
+    reexports: BTreeMap<(Vec<String>, String), Vec<String>>,
+}
+
+impl Names {
+    /// The file that defines what `path`, from the crate's root, leads to.
+    fn file_of(&self, path: &[String]) -> Option<&str> {
+        let mut module: Vec<String> = Vec::new();
+        let mut rest: Vec<String> = path.to_vec();
+        // Re-exports of re-exports end sometime; circles among them don't compile.
+        for _ in 0..32 {
+            let Some(name) = rest.first().cloned() else {
+                break;
+            };
+            let child: Vec<String> = module.iter().cloned().chain([name.clone()]).collect();
+            if self.files.contains_key(&child) {
+                module = child;
+                rest.remove(0);
+            } else if let Some(from) = self.reexports.get(&(module.clone(), name)) {
+                rest.splice(0..1, from.iter().cloned());
+                module.clear();
+            } else {
+                break;
+            }
+        }
+        self.files.get(&module).map(String::as_str)
+    }
+}
+
+/// Which files of its own folder each file needs. A re-export isn't a need; unit tests don't count.
+type Needs<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+
+fn needs(sources: &[(String, String)]) -> Needs<'_> {
+    let mut names = Names {
+        files: BTreeMap::new(),
+        reexports: BTreeMap::new(),
+    };
+    let mut used = Vec::new();
+    for (name, _) in sources {
+        names.files.insert(module_of(name), name.clone());
+    }
+    for (name, source) in sources {
+        let module = module_of(name);
+        for path in paths(&tokens(source)) {
+            let in_tests = path.inline.iter().any(|name| name == "tests");
+            let target = path.target(&module).or_else(|| {
+                // A child module is in scope by its `mod` item alone.
+                let of_child = |parts: &[String]| [module.as_slice(), parts].concat();
+                let child = names.files.contains_key(&of_child(&path.parts[..1]));
+                child.then(|| of_child(&path.parts))
+            });
+            let Some(target) = target.filter(|_| !in_tests) else {
+                continue;
+            };
+            if path.import {
+                let last = target.last().unwrap().clone();
+                names
+                    .reexports
+                    .insert((module.clone(), last), target.clone());
+            }
+            if !path.public {
+                used.push((name.as_str(), target));
+            }
+        }
+    }
+    let folder = |file: &str| file.split_once('/').map(|(folder, _)| folder.to_owned());
+    let mut needs = Needs::new();
+    for (name, target) in &used {
+        let Some(to) = names.file_of(target) else {
+            continue;
+        };
+        let to = sources.iter().find(|(file, _)| file == to);
+        if let Some((to, _)) = to
+            && to != name
+            && folder(name).is_some()
+            && folder(name) == folder(to)
+        {
+            needs.entry(name).or_default().push(to);
+        }
+    }
+    needs
+}
+
+/// Who needs whom within a circle, a line each.
+fn ways(circle: &[&str], needs: &Needs<'_>) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for file in circle {
+        let mut to: Vec<&str> = needs[file]
+            .iter()
+            .copied()
+            .filter(|to| circle.contains(to))
+            .collect();
+        to.sort_unstable();
+        to.dedup();
+        lines.push(format!("  {file} needs {}", to.join(", ")));
+    }
+    lines.join("\n")
+}
+
+/// Groups of files within one folder that need each other, directly or by way of others, in order.
+fn circles<'a>(needs: &Needs<'a>) -> Vec<Vec<&'a str>> {
+    let reach = |from: &str| {
+        let mut seen: Vec<&str> = Vec::new();
+        let mut open: Vec<&str> = needs.get(from).cloned().unwrap_or_default();
+        while let Some(file) = open.pop() {
+            if !seen.contains(&file) {
+                seen.push(file);
+                open.extend(needs.get(file).into_iter().flatten());
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&str, Vec<&str>> =
+        needs.keys().map(|file| (*file, reach(file))).collect();
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    for (file, reached_by_it) in &reached {
+        let both = |other: &&str| reached.get(*other).is_some_and(|back| back.contains(file));
+        let mut circle: Vec<&str> = reached_by_it.iter().copied().filter(|o| both(o)).collect();
+        circle.sort_unstable();
+        if !circle.is_empty() && !found.contains(&circle) {
+            found.push(circle);
+        }
+    }
+    found
+}
+
 // Paths in a source.
 
 /// A path as the source has it, `use` trees taken apart.
@@ -225,8 +463,10 @@ struct UsedPath {
     parts: Vec<String>,
     /// Modules written inline around it.
     inline: Vec<String>,
-    /// Whether it stands in a `use`.
+    /// Whether it is in a `use`.
     import: bool,
+    /// Whether that `use` is a re-export.
+    public: bool,
 }
 
 impl UsedPath {
@@ -285,6 +525,8 @@ fn paths(tokens: &[Token]) -> Vec<UsedPath> {
                 at += 2;
             }
             "use" => {
+                let before = at.checked_sub(1).map(|at| tokens[at].text.as_str());
+                let public = matches!(before, Some("pub" | ")"));
                 at += 1;
                 let mut leaves = Vec::new();
                 use_tree(tokens, &mut at, &mut Vec::new(), &mut leaves);
@@ -293,6 +535,7 @@ fn paths(tokens: &[Token]) -> Vec<UsedPath> {
                     parts,
                     inline: around(),
                     import: true,
+                    public,
                 }));
                 continue;
             }
@@ -311,6 +554,7 @@ fn paths(tokens: &[Token]) -> Vec<UsedPath> {
                         parts,
                         inline: around(),
                         import: false,
+                        public: false,
                     });
                 }
             }
@@ -378,121 +622,52 @@ impl Token {
     }
 }
 
-/// Words, `::`, and single other characters; comments, strings, characters and lifetimes are left out.
+/// Words, `::`, brackets, and single other characters. Comments, literals and lifetimes are left out.
 fn tokens(source: &str) -> Vec<Token> {
-    let chars: Vec<char> = source.chars().collect();
-    let at_least = |at: usize| chars.get(at).copied().unwrap_or('\0');
-    let starts =
-        |at: usize, text: &str| text.chars().enumerate().all(|(n, c)| at_least(at + n) == c);
     let mut found = Vec::new();
-    let mut line = 1;
-    let mut at = 0;
-    while at < chars.len() {
-        let start = at;
-        let c = chars[at];
-        if starts(at, "//") {
-            at += chars[at..].iter().take_while(|c| **c != '\n').count();
-        } else if starts(at, "/*") {
-            at = end_of_comment(&chars, at);
-        } else if let Some(end) = end_of_raw_string(&chars, at) {
-            at = end;
-        } else if c == '"' || starts(at, "b\"") || starts(at, "c\"") {
-            at = end_of_quoted(&chars, at + usize::from(c != '"'));
-        } else if c == '\'' || starts(at, "b'") {
-            at += usize::from(c == 'b');
-            let character = at_least(at + 1) == '\\' || at_least(at + 2) == '\'';
-            at = if character {
-                end_of_quoted(&chars, at)
-            } else {
-                at + 1 + word_len(&chars, at + 1) // a lifetime or label
-            };
-        } else if starts(at, "::") {
-            at += 2;
-            found.push(token(line, "::"));
-        } else if word_len(&chars, at) > 0 {
-            // `r#name` is the word `name`.
-            at += if starts(at, "r#") { 2 } else { 0 };
-            let len = word_len(&chars, at);
-            let text: String = chars[at..at + len].iter().collect();
-            found.push(token(line, &text));
-            at += len;
-        } else {
-            at += 1;
-            if !c.is_whitespace() {
-                found.push(token(line, &c.to_string()));
-            }
-        }
-        let end = at.min(chars.len());
-        line += chars[start..end].iter().filter(|c| **c == '\n').count();
-    }
+    flatten(source.parse().unwrap(), &mut found);
     found
 }
 
-fn token(line: usize, text: &str) -> Token {
-    Token {
-        line,
-        text: text.to_string(),
-    }
-}
-
-fn word_len(chars: &[char], at: usize) -> usize {
-    let word = |c: &&char| c.is_alphanumeric() || **c == '_';
-    chars
-        .get(at..)
-        .unwrap_or_default()
-        .iter()
-        .take_while(word)
-        .count()
-}
-
-/// Behind the block comment at `at`; they nest.
-fn end_of_comment(chars: &[char], mut at: usize) -> usize {
-    let mut depth = 0;
-    while at < chars.len() {
-        match (chars[at], chars.get(at + 1)) {
-            ('/', Some('*')) => (depth, at) = (depth + 1, at + 2),
-            ('*', Some('/')) => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    at
-}
-
-/// Behind the string or character whose opening quote is at `at`.
-fn end_of_quoted(chars: &[char], at: usize) -> usize {
-    let quote = chars[at];
-    let mut end = at + 1;
-    while end < chars.len() && chars[end] != quote {
-        end += if chars[end] == '\\' { 2 } else { 1 };
-    }
-    end + 1
-}
-
-/// Behind the raw string that starts at `at`, if one does: `r"…"`, `br#"…"#`.
-fn end_of_raw_string(chars: &[char], at: usize) -> Option<usize> {
-    let prefix = match (chars[at], chars.get(at + 1)) {
-        ('r', _) => 1,
-        ('b' | 'c', Some('r')) => 2,
-        _ => return None,
+fn flatten(stream: TokenStream, found: &mut Vec<Token>) {
+    let token = |span: Span, text: &str| Token {
+        line: span.start().line,
+        text: text.to_owned(),
     };
-    let rest = chars.get(at + prefix..)?;
-    let hashes = rest.iter().take_while(|c| **c == '#').count();
-    if rest.get(hashes) != Some(&'"') {
-        return None;
-    }
-    let mut end = at + prefix + hashes + 1;
-    while end < chars.len() {
-        let closing = chars[end] == '"'
-            && chars[end + 1..].iter().take_while(|c| **c == '#').count() >= hashes;
-        if closing {
-            return Some(end + 1 + hashes);
+    let mut trees = stream.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                found.push(token(group.span_open(), open));
+                flatten(group.stream(), found);
+                found.push(token(group.span_close(), close));
+            }
+            // `r#name` is the word `name`.
+            TokenTree::Ident(word) => {
+                let text = word.to_string();
+                found.push(token(word.span(), text.trim_start_matches("r#")));
+            }
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                trees.next();
+            }
+            TokenTree::Punct(punct) => {
+                let is_colon =
+                    |c: &TokenTree| matches!(c, TokenTree::Punct(p) if p.as_char() == ':');
+                let path = punct.as_char() == ':'
+                    && punct.spacing() == Spacing::Joint
+                    && trees.next_if(is_colon).is_some();
+                let text = punct.as_char().to_string();
+                found.push(token(punct.span(), if path { "::" } else { &text }));
+            }
+            TokenTree::Literal(_) => {}
         }
-        end += 1;
     }
-    Some(end)
 }
 
 // The checker, checked.
@@ -761,6 +936,31 @@ mod tests {
             "only src/cli draws progress",
         ),
     ];
+
+    #[test]
+    fn circles_are_found_through_re_exports() {
+        let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let sources = [
+            file("lib.rs", "pub mod a; pub mod b;"),
+            file(
+                "a/mod.rs",
+                "mod one; mod two; mod three; pub use one::One; pub use two::Two;",
+            ),
+            file("a/one.rs", "use super::Two; pub struct One;"),
+            file("a/two.rs", "fn f() { super::three::g() } pub struct Two;"),
+            file("a/three.rs", "use crate::a::One; use crate::b::B;"),
+            file(
+                "a/four.rs",
+                "use super::One; mod tests { use super::super::five; }",
+            ),
+            file("a/five.rs", "use super::four::x;"),
+            file("b/mod.rs", "pub struct B; fn f() { crate::a::One }"),
+        ];
+        assert_eq!(
+            circles(&needs(&sources)),
+            [["a/one.rs", "a/three.rs", "a/two.rs"]]
+        );
+    }
 
     #[test]
     fn modules_are_named_by_their_files() {

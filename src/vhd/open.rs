@@ -1,6 +1,6 @@
 //! Opening: the check's verdict on the structures decides, and what it found is what is read.
 
-use super::check::{self, Facts, Footers, Place, Report, Seen, Why};
+use super::check::{self, Facts, Footers, Place, Report, Why, no_vhd};
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
 use super::parent::{self, Beneath};
@@ -264,22 +264,4 @@ fn needs_parent(footer: &Footer, at: u64) -> Error {
         .found(footer.disk_type)
         .expected("fixed or dynamic")
         .hint("open it together with its parent")
-}
-
-/// The error for what nothing speaks for being a VHD.
-pub(super) fn no_vhd(footers: &Footers) -> Error {
-    let error = Error::damaged("there is no VHD footer")
-        .hint("if it was cut off, copy it again; if it is a raw image, read it as one");
-    match &footers.trailing {
-        Some(Seen { footer, at, .. }) => error
-            .field("footer.cookie")
-            .offset(*at)
-            .found(format_args!("\"{}\"", footer.cookie.escape_ascii()))
-            .expected("\"conectix\""),
-        None => error
-            .field("file_size")
-            .offset(0)
-            .found(format_args!("{} bytes", footers.file_len))
-            .expected("at least 1024 bytes"),
-    }
 }

@@ -1,9 +1,10 @@
 //! What Azure takes as an upload.
 
 use super::advice::Advice;
-use super::footers::Seen;
+use super::checker::Checker;
+use super::report::Facts;
 use super::rules::{self, Rule};
-use super::{Checker, Facts};
+use super::seen::Seen;
 use crate::vhd::{DiskType, FOOTER_SIZE, MAX_DYNAMIC_SIZE};
 
 const MEBIBYTE: u64 = 1 << 20;

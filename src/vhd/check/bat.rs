@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::batmap::Batmap;
+use super::checker::Checker;
 use super::finding::LISTED;
-use super::header::Table;
 use super::overlap::{Batch, Placed, Row, Stood};
-use super::rules::{self, Rule};
-use super::{Checker, Severity};
+use super::rules::{self, Rule, Severity};
+use super::table::Table;
 use crate::error::Result;
-use crate::storage::ReadAt;
 use crate::vhd::{ABSENT, BatEntry, FOOTER_SIZE, SECTOR_SIZE};
 
 /// Bytes of the BAT that are read at once.
@@ -304,24 +303,4 @@ fn fault_of(table: &Table, block: u64, start: u64) -> Option<Fault> {
         expected: format!("a sector before {}", table.data_end / SECTOR_SIZE),
         is_lost: true,
     })
-}
-
-/// The first byte of `range` that isn't zero; holes aren't read.
-pub(super) fn first_nonzero(storage: &dyn ReadAt, range: Range<u64>) -> Result<Option<u64>> {
-    let mut at = range.start;
-    let mut bytes = Vec::new();
-    while let Some(data) = storage.data_range(at..range.end)? {
-        let len = (data.end - data.start).min(4 * PART);
-        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
-        storage.read_exact_at(&mut bytes, data.start)?;
-        if !crate::page::is_zero(&bytes) {
-            let first = bytes.iter().position(|byte| *byte != 0);
-            return Ok(first.map(|n| data.start + n as u64));
-        }
-        at = data.start + len.max(1);
-        if at >= range.end {
-            break;
-        }
-    }
-    Ok(None)
 }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::bat::first_nonzero;
 use super::batmap::Batmap;
-use super::header::Table;
+use super::checker::{Checker, Depth};
 use super::overlap::Placed;
 use super::rules;
-use super::{Checker, Depth};
+use super::scan::first_nonzero;
+use super::table::Table;
 use crate::error::Result;
 use crate::page::to_usize;
 use crate::vhd::{Bitmap, Run, SECTOR_SIZE};

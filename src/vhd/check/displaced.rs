@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::footers::Seen;
 use super::proof;
+use super::seen::Seen;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, SECTOR_SIZE};

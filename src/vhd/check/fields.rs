@@ -1,8 +1,8 @@
 //! The fields of a footer.
 
-use super::Checker;
-use super::footers::Seen;
+use super::checker::Checker;
 use super::rules;
+use super::seen::Seen;
 use crate::vhd::{
     DiskType, FOOTER_SIZE, Footer, Geometry, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Timestamp, Version,
 };

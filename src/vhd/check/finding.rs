@@ -5,36 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::advice::Advice;
-use super::rules::Rule;
+use super::rules::{Rule, Severity};
 use crate::error::Error;
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Severity {
-    /// Worth knowing; the image is read as if nothing were.
-    Warning,
-    /// There is a repair without loss, and the image is read as it will be after it.
-    Repairable,
-    /// The image is not to be read, or not wholly.
-    Error,
-}
-
-impl Severity {
-    /// `error`, `repairable` or `warning`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Repairable => "repairable",
-            Self::Warning => "warning",
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// One fault: which rule is broken, where, and by what.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,64 +1,14 @@
-//! Where the footers are, which of them is in force, and what became of the others.
+//! Where the footers are, and which of them is in force.
 
-use super::advice::Advice;
-use super::bat::first_nonzero;
-use super::displaced::{find_last, first_equal};
+use super::displaced::find_last;
 use super::proof;
-use super::rules;
-use super::{Checker, Facts};
+use super::scan::first_nonzero;
+use super::seen::Seen;
 use crate::error::Result;
 use crate::storage::ReadAt;
-use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE, Version};
+use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE};
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
-
-const READ_AS_DYNAMIC: &str =
-    "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file";
-const READ_AS_DIFFERENCING: &str = "vhd convert -f differencing {file} {new} reads it by the dynamic disk header that is in the file, over its parent";
-const READ_AS_EITHER: &str = "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file; \
-     if it had a parent, give -f differencing instead";
-const READ_AS_FIXED: &str = "vhd convert -f fixed {file} {new} reads it as what comes before the footer, which is enough for a fixed disk";
-const READ_AS_RAW: &str = "copy the file again from its source; vhd convert -f raw {file} {raw} takes its bytes as they are, the footer among them";
-
-/// What stands where a footer belongs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::vhd) struct Seen {
-    pub(in crate::vhd) footer: Footer,
-    pub(in crate::vhd) at: u64,
-    /// Whether cookie and checksum are right.
-    pub(in crate::vhd) intact: bool,
-    /// Whether its last byte is missing, as before Virtual PC 2004.
-    pub(in crate::vhd) is_short: bool,
-}
-
-impl Seen {
-    pub(super) fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
-        let footer = Footer::decode(bytes);
-        Self {
-            intact: footer.verify_intact(at).is_ok(),
-            footer,
-            at,
-            is_short,
-        }
-    }
-
-    fn has_cookie(&self) -> bool {
-        [Footer::COOKIE, Footer::POISON].contains(&self.footer.cookie)
-    }
-
-    /// Whether it was meant as a footer: by its cookie, or by fields that nothing else has.
-    pub(in crate::vhd) fn is_meant(&self) -> bool {
-        let known = !matches!(self.footer.disk_type, DiskType::Other(_));
-        let shaped = self.footer.file_format_version == Version::ONE
-            && self.footer.features & !3 == 0
-            && self.footer.current_size > 0;
-        self.has_cookie() || (known && shaped)
-    }
-
-    fn is_poisoned(&self) -> bool {
-        self.footer.cookie == Footer::POISON
-    }
-}
 
 /// Which footer is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,17 +47,17 @@ pub(in crate::vhd) struct Footers {
     pub(in crate::vhd) copy: Option<Seen>,
     pub(in crate::vhd) displaced: Option<Seen>,
     /// Whether there is anything behind the displaced footer but zeros.
-    garbage: bool,
+    pub(super) garbage: bool,
     /// The footer that is intact and decides; `None` if there is none.
     pub(in crate::vhd) in_force: Option<Place>,
     /// Whether there is a footer, damaged or not, or a dynamic disk header in its usual place.
     pub(in crate::vhd) is_vhd: bool,
     /// Whether a dynamic disk header stands behind the copy.
-    header_follows: bool,
+    pub(super) header_follows: bool,
     /// Whether the trailing footer is intact, but the copy is believed: header and BAT fit only that.
-    overruled: bool,
+    pub(super) overruled: bool,
     /// Whether header and BAT fit the trailing footer, where that and the copy differ in the type.
-    proven: bool,
+    pub(super) proven: bool,
     /// The type to read the disk as, if it isn't that of the footer.
     pub(in crate::vhd) taken: Option<Taken>,
 }
@@ -219,7 +169,7 @@ impl Footers {
     }
 
     /// The header that is where `footer` says, or in its usual place, and where that is; only if it proves itself.
-    fn header(
+    pub(super) fn header(
         &self,
         storage: &dyn ReadAt,
         footer: &Footer,
@@ -278,13 +228,13 @@ impl Footers {
     }
 
     /// Whether the first sector was meant as a copy of the footer.
-    fn copy_is_meant(&self) -> bool {
+    pub(super) fn copy_is_meant(&self) -> bool {
         self.copy
             .as_ref()
             .is_some_and(|copy| copy.is_meant() && copy.footer.disk_type.is_sparse())
     }
 
-    fn look_behind(&mut self, storage: &dyn ReadAt) -> Result<()> {
+    pub(super) fn look_behind(&mut self, storage: &dyn ReadAt) -> Result<()> {
         if let Some(displaced) = &self.displaced {
             let behind = displaced.at + FOOTER_LEN..self.file_len;
             self.garbage = first_nonzero(storage, behind)?.is_some();
@@ -352,250 +302,4 @@ fn has_header(storage: &dyn ReadAt) -> Result<bool> {
     let mut cookie = [0; 8];
     storage.read_exact_at(&mut cookie, FOOTER_LEN)?;
     Ok(cookie == DynamicHeader::COOKIE)
-}
-
-impl Checker<'_> {
-    /// What is wrong with the footers as such.
-    pub(super) fn footers(&mut self, footers: &Footers) {
-        match footers.in_force {
-            None => self.no_footer(footers),
-            Some(Place::Copy) => {}
-            Some(Place::Trailing | Place::Displaced) => {
-                if let Some(believed) = footers.believed_as_taken() {
-                    self.copy(footers, &believed.footer);
-                }
-            }
-        }
-        let by_length = footers.taken.filter(|taken| taken.why == Why::ByLength);
-        if let Some((taken, seen)) = by_length.zip(footers.believed()) {
-            let found = format_args!(
-                "{}, with {} bytes before the footer",
-                seen.footer.disk_type, seen.at
-            );
-            let at = seen.at.saturating_add(60);
-            self.findings.add(
-                &rules::TYPE_LABEL,
-                "footer.disk_type",
-                at,
-                found,
-                taken.disk_type,
-            );
-        }
-    }
-
-    fn no_footer(&mut self, footers: &Footers) {
-        let empty = Seen::new(&[0; FOOTER_SIZE], footers.file_len, false);
-        let trailing = footers.trailing.as_ref().unwrap_or(&empty);
-        if trailing.is_poisoned() {
-            let found = "\"v_poison\"";
-            self.findings.add(
-                &rules::FOOTER_POISONED,
-                "footer.cookie",
-                trailing.at,
-                found,
-                "\"conectix\"",
-            );
-        } else {
-            self.damaged(&rules::FOOTER_LOST, "footer", trailing);
-        }
-        let sparse = footers.copy_is_meant() || footers.header_follows;
-        if let Some(copy) = footers.copy.as_ref().filter(|copy| sparse && !copy.intact) {
-            self.damaged(&rules::FOOTER_LOST, "footer_copy", copy);
-        }
-    }
-
-    /// Reports the cookie or the checksum of a footer that isn't intact.
-    fn damaged(&mut self, rule: &'static rules::Rule, name: &str, seen: &Seen) {
-        let Footer {
-            cookie, checksum, ..
-        } = seen.footer;
-        if cookie != Footer::COOKIE {
-            let found = format_args!("\"{}\"", cookie.escape_ascii());
-            let field = format_args!("{name}.cookie");
-            self.findings
-                .add(rule, field, seen.at, found, "\"conectix\"");
-        }
-        let right = seen.footer.compute_checksum();
-        if cookie == Footer::COOKIE || (seen.is_meant() && checksum != right) {
-            let with_cookie = Footer {
-                cookie: Footer::COOKIE,
-                ..seen.footer.clone()
-            };
-            let right = with_cookie.compute_checksum();
-            if checksum != right {
-                self.findings.add(
-                    rule,
-                    format_args!("{name}.checksum"),
-                    seen.at.saturating_add(64),
-                    format_args!("{checksum:#010x}"),
-                    format_args!("{right:#010x}"),
-                );
-            }
-        }
-    }
-
-    /// Compares the first sector with the footer in force.
-    fn copy(&mut self, footers: &Footers, footer: &Footer) {
-        let Some(copy) = &footers.copy else { return };
-        if footer.disk_type == DiskType::Fixed {
-            self.first_sector_of_fixed(footers, footer, copy);
-        } else if !footer.disk_type.is_sparse() {
-            // Nothing is known of what such a disk has there.
-        } else if !copy.intact {
-            self.damaged(&rules::FOOTER_COPY_DAMAGED, "footer_copy", copy);
-        } else {
-            let (ours, theirs) = (footer.fields(), copy.footer.fields());
-            for (ours, theirs) in ours.iter().zip(&theirs) {
-                if ours == theirs || ours.name == "checksum" {
-                    continue;
-                }
-                let rule = if ours.name == "disk_type" && !footers.proven && !footers.is_told() {
-                    &rules::FOOTER_TYPES_DIFFER
-                } else {
-                    &rules::FOOTER_COPY_DIFFERS
-                };
-                let field = format_args!("footer_copy.{}", theirs.name);
-                let at = theirs.offset as u64;
-                self.findings
-                    .add(rule, field, at, &theirs.value, &ours.value);
-            }
-        }
-    }
-
-    fn first_sector_of_fixed(&mut self, footers: &Footers, footer: &Footer, copy: &Seen) {
-        if !copy.intact {
-            return;
-        }
-        let inner = &copy.footer;
-        let sparse = inner.disk_type.is_sparse() || footers.header_follows;
-        if inner.unique_id == footer.unique_id && sparse && !footers.is_told() {
-            let at = footers.believed().map_or(0, |seen| seen.at);
-            let expected = "a sparse type, as the copy at offset 0 or the header after it has it";
-            self.findings.add(
-                &rules::FIXED_LABEL,
-                "footer.disk_type",
-                at.saturating_add(60),
-                footer.disk_type,
-                expected,
-            );
-            return;
-        }
-        let found = format_args!("the footer of a {} disk", inner.disk_type);
-        self.findings.add(
-            &rules::NESTED_FOOTER,
-            "footer_copy.cookie",
-            0,
-            found,
-            "what the guest keeps there",
-        );
-    }
-
-    /// Whether it can't be told which type the disk has; says with which option it can be read.
-    pub(super) fn doubts_type(&mut self, footers: &Footers) -> Result<bool> {
-        let rules = [
-            &rules::DISK_TYPE,
-            &rules::FIXED_LABEL,
-            &rules::FOOTER_TYPES_DIFFER,
-        ];
-        let Some(seen) = footers.believed().filter(|_| self.findings.has_any(&rules)) else {
-            return Ok(false);
-        };
-        let advice = match footers.header(self.storage, &seen.footer)? {
-            Some((header, _)) => match proof::type_of(&header) {
-                Some(DiskType::Dynamic) => READ_AS_DYNAMIC,
-                Some(_) => READ_AS_DIFFERENCING,
-                None => READ_AS_EITHER,
-            },
-            None if (1..=footers.data_end()).contains(&seen.footer.current_size)
-                && !proof::has_header_cookie(self.storage, seen)? =>
-            {
-                READ_AS_FIXED
-            }
-            None => READ_AS_RAW,
-        };
-        self.findings
-            .advise_those_of(&rules, &Advice::Template(advice));
-        Ok(true)
-    }
-
-    /// The fields in which an intact trailing footer is wrong.
-    fn overruled(&mut self, footers: &Footers) {
-        let Some((trailing, copy)) = footers.trailing.as_ref().zip(footers.copy.as_ref()) else {
-            return;
-        };
-        let (found, right) = (trailing.footer.fields(), copy.footer.fields());
-        for (found, right) in found.iter().zip(&right) {
-            if found == right || found.name == "checksum" {
-                continue;
-            }
-            let field = format_args!("footer.{}", found.name);
-            let at = trailing.at.saturating_add(found.offset as u64);
-            let rule = &rules::FOOTER_OVERRULED;
-            self.findings
-                .add(rule, field, at, &found.value, &right.value);
-        }
-    }
-
-    /// What stands behind a footer that should be the last.
-    pub(super) fn behind_footer(&mut self, footers: &Footers) {
-        let Some(displaced) = &footers.displaced else {
-            return;
-        };
-        let end = displaced.at + FOOTER_LEN;
-        let rule = if footers.garbage {
-            &rules::TRAILING_GARBAGE
-        } else {
-            &rules::TRAILING_ZEROS
-        };
-        let found = format_args!("{} bytes", footers.file_len);
-        let expected = format_args!("{end} bytes, where the footer ends");
-        self.findings.add(rule, "file_size", end, found, expected);
-    }
-
-    /// What became of the trailing footer of a sparse disk, once it is known where its blocks end.
-    pub(super) fn trailing(&mut self, facts: &mut Facts) -> Result<()> {
-        let used_end = facts.used_end;
-        let footers = &mut facts.footers;
-        match footers.in_force {
-            None | Some(Place::Trailing) => return Ok(()),
-            Some(Place::Displaced) => {
-                self.behind_footer(footers);
-                return Ok(());
-            }
-            Some(Place::Copy) => {}
-        }
-        if footers.overruled {
-            self.overruled(footers);
-            return Ok(());
-        }
-        if let Some(trailing) = footers.trailing.as_ref().filter(|seen| seen.is_meant()) {
-            self.damaged(&rules::FOOTER_DAMAGED, "footer", trailing);
-            return Ok(());
-        }
-        let len = footers.file_len;
-        if let Some((start, copy)) = used_end.filter(|end| *end < len).zip(footers.copy.as_ref()) {
-            footers.displaced = first_equal(self.storage, start..len, &copy.footer)?;
-            footers.look_behind(self.storage)?;
-        }
-        if footers.displaced.is_some() {
-            self.behind_footer(footers);
-        } else if used_end.is_some_and(|end| len >= end.saturating_add(FOOTER_LEN)) {
-            if let Some(trailing) = &footers.trailing {
-                self.damaged(&rules::FOOTER_DAMAGED, "footer", trailing);
-            }
-        } else {
-            let expected = match used_end {
-                Some(end) => format!("{} bytes", end.saturating_add(FOOTER_LEN)),
-                None => "a footer at the end".into(),
-            };
-            self.findings.add(
-                &rules::FOOTER_CUT_OFF,
-                "file_size",
-                len,
-                format_args!("{len} bytes"),
-                expected,
-            );
-        }
-        Ok(())
-    }
 }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::bat::Reserved;
-use super::header::Table;
+use super::checker::{Checker, Depth};
 use super::rules;
-use super::{Checker, Depth};
+use super::table::Table;
 use crate::error::Result;
 use crate::vhd::header::locator_at;
 use crate::vhd::{Footer, ParentLocator, PlatformCode};

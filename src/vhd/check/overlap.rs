@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::header::Table;
+use super::table::Table;
 use crate::vhd::{BatEntry, SECTOR_SIZE};
 
 /// So many blocks are sorted at once, which takes 32 MiB at most. The largest disk with 2 MiB blocks has half as

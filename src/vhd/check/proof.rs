@@ -1,6 +1,6 @@
 //! What proves a footer right: a dynamic disk header that proves itself, a BAT that fits, or the length of the file.
 
-use super::footers::Seen;
+use super::seen::Seen;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{

@@ -1,6 +1,7 @@
 //! A file without any trace of a VHD: all there is to check is its length, its name, and that it is not something else.
 
-use super::{Checker, rules};
+use super::checker::Checker;
+use super::rules;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{SECTOR_SIZE, is_named_vhd};

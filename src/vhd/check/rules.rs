@@ -1,8 +1,37 @@
 //! Every rule that a check knows: its id, how bad it is to break it, what that means and what to do.
 
-use super::Severity;
+use std::fmt;
+
 use crate::error::ErrorKind;
 use Severity::{Error, Repairable, Warning};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; the image is read as if nothing were.
+    Warning,
+    /// There is a repair without loss, and the image is read as it will be after it.
+    Repairable,
+    /// The image is not to be read, or not wholly.
+    Error,
+}
+
+impl Severity {
+    /// `error`, `repairable` or `warning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Repairable => "repairable",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// A rule of the format, or of a service that takes images.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::footers::Seen;
+use super::checker::{Checker, Depth};
 use super::rules;
-use super::{Checker, Depth};
+use super::seen::Seen;
 use crate::error::Result;
 use crate::page::is_zero;
 use crate::vhd::{FOOTER_SIZE, Footer, SECTOR_SIZE};
