@@ -21,9 +21,10 @@ use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, Format, InPlace, Orphans, Output, Source, Strategy,
-    apply_in_place, apply_to_child, apply_to_image, apply_to_pipe, beginning_of, check_output,
-    format_of_result, refuse_foreign, refuse_pending, refuse_same_file, roll_back, same_file,
+    Applied, ApplyOptions, BaseChecked, EmptyDisk, Format, InPlace, Orphans, Output, Source,
+    Strategy, apply_in_place, apply_to_child, apply_to_image, apply_to_pipe, beginning_of,
+    check_output, format_of_result, refuse_foreign, refuse_pending, refuse_same_file, roll_back,
+    same_file,
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
@@ -51,6 +52,7 @@ use crate::text::shown;
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
     "  vhd-apply --reverse disk.vhd wednesday.vhddiff           go back, by a reversible diff\n",
+    "  vhd-apply /dev/null all.vhddiff -o disk.vhd              a disk out of a diff from an empty one\n",
     "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
     super::args::exit_codes!(),
@@ -182,6 +184,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 refuse_pending(&args.base)?;
             }
             super::store_path::refuse_point(&args.base)?;
+            EmptyDisk::refuse(&args.base, "name the new image with -o")?;
             super::signals::writes(&args.base);
             if args.base_format.is_none() {
                 refuse_foreign(&args.base, Some("-f"))?;
@@ -311,7 +314,7 @@ fn to_new(
     refuse_same_file(output, &inputs(args))?;
     // Before the diffs are read.
     check_output(output, overwrite(args.force))?;
-    if super::store_path::is_point(&args.base) {
+    if super::store_path::is_point(&args.base) || EmptyDisk::is_named(&args.base) {
         return from_point(args, output, options, context);
     }
     let base = context.open(&args.base, said(args), &args.parents)?;
@@ -350,28 +353,44 @@ fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Resul
     refuse_on_stdout("--verify", args.verify)?;
     Stdout::disk(args.output_format, 0)?;
     let reading = Reading::default();
-    let base = context.open_source(&args.base, said(args), &args.parents, reading)?;
     // Nothing is made beside an output that isn't there.
     let beside = std::env::temp_dir().join("diff");
-    let chain = chain(args, &beside, options.progress)?;
+    let (base, chain) = open_base(args, &beside, reading, options.progress, context)?;
     let mut out = Stdout::disk(args.output_format, chain.target_size())?;
     let applied = apply_to_pipe(&*base, &chain, (&mut out, Path::new(STDOUT)), options)?;
     out.finish()?;
     Ok(applied)
 }
 
-/// The same from a point in time of a store.
+/// Opens a base that needn't be a file, and the diffs. An empty disk is as large as the diffs want it.
+fn open_base(
+    args: &Args,
+    beside: &Path,
+    reading: Reading,
+    progress: &dyn Progress,
+    context: &Context,
+) -> Result<(Box<dyn Source>, Chain)> {
+    if EmptyDisk::is_named(&args.base) {
+        let chain = chain(args, beside, progress)?;
+        return Ok((Box::new(EmptyDisk::new(chain.base_size())), chain));
+    }
+    let base = context.open_source(&args.base, said(args), &args.parents, reading)?;
+    Ok((base, chain(args, beside, progress)?))
+}
+
+/// The same from a point in time of a store, or from an empty disk.
 fn from_point(
     args: &Args,
     output: &Path,
     options: ApplyOptions<'_>,
     context: &Context,
 ) -> Result<(Applied, Format)> {
-    let base = context.open_source(&args.base, said(args), &args.parents, Reading::default())?;
+    let reading = Reading::default();
+    let (base, chain) = open_base(args, output, reading, options.progress, context)?;
     refuse_files(output, &*base)?;
-    let chain = chain(args, output, options.progress)?;
     let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
+        EmptyDisk::refuse(&args.base, "make a VHD of another format of it")?;
         return Err(Error::usage(
             "a point in time of a store can't be the parent of a differencing VHD",
         )

@@ -17,7 +17,7 @@ use crate::diff::{
     compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{ImageWindows, Source, open_windows, same_file};
+use crate::files::{EmptyDisk, ImageWindows, Source, open_windows, same_file};
 use crate::image::{Image, KnownEqual, NothingKnown};
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -43,6 +43,7 @@ const READING: &str = "Reading";
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
     "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
     "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n",
+    "  vhd-diff /dev/null monday.vhd -o all.vhddiff           all of a disk, packed: a diff from an empty one\n",
     "  vhd-diff a.raw b.raw -o ab.vhddiff --reversible        a diff that goes both ways\n  \
          vhd-diff --from-child child.vhd -o child.vhddiff       what a child changed in its parent\n\n",
     super::args::exit_codes!(),
@@ -180,8 +181,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let base_format = SaidFormat::by("--base-format", args.base_format);
     let target_format = SaidFormat::by("--target-format", args.target_format);
-    let base = context.open_source(base, base_format, &args.parents, args.reading())?;
-    let target = context.open_source(target, target_format, &args.parents, args.reading())?;
+    EmptyDisk::refuse(target, "name the image that the diff leads to")?;
+    let open = |path, format| context.open_source(path, format, &args.parents, args.reading());
+    let (base, target) = if EmptyDisk::is_named(base) {
+        let target = open(target, target_format)?;
+        let empty: Box<dyn Source> = Box::new(EmptyDisk::new(target.virtual_size()));
+        (empty, target)
+    } else {
+        (open(base, base_format)?, open(target, target_format)?)
+    };
     let mut pair = Pair::new(&*base, &*target, None);
     if let Some(path) = &args.base_digests {
         let image = base.as_file().ok_or_else(|| {

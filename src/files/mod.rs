@@ -6,6 +6,7 @@ mod child;
 mod clones;
 mod create;
 mod diffs;
+mod empty;
 mod fit;
 pub mod foreign;
 mod format;
@@ -40,6 +41,7 @@ pub use diffs::{
     format_of, open_diff, refuse_foreign, refuse_image, side_of, spool_diff, spool_made,
     target_footer,
 };
+pub use empty::EmptyDisk;
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
 pub use inside::vhd_inside;
