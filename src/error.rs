@@ -39,7 +39,7 @@ pub enum ErrorKind {
 /// An error with its place and its remedy.
 ///
 /// `Display` prints one line: file, message, field, offset, found, expected, cause. The remedy is kept apart
-/// in [`Error::hint`], so that a program can print it on a line of its own. What files and names contribute to that line
+/// in [`Error::with_hint`], so that a program can print it on a line of its own. What files and names contribute to that line
 /// is escaped in it (see [`text`](crate::text)), and nowhere before.
 pub struct Error(Box<Inner>);
 
@@ -111,9 +111,9 @@ impl Error {
             }
             _ => None,
         };
-        let error = Self::new(ErrorKind::Io, doing).source(source);
+        let error = Self::new(ErrorKind::Io, doing).with_source(source);
         match hint {
-            Some(hint) => error.hint(hint),
+            Some(hint) => error.with_hint(hint),
             None => error,
         }
     }
@@ -125,7 +125,7 @@ impl Error {
 
     /// Names the file, unless one is named already: the innermost place is the right one.
     #[must_use]
-    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+    pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {
         self.0
             .path
             .get_or_insert_with(|| path.as_ref().to_path_buf());
@@ -134,42 +134,42 @@ impl Error {
 
     /// The offset in bytes within the file, unless one is given already.
     #[must_use]
-    pub fn offset(mut self, offset: u64) -> Self {
+    pub fn with_offset(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
     /// The field of the format, in the words of its specification: `footer.checksum`, `bat[7]`.
     #[must_use]
-    pub fn field(mut self, field: impl Into<String>) -> Self {
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
         self
     }
 
     /// What stands there.
     #[must_use]
-    pub fn found(mut self, found: impl fmt::Display) -> Self {
+    pub fn with_found(mut self, found: impl fmt::Display) -> Self {
         self.0.found = Some(found.to_string());
         self
     }
 
     /// What should stand there.
     #[must_use]
-    pub fn expected(mut self, expected: impl fmt::Display) -> Self {
+    pub fn with_expected(mut self, expected: impl fmt::Display) -> Self {
         self.0.expected = Some(expected.to_string());
         self
     }
 
     /// What to do next, as a phrase without a final stop.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
     /// The cause.
     #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -185,27 +185,27 @@ impl Error {
     }
 
     /// The file it is about, if it is about one.
-    pub fn file(&self) -> Option<&Path> {
+    pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
     /// The offset in the file, if known.
-    pub fn at(&self) -> Option<u64> {
+    pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
     /// The field of the format, if known.
-    pub fn field_name(&self) -> Option<&str> {
+    pub fn field(&self) -> Option<&str> {
         self.0.field.as_deref()
     }
 
     /// What was found there, if that is known.
-    pub fn found_text(&self) -> Option<&str> {
+    pub fn found(&self) -> Option<&str> {
         self.0.found.as_deref()
     }
 
     /// What to do next, if there is something to do.
-    pub fn remedy(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
@@ -316,17 +316,17 @@ mod tests {
     #[test]
     fn display_is_one_line_with_place_and_values() {
         let error = Error::damaged("the checksum is wrong")
-            .path("disk.vhd")
-            .field("footer.checksum")
-            .offset(64)
-            .found("0x00000001")
-            .expected("0x00000002")
-            .hint("run vhd check");
+            .with_path("disk.vhd")
+            .with_field("footer.checksum")
+            .with_offset(64)
+            .with_found("0x00000001")
+            .with_expected("0x00000002")
+            .with_hint("run vhd check");
         assert_eq!(
             error.to_string(),
             "disk.vhd: the checksum is wrong (footer.checksum at offset 64: found 0x00000001, expected 0x00000002)"
         );
-        assert_eq!(error.remedy(), Some("run vhd check"));
+        assert_eq!(error.hint(), Some("run vhd check"));
     }
 
     #[test]
@@ -362,30 +362,31 @@ mod tests {
     fn nothing_in_it_reaches_a_terminal_raw() {
         let hostile = "\u{1b}[2K\r\nvhd: note: all fine\u{202e}\u{9b}";
         let error = Error::damaged(hostile)
-            .path(hostile)
-            .field(hostile)
-            .found(hostile)
-            .expected(hostile)
-            .source(hostile)
-            .hint(hostile);
+            .with_path(hostile)
+            .with_field(hostile)
+            .with_found(hostile)
+            .with_expected(hostile)
+            .with_source(hostile)
+            .with_hint(hostile);
         let escaped = r"\u{1b}[2K\r\nvhd: note: all fine\u{202e}\u{9b}";
         for text in [error.to_string(), format!("{error:?}")] {
             assert!(!text.contains(is_unseen), "{text:?}");
             assert!(text.matches(escaped).count() >= 6, "{text}");
         }
-        let windows = Error::damaged("x").found(r"C:\new").to_string();
+        let windows = Error::damaged("x").with_found(r"C:\new").to_string();
         assert_eq!(windows, r"x (found C:\new)");
     }
 
     #[test]
     fn the_first_path_wins() {
-        let error = Error::damaged("x").path("inner").path("outer");
+        let error = Error::damaged("x").with_path("inner").with_path("outer");
         assert_eq!(error.to_string(), "inner: x");
     }
 
     #[test]
     fn the_cause_comes_last() {
-        let error = Error::io("cannot read", io::Error::from(io::ErrorKind::NotFound)).path("a");
+        let error =
+            Error::io("cannot read", io::Error::from(io::ErrorKind::NotFound)).with_path("a");
         assert_eq!(error.to_string(), "a: cannot read: entity not found");
         assert_eq!(error.io_kind(), Some(io::ErrorKind::NotFound));
     }

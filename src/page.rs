@@ -41,7 +41,7 @@ impl PageRange {
             .and_then(|end| Self::new(start, end))
             .ok_or_else(|| {
                 Error::usage("a range must start and end on a 512-byte page boundary")
-                    .found(format_args!("start {start}, length {len}"))
+                    .with_found(format_args!("start {start}, length {len}"))
             })
     }
 
@@ -180,7 +180,7 @@ impl PageList {
             return Err(Error::usage(
                 "page ranges must be given in ascending order, without overlap",
             )
-            .found(format_args!("{:?} after {end}", change.range)));
+            .with_found(format_args!("{:?} after {end}", change.range)));
         }
         match self.0.last_mut() {
             Some(last) if last.kind == change.kind && last.range.end == change.range.start => {

@@ -29,7 +29,9 @@ impl Workers {
             .num_threads(threads.map_or(0, NonZeroUsize::get))
             .thread_name(|n| format!("worker-{n}"))
             .build()
-            .map_err(|e| Error::new(ErrorKind::Io, "cannot start the worker threads").source(e))?;
+            .map_err(|e| {
+                Error::new(ErrorKind::Io, "cannot start the worker threads").with_source(e)
+            })?;
         Ok(Self {
             pool: Arc::new(pool),
         })

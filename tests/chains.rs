@@ -342,7 +342,7 @@ fn bad_locators_are_passed_over_with_a_warning() {
         assert_eq!(image.warnings().len(), 1, "{bad:?}");
         assert!(
             image.warnings()[0]
-                .field_name()
+                .field()
                 .unwrap()
                 .starts_with("header.parent_locator[0].")
         );
@@ -477,7 +477,7 @@ fn a_raw_parent_is_read_only_if_that_is_wanted() {
     let file = vhd_builder::differencing(&TINY, &family, &model, &stored);
     let child = folder.file("child.vhd", &file);
     let error = plain(&child).unwrap_err();
-    assert!(error.remedy().unwrap().contains("--raw-parent"));
+    assert!(error.hint().unwrap().contains("--raw-parent"));
     let raw = ParentOptions {
         allow_raw: true,
         ..ParentOptions::default()
@@ -497,7 +497,7 @@ fn a_child_is_not_smaller_than_its_parent() {
     let child = folder.file("child.vhd", &file);
     let error = plain(&child).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
-    assert_eq!(error.field_name(), Some("footer.current_size"));
+    assert_eq!(error.field(), Some("footer.current_size"));
     let parent = folder.path("base.vhd");
     let new = folder.path("new.vhd");
     run_to(

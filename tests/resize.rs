@@ -169,7 +169,7 @@ fn impossible_sizes_change_nothing() {
         }
         if disk_type == DiskType::Differencing {
             let error = image.resize(29 * KIB).unwrap_err();
-            assert_eq!(error.field_name(), Some("footer.current_size"));
+            assert_eq!(error.field(), Some("footer.current_size"));
         }
         assert!(storage.to_vec() == before);
     }

@@ -368,7 +368,7 @@ fn what_does_not_follow_is_refused_by_both_names() {
     let back = [diff(&a, &b), diff(&b, &c)].map(|diff| diff.reversed().unwrap());
     let error = Chain::new(back.into()).unwrap_err();
     assert!(
-        error.remedy().unwrap().contains("newest diff first"),
+        error.hint().unwrap().contains("newest diff first"),
         "{error}"
     );
 }

@@ -281,7 +281,7 @@ fn fixed_disks_are_read_by_their_trailing_footer() {
     file.extend([0; 1024]);
     file.extend(footer);
     let image = VhdImage::open(Memory::new(file)).unwrap();
-    assert_eq!(image.warnings()[0].field_name(), Some("file_size"));
+    assert_eq!(image.warnings()[0].field(), Some("file_size"));
     assert_reads_as(&image, &disk);
 }
 
@@ -434,7 +434,7 @@ fn a_last_block_cut_where_nothing_was_written_is_read_and_mended() {
     file.extend(&footer);
     let error = VhdImage::open(Memory::new(file)).unwrap_err();
     assert_eq!(
-        (error.kind(), error.field_name()),
+        (error.kind(), error.field()),
         (ErrorKind::Damaged, Some("bat[1]"))
     );
 }
@@ -600,11 +600,14 @@ fn hostile_files_are_refused_with_field_and_place() {
     ] {
         let error = VhdImage::open(Memory::new(file)).unwrap_err();
         assert_eq!(
-            (error.field_name(), error.kind()),
+            (error.field(), error.kind()),
             (Some(field), kind),
             "{error}"
         );
-        assert!(error.at().is_some() && error.remedy().is_some(), "{error}");
+        assert!(
+            error.offset().is_some() && error.hint().is_some(),
+            "{error}"
+        );
         assert!(error.to_string().contains("found"), "{error}");
     }
     // Blocks at the same place, and one that begins within another.
@@ -642,7 +645,7 @@ fn two_footers_that_differ_are_reported() {
     vhd_builder::seal(&mut file[..512], 64);
     let image = VhdImage::open(Memory::new(file)).unwrap();
     let warning = &image.warnings()[0];
-    assert_eq!(warning.field_name(), Some("footer_copy.unique_id"));
+    assert_eq!(warning.field(), Some("footer_copy.unique_id"));
     assert!(read_all(&image) == disk);
 }
 

@@ -123,8 +123,8 @@ impl Opener {
         }
         if self.options.format.is_some() {
             return Err(Error::usage("a point in time has no format to choose")
-                .path(path)
-                .hint("omit the option"));
+                .with_path(path)
+                .with_hint("omit the option"));
         }
         self.open_point(path)
     }
@@ -139,8 +139,8 @@ impl Opener {
             (Some(store), "") => store.as_path(),
             (None, "") => {
                 return Err(Error::usage("no store is named")
-                    .path(name)
-                    .expected("STORE::DISK@SNAPSHOT"));
+                    .with_path(name)
+                    .with_expected("STORE::DISK@SNAPSHOT"));
             }
             (_, store) => Path::new(store),
         };
@@ -148,7 +148,7 @@ impl Opener {
         let found = match point.snapshot {
             Some(name) => disk.find(name)?,
             None => disk.newest().ok_or_else(|| {
-                Error::usage("there is no snapshot of this disk yet").path(disk.folder())
+                Error::usage("there is no snapshot of this disk yet").with_path(disk.folder())
             })?,
         };
         disk.image(found).map(Some)
@@ -158,13 +158,13 @@ impl Opener {
     fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
         match self.point(path)? {
             Some(point) => Ok(Box::new(point)),
-            None => Err(Error::usage("this isn't a point in time").path(path)),
+            None => Err(Error::usage("this isn't a point in time").with_path(path)),
         }
     }
 
     #[cfg(not(feature = "store"))]
     fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
         let _ = &self.store;
-        Err(Error::unsupported("this program was built without stores").path(path))
+        Err(Error::unsupported("this program was built without stores").with_path(path))
     }
 }

@@ -191,7 +191,7 @@ impl StoredDisk<'_> {
     fn open(&self, access: Access) -> Result<Disk> {
         let folder = &self.store.folder;
         if access != Access::Create && !folder.is_dir() {
-            return Err(Error::usage("there is no such store").path(folder));
+            return Err(Error::usage("there is no such store").with_path(folder));
         }
         Disk::open(folder, &self.name, access)
     }

@@ -155,8 +155,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         if same_file(&args.base, diff)? {
             return Err(
                 Error::usage("the base and a diff are one and the same file")
-                    .path(diff)
-                    .hint("vhd-apply takes the base image first, then the diffs"),
+                    .with_path(diff)
+                    .with_hint("vhd-apply takes the base image first, then the diffs"),
             );
         }
     }
@@ -236,8 +236,8 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         && !is_diff(diff)
     {
         return Err(Error::unsupported("this is a diff, where the base belongs")
-            .path(&args.base)
-            .hint(format!(
+            .with_path(&args.base)
+            .with_hint(format!(
                 "vhd-apply takes the base image first, then its diffs: vhd-apply {} {}; to see what this one changes: vhd \
                  show {}",
                 quoted(diff),
@@ -250,8 +250,8 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         && std::fs::symlink_metadata(last).is_err()
     {
         return Err(Error::usage("there is no such diff")
-            .path(last)
-            .hint(format!(
+            .with_path(last)
+            .with_hint(format!(
                 "if that is the image to make, write -o {}",
                 quoted(last)
             )));
@@ -279,8 +279,8 @@ fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
     let name = chain.first().map_or(Path::new("-"), DiffFile::name);
     Err(
         Error::usage("the base can't be checked in full: this diff has no content digests")
-            .path(name)
-            .hint(
+            .with_path(name)
+            .with_hint(
                 "make the diff again, without --no-digest; or use --base-check touched, which looks only under the \
                  changed pages",
             ),
@@ -394,8 +394,8 @@ fn from_point(
         return Err(Error::usage(
             "a point in time of a store can't be the parent of a differencing VHD",
         )
-        .path(&args.base)
-        .hint("restore it to a VHD first, with vhd snapshot restore"));
+        .with_path(&args.base)
+        .with_hint("restore it to a VHD first, with vhd snapshot restore"));
     }
     let made_from = diffs_audience(args)?;
     let out = Output {

@@ -214,7 +214,7 @@ pub(super) const MEBIBYTE: u64 = 1 << 20;
 /// The format that the name of a new image stands for.
 pub(super) fn default_format(path: &Path) -> Result<Format> {
     Format::by_name(path).map_err(|error| {
-        error.hint(
+        error.with_hint(
             "name it .vhd for a VHD or .raw for a raw disk, or say the format that it has with -O",
         )
     })
@@ -227,8 +227,8 @@ pub(super) fn check_name_of_child(path: &Path) -> Result<()> {
     }
     Err(
         Error::usage("a child is a VHD, and this is not the name of one")
-            .path(path)
-            .hint("name it .vhd or .avhd, or use -O differencing"),
+            .with_path(path)
+            .with_hint("name it .vhd or .avhd, or use -O differencing"),
     )
 }
 
@@ -276,7 +276,7 @@ impl Windows {
         Err(Error::usage(
             "--windows-dir is for differencing VHDs: other images have no parent to name",
         )
-        .hint("omit it, or make a differencing VHD"))
+        .with_hint("omit it, or make a differencing VHD"))
     }
 }
 

@@ -126,8 +126,8 @@ impl std::fmt::Display for Sum {
 fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     let [image] = args.images.as_slice() else {
         return Err(Error::usage("saved bytes go back into one image")
-            .found(format_args!("{} images", args.images.len()))
-            .hint("name the image that they were saved from"));
+            .with_found(format_args!("{} images", args.images.len()))
+            .with_hint("name the image that they were saved from"));
     };
     files::take_back(image, saved)?;
     context.note(format_args!(

@@ -33,7 +33,7 @@ impl Warning {
     pub(super) fn of(error: &Error) -> Self {
         Self {
             text: error.to_string(),
-            hint: error.remedy().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
         }
     }
 }

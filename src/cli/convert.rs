@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_files(&args.destination, &*source)?;
     let options = destination(args, &*source)?;
     let (gpt, wanted) = plan_gpt(&*source, options.virtual_size, args.fix_gpt)
-        .map_err(|error| error.path(source.path()))?;
+        .map_err(|error| error.with_path(source.path()))?;
     let mut new = NewImage::create(&args.destination, &options)?;
     new.written(args.io.into());
     context.note_device(&args.destination);
@@ -176,8 +176,8 @@ fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> 
         return Err(Error::unsupported(
             "an upload would hold the footer of a VHD as data of its disk",
         )
-        .path(image.path())
-        .hint(format!(
+        .with_path(image.path())
+        .with_hint(format!(
             "cut off what is after the footer first: vhd check --repair {file}"
         )));
     }
@@ -213,7 +213,7 @@ pub(super) fn refuse_on_stdout(option: &str, given: bool) -> Result<()> {
     }
     Err(
         Error::usage(format!("{option} doesn't go with the raw disk on stdout"))
-            .hint("name a file instead of -, or omit the option"),
+            .with_hint("name a file instead of -, or omit the option"),
     )
 }
 
@@ -230,8 +230,8 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
             .is_some_and(|format| format != OutputFormat::Fixed)
         {
             return Err(Error::usage("--azure makes a fixed VHD")
-                .found(format_args!("-O {format}"))
-                .hint("leave -O away"));
+                .with_found(format_args!("-O {format}"))
+                .with_hint("leave -O away"));
         }
         format = Format::Fixed;
         virtual_size = virtual_size
@@ -283,11 +283,11 @@ fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()
         return Ok(());
     }
     Err(Error::damaged("what was read back is not what was written")
-        .path(&args.destination)
-        .field("content digest")
-        .found(written)
-        .expected(read)
-        .hint("the device or the memory may be failing: check both before trying again"))
+        .with_path(&args.destination)
+        .with_field("content digest")
+        .with_found(written)
+        .with_expected(read)
+        .with_hint("the device or the memory may be failing: check both before trying again"))
 }
 
 /// The first bytes of an image that was rounded up.

@@ -77,8 +77,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         (Some(OutputFormat::Differencing), Some(_)) => Format::Differencing,
         (Some(format), Some(_)) => {
             return Err(Error::usage("only a differencing VHD has a parent")
-                .found(format_args!("-O {}", Format::from(format)))
-                .hint("omit -O"));
+                .with_found(format_args!("-O {}", Format::from(format)))
+                .with_hint("omit -O"));
         }
     };
     let own_blocks = |image: &Arc<OpenImage>| image.vhd()?.header().map(|header| header.block_size);
@@ -148,10 +148,10 @@ pub(super) fn check_new_parent(
         return Err(Error::usage(
             "a child of a raw image can't name it: nothing would tell if it is read over the right one",
         )
-        .path(parent.path())
-        .found(parent.format())
-        .expected("a VHD")
-        .hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
+        .with_path(parent.path())
+        .with_found(parent.format())
+        .with_expected("a VHD")
+        .with_hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
     }
     if !finds_parent(child, parent.path())? {
         context.note(format_args!(

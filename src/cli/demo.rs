@@ -123,11 +123,11 @@ fn make_kept(folder: &Path) -> Result<()> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Error::usage("the folder isn't empty")
-            .path(folder)
-            .hint("name a new folder")),
+            .with_path(folder)
+            .with_hint("name a new folder")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder)
-            .map_err(|e| Error::io("cannot make the folder", e).path(folder)),
-        Err(error) => Err(Error::io("cannot use the folder", error).path(folder)),
+            .map_err(|e| Error::io("cannot make the folder", e).with_path(folder)),
+        Err(error) => Err(Error::io("cannot use the folder", error).with_path(folder)),
     }
 }
 
@@ -337,19 +337,19 @@ impl Demo {
     fn copy(&mut self, from: &str, to: &str) -> Result<()> {
         self.output.line(format_args!("$ cp {from} {to}"))?;
         fs::copy(self.folder.join(from), self.folder.join(to))
-            .map_err(|e| Error::io("cannot copy", e).path(from))?;
+            .map_err(|e| Error::io("cannot copy", e).with_path(from))?;
         Ok(())
     }
 
     fn read(&self, name: impl AsRef<OsStr> + AsRef<Path>) -> Result<Vec<u8>> {
         let path = self.folder.join::<&Path>(name.as_ref());
-        fs::read(&path).map_err(|e| Error::io("cannot read", e).path(path))
+        fs::read(&path).map_err(|e| Error::io("cannot read", e).with_path(path))
     }
 }
 
 fn unexpected(line: &str, status: std::process::ExitStatus) -> Error {
     Error::damaged(format!("vhd {line} ended with {status}"))
-        .hint("this should not happen on any machine: please report it with the output above")
+        .with_hint("this should not happen on any machine: please report it with the output above")
 }
 
 /// Something that was written to the disk on some day and later.

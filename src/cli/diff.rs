@@ -159,10 +159,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let child = context.open_with(path, SaidFormat::NEVER, &args.parents, reading)?;
         let (Some(vhd), Some(parent)) = (child.vhd(), child.parent()) else {
             return Err(Error::usage("this image has no parent to compare it with")
-                .path(path)
-                .found(child.format())
-                .expected("a differencing VHD")
-                .hint("name both images: vhd-diff BASE TARGET"));
+                .with_path(path)
+                .with_found(child.format())
+                .with_expected("a differencing VHD")
+                .with_hint("name both images: vhd-diff BASE TARGET"));
         };
         let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
         let [base, target] = &views;
@@ -176,8 +176,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     if same_file(base, target)? {
         return Err(Error::usage("base and target are one and the same file")
-            .path(target)
-            .hint("name two images; an image doesn't differ from itself"));
+            .with_path(target)
+            .with_hint("name two images; an image doesn't differ from itself"));
     }
     let base_format = SaidFormat::by("--base-format", args.base_format);
     let target_format = SaidFormat::by("--target-format", args.target_format);
@@ -194,8 +194,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(path) = &args.base_digests {
         let image = base.as_file().ok_or_else(|| {
             Error::usage("a point in time of a store needs no list of window hashes")
-                .path(path)
-                .hint("leave --base-digests away")
+                .with_path(path)
+                .with_hint("leave --base-digests away")
         })?;
         pair.list = Some(open_windows(path, image)?);
     }
@@ -252,7 +252,7 @@ fn diff(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
             if args.json {
                 return Err(
                     Error::usage("the diff and the JSON summary can't both go to stdout")
-                        .hint("write the diff to a file with -o FILE"),
+                        .with_hint("write the diff to a file with -o FILE"),
                 );
             }
             let name = Path::new("(standard output)");

@@ -43,7 +43,7 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
 
 /// Prints an error, and what to do about it on a line of its own.
 pub(super) fn report(program: &str, error: &Error) {
-    say(program, "error", error, error.remedy());
+    say(program, "error", error, error.hint());
 }
 
 /// Says something on stderr, on one line whatever it contains, and what to do about it on another. All messages pass

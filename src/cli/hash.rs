@@ -72,14 +72,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.stamp && !matches!(args.algorithm, Algorithm::Content) {
         return Err(
             Error::usage("a state stamp holds the content digest and no other")
-                .hint("leave --algorithm away"),
+                .with_hint("leave --algorithm away"),
         );
     }
     let workers = context.workers()?;
     if args.windows.is_some() && args.images.len() != 1 {
         return Err(Error::usage("a list of window hashes is of one image")
-            .found(format_args!("{} images", args.images.len()))
-            .hint("make a list for each"));
+            .with_found(format_args!("{} images", args.images.len()))
+            .with_hint("make a list for each"));
     }
     let mut all = Several::new(context);
     for path in &args.images {
@@ -145,7 +145,7 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
 fn file(image: &dyn Source) -> Result<&OpenImage> {
     image.as_file().ok_or_else(|| {
         Error::usage("a point in time of a store is no file, and needs neither stamp nor list")
-            .path(image.path())
+            .with_path(image.path())
     })
 }
 
@@ -158,8 +158,8 @@ fn stamp(image: &OpenImage, digest: ContentDigest) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported("the file can't be given a state stamp")
-        .path(image.path())
-        .hint("a stamp needs a file, not a device, that you may write, on a file system with extended attributes"))
+        .with_path(image.path())
+        .with_hint("a stamp needs a file, not a device, that you may write, on a file system with extended attributes"))
 }
 
 fn hex(bytes: &[u8]) -> String {

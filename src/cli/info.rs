@@ -243,13 +243,13 @@ impl Info {
                 let warnings = image.chain().flat_map(OpenImage::warnings);
                 let warnings = warnings.chain(broken).map(ToString::to_string);
                 let inside = vhd_inside(image).map(|inside| {
-                    let take_out = inside.remedy().unwrap_or("convert it to raw");
+                    let take_out = inside.hint().unwrap_or("convert it to raw");
                     format!("{inside}; {take_out}")
                 });
                 let warnings = warnings.chain(inside);
                 warnings.chain(image.chain().flat_map(losses)).collect()
             },
-            hint: broken.and_then(Error::remedy).map(str::to_owned),
+            hint: broken.and_then(Error::hint).map(str::to_owned),
         })
     }
 }

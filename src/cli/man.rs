@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         return Ok(Outcome::Done);
     };
     fs::create_dir_all(folder)
-        .map_err(|e| Error::io("cannot create the folder", e).path(folder))?;
+        .map_err(|e| Error::io("cannot create the folder", e).with_path(folder))?;
     for (name, command) in pages() {
         let page = render(command)?;
         let file = AtomicFile::new(folder.join(format!("{name}.1")))?;

@@ -157,8 +157,8 @@ fn refuse_store(path: &Path) -> Result<()> {
     let mut point = path.as_os_str().to_owned();
     point.push("::DISK@SNAPSHOT");
     Err(Error::usage("this is a store, not an image")
-        .path(path)
-        .hint(format!(
+        .with_path(path)
+        .with_hint(format!(
             "name a point in time of it, as in {}: vhd snapshot list --store {} lists them",
             quoted(point),
             quoted(path)
@@ -172,8 +172,8 @@ fn check_place(path: &Path) -> Result<()> {
     if path.is_dir() || slash {
         return Err(
             Error::usage("this is a folder, where the name of a file is needed")
-                .path(path)
-                .hint(format!(
+                .with_path(path)
+                .with_hint(format!(
                     "name a file in it, as in {}",
                     quoted(path.join("disk.vhd"))
                 )),
@@ -193,7 +193,7 @@ fn check_place(path: &Path) -> Result<()> {
                     format!("make it first: mkdir -p {}", quoted(folder)),
                 )
             };
-            Err(Error::usage(message).path(folder).hint(hint))
+            Err(Error::usage(message).with_path(folder).with_hint(hint))
         }
         _ => Ok(()),
     }
@@ -220,7 +220,7 @@ fn refuse_pipe(role: Role) -> Result<()> {
         ),
         Role::Folder => ("a folder is needed, not a pipe", "name a folder"),
     };
-    Err(Error::usage(message).path("-").hint(hint))
+    Err(Error::usage(message).with_path("-").with_hint(hint))
 }
 
 fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
@@ -267,7 +267,7 @@ fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
             "name a folder".to_owned(),
         ),
     };
-    Err(Error::usage(message).path(path).hint(hint))
+    Err(Error::usage(message).with_path(path).with_hint(hint))
 }
 
 /// `DISK@SNAPSHOT` as an image, where a store is named by the environment: two colons are missing.
@@ -283,8 +283,8 @@ fn refuse_bare_point(path: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage("there is no such file")
-        .path(path)
-        .hint(format!(
+        .with_path(path)
+        .with_hint(format!(
             "if this is a snapshot in the store that {STORE_VARIABLE} names, write {}",
             quoted(format!("::{text}"))
         )))
@@ -327,7 +327,7 @@ mod tests {
             Image, ImageFile, InputFile, OutputFile, Store, StoreTo, Folder,
         ] {
             let error = admit(role, Path::new("-")).unwrap_err();
-            assert!(error.remedy().is_some(), "{error}");
+            assert!(error.hint().is_some(), "{error}");
             assert!(admit(role, Path::new("./-")).is_ok());
         }
     }

@@ -77,7 +77,7 @@ impl Output {
     pub(super) fn binary() -> Result<Self> {
         if io::stdout().is_terminal() {
             return Err(Error::usage("binary data is not sent to a terminal")
-                .hint("use -o FILE, or a pipe"));
+                .with_hint("use -o FILE, or a pipe"));
         }
         Self::text()
     }
@@ -89,7 +89,7 @@ impl Output {
             return Err(Error::usage(
                 "only the raw disk can be written to stdout: a VHD isn't written from front to back",
             )
-            .hint("omit -O, or name a file instead of -"));
+            .with_hint("omit -O, or name a file instead of -"));
         }
         Ok(Sequential::new(Self::binary()?, STDOUT, size))
     }
@@ -133,7 +133,7 @@ impl io::Write for Output {
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::io("cannot write", error).path(STDOUT)
+    Error::io("cannot write", error).with_path(STDOUT)
 }
 
 /// A JSON object with a list of any length among its members, written as it comes: memory doesn't grow with it.

@@ -110,8 +110,8 @@ impl Remote {
             _ => format!("{what}, not {wanted} here"),
         };
         Error::usage(message)
-            .path(path)
-            .hint(self.hint(role, path, folder))
+            .with_path(path)
+            .with_hint(self.hint(role, path, folder))
     }
 
     fn hint(&self, role: Role, path: &Path, folder: bool) -> String {

@@ -116,7 +116,7 @@ impl Work {
         };
         let name = shown(path);
         if let Err(pending) = refuse_pending(path) {
-            let hint = pending.remedy().map(str::to_owned);
+            let hint = pending.hint().map(str::to_owned);
             return (format!("{name} is half changed"), hint);
         }
         let again = Some("run the same command again".to_owned());

@@ -62,12 +62,12 @@ pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
         Some(_) if !matches!(format, Format::Dynamic | Format::Differencing) => Err(Error::usage(
             "only a dynamic or differencing VHD has blocks",
         )
-        .found(format_args!("--block-size for {format}"))
-        .hint("leave --block-size away, or say -O dynamic")),
+        .with_found(format_args!("--block-size for {format}"))
+        .with_hint("leave --block-size away, or say -O dynamic")),
         Some(size) => u32::try_from(size).map(Some).map_err(|_| {
             Error::usage("the block size is too large")
-                .found(format_args!("{size} bytes"))
-                .hint("2MiB is what every reader of VHD files knows")
+                .with_found(format_args!("{size} bytes"))
+                .with_hint("2MiB is what every reader of VHD files knows")
         }),
     }
 }

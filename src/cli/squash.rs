@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if stdout && args.json {
         return Err(
             Error::usage("the diff and the JSON summary can't both go to stdout")
-                .hint("write the diff to a file with -o FILE"),
+                .with_hint("write the diff to a file with -o FILE"),
         );
     }
     let overwrite = overwrite(args.force);
@@ -156,8 +156,8 @@ fn check_reversible<'a>(args: &Args, chain: &'a Chain) -> Result<Option<&'a Path
 /// An error about a diff that should go both ways.
 pub(super) fn not_reversible(diff: &DiffFile, hint: &str) -> Error {
     Error::usage("this diff isn't reversible: it doesn't hold what its base held")
-        .path(diff.name())
-        .hint(hint)
+        .with_path(diff.name())
+        .with_hint(hint)
 }
 
 fn note_one_way(first: Option<&Path>, context: &Context) {

@@ -61,7 +61,7 @@ pub(super) fn open(expected: Expected) -> Result<Stdin> {
     let name = expected.name();
     if io::stdin().is_terminal() {
         return Err(
-            Error::usage(format!("{name} doesn't come from a terminal")).hint(match expected {
+            Error::usage(format!("{name} doesn't come from a terminal")).with_hint(match expected {
                 Expected::Diff => {
                     "pipe what vhd-diff -o - writes into this command, or name a file"
                 }
@@ -75,8 +75,8 @@ pub(super) fn open(expected: Expected) -> Result<Stdin> {
     let mut stdin = io::stdin().lock();
     let mut head = Vec::with_capacity(HEAD);
     let read = (&mut stdin).take(HEAD as u64).read_to_end(&mut head);
-    read.map_err(|e| Error::io("cannot read", e).path(STDIN))?;
-    look_at(&head, expected).map_err(|error| error.path(STDIN))?;
+    read.map_err(|e| Error::io("cannot read", e).with_path(STDIN))?;
+    look_at(&head, expected).map_err(|error| error.with_path(STDIN))?;
     Ok(Cursor::new(head).chain(stdin))
 }
 
@@ -86,15 +86,15 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
         return Err(Error::damaged(
             "nothing came: the command before the pipe failed, or wrote nothing",
         )
-        .expected(name)
-        .hint("look at what the other command said, and run both again"));
+        .with_expected(name)
+        .with_hint("look at what the other command said, and run both again"));
     }
     let packed = PACKED.iter().find(|(magic, ..)| head.starts_with(magic));
     if let Some((_, packing, tool)) = packed {
         return Err(
             Error::unsupported(format!("what comes is packed with {packing}"))
-                .expected(name)
-                .hint(match tool {
+                .with_expected(name)
+                .with_hint(match tool {
                     Some(tool) => format!("unpack it on the way, with {tool} before this command"),
                     None => "unpack it to a file first, and name that".to_owned(),
                 }),
@@ -119,16 +119,16 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
         None
     };
     match other {
-        Some((what, hint)) => Err(Error::usage(what).expected(name).hint(hint)),
+        Some((what, hint)) => Err(Error::usage(what).with_expected(name).with_hint(hint)),
         None => Ok(()),
     }
 }
 
 /// What is wrong with what came through stdin, with advice for a pipe: there is no file to get again.
 pub(super) fn of_pipe(error: Error) -> Error {
-    let came = error.file().is_some_and(|file| file == STDIN);
+    let came = error.path().is_some_and(|file| file == STDIN);
     if came && error.kind() == ErrorKind::Damaged {
-        return error.hint(
+        return error.with_hint(
             "if the command before the pipe failed, it said why: run both again; else what came was changed on its way",
         );
     }

@@ -20,8 +20,8 @@ pub(super) fn refuse_point(path: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage("a point in time can't be changed")
-        .path(path)
-        .hint("make a new image of it with -o, or restore it first with vhd snapshot restore"))
+        .with_path(path)
+        .with_hint("make a new image of it with -o, or restore it first with vhd snapshot restore"))
 }
 
 /// An opener that knows the store of the environment.
@@ -32,7 +32,7 @@ pub(super) fn opener(path: &Path) -> Result<Opener> {
     }
     let store = std::env::var_os(STORE_VARIABLE).filter(|store| !store.is_empty());
     let store = store.map(PathBuf::from).ok_or_else(|| {
-        Error::usage("no store is named").expected(format_args!(
+        Error::usage("no store is named").with_expected(format_args!(
             "STORE::DISK@SNAPSHOT, or a store in {STORE_VARIABLE}"
         ))
     })?;

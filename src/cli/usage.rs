@@ -69,7 +69,7 @@ pub(super) fn explain(
                 return None;
             }
             let hint = unexpected(&called, &found, args)?;
-            Some(Error::usage(format!("unexpected argument '{found}'")).hint(hint))
+            Some(Error::usage(format!("unexpected argument '{found}'")).with_hint(hint))
         }
         ErrorKind::InvalidSubcommand => {
             let found = text(error, ContextKind::InvalidSubcommand)?;
@@ -77,7 +77,7 @@ pub(super) fn explain(
                 .map(|command| format!("did you mean {command}?"))
                 .or_else(|| path_first(&called, &found))?;
             let of = called.words.join(" ");
-            Some(Error::usage(format!("{of} has no subcommand '{found}'")).hint(hint))
+            Some(Error::usage(format!("{of} has no subcommand '{found}'")).with_hint(hint))
         }
         ErrorKind::MissingRequiredArgument => {
             let store = "--store <DIR>";
@@ -93,7 +93,7 @@ pub(super) fn explain(
                 ""
             };
             missing.then(|| {
-                Error::usage("no store is named").hint(format!(
+                Error::usage("no store is named").with_hint(format!(
                     "name it with --store DIR, or in the environment variable {STORE_VARIABLE}{but}"
                 ))
             })
@@ -105,8 +105,8 @@ pub(super) fn explain(
 /// An error of [`names`](super::names), of which the parser lends no more than a look.
 fn again(error: &Error) -> Error {
     let again = Error::new(error.kind(), error.message());
-    let again = error.file().into_iter().fold(again, Error::path);
-    error.remedy().into_iter().fold(again, Error::hint)
+    let again = error.path().into_iter().fold(again, Error::with_path);
+    error.hint().into_iter().fold(again, Error::with_hint)
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
@@ -232,7 +232,7 @@ mod tests {
         match explain(&mut error, &program.command(), &args) {
             Some(error) => (
                 error.to_string(),
-                error.remedy().unwrap_or_default().to_owned(),
+                error.hint().unwrap_or_default().to_owned(),
             ),
             None => (error.render().to_string(), String::new()),
         }

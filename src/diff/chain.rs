@@ -121,10 +121,10 @@ fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
     );
     let earlier = shown(earlier.name());
     Error::mismatch(starts)
-        .path(later.name())
-        .found(found)
-        .expected(format_args!("{expected}, the {made} of {earlier}"))
-        .hint(match later.way() {
+        .with_path(later.name())
+        .with_found(found)
+        .with_expected(format_args!("{expected}, the {made} of {earlier}"))
+        .with_hint(match later.way() {
             Way::Forward => {
                 "give the diffs in the order in which they were made, without leaving one out"
             }

@@ -67,7 +67,7 @@ impl DiffFile {
     ) -> Result<Self> {
         let name = storage.name().to_path_buf();
         Self::verified(storage, progress, |frames| {
-            let unpack = |frame: Frame| frame.check_payload().map_err(|e| e.path(&name));
+            let unpack = |frame: Frame| frame.check_payload().map_err(|e| e.with_path(&name));
             workers.ordered(frames, unpack, Ok)
         })
     }
@@ -96,7 +96,7 @@ impl DiffFile {
         let len = reader.bytes_read();
         let verified = reader
             .into_verified()
-            .ok_or_else(|| damaged("the diff has no end").path(name))?;
+            .ok_or_else(|| damaged("the diff has no end").with_path(name))?;
         let [root, other_root] = verified.roots.map(Arc::from);
         Ok(Self {
             storage: Arc::new(storage),
@@ -119,12 +119,13 @@ impl DiffFile {
         let len = storage.byte_len()?;
         let mut start = At::new(&storage, 0, len);
         let name = storage.name();
-        let (header, reversible) = read_header(&mut start).map_err(|e| e.path(name))?;
-        let (trailer, [root, other_root], digest) = read_end(&storage).map_err(|e| e.path(name))?;
+        let (header, reversible) = read_header(&mut start).map_err(|e| e.with_path(name))?;
+        let (trailer, [root, other_root], digest) =
+            read_end(&storage).map_err(|e| e.with_path(name))?;
         if reversible != trailer.way_back.is_some() {
             return Err(damaged("the trailer doesn't match the header")
-                .path(name)
-                .field("flags"));
+                .with_path(name)
+                .with_field("flags"));
         }
         Ok(Self {
             storage: Arc::new(storage),
@@ -252,7 +253,7 @@ impl DiffFile {
                 Some(span) if span == entry.range => Ok(changes),
                 _ => Err(changed()),
             })
-            .map_err(|e| e.path(self.name()).offset(entry.offset))
+            .map_err(|e| e.with_path(self.name()).with_offset(entry.offset))
     }
 
     /// One frame.
@@ -273,7 +274,7 @@ impl DiffFile {
                     Err(changed())
                 }
             });
-        frame.map_err(|e| e.path(self.name()).offset(entry.offset))
+        frame.map_err(|e| e.with_path(self.name()).with_offset(entry.offset))
     }
 
     fn segment(&self, n: usize) -> Result<Arc<[Entry]>> {
@@ -302,10 +303,11 @@ impl DiffFile {
                 if fits && ordered {
                     Ok(entries)
                 } else {
-                    Err(damaged("a part of the index is not what its root says").field("entries"))
+                    Err(damaged("a part of the index is not what its root says")
+                        .with_field("entries"))
                 }
             })
-            .map_err(|e| e.path(self.name()).offset(offset))?;
+            .map_err(|e| e.with_path(self.name()).with_offset(offset))?;
         let segment: Arc<[Entry]> = entries.into();
         *self.segment.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((n, Arc::clone(&segment)));
@@ -316,7 +318,7 @@ impl DiffFile {
 /// The trailer, the roots of the index both ways, and the diff's digest.
 fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
     let len = storage.byte_len()?;
-    let cut_off = || damaged("the diff was cut off").offset(len);
+    let cut_off = || damaged("the diff was cut off").with_offset(len);
     let at = len.checked_sub(END_LEN as u64).ok_or_else(cut_off)?;
     let mut bytes = [0; END_LEN];
     storage.read_exact_at(&mut bytes, at)?;
@@ -328,12 +330,12 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
         .filter(|room| room.is_multiple_of(Entry::LEN as u64))
         .ok_or_else(|| {
             damaged("the trailer is not where it should be")
-                .field("tail_offset")
-                .offset(at)
-                .found(end.tail_offset)
+                .with_field("tail_offset")
+                .with_offset(at)
+                .with_found(end.tail_offset)
         })?;
     let mut input = At::new(storage, end.tail_offset, at);
-    let tail = |e: crate::error::Error| e.offset(end.tail_offset);
+    let tail = |e: crate::error::Error| e.with_offset(end.tail_offset);
     let (mut trailer, root) = read_tail(&mut input, room / Entry::LEN as u64).map_err(tail)?;
     let mut back = Vec::new();
     if input.position() < at {
@@ -348,8 +350,8 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
     if input.position() != at {
         return Err(
             damaged("the root of the index has another length than the trailer says")
-                .field("tail_offset")
-                .offset(at),
+                .with_field("tail_offset")
+                .with_offset(at),
         );
     }
     Ok((trailer, [root, back], end.digest))

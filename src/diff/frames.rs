@@ -38,7 +38,7 @@ impl UnpackedFrame {
             .collect();
         let payload = frame
             .unpack()
-            .map_err(|e| e.path(diff.name()).offset(entry.offset))?;
+            .map_err(|e| e.with_path(diff.name()).with_offset(entry.offset))?;
         Ok(Self { updates, payload })
     }
 

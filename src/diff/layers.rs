@@ -533,7 +533,7 @@ impl<'a> Layers<'a> {
                 if check {
                     checks.push(FrameCheck::new(n, &frame, window, (spans, bytes)));
                 }
-                put(frame, window, spans, bytes).map_err(|e| e.path(diff.name()))?;
+                put(frame, window, spans, bytes).map_err(|e| e.with_path(diff.name()))?;
             }
             // What this diff cuts off reads as zeros if a later one grows the disk again.
             let end = diff.header().target_size;

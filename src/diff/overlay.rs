@@ -97,9 +97,9 @@ impl<B: Image> Overlay<B> {
             if state.0 != found.0 || !same {
                 return Err(
                     Error::mismatch("this diff doesn't follow what lies under it")
-                        .path(diff.name())
-                        .found(point(found))
-                        .expected(point(state)),
+                        .with_path(diff.name())
+                        .with_found(point(found))
+                        .with_expected(point(state)),
                 );
             }
             state = (diff.header().target_size, diff.trailer().target_digest);

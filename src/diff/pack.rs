@@ -39,8 +39,8 @@ impl FromStr for Compression {
         match level {
             Some(level @ 1..=19) => Ok(Self::Zstd(level)),
             _ => Err(Error::usage("no such compression")
-                .found(text)
-                .expected("none, zstd or zstd:1 to zstd:19")),
+                .with_found(text)
+                .with_expected("none, zstd or zstd:1 to zstd:19")),
         }
     }
 }
@@ -87,12 +87,12 @@ pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFram
     let updates = changes.bytes(ChangeKind::Update);
     if !inside || payload.len() as u64 != updates {
         return Err(Error::usage("a frame holds the changes of one window and their data")
-            .found(format_args!(
+            .with_found(format_args!(
                 "changes in {:?} of the window {window:?} with {} bytes of data",
                 changes.span().unwrap_or_default(),
                 payload.len()
             ))
-            .expected(format_args!(
+            .with_expected(format_args!(
                 "changes in the {WINDOW_SIZE} bytes from a multiple of that, with {updates} bytes of data"
             )));
     }

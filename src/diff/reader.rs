@@ -56,7 +56,7 @@ impl<R: Read> DiffReader<R> {
             offset: 0,
             hasher: RunningDigest::default(),
         };
-        let (header, reversible) = read_header(&mut input).map_err(|e| e.path(&input.name))?;
+        let (header, reversible) = read_header(&mut input).map_err(|e| e.with_path(&input.name))?;
         Ok(Self {
             input,
             forward: Track::new(header.target_size),
@@ -94,7 +94,7 @@ impl<R: Read> DiffReader<R> {
             let start = self.input.offset;
             let frame = self
                 .section()
-                .map_err(|e| e.path(&self.input.name).offset(start))?;
+                .map_err(|e| e.with_path(&self.input.name).with_offset(start))?;
             if frame.is_some() {
                 return Ok(frame);
             }
@@ -133,9 +133,9 @@ impl<R: Read> DiffReader<R> {
         if lead.sequence != self.sequence {
             return Err(
                 damaged("a section is missing, repeated or in the wrong place")
-                    .field("sequence")
-                    .found(lead.sequence)
-                    .expected(self.sequence),
+                    .with_field("sequence")
+                    .with_found(lead.sequence)
+                    .with_expected(self.sequence),
             );
         }
         self.sequence += 1;
@@ -194,14 +194,14 @@ impl<R: Read> DiffReader<R> {
         let found = End::decode(&end).ok_or_else(|| wrong("end magic"))?;
         if found.tail_offset != offset {
             return Err(wrong("tail_offset")
-                .found(found.tail_offset)
-                .expected(offset));
+                .with_found(found.tail_offset)
+                .with_expected(offset));
         }
         if found.digest != digest {
             return Err(damaged(
                 "the digest of the diff is wrong: some byte before it was changed",
             )
-            .field("digest"));
+            .with_field("digest"));
         }
         self.input.expect_end()?;
         self.finished = Some((trailer, digest));
@@ -230,9 +230,9 @@ impl Track {
         let range = frame.range();
         if range.start() < self.end {
             return Err(damaged("a frame lies before the one it follows")
-                .field("page_ranges")
-                .found(format_args!("{range:?}"))
-                .expected(format_args!("from {}", self.end)));
+                .with_field("page_ranges")
+                .with_found(format_args!("{range:?}"))
+                .with_expected(format_args!("from {}", self.end)));
         }
         if self.segment.len() == INDEX_ENTRIES || self.is_closed() {
             return Err(misplaced_index());
@@ -250,11 +250,13 @@ impl Track {
     fn index(&mut self, entries: &[Entry], offset: u64) -> Result<()> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Err(damaged("an index section is empty")
-                .field("entries")
-                .found(0));
+                .with_field("entries")
+                .with_found(0));
         };
         if entries != self.segment {
-            return Err(damaged("the index doesn't match the frames before it").field("entries"));
+            return Err(
+                damaged("the index doesn't match the frames before it").with_field("entries")
+            );
         }
         let range = PageRange::covering(first.range.start(), last.range.end());
         self.root.push(Entry { range, offset });
@@ -266,11 +268,13 @@ impl Track {
     fn check(&self, input: &mut impl Input, totals: &Totals, segments: u32) -> Result<()> {
         if *totals != self.seen {
             return Err(wrong("totals")
-                .found(format_args!("{totals:?}"))
-                .expected(format_args!("{:?}", self.seen)));
+                .with_found(format_args!("{totals:?}"))
+                .with_expected(format_args!("{:?}", self.seen)));
         }
         if !self.segment.is_empty() || segments as usize != self.root.len() {
-            return Err(wrong("segments").found(segments).expected(self.root.len()));
+            return Err(wrong("segments")
+                .with_found(segments)
+                .with_expected(self.root.len()));
         }
         for expected in &self.root {
             let mut entry = [0; Entry::LEN];
@@ -285,12 +289,12 @@ impl Track {
 
 fn misplaced_index() -> Error {
     damaged("an index section is missing or too early")
-        .field("entries")
-        .expected(format_args!("{INDEX_ENTRIES} in all but the last"))
+        .with_field("entries")
+        .with_expected(format_args!("{INDEX_ENTRIES} in all but the last"))
 }
 
 fn wrong(field: &str) -> Error {
-    damaged("the trailer doesn't match the diff before it").field(field)
+    damaged("the trailer doesn't match the diff before it").with_field(field)
 }
 
 /// A reader that counts and hashes what passes.
@@ -310,8 +314,8 @@ impl<R: Read> Stream<R> {
                 Ok(0) => return Ok(()),
                 Ok(_) => {
                     return Err(damaged("there is something behind the end of the diff")
-                        .offset(self.offset)
-                        .expected("the end of the file"));
+                        .with_offset(self.offset)
+                        .with_expected("the end of the file"));
                 }
                 Err(e) if e.kind() == IoKind::Interrupted => {}
                 Err(e) => return Err(read_error(&self.name, self.offset, e)),
@@ -328,9 +332,12 @@ impl<R: Read> Input for Stream<R> {
                 Ok(0) => {
                     let offset = self.offset + filled as u64;
                     return Err(damaged("the diff was cut off")
-                        .offset(offset)
-                        .found("the end of the file")
-                        .expected(format_args!("at least {} more bytes", buf.len() - filled)));
+                        .with_offset(offset)
+                        .with_found("the end of the file")
+                        .with_expected(format_args!(
+                            "at least {} more bytes",
+                            buf.len() - filled
+                        )));
                 }
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == IoKind::Interrupted => {}
@@ -347,6 +354,8 @@ impl<R: Read> Input for Stream<R> {
 fn read_error(name: &Path, offset: u64, error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
-        Err(error) => Error::io("cannot read", error).path(name).offset(offset),
+        Err(error) => Error::io("cannot read", error)
+            .with_path(name)
+            .with_offset(offset),
     }
 }

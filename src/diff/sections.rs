@@ -95,7 +95,8 @@ impl Frame {
 impl Payload {
     /// What zstd packed. `range` is for messages.
     fn unzip(&self, range: PageRange) -> Result<Vec<u8>> {
-        let bad = |message| damaged(message).field(format!("payload for {range:?} of the disk"));
+        let bad =
+            |message| damaged(message).with_field(format!("payload for {range:?} of the disk"));
         let (stored, len) = (&self.stored, self.len);
         // Exactly one zstd frame: the library alone would take several, which other readers don't.
         let one = zstd::zstd_safe::find_frame_compressed_size(stored);
@@ -103,13 +104,13 @@ impl Payload {
             return Err(bad("a frame's payload isn't one whole zstd frame"));
         }
         let bytes = zstd::bulk::decompress(stored, len)
-            .map_err(|e| bad("a frame's payload can't be unpacked").source(e))?;
+            .map_err(|e| bad("a frame's payload can't be unpacked").with_source(e))?;
         if bytes.len() == len {
             return Ok(bytes);
         }
         Err(bad("a frame's payload is shorter than it should be")
-            .found(format_args!("{} bytes", bytes.len()))
-            .expected(format_args!("{len} bytes")))
+            .with_found(format_args!("{} bytes", bytes.len()))
+            .with_expected(format_args!("{len} bytes")))
     }
 }
 
@@ -118,7 +119,7 @@ impl Payload {
 pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, Vec<Entry>)> {
     let lead = Lead::read(input)?;
     if lead.kind != section::TAIL {
-        return Err(damaged("the trailer is not where it should be").field("tail_offset"));
+        return Err(damaged("the trailer is not where it should be").with_field("tail_offset"));
     }
     let mut fixed = [0; TAIL_FIXED];
     input.fill(&mut fixed)?;
@@ -130,7 +131,7 @@ pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, V
 pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result<Vec<Entry>> {
     if u64::from(count) > most.min(ROOT_MAX) {
         return Err(
-            damaged("the root of the index doesn't fit into the trailer").field("segments"),
+            damaged("the root of the index doesn't fit into the trailer").with_field("segments"),
         );
     }
     let mut bytes = vec![0; Entry::LEN * count as usize];
@@ -140,7 +141,7 @@ pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result
             let mut pairs = root.iter().zip(root.iter().skip(1));
             pairs.all(|(a, b)| a.range.end() <= b.range.start() && a.offset < b.offset)
         })
-        .ok_or_else(|| damaged("the root of the index is impossible").field("root"))
+        .ok_or_else(|| damaged("the root of the index is impossible").with_field("root"))
 }
 
 /// Segments of an index: a disk of 1 PiB has no more, 4096 windows in each.
@@ -181,10 +182,10 @@ impl Lead {
     pub(super) fn unknown(&self) -> Error {
         let [a, b, c, d, ..] = self.bytes;
         Error::unsupported("the diff has a section of a kind that this program doesn't know")
-            .field("type")
-            .found(format_args!("\"{}\"", [a, b, c, d].escape_ascii()))
-            .expected("PAGE, CLER, INDX or TAIL")
-            .hint(
+            .with_field("type")
+            .with_found(format_args!("\"{}\"", [a, b, c, d].escape_ascii()))
+            .with_expected("PAGE, CLER, INDX or TAIL")
+            .with_hint(
                 "get the diff again from its source; if it is whole, use the program that wrote it",
             )
     }
@@ -199,7 +200,7 @@ pub(super) fn read_header(input: &mut impl Input) -> Result<(DiffHeader, bool)> 
         .fill(&mut fixed[..8])
         .and_then(|()| input.fill(&mut fixed[8..]))
         .map_err(|error| {
-            let read = error.at().map_or(0, |at| at.min(8) as usize);
+            let read = error.offset().map_or(0, |at| at.min(8) as usize);
             match DiffHeader::length(&fixed) {
                 Err(no_diff)
                     if error.kind() == ErrorKind::Damaged && !MAGIC.starts_with(&fixed[..read]) =>
@@ -249,8 +250,8 @@ fn read_page_head(
     let count = lead.count as usize;
     if !(1..=(WINDOW_SIZE / PAGE_SIZE) as usize).contains(&count) {
         return Err(damaged("a frame has an impossible number of page ranges")
-            .field("ranges")
-            .found(count));
+            .with_field("ranges")
+            .with_found(count));
     }
     let mut ranges = vec![0; 4 * count + 4];
     input.fill(&mut ranges)?;
@@ -285,9 +286,9 @@ fn read_clear(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<F
     check_crc("header_crc32", &[&lead.bytes, fields], crc)?;
     if lead.count != 0 {
         return Err(damaged("a long clear has page ranges")
-            .field("ranges")
-            .found(lead.count)
-            .expected(0));
+            .with_field("ranges")
+            .with_found(lead.count)
+            .with_expected(0));
     }
     let head = ClearHead::decode(&fixed, target_size)?;
     let mut changes = PageList::new();
@@ -307,15 +308,15 @@ pub(super) fn read_index(input: &mut impl Input, lead: &Lead) -> Result<Vec<Entr
     let count = lead.count as usize;
     if lead.kind != section::INDEX || count > INDEX_ENTRIES {
         return Err(damaged("an index section has an impossible length")
-            .field("entries")
-            .found(count));
+            .with_field("entries")
+            .with_found(count));
     }
     let mut bytes = vec![0; Entry::LEN * count + 4];
     input.fill(&mut bytes)?;
     let (entries, crc) = bytes.split_at(Entry::LEN * count);
     check_crc("index_crc32", &[&lead.bytes, entries], crc)?;
     decode_index(entries)
-        .ok_or_else(|| damaged("the index has an impossible range").field("entries"))
+        .ok_or_else(|| damaged("the index has an impossible range").with_field("entries"))
 }
 
 fn known(hash: Hash) -> Option<Hash> {
@@ -332,7 +333,7 @@ fn check_crc(field: &str, parts: &[&[u8]], found: &[u8]) -> Result<()> {
         return Ok(());
     }
     Err(damaged("a checksum is wrong")
-        .field(field)
-        .found(format_args!("{found:#010x}"))
-        .expected(format_args!("{computed:#010x}")))
+        .with_field(field)
+        .with_found(format_args!("{found:#010x}"))
+        .with_expected(format_args!("{computed:#010x}")))
 }

@@ -158,7 +158,7 @@ impl<W: Write> DiffWriter<W> {
         out.write(&end)?;
         out.out
             .flush()
-            .map_err(|e| Error::io("cannot write", e).path(&out.name))?;
+            .map_err(|e| Error::io("cannot write", e).with_path(&out.name))?;
         Ok(Finished {
             out: self.sections.out,
             trailer,
@@ -172,8 +172,8 @@ impl<W: Write> Sections<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|e| {
             Error::io("cannot write", e)
-                .path(&self.name)
-                .offset(self.offset)
+                .with_path(&self.name)
+                .with_offset(self.offset)
         })?;
         self.digest.update(bytes);
         self.offset += bytes.len() as u64;
@@ -227,7 +227,7 @@ impl Track {
             return Err(Error::usage(
                 "the frames of a diff must come in order and lie within the target",
             )
-            .found(format_args!(
+            .with_found(format_args!(
                 "{range:?} after {} of {}",
                 self.end, self.size
             )));

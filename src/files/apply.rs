@@ -207,7 +207,7 @@ pub fn apply_to_pipe(
     out.flush()?;
     base.check_unchanged()?;
     check_result(name, chain, rebuilt.target_digest).map_err(|error| {
-        error.hint("don't use what came through the pipe: run the command again")
+        error.with_hint("don't use what came through the pipe: run the command again")
     })?;
     Ok(written(already, checked, chain, rebuilt.target_digest))
 }
@@ -368,11 +368,11 @@ fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
     }
     Err(
         Error::usage("a differencing VHD can't be smaller than its parent")
-            .path(parent.path())
-            .field("virtual size")
-            .found(format_args!("{} bytes", parent.virtual_size()))
-            .expected(format_args!("at most {size} bytes, the size of the child"))
-            .hint("make an image that stands alone; or take a parent from after the disk became smaller"),
+            .with_path(parent.path())
+            .with_field("virtual size")
+            .with_found(format_args!("{} bytes", parent.virtual_size()))
+            .with_expected(format_args!("at most {size} bytes, the size of the child"))
+            .with_hint("make an image that stands alone; or take a parent from after the disk became smaller"),
     )
 }
 
@@ -430,7 +430,7 @@ pub(super) fn identity(
     let Some(last) = chain.last() else {
         return Ok(before);
     };
-    let footer = target_footer(last.header()).map_err(|error| error.path(last.name()))?;
+    let footer = target_footer(last.header()).map_err(|error| error.with_path(last.name()))?;
     Ok(footer.or(before))
 }
 
@@ -438,11 +438,11 @@ pub(super) fn identity(
 pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
     match chain.target_digest() {
         Some(expected) if expected != found => Err(Error::damaged("the result is not the target of the diff")
-            .path(path)
-            .field("content digest")
-            .found(found)
-            .expected(expected)
-            .hint("nothing was written; the base differs outside the changed pages (check it without --base-check \
+            .with_path(path)
+            .with_field("content digest")
+            .with_found(found)
+            .with_expected(expected)
+            .with_hint("nothing was written; the base differs outside the changed pages (check it without --base-check \
                    touched), or the memory of this machine is failing")),
         _ => Ok(()),
     }
@@ -455,10 +455,10 @@ pub(super) fn read_back(path: &Path, found: ContentDigest, expected: ContentDige
     }
     Err(
         Error::damaged("what was read back is not what should be there")
-            .path(path)
-            .field("content digest")
-            .found(found)
-            .expected(expected)
-            .hint("the device or the memory may be failing: check both before trying again"),
+            .with_path(path)
+            .with_field("content digest")
+            .with_found(found)
+            .with_expected(expected)
+            .with_hint("the device or the memory may be failing: check both before trying again"),
     )
 }

@@ -50,8 +50,8 @@ impl<'a> Chain<'a> {
 
     /// What the error of a search says of the chain.
     fn state_of(&self, error: &Error) -> ChainState {
-        let own = error.file() == Some(self.child);
-        let of_search = error.field_name() == Some("header.parent_unique_id");
+        let own = error.path() == Some(self.child);
+        let of_search = error.field() == Some("header.parent_unique_id");
         match error.kind() {
             _ if of_search && error.message() == IN_A_CIRCLE => {
                 if own {
@@ -84,14 +84,14 @@ impl ChainLookup for Chain<'_> {
 /// What a search found instead of the parent, without what the finding says itself.
 fn trouble(error: &Error) -> Trouble {
     Trouble {
-        found: error.found_text().unwrap_or(error.message()).to_owned(),
-        advice: error.remedy().map(str::to_owned),
+        found: error.found().unwrap_or(error.message()).to_owned(),
+        advice: error.hint().map(str::to_owned),
     }
 }
 
 /// Why a file of the chain can't be read: its name and the message; a check of it tells the rest.
 fn unreadable(error: &Error) -> Trouble {
-    let file = error.file();
+    let file = error.path();
     let found = match file {
         Some(file) => format!("{}: {}", shown(file), error.message()),
         None => error.message().to_owned(),
@@ -99,7 +99,7 @@ fn unreadable(error: &Error) -> Trouble {
     let damaged = [ErrorKind::Damaged, ErrorKind::Unsupported].contains(&error.kind());
     let advice = match file.filter(|_| damaged) {
         Some(file) => Some(format!("vhd check {} says more", quoted(file))),
-        None => error.remedy().map(str::to_owned),
+        None => error.hint().map(str::to_owned),
     };
     Trouble { found, advice }
 }

@@ -60,8 +60,8 @@ fn is_drive(text: &str) -> bool {
 
 fn not_of_windows(text: &str) -> Error {
     Error::usage("this is not the path of a folder on Windows")
-        .found(format_args!("{text:?}"))
-        .expected(r"a drive or a server and what follows, as in D:\vms or \\server\share\vms")
+        .with_found(format_args!("{text:?}"))
+        .with_expected(r"a drive or a server and what follows, as in D:\vms or \\server\share\vms")
 }
 
 impl WindowsFolder {
@@ -76,8 +76,8 @@ impl WindowsFolder {
                 }
                 ".." => {
                     return Err(Error::usage("the parent is above the root of that folder on Windows")
-                        .found(format_args!("{}, and {relative} from there", self.0.join("\\")))
-                        .hint("name the folder on Windows that the child's folder is, with as many folders above it"));
+                        .with_found(format_args!("{}, and {relative} from there", self.0.join("\\")))
+                        .with_hint("name the folder on Windows that the child's folder is, with as many folders above it"));
                 }
                 part => parts.push(part.to_owned()),
             }
@@ -121,7 +121,8 @@ fn real_folder(path: &Path) -> Result<PathBuf> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    fs::canonicalize(folder).map_err(|e| Error::io("cannot look at the folder", e).path(folder))
+    fs::canonicalize(folder)
+        .map_err(|e| Error::io("cannot look at the folder", e).with_path(folder))
 }
 
 /// The path from one folder to another as Windows writes it, with a backslash at its end.
@@ -159,9 +160,9 @@ fn text(name: &Path, path: &Path) -> Result<String> {
 
 fn no_name(path: &Path) -> Error {
     Error::usage("a differencing VHD can't name this file as its parent")
-        .path(path)
-        .expected("a path of UTF-8 text without backslashes")
-        .hint("rename it, or call it by another path")
+        .with_path(path)
+        .with_expected("a path of UTF-8 text without backslashes")
+        .with_hint("rename it, or call it by another path")
 }
 
 #[cfg(test)]

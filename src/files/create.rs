@@ -125,7 +125,7 @@ impl NewImage {
             Some((target, true)) => (Place::Device, open_device(&target, options)?),
             existing => begin_file(path, existing.map(|(target, _)| target), options)?,
         };
-        let stored = new_stored(path, file, options).map_err(|error| error.path(path))?;
+        let stored = new_stored(path, file, options).map_err(|error| error.with_path(path))?;
         if options.dense {
             // Of an image that is stored in blocks nobody knows yet how many there will be.
             stored.file().reserve(stored.file().byte_len()?)?;
@@ -162,7 +162,7 @@ impl NewImage {
             return Ok(None);
         }
         Ok(Some(Self {
-            stored: cloned_stored(file, options).map_err(|error| error.path(path))?,
+            stored: cloned_stored(file, options).map_err(|error| error.with_path(path))?,
             place,
             overwrite: options.overwrite,
             parent: None,
@@ -264,8 +264,8 @@ pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
             let input = shown(&input);
             return Err(
                 Error::usage(format!("the output is the same file as the input {input}"))
-                    .path(output)
-                    .hint("choose another name for the output"),
+                    .with_path(output)
+                    .with_hint("choose another name for the output"),
             );
         }
     }
@@ -286,7 +286,7 @@ fn identity(path: &Path) -> Result<Option<(bool, u64, u64)>> {
         Ok(m) if m.file_type().is_block_device() => Ok(Some((true, m.rdev(), 0))),
         Ok(m) => Ok(Some((false, m.dev(), m.ino()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
@@ -299,16 +299,16 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
         _ => "say a smaller size".to_owned(),
     };
     Err(Error::usage("a virtual disk can't have this size")
-        .path(path)
-        .found(format_args!("{size} bytes"))
-        .expected("a multiple of 512, not zero, at most 1 PiB")
-        .hint(hint))
+        .with_path(path)
+        .with_found(format_args!("{size} bytes"))
+        .with_expected("a multiple of 512, not zero, at most 1 PiB")
+        .with_hint(hint))
 }
 
 fn taken(path: &Path) -> Error {
     Error::usage("the file exists already")
-        .path(path)
-        .hint("choose another name, or have it replaced with --force")
+        .with_path(path)
+        .with_hint("choose another name, or have it replaced with --force")
 }
 
 /// What is to be replaced, if anything, unless it may not be.
@@ -325,7 +325,7 @@ fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
             Ok(found)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
@@ -340,20 +340,20 @@ fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
             Ok(Some((target, kind.is_block_device())))
         }
         Ok((_, kind)) => Err(Error::usage("an image can't take the place of this")
-            .path(path)
-            .found(if kind.is_dir() {
+            .with_path(path)
+            .with_found(if kind.is_dir() {
                 "a folder"
             } else {
                 "a pipe, a socket or a character device"
             })
-            .expected("a file or a block device")
-            .hint(if kind.is_dir() {
+            .with_expected("a file or a block device")
+            .with_hint(if kind.is_dir() {
                 "name a file in it"
             } else {
                 "name a file"
             })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
@@ -390,10 +390,10 @@ fn begin_file(
 fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
     if options.format != Format::Raw {
         return Err(Error::usage("a block device can hold a raw image only")
-            .path(path)
-            .found(options.format)
-            .expected(Format::Raw)
-            .hint("use -O raw, or write to a file"));
+            .with_path(path)
+            .with_found(options.format)
+            .with_expected(Format::Raw)
+            .with_hint("use -O raw, or write to a file"));
     }
     let device = File::open_locked(path, Access::Write)?;
     // Refuses a device that is too small.
@@ -437,7 +437,7 @@ fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) 
     if disk_type == DiskType::Differencing {
         let parent = options.parent.as_ref().ok_or_else(|| {
             Error::usage("a differencing VHD needs a parent")
-                .hint("make one with vhd create CHILD --parent PARENT, or with vhd-apply")
+                .with_hint("make one with vhd create CHILD --parent PARENT, or with vhd-apply")
         })?;
         let windows = parent.windows_folder.as_ref();
         create.parent = Some(new_parent(path, &parent.image, windows)?);
@@ -561,7 +561,7 @@ mod tests {
             );
         }
         let error = NewImage::create(path, &options(Format::Raw, 513)).unwrap_err();
-        assert_eq!(error.remedy(), Some("say 1024 instead"));
+        assert_eq!(error.hint(), Some("say 1024 instead"));
     }
 
     #[test]

@@ -29,9 +29,9 @@ pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
     let footer = Footer::decode(bytes);
     footer.verify_intact(0).map_err(|error| {
         Error::damaged("the footer that the diff carries is damaged")
-            .field("target footer")
-            .source(error)
-            .hint("make the diff again, or write a raw image with -O raw")
+            .with_field("target footer")
+            .with_source(error)
+            .with_hint("make the diff again, or write a raw image with -O raw")
     })?;
     Ok(Some(footer))
 }
@@ -53,7 +53,7 @@ pub fn spool_diff(
 ) -> Result<DiffFile> {
     let fill = |out: &mut dyn Write, name: &Path| {
         let copied = io::copy(stream, out).map(drop);
-        copied.map_err(|e| Error::io("cannot store what comes in", e).path(name))
+        copied.map_err(|e| Error::io("cannot store what comes in", e).with_path(name))
     };
     spool(fill, beside, name, progress)
 }
@@ -78,7 +78,7 @@ fn spool(
     let mut out = spool.appender();
     make(&mut out, spool.path())?;
     out.flush()
-        .map_err(|e| Error::io("cannot store the diff", e).path(spool.path()))?;
+        .map_err(|e| Error::io("cannot store the diff", e).with_path(spool.path()))?;
     drop(out);
     progress.begin("verifying the diff", spool.byte_len()?);
     DiffFile::open(spool, progress)
@@ -109,6 +109,8 @@ pub fn refuse_image(file: &File) -> Result<()> {
         return foreign::refuse(file);
     }
     Err(Error::usage("this is a VHD image, not a diff")
-        .path(file.path())
-        .hint("look at it with vhd info; vhd-apply takes the base image first, then the diffs"))
+        .with_path(file.path())
+        .with_hint(
+            "look at it with vhd info; vhd-apply takes the base image first, then the diffs",
+        ))
 }

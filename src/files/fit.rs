@@ -119,9 +119,9 @@ pub(super) fn check_can_be_full(
     Err(Error::usage(
         "the base can't be checked in full: the diff doesn't say what all of it should hold",
     )
-    .path(base.path())
-    .found(format_args!("{} without a content digest of its base", first_name(chain)))
-    .hint(
+    .with_path(base.path())
+    .with_found(format_args!("{} without a content digest of its base", first_name(chain)))
+    .with_hint(
         "make the diff without --no-digest; or omit --base-check, to have compared what is under the changed pages",
     ))
 }
@@ -133,9 +133,9 @@ pub(super) fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) 
     }
     match chain.already_applied(digest) {
         0 => Err(not_its_base(base, chain)
-            .field("content digest")
-            .found(digest)
-            .expected(match chain.base_digest() {
+            .with_field("content digest")
+            .with_found(digest)
+            .with_expected(match chain.base_digest() {
                 Some(expected) => format!("{expected}, which {}", starts(chain)),
                 None => first_name(chain),
             })),
@@ -156,21 +156,21 @@ pub(super) fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
         Way::Forward => "the diff was made from an image of another size",
         Way::Back => "the diff leads to an image of another size",
     })
-    .path(base.path())
-    .field("virtual size")
-    .found(format_args!("{size} bytes"))
-    .expected(format_args!(
+    .with_path(base.path())
+    .with_field("virtual size")
+    .with_found(format_args!("{size} bytes"))
+    .with_expected(format_args!(
         "{} bytes, which {}",
         chain.base_size(),
         starts(chain)
     ))
-    .hint("take the right base, or the diff that belongs to this one"))
+    .with_hint("take the right base, or the diff that belongs to this one"))
 }
 
 /// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
 fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
-        error.hint(
+        error.with_hint(
             "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
              full to have all of it read",
         )
@@ -186,10 +186,10 @@ pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched)
         .get(misfit.diff)
         .map_or(Path::new("the diff"), DiffFile::name);
     Err(not_its_base(base, chain)
-        .field("virtual disk")
-        .offset(misfit.range.start())
-        .found("other bytes under the pages that the diff changes")
-        .expected(match chain.way() {
+        .with_field("virtual disk")
+        .with_offset(misfit.range.start())
+        .with_found("other bytes under the pages that the diff changes")
+        .with_expected(match chain.way() {
             Way::Forward => format!("what {} was made from", shown(&name)),
             Way::Back => format!("what {} leads to", shown(&name)),
         }))
@@ -198,14 +198,14 @@ pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched)
 /// The beginning of an error about a base that the chain isn't for.
 fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
     match chain.way() {
-        Way::Forward => Error::mismatch("this is not the image that the diff was made from").hint(
+        Way::Forward => Error::mismatch("this is not the image that the diff was made from").with_hint(
             "bring the image to that point in time first: apply the earlier diffs, or take the right base",
         ),
-        Way::Back => Error::mismatch("this is not the image that the diff leads to").hint(
+        Way::Back => Error::mismatch("this is not the image that the diff leads to").with_hint(
             "to go back, begin with the image at that point in time: take the newer diffs back first",
         ),
     }
-    .path(base.path())
+    .with_path(base.path())
 }
 
 /// Says which diff starts where the chain does.

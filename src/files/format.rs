@@ -50,8 +50,8 @@ impl Format {
         Err(Error::usage(format!(
             "this is the name of {what}, which is not written here"
         ))
-        .path(path)
-        .hint("name it .vhd for a VHD or .raw for a raw disk, or choose its format"))
+        .with_path(path)
+        .with_hint("name it .vhd for a VHD or .raw for a raw disk, or choose its format"))
     }
 }
 
@@ -70,8 +70,8 @@ impl FromStr for Format {
             .find(|format| format.name() == text)
             .ok_or_else(|| {
                 Error::usage("this is no image format")
-                    .found(text)
-                    .expected("raw, fixed, dynamic or differencing")
+                    .with_found(text)
+                    .with_expected("raw, fixed, dynamic or differencing")
             })
     }
 }

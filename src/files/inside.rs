@@ -15,11 +15,11 @@ pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
     let take_out = inside.take_out(image.path(), image.virtual_size());
     Some(
         Error::unsupported("the virtual disk is itself a VHD: it was taken for a raw disk, and converted once more")
-            .path(image.path())
-            .found(format_args!(
+            .with_path(image.path())
+            .with_found(format_args!(
                 "the footer of a {} VHD that ends at {} of the virtual disk",
                 inside.footer.disk_type, inside.len
             ))
-            .hint(format!("take it out: {take_out}")),
+            .with_hint(format!("take it out: {take_out}")),
     )
 }

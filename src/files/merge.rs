@@ -190,10 +190,10 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         .for_each(options.warn);
     let parent = image.parent().ok_or_else(|| {
         Error::usage("there is nothing to merge into: this image has no parent")
-            .path(child)
-            .found(image.format())
-            .expected(Format::Differencing)
-            .hint("name the child; its parent is found by what the child says of it")
+            .with_path(child)
+            .with_found(image.format())
+            .with_expected(Format::Differencing)
+            .with_hint("name the child; its parent is found by what the child says of it")
     })?;
     let path = parent.path().to_path_buf();
     let locks = Locks::take(&image, parent, options)?;
@@ -333,7 +333,7 @@ impl Heirs {
                     shown(&path),
                     shown(image.path())
                 );
-                error.hint(hint)
+                error.with_hint(hint)
             })?;
             files.push(file);
         }
@@ -376,7 +376,7 @@ impl Heirs {
         let merged = Arc::new(merged);
         for file in &self.0 {
             relink(file, &merged, options.windows_folder).map_err(|error| {
-                error.hint("the merge is done; run the same command again to go on with the children of the child")
+                error.with_hint("the merge is done; run the same command again to go on with the children of the child")
             })?;
         }
         Ok(())
@@ -464,8 +464,8 @@ impl Locks {
                 ErrorKind::Changed,
                 "the parent was replaced by another file",
             )
-            .path(parent.path())
-            .hint("run the command again"));
+            .with_path(parent.path())
+            .with_hint("run the command again"));
         }
         for image in image.chain() {
             refuse_pending(image.path())?;
@@ -541,6 +541,7 @@ fn without(options: &ParentOptions, parent: &Path) -> ParentOptions {
 fn delete(image: &OpenImage) -> Result<()> {
     image.file().check_unchanged(image.stamp())?;
     let path = image.path();
-    let file = fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).path(path))?;
-    remove(&file).map_err(|error| error.hint("the merge is done: the child isn't needed any more"))
+    let file = fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).with_path(path))?;
+    remove(&file)
+        .map_err(|error| error.with_hint("the merge is done: the child isn't needed any more"))
 }

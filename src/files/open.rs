@@ -152,11 +152,11 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
         && !choice.allows(stored.format())
     {
         let error = Error::usage("the image has another format than was said")
-            .path(path)
-            .found(stored.format())
-            .expected(choice);
+            .with_path(path)
+            .with_found(stored.format())
+            .with_expected(choice);
         return Err(match options.format_option {
-            Some(option) => error.hint(format!("omit {option} to have the format detected")),
+            Some(option) => error.with_hint(format!("omit {option} to have the format detected")),
             None => error,
         });
     }
@@ -182,9 +182,9 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
     }
     Err(
         Error::unsupported("the virtual disk is larger than this program goes")
-            .path(path)
-            .found(format_args!("{virtual_size} bytes"))
-            .expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
+            .with_path(path)
+            .with_found(format_args!("{virtual_size} bytes"))
+            .with_expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
     )
 }
 
@@ -232,8 +232,8 @@ fn refuse_told(image: &VhdImage<File>) -> Error {
     Error::usage(
         "the footer says another type than was said: so the image is read, but not changed in place",
     )
-    .path(path)
-    .hint(format!(
+    .with_path(path)
+    .with_hint(format!(
         "copy it first: vhd convert -f {} {}",
         image.disk_type(),
         filled("{file} {new}", path)
@@ -252,8 +252,8 @@ fn refuse_without_footer(file: &File, options: &OpenOptions) -> Result<()> {
     });
     Err(
         Error::damaged("there is no VHD footer at the end or the beginning of the file")
-            .path(file.path())
-            .hint(format!("if it was cut off, copy it again{raw}")),
+            .with_path(file.path())
+            .with_hint(format!("if it was cut off, copy it again{raw}")),
     )
 }
 
@@ -380,7 +380,7 @@ impl OpenImage {
         if self.writable {
             return Ok(self.stored.image_mut());
         }
-        Err(Error::usage("the image was opened only for reading").path(&self.path))
+        Err(Error::usage("the image was opened only for reading").with_path(&self.path))
     }
 }
 
@@ -391,7 +391,7 @@ impl Image for OpenImage {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let read = self.stored.image().read_exact_at(buf, offset);
-        read.map_err(|error| error.path(&self.path))
+        read.map_err(|error| error.with_path(&self.path))
     }
 
     fn extents(&self, within: PageRange) -> Extents<'_> {

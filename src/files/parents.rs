@@ -61,14 +61,14 @@ impl Trail {
         };
         Err(
             Error::usage(format!("{} is not a parent of this image", shown(named)))
-                .path(image.path())
-                .field("header.parent_unique_id")
-                .expected(format_args!(
+                .with_path(image.path())
+                .with_field("header.parent_unique_id")
+                .with_expected(format_args!(
                     "{}, which is {}",
                     id(parent.vhd()),
                     shown(parent.path())
                 ))
-                .hint("omit --parent to take that one"),
+                .with_hint("omit --parent to take that one"),
         )
     }
 }
@@ -278,14 +278,14 @@ fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions
         ErrorKind::Io,
         "the parent of this differencing VHD was not found",
     )
-    .path(request.child)
-    .field("header.parent_unique_id")
-    .found(found)
-    .expected(format_args!(
+    .with_path(request.child)
+    .with_field("header.parent_unique_id")
+    .with_found(found)
+    .with_expected(format_args!(
         "the unique id {}{name}, which this image (unique id {}) names as its parent",
         request.parent_id, request.child_id
     ))
-    .hint(how_to_find(request, places, options))
+    .with_hint(how_to_find(request, places, options))
 }
 
 /// Where the parent is, if it can be seen although it isn't taken from there; else what can be done.
@@ -329,11 +329,11 @@ const NOWHERE: &str =
 /// The error for several files that could be the parent, none of which has exactly the name.
 fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
     Error::usage("two files could be the parent: both have its unique id, and its name but for the case of letters")
-        .path(request.child)
-        .field("header.parent_unique_id")
-        .found(format_args!("{} and {}", shown(a), shown(b)))
-        .expected(format_args!("one file with the unique id {}", request.parent_id))
-        .hint("name the right one with --parent, or give it the name that the child has for it")
+        .with_path(request.child)
+        .with_field("header.parent_unique_id")
+        .with_found(format_args!("{} and {}", shown(a), shown(b)))
+        .with_expected(format_args!("one file with the unique id {}", request.parent_id))
+        .with_hint("name the right one with --parent, or give it the name that the child has for it")
 }
 
 /// What [`Finder`] says of a chain that leads back into itself.
@@ -341,16 +341,16 @@ pub(super) const IN_A_CIRCLE: &str = "the chain of parents goes round in a circl
 
 fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
     Error::damaged(IN_A_CIRCLE)
-        .path(request.child)
-        .field("header.parent_unique_id")
-        .found(format_args!(
+        .with_path(request.child)
+        .with_field("header.parent_unique_id")
+        .with_found(format_args!(
             "the unique id {} of {}, which itself is read through this image (unique id {})",
             request.parent_id,
             shown(&link),
             request.child_id
         ))
-        .expected("a parent outside of the chain so far")
-        .hint("one of the files was replaced by another: name the right parent with --parent")
+        .with_expected("a parent outside of the chain so far")
+        .with_hint("one of the files was replaced by another: name the right parent with --parent")
 }
 
 /// How what [`Finder`] says of too long a chain begins.
@@ -361,29 +361,29 @@ fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
         .first()
         .map(|(path, _)| path.to_string_lossy().into_owned());
     Error::unsupported(format!("{TOO_LONG} than {MAX_CHAIN} images"))
-        .path(request.child)
-        .field("header.parent_unique_id")
-        .found(format_args!(
+        .with_path(request.child)
+        .with_field("header.parent_unique_id")
+        .with_found(format_args!(
             "one more parent, {} (unique id {}), of the last image (unique id {}) of the chain that starts at {}",
             request.parent_name,
             request.parent_id,
             request.child_id,
             first.unwrap_or_default()
         ))
-        .expected(format_args!("at most {MAX_CHAIN} images"))
-        .hint("merge some of them first")
+        .with_expected(format_args!("at most {MAX_CHAIN} images"))
+        .with_hint("merge some of them first")
 }
 
 fn raw_parent(request: &ParentRequest<'_>) -> Error {
     Error::unsupported(
         "the parent of this differencing VHD is a raw image, which can't be told from any other",
     )
-    .path(request.child)
-    .field("header.parent_unique_id")
-    .found(match request.parent_name {
+    .with_path(request.child)
+    .with_field("header.parent_unique_id")
+    .with_found(match request.parent_name {
         "" => "all zeros, and no name".to_owned(),
         name => format!("all zeros, for {}", shown(name)),
     })
-    .expected("the unique id of a VHD")
-    .hint("if you are sure that the parent is the right one, and unchanged, give --raw-parent")
+    .with_expected("the unique id of a VHD")
+    .with_hint("if you are sure that the parent is the right one, and unchanged, give --raw-parent")
 }

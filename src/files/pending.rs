@@ -66,7 +66,7 @@ pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
     if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
         // What was on the disk is nobody else's business.
         create_folder(folder, 0o700).map_err(|error| {
-            error.hint(
+            error.with_hint(
                 "the undo journals of devices need a folder that lasts: name one with --journal-dir, to all commands \
                  alike",
             )
@@ -92,9 +92,9 @@ pub fn refuse_pending(path: &Path) -> Result<()> {
         "an apply to this image was interrupted"
     };
     Err(Error::new(ErrorKind::Pending, what)
-        .path(path)
-        .found(format_args!("the undo journal {}", shown(&journal)))
-        .hint(how_to_go_on(path)))
+        .with_path(path)
+        .with_found(format_args!("the undo journal {}", shown(&journal)))
+        .with_hint(how_to_go_on(path)))
 }
 
 /// The two ways out when the image at `path` was left between two points in time.
@@ -155,6 +155,8 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         // No file can have that name here.
         Err(e) if e.kind() == io::ErrorKind::InvalidFilename => Ok(false),
-        Err(e) => Err(Error::io("cannot look for what an interrupted command left", e).path(path)),
+        Err(e) => {
+            Err(Error::io("cannot look for what an interrupted command left", e).with_path(path))
+        }
     }
 }

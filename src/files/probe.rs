@@ -37,8 +37,8 @@ pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Prob
     let len = storage.byte_len()?;
     if len == 0 {
         return Err(Error::damaged("the file is empty")
-            .path(storage.name())
-            .hint("copy it again from its source, or name another file"));
+            .with_path(storage.name())
+            .with_hint("copy it again from its source, or name another file"));
     }
     let mut doubts = Vec::new();
     if let Some(hint) = VhdImage::probe(storage)? {
@@ -104,10 +104,10 @@ impl Doubt {
             Self::FooterInside(at) => Error::damaged(
                 "the footer of a fixed VHD is before the end of the file, which is read as a raw image",
             )
-            .path(path)
-            .field("footer.cookie")
-            .offset(at)
-            .hint(format!(
+            .with_path(path)
+            .with_field("footer.cookie")
+            .with_offset(at)
+            .with_hint(format!(
                 "if it is a VHD, cut off what is after its footer: vhd check --repair {}{}",
                 quoted(path),
                 say("; if it is a raw disk, use"),
@@ -115,14 +115,14 @@ impl Doubt {
             Self::NoFooter => Error::damaged(
                 "there is no VHD footer at the end or the beginning of the file, which is read as a raw disk",
             )
-            .path(path)
-            .hint(format!(
+            .with_path(path)
+            .with_hint(format!(
                 "if it was cut off, copy it again; if it is a raw disk, give it another name{}",
                 say(" or use"),
             )),
             Self::Optical => Error::damaged("this is the image of a CD or DVD, which is read as a raw disk")
-                .path(path)
-                .hint("a machine can't start from it as from a disk; attach it as a CD or DVD"),
+                .with_path(path)
+                .with_hint("a machine can't start from it as from a disk; attach it as a CD or DVD"),
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(named(name), RAW, "{name}");
         }
         let warning = Doubt::NoFooter.warning(Path::new("a.vhd"), Some("--base-format"));
-        assert!(warning.remedy().unwrap().ends_with("use --base-format raw"));
+        assert!(warning.hint().unwrap().ends_with("use --base-format raw"));
     }
 
     #[test]

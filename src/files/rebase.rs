@@ -104,7 +104,7 @@ pub fn rebase(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result
     let file = File::open_locked(child, access)?;
     refuse_pending(child)?;
     let mut vhd = VhdImage::open_over(file.another_handle(), Family::LeftOut)
-        .map_err(|error| error.path(child))?;
+        .map_err(|error| error.with_path(child))?;
     vhd.warnings().iter().for_each(options.warn);
     let named = new_parent(child, &new, options.windows_folder)?;
     vhd.check_parent(&named)?;
@@ -161,9 +161,9 @@ fn write(file: &File, mut vhd: VhdImage<File>, named: &NewParent) -> Result<()> 
     remove_stamp(file)?;
     let written = vhd.flush().and_then(|()| vhd.set_parent(named));
     written.map_err(|error| match error.kind() {
-        ErrorKind::Io => {
-            error.hint("the image reads as before: remove the cause and run the same command again")
-        }
+        ErrorKind::Io => error.with_hint(
+            "the image reads as before: remove the cause and run the same command again",
+        ),
         _ => error,
     })?;
     // Somebody may remove the old parent as soon as this is done.
@@ -172,9 +172,9 @@ fn write(file: &File, mut vhd: VhdImage<File>, named: &NewParent) -> Result<()> 
         return Ok(());
     }
     Err(Error::damaged("what was read back is not what was written")
-        .path(file.path())
-        .field("header.parent_unique_id")
-        .hint(
+        .with_path(file.path())
+        .with_field("header.parent_unique_id")
+        .with_hint(
             "the device or the memory may be failing: check both, then run the same command again",
         ))
 }
@@ -194,8 +194,8 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
     for link in image.chain() {
         if same_file(link.path(), child)? {
             return Err(Error::usage("an image can't be read through itself")
-                .path(child)
-                .found(format_args!(
+                .with_path(child)
+                .with_found(format_args!(
                     "{}, which is {}",
                     shown(parent),
                     if image.parent().is_none() || same_file(parent, child)? {
@@ -204,26 +204,26 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
                         "read through this image"
                     }
                 ))
-                .expected("another image as the parent")
-                .hint("vhd tree FOLDER shows which image has which parent"));
+                .with_expected("another image as the parent")
+                .with_hint("vhd tree FOLDER shows which image has which parent"));
         }
     }
     let depth = image.chain().count();
     if depth >= MAX_CHAIN {
         return Err(Error::unsupported("the chain of parents would be too long")
-            .path(child)
-            .found(format_args!("{depth} images from {} on", shown(parent)))
-            .expected(format_args!("less than {MAX_CHAIN}"))
-            .hint("merge some of them first"));
+            .with_path(child)
+            .with_found(format_args!("{depth} images from {} on", shown(parent)))
+            .with_expected(format_args!("less than {MAX_CHAIN}"))
+            .with_hint("merge some of them first"));
     }
     if image.format() == Format::Raw && !options.parents.allow_raw {
         return Err(Error::usage(
             "a child of a raw image can't name it: nothing would tell if it is read over the right one",
         )
-        .path(parent)
-        .found(image.format())
-        .expected("a VHD")
-        .hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
+        .with_path(parent)
+        .with_found(image.format())
+        .with_expected("a VHD")
+        .with_hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
     }
     image
         .chain()
@@ -269,13 +269,13 @@ fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Err
         cause.kind(),
         "nothing tells whether the new parent holds the same, for the present one can't be read",
     )
-    .path(child)
-    .field("header.parent_unique_id")
-    .found(cause.file().filter(|file| *file != child).map_or_else(
+    .with_path(child)
+    .with_field("header.parent_unique_id")
+    .with_found(cause.path().filter(|file| *file != child).map_or_else(
         || cause.message().to_owned(),
         |file| format!("{}: {}", shown(file), cause.message()),
     ))
-    .expected(format_args!(
+    .with_expected(format_args!(
         "an image with the unique id {}; {} is {}",
         wanted.unwrap_or_default(),
         shown(new_path),
@@ -284,7 +284,7 @@ fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Err
             None => "a raw image".to_owned(),
         }
     ))
-    .hint(format!(
+    .with_hint(format!(
         "say where the present parent is with --old-parent FILE or --parent-path DIR; if {} is known to hold the same: \
          vhd rebase {} --parent {} --unsafe",
         shown(new_path),
@@ -464,7 +464,7 @@ impl<'a> Side<'a> {
         }) = self.now
         else {
             return Err(
-                Error::damaged("the map of an image ends too early").path(self.image.path())
+                Error::damaged("the map of an image ends too early").with_path(self.image.path())
             );
         };
         Ok(Run {

@@ -33,7 +33,7 @@ impl Seen {
     pub(super) fn look(path: &Path) -> Result<Option<Self>> {
         let file = File::open(path)?;
         let stamp = file.stamp()?;
-        let glance = VhdImage::glance(&file).map_err(|error| error.path(path))?;
+        let glance = VhdImage::glance(&file).map_err(|error| error.with_path(path))?;
         Ok(glance.map(|glance| Self {
             path: path.to_path_buf(),
             stamp,
@@ -85,7 +85,7 @@ fn stamp_at(path: &Path) -> Result<Option<fs::Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
@@ -113,7 +113,7 @@ impl Folder {
             Ok(entries) => entries,
             Err(e) => {
                 seen.unread
-                    .push(Error::io("cannot look into the folder", e).path(here));
+                    .push(Error::io("cannot look into the folder", e).with_path(here));
                 return seen;
             }
         };
@@ -121,16 +121,16 @@ impl Folder {
         for entry in entries {
             match entry {
                 _ if names.len() >= MOST_ENTRIES => {
-                    let error =
-                        Error::usage("the folder has too many entries to look at all").path(here);
+                    let error = Error::usage("the folder has too many entries to look at all")
+                        .with_path(here);
                     seen.unread
-                        .push(error.expected(format_args!("at most {MOST_ENTRIES}")));
+                        .push(error.with_expected(format_args!("at most {MOST_ENTRIES}")));
                     break;
                 }
                 Ok(entry) => names.push(entry.file_name()),
                 Err(e) => seen
                     .unread
-                    .push(Error::io("cannot read the folder", e).path(here)),
+                    .push(Error::io("cannot read the folder", e).with_path(here)),
             }
         }
         names.sort_unstable();
@@ -142,7 +142,8 @@ impl Folder {
                 // A link that leads nowhere, or what went meanwhile.
                 Err(e) if e.kind() == IoKind::NotFound => continue,
                 Err(e) => {
-                    seen.unread.push(Error::io("cannot look at", e).path(&path));
+                    seen.unread
+                        .push(Error::io("cannot look at", e).with_path(&path));
                     continue;
                 }
             }
@@ -220,7 +221,7 @@ impl Children {
         let Some(at) = self.unread.iter().position(unsure) else {
             return Ok(self);
         };
-        Err(self.unread.swap_remove(at).hint(
+        Err(self.unread.swap_remove(at).with_hint(
             "it may be an image that is read through the one that would change or go: remove the cause, or give --force \
              if it isn't",
         ))
@@ -233,10 +234,10 @@ impl Children {
         };
         let children = names_of(self.found.iter().map(|(path, _)| path.as_path()));
         Err(Error::usage("other images have this one as their parent, and would not read as before")
-            .path(parent)
-            .found(children)
-            .expected(format_args!("no child in {}", self.looked_in()))
-            .hint(format!(
+            .with_path(parent)
+            .with_found(children)
+            .with_expected(format_args!("no child in {}", self.looked_in()))
+            .with_hint(format!(
                 "make each an image of its own with vhd convert, as in vhd convert {0} NEW, and remove it; or give it \
                  another parent, as in vhd rebase {0} --parent FILE; with --force they are lost",
                 quoted(first)
@@ -333,7 +334,7 @@ impl Parent {
                 if seen.is_beyond_judgement() {
                     let error =
                         Error::damaged("this VHD is damaged: nothing tells whose child it is");
-                    children.unread.push(error.path(&seen.path));
+                    children.unread.push(error.with_path(&seen.path));
                     continue;
                 }
                 match self.is_parent_of(&seen, options) {
@@ -346,7 +347,7 @@ impl Parent {
                     // By its id it is one: that the other file is somebody else's proves nothing.
                     Err(error) => {
                         let unsure = Error::new(error.kind(), "whose child this is can't be told");
-                        let unsure = unsure.path(&seen.path).source(error.to_string());
+                        let unsure = unsure.with_path(&seen.path).with_source(error.to_string());
                         children.unread.push(unsure);
                     }
                 }
@@ -422,6 +423,8 @@ pub(super) fn refuse_orphans_of(path: &Path) -> Result<()> {
     let children = Parent::at(path)?.children(&options, &[], &[]);
     let children = children.sure(Orphans::Refuse)?;
     children.refuse(path).map_err(|error| {
-        error.hint("choose another name for the output; or give --force twice, and they are lost")
+        error.with_hint(
+            "choose another name for the output; or give --force twice, and they are lost",
+        )
     })
 }

@@ -71,8 +71,8 @@ pub fn repair(
         return Err(Error::usage(
             "a device is not repaired in place, for its length can't be changed",
         )
-        .path(path)
-        .hint("convert its content to a new file"));
+        .with_path(path)
+        .with_hint("convert its content to a new file"));
     }
     let chain = Chain::new(path, parents);
     let options = &CheckOptions {
@@ -98,7 +98,7 @@ pub fn repair(
     };
     let saved = saved::save(&file, &what)?;
     plan.apply(&file).map_err(|error| {
-        error.hint(format!(
+        error.with_hint(format!(
             "run the same command again to finish the repair, or take it back with: vhd check --take-back {} {}",
             quoted(&saved),
             quoted(path)

@@ -128,10 +128,10 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
     }
     if image.file().is_block_device() {
         return Err(Error::usage("a device can't be given another size")
-            .path(path)
-            .hint("copy the image into a file with vhd convert, and resize that"));
+            .with_path(path)
+            .with_hint("copy the image into a file with vhd convert, and resize that"));
     }
-    let (gpt, wanted) = plan_gpt(&image, size, options.fix_gpt).map_err(|e| e.path(path))?;
+    let (gpt, wanted) = plan_gpt(&image, size, options.fix_gpt).map_err(|e| e.with_path(path))?;
     let cut = PageRange::covering(size, old_size);
     // The backup isn't lost if it is written anew.
     let backup = if options.fix_gpt {
@@ -142,12 +142,12 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
     let data = first_data(&image, cut, backup, options.progress)?;
     if let Some(offset) = data.filter(|_| !options.allow_data_loss) {
         return Err(Error::usage("there is data behind the new end of the disk")
-            .path(path)
-            .field("virtual disk")
-            .offset(offset)
-            .found("a page that isn't zero")
-            .expected(format_args!("zeros from {size} to {old_size}"))
-            .hint("shrink partitions and file systems first, or give --allow-data-loss"));
+            .with_path(path)
+            .with_field("virtual disk")
+            .with_offset(offset)
+            .with_found("a page that isn't zero")
+            .with_expected(format_args!("zeros from {size} to {old_size}"))
+            .with_hint("shrink partitions and file systems first, or give --allow-data-loss"));
     }
     let changes = (size != old_size || wanted.is_some()) && options.orphans == Orphans::Refuse;
     if changes {
@@ -206,12 +206,12 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
         return Ok(());
     }
     let error = Error::usage("a virtual disk can't have this size")
-        .path(path)
-        .found(format_args!("{size} bytes"))
-        .expected("a multiple of 512 that isn't zero, at most 1 PiB");
+        .with_path(path)
+        .with_found(format_args!("{size} bytes"))
+        .with_expected("a multiple of 512 that isn't zero, at most 1 PiB");
     Err(match size.checked_next_multiple_of(PAGE_SIZE) {
         Some(next) if (1..=MAX_VIRTUAL_SIZE).contains(&next) => {
-            error.hint(format!("say {next} instead"))
+            error.with_hint(format!("say {next} instead"))
         }
         _ => error,
     })

@@ -43,10 +43,10 @@ pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
         out: new.file().appender(),
         hasher: blake3::Hasher::new(),
     };
-    write(image, what, &mut out).map_err(|e| e.path(&path))?;
+    write(image, what, &mut out).map_err(|e| e.with_path(&path))?;
     let digest = out.hasher.finalize().to_hex();
     let end = writeln!(out.out, "end {digest}").and_then(|()| out.out.flush());
-    end.map_err(|e| Error::io("cannot write", e).path(&path))?;
+    end.map_err(|e| Error::io("cannot write", e).with_path(&path))?;
     drop(out);
     new.publish(Overwrite::No)?;
     Ok(path)
@@ -63,7 +63,7 @@ fn free_name(image: &Path) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(Error::usage("there are too many files of saved bytes beside the image").path(image))
+    Err(Error::usage("there are too many files of saved bytes beside the image").with_path(image))
 }
 
 struct Hashed<W> {
@@ -128,11 +128,11 @@ pub(super) fn put_back(image: &File, saved: &Path) -> Result<()> {
         return Err(Error::mismatch(
             "these bytes were not saved from this image, or it was changed since",
         )
-        .path(image.path())
-        .field("file_size")
-        .found(format_args!("{have} bytes"))
-        .expected(format_args!("{new} bytes"))
-        .hint("where a file was repaired more than once, take back the last repair first"));
+        .with_path(image.path())
+        .with_field("file_size")
+        .with_found(format_args!("{have} bytes"))
+        .with_expected(format_args!("{new} bytes"))
+        .with_hint("where a file was repaired more than once, take back the last repair first"));
     }
     image.set_len(old)?;
     read(saved, |part| match part {
@@ -152,8 +152,8 @@ enum Part {
 fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
     let damaged = || {
         Error::damaged("this is no file of saved bytes, or it is damaged")
-            .path(path)
-            .hint("name the file that vhd check --repair wrote")
+            .with_path(path)
+            .with_hint("name the file that vhd check --repair wrote")
     };
     let file = File::open(path)?;
     let mut reader = BufReader::new(file.reader());
@@ -162,7 +162,7 @@ fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
     loop {
         let mut line = Vec::new();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-        read.map_err(|e| Error::io("cannot read", e).path(path))?;
+        read.map_err(|e| Error::io("cannot read", e).with_path(path))?;
         let text = line
             .strip_suffix(b"\n")
             .and_then(|text| std::str::from_utf8(text).ok());

@@ -257,8 +257,8 @@ pub(super) fn refuse(path: &Path, option: Option<&str>) -> Result<()> {
         }
         return Err(
             Error::unsupported("this is a later part of a split image, of which the part before is missing")
-                .path(path)
-                .hint(match option {
+                .with_path(path)
+                .with_hint(match option {
                     None => "put all parts into one folder: the .vhd, the .v01 and so on".to_owned(),
                     Some(option) => format!(
                         "put all parts into one folder: the .vhd, the .v01 and so on; if it is a raw disk of its \
@@ -269,9 +269,9 @@ pub(super) fn refuse(path: &Path, option: Option<&str>) -> Result<()> {
     };
     let whole = Name::of(path).map_or_else(|| path.to_path_buf(), |name| name.whole(path));
     Err(Error::unsupported("this is one part of a split image")
-        .path(path)
-        .found(format_args!("part {} of {}", place + 1, parts.len()))
-        .hint(format!(
+        .with_path(path)
+        .with_found(format_args!("part {} of {}", place + 1, parts.len()))
+        .with_hint(format!(
             "join the parts first: cat {} > {}",
             words(&parts),
             word(&whole)
@@ -399,7 +399,7 @@ mod tests {
         }
         fs::write(folder.path().join("lone.v03"), "x").unwrap();
         let later = refuse(&folder.path().join("lone.v02"), Some("-f")).unwrap_err();
-        assert!(later.remedy().unwrap().ends_with("use -f raw"));
+        assert!(later.hint().unwrap().ends_with("use -f raw"));
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
         ]);
         let path = folder.path().join("my d.v01");
         let error = refuse(&path, None).unwrap_err();
-        let command = error.remedy().unwrap();
+        let command = error.hint().unwrap();
         let command = &command[command.find("cat ").unwrap()..];
         let done = std::process::Command::new("sh")
             .args(["-c", command])

@@ -23,11 +23,11 @@ impl Stored {
             DiskType::Differencing => Ok(Self::Differencing(image)),
             other @ DiskType::Other(_) => {
                 Err(Error::unsupported("a VHD of this type is not read here")
-                    .path(image.storage().path())
-                    .field("footer.disk_type")
-                    .found(other)
-                    .expected("fixed, dynamic or differencing")
-                    .hint("convert it to a fixed or dynamic VHD where it was made"))
+                    .with_path(image.storage().path())
+                    .with_field("footer.disk_type")
+                    .with_found(other)
+                    .with_expected("fixed, dynamic or differencing")
+                    .with_hint("convert it to a fixed or dynamic VHD where it was made"))
             }
         }
     }

@@ -161,12 +161,14 @@ impl Tree {
 ///
 /// When `folder` isn't a folder or can't be read, or the work is cancelled.
 pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
-    let root = fs::canonicalize(folder).map_err(|e| Error::io("cannot find", e).path(folder))?;
-    let found = fs::metadata(&root).map_err(|e| Error::io("cannot look at", e).path(folder))?;
+    let root =
+        fs::canonicalize(folder).map_err(|e| Error::io("cannot find", e).with_path(folder))?;
+    let found =
+        fs::metadata(&root).map_err(|e| Error::io("cannot look at", e).with_path(folder))?;
     if !found.is_dir() {
         return Err(Error::usage("this is not a folder")
-            .path(folder)
-            .hint("name the folder in which the images are"));
+            .with_path(folder)
+            .with_hint("name the folder in which the images are"));
     }
     let mut walk = Walk {
         seen: Vec::new(),
@@ -221,7 +223,7 @@ impl Walk {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(e) => {
-                let error = Error::io("cannot look into the folder", e).path(folder);
+                let error = Error::io("cannot look into the folder", e).with_path(folder);
                 if depth == 0 {
                     return Err(error);
                 }
@@ -232,9 +234,10 @@ impl Walk {
         let mut names = Vec::new();
         for entry in entries {
             if self.left == 0 {
-                let error = Error::usage("there are too many files to look at all").path(folder);
+                let error =
+                    Error::usage("there are too many files to look at all").with_path(folder);
                 self.unread
-                    .push(error.expected(format_args!("at most {MOST_ENTRIES}")));
+                    .push(error.with_expected(format_args!("at most {MOST_ENTRIES}")));
                 break;
             }
             self.left -= 1;
@@ -242,7 +245,7 @@ impl Walk {
                 Ok(entry) => names.push(entry.file_name()),
                 Err(e) => self
                     .unread
-                    .push(Error::io("cannot read the folder", e).path(folder)),
+                    .push(Error::io("cannot read the folder", e).with_path(folder)),
             }
         }
         names.sort_unstable();
@@ -251,7 +254,8 @@ impl Walk {
             let kind = match fs::symlink_metadata(&path) {
                 Ok(found) => found.file_type(),
                 Err(e) => {
-                    self.unread.push(Error::io("cannot look at", e).path(&path));
+                    self.unread
+                        .push(Error::io("cannot look at", e).with_path(&path));
                     continue;
                 }
             };
@@ -260,9 +264,10 @@ impl Walk {
             } else if kind.is_dir() && depth < DEEPEST {
                 self.folder(&path, depth + 1, options)?;
             } else if kind.is_dir() {
-                let error = Error::usage("the folders are too deep to look at all").path(&path);
+                let error =
+                    Error::usage("the folders are too deep to look at all").with_path(&path);
                 self.unread
-                    .push(error.expected(format_args!("at most {DEEPEST}")));
+                    .push(error.with_expected(format_args!("at most {DEEPEST}")));
             } else if kind.is_file() {
                 match Seen::look(&path) {
                     Ok(image) => self.seen.extend(image),
@@ -382,7 +387,7 @@ impl Finder<'_> {
         self.try_look(path).unwrap_or_else(|error| {
             let mut unread = self.unread.borrow_mut();
             // The walk through the folder may have told the same.
-            if !unread.iter().any(|known| known.file() == error.file()) {
+            if !unread.iter().any(|known| known.path() == error.path()) {
                 unread.push(error);
             }
             Candidate::Unread
@@ -400,7 +405,7 @@ impl Finder<'_> {
             {
                 return Ok(Candidate::Missing);
             }
-            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+            Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
         };
         if !self.allowed.iter().any(|allowed| real.starts_with(allowed)) {
             return Ok(Candidate::Unfollowed);
@@ -408,7 +413,7 @@ impl Finder<'_> {
         let found = match fs::metadata(&real) {
             Ok(found) => found,
             Err(e) if missing(&e) => return Ok(Candidate::Missing),
-            Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+            Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
         };
         if !found.is_file() {
             return Ok(Candidate::Missing);

@@ -36,8 +36,8 @@ pub fn write_windows(
         return Err(Error::usage(
             "the times of this file are in the future, and don't show when it is changed",
         )
-        .path(image.path())
-        .hint(format!(
+        .with_path(image.path())
+        .with_hint(format!(
             "give it the time of now: touch {}",
             quoted(image.path())
         )));
@@ -45,7 +45,7 @@ pub fn write_windows(
     let file = AtomicFile::begin(path, overwrite, Audience::of_file(image.file())?)?;
     let mut out = file.file().appender();
     out.write_all(&head(image.stamp()))
-        .map_err(|e| Error::io("cannot write", e).path(path))?;
+        .map_err(|e| Error::io("cannot write", e).with_path(path))?;
     let mut writer = WindowListWriter::new(out, path, image.virtual_size())?;
     window_hashes(image, workers, progress, |start, hashes| {
         writer.push(start, hashes)
@@ -62,8 +62,8 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     let file = File::open(path)?;
     let not_one = || {
         Error::damaged("this is no list of an image's window hashes of a known version")
-            .path(path)
-            .hint("make one with vhd hash --windows")
+            .with_path(path)
+            .with_hint("make one with vhd hash --windows")
     };
     if file.byte_len()? < HEAD as u64 {
         return Err(not_one());
@@ -77,9 +77,9 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     if blake3::hash(hashed).as_bytes() != hash {
         return Err(
             Error::damaged("the state of the image in this list was changed")
-                .path(path)
-                .offset(0)
-                .hint("make the list again with vhd hash --windows"),
+                .with_path(path)
+                .with_offset(0)
+                .with_hint("make the list again with vhd hash --windows"),
         );
     }
     if found != head(image.stamp()) {
@@ -92,10 +92,10 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     if size != image.virtual_size().to_be_bytes() {
         return Err(
             Error::damaged("the list of window hashes is of a disk of another size")
-                .path(path)
-                .field("virtual size")
-                .found(u64::from_be_bytes(size))
-                .expected(image.virtual_size()),
+                .with_path(path)
+                .with_field("virtual size")
+                .with_found(u64::from_be_bytes(size))
+                .with_expected(image.virtual_size()),
         );
     }
     WindowList::open(list)
@@ -106,9 +106,9 @@ fn stale(path: &Path, image: &OpenImage) -> Error {
         ErrorKind::Changed,
         "the list of window hashes is of another image, or of another state of it",
     )
-    .path(path)
-    .expected(format_args!("the state of {}", shown(image.path())))
-    .hint(format!(
+    .with_path(path)
+    .with_expected(format_args!("the state of {}", shown(image.path())))
+    .with_hint(format!(
         "make it again: vhd hash --windows {} --force {}",
         quoted(path),
         quoted(image.path())
@@ -132,8 +132,8 @@ fn refuse_unstamped(image: &OpenImage) -> Result<()> {
         return Ok(());
     };
     Err(Error::usage(what)
-        .path(image.path())
-        .hint("leave the list of window hashes away"))
+        .with_path(image.path())
+        .with_hint("leave the list of window hashes away"))
 }
 
 /// What stands behind the head of a file.

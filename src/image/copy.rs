@@ -48,8 +48,8 @@ pub fn copy_hashed(
 ) -> Result<Option<ContentDigest>> {
     if to.virtual_size() < from.virtual_size() {
         return Err(Error::usage("the copy is smaller than the original")
-            .found(format_args!("{} bytes", to.virtual_size()))
-            .expected(format_args!("at least {} bytes", from.virtual_size())));
+            .with_found(format_args!("{} bytes", to.virtual_size()))
+            .with_expected(format_args!("at least {} bytes", from.virtual_size())));
     }
     let size = from.virtual_size();
     let buffers = Buffers::new();

@@ -52,7 +52,7 @@ impl FromStr for ContentDigest {
     fn from_str(text: &str) -> Result<Self> {
         blake3::Hash::from_hex(text)
             .map(|hash| Self(*hash.as_bytes()))
-            .map_err(|_| Error::usage("a content digest is 64 hexadecimal digits").found(text))
+            .map_err(|_| Error::usage("a content digest is 64 hexadecimal digits").with_found(text))
     }
 }
 

@@ -391,8 +391,8 @@ mod tests {
     #[test]
     fn an_error_comes_through_as_it_was() {
         let ours = Error::damaged("the block is cut off")
-            .path("a.vhd")
-            .offset(7);
+            .with_path("a.vhd")
+            .with_offset(7);
         let text = ours.to_string();
         let through = io::Error::from(ours);
         assert_eq!(through.kind(), io::ErrorKind::InvalidData);

@@ -128,9 +128,9 @@ impl Gpt {
         if !same {
             return Err(
                 Error::damaged("the two copies of the partition table (GPT) differ")
-                    .field("GPT backup header")
-                    .offset(header_at)
-                    .hint("decide between them with gdisk first"),
+                    .with_field("GPT backup header")
+                    .with_offset(header_at)
+                    .with_hint("decide between them with gdisk first"),
             );
         }
         let start = backup
@@ -160,7 +160,7 @@ impl Gpt {
             return Err(no_room(size));
         };
         if table_at <= self.primary.end_of_partitions(sectors) {
-            return Err(no_room(size).field("GPT partition").offset(
+            return Err(no_room(size).with_field("GPT partition").with_offset(
                 self.primary
                     .end_of_partitions(sectors)
                     .saturating_mul(sector),
@@ -174,10 +174,10 @@ impl Gpt {
             return Err(Error::usage(
                 "there is data where the backup of the partition table (GPT) belongs",
             )
-            .field("virtual disk")
-            .offset(at)
-            .found("a page that isn't zero and belongs to no partition")
-            .hint("have a look at it, and omit --fix-gpt or choose another size"));
+            .with_field("virtual disk")
+            .with_offset(at)
+            .with_found("a page that isn't zero and belongs to no partition")
+            .with_hint("have a look at it, and omit --fix-gpt or choose another size"));
         }
         let own_table = self.primary.number(field::TABLE);
         let primary = self.primary.renamed(1, last, own_table, table_at - 1);
@@ -264,9 +264,9 @@ impl BackupMove {
             image.read_exact_at(&mut found, range.start())?;
             if found != *bytes {
                 return Err(Error::damaged("what was read back is not what was written")
-                    .field("partition table (GPT)")
-                    .offset(range.start())
-                    .hint(
+                    .with_field("partition table (GPT)")
+                    .with_offset(range.start())
+                    .with_hint(
                         "the device or the memory may be failing: check both before trying again",
                     ));
             }
@@ -294,9 +294,9 @@ impl Half {
         };
         let bad = |what: &str| {
             Error::damaged(format!("the partition table (GPT) is damaged: {what}"))
-                .field("GPT header")
-                .offset(at.saturating_mul(sector))
-                .hint("mend it with gdisk first")
+                .with_field("GPT header")
+                .with_offset(at.saturating_mul(sector))
+                .with_hint("mend it with gdisk first")
         };
         let mut half = Self {
             header,
@@ -373,10 +373,10 @@ impl Half {
 
 fn no_room(size: u64) -> Error {
     Error::usage("the partition table (GPT) has no room for its backup at the end of the disk")
-        .expected(format_args!(
+        .with_expected(format_args!(
             "partitions that end before {size} bytes, less the table"
         ))
-        .hint("choose a larger size, or shrink the last partition first")
+        .with_hint("choose a larger size, or shrink the last partition first")
 }
 
 #[cfg(test)]

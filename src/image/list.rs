@@ -87,14 +87,14 @@ impl<W: Write> WindowListWriter<W> {
         self.write(&digest.0)?;
         self.out
             .flush()
-            .map_err(|e| Error::io("cannot write", e).path(&self.name))?;
+            .map_err(|e| Error::io("cannot write", e).with_path(&self.name))?;
         Ok(digest)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out
             .write_all(bytes)
-            .map_err(|e| Error::io("cannot write", e).path(&self.name))
+            .map_err(|e| Error::io("cannot write", e).with_path(&self.name))
     }
 }
 
@@ -115,7 +115,7 @@ pub struct WindowList<S> {
 impl<S: ReadAt> WindowList<S> {
     /// Reads the list and verifies that its hashes make the digest at its end.
     pub fn open(storage: S) -> Result<Self> {
-        let damaged = |what: &str| Error::damaged(what.to_owned()).path(storage.name());
+        let damaged = |what: &str| Error::damaged(what.to_owned()).with_path(storage.name());
         let len = storage.byte_len()?;
         let body = len.checked_sub((HEAD + TAIL) as u64);
         let count = body.filter(|body| body.is_multiple_of(RECORD as u64));
@@ -136,8 +136,8 @@ impl<S: ReadAt> WindowList<S> {
         if virtual_size > MAX_VIRTUAL_SIZE {
             return Err(
                 damaged("the list of window hashes is of an impossibly large disk")
-                    .offset(LABEL.len() as u64)
-                    .found(format_args!("{virtual_size} bytes")),
+                    .with_offset(LABEL.len() as u64)
+                    .with_found(format_args!("{virtual_size} bytes")),
             );
         }
         let mut tail = [0; TAIL];
@@ -155,9 +155,9 @@ impl<S: ReadAt> WindowList<S> {
             let last = list.virtual_size.div_ceil(DIGEST_WINDOW);
             if number < expected || number >= last {
                 return Err(Error::damaged("the list of window hashes is out of order")
-                    .path(list.storage.name())
-                    .found(format_args!("window {number}"))
-                    .expected(format_args!("from {expected}, below {last}")));
+                    .with_path(list.storage.name())
+                    .with_found(format_args!("window {number}"))
+                    .with_expected(format_args!("from {expected}, below {last}")));
             }
             expected = number + 1;
             digest.push(number.saturating_mul(DIGEST_WINDOW), &hash.into());
@@ -165,10 +165,10 @@ impl<S: ReadAt> WindowList<S> {
         let found = digest.finish();
         if found != list.digest {
             return Err(Error::damaged("the list of window hashes was changed")
-                .path(list.storage.name())
-                .field("content digest")
-                .found(found)
-                .expected(list.digest));
+                .with_path(list.storage.name())
+                .with_field("content digest")
+                .with_found(found)
+                .with_expected(list.digest));
         }
         Ok(list)
     }
@@ -231,7 +231,9 @@ impl<S: ReadAt> WindowList<S> {
             let mut record = [0; RECORD];
             if let Err(e) = reader.read_exact(&mut record) {
                 left = 0;
-                return Some(Err(Error::io("cannot read", e).path(self.storage.name())));
+                return Some(Err(
+                    Error::io("cannot read", e).with_path(self.storage.name())
+                ));
             }
             let mut hash = Hash::default();
             hash.copy_from_slice(&record[8..]);

@@ -108,8 +108,8 @@ pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
         Some(end) if end <= virtual_size => Ok(()),
         _ => Err(
             Error::usage("the range lies beyond the end of the virtual disk")
-                .found(format_args!("{len} bytes at offset {offset}"))
-                .expected(format_args!("at most {virtual_size} bytes")),
+                .with_found(format_args!("{len} bytes at offset {offset}"))
+                .with_expected(format_args!("at most {virtual_size} bytes")),
         ),
     }
 }
@@ -120,8 +120,8 @@ pub fn check_update(virtual_size: u64, range: PageRange, data: &[u8]) -> Result<
     if range.buffer_len() != data.len() {
         return Err(
             Error::usage("the data is not as long as the range it is for")
-                .found(format_args!("{} bytes", data.len()))
-                .expected(format_args!("{} bytes", range.len())),
+                .with_found(format_args!("{} bytes", data.len()))
+                .with_expected(format_args!("{} bytes", range.len())),
         );
     }
     check_within(virtual_size, range.start(), data.len())

@@ -20,8 +20,8 @@ impl<I: Image> Part<I> {
     pub fn new(image: I, range: PageRange) -> Result<Self> {
         if range.is_empty() || range.end() > image.virtual_size() {
             return Err(Error::usage("there is no such part of the virtual disk")
-                .found(format_args!("bytes {} to {}", range.start(), range.end()))
-                .expected(format_args!(
+                .with_found(format_args!("bytes {} to {}", range.start(), range.end()))
+                .with_expected(format_args!(
                     "a range within its {} bytes",
                     image.virtual_size()
                 )));

@@ -23,17 +23,17 @@ impl<S: ReadAt> RawImage<S> {
         let len = storage.byte_len()?;
         if len == 0 {
             return Err(Error::damaged("the file is empty")
-                .path(storage.name())
-                .hint("name an image"));
+                .with_path(storage.name())
+                .with_hint("name an image"));
         }
         if len % PAGE_SIZE != 0 {
             return Err(
                 Error::damaged("the size is not a whole number of 512-byte pages")
-                    .path(storage.name())
-                    .field("file_size")
-                    .found(format_args!("{len} bytes, {} too many", len % PAGE_SIZE))
-                    .expected("a multiple of 512")
-                    .hint(
+                    .with_path(storage.name())
+                    .with_field("file_size")
+                    .with_found(format_args!("{len} bytes, {} too many", len % PAGE_SIZE))
+                    .with_expected("a multiple of 512")
+                    .with_hint(
                         "this is no disk image, or it was cut off: copy it again from its source",
                     ),
             );
@@ -41,10 +41,10 @@ impl<S: ReadAt> RawImage<S> {
         if len > MAX_VIRTUAL_SIZE {
             return Err(
                 Error::unsupported("the image is larger than this program goes")
-                    .path(storage.name())
-                    .field("file_size")
-                    .found(format_args!("{len} bytes"))
-                    .expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
+                    .with_path(storage.name())
+                    .with_field("file_size")
+                    .with_found(format_args!("{len} bytes"))
+                    .with_expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
             );
         }
         Ok(Self {
@@ -118,7 +118,8 @@ impl<S: ReadAt> Image for RawImage<S> {
 
 impl<S: WriteAt> ImageMut for RawImage<S> {
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
-        check_update(self.virtual_size, range, data).map_err(|e| e.path(self.storage.name()))?;
+        check_update(self.virtual_size, range, data)
+            .map_err(|e| e.with_path(self.storage.name()))?;
         self.storage.write_all_at(data, range.start())
     }
 

@@ -59,7 +59,7 @@ fn write(out: &mut impl Write, name: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn failed(error: std::io::Error, name: &Path) -> Error {
-    Error::io("cannot write", error).path(name)
+    Error::io("cannot write", error).with_path(name)
 }
 
 impl<W: Write + Send + Sync> Image for Sequential<W> {
@@ -68,14 +68,14 @@ impl<W: Write + Send + Sync> Image for Sequential<W> {
     }
 
     fn read_exact_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-        Err(Error::usage("what went into a pipe can't be read back").path(&self.name))
+        Err(Error::usage("what went into a pipe can't be read back").with_path(&self.name))
     }
 
     fn extents(&self, _within: PageRange) -> Extents<'_> {
         Box::new(std::iter::once(Err(Error::usage(
             "what went into a pipe can't be read back",
         )
-        .path(&self.name))))
+        .with_path(&self.name))))
     }
 }
 
@@ -84,8 +84,8 @@ impl<W: Write + Send + Sync> ImageMut for Sequential<W> {
         check_update(self.virtual_size, range, data)?;
         if range.start() < self.at {
             return Err(Error::usage("what went into a pipe can't be changed")
-                .path(&self.name)
-                .offset(range.start()));
+                .with_path(&self.name)
+                .with_offset(range.start()));
         }
         self.zeros_to(range.start())?;
         write(&mut self.out, &self.name, data)?;
@@ -109,8 +109,8 @@ impl<W: Write> Sequential<W> {
             return Ok(());
         }
         Err(Error::usage("what went into a pipe can't be changed")
-            .path(&self.name)
-            .offset(range.start()))
+            .with_path(&self.name)
+            .with_offset(range.start()))
     }
 }
 

@@ -177,7 +177,7 @@ fn copy_point(
         if error.kind() != ErrorKind::Damaged {
             return error;
         }
-        error.hint(format!(
+        error.with_hint(format!(
             "nothing of {} was kept: vhd snapshot verify --read-data says what is wrong in the source",
             point.name
         ))

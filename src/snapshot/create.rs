@@ -88,8 +88,8 @@ pub fn add_diff(
     let Some(newest) = disk.newest().cloned() else {
         return Err(
             Error::usage("there is nothing yet that a diff could be added to")
-                .path(disk.folder())
-                .hint("make the first snapshot of the image that the diff starts from"),
+                .with_path(disk.folder())
+                .with_hint("make the first snapshot of the image that the diff starts from"),
         );
     };
     check_name(&new.name)?;
@@ -99,8 +99,9 @@ pub fn add_diff(
     let file = format!("{stem}.vhddiff");
     let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     let mut out = stored.file().appender();
-    out.take_all(stream)
-        .map_err(|e| Error::io("cannot store the diff that comes in", e).path(disk.folder()))?;
+    out.take_all(stream).map_err(|e| {
+        Error::io("cannot store the diff that comes in", e).with_path(disk.folder())
+    })?;
     drop(out);
     let len = stored.file().byte_len()?;
     work.progress.begin("verifying the diff", len);
@@ -162,11 +163,11 @@ fn carried(
     })?;
     if list.digest != expected {
         return Err(Error::damaged("this diff doesn't lead to what it says")
-            .path(name)
-            .field("target digest")
-            .found(list.digest)
-            .expected(expected)
-            .hint("make it again with vhd-diff"));
+            .with_path(name)
+            .with_field("target digest")
+            .with_found(list.digest)
+            .with_expected(expected)
+            .with_hint("make it again with vhd-diff"));
     }
     Ok(list)
 }
@@ -194,23 +195,23 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
     let (Some(base), Some(target)) = (trailer.base_digest, trailer.target_digest) else {
         return Err(
             Error::mismatch("this diff doesn't say what it starts from and leads to")
-                .path(diff.name())
-                .hint("make it again without --no-digest"),
+                .with_path(diff.name())
+                .with_hint("make it again without --no-digest"),
         );
     };
     if base != newest.content_digest || *base_size != newest.virtual_size {
         return Err(
             Error::mismatch("this diff doesn't continue the newest snapshot")
-                .path(diff.name())
-                .field("base digest")
-                .found(format_args!("{base} of {base_size} bytes"))
-                .expected(format_args!(
+                .with_path(diff.name())
+                .with_field("base digest")
+                .with_found(format_args!("{base} of {base_size} bytes"))
+                .with_expected(format_args!(
                     "{} of {} bytes, which is {}",
                     newest.content_digest,
                     newest.virtual_size,
                     shown(&disk.label(newest))
                 ))
-                .hint(
+                .with_hint(
                     "add the diffs in the order in which they were made, without leaving one out",
                 ),
         );
@@ -243,10 +244,10 @@ fn next_stem(disk: &Disk, name: &str) -> Result<Stem> {
     if last >= LAST_SEQUENCE {
         return Err(
             Error::usage("there is no number left for another snapshot of this disk")
-                .path(disk.folder())
-                .field("sequence")
-                .found(last)
-                .hint("go on under another name, with a new base: --disk NAME"),
+                .with_path(disk.folder())
+                .with_field("sequence")
+                .with_found(last)
+                .with_hint("go on under another name, with a new base: --disk NAME"),
         );
     }
     Ok(Stem {
@@ -261,19 +262,19 @@ fn check_time(disk: &Disk, time: Time) -> Result<()> {
         return Ok(());
     };
     let error = Error::usage("snapshots are added in the order of their times")
-        .path(disk.folder())
-        .field("time")
-        .found(time)
-        .expected(format_args!("{} ({}) or later", newest.time, newest.name));
+        .with_path(disk.folder())
+        .with_field("time")
+        .with_found(time)
+        .with_expected(format_args!("{} ({}) or later", newest.time, newest.name));
     if newest.time <= Time::now() {
-        return Err(error.hint("give the right time with --time"));
+        return Err(error.with_hint("give the right time with --time"));
     }
     let last = if disk.points().len() == 1 {
         " --last"
     } else {
         ""
     };
-    Err(error.hint(format!(
+    Err(error.with_hint(format!(
         "the time of {} is yet to come; if it is wrong, delete that snapshot: {}{last} {}",
         newest.name,
         disk.command("delete"),
@@ -302,14 +303,14 @@ impl Draft {
         }
         if disk.points.named(&new.name).is_some() {
             return Err(Error::usage("there is a snapshot of this name already")
-                .path(disk.folder())
-                .found(&new.name)
-                .hint("choose another name, or delete that one first"));
+                .with_path(disk.folder())
+                .with_found(&new.name)
+                .with_hint("choose another name, or delete that one first"));
         }
         let time = new.time.unwrap_or_else(Time::now);
         check_time(disk, time)?;
         let family = disk.family()?.join(&new.family);
-        let family = family.map_err(|e| e.path(disk.folder()))?;
+        let family = family.map_err(|e| e.with_path(disk.folder()))?;
         Ok(Self {
             stem: next_stem(disk, &new.name)?,
             time,
@@ -406,7 +407,7 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
 /// Publishes the window hashes of `point`, which is complete without them.
 fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
     list.publish().map_err(|error| {
-        error.hint(format!(
+        error.with_hint(format!(
             "the snapshot {} is complete and needn't be made again; only its window hashes are missing, which the next \
              one makes from the data",
             point.name

@@ -55,9 +55,9 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
     let deleted = disk.find(name)?.clone();
     if disk.points().len() == 1 && !last {
         return Err(Error::usage("this is the last snapshot of the disk")
-            .path(disk.folder())
-            .found(name)
-            .hint("say --last to delete it too; nothing will be left of the disk"));
+            .with_path(disk.folder())
+            .with_found(name)
+            .with_hint("say --last to delete it too; nothing will be left of the disk"));
     }
     delete_run(disk, vec![deleted], work)
 }
@@ -106,10 +106,10 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     };
     if let Some(other) = other {
         return Err(Error::damaged("two snapshots are made of this one")
-            .path(disk.label(last))
-            .found(format_args!("{} and {}", next.name, other.name))
-            .expected("one")
-            .hint(format!("{} says more", disk.command("verify"))));
+            .with_path(disk.label(last))
+            .with_found(format_args!("{} and {}", next.name, other.name))
+            .with_expected("one")
+            .with_hint(format!("{} says more", disk.command("verify"))));
     }
     let name = next.name.clone();
     if let Some(before) = disk.parent_of(first).cloned() {
@@ -179,7 +179,7 @@ fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
         return Err(error);
     }
     disk.load()?;
-    Err(error.hint(
+    Err(error.with_hint(
         "nothing was deleted, and every snapshot is as it was: remove the cause, then run the command again",
     ))
 }

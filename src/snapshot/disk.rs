@@ -82,7 +82,7 @@ pub fn disks(store: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(store).map_err(|e| no_store(store, e))?;
     let mut names = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|e| Error::io("cannot read the folder", e).path(store))?;
+        let entry = entry.map_err(|e| Error::io("cannot read the folder", e).with_path(store))?;
         // No other name can be that of a disk.
         let Ok(name) = entry.file_name().into_string() else {
             continue;
@@ -101,15 +101,15 @@ fn is_folder(path: &Path) -> Result<bool> {
         Ok(found) => Ok(found.is_dir()),
         // A link that leads nowhere.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
 fn no_store(store: &Path, error: io::Error) -> Error {
     let missing = error.kind() == io::ErrorKind::NotFound;
-    let error = Error::io("cannot open the store", error).path(store);
+    let error = Error::io("cannot open the store", error).with_path(store);
     if missing {
-        return error.hint(
+        return error.with_hint(
             "name a store with --store or VHDKIT_STORE; vhd snapshot create makes a new one",
         );
     }
@@ -118,7 +118,7 @@ fn no_store(store: &Path, error: io::Error) -> Error {
 
 /// The names of the files of a folder that may belong to snapshots.
 pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
-    let failed = |e| Error::io("cannot read the folder", e).path(folder);
+    let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
     let mut names = FileNames::default();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
@@ -135,7 +135,7 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
     };
     if found.is_file() {
         return Ok(());
@@ -147,13 +147,13 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
             "a pipe, a socket or a device"
         };
         return Err(Error::damaged("this is not a plain file")
-            .path(path)
-            .found(what)
-            .hint("nothing but plain files belongs into a store"));
+            .with_path(path)
+            .with_found(what)
+            .with_hint("nothing but plain files belongs into a store"));
     }
     let follow = |path: &Path| {
         fs::canonicalize(path)
-            .map_err(|e| Error::io("cannot follow the symbolic link", e).path(path))
+            .map_err(|e| Error::io("cannot follow the symbolic link", e).with_path(path))
     };
     let real = follow(path)?;
     let folder = follow(path.parent().unwrap_or(Path::new("/")))?;
@@ -162,9 +162,9 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
     }
     Err(
         Error::damaged("this is a symbolic link that leads out of the store")
-            .path(path)
-            .found(crate::text::shown(&real))
-            .hint("put the file itself in its place"),
+            .with_path(path)
+            .with_found(crate::text::shown(&real))
+            .with_hint("put the file itself in its place"),
     )
 }
 
@@ -176,7 +176,7 @@ pub(super) fn read_limited(
     damaged: impl Fn() -> Error,
 ) -> Result<Option<Vec<u8>>> {
     check_plain(path).map_err(|error| match error.kind() {
-        ErrorKind::Damaged => damaged().source(error.to_string()),
+        ErrorKind::Damaged => damaged().with_source(error.to_string()),
         _ => error,
     })?;
     let file = match File::open(path) {
@@ -187,10 +187,10 @@ pub(super) fn read_limited(
     let len = file.byte_len()?;
     if len > most {
         return Err(damaged()
-            .found(format_args!("{len} bytes"))
-            .expected(format_args!("at most {most} bytes")));
+            .with_found(format_args!("{len} bytes"))
+            .with_expected(format_args!("at most {most} bytes")));
     }
-    let mut bytes = vec![0; usize::try_from(len).map_err(|e| damaged().source(e))?];
+    let mut bytes = vec![0; usize::try_from(len).map_err(|e| damaged().with_source(e))?];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(Some(bytes))
 }
@@ -203,7 +203,7 @@ impl Disk {
         match fs::metadata(&folder) {
             Ok(found) if found.is_dir() => {}
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("cannot look at", e).path(folder));
+                return Err(Error::io("cannot look at", e).with_path(folder));
             }
             _ => return Err(no_disk(store, name)),
         }
@@ -355,9 +355,9 @@ impl Disk {
             }
             let newest = self.newest().map_or("none at all", |point| &point.name);
             Error::usage("there is no such snapshot")
-                .path(&self.folder)
-                .found(format_args!("\"{name}\""))
-                .expected(format_args!(
+                .with_path(&self.folder)
+                .with_found(format_args!("\"{name}\""))
+                .with_expected(format_args!(
                     "a name that vhd snapshot list prints; the newest is \"{newest}\""
                 ))
         })
@@ -370,9 +370,9 @@ impl Disk {
             let oldest = self.points().first().map(|point| point.time);
             let oldest = oldest.map_or_else(|| "none at all".to_owned(), |time| time.to_string());
             Error::usage("there is no snapshot that old")
-                .path(&self.folder)
-                .found(time)
-                .expected(format_args!("{oldest} or later"))
+                .with_path(&self.folder)
+                .with_found(time)
+                .with_expected(format_args!("{oldest} or later"))
         })
     }
 
@@ -401,12 +401,12 @@ impl Disk {
     /// The error for a snapshot whose parent isn't there.
     pub(super) fn orphan(&self, point: &Manifest) -> Error {
         let error = Error::damaged("a snapshot that this one is made of is missing")
-            .path(self.folder.join(point.stem().manifest()))
-            .field("parent")
-            .found(point.parent.as_deref().unwrap_or("none"));
+            .with_path(self.folder.join(point.stem().manifest()))
+            .with_field("parent")
+            .with_found(point.parent.as_deref().unwrap_or("none"));
         match self.damaged.first() {
-            Some(cause) => error.source(cause.to_string()),
-            None => error.hint(self.repair_hint()),
+            Some(cause) => error.with_source(cause.to_string()),
+            None => error.with_hint(self.repair_hint()),
         }
     }
 
@@ -449,11 +449,11 @@ impl Disk {
             if part.state != State::Complete || part.completion_percent != 100 {
                 return Err(
                     Error::new(ErrorKind::Pending, "this snapshot isn't complete")
-                        .path(self.folder.join(part.stem().manifest()))
-                        .field("completion_percent")
-                        .found(part.completion_percent)
-                        .expected(100)
-                        .hint("run the command again that was copying it"),
+                        .with_path(self.folder.join(part.stem().manifest()))
+                        .with_field("completion_percent")
+                        .with_found(part.completion_percent)
+                        .with_expected(100)
+                        .with_hint("run the command again that was copying it"),
                 );
             }
         }
@@ -500,7 +500,7 @@ impl Disk {
         if self.writable {
             return Ok(());
         }
-        Err(Error::usage("the disk was opened only for reading").path(&self.folder))
+        Err(Error::usage("the disk was opened only for reading").with_path(&self.folder))
     }
 
     /// Knows a snapshot as it is now, in the place of one with its number.
@@ -593,17 +593,17 @@ fn no_disk(store: &Path, name: &str) -> Error {
                 format!("one of those that are there: {some}")
             };
             Error::usage("there is no such disk in the store")
-                .path(store)
-                .found(format_args!("\"{name}\""))
-                .expected(there)
+                .with_path(store)
+                .with_found(format_args!("\"{name}\""))
+                .with_expected(there)
         }
     }
 }
 
 /// Reads the manifest at `path`, which is called `name` when it is complete.
 pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
-    let damaged = || Error::damaged("this is not a manifest").path(path);
+    let damaged = || Error::damaged("this is not a manifest").with_path(path);
     let bytes = read_limited(path, LONGEST, damaged)?
-        .ok_or_else(|| Error::io("cannot open", io::ErrorKind::NotFound.into()).path(path))?;
+        .ok_or_else(|| Error::io("cannot open", io::ErrorKind::NotFound.into()).with_path(path))?;
     Manifest::decode(&bytes, name)
 }

@@ -24,10 +24,10 @@ impl Family {
         let join = |field: &str, old: &Option<String>, new: &Option<String>| match (old, new) {
             (Some(old), Some(new)) if !old.eq_ignore_ascii_case(new) => {
                 Err(Error::mismatch("this is a snapshot of another disk")
-                    .field(field)
-                    .found(new)
-                    .expected(format_args!("{old}, as in the snapshots that are there"))
-                    .hint("keep each disk under a name of its own: --disk NAME"))
+                    .with_field(field)
+                    .with_found(new)
+                    .with_expected(format_args!("{old}, as in the snapshots that are there"))
+                    .with_hint("keep each disk under a name of its own: --disk NAME"))
             }
             (old, new) => Ok(old.clone().or_else(|| new.clone())),
         };

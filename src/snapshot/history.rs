@@ -37,14 +37,14 @@ pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> 
     };
     Err(
         Error::mismatch("the histories of the two disks have diverged")
-            .path(target.label(there))
-            .field(field)
-            .found(found)
-            .expected(format_args!(
+            .with_path(target.label(there))
+            .with_field(field)
+            .with_found(found)
+            .with_expected(format_args!(
                 "{expected}, which is {} in the source",
                 here.name
             ))
-            .hint(format!(
+            .with_hint(format!(
                 "copy to another store; or delete {} and what came after it from the target",
                 there.name
             )),
@@ -54,10 +54,10 @@ pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> 
 fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
     let known = |point: &&Manifest| source.points.with_id(&point.id).is_some();
     let error = Error::mismatch("the source doesn't have the newest snapshot of the target")
-        .path(target.label(newest))
-        .field("id")
-        .found(&newest.id)
-        .expected(match source.newest() {
+        .with_path(target.label(newest))
+        .with_field("id")
+        .with_found(&newest.id)
+        .with_expected(match source.newest() {
             Some(theirs) => format!(
                 "one of the source's snapshots, of which {} is the newest ({})",
                 theirs.name, theirs.id
@@ -65,11 +65,11 @@ fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
             None => "one of the source's snapshots, but it has none".to_owned(),
         });
     match target.points().iter().rev().find(known) {
-        Some(common) => error.hint(format!(
+        Some(common) => error.with_hint(format!(
             "delete what came after {} from the target: copies continue from the last snapshot that both have",
             common.name
         )),
-        None => error.hint("the two have no snapshot in common: copy to another store"),
+        None => error.with_hint("the two have no snapshot in common: copy to another store"),
     }
 }
 
@@ -83,10 +83,10 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     if let Some(newest) = newest.filter(|newest| next.sequence <= newest.sequence) {
         return Err(
             Error::mismatch("the target has newer snapshots than this one")
-                .path(target.folder())
-                .field("sequence")
-                .found(format_args!("{} ({})", next.sequence, next.name))
-                .expected(format_args!(
+                .with_path(target.folder())
+                .with_field("sequence")
+                .with_found(format_args!("{} ({})", next.sequence, next.name))
+                .with_expected(format_args!(
                     "more than {} ({})",
                     newest.sequence, newest.name
                 )),
@@ -95,16 +95,16 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     if let Some(newest) = newest.filter(|newest| next.time < newest.time) {
         return Err(
             Error::mismatch("this snapshot is older than the newest of the target")
-                .path(target.folder())
-                .field("time")
-                .found(format_args!("{} ({})", next.time, next.name))
-                .expected(format_args!("{} ({}) or later", newest.time, newest.name)),
+                .with_path(target.folder())
+                .with_field("time")
+                .with_found(format_args!("{} ({})", next.time, next.name))
+                .with_expected(format_args!("{} ({}) or later", newest.time, newest.name)),
         );
     }
     target
         .family()?
         .join(&next.family)
-        .map_err(|e| e.path(target.folder()))?;
+        .map_err(|e| e.with_path(target.folder()))?;
     let Some(parent) = &next.parent else {
         return Ok(());
     };
@@ -112,19 +112,19 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
         return Ok(());
     }
     let error = Error::mismatch("this snapshot doesn't continue the newest of the target")
-        .path(target.folder())
-        .field("parent")
-        .found(format_args!("{parent}, which {} starts from", next.name));
+        .with_path(target.folder())
+        .with_field("parent")
+        .with_found(format_args!("{parent}, which {} starts from", next.name));
     Err(match newest {
         Some(newest) => error
-            .expected(format_args!("{} ({})", newest.id, newest.name))
-            .hint(format!(
+            .with_expected(format_args!("{} ({})", newest.id, newest.name))
+            .with_hint(format!(
                 "send what comes after it: vhd snapshot send --after {}",
                 newest.name
             )),
         None => error
-            .expected("a base, as there is nothing yet")
-            .hint("send from the beginning, without --after"),
+            .with_expected("a base, as there is nothing yet")
+            .with_hint("send from the beginning, without --after"),
     })
 }
 
@@ -133,13 +133,13 @@ fn check_alone(next: &Manifest) -> Result<()> {
     if next.sequence >= LAST_SEQUENCE {
         return Err(
             Error::damaged("no snapshot could follow this one: its number is too great")
-                .path(next.stem().manifest())
-                .field("sequence")
-                .found(next.sequence)
-                .expected(format_args!("less than {LAST_SEQUENCE}")),
+                .with_path(next.stem().manifest())
+                .with_field("sequence")
+                .with_found(next.sequence)
+                .with_expected(format_args!("less than {LAST_SEQUENCE}")),
         );
     }
-    check_footer(next).map_err(|error| error.path(next.stem().manifest()))
+    check_footer(next).map_err(|error| error.with_path(next.stem().manifest()))
 }
 
 /// An error if a snapshot is of a time that is yet to come, more than clocks differ: nothing could be added after it
@@ -151,11 +151,11 @@ pub(super) fn check_time(next: &Manifest) -> Result<()> {
     }
     Err(
         Error::mismatch("this snapshot is of a time that is yet to come")
-            .path(next.stem().manifest())
-            .field("time")
-            .found(next.time)
-            .expected(format_args!("{latest} or before, as the clock is here"))
-            .hint("set the clock right on both sides; --accept-future takes it as it is"),
+            .with_path(next.stem().manifest())
+            .with_field("time")
+            .with_found(next.time)
+            .with_expected(format_args!("{latest} or before, as the clock is here"))
+            .with_hint("set the clock right on both sides; --accept-future takes it as it is"),
     )
 }
 

@@ -85,8 +85,8 @@ impl Target {
             ErrorKind::Locked,
             "the disk is made and removed again by another command",
         )
-        .path(folder)
-        .hint("run the command again when the other one has ended"))
+        .with_path(folder)
+        .with_hint("run the command again when the other one has ended"))
     }
 
     pub(super) fn disk(&self) -> &Disk {
@@ -111,8 +111,8 @@ impl Target {
         }
         Err(
             Error::new(ErrorKind::Locked, "this lock was removed while it was held")
-                .path(self.copy_lock.path())
-                .hint("find out what removes it, then run the command again"),
+                .with_path(self.copy_lock.path())
+                .with_hint("find out what removes it, then run the command again"),
         )
     }
 
@@ -160,8 +160,8 @@ impl Target {
             (true, true) => rename(&named, &path)?,
             (true, false) => {
                 return Err(Error::damaged("this file has no manifest")
-                    .path(named)
-                    .hint("take the manifest from a copy of the store; or remove the file if it isn't wanted"));
+                    .with_path(named)
+                    .with_hint("take the manifest from a copy of the store; or remove the file if it isn't wanted"));
             }
         }
         if is_absent(&path) {
@@ -229,8 +229,8 @@ impl Incoming<'_> {
                 return Err(match error.kind() {
                     ErrorKind::Damaged => error,
                     _ => Error::damaged("what arrived can't be used")
-                        .path(path)
-                        .source(error),
+                        .with_path(path)
+                        .with_source(error),
                 });
             }
         };
@@ -278,10 +278,10 @@ pub(super) fn to_verify(point: &Manifest) -> u64 {
 fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<Option<MadeList>> {
     let wrong = |field: &str, found: String, expected: String| {
         Err(Error::damaged("what arrived is not what its manifest says")
-            .path(path)
-            .field(field)
-            .found(found)
-            .expected(expected))
+            .with_path(path)
+            .with_field(field)
+            .with_found(found)
+            .with_expected(expected))
     };
     if point.is_base() {
         let format = if point.data.file.strip_suffix(".raw").is_some() {

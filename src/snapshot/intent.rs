@@ -41,12 +41,12 @@ impl Intent {
     pub(super) fn write(&self, disk: &Disk) -> Result<()> {
         let path = disk.path(DELETING);
         let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::usage("the intent can't be written").source(e))?;
+            .map_err(|e| Error::usage("the intent can't be written").with_source(e))?;
         if bytes.len() as u64 > LONGEST {
             return Err(Error::usage("too many snapshots to delete them at once")
-                .path(path)
-                .found(format_args!("{} snapshots", self.deleted.len()))
-                .hint("delete fewer at a time"));
+                .with_path(path)
+                .with_found(format_args!("{} snapshots", self.deleted.len()))
+                .with_hint("delete fewer at a time"));
         }
         let file = disk.new_file(path, DELETING)?;
         file.file().write_all_at(&bytes, 0)?;
@@ -58,18 +58,18 @@ impl Intent {
         let path = folder.join(DELETING);
         let damaged = || {
             Error::damaged("what an interrupted deletion left can't be read")
-                .path(&path)
-                .hint("vhd snapshot repair puts it aside and mends what the deletion left")
+                .with_path(&path)
+                .with_hint("vhd snapshot repair puts it aside and mends what the deletion left")
         };
         let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
             return Ok(None);
         };
-        let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().source(e))?;
+        let intent: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().with_source(e))?;
         let next = intent.next.iter().flatten();
         for manifest in next.chain(&intent.deleted) {
             manifest
                 .check(&folder.join(manifest.stem().manifest()))
-                .map_err(|e| damaged().source(e))?;
+                .map_err(|e| damaged().with_source(e))?;
         }
         Ok(Some(intent))
     }

@@ -56,14 +56,14 @@ impl Listed {
 pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
     let text = text_of(bytes).ok_or_else(|| {
         Error::damaged("this list is no text")
-            .path(path)
-            .expected("UTF-8, or UTF-16 with a byte order mark")
+            .with_path(path)
+            .with_expected("UTF-8, or UTF-16 with a byte order mark")
     })?;
     let value: Value = serde_json::from_str(&text).map_err(|e| {
         Error::damaged("this is no JSON")
-            .path(path)
-            .found(e)
-            .expected("what az snapshot list -o json prints")
+            .with_path(path)
+            .with_found(e)
+            .with_expected("what az snapshot list -o json prints")
     })?;
     let items = match value {
         Value::Array(items) => items,
@@ -74,13 +74,13 @@ pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
         },
         _ => {
             return Err(Error::damaged("this is no list of snapshots")
-                .path(path)
-                .expected("a JSON array of objects, as az snapshot list -o json prints it"));
+                .with_path(path)
+                .with_expected("a JSON array of objects, as az snapshot list -o json prints it"));
         }
     };
     let items = items.into_iter().enumerate();
     items
-        .map(|(at, item)| listed(&item).map_err(|error| place(error, at).path(path)))
+        .map(|(at, item)| listed(&item).map_err(|error| place(error, at).with_path(path)))
         .collect()
 }
 
@@ -158,21 +158,21 @@ pub fn limits(all: &[Listed], missing: &[&str]) -> Vec<String> {
 }
 
 fn place(error: Error, at: usize) -> Error {
-    let field = error.field_name().map(str::to_owned);
+    let field = error.field().map(str::to_owned);
     match field {
-        None => error.field(format!("[{at}]")),
-        Some(field) => error.field(format!("[{at}].{field}")),
+        None => error.with_field(format!("[{at}]")),
+        Some(field) => error.with_field(format!("[{at}].{field}")),
     }
 }
 
 fn listed(item: &Value) -> Result<Listed> {
     let wrong = |field: &str, expected: &str| {
         Error::damaged("this is no snapshot as the cloud lists it")
-            .field(field)
-            .expected(expected.to_owned())
+            .with_field(field)
+            .with_expected(expected.to_owned())
     };
     let object = item.as_object().ok_or_else(|| {
-        Error::damaged("this is no snapshot as the cloud lists it").expected("an object")
+        Error::damaged("this is no snapshot as the cloud lists it").with_expected("an object")
     })?;
     // The REST interface keeps most of it one level deeper.
     let inner = member(object, "properties").and_then(Value::as_object);
@@ -199,7 +199,7 @@ fn listed(item: &Value) -> Result<Listed> {
         }
         Some(_) => {
             return Err(wrong("creationData", "an object")
-                .hint("PowerShell cuts what lies deep: say ConvertTo-Json -Depth 5"));
+                .with_hint("PowerShell cuts what lies deep: say ConvertTo-Json -Depth 5"));
         }
     };
     let bytes = find("diskSizeBytes").and_then(Value::as_u64);

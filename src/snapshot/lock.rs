@@ -41,8 +41,8 @@ impl DiskLock {
                 ErrorKind::Locked,
                 "the folder of this disk was just replaced",
             )
-            .path(folder)
-            .hint("run the command again"));
+            .with_path(folder)
+            .with_hint("run the command again"));
         }
         let hold = to_change.then(|| StoreFolder::hold(folder)).transpose()?;
         Ok(Self {

@@ -186,7 +186,7 @@ impl Manifest {
     /// The bytes of the file: pretty JSON whose last member is the checksum of all lines before it.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::usage("the manifest can't be written").source(e))?;
+            .map_err(|e| Error::usage("the manifest can't be written").with_source(e))?;
         let head = json.strip_suffix("\n}").unwrap_or(&json);
         let mut text = format!("{head},\n");
         let checksum = blake3::hash(text.as_bytes()).to_hex();
@@ -198,8 +198,8 @@ impl Manifest {
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |what: &str| {
             Error::damaged(what.to_owned())
-                .path(path)
-                .hint("vhd snapshot verify says what else is damaged; take the file from a copy of the store")
+                .with_path(path)
+                .with_hint("vhd snapshot verify says what else is damaged; take the file from a copy of the store")
         };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("this manifest is no text"))?;
         let at = text
@@ -211,15 +211,15 @@ impl Manifest {
             let found = tail.strip_prefix(CHECKSUM).unwrap_or(tail);
             let found = found.split('"').next().unwrap_or_default();
             return Err(damaged("this manifest was changed")
-                .field("checksum")
-                .found(format_args!(
+                .with_field("checksum")
+                .with_found(format_args!(
                     "\"{}\"",
                     found.chars().take(64).collect::<String>()
                 ))
-                .expected(expected));
+                .with_expected(expected));
         }
         let manifest: Self = serde_json::from_str(text)
-            .map_err(|e| damaged("this manifest can't be read").source(e))?;
+            .map_err(|e| damaged("this manifest can't be read").with_source(e))?;
         manifest.check(path)?;
         Ok(manifest)
     }
@@ -264,31 +264,32 @@ impl Manifest {
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         let wrong = |field: &str, found: &dyn std::fmt::Display| {
             Error::damaged("this manifest says something impossible")
-                .path(path)
-                .field(field)
-                .found(found)
+                .with_path(path)
+                .with_field(field)
+                .with_found(found)
         };
         if self.schema_version != SCHEMA_VERSION {
             return Err(Error::unsupported("this manifest is of another version")
-                .path(path)
-                .field("schema_version")
-                .found(self.schema_version)
-                .expected(SCHEMA_VERSION)
-                .hint("use the program that wrote the store, or a newer vhdkit"));
+                .with_path(path)
+                .with_field("schema_version")
+                .with_found(self.schema_version)
+                .with_expected(SCHEMA_VERSION)
+                .with_hint("use the program that wrote the store, or a newer vhdkit"));
         }
         if self.sequence == 0 || self.sequence > LAST_SEQUENCE {
-            return Err(
-                wrong("sequence", &self.sequence).expected(format_args!("1 to {LAST_SEQUENCE}"))
-            );
+            return Err(wrong("sequence", &self.sequence)
+                .with_expected(format_args!("1 to {LAST_SEQUENCE}")));
         }
         check_name(&self.name)
-            .map_err(|e| wrong("name", &format_args!("\"{}\"", self.name)).source(e))?;
+            .map_err(|e| wrong("name", &format_args!("\"{}\"", self.name)).with_source(e))?;
         let stem = self.stem();
         if path
             .file_name()
             .is_none_or(|name| name != stem.manifest().as_str())
         {
-            return Err(wrong("name, sequence", &stem).expected("those in the name of the file"));
+            return Err(
+                wrong("name, sequence", &stem).with_expected("those in the name of the file")
+            );
         }
         match Stem::parse(&self.data.file) {
             Some((of, ending)) if of == stem && self.data.kind.endings().contains(&ending) => {}

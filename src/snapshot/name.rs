@@ -25,8 +25,8 @@ fn check(what: &str, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!("this can't be the name of a {what}"))
-        .found(format_args!("\"{name}\""))
-        .expected(format_args!(
+        .with_found(format_args!("\"{name}\""))
+        .with_expected(format_args!(
             "1 to {LONGEST} letters (a-z, A-Z), digits, dots, underscores and hyphens, a letter or digit first"
         )))
 }

@@ -53,11 +53,11 @@ pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
 /// The error for using a snapshot that isn't complete.
 pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
     Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
-        .path(disk.label(part))
-        .field("completion_percent")
-        .found(part.completion_percent)
-        .expected(100)
-        .hint(format!(
+        .with_path(disk.label(part))
+        .with_field("completion_percent")
+        .with_found(part.completion_percent)
+        .with_expected(100)
+        .with_hint(format!(
             "run the copy again to finish it, or give it up with {} {}",
             disk.command("delete"),
             part.name

@@ -21,10 +21,10 @@ pub(super) fn pieces(
     if found != len {
         return Err(
             Error::damaged("the file has another length than its manifest says")
-                .path(file.path())
-                .found(format_args!("{found} bytes"))
-                .expected(format_args!("{len} bytes"))
-                .hint("vhd snapshot verify says what else is damaged in this store"),
+                .with_path(file.path())
+                .with_found(format_args!("{found} bytes"))
+                .with_expected(format_args!("{len} bytes"))
+                .with_hint("vhd snapshot verify says what else is damaged in this store"),
         );
     }
     let mut buffer = Vec::new();

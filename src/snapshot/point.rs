@@ -88,7 +88,7 @@ impl PointImage {
     pub(super) fn open(disk: &Disk, point: &Manifest) -> Result<Self> {
         let chain = disk.chain(point)?;
         let Some((base, later)) = chain.split_first() else {
-            return Err(Error::damaged("a snapshot without a base").path(disk.folder()));
+            return Err(Error::damaged("a snapshot without a base").with_path(disk.folder()));
         };
         let base_file = disk.data_path(base)?;
         // Whatever of it is brought forward already, the diffs over it say.
@@ -100,11 +100,11 @@ impl PointImage {
         let image = open_image(&base_file, &options).map_err(|error| with_repair(disk, error))?;
         if image.virtual_size() != base.virtual_size && !is_going {
             return Err(Error::damaged("the base is not what its manifest says")
-                .path(base_file)
-                .field("virtual size")
-                .found(format_args!("{} bytes", image.virtual_size()))
-                .expected(format_args!("{} bytes", base.virtual_size))
-                .hint(disk.repair_hint()));
+                .with_path(base_file)
+                .with_field("virtual size")
+                .with_found(format_args!("{} bytes", image.virtual_size()))
+                .with_expected(format_args!("{} bytes", base.virtual_size))
+                .with_hint(disk.repair_hint()));
         }
         let diffs = later
             .iter()
@@ -200,7 +200,7 @@ impl Image for Base {
 /// Says how a damaged file of a store is made again: whoever reads only that file knows nothing of the store.
 pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Damaged => error.hint(disk.repair_hint()),
+        ErrorKind::Damaged => error.with_hint(disk.repair_hint()),
         _ => error,
     }
 }
@@ -209,7 +209,7 @@ impl PointImage {
     /// The same for what is found while it is read.
     fn with_repair(&self, error: Error) -> Error {
         match error.kind() {
-            ErrorKind::Damaged => error.hint(&self.repair),
+            ErrorKind::Damaged => error.with_hint(&self.repair),
             _ => error,
         }
     }
@@ -228,11 +228,11 @@ fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Re
     let wrong = |field: &str, found: String, expected: String| {
         Err(
             Error::damaged("this diff is not the one that the manifest says")
-                .path(path)
-                .field(field)
-                .found(found)
-                .expected(expected)
-                .hint(disk.repair_hint()),
+                .with_path(path)
+                .with_field(field)
+                .with_found(found)
+                .with_expected(expected)
+                .with_hint(disk.repair_hint()),
         )
     };
     let show =

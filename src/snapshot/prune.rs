@@ -38,8 +38,8 @@ pub struct Pruned {
 pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     if !policy.has_rules() {
         return Err(Error::usage("no rule says what shall be kept")
-            .expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
-            .hint("vhd snapshot delete deletes a snapshot by its name"));
+            .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
+            .with_hint("vhd snapshot delete deletes a snapshot by its name"));
     }
     if let Some(error) = disk.take_damaged().pop() {
         return Err(error);
@@ -48,11 +48,11 @@ pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     if let Some(point) = points.iter().find(|p| p.state != State::Complete) {
         return Err(
             Error::new(ErrorKind::Pending, "a snapshot isn't complete yet")
-                .path(disk.label(point))
-                .field("completion_percent")
-                .found(point.completion_percent)
-                .expected(100)
-                .hint("prune when it is complete, or delete it first"),
+                .with_path(disk.label(point))
+                .with_field("completion_percent")
+                .with_found(point.completion_percent)
+                .with_expected(100)
+                .with_hint("prune when it is complete, or delete it first"),
         );
     }
     let candidates: Vec<Candidate<'_>> = points

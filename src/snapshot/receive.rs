@@ -60,10 +60,10 @@ pub fn receive<R: Read>(
 /// Adds how to go on.
 fn and_then(error: Error, newest: Option<&Manifest>) -> Error {
     let helps = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io);
-    if !helps || error.remedy().is_some() {
+    if !helps || error.hint().is_some() {
         return error;
     }
-    error.hint(match newest {
+    error.with_hint(match newest {
         Some(newest) => format!(
             "what came before it was kept: send again what comes after it, with vhd snapshot send --after {}",
             newest.name
@@ -110,9 +110,9 @@ fn take_into<R: Read>(
         if point.sequence <= last {
             return Err(stream
                 .damaged("a snapshot is repeated or out of its place")
-                .field("sequence")
-                .found(point.sequence)
-                .expected(format_args!("more than {last}")));
+                .with_field("sequence")
+                .with_found(point.sequence)
+                .with_expected(format_args!("more than {last}")));
         }
         (last, count) = (point.sequence, count.saturating_add(1));
         met |= received
@@ -146,9 +146,9 @@ fn take_into<R: Read>(
     }
     Err(
         Error::mismatch("nothing that came continues what is there")
-            .path(target.disk().folder())
-            .found(format_args!("{count} older snapshots"))
-            .hint("vhd snapshot list shows what both have; send what comes after the newest of the target"),
+            .with_path(target.disk().folder())
+            .with_found(format_args!("{count} older snapshots"))
+            .with_hint("vhd snapshot list shows what both have; send what comes after the newest of the target"),
     )
 }
 
@@ -215,7 +215,7 @@ fn manifest(bytes: &[u8]) -> Result<Manifest> {
         sequence: u32,
     }
     let names: Names = serde_json::from_slice(bytes)
-        .map_err(|e| Error::damaged("this is no manifest").source(e))?;
+        .map_err(|e| Error::damaged("this is no manifest").with_source(e))?;
     let stem = Stem {
         sequence: names.sequence,
         name: names.name,
@@ -226,9 +226,9 @@ fn manifest(bytes: &[u8]) -> Result<Manifest> {
 /// What is wrong with a part of the stream, said of the stream.
 fn in_stream<R: Read>(stream: &StreamReader<R>, name: &Path, error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Damaged if error.file() != Some(name) => {
-            stream.damaged("this snapshot can't be used").source(error)
-        }
+        ErrorKind::Damaged if error.path() != Some(name) => stream
+            .damaged("this snapshot can't be used")
+            .with_source(error),
         _ => error,
     }
 }

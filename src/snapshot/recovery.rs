@@ -187,8 +187,8 @@ impl Disk {
             ErrorKind::Pending,
             "a deletion was interrupted while it changed the base, which can't be copied so",
         )
-        .path(path)
-        .hint(format!(
+        .with_path(path)
+        .with_hint(format!(
             "it is finished by any command that changes the disk, as: {}",
             self.command("repair")
         )))

@@ -84,10 +84,10 @@ fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
         Some(format) if format != image.format() => Err(Error::usage(
             "an image keeps its format when it is changed in place",
         )
-        .path(image.path())
-        .found(image.format())
-        .expected(format)
-        .hint("leave -O away, or say --force instead of --in-place to have it replaced")),
+        .with_path(image.path())
+        .with_found(image.format())
+        .with_expected(format)
+        .with_hint("leave -O away, or say --force instead of --in-place to have it replaced")),
         _ => Ok(()),
     }
 }
@@ -213,10 +213,10 @@ pub fn check_content(point: &PointImage, found: ContentDigest) -> Result<()> {
     }
     Err(
         Error::damaged("this snapshot is not what its manifest says")
-            .path(point.path())
-            .field("content digest")
-            .found(found)
-            .expected(expected)
-            .hint("vhd snapshot verify --read-data says which file is damaged"),
+            .with_path(point.path())
+            .with_field("content digest")
+            .with_found(found)
+            .with_expected(expected)
+            .with_hint("vhd snapshot verify --read-data says which file is damaged"),
     )
 }

@@ -200,8 +200,8 @@ impl FromStr for Amount {
         }
         text.parse().map(Self::AtMost).map_err(|_| {
             Error::usage("this is no amount")
-                .found(format_args!("\"{text}\""))
-                .expected("a whole number, or unlimited")
+                .with_found(format_args!("\"{text}\""))
+                .with_expected("a whole number, or unlimited")
         })
     }
 }
@@ -216,8 +216,8 @@ impl FromStr for TagRule {
         };
         if key.is_empty() {
             return Err(Error::usage("this is no tag")
-                .found(format_args!("\"{text}\""))
-                .expected("KEY or KEY=VALUE"));
+                .with_found(format_args!("\"{text}\""))
+                .with_expected("KEY or KEY=VALUE"));
         }
         Ok(Self {
             key: key.to_owned(),
@@ -257,8 +257,8 @@ impl FromStr for Within {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage("this is no length of time")
-                .found(format_args!("\"{text}\""))
-                .expected("years, months, weeks, days and hours such as 30d, 2w, 6m or 1y6m, each number up to 9999")
+                .with_found(format_args!("\"{text}\""))
+                .with_expected("years, months, weeks, days and hours such as 30d, 2w, 6m or 1y6m, each number up to 9999")
         };
         let mut within = Self::default();
         let mut rest = text;

@@ -35,11 +35,11 @@ pub fn send<W: Write>(
     work: Work<'_>,
 ) -> Result<Sent> {
     if let Some(error) = disk.damaged().first() {
-        let file = error.file().unwrap_or(disk.folder());
+        let file = error.path().unwrap_or(disk.folder());
         return Err(Error::damaged("a manifest of this disk can't be read")
-            .path(file)
-            .source(error.to_string())
-            .hint("vhd snapshot verify says what is damaged"));
+            .with_path(file)
+            .with_source(error.to_string())
+            .with_hint("vhd snapshot verify says what is damaged"));
     }
     disk.settle(work)?;
     let points = chosen(disk, span)?;
@@ -77,12 +77,12 @@ fn chosen<'a>(disk: &'a Disk, span: Span<'_>) -> Result<&'a [Manifest]> {
     let end = span.until.map_or(Ok(disk.points().len()), place)?;
     disk.points().get(start..end).ok_or_else(|| {
         Error::usage("the span ends before it begins")
-            .path(disk.folder())
-            .found(format_args!(
+            .with_path(disk.folder())
+            .with_found(format_args!(
                 "--after {} --until {}",
                 span.after.unwrap_or_default(),
                 span.until.unwrap_or_default()
             ))
-            .expected("--after an earlier snapshot than --until")
+            .with_expected("--after an earlier snapshot than --until")
     })
 }

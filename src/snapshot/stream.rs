@@ -117,13 +117,13 @@ impl<W: Write> StreamWriter<W> {
 
     fn failed(&self, error: io::Error) -> Error {
         Error::io("cannot write", error)
-            .path(&self.name)
-            .offset(self.offset)
+            .with_path(&self.name)
+            .with_offset(self.offset)
     }
 }
 
 fn count(n: usize) -> Result<[u8; 4]> {
-    let n = u32::try_from(n).map_err(|e| Error::usage("too long for a stream").source(e))?;
+    let n = u32::try_from(n).map_err(|e| Error::usage("too long for a stream").with_source(e))?;
     Ok(n.to_be_bytes())
 }
 
@@ -164,25 +164,25 @@ impl<R: Read> StreamReader<R> {
         if magic != MAGIC {
             return Err(self
                 .damaged("this is no stream of snapshots")
-                .found(format_args!("\"{}\"", magic.escape_ascii()))
-                .expected(format_args!("\"{}\"", MAGIC.escape_ascii()))
-                .hint("feed it what vhd snapshot send writes"));
+                .with_found(format_args!("\"{}\"", magic.escape_ascii()))
+                .with_expected(format_args!("\"{}\"", MAGIC.escape_ascii()))
+                .with_hint("feed it what vhd snapshot send writes"));
         }
         let [version, must_understand, len]: [[u8; 4]; 3] =
             [self.take()?, self.take()?, self.take()?];
         let numbers = [version, must_understand].map(u32::from_be_bytes);
         if numbers != [VERSION, 0] {
             return Err(Error::unsupported("this stream is of another version")
-                .path(&self.name)
-                .offset(8)
-                .found(format_args!("{numbers:?}"))
-                .expected(format_args!("{:?}", [VERSION, 0]))
-                .hint("use the program that wrote it, or a newer vhdkit"));
+                .with_path(&self.name)
+                .with_offset(8)
+                .with_found(format_args!("{numbers:?}"))
+                .with_expected(format_args!("{:?}", [VERSION, 0]))
+                .with_hint("use the program that wrote it, or a newer vhdkit"));
         }
         let disk = self.sized(u32::from_be_bytes(len), 80)?;
         self.crc(&[&magic, &version, &must_understand, &len, &disk])?;
         let disk = String::from_utf8(disk).unwrap_or_default();
-        check_disk_name(&disk).map_err(|e| self.damaged("this names no disk").source(e))?;
+        check_disk_name(&disk).map_err(|e| self.damaged("this names no disk").with_source(e))?;
         self.disk = disk;
         Ok(())
     }
@@ -215,17 +215,17 @@ impl<R: Read> StreamReader<R> {
         if sequence != expected {
             return Err(self
                 .damaged("a record is lost, repeated or out of its place")
-                .field("sequence")
-                .found(sequence)
-                .expected(expected));
+                .with_field("sequence")
+                .with_found(sequence)
+                .with_expected(expected));
         }
         self.sequence = sequence;
         if !(least..=most).contains(&u64::from(count)) {
             return Err(self
                 .damaged("a record has an impossible length")
-                .field("count")
-                .found(count)
-                .expected(format_args!("{least} to {most}")));
+                .with_field("count")
+                .with_found(count)
+                .with_expected(format_args!("{least} to {most}")));
         }
         let len = if *kind == END { 0 } else { count };
         let mut body = std::mem::take(&mut self.buffer);
@@ -252,7 +252,7 @@ impl<R: Read> StreamReader<R> {
         if self.buffer != digest {
             return Err(self
                 .damaged("the digest of the stream is wrong")
-                .field("digest"));
+                .with_field("digest"));
         }
         if self.take::<8>()? != END_MAGIC {
             return Err(self.damaged("the stream doesn't end as it should"));
@@ -267,33 +267,35 @@ impl<R: Read> StreamReader<R> {
 
     fn unknown(&self, kind: [u8; 4]) -> Error {
         self.damaged("this is no record of a stream")
-            .field("type")
-            .found(format_args!("\"{}\"", kind.escape_ascii()))
-            .expected("SNAP, DATA, DONE or ENDS")
+            .with_field("type")
+            .with_found(format_args!("\"{}\"", kind.escape_ascii()))
+            .with_expected("SNAP, DATA, DONE or ENDS")
     }
 
     /// An error about the record that was read last.
     pub(super) fn damaged(&self, message: &str) -> Error {
-        Error::damaged(message).path(&self.name).offset(self.start)
+        Error::damaged(message)
+            .with_path(&self.name)
+            .with_offset(self.start)
     }
 
     fn cut(&self) -> Error {
         Error::damaged("the stream ends too early")
-            .path(&self.name)
-            .offset(self.offset)
+            .with_path(&self.name)
+            .with_offset(self.offset)
     }
 
     fn failed(&self, error: io::Error) -> Error {
         Error::io("cannot read", error)
-            .path(&self.name)
-            .offset(self.offset)
+            .with_path(&self.name)
+            .with_offset(self.offset)
     }
 
     fn sized(&mut self, len: u32, most: u32) -> Result<Vec<u8>> {
         if len > most {
             return Err(self
                 .damaged("the header has an impossible length")
-                .found(len));
+                .with_found(len));
         }
         let mut bytes = vec![0; len as usize];
         self.fill(&mut bytes)?;
@@ -318,9 +320,9 @@ impl<R: Read> StreamReader<R> {
         }
         Err(self
             .damaged("a record was changed on its way")
-            .field("crc32")
-            .found(format_args!("{found:#010x}"))
-            .expected(format_args!("{expected:#010x}")))
+            .with_field("crc32")
+            .with_found(format_args!("{found:#010x}"))
+            .with_expected(format_args!("{expected:#010x}")))
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
@@ -388,16 +390,16 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= bit;
                 let error = read(&bad).unwrap_err();
-                let said = error.at().unwrap();
+                let said = error.offset().unwrap();
                 // A length that grew leads beyond the end.
                 let cut = said == good.len() as u64;
                 assert!(cut || said <= at as u64, "{at}: {error}");
             }
             let error = read(&good[..at]).unwrap_err();
-            assert_eq!(error.at(), Some(at as u64), "{error}");
+            assert_eq!(error.offset(), Some(at as u64), "{error}");
         }
         let longer = [&good[..], b"x"].concat();
-        assert_eq!(read(&longer).unwrap_err().at(), Some(good.len() as u64));
+        assert_eq!(read(&longer).unwrap_err().offset(), Some(good.len() as u64));
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn take(disk: &Disk, source: &Disk) -> Result<()> {
     let file = disk.new_file(disk.path(WINDOWS), WINDOWS)?;
     let mut out = file.file().appender();
     out.take_all(&mut from.reader())
-        .map_err(|e| Error::io("cannot copy the window hashes", e).path(disk.path(WINDOWS)))?;
+        .map_err(|e| Error::io("cannot copy the window hashes", e).with_path(disk.path(WINDOWS)))?;
     file.publish(Overwrite::Yes)
 }
 
@@ -163,11 +163,11 @@ impl MadeList {
         }
         Err(
             Error::damaged("the newest snapshot is not what its manifest says")
-                .path(disk.label(point))
-                .field("content digest")
-                .found(self.digest)
-                .expected(point.content_digest)
-                .hint("vhd snapshot verify --read-data says which file is damaged"),
+                .with_path(disk.label(point))
+                .with_field("content digest")
+                .with_found(self.digest)
+                .with_expected(point.content_digest)
+                .with_hint("vhd snapshot verify --read-data says which file is damaged"),
         )
     }
 

@@ -75,7 +75,7 @@ impl AtomicFile {
         refuse_part_of_store(&target)?;
         let folder = folder_of(&target);
         let (file, temporary) = Temporary::create_in(folder, prefix, mode)
-            .map_err(|e| Error::io("cannot create a file in this folder", e).path(folder))?;
+            .map_err(|e| Error::io("cannot create a file in this folder", e).with_path(folder))?;
         let mut file = File::from_std(file, &target)?;
         file.write_behind();
         Ok(Self {
@@ -106,7 +106,7 @@ impl AtomicFile {
                 Self::for_audience(target, audience)
             }
             Err(e) if e.kind() == IoKind::NotFound => Self::for_audience(target, audience),
-            Err(e) => Err(Error::io("cannot look at", e).path(target)),
+            Err(e) => Err(Error::io("cannot look at", e).with_path(target)),
         }
     }
 
@@ -164,7 +164,7 @@ impl AtomicFile {
             if found.mode() & 0o7777 != mode {
                 let permissions = Permissions::from_mode(mode);
                 system::set_permissions(self.file.as_std(), &self.target, permissions).map_err(
-                    |e| Error::io("cannot set the permissions of", e).path(&self.target),
+                    |e| Error::io("cannot set the permissions of", e).with_path(&self.target),
                 )?;
             }
         }
@@ -182,7 +182,7 @@ impl AtomicFile {
             if e.kind() == IoKind::AlreadyExists {
                 return exists(&target);
             }
-            Error::io("cannot give the finished file its name", e).path(&target)
+            Error::io("cannot give the finished file its name", e).with_path(&target)
         })?;
         sync_folder_of(&target)?;
         Ok(file)
@@ -192,16 +192,17 @@ impl AtomicFile {
 /// The error for a name that is taken.
 fn exists(target: &Path) -> Error {
     Error::new(ErrorKind::Usage, "the file exists already")
-        .path(target)
-        .hint("choose another name, or have it replaced with --force")
+        .with_path(target)
+        .with_hint("choose another name, or have it replaced with --force")
 }
 
 /// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed. Messages about
 /// it call it `name`.
 pub fn spool_beside(beside: &Path, name: &Path) -> Result<File> {
     let folder = folder_of(beside);
-    let file = system::create_nameless(folder)
-        .map_err(|e| Error::io("cannot create a temporary file in this folder", e).path(folder))?;
+    let file = system::create_nameless(folder).map_err(|e| {
+        Error::io("cannot create a temporary file in this folder", e).with_path(folder)
+    })?;
     File::from_std(file, name)
 }
 

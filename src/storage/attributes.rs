@@ -121,7 +121,7 @@ impl File {
     }
 
     fn failed_on(&self, doing: &str, error: Errno) -> Error {
-        Error::io(doing, error.into()).path(self.path())
+        Error::io(doing, error.into()).with_path(self.path())
     }
 }
 

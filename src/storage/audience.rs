@@ -50,7 +50,7 @@ impl Audience {
         for path in paths {
             let path = path.as_ref();
             let looked = fs::metadata(path);
-            let metadata = looked.map_err(|e| Error::io("cannot look at", e).path(path))?;
+            let metadata = looked.map_err(|e| Error::io("cannot look at", e).with_path(path))?;
             let has_list = getxattr(path, LIST, &mut [0; 0][..]).is_ok();
             audience.0.push(Grant::new(&metadata, has_list));
         }
@@ -84,7 +84,7 @@ impl Audience {
         match fs::metadata(path) {
             Ok(_) => Ok(self.and(Self::of([path])?)),
             Err(e) if e.kind() == IoKind::NotFound => Ok(self),
-            Err(e) => Err(Error::io("cannot look at", e).path(path)),
+            Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
         }
     }
 

@@ -29,8 +29,8 @@ impl File {
                 _,
             )) => Ok(false),
             Err((_, e)) => Err(Error::io("cannot clone into", e)
-                .path(self.path())
-                .hint("the undo journal needs no clone: --in-place journal")),
+                .with_path(self.path())
+                .with_hint("the undo journal needs no clone: --in-place journal")),
         }
     }
 

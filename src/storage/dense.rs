@@ -47,7 +47,7 @@ impl File {
             Err((_, e)) => {
                 let found = format!("{len} bytes to be stored without holes");
                 let error = Error::io("cannot reserve the space of", e);
-                Err(error.path(self.path()).found(found))
+                Err(error.with_path(self.path()).with_found(found))
             }
         }
     }
@@ -70,10 +70,10 @@ impl File {
             ErrorKind::Io,
             "there is no space for this file without holes",
         )
-        .path(self.path())
-        .found(format_args!("{free} bytes free"))
-        .expected(format_args!("{needed} bytes"))
-        .hint("free some space or choose another place, or omit --dense"))
+        .with_path(self.path())
+        .with_found(format_args!("{free} bytes free"))
+        .with_expected(format_args!("{needed} bytes"))
+        .with_hint("free some space or choose another place, or omit --dense"))
     }
 
     /// Writes zeros wherever the file has none stored, and brings them to stable storage. What the file reads as stays
@@ -111,10 +111,10 @@ impl File {
             ErrorKind::Io,
             "the file system stores zeros as holes, so there can't be a file without them",
         )
-        .path(self.path())
-        .found(format_args!("{allocated} bytes stored"))
-        .expected(format_args!("{len} bytes"))
-        .hint("choose a place on another file system, or omit --dense"))
+        .with_path(self.path())
+        .with_found(format_args!("{allocated} bytes stored"))
+        .with_expected(format_args!("{len} bytes"))
+        .with_hint("choose a place on another file system, or omit --dense"))
     }
 
     /// Bytes that the file takes.
@@ -132,12 +132,16 @@ impl File {
             Ok(hole) if hole < len => hole.max(at),
             // Or the file system doesn't know its holes.
             Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
-            Err(e) => return Err(Error::io("cannot look for holes in", e.into()).path(self.path())),
+            Err(e) => {
+                return Err(Error::io("cannot look for holes in", e.into()).with_path(self.path()));
+            }
         };
         let end = match seek(file, SeekFrom::Data(hole)) {
             Ok(data) => data.min(len),
             Err(Errno::NXIO) => len,
-            Err(e) => return Err(Error::io("cannot look for holes in", e.into()).path(self.path())),
+            Err(e) => {
+                return Err(Error::io("cannot look for holes in", e.into()).with_path(self.path()));
+            }
         };
         Ok((hole < end).then_some((hole, end)))
     }

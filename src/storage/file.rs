@@ -134,8 +134,8 @@ impl File {
     /// The same; an empty file is made if there is none.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file =
-            system::open_or_create(path).map_err(|e| Error::io("cannot open", e).path(path))?;
+        let file = system::open_or_create(path)
+            .map_err(|e| Error::io("cannot open", e).with_path(path))?;
         Self::from_std(file, path)
     }
 
@@ -143,9 +143,9 @@ impl File {
         let opened = refuse_streams(path).and_then(|()| {
             open_without_waiting(path, options).map_err(|e| match e.kind() {
                 IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
-                    .path(path)
-                    .hint("unmount it, and end what else uses it, then run the command again"),
-                _ => Error::io(doing, e).path(path),
+                    .with_path(path)
+                    .with_hint("unmount it, and end what else uses it, then run the command again"),
+                _ => Error::io(doing, e).with_path(path),
             })
         });
         Self::from_std(opened?, path)
@@ -156,12 +156,12 @@ impl File {
         let path = path.into();
         let kind = file
             .metadata()
-            .map_err(|e| Error::io("cannot look at", e).path(&path))?
+            .map_err(|e| Error::io("cannot look at", e).with_path(&path))?
             .file_type();
         if kind.is_dir() {
             return Err(Error::usage("this is a folder, not a file")
-                .path(path)
-                .hint("name a file in it"));
+                .with_path(path)
+                .with_hint("name a file in it"));
         }
         if !kind.is_file() && !kind.is_block_device() {
             return Err(not_at_offsets(&path));
@@ -301,22 +301,22 @@ impl File {
             ErrorKind::Changed,
             "the file was changed by another program while it was read",
         )
-        .path(&self.path)
-        .hint("stop what writes to it, or take a snapshot of it, and run the command again")
+        .with_path(&self.path)
+        .with_hint("stop what writes to it, or take a snapshot of it, and run the command again")
     }
 
     /// Owner, permissions and the like.
     pub fn metadata(&self) -> Result<Metadata> {
         self.inner
             .metadata()
-            .map_err(|e| Error::io("cannot look at", e).path(&self.path))
+            .map_err(|e| Error::io("cannot look at", e).with_path(&self.path))
     }
 
     /// Lets the same people read and write this file as `other`, which it is about to replace.
     pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
         self.take_owner_of(other)?;
         system::set_permissions(&self.inner, &self.path, other.metadata()?.permissions())
-            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+            .map_err(|e| Error::io("cannot set the permissions of", e).with_path(&self.path))
     }
 
     /// Takes from the file's permissions what the umask takes from those of a new file.
@@ -327,7 +327,7 @@ impl File {
             return Ok(());
         }
         system::set_permissions(&self.inner, &self.path, Permissions::from_mode(mode))
-            .map_err(|e| Error::io("cannot set the permissions of", e).path(&self.path))
+            .map_err(|e| Error::io("cannot set the permissions of", e).with_path(&self.path))
     }
 
     /// Gives this file the owner and the group of `other`, as far as that is allowed: only the superuser may give
@@ -342,8 +342,8 @@ impl File {
 
     fn failed(&self, doing: &str, offset: u64, error: impl Into<io::Error>) -> Error {
         Error::io(doing, error.into())
-            .path(&self.path)
-            .offset(offset)
+            .with_path(&self.path)
+            .with_offset(offset)
     }
 }
 
@@ -381,8 +381,8 @@ fn refuse_streams(path: &Path) -> Result<()> {
 
 fn not_at_offsets(path: &Path) -> Error {
     Error::usage("this can't be read at offsets: it is a pipe, a socket or a character device")
-        .path(path)
-        .hint("copy it into a file first")
+        .with_path(path)
+        .with_hint("copy it into a file first")
 }
 
 impl ReadAt for File {
@@ -412,14 +412,14 @@ impl ReadAt for File {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
                 return Error::damaged("the file ends too early")
-                    .path(&self.path)
-                    .offset(offset)
-                    .found(format_args!("{len} bytes"))
-                    .expected(format_args!("at least {} bytes", offset.saturating_add(buf.len() as u64)))
-                    .hint("the file was cut off or is still being copied: copy it again from its source");
+                    .with_path(&self.path)
+                    .with_offset(offset)
+                    .with_found(format_args!("{len} bytes"))
+                    .with_expected(format_args!("at least {} bytes", offset.saturating_add(buf.len() as u64)))
+                    .with_hint("the file was cut off or is still being copied: copy it again from its source");
             }
             self.failed("cannot read", offset, e)
-                .hint("the device may be failing: copy what can be read to another one, and check its log")
+                .with_hint("the device may be failing: copy what can be read to another one, and check its log")
         })
     }
 
@@ -449,10 +449,10 @@ impl WriteAt for File {
                 return Ok(());
             }
             return Err(Error::new(ErrorKind::Io, "the device is too small")
-                .path(&self.path)
-                .found(format_args!("{have} bytes"))
-                .expected(format_args!("at least {len} bytes"))
-                .hint("use a larger device"));
+                .with_path(&self.path)
+                .with_found(format_args!("{have} bytes"))
+                .with_expected(format_args!("at least {len} bytes"))
+                .with_hint("use a larger device"));
         }
         system::set_len(&self.inner, &self.path, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
@@ -486,8 +486,8 @@ impl WriteAt for File {
             .map_or(Ok(()), |behind| behind.finish());
         behind.and_then(|()| system::sync(&self.inner, &self.path)).map_err(|e| {
             Error::io("cannot bring to stable storage", e)
-                .path(&self.path)
-                .hint("what was just written may be lost: check the device and its log before trying again")
+                .with_path(&self.path)
+                .with_hint("what was just written may be lost: check the device and its log before trying again")
         })
     }
 }

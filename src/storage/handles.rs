@@ -97,8 +97,8 @@ impl PooledFile {
         if file.stamp()? != self.stamp {
             return Err(
                 Error::new(ErrorKind::Changed, "the file was changed while it was used")
-                    .path(&self.path)
-                    .hint("run the command again"),
+                    .with_path(&self.path)
+                    .with_hint("run the command again"),
             );
         }
         let file = Arc::new(file);

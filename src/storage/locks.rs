@@ -93,8 +93,8 @@ impl File {
             ErrorKind::Locked,
             "it was replaced by another file again and again while it was being locked",
         )
-        .path(path)
-        .hint("wait until the other commands have ended, then run this one again"))
+        .with_path(path)
+        .with_hint("wait until the other commands have ended, then run this one again"))
     }
 
     /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to the file is dropped.
@@ -116,7 +116,7 @@ impl File {
             }
             Err(TryLockError::WouldBlock) => Err(in_use(self.path(), busy)),
             Err(TryLockError::Error(e)) if matches!(e.kind(), IoKind::Unsupported) => Ok(()),
-            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).path(self.path())),
+            Err(TryLockError::Error(e)) => Err(Error::io("cannot lock", e).with_path(self.path())),
         }
     }
 }
@@ -133,7 +133,8 @@ impl FolderLock {
     ///
     /// [`Locked`](ErrorKind::Locked) if another command has the folder.
     pub fn take(path: &Path, shared: bool) -> Result<Option<Self>> {
-        let folder = fs::File::open(path).map_err(|e| Error::io("cannot open", e).path(path))?;
+        let folder =
+            fs::File::open(path).map_err(|e| Error::io("cannot open", e).with_path(path))?;
         let mut folder = Lockable::new(folder);
         let (result, busy) = if shared {
             (folder.try_lock_shared(), BEING_WRITTEN)
@@ -145,14 +146,14 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, busy)),
             // Some network file systems lock only files that can be written.
             Err(TryLockError::Error(e)) if is_without_locks(&e) => return Ok(None),
-            Err(TryLockError::Error(e)) => return Err(Error::io("cannot lock", e).path(path)),
+            Err(TryLockError::Error(e)) => return Err(Error::io("cannot lock", e).with_path(path)),
         }
         Ok(Some(Self(folder)))
     }
 
     /// Whether `path` still leads to the locked folder.
     pub fn is_at(&self, path: &Path) -> Result<bool> {
-        let failed = |e| Error::io("cannot look at", e).path(path);
+        let failed = |e| Error::io("cannot look at", e).with_path(path);
         let here = self.0.metadata().map_err(failed)?;
         match fs::metadata(path) {
             Ok(there) => Ok(Stamp::from(&here).same_file(&Stamp::from(&there))),
@@ -176,8 +177,8 @@ const BEING_WRITTEN: &str = "it is being written by another command";
 
 fn in_use(path: &Path, busy: &str) -> Error {
     Error::new(ErrorKind::Locked, busy)
-        .path(path)
-        .hint("wait until the other command has ended, then run this one again")
+        .with_path(path)
+        .with_hint("wait until the other command has ended, then run this one again")
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ impl Memory {
             .and_then(|start| Some(start..start.checked_add(len)?))
             .ok_or_else(|| {
                 Error::new(ErrorKind::Io, "the offset doesn't fit into memory")
-                    .path(&self.name)
-                    .offset(offset)
+                    .with_path(&self.name)
+                    .with_offset(offset)
             })
     }
 }
@@ -81,10 +81,10 @@ impl ReadAt for Memory {
                 Ok(())
             }
             None => Err(Error::damaged("the file ends too early")
-                .path(&self.name)
-                .offset(offset)
-                .found(format_args!("{} bytes", bytes.len()))
-                .expected(format_args!(
+                .with_path(&self.name)
+                .with_offset(offset)
+                .with_found(format_args!("{} bytes", bytes.len()))
+                .with_expected(format_args!(
                     "at least {} bytes",
                     offset.saturating_add(buf.len() as u64)
                 ))),

@@ -51,7 +51,7 @@ pub(super) fn refuse_special(path: &Path) -> Result<()> {
     let kind = match fs::metadata(path) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == IoKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
     };
     let (what, hint) = if kind.is_file() {
         return Ok(());
@@ -63,17 +63,17 @@ pub(super) fn refuse_special(path: &Path) -> Result<()> {
         ("a device", "name a file")
     };
     Err(Error::usage("a new file can't take the place of this")
-        .path(path)
-        .found(what)
-        .expected("a file")
-        .hint(hint))
+        .with_path(path)
+        .with_found(what)
+        .with_expected("a file")
+        .with_hint(hint))
 }
 
 /// Makes what happened to the name `path` durable: creation, renaming, removal.
 pub fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = folder_of(path);
     system::sync_folder(folder)
-        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).path(folder))
+        .map_err(|e| Error::io("cannot bring the folder to stable storage", e).with_path(folder))
 }
 
 /// Makes a folder with what the umask leaves of the permissions `mode`, unless there is one, and makes it durable: who
@@ -81,7 +81,7 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
 pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
     if !path.is_dir() {
         system::create_folder(path, mode)
-            .map_err(|e| Error::io("cannot create the folder", e).path(path))?;
+            .map_err(|e| Error::io("cannot create the folder", e).with_path(path))?;
     }
     // Of the folders above, too, any may be new, up to the top of the file system.
     let device = |folder: &Path| fs::metadata(folder).map(|found| found.dev()).ok();
@@ -99,7 +99,7 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
 /// Makes a folder, and those above it, for this audience, unless there is one; what is there already stays as it is. As
 /// [`create_folder`], it makes the names durable.
 pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
-    let failed = |e| Error::io("cannot create the folder", e).path(path);
+    let failed = |e| Error::io("cannot create the folder", e).with_path(path);
     let missing = path.ancestors().take_while(|folder| {
         !folder.as_os_str().is_empty()
             && fs::metadata(folder).is_err_and(|e| e.kind() == IoKind::NotFound)
@@ -124,7 +124,7 @@ pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
 /// Removes the file at `path`, durably.
 pub fn remove(path: &Path) -> Result<()> {
     refuse_part_of_store(path)?;
-    system::remove(path).map_err(|e| Error::io("cannot remove", e).path(path))?;
+    system::remove(path).map_err(|e| Error::io("cannot remove", e).with_path(path))?;
     sync_folder_of(path)
 }
 
@@ -134,7 +134,7 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
     match system::remove(path) {
         Ok(()) => sync_folder_of(path).map(|()| true),
         Err(e) if e.kind() == IoKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("cannot remove", e).path(path)),
+        Err(e) => Err(Error::io("cannot remove", e).with_path(path)),
     }
 }
 
@@ -151,11 +151,11 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
             copy.take_place_of(&source)?;
             let mut out = copy.file().appender();
             out.take_all(&mut source.reader())
-                .map_err(|e| Error::io("cannot copy", e).path(to))?;
+                .map_err(|e| Error::io("cannot copy", e).with_path(to))?;
             copy.publish(Overwrite::No)?;
             return remove(from);
         }
-        Err(e) => return Err(Error::io("cannot rename", e).path(from)),
+        Err(e) => return Err(Error::io("cannot rename", e).with_path(from)),
     }
     if folder_of(from) == folder_of(to) {
         return Ok(());
@@ -165,13 +165,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// Removes the folder at `path`, which must be empty, durably.
 pub fn remove_folder(path: &Path) -> Result<()> {
-    system::remove_folder(path).map_err(|e| Error::io("cannot remove the folder", e).path(path))?;
+    system::remove_folder(path)
+        .map_err(|e| Error::io("cannot remove the folder", e).with_path(path))?;
     sync_folder_of(path)
 }
 
 /// An error of kind [`Changed`](ErrorKind::Changed) if the file at `path` isn't in the state of `stamp` any more.
 pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
-    let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).path(path))?;
+    let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
     if Stamp::from(&found) == *stamp {
         return Ok(());
     }
@@ -179,8 +180,8 @@ pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
         ErrorKind::Changed,
         "the file was changed by another program while it was read",
     )
-    .path(path)
-    .hint("find out what changes it, then run the command again"))
+    .with_path(path)
+    .with_hint("find out what changes it, then run the command again"))
 }
 
 impl File {
@@ -189,7 +190,7 @@ impl File {
         match fs::metadata(self.path()) {
             Ok(there) => Ok(self.stamp()?.same_file(&Stamp::from(&there))),
             Err(e) if e.kind() == IoKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("cannot look at", e).path(self.path())),
+            Err(e) => Err(Error::io("cannot look at", e).with_path(self.path())),
         }
     }
 }

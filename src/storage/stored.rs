@@ -55,7 +55,8 @@ pub struct StoreFolder((u64, u64));
 impl StoreFolder {
     /// Takes the right for the folder at `path`. The caller has the lock of the disk.
     pub fn hold(path: &Path) -> Result<Self> {
-        let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).path(path))?;
+        let found =
+            fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
         let identity = (found.dev(), found.ino());
         let mut held = HELD.write().unwrap_or_else(PoisonError::into_inner);
         held.push(identity);
@@ -96,7 +97,7 @@ fn canonical(path: &Path) -> Result<Option<PathBuf>> {
     match path.canonicalize() {
         Ok(real) => Ok(Some(real)),
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
 }
 
@@ -144,7 +145,7 @@ fn has_stored_link(folder: &Path, found: &fs::Metadata) -> Result<bool> {
 }
 
 fn names_in(folder: &Path) -> Result<Vec<String>> {
-    let failed = |e| Error::io("cannot read the folder", e).path(folder);
+    let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
     let mut names = Vec::new();
     let entries = match fs::read_dir(folder) {
         // There is nothing in it to be lost; or whoever wants to make a file there will be told.
@@ -161,7 +162,7 @@ fn is_held(folder: &Path) -> Result<bool> {
     let found = match fs::metadata(folder) {
         // Whoever wants to make a file there will be told.
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(false),
-        found => found.map_err(|e| Error::io("cannot look at", e).path(folder))?,
+        found => found.map_err(|e| Error::io("cannot look at", e).with_path(folder))?,
     };
     let held = HELD.read().unwrap_or_else(PoisonError::into_inner);
     Ok(held.contains(&(found.dev(), found.ino())))
@@ -175,8 +176,8 @@ fn refusal(path: &Path) -> Error {
     let name = disk.file_name().unwrap_or_default();
     let of = format!("--store {store} --disk {}", quoted(name));
     Error::usage("this file is part of a store, which alone may change it")
-        .path(path)
-        .hint(format!(
+        .with_path(path)
+        .with_hint(format!(
             "name another file; to have an image that may be changed: vhd snapshot restore {of} -o IMAGE; to mend the store: vhd snapshot repair {of}"
         ))
 }

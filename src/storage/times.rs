@@ -59,8 +59,10 @@ impl File {
                     "cannot bring to stable storage what another program wrote to",
                     e,
                 )
-                .path(self.path())
-                .hint("the device may be failing: check it and its log, then run the command again")
+                .with_path(self.path())
+                .with_hint(
+                    "the device may be failing: check it and its log, then run the command again",
+                )
             })?;
             // Of a page that became dirty since it was looked at, the time is that of before; then all is to be done again.
             if self.stamp()? == seen {

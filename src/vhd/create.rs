@@ -76,7 +76,7 @@ impl<S: WriteAt> VhdImage<S> {
                 lost: Vec::new(),
                 parent_paths: Vec::new(),
             }),
-            Err(error) => Err(error.path(storage.name())),
+            Err(error) => Err(error.with_path(storage.name())),
         }
     }
 }
@@ -89,7 +89,7 @@ fn lay_out<S: WriteAt>(
     check_size(size)?;
     if storage.byte_len()? != 0 {
         return Err(Error::usage("a new VHD needs an empty file")
-            .found(format_args!("{} bytes", storage.byte_len()?)));
+            .with_found(format_args!("{} bytes", storage.byte_len()?)));
     }
     let mut footer = Footer::for_disk(options.disk_type, size, options.identity.as_ref());
     let parent_id = options.parent.as_ref().and_then(|p| p.parent.unique_id);
@@ -108,8 +108,8 @@ fn lay_out<S: WriteAt>(
             Ok((footer, Some(dynamic), end))
         }
         other @ DiskType::Other(_) => Err(Error::unsupported("VHDs of this type aren't made here")
-            .found(other)
-            .expected("fixed, dynamic or differencing")),
+            .with_found(other)
+            .with_expected("fixed, dynamic or differencing")),
     }
 }
 
@@ -124,25 +124,25 @@ fn lay_out_dynamic<S: WriteAt>(
         || block_size > MAX_BLOCK_SIZE
     {
         return Err(Error::usage("this block size is not possible")
-            .found(format_args!("{block_size} bytes"))
-            .expected("a power of two from 512 bytes to 1 GiB")
-            .hint("2 MiB is the only size that all programs read"));
+            .with_found(format_args!("{block_size} bytes"))
+            .with_expected("a power of two from 512 bytes to 1 GiB")
+            .with_hint("2 MiB is the only size that all programs read"));
     }
     if options.virtual_size > MAX_DYNAMIC_SIZE {
         return Err(
             Error::usage("this is too large for a VHD that is stored in blocks")
-                .found(format_args!("{} bytes", options.virtual_size))
-                .expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
-                .hint("choose a fixed VHD or a raw image"),
+                .with_found(format_args!("{} bytes", options.virtual_size))
+                .with_expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
+                .with_hint("choose a fixed VHD or a raw image"),
         );
     }
     let blocks = options.virtual_size.div_ceil(u64::from(block_size));
     let entries = u32::try_from(blocks).ok().filter(|_| blocks <= MAX_LOADED);
     let Some(entries) = entries else {
         return Err(Error::usage("so many blocks aren't sensible")
-            .found(format_args!("{blocks} blocks of {block_size} bytes"))
-            .expected(format_args!("at most {MAX_LOADED}"))
-            .hint("choose a larger block size; 2 MiB is usual"));
+            .with_found(format_args!("{blocks} blocks of {block_size} bytes"))
+            .with_expected(format_args!("at most {MAX_LOADED}"))
+            .with_hint("choose a larger block size; 2 MiB is usual"));
     };
     let mut header = DynamicHeader::new(HEADER_END, entries, block_size);
     let mut locator_data = Vec::new();
@@ -182,7 +182,7 @@ fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
         (_, disk_type) => Err(Error::usage(
             "a differencing VHD has a parent, any other VHD has none",
         )
-        .found(disk_type)),
+        .with_found(disk_type)),
     }
 }
 
@@ -202,8 +202,8 @@ pub(super) fn check_size(size: u64) -> Result<()> {
     let largest = i64::MAX.unsigned_abs() - (FOOTER_SIZE as u64 * 2 - 1);
     if size == 0 || !size.is_multiple_of(SECTOR_SIZE) || size > largest {
         return Err(Error::usage("a virtual disk can't have this size")
-            .found(format_args!("{size} bytes"))
-            .expected("a multiple of 512 that isn't zero"));
+            .with_found(format_args!("{size} bytes"))
+            .with_expected("a multiple of 512 that isn't zero"));
     }
     Ok(())
 }

@@ -361,11 +361,11 @@ pub(super) fn read_bitmap<S: ReadAt>(storage: &S, at: u64, sectors: Range<u64>) 
 /// The error for data that should be stored where the file has none.
 pub(super) fn cut_off(entry_at: u64, block: u64, data_end: u64, needed: u64) -> Error {
     Error::damaged("the file ends within a block whose bitmap says that more is stored")
-        .field(format!("bat[{block}]"))
-        .offset(entry_at)
-        .found(format_args!("{data_end} bytes before the footer"))
-        .expected(format_args!("at least {needed} bytes"))
-        .hint(
+        .with_field(format!("bat[{block}]"))
+        .with_offset(entry_at)
+        .with_found(format_args!("{data_end} bytes before the footer"))
+        .with_expected(format_args!("at least {needed} bytes"))
+        .with_hint(
             "the file was cut off: copy it again from its source; if it is the first part of a split image \
              (.vhd, .v01, .v02 and so on), join the parts into one file first",
         )

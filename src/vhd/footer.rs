@@ -235,29 +235,29 @@ impl Footer {
         if self.cookie == Self::POISON {
             return Err(
                 Error::unsupported("this disk was disabled on purpose: its footer is marked as poisoned")
-                    .field("footer.cookie")
-                    .offset(at)
-                    .found("\"v_poison\"")
-                    .expected("\"conectix\"")
-                    .hint("use the disk that took its place; XenServer disables disks that were moved or merged"),
+                    .with_field("footer.cookie")
+                    .with_offset(at)
+                    .with_found("\"v_poison\"")
+                    .with_expected("\"conectix\"")
+                    .with_hint("use the disk that took its place; XenServer disables disks that were moved or merged"),
             );
         }
         if self.cookie != Self::COOKIE {
             return Err(Error::damaged("there is no VHD footer")
-                .field("footer.cookie")
-                .offset(at)
-                .found(format_args!("\"{}\"", self.cookie.escape_ascii()))
-                .expected("\"conectix\"")
-                .hint("if this is a raw image, say so with its format; if not, it was cut off: copy it again"));
+                .with_field("footer.cookie")
+                .with_offset(at)
+                .with_found(format_args!("\"{}\"", self.cookie.escape_ascii()))
+                .with_expected("\"conectix\"")
+                .with_hint("if this is a raw image, say so with its format; if not, it was cut off: copy it again"));
         }
         let expected = self.compute_checksum();
         if self.checksum != expected && !self.is_sealed_without_mark() {
             return Err(Error::damaged("the checksum of the footer is wrong")
-                .field("footer.checksum")
-                .offset(at.saturating_add(CHECKSUM_AT as u64))
-                .found(format_args!("{:#010x}", self.checksum))
-                .expected(format_args!("{expected:#010x}"))
-                .hint("the file is damaged: copy it again from its source"));
+                .with_field("footer.checksum")
+                .with_offset(at.saturating_add(CHECKSUM_AT as u64))
+                .with_found(format_args!("{:#010x}", self.checksum))
+                .with_expected(format_args!("{expected:#010x}"))
+                .with_hint("the file is damaged: copy it again from its source"));
         }
         Ok(())
     }
@@ -269,20 +269,20 @@ impl Footer {
         if self.file_format_version.major() != 1 {
             return Err(
                 Error::unsupported("this version of the VHD format is not known")
-                    .field("footer.file_format_version")
-                    .offset(at.saturating_add(12))
-                    .found(self.file_format_version)
-                    .expected("1.0")
-                    .hint("convert it with the program that wrote it"),
+                    .with_field("footer.file_format_version")
+                    .with_offset(at.saturating_add(12))
+                    .with_found(self.file_format_version)
+                    .with_expected("1.0")
+                    .with_hint("convert it with the program that wrote it"),
             );
         }
         if let DiskType::Other(_) = self.disk_type {
             return Err(Error::unsupported("this type of disk is not known")
-                .field("footer.disk_type")
-                .offset(at.saturating_add(60))
-                .found(self.disk_type)
-                .expected("2 (fixed), 3 (dynamic) or 4 (differencing)")
-                .hint("convert it with the program that wrote it"));
+                .with_field("footer.disk_type")
+                .with_offset(at.saturating_add(60))
+                .with_found(self.disk_type)
+                .with_expected("2 (fixed), 3 (dynamic) or 4 (differencing)")
+                .with_hint("convert it with the program that wrote it"));
         }
         self.verify_size(at.saturating_add(48))
     }
@@ -290,11 +290,11 @@ impl Footer {
     fn verify_size(&self, at: u64) -> Result<()> {
         let wrong = |message, expected: &str| {
             Err(Error::damaged(message)
-                .field("footer.current_size")
-                .offset(at)
-                .found(format_args!("{} bytes", self.current_size))
-                .expected(expected)
-                .hint(
+                .with_field("footer.current_size")
+                .with_offset(at)
+                .with_found(format_args!("{} bytes", self.current_size))
+                .with_expected(expected)
+                .with_hint(
                     "the file is damaged, or its writer was wrong: copy it again from its source",
                 ))
         };
@@ -457,8 +457,8 @@ mod tests {
         let fault = |footer: Footer| {
             let error = footer.verify(at).unwrap_err();
             (
-                error.field_name().unwrap().to_string(),
-                error.at().unwrap() - at,
+                error.field().unwrap().to_string(),
+                error.offset().unwrap() - at,
             )
         };
         let good = fixed(1 << 20);

@@ -148,10 +148,10 @@ impl DynamicHeader {
         // A final NUL is part of the field.
         if bytes.len() + 2 > self.parent_unicode_name.len() {
             return Err(Error::usage("the parent's name is too long")
-                .field("header.parent_unicode_name")
-                .found(format_args!("{} UTF-16 units", bytes.len() / 2))
-                .expected("at most 255")
-                .hint("rename the parent"));
+                .with_field("header.parent_unicode_name")
+                .with_found(format_args!("{} UTF-16 units", bytes.len() / 2))
+                .with_expected("at most 255")
+                .with_hint("rename the parent"));
         }
         self.parent_unicode_name = [0; 512];
         for (slot, byte) in self.parent_unicode_name.iter_mut().zip(bytes) {
@@ -165,14 +165,16 @@ impl DynamicHeader {
     pub fn verify(&self, at: u64) -> Result<()> {
         let fault = |field: &str, offset: u64, message: &str| {
             Error::damaged(message)
-                .field(format!("header.{field}"))
-                .offset(at.saturating_add(offset))
-                .hint("there is no second copy of this header: copy the file again from its source")
+                .with_field(format!("header.{field}"))
+                .with_offset(at.saturating_add(offset))
+                .with_hint(
+                    "there is no second copy of this header: copy the file again from its source",
+                )
         };
         if self.cookie != Self::COOKIE {
             return Err(fault("cookie", 0, "there is no dynamic disk header")
-                .found(format_args!("\"{}\"", self.cookie.escape_ascii()))
-                .expected("\"cxsparse\""));
+                .with_found(format_args!("\"{}\"", self.cookie.escape_ascii()))
+                .with_expected("\"cxsparse\""));
         }
         let expected = self.compute_checksum();
         if self.checksum != expected {
@@ -181,36 +183,36 @@ impl DynamicHeader {
                 CHECKSUM_AT as u64,
                 "the checksum of the dynamic disk header is wrong",
             )
-            .found(format_args!("{:#010x}", self.checksum))
-            .expected(format_args!("{expected:#010x}")));
+            .with_found(format_args!("{:#010x}", self.checksum))
+            .with_expected(format_args!("{expected:#010x}")));
         }
         if self.header_version.major() != 1 {
             return Err(
                 Error::unsupported("this version of the dynamic disk header is not known")
-                    .field("header.header_version")
-                    .offset(at.saturating_add(24))
-                    .found(self.header_version)
-                    .expected("1.0")
-                    .hint("convert it with the program that wrote it"),
+                    .with_field("header.header_version")
+                    .with_offset(at.saturating_add(24))
+                    .with_found(self.header_version)
+                    .with_expected("1.0")
+                    .with_hint("convert it with the program that wrote it"),
             );
         }
         let sensible = SECTOR_SIZE..=u64::from(MAX_BLOCK_SIZE);
         if !self.block_size.is_power_of_two() || !sensible.contains(&u64::from(self.block_size)) {
             return Err(fault("block_size", 32, "the block size makes no sense")
-                .found(format_args!("{} bytes", self.block_size))
-                .expected("a power of two from 512 bytes to 1 GiB"));
+                .with_found(format_args!("{} bytes", self.block_size))
+                .with_expected("a power of two from 512 bytes to 1 GiB"));
         }
         if !self.table_offset.is_multiple_of(SECTOR_SIZE) {
             return Err(
                 fault("table_offset", 16, "the BAT doesn't start at a sector")
-                    .found(self.table_offset)
-                    .expected("a multiple of 512"),
+                    .with_found(self.table_offset)
+                    .with_expected("a multiple of 512"),
             );
         }
         if self.max_table_entries == 0 {
             return Err(fault("max_table_entries", 28, "the BAT has no entries")
-                .found(0)
-                .expected("one for each block"));
+                .with_found(0)
+                .with_expected("one for each block"));
         }
         Ok(())
     }
@@ -272,7 +274,7 @@ mod tests {
         good.verify(512).unwrap();
         let fault = |header: DynamicHeader| {
             let error = header.verify(512).unwrap_err();
-            (error.field_name().unwrap().to_string(), error.at().unwrap())
+            (error.field().unwrap().to_string(), error.offset().unwrap())
         };
         let wrong = DynamicHeader {
             cookie: [0; 8],

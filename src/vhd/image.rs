@@ -134,7 +134,7 @@ impl<S: ReadAt> VhdImage<S> {
         };
         let spans = dynamic.spans(&self.storage, within.start(), within.end());
         Box::new(spans.map(|span| {
-            let span = span.map_err(|e| e.path(self.storage.name()))?;
+            let span = span.map_err(|e| e.with_path(self.storage.name()))?;
             Ok(StoredRun {
                 range: span.range(),
                 at: span.at,
@@ -160,11 +160,12 @@ impl<S: ReadAt> VhdImage<S> {
             None => Ok(Some(offset)),
             Some(dynamic) => dynamic.locate(&self.storage, offset),
         };
-        place.map_err(|e| e.path(self.storage.name()))
+        place.map_err(|e| e.with_path(self.storage.name()))
     }
 
     pub(super) fn checked(&self, offset: u64, len: usize) -> Result<()> {
-        check_within(self.footer.current_size, offset, len).map_err(|e| e.path(self.storage.name()))
+        check_within(self.footer.current_size, offset, len)
+            .map_err(|e| e.with_path(self.storage.name()))
     }
 }
 
@@ -185,7 +186,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
             }
             Some(dynamic) => dynamic
                 .read_exact_at(&self.storage, buf, offset)
-                .map_err(|e| e.path(self.storage.name())),
+                .map_err(|e| e.with_path(self.storage.name())),
         }
     }
 
@@ -205,7 +206,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
             Some(dynamic) => {
                 let name = self.storage.name();
                 let extents = dynamic.extents(&self.storage, within);
-                Box::new(extents.map(move |extent| extent.map_err(|e| e.path(name))))
+                Box::new(extents.map(move |extent| extent.map_err(|e| e.with_path(name))))
             }
         }
     }
@@ -213,12 +214,13 @@ impl<S: ReadAt> Image for VhdImage<S> {
 
 impl<S: WriteAt> ImageMut for VhdImage<S> {
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
-        check_update(self.virtual_size(), range, data).map_err(|e| e.path(self.storage.name()))?;
+        check_update(self.virtual_size(), range, data)
+            .map_err(|e| e.with_path(self.storage.name()))?;
         if self.dynamic.is_none() {
             return self.storage.write_all_at(data, range.start());
         }
         self.update_blocks(range, data)
-            .map_err(|e| e.path(self.storage.name()))
+            .map_err(|e| e.with_path(self.storage.name()))
     }
 
     fn clear(&mut self, range: PageRange) -> Result<()> {
@@ -227,10 +229,10 @@ impl<S: WriteAt> ImageMut for VhdImage<S> {
             return self.storage.write_zeros_at(range.start()..range.end());
         }
         self.clear_blocks(range)
-            .map_err(|e| e.path(self.storage.name()))
+            .map_err(|e| e.with_path(self.storage.name()))
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.commit().map_err(|e| e.path(self.storage.name()))
+        self.commit().map_err(|e| e.with_path(self.storage.name()))
     }
 }

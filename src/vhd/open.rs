@@ -74,7 +74,7 @@ impl<S: ReadAt> VhdImage<S> {
             let left = if report.errors > 0 || report.facts.slack_has_data {
                 let left = salvage::left_of(&report.facts);
                 Some(left.map_err(|error| match report.first_advice() {
-                    Some(advice) => error.hint(advice),
+                    Some(advice) => error.with_hint(advice),
                     None => error,
                 })?)
             } else {
@@ -93,7 +93,7 @@ impl<S: ReadAt> VhdImage<S> {
                 end: parts.end,
                 unwritten: parts.unwritten,
                 warnings: {
-                    let named = |warning: Error| warning.path(storage.name());
+                    let named = |warning: Error| warning.with_path(storage.name());
                     parts.warnings.into_iter().map(named).collect()
                 },
                 lost: parts.lost,
@@ -102,7 +102,7 @@ impl<S: ReadAt> VhdImage<S> {
                 parent_paths: parts.parent_paths,
                 storage,
             }),
-            Err(error) => Err(error.path(storage.name())),
+            Err(error) => Err(error.with_path(storage.name())),
         }
     }
 }
@@ -250,18 +250,18 @@ fn told(footers: &Footers) -> Option<Error> {
     let seen = footers.believed()?;
     let error =
         Error::damaged("the disk is read as another type than its footer says, as was asked for")
-            .field("footer.disk_type")
-            .offset(seen.at.saturating_add(60))
-            .found(seen.footer.disk_type)
-            .expected(taken.disk_type);
+            .with_field("footer.disk_type")
+            .with_offset(seen.at.saturating_add(60))
+            .with_found(seen.footer.disk_type)
+            .with_expected(taken.disk_type);
     Some(error)
 }
 
 fn needs_parent(footer: &Footer, at: u64) -> Error {
     Error::unsupported("this is a differencing VHD: most of its data is in its parent")
-        .field("footer.disk_type")
-        .offset(at.saturating_add(60))
-        .found(footer.disk_type)
-        .expected("fixed or dynamic")
-        .hint("open it together with its parent")
+        .with_field("footer.disk_type")
+        .with_offset(at.saturating_add(60))
+        .with_found(footer.disk_type)
+        .with_expected("fixed or dynamic")
+        .with_hint("open it together with its parent")
 }

@@ -111,7 +111,7 @@ impl Beneath {
                 return Err(Error::unsupported(
                     "this part of the disk is in the parent, which isn't open",
                 )
-                .hint("open the image together with its parent"));
+                .with_hint("open the image together with its parent"));
             }
         }
         Ok(())
@@ -162,14 +162,14 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
         name => format!(" of {}", shown(name)),
     };
     Error::damaged(format!("{} is not the parent", shown(found)))
-        .path(request.child)
-        .field("header.parent_unique_id")
-        .found(format_args!("{is} in {}", shown(found)))
-        .expected(format_args!(
+        .with_path(request.child)
+        .with_field("header.parent_unique_id")
+        .with_found(format_args!("{is} in {}", shown(found)))
+        .with_expected(format_args!(
             "{wanted}{name}, which this image (unique id {}) names as its parent",
             request.child_id
         ))
-        .hint(format!(
+        .with_hint(format!(
             "name the right file with --parent; to read it over another one from now on: vhd rebase {} --parent FILE \
              --unsafe, which is right only if FILE holds what the parent held",
             quoted(request.child)
@@ -184,13 +184,13 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
     }
     Err(
         Error::damaged("a differencing VHD can't be smaller than its parent")
-            .field("footer.current_size")
-            .found(format_args!("{child_size} bytes"))
-            .expected(format_args!(
+            .with_field("footer.current_size")
+            .with_found(format_args!("{child_size} bytes"))
+            .with_expected(format_args!(
                 "at least {parent_size} bytes, the size of {}",
                 shown(&parent.name)
             ))
-            .hint(format!(
+            .with_hint(format!(
                 "one of the two was resized alone: if it was the parent, vhd resize {} --size {child_size} takes that \
                  back",
                 quoted(&parent.name)
@@ -204,10 +204,10 @@ pub(super) fn refuse_nil(parent: &Parent) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage("a VHD without a unique id can't be a parent")
-        .path(&parent.name)
-        .field("footer.unique_id")
-        .found("all zeros")
-        .hint(
+        .with_path(&parent.name)
+        .with_field("footer.unique_id")
+        .with_found("all zeros")
+        .with_hint(
             "a VHD made from it would keep its id: convert it to a raw image, and that to a new VHD",
         ))
 }

@@ -43,7 +43,7 @@ impl<S: ReadAt> VhdImage<S> {
     /// was meant as one, or a dynamic disk header behind where a copy belongs. Reads a few sectors, and of what
     /// has none of these the last MiB.
     pub fn probe(storage: &S) -> Result<Option<ProbeHint>> {
-        let footers = Footers::read(storage, None).map_err(|e| e.path(storage.name()))?;
+        let footers = Footers::read(storage, None).map_err(|e| e.with_path(storage.name()))?;
         if !footers.is_vhd {
             return Ok(None);
         }

@@ -36,18 +36,18 @@ impl<S: WriteAt> VhdImage<S> {
                 return Err(Error::usage(
                     "an image can't have a parent with its own unique id: each would pass for the other",
                 )
-                .field("footer.unique_id")
-                .found(format_args!(
+                .with_field("footer.unique_id")
+                .with_found(format_args!(
                     "{} in {}",
                     self.footer.unique_id,
                     shown(&new.parent.name)
                 ))
-                .expected("another unique id")
-                .hint("a copy of an image keeps its id: take the image that the copy was made from, or its parent"));
+                .with_expected("another unique id")
+                .with_hint("a copy of an image keeps its id: take the image that the copy was made from, or its parent"));
             }
             named(&dynamic.header, new, 0).map(drop)
         });
-        checked.map_err(|error| error.path(self.storage.name()))
+        checked.map_err(|error| error.with_path(self.storage.name()))
     }
 
     /// Names another parent in the file of a differencing disk, with its id, time stamp, name and locators. What the disk
@@ -61,7 +61,7 @@ impl<S: WriteAt> VhdImage<S> {
     pub fn set_parent(&mut self, new: &NewParent) -> Result<()> {
         self.check_parent(new)?;
         self.relink(new)
-            .map_err(|error| error.path(self.storage.name()))
+            .map_err(|error| error.with_path(self.storage.name()))
     }
 
     /// Whether the file names exactly this parent already, with its header in its place and both footers as they should
@@ -100,9 +100,9 @@ impl<S: WriteAt> VhdImage<S> {
         match &self.dynamic {
             Some(dynamic) if self.footer.disk_type == DiskType::Differencing => Ok(dynamic),
             _ => Err(Error::usage("only a differencing VHD has a parent")
-                .found(self.footer.disk_type)
-                .expected("a differencing VHD")
-                .hint("vhd create CHILD --parent FILE makes a child of an image")),
+                .with_found(self.footer.disk_type)
+                .with_expected("a differencing VHD")
+                .with_hint("vhd create CHILD --parent FILE makes a child of an image")),
         }
     }
 

@@ -39,13 +39,13 @@ impl<S: WriteAt> VhdImage<S> {
     /// smaller than its parent. A parent that changes its size may become unreadable for its children.
     pub fn resize(&mut self, virtual_size: u64) -> Result<()> {
         self.resize_to(virtual_size)
-            .map_err(|error| error.path(self.storage.name()))
+            .map_err(|error| error.with_path(self.storage.name()))
     }
 
     /// Whether the disk can be given that size; see [`resize`](Self::resize).
     pub fn check_resize(&self, virtual_size: u64) -> Result<()> {
         self.check_new_size(virtual_size)
-            .map_err(|error| error.path(self.storage.name()))
+            .map_err(|error| error.with_path(self.storage.name()))
     }
 
     fn check_new_size(&self, size: u64) -> Result<()> {
@@ -55,9 +55,9 @@ impl<S: WriteAt> VhdImage<S> {
                 return Err(Error::usage(
                     "data is stored between the end of the disk and its footer, and would be lost",
                 )
-                .field("file_size")
-                .offset(self.footer.current_size)
-                .hint(filled(
+                .with_field("file_size")
+                .with_offset(self.footer.current_size)
+                .with_hint(filled(
                     "copy it first: vhd convert --salvage {file} {new} keeps that data, vhd convert {file} {new} drops it",
                     self.storage.name(),
                 )));
@@ -68,8 +68,8 @@ impl<S: WriteAt> VhdImage<S> {
             return Err(Error::unsupported(
                 "the last block can't grow: something else is where it would go on",
             )
-            .field("footer.current_size")
-            .hint(filled(
+            .with_field("footer.current_size")
+            .with_hint(filled(
                 "convert it first: vhd convert {file} {new}",
                 self.storage.name(),
             )));
@@ -80,7 +80,7 @@ impl<S: WriteAt> VhdImage<S> {
             Beneath::Unknown if size < self.footer.current_size => Err(Error::unsupported(
                 "a differencing VHD can't be cut without its parent",
             )
-            .hint("open it together with its parent")),
+            .with_hint("open it together with its parent")),
             Beneath::Unknown | Beneath::Zeros => Ok(()),
         }
     }
@@ -388,20 +388,20 @@ fn check_blocks(dynamic: &Dynamic, size: u64) -> Result<()> {
     if size > MAX_DYNAMIC_SIZE {
         return Err(
             Error::usage("this is too large for a VHD that is stored in blocks")
-                .found(format_args!("{size} bytes"))
-                .expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
-                .hint("convert it to a fixed VHD or a raw image first"),
+                .with_found(format_args!("{size} bytes"))
+                .with_expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
+                .with_hint("convert it to a fixed VHD or a raw image first"),
         );
     }
     let blocks = size.div_ceil(dynamic.block_size.max(SECTOR_SIZE));
     if blocks > MAX_LOADED && blocks > u64::from(dynamic.header.max_table_entries) {
         return Err(Error::usage("so many blocks aren't sensible")
-            .found(format_args!(
+            .with_found(format_args!(
                 "{blocks} blocks of {} bytes",
                 dynamic.block_size
             ))
-            .expected(format_args!("at most {MAX_LOADED}"))
-            .hint("convert it to an image with larger blocks; 2 MiB is usual"));
+            .with_expected(format_args!("at most {MAX_LOADED}"))
+            .with_hint("convert it to an image with larger blocks; 2 MiB is usual"));
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Table {
     pub(super) fn entry<S: ReadAt>(&self, storage: &S, block: u64) -> Result<BatEntry> {
         let outside = || {
             Error::usage("there is no such block")
-                .found(format_args!("block {block} of {} blocks", self.entries))
+                .with_found(format_args!("block {block} of {} blocks", self.entries))
         };
         let cached = match &self.content {
             Content::Loaded(entries) => {

@@ -206,9 +206,9 @@ impl<S: WriteAt> VhdImage<S> {
             return Err(Error::unsupported(
                 "the file can't grow: a dynamic VHD takes at most 2 TiB",
             )
-            .field(format!("bat[{block}]"))
-            .offset(self.end)
-            .hint("convert it to a fixed VHD or to a raw image, or use larger blocks"));
+            .with_field(format!("bat[{block}]"))
+            .with_offset(self.end)
+            .with_hint("convert it to a fixed VHD or to a raw image, or use larger blocks"));
         };
         self.storage.write_all_at(&self.footer.encode(), end)?;
         let gap_and_bitmap = vec![0; to_usize(data - self.end)];

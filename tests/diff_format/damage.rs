@@ -21,7 +21,11 @@ fn every_cut_is_found_where_it_is() {
         for at in 0..diff.len() {
             let error = error(&diff[..at], format_args!("{name} cut at {at}"));
             assert_eq!(error.kind(), ErrorKind::Damaged, "{name} cut at {at}");
-            assert_eq!(error.at(), Some(at as u64), "{name} cut at {at}: {error}");
+            assert_eq!(
+                error.offset(),
+                Some(at as u64),
+                "{name} cut at {at}: {error}"
+            );
         }
     }
 }
@@ -52,7 +56,7 @@ fn nothing_may_follow_the_end() {
             let bad = [&diff, more].concat();
             let error = error(&bad, &name);
             assert_eq!(
-                (error.kind(), error.at()),
+                (error.kind(), error.offset()),
                 (ErrorKind::Damaged, Some(diff.len() as u64))
             );
         }
@@ -68,7 +72,7 @@ fn what_is_no_diff_is_called_that() {
         b"\x89VHDX",
         b"\x89PNG\r\n\x1a\n",
     ] {
-        assert_eq!(error(bytes, "no diff").field_name(), Some("magic"));
+        assert_eq!(error(bytes, "no diff").field(), Some("magic"));
     }
     assert!(error(b"", "empty").message().contains("cut off"));
     // A transfer that changed line ends.
@@ -83,7 +87,7 @@ fn what_is_no_diff_is_called_that() {
             }
         })
         .collect();
-    assert_eq!(error(&text, "text").at(), Some(0));
+    assert_eq!(error(&text, "text").offset(), Some(0));
 }
 
 /// A reader that gives a byte at a time, and now and then says that it was interrupted.

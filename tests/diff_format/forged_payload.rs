@@ -78,9 +78,7 @@ fn a_payload_that_unpacks_to_something_else_is_refused() {
         let error = read(forged.as_slice()).unwrap_err();
         assert_eq!(error.kind(), Damaged, "{what}: {error:?}");
         assert!(
-            error
-                .field_name()
-                .is_some_and(|field| field.contains("0..1024")),
+            error.field().is_some_and(|field| field.contains("0..1024")),
             "{what}: {error:?}"
         );
     }

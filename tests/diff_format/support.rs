@@ -153,11 +153,11 @@ pub(crate) fn error(diff: &[u8], what: impl std::fmt::Display) -> Error {
         panic!("{what}: taken as a whole diff");
     };
     assert!(
-        error.at().is_some_and(|at| at <= diff.len() as u64),
+        error.offset().is_some_and(|at| at <= diff.len() as u64),
         "{what}: {error:?}"
     );
-    assert!(error.file().is_some(), "{what}: {error:?}");
-    assert!(error.remedy().is_some(), "{what}: {error:?}");
+    assert!(error.path().is_some(), "{what}: {error:?}");
+    assert!(error.hint().is_some(), "{what}: {error:?}");
     error
 }
 

@@ -139,6 +139,6 @@ fn a_full_disk_is_told_wherever_it_happens() {
             Some(io::ErrorKind::StorageFull),
             "{room}: {error}"
         );
-        assert_eq!(error.file().and_then(std::path::Path::to_str), Some("full"));
+        assert_eq!(error.path().and_then(std::path::Path::to_str), Some("full"));
     }
 }

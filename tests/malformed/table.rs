@@ -927,7 +927,7 @@ fn reading(file: Vec<u8>) -> &'static str {
         Ok(image) if image.warnings().is_empty() => "read",
         Ok(_) => "read, warned",
         Err(error) => {
-            let named = error.remedy().is_some() && error.file().is_some();
+            let named = error.hint().is_some() && error.path().is_some();
             assert!(named, "{error:?}");
             match open_image(&path, &options(true)) {
                 Ok(_) => "refused, salvaged",

@@ -174,7 +174,7 @@ fn refuse_remote(args: &Args) -> Result<()> {
         return Err(error);
     }
     let here = quoted(Path::new(".").join(&args.to));
-    Err(error.hint(format!(
+    Err(error.with_hint(format!(
         "send it: {}; {here} is a folder of that name",
         lines.join("; ")
     )))
@@ -183,8 +183,8 @@ fn refuse_remote(args: &Args) -> Result<()> {
 fn refuse_same(from: &Path, to: &Path) -> Result<()> {
     match (fs::canonicalize(from), fs::canonicalize(to)) {
         (Ok(from), Ok(to)) if from == to => Err(Error::usage("a store can't be copied to itself")
-            .path(to)
-            .hint("name another folder with --to")),
+            .with_path(to)
+            .with_hint("name another folder with --to")),
         _ => Ok(()),
     }
 }

@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let list = read_list(&bytes, &path)?;
     drop(bytes);
     let stored = stored(args, context)?;
-    let (family, all) = choose(args, list, stored.as_ref(), context).map_err(|e| e.path(path))?;
+    let (family, all) =
+        choose(args, list, stored.as_ref(), context).map_err(|e| e.with_path(path))?;
     let view = view(&family, &all, stored.as_ref());
     // With --json they are part of the document.
     let told = view
@@ -118,11 +119,11 @@ fn read(list: &Path) -> Result<(Vec<u8>, PathBuf)> {
     reader
         .take(LONGEST_LIST + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read the list", e).path(&path))?;
+        .map_err(|e| Error::io("cannot read the list", e).with_path(&path))?;
     if bytes.len() as u64 > LONGEST_LIST {
         return Err(Error::damaged("this is too long for a list of snapshots")
-            .path(path)
-            .expected(format_args!("at most {LONGEST_LIST} bytes")));
+            .with_path(path)
+            .with_expected(format_args!("at most {LONGEST_LIST} bytes")));
     }
     Ok((bytes, path))
 }
@@ -205,12 +206,12 @@ fn choose(
     match (all.len(), all.pop()) {
         (1, Some(one)) => Ok(one),
         (_, None) if found == 0 => Err(Error::usage("the list has no incremental snapshot")
-            .found(Count(listed as u64, "snapshot"))
-            .hint("is it the whole list, of the right subscription and resource group? az snapshot list -o json")),
+            .with_found(Count(listed as u64, "snapshot"))
+            .with_hint("is it the whole list, of the right subscription and resource group? az snapshot list -o json")),
         (_, None) => Err(
             Error::usage("the list has no incremental snapshot of this disk")
-                .found(Count(found as u64, "other disk"))
-                .hint(if *args_ids == Family::default() {
+                .with_found(Count(found as u64, "other disk"))
+                .with_hint(if *args_ids == Family::default() {
                     "the ids are those of the disk in the store: name the right one with --disk"
                 } else {
                     "omit the ids to see which disks it has"
@@ -222,8 +223,8 @@ fn choose(
                 context.note(family_line(family, all.len()));
             }
             Err(Error::usage("the list has snapshots of several disks")
-                .found(Count(several as u64, "disk"))
-                .hint("choose one: --source-unique-id ID, or --source-resource-id ID"))
+                .with_found(Count(several as u64, "disk"))
+                .with_hint("choose one: --source-unique-id ID, or --source-resource-id ID"))
         }
     }
 }

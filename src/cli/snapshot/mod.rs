@@ -138,8 +138,8 @@ impl DiskArgs {
             let before = meant.get_or_insert_with(|| disk.clone());
             if *before != disk {
                 return Err(Error::usage("these are snapshots of two disks")
-                    .found(format_args!("{before} and {disk}"))
-                    .expected("one disk, named with --disk or before an @"));
+                    .with_found(format_args!("{before} and {disk}"))
+                    .with_expected("one disk, named with --disk or before an @"));
             }
             names.push(name);
         }
@@ -162,18 +162,18 @@ impl DiskArgs {
         let some = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         let Some(first) = names.first() else {
             return Err(Error::usage("there is no disk in this store")
-                .path(store)
-                .hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
+                .with_path(store)
+                .with_hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
         };
         Err(
             Error::usage("the store has several disks, and none is named")
-                .path(store)
-                .found(format_args!(
+                .with_path(store)
+                .with_found(format_args!(
                     "{}: {some}",
                     Count(names.len() as u64, "disk")
                 ))
-                .expected("--disk NAME, or DISK@SNAPSHOT")
-                .hint(format!("name one of them: --disk {first}")),
+                .with_expected("--disk NAME, or DISK@SNAPSHOT")
+                .with_hint(format!("name one of them: --disk {first}")),
         )
     }
 }
@@ -190,8 +190,8 @@ fn refuse_address(snapshot: &str) -> Result<()> {
     };
     Err(
         Error::usage("here the store is named apart from the snapshot")
-            .found(snapshot)
-            .hint(format!("write {named}{}", quoted(point))),
+            .with_found(snapshot)
+            .with_hint(format!("write {named}{}", quoted(point))),
     )
 }
 
@@ -202,8 +202,10 @@ fn disks_there(store: &Path) -> Result<Vec<String>> {
     if names.is_empty() {
         return Err(
             Error::usage("there is nothing here: there is no disk in this store")
-                .path(store)
-                .hint("is the disk with the store mounted? vhd snapshot create makes a new store"),
+                .with_path(store)
+                .with_hint(
+                    "is the disk with the store mounted? vhd snapshot create makes a new store",
+                ),
         );
     }
     Ok(names)

@@ -70,8 +70,11 @@ fn parse_image(text: &str) -> Result<(String, PathBuf)> {
             names::admit(Role::Image, &file)?;
             Ok((name.to_owned(), file))
         }
-        _ => Err(Error::usage(format!("this isn't SNAPSHOT=FILE: {text}"))
-            .hint("name the snapshot and the image that holds what it held, as in mon=monday.vhd")),
+        _ => Err(
+            Error::usage(format!("this isn't SNAPSHOT=FILE: {text}")).with_hint(
+                "name the snapshot and the image that holds what it held, as in mon=monday.vhd",
+            ),
+        ),
     }
 }
 
@@ -204,7 +207,7 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
     for store in &args.from {
         let opened = Disk::open(store, name, Access::Read);
         let opened = opened.map_err(|error| match error.kind() {
-            ErrorKind::Locked => error.hint("--from names another store than --store"),
+            ErrorKind::Locked => error.with_hint("--from names another store than --store"),
             _ => error,
         });
         means.stores.push(opened?);

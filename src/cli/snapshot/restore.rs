@@ -107,8 +107,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let format = format(args, &point)?;
     if args.force == 0 && args.in_place.is_none() && args.output.exists() {
         return Err(Error::usage("the file exists already")
-            .path(&args.output)
-            .hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
+            .with_path(&args.output)
+            .with_hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
     }
     if let Some(way) = args.in_place
         && args.output.exists()
@@ -166,14 +166,14 @@ fn format(args: &Args, point: &PointImage) -> Result<Format> {
         }
         (Some(Format::Differencing), Some(_)) => Ok(Format::Differencing),
         (Some(format), Some(_)) => Err(Error::usage("only a differencing VHD has a parent")
-            .found(format_args!("-O {format}"))
-            .hint("leave -O away")),
+            .with_found(format_args!("-O {format}"))
+            .with_hint("leave -O away")),
         (Some(Format::Differencing), None) if args.in_place.is_none() => Err(Error::usage(
             "a differencing VHD needs a parent, which an image of its own must be",
         )
-        .found("-O differencing")
-        .expected("--parent FILE")
-        .hint("restore an earlier snapshot to a VHD first, and name that")),
+        .with_found("-O differencing")
+        .with_expected("--parent FILE")
+        .with_hint("restore an earlier snapshot to a VHD first, and name that")),
         (Some(format), None) => Ok(format),
         // What is there already keeps its format, whatever it is called.
         (None, None) if args.in_place.is_some() && args.output.exists() => Ok(Format::Raw),

@@ -32,7 +32,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let output = Output::binary().map_err(|e| match e.kind() {
-        ErrorKind::Usage => e.hint("pipe it into vhd snapshot receive, or redirect it to a file"),
+        ErrorKind::Usage => {
+            e.with_hint("pipe it into vhd snapshot receive, or redirect it to a file")
+        }
         _ => e,
     })?;
     let (mut disk, names) = args

@@ -105,9 +105,9 @@ impl From<Finding> for FindingView {
         let error = &finding.error;
         Self {
             message: error.to_string(),
-            file: error.file().map(|path| path.to_string_lossy().into_owned()),
-            offset: error.at(),
-            hint: error.remedy().map(str::to_owned),
+            file: error.path().map(|path| path.to_string_lossy().into_owned()),
+            offset: error.offset(),
+            hint: error.hint().map(str::to_owned),
             affected: finding.affected,
         }
     }

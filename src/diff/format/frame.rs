@@ -73,10 +73,10 @@ impl PageHead {
                 return Err(Error::unsupported(
                     "the payload is packed in a way that this program doesn't know",
                 )
-                .field("codec")
-                .found(other)
-                .expected("0 (stored) or 1 (zstd)")
-                .hint("use the program that wrote the diff, or a newer vhdkit"));
+                .with_field("codec")
+                .with_found(other)
+                .with_expected("0 (stored) or 1 (zstd)")
+                .with_hint("use the program that wrote the diff, or a newer vhdkit"));
             }
         };
         let head = Self {
@@ -89,9 +89,9 @@ impl PageHead {
         };
         if !head.window.is_multiple_of(WINDOW_SIZE) {
             return Err(damaged("a window starts at an odd place")
-                .field("window")
-                .found(head.window)
-                .expected(format_args!("a multiple of {WINDOW_SIZE}")));
+                .with_field("window")
+                .with_found(head.window)
+                .with_expected(format_args!("a multiple of {WINDOW_SIZE}")));
         }
         let fits = match codec {
             Codec::Stored => head.stored_len == head.payload_len,
@@ -99,8 +99,8 @@ impl PageHead {
         };
         if !fits || u64::from(head.payload_len) > WINDOW_SIZE || b[17..20] != [0; 3] {
             return Err(damaged("a frame's lengths are impossible")
-                .field("payload_len, stored_len")
-                .found(format_args!(
+                .with_field("payload_len, stored_len")
+                .with_found(format_args!(
                     "{}, {}, codec {}",
                     head.payload_len, head.stored_len, codec as u8
                 )));
@@ -119,8 +119,8 @@ fn half(pages: u64, bit: u16) -> [u8; 2] {
 pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> Result<PageList> {
     let bad = |found: std::fmt::Arguments<'_>| {
         damaged("a frame's page ranges are impossible")
-            .field("page_ranges")
-            .found(found)
+            .with_field("page_ranges")
+            .with_found(found)
     };
     let mut list = PageList::new();
     let (entries, _) = bytes.as_chunks::<4>();
@@ -199,9 +199,9 @@ impl ClearHead {
             .and_then(|end| PageRange::new(start, end))
             .ok_or_else(|| {
                 damaged("a long clear has an impossible range")
-                    .field("start, length")
-                    .found(format_args!("{start}, {len}"))
-                    .expected(format_args!(
+                    .with_field("start, length")
+                    .with_found(format_args!("{start}, {len}"))
+                    .with_expected(format_args!(
                         "multiples of {WINDOW_SIZE} within {target_size} bytes"
                     ))
             })?;

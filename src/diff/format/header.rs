@@ -82,9 +82,9 @@ pub(crate) fn encode_header(header: &DiffHeader, reversible: bool) -> Result<Vec
         if !is_size(size) {
             return Err(
                 Error::usage("a diff can't be made for an image of this size")
-                    .field(field)
-                    .found(size)
-                    .expected(SIZES),
+                    .with_field(field)
+                    .with_found(size)
+                    .with_expected(SIZES),
             );
         }
     }
@@ -112,8 +112,8 @@ pub(crate) fn encode_header(header: &DiffHeader, reversible: bool) -> Result<Vec
         return Err(Error::usage(
             "the names and ids of the two images are too long for a diff's header",
         )
-        .found(format_args!("{len} bytes"))
-        .expected(format_args!("at most {HEAD_MAX}")));
+        .with_found(format_args!("{len} bytes"))
+        .with_expected(format_args!("at most {HEAD_MAX}")));
     }
     out[16..20].copy_from_slice(&count(len));
     let crc = crc32fast::hash(&out);
@@ -155,41 +155,41 @@ impl DiffHeader {
             return Err(Error::damaged(
                 "this is no diff: it doesn't begin with a diff's magic bytes",
             )
-            .offset(0)
-            .field("magic")
-            .found(ascii(&fixed[..8]))
-            .expected(ascii(&MAGIC))
-            .hint("name a file that vhd-diff wrote; to compare two images use vhd-diff"));
+            .with_offset(0)
+            .with_field("magic")
+            .with_found(ascii(&fixed[..8]))
+            .with_expected(ascii(&MAGIC))
+            .with_hint("name a file that vhd-diff wrote; to compare two images use vhd-diff"));
         }
         let version = BigEndian::read_u32(&fixed[8..]);
         if version != VERSION {
             return Err(Error::unsupported(
                 "the diff is of a version that this program doesn't know",
             )
-            .offset(8)
-            .field("version")
-            .found(version)
-            .expected(VERSION)
-            .hint("use the program that wrote it, or a newer vhdkit"));
+            .with_offset(8)
+            .with_field("version")
+            .with_found(version)
+            .with_expected(VERSION)
+            .with_hint("use the program that wrote it, or a newer vhdkit"));
         }
         let flags = BigEndian::read_u32(&fixed[12..]);
         if flags & !REVERSIBLE != 0 {
             return Err(Error::unsupported(
                 "the diff needs a feature that this program doesn't have",
             )
-            .offset(12)
-            .field("must_understand")
-            .found(format_args!("{flags:#010x}"))
-            .expected("0, or 1 for a reversible diff")
-            .hint("use the program that wrote it, or a newer vhdkit"));
+            .with_offset(12)
+            .with_field("must_understand")
+            .with_found(format_args!("{flags:#010x}"))
+            .with_expected("0, or 1 for a reversible diff")
+            .with_hint("use the program that wrote it, or a newer vhdkit"));
         }
         let length = BigEndian::read_u32(&fixed[16..]) as usize;
         if !(HEAD_FIXED + 4..=HEAD_MAX).contains(&length) {
             return Err(damaged("the header has an impossible length")
-                .offset(16)
-                .field("header_length")
-                .found(length)
-                .expected(format_args!("{} to {HEAD_MAX}", HEAD_FIXED + 4)));
+                .with_offset(16)
+                .with_field("header_length")
+                .with_found(length)
+                .with_expected(format_args!("{} to {HEAD_MAX}", HEAD_FIXED + 4)));
         }
         Ok(length)
     }
@@ -219,10 +219,10 @@ impl DiffHeader {
         let (found, computed) = (u32::from_be_bytes(*crc), crc32fast::hash(fields));
         if found != computed {
             return Err(damaged("the header's checksum is wrong")
-                .offset(fields.len() as u64)
-                .field("header_crc32")
-                .found(format_args!("{found:#010x}"))
-                .expected(format_args!("{computed:#010x}")));
+                .with_offset(fields.len() as u64)
+                .with_field("header_crc32")
+                .with_found(format_args!("{found:#010x}"))
+                .with_expected(format_args!("{computed:#010x}")));
         }
         let (fixed, records) = fields
             .split_first_chunk::<HEAD_FIXED>()
@@ -233,11 +233,11 @@ impl DiffHeader {
             return Err(Error::unsupported(
                 "the diff has another page or window size than this version allows",
             )
-            .offset(20)
-            .field("page_size, window_size, reserved")
-            .found(format_args!("{page_size}, {window_size}, {reserved}"))
-            .expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0"))
-            .hint("use the program that wrote it, or a newer vhdkit"));
+            .with_offset(20)
+            .with_field("page_size, window_size, reserved")
+            .with_found(format_args!("{page_size}, {window_size}, {reserved}"))
+            .with_expected(format_args!("{PAGE_SIZE}, {WINDOW_SIZE}, 0"))
+            .with_hint("use the program that wrote it, or a newer vhdkit"));
         }
         let mut header = Self {
             base_size: size(fixed, 32, "base_size")?,
@@ -257,8 +257,8 @@ impl DiffHeader {
         while !rest.is_empty() {
             let cut = || {
                 damaged("a record reaches beyond the end of the header")
-                    .offset(offset)
-                    .field("record")
+                    .with_offset(offset)
+                    .with_field("record")
             };
             let (lead, after) = rest.split_first_chunk::<6>().ok_or_else(cut)?;
             let tag = BigEndian::read_u16(&lead[..2]);
@@ -267,13 +267,13 @@ impl DiffHeader {
             // In order means at most once, so that no two readers can disagree about which one counts.
             if tag <= last {
                 return Err(damaged("a record is repeated or in the wrong place")
-                    .offset(offset)
-                    .field("record")
-                    .found(format_args!("{tag:#06x}"))
-                    .expected(format_args!("a tag above {last:#06x}")));
+                    .with_offset(offset)
+                    .with_field("record")
+                    .with_found(format_args!("{tag:#06x}"))
+                    .with_expected(format_args!("a tag above {last:#06x}")));
             }
             last = tag;
-            self.set(tag, value).map_err(|e| e.offset(offset))?;
+            self.set(tag, value).map_err(|e| e.with_offset(offset))?;
             offset += (6 + len) as u64;
             rest = after;
         }
@@ -283,8 +283,8 @@ impl DiffHeader {
     fn set(&mut self, tag: u16, value: &[u8]) -> Result<()> {
         let bad = |what: &str| {
             damaged("a record of the header has a bad value")
-                .field(format!("record {tag:#06x}"))
-                .expected(what)
+                .with_field(format!("record {tag:#06x}"))
+                .with_expected(what)
         };
         let text = || {
             String::from_utf8(value.to_vec())
@@ -312,8 +312,8 @@ impl DiffHeader {
                 return Err(Error::unsupported(
                     "the diff needs a feature that this program doesn't have",
                 )
-                .field(format!("record {tag:#06x}"))
-                .hint("use the program that wrote it, or a newer vhdkit"));
+                .with_field(format!("record {tag:#06x}"))
+                .with_hint("use the program that wrote it, or a newer vhdkit"));
             }
             // Additions that may be ignored.
             _ => return Ok(()),
@@ -341,10 +341,10 @@ fn size(fixed: &[u8; HEAD_FIXED], at: usize, field: &str) -> Result<u64> {
     let size = BigEndian::read_u64(&fixed[at..]);
     if !is_size(size) {
         return Err(damaged("a virtual size is impossible")
-            .offset(at as u64)
-            .field(field)
-            .found(size)
-            .expected(SIZES));
+            .with_offset(at as u64)
+            .with_field(field)
+            .with_found(size)
+            .with_expected(SIZES));
     }
     Ok(size)
 }

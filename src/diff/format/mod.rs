@@ -53,5 +53,5 @@ fn count(n: usize) -> [u8; 4] {
 /// An error about a diff's bytes, with the remedy that helps against most of them.
 pub(crate) fn damaged(message: &str) -> Error {
     Error::damaged(message)
-        .hint("get the diff again from its source, or make it again with vhd-diff")
+        .with_hint("get the diff again from its source, or make it again with vhd-diff")
 }

@@ -106,7 +106,9 @@ impl Folder<'_> {
                 return Ok(None);
             };
             // It is handed on as it is: whoever gets it must be able to unpack it.
-            frame.check_payload().map_err(|e| e.path(diff.name()))?;
+            frame
+                .check_payload()
+                .map_err(|e| e.with_path(diff.name()))?;
             // Where the way back knows what the base holds, a clear may become part of a longer one.
             if frame.is_long_clear() && self.lanes.len() > 1 {
                 return Ok(None);
@@ -139,7 +141,7 @@ impl Folder<'_> {
                         .known
                         .extend(ranges.filter_map(|range| range.intersect(window)));
                     put(frame, window, &all, &mut content.bytes)
-                        .map_err(|e| e.path(diff.name()))?;
+                        .map_err(|e| e.with_path(diff.name()))?;
                 }
             }
             let end = diff.header().target_size;

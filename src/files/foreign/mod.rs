@@ -42,8 +42,8 @@ impl Kind {
             Way::Convert(_) => "which is not read here",
             Way::Unpack(_) | Way::Tell(_) => "not an image",
         };
-        let error = Error::unsupported(format!("this is {}, {what}", self.name)).path(path);
-        error.hint(advice::hint(self.way, storage, head))
+        let error = Error::unsupported(format!("this is {}, {what}", self.name)).with_path(path);
+        error.with_hint(advice::hint(self.way, storage, head))
     }
 
     /// Whether an image at `path` would have the name of such a file.
@@ -408,7 +408,7 @@ mod tests {
             let error = refuse(&Memory::new(bytes).named(&path)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(error.message().contains(kind), "{}", error.message());
-            let hint = error.remedy().unwrap();
+            let hint = error.hint().unwrap();
             assert!(!hint.contains(['{', '}']), "{hint}");
             if hint.contains(": ") && !hint.contains("--store") {
                 assert!(hint.contains("/my "), "{hint}");
@@ -424,7 +424,7 @@ mod tests {
         let hint = |name: &str, head: &[u8]| {
             std::fs::write(at(name), head).unwrap();
             let storage = Memory::new(padded(head)).named(at(name));
-            refuse(&storage).unwrap_err().remedy().unwrap().to_owned()
+            refuse(&storage).unwrap_err().hint().unwrap().to_owned()
         };
         std::fs::write(at("a.vhd"), "").unwrap();
         std::fs::write(at("a-1.vhd"), "").unwrap();
@@ -448,7 +448,7 @@ mod tests {
         let storage = Memory::new(head).named("big.qcow2");
         let error = refuse(&storage).unwrap_err();
         assert_eq!(
-            error.remedy(),
+            error.hint(),
             Some("convert it first: qemu-img convert -O raw big.qcow2 big.raw")
         );
     }

@@ -21,10 +21,10 @@ pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
         let (from, to) = (header.base_size, header.target_size);
         return Err(
             refused("an image on a device can't be given another size", base)
-                .found(format_args!(
+                .with_found(format_args!(
                     "a diff from {from} to {to} bytes, for a device of {len} bytes"
                 ))
-                .expected("diffs between disks of one size"),
+                .with_expected("diffs between disks of one size"),
         );
     }
     let size = chain.base_size();
@@ -35,8 +35,8 @@ pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
             "a VHD on a device can't be changed in place unless it fills the device exactly and never grows",
             base,
         )
-        .found(format_args!("a {format} VHD on a device of {len} bytes"))
-        .expected("a raw image, or a fixed VHD whose footer is the end of the device")),
+        .with_found(format_args!("a {format} VHD on a device of {len} bytes"))
+        .with_expected("a raw image, or a fixed VHD whose footer is the end of the device")),
     }
 }
 
@@ -48,6 +48,6 @@ pub(super) fn beginning(file: &File, size: u64) -> Result<Option<File>> {
 
 fn refused(message: &str, base: &OpenImage) -> Error {
     Error::usage(message)
-        .path(base.path())
-        .hint("apply to a new image with -o")
+        .with_path(base.path())
+        .with_hint("apply to a new image with -o")
 }

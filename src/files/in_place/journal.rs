@@ -102,7 +102,7 @@ pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 /// Says how to go on after a failure between the old and the new point in time.
 pub(super) fn unfinished(error: Error, path: &Path) -> Error {
-    error.hint(format!(
+    error.with_hint(format!(
         "the image is between two points in time and its undo journal stands: remove the cause and {}",
         how_to_go_on(path)
     ))

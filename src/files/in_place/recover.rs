@@ -27,8 +27,8 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         return Err(Error::usage(
             "there is nothing to roll back: no undo journal stands beside this image",
         )
-        .path(path)
-        .hint("to undo a finished apply, apply the diff that --undo kept"));
+        .with_path(path)
+        .with_hint("to undo a finished apply, apply the diff that --undo kept"));
     }
     let (journal, format) = open_journal(&journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
@@ -42,7 +42,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(lock, format, journal.base_size(), &journal, footer, options)
         .and_then(|_| lock.sync())
         .map_err(|error| {
-            error.hint("the undo journal still stands: remove the cause, then roll back again")
+            error.with_hint("the undo journal still stands: remove the cause, then roll back again")
         })?;
     let digest = journal.target_digest();
     Verify {
@@ -89,9 +89,9 @@ pub(super) fn finish(
             ErrorKind::Pending,
             "an apply of other diffs to this image was interrupted",
         )
-        .path(path)
-        .found(format_args!("the undo journal {}", shown(&journal_path)))
-        .hint(how_to_go_on(path)));
+        .with_path(path)
+        .with_found(format_args!("the undo journal {}", shown(&journal_path)))
+        .with_hint(how_to_go_on(path)));
     }
     let already = diffs - undoes.len();
     let mut applied = Applied {

@@ -260,7 +260,7 @@ impl Verify<'_> {
             let found = content_digest(&image, options.workers, options.progress)?;
             return read_back(path, found, expected)
                 .map(|()| true)
-                .map_err(|error| error.hint(self.hint));
+                .map_err(|error| error.with_hint(self.hint));
         }
         // Without a digest, what the diffs change is compared page by page.
         let (updated, cleared, _) = count_changes(&image, self.chain, false, options)?;
@@ -268,7 +268,7 @@ impl Verify<'_> {
             return Ok(true);
         }
         Err(Error::damaged("what was read back is not what was written")
-            .path(path)
-            .hint(self.hint))
+            .with_path(path)
+            .with_hint(self.hint))
     }
 }

@@ -39,9 +39,9 @@ pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
     if strategy == Strategy::Clone {
         return begin_clone(job.lock)?.ok_or_else(|| {
             Error::unsupported("this file system can't clone the image")
-                .path(job.lock.path())
-                .expected("XFS or btrfs, with reflinks")
-                .hint("leave --in-place away, or say --in-place journal or copy")
+                .with_path(job.lock.path())
+                .with_expected("XFS or btrfs, with reflinks")
+                .with_hint("leave --in-place away, or say --in-place journal or copy")
         });
     }
     let file = begin_file(job.lock)?;
@@ -78,10 +78,10 @@ fn refusal(base: &File) -> Result<Option<Error>> {
             return Ok(None);
         }
         Error::usage("the image has several names, of which only one would be replaced")
-            .found(format_args!("{links} hard links"))
-            .expected("one")
+            .with_found(format_args!("{links} hard links"))
+            .with_expected("one")
     };
-    Ok(Some(error.path(base.path()).hint(
+    Ok(Some(error.with_path(base.path()).with_hint(
         "leave --in-place away, or say --in-place journal: it writes the image itself",
     )))
 }
@@ -162,8 +162,8 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Resu
     if !job.lock.is_at_its_path()? {
         return Err(
             Error::new(ErrorKind::Changed, "the base was replaced by another file")
-                .path(job.lock.path())
-                .hint("run the command again"),
+                .with_path(job.lock.path())
+                .with_hint("run the command again"),
         );
     }
     let mut named = None;
@@ -187,5 +187,5 @@ pub(super) fn remove_leftovers_of(path: &Path) {
 }
 
 fn real_path(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).path(path))
+    fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).with_path(path))
 }

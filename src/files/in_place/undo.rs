@@ -72,14 +72,14 @@ pub(super) fn write(
 /// Opens and verifies the undo journal at `path`, and says what format its image has.
 pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
     let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
-        ErrorKind::Damaged | ErrorKind::Usage => error.hint(
+        ErrorKind::Damaged | ErrorKind::Usage => error.with_hint(
             "the undo journal can't be used, and the image may be between two points in time: make it again from a \
              good copy, then remove the journal",
         ),
         _ => error,
     })?;
     let format = format_of(&journal.header().target).ok_or_else(|| {
-        Error::damaged("the undo journal doesn't say what format its image has").path(path)
+        Error::damaged("the undo journal doesn't say what format its image has").with_path(path)
     })?;
     Ok((Chain::new(vec![journal])?, format))
 }
@@ -112,8 +112,8 @@ pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<
     if place.as_deref() == Some(journal) {
         return Err(
             Error::usage("the undo diff can't have the name of the undo journal")
-                .path(undo)
-                .hint("choose another name"),
+                .with_path(undo)
+                .with_hint("choose another name"),
         );
     }
     // It gets its name at the very end, which is too late to find out that it can't.
@@ -122,8 +122,8 @@ pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<
 
 fn taken(undo: &Path) -> Error {
     Error::usage("the file for the undo diff exists already")
-        .path(undo)
-        .hint("choose another name or remove it first")
+        .with_path(undo)
+        .with_hint("choose another name or remove it first")
 }
 
 /// Whether the undo diff `file` is at `place` already, on stable storage, where an interrupted apply left it. An error

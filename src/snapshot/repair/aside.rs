@@ -57,8 +57,8 @@ fn asides(path: &Path) -> impl Iterator<Item = PathBuf> {
 fn aside(path: &Path) -> Result<PathBuf> {
     asides(path).find(|name| is_absent(name)).ok_or_else(|| {
         Error::usage("too many damaged files of this name were put aside")
-            .path(path)
-            .hint("remove those that end in .damaged and a number")
+            .with_path(path)
+            .with_hint("remove those that end in .damaged and a number")
     })
 }
 
@@ -112,7 +112,7 @@ pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
 type Asides = BTreeMap<Stem, BTreeMap<String, Vec<String>>>;
 
 fn set_aside(disk: &Disk) -> Result<Asides> {
-    let failed = |e| Error::io("cannot read the folder", e).path(disk.folder());
+    let failed = |e| Error::io("cannot read the folder", e).with_path(disk.folder());
     let mut found: BTreeMap<Stem, BTreeMap<String, Vec<(u32, String)>>> = BTreeMap::new();
     for entry in fs::read_dir(disk.folder()).map_err(failed)? {
         // Other names aren't ours.

@@ -174,7 +174,7 @@ impl Job<'_> {
                 let file = self.disk.new_file(new, &point.data.file)?;
                 let mut out = file.file().appender();
                 out.take_all(&mut from_file.reader())
-                    .map_err(|e| Error::io("cannot copy the diff", e).path(&from))?;
+                    .map_err(|e| Error::io("cannot copy the diff", e).with_path(&from))?;
                 drop(out);
                 file.publish(Overwrite::Yes)?;
                 self.replace(point, point)?;
@@ -245,8 +245,8 @@ impl Job<'_> {
             return self.diff_over(point, (before, &base), target);
         }
         let mut last = Error::damaged("what this diff starts from can't be read")
-            .path(self.disk.label(before))
-            .hint("name an image or a store that has it: --image SNAPSHOT=FILE, --from STORE");
+            .with_path(self.disk.label(before))
+            .with_hint("name an image or a store that has it: --image SNAPSHOT=FILE, --from STORE");
         for base in self.elsewhere(before) {
             let made = base.and_then(|base| self.diff_over(point, (before, base.image()), target));
             match made {
@@ -334,10 +334,10 @@ fn check(path: &Path, field: &str, found: Option<ContentDigest>, point: &Manifes
     let found = found.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
     Err(
         Error::mismatch("this image doesn't hold what the snapshot did")
-            .path(path)
-            .field(field)
-            .found(found)
-            .expected(format_args!(
+            .with_path(path)
+            .with_field(field)
+            .with_found(found)
+            .with_expected(format_args!(
                 "{}, as in {}",
                 point.content_digest, point.name
             )),

@@ -75,8 +75,8 @@ impl Job<'_> {
                 ErrorKind::Io,
                 "this was damaged at the first look, and isn't at the second",
             )
-            .path(path)
-            .hint("nothing was given up: the device or the memory may be failing")
+            .with_path(path)
+            .with_hint("nothing was given up: the device or the memory may be failing")
         };
         for (stem, _) in &self.faults {
             let manifest = self.disk.path(&stem.manifest());

@@ -61,7 +61,7 @@ impl Job<'_> {
 
     fn manifest_of(&mut self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
         let path = self.disk.path(&stem.manifest());
-        let not_one = || Error::damaged("this is not a manifest").path(&path);
+        let not_one = || Error::damaged("this is not a manifest").with_path(&path);
         let bytes = match read_limited(&path, LONGEST, not_one) {
             Ok(bytes) => bytes,
             Err(error) if is_passing(&error) => return Err(error),

@@ -137,12 +137,14 @@ impl Job<'_> {
             return Err(error);
         }
         let is_gone = error.io_kind() == Some(std::io::ErrorKind::NotFound)
-            && error.file().is_some_and(is_absent);
+            && error.path().is_some_and(is_absent);
         if is_passing(&error) && !is_gone {
             let again = Error::new(error.kind(), "something that may help couldn't be read");
-            let again = again.source(error.to_string());
+            let again = again.with_source(error.to_string());
             self.unread.get_or_insert(
-                again.hint("nothing was given up: remove the cause, then run the command again"),
+                again.with_hint(
+                    "nothing was given up: remove the cause, then run the command again",
+                ),
             );
         }
         self.done.refused.push(error);
@@ -153,8 +155,10 @@ impl Job<'_> {
     fn lost(&mut self, stem: &Stem) {
         let error =
             Error::damaged("this manifest is lost or damaged, and nothing says what it was")
-                .path(self.disk.path(&stem.manifest()))
-                .hint("name a store that has it: --from STORE; or give the snapshot up: --drop");
+                .with_path(self.disk.path(&stem.manifest()))
+                .with_hint(
+                    "name a store that has it: --from STORE; or give the snapshot up: --drop",
+                );
         let affected = vec![stem.name.clone()];
         self.faults
             .push((stem.clone(), Finding { error, affected }));

@@ -88,25 +88,24 @@ fn newest_windows(
     };
     let at_place = |error: Error| {
         error
-            .field("virtual disk")
-            .offset(place)
-            .found(format_args!("another hash of this window ({places} such)"))
+            .with_field("virtual disk")
+            .with_offset(place)
+            .with_found(format_args!("another hash of this window ({places} such)"))
     };
     // A damaged base has no place by itself: its only digest is that of the whole disk. It is what is wrong here.
     if let Some(base) = disk.chain(newest)?.first() {
         let base = disk.path(&base.data.file);
         let mut known = look.found.findings.iter_mut();
         if let Some(known) = known.find(|finding| {
-            finding.error.file() == Some(&base)
-                && finding.error.field_name() == Some(CONTENT_DIGEST)
+            finding.error.path() == Some(&base) && finding.error.field() == Some(CONTENT_DIGEST)
         }) {
             known.error = at_place(wrong_base(disk, &base));
             return Ok(());
         }
     }
     let error = Error::damaged("the disk doesn't hold what it did when the snapshot was made")
-        .path(disk.label(newest))
-        .hint(format!(
+        .with_path(disk.label(newest))
+        .with_hint(format!(
             "the file that holds it is damaged, and named by: {} --read-data",
             disk.command("verify")
         ));
@@ -132,9 +131,9 @@ fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
         return Ok(());
     }
     Err(wrong_base(disk, &path)
-        .field(CONTENT_DIGEST)
-        .found(digest)
-        .expected(point.content_digest))
+        .with_field(CONTENT_DIGEST)
+        .with_found(digest)
+        .with_expected(point.content_digest))
 }
 
 /// The field of the error for a base that is wrong somewhere.
@@ -142,8 +141,8 @@ const CONTENT_DIGEST: &str = "content digest";
 
 fn wrong_base(disk: &Disk, path: &Path) -> Error {
     Error::damaged("the base doesn't hold what it did when the snapshot was made")
-        .path(path)
-        .hint(disk.repair_hint())
+        .with_path(path)
+        .with_hint(disk.repair_hint())
 }
 
 fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
@@ -151,7 +150,7 @@ fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     work.progress.begin("verifying a diff", file.byte_len()?);
     let read = DiffFile::open_unpacking(file, work.workers, work.progress).map(drop);
     read.map_err(|error| match error.kind() {
-        ErrorKind::Damaged => error.hint(disk.repair_hint()),
+        ErrorKind::Damaged => error.with_hint(disk.repair_hint()),
         _ => error,
     })
 }
@@ -177,7 +176,7 @@ fn first_wrong(image: &dyn Image, window: &ListedWindow) -> Result<Option<u64>> 
 }
 
 fn too_long(error: std::num::TryFromIntError) -> Error {
-    Error::usage("a window doesn't fit into memory").source(error)
+    Error::usage("a window doesn't fit into memory").with_source(error)
 }
 
 /// Numbers that nobody foresees, for choosing what is read.

@@ -34,16 +34,16 @@ pub(super) fn all(look: &mut Look<'_>) {
         }
         if let Some(other) = before.filter(|other| point.time < other.time) {
             let error = Error::damaged("this snapshot is older than the one before it")
-                .path(disk.path(&point.stem().manifest()))
-                .field("time")
-                .found(point.time)
-                .expected(format_args!("{} ({}) or later", other.time, other.name))
-                .hint("rules of prune and --at can't be relied on for this disk");
+                .with_path(disk.path(&point.stem().manifest()))
+                .with_field("time")
+                .with_found(point.time)
+                .with_expected(format_args!("{} ({}) or later", other.time, other.name))
+                .with_hint("rules of prune and --at can't be relied on for this disk");
             look.tell(error, affected());
         }
         if let Err(error) = check_footer(point) {
             let path = disk.path(&point.stem().manifest());
-            look.tell(error.path(path), affected());
+            look.tell(error.with_path(path), affected());
         }
         before = Some(point);
     }
@@ -51,11 +51,11 @@ pub(super) fn all(look: &mut Look<'_>) {
 
 fn twice(disk: &Disk, field: &str, value: &str, [first, second]: [&Manifest; 2]) -> Error {
     Error::damaged("two snapshots of this disk have the same")
-        .path(disk.path(&second.stem().manifest()))
-        .field(field)
-        .found(format_args!("{value}, as in {}", first.stem().manifest()))
-        .expected("another one")
-        .hint("only one of the two was made by this program: the files of the other were put here by something else")
+        .with_path(disk.path(&second.stem().manifest()))
+        .with_field(field)
+        .with_found(format_args!("{value}, as in {}", first.stem().manifest()))
+        .with_expected("another one")
+        .with_hint("only one of the two was made by this program: the files of the other were put here by something else")
 }
 
 /// An error if what a manifest keeps as the footer of a VHD isn't one.
@@ -65,9 +65,9 @@ pub(in crate::snapshot) fn check_footer(point: &Manifest) -> Result<()> {
     };
     footer.verify_intact(0).map_err(|error| {
         Error::damaged("what this manifest keeps as the footer of a VHD is not one")
-            .field("source.footer")
-            .source(error.to_string())
-            .hint("the content is not concerned: restore the snapshot to a raw image or a dynamic VHD")
+            .with_field("source.footer")
+            .with_source(error.to_string())
+            .with_hint("the content is not concerned: restore the snapshot to a raw image or a dynamic VHD")
     })
 }
 
@@ -85,11 +85,11 @@ pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
         return;
     }
     let error = Error::damaged("these window hashes are of a snapshot that isn't here")
-        .path(disk.path(WINDOWS))
-        .field("content digest")
-        .found(digest)
-        .expected("that of the newest snapshot, or of one before it")
-        .hint(format!(
+        .with_path(disk.path(WINDOWS))
+        .with_field("content digest")
+        .with_found(digest)
+        .with_expected("that of the newest snapshot, or of one before it")
+        .with_hint(format!(
             "a newer snapshot may be lost with both its files: copy them back from another store. If an older program \
              deleted it, nothing is lost, and the list is made again by: {}",
             disk.command("repair")

@@ -143,7 +143,7 @@ impl Look<'_> {
 
 /// What is made of a snapshot whose manifest can't be read: it and all up to the next base.
 fn after_damage(disk: &Disk, error: &Error) -> Vec<String> {
-    let name = error.file().and_then(|path| path.file_name()?.to_str());
+    let name = error.path().and_then(|path| path.file_name()?.to_str());
     let Some((stem, _)) = name.and_then(Stem::parse) else {
         return Vec::new();
     };
@@ -175,7 +175,7 @@ pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Fin
         affected.push(point.name.clone());
     }
     let error = if missing {
-        error.hint(disk.repair_hint())
+        error.with_hint(disk.repair_hint())
     } else {
         error
     };
@@ -184,7 +184,7 @@ pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Fin
 
 /// Whether an error is that a file of the disk isn't there, by its name and by the listing of the folder.
 pub(super) fn is_missing(disk: &Disk, error: &Error) -> bool {
-    let Some(path) = error.file() else {
+    let Some(path) = error.path() else {
         return false;
     };
     let name = path.file_name().and_then(|name| name.to_str());
@@ -211,7 +211,7 @@ fn list(look: &mut Look<'_>) -> Result<Option<WindowList<File>>> {
         }
         Err(error) => {
             let hint = "it is made again when the next snapshot is; or remove it";
-            look.tell(error.hint(hint), Vec::new());
+            look.tell(error.with_hint(hint), Vec::new());
             Ok(None)
         }
     }

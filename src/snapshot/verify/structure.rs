@@ -41,10 +41,10 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
     let len = file.byte_len()?;
     let cut = || {
         Error::damaged("the file has another length than its manifest says")
-            .path(&path)
-            .found(format_args!("{len} bytes"))
-            .expected(format_args!("{} bytes", point.data.length))
-            .hint(disk.repair_hint())
+            .with_path(&path)
+            .with_found(format_args!("{len} bytes"))
+            .with_expected(format_args!("{} bytes", point.data.length))
+            .with_hint(disk.repair_hint())
     };
     if point.is_base() {
         let image = open_image(&path, &OpenOptions::default())?;
@@ -69,11 +69,11 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
     };
     Err(
         Error::damaged("this diff doesn't start from the snapshot before it")
-            .path(&path)
-            .field("base digest")
-            .found(show(diff.trailer().base_digest))
-            .expected(show(expected))
-            .hint(disk.repair_hint()),
+            .with_path(&path)
+            .with_field("base digest")
+            .with_found(show(diff.trailer().base_digest))
+            .with_expected(show(expected))
+            .with_hint(disk.repair_hint()),
     )
 }
 
@@ -84,12 +84,12 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
     match findings.find(|f| f.severity() != Severity::Warning) {
         None => Ok(()),
         Some(finding) => Err(Error::damaged("the base is damaged")
-            .path(path)
-            .field(&finding.field)
-            .offset(finding.offset)
-            .found(&finding.found)
-            .expected(&finding.expected)
-            .hint(format!(
+            .with_path(path)
+            .with_field(&finding.field)
+            .with_offset(finding.offset)
+            .with_found(&finding.found)
+            .with_expected(&finding.expected)
+            .with_hint(format!(
                 "more is said by: vhd check {}",
                 crate::error::quoted(path)
             ))),
@@ -113,8 +113,8 @@ pub(super) fn strays(look: &mut Look<'_>) {
             || going.contains(&stem);
         if !known {
             let error = Error::damaged("this file has no manifest")
-                .path(disk.path(name))
-                .hint(format!(
+                .with_path(disk.path(name))
+                .with_hint(format!(
                     "make the manifest again, from another store (--from STORE) if that is needed, or give the snapshot \
                      up with --drop: {}",
                     disk.command("repair")

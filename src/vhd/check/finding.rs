@@ -55,11 +55,11 @@ impl Finding {
     pub fn to_error(&self, file: &Path) -> Error {
         let error = Error::new(self.rule.kind(), self.rule.message);
         error
-            .field(self.field.clone())
-            .offset(self.offset)
-            .found(&self.found)
-            .expected(&self.expected)
-            .hint(self.advice(file))
+            .with_field(self.field.clone())
+            .with_offset(self.offset)
+            .with_found(&self.found)
+            .with_expected(&self.expected)
+            .with_hint(self.advice(file))
     }
 }
 

@@ -83,7 +83,7 @@ fn look(storage: &dyn ReadAt, options: &CheckOptions<'_>, depth: Depth) -> Resul
         shares_tail: false,
         bitmaps: 0,
     };
-    let (kind, mut facts) = checker.run().map_err(|e| e.path(storage.name()))?;
+    let (kind, mut facts) = checker.run().map_err(|e| e.with_path(storage.name()))?;
     let total = |severity| checker.findings.total(severity);
     let (errors, repairable, warnings) = (
         total(Severity::Error),

@@ -58,10 +58,10 @@ impl Report {
         let file = quoted(&self.file);
         Err(match self.errors.saturating_sub(1) {
             0 => error,
-            1 => error.hint(format!(
+            1 => error.with_hint(format!(
                 "1 more error: vhd check {file} lists all; {advice}"
             )),
-            more => error.hint(format!(
+            more => error.with_hint(format!(
                 "{more} more errors: vhd check {file} lists all; {advice}"
             )),
         })
@@ -166,17 +166,17 @@ impl Lost {
 /// The error for what nothing speaks for being a VHD.
 pub(in crate::vhd) fn no_vhd(footers: &Footers) -> Error {
     let error = Error::damaged("there is no VHD footer")
-        .hint("if it was cut off, copy it again; if it is a raw image, read it as one");
+        .with_hint("if it was cut off, copy it again; if it is a raw image, read it as one");
     match &footers.trailing {
         Some(Seen { footer, at, .. }) => error
-            .field("footer.cookie")
-            .offset(*at)
-            .found(format_args!("\"{}\"", footer.cookie.escape_ascii()))
-            .expected("\"conectix\""),
+            .with_field("footer.cookie")
+            .with_offset(*at)
+            .with_found(format_args!("\"{}\"", footer.cookie.escape_ascii()))
+            .with_expected("\"conectix\""),
         None => error
-            .field("file_size")
-            .offset(0)
-            .found(format_args!("{} bytes", footers.file_len))
-            .expected("at least 1024 bytes"),
+            .with_field("file_size")
+            .with_offset(0)
+            .with_found(format_args!("{} bytes", footers.file_len))
+            .with_expected("at least 1024 bytes"),
     }
 }

@@ -54,9 +54,12 @@ pub fn check(data: &[u8]) -> Option<DiffFile> {
 fn fault(error: &Error, len: usize) {
     let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
     assert!(kinds.contains(&error.kind()), "{error:?}");
-    assert!(error.at().is_some_and(|at| at <= len as u64), "{error:?}");
     assert!(
-        error.file().is_some() && error.remedy().is_some(),
+        error.offset().is_some_and(|at| at <= len as u64),
+        "{error:?}"
+    );
+    assert!(
+        error.path().is_some() && error.hint().is_some(),
         "{error:?}"
     );
 }

@@ -13,8 +13,8 @@ pub fn run(data: &[u8]) {
     let at = input.u64();
     let verdict = footer.verify(at);
     if let Err(error) = &verdict {
-        assert!(error.at().is_some_and(|place| place >= at));
-        assert!(error.remedy().is_some() && error.field_name().is_some());
+        assert!(error.offset().is_some_and(|place| place >= at));
+        assert!(error.hint().is_some() && error.field().is_some());
         assert!(!error.to_string().is_empty());
     } else {
         assert!(footer.verify_intact(at).is_ok());

@@ -18,8 +18,8 @@ pub fn run(data: &[u8]) {
             assert!(header.parent_name().chars().count() <= 256);
         }
         if let Err(error) = header.verify(at) {
-            assert!(error.at().is_some_and(|place| place >= at));
-            assert!(error.remedy().is_some() && error.field_name().is_some());
+            assert!(error.offset().is_some_and(|place| place >= at));
+            assert!(error.hint().is_some() && error.field().is_some());
             assert!(!error.to_string().is_empty());
         } else {
             assert!(header.block_size.is_power_of_two());

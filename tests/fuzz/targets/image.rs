@@ -54,7 +54,7 @@ pub fn check(file: &[u8], program: &[u8], beneath: Beneath<'_>) {
             let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
             assert!(kinds.contains(&error.kind()), "{error:?}");
             assert!(
-                error.file().is_some() && error.remedy().is_some(),
+                error.path().is_some() && error.hint().is_some(),
                 "{error:?}"
             );
             return;
@@ -62,7 +62,7 @@ pub fn check(file: &[u8], program: &[u8], beneath: Beneath<'_>) {
     };
     assert!(ok(probed).is_some(), "opened, but not recognised");
     for warning in image.warnings() {
-        assert!(warning.file().is_some() && warning.field_name().is_some());
+        assert!(warning.path().is_some() && warning.field().is_some());
     }
     let beneath = beneath.filter(|_| image.disk_type() == DiskType::Differencing);
     let size = image.virtual_size();

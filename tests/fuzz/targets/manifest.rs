@@ -54,7 +54,7 @@ fn check(bytes: &[u8]) -> Option<Manifest> {
         Err(error) => {
             let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
             assert!(kinds.contains(&error.kind()), "{error:?}");
-            assert_eq!(error.file(), Some(Path::new(NAME)));
+            assert_eq!(error.path(), Some(Path::new(NAME)));
             assert!(!error.to_string().is_empty());
             None
         }

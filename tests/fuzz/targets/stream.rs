@@ -109,8 +109,11 @@ fn read_in_all_ways(bytes: &[u8]) -> bool {
 fn fault(error: &Error, len: usize) {
     let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
     assert!(kinds.contains(&error.kind()), "{error:?}");
-    assert!(error.at().is_some_and(|at| at <= len as u64), "{error:?}");
-    assert!(error.file() == Some(Path::new(NAME)), "{error:?}");
+    assert!(
+        error.offset().is_some_and(|at| at <= len as u64),
+        "{error:?}"
+    );
+    assert!(error.path() == Some(Path::new(NAME)), "{error:?}");
 }
 
 /// Reads a stream to its end. Every record, written again, is what stands in `bytes`.
