@@ -5,15 +5,26 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::disk::{TestFolder, changed, disk, program};
 
+/// KiB of memory that a command may have had at most. Where there are many processors, each has some.
+const MOST_MEMORY: u64 = 512 << 10;
+
 /// A store with the snapshots a, b and c of the disk w, and what they hold.
 pub(crate) struct Original {
     pub(crate) folder: TestFolder,
     disks: [Vec<u8>; 3],
+    /// How many commands were run on copies of it.
+    runs: AtomicUsize,
+    /// The most memory that one of them had, in KiB, and the longest time, in milliseconds.
+    memory: AtomicU64,
+    longest: AtomicU64,
 }
 
 impl Original {
@@ -37,7 +48,37 @@ impl Original {
         Self {
             folder,
             disks: [a, b, c],
+            runs: AtomicUsize::default(),
+            memory: AtomicU64::default(),
+            longest: AtomicU64::default(),
         }
+    }
+
+    /// Runs `case` for each of `cases`, several at a time.
+    pub(crate) fn each<T: Sync>(&self, cases: &[T], case: impl Fn(&T) + Sync) {
+        let next = AtomicUsize::new(0);
+        let workers = thread::available_parallelism().map_or(2, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(one) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        case(one);
+                    }
+                });
+            }
+        });
+    }
+
+    /// What was tried, in words.
+    pub(crate) fn tell(&self, cases: usize, what: &str, commands: &[&str]) {
+        println!(
+            "{cases} {what}, {} commands on each: {} runs, {} MiB of memory and {} ms at most",
+            commands.len(),
+            self.runs.load(Ordering::Relaxed),
+            self.memory.load(Ordering::Relaxed) >> 10,
+            self.longest.load(Ordering::Relaxed)
+        );
+        assert!(cases >= 60, "{cases}");
     }
 }
 
@@ -79,9 +120,15 @@ impl<'a> Lab<'a> {
     fn shell(&self, line: &str) -> Output {
         let ours = Path::new(env!("CARGO_BIN_EXE_vhd")).parent().unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        let limited = format!("ulimit -v 2000000; set -o pipefail; timeout 60 {line}");
+        let _ = fs::remove_file(self.path("memory"));
+        let limited = format!(
+            r#"ulimit -v 2000000; exec timeout 60 {} -q -o memory -f %M bash -c 'set -o pipefail; eval "$0"' "$0""#,
+            program("time").get_program().display()
+        );
         let mut command = program("bash");
-        command.args(["-c", &limited]).current_dir(self.path("."));
+        command
+            .args(["-c", &limited, line])
+            .current_dir(self.path("."));
         command.env("PATH", format!("{}:{path}", ours.display()));
         command.env_remove("VHDKIT_STORE").output().unwrap()
     }
@@ -98,8 +145,16 @@ impl<'a> Lab<'a> {
     pub(crate) fn survives(&self, what: &str, commands: &[&str]) {
         let outside = tree(&self.path("outside"));
         for line in commands {
+            let start = Instant::now();
             let ended = self.shell(line);
             let code = ended.status.code();
+            let memory = fs::read_to_string(self.path("memory")).unwrap_or_default();
+            let memory: u64 = memory.trim().parse().unwrap_or(0);
+            assert!(memory < MOST_MEMORY, "{what}: {line}: {memory} KiB");
+            let took = u64::try_from(start.elapsed().as_millis()).unwrap();
+            self.original.runs.fetch_add(1, Ordering::Relaxed);
+            self.original.memory.fetch_max(memory, Ordering::Relaxed);
+            self.original.longest.fetch_max(took, Ordering::Relaxed);
             assert!(
                 matches!(code, Some(0..=5)),
                 "{what}: {line}: {:?} {ended:?}",

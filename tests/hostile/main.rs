@@ -15,3 +15,4 @@ mod errors;
 mod lab;
 mod stores;
 mod streams;
+mod tampered;

@@ -75,35 +75,34 @@ const FIELDS: &[&str] = &[
 #[test]
 fn manifests_with_right_checksums_and_wrong_fields() {
     let original = Original::new();
-    let mut cases = 0;
-    // Every value in some field, and every field with several values.
+    let mut cases: Vec<(&str, &str, Option<Value>)> = Vec::new();
+    // Every value in some field, and every field with several values, and missing.
     for (n, field) in FIELDS.iter().enumerate() {
         for value in values().into_iter().skip(n % 3).step_by(3) {
-            let lab = Lab::of(&original);
-            let file = ["000001-a.json", "000002-b.json", "000003-c.json"][cases % 3];
-            lab.edit(file, |manifest| {
-                *manifest.pointer_mut(field).unwrap() = value.clone()
-            });
-            lab.survives(&format!("{file} {field} = {value:.60}"), COMMANDS);
-            cases += 1;
+            let file = ["000001-a.json", "000002-b.json", "000003-c.json"][cases.len() % 3];
+            cases.push((file, field, Some(value)));
         }
-        let lab = Lab::of(&original);
-        lab.edit("000002-b.json", |manifest| {
-            let (parent, name) = field.rsplit_once('/').unwrap();
-            manifest
-                .pointer_mut(parent)
-                .unwrap()
-                .as_object_mut()
-                .unwrap()
-                .remove(name);
-        });
-        lab.survives(&format!("{field} missing"), COMMANDS);
-        cases += 1;
+        cases.push(("000002-b.json", field, None));
     }
-    println!("{cases} manifests, {} commands on each", COMMANDS.len());
+    original.each(&cases, |(file, field, value)| {
+        let lab = Lab::of(&original);
+        lab.edit(file, |manifest| match value {
+            Some(value) => *manifest.pointer_mut(field).unwrap() = value.clone(),
+            None => {
+                let (parent, name) = field.rsplit_once('/').unwrap();
+                let parent = manifest.pointer_mut(parent).unwrap();
+                parent.as_object_mut().unwrap().remove(name);
+            }
+        });
+        let value = value.as_ref().map(ToString::to_string);
+        let value = value.as_deref().unwrap_or("missing");
+        lab.survives(&format!("{file} {field} = {value:.60}"), COMMANDS);
+    });
+    original.tell(cases.len(), "manifests with right checksums", COMMANDS);
 }
 
-type Tampering = (&'static str, fn(&Path));
+/// What is done to a store, in words, and doing it to the folder of its disk.
+pub(crate) type Tampering = (&'static str, fn(&Path));
 
 const FILES: &[Tampering] = &[
     ("deleting.json of 3 GiB", |w| {
@@ -278,19 +277,16 @@ const FILES: &[Tampering] = &[
 #[test]
 fn files_that_are_not_what_they_should_be() {
     let original = Original::new();
-    for (name, tamper) in FILES {
+    let all: Vec<&Tampering> = FILES.iter().chain(crate::tampered::FILES).collect();
+    original.each(&all, |(name, tamper)| {
         let lab = Lab::of(&original);
         tamper(&lab.path("S/w"));
         lab.survives(name, COMMANDS);
-    }
-    println!(
-        "{} stores, {} commands on each",
-        FILES.len(),
-        COMMANDS.len()
-    );
+    });
+    original.tell(all.len(), "stores", COMMANDS);
 }
 
-fn sparse(path: &Path, len: u64) {
+pub(crate) fn sparse(path: &Path, len: u64) {
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -299,7 +295,7 @@ fn sparse(path: &Path, len: u64) {
     file.unwrap().set_len(len).unwrap();
 }
 
-fn copy(folder: &Path, from: &str, to: &str) {
+pub(crate) fn copy(folder: &Path, from: &str, to: &str) {
     fs::copy(folder.join(from), folder.join(to)).unwrap();
 }
 
@@ -314,12 +310,12 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-fn pipe(path: &Path) {
+pub(crate) fn pipe(path: &Path) {
     let made = crate::disk::program("mkfifo").arg(path).status().unwrap();
     assert!(made.success());
 }
 
-fn replace(folder: &Path, name: &str, by: impl FnOnce(&Path)) {
+pub(crate) fn replace(folder: &Path, name: &str, by: impl FnOnce(&Path)) {
     let path = folder.join(name);
     let _ = fs::remove_file(&path);
     by(&path);
