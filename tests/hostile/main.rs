@@ -12,7 +12,10 @@
 #[path = "../support/disk.rs"]
 mod disk;
 mod errors;
+mod escapes;
 mod lab;
 mod stores;
 mod streams;
 mod tampered;
+#[path = "../support/vhd_builder.rs"]
+mod vhd_builder;
