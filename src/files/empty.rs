@@ -36,8 +36,8 @@ impl EmptyDisk {
         }
         Err(
             Error::usage("this stands for an empty disk, which can only be a base that is read")
-                .path(path)
-                .hint(hint),
+                .with_path(path)
+                .with_hint(hint),
         )
     }
 }
