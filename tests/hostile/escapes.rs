@@ -30,11 +30,12 @@ struct Lab(TestFolder);
 impl Lab {
     fn new() -> Self {
         let lab = Self(TestFolder::in_memory());
-        let name = lab.name();
+        // It has no slash, and fits.
+        let name = HOSTILE;
         // Files are called so, a folder of them, and the sides of diffs.
         fs::create_dir(lab.path("D")).unwrap();
         let (a, b) = (disk(1, 1 << 20), changed(2, &disk(1, 1 << 20)));
-        fs::write(lab.path("D").join(&name), &a).unwrap();
+        fs::write(lab.path("D").join(name), &a).unwrap();
         let second = format!("{}2", name.replace('x', "y"));
         fs::write(lab.path("D").join(&second), &b).unwrap();
         fs::write(
@@ -53,13 +54,6 @@ impl Lab {
         lab.stream();
         lab.0.file("list.json", list().as_bytes());
         lab
-    }
-
-    /// A name for a file, which has no slash and 255 bytes at most.
-    fn name(&self) -> String {
-        let name: String = HOSTILE.to_owned();
-        assert!(name.len() < 200);
-        name
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -293,7 +287,7 @@ fn no_text_of_a_file_reaches_the_terminal_as_it_is() {
             lines += text.lines().count();
             // The bar is drawn anew with what a terminal obeys, none of it from a file.
             let text = &if line.contains("--progress always") {
-                text.replace("\r", "\n")
+                text.replace('\r', "\n")
                     .replace("\u{1b}[2K", "")
                     .replace("\u{1b}[1B", "")
             } else {

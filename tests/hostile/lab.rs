@@ -55,7 +55,7 @@ impl Original {
     }
 
     /// Runs `case` for each of `cases`, several at a time.
-    pub(crate) fn each<T: Sync>(&self, cases: &[T], case: impl Fn(&T) + Sync) {
+    pub(crate) fn each<T: Sync>(cases: &[T], case: impl Fn(&T) + Sync) {
         let next = AtomicUsize::new(0);
         let workers = thread::available_parallelism().map_or(2, usize::from);
         thread::scope(|scope| {

@@ -84,14 +84,15 @@ fn manifests_with_right_checksums_and_wrong_fields() {
         }
         cases.push(("000002-b.json", field, None));
     }
-    original.each(&cases, |(file, field, value)| {
+    Original::each(&cases, |(file, field, value)| {
         let lab = Lab::of(&original);
-        lab.edit(file, |manifest| match value {
-            Some(value) => *manifest.pointer_mut(field).unwrap() = value.clone(),
-            None => {
-                let (parent, name) = field.rsplit_once('/').unwrap();
-                let parent = manifest.pointer_mut(parent).unwrap();
-                parent.as_object_mut().unwrap().remove(name);
+        lab.edit(file, |manifest| {
+            let (parent, name) = field.rsplit_once('/').unwrap();
+            let parent = manifest.pointer_mut(parent).unwrap();
+            let parent = parent.as_object_mut().unwrap();
+            assert!(parent.remove(name).is_some());
+            if let Some(value) = value {
+                parent.insert(name.to_owned(), value.clone());
             }
         });
         let value = value.as_ref().map(ToString::to_string);
@@ -278,7 +279,7 @@ const FILES: &[Tampering] = &[
 fn files_that_are_not_what_they_should_be() {
     let original = Original::new();
     let all: Vec<&Tampering> = FILES.iter().chain(crate::tampered::FILES).collect();
-    original.each(&all, |(name, tamper)| {
+    Original::each(&all, |(name, tamper)| {
         let lab = Lab::of(&original);
         tamper(&lab.path("S/w"));
         lab.survives(name, COMMANDS);

@@ -255,7 +255,7 @@ fn nothing_that_arrives_leads_out_or_changes_what_is_there() {
     cases.extend(bent(&whole));
     cases.extend(said(&base_of, &base));
     cases.extend(carried(&original, &base_of));
-    original.each(&cases, |(name, stream)| {
+    Original::each(&cases, |(name, stream)| {
         let lab = Lab::of(&original);
         fs::write(lab.path("stream"), stream).unwrap();
         let before = tree(&lab.path("S/w"));
@@ -273,6 +273,9 @@ fn nothing_that_arrives_leads_out_or_changes_what_is_there() {
 }
 
 type Case = (String, Vec<u8>);
+
+/// Makes a stream of a base from a change of its manifest, and its data.
+type BaseOf<'a> = dyn Fn(&dyn Fn(&mut Value), &[u8]) -> Vec<u8> + 'a;
 
 /// A good stream whose bytes are others: its header, the leads of its records, its end.
 fn bent(whole: &[u8]) -> Vec<Case> {
@@ -336,7 +339,7 @@ fn bent(whole: &[u8]) -> Vec<Case> {
         [&whole[..header], &whole[record..]].concat(),
     );
     add("something after its end", [whole, b"\x1b[31mmore"].concat());
-    add("zeros after its end", [whole, &[0; 1 << 20]].concat());
+    add("zeros after its end", [whole, &vec![0; 1 << 20]].concat());
     for at in [
         0,
         5,
@@ -376,7 +379,7 @@ fn bent(whole: &[u8]) -> Vec<Case> {
 }
 
 /// Manifests that are right by themselves and wrong for what comes with them.
-fn said(base_of: &dyn Fn(&dyn Fn(&mut Value), &[u8]) -> Vec<u8>, base: &[u8]) -> Vec<Case> {
+fn said(base_of: &BaseOf<'_>, base: &[u8]) -> Vec<Case> {
     type Edit = fn(&mut Value);
     let edits: [(&str, Edit); 22] = [
         ("a time in the year 5000", |m| {
@@ -459,10 +462,7 @@ fn said(base_of: &dyn Fn(&dyn Fn(&mut Value), &[u8]) -> Vec<u8>, base: &[u8]) ->
 }
 
 /// Data that isn't what it should be, with manifests that say its length; and diffs that follow nothing.
-fn carried(
-    original: &Original,
-    base_of: &dyn Fn(&dyn Fn(&mut Value), &[u8]) -> Vec<u8>,
-) -> Vec<Case> {
+fn carried(original: &Original, base_of: &BaseOf<'_>) -> Vec<Case> {
     let stored = |file: &str| fs::read(original.folder.path("S/w").join(file)).unwrap();
     let (base, diff) = (stored("000001-a.vhd"), stored("000002-b.vhddiff"));
     let mut datas: Vec<(&str, Vec<u8>)> = vec![

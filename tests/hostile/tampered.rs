@@ -239,12 +239,12 @@ pub(crate) const FILES: &[Tampering] = &[
     }),
     ("a deletion that makes a diff the base", |w| {
         let [a, b, c] = ALL.map(|file| read(w, file));
-        intent(w, &[b], Some([c.clone(), c]), true);
+        intent(w, &[b], Some(&[c.clone(), c]), true);
         drop(a);
     }),
     ("a deletion whose next one is before it", |w| {
         let [a, b, c] = ALL.map(|file| read(w, file));
-        intent(w, &[c], Some([a, b]), false);
+        intent(w, &[c], Some(&[a, b]), false);
     }),
     ("a deletion whose next one is another afterwards", |w| {
         let [a, b, c] = ALL.map(|file| read(w, file));
@@ -252,7 +252,7 @@ pub(crate) const FILES: &[Tampering] = &[
         other["name"] = json!("q");
         other["sequence"] = json!(9);
         other["data"]["file"] = json!("000009-q.vhddiff");
-        intent(w, &[b], Some([c, other]), false);
+        intent(w, &[b], Some(&[c, other]), false);
         drop(a);
     }),
     ("a deletion of one snapshot fifty thousand times", |w| {
@@ -381,7 +381,7 @@ fn renumber(folder: &Path, from: &str, to: &str, sequence: u32) {
 }
 
 /// Writes down a deletion.
-fn intent(folder: &Path, deleted: &[Value], next: Option<[Value; 2]>, forward: bool) {
+fn intent(folder: &Path, deleted: &[Value], next: Option<&[Value; 2]>, forward: bool) {
     let intent = json!({"schema_version": 1, "deleted": deleted, "next": next, "forward": forward});
     fs::write(folder.join("deleting.json"), intent.to_string()).unwrap();
 }
