@@ -29,6 +29,7 @@
 //! storage                            bytes at offsets
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
+//! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
 //! api                                the front door: the main jobs with defaults
@@ -41,6 +42,8 @@
 //! its word; [`Error`] says what is wrong with which field at which offset of which file, and what to do.
 
 pub mod api;
+#[cfg(feature = "azure")]
+pub mod blob;
 pub mod diff;
 pub mod error;
 pub mod files;

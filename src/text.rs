@@ -95,9 +95,9 @@ fn word_without_secrets(word: &str) -> Cow<'_, str> {
     if let Some((scheme, rest)) = word.split_once("://") {
         let (rest, query) = match rest.split_once('?') {
             // Nothing was there, or it was left out already.
-            Some((rest, "")) => (rest, "?"),
-            Some((rest, _)) => (rest, "?..."),
-            None => (rest, ""),
+            Some((rest, "")) => (rest, "?".to_owned()),
+            Some((rest, query)) => (rest, query_without_secrets(query)),
+            None => (rest, String::new()),
         };
         let host = rest.find('/').unwrap_or(rest.len());
         let password = rest.get(..host).and_then(|authority| {
@@ -112,6 +112,22 @@ fn word_without_secrets(word: &str) -> Cow<'_, str> {
         return Cow::Owned(format!("{scheme}://{}{query}", parameters_cut(&host)));
     }
     parameters_cut(word)
+}
+
+/// The query of an address with its question mark, and nothing of it but the time of a snapshot, which is a part of the name.
+fn query_without_secrets(query: &str) -> String {
+    let is_time = |c: char| c.is_ascii_digit() || "-:.TZ%A".contains(c);
+    let mut parts = query.split('&');
+    let time = parts.find(|part| {
+        let value = part.strip_prefix("snapshot=");
+        value.is_some_and(|time| !time.is_empty() && time.len() <= 60 && time.chars().all(is_time))
+    });
+    match time {
+        // Nothing else was there, or it was left out already.
+        Some(time) if time == query.strip_suffix('&').unwrap_or(query) => format!("?{query}"),
+        Some(time) => format!("?{time}&..."),
+        None => "?...".into(),
+    }
 }
 
 /// Cuts `word` off where parameters begin, if there is a secret among them.
@@ -229,8 +245,17 @@ mod tests {
         for (text, expected) in [
             (
                 "https://a.b/c/d.vhd?snapshot=1&sv=2&sig=XX",
-                "https://a.b/c/d.vhd?...",
+                "https://a.b/c/d.vhd?snapshot=1&...",
             ),
+            (
+                "https://a.b/c?sv=2&snapshot=2026-11-28T10:00:00.1234567Z&sig=XX: no",
+                "https://a.b/c?snapshot=2026-11-28T10:00:00.1234567Z&...: no",
+            ),
+            (
+                "https://a.b/c?snapshot=2026-11-28T10%3A00%3A00.1234567Z",
+                "https://a.b/c?snapshot=2026-11-28T10%3A00%3A00.1234567Z",
+            ),
+            ("https://a.b/c?snapshot=XX&sig=XX", "https://a.b/c?..."),
             ("'https://a.b/c?sig=XX': no", "'https://a.b/c?...': no"),
             (
                 "--store=https://a.b/c?sp=r&se=2",

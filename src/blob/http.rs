@@ -1,0 +1,363 @@
+//! HTTP: one request, one answer, with time limits on everything that could last for ever.
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ureq::config::Config;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy, Timeout, http};
+
+use super::failure::{Done, Failure, Task};
+use super::secret::Secret;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Connections that are kept open when nothing goes through them.
+const IDLE: usize = 64;
+
+/// How requests reach the service; the environment of the program says it.
+#[derive(Debug, Clone, Default)]
+pub struct Route {
+    /// The address of a proxy.
+    pub proxy: Option<Secret>,
+    /// Hosts that aren't reached through it, between commas.
+    pub direct: Option<String>,
+    /// Certificates of authorities to trust instead of the usual ones, as PEM.
+    pub authorities: Option<Vec<u8>>,
+}
+
+/// What was sent and received.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    requests: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Requests that were sent, those that were sent again included.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies that were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies that were received.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends requests. One for each program is enough: it keeps the connections.
+pub struct Http {
+    agent: Agent,
+    traffic: Traffic,
+    /// Whether a server ever answered.
+    reached: AtomicBool,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the proxy, whose address may have a password in it.
+        f.debug_struct("Http")
+            .field("traffic", &self.traffic)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request to be sent.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: &'static str,
+    /// The whole address, with what gives access.
+    pub(super) url: &'a Secret,
+    pub(super) headers: &'a [(&'a str, String)],
+    pub(super) body: &'a [u8],
+}
+
+impl Http {
+    /// Over this route.
+    pub fn new(route: &Route) -> Result<Self> {
+        let second = Duration::from_secs;
+        let mut config = Config::builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("vhdkit/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .max_idle_connections(IDLE)
+            .max_idle_connections_per_host(IDLE)
+            .timeout_resolve(Some(second(20)))
+            .timeout_connect(Some(second(20)))
+            .timeout_per_write(Some(second(60)))
+            .timeout_per_read(Some(second(60)))
+            // The service itself gives up on a request after some 30 seconds for each MiB.
+            .timeout_recv_response(Some(second(150)))
+            .proxy(proxy(route)?);
+        if let Some(pem) = &route.authorities {
+            let roots = RootCerts::new_with_certs(&certificates(pem)?);
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        Ok(Self {
+            agent: config.build().new_agent(),
+            traffic: Traffic::default(),
+            reached: AtomicBool::new(false),
+        })
+    }
+
+    /// What was sent and received so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) fn send(&self, call: &Call<'_>) -> std::result::Result<Reply<'_>, ureq::Error> {
+        self.send_within(call, None)
+    }
+
+    /// The same, with a limit for all of it.
+    pub(super) fn send_within(
+        &self,
+        call: &Call<'_>,
+        limit: Option<Duration>,
+    ) -> std::result::Result<Reply<'_>, ureq::Error> {
+        let mut request = http::Request::builder()
+            .method(call.method)
+            .uri(call.url.expose());
+        for (name, value) in call.headers {
+            request = request.header(*name, value);
+        }
+        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+        let len = u64::try_from(call.body.len()).unwrap_or(u64::MAX);
+        self.traffic.sent.fetch_add(len, Ordering::Relaxed);
+        let agent = &self.agent;
+        let answer = if matches!(call.method, "PUT" | "POST") {
+            let request = request.body(call.body)?;
+            let request = agent
+                .configure_request(request)
+                .timeout_global(limit)
+                .build();
+            agent.run(request)
+        } else {
+            let request = request.body(())?;
+            let request = agent
+                .configure_request(request)
+                .timeout_global(limit)
+                .build();
+            agent.run(request)
+        }?;
+        self.reached.store(true, Ordering::Relaxed);
+        let (head, body) = answer.into_parts();
+        Ok(Reply {
+            http: self,
+            head,
+            body,
+        })
+    }
+
+    /// The failure of `task` on what is shown as `name`, which got no answer.
+    pub(super) fn failure(&self, task: Task, name: &Path, e: &ureq::Error) -> Failure {
+        // A name that was never reached may be wrong; one that was will be there again.
+        let reached = self.reached.load(Ordering::Relaxed);
+        let (kind, what, hint, again, done) = match e {
+            ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Resolve) => (
+                io::ErrorKind::HostUnreachable,
+                "the host has no address".to_owned(),
+                "check the name of the account, and the connection to the network",
+                reached,
+                Done::No,
+            ),
+            ureq::Error::Timeout(Timeout::Connect) | ureq::Error::ConnectionFailed => (
+                io::ErrorKind::HostUnreachable,
+                "no connection".into(),
+                "check the address, and the connection to the network",
+                reached,
+                Done::No,
+            ),
+            ureq::Error::Io(e) if is_never_connected(e) => (
+                e.kind(),
+                format!("no connection: {}", e.kind()),
+                "check the address and the port, and the connection to the network",
+                reached,
+                Done::No,
+            ),
+            ureq::Error::ConnectProxyFailed(_) | ureq::Error::InvalidProxyUrl => (
+                io::ErrorKind::Other,
+                "the proxy made no connection".into(),
+                "check HTTPS_PROXY, and NO_PROXY for hosts that need none",
+                reached,
+                Done::No,
+            ),
+            ureq::Error::Timeout(_) => (
+                io::ErrorKind::TimedOut,
+                "no answer in time".into(),
+                "run the command again later",
+                true,
+                Done::Perhaps,
+            ),
+            e if is_untrusted(e) => (
+                io::ErrorKind::Other,
+                "the certificate of the server isn't trusted".into(),
+                "check the address; a private authority is named by SSL_CERT_FILE",
+                false,
+                Done::No,
+            ),
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => (
+                io::ErrorKind::InvalidInput,
+                "the address can't be sent".into(),
+                "check the address for characters that must be percent-encoded",
+                false,
+                Done::No,
+            ),
+            ureq::Error::Io(e) => (
+                e.kind(),
+                format!("the connection ended: {}", e.kind()),
+                "check the connection to the network, and run the command again",
+                true,
+                Done::Perhaps,
+            ),
+            // The texts of other errors may repeat the address.
+            _ => (
+                io::ErrorKind::Other,
+                "the answer isn't one of HTTP".into(),
+                "check the address, and what is between here and the service",
+                true,
+                Done::Perhaps,
+            ),
+        };
+        let error = Error::new(ErrorKind::Io, task.doing())
+            .with_path(name)
+            .with_source(io::Error::new(kind, what))
+            .with_hint(hint);
+        if again {
+            Failure::passing(error, done)
+        } else {
+            Failure::lasting(error)
+        }
+    }
+}
+
+fn is_never_connected(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+fn is_untrusted(e: &ureq::Error) -> bool {
+    match e {
+        ureq::Error::Rustls(e) => e.to_string().contains("certificate"),
+        ureq::Error::Io(e) => e.to_string().contains("peer certificate"),
+        _ => false,
+    }
+}
+
+fn proxy(route: &Route) -> Result<Option<Proxy>> {
+    let Some(address) = &route.proxy else {
+        return Ok(None);
+    };
+    // What the address says is in no message: it may have a password in it.
+    let refuse = || {
+        Error::usage("the address of the proxy isn't one")
+            .with_hint("write it as http://HOST:PORT in HTTPS_PROXY")
+    };
+    let parsed = Proxy::new(address.expose()).map_err(|_| refuse())?;
+    let mut proxy = Proxy::builder(parsed.protocol())
+        .host(parsed.host())
+        .port(parsed.port());
+    if let Some(user) = parsed.username() {
+        proxy = proxy.username(user);
+    }
+    if let Some(password) = parsed.password() {
+        proxy = proxy.password(password);
+    }
+    for host in route.direct.iter().flat_map(|hosts| hosts.split(',')) {
+        proxy = proxy.no_proxy(host.trim());
+    }
+    Ok(Some(proxy.build().map_err(|_| refuse())?))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(_) => found.clear(),
+        }
+    }
+    if found.is_empty() {
+        return Err(
+            Error::usage("there are no certificates in the file of authorities")
+                .with_hint("name a file of certificates in PEM form in SSL_CERT_FILE, or omit it"),
+        );
+    }
+    Ok(found)
+}
+
+/// An answer, of which the head has arrived.
+#[derive(Debug)]
+pub(super) struct Reply<'a> {
+    http: &'a Http,
+    head: http::response::Parts,
+    body: ureq::Body,
+}
+
+impl Reply<'_> {
+    pub(super) fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    /// The value of a header, if it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// Names and values of all headers that are text.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.head.headers.iter();
+        all.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    }
+
+    /// Fills `buf`; the body must be exactly as long.
+    pub(super) fn read_exact(mut self, buf: &mut [u8]) -> io::Result<()> {
+        let mut reader = self.body.as_reader();
+        reader.read_exact(buf)?;
+        let traffic = &self.http.traffic.received;
+        traffic.fetch_add(
+            u64::try_from(buf.len()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        // Also what makes the connection fit for the next request.
+        match reader.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more than was asked for",
+            )),
+        }
+    }
+
+    /// The whole body, if it has at most `longest` bytes.
+    pub(super) fn read_all(mut self, longest: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut reader = self.body.as_reader().take(longest.saturating_add(1));
+        let len = u64::try_from(reader.read_to_end(&mut bytes)?).unwrap_or(u64::MAX);
+        self.http.traffic.received.fetch_add(len, Ordering::Relaxed);
+        if len > longest {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the answer is too long",
+            ));
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,85 @@
+//! A lease on a blob, held for as long as it is written: no other program can write meanwhile.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::retry::Retry;
+use super::store::{Answer, BlobId, Lease, PageStore};
+use crate::error::{Error, Result};
+
+/// How long the service holds it without being asked again: what a program that was killed leaves ends by itself.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// How often it is renewed.
+const RENEWED: Duration = Duration::from_secs(20);
+
+/// A lease that is renewed until it is dropped, and then given back.
+#[derive(Debug)]
+pub(super) struct Held {
+    id: String,
+    store: Arc<dyn PageStore>,
+    blob: BlobId,
+    ended: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Held {
+    /// Takes the lease.
+    pub(super) fn take(store: &Arc<dyn PageStore>, blob: &BlobId, retry: &Retry) -> Answer<Self> {
+        let id = uuid::Uuid::new_v4().to_string();
+        // Under an id of its own, so that taking it twice does no harm.
+        let acquire = Lease::Acquire(id.clone(), Some(LASTS));
+        retry.run(|| store.lease(blob, &acquire))?;
+        let mut held = Self {
+            id,
+            store: Arc::clone(store),
+            blob: blob.clone(),
+            ended: Arc::default(),
+            thread: None,
+        };
+        held.thread = Some(held.renewing()?);
+        Ok(held)
+    }
+
+    /// What writes must name.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn renewing(&self) -> Result<JoinHandle<()>> {
+        let (store, blob) = (Arc::clone(&self.store), self.blob.clone());
+        let (ended, renew) = (Arc::clone(&self.ended), Lease::Renew(self.id.clone()));
+        let work = move || {
+            let (ended, changed) = &*ended;
+            let mut over = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*over {
+                let waited = changed.wait_timeout(over, RENEWED);
+                over = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if *over {
+                    break;
+                }
+                drop(over);
+                // If this fails, the next one may not; if the lease is lost, the next write says so.
+                let _ = store.lease(&blob, &renew);
+                over = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        let spawned = thread::Builder::new().name("lease".into()).spawn(work);
+        spawned.map_err(|e| Error::io("cannot start a thread", e))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.ended.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ended.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        // If this fails, it ends by itself.
+        let _ = self
+            .store
+            .lease(&self.blob, &Lease::Release(self.id.clone()));
+    }
+}
