@@ -271,7 +271,13 @@ impl Track {
                 .with_found(format_args!("{totals:?}"))
                 .with_expected(format_args!("{:?}", self.seen)));
         }
-        if !self.segment.is_empty() || segments as usize != self.root.len() {
+        if !self.segment.is_empty() {
+            return Err(misplaced_index().with_found(format_args!(
+                "none that lists the last {} frames",
+                self.segment.len()
+            )));
+        }
+        if segments as usize != self.root.len() {
             return Err(wrong("segments")
                 .with_found(segments)
                 .with_expected(self.root.len()));

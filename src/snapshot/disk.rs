@@ -450,9 +450,9 @@ impl Disk {
                 return Err(
                     Error::new(ErrorKind::Pending, "this snapshot isn't complete")
                         .with_path(self.folder.join(part.stem().manifest()))
-                        .with_field("completion_percent")
-                        .with_found(part.completion_percent)
-                        .with_expected(100)
+                        .with_field("state, completion_percent")
+                        .with_found(completion(part))
+                        .with_expected("complete, 100")
                         .with_hint("run the command again that was copying it"),
                 );
             }
@@ -575,6 +575,11 @@ pub(super) fn is_passing(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::Mismatch
     )
+}
+
+/// Whether a snapshot can be used, and how much of it is there: the two may contradict each other.
+pub(super) fn completion(point: &Manifest) -> String {
+    format!("{}, {}", point.state.name(), point.completion_percent)
 }
 
 /// Whether there is no such file, for certain.

@@ -22,6 +22,9 @@ const LONGEST_MENDED: u64 = 4096;
 /// The greatest number of a snapshot, so that there always is a next one to refuse.
 pub(super) const LAST_SEQUENCE: u32 = 999_999_999;
 
+/// No data file has more bytes than this, however much it stores beside the disk: so that sums of them stay right.
+const LARGEST_FILE: u64 = 2 * MAX_VIRTUAL_SIZE;
+
 /// A manifest longer than this is none.
 pub(super) const LONGEST: u64 = 1 << 20;
 
@@ -298,6 +301,16 @@ impl Manifest {
         let whole = self.virtual_size.is_multiple_of(PAGE_SIZE);
         if self.virtual_size == 0 || self.virtual_size > MAX_VIRTUAL_SIZE || !whole {
             return Err(wrong("virtual_size", &self.virtual_size));
+        }
+        for (field, bytes) in [
+            ("data.length", self.data.length),
+            ("used_size", self.used_size),
+        ] {
+            if bytes > LARGEST_FILE {
+                return Err(
+                    wrong(field, &bytes).with_expected(format_args!("at most {LARGEST_FILE}"))
+                );
+            }
         }
         if self.source.format.parse::<Format>().is_err() {
             return Err(wrong(

@@ -1,6 +1,7 @@
 //! Thinning out a disk by rule: what isn't kept is deleted, each run of neighbours at once.
 
 use super::delete::delete_run;
+use super::disk::completion;
 use super::{Candidate, Disk, Manifest, Policy, State, Work};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -49,9 +50,9 @@ pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
         return Err(
             Error::new(ErrorKind::Pending, "a snapshot isn't complete yet")
                 .with_path(disk.label(point))
-                .with_field("completion_percent")
-                .with_found(point.completion_percent)
-                .with_expected(100)
+                .with_field("state, completion_percent")
+                .with_found(completion(point))
+                .with_expected("complete, 100")
                 .with_hint("prune when it is complete, or delete it first"),
         );
     }

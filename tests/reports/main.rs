@@ -18,6 +18,9 @@ mod formats;
 mod hints;
 mod hostile;
 mod lab;
+#[path = "../support/many.rs"]
+mod many;
+mod misses;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod pipes;

@@ -7,12 +7,14 @@ use super::undo::Seen;
 use super::{Done, InPlace, Job, Strategy, stamp, undo};
 use crate::diff::Compression;
 use crate::error::{Error, Result};
+use crate::files::Format;
 use crate::files::apply::{ApplyOptions, identity};
 use crate::files::pending::{
     how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
 };
 use crate::files::state::remove_stamp;
-use crate::storage::{AtomicFile, File, Overwrite, WriteAt as _, remove, rename};
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove, rename};
+use crate::vhd::FOOTER_SIZE;
 
 /// `None` if the base holds the result already.
 pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
@@ -61,9 +63,38 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     }))
 }
 
+/// Lengths from which on a file system may refuse a file. Below, one that knows no holes would write all of it.
+const LONG: u64 = 1 << 31;
+
+/// An error if the image is to grow to a length that no file may have here: found out with the journal, which lies beside
+/// it and isn't named yet, before anything bars the image.
+fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
+    let len = match job.base.format() {
+        Format::Raw => job.chain.target_size(),
+        Format::Fixed => job.chain.target_size().saturating_add(FOOTER_SIZE as u64),
+        // They grow with what is stored.
+        Format::Dynamic | Format::Differencing => return Ok(()),
+    };
+    if job.lock.is_block_device() || len <= job.lock.byte_len()?.max(LONG) {
+        return Ok(());
+    }
+    file.set_len(len).map_err(|error| {
+        Error::new(error.kind(), "no file may become that long here")
+            .with_path(job.lock.path())
+            .with_field("length")
+            .with_found(format_args!("{len} bytes"))
+            .with_source(error.to_string())
+            .with_hint(
+                "nothing was changed: use a file system that allows it, or lift the limit of the shell (ulimit -f)",
+            )
+    })?;
+    file.set_len(0)
+}
+
 /// Writes the journal; when it returns, that stands on stable storage. `None` if nothing has to be done.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
+    try_length(file.file(), job)?;
     // It holds what the base held: who may write that may finish this or take it back, and nobody else may read it.
     file.file().take_permissions_of(job.base.file())?;
     // What is read again only after a crash isn't worth packing.
