@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,34 @@ const CASES: &[Case] = &[
                 assert!(lab.read(image) == before);
                 assert!(!lab.exists(&format!("{image}.undo-journal")));
                 lab.shell(&format!("vhd hash {image}")).code(0);
+            }
+        },
+    },
+    Case {
+        name: "what is made of private images: a diff, an undo diff, a list, a new image, the bytes that a repair cuts off",
+        before: "open to all whom the umask lets",
+        now: "private",
+        run: |lab| {
+            snapshots(lab);
+            lab.shell("umask 022; vhd create -q x.vhd --size 4M && head -c 700 /dev/urandom >> x.vhd && chmod 600 *.raw x.vhd")
+                .code(0);
+            lab.shell(
+                "umask 022; vhd check --repair x.vhd; vhd-diff -q a.raw b.raw -o d && vhd-diff -q b.raw a.raw -o e \
+                 && vhd convert -q a.raw a.vhd && vhd-apply -q a.raw d -o n.raw && vhd-apply -q a.raw d --undo u",
+            )
+            .code(0);
+            for file in [
+                "x.vhd",
+                "x.vhd.before-repair",
+                "d",
+                "e",
+                "a.vhd",
+                "n.raw",
+                "u",
+                "a.raw",
+            ] {
+                let mode = fs::metadata(lab.path(file)).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600, "{file}");
             }
         },
     },
