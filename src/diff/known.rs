@@ -4,7 +4,7 @@ use super::compare::WindowChange;
 use super::layers::{GROUP, Layers};
 use super::spans::Spans;
 use crate::error::Result;
-use crate::page::{Change, ChangeKind, to_usize};
+use crate::page::{Change, ChangeKind, PageRange, to_usize};
 use crate::parallel::Buffers;
 
 /// Windows with so many bytes of data are enough for one go.
@@ -21,6 +21,14 @@ impl KnownChanges {
         let bytes = EACH + 2 * change.changes.len().saturating_mul(size_of::<Change>());
         self.0.push(change);
         bytes
+    }
+
+    /// Where the result has other data than the base, in order.
+    pub fn updates(&self) -> impl Iterator<Item = PageRange> {
+        let changes = self.0.iter().flat_map(|window| window.changes.iter());
+        changes
+            .filter(|change| change.kind == ChangeKind::Update)
+            .map(|change| change.range)
     }
 
     /// Windows to be worked on in one go.

@@ -103,7 +103,7 @@ enum Place {
     /// A file that gets its name at the end. What it replaces stays locked until then.
     File {
         file: Box<AtomicFile>,
-        _replaced: Option<File>,
+        replaced: Option<File>,
     },
     /// A block device, written where it is.
     Device,
@@ -241,7 +241,12 @@ impl NewImage {
     fn finished(mut self) -> Result<Option<Box<AtomicFile>>> {
         self.complete(&Silent)?;
         match self.place {
-            Place::File { file, .. } => Ok(Some(file)),
+            Place::File { file, replaced } => {
+                if let Some(replaced) = replaced {
+                    file.check_replaces(&replaced)?;
+                }
+                Ok(Some(file))
+            }
             Place::Device => Ok(None),
         }
     }
@@ -381,7 +386,7 @@ fn begin_file(
     };
     let place = Place::File {
         file: Box::new(new),
-        _replaced: replaced,
+        replaced,
     };
     Ok((place, file))
 }

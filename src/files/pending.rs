@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use rustix::process::geteuid;
 
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -81,9 +83,11 @@ fn is_block_device(path: &Path) -> bool {
 
 /// An error of kind [`Pending`](ErrorKind::Pending) while the undo journal of an interrupted apply or merge stands
 /// beside the image at `path`: its content is neither the base nor the target.
+///
+/// A journal that somebody put there who may not write the image isn't believed, and bars nothing.
 pub fn refuse_pending(path: &Path) -> Result<()> {
     let journal = journal_path(path);
-    if !exists(&journal)? {
+    if !exists(&journal)? || stranger(&journal, path)?.is_some() {
         return Ok(());
     }
     let what = if exists(&merge_diff_path(path))? {
@@ -146,6 +150,59 @@ fn child_of(merge: &Path) -> String {
 /// Removes the diff of a merge that has ended, if there is one.
 pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
     remove_if_there(&merge_diff_path(path)).map(drop)
+}
+
+/// An error if what has the name of the undo journal of the image at `path` was put there by somebody who may not write
+/// the image: it is no way back.
+pub(super) fn refuse_foreign(path: &Path) -> Result<()> {
+    let journal = journal_path(path);
+    let Some(who) = stranger(&journal, path)? else {
+        return Ok(());
+    };
+    Err(
+        Error::usage("what has the name of the image's undo journal isn't believed")
+            .path(&journal)
+            .found(who)
+            .expected("a file of the image's owner, of root, or of who runs this, that nobody else may write")
+            .hint(format!(
+                "it was not made by an apply of theirs: look at it, then remove it with: rm {}",
+                quoted(&journal)
+            )),
+    )
+}
+
+/// Why what lies at `left`, beside the image at `path`, needn't be of somebody who may write the image; `None` also if
+/// nothing is there.
+fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
+    let looked = |path: &Path, found: io::Result<fs::Metadata>| match found {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+    };
+    let Some(found) = looked(left, fs::symlink_metadata(left))? else {
+        return Ok(None);
+    };
+    let image = looked(path, fs::metadata(path))?;
+    if !found.is_file() {
+        return Ok(Some("not a plain file".to_owned()));
+    }
+    let owner = found.uid();
+    let ours = [0, geteuid().as_raw()].contains(&owner);
+    if !ours && image.as_ref().is_none_or(|image| image.uid() != owner) {
+        return Ok(Some(format!("a file of the user with number {owner}")));
+    }
+    // Who may write the image may write its journal.
+    let allowed = image.map_or(0, |image| {
+        let group = if image.gid() == found.gid() { 0o020 } else { 0 };
+        image.mode() & (0o002 | group)
+    });
+    let mode = found.mode() & 0o022;
+    Ok((mode & !allowed != 0).then(|| {
+        format!(
+            "a file that others may write: permissions {:o}",
+            found.mode() & 0o7777
+        )
+    }))
 }
 
 /// Whether there is such a file.

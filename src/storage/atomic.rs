@@ -134,6 +134,27 @@ impl AtomicFile {
         Ok(self)
     }
 
+    /// An error of kind [`Changed`](ErrorKind::Changed) if the name of this file isn't, or no longer, that of `old`, which
+    /// it is to replace. Links aren't followed: what they lead to may be another file at any moment.
+    pub fn check_replaces(&self, old: &File) -> Result<()> {
+        self.check_beside(&self.target, old)
+    }
+
+    /// The same for the last part of `path`, in the folder of this file.
+    pub fn check_beside(&self, path: &Path, old: &File) -> Result<()> {
+        let looked = self.temporary.found_at(path);
+        let found = looked.map_err(|e| Error::io("cannot look at", e).path(path))?;
+        let old = old.stamp()?;
+        if found.is_some_and(|found| found.same_file(&old)) {
+            return Ok(());
+        }
+        Err(
+            Error::new(ErrorKind::Changed, "the file was replaced by another")
+                .path(path)
+                .hint("run the command again"),
+        )
+    }
+
     /// The file to write to.
     pub fn file(&self) -> &File {
         &self.file

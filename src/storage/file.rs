@@ -12,6 +12,7 @@ use rustix::fs::{OFlags, SeekFrom, fcntl_setfl, seek};
 use super::audience::without_umask;
 use super::behind::WriteBehind;
 use super::direct::{DirectReads, DirectWrites};
+use super::held::Held;
 use super::locks::Lockable;
 use super::runs::Runs;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
@@ -36,6 +37,8 @@ pub struct File {
     behind: Option<Arc<WriteBehind>>,
     /// Whether what is made zero keeps its space.
     pub(super) keeps_space: bool,
+    /// What was made zero and keeps its space until [`give_back`](Self::give_back).
+    pub(super) held: Option<Arc<Held>>,
 }
 
 /// What shows that a file was changed by somebody: identity, size and times.
@@ -105,6 +108,17 @@ impl Stamp {
     /// When its bytes or anything else of it were last changed, which no program can set.
     pub const fn changed(&self) -> (i64, i64) {
         self.changed
+    }
+
+    /// Of a file of which nothing else is known.
+    pub(super) const fn identity(device: u64, inode: u64) -> Self {
+        Self {
+            device,
+            inode,
+            len: 0,
+            modified: (0, 0),
+            changed: (0, 0),
+        }
     }
 
     /// Whether both are of one and the same file, whatever its state.
@@ -177,6 +191,7 @@ impl File {
             direct_writes: None,
             behind: None,
             keeps_space: false,
+            held: None,
         })
     }
 
@@ -207,6 +222,7 @@ impl File {
             direct_writes: self.direct_writes.clone(),
             behind: self.behind.clone(),
             keeps_space: self.keeps_space,
+            held: self.held.clone(),
         }
     }
 
@@ -254,6 +270,9 @@ impl File {
 
     /// Writes past the page cache as far as that suits, else through it.
     pub(super) fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(held) = &self.held {
+            held.forget(&(offset..offset.saturating_add(buf.len() as u64)));
+        }
         let direct = self.direct_writes.as_ref();
         let done = direct.map_or(Ok(0), |direct| direct.write(&self.path, buf, offset))?;
         let rest = buf.get(done..).unwrap_or_default();
@@ -336,6 +355,17 @@ impl File {
         let (theirs, ours) = (other.metadata()?, self.metadata()?);
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
             let _ = system::set_owner(&self.inner, &self.path, theirs.uid(), theirs.gid());
+        }
+        Ok(())
+    }
+
+    /// Writes zeros, and makes no hole of them.
+    pub(super) fn write_zeros_in(&self, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let piece = to_usize(range.end - at).min(ZEROS.len());
+            self.write_all_at(&ZEROS[..piece], at)?;
+            at += piece as u64;
         }
         Ok(())
     }
@@ -462,6 +492,9 @@ impl WriteAt for File {
         if range.is_empty() {
             return Ok(());
         }
+        if let (Some(held), false) = (&self.held, self.keeps_space) {
+            return self.zero_held(held, range);
+        }
         let made = if self.keeps_space {
             system::zero(&self.inner, &self.path, range.clone())
         } else {
@@ -470,13 +503,7 @@ impl WriteAt for File {
         if made.is_ok() {
             return Ok(());
         }
-        let mut at = range.start;
-        while at < range.end {
-            let piece = to_usize(range.end - at).min(ZEROS.len());
-            self.write_all_at(&ZEROS[..piece], at)?;
-            at += piece as u64;
-        }
-        Ok(())
+        self.write_zeros_in(range)
     }
 
     fn sync(&self) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod fault;
 mod file;
 mod free;
 mod handles;
+mod held;
 mod leftovers;
 mod locks;
 mod memory;

@@ -4,6 +4,7 @@
 //! has one file to read, and a test has one place to stand: with the feature `fault-injection`, each asks the
 //! observer of its `path` first.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
+use rustix::fs::renameat;
 use rustix::fs::{
     FallocateFlags, XattrFlags, fallocate, fdatasync, fremovexattr, fsetxattr, ioctl_ficlone,
 };
@@ -249,6 +251,21 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
         Call::Rename { to, replaces: true },
         fs::rename(from, to)
     )
+}
+
+/// The same for two names in one folder, which was opened before: its path may lead elsewhere by now.
+pub(super) fn rename_in(folder: &fs::File, from: &Path, to: &Path) -> io::Result<()> {
+    ask!(
+        from,
+        Call::Rename { to, replaces: true },
+        Ok(renameat(folder, name_of(from)?, folder, name_of(to)?)?)
+    )
+}
+
+/// The last part of a path.
+pub(super) fn name_of(path: &Path) -> io::Result<&OsStr> {
+    path.file_name()
+        .ok_or_else(|| io::ErrorKind::InvalidFilename.into())
 }
 
 /// The same, but an error of kind [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the name is taken.

@@ -7,8 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
+
 use super::leftovers::SUFFIX;
-use super::{Overwrite, system};
+use super::system::name_of;
+use super::{Overwrite, Stamp, system};
 
 static FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -20,6 +24,8 @@ fn files() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
+    /// The folder in which it was made, wherever its path leads by now.
+    folder: fs::File,
     renamed: bool,
 }
 
@@ -30,6 +36,7 @@ impl Temporary {
         prefix: &OsStr,
         mode: u32,
     ) -> io::Result<(fs::File, Self)> {
+        let opened = fs::File::open(folder)?;
         let (file, path) = tempfile::Builder::new()
             .prefix(prefix)
             .suffix(SUFFIX)
@@ -38,13 +45,31 @@ impl Temporary {
         let path = path.keep()?;
         files().insert(path.clone());
         let renamed = false;
-        Ok((file, Self { path, renamed }))
+        let made = Self {
+            path,
+            folder: opened,
+            renamed,
+        };
+        Ok((file, made))
     }
 
-    /// Gives the file its name.
+    /// What has the name of `target`, in the folder of this file, now; links aren't followed.
+    pub(super) fn found_at(&self, target: &Path) -> io::Result<Option<Stamp>> {
+        match statat(&self.folder, name_of(target)?, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(Stamp::identity(found.st_dev, found.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Gives the file its name, which is one in the same folder.
     pub(super) fn rename_to(mut self, target: &Path, overwrite: Overwrite) -> io::Result<()> {
         match overwrite {
+<<<<<<< HEAD
             Overwrite::Yes | Overwrite::EvenAParent => system::rename(&self.path, target)?,
+=======
+            Overwrite::Yes => system::rename_in(&self.folder, &self.path, target)?,
+>>>>>>> ee28f60 (Applying in place: the way back needs no space, nothing is replaced through a link, no stranger's journal counts)
             Overwrite::No => system::rename_to_new(&self.path, target)?,
         }
         self.renamed = true;

@@ -419,7 +419,7 @@ fn other_writers_leave_no_wrong_stamp() {
 #[test]
 fn an_apply_by_the_journal_takes_the_old_stamp_away_first() {
     let lab = Lab::new();
-    days(&lab, Format::Raw);
+    days(&lab, Format::Dynamic);
     lab.good("vhd", &["hash", "--stamp", "day0"]);
     // A limit on the size of files that only growing the base runs into.
     let script = "ulimit -f $(($(stat -c %s day0) / 1024)); trap '' XFSZ; exec \"$0\" day0 diff0 diff1 --in-place journal";

@@ -64,6 +64,14 @@ impl Scene {
         ended(&self.command(line).output().unwrap(), code)
     }
 
+    /// The content digest of an image.
+    #[track_caller]
+    pub(crate) fn hash(&self, name: &str) -> String {
+        let output = self.command(&format!("vhd hash {name}")).output().unwrap();
+        ended(&output, 0);
+        String::from_utf8_lossy(&output.stdout)[..64].to_owned()
+    }
+
     #[track_caller]
     pub(crate) fn holds(&self, name: &str, bytes: &[u8]) {
         assert_same(&fs::read(self.path(name)).unwrap(), bytes, name);

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::disk::Random;
 use crate::lab::{Case, Lab, tell};
+use crate::mounts::Mounted;
 
 const MIB: usize = 1 << 20;
 
@@ -17,6 +18,80 @@ const ELSEWHERE: usize = 7 * MIB;
 #[test]
 fn applying() {
     tell("Applying", CASES);
+}
+
+/// Ways in which ordinary programs change a file, as Python has them: `f` is open, `m` is mapped and has a dirty page.
+const WRITERS: [(&str, &str); 6] = [
+    ("a store into a page that was dirty", "m[at] ^= 255"),
+    ("a store into a page that was clean", "m[at + 65536] ^= 255"),
+    ("a write", "os.pwrite(f.fileno(), b'x', at)"),
+    (
+        "a direct write",
+        "d = os.open('base.raw', os.O_RDWR | os.O_DIRECT); b = mmap.mmap(-1, 4096); os.pwrite(d, b, at)",
+    ),
+    (
+        "a cut and back",
+        "os.truncate('base.raw', at); os.truncate('base.raw', len(m))",
+    ),
+    (
+        "a hole",
+        "subprocess.run(['fallocate', '-p', '-o', str(at), '-l', '4096', 'base.raw'], check=True)",
+    ),
+];
+
+/// What times prove, on file systems made for it.
+#[test]
+#[ignore = "needs root and loop devices"]
+fn file_systems() {
+    for mounted in Mounted::all(&["ext4", "ext3", "xfs", "btrfs", "tmpfs", "ramfs"]) {
+        let what = mounted.kind();
+        let lab = &Lab::within(&mounted.path());
+        disks(lab, LARGE);
+        let stamps = !["tmpfs", "ramfs"].contains(&what);
+        if !stamps {
+            lab.shell("vhd hash --stamp base.raw").code(3);
+            lab.shell("vhd hash --windows list base.raw")
+                .code(2)
+                .says("in memory");
+            lab.shell("vhd-apply base.raw d.vhddiff").code(0);
+            assert!(!valid(lab, "base.raw"), "{what}");
+            continue;
+        }
+        for (writer, code) in WRITERS {
+            for list in [false, true] {
+                lab.shell("cp target.raw base.raw; rm -f list").code(0);
+                let command = if list { "--windows list" } else { "--stamp" };
+                let script = format!(
+                    "import mmap, os, subprocess
+f = open('base.raw', 'r+b'); m = mmap.mmap(f.fileno(), 0); at = {ELSEWHERE}
+m[at] = m[at]
+subprocess.run('vhd hash {command} base.raw'.split(), check=True)
+{code}"
+                );
+                fs::write(lab.path("script.py"), script).unwrap();
+                python(lab, "script.py").code(0);
+                if list {
+                    lab.shell("vhd-diff --base-digests list base.raw third.raw")
+                        .code(2);
+                } else {
+                    assert!(!valid(lab, "base.raw"), "{what}: {writer}");
+                    lab.shell("vhd-apply base.raw d2.vhddiff").code(4);
+                }
+            }
+        }
+        // At the beginning of a second.
+        lab.shell("cp target.raw base.raw; sleep 0.$((1000000000 - 10#$(date +%N)))")
+            .code(0);
+        write(lab, "base.raw", 1);
+        lab.shell("vhd hash --stamp base.raw").code(0);
+        write(lab, "base.raw", 2);
+        assert!(!valid(lab, "base.raw"), "{what}: within a second");
+        lab.shell("cp target.raw base.raw && vhd-apply base.raw d2.vhddiff")
+            .code(0);
+        assert!(valid(lab, "base.raw"), "{what}: after an apply");
+        write(lab, "base.raw", 2);
+        assert!(!valid(lab, "base.raw"), "{what}: after an apply");
+    }
 }
 
 const CASES: &[Case] = &[
@@ -181,6 +256,93 @@ sys.exit(p.returncode)";
             assert!(lab.read("base.raw") == old && !lab.exists("new.raw"));
             lab.shell("vhd-apply base.raw blind.vhddiff").code(0);
             assert!(lab.read("base.raw") == lab.read("target.raw"));
+        },
+    },
+    Case {
+        name: "In place to a size that no file can have here",
+        before: "marked, though nothing was changed: 5 from then on",
+        now: "2, nothing is marked",
+        run: |lab| {
+            disks(lab, LARGE);
+            let size = 40 * MIB;
+            lab.shell(&format!(
+                "cp base.raw large.raw; truncate -s {size} large.raw"
+            ))
+            .code(0);
+            lab.shell("vhd-diff -q base.raw large.raw -o grow.vhddiff")
+                .code(0);
+            let old = lab.read("base.raw");
+            lab.shell(
+                "trap '' XFSZ; ulimit -f 20480; vhd-apply base.raw grow.vhddiff --in-place journal",
+            )
+            .code(2)
+            .says("nothing was changed");
+            assert!(!lab.exists("base.raw.undo-journal") && lab.read("base.raw") == old);
+            lab.shell("vhd-apply base.raw grow.vhddiff --in-place journal")
+                .code(0);
+        },
+    },
+    Case {
+        name: "An undo journal that another user put beside the image",
+        before: "5 for everybody; the rollback writes what it says",
+        now: "not believed; who would write says whose it is and how to go on",
+        run: |lab| {
+            disks(lab, LARGE);
+            let old = lab.read("base.raw");
+            lab.shell("vhd-diff -q target.raw base.raw -o base.raw.undo-journal")
+                .code(0);
+            if lab.shell("chown 65534 base.raw.undo-journal").code != 0 {
+                // Only root gives files away; others see it by its permissions.
+                lab.shell("chmod 666 base.raw.undo-journal").code(0);
+            }
+            lab.shell("vhd hash base.raw && vhd info base.raw").code(0);
+            for line in [
+                "vhd-apply --rollback base.raw",
+                "vhd-apply base.raw d.vhddiff --in-place journal",
+                "vhd-apply base.raw d.vhddiff",
+            ] {
+                let said = lab.shell(line).code(2).says("isn't believed");
+                assert!(lab.read("base.raw") == old, "{line}");
+                assert!(said.err.contains("rm "), "{}", said.err);
+            }
+            lab.shell("rm base.raw.undo-journal; ln -s d.vhddiff base.raw.undo-journal")
+                .code(0);
+            lab.shell("vhd-apply --rollback base.raw")
+                .code(2)
+                .says("not a plain file");
+            // As the hint says.
+            lab.shell("rm base.raw.undo-journal && vhd-apply base.raw d.vhddiff")
+                .code(0);
+        },
+    },
+    Case {
+        name: "A link that is turned while the image is replaced by its copy",
+        before: "the file it led to meanwhile was replaced, 15 of 100",
+        now: "only the file that was opened is ever replaced",
+        run: |lab| {
+            disks(lab, LARGE);
+            let script = "import os, subprocess, threading, time
+base = open('base.raw', 'rb').read(); target = open('target.raw', 'rb').read()
+stop = False
+def turn():
+    n = 0
+    while not stop:
+        n ^= 1
+        os.symlink('precious' if n else 'good.raw', 'l'); os.rename('l', 'x.raw'); time.sleep(0.0004)
+for n in range(40):
+    open('good.raw', 'wb').write(base); open('precious', 'w').write('precious')
+    stop = False; t = threading.Thread(target=turn); t.start()
+    while not os.path.lexists('x.raw'): pass
+    if n % 2: args = ['vhd-apply', 'x.raw', 'd.vhddiff', '--in-place', 'copy', '-q']
+    else: args = ['vhd-apply', 'base.raw', 'd.vhddiff', '-o', 'x.raw', '-O', 'raw', '--force', '-q']
+    p = subprocess.run(args, capture_output=True)
+    stop = True; t.join()
+    # To be made anew is what somebody named; in place only a disk that was the base.
+    if n % 2: assert open('precious').read() == 'precious', (n, p)
+    good = open('good.raw', 'rb').read()
+    assert good in (base, target), n";
+            fs::write(lab.path("script.py"), script).unwrap();
+            python(lab, "script.py").code(0);
         },
     },
     Case {

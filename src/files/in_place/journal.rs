@@ -19,6 +19,8 @@ use crate::vhd::FOOTER_SIZE;
 /// `None` if the base holds the result already.
 pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let path = job.lock.path();
+    // What is made zero keeps its space while the way back might need it.
+    let lock = &job.lock.holding_space();
     let journal = journal_path(path);
     let footer = identity(&job.chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
     let merge_diff = merge_diff_path(path);
@@ -37,13 +39,13 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     remove_stamp(job.lock).map_err(|error| unfinished(error, path))?;
     let format = job.base.format();
     let (chain, options) = (&job.chain, job.options);
-    let written = first(job.lock, &job.base, chain, footer, seen.changes, options);
+    let written = first(lock, &job.base, chain, footer, seen.changes, options);
     let (updated, cleared) = written
-        .and_then(|counts| complete(job.lock, job.how, options).map(|()| counts))
+        .and_then(|counts| complete(lock, job.how, options).map(|()| counts))
         .map_err(|error| unfinished(error, path))?;
     let verified = options.verify
         && Verify {
-            file: job.lock,
+            file: lock,
             format,
             chain,
             digest: chain.target_digest(),
@@ -51,6 +53,9 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
         }
         .run(options)?;
     close(&journal, job.how.undo)?;
+    if !job.how.dense {
+        lock.give_back();
+    }
     let digest = job.certain_digest(verified);
     Ok(Some(Done {
         strategy: Strategy::Journal,
@@ -69,11 +74,9 @@ const LONG: u64 = 1 << 31;
 /// An error if the image is to grow to a length that no file may have here: found out with the journal, which lies beside
 /// it and isn't named yet, before anything bars the image.
 fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
-    let len = match job.base.format() {
-        Format::Raw => job.chain.target_size(),
-        Format::Fixed => job.chain.target_size().saturating_add(FOOTER_SIZE as u64),
-        // They grow with what is stored.
-        Format::Dynamic | Format::Differencing => return Ok(()),
+    // Others grow with what is stored.
+    let Some(len) = length(job) else {
+        return Ok(());
     };
     if job.lock.is_block_device() || len <= job.lock.byte_len()?.max(LONG) {
         return Ok(());
@@ -93,7 +96,8 @@ fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
 
 /// Writes the journal; when it returns, that stands on stable storage. `None` if nothing has to be done.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
-    let file = AtomicFile::beside(journal, &make_place_of(job.lock.path())?)?;
+    let place = make_place_of(job.lock.path())?;
+    let file = AtomicFile::beside(journal, &place)?;
     try_length(file.file(), job)?;
     // It holds what the base held: who may write that may finish this or take it back, and nobody else may read it.
     file.file().take_permissions_of(job.base.file())?;
@@ -103,10 +107,44 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
         .undo
         .map_or(Compression::None, |_| Compression::default());
     let seen = undo::write(&file, job, compression)?;
-    if seen.is_some() {
+    if let Some(seen) = &seen {
+        reserve(job, seen)?;
+        if !job.lock.is_block_device() {
+            // Beside any other file it would be no way back, and bar that one.
+            file.check_beside(&place, job.lock)?;
+        }
         file.publish(Overwrite::No)?;
     }
     Ok(seen)
+}
+
+/// The length that the image will have, where that is known before it is written.
+fn length(job: &Job<'_>) -> Option<u64> {
+    let size = job.chain.target_size();
+    match job.base.format() {
+        Format::Raw => Some(size),
+        Format::Fixed => Some(size.saturating_add(FOOTER_SIZE as u64)),
+        Format::Dynamic | Format::Differencing => None,
+    }
+}
+
+/// Reserves the space of what will be written where nothing is stored so far, before the image is marked. Dynamic VHDs
+/// grow as they are written; should that fail, there is the way back.
+fn reserve(job: &Job<'_>, seen: &Seen) -> Result<()> {
+    let (Some(changes), Some(_)) = (&seen.changes, length(job)) else {
+        return Ok(());
+    };
+    let mut reserved = Vec::new();
+    for range in changes.updates() {
+        if let Err(error) = job
+            .lock
+            .reserve_range(range.start()..range.end(), &mut reserved)
+        {
+            job.lock.release(reserved);
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Brings what was written to stable storage, and fills the holes of an image that shall have none.

@@ -25,7 +25,7 @@ use std::path::Path;
 use super::apply::{Applied, ApplyOptions};
 use super::fit::{Fit, fit};
 use super::open::{beginning_of, open_file};
-use super::pending::{exists, journal_path, merge_diff_path, refuse_pending};
+use super::pending::{exists, journal_path, merge_diff_path, refuse_foreign, refuse_pending};
 use super::relatives::{Orphans, refuse_orphans};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
@@ -150,6 +150,7 @@ pub fn apply_made_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Option<Applied>> {
+    refuse_foreign(path)?;
     if exists(&journal_path(path))? {
         if exists(&merge_diff_path(path))? {
             refuse_pending(path)?;
@@ -177,6 +178,9 @@ pub(super) fn apply_locked(
     let keeping = how.dense.then(|| lock.keeping_space());
     let lock = keeping.as_ref().unwrap_or(lock);
     let journal = journal_path(lock.path());
+    if !how.dry_run {
+        refuse_foreign(lock.path())?;
+    }
     if exists(&journal)? {
         return recover::finish(lock, &journal, chain, how, options);
     }

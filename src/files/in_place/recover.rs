@@ -12,7 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
 use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
 use crate::files::diffs::target_footer;
-use crate::files::pending::{exists, how_to_go_on, journal_path, remove_merge_diff};
+use crate::files::pending::{
+    exists, how_to_go_on, journal_path, refuse_foreign, remove_merge_diff,
+};
 use crate::files::state::remove_stamp;
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, WriteAt as _};
@@ -23,6 +25,7 @@ use crate::text::shown;
 pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
     let lock = &File::open_locked(path, Access::Write)?;
     let journal_path = journal_path(path);
+    refuse_foreign(path)?;
     if !exists(&journal_path)? {
         return Err(Error::usage(
             "there is nothing to roll back: no undo journal stands beside this image",
@@ -32,7 +35,8 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     }
     let (journal, format) = open_journal(&journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
-    let lock = part.as_ref().unwrap_or(lock);
+    // Until it is done, there are two ways to go, and both may need the space that there is.
+    let lock = &part.as_ref().unwrap_or(lock).holding_space();
     let footer = journal
         .last()
         .map(|diff| target_footer(diff.header()))
@@ -54,6 +58,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     }
     .run(options)?;
     close(&journal_path, None)?;
+    lock.give_back();
     remove_merge_diff(path)?;
     stamp(lock, format, digest, options)?;
     Ok(digest)
@@ -78,7 +83,8 @@ pub(super) fn finish(
     let path = lock.path();
     let (journal, format) = open_journal(journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
-    let lock = part.as_ref().unwrap_or(lock);
+    // Until it is done, there are two ways to go, and both may need the space that there is.
+    let lock = &part.as_ref().unwrap_or(lock).holding_space();
     let undoes = journal
         .first()
         .map(|diff| diff.header().undoes.clone())
@@ -132,6 +138,9 @@ pub(super) fn finish(
     }
     .run(options)?;
     close(journal_path, how.undo)?;
+    if !how.dense {
+        lock.give_back();
+    }
     applied.stamped = stamp(lock, format, digest, options)?;
     Ok(applied)
 }

@@ -58,9 +58,11 @@ fn begin_clone(base: &File) -> Result<Option<Replacement>> {
 }
 
 fn begin_file(base: &File) -> Result<AtomicFile> {
-    // Where a symbolic link leads; the link stays.
+    // Where a symbolic link leads; the link stays. Once only: somebody may turn it.
     let path = real_path(base.path())?;
-    AtomicFile::beside(&path, &path)
+    let file = AtomicFile::beside(&path, &path)?;
+    file.check_replaces(base)?;
+    Ok(file)
 }
 
 fn finish_begin(file: AtomicFile, base: &File) -> Result<Replacement> {
@@ -173,6 +175,7 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Resu
         undo.publish(Overwrite::No)?;
         named = Some(place);
     }
+    file.check_replaces(job.lock)?;
     file.publish_open(Overwrite::Yes).inspect_err(|_| {
         // While the base has its name, it would lead back from where nobody has gone. Else it is needed.
         if let (Some(place), Ok(true)) = (named, job.lock.is_at_its_path()) {

@@ -1,0 +1,178 @@
+//! Space that a file keeps while it is changed, so that there is a way back on a device that is full.
+//!
+//! What is made zero becomes a hole only when all is done: the space of a hole is anybody's, and to put the old bytes back
+//! it would be needed again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use super::{File, ReadAt as _, system};
+use crate::error::{Error, Result};
+
+/// More ranges than this aren't remembered: what is left over keeps its space, and is zero all the same.
+const MOST: usize = 1 << 20;
+
+/// Ranges of a file that are zero and take space.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<BTreeMap<u64, u64>>);
+
+impl File {
+    /// Another handle to the same open file, by which what is made zero keeps its space until it is
+    /// [given back](Self::give_back).
+    #[must_use]
+    pub fn holding_space(&self) -> Self {
+        let mut handle = self.another_handle();
+        handle.held = Some(Arc::default());
+        handle
+    }
+
+    /// Makes holes of what was made zero through this handle and those that were made of it. Where that can't be done, the
+    /// file only takes more space than it needs.
+    pub fn give_back(&self) {
+        let Some(held) = &self.held else {
+            return;
+        };
+        let ranges = std::mem::take(&mut *held.ranges());
+        let len = self.byte_len().unwrap_or(0);
+        for (start, end) in ranges {
+            let range = start..end.min(len);
+            if !range.is_empty() {
+                let _ = system::punch(self.as_std(), self.path(), range);
+            }
+        }
+    }
+
+    pub(super) fn zero_held(&self, held: &Held, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while let Some(data) = self.stored(at..range.end) {
+            at = data.end;
+            if system::zero(self.as_std(), self.path(), data.clone()).is_err() {
+                self.write_zeros_in(data.clone())?;
+            }
+            held.push(data);
+        }
+        Ok(())
+    }
+
+    /// Reserves the space of what isn't stored yet of `range`, which reads as it did; also after the end of the file.
+    /// What it reserved is added to `reserved`. Does nothing where the file system can't.
+    ///
+    /// # Errors
+    ///
+    /// If there is no space.
+    pub fn reserve_range(&self, range: Range<u64>, reserved: &mut Vec<Range<u64>>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end && !self.is_block_device() {
+            let data = self.stored(at..range.end).unwrap_or(range.end..range.end);
+            if at < data.start {
+                // Also what fails may have reserved a part.
+                reserved.push(at..data.start);
+                let done = system::allocate(self.as_std(), self.path(), at..data.start);
+                match done.map_err(|e| (Errno::from_io_error(&e), e)) {
+                    Err((Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG), e)) => {
+                        return Err(Error::io("there is no space for what changes in", e)
+                            .path(self.path())
+                            .hint(
+                                "nothing was changed: free some space and run the command again",
+                            ));
+                    }
+                    Err(_) => return Ok(()),
+                    Ok(()) => {}
+                }
+            }
+            at = data.end;
+        }
+        Ok(())
+    }
+
+    /// Gives back what was reserved, and written to nowhere.
+    pub fn release(&self, reserved: Vec<Range<u64>>) {
+        for range in reserved {
+            let _ = system::punch(self.as_std(), self.path(), range);
+        }
+        // What lies after the end goes with it.
+        if let Ok(len) = self.byte_len() {
+            let _ = system::set_len(self.as_std(), self.path(), len);
+        }
+    }
+
+    /// The first run of `within` that takes space and holds something, asked anew each time.
+    fn stored(&self, within: Range<u64>) -> Option<Range<u64>> {
+        if within.is_empty() {
+            return None;
+        }
+        let start = match seek(self.as_std(), SeekFrom::Data(within.start)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return None,
+            // No file system has to know its holes.
+            Err(_) => return Some(within),
+        };
+        if start >= within.end {
+            return None;
+        }
+        let end = seek(self.as_std(), SeekFrom::Hole(start)).unwrap_or(within.end);
+        Some(start..end.clamp(start.saturating_add(1), within.end))
+    }
+}
+
+impl Held {
+    fn push(&self, range: Range<u64>) {
+        self.forget(&range);
+        let mut ranges = self.ranges();
+        if ranges.len() < MOST {
+            ranges.insert(range.start, range.end);
+        }
+    }
+
+    /// What is written isn't zero any more.
+    pub(super) fn forget(&self, range: &Range<u64>) {
+        let mut ranges = self.ranges();
+        // From the last one back, as long as they overlap.
+        while let Some((start, end)) = ranges
+            .range(..range.end)
+            .next_back()
+            .map(|(start, end)| (*start, *end))
+            .filter(|(_, end)| *end > range.start)
+        {
+            ranges.remove(&start);
+            if end > range.end {
+                ranges.insert(range.end, end);
+            }
+            if start < range.start {
+                ranges.insert(start, range.start);
+            }
+        }
+    }
+
+    fn ranges(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_again_is_not_given_back() {
+        let held = Held::default();
+        for range in [0..100, 200..300, 400..500] {
+            held.push(range);
+        }
+        held.forget(&(50..60));
+        held.forget(&(250..450));
+        held.push(90..220);
+        held.forget(&(600..700));
+        let ranges: Vec<_> = held.ranges().clone().into_iter().collect();
+        assert_eq!(
+            ranges,
+            [(0, 50), (60, 90), (90, 220), (220, 250), (450, 500)]
+        );
+        held.forget(&(0..1000));
+        assert!(held.ranges().is_empty());
+    }
+}
