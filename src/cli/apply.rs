@@ -112,8 +112,10 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
-    /// As full, or by a valid state stamp and what lies under the changed pages.
+    /// As full, or by the window hashes that vhd hash --stamp keeps beside it, and what lies under the changed pages.
     Auto,
+    /// By a valid state stamp alone, if there is one; the digest of the result is then what the diff says.
+    Stamp,
     /// Read all of it and compare its content digest.
     Full,
     /// Look only at what lies under the changed pages.
@@ -129,6 +131,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
         check: match args.base_check {
             Check::Auto => BaseCheck::Stamped,
+            Check::Stamp => BaseCheck::Trusted,
             Check::Full => BaseCheck::Full,
             Check::Touched => BaseCheck::Touched,
         },
@@ -488,7 +491,7 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
     let path = shown(result(args));
     if applied.checked == BaseChecked::Stamp {
         context.detail(format_args!(
-            "{}: known by its state stamp, so it wasn't read as a whole",
+            "{}: known by its state stamp or its window hashes, so it wasn't read as a whole",
             shown(&args.base)
         ));
     }

@@ -12,8 +12,8 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, Source, set_stamp, write_windows};
-use crate::image::{ContentDigest, content_digest, stream};
+use crate::files::{OpenImage, Source, Stamping, write_windows};
+use crate::image::{content_digest, stream};
 use crate::parallel::Workers;
 use crate::storage::refuse_part_of_store;
 use crate::text::shown;
@@ -45,7 +45,8 @@ pub(super) struct Args {
     /// Replace that file if it exists.
     #[arg(long, requires = "windows")]
     force: bool,
-    /// Note the content digest in the file's state stamp, an extended attribute, by which vhd-apply knows it.
+    /// Note the content digest in the file's state stamp, an extended attribute, and its window hashes in
+    /// IMAGE.windows: vhd-apply then reads only what changes.
     #[arg(long, conflicts_with = "salvage")]
     stamp: bool,
     /// Their format [default: found out, for each].
@@ -100,17 +101,20 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
     )?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
-    let mut digest = None;
+    let mut stamping = None;
     let hex = match args.algorithm {
         Algorithm::Content => {
             let content = match &args.windows {
+                None if args.stamp => {
+                    let read = Stamping::read(file(&*image)?, workers, &*progress)?;
+                    stamping.insert(read).digest()
+                }
                 None => content_digest(&*image, workers, &*progress)?,
                 Some(list) => {
                     let overwrite = overwrite(args.force);
                     write_windows(file(&*image)?, list, overwrite, workers, &*progress)?
                 }
             };
-            digest = Some(content);
             content.to_string()
         }
         Algorithm::Sha256 => {
@@ -135,10 +139,7 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
     let mut output = Output::text()?;
     output.line(format_args!("{hex}  {}", shown(&path)))?;
     output.finish()?;
-    match digest.filter(|_| args.stamp) {
-        Some(digest) => stamp(file(&*image)?, digest),
-        None => Ok(()),
-    }
+    stamping.map_or(Ok(()), |read| stamp(read, path))
 }
 
 /// The image as a file, which alone has a state.
@@ -150,15 +151,12 @@ fn file(image: &dyn Source) -> Result<&OpenImage> {
 }
 
 /// Notes the digest of what the image holds.
-fn stamp(image: &OpenImage, digest: ContentDigest) -> Result<()> {
-    // Other readers would take the new attribute for a change of the file.
-    image.file().lock_exclusive()?;
-    image.check_unchanged()?;
-    if set_stamp(image, digest)? {
+fn stamp(read: Stamping<'_>, path: &Path) -> Result<()> {
+    if read.stamp()? {
         return Ok(());
     }
     Err(Error::unsupported("the file can't be given a state stamp")
-        .with_path(image.path())
+        .with_path(path)
         .with_hint("a stamp needs a file, not a device, that you may write, on a file system with extended attributes"))
 }
 

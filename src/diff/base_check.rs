@@ -16,9 +16,13 @@ pub enum BaseCheck {
     Full,
     /// Only what the base holds under the changed pages is read and compared.
     Touched,
-    /// A valid state stamp stands for the digest, and what lies under the changed pages is compared; without one, as
-    /// [`Full`](Self::Full).
+    /// A valid state stamp or a current list of window hashes stands for the digest, and what lies under the changed pages
+    /// is compared. Without the list, and without either, as [`Full`](Self::Full): the digest of the result can't be
+    /// computed otherwise.
     Stamped,
+    /// As [`Stamped`](Self::Stamped), but a stamp alone will do: the diffs are taken at their word for the digest of the
+    /// result, which isn't noted in a stamp then.
+    Trusted,
 }
 
 /// The first frame whose base isn't what it should be.
@@ -28,6 +32,13 @@ pub struct Misfit {
     pub diff: usize,
     /// What the frame changes.
     pub range: PageRange,
+}
+
+impl BaseCheck {
+    /// Whether a state stamp is believed.
+    pub const fn by_stamp(self) -> bool {
+        matches!(self, Self::Stamped | Self::Trusted)
+    }
 }
 
 /// What [`Layers::check_touched`](super::Layers::check_touched) found.

@@ -3,14 +3,24 @@
 use super::layers::{Layers, is_run, merge};
 use super::spans::Spans;
 use crate::error::Result;
-use crate::image::{ContentDigest, ContentHasher, Window, data_windows, window_hash};
+use crate::image::{
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Window, WindowHashes, WindowList,
+    data_windows, window_hash, zero_hash,
+};
 use crate::page::PageRange;
 use crate::parallel::Buffers;
+use crate::storage::ReadAt;
+
+/// A digest window that changes: where, and its hashes before and after.
+type Foreseen = (PageRange, WindowHashes, WindowHashes);
 
 impl Layers<'_> {
     /// The content digests of the base and of the result. The base is read once, and what the diffs change in it is
-    /// hashed again.
-    pub fn digests(&self) -> Result<(ContentDigest, ContentDigest)> {
+    /// hashed again. `each` is handed the window hashes of the result, in order; what is left out is zero.
+    pub fn digests(
+        &self,
+        mut each: impl FnMut(u64, &WindowHashes),
+    ) -> Result<(ContentDigest, ContentDigest)> {
         let all = self.extent();
         let (old, new) = (self.base.virtual_size(), self.chain.target_size());
         let buffers = Buffers::new();
@@ -50,6 +60,7 @@ impl Layers<'_> {
             |(range, hashes, changed)| {
                 before.push(range.start(), &hashes);
                 after.push(range.start(), &changed);
+                each(range.start(), &changed);
                 self.progress.advance(range.end() - done);
                 done = range.end();
                 Ok(())
@@ -57,5 +68,89 @@ impl Layers<'_> {
         )?;
         self.progress.advance(all.end() - done);
         Ok((before.finish(), after.finish()))
+    }
+
+    /// The content digest of the result, computed from the list of the window hashes of the base: only the digest windows
+    /// that change are read. `each` is as for [`digests`](Self::digests). `None` if the base isn't what the list says
+    /// where it was read, or if the disk changes its size.
+    pub fn digest_by_list<S: ReadAt>(
+        &self,
+        list: &WindowList<S>,
+        mut each: impl FnMut(u64, &WindowHashes),
+    ) -> Result<Option<ContentDigest>> {
+        let size = self.base.virtual_size();
+        let sizes = self.chain.diffs().iter().map(|diff| diff.header());
+        let mut sizes = sizes.flat_map(|header| [header.base_size, header.target_size]);
+        if list.virtual_size() != size || sizes.any(|other| other != size) {
+            return Ok(None);
+        }
+        let buffers = Buffers::new();
+        let mut after = ContentHasher::new(size);
+        let mut put = |start, hashes: &WindowHashes| {
+            after.push(start, hashes);
+            each(start, hashes);
+        };
+        let mut listed = list.hashes().peekable();
+        let (mut fits, mut done) = (true, 0);
+        self.workers.ordered(
+            self.changed_windows(size),
+            |window: PageRange| {
+                self.progress.check()?;
+                Ok((window, self.foresee(window, &buffers)?))
+            },
+            |(window, parts): (PageRange, Vec<Foreseen>)| {
+                for (part, before, changed) in parts {
+                    let earlier = |next: &Result<(u64, Hash)>| !matches!(next, Ok((at, _)) if *at >= part.start());
+                    while let Some(next) = listed.next_if(earlier) {
+                        let (start, hash) = next?;
+                        put(start, &hash.into());
+                    }
+                    let here = |next: &Result<(u64, Hash)>| matches!(next, Ok((at, _)) if *at == part.start());
+                    let known = match listed.next_if(here) {
+                        Some(next) => next?.1,
+                        None => zero_hash(part.len()),
+                    };
+                    fits &= before.as_slice() == [known];
+                    put(part.start(), &changed);
+                }
+                self.progress.advance(window.end() - done);
+                done = window.end();
+                Ok(())
+            },
+        )?;
+        for next in listed {
+            let (start, hash) = next?;
+            put(start, &hash.into());
+        }
+        self.progress.advance(size - done);
+        Ok(fits.then(|| after.finish()))
+    }
+
+    /// The digest windows of `window`, or of a run of them that stays zero, that change.
+    fn foresee(&self, window: PageRange, buffers: &Buffers) -> Result<Vec<Foreseen>> {
+        if is_run(window) {
+            return Ok(Vec::new());
+        }
+        let frames = self.frames(window)?;
+        if self.stays_zero(window, &frames)? {
+            return Ok(Vec::new());
+        }
+        let ranges = self.touched(window, &frames);
+        let parts: Vec<_> = window
+            .windows(DIGEST_WINDOW)
+            .filter(|part| ranges.iter().any(|range| range.intersect(*part).is_some()))
+            .collect();
+        let mut bytes = Window::read_parts(self.base, window, &parts, buffers)?;
+        let before: Vec<_> = parts.iter().map(|part| bytes.hash(*part)).collect();
+        for range in &ranges {
+            bytes.fill(*range);
+        }
+        let all = Spans::whole(window);
+        self.lay_over(window, frames, &all, bytes.bytes_mut(), false)?;
+        let changes = parts.into_iter().zip(before);
+        let foreseen = changes.map(|(part, before)| (part, before, bytes.hash(part)));
+        let foreseen = foreseen.collect();
+        buffers.give(bytes.into_bytes());
+        Ok(foreseen)
     }
 }

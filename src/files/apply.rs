@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diffs::{format_of, target_footer};
-use super::fit::{Fit, check_can_be_full, check_size, check_touched, checked, fit, position};
+use super::fit::{
+    Fit, check_can_be_full, check_size, check_touched, checked, fit, known_digest, position,
+};
 use super::in_place::Strategy;
-use super::state::stamped_digest;
 use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, KnownChanges, Layers, Touched, WindowChange};
 use crate::error::{Error, Result};
@@ -51,8 +52,8 @@ pub enum BaseChecked {
     Touched,
     /// Some frames of the diff don't say what the base held; the others fit.
     Partly,
-    /// A valid state stamp of the file names its content digest, and what it held under the changed pages is what
-    /// the diff says.
+    /// A valid state stamp of the file, or the list that is kept beside it, names its content digest, and what it held
+    /// under the changed pages is what the diff says.
     Stamp,
 }
 
@@ -232,8 +233,7 @@ pub fn apply_to_clone(
     output: Output<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Option<Applied>> {
-    let trusted =
-        options.check == BaseCheck::Stamped && stamped_digest(base)? == chain.base_digest();
+    let trusted = options.check.by_stamp() && known_digest(base)? == chain.base_digest();
     if !trusted || chain.base_digest().is_none() {
         return Ok(None);
     }
@@ -241,7 +241,7 @@ pub fn apply_to_clone(
     else {
         return Ok(None);
     };
-    let found = fit(base, chain, options)?;
+    let found = fit(base, chain, options, &mut None)?;
     let applied = Applied {
         strategy: Some(Strategy::Clone),
         ..Applied::nothing(found.already, found.checked, chain)
@@ -293,7 +293,7 @@ pub fn apply_to_child(
 ) -> Result<Applied> {
     let base = &Arc::clone(&parent.image);
     refuse_smaller_child(base, chain.target_size())?;
-    let found = fit(base, &chain, options)?;
+    let found = fit(base, &chain, options, &mut None)?;
     let applied = Applied::nothing(found.already, found.checked, &chain);
     let new = NewImage::create(
         output.path,

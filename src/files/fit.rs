@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::apply::{ApplyOptions, BaseChecked, check_result};
+use super::kept::{self, NewList};
 use super::state::stamped_digest;
 use super::{OpenImage, Source};
 use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way};
@@ -22,27 +23,37 @@ pub(super) struct Fit {
     pub(super) target: Option<ContentDigest>,
 }
 
+/// The content digest that the list beside an image, or its state stamp, names, if one of them counts.
+pub(super) fn known_digest(base: &OpenImage) -> Result<Option<ContentDigest>> {
+    let list = kept::find(base).and_then(|kept| kept.current);
+    match list {
+        Some(list) => Ok(Some(list.digest())),
+        None => stamped_digest(base),
+    }
+}
+
 /// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
-/// under the changed pages, if it [is open](Fit::is_open).
-pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) -> Result<Fit> {
+/// under the changed pages, if it [is open](Fit::is_open). What the diffs say of their target is compared with what they
+/// make of the base, before anything is written. If there is a `list`, it is that of the result in the end, or `None`.
+pub(super) fn fit(
+    base: &OpenImage,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+    list: &mut Option<NewList>,
+) -> Result<Fit> {
     check_size(base, chain)?;
     check_can_be_full(base, chain, options)?;
     let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
-    if let Some(digest) = stamped_digest(base)?
-        && by_digest
-        && options.check == BaseCheck::Stamped
-        && let Ok(already) = position(base, chain, digest)
+    if by_digest
+        && options.check.by_stamp()
+        && let Some(known) = fit_known(base, chain, options, list)?
     {
-        return Ok(Fit {
-            already,
-            checked: BaseChecked::Stamp,
-            digest: Some(digest),
-            target: None,
-        });
+        return Ok(known);
     }
     if options.check == BaseCheck::Touched
         || (chain.base_digest(), chain.target_digest()) == (None, None)
     {
+        *list = None;
         return Ok(Fit {
             already: 0,
             checked: BaseChecked::Touched,
@@ -50,11 +61,18 @@ pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) ->
             target: None,
         });
     }
-    // What the diffs make of the base is computed together with what it is, before anything is written.
+    if list.is_some() {
+        // From the beginning.
+        *list = NewList::begin(base, chain.target_size());
+    }
     let size = base.virtual_size().max(chain.target_size());
     options.progress.begin("checking the base", size);
     let layers = Layers::new(base, chain, options.workers, options.progress);
-    let (digest, target) = layers.digests()?;
+    let (digest, target) = layers.digests(|start, hashes| {
+        if let Some(list) = list {
+            list.push(start, hashes);
+        }
+    })?;
     let already = if by_digest {
         position(base, chain, digest)?
     } else {
@@ -68,6 +86,57 @@ pub(super) fn fit(base: &OpenImage, chain: &Chain, options: ApplyOptions<'_>) ->
         digest: Some(digest),
         target: Some(target),
     })
+}
+
+/// The same without reading the base as a whole, by the list beside it or by its state stamp. `None` if neither counts, or
+/// neither is enough to say what the result will be.
+fn fit_known(
+    base: &OpenImage,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+    list: &mut Option<NewList>,
+) -> Result<Option<Fit>> {
+    let kept = kept::find(base).and_then(|kept| kept.current);
+    let digest = match &kept {
+        Some(kept) => Some(kept.digest()),
+        None => stamped_digest(base)?,
+    };
+    let Some(digest) = digest else {
+        return Ok(None);
+    };
+    let Ok(already) = position(base, chain, digest) else {
+        return Ok(None);
+    };
+    let fit = Fit {
+        already,
+        checked: BaseChecked::Stamp,
+        digest: Some(digest),
+        target: None,
+    };
+    if let Some(kept) = kept.filter(|_| already < chain.diffs().len()) {
+        let size = base.virtual_size();
+        options.progress.begin("checking the changed windows", size);
+        let layers = Layers::new(base, chain, options.workers, options.progress);
+        let target = layers.digest_by_list(&kept, |start, hashes| {
+            if let Some(list) = list {
+                list.push(start, hashes);
+            }
+        })?;
+        if let Some(target) = target {
+            check_result(base.path(), chain, target)?;
+            return Ok(Some(Fit {
+                target: Some(target),
+                ..fit
+            }));
+        }
+    }
+    let enough = already == chain.diffs().len()
+        || chain.target_digest().is_none()
+        || options.check == BaseCheck::Trusted;
+    if enough {
+        *list = None;
+    }
+    Ok(enough.then_some(fit))
 }
 
 impl Fit {

@@ -173,7 +173,7 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<()> {
 
 /// Why what lies at `left`, beside the image at `path`, needn't be of somebody who may write the image; `None` also if
 /// nothing is there.
-fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
+pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
     let looked = |path: &Path, found: io::Result<fs::Metadata>| match found {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

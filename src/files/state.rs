@@ -118,6 +118,15 @@ pub fn set_stamp(image: &OpenImage, digest: ContentDigest) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether the file of `image`, in the settled state `now`, has a valid stamp with this digest.
+pub(super) fn is_stamped(image: &OpenImage, now: &Stamp, digest: ContentDigest) -> Result<bool> {
+    let found = read(image.file())?.filter(|stamp| stamp.stale_by(now).is_none());
+    Ok(
+        found.is_some_and(|stamp| stamp.digest == digest && stamp.format == image.format())
+            && now.is_older_than(self::now()),
+    )
+}
+
 /// Removes the stamp of a file that is about to be written. Where it can't be removed, times and size tell.
 pub(super) fn remove_stamp(file: &File) -> Result<()> {
     match file.attribute(STATE_ATTRIBUTE)? {

@@ -15,9 +15,10 @@ use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, Stamp};
 use crate::text::shown;
 
-const LABEL: &[u8; 16] = b"vhdkit state  1\0";
+pub(super) const LABEL: &[u8; 16] = b"vhdkit state  1\0";
 const HASHED: usize = LABEL.len() + Stamp::LEN;
-const HEAD: usize = HASHED + size_of::<Hash>();
+/// Bytes before the list itself: the state of the image that it is of.
+pub(super) const HEAD: usize = HASHED + size_of::<Hash>();
 
 /// A list of window hashes, and the state of the image that it is of.
 pub type ImageWindows = WindowList<Behind>;
@@ -115,7 +116,8 @@ fn stale(path: &Path, image: &OpenImage) -> Error {
     ))
 }
 
-fn head(stamp: &Stamp) -> [u8; HEAD] {
+/// What a list of an image in this state begins with.
+pub(super) fn head(stamp: &Stamp) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     let (hashed, hash) = head.split_at_mut(HASHED);
     hashed[..LABEL.len()].copy_from_slice(LABEL);

@@ -216,6 +216,13 @@ impl<S: ReadAt> WindowList<S> {
         })
     }
 
+    /// The hashes of the digest windows that aren't all zero, in order, each with the first byte of its window.
+    pub fn hashes(&self) -> impl Iterator<Item = Result<(u64, Hash)>> + '_ {
+        let records = self.records();
+        records
+            .map(|record| record.map(|(number, hash)| (number.saturating_mul(DIGEST_WINDOW), hash)))
+    }
+
     fn records(&self) -> impl Iterator<Item = Result<(u64, Hash)>> + '_ {
         let mut reader = BufReader::with_capacity(
             1 << 16,

@@ -25,19 +25,39 @@ pub(crate) struct Window {
 impl Window {
     /// Reads what `image` may hold in `range`; beyond its end it is zero.
     pub(crate) fn read(image: &dyn Image, range: PageRange, buffers: &Buffers) -> Result<Self> {
+        Self::read_parts(image, range, &[range], buffers)
+    }
+
+    /// The same of `parts` alone, of which each is whole grains or ends where the window does; what is outside of them
+    /// means nothing.
+    pub(crate) fn read_parts(
+        image: &dyn Image,
+        range: PageRange,
+        parts: &[PageRange],
+        buffers: &Buffers,
+    ) -> Result<Self> {
         let mut window = Self {
             range,
             bytes: buffers.take(range.buffer_len()),
             filled: 0,
         };
-        let inside = range.cut_to(whole(image));
-        for extent in image.extents(inside) {
-            let Extent { range: data, state } = extent?;
-            if state == ExtentState::Data && !data.is_empty() {
-                window.read_grains(image, inside, data)?;
+        for part in parts {
+            let inside = part.cut_to(whole(image));
+            for extent in image.extents(inside) {
+                let Extent { range: data, state } = extent?;
+                if state == ExtentState::Data && !data.is_empty() {
+                    window.read_grains(image, inside, data)?;
+                }
             }
         }
         Ok(window)
+    }
+
+    /// The window hash of `part`, one digest window of it.
+    pub(crate) fn hash(&self, part: PageRange) -> WindowHashes {
+        let mut hasher = WindowHasher::new();
+        self.feed(part, &mut hasher);
+        hasher.finish()
     }
 
     /// Reads all grains that `data` lies in and that weren't read yet, in one go.

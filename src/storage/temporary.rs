@@ -65,11 +65,9 @@ impl Temporary {
     /// Gives the file its name, which is one in the same folder.
     pub(super) fn rename_to(mut self, target: &Path, overwrite: Overwrite) -> io::Result<()> {
         match overwrite {
-<<<<<<< HEAD
-            Overwrite::Yes | Overwrite::EvenAParent => system::rename(&self.path, target)?,
-=======
-            Overwrite::Yes => system::rename_in(&self.folder, &self.path, target)?,
->>>>>>> ee28f60 (Applying in place: the way back needs no space, nothing is replaced through a link, no stranger's journal counts)
+            Overwrite::Yes | Overwrite::EvenAParent => {
+                system::rename_in(&self.folder, &self.path, target)?;
+            }
             Overwrite::No => system::rename_to_new(&self.path, target)?,
         }
         self.renamed = true;

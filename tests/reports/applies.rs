@@ -214,27 +214,64 @@ sys.exit(p.returncode)";
     Case {
         name: "The same, to a base that is known by its stamp",
         before: "0, stamped with the wrong digest",
-        now: "up to 8 MiB 3; larger 0, but no stamp, and the next apply reads",
+        now: "3, computed from the window hashes, or from all of it; the old image",
         run: |lab| {
-            disks(lab, 4 * MIB);
-            lie(lab, "d.vhddiff", "lie.vhddiff");
-            lab.shell("vhd hash --stamp base.raw && vhd-apply base.raw lie.vhddiff")
-                .code(3);
-            let lab = &Lab::new();
+            for size in [4 * MIB, LARGE] {
+                disks(lab, size);
+                lie(lab, "d.vhddiff", "lie.vhddiff");
+                lie(lab, "d2.vhddiff", "lie2.vhddiff");
+                let old = lab.read("base.raw");
+                for prepare in ["true", "rm base.raw.windows"] {
+                    lab.shell(&format!("vhd hash --stamp base.raw && {prepare}"))
+                        .code(0);
+                    for more in ["", "--verify", "--undo undo", "-o new.raw", "--dry-run"] {
+                        lab.shell(&format!("vhd-apply base.raw lie.vhddiff {more}"))
+                            .code(3);
+                        assert!(lab.read("base.raw") == old && valid(lab, "base.raw"));
+                        assert!(!lab.exists("undo") && !lab.exists("new.raw"));
+                    }
+                    lab.shell("vhd-apply base.raw d.vhddiff lie2.vhddiff")
+                        .code(3);
+                    assert!(lab.read("base.raw") == old);
+                }
+            }
+        },
+    },
+    Case {
+        name: "A diff taken at its word, because that was asked for",
+        before: "0, stamped with the wrong digest",
+        now: "0, never stamped; the next apply reads",
+        run: |lab| {
             disks(lab, LARGE);
             lie(lab, "d.vhddiff", "lie.vhddiff");
-            lab.shell("vhd hash --stamp base.raw && vhd-apply base.raw lie.vhddiff --verify")
-                .code(3);
-            lab.shell("vhd-apply --rollback base.raw; vhd hash --stamp base.raw")
+            lab.shell("vhd hash --stamp base.raw && rm base.raw.windows")
                 .code(0);
-            lab.shell("vhd-apply base.raw lie.vhddiff -v")
+            lab.shell("vhd-apply base.raw lie.vhddiff -v --base-check stamp")
                 .code(0)
-                .says("digest");
+                .says("known only from the diff");
             assert!(!valid(lab, "base.raw"));
             lie(lab, "d2.vhddiff", "lie2.vhddiff");
             lab.shell("vhd-apply base.raw lie2.vhddiff").code(3);
             lab.shell("vhd-apply base.raw d2.vhddiff").code(0);
             assert!(valid(lab, "base.raw"));
+        },
+    },
+    Case {
+        name: "A list of window hashes that another user put beside the image",
+        before: "there were none",
+        now: "not believed, not replaced",
+        run: |lab| {
+            disks(lab, LARGE);
+            lab.shell("vhd hash --stamp target.raw && mv target.raw.windows base.raw.windows")
+                .code(0);
+            if lab.shell("chown 65534 base.raw.windows").code != 0 {
+                lab.shell("chmod 666 base.raw.windows").code(0);
+            }
+            let planted = lab.read("base.raw.windows");
+            lab.shell("vhd-apply base.raw d.vhddiff").code(0);
+            lab.shell("vhd hash --stamp base.raw").code(0);
+            assert!(lab.read("base.raw.windows") == planted);
+            assert!(lab.read("base.raw") == lab.read("target.raw"));
         },
     },
     Case {
@@ -264,7 +301,7 @@ sys.exit(p.returncode)";
         now: "2, nothing is marked",
         run: |lab| {
             disks(lab, LARGE);
-            let size = 40 * MIB;
+            let size = 3_u64 << 30;
             lab.shell(&format!(
                 "cp base.raw large.raw; truncate -s {size} large.raw"
             ))

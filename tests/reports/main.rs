@@ -21,6 +21,7 @@ mod lab;
 #[path = "../support/many.rs"]
 mod many;
 mod misses;
+mod lies;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod pipes;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::redo::{Verify, first};
 use super::undo::Seen;
-use super::{Done, InPlace, Job, Strategy, stamp, undo};
+use super::{Done, InPlace, Job, Strategy, undo};
 use crate::diff::Compression;
 use crate::error::{Error, Result};
 use crate::files::Format;
@@ -56,14 +56,13 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     if !job.how.dense {
         lock.give_back();
     }
-    let digest = job.certain_digest(verified);
     Ok(Some(Done {
         strategy: Strategy::Journal,
         checked: seen.checked,
         updated,
         cleared,
         verified,
-        stamped: stamp(job.lock, format, digest, options)?,
+        stamped: job.stamp(job.lock, verified)?,
         lost: Vec::new(),
     }))
 }

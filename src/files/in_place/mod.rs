@@ -20,10 +20,12 @@
 //! Writing goes through [`redo`](redo::redo) in all cases: it only ever writes what the result shall hold, so it may
 //! be repeated from any state in between.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use super::apply::{Applied, ApplyOptions};
 use super::fit::{Fit, fit};
+use super::kept::{self, NewList};
 use super::open::{beginning_of, open_file};
 use super::pending::{exists, journal_path, merge_diff_path, refuse_foreign, refuse_pending};
 use super::relatives::{Orphans, refuse_orphans};
@@ -105,6 +107,8 @@ struct Job<'a> {
     /// What is still to be applied.
     chain: Chain,
     found: Fit,
+    /// The list of the window hashes of the result, if one is kept.
+    list: RefCell<Option<NewList>>,
     how: InPlace<'a>,
     options: ApplyOptions<'a>,
 }
@@ -201,7 +205,13 @@ pub(super) fn apply_locked(
         base = open(part, Some(FormatChoice::Only(Format::Raw)), false, options)?;
     }
     let lock = part.as_ref().unwrap_or(lock);
-    let found = fit(&base, &chain, options)?;
+    // One that is kept stays up to date.
+    let mut list = if how.dry_run {
+        None
+    } else {
+        kept::find(&base).and_then(|_| NewList::begin(&base, chain.target_size()))
+    };
+    let found = fit(&base, &chain, options, &mut list)?;
     let diffs = chain.diffs().len();
     let applied = Applied {
         target_digest: chain
@@ -219,6 +229,7 @@ pub(super) fn apply_locked(
         lock,
         chain,
         found,
+        list: RefCell::new(list),
         how,
         options,
     };
@@ -309,6 +320,14 @@ impl Job<'_> {
         let read_back = self.chain.target_digest().filter(|_| verified);
         read_back.or(self.found.target)
     }
+
+    /// Stamps the result in `file`, which is on stable storage, if its digest is known for certain, and keeps the list of
+    /// its window hashes.
+    fn stamp(&self, file: &File, verified: bool) -> Result<bool> {
+        let list = self.list.borrow_mut().take();
+        let digest = self.certain_digest(verified);
+        stamp(file, self.base.format(), digest, self.options, list)
+    }
 }
 
 /// Opens the image in `file`, the lock on which, or on the file that it shall replace, is held by the caller; a
@@ -338,11 +357,16 @@ fn stamp(
     format: Format,
     digest: Option<ContentDigest>,
     options: ApplyOptions<'_>,
+    list: Option<NewList>,
 ) -> Result<bool> {
     let Some(digest) = digest else {
         return Ok(false);
     };
     file.settle()?;
     let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
-    set_stamp(&image, digest)
+    let stamped = set_stamp(&image, digest)?;
+    if let Some(list) = list.filter(|_| stamped) {
+        list.publish(&image);
+    }
+    Ok(stamped)
 }

@@ -60,7 +60,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     close(&journal_path, None)?;
     lock.give_back();
     remove_merge_diff(path)?;
-    stamp(lock, format, digest, options)?;
+    stamp(lock, format, digest, options, None)?;
     Ok(digest)
 }
 
@@ -141,6 +141,6 @@ pub(super) fn finish(
     if !how.dense {
         lock.give_back();
     }
-    applied.stamped = stamp(lock, format, digest, options)?;
+    applied.stamped = stamp(lock, format, digest, options, None)?;
     Ok(applied)
 }

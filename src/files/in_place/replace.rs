@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::redo::{Source, Verify, redo_elsewhere};
 use super::undo::{Seen, is_kept};
-use super::{Done, Job, Strategy, stamp, undo};
+use super::{Done, Job, Strategy, undo};
 use crate::diff::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::identity;
@@ -133,7 +133,6 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
             hint: "the base is as it was",
         }
         .run(options)?;
-    let digest = job.certain_digest(verified);
     let file = put_in_place(file, job, undo)?;
     // Of an older merge: it tells of a parent that isn't any more.
     remove_merge_diff(job.lock.path())?;
@@ -143,7 +142,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
         updated,
         cleared,
         verified,
-        stamped: stamp(&file, format, digest, options)?,
+        stamped: job.stamp(&file, verified)?,
         lost,
     }))
 }
