@@ -57,8 +57,8 @@ impl<'a> Apply<'a> {
         self
     }
 
-    /// Says how it is made sure that the base is the right one; by default a valid state stamp is believed, and
-    /// anything else is read.
+    /// Says how it is made sure that the base is the right one; by default what is kept of its window hashes is
+    /// believed while its state stamp is valid, and anything else is read.
     pub fn check(mut self, check: BaseCheck) -> Self {
         self.check = check;
         self

@@ -63,8 +63,10 @@ pub(super) fn find(image: &OpenImage) -> Option<Kept> {
     if !can_have_one(image) || !matches!(is_ours(image, &list), Ok(Some(true))) {
         return None;
     }
-    // Whatever is wrong with it, the image itself can be read instead.
-    let current = open_windows(&list, image).ok();
+    // Whatever is wrong with it, the image itself can be read instead. The stamp also says as what it was read.
+    let current = open_windows(&list, image).ok().filter(|list| {
+        is_stamped(image, image.stamp(), list.digest()).is_ok_and(|stamped| stamped)
+    });
     Some(Kept { current })
 }
 

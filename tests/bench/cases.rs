@@ -351,6 +351,8 @@ fn apply_in_place(bench: &Bench) -> Result<Case> {
         .arg(&back)
         .run()?;
     copy(&base, &image)?;
+    // From now on each apply keeps stamp and window hashes up to date.
+    vhd("hash --stamp -q").arg(&image).run()?;
 
     let contender = |name| {
         let (image, target, back) = (image.clone(), target.clone(), back.clone());

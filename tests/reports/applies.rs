@@ -215,8 +215,9 @@ sys.exit(p.returncode)";
         name: "The same, to a base that is known by its stamp",
         before: "0, stamped with the wrong digest",
         now: "3, computed from the window hashes, or from all of it; the old image",
-        run: |lab| {
+        run: |_| {
             for size in [4 * MIB, LARGE] {
+                let lab = &Lab::new();
                 disks(lab, size);
                 lie(lab, "d.vhddiff", "lie.vhddiff");
                 lie(lab, "d2.vhddiff", "lie2.vhddiff");
