@@ -161,10 +161,10 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<()> {
     };
     Err(
         Error::usage("what has the name of the image's undo journal isn't believed")
-            .path(&journal)
-            .found(who)
-            .expected("a file of the image's owner, of root, or of who runs this, that nobody else may write")
-            .hint(format!(
+            .with_path(&journal)
+            .with_found(who)
+            .with_expected("a file of the image's owner, of root, or of who runs this, that nobody else may write")
+            .with_hint(format!(
                 "it was not made by an apply of theirs: look at it, then remove it with: rm {}",
                 quoted(&journal)
             )),
@@ -177,7 +177,7 @@ pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
     let looked = |path: &Path, found: io::Result<fs::Metadata>| match found {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("cannot look at", e).path(path)),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     };
     let Some(found) = looked(left, fs::symlink_metadata(left))? else {
         return Ok(None);

@@ -143,15 +143,15 @@ impl AtomicFile {
     /// The same for the last part of `path`, in the folder of this file.
     pub fn check_beside(&self, path: &Path, old: &File) -> Result<()> {
         let looked = self.temporary.found_at(path);
-        let found = looked.map_err(|e| Error::io("cannot look at", e).path(path))?;
+        let found = looked.map_err(|e| Error::io("cannot look at", e).with_path(path))?;
         let old = old.stamp()?;
         if found.is_some_and(|found| found.same_file(&old)) {
             return Ok(());
         }
         Err(
             Error::new(ErrorKind::Changed, "the file was replaced by another")
-                .path(path)
-                .hint("run the command again"),
+                .with_path(path)
+                .with_hint("run the command again"),
         )
     }
 

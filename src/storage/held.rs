@@ -75,8 +75,8 @@ impl File {
                 match done.map_err(|e| (Errno::from_io_error(&e), e)) {
                     Err((Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG), e)) => {
                         return Err(Error::io("there is no space for what changes in", e)
-                            .path(self.path())
-                            .hint(
+                            .with_path(self.path())
+                            .with_hint(
                                 "nothing was changed: free some space and run the command again",
                             ));
                     }
