@@ -1,5 +1,6 @@
 //! What the result will be, before anything is written.
 
+use super::DiffFile;
 use super::layers::{Layers, is_run, merge};
 use super::spans::Spans;
 use crate::error::Result;
@@ -79,7 +80,7 @@ impl Layers<'_> {
         mut each: impl FnMut(u64, &WindowHashes),
     ) -> Result<Option<ContentDigest>> {
         let size = self.base.virtual_size();
-        let sizes = self.chain.diffs().iter().map(|diff| diff.header());
+        let sizes = self.chain.diffs().iter().map(DiffFile::header);
         let mut sizes = sizes.flat_map(|header| [header.base_size, header.target_size]);
         if list.virtual_size() != size || sizes.any(|other| other != size) {
             return Ok(None);

@@ -294,7 +294,9 @@ fn goes_early(log: &mut Log, name: &str, other: &str) {
         _ => false,
     };
     let is_sync = |event: &Event| matches!(event, Event::Sync(id) if others.contains(id));
-    let write = log.events[..at].iter().rposition(is_write).unwrap();
+    // Holes that are made of zeros when all is done need no sync.
+    let last = log.events[..at].iter().rposition(is_sync).unwrap();
+    let write = log.events[..last].iter().rposition(is_write).unwrap();
     let sync = write + log.events[write..at].iter().position(is_sync).unwrap();
     log.events.splice(sync..sync, gone);
 }

@@ -96,7 +96,11 @@ subprocess.run('vhd hash {command} base.raw'.split(), check=True)
         write(lab, "base.raw", 2);
         assert!(!valid(lab, "base.raw"), "{what}: after an apply");
         // By ext3 with inodes of 128 bytes, as it is made here.
-        let step = if what == "ext3" { "seconds" } else { "nanoseconds" };
+        let step = if what == "ext3" {
+            "seconds"
+        } else {
+            "nanoseconds"
+        };
         let tried = 2 * WRITERS.len() + 2;
         println!("| {what} | {step} | yes | {tried} of {tried} |");
     }
