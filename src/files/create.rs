@@ -216,7 +216,7 @@ impl NewImage {
         };
         let (file, written) = file.publish_settled(overwrite)?;
         // Whoever reads it already must not see it change; and it must be what was written here.
-        if file.lock_exclusive().is_err() || file.settle()?.modified() != written.modified() {
+        if file.lock_exclusive().is_err() {
             return Ok(false);
         }
         let options = OpenOptions {
@@ -232,9 +232,14 @@ impl NewImage {
                 no_lock: true,
                 ..ParentOptions::default()
             },
+            settle: true,
             ..OpenOptions::default()
         };
-        set_stamp(&open_file(file, &options)?, digest)
+        let image = open_file(file, &options)?;
+        if image.stamp().modified() != written.modified() {
+            return Ok(false);
+        }
+        set_stamp(&image, digest)
     }
 
     /// The file, complete and with its name still to come; `None` for a device.

@@ -108,9 +108,6 @@ pub(super) fn open_link(
         (false, false) => File::open_locked(path, Access::Read)?,
     };
     let file = file.with_policy(options.io);
-    if options.settle {
-        file.settle()?;
-    }
     // Only now: who writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
@@ -144,7 +141,12 @@ pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
 fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
     let path = file.path().to_path_buf();
     let path = path.as_path();
-    let stamp = file.stamp()?;
+    // What settled is what counts: a store right after it makes a page dirty, and the next ones wouldn't show.
+    let stamp = if options.settle {
+        file.settle()?
+    } else {
+        file.stamp()?
+    };
     trail.push(path, stamp);
     let (stored, parent, doubts) = open_stored(file, options, trail)?;
     refuse_endless(path, stored.image().virtual_size())?;

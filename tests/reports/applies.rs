@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
     Case {
         name: "Stores into a mapping all through vhd hash --stamp",
         before: "0, a valid stamp with a wrong digest",
-        now: "2, changed while it was read; no valid stamp",
+        now: "2, changed while it was read; never a valid stamp with a wrong digest",
         run: |lab| {
             disks(lab, LARGE);
             let script = "import mmap, subprocess, sys
@@ -146,10 +146,13 @@ while p.poll() is None:
     n += 1
 sys.exit(p.returncode)";
             fs::write(lab.path("script.py"), script).unwrap();
-            python(lab, "script.py")
-                .code(2)
-                .says("changed by another program");
-            assert!(!valid(lab, "base.raw"));
+            // The writer may get no turn in between, on a busy machine; then what was stamped is right.
+            let noticed = (0..20).any(|_| {
+                let ended = python(lab, "script.py");
+                right_or_none(lab, "base.raw");
+                ended.code == 2 && ended.err.contains("changed by another program")
+            });
+            assert!(noticed);
         },
     },
     Case {

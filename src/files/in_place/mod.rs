@@ -163,8 +163,7 @@ pub fn apply_made_in_place(
     }
     let lock = File::open_locked(path, Access::Write)?;
     refuse_pending(path)?;
-    lock.settle()?;
-    let base = beginning_of(open(&lock, how.format, false, options)?, size)?;
+    let base = beginning_of(open_settled(&lock, how.format, options)?, size)?;
     let chain = make(&base)?;
     drop(base);
     chain
@@ -191,8 +190,7 @@ pub(super) fn apply_locked(
     if !how.dry_run {
         replace::remove_leftovers_of(lock.path());
     }
-    lock.settle()?;
-    let mut base = open(lock, how.format, false, options)?;
+    let mut base = open_settled(lock, how.format, options)?;
     if let Some(warn) = how.warn {
         base.chain().flat_map(OpenImage::warnings).for_each(warn);
     }
@@ -341,14 +339,35 @@ fn open(
     open_file(
         file.another_handle(),
         &OpenOptions {
-            format,
             writable,
-            no_lock: true,
-            ignore_journal: true,
-            parents: options.parents.clone(),
-            ..OpenOptions::default()
+            ..open_options(format, options)
         },
     )
+}
+
+/// The same for reading, so that [any later change must show](File::settle).
+fn open_settled(
+    file: &File,
+    format: Option<FormatChoice>,
+    options: ApplyOptions<'_>,
+) -> Result<OpenImage> {
+    open_file(
+        file.another_handle(),
+        &OpenOptions {
+            settle: true,
+            ..open_options(format, options)
+        },
+    )
+}
+
+fn open_options(format: Option<FormatChoice>, options: ApplyOptions<'_>) -> OpenOptions {
+    OpenOptions {
+        format,
+        no_lock: true,
+        ignore_journal: true,
+        parents: options.parents.clone(),
+        ..OpenOptions::default()
+    }
 }
 
 /// Stamps the image in `file`, which is on stable storage, if it holds the disk with `digest` for certain.
@@ -362,8 +381,7 @@ fn stamp(
     let Some(digest) = digest else {
         return Ok(false);
     };
-    file.settle()?;
-    let image = open(file, Some(FormatChoice::Only(format)), false, options)?;
+    let image = open_settled(file, Some(FormatChoice::Only(format)), options)?;
     let stamped = set_stamp(&image, digest)?;
     if let Some(list) = list.filter(|_| stamped) {
         list.publish(&image);
