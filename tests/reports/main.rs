@@ -18,10 +18,10 @@ mod formats;
 mod hints;
 mod hostile;
 mod lab;
+mod lies;
 #[path = "../support/many.rs"]
 mod many;
 mod misses;
-mod lies;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod pipes;
