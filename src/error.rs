@@ -36,6 +36,16 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// Why, where the kind alone leaves open what a caller has to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A chain of parents comes back to where it was.
+    ParentsInCircle,
+    /// A chain of parents is longer than what is followed.
+    TooManyParents,
+}
+
 /// An error with its place and its remedy.
 ///
 /// `Display` prints one line: file, message, field, offset, found, expected, cause. The remedy is kept apart
@@ -45,6 +55,7 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    reason: Option<Reason>,
     message: String,
     path: Option<PathBuf>,
     offset: Option<u64>,
@@ -55,11 +66,29 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+impl ErrorKind {
+    /// Its name in lower case: `usage`, `io`, `damaged`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Io => "io",
+            Self::Damaged => "damaged",
+            Self::Unsupported => "unsupported",
+            Self::Mismatch => "mismatch",
+            Self::Locked => "locked",
+            Self::Pending => "pending",
+            Self::Changed => "changed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
+            reason: None,
             message: message.into(),
             path: None,
             offset: None,
@@ -167,6 +196,13 @@ impl Error {
         self
     }
 
+    /// Why, for whom the kind isn't enough.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Reason) -> Self {
+        self.0.reason = Some(reason);
+        self
+    }
+
     /// The cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -177,6 +213,11 @@ impl Error {
     /// The sort of trouble.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Why, where the kind leaves that open.
+    pub fn reason(&self) -> Option<Reason> {
+        self.0.reason
     }
 
     /// The message alone, without place or values.
@@ -202,6 +243,11 @@ impl Error {
     /// What was found there, if that is known.
     pub fn found(&self) -> Option<&str> {
         self.0.found.as_deref()
+    }
+
+    /// What should have been there, if that is known.
+    pub fn expected(&self) -> Option<&str> {
+        self.0.expected.as_deref()
     }
 
     /// What to do next, if there is something to do.

@@ -15,7 +15,7 @@ use super::context::{Context, Reading, Warning, refuse_files};
 use super::convert::refuse_on_stdout;
 use super::create::check_new_parent;
 use super::exit::Outcome;
-use super::output::{Output as Stdout, SCHEMA_VERSION, STDOUT};
+use super::output::{Output as Stdout, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
@@ -549,7 +549,6 @@ pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Contex
 
 #[derive(Serialize)]
 struct Summary<'a> {
-    schema_version: u32,
     image: String,
     outcome: &'a str,
     #[serde(flatten)]
@@ -566,7 +565,7 @@ struct Details {
     /// Whether the result carries a state stamp.
     stamped: bool,
     virtual_size: u64,
-    target_digest: Option<String>,
+    content_digest: Option<String>,
     update_bytes: u64,
     clear_bytes: u64,
     verified: bool,
@@ -592,7 +591,7 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
         strategy: applied.strategy.map(Strategy::name),
         stamped: applied.stamped,
         virtual_size: applied.target_size,
-        target_digest: applied.target_digest.map(|digest| digest.to_string()),
+        content_digest: applied.target_digest.map(|digest| digest.to_string()),
         update_bytes: applied.updated,
         clear_bytes: applied.cleared,
         verified: applied.verified,
@@ -605,7 +604,6 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
         .into_owned();
     let mut output = Stdout::text()?;
     output.json(&Summary {
-        schema_version: SCHEMA_VERSION,
         image,
         outcome,
         applied: details,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::several::Several;
 use super::size::Count;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ pub(super) struct Args {
     #[arg(long, requires = "repair")]
     dry_run: bool,
     /// Take a repair back: put the bytes saved in FILE back into the image.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["repair", "azure", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["repair", "azure"])]
     take_back: Option<PathBuf>,
     #[command(flatten)]
     parents: Parents,
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let checked = check(path, args, context);
         sum.add(checked.as_ref().ok());
         let checked = checked.map(|(clean, _)| if clean { Outcome::Done } else { Outcome::No });
-        all.take(checked)?;
+        all.take(path, checked)?;
     }
     if args.images.len() > 1 && !args.json && !(context.quiet() && sum.is_clean()) {
         let mut output = Output::text()?;
@@ -134,7 +134,24 @@ fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
         "{}: is as it was before the repair",
         shown(&image)
     ));
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&TakenBack {
+            image: image.to_string_lossy().into_owned(),
+            outcome: "taken_back",
+            saved: saved.to_string_lossy().into_owned(),
+        })?;
+        output.finish()?;
+    }
     Ok(Outcome::Done)
+}
+
+/// What `--json` prints after a repair was taken back.
+#[derive(Serialize)]
+struct TakenBack {
+    image: String,
+    outcome: &'static str,
+    saved: String,
 }
 
 /// Checks one file; says whether it is clean, after a repair if one was asked for, and how many errors, repairable
@@ -178,7 +195,6 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])
 /// What `--json` prints for each image.
 #[derive(Debug, Serialize)]
 struct View<'a> {
-    schema_version: u32,
     image: String,
     format: String,
     /// How far the check went: `structure` of a VHD, or only the `length` of a raw image.
@@ -235,7 +251,6 @@ impl<'a> View<'a> {
                 .collect()
         };
         Self {
-            schema_version: SCHEMA_VERSION,
             image: path.to_string_lossy().into_owned(),
             format: match report.kind {
                 Kind::Vhd(disk_type) => disk_type.to_string(),

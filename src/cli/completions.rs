@@ -1,6 +1,7 @@
 //! `vhd completions`: what a shell needs to complete the command line.
 
 use clap_complete::Shell;
+use serde::Serialize;
 
 use super::Program;
 use super::exit::Outcome;
@@ -21,6 +22,17 @@ pub(super) struct Args {
     /// The program to complete.
     #[arg(long, value_name = "NAME", default_value = "vhd")]
     program: Program,
+    /// Print JSON, with the script as one member.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    program: &'static str,
+    shell: String,
+    script: String,
 }
 
 /// The script for bash with files where a command takes them: as generated, it offers nothing but options until a letter
@@ -67,7 +79,15 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         script = with_files(&String::from_utf8_lossy(&script)).into_bytes();
     }
     let mut output = Output::text()?;
-    output.bytes(&script)?;
+    if args.json {
+        output.json(&View {
+            program: args.program.name(),
+            shell: args.shell.to_string(),
+            script: String::from_utf8_lossy(&script).into_owned(),
+        })?;
+    } else {
+        output.bytes(&script)?;
+    }
     output.finish()?;
     Ok(Outcome::Done)
 }

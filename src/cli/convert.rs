@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
     gpt_remark, overwrite, windows_remark,
@@ -77,8 +79,29 @@ pub(super) struct Args {
     /// Read the destination back and compare it with what was read from the source.
     #[arg(long)]
     pub(super) verify: bool,
+    /// Print a JSON summary.
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) parents: Parents,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+    source: SourceView,
+    gpt_backup: Option<&'static str>,
+    verified: bool,
+}
+
+#[derive(Serialize)]
+struct SourceView {
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -158,6 +181,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
         context.detail(remark);
     }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            image: args.destination.to_string_lossy().into_owned(),
+            format: options.format.name(),
+            virtual_size: options.virtual_size,
+            source: SourceView {
+                image: source.path().to_string_lossy().into_owned(),
+                format: source.format().name(),
+                virtual_size: read,
+            },
+            gpt_backup: gpt.map(GptBackup::name),
+            verified: args.verify,
+        })?;
+        output.finish()?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -186,6 +225,7 @@ fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> 
 
 /// Writes the raw disk to stdout.
 fn to_stdout(args: &Args, source: &dyn Source, context: &Context) -> Result<Outcome> {
+    refuse_on_stdout("--json", args.json)?;
     refuse_on_stdout("--azure", args.azure)?;
     refuse_on_stdout("--verify", args.verify)?;
     let mut out = Output::disk(args.output_format, source.virtual_size())?;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use clap::ArgAction;
 
+use serde::Serialize;
+
 use super::args::{
     OutputFormat, Parents, SaidFormat, Windows, check_name_of_child, cloud_remark, default_format,
     overwrite, windows_remark,
 };
 use super::context::{Context, refuse_files};
 use super::exit::Outcome;
+use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, OpenImage, finds_parent};
@@ -63,6 +66,19 @@ pub(super) struct Args {
     /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
     #[arg(long)]
     dense: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+    block_size: Option<u32>,
+    parent: Option<String>,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -118,6 +134,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     if let Some(remark) = cloud_remark(format, size) {
         context.detail(remark);
+    }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            image: args.path.to_string_lossy().into_owned(),
+            format: format.name(),
+            virtual_size: size,
+            block_size: options.block_size,
+            parent: args
+                .parent
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
+        })?;
+        output.finish()?;
     }
     Ok(Outcome::Done)
 }

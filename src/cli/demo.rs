@@ -1,10 +1,13 @@
 //! `vhd demo`: the whole path on small images, with proof that every point in time was rebuilt.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use serde::Serialize;
 
 use super::context::Context;
 use super::exit::Outcome;
@@ -33,6 +36,17 @@ pub(super) struct Args {
     /// Also make the first disk's images in DIR: monday.vhd, tuesday.vhd and wednesday.vhd, to go on by hand.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Print JSON instead: the commands, and how many comparisons agreed.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    commands: Vec<String>,
+    comparisons: u32,
+    kept: Option<String>,
 }
 
 /// Size of the virtual disks: small enough for any machine, large enough for blocks and windows.
@@ -45,7 +59,12 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
         .map_err(|e| Error::io("cannot make a temporary folder", e))?;
     let mut demo = Demo {
         folder: folder.path().to_path_buf(),
-        output: Output::text()?,
+        output: if args.json {
+            None
+        } else {
+            Some(Output::text()?)
+        },
+        commands: Vec::new(),
         proofs: 0,
     };
     if let Some(kept) = &args.keep {
@@ -59,7 +78,20 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
             "{kept} has monday.vhd, tuesday.vhd and wednesday.vhd."
         ))?;
     }
-    demo.output.finish()?;
+    if let Some(output) = demo.output {
+        output.finish()?;
+        return Ok(Outcome::Done);
+    }
+    let mut output = Output::text()?;
+    output.json(&View {
+        commands: demo.commands,
+        comparisons: demo.proofs,
+        kept: args
+            .keep
+            .as_ref()
+            .map(|kept| kept.to_string_lossy().into_owned()),
+    })?;
+    output.finish()?;
     Ok(Outcome::Done)
 }
 
@@ -133,7 +165,9 @@ fn make_kept(folder: &Path) -> Result<()> {
 
 struct Demo {
     folder: PathBuf,
-    output: Output,
+    /// Where it is shown; `None` if only its outcome is wanted.
+    output: Option<Output>,
+    commands: Vec<String>,
     proofs: u32,
 }
 
@@ -244,20 +278,38 @@ impl Demo {
         self.same("by-hand.vhd", "tuesday.vhd")
     }
 
+    fn line(&mut self, text: impl Display) -> Result<()> {
+        self.output
+            .as_mut()
+            .map_or(Ok(()), |output| output.line(text))
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output
+            .as_mut()
+            .map_or(Ok(()), |output| output.bytes(bytes))
+    }
+
+    fn typed(&mut self, command: String) -> Result<()> {
+        self.line(format_args!("$ {command}"))?;
+        self.commands.push(command);
+        Ok(())
+    }
+
     fn say(&mut self, text: &str) -> Result<()> {
-        self.output.line("")?;
-        self.output.line(format_args!("# {text}"))
+        self.line("")?;
+        self.line(format_args!("# {text}"))
     }
 
     /// Runs `vhd` with these arguments and shows it as typed, with all that it prints.
     fn vhd(&mut self, expected: i32, line: &str) -> Result<()> {
-        self.output.line(format_args!("$ vhd {line}"))?;
+        self.typed(format!("vhd {line}"))?;
         let done = self
             .command(line)?
             .output()
             .map_err(|e| Error::io("cannot run vhd", e))?;
-        self.output.bytes(&done.stdout)?;
-        self.output.bytes(&done.stderr)?;
+        self.bytes(&done.stdout)?;
+        self.bytes(&done.stderr)?;
         if done.status.code() == Some(expected) {
             Ok(())
         } else {
@@ -267,7 +319,7 @@ impl Demo {
 
     fn pipe(&mut self, from: &str, to: &str) -> Result<()> {
         let failed = |e| Error::io("cannot run vhd", e);
-        self.output.line(format_args!("$ vhd {from} | vhd {to}"))?;
+        self.typed(format!("vhd {from} | vhd {to}"))?;
         let mut source = self
             .command(from)?
             .stdout(Stdio::piped())
@@ -276,7 +328,7 @@ impl Demo {
         let stdin = source.stdout.take().map_or_else(Stdio::null, Stdio::from);
         let done = self.command(to)?.stdin(stdin).output().map_err(failed)?;
         let sent = source.wait().map_err(failed)?;
-        self.output.bytes(&done.stderr)?;
+        self.bytes(&done.stderr)?;
         if !sent.success() {
             return Err(unexpected(from, sent));
         }
@@ -299,25 +351,24 @@ impl Demo {
 
     /// Proves that two files are the same, byte by byte.
     fn same(&mut self, a: &str, b: &str) -> Result<()> {
-        self.output.line(format_args!("$ cmp {a} {b}"))?;
+        self.typed(format!("cmp {a} {b}"))?;
         let (first, second) = (self.read(a)?, self.read(b)?);
         if first != second {
             return Err(Error::damaged(format!("{a} and {b} differ")));
         }
         self.proofs += 1;
-        self.output
-            .line(format_args!("(the same {} bytes)", first.len()))
+        self.line(format_args!("(the same {} bytes)", first.len()))
     }
 
     /// Proves that two images present the same virtual disk.
     fn digests(&mut self, a: &str, b: &str) -> Result<()> {
         let line = format!("hash {a} {b}");
-        self.output.line(format_args!("$ vhd {line}"))?;
+        self.typed(format!("vhd {line}"))?;
         let done = self
             .command(&line)?
             .output()
             .map_err(|e| Error::io("cannot run vhd", e))?;
-        self.output.bytes(&done.stdout)?;
+        self.bytes(&done.stdout)?;
         let text = String::from_utf8_lossy(&done.stdout);
         let digests: Vec<_> = text
             .lines()
@@ -335,7 +386,7 @@ impl Demo {
     }
 
     fn copy(&mut self, from: &str, to: &str) -> Result<()> {
-        self.output.line(format_args!("$ cp {from} {to}"))?;
+        self.typed(format!("cp {from} {to}"))?;
         fs::copy(self.folder.join(from), self.folder.join(to))
             .map_err(|e| Error::io("cannot copy", e).with_path(from))?;
         Ok(())

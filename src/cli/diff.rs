@@ -10,7 +10,7 @@ use super::args::{InputFormat, Io, Parents, SaidFormat, overwrite};
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::{Count, Size};
 use crate::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, WindowChange, Written, compare,
@@ -18,6 +18,7 @@ use crate::diff::{
 };
 use crate::error::{Error, Result};
 use crate::files::{EmptyDisk, ImageWindows, Source, open_windows, same_file};
+use crate::image::ContentDigest;
 use crate::image::{Image, KnownEqual, NothingKnown};
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -372,7 +373,7 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
     if args.json {
         let mut output = Output::text()?;
         output.json(&summary)?;
-        return output.finish();
+        output.finish()?;
     }
     context.note(format_args!(
         "{}: {}, {} updated and {} cleared{}, in {}",
@@ -385,14 +386,13 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         } else {
             ""
         },
-        Size(summary.diff_bytes)
+        Size(summary.file_size)
     ));
     Ok(())
 }
 
 #[derive(Serialize)]
 struct Summary {
-    schema_version: u32,
     diff: String,
     identity: String,
     same: bool,
@@ -400,17 +400,29 @@ struct Summary {
     range_count: u64,
     update_bytes: u64,
     clear_bytes: u64,
-    diff_bytes: u64,
+    file_size: u64,
     base: Side,
     target: Side,
 }
 
+/// One of the images that were compared.
 #[derive(Serialize)]
-struct Side {
-    path: String,
+pub(super) struct Side {
+    image: String,
     format: &'static str,
     virtual_size: u64,
-    digest: Option<String>,
+    content_digest: Option<String>,
+}
+
+impl Side {
+    pub(super) fn new(image: &dyn Source, digest: Option<ContentDigest>) -> Self {
+        Self {
+            image: image.path().to_string_lossy().into_owned(),
+            format: image.format().name(),
+            virtual_size: image.virtual_size(),
+            content_digest: digest.map(|digest| digest.to_string()),
+        }
+    }
 }
 
 impl Summary {
@@ -420,24 +432,17 @@ impl Summary {
             target_digest,
             ..
         } = written.comparison;
-        let side = |image: &dyn Source, digest: Option<crate::image::ContentDigest>| Side {
-            path: image.path().to_string_lossy().into_owned(),
-            format: image.format().name(),
-            virtual_size: image.virtual_size(),
-            digest: digest.map(|digest| digest.to_string()),
-        };
         Self {
-            schema_version: SCHEMA_VERSION,
             diff: path.to_string_lossy().into_owned(),
-            identity: crate::image::ContentDigest(written.digest).to_string(),
+            identity: ContentDigest(written.digest).to_string(),
             same: written.comparison.is_same(),
             reversible: written.trailer.way_back.is_some(),
             range_count: written.comparison.ranges,
             update_bytes: written.trailer.update_bytes,
             clear_bytes: written.trailer.clear_bytes,
-            diff_bytes: written.len,
-            base: side(pair.base, base_digest),
-            target: side(pair.target, target_digest),
+            file_size: written.len,
+            base: Side::new(pair.base, base_digest),
+            target: Side::new(pair.target, target_digest),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::{help, progress};
+use super::{document, help, output, progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
 
@@ -31,12 +31,24 @@ pub(super) const fn code_of(kind: ErrorKind) -> u8 {
 /// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is no failure.
 pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(outcome) => {
+            let code = u8::from(outcome == Outcome::No);
+            match document::end(code, None, &mut io::stdout()) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => {
+                    report(program, &output::failed(error));
+                    ExitCode::from(code_of(ErrorKind::Io))
+                }
+                Ok(()) => ExitCode::from(code),
+            }
+        }
         Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
+            let code = code_of(error.kind());
+            // The same is said on stderr, whatever becomes of this.
+            let _ = document::end(code, Some(&error), &mut io::stdout());
             report(program, &error);
-            ExitCode::from(code_of(error.kind()))
+            ExitCode::from(code)
         }
     }
 }
@@ -49,6 +61,7 @@ pub(super) fn report(program: &str, error: &Error) {
 /// Says something on stderr, on one line whatever it contains, and what to do about it on another. All messages pass
 /// here, so that nothing that is told of a file reaches the terminal as it is.
 pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&str>) {
+    document::said(label, text, hint);
     let mut said = format!("{program}: {label}: {}\n", OneLine(text));
     if let Some(hint) = hint {
         // Writing to a string can't fail.
@@ -90,6 +103,13 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
             _ => ExitCode::SUCCESS,
         };
     }
+    let text = error.render().to_string();
+    // What comes after an empty line is advice and usage.
+    let reason = text.split("\n\n").next().unwrap_or(&text);
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    let usage = Error::usage(reason.strip_prefix("error: ").unwrap_or(&reason))
+        .with_hint(format!("see {program} --help"));
+    let _ = document::end(2, Some(&usage), &mut io::stdout());
     let text = error.render();
     let text = if io::stderr().is_terminal() {
         text.ansi().to_string()
@@ -113,6 +133,8 @@ pub(super) fn unreadable_arguments(program: &str, error: &clap::Error) -> ExitCo
     let reason = text.split("\n\n").next().unwrap_or(&text);
     let reason = reason.strip_prefix("error: ").unwrap_or(reason);
     let hint = format!("see {program} --help");
+    let usage = Error::usage(reason).with_hint(&hint);
+    let _ = document::end(2, Some(&usage), &mut io::stdout());
     say(program, "error", &reason, Some(&hint));
     ExitCode::from(2)
 }

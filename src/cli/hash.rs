@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use serde::Serialize;
 use sha2::Digest as _;
 
 use super::args::{InputFormat, Parents, SaidFormat, overwrite};
@@ -32,6 +33,7 @@ use crate::text::shown;
     "  vhd hash --stamp disk.vhd                 so that vhd-apply needn't read it again\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// The images to hash.
     #[arg(required = true, value_name = "IMAGE")]
@@ -55,6 +57,9 @@ pub(super) struct Args {
     /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
     #[arg(long, conflicts_with = "windows")]
     salvage: bool,
+    /// Print JSON, one document for each image.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     parents: Parents,
 }
@@ -67,6 +72,28 @@ enum Algorithm {
     Sha256,
     /// BLAKE3 of all bytes.
     Blake3,
+}
+
+impl Algorithm {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Sha256 => "sha256",
+            Self::Blake3 => "blake3",
+        }
+    }
+}
+
+/// What `--json` prints for each image.
+#[derive(Serialize)]
+struct View {
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+    algorithm: &'static str,
+    digest: String,
+    stamped: bool,
+    windows: Option<String>,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -84,7 +111,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let mut all = Several::new(context);
     for path in &args.images {
-        all.take(hash(path, args, &workers, context).map(|()| Outcome::Done))?;
+        all.take(
+            path,
+            hash(path, args, &workers, context).map(|()| Outcome::Done),
+        )?;
     }
     all.finish()
 }
@@ -137,9 +167,29 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
     image.check_unchanged()?;
     drop(progress);
     let mut output = Output::text()?;
-    output.line(format_args!("{hex}  {}", shown(&path)))?;
-    output.finish()?;
-    stamping.map_or(Ok(()), |read| stamp(read, path))
+    if !args.json {
+        output.line(format_args!("{hex}  {}", shown(&path)))?;
+        output.finish()?;
+        output = Output::text()?;
+    }
+    if let Some(read) = stamping {
+        stamp(read, path)?;
+    }
+    if args.json {
+        output.json(&View {
+            image: path.to_string_lossy().into_owned(),
+            format: image.format().name(),
+            virtual_size: image.virtual_size(),
+            algorithm: args.algorithm.name(),
+            digest: hex,
+            stamped: args.stamp,
+            windows: args
+                .windows
+                .as_ref()
+                .map(|list| list.to_string_lossy().into_owned()),
+        })?;
+    }
+    output.finish()
 }
 
 /// The image as a file, which alone has a state.

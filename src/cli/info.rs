@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
 use super::context::{Context, losses};
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::several::Several;
 use super::size::Size;
 use super::{snapshot, store_path};
@@ -50,7 +50,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut all = Several::new(context);
     for (n, path) in args.images.iter().enumerate() {
-        all.take(info(args, path, n > 0 && !args.json))?;
+        all.take(path, info(args, path, n > 0 && !args.json))?;
     }
     all.finish()
 }
@@ -100,7 +100,6 @@ fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)>
 /// What `--json` prints. Sizes and offsets are bytes.
 #[derive(Debug, Serialize)]
 struct Info {
-    schema_version: u32,
     image: String,
     format: &'static str,
     virtual_size: u64,
@@ -201,7 +200,7 @@ struct ParentInfo {
 #[derive(Debug, Serialize)]
 struct StampInfo {
     /// Content digest of the virtual disk.
-    digest: String,
+    content_digest: String,
     /// When it was set.
     stamped: String,
     valid: bool,
@@ -226,7 +225,6 @@ impl Info {
         let vhd = image.vhd();
         let metadata = image.file().metadata()?;
         Ok(Self {
-            schema_version: SCHEMA_VERSION,
             image: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),
@@ -258,7 +256,7 @@ fn state_stamp(image: &OpenImage, broken: Option<&Error>) -> Result<Option<Stamp
     Ok(find_stamp(image)?.map(|found| {
         let stale = found.stale.or(broken.map(|_| "its parents can't be read"));
         StampInfo {
-            digest: found.stamp.digest.to_string(),
+            content_digest: found.stamp.digest.to_string(),
             stamped: date(found.stamp.stamped),
             valid: stale.is_none(),
             stale,
@@ -480,12 +478,17 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
     }
     if let Some(stamp) = &info.state_stamp {
         let StampInfo {
-            digest, stamped, ..
+            content_digest,
+            stamped,
+            ..
         } = stamp;
         let state = stamp
             .stale
             .map_or_else(|| "valid".to_owned(), |why| format!("stale: {why}"));
-        row("state stamp", &format!("{digest}, set {stamped}, {state}"))?;
+        row(
+            "state stamp",
+            &format!("{content_digest}, set {stamped}, {state}"),
+        )?;
     }
     for remark in &info.remarks {
         row("remark", remark)?;

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::output::{JsonList, Output, SCHEMA_VERSION};
+use super::output::{JsonList, Output};
 use super::size::{Count, Short, Size};
 use crate::diff::Comparison;
 use crate::error::Result;
@@ -33,14 +33,13 @@ pub(super) struct Listing {
 
 #[derive(Serialize)]
 struct Head {
-    schema_version: u32,
     base: Side,
     target: Side,
 }
 
 #[derive(Serialize)]
 struct Side {
-    path: String,
+    image: String,
     format: &'static str,
     virtual_size: u64,
 }
@@ -48,7 +47,7 @@ struct Side {
 impl Side {
     fn new(image: &dyn Source) -> Self {
         Self {
-            path: image.path().to_string_lossy().into_owned(),
+            image: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),
             virtual_size: image.virtual_size(),
         }
@@ -112,7 +111,6 @@ impl Listing {
             ListingFormat::Text | ListingFormat::Map => {}
             ListingFormat::Json => {
                 let head = Head {
-                    schema_version: SCHEMA_VERSION,
                     base: Side::new(base),
                     target: Side::new(target),
                 };

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap_mangen::Man;
+use serde::Serialize;
 
 use super::Program;
 use super::exit::Outcome;
@@ -25,22 +26,48 @@ pub(super) struct Args {
     /// Write the pages of all programs and commands into this folder.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
+    /// Print JSON, with the page as one member, or the files that were written.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    page: Option<String>,
+    files: Vec<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     let Some(folder) = &args.dir else {
         let mut output = Output::text()?;
-        output.bytes(&render(Program::Vhd.command())?)?;
+        let page = render(Program::Vhd.command())?;
+        if args.json {
+            output.json(&View {
+                page: Some(String::from_utf8_lossy(&page).into_owned()),
+                files: Vec::new(),
+            })?;
+        } else {
+            output.bytes(&page)?;
+        }
         output.finish()?;
         return Ok(Outcome::Done);
     };
     fs::create_dir_all(folder)
         .map_err(|e| Error::io("cannot create the folder", e).with_path(folder))?;
+    let mut files = Vec::new();
     for (name, command) in pages() {
         let page = render(command)?;
-        let file = AtomicFile::new(folder.join(format!("{name}.1")))?;
+        let path = folder.join(format!("{name}.1"));
+        files.push(path.to_string_lossy().into_owned());
+        let file = AtomicFile::new(path)?;
         file.file().write_all_at(&page, 0)?;
         file.publish(Overwrite::Yes)?;
+    }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View { page: None, files })?;
+        output.finish()?;
     }
     Ok(Outcome::Done)
 }

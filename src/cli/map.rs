@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{InputFormat, Parents, SaidFormat};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
-use super::output::{JsonList, Output, SCHEMA_VERSION};
+use super::output::{JsonList, Output};
 use super::size::Short;
 use crate::error::Result;
 use crate::files::{Mapped, MappedExtents, OpenImage, Source};
@@ -49,7 +49,6 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Head<'a> {
-    schema_version: u32,
     image: &'a str,
     format: &'static str,
     virtual_size: u64,
@@ -196,16 +195,19 @@ fn item(mapped: Mapped<'_>, chain: bool) -> Result<Item> {
     })
 }
 
+/// Nothing comes after the extents.
+#[derive(Serialize)]
+struct NoMore {}
+
 fn json(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
     let head = Head {
-        schema_version: SCHEMA_VERSION,
         image: &image.path().to_string_lossy(),
         format: image.format().name(),
         virtual_size: image.virtual_size(),
     };
     let mut list = JsonList::begin(output, &head, "extents")?;
     items(image, split).try_for_each(|item| list.item(output, &item?))?;
-    list.end(output)
+    list.end_with(output, &NoMore {})
 }
 
 fn text(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {

@@ -9,7 +9,7 @@ use super::args::{OutputFormat, Parents, orphans};
 use super::context::{Context, Warning};
 use super::convert;
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::Size;
 use crate::error::Result;
 use crate::files::{
@@ -141,15 +141,15 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
             dense: args.dense,
             fix_gpt: false,
             verify: args.verify,
+            json: false,
             parents: args.parents.clone(),
         },
         context,
     )?;
     if args.json {
         print(&NewSummary {
-            schema_version: SCHEMA_VERSION,
             child: args.child.to_string_lossy().into_owned(),
-            output: output.to_string_lossy().into_owned(),
+            image: output.to_string_lossy().into_owned(),
             outcome: "written",
         })?;
     }
@@ -220,7 +220,6 @@ fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
 
 #[derive(Serialize)]
 struct Summary {
-    schema_version: u32,
     child: String,
     parent: String,
     outcome: &'static str,
@@ -228,7 +227,7 @@ struct Summary {
     virtual_size: u64,
     update_bytes: u64,
     clear_bytes: u64,
-    digest: Option<String>,
+    content_digest: Option<String>,
     deleted: bool,
     /// Other children of the parent.
     siblings: Vec<String>,
@@ -239,7 +238,6 @@ struct Summary {
 impl Summary {
     fn of(args: &Args, merged: &Merged) -> Self {
         Self {
-            schema_version: SCHEMA_VERSION,
             child: args.child.to_string_lossy().into_owned(),
             parent: merged.parent.to_string_lossy().into_owned(),
             outcome: match (merged.same, args.dry_run, merged.finished_interrupted) {
@@ -252,7 +250,7 @@ impl Summary {
             virtual_size: merged.virtual_size,
             update_bytes: merged.updated,
             clear_bytes: merged.cleared,
-            digest: merged.digest.map(|digest| digest.to_string()),
+            content_digest: merged.digest.map(|digest| digest.to_string()),
             deleted: merged.deleted,
             siblings: listed(&merged.siblings),
             grandchildren: listed(&merged.grandchildren),
@@ -269,9 +267,8 @@ fn listed(paths: &[PathBuf]) -> Vec<String> {
 
 #[derive(Serialize)]
 struct NewSummary {
-    schema_version: u32,
     child: String,
-    output: String,
+    image: String,
     outcome: &'static str,
 }
 

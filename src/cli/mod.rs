@@ -24,6 +24,7 @@ mod convert;
 mod create;
 mod demo;
 mod diff;
+mod document;
 mod exit;
 mod hash;
 mod help;
@@ -220,6 +221,12 @@ fn start<T: clap::FromArgMatches>(
 ) -> ExitCode {
     let name = program.name();
     let args: Vec<OsString> = std::env::args_os().collect();
+    let mut options = args.iter().take_while(|arg| *arg != "--");
+    let json = options.any(|arg| arg == "--json");
+    let command = usage::called(&program.command(), &args);
+    if json {
+        document::begin(&command);
+    }
     let parsed = match parse::<T>(program, args.clone()) {
         Ok(parsed) => parsed,
         Err(mut error) => {
@@ -234,6 +241,10 @@ fn start<T: clap::FromArgMatches>(
             };
         }
     };
+    if !json && asks_for_json(&parsed.1) {
+        document::begin(&command);
+    }
+    let parsed = parsed.0;
     let common = common(&parsed);
     let named = common.journal_dir.clone();
     let named = named.or_else(|| std::env::var_os("VHDKIT_STATE_DIR").map(Into::into));
@@ -252,7 +263,7 @@ fn start<T: clap::FromArgMatches>(
 fn parse<T: clap::FromArgMatches>(
     program: Program,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<T, clap::Error> {
+) -> Result<(T, clap::ArgMatches), clap::Error> {
     // Usage lines name the program, whatever the link is called by which it was started.
     let args: Vec<OsString> = std::iter::once(program.name().into())
         .chain(args.into_iter().skip(1))
@@ -260,7 +271,17 @@ fn parse<T: clap::FromArgMatches>(
     let mut command = program.command();
     let matches = command.try_get_matches_from_mut(args)?;
     names::watch_outputs(&command, &matches);
-    T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let parsed = T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((parsed, matches))
+}
+
+/// Whether a command lists its findings as JSON without the option for it.
+fn asks_for_json(matches: &clap::ArgMatches) -> bool {
+    let format = matches.try_get_one::<diff::ListFormat>("format");
+    matches!(format, Ok(Some(diff::ListFormat::Json)))
+        || matches
+            .subcommand()
+            .is_some_and(|(_, inner)| asks_for_json(inner))
 }
 
 #[cfg(test)]
@@ -271,6 +292,28 @@ mod tests {
     fn the_definitions_are_sound() {
         for program in Program::ALL {
             program.command().debug_assert();
+        }
+    }
+
+    #[test]
+    fn every_command_prints_json_if_asked() {
+        fn walk(command: &clap::Command, path: &str) {
+            let inner: Vec<_> = command
+                .get_subcommands()
+                .filter(|c| c.get_name() != "help")
+                .collect();
+            if inner.is_empty() {
+                let has = command
+                    .get_arguments()
+                    .any(|arg| arg.get_long() == Some("json"));
+                assert!(has, "{path} has no --json");
+            }
+            for command in inner {
+                walk(command, &format!("{path} {}", command.get_name()));
+            }
+        }
+        for program in Program::ALL {
+            walk(&program.command(), program.name());
         }
     }
 

@@ -14,14 +14,10 @@ use std::os::fd::AsFd as _;
 use serde::Serialize;
 
 use super::args::OutputFormat;
-use super::{json, progress};
+use super::{document, json, progress};
 use crate::error::{Error, Result};
 use crate::image::Sequential;
 use crate::text::{Escaping, without_secrets};
-
-/// The version of every JSON output's schema. It changes only when something is taken away or changes its
-/// meaning; additions don't count.
-pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// What messages call stdout.
 pub(super) const STDOUT: &str = "(standard output)";
@@ -110,10 +106,10 @@ impl Output {
         self.out.write_all(bytes).map_err(failed)
     }
 
-    /// Writes one JSON document.
+    /// Takes the members of the command's JSON document, which is printed when the command ends.
+    #[expect(clippy::unused_self, reason = "who has the output prints the document")]
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<()> {
-        json::pretty(&mut self.out, value).map_err(failed)?;
-        self.bytes(b"\n")
+        document::hold(value).map_err(failed)
     }
 
     /// Ends the output: everything has been taken by the reader's side when this returns.
@@ -132,23 +128,21 @@ impl io::Write for Output {
     }
 }
 
-fn failed(error: io::Error) -> Error {
+pub(super) fn failed(error: io::Error) -> Error {
     Error::io("cannot write", error).with_path(STDOUT)
 }
 
-/// A JSON object with a list of any length among its members, written as it comes: memory doesn't grow with it.
+/// A JSON document with a list of any length among its members, written as it comes: memory doesn't grow with it.
 #[derive(Debug)]
 pub(super) struct JsonList {
     separator: &'static str,
 }
 
 impl JsonList {
-    /// Begins with the members of `head`, which is a struct with at least one, and the list `name`.
+    /// Begins the command's document with the members of `head`, and the list `name`.
     pub(super) fn begin(output: &mut Output, head: &impl Serialize, name: &str) -> Result<Self> {
-        let mut text = Vec::new();
-        json::pretty(&mut text, head).map_err(failed)?;
-        output.bytes(text.strip_suffix(b"\n}").unwrap_or(&text))?;
-        output.bytes(format!(",\n  \"{name}\": [\n").as_bytes())?;
+        let text = document::begin_list(head, name).map_err(failed)?;
+        output.bytes(text.as_bytes())?;
         Ok(Self { separator: "" })
     }
 
@@ -160,29 +154,15 @@ impl JsonList {
         json::compact(&mut output.out, item).map_err(failed)
     }
 
-    /// Ends list and object.
-    pub(super) fn end(self, output: &mut Output) -> Result<()> {
-        self.end_list(output)?;
-        output.bytes(b"\n}\n")
-    }
-
-    /// Ends the list, adds the members of `tail`, which is a struct with at least one, and ends the object.
+    /// Ends the list; the members of `tail` come after it.
     pub(super) fn end_with(self, output: &mut Output, tail: &impl Serialize) -> Result<()> {
-        self.end_list(output)?;
-        let mut text = Vec::new();
-        json::pretty(&mut text, tail).map_err(failed)?;
-        output.bytes(b",")?;
-        output.bytes(text.strip_prefix(b"{").unwrap_or(&text))?;
-        output.bytes(b"\n")
-    }
-
-    fn end_list(self, output: &mut Output) -> Result<()> {
         let line_end: &[u8] = if self.separator.is_empty() {
             b""
         } else {
             b"\n"
         };
         output.bytes(line_end)?;
-        output.bytes(b"  ]")
+        output.bytes(b"  ]")?;
+        document::end_list(tail).map_err(failed)
     }
 }

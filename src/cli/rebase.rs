@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::context::{Context, Warning};
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::Size;
 use crate::error::Result;
 use crate::files::{
@@ -140,7 +140,6 @@ fn say(args: &Args, rebased: &Rebased, context: &Context) -> Result<()> {
 
 #[derive(Serialize)]
 struct Summary {
-    schema_version: u32,
     child: String,
     parent: String,
     old_parent: Option<String>,
@@ -157,7 +156,6 @@ struct Summary {
 fn print(args: &Args, rebased: &Rebased) -> Result<()> {
     let mut output = Output::text()?;
     output.json(&Summary {
-        schema_version: SCHEMA_VERSION,
         child: args.child.to_string_lossy().into_owned(),
         parent: args.parent.to_string_lossy().into_owned(),
         old_parent: rebased

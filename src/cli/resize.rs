@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{InputFormat, Parents, cloud_remark, gpt_remark, orphans, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::{self, Size};
 use crate::error::Result;
 use crate::files::{Format, GptBackup, OpenOptions, ResizeOptions, Resized, resize};
@@ -152,7 +152,6 @@ fn say_gpt(args: &Args, resized: Resized, context: &Context) {
 
 #[derive(Serialize)]
 struct Summary {
-    schema_version: u32,
     image: String,
     outcome: &'static str,
     format: &'static str,
@@ -166,7 +165,6 @@ struct Summary {
 fn print(args: &Args, resized: Resized) -> Result<()> {
     let mut output = Output::text()?;
     output.json(&Summary {
-        schema_version: SCHEMA_VERSION,
         image: args.image.to_string_lossy().into_owned(),
         outcome: match (resized.old_size == resized.virtual_size, args.dry_run) {
             (true, _) => "same",

@@ -2,9 +2,11 @@
 //! is that of the worst.
 
 use std::io;
+use std::path::Path;
 
 use super::context::Context;
 use super::exit::{Outcome, code_of};
+use super::{document, output};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What became of several.
@@ -16,6 +18,7 @@ pub(super) struct Several<'a> {
 
 impl<'a> Several<'a> {
     pub(super) fn new(context: &'a Context) -> Self {
+        document::one_a_line();
         Self {
             context,
             outcome: Outcome::Done,
@@ -28,7 +31,17 @@ impl<'a> Several<'a> {
     /// # Errors
     ///
     /// What ends the work on all of them: nobody reads what is printed any more, or the user wants to stop.
-    pub(super) fn take(&mut self, one: Result<Outcome>) -> Result<()> {
+    pub(super) fn take(&mut self, image: &Path, one: Result<Outcome>) -> Result<()> {
+        let gone = matches!(&one, Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe));
+        if !gone {
+            let code = match &one {
+                Ok(Outcome::Done) => 0,
+                Ok(Outcome::No) => 1,
+                Err(error) => code_of(error.kind()),
+            };
+            let error = one.as_ref().err();
+            document::end_one(image, code, error, &mut io::stdout()).map_err(output::failed)?;
+        }
         let error = match one {
             Ok(Outcome::Done) => return Ok(()),
             Ok(Outcome::No) => {
@@ -37,7 +50,6 @@ impl<'a> Several<'a> {
             }
             Err(error) => error,
         };
-        let gone = error.io_kind() == Some(io::ErrorKind::BrokenPipe);
         if gone || error.kind() == ErrorKind::Interrupted {
             return Err(error);
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::Outcome;
 use super::listing::{RangeItem, text_head, text_line};
-use super::output::{JsonList, Output, SCHEMA_VERSION};
+use super::output::{JsonList, Output};
 use super::size::{Count, Size};
 use super::stdin::{self, Expected, STDIN};
 use crate::diff::{DiffHeader, DiffReader, Side, Trailer, Way};
@@ -181,7 +181,6 @@ fn time(seconds: i64) -> String {
 
 #[derive(Serialize)]
 struct HeaderView {
-    schema_version: u32,
     diff: String,
     program: Option<String>,
     base: SideView,
@@ -204,7 +203,6 @@ struct SideView {
 impl HeaderView {
     fn new(path: &Path, header: &DiffHeader) -> Self {
         Self {
-            schema_version: SCHEMA_VERSION,
             diff: path.to_string_lossy().into_owned(),
             program: header.program.clone(),
             base: SideView::new(&header.base, header.base_size),
@@ -236,12 +234,12 @@ impl SideView {
 #[derive(Serialize)]
 struct TailView {
     identity: String,
-    length: u64,
+    file_size: u64,
     totals: Totals,
     reversible: bool,
     way_back: Option<Totals>,
-    base_digest: Option<String>,
-    target_digest: Option<String>,
+    base_content_digest: Option<String>,
+    target_content_digest: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -257,7 +255,7 @@ impl TailView {
     fn new(t: &Trailer, ranges: u64, digest: &Hash, length: u64) -> Self {
         Self {
             identity: ContentDigest(*digest).to_string(),
-            length,
+            file_size: length,
             totals: Totals {
                 frames: t.frames,
                 range_count: ranges,
@@ -273,8 +271,8 @@ impl TailView {
                 clear_bytes: back.clear_bytes,
                 stored_bytes: back.stored_bytes,
             }),
-            base_digest: t.base_digest.map(|digest| digest.to_string()),
-            target_digest: t.target_digest.map(|digest| digest.to_string()),
+            base_content_digest: t.base_digest.map(|digest| digest.to_string()),
+            target_content_digest: t.target_digest.map(|digest| digest.to_string()),
         }
     }
 }

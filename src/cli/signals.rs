@@ -10,7 +10,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::{exit, progress};
+use super::{document, exit, progress};
 use crate::error::{Error, Result};
 use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
@@ -45,6 +45,7 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
                     how,
                     &work.iter().map(Work::became).collect::<Vec<_>>(),
                 );
+                document::interrupted(u8::try_from(128 + signal).unwrap_or(130));
                 std::process::exit(128 + signal);
             }
         })

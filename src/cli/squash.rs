@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::overwrite;
 use super::context::Context;
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::{Count, Size};
 use super::stdin::{self, Expected, STDIN};
 use crate::diff::{Chain, Compression, DiffFile, Finished, SquashOptions, squash};
@@ -98,21 +98,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let mut output = Output::text()?;
         output.json(&summary)?;
         output.finish()?;
-    } else {
-        context.note(format_args!(
-            "{}: {} in one, {} updated and {} cleared{}, in {}",
-            shown(&args.output),
-            Count(summary.diffs as u64, "diff"),
-            Size(summary.update_bytes),
-            Size(summary.clear_bytes),
-            if summary.reversible {
-                ", and the way back"
-            } else {
-                ""
-            },
-            Size(summary.diff_bytes)
-        ));
     }
+    context.note(format_args!(
+        "{}: {} in one, {} updated and {} cleared{}, in {}",
+        shown(&args.output),
+        Count(summary.diffs as u64, "diff"),
+        Size(summary.update_bytes),
+        Size(summary.clear_bytes),
+        if summary.reversible {
+            ", and the way back"
+        } else {
+            ""
+        },
+        Size(summary.file_size)
+    ));
     Ok(Outcome::Done)
 }
 
@@ -189,14 +188,13 @@ fn write<W: Write>(
 
 #[derive(Serialize)]
 struct Summary {
-    schema_version: u32,
     diff: String,
     identity: String,
     diffs: usize,
     reversible: bool,
     update_bytes: u64,
     clear_bytes: u64,
-    diff_bytes: u64,
+    file_size: u64,
     base: Side,
     target: Side,
 }
@@ -204,24 +202,23 @@ struct Summary {
 #[derive(Serialize)]
 struct Side {
     virtual_size: u64,
-    digest: Option<String>,
+    content_digest: Option<String>,
 }
 
 impl Summary {
     fn new<W>(args: &Args, chain: &Chain, done: &Finished<W>) -> Self {
         let side = |virtual_size, digest: Option<ContentDigest>| Side {
             virtual_size,
-            digest: digest.map(|digest| digest.to_string()),
+            content_digest: digest.map(|digest| digest.to_string()),
         };
         Self {
-            schema_version: SCHEMA_VERSION,
             diff: args.output.to_string_lossy().into_owned(),
             identity: ContentDigest(done.digest).to_string(),
             diffs: chain.diffs().len(),
             reversible: done.trailer.way_back.is_some(),
             update_bytes: done.trailer.update_bytes,
             clear_bytes: done.trailer.clear_bytes,
-            diff_bytes: done.len,
+            file_size: done.len,
             base: side(chain.base_size(), chain.base_digest()),
             target: side(chain.target_size(), chain.target_digest()),
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::context::{Context, Warning};
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::Size;
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::files::{Format, Found, Link, MAX_CHAIN, Node, ParentOptions, Tree, TreeOptions, tree};
@@ -239,7 +239,6 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
 
 #[derive(Serialize)]
 struct Listing {
-    schema_version: u32,
     folder: String,
     /// Whether every VHD is intact and has its parent.
     sound: bool,
@@ -311,7 +310,6 @@ fn print_json(args: &Args, tree: &Tree) -> Result<()> {
     });
     let mut output = Output::text()?;
     output.json(&Listing {
-        schema_version: SCHEMA_VERSION,
         folder: args.folder.to_string_lossy().into_owned(),
         sound: tree.is_sound(),
         images: images.collect(),

@@ -48,6 +48,11 @@ impl<'a> Called<'a> {
     }
 }
 
+/// The command that was called, as it is typed, without options.
+pub(super) fn called(program: &Command, args: &[OsString]) -> String {
+    Called::of(program, args).words.join(" ")
+}
+
 /// What is better said in other words than the parser's; `None` where its own are good. What the parser adds without
 /// help to anybody is taken out of `error`.
 pub(super) fn explain(

@@ -74,6 +74,7 @@ impl WindowChange {
 
 /// Totals of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Comparison {
     /// Page ranges and clear ranges.
     pub ranges: u64,

@@ -44,6 +44,7 @@ impl std::fmt::Debug for ApplyOptions<'_> {
 
 /// How sure it is that the base was the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BaseChecked {
     /// All of it was read: its content digest is the one that the diff names, or, if it names none, what the diff makes
     /// of it has the one that it names for its target.
@@ -59,6 +60,7 @@ pub enum BaseChecked {
 
 /// What became of an apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Applied {
     /// How many of the diffs at the beginning of the chain the base held already.
     pub already: usize,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::ParentOptions;
 use super::open::OpenImage;
-use super::parents::{Finder, IN_A_CIRCLE, MAX_CHAIN, TOO_LONG, Trail};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use super::parents::{Finder, MAX_CHAIN, Trail};
+use crate::error::{Error, ErrorKind, Reason, Result, quoted};
 use crate::storage::File;
 use crate::text::shown;
 use crate::vhd::{
@@ -53,7 +53,7 @@ impl<'a> Chain<'a> {
         let own = error.path() == Some(self.child);
         let of_search = error.field() == Some("header.parent_unique_id");
         match error.kind() {
-            _ if of_search && error.message() == IN_A_CIRCLE => {
+            _ if of_search && error.reason() == Some(Reason::ParentsInCircle) => {
                 if own {
                     ChainState::Itself(self.child.to_string_lossy().into_owned())
                 } else {
@@ -62,7 +62,7 @@ impl<'a> Chain<'a> {
             }
             ErrorKind::Io if of_search && own => ChainState::Missing(trouble(error)),
             ErrorKind::Damaged if of_search && own => ChainState::Another(trouble(error)),
-            _ if of_search && error.message().starts_with(TOO_LONG) => {
+            _ if of_search && error.reason() == Some(Reason::TooManyParents) => {
                 ChainState::TooDeep(MAX_CHAIN)
             }
             _ => ChainState::Damaged(unreadable(error)),

@@ -82,6 +82,7 @@ impl std::fmt::Debug for MergeOptions<'_> {
 
 /// What became of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Merged {
     /// The parent that was merged into.
     pub parent: PathBuf,

@@ -12,7 +12,7 @@ use super::open::open_link;
 use super::places::{Places, folder_of};
 use super::relatives::{Folder, is_image_with};
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::error::{Error, ErrorKind, Reason, Result, quoted};
 use crate::storage::{File, IoPolicy, Stamp};
 use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
@@ -336,11 +336,9 @@ fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
         .with_hint("name the right one with --parent, or give it the name that the child has for it")
 }
 
-/// What [`Finder`] says of a chain that leads back into itself.
-pub(super) const IN_A_CIRCLE: &str = "the chain of parents goes round in a circle";
-
 fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
-    Error::damaged(IN_A_CIRCLE)
+    Error::damaged("the chain of parents goes round in a circle")
+        .with_reason(Reason::ParentsInCircle)
         .with_path(request.child)
         .with_field("header.parent_unique_id")
         .with_found(format_args!(
@@ -353,14 +351,14 @@ fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
         .with_hint("one of the files was replaced by another: name the right parent with --parent")
 }
 
-/// How what [`Finder`] says of too long a chain begins.
-pub(super) const TOO_LONG: &str = "the chain of parents is longer";
-
 fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
     let first = links
         .first()
         .map(|(path, _)| path.to_string_lossy().into_owned());
-    Error::unsupported(format!("{TOO_LONG} than {MAX_CHAIN} images"))
+    Error::unsupported(format!(
+        "the chain of parents is longer than {MAX_CHAIN} images"
+    ))
+    .with_reason(Reason::TooManyParents)
         .with_path(request.child)
         .with_field("header.parent_unique_id")
         .with_found(format_args!(

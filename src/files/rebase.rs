@@ -58,6 +58,7 @@ impl std::fmt::Debug for RebaseOptions<'_> {
 
 /// How it is known that a child reads the same over its new parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compared {
     /// What is read of both parents was compared, and what differs was stored in the child.
     Content,
@@ -69,6 +70,7 @@ pub enum Compared {
 
 /// What became of a rebase.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rebased {
     /// The parent before, if it was found.
     pub old_parent: Option<PathBuf>,

@@ -39,6 +39,7 @@ pub fn check_file(
 
 /// What became of a repair.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Repaired {
     /// What was found before it.
     pub before: Report,

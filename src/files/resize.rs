@@ -45,6 +45,7 @@ impl std::fmt::Debug for ResizeOptions<'_> {
 
 /// What became of a resize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Resized {
     /// How the image is stored.
     pub format: Format,
@@ -60,6 +61,7 @@ pub struct Resized {
 
 /// Where the backup of a GPT is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GptBackup {
     /// At the end of the disk, as it belongs.
     AtEnd,

@@ -15,6 +15,7 @@ use crate::storage::{Audience, File};
 
 /// What became of the copy of one disk.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Copied {
     /// The disk.
     pub disk: String,

@@ -47,6 +47,7 @@ pub struct NewPoint {
 
 /// A snapshot that was made.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Created {
     /// What is known of it.
     pub manifest: Manifest,

@@ -30,6 +30,7 @@ use crate::storage::{Overwrite, remove_if_there, rename};
 
 /// What became of the snapshot after the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Deleted {
     /// Nothing was made of the deleted one.
     Alone,

@@ -16,6 +16,7 @@ use crate::storage::Audience;
 
 /// What became of a stream.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Received {
     /// The disk that the snapshots are of, once that is known.
     pub disk: String,

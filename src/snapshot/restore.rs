@@ -49,6 +49,7 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
 
 /// An image that was brought to a point in time.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Restored {
     /// What was written; `None` if it held the point already.
     pub applied: Option<Applied>,

@@ -20,6 +20,7 @@ pub struct Span<'a> {
 
 /// What was sent.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Sent {
     /// The snapshots, the oldest first.
     pub points: Vec<Manifest>,

@@ -51,6 +51,7 @@ pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};
 pub use stored::{DAMAGED, NEW, ONCE, PART, StoreFolder, refuse_part_of_store, split_stored_name};
 pub use stream::{Appender, Reader};
+pub use system::{bytes_read, bytes_written};
 pub use temporary::remove_all as remove_temporary_files;
 
 /// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.

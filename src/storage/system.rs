@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::renameat;
 use rustix::fs::{
@@ -42,6 +43,24 @@ macro_rules! ask {
     }};
 }
 
+/// Bytes that this process has read of files, and written to them, through the calls here.
+static READ: AtomicU64 = AtomicU64::new(0);
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that this process has read of files so far.
+pub fn bytes_read() -> u64 {
+    READ.load(Ordering::Relaxed)
+}
+
+/// Bytes that this process has written to files so far. A hole that was made counts nothing.
+pub fn bytes_written() -> u64 {
+    WRITTEN.load(Ordering::Relaxed)
+}
+
+fn count(counter: &AtomicU64, len: usize) {
+    counter.fetch_add(len as u64, Ordering::Relaxed);
+}
+
 /// Fills `buf` from `offset`.
 pub(super) fn read_exact_at(
     file: &fs::File,
@@ -56,7 +75,9 @@ pub(super) fn read_exact_at(
         Call::Read { offset, len },
         file.read_exact_at(buf, offset),
         no pretending
-    )
+    )?;
+    count(&READ, buf.len());
+    Ok(())
 }
 
 /// Reads what there is at `offset`, at most as much as fits.
@@ -68,12 +89,14 @@ pub(super) fn read_at(
 ) -> io::Result<usize> {
     #[cfg(feature = "fault-injection")]
     let len = buf.len();
-    ask!(
+    let read = ask!(
         path,
         Call::Read { offset, len },
         file.read_at(buf, offset),
         no pretending
-    )
+    )?;
+    count(&READ, read);
+    Ok(read)
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -91,7 +114,9 @@ pub(super) fn write_all_at(
             bytes
         },
         file.write_all_at(bytes, offset)
-    )
+    )?;
+    count(&WRITTEN, bytes.len());
+    Ok(())
 }
 
 /// Cuts or extends a file to `len` bytes.

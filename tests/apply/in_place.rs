@@ -230,7 +230,7 @@ fn summaries_are_of_the_whole_chain() {
         let again = lab.json("vhd-apply", &["day1", "diff0", "diff1", "--json"]);
         assert_eq!(again["outcome"], "already_applied");
         assert_eq!(again["already_applied"], 2);
-        assert_eq!(again["target_digest"], done["target_digest"]);
+        assert_eq!(again["content_digest"], done["content_digest"]);
     }
 }
 

@@ -201,7 +201,7 @@ fn stamps_come_with_new_images_undo_and_hash() {
         assert_eq!(stamp(&lab, "new", &[]).as_deref(), Some(""));
         let digest = lab.good("vhd", &["hash", "--stamp", "day0"]);
         let info = lab.json("vhd", &["info", "day0", "--json"]);
-        assert_eq!(info["state_stamp"]["digest"], digest[..64]);
+        assert_eq!(info["state_stamp"]["content_digest"], digest[..64]);
         assert_eq!(apply(&lab, &["day0", "diff0"])["base_check"], "stamp");
         let said = lab.ends(2, "vhd", &["hash", "--stamp", "-a", "sha256", "day0"]);
         assert!(said.contains("content digest"), "{said}");
@@ -467,7 +467,11 @@ fn other_writers_leave_no_wrong_stamp() {
         let info = lab.json("vhd", &["info", name, "--json"]);
         if info["state_stamp"]["valid"] == true {
             let digest = lab.good("vhd", &["hash", name]);
-            assert_eq!(info["state_stamp"]["digest"], digest[..64], "{what}");
+            assert_eq!(
+                info["state_stamp"]["content_digest"],
+                digest[..64],
+                "{what}"
+            );
         }
     };
     let lab = Lab::new();
@@ -518,7 +522,11 @@ fn other_writers_leave_no_wrong_stamp() {
         let info = lab.json("vhd", &["info", "base", "--json"]);
         assert_eq!(info["state_stamp"]["valid"], true, "{args:?}");
         let digest = lab.good("vhd", &["hash", &format!("day{day}")]);
-        assert_eq!(info["state_stamp"]["digest"], digest[..64], "{args:?}");
+        assert_eq!(
+            info["state_stamp"]["content_digest"],
+            digest[..64],
+            "{args:?}"
+        );
     }
 }
 

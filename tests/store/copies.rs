@@ -124,7 +124,7 @@ fn random_histories_arrive_whole_and_go_on() {
             history_goes_on(&lab, seed * 3 + round, round);
             let copied = lab.json(&["copy", "--to", "far/er"]);
             assert!(copied["disks"][0]["error"].is_null());
-            assert!(copied["disks"][0]["bytes"].as_u64().unwrap() > 0);
+            assert!(copied["disks"][0]["copied_bytes"].as_u64().unwrap() > 0);
             lab.good(&["verify", "--store", "far/er", "--read-data"]);
             let [from, to] = ["store", "far/er"]
                 .map(|store| digests(&lab, &["hash", "--all", "--store", store]));
@@ -256,7 +256,7 @@ fn a_snapshot_on_its_way_is_shown_and_cannot_be_used() {
     let copied = lab.json(&["copy", "--to", "far"]);
     let points = copied["disks"][0]["copied"].as_array().unwrap();
     assert_eq!(points.len(), 2);
-    let bytes = points[0]["bytes"].as_u64().unwrap();
+    let bytes = points[0]["copied_bytes"].as_u64().unwrap();
     assert!((3 << 20..5 << 20).contains(&bytes), "{bytes}");
     assert_same_disks(&lab, "store/web", "far/web");
 }

@@ -140,7 +140,7 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
     let view: serde_json::Value =
         serde_json::from_str(found.split("vhd: ").next().unwrap()).unwrap();
     assert_eq!(view["sound"], false);
-    assert!(view["disks"][0]["error"].is_string(), "{view}");
+    assert!(view["disks"][0]["error"].is_object(), "{view}");
     assert_eq!(view["disks"][1]["findings"].as_array().unwrap().len(), 1);
     assert!(view["disks"][2]["error"].is_null(), "{view}");
     let found = lab.ends(

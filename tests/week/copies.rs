@@ -57,7 +57,7 @@ pub(crate) fn interrupted_five_times(lab: &Lab) {
     let complete = complete(lab);
     assert!(!complete.is_empty());
     let copied = lab.json(&["copy", "--to", "second"]);
-    let bytes = copied["disks"][0]["bytes"].as_u64().unwrap();
+    let bytes = copied["disks"][0]["copied_bytes"].as_u64().unwrap();
     assert!(
         bytes <= total - at + PIECE,
         "{bytes} copied, of {total} there were {at}"

@@ -7,9 +7,10 @@ use clap::value_parser;
 use serde::Serialize;
 
 use super::{
-    Context, Count, Error, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, StoreArgs,
-    disks, disks_there, say_what_is_unusual,
+    Context, Count, Error, Manifest, Outcome, Output, Result, Size, StoreArgs, disks, disks_there,
+    say_what_is_unusual,
 };
+use crate::cli::document::ErrorView;
 use crate::cli::names::Role;
 use crate::cli::remote::{Remote, on};
 use crate::error::quoted;
@@ -28,7 +29,7 @@ use crate::snapshot::{Copied, Work, copy_disks};
     "Examples:\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --disk web --disk db\n",
-    "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].bytes'\n\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].copied_bytes'\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -50,7 +51,6 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct View {
-    schema_version: u32,
     disks: Vec<DiskView>,
 }
 
@@ -58,16 +58,16 @@ struct View {
 struct DiskView {
     disk: String,
     newest: Option<String>,
-    bytes: u64,
+    copied_bytes: u64,
     copied: Vec<PointView>,
-    error: Option<String>,
+    error: Option<ErrorView>,
 }
 
 #[derive(Serialize)]
 struct PointView {
     name: String,
     id: String,
-    bytes: u64,
+    copied_bytes: u64,
 }
 
 impl From<&Copied> for DiskView {
@@ -75,17 +75,17 @@ impl From<&Copied> for DiskView {
         Self {
             disk: copied.disk.clone(),
             newest: name(copied.newest.as_ref()),
-            bytes: bytes(copied),
+            copied_bytes: bytes(copied),
             copied: copied
                 .points
                 .iter()
                 .map(|point| PointView {
                     name: point.manifest.name.clone(),
                     id: point.manifest.id.clone(),
-                    bytes: point.bytes,
+                    copied_bytes: point.bytes,
                 })
                 .collect(),
-            error: copied.error.as_ref().map(ToString::to_string),
+            error: copied.error.as_ref().map(ErrorView::from),
         }
     }
 }
@@ -128,14 +128,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
-            schema_version: SCHEMA_VERSION,
             disks: all.iter().map(DiskView::from).collect(),
         })?;
         output.finish()?;
-    } else {
-        for copied in &all {
-            say(copied, context);
-        }
+    }
+    for copied in &all {
+        say(copied, context);
     }
     // All are told; the first one says how the command ends.
     let mut errors = all.into_iter().filter_map(|copied| copied.error);

@@ -137,7 +137,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             warnings,
         })?;
         output.finish()?;
-        return Ok(Outcome::Done);
     }
     match found {
         Found::Nothing => context.note(format_args!(

@@ -1,6 +1,8 @@
 //! `vhd snapshot delete`: a point in time less, and all others as they were.
 
-use super::{Access, Context, DiskArgs, Outcome, Result};
+use serde::Serialize;
+
+use super::{Access, Context, DiskArgs, Outcome, Output, Result};
 use crate::snapshot::{Deleted, Work, delete};
 
 /// Delete a snapshot; all others stay what they are.
@@ -22,6 +24,18 @@ pub(super) struct Args {
     /// Delete it even if it is the only one: nothing will be left of the disk.
     #[arg(long)]
     last: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View<'a> {
+    disk: &'a str,
+    snapshot: &'a str,
+    outcome: &'static str,
+    next: Option<&'a str>,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -36,6 +50,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let deleted = delete(&mut disk, name, args.last, work)?;
     drop(progress);
     let disk = disk.name();
+    if args.json {
+        let (outcome, next) = match &deleted {
+            Deleted::Alone => ("removed", None),
+            Deleted::Folded { next } => ("folded", Some(next.as_str())),
+            Deleted::Rolled { next } => ("rolled", Some(next.as_str())),
+        };
+        let mut output = Output::text()?;
+        output.json(&View {
+            disk,
+            snapshot: name,
+            outcome,
+            next,
+        })?;
+        output.finish()?;
+    }
     context.note(match deleted {
         Deleted::Alone => format!("{disk}@{name}: deleted"),
         Deleted::Folded { next } => {

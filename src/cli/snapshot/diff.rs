@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::diff::{ListFormat, parse_compression};
+use serde::Serialize;
+
+use super::super::diff::{ListFormat, Side, parse_compression};
 use super::super::listing::{Listing, ListingFormat};
 use super::args::overwrite;
 use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
 use crate::diff::Compression;
+use crate::error::Error;
 use crate::files::{Source as _, refuse_same_file};
-use crate::image::Image as _;
+use crate::image::{ContentDigest, Image as _};
 use crate::snapshot::{Between, Work};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
@@ -50,6 +53,24 @@ pub(super) struct Args {
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
+    /// Print a JSON summary of the diff written; without -o the same as --format json.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints of a diff that was written.
+#[derive(Serialize)]
+struct Summary {
+    diff: String,
+    identity: String,
+    same: bool,
+    reversible: bool,
+    range_count: u64,
+    update_bytes: u64,
+    clear_bytes: u64,
+    file_size: u64,
+    base: Side,
+    target: Side,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -71,7 +92,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     match &args.output {
         None => {
-            let format: ListingFormat = args.format.into();
+            let format = match args.format {
+                ListFormat::Text if args.json => ListingFormat::Json,
+                format => format.into(),
+            };
             // With -q the exit code is the answer, as with cmp -s.
             let mut listing = if context.quiet() && format == ListingFormat::Text {
                 None
@@ -98,6 +122,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             Ok(if same { Outcome::Done } else { Outcome::No })
         }
         Some(path) if path == Path::new("-") => {
+            if args.json {
+                return Err(
+                    Error::usage("the diff and the JSON summary can't both go to stdout")
+                        .with_hint("write the diff to a file with -o FILE"),
+                );
+            }
             let name = Path::new("(standard output)");
             let written = between.write(Output::binary()?, name, args.compress, work)?;
             written.out.finish()?;
@@ -110,9 +140,29 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             let out = file.file().appender();
             let written = between.write(out, path, args.compress, work)?;
             let (comparison, len) = (written.comparison, written.len);
+            let (identity, reversible) = (
+                ContentDigest(written.digest),
+                written.trailer.way_back.is_some(),
+            );
             drop(written);
             file.publish(overwrite(args.force))?;
             drop(progress);
+            if args.json {
+                let mut output = Output::text()?;
+                output.json(&Summary {
+                    diff: path.to_string_lossy().into_owned(),
+                    identity: identity.to_string(),
+                    same: comparison.is_same(),
+                    reversible,
+                    range_count: comparison.ranges,
+                    update_bytes: comparison.update_bytes,
+                    clear_bytes: comparison.clear_bytes,
+                    file_size: len,
+                    base: Side::new(between.from(), comparison.base_digest),
+                    target: Side::new(between.to(), comparison.target_digest),
+                })?;
+                output.finish()?;
+            }
             context.note(format_args!(
                 "{}: {}, {} updated and {} cleared, in {}",
                 shown(&path),

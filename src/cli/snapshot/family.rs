@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, STORE_VARIABLE,
-    Short, disks,
+    Access, Context, Count, Disk, Error, Outcome, Output, Result, STORE_VARIABLE, Short, disks,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
@@ -59,7 +58,6 @@ struct Stored {
 
 #[derive(Serialize)]
 struct View {
-    schema_version: u32,
     source_resource_id: Option<String>,
     source_unique_id: Option<String>,
     snapshots: Vec<PointView>,
@@ -74,7 +72,7 @@ struct PointView {
     name: String,
     id: Option<String>,
     time: String,
-    size: Option<u64>,
+    virtual_size: Option<u64>,
     completion_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_store: Option<bool>,
@@ -263,7 +261,6 @@ fn view(family: &Family, all: &[Listed], stored: Option<&Stored>) -> View {
         format!("{name}: the store has a later one already, so this one can't be added any more")
     }));
     View {
-        schema_version: SCHEMA_VERSION,
         source_resource_id: family.source_resource_id.clone(),
         source_unique_id: family.source_unique_id.clone(),
         missing: stored.map(|_| missing.iter().map(|name| (*name).to_owned()).collect()),
@@ -274,7 +271,7 @@ fn view(family: &Family, all: &[Listed], stored: Option<&Stored>) -> View {
                 name: listed.name.clone(),
                 id: listed.id.clone(),
                 time: listed.time.to_string(),
-                size: listed.size,
+                virtual_size: listed.size,
                 completion_percent: listed.completion_percent,
                 in_store: stored.map(|_| *there),
             })
@@ -305,7 +302,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     row(["NAME", "TIME", "SIZE", "COMPLETE", "IN STORE"])?;
     for (point, name) in view.snapshots.iter().zip(&names) {
         let size = point
-            .size
+            .virtual_size
             .map_or_else(|| "?".to_owned(), |size| Short(size).to_string());
         let done = point.completion_percent;
         let done = done.map_or_else(|| "?".to_owned(), |percent| format!("{percent} %"));

@@ -1,5 +1,7 @@
 //! `vhd snapshot hash`: the content digests of points in time, from their data.
 
+use serde::Serialize;
+
 use super::{Access, Context, DiskArgs, Manifest, Outcome, Output, Result};
 use crate::files::Source as _;
 use crate::image::{Image as _, content_digest};
@@ -24,6 +26,24 @@ pub(super) struct Args {
     /// All of the disk.
     #[arg(long, conflicts_with = "snapshots")]
     all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    disk: String,
+    snapshots: Vec<PointView>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: String,
+    virtual_size: u64,
+    content_digest: String,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -37,6 +57,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         names.map(|name| disk.find(name)).collect::<Result<_>>()?
     };
     let workers = context.workers()?;
+    let mut all = Vec::new();
     for point in points {
         let image = disk.image(point)?;
         let progress = context.progress();
@@ -45,8 +66,25 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         drop(progress);
         image.check_unchanged()?;
         check_content(&image, digest)?;
+        if args.json {
+            all.push(PointView {
+                name: point.name.clone(),
+                id: point.id.clone(),
+                virtual_size: point.virtual_size,
+                content_digest: digest.to_string(),
+            });
+            continue;
+        }
         let mut output = Output::text()?;
         output.line(format_args!("{digest}  {}", shown(image.path())))?;
+        output.finish()?;
+    }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            disk: disk.name().to_owned(),
+            snapshots: all,
+        })?;
         output.finish()?;
     }
     Ok(Outcome::Done)

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Short,
-    StoreArgs, disks_there, report_damaged, unfinished, used,
+    Access, Context, Count, Disk, Manifest, Outcome, Output, Result, Short, StoreArgs, disks_there,
+    report_damaged, unfinished, used,
 };
 
 /// List the snapshots of all disks, or of one, the oldest first.
@@ -31,7 +31,6 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Listing {
-    schema_version: u32,
     disks: Vec<DiskView>,
 }
 
@@ -102,10 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let mut output = Output::text()?;
     if args.json {
-        output.json(&Listing {
-            schema_version: SCHEMA_VERSION,
-            disks: all,
-        })?;
+        output.json(&Listing { disks: all })?;
     } else {
         text(&all, &mut output)?;
     }

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::args::{self, Parents};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
-use super::output::{Output, SCHEMA_VERSION};
+use super::output::Output;
 use super::size::{Count, Short, Size};
 use super::store_path::STORE_VARIABLE;
 use crate::error::{Error, Result, quoted};

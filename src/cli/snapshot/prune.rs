@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Error, Outcome, Output, Result, SCHEMA_VERSION, Short, StoreArgs,
-    disks_there,
+    Access, Context, Count, Disk, Error, Outcome, Output, Result, Short, StoreArgs, disks_there,
 };
 use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, decide, prune};
 
@@ -91,7 +90,6 @@ impl Rules {
 
 #[derive(Serialize)]
 struct View {
-    schema_version: u32,
     dry_run: bool,
     disks: Vec<DiskView>,
 }
@@ -190,7 +188,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
-            schema_version: SCHEMA_VERSION,
             dry_run: args.dry_run,
             disks: all,
         })?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Context, Count, Manifest, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, check_disk_name,
+    Context, Count, Manifest, Outcome, Output, Result, StoreArgs, check_disk_name,
     say_what_is_unusual,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
@@ -38,12 +38,10 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct View<'a> {
-    schema_version: u32,
     disk: &'a str,
     newest: Option<&'a str>,
     received: Vec<PointView<'a>>,
     skipped: u32,
-    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -59,12 +57,10 @@ impl<'a> From<&'a Received> for View<'a> {
             id: &point.id,
         };
         Self {
-            schema_version: SCHEMA_VERSION,
             disk: &received.disk,
             newest: received.newest.as_ref().map(|point| point.name.as_str()),
             received: received.points.iter().map(view).collect(),
             skipped: received.skipped,
-            error: received.error.as_ref().map(ToString::to_string),
         }
     }
 }

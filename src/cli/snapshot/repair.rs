@@ -8,7 +8,6 @@ use super::super::args::SaidFormat;
 use super::verify::FindingView;
 use super::{
     Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
-    SCHEMA_VERSION,
 };
 use crate::cli::names::{self, Role};
 use crate::error::ErrorKind;
@@ -80,7 +79,6 @@ fn parse_image(text: &str) -> Result<(String, PathBuf)> {
 
 #[derive(Serialize)]
 struct View {
-    schema_version: u32,
     dry_run: bool,
     disk: String,
     sound: bool,
@@ -149,7 +147,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 #[derive(Serialize)]
 struct TakenBackView {
-    schema_version: u32,
     dry_run: bool,
     disk: String,
     taken_back: Vec<String>,
@@ -166,7 +163,6 @@ fn take_back(args: &Args, access: Access) -> Result<Outcome> {
     let mut disk = args.disk.open(access)?;
     let taken = take_back_damaged(&mut disk, args.dry_run)?;
     let view = TakenBackView {
-        schema_version: SCHEMA_VERSION,
         dry_run: args.dry_run,
         disk: disk.name().to_owned(),
         taken_back: taken.files,
@@ -223,7 +219,6 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
 fn view(args: &Args, disk: &Disk, repaired: RepairedDisk) -> View {
     let mended = repaired.mended.into_iter();
     View {
-        schema_version: SCHEMA_VERSION,
         dry_run: args.dry_run,
         disk: disk.name().to_owned(),
         sound: repaired.left.is_empty(),

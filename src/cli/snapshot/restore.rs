@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::args::{
     InPlaceWay, OutputFormat, SaidFormat, Windows, check_name_of_child, default_format, orphans,
     overwrite, windows_remark,
@@ -15,7 +17,9 @@ use crate::cli::context::refuse_files;
 use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
 use crate::error::Error;
-use crate::files::{self, Format, InPlace, OpenImage, Source as _, refuse_same_file};
+use crate::files::{
+    self, Applied, Format, InPlace, OpenImage, Source as _, Strategy, refuse_same_file,
+};
 use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{
     PointImage, Restored, Work, check_content, restore, restore_in_place, restore_to_child,
@@ -79,6 +83,53 @@ pub(super) struct Args {
     raw_parent: bool,
     #[command(flatten)]
     windows: Windows,
+    /// Print a JSON summary.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    disk: String,
+    snapshot: String,
+    image: String,
+    format: Option<&'static str>,
+    outcome: &'static str,
+    virtual_size: u64,
+    content_digest: String,
+    strategy: Option<&'static str>,
+    update_bytes: Option<u64>,
+    clear_bytes: Option<u64>,
+}
+
+/// Prints what was made of the point; `applied` is what was written where not all of it was.
+fn print(
+    args: &Args,
+    (disk, point): (&Disk, &PointImage),
+    (format, outcome): (Option<Format>, &'static str),
+    applied: Option<&Applied>,
+) -> Result<()> {
+    if !args.json {
+        return Ok(());
+    }
+    let manifest = point.manifest();
+    let mut output = Output::text()?;
+    output.json(&View {
+        disk: disk.name().to_owned(),
+        snapshot: manifest.name.clone(),
+        image: args.output.to_string_lossy().into_owned(),
+        format: format.map(Format::name),
+        outcome,
+        virtual_size: point.virtual_size(),
+        content_digest: manifest.content_digest.to_string(),
+        strategy: applied
+            .and_then(|applied| applied.strategy)
+            .map(Strategy::name),
+        update_bytes: applied.map(|applied| applied.updated),
+        clear_bytes: applied.map(|applied| applied.cleared),
+    })?;
+    output.finish()
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -92,6 +143,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     if args.output == Path::new("-") {
         for (option, given) in [
+            ("--json", args.json),
             ("--parent", args.parent.is_some()),
             ("--in-place", args.in_place.is_some()),
         ] {
@@ -116,6 +168,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let restored = in_place(args, way, (&disk, &point), work)?;
         drop(progress);
         say_in_place(args, &point, &restored, context);
+        let outcome = match restored.applied {
+            Some(_) => "updated",
+            None => "already_there",
+        };
+        print(
+            args,
+            (&disk, &point),
+            (None, outcome),
+            restored.applied.as_ref(),
+        )?;
         return Ok(Outcome::Done);
     }
     let made_from = Audience::of(point.files())?;
@@ -140,6 +202,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             shown(parent.path()),
             Size(point.virtual_size())
         ));
+        print(
+            args,
+            (&disk, &point),
+            (Some(format), "restored"),
+            Some(&applied),
+        )?;
         return Ok(Outcome::Done);
     }
     args.windows.refuse_without_parent()?;
@@ -154,6 +222,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         shown(point.path()),
         Size(point.virtual_size())
     ));
+    print(args, (&disk, &point), (Some(format), "restored"), None)?;
     Ok(Outcome::Done)
 }
 

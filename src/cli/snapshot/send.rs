@@ -1,10 +1,15 @@
 //! `vhd snapshot send`: snapshots as a stream.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
+use super::args::overwrite;
 use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
-use crate::error::ErrorKind;
+use crate::cli::output::STDOUT;
+use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Span, Work, send};
+use crate::storage::{AtomicFile, Audience};
 
 /// Write snapshots to stdout as a stream, for vhd snapshot receive.
 #[derive(Debug, clap::Args)]
@@ -28,15 +33,53 @@ pub(super) struct Args {
     /// Send nothing that comes after this snapshot.
     #[arg(long, value_name = "SNAPSHOT")]
     until: Option<String>,
+    /// Write the stream to this file [default: -, which is stdout].
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the file if it exists.
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Print a JSON summary; needs -o.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct View {
+    disk: String,
+    stream: String,
+    snapshots: Vec<PointView>,
+    file_size: u64,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    name: String,
+    id: String,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let output = Output::binary().map_err(|e| match e.kind() {
-        ErrorKind::Usage => {
-            e.with_hint("pipe it into vhd snapshot receive, or redirect it to a file")
-        }
-        _ => e,
-    })?;
+    let file = args
+        .output
+        .as_deref()
+        .filter(|path| *path != Path::new("-"));
+    if args.json && file.is_none() {
+        return Err(
+            Error::usage("the stream and the JSON summary can't both go to stdout")
+                .with_hint("write the stream to a file with -o FILE"),
+        );
+    }
+    let stdout = if file.is_some() {
+        None
+    } else {
+        Some(Output::binary().map_err(|e| match e.kind() {
+            ErrorKind::Usage => {
+                e.with_hint("pipe it into vhd snapshot receive, or write it to a file with -o FILE")
+            }
+            _ => e,
+        })?)
+    };
     let (mut disk, names) = args
         .disk
         .open_for(Access::Read, args.after.iter().chain(&args.until))?;
@@ -53,13 +96,35 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
     };
     let span = Span { after, until };
-    let sent = send(
-        &mut disk,
-        span,
-        (output, Path::new("(standard output)")),
-        work,
-    )?;
+    let sent = match (file, stdout) {
+        (Some(path), _) => {
+            let audience = Audience::of([disk.folder()])?;
+            let file = AtomicFile::begin(path, overwrite(args.force), audience)?;
+            let sent = send(&mut disk, span, (file.file().appender(), path), work)?;
+            file.publish(overwrite(args.force))?;
+            sent
+        }
+        (None, Some(output)) => send(&mut disk, span, (output, Path::new(STDOUT)), work)?,
+        (None, None) => return Err(Error::usage("nothing to write to")),
+    };
     drop(progress);
+    if let (true, Some(path)) = (args.json, file) {
+        let mut output = Output::text()?;
+        output.json(&View {
+            disk: disk.name().to_owned(),
+            stream: path.to_string_lossy().into_owned(),
+            snapshots: sent
+                .points
+                .iter()
+                .map(|point| PointView {
+                    name: point.name.clone(),
+                    id: point.id.clone(),
+                })
+                .collect(),
+            file_size: sent.bytes,
+        })?;
+        output.finish()?;
+    }
     context.note(format_args!(
         "{}: {} sent in {}",
         disk.name(),

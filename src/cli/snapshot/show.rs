@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, SCHEMA_VERSION, Size, Time,
-    parse_time, used,
+    Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, parse_time, used,
 };
 use crate::files::Source as _;
 use crate::snapshot::PointImage;
@@ -68,7 +67,6 @@ pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outc
 /// A snapshot as it is shown. Sizes are bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
-    schema_version: u32,
     point: String,
     name: String,
     sequence: u32,
@@ -100,7 +98,7 @@ struct Origin {
 struct Data {
     kind: &'static str,
     file: String,
-    length: u64,
+    file_size: u64,
     identity: Option<String>,
 }
 
@@ -113,7 +111,6 @@ impl View {
 
     fn new(name: String, (chain_length, chain_used_size): (usize, u64), point: &Manifest) -> Self {
         Self {
-            schema_version: SCHEMA_VERSION,
             point: name,
             name: point.name.clone(),
             sequence: point.sequence,
@@ -137,7 +134,7 @@ impl View {
             data: Data {
                 kind: point.data.kind.name(),
                 file: point.data.file.clone(),
-                length: point.data.length,
+                file_size: point.data.length,
                 identity: point.data.identity.map(|identity| identity.to_string()),
             },
             tags: point.tags.clone(),

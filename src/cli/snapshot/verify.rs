@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Outcome, Output, Result, SCHEMA_VERSION, StoreArgs, disks_there,
-    unfinished,
+    Access, Context, Count, Disk, Outcome, Output, Result, StoreArgs, disks_there, unfinished,
 };
+use crate::cli::document::ErrorView;
 use crate::snapshot::{Finding, ReadData, Verified, Work, verify};
 
 /// Find what is damaged in a store, where, and which snapshots it affects.
@@ -48,7 +48,6 @@ fn parse_percent(text: &str) -> Result<u8, String> {
 
 #[derive(Serialize)]
 struct View {
-    schema_version: u32,
     sound: bool,
     read_data: String,
     disks: Vec<DiskView>,
@@ -61,7 +60,7 @@ struct DiskView {
     findings: Vec<FindingView>,
     /// Why not all of the disk could be looked at, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    error: Option<ErrorView>,
     /// How many files couldn't be read.
     #[serde(skip_serializing_if = "is_zero")]
     unread: usize,
@@ -145,7 +144,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             disk: name,
             snapshots,
             findings: found.findings.into_iter().map(Into::into).collect(),
-            error: found.unread.first().map(ToString::to_string),
+            error: found.unread.first().map(ErrorView::from),
             unread: found.unread.len(),
         });
         errors.extend(found.unread);
@@ -155,7 +154,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.note(note);
     }
     let view = View {
-        schema_version: SCHEMA_VERSION,
         sound: all
             .iter()
             .all(|disk| disk.findings.is_empty() && disk.error.is_none()),

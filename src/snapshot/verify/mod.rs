@@ -46,6 +46,7 @@ pub struct Finding {
 
 /// What a look at a disk showed.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Verified {
     /// What was read and is wrong.
     pub findings: Vec<Finding>,

@@ -1,0 +1,304 @@
+//! The JSON document of a command: one mould for all commands, and for errors (docs/json.md).
+//!
+//! A document begins with `schema_version`, `command` and `started`, goes on with the members of the command, and ends
+//! with `messages`, `seconds`, `bytes_read`, `bytes_written`, `exit_code` and, if it failed, `error`. Since the end is
+//! known only when the command has ended, what a command gives to [`hold`] is printed by [`end`].
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::exit::code_of;
+use super::json;
+use crate::error::Error;
+use crate::snapshot::Time;
+use crate::storage::{bytes_read, bytes_written};
+
+/// The version of the schema of all documents. It changes only when a member is taken away or changes its meaning;
+/// additions don't count.
+const SCHEMA_VERSION: u32 = 2;
+
+/// The document of this process; `None` if none is wanted.
+static CURRENT: Mutex<Option<Document>> = Mutex::new(None);
+
+struct Document {
+    command: String,
+    started: String,
+    begun: Instant,
+    read_before: u64,
+    written_before: u64,
+    messages: Vec<Said>,
+    /// Each document is a line of its own: the command takes several images.
+    lines: bool,
+    state: State,
+}
+
+enum State {
+    /// The command has given nothing yet.
+    Empty,
+    /// The command's members, without the braces around them.
+    Held(String),
+    /// The beginning and an unfinished list are printed.
+    InList,
+    /// The beginning and the list are printed; these members come after it.
+    AfterList(String),
+    /// All is printed.
+    Ended,
+}
+
+/// Something that is said on stderr too.
+#[derive(Serialize)]
+struct Said {
+    severity: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+/// An error as all documents show it.
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorView {
+    kind: &'static str,
+    code: u8,
+    message: String,
+    hint: Option<String>,
+    name: Option<String>,
+    field: Option<String>,
+    offset: Option<u64>,
+    found: Option<String>,
+    expected: Option<String>,
+    cause: Option<String>,
+}
+
+impl From<&Error> for ErrorView {
+    fn from(error: &Error) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            kind: error.kind().name(),
+            code: code_of(error.kind()),
+            message: error.message().to_owned(),
+            hint: owned(error.hint()),
+            name: error.path().map(|path| path.to_string_lossy().into_owned()),
+            field: owned(error.field()),
+            offset: error.offset(),
+            found: owned(error.found()),
+            expected: owned(error.expected()),
+            cause: std::error::Error::source(error).map(ToString::to_string),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    schema_version: u32,
+    command: &'a str,
+    started: &'a str,
+}
+
+#[derive(Serialize)]
+struct Tail<'a> {
+    messages: &'a [Said],
+    seconds: f64,
+    bytes_read: u64,
+    bytes_written: u64,
+    exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
+}
+
+/// Begins the document of `command`, which is a command with its subcommand: `vhd snapshot list`.
+pub(super) fn begin(command: &str) {
+    *lock() = Some(Document {
+        command: command.to_owned(),
+        started: Time::now().to_string(),
+        begun: Instant::now(),
+        read_before: bytes_read(),
+        written_before: bytes_written(),
+        messages: Vec::new(),
+        lines: false,
+        state: State::Empty,
+    });
+}
+
+/// Makes each document a line: the command takes several images, and there is one for each.
+pub(super) fn one_a_line() {
+    if let Some(document) = &mut *lock() {
+        document.lines = true;
+    }
+}
+
+/// Notes what is said on stderr.
+pub(super) fn said(severity: &str, text: &dyn Display, hint: Option<&str>) {
+    if let Some(document) = &mut *lock() {
+        document.messages.push(Said {
+            severity: match severity {
+                "note" => "note",
+                "warning" => "warning",
+                // The error that ends the command is a member of its own.
+                _ => "error",
+            },
+            message: text.to_string(),
+            hint: hint.map(str::to_owned),
+        });
+    }
+}
+
+/// Takes the command's own members; [`end`] prints them.
+pub(super) fn hold(value: &impl Serialize) -> io::Result<()> {
+    if let Some(document) = &mut *lock() {
+        document.state = State::Held(document.members(value)?);
+    }
+    Ok(())
+}
+
+/// The beginning of a document with the members of `value` and the list `name`, for the caller to print.
+pub(super) fn begin_list(value: &impl Serialize, name: &str) -> io::Result<String> {
+    let Some(document) = &mut *lock() else {
+        return Ok(String::new());
+    };
+    let mut text = String::from("{\n");
+    push(&mut text, &document.members(&document.head())?, ",\n");
+    push(&mut text, &document.members(value)?, ",\n");
+    let _ = writeln!(text, ",\n  \"{name}\": [");
+    document.state = State::InList;
+    Ok(text)
+}
+
+/// Takes the members that come after the list, whose end the caller has printed.
+pub(super) fn end_list(value: &impl Serialize) -> io::Result<()> {
+    if let Some(document) = &mut *lock() {
+        document.state = State::AfterList(document.members(value)?);
+    }
+    Ok(())
+}
+
+/// Prints what is left of the document, with the error that ended the command if one did.
+pub(super) fn end(
+    exit_code: u8,
+    error: Option<&Error>,
+    out: &mut impl io::Write,
+) -> io::Result<()> {
+    let Some(document) = &mut *lock() else {
+        return Ok(());
+    };
+    let state = std::mem::replace(&mut document.state, State::Ended);
+    if matches!(state, State::Ended) {
+        return Ok(());
+    }
+    let tail = document.tail(exit_code, error);
+    let tail = document.members(&tail)?;
+    let between = if document.lines { "," } else { ",\n" };
+    let mut text = String::new();
+    let open = if document.lines { "{" } else { "{\n" };
+    let close = if document.lines { "}\n" } else { "\n}\n" };
+    match state {
+        State::Empty | State::Held(_) => {
+            text.push_str(open);
+            push(&mut text, &document.members(&document.head())?, between);
+        }
+        State::InList => text.push_str("\n  ]"),
+        State::AfterList(_) | State::Ended => {}
+    }
+    if let State::Held(members) | State::AfterList(members) = &state {
+        push(&mut text, members, between);
+    }
+    push(&mut text, &tail, between);
+    text.push_str(close);
+    document.messages.clear();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints the document of one of several images, with the error that kept it from being looked at if there was one.
+pub(super) fn end_one(
+    image: &Path,
+    exit_code: u8,
+    error: Option<&Error>,
+    out: &mut impl io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Image<'a> {
+        image: Cow<'a, str>,
+    }
+    if let Some(document) = &mut *lock()
+        && !matches!(document.state, State::Held(_))
+    {
+        let image = image.to_string_lossy();
+        document.state = State::Held(document.members(&Image { image })?);
+    }
+    end(exit_code, error, out)?;
+    if let Some(document) = &mut *lock() {
+        document.started = Time::now().to_string();
+        document.begun = Instant::now();
+        document.read_before = bytes_read();
+        document.written_before = bytes_written();
+    }
+    Ok(())
+}
+
+/// Says that a signal ended the command, if nothing of the document is printed yet.
+pub(super) fn interrupted(exit_code: u8) {
+    if matches!(&*lock(), Some(document) if matches!(document.state, State::Empty | State::Held(_)))
+    {
+        // Nobody is left to hear that this failed.
+        let _ = end(exit_code, Some(&Error::interrupted()), &mut io::stdout());
+    }
+}
+
+impl Document {
+    fn head(&self) -> Head<'_> {
+        Head {
+            schema_version: SCHEMA_VERSION,
+            command: &self.command,
+            started: &self.started,
+        }
+    }
+
+    fn tail(&self, exit_code: u8, error: Option<&Error>) -> Tail<'_> {
+        Tail {
+            messages: &self.messages,
+            seconds: (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            bytes_read: bytes_read().saturating_sub(self.read_before),
+            bytes_written: bytes_written().saturating_sub(self.written_before),
+            exit_code,
+            error: error.map(|error| ErrorView {
+                code: exit_code,
+                ..ErrorView::from(error)
+            }),
+        }
+    }
+
+    /// The members of a struct as JSON, without the braces around them.
+    fn members(&self, value: &impl Serialize) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        if self.lines {
+            json::compact(&mut bytes, value)?;
+        } else {
+            json::pretty(&mut bytes, value)?;
+        }
+        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+        let text = text.strip_prefix('{').unwrap_or(&text);
+        let text = text.strip_suffix('}').unwrap_or(text);
+        Ok(text.trim_matches('\n').to_owned())
+    }
+}
+
+/// Adds members to those that are there.
+fn push(text: &mut String, members: &str, between: &str) {
+    if members.is_empty() {
+        return;
+    }
+    // Right after the brace nothing is before it; an empty text goes on with what is printed.
+    if !text.ends_with(['{', '\n']) {
+        text.push_str(between);
+    }
+    text.push_str(members);
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<Document>> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
