@@ -125,7 +125,7 @@ fn a_kept_list_makes_a_chain_that_is_never_read() {
                 let digest = lab.good("vhd", &["hash", &format!("day{n}")]);
                 let info = lab.json("vhd", &["info", "day0", "--json"]);
                 assert_eq!(
-                    info["state_stamp"]["digest"],
+                    info["state_stamp"]["content_digest"],
                     digest[..64],
                     "{format} {way}"
                 );
