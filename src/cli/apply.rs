@@ -15,6 +15,7 @@ use super::context::{Context, Reading, Warning, refuse_files};
 use super::convert::refuse_on_stdout;
 use super::create::check_new_parent;
 use super::exit::Outcome;
+use super::gpt::say_gpt_of;
 use super::output::{Output as Stdout, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
@@ -218,10 +219,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let applied = applied?;
     say(args, &applied, made, context);
+    say_gpt(args, &applied, context);
     if args.json {
         print(args, Some(&applied))
     } else {
         Ok(Outcome::Done)
+    }
+}
+
+/// Says of a result that is a file where the backup of its GPT is, if not at the end.
+fn say_gpt(args: &Args, applied: &Applied, context: &Context) {
+    let written = args.output.is_some() || applied.already < applied.diffs;
+    if written && !args.dry_run && !args.output.as_deref().is_some_and(is_stdout) {
+        let path = args.output.as_ref().unwrap_or(&args.base);
+        say_gpt_of(path, args.parents.options(), context);
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use clap::{ArgAction, ValueEnum, value_parser};
 
 use super::size::Size;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::files::{ChildOf, Format, OpenImage, Orphans, ParentOptions, Strategy, WindowsFolder};
 use crate::storage::{Caching, Overwrite};
-use crate::text::shown;
 use crate::vhd::MAX_DYNAMIC_SIZE;
 
 /// The lines about exit codes at the end of every help text.
@@ -302,18 +301,4 @@ pub(super) fn cloud_remark(format: Format, virtual_size: u64) -> Option<String> 
         "Azure takes only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
          vhd convert --azure makes it"
     ))
-}
-
-/// What is said of the disk at `path`, of `size` bytes, if the backup of its GPT isn't at its end.
-pub(super) fn gpt_remark(path: &Path, size: u64, would: bool) -> String {
-    let (would, hint) = if would {
-        ("would not be", ": --fix-gpt brings it there".to_owned())
-    } else {
-        let fix = format!("vhd resize {} --size {size} --fix-gpt", quoted(path));
-        ("is not", format!("; to bring it there: {fix}"))
-    };
-    format!(
-        "{}: the backup of the partition table (GPT) {would} at the end of the disk{hint}",
-        shown(path)
-    )
 }

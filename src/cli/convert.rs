@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
-    gpt_remark, overwrite, windows_remark,
+    overwrite, windows_remark,
 };
 use super::context::{Context, Reading, Warning, refuse_files};
 use super::exit::Outcome;
+use super::gpt::gpt_remark;
 use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result, quoted};
@@ -271,7 +272,7 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
         {
             return Err(Error::usage("--azure makes a fixed VHD")
                 .with_found(format_args!("-O {format}"))
-                .with_hint("leave -O away"));
+                .with_hint("omit -O"));
         }
         format = Format::Fixed;
         virtual_size = virtual_size

@@ -196,7 +196,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let image = base.as_file().ok_or_else(|| {
             Error::usage("a point in time of a store needs no list of window hashes")
                 .with_path(path)
-                .with_hint("leave --base-digests away")
+                .with_hint("omit --base-digests")
         })?;
         pair.list = Some(open_windows(path, image)?);
     }

@@ -28,7 +28,7 @@ pub(super) const fn code_of(kind: ErrorKind) -> u8 {
     }
 }
 
-/// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is no failure.
+/// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is not a failure.
 pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
     match result {
         Ok(outcome) => {

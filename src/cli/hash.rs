@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::{OpenImage, Source, Stamping, write_windows};
 use crate::image::{content_digest, stream};
 use crate::parallel::Workers;
-use crate::storage::refuse_part_of_store;
+use crate::storage::{File, refuse_part_of_store};
 use crate::text::shown;
 
 /// Print the digest of virtual disks, whatever format stores them.
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.stamp && !matches!(args.algorithm, Algorithm::Content) {
         return Err(
             Error::usage("a state stamp holds the content digest and no other")
-                .with_hint("leave --algorithm away"),
+                .with_hint("omit --algorithm"),
         );
     }
     let workers = context.workers()?;
@@ -122,6 +122,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
     if args.stamp {
         refuse_part_of_store(path)?;
+        refuse_unwritable(path)?;
     }
     let image = context.open_source(
         path,
@@ -198,6 +199,15 @@ fn file(image: &dyn Source) -> Result<&OpenImage> {
         Error::usage("a point in time of a store is no file, and needs neither stamp nor list")
             .with_path(image.path())
     })
+}
+
+/// An error if the file can't be opened for writing, before all of it is read for nothing.
+fn refuse_unwritable(path: &Path) -> Result<()> {
+    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    if is_file {
+        File::open_writable(path)?;
+    }
+    Ok(())
 }
 
 /// Notes the digest of what the image holds.

@@ -9,6 +9,7 @@ use super::args::{OutputFormat, Parents, orphans};
 use super::context::{Context, Warning};
 use super::convert;
 use super::exit::Outcome;
+use super::gpt::say_gpt_of;
 use super::output::Output;
 use super::size::Size;
 use crate::error::Result;
@@ -98,7 +99,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         windows_folder: args.windows_dir.as_ref(),
         warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
-    watch_parent(args);
+    if !args.dry_run {
+        watch_parent(args);
+    }
     let merged = merge(&args.child, options);
     drop(progress);
     for warning in warnings.take() {
@@ -106,6 +109,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let merged = merged?;
     say(args, &merged, context);
+    if !args.dry_run && !merged.same && merged.virtual_size != merged.old_size {
+        say_gpt_of(&merged.parent, args.parents.options(), context);
+    }
     if args.json {
         print(&Summary::of(args, &merged))?;
     }
@@ -200,9 +206,9 @@ fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
     }
     if args.delete {
         if !merged.grandchildren.is_empty() {
-            let have = would("has", "would have");
+            let is = would("is", "would be");
             context.note(format_args!(
-                "{heirs}: {have} {parent} as the parent now, in place of {child}"
+                "{parent}: {is} the parent of {heirs} now, in place of {child}"
             ));
         }
         let removed = would("removed", "would be removed");

@@ -26,6 +26,7 @@ mod demo;
 mod diff;
 mod document;
 mod exit;
+mod gpt;
 mod hash;
 mod help;
 mod info;

@@ -81,6 +81,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dry_run: args.dry_run,
         warn: &|warning| warnings.borrow_mut().push(Warning::of(warning)),
     };
+    if !args.dry_run {
+        super::signals::writes(&args.child);
+    }
     let rebased = rebase(&args.child, &args.parent, options);
     drop(progress);
     for warning in warnings.take() {

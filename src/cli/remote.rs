@@ -123,7 +123,7 @@ impl Remote {
                 let kind = if folder { "folder" } else { "file" };
                 format!("{way}; {here} is a {kind} of that name")
             }
-            Self::LocalUrl(local) => format!("write {}", quoted(local)),
+            Self::LocalUrl(local) => format!("name it as {}", quoted(local)),
             Self::Url { azure: true } if output => {
                 "page blobs aren't written yet: write a file, and upload that with azcopy".into()
             }
@@ -143,6 +143,17 @@ impl Remote {
 /// What to do about a path on another machine that is reached by ssh.
 fn host_way(role: Role, host: &str, there: &str, output: bool) -> String {
     let ssh = quoted(host);
+    if there.starts_with(':') {
+        // A module of rsync, which only that program writes and reads.
+        let module = quoted(format!("{host}:{there}"));
+        return match role {
+            Role::Store | Role::StoreTo | Role::Folder => {
+                "name a folder of this machine, or one that is mounted here".into()
+            }
+            _ if output => format!("write a file here, and copy that there: rsync FILE {module}"),
+            _ => format!("copy it here first: rsync {module} ."),
+        };
+    }
     match role {
         Role::Store | Role::StoreTo => {
             let receive = on(
@@ -221,10 +232,10 @@ fn is_share(text: &str) -> bool {
     rest.contains('/') && fs::symlink_metadata(Path::new("/").join(first)).is_err()
 }
 
-/// `C:\disks` or `C:/disks`.
+/// `C:\disks`, `C:/disks`, `C:disk.vhd` or `C:`; two colons are those of a point in time.
 fn is_drive(text: &str) -> bool {
     let bytes = text.as_bytes();
-    matches!(bytes, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
+    matches!(bytes, [letter, b':', rest @ ..] if letter.is_ascii_alphabetic() && !rest.starts_with(b":"))
 }
 
 #[cfg(test)]

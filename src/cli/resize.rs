@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{InputFormat, Parents, cloud_remark, gpt_remark, orphans, windows_remark};
+use super::args::{InputFormat, Parents, cloud_remark, orphans, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
+use super::gpt::gpt_remark;
 use super::output::Output;
 use super::size::{self, Size};
 use crate::error::Result;

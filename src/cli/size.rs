@@ -63,7 +63,7 @@ pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
             "only a dynamic or differencing VHD has blocks",
         )
         .with_found(format_args!("--block-size for {format}"))
-        .with_hint("leave --block-size away, or say -O dynamic")),
+        .with_hint("omit --block-size, or use -O dynamic")),
         Some(size) => u32::try_from(size).map(Some).map_err(|_| {
             Error::usage("the block size is too large")
                 .with_found(format_args!("{size} bytes"))

@@ -4,6 +4,7 @@ use std::io::{self, Chain, Cursor, IsTerminal as _, Read, StdinLock};
 
 use crate::diff::MAGIC;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::foreign;
 
 /// What messages call stdin.
 pub(super) const STDIN: &str = "(standard input)";
@@ -34,23 +35,8 @@ pub(super) type Stdin = Chain<Cursor<Vec<u8>>, StdinLock<'static>>;
 /// The first bytes of a stream of snapshots.
 const STREAM: &[u8] = b"\x89VHDSND\n";
 
-/// What files are packed with: their first bytes, the name, and how a pipe unpacks them, if it can.
-const PACKED: &[(&[u8], &str, Option<&str>)] = &[
-    (b"\x1f\x8b", "gzip", Some("gzip -dc")),
-    (b"\x28\xb5\x2f\xfd", "zstd", Some("zstd -dc")),
-    (b"\xfd7zXZ\0", "xz", Some("xz -dc")),
-    (b"BZh", "bzip2", Some("bzip2 -dc")),
-    (b"\x04\x22\x4d\x18", "lz4", Some("lz4 -dc")),
-    (b"LZIP", "lzip", Some("lzip -dc")),
-    (b"\x89LZO\0", "lzop", Some("lzop -dc")),
-    (b"\x1f\x9d", "compress", Some("gzip -dc")),
-    (b"PK\x03\x04", "zip", Some("funzip")),
-    (b"7z\xbc\xaf\x27\x1c", "7z", None),
-    (b"Rar!", "rar", None),
-];
-
-/// Bytes that tell what comes: more than any of the above.
-const HEAD: usize = 16;
+/// Bytes that tell what comes.
+const HEAD: usize = 512;
 
 /// Opens stdin.
 ///
@@ -89,17 +75,6 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
         .with_expected(name)
         .with_hint("look at what the other command said, and run both again"));
     }
-    let packed = PACKED.iter().find(|(magic, ..)| head.starts_with(magic));
-    if let Some((_, packing, tool)) = packed {
-        return Err(
-            Error::unsupported(format!("what comes is packed with {packing}"))
-                .with_expected(name)
-                .with_hint(match tool {
-                    Some(tool) => format!("unpack it on the way, with {tool} before this command"),
-                    None => "unpack it to a file first, and name that".to_owned(),
-                }),
-        );
-    }
     let other = if head.starts_with(&MAGIC) && expected != Expected::Diff {
         Some((
             "what comes is a diff",
@@ -118,10 +93,26 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     } else {
         None
     };
-    match other {
-        Some((what, hint)) => Err(Error::usage(what).with_expected(name).with_hint(hint)),
-        None => Ok(()),
+    if let Some((what, hint)) = other {
+        return Err(Error::usage(what).with_expected(name).with_hint(hint));
     }
+    if head.starts_with(&MAGIC) || head.starts_with(STREAM) {
+        return Ok(());
+    }
+    // The list is JSON, and whoever reads it knows more of it.
+    let kind = foreign::find_in_stream(head)?;
+    let kind = kind.filter(|kind| expected != Expected::List || kind.name != foreign::JSON);
+    let Some(kind) = kind else {
+        return Ok(());
+    };
+    let error = Error::unsupported(format!("what comes is {}", kind.name)).with_expected(name);
+    Err(error.with_hint(match kind.filter() {
+        Some(filter) => format!("unpack it on the way, with {filter} before this command"),
+        None if kind.is_answer() => {
+            "look at it without this command: it may say why nothing else came".to_owned()
+        }
+        None => "save it to a file, and see what vhd info says of that".to_owned(),
+    }))
 }
 
 /// What is wrong with what came through stdin, with advice for a pipe: there is no file to get again.
@@ -148,10 +139,18 @@ mod tests {
                 look_at(b"", expected).unwrap_err().kind(),
                 ErrorKind::Damaged
             );
-            for (magic, packing, _) in PACKED {
-                let error = look_at(&[magic, &b"rest"[..]].concat(), expected).unwrap_err();
+            for (head, packing) in [
+                (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03"[..], "gzip"),
+                (b"\x28\xB5\x2F\xFD", "zstd"),
+                (b"\x1F\x9D\x90\0\0\0", "compress"),
+                (b"PK\x03\x04", "zip"),
+                (b"<!DOCTYPE html>", "HTML"),
+            ] {
+                let error = look_at(head, expected).unwrap_err();
                 assert!(error.to_string().contains(packing), "{error}");
             }
+            let json = look_at(b"{\"error\": 403}", expected);
+            assert_eq!(json.is_ok(), expected == Expected::List);
             let (diff, stream) = (look_at(&MAGIC, expected), look_at(STREAM, expected));
             assert_eq!(diff.is_ok(), expected == Expected::Diff);
             assert_eq!(stream.is_ok(), expected == Expected::Stream);

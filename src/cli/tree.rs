@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     drop(progress);
     if args.json {
         print_json(args, &tree)?;
-    } else if !context.is_quiet() {
+    } else if !context.is_quiet() || !tree.is_sound() {
         print(args, &tree)?;
     }
     // What couldn't be read ends the command, as nothing is known of it; the rest is told before.

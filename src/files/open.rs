@@ -252,11 +252,11 @@ fn refuse_without_footer(file: &File, options: &OpenOptions) -> Result<()> {
     let raw = raw.map_or_else(String::new, |option| {
         format!("; if it is a raw disk, use {option} raw")
     });
-    Err(
-        Error::damaged("there is no VHD footer at the end or the beginning of the file")
-            .with_path(file.path())
-            .with_hint(format!("if it was cut off, copy it again{raw}")),
+    Err(Error::damaged(
+        "there is no VHD footer at the end of the file, nor a copy of one at its beginning",
     )
+    .with_path(file.path())
+    .with_hint(format!("if it was cut off, copy it again{raw}")))
 }
 
 impl OpenImage {

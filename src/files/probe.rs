@@ -113,7 +113,7 @@ impl Doubt {
                 say("; if it is a raw disk, use"),
             )),
             Self::NoFooter => Error::damaged(
-                "there is no VHD footer at the end or the beginning of the file, which is read as a raw disk",
+                "there is no VHD footer at the end of the file, nor a copy of one at its beginning, which is read as a raw disk",
             )
             .with_path(path)
             .with_hint(format!(

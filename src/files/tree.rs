@@ -12,7 +12,7 @@ use super::relatives::{Seen, is_unfinished};
 use super::{Format, ParentOptions};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::storage::Stamp;
+use crate::storage::{Stamp, is_endless_link};
 use crate::vhd::{DiskType, ParentRequest, UniqueId};
 
 /// So many entries are looked at, in all folders together.
@@ -399,12 +399,7 @@ impl Finder<'_> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
             // Nothing, or a link in a circle.
-            Err(e)
-                if missing(&e)
-                    || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
-            {
-                return Ok(Candidate::Missing);
-            }
+            Err(e) if missing(&e) || is_endless_link(&e) => return Ok(Candidate::Missing),
             Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
         };
         if !self.allowed.iter().any(|allowed| real.starts_with(allowed)) {

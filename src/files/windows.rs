@@ -135,7 +135,7 @@ fn refuse_unstamped(image: &OpenImage) -> Result<()> {
     };
     Err(Error::usage(what)
         .with_path(image.path())
-        .with_hint("leave the list of window hashes away"))
+        .with_hint("omit the list of window hashes"))
 }
 
 /// What stands behind the head of a file.

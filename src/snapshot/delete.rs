@@ -58,7 +58,7 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
         return Err(Error::usage("this is the last snapshot of the disk")
             .with_path(disk.folder())
             .with_found(name)
-            .with_hint("say --last to delete it too; nothing will be left of the disk"));
+            .with_hint("use --last to delete it too; nothing will be left of the disk"));
     }
     delete_run(disk, vec![deleted], work)
 }

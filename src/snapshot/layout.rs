@@ -1,8 +1,10 @@
 //! The names of the files of a disk in a store.
 
 use std::fmt;
+use std::path::Path;
 
 use super::check_name;
+use crate::files::{Format, FormatChoice, OpenOptions};
 use crate::storage::split_stored_name;
 
 pub(super) use crate::storage::{DAMAGED, NEW, PART};
@@ -49,6 +51,15 @@ impl Stem {
 impl fmt::Display for Stem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:06}-{}", self.sequence, self.name)
+    }
+}
+
+/// How the base at `path` is opened: one that is raw, as its name says, is raw whatever a guest wrote into it.
+pub(super) fn base_options(path: &Path) -> OpenOptions {
+    let raw = path.extension().is_some_and(|ending| ending == "raw");
+    OpenOptions {
+        format: raw.then_some(FormatChoice::Only(Format::Raw)),
+        ..OpenOptions::default()
     }
 }
 

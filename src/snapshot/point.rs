@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::layout::base_options;
 use super::lock::DiskLock;
 use super::{Disk, Manifest};
 use crate::diff::{DiffFile, Overlay, Side};
@@ -95,7 +96,7 @@ impl PointImage {
         let is_going = disk.going.contains(base);
         let options = OpenOptions {
             ignore_journal: is_going,
-            ..OpenOptions::default()
+            ..base_options(&base_file)
         };
         let image = open_image(&base_file, &options).map_err(|error| with_repair(disk, error))?;
         if image.virtual_size() != base.virtual_size && !is_going {

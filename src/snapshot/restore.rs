@@ -88,7 +88,7 @@ fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
         .with_path(image.path())
         .with_found(image.format())
         .with_expected(format)
-        .with_hint("leave -O away, or say --force instead of --in-place to have it replaced")),
+        .with_hint("omit -O, or use --force instead of --in-place to have it replaced")),
         _ => Ok(()),
     }
 }

@@ -6,10 +6,10 @@ use super::Manifest;
 use super::create::lengths;
 use super::disk::{Disk, Work, is_absent};
 use super::intent::Intent;
-use super::layout::{DELETING, NEW};
+use super::layout::{DELETING, NEW, base_options};
 use crate::diff::BaseCheck;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{ApplyOptions, OpenOptions, ParentOptions, journal_path, open_image, roll_back};
+use crate::files::{ApplyOptions, ParentOptions, journal_path, open_image, roll_back};
 use crate::image::{Image as _, content_digest};
 use crate::storage::{Overwrite, remove_if_there};
 
@@ -87,7 +87,8 @@ fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>)
 /// Whether a base that is to be brought forward still is what its manifest says. That no undo journal stands is no
 /// proof: its removal may be what failed.
 pub(super) fn holds_its_snapshot(disk: &Disk, base: &Manifest, work: Work<'_>) -> Result<bool> {
-    let image = open_image(disk.data_path(base)?, &OpenOptions::default())?;
+    let path = disk.data_path(base)?;
+    let image = open_image(&path, &base_options(&path))?;
     if image.virtual_size() != base.virtual_size {
         return Ok(false);
     }

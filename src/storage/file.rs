@@ -127,6 +127,12 @@ impl Stamp {
     }
 }
 
+fn is_folder(path: &Path) -> Error {
+    Error::usage("this is a folder, not a file")
+        .with_path(path)
+        .with_hint("name a file in it")
+}
+
 impl File {
     /// Opens for reading.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -159,6 +165,7 @@ impl File {
                 IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
                     .with_path(path)
                     .with_hint("unmount it, and end what else uses it, then run the command again"),
+                IoKind::IsADirectory => is_folder(path),
                 _ => Error::io(doing, e).with_path(path),
             })
         });
@@ -173,9 +180,7 @@ impl File {
             .map_err(|e| Error::io("cannot look at", e).with_path(&path))?
             .file_type();
         if kind.is_dir() {
-            return Err(Error::usage("this is a folder, not a file")
-                .with_path(path)
-                .with_hint("name a file in it"));
+            return Err(is_folder(&path));
         }
         if !kind.is_file() && !kind.is_block_device() {
             return Err(not_at_offsets(&path));

@@ -44,8 +44,8 @@ pub use leftovers::remove_leftovers;
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;
 pub use names::{
-    beside, check_unchanged_at, create_folder, create_folder_for, remove, remove_folder,
-    remove_if_there, rename, sync_folder_of,
+    beside, check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove,
+    remove_folder, remove_if_there, rename, sync_folder_of,
 };
 pub use places::{Place, SharedPlaces, Space};
 pub use policy::{Caching, IoPolicy};

@@ -21,6 +21,11 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether a call failed because symbolic links lead round in a circle.
+pub fn is_endless_link(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 /// Bytes in a name at most, where the file system doesn't allow less.
 const LONGEST_NAME: usize = 255;
 

@@ -329,7 +329,7 @@ fn every_output_under_every_umask(lab: &Lab) {
 }
 
 /// Makes `disk.raw` of `size` bytes, with a GPT and data in its partition.
-fn gpt_disk(lab: &Lab, size: u64, partition: &str) {
+pub(crate) fn gpt_disk(lab: &Lab, size: u64, partition: &str) {
     lab.shell(&format!(
         "rm -f disk.raw; truncate -s {size} disk.raw && PATH=$PATH:/usr/sbin:/sbin sgdisk -n {partition} disk.raw >/dev/null && \
          printf data | dd of=disk.raw bs=512 seek=3000 conv=notrunc status=none"

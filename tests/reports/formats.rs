@@ -86,7 +86,7 @@ const CASES: &[Case] = &[
                 lab.file("cut.vhd.raw", &disk(2, SIZE)[..SIZE / 2]);
                 lab.shell(command)
                     .code(0)
-                    .says("there is no VHD footer at the end or the beginning");
+                    .says("there is no VHD footer at the end of the file");
             }
             // What was said is obeyed in silence.
             lab.shell("vhd hash -f raw cut.vhd")
@@ -752,6 +752,30 @@ fn what_the_hints_advise_works_where_the_tools_are() {
         ),
         ("zip -q 'a b.zip' disk.raw", "unzip", "a b.zip", "unzip"),
         ("7z a 'a b.7z' disk.raw", "7z", "a b.7z", "7z"),
+        (
+            "echo disk.raw | cpio -o -H newc > 'a b.cpio'",
+            "7z",
+            "a b.cpio",
+            "7z",
+        ),
+        (
+            "echo disk.raw | cpio -o -H bin > old.cpio",
+            "7z",
+            "old.cpio",
+            "7z",
+        ),
+        (
+            "lrzip -q -o 'a b.raw.lrz' disk.raw",
+            "lrzip",
+            "a b.raw.lrz",
+            "lrzip",
+        ),
+        (
+            "mkdir in && cp disk.raw in && dar -Q -c 'a b' -R in && rm -r in",
+            "dar",
+            "a b.1.dar",
+            "mkdir",
+        ),
         ("7z a -twim 'a b.wim' disk.raw", "7z", "a b.wim", "7z"),
         (
             "gzip -c disk.raw > g.raw.gz && split -b 100000 g.raw.gz g.raw.gz. && rm g.raw.gz",

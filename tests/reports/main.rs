@@ -18,6 +18,7 @@ mod formats;
 mod hints;
 mod hostile;
 mod lab;
+mod left;
 mod lies;
 #[path = "../support/many.rs"]
 mod many;

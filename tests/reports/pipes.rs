@@ -63,7 +63,12 @@ fn on_terminal(lab: &Lab, line: &str) -> Ended {
 }
 
 /// Starts a command, sends it a signal when `ready` says so, and gives how it ended.
-fn interrupted(lab: &Lab, args: &[&str], signal: &str, ready: impl Fn() -> bool) -> Ended {
+pub(crate) fn interrupted(
+    lab: &Lab,
+    args: &[&str],
+    signal: &str,
+    ready: impl Fn() -> bool,
+) -> Ended {
     let mut command = lab.command("vhd", args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
@@ -83,7 +88,7 @@ fn interrupted(lab: &Lab, args: &[&str], signal: &str, ready: impl Fn() -> bool)
 }
 
 /// A disk that takes long: a page of data in each window.
-fn large(lab: &Lab, name: &str, windows: u64) {
+pub(crate) fn large(lab: &Lab, name: &str, windows: u64) {
     use std::os::unix::fs::FileExt as _;
     let file = fs::File::create(lab.path(name)).unwrap();
     file.set_len(windows << 22).unwrap();
@@ -342,7 +347,11 @@ const CASES: &[Case] = &[
             }
             lab.shell("vhd create -q ./nas:a.vhd --size 1M && vhd info nas:a.vhd")
                 .code(0);
-            refused(lab, &["vhd info file:///tmp/a.vhd"], "write /tmp/a.vhd");
+            refused(
+                lab,
+                &["vhd info file:///tmp/a.vhd"],
+                "name it as /tmp/a.vhd",
+            );
         },
     },
     Case {
@@ -493,7 +502,7 @@ const CASES: &[Case] = &[
                         .omits("\\\\x")
                 };
                 ended("true").code(3).says("nothing came");
-                ended("printf '\\x1f\\x8b\\x08abcdefghijklmnop'")
+                ended("printf '\\x1f\\x8b\\x08\\x00bcdefghijklmnop'")
                     .code(3)
                     .says("packed with gzip")
                     .says("gzip -dc");

@@ -157,6 +157,46 @@ pub(crate) fn samples() -> Vec<Sample> {
     );
     add("a tar archive", &[(0, b"disk.raw"), (257, b"ustar  \0")]);
     add("a tar archive", &[(257, b"ustar\0")]);
+    add("a cpio archive", &[(0, b"0707010000A2B1000081A4")]);
+    add("a cpio archive", &[(0, b"070707177000200030100644")]);
+    add(
+        "a cpio archive",
+        &[
+            (0, b"\xC7\x71\0\xFE\x18\0\xA4\x81"),
+            (20, b"\x03"),
+            (26, b"ab"),
+        ],
+    );
+    add("an ar archive", &[(0, b"!<arch>\ndebian-binary")]);
+    add("an RPM package", &[(0, b"\xED\xAB\xEE\xDB\x03")]);
+    add("a xar archive", &[(0, b"xar!\0\x1C\0\x01")]);
+    add("an LHA archive", &[(0, b"\x20\x31-lh5-")]);
+    add("an ACE archive", &[(7, b"**ACE**")]);
+    add("a zpaq archive", &[(0, b"zPQ\x02\x01")]);
+    add("a dar archive", &[(0, b"\0\0\0\x7B0123456789TT")]);
+    add("a file packed with compress", &[(0, b"\x1F\x9D\x90")]);
+    add("a file packed with lrzip", &[(0, b"LRZI\0\x06")]);
+    add(
+        "a Git LFS pointer",
+        &[(
+            0,
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+        )],
+    );
+    add(
+        "a git-annex pointer",
+        &[(0, b"/annex/objects/SHA256E-s1--00")],
+    );
+    add("a page of HTML", &[(0, b"<!DOCTYPE html>\n<title>403")]);
+    add("a page of HTML", &[(0, b"\n <html><body>")]);
+    add("an XML document", &[(0, b"\xEF\xBB\xBF<?xml version=")]);
+    add("an XML document", &[(0, b"<Error><Code>Denied")]);
+    add(
+        "a file encrypted with OpenPGP",
+        &[(0, b"-----BEGIN PGP MESSAGE-----\n")],
+    );
+    add("a JSON document", &[(0, b"{\"error\": {\"code\": 403}}")]);
+    add("a JSON document", &[(0, b"[{\"name\": \"s\"}]")]);
     add("a zip archive", &[(0, b"PK\x03\x04\x14\0")]);
     add("a 7z archive", &[(0, b"7z\xBC\xAF\x27\x1C\0\x04")]);
     add("a RAR archive", &[(0, b"Rar!\x1A\x07\x01\0")]);
@@ -206,6 +246,7 @@ pub(crate) fn samples() -> Vec<Sample> {
             "a disk-s001.vmdk",
             b"KDMV\x01\0\0\0",
         ),
+        named("a VHD set", "a web.vhds", b"vhdxfile"),
         named("a Veeam backup", "web server.vbk", &[7; 900]),
         named("a Veeam backup", "WEB.VIB", &[7; 900]),
         named("an Acronis backup", "web.tibx", &[7; 900]),

@@ -918,7 +918,8 @@ const CASES: &[Case] = &[
             lab.file("list.json", one(true).as_bytes());
             lab.shell("vhd snapshot family list.json --source-unique-id 2")
                 .code(2)
-                .says("omit the ids");
+                .says("1 other disk")
+                .says("choose one by its id, as in: vhd snapshot family list.json --source-unique-id 1");
         },
     },
     Case {

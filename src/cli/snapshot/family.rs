@@ -9,6 +9,7 @@ use super::{
     Access, Context, Count, Disk, Error, Outcome, Output, Result, STORE_VARIABLE, Short, disks,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
+use crate::error::quoted;
 use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
 use crate::storage::File;
 use crate::text::shown;
@@ -33,7 +34,7 @@ pub(super) struct Args {
     /// The list; - is stdin.
     #[arg(value_name = "FILE")]
     list: PathBuf,
-    /// Only snapshots of this disk (`SourceResourceId`).
+    /// Only snapshots of this disk: its resource id (`SourceResourceId`), or the end of it, as the name of the disk.
     #[arg(long, value_name = "ID")]
     source_resource_id: Option<String>,
     /// Only snapshots of this very disk (`SourceUniqueId`).
@@ -168,8 +169,14 @@ fn choose(
     stored: Option<&Stored>,
     context: &Context,
 ) -> Result<(Family, Vec<Listed>)> {
+    let listed = list.len();
+    let all = families(list);
+    let found = all.len();
     let said = Family {
-        source_resource_id: args.source_resource_id.clone(),
+        source_resource_id: match &args.source_resource_id {
+            Some(id) => Some(whole_id(id, &all)?),
+            None => None,
+        },
         source_unique_id: args.source_unique_id.clone(),
     };
     let args_ids = &said.clone();
@@ -178,9 +185,6 @@ fn choose(
         Some(stored) => stored.family.join(&said)?,
         None => said,
     };
-    let listed = list.len();
-    let all = families(list);
-    let found = all.len();
     let full = listed - all.iter().map(|(_, all)| all.len()).sum::<usize>();
     if full > 0 {
         context.note(format_args!(
@@ -200,21 +204,30 @@ fn choose(
             && has(&args.source_unique_id, &family.source_unique_id)
             && wanted.join(family).is_ok()
     };
+    let others: Vec<(Family, usize)> = all
+        .iter()
+        .map(|(family, all)| (family.clone(), all.len()))
+        .collect();
     let mut all: Vec<_> = all.into_iter().filter(|(family, _)| fits(family)).collect();
     match (all.len(), all.pop()) {
         (1, Some(one)) => Ok(one),
         (_, None) if found == 0 => Err(Error::usage("the list has no incremental snapshot")
             .with_found(Count(listed as u64, "snapshot"))
             .with_hint("is it the whole list, of the right subscription and resource group? az snapshot list -o json")),
-        (_, None) => Err(
-            Error::usage("the list has no incremental snapshot of this disk")
-                .with_found(Count(found as u64, "other disk"))
-                .with_hint(if *args_ids == Family::default() {
-                    "the ids are those of the disk in the store: name the right one with --disk"
-                } else {
-                    "omit the ids to see which disks it has"
-                }),
-        ),
+        (_, None) => {
+            for (family, all) in &others {
+                context.note(family_line(family, *all));
+            }
+            Err(
+                Error::usage("the list has no incremental snapshot of this disk")
+                    .with_found(Count(found as u64, "other disk"))
+                    .with_hint(if *args_ids == Family::default() {
+                        "the ids are those of the disk in the store: name the right one with --disk".to_owned()
+                    } else {
+                        choose_hint(args, others.first().map(|(family, _)| family))
+                    }),
+            )
+        }
         (several, Some(last)) => {
             all.push(last);
             for (family, all) in &all {
@@ -222,8 +235,56 @@ fn choose(
             }
             Err(Error::usage("the list has snapshots of several disks")
                 .with_found(Count(several as u64, "disk"))
-                .with_hint("choose one: --source-unique-id ID, or --source-resource-id ID"))
+                .with_hint(choose_hint(args, all.first().map(|(family, _)| family))))
         }
+    }
+}
+
+/// How one of the disks is chosen, with the ids of the first.
+fn choose_hint(args: &Args, first: Option<&Family>) -> String {
+    let id = first.and_then(|family| {
+        let unique = family.source_unique_id.as_deref();
+        let unique = unique.map(|id| ("--source-unique-id", id));
+        let resource = family.source_resource_id.as_deref();
+        unique.or(resource.map(|id| ("--source-resource-id", id)))
+    });
+    match id {
+        Some((option, id)) => format!(
+            "choose one by its id, as in: vhd snapshot family {} {option} {}",
+            quoted(&args.list),
+            quoted(id)
+        ),
+        None => "choose one: --source-unique-id ID, or --source-resource-id ID".to_owned(),
+    }
+}
+
+/// The resource id that is meant: it itself, or one that ends in it, as a disk is known by its name.
+fn whole_id(said: &str, all: &[(Family, Vec<Listed>)]) -> Result<String> {
+    let ids = all
+        .iter()
+        .filter_map(|(family, _)| family.source_resource_id.as_deref());
+    let ends = |id: &&str| {
+        let part = id.len().checked_sub(said.len()).and_then(|at| id.get(at..));
+        let whole = id.len() == said.len();
+        let before = id.len().checked_sub(said.len() + 1);
+        let at_part = before.and_then(|at| id.as_bytes().get(at)) == Some(&b'/');
+        part.is_some_and(|part| part.eq_ignore_ascii_case(said)) && (whole || at_part)
+    };
+    let mut found: Vec<&str> = ids.filter(ends).collect();
+    found.dedup_by(|a, b| a.eq_ignore_ascii_case(b));
+    match found.as_slice() {
+        [] => Ok(said.to_owned()),
+        [one] => Ok((*one).to_owned()),
+        [first, ..] if found.iter().all(|id| id.eq_ignore_ascii_case(first)) => {
+            Ok((*first).to_owned())
+        }
+        [first, ..] => Err(Error::usage("several disks in the list have this name")
+            .with_field("source resource id")
+            .with_found(found.join(", "))
+            .with_hint(format!(
+                "give the whole id, as in --source-resource-id {}",
+                quoted(first)
+            ))),
     }
 }
 

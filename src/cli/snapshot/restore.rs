@@ -16,6 +16,7 @@ use crate::cli::apply::say_how_in_place;
 use crate::cli::context::refuse_files;
 use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
+use crate::cli::gpt::say_gpt_of;
 use crate::error::Error;
 use crate::files::{
     self, Applied, Format, InPlace, OpenImage, Source as _, Strategy, refuse_same_file,
@@ -236,7 +237,7 @@ fn format(args: &Args, point: &PointImage) -> Result<Format> {
         (Some(Format::Differencing), Some(_)) => Ok(Format::Differencing),
         (Some(format), Some(_)) => Err(Error::usage("only a differencing VHD has a parent")
             .with_found(format_args!("-O {format}"))
-            .with_hint("leave -O away")),
+            .with_hint("omit -O")),
         (Some(Format::Differencing), None) if args.in_place.is_none() => Err(Error::usage(
             "a differencing VHD needs a parent, which an image of its own must be",
         )
@@ -307,6 +308,7 @@ fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &
         Size(applied.cleared),
         Size(applied.target_size)
     ));
+    say_gpt_of(&args.output, parents(args).options(), context);
 }
 
 fn to_stdout(args: &Args, point: &PointImage, work: Work<'_>) -> Result<()> {

@@ -18,6 +18,10 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
         Way::Convert(command) => ("convert it first: ", command),
         Way::Unpack(command) => ("unpack it first: ", command),
         Way::Tell(text) => ("", text),
+        Way::Answer => (
+            "it may say why no image came: ",
+            "head -c 500 {in}; then get the image again",
+        ),
     };
     let mut command = command.to_owned();
     if super::marks::disk_size(storage, head).is_some_and(|size| size > MAX_DYNAMIC_SIZE) {
@@ -47,7 +51,7 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
 type Place<'a> = (&'static str, Box<dyn Fn() -> PathBuf + 'a>);
 
 /// The names that a command may write to.
-fn places(path: &Path) -> [Place<'_>; 5] {
+fn places(path: &Path) -> [Place<'_>; 6] {
     let beside = beside(path);
     let stem = beside.with_extension("");
     let ending = |ending: &'static str| {
@@ -58,6 +62,7 @@ fn places(path: &Path) -> [Place<'_>; 5] {
         ("{vhd}", ending("vhd")),
         ("{raw}", ending("raw")),
         ("{vmdk}", Box::new(|| descriptor(path))),
+        ("{slices}", Box::new(|| slices(path))),
         ("{dir}", {
             let stem = stem.clone();
             Box::new(move || free_name(&stem))
@@ -105,6 +110,11 @@ fn descriptor(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let whole = stem.rsplit_once('-').map_or(&*stem, |(whole, _)| whole);
     path.with_file_name(format!("{whole}.vmdk"))
+}
+
+/// What dar calls an archive of which `path` is a slice: `disk.1.dar` is one of `disk`.
+fn slices(path: &Path) -> PathBuf {
+    path.with_extension("").with_extension("")
 }
 
 /// `path` as one word for a shell, and so that no program takes it for the address of another machine.

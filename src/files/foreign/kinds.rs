@@ -3,7 +3,7 @@
 use super::Kind;
 use super::marks;
 use super::marks::Mark::{self, At, BeforeEnd, Fields, Name, Start};
-use Way::{Convert, Tell, Unpack};
+use Way::{Answer, Convert, Tell, Unpack};
 
 /// What to do about a file in a foreign format. In commands `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}` are
 /// names beside it that are free: with another ending, without one, or without that of the packer.
@@ -15,6 +15,8 @@ pub(super) enum Way {
     Unpack(&'static str),
     /// There is no such command, or more to say than one.
     Tell(&'static str),
+    /// It is what a service has answered, in place of an image.
+    Answer,
 }
 
 const QEMU: Way = Convert("qemu-img convert -O vpc -o subformat=dynamic,force_size=on {in} {vhd}");
@@ -41,9 +43,17 @@ const fn kind(
 pub static KINDS: &[Kind] = &[
     // Images of other virtual machines.
     kind(
+        "a VHD set",
+        Fields(marks::vhd_set),
+        &["vhds"],
+        Tell(
+            "its disk is in the .avhdx files beside it, and Hyper-V exports the machine with an image that can be converted",
+        ),
+    ),
+    kind(
         "a VHDX image",
         Start(&[b"vhdxfile"]),
-        &["vhdx", "avhdx", "vhds"],
+        &["vhdx", "avhdx"],
         QEMU,
     ),
     kind(
@@ -269,7 +279,67 @@ pub static KINDS: &[Kind] = &[
         &["cab"],
         Unpack("7z x -o{dir} {in}"),
     ),
+    kind(
+        "a cpio archive",
+        Fields(marks::cpio),
+        &["cpio"],
+        Unpack("7z x -o{dir} {in}"),
+    ),
+    kind(
+        "an ar archive",
+        Start(&[b"!<arch>\n"]),
+        &["deb"],
+        Unpack("7z x -o{dir} {in}"),
+    ),
+    kind(
+        "an RPM package",
+        Start(&[b"\xED\xAB\xEE\xDB"]),
+        &["rpm"],
+        Unpack("7z x -o{dir} {in}"),
+    ),
+    kind(
+        "a xar archive",
+        Start(&[b"xar!\0\x1C"]),
+        &["xar"],
+        Unpack("7z x -o{dir} {in}"),
+    ),
+    kind(
+        "an LHA archive",
+        Fields(marks::lha),
+        &["lha", "lzh"],
+        Unpack("7z x -o{dir} {in}"),
+    ),
+    kind(
+        "an ACE archive",
+        At(7, b"**ACE**"),
+        &["ace"],
+        Unpack("unar -o {dir} {in}"),
+    ),
+    kind(
+        "a zpaq archive",
+        Fields(marks::zpaq),
+        &["zpaq"],
+        Unpack("zpaq x {in} -to {dir}"),
+    ),
+    kind(
+        "a dar archive",
+        Fields(marks::dar),
+        &["dar"],
+        Unpack("mkdir {dir} && dar -x {slices} -R {dir}"),
+    ),
     // Packed files.
+    kind(
+        "a file packed with compress",
+        Fields(marks::compress),
+        &["z", "taz"],
+        Unpack("gzip -dc < {in} > {out}"),
+    ),
+    kind(
+        "a file packed with lrzip",
+        Start(&[b"LRZI\0"]),
+        &["lrz"],
+        Unpack("lrzip -d -o {out} {in}"),
+    ),
     kind(
         "a file packed with gzip",
         Fields(marks::gzip),
@@ -318,7 +388,30 @@ pub static KINDS: &[Kind] = &[
         &["lzma"],
         Unpack("xz --format=lzma -dc < {in} > {out}"),
     ),
+    // What stands for a file, or came in place of one.
+    kind(
+        "a Git LFS pointer",
+        Start(&[b"version https://git-lfs.github.com/spec/"]),
+        &[],
+        Tell(
+            "it stands for a file that isn't here, and that git lfs pull fetches, in its repository",
+        ),
+    ),
+    kind(
+        "a git-annex pointer",
+        Start(&[b"/annex/objects/"]),
+        &[],
+        Tell("the file that it stands for isn't here: git annex get {in}"),
+    ),
+    kind("a page of HTML", Fields(marks::html), &[], Answer),
+    kind("an XML document", Fields(marks::xml), &[], Answer),
     // Encrypted files.
+    kind(
+        "a file encrypted with OpenPGP",
+        Start(&[b"-----BEGIN PGP MESSAGE-----"]),
+        &["asc"],
+        Tell("decrypt it first: gpg -o {out} -d {in}"),
+    ),
     kind(
         "a file encrypted with age",
         Start(&[b"age-encryption.org/v1\n"]),
@@ -370,4 +463,8 @@ pub static KINDS: &[Kind] = &[
         &[],
         Convert("vhd-cli copy {in} {vhd}"),
     ),
+    kind(JSON, Fields(marks::json), &[], Answer),
 ];
+
+/// What any other JSON is called.
+pub const JSON: &str = "a JSON document";

@@ -48,6 +48,14 @@ impl Sample {
             .is_some_and(|head| head.starts_with(bytes))
     }
 
+    /// The head without the mark and the spaces that a text may begin with.
+    fn text(&self) -> &[u8] {
+        let head = self.head.as_slice();
+        head.strip_prefix(b"\xEF\xBB\xBF")
+            .unwrap_or(head)
+            .trim_ascii_start()
+    }
+
     fn byte(&self, at: usize) -> Option<u8> {
         self.head.get(at).copied()
     }
@@ -219,6 +227,112 @@ pub(super) fn alias(sample: &Sample) -> bool {
     let name = sample.path.file_name().unwrap_or_default();
     let name = name.to_string_lossy().to_ascii_lowercase();
     name.ends_with(".alias.vhd") && sample.len <= 4096
+}
+
+/// A VHD set: the small VHDX that Hyper-V keeps beside the files which hold the disk.
+pub(super) fn vhd_set(sample: &Sample) -> bool {
+    let extension = sample.path.extension().unwrap_or_default();
+    sample.has(0, b"vhdxfile") && extension.eq_ignore_ascii_case("vhds")
+}
+
+/// cpio: six octal digits, or, in its oldest form, 16 bits of either byte order, a mode that a file can have, and a name
+/// that ends where its length says.
+pub(super) fn cpio(sample: &Sample) -> bool {
+    let digits = |from: usize, hex: bool| {
+        let digits = sample.head.get(from..from + 8).unwrap_or_default();
+        let fits = |byte: &u8| byte.is_ascii_hexdigit() && (hex || byte.is_ascii_digit());
+        digits.len() == 8 && digits.iter().all(fits)
+    };
+    let modern = sample.has(0, b"070701") || sample.has(0, b"070702");
+    if modern || sample.has(0, b"070707") {
+        return digits(6, modern);
+    }
+    let half = |at: usize| {
+        let bytes = sample.head.get(at..at + 2)?;
+        Some(if sample.has(0, &[0xC7, 0x71]) {
+            LittleEndian::read_u16(bytes)
+        } else {
+            BigEndian::read_u16(bytes)
+        })
+    };
+    let mode = half(6)
+        .is_some_and(|mode| matches!(mode >> 12, 0 | 0o1 | 0o2 | 0o4 | 0o6 | 0o10 | 0o12 | 0o14));
+    let name = half(20).map(usize::from).filter(|len| *len > 1);
+    let name = name.and_then(|len| sample.head.get(26..26 + len));
+    let named = name
+        .and_then(<[u8]>::split_last)
+        .is_some_and(|(end, name)| *end == 0 && !name.contains(&0));
+    (sample.has(0, &[0xC7, 0x71]) || sample.has(0, &[0x71, 0xC7])) && mode && named
+}
+
+/// compress: two bytes, the width of its codes, and then codes none of which is larger than those known so far: more than
+/// 80 bits where there are 100 of them.
+pub(super) fn compress(sample: &Sample) -> bool {
+    const WIDTH: usize = 9;
+    let flags = sample.byte(2).unwrap_or_default();
+    if !sample.has(0, &[0x1F, 0x9D]) || flags & 0x60 != 0 || !(9..=16).contains(&(flags & 0x1F)) {
+        return false;
+    }
+    let first_free = if flags & 0x80 == 0 { 256 } else { 257 };
+    let bits = sample.head.get(3..).unwrap_or_default();
+    let code = |n: usize| {
+        let at = n * WIDTH;
+        let pair = bits.get(at / 8..at / 8 + 2)?;
+        Some(usize::from(LittleEndian::read_u16(pair) >> (at % 8)) & 0x1FF)
+    };
+    let codes = (0..100).map_while(code);
+    let known = codes.enumerate().all(|(n, code)| match n {
+        0 => code < 256,
+        n => code < first_free + n,
+    });
+    known && sample.len > 3 && !sample.can_boot()
+}
+
+/// dar: the number 123, a label of ten bytes, the flag of the last slice or of one before it, and the one way in which its
+/// header goes on.
+pub(super) fn dar(sample: &Sample) -> bool {
+    let flag = sample.byte(14).is_some_and(|flag| b"TN".contains(&flag));
+    let more = sample.byte(15).is_some_and(|more| b"TSN".contains(&more));
+    sample.has(0, &[0, 0, 0, 0x7B]) && flag && more && !sample.can_boot()
+}
+
+/// zpaq: the tag before a block, or the block itself.
+pub(super) fn zpaq(sample: &Sample) -> bool {
+    let tag = b"7kSt\xA01\x83\xD3\x8C\xB2\x28\xB0\xD3";
+    sample.has(0, tag) || sample.has(0, b"zPQ\x01\x01") || sample.has(0, b"zPQ\x02\x01")
+}
+
+/// LHA: the name of its way of packing, after the length and the sum of its header.
+pub(super) fn lha(sample: &Sample) -> bool {
+    let way = sample.head.get(2..7).unwrap_or_default();
+    let known = |way: &[u8]| way.starts_with(b"-lh") || way.starts_with(b"-lz");
+    known(way) && way.ends_with(b"-") && !sample.can_boot()
+}
+
+/// A page of HTML: how one starts, in letters of either case.
+pub(super) fn html(sample: &Sample) -> bool {
+    let text = sample.text();
+    [&b"<!doctype html"[..], b"<html"].iter().any(|start| {
+        let head = text.get(..start.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(start))
+    })
+}
+
+/// An XML document, as services answer with.
+pub(super) fn xml(sample: &Sample) -> bool {
+    let text = sample.text();
+    text.starts_with(b"<?xml ") || text.starts_with(b"<Error>") || text.starts_with(b"<Error ")
+}
+
+/// A JSON document: the start of an object, or of an array of them, in nothing but text up to the end or to zeros.
+pub(super) fn json(sample: &Sample) -> bool {
+    let text = sample.text();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let next = text.get(1..).unwrap_or_default().trim_ascii_start();
+    let object = text.starts_with(b"{") && next.starts_with(b"\"");
+    let array = text.starts_with(b"[") && (next.starts_with(b"{") || next.starts_with(b"\""));
+    let printed = |byte: &u8| *byte >= b' ' || b"\t\r\n".contains(byte);
+    (object || array) && text.len() >= 8 && text.iter().all(printed)
 }
 
 /// A manifest of a store: JSON with the member that all of ours have first.

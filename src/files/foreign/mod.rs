@@ -14,11 +14,11 @@ mod marks;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::storage::ReadAt;
+use crate::storage::{Memory, ReadAt};
 
 pub(super) use advice::word;
-pub use kinds::KINDS;
 use kinds::Way;
+pub use kinds::{JSON, KINDS};
 use marks::Sample;
 
 /// A format that is not read here.
@@ -40,10 +40,23 @@ impl Kind {
         let path = storage.name();
         let what = match self.way {
             Way::Convert(_) => "which is not read here",
-            Way::Unpack(_) | Way::Tell(_) => "not an image",
+            Way::Unpack(_) | Way::Tell(_) | Way::Answer => "not an image",
         };
         let error = Error::unsupported(format!("this is {}, {what}", self.name)).with_path(path);
         error.with_hint(advice::hint(self.way, storage, head))
+    }
+
+    /// The program that unpacks it in a pipe, if one does.
+    pub fn filter(&self) -> Option<&'static str> {
+        match self.way {
+            Way::Unpack(command) => command.split_once(" < {in}").map(|(filter, _)| filter),
+            _ => None,
+        }
+    }
+
+    /// Whether it is what a service has answered, in place of an image.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.way, Way::Answer)
     }
 
     /// Whether an image at `path` would have the name of such a file.
@@ -59,6 +72,11 @@ impl Kind {
 /// counts more than what a guest wrote at the start.
 pub fn find<S: ReadAt>(storage: &S) -> Result<Option<&'static Kind>> {
     Ok(found(storage)?.map(|(kind, _)| kind))
+}
+
+/// The same of a stream that begins with `head`.
+pub fn find_in_stream(head: &[u8]) -> Result<Option<&'static Kind>> {
+    find(&Memory::new(head.to_vec()))
 }
 
 fn found<S: ReadAt>(storage: &S) -> Result<Option<(&'static Kind, Vec<u8>)>> {
@@ -88,7 +106,6 @@ mod tests {
     use super::marks::Mark;
     use super::*;
     use crate::error::ErrorKind;
-    use crate::storage::Memory;
 
     /// A file of whole pages that starts with `head`.
     fn padded(head: &[u8]) -> Vec<u8> {
@@ -156,6 +173,7 @@ mod tests {
     }
 
     /// Files that are told by more than a constant.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn with_fields() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         let mut samples: Vec<(&str, &str, Vec<u8>)> = Vec::new();
         let ustar: &[u8] = b"ustar\x0000";
@@ -237,6 +255,39 @@ mod tests {
             "x",
             padded(b"\x5D\0\0\0\x04\0\0\x10\0\0\0\0\0"),
         );
+        add("a VHD set", "x.vhds", padded(b"vhdxfile"));
+        add("a cpio archive", "x", padded(b"0707010000A2B1000081A4"));
+        add("a cpio archive", "x", padded(b"070707177000200030100644"));
+        let mut old = padded(b"\xC7\x71\0\xFE\x18\0\xA4\x81");
+        old[20] = 3;
+        old[26..28].copy_from_slice(b"ab");
+        add("a cpio archive", "x", old);
+        add("a file packed with compress", "x", padded(b"\x1F\x9D\x90"));
+        add("a dar archive", "x", padded(b"\0\0\0\x7B0123456789TT"));
+        add("a dar archive", "x", padded(b"\0\0\0\x7B0123456789NT"));
+        add("a zpaq archive", "x", padded(b"zPQ\x01\x01"));
+        add(
+            "a zpaq archive",
+            "x",
+            padded(b"7kSt\xA01\x83\xD3\x8C\xB2\x28\xB0\xD3zPQ"),
+        );
+        add("an LHA archive", "x", padded(b"\x20\x31-lh5-"));
+        for page in [
+            &b"<!DOCTYPE html>\n<html>"[..],
+            b"\xEF\xBB\xBF\r\n<!doctype HTML>",
+            b" <HTML lang=en>",
+        ] {
+            add("a page of HTML", "x", padded(page));
+        }
+        for document in [
+            &b"\xEF\xBB\xBF<?xml version=\"1.0\"?>"[..],
+            b"<Error><Code>",
+        ] {
+            add("an XML document", "x", padded(document));
+        }
+        for document in [&b"{\"error\": 403}"[..], b"[\n  {\"name\": \"s\"}\n]\n"] {
+            add(JSON, "x", padded(document));
+        }
         add(
             "the manifest of a snapshot",
             "x",

@@ -7,10 +7,11 @@ use super::Job;
 use super::aside::copy_aside;
 use crate::diff::{DiffFile, Side};
 use crate::error::{Error, Result};
-use crate::files::{OpenOptions, open_image};
+use crate::files::open_image;
 use crate::image::{ContentDigest, Image as _, content_digest};
 use crate::snapshot::create::{lengths, origin, told_family};
 use crate::snapshot::disk::{check_plain, is_passing, read_limited};
+use crate::snapshot::layout::base_options;
 use crate::snapshot::manifest::LONGEST;
 use crate::snapshot::verify::is_missing;
 use crate::snapshot::{Data, DataKind, Manifest, SCHEMA_VERSION, State, Stem, Time};
@@ -140,7 +141,7 @@ impl Job<'_> {
 
     /// Whether a base holds what a snapshot did.
     fn holds(&self, path: &Path, point: &Manifest) -> Result<bool> {
-        let image = open_image(path, &OpenOptions::default());
+        let image = open_image(path, &base_options(path));
         let digest =
             image.and_then(|image| content_digest(&image, self.work.workers, self.work.progress));
         Ok(judged(digest)? == Some(point.content_digest))
@@ -193,7 +194,7 @@ impl Job<'_> {
             identity = Some(ContentDigest(*diff.digest()));
             side = diff.header().target.clone();
         } else {
-            let image = open_image(&path, &OpenOptions::default())?;
+            let image = open_image(&path, &base_options(&path))?;
             size = image.virtual_size();
             digest = content_digest(&image, self.work.workers, self.work.progress)?;
             (identity, before) = (None, None);

@@ -6,8 +6,9 @@ use std::path::Path;
 use super::{Look, ReadData};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{OpenOptions, open_image};
+use crate::files::open_image;
 use crate::image::{DIGEST_WINDOW, Image, ListedWindow, WINDOW_SIZE, WindowList, content_digest};
+use crate::snapshot::layout::base_options;
 use crate::snapshot::{Disk, Manifest, Work};
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::UniqueId;
@@ -123,7 +124,7 @@ pub(in crate::snapshot) fn file_data(disk: &Disk, point: &Manifest, work: Work<'
 
 fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     let path = disk.data_path(point)?;
-    let image = open_image(&path, &OpenOptions::default())?;
+    let image = open_image(&path, &base_options(&path))?;
     work.progress
         .begin("verifying a base", image.virtual_size());
     let digest = content_digest(&image, work.workers, work.progress)?;

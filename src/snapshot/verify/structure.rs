@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::Look;
 use crate::error::{Error, Result};
-use crate::files::{OpenOptions, ParentOptions, check_file, open_image};
+use crate::files::{ParentOptions, check_file, open_image};
 use crate::image::{ContentDigest, Image as _};
 use crate::snapshot::file_names::is_part;
-use crate::snapshot::layout::NEW;
+use crate::snapshot::layout::{NEW, base_options};
 use crate::snapshot::point::open_diff;
 use crate::snapshot::{Disk, Manifest, Stem, Work};
 use crate::storage::{File, ReadAt as _};
@@ -47,7 +47,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
             .with_hint(disk.repair_hint())
     };
     if point.is_base() {
-        let image = open_image(&path, &OpenOptions::default())?;
+        let image = open_image(&path, &base_options(&path))?;
         if image.virtual_size() != point.virtual_size || len != point.data.length {
             return Err(cut());
         }
@@ -79,6 +79,10 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
 
 /// An error if the structures of a base are damaged.
 pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
+    if base_options(path).format.is_some() {
+        // Nothing but its bytes.
+        return Ok(());
+    }
     let report = check_file(path, &CheckOptions::default(), &ParentOptions::default())?;
     let mut findings = report.findings.iter();
     match findings.find(|f| f.severity() != Severity::Warning) {

@@ -21,7 +21,14 @@ impl Checker<'_> {
             return Ok(());
         }
         let at = len.saturating_sub(SECTOR_SIZE);
-        let (found, expected) = ("something else", "\"conectix\"");
+        let mut start = [0; 8];
+        self.storage.read_exact_at(&mut start, 0)?;
+        let found = if start == *b"conectix" {
+            "something else, and a footer at the beginning that isn't of a dynamic VHD"
+        } else {
+            "something else"
+        };
+        let expected = "\"conectix\"";
         if is_named_vhd(self.storage.name()) {
             add.add(&rules::FOOTER_MISSING, "footer.cookie", at, found, expected);
         }

@@ -142,7 +142,7 @@ rules! {
     FILE_EMPTY: "file-empty", Error, "the file is empty", COPY_ONLY;
     RAW_SIZE: "raw-size", Error,
         "nothing of a VHD is in the file, and its length is not that of a raw image: a whole number of pages of 512 bytes", COPY_ONLY;
-    FOOTER_MISSING: "footer-missing", Error, "the file has the name of a VHD, but there is no footer at its end or beginning",
+    FOOTER_MISSING: "footer-missing", Error, "the file has the name of a VHD, but there is no footer at its end, nor the copy of one that a dynamic VHD has at its beginning",
         "if it was cut off, copy it again; if it is a whole raw disk, make a VHD of it: vhd convert {file} {new}";
     OPTICAL_IMAGE: "optical-image", Warning, "this is the image of a CD or DVD",
         "nothing has to be done: a machine takes it as a CD or DVD, not as a disk";
