@@ -166,6 +166,7 @@ const CIRCLES: &[&[&str]] = &[
         "storage/atomic.rs",
         "storage/audience.rs",
         "storage/file.rs",
+        "storage/held.rs",
         "storage/leftovers.rs",
         "storage/locks.rs",
         "storage/names.rs",

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::exit::code_of;
+use super::codes::code_of;
 use super::json;
 use crate::error::Error;
 use crate::snapshot::Time;

@@ -4,6 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use super::codes::code_of;
 use super::{document, help, output, progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
@@ -15,17 +16,6 @@ pub(super) enum Outcome {
     Done,
     /// The answer is no: images differ, faults found (exit code 1).
     No,
-}
-
-/// The exit code of an error.
-pub(super) const fn code_of(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::Damaged | ErrorKind::Unsupported => 3,
-        ErrorKind::Mismatch => 4,
-        ErrorKind::Locked | ErrorKind::Pending => 5,
-        ErrorKind::Interrupted => 130,
-        ErrorKind::Usage | ErrorKind::Io | ErrorKind::Changed => 2,
-    }
 }
 
 /// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is not a failure.

@@ -18,6 +18,7 @@ use crate::text::shown;
 mod apply;
 mod args;
 mod check;
+mod codes;
 mod completions;
 mod context;
 mod convert;

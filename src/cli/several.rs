@@ -4,8 +4,9 @@
 use std::io;
 use std::path::Path;
 
+use super::codes::code_of;
 use super::context::Context;
-use super::exit::{Outcome, code_of};
+use super::exit::Outcome;
 use super::{document, output};
 use crate::error::{Error, ErrorKind, Result};
 

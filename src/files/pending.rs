@@ -7,11 +7,9 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::process::geteuid;
-
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::storage::{File, beside, create_folder, remove_if_there};
+use crate::storage::{File, beside, create_folder, own_user, remove_if_there};
 use crate::text::shown;
 
 /// Ends the name of the undo journal of an image.
@@ -187,7 +185,7 @@ pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
         return Ok(Some("not a plain file".to_owned()));
     }
     let owner = found.uid();
-    let ours = [0, geteuid().as_raw()].contains(&owner);
+    let ours = [0, own_user()].contains(&owner);
     if !ours && image.as_ref().is_none_or(|image| image.uid() != owner) {
         return Ok(Some(format!("a file of the user with number {owner}")));
     }

@@ -108,6 +108,11 @@ impl Audience {
     }
 }
 
+/// The user id that this process acts as.
+pub fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// What the umask leaves of `mode`. Where it can't be told, nobody else is let in.
 pub(super) fn without_umask(mode: u32) -> u32 {
     // To ask the system is to set it, for all threads.

@@ -36,7 +36,7 @@ mod temporary;
 mod times;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
-pub use audience::Audience;
+pub use audience::{Audience, own_user};
 pub use file::{File, Stamp};
 pub use free::free_name;
 pub use handles::{Handles, PooledFile};
