@@ -134,6 +134,23 @@ impl fmt::Debug for PageRange {
     }
 }
 
+/// Joins `ranges`, which begin in ascending order, where they overlap or are no more than `gap` bytes apart.
+pub fn coalesce(
+    ranges: impl IntoIterator<Item = PageRange>,
+    gap: u64,
+) -> impl Iterator<Item = PageRange> {
+    let mut ranges = ranges.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut joined = ranges.next()?;
+        while let Some(next) =
+            ranges.next_if(|next| next.start().saturating_sub(joined.end()) <= gap)
+        {
+            joined = joined.hull(next);
+        }
+        Some(joined)
+    })
+}
+
 /// What became of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChangeKind {
@@ -311,6 +328,16 @@ mod tests {
             let both = one.intersect(other).unwrap_or(one.cut_to(other));
             assert_eq!(one.cut_to(other), both);
         }
+    }
+
+    #[test]
+    fn coalescing_joins_what_is_near() {
+        let ranges = [(1, 2), (2, 4), (3, 5), (3, 4), (7, 9), (12, 13)].map(|(a, b)| range(a, b));
+        let joined = |gap| coalesce(ranges, gap * PAGE_SIZE).collect::<Vec<_>>();
+        assert_eq!(joined(0), [range(1, 5), range(7, 9), range(12, 13)]);
+        assert_eq!(joined(2), [range(1, 9), range(12, 13)]);
+        assert_eq!(joined(3), [range(1, 13)]);
+        assert_eq!(coalesce([], 0).count(), 0);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhdkit::diff::{
-    ChangedPages, Compression, DiffFile, DiffOptions, OnlyChanged, Overlay, Side, page_list,
-    write_diff, write_diff_listed,
+    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, write_diff,
+    write_diff_listed,
 };
 use vhdkit::image::{
-    CopyOptions, Image as _, NothingKnown, RawImage, WindowList, WindowListWriter, content_digest,
-    copy, window_hashes,
+    CopyOptions, Image as _, Masked, NothingKnown, RawImage, WindowList, WindowListWriter,
+    content_digest, copy, window_hashes,
 };
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -141,19 +141,15 @@ fn two_points_differ_in_the_same_pages_seen_whole_or_in_part_in_both_directions(
             let pages = ChangedPages::new(diffs[low..high].to_vec());
             let (a, b) = (at(from), at(to));
             let before = read.load(Ordering::Relaxed);
-            let found = page_list(
-                &OnlyChanged::new(&a, &pages),
-                &OnlyChanged::new(&b, &pages),
-                &workers,
-            )
-            .unwrap();
+            let found =
+                page_list(&Masked::new(&a, &pages), &Masked::new(&b, &pages), &workers).unwrap();
             if from == to {
                 assert_eq!(read.load(Ordering::Relaxed), before);
             }
             let expected = page_list(&raw(&disks[from]), &raw(&disks[to]), &workers).unwrap();
             assert_eq!(found, expected, "{from} to {to}");
             // The views keep the promises of images too.
-            let seen = OnlyChanged::new(&b, &pages);
+            let seen = Masked::new(&b, &pages);
             let mut bytes = vec![1; disks[to].len()];
             seen.read_exact_at(&mut bytes, 0).unwrap();
             checks::assert_reads_as(&seen, &bytes);

@@ -18,8 +18,8 @@ use crate::files::{
     self, Format, GptBackup, NewImage, NewImageOptions, OpenImage, Source, plan_gpt,
     refuse_same_file,
 };
-use crate::image::{ContentDigest, CopyOptions, Extents, Image, content_digest, copy, whole};
-use crate::page::PageRange;
+use crate::image::{ContentDigest, CopyOptions, Image, Resized, content_digest, copy};
+
 use crate::storage::{Audience, IoPolicy};
 use crate::text::shown;
 use crate::vhd::Footer;
@@ -309,7 +309,7 @@ fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewIma
     if let Some(digest) = digest {
         new.image_mut().flush()?;
         progress.begin("verifying", image.virtual_size());
-        let written = Beginning(new.image(), image.virtual_size());
+        let written = Resized::new(new.image(), image.virtual_size());
         verify(
             args,
             digest,
@@ -329,21 +329,4 @@ fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()
         .with_found(written)
         .with_expected(read)
         .with_hint("the device or the memory may be failing: check both before trying again"))
-}
-
-/// The first bytes of an image that was rounded up.
-struct Beginning<'a>(&'a dyn Image, u64);
-
-impl Image for Beginning<'_> {
-    fn virtual_size(&self) -> u64 {
-        self.1
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.0.read_exact_at(buf, offset)
-    }
-
-    fn extents(&self, within: PageRange) -> Extents<'_> {
-        self.0.extents(within.cut_to(whole(self)))
-    }
 }

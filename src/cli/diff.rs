@@ -18,11 +18,9 @@ use crate::diff::{
 };
 use crate::error::{Error, Result};
 use crate::files::{EmptyDisk, ImageWindows, Source, open_windows, same_file};
-use crate::image::ContentDigest;
-use crate::image::{Image, KnownEqual, NothingKnown};
+use crate::image::{ContentDigest, Image, KnownEqual, Masked, NothingKnown};
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
-use crate::vhd::OnlyStored;
 
 /// The heading of the options on how images are read.
 const READING: &str = "Reading";
@@ -165,7 +163,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 .with_expected("a differencing VHD")
                 .with_hint("name both images: vhd-diff BASE TARGET"));
         };
-        let views = [&**parent, &child].map(|image| OnlyStored::new(vhd, image));
+        let views = [&**parent, &child].map(|image| Masked::new(image, vhd));
         let [base, target] = &views;
         // What a smaller child cuts off its parent isn't stored in the child, but is part of the way back.
         let cut = args.reversible && parent.virtual_size() > child.virtual_size();

@@ -148,7 +148,7 @@ fn check_reversible<'a>(args: &Args, chain: &'a Chain) -> Result<Option<&'a Path
             "leave --reversible out to squash it one way",
         ));
     }
-    let others = chain.diffs().iter().any(DiffFile::is_reversible);
+    let others = chain.diffs().iter().any(|diff| diff.is_reversible());
     Ok(others.then_some(first.name()))
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::coverage::ChangedWindows;
 use super::file::DiffFile;
 use crate::error::Result;
 use crate::image::{
-    DIGEST_WINDOW, Image, ListedWindow, WINDOW_SIZE, Window, WindowHashes, WindowList, zero_hash,
+    DIGEST_WINDOW, Image, Listed, ListedWindow, WINDOW_SIZE, Window, WindowHashes, WindowList,
+    Windows, whole, zero_hash,
 };
 use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
+use crate::parallel::{Buffers, Work, Workers};
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
@@ -24,83 +26,39 @@ pub fn carry_list<S: ReadAt>(
     mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<()> {
     let size = target.virtual_size();
-    let (buffers, mut done) = (Buffers::new(), 0);
-    workers.ordered(
-        windows(list, diffs, size),
-        |(range, known)| {
-            progress.check()?;
-            if let Some(known) = known {
-                return Ok((range, unchanged(range, &known)));
-            }
-            let window = Window::read(target, range, &buffers)?;
-            let hashes = window.hashes(size);
-            buffers.give(window.into_bytes());
-            Ok((range, hashes))
-        },
-        |(range, hashes)| {
-            progress.advance(range.end() - done);
-            done = range.end();
-            each(range.start(), &hashes)
-        },
-    )?;
-    progress.advance(size - done);
-    Ok(())
-}
-
-/// The windows that may not be zero, up to `size`, with their hashes where they are the same as before.
-fn windows<'a, S: ReadAt>(
-    list: &'a WindowList<S>,
-    diffs: &'a [Arc<DiffFile>],
-    size: u64,
-) -> impl Iterator<Item = Result<(PageRange, Option<ListedWindow>)>> + 'a {
-    // With another size the last windows have another length.
-    let mut ends: Vec<u64> = diffs
-        .iter()
-        .map(|diff| diff.header())
-        .filter(|header| header.base_size != header.target_size)
-        .flat_map(|header| [header.base_size, header.target_size])
-        .map(|end| end - end % WINDOW_SIZE)
-        .collect();
-    ends.sort_unstable();
+    let buffers = Buffers::new();
+    let changed = ChangedWindows::of(diffs);
     // What was cut off is zero if the disk grew again.
-    let cut = ends.first().copied().unwrap_or(u64::MAX);
-    let mut known = list.windows().peekable();
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let changed = match first_change(diffs, at) {
-            Ok(change) => change.map_or(u64::MAX, |change| change - change % WINDOW_SIZE),
-            Err(error) => return Some(Err(error)),
-        };
-        let end = ends.iter().copied().find(|end| *end >= at);
-        let changed = changed.min(end.unwrap_or(u64::MAX));
-        let listed = match known.peek() {
-            Some(Ok(window)) => window.start,
-            Some(Err(_)) => return known.next().map(|error| error.map(|_| Default::default())),
-            None => u64::MAX,
-        };
-        let start = changed.min(listed);
-        if start >= size {
-            return None;
-        }
-        at = start.saturating_add(WINDOW_SIZE);
-        let window = known.next_if(|window| matches!(window, Ok(window) if window.start == start));
-        let window = window
-            .and_then(Result::ok)
-            .filter(|_| changed != start && start < cut);
-        PageRange::new(start, at.min(size)).map(|range| Ok((range, window)))
-    })
-}
-
-/// The first byte from `at` on that some diff changes.
-fn first_change(diffs: &[Arc<DiffFile>], at: u64) -> Result<Option<u64>> {
-    let mut first = None;
-    for diff in diffs {
-        first = [first, diff.first_change_from(at)?]
-            .into_iter()
-            .flatten()
-            .min();
-    }
-    Ok(first)
+    let cut = changed.first_end().unwrap_or(u64::MAX);
+    let windows = Windows::within(whole(target), (Listed::new(list.windows()), changed));
+    let windows = windows.map(|window| {
+        let (range, (known, changed)) = window?;
+        Ok((range, known.filter(|_| !changed && range.start() < cut)))
+    });
+    let hints = target.io();
+    let request = if hints.is_far() {
+        hints.request.into()
+    } else {
+        WINDOW_SIZE
+    };
+    Work::new(workers, progress).pass(
+        size,
+        (hints.ahead(), WINDOW_SIZE),
+        windows,
+        |range, known| {
+            if let Some(known) = known {
+                return Ok(Err(known));
+            }
+            let mut window = Window::of(target, range, &buffers)?;
+            window.fetch(request, &[])?;
+            Ok(Ok(window))
+        },
+        |range, window| match window {
+            Ok(window) => Ok(window.hashes(size)),
+            Err(known) => Ok(unchanged(range, &known)),
+        },
+        |range, hashes| each(range.start(), &hashes),
+    )
 }
 
 fn unchanged(range: PageRange, known: &ListedWindow) -> WindowHashes {

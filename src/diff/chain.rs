@@ -1,5 +1,7 @@
 //! Consecutive diffs: each begins where the one before it ends.
 
+use std::sync::Arc;
+
 use super::file::DiffFile;
 use super::format::Way;
 use crate::error::{Error, Result};
@@ -8,12 +10,13 @@ use crate::text::shown;
 
 /// One or more verified diffs that follow one another.
 #[derive(Debug)]
-pub struct Chain(Vec<DiffFile>);
+pub struct Chain(Vec<Arc<DiffFile>>);
 
 impl Chain {
     /// Checks that each diff's base is the target of the one before it, by size and by content digest. Where a
     /// digest wasn't computed the sizes must do; applying checks the bytes under the changed pages then.
-    pub fn new(diffs: Vec<DiffFile>) -> Result<Self> {
+    pub fn new(diffs: Vec<impl Into<Arc<DiffFile>>>) -> Result<Self> {
+        let diffs: Vec<Arc<DiffFile>> = diffs.into_iter().map(Into::into).collect();
         if diffs.is_empty() {
             return Err(Error::usage("no diff was given"));
         }
@@ -29,18 +32,18 @@ impl Chain {
     }
 
     /// The diffs in order.
-    pub fn diffs(&self) -> &[DiffFile] {
+    pub fn diffs(&self) -> &[Arc<DiffFile>] {
         &self.0
     }
 
     /// The first diff.
     pub fn first(&self) -> Option<&DiffFile> {
-        self.0.first()
+        self.0.first().map(Arc::as_ref)
     }
 
     /// The last diff.
     pub fn last(&self) -> Option<&DiffFile> {
-        self.0.last()
+        self.0.last().map(Arc::as_ref)
     }
 
     /// The virtual size of the image that the first diff is for.
@@ -71,7 +74,8 @@ impl Chain {
     /// The chain seen from its other end: from its target back to its base. `None` unless all its diffs are
     /// [reversible](DiffFile::is_reversible).
     pub fn reversed(&self) -> Option<Self> {
-        let diffs: Option<Vec<_>> = self.0.iter().rev().map(DiffFile::reversed).collect();
+        let diffs = self.0.iter().rev();
+        let diffs: Option<Vec<_>> = diffs.map(|diff| Some(diff.reversed()?.into())).collect();
         diffs.map(Self)
     }
 

@@ -6,10 +6,10 @@ use super::pair_hasher::PairHasher;
 use crate::error::{Error, Result};
 use crate::image::{
     CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
-    KnownEqual, NothingKnown, WINDOW_SIZE, WindowData, data_windows, unknown,
+    KnownEqual, NothingKnown, Pass, WINDOW_SIZE, WORTH_SKIPPING, Window, parts_in, unknown,
 };
-use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero, to_usize};
-use crate::parallel::{Buffer, Buffers, Workers};
+use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, coalesce, is_zero};
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 const PAGE: usize = 512;
@@ -128,38 +128,38 @@ pub(super) fn compare_windows<T: Send>(
     pack: impl Fn(WindowChange, Option<WindowChange>) -> Result<T> + Sync,
     mut sink: impl FnMut(T) -> Result<()>,
 ) -> Result<Comparison> {
-    let size = base.virtual_size().max(target.virtual_size());
-    let whole = PageRange::covering(0, size);
     let (mut base_digest, mut target_digest) = (
         ContentHasher::new(base.virtual_size()),
         ContentHasher::new(target.virtual_size()),
     );
     let mut tally = Tally::new(base, target);
-    let buffers = Buffers::new();
-    let mut done = 0;
     let known = Cell::new(0);
-    let mut equal = EqualParts::new(options.equal);
-    let windows = data_windows([base, target], whole).filter_map(|window| match window {
-        Ok(window) => {
-            let equal = equal.of(window);
+    let pass = Pass::over([base, target], Work::new(options.workers, options.progress));
+    let windows = pass.windows(EqualParts::new(options.equal));
+    let windows = windows.filter_map(|item| match item {
+        Ok((window, (data, equal))) => {
             known.set(known.get() + equal.iter().map(|part| part.len()).sum::<u64>());
             let nothing_to_do = !options.digests && equal == [window];
-            (!nothing_to_do).then_some(Ok((window, equal)))
+            let equal = Equal::new(equal, options.digests);
+            (!nothing_to_do).then_some(Ok((window, (data, equal))))
         }
         Err(error) => Some(Err(error)),
     });
-    options.workers.ordered(
+    pass.run(
         windows,
-        |(window, equal)| {
-            options.progress.check()?;
+        |equal, image| match (options.digests, image) {
+            // The hash of the target needs all of it.
+            (true, 1) => &[],
+            _ => &equal.spare,
+        },
+        |windows, equal| {
             let mut pair = Pair {
-                base,
-                target,
+                sizes: [base, target].map(|image| image.virtual_size()),
+                windows,
                 options,
-                buffers: &buffers,
                 hashes: PairHasher::new(),
             };
-            let (change, back) = pair.window(window, &equal, back)?;
+            let (change, back) = pair.compare(&equal.parts, back)?;
             let counts = Counts::of(&change.changes);
             let no_way_back = back.as_ref().is_none_or(|back| back.changes.is_empty());
             let packed = if change.changes.is_empty() && no_way_back {
@@ -167,20 +167,17 @@ pub(super) fn compare_windows<T: Send>(
             } else {
                 Some(pack(change, back)?)
             };
-            Ok((window, counts, packed, pair.hashes.finish()))
+            Ok((counts, packed, pair.hashes.finish()))
         },
-        |(window, counts, packed, (base_hashes, target_hashes))| {
+        |window, (counts, packed, (base_hashes, target_hashes))| {
             tally.add(&counts);
             if options.digests {
                 base_digest.push(window.start(), &base_hashes);
                 target_digest.push(window.start(), &target_hashes);
             }
-            options.progress.advance(window.end() - done);
-            done = window.end();
             packed.map_or(Ok(()), &mut sink)
         },
     )?;
-    options.progress.advance(size - done);
     let mut total = tally.total;
     total.known_bytes = known.get();
     if options.digests {
@@ -188,6 +185,29 @@ pub(super) fn compare_windows<T: Send>(
         total.target_digest = Some(target_digest.finish());
     }
     Ok(total)
+}
+
+/// The parts of a window that are known to be equal.
+struct Equal {
+    parts: Vec<PageRange>,
+    /// What of them is never read, but for the target's digest.
+    spare: Vec<PageRange>,
+}
+
+impl Equal {
+    fn new(parts: Vec<PageRange>, digests: bool) -> Self {
+        let chunk = CHUNK_SIZE as u64;
+        let whole_chunks = |part: &PageRange| {
+            let start = part.start().next_multiple_of(chunk);
+            PageRange::covering(start, part.end() - part.end() % chunk)
+        };
+        let spare = if digests {
+            parts.iter().map(whole_chunks).collect()
+        } else {
+            parts.clone()
+        };
+        Self { parts, spare }
+    }
 }
 
 /// Adds up what the windows, in order, say.
@@ -266,130 +286,83 @@ struct Found {
 
 /// One window of two images.
 struct Pair<'a> {
-    base: &'a dyn Image,
-    target: &'a dyn Image,
+    windows: [Window<'a>; 2],
+    sizes: [u64; 2],
     options: CompareOptions<'a>,
-    buffers: &'a Buffers,
     hashes: PairHasher,
 }
 
 impl Pair<'_> {
     /// Compares a window, of which the parts `equal` are known to be the same; with the way back if that is asked for.
-    fn window(
+    fn compare(
         &mut self,
-        window: PageRange,
         equal: &[PageRange],
         back: bool,
     ) -> Result<(WindowChange, Option<WindowChange>)> {
+        let window = self.windows[0].range();
         let what = Collected::all_if(self.options.payload);
         let mut found = Found {
             forward: ChangeCollector::new(window, what),
             back: back.then(|| ChangeCollector::new(window, what)),
         };
-        let mut buffers = [(); 2].map(|()| self.buffers.take(CHUNK_SIZE));
-        let stored = WindowData::of([self.base, self.target], window)?;
-        for (chunk, data) in stored.chunks() {
-            if data == [false; 2] {
-                self.zeros(chunk);
+        let mut stored: Vec<_> = self
+            .windows
+            .iter()
+            .flat_map(Window::data)
+            .copied()
+            .collect();
+        stored.sort_unstable();
+        // Outside of them no image holds data; those so near that one read is cheaper than two are one.
+        let stored: Vec<_> = coalesce(stored, WORTH_SKIPPING).collect();
+        for chunk in window.windows(CHUNK_SIZE as u64) {
+            if !self.windows.iter().any(|w| w.may_hold_data(chunk)) {
+                if self.options.digests {
+                    let [base, target] = self.sizes.map(|size| inside(chunk, size) as u64);
+                    self.hashes.update_zeros(base, target);
+                }
             } else if !self.options.digests {
                 // What neither holds is zero in both.
-                for piece in stored.within(chunk).flat_map(|run| unknown(run, equal)) {
-                    self.compare(piece, data, &mut buffers, &mut found)?;
+                for piece in parts_in(&stored, chunk).flat_map(|run| unknown(run, equal)) {
+                    self.piece(piece, &mut found)?;
                 }
             } else if unknown(chunk, equal).next().is_none() {
-                self.hash_equal(chunk, data, &mut buffers)?;
+                // It lies within both.
+                let bytes = self.windows[1].look_at(chunk)?;
+                self.hashes.update(bytes, bytes, true);
             } else {
-                self.compare(chunk, data, &mut buffers, &mut found)?;
+                self.piece(chunk, &mut found)?;
             }
-        }
-        for buffer in buffers {
-            self.buffers.give(buffer);
         }
         let back = found.back.map(ChangeCollector::finish);
         Ok((found.forward.finish(), back))
     }
 
     /// Compares a chunk or a piece of one; digests need whole chunks.
-    fn compare(
-        &mut self,
-        piece: PageRange,
-        [in_base, in_target]: [bool; 2],
-        [base_buf, target_buf]: &mut [Buffer; 2],
-        found: &mut Found,
-    ) -> Result<()> {
-        let base = side(self.base, in_base, piece, base_buf)?;
-        let target = side(self.target, in_target, piece, target_buf)?;
+    fn piece(&mut self, piece: PageRange, found: &mut Found) -> Result<()> {
+        let [base, target] = &mut self.windows;
+        let (base, target) = (base.look_at(piece)?, target.look_at(piece)?);
+        // What lies within the size of each.
+        let [base_len, target_len] = self.sizes.map(|size| inside(piece, size));
         let same = base == target;
-        let part = |image, bytes| Self::part(image, piece, bytes);
         if self.options.digests {
-            let (base, target) = (part(self.base, base), part(self.target, target));
+            let (base, target) = (&base[..base_len], &target[..target_len]);
             self.hashes.update(base, target, same);
         }
         if !same {
-            let (from, to) = (part(self.target, base), part(self.target, target));
+            let (from, to) = (&base[..target_len], &target[..target_len]);
             found.forward.add(piece.start(), from, to)?;
             if let Some(back) = &mut found.back {
-                let (from, to) = (part(self.base, target), part(self.base, base));
+                let (from, to) = (&target[..base_len], &base[..base_len]);
                 back.add(piece.start(), from, to)?;
             }
         }
         Ok(())
     }
-
-    /// Hashes a chunk that is known to be the same in both, which lies within both.
-    fn hash_equal(
-        &mut self,
-        chunk: PageRange,
-        [_, in_target]: [bool; 2],
-        [_, target_buf]: &mut [Buffer; 2],
-    ) -> Result<()> {
-        let bytes = side(self.target, in_target, chunk, target_buf)?;
-        self.hashes.update(bytes, bytes, true);
-        Ok(())
-    }
-
-    /// The part of a chunk's bytes that lies within the size of `image`.
-    fn part<'b>(image: &dyn Image, chunk: PageRange, bytes: &'b [u8]) -> &'b [u8] {
-        let len = image
-            .virtual_size()
-            .saturating_sub(chunk.start())
-            .min(chunk.len());
-        &bytes[..to_usize(len)]
-    }
-
-    fn zeros(&mut self, chunk: PageRange) {
-        if self.options.digests {
-            let len = |image: &dyn Image| {
-                image
-                    .virtual_size()
-                    .saturating_sub(chunk.start())
-                    .min(chunk.len())
-            };
-            self.hashes.update_zeros(len(self.base), len(self.target));
-        }
-    }
 }
 
-/// What an image holds in a chunk: read, or zeros where it is known to be zero, and beyond its end.
-pub(super) fn side<'b>(
-    image: &dyn Image,
-    data: bool,
-    chunk: PageRange,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8]> {
-    static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
-    let len = chunk.buffer_len();
-    let within = image
-        .virtual_size()
-        .saturating_sub(chunk.start())
-        .min(chunk.len());
-    if !data || within == 0 {
-        return Ok(&ZEROS[..len]);
-    }
-    let (inside, beyond) = buffer[..len].split_at_mut(to_usize(within));
-    image.read_exact_at(inside, chunk.start())?;
-    beyond.fill(0);
-    Ok(&buffer[..len])
+/// Bytes of `piece` that lie within a disk of `size` bytes.
+fn inside(piece: PageRange, size: u64) -> usize {
+    piece.cut_to(PageRange::covering(0, size)).buffer_len()
 }
 
 /// Gathers the changed pages of one window from its pieces, in order.

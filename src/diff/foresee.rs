@@ -1,12 +1,11 @@
 //! What the result will be, before anything is written.
 
-use super::DiffFile;
-use super::layers::{Layers, is_run, merge};
+use super::layers::{ChangedRuns, Layers, is_run, stays_zero};
 use super::spans::Spans;
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Window, WindowHashes, WindowList,
-    data_windows, window_hash, zero_hash,
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Pass, WINDOW_SIZE, Window,
+    WindowHashes, WindowList, Windows, all_needed, unknown, whole, zero_hash,
 };
 use crate::page::PageRange;
 use crate::parallel::Buffers;
@@ -22,31 +21,26 @@ impl Layers<'_> {
         &self,
         mut each: impl FnMut(u64, &WindowHashes),
     ) -> Result<(ContentDigest, ContentDigest)> {
-        let all = self.extent();
         let (old, new) = (self.base.virtual_size(), self.chain.target_size());
-        let buffers = Buffers::new();
         let (mut before, mut after) = (ContentHasher::new(old), ContentHasher::new(new));
-        let mut done = 0;
-        let changed = self.changed_windows(all.end());
-        // Runs are zero before and after, and what isn't pushed is taken for zero.
-        let changed = changed.filter(|window| !matches!(window, Ok(range) if is_run(*range)));
-        let windows = merge(data_windows([self.base], all), changed);
-        self.workers.ordered(
-            windows,
-            |range: PageRange| {
-                self.progress.check()?;
+        let pass = Pass::over([self.base], self.work()).within(self.extent());
+        let windows = pass.windows(ChangedRuns::of(self));
+        pass.run(
+            // Runs are zero before and after, and what isn't pushed is taken for zero.
+            windows.filter(|window| !matches!(window, Ok((range, _)) if is_run(*range))),
+            all_needed,
+            |[mut window], ()| {
+                let range = window.range();
                 let frames = self.frames(range)?;
                 let ranges = self.touched(range, &frames);
                 if ranges.is_empty() && range.end() <= old.min(new) {
-                    let hashes = window_hash(self.base, range, &buffers)?;
-                    return Ok((range, hashes.clone(), hashes));
+                    let hashes = window.hash()?;
+                    return Ok((hashes.clone(), hashes));
                 }
-                let mut window = Window::read(self.base, range, &buffers)?;
+                window.read()?;
                 let before = window.hashes(old);
-                if !self.stays_zero(range, &frames)? {
-                    for range in &ranges {
-                        window.fill(*range);
-                    }
+                if !stays_zero(window.data(), &frames) {
+                    ranges.iter().try_for_each(|range| window.fill(*range))?;
                     let all = Spans::whole(range);
                     self.lay_over(range, frames, &all, window.bytes_mut(), false)?;
                 }
@@ -55,19 +49,15 @@ impl Layers<'_> {
                 } else {
                     window.hashes(new)
                 };
-                buffers.give(window.into_bytes());
-                Ok((range, before, after))
+                Ok((before, after))
             },
-            |(range, hashes, changed)| {
+            |range, (hashes, changed)| {
                 before.push(range.start(), &hashes);
                 after.push(range.start(), &changed);
                 each(range.start(), &changed);
-                self.progress.advance(range.end() - done);
-                done = range.end();
                 Ok(())
             },
         )?;
-        self.progress.advance(all.end() - done);
         Ok((before.finish(), after.finish()))
     }
 
@@ -80,7 +70,7 @@ impl Layers<'_> {
         mut each: impl FnMut(u64, &WindowHashes),
     ) -> Result<Option<ContentDigest>> {
         let size = self.base.virtual_size();
-        let sizes = self.chain.diffs().iter().map(DiffFile::header);
+        let sizes = self.chain.diffs().iter().map(|diff| diff.header());
         let mut sizes = sizes.flat_map(|header| [header.base_size, header.target_size]);
         if list.virtual_size() != size || sizes.any(|other| other != size) {
             return Ok(None);
@@ -92,14 +82,14 @@ impl Layers<'_> {
             each(start, hashes);
         };
         let mut listed = list.hashes().peekable();
-        let (mut fits, mut done) = (true, 0);
-        self.workers.ordered(
-            self.changed_windows(size),
-            |window: PageRange| {
-                self.progress.check()?;
-                Ok((window, self.foresee(window, &buffers)?))
-            },
-            |(window, parts): (PageRange, Vec<Foreseen>)| {
+        let mut fits = true;
+        self.work().pass(
+            size,
+            (self.base.io().ahead(), WINDOW_SIZE),
+            Windows::within(whole(self.base), ChangedRuns::of(self)),
+            |window, ()| self.foresee(window, &buffers),
+            |_, parts| Ok(parts),
+            |_, parts: Vec<Foreseen>| {
                 for (part, before, changed) in parts {
                     let earlier = |next: &Result<(u64, Hash)>| !matches!(next, Ok((at, _)) if *at >= part.start());
                     while let Some(next) = listed.next_if(earlier) {
@@ -114,8 +104,6 @@ impl Layers<'_> {
                     fits &= before.as_slice() == [known];
                     put(part.start(), &changed);
                 }
-                self.progress.advance(window.end() - done);
-                done = window.end();
                 Ok(())
             },
         )?;
@@ -123,7 +111,6 @@ impl Layers<'_> {
             let (start, hash) = next?;
             put(start, &hash.into());
         }
-        self.progress.advance(size - done);
         Ok(fits.then(|| after.finish()))
     }
 
@@ -133,7 +120,7 @@ impl Layers<'_> {
             return Ok(Vec::new());
         }
         let frames = self.frames(window)?;
-        if self.stays_zero(window, &frames)? {
+        if self.is_kept_zero(window, &frames)? {
             return Ok(Vec::new());
         }
         let ranges = self.touched(window, &frames);
@@ -141,17 +128,16 @@ impl Layers<'_> {
             .windows(DIGEST_WINDOW)
             .filter(|part| ranges.iter().any(|range| range.intersect(*part).is_some()))
             .collect();
-        let mut bytes = Window::read_parts(self.base, window, &parts, buffers)?;
-        let before: Vec<_> = parts.iter().map(|part| bytes.hash(*part)).collect();
-        for range in &ranges {
-            bytes.fill(*range);
-        }
+        let mut bytes = Window::of(self.base, window, buffers)?;
+        // Only what changes is read.
+        let spare: Vec<_> = unknown(window, &parts).collect();
+        bytes.fetch(WINDOW_SIZE, &spare)?;
+        let before: Vec<_> = parts.iter().map(|part| bytes.hash_of(*part)).collect();
+        ranges.iter().try_for_each(|range| bytes.fill(*range))?;
         let all = Spans::whole(window);
         self.lay_over(window, frames, &all, bytes.bytes_mut(), false)?;
         let changes = parts.into_iter().zip(before);
-        let foreseen = changes.map(|(part, before)| (part, before, bytes.hash(part)));
-        let foreseen = foreseen.collect();
-        buffers.give(bytes.into_bytes());
-        Ok(foreseen)
+        let foreseen = changes.map(|(part, before)| (part, before, bytes.hash_of(part)));
+        Ok(foreseen.collect())
     }
 }

@@ -5,7 +5,7 @@ use super::layers::{GROUP, Layers};
 use super::spans::Spans;
 use crate::error::Result;
 use crate::page::{Change, ChangeKind, PageRange, to_usize};
-use crate::parallel::Buffers;
+use crate::parallel::{Buffers, IoHints};
 
 /// Windows with so many bytes of data are enough for one go.
 const GROUP_BYTES: u64 = 1 << 20;
@@ -32,19 +32,21 @@ impl KnownChanges {
     }
 
     /// Windows to be worked on in one go.
-    fn groups(self) -> impl Iterator<Item = Result<Vec<WindowChange>>> {
+    fn groups(self) -> impl Iterator<Item = Result<(PageRange, Vec<WindowChange>)>> {
         let mut windows = self.0.into_iter().peekable();
         std::iter::from_fn(move || {
-            let mut group = vec![windows.next()?];
+            let first = windows.next()?;
+            let (mut all, mut group) = (first.window, vec![first]);
             let len = |change: &WindowChange| change.changes.bytes(ChangeKind::Update);
             let mut bytes = group.first().map_or(0, len);
             while let Some(next) = windows.next_if(|next| {
                 bytes = bytes.saturating_add(len(next));
                 bytes <= GROUP_BYTES && group.len() < GROUP
             }) {
+                all = all.hull(next.window);
                 group.push(next);
             }
-            Some(Ok(group))
+            Some(Ok((all, group)))
         })
     }
 }
@@ -57,24 +59,19 @@ impl Layers<'_> {
         mut sink: impl FnMut(WindowChange) -> Result<()>,
     ) -> Result<()> {
         let buffers = Buffers::new();
-        let mut done = 0;
-        self.workers.ordered(
+        // The base isn't read.
+        let near = IoHints::LOCAL.ahead();
+        self.work().pass(
+            self.extent().end(),
+            (near, 0),
             known.groups(),
-            |group: Vec<WindowChange>| {
-                self.progress.check()?;
+            |_, group| Ok(group),
+            |_, group| {
                 let with_data = |change| self.with_data(change, &buffers);
                 group.into_iter().map(with_data).collect::<Result<Vec<_>>>()
             },
-            |group| {
-                group.into_iter().try_for_each(|change| {
-                    self.progress.advance(change.window.end() - done);
-                    done = change.window.end();
-                    sink(change)
-                })
-            },
-        )?;
-        self.progress.advance(self.extent().end() - done);
-        Ok(())
+            |_, group| group.into_iter().try_for_each(&mut sink),
+        )
     }
 
     /// Adds the data of the updates, which is what the diffs put there.

@@ -4,18 +4,19 @@
 use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
 use super::chain::Chain;
 use super::compare::WindowChange;
+use super::coverage::{ChangedWindows, joined};
 use super::format::damaged;
 use super::held::Held;
 use super::known::KnownChanges;
 use super::sections::Frame;
-use super::spans::{Spans, joined, put};
+use super::spans::{Spans, put};
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, Extent, ExtentState, Image, ImageMut, WINDOW_SIZE, Window,
-    WindowHashes, data_windows, whole,
+    ContentDigest, ContentHasher, DataOf, Extent, ExtentState, Image, ImageMut, Pass, Source,
+    WINDOW_SIZE, Window, WindowHashes, Windows, all_needed, read_or_zeros, whole,
 };
 use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
+use crate::parallel::{Buffer, Buffers, Work, Workers};
 use crate::progress::Progress;
 
 /// Pieces of the base closer together than this are read in one go.
@@ -88,40 +89,29 @@ impl<'a> Layers<'a> {
         let full = check == BaseCheck::Full;
         let size = self.chain.target_size();
         let same_size = self.base.virtual_size() == size;
-        let buffers = Buffers::new();
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(size);
         let mut judge = Judge::new();
         judge.already_applied = !full;
-        let mut done = 0;
-        let windows = merge(
-            data_windows([self.base], all),
-            self.changed_windows(all.end()),
-        );
-        self.workers.ordered(
-            windows,
-            |range: PageRange| {
-                self.progress.check()?;
+        let pass = Pass::over([self.base], self.work()).within(all);
+        pass.run(
+            pass.windows(ChangedRuns::of(self)),
+            all_needed,
+            |[mut window], _| {
+                let range = window.range();
                 let frames = self.frames(range)?;
                 if is_run(range) {
-                    return Ok(Rebuild::Zero(range, zero_run_checks(range, &frames)?));
+                    return Ok(Rebuild::Zero(zero_run_checks(range, &frames)?));
                 }
                 let ranges = self.touched(range, &frames);
-                let all = Spans::whole(range);
-                let mut window = Window::read(self.base, range, &buffers)?;
+                window.read()?;
                 let before = full.then(|| window.hashes(self.base.virtual_size()));
-                let zero = self.stays_zero(range, &frames)?;
-                for range in ranges.iter().filter(|_| !zero) {
-                    window.fill(*range);
-                }
-                let (already, checks) = if zero {
-                    let checks = if full {
-                        Vec::new()
-                    } else {
-                        zero_checks(range, &frames)
-                    };
-                    (!full, checks)
+                let (already, checks) = if stays_zero(window.data(), &frames) {
+                    let checks = (!full).then(|| zero_checks(range, &frames));
+                    (!full, checks.unwrap_or_default())
                 } else {
+                    ranges.iter().try_for_each(|range| window.fill(*range))?;
+                    let all = Spans::whole(range);
                     let untouched = (!full).then(|| window.bytes_mut().to_vec());
                     let checks = self.lay_over(range, frames, &all, window.bytes_mut(), !full)?;
                     let already = untouched.is_some_and(|before| {
@@ -136,41 +126,34 @@ impl<'a> Layers<'a> {
                     _ => window.hashes(size),
                 };
                 let runs = window.nonzero(size);
-                Ok(Rebuild::Window(Box::new((
+                Ok(Rebuild::Window(Box::new(RebuiltWindow {
                     window,
                     runs,
                     before,
                     after,
-                    (already, checks),
-                ))))
+                    already,
+                    checks,
+                })))
             },
-            |rebuilt| {
-                let (window, runs, before, after, (already, checks)) = match rebuilt {
+            |range, rebuilt| {
+                let rebuilt = match rebuilt {
                     Rebuild::Window(window) => *window,
-                    Rebuild::Zero(range, checks) => {
+                    Rebuild::Zero(checks) => {
                         if !full {
                             judge.take(range, checks);
                         }
-                        self.progress.advance(range.end() - done);
-                        done = range.end();
                         return Ok(());
                     }
                 };
-                let range = window.range();
-                judge.already_applied &= already;
-                judge.take(range, checks);
-                if let Some(before) = before {
+                judge.already_applied &= rebuilt.already;
+                judge.take(range, rebuilt.checks);
+                if let Some(before) = rebuilt.before {
                     base_digest.push(range.start(), &before);
                 }
-                target_digest.push(range.start(), &after);
-                window.write(&runs, to)?;
-                buffers.give(window.into_bytes());
-                self.progress.advance(range.end() - done);
-                done = range.end();
-                Ok(())
+                target_digest.push(range.start(), &rebuilt.after);
+                rebuilt.window.write(&rebuilt.runs, to)
             },
         )?;
-        self.progress.advance(all.end() - done);
         let base_digest = full.then(|| base_digest.finish());
         Ok((
             Rebuilt {
@@ -179,6 +162,10 @@ impl<'a> Layers<'a> {
             },
             judge.finish(),
         ))
+    }
+
+    pub(super) fn work(&self) -> Work<'a> {
+        Work::new(self.workers, self.progress)
     }
 
     /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
@@ -280,86 +267,131 @@ impl<'a> Layers<'a> {
         mut sink: impl FnMut(PageRange, T, Vec<FrameCheck>) -> Result<()>,
     ) -> Result<()> {
         let all = self.extent();
+        // What the base holds where it is cut off.
         let resized = self.resized();
-        let from = PageRange::covering(
+        let aligned = PageRange::covering(
             resized.start() - resized.start() % WINDOW_SIZE,
             resized.end(),
         );
-        let cut = (!resized.is_empty()).then(|| data_windows([self.base], from));
-        let windows = merge(cut.into_iter().flatten(), self.changed_windows(all.end()));
+        let cut = if resized.is_empty() { resized } else { aligned };
+        let cut = DataOf::of([self.base], cut);
+        let windows = Windows::within(all, (cut, ChangedRuns::of(self)));
+        let windows = windows.map(|window| Ok(window?.0));
         let buffers = Buffers::new();
-        let mut done = 0;
-        let one = |window: PageRange| {
-            let frames = self.frames(window)?;
-            let run = is_run(window);
-            let zero = run || self.stays_zero(window, &frames)?;
-            let ranges = if zero {
-                Vec::new()
-            } else {
-                self.touched(window, &frames)
-            };
-            let spans = Spans::joining(&ranges, READ_GAP);
-            let mut before = buffers.take(spans.len());
-            self.read_base(&spans, &mut before)?;
-            let mut after = buffers.take(spans.len());
-            after.copy_from_slice(&before);
-            let checks = match (zero, check) {
-                _ if run => zero_run_checks(window, &frames)?,
-                (true, true) => zero_checks(window, &frames),
-                (true, false) => Vec::new(),
-                (false, _) => self.lay_over(window, frames, &spans, &mut after, check)?,
-            };
-            let held = Held {
-                ranges: &ranges,
-                spans: &spans,
-                before: &before,
-                after: &after,
-            };
-            let result = work(window, &held)?;
-            buffers.give(before);
-            buffers.give(after);
-            Ok((window, result, checks))
+        let ahead = self.base.io().ahead();
+        let evaluate = |loaded: Loaded| {
+            let window = loaded.window;
+            let done = self.evaluate(loaded, check, &buffers, &work)?;
+            Ok((window, done))
         };
-        self.workers.ordered(
+        self.work().pass(
+            all.end(),
+            (ahead, WINDOW_SIZE),
             self.groups(windows),
-            |group: Vec<PageRange>| {
-                self.progress.check()?;
-                group.into_iter().map(one).collect::<Result<Vec<_>>>()
-            },
-            |group| {
-                for (window, result, checks) in group {
-                    self.progress.advance(window.end() - done);
-                    done = window.end();
-                    sink(window, result, checks)?;
+            |_, group| {
+                if ahead.depth == 0 {
+                    return Ok((group, Vec::new()));
                 }
-                Ok(())
+                let load = |window: &PageRange| self.load(*window, &buffers);
+                let loaded = group.iter().map(load).collect::<Result<Vec<_>>>()?;
+                Ok((Vec::new(), loaded))
             },
-        )?;
-        self.progress.advance(all.end() - done);
-        Ok(())
+            |_, (group, loaded)| {
+                let near = group.into_iter().map(|w| self.load(w, &buffers));
+                let all = loaded.into_iter().map(Ok).chain(near);
+                all.map(|loaded| evaluate(loaded?))
+                    .collect::<Result<Vec<_>>>()
+            },
+            |_, group| {
+                let mut group = group.into_iter();
+                group.try_for_each(|(window, (result, checks))| sink(window, result, checks))
+            },
+        )
+    }
+
+    /// Reads what is needed of a window.
+    fn load(&self, window: PageRange, buffers: &Buffers) -> Result<Loaded> {
+        let frames = self.frames(window)?;
+        let zero = is_run(window) || self.is_kept_zero(window, &frames)?;
+        let ranges = if zero {
+            Vec::new()
+        } else {
+            self.touched(window, &frames)
+        };
+        let spans = Spans::joining(&ranges, READ_GAP);
+        let mut before = buffers.take(spans.len());
+        for span in spans.iter() {
+            read_or_zeros(self.base, spans.piece_mut(&mut before, span), span.start())?;
+        }
+        Ok(Loaded {
+            window,
+            frames,
+            zero,
+            ranges,
+            spans,
+            before,
+        })
+    }
+
+    /// Lays the diffs over what was read.
+    fn evaluate<T>(
+        &self,
+        loaded: Loaded,
+        check: bool,
+        buffers: &Buffers,
+        work: impl Fn(PageRange, &Held<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<FrameCheck>)> {
+        let Loaded {
+            window,
+            frames,
+            zero,
+            ranges,
+            spans,
+            before,
+        } = loaded;
+        let mut after = buffers.take(spans.len());
+        after.copy_from_slice(&before);
+        let checks = match (zero, check) {
+            _ if is_run(window) => zero_run_checks(window, &frames)?,
+            (true, true) => zero_checks(window, &frames),
+            (true, false) => Vec::new(),
+            (false, _) => self.lay_over(window, frames, &spans, &mut after, check)?,
+        };
+        let held = Held {
+            ranges: &ranges,
+            spans: &spans,
+            before: &before,
+            after: &after,
+        };
+        let result = work(window, &held)?;
+        buffers.give(before);
+        buffers.give(after);
+        Ok((result, checks))
     }
 
     /// Windows in which little changes are worked on together: handing each on by itself takes longer than the work.
     fn groups(
         &self,
         windows: impl Iterator<Item = Result<PageRange>>,
-    ) -> impl Iterator<Item = Result<Vec<PageRange>>> {
+    ) -> impl Iterator<Item = Result<(PageRange, Vec<PageRange>)>> {
         let mut windows = windows.peekable();
         std::iter::from_fn(move || {
-            let mut group = match windows.next()? {
-                Ok(window) => vec![window],
+            let first = match windows.next()? {
+                Ok(window) => window,
                 Err(error) => return Some(Err(error)),
             };
-            let mut reach = self.reach(*group.first()?);
+            let (mut all, mut group) = (first, vec![first]);
+            let mut reach = self.reach(first);
             while let Some(Ok(window)) = windows.peek() {
                 reach = reach.saturating_add(self.reach(*window));
                 if reach > WINDOW_SIZE || group.len() == GROUP {
                     break;
                 }
+                all = all.hull(*window);
                 group.push(*window);
                 windows.next();
             }
-            Some(Ok(group))
+            Some(Ok((all, group)))
         })
     }
 
@@ -375,19 +407,9 @@ impl<'a> Layers<'a> {
         changes.fold(of(self.resized()), u64::saturating_add)
     }
 
-    /// Whether only long clears lie over a window that the base knows to be zero. A diff of a hundred bytes can clear
-    /// a pebibyte, so such windows are not even filled with zeros.
-    pub(super) fn stays_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
-        if !frames.iter().flatten().all(Frame::is_long_clear) {
-            return Ok(false);
-        }
-        let inside = window.cut_to(whole(self.base));
-        for extent in self.base.extents(inside) {
-            if extent?.state == ExtentState::Data {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// As [`stays_zero`], and asks the base.
+    pub(super) fn is_kept_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
+        Ok(stays_zero(&[], frames) && DataOf::of([self.base], window).take(window)? == [[]])
     }
 
     /// From zero to the largest of the virtual sizes that play a part.
@@ -411,31 +433,6 @@ impl<'a> Layers<'a> {
             .min()
             .unwrap_or(0);
         PageRange::covering(smallest, self.base.virtual_size())
-    }
-
-    /// The windows, cut at `end`, in which some diff changes something. Windows that are zero in the base, and over which
-    /// only long clears lie, come in [runs](is_run).
-    pub(super) fn changed_windows(&self, end: u64) -> impl Iterator<Item = Result<PageRange>> {
-        let diffs = self.chain.diffs();
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let mut next = u64::MAX;
-            for diff in diffs {
-                match diff.first_change_from(at) {
-                    Ok(change) => next = next.min(change.unwrap_or(u64::MAX)),
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            if next >= end {
-                return None;
-            }
-            let start = next - next % WINDOW_SIZE;
-            at = match self.zero_run(start, end) {
-                Ok(run) => run.unwrap_or_else(|| start.saturating_add(WINDOW_SIZE).min(end)),
-                Err(error) => return Some(Err(error)),
-            };
-            PageRange::new(start, at).map(Ok)
-        })
     }
 
     /// Where the windows from `start` on end over which nothing but long clears lies, and in which the base is known to be
@@ -503,21 +500,6 @@ impl<'a> Layers<'a> {
         )
     }
 
-    /// Reads what the base holds; beyond its end it is zero.
-    fn read_base(&self, spans: &Spans, bytes: &mut [u8]) -> Result<()> {
-        for span in spans.iter() {
-            let inside = span.cut_to(whole(self.base));
-            let (read, beyond) = spans
-                .piece_mut(bytes, span)
-                .split_at_mut(inside.buffer_len());
-            if !inside.is_empty() {
-                self.base.read_exact_at(read, inside.start())?;
-            }
-            beyond.fill(0);
-        }
-        Ok(())
-    }
-
     /// Puts the diffs' pages over what the base holds, in order; with `check`, looks first at what lies there.
     pub(super) fn lay_over(
         &self,
@@ -537,28 +519,83 @@ impl<'a> Layers<'a> {
             }
             // What this diff cuts off reads as zeros if a later one grows the disk again.
             let end = diff.header().target_size;
-            if let Some(cut) = PageRange::new(end.max(window.start()), window.end()) {
-                spans.clear(bytes, cut);
-            }
+            spans.clear(bytes, PageRange::covering(end, u64::MAX).cut_to(window));
         }
         Ok(checks)
     }
 }
 
-/// What became of a window, or of a run of windows that stay zero.
-enum Rebuild {
-    Window(Box<RebuiltWindow>),
-    Zero(PageRange, Vec<FrameCheck>),
+/// The windows in which some diff changes something. Those over which only long clears lie, and that are zero in the
+/// base, come in [runs](is_run).
+pub(super) struct ChangedRuns<'a> {
+    layers: &'a Layers<'a>,
+    windows: ChangedWindows<'a>,
+    end: u64,
 }
 
-/// The window, where it isn't zero, its hashes before and after, and how it compares with what the diffs were made for.
-type RebuiltWindow = (
-    Window,
-    Vec<PageRange>,
-    Option<WindowHashes>,
-    WindowHashes,
-    (bool, Vec<FrameCheck>),
-);
+impl<'a> ChangedRuns<'a> {
+    pub(super) fn of(layers: &'a Layers<'a>) -> Self {
+        Self {
+            layers,
+            windows: ChangedWindows::of_frames(layers.chain.diffs()),
+            end: layers.extent().end(),
+        }
+    }
+}
+
+impl Source for ChangedRuns<'_> {
+    type Item = ();
+
+    fn next(&mut self, at: u64) -> Option<u64> {
+        self.windows.next(at)
+    }
+
+    fn take(&mut self, _: PageRange) -> Result<()> {
+        // Whether it is one of them doesn't matter: a window of the base is evaluated in the same way.
+        self.windows.check()
+    }
+
+    fn stretched(&mut self, window: PageRange) -> Result<PageRange> {
+        let run = self.layers.zero_run(window.start(), self.end)?;
+        let end = run.unwrap_or(window.end());
+        Ok(PageRange::covering(window.start(), end))
+    }
+}
+
+/// What is read of a window to evaluate it.
+struct Loaded {
+    window: PageRange,
+    frames: Vec<Vec<Frame>>,
+    /// Whether nothing but zeros lies there, before and after.
+    zero: bool,
+    /// The pages that may change.
+    ranges: Vec<PageRange>,
+    spans: Spans,
+    before: Buffer,
+}
+
+/// What became of a window, or of a run of windows that stay zero.
+enum Rebuild<'a> {
+    Window(Box<RebuiltWindow<'a>>),
+    Zero(Vec<FrameCheck>),
+}
+
+struct RebuiltWindow<'a> {
+    window: Window<'a>,
+    /// Where it isn't zero.
+    runs: Vec<PageRange>,
+    before: Option<WindowHashes>,
+    after: WindowHashes,
+    /// Whether it holds already what the diffs put there.
+    already: bool,
+    checks: Vec<FrameCheck>,
+}
+
+/// Whether only long clears lie over a window in which the base holds `data`, which is nothing. A diff of a hundred
+/// bytes can clear a pebibyte, so such windows are not even filled with zeros.
+pub(super) fn stays_zero(data: &[PageRange], frames: &[Vec<Frame>]) -> bool {
+    data.is_empty() && frames.iter().flatten().all(Frame::is_long_clear)
+}
 
 /// Whether this is not a window but a run of them, which is zero before and after.
 pub(super) fn is_run(range: PageRange) -> bool {
@@ -571,36 +608,4 @@ fn zero_run_checks(run: PageRange, frames: &[Vec<Frame>]) -> Result<Vec<FrameChe
         return Ok(zero_checks(run, frames));
     }
     Err(damaged("the diff was changed while it was used"))
-}
-
-/// Two ascending lists of windows as one.
-pub(super) fn merge(
-    a: impl Iterator<Item = Result<PageRange>>,
-    b: impl Iterator<Item = Result<PageRange>>,
-) -> impl Iterator<Item = Result<PageRange>> {
-    let (mut a, mut b) = (a.peekable(), b.peekable());
-    std::iter::from_fn(move || {
-        let start = |next: Option<&Result<PageRange>>| match next {
-            // An error comes out at once, wherever it stands.
-            Some(Err(_)) => 0,
-            Some(Ok(window)) => window.start(),
-            None => u64::MAX,
-        };
-        let (at_a, at_b) = (start(a.peek()), start(b.peek()));
-        if at_a < at_b {
-            return a.next();
-        }
-        if at_a == at_b && at_a != u64::MAX && a.peek().is_some_and(Result::is_ok) {
-            let (longer_a, longer_b) = (a.next(), b.next());
-            return match (longer_a, longer_b) {
-                (Some(Ok(a)), Some(Ok(b))) => Some(Ok(if a.end() > b.end() { a } else { b })),
-                (_, b) => b,
-            };
-        }
-        if at_a == at_b && at_a != u64::MAX {
-            a.next()
-        } else {
-            b.next()
-        }
-    })
 }

@@ -7,15 +7,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::coverage::Coverage;
 use super::file::DiffFile;
 use super::frames::FrameCache;
 use super::plan::{Origin, Piece, Plan, range};
 use crate::error::{Error, Result};
 use crate::image::{
-    ContentDigest, Extent, ExtentState, Extents, Image, WINDOW_SIZE, check_within, join_extents,
-    whole,
+    ContentDigest, Extent, ExtentState, Extents, Image, IoHints, WINDOW_SIZE, check_within,
+    extents_or_zeros, join_extents, whole, zeros,
 };
-use crate::page::{PAGE_SIZE, PageRange};
+use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
 /// Memory for plans: those of thousands of windows, so that reads here and there don't ask the frames again.
 const PLANS: usize = 24 << 20;
@@ -170,7 +171,8 @@ impl<B: Image> Overlay<B> {
 
     /// The first window at or after `at`, which begins one, in which some diff has a say; `None` if there is none.
     fn next_changed(&self, at: u64) -> Result<Option<u64>> {
-        next_changed(&self.diffs, at)
+        let next = Coverage::of(&self.diffs).next(at)?;
+        Ok(next.map(|next| next - next % WINDOW_SIZE))
     }
 
     /// The end of the run of whole windows from `at` on that are zero by one long clear, `at` if that isn't so. A diff
@@ -217,23 +219,6 @@ fn point((size, digest): (u64, Option<ContentDigest>)) -> String {
     }
 }
 
-/// The first window at or after `at`, which begins one, in which some of `diffs` has a say.
-pub(super) fn next_changed(diffs: &[Arc<DiffFile>], at: u64) -> Result<Option<u64>> {
-    let mut next = u64::MAX;
-    for diff in diffs {
-        next = next.min(diff.first_change_from(at)?.unwrap_or(u64::MAX));
-        // Behind a cut everything is zero, whatever the base holds.
-        let end = diff.header().base_size.min(diff.header().target_size);
-        if diff.header().base_size != diff.header().target_size {
-            next = next.min(end.max(at));
-        }
-        if next <= at {
-            break;
-        }
-    }
-    Ok((next != u64::MAX).then(|| next - next % WINDOW_SIZE))
-}
-
 impl<B: Image> Image for Overlay<B> {
     fn virtual_size(&self) -> u64 {
         self.diffs
@@ -249,8 +234,8 @@ impl<B: Image> Image for Overlay<B> {
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let start = at - at % WINDOW_SIZE;
-            let room = usize::try_from(start.saturating_add(WINDOW_SIZE) - at);
-            let len = room.unwrap_or(usize::MAX).min(rest.len());
+            let room = to_usize(start.saturating_add(WINDOW_SIZE) - at);
+            let len = room.min(rest.len());
             let (now, later) = rest.split_at_mut(len);
             let plan = self.plan(start)?;
             if len <= FEW {
@@ -285,6 +270,10 @@ impl<B: Image> Image for Overlay<B> {
             .flatten(),
         )
     }
+
+    fn io(&self) -> IoHints {
+        self.base.io()
+    }
 }
 
 impl<B: Image> Overlay<B> {
@@ -294,7 +283,7 @@ impl<B: Image> Overlay<B> {
         let changed = self.next_changed(start)?.unwrap_or(u64::MAX);
         if changed > start {
             let end = changed.min(end);
-            return Ok((end, base_extents(&self.base, range(at, end))));
+            return Ok((end, extents_or_zeros(&self.base, range(at, end))));
         }
         let cleared = self.cleared_until(start)?.min(end);
         if cleared > at {
@@ -304,7 +293,7 @@ impl<B: Image> Overlay<B> {
         let (plan, within) = (self.plan(start)?, range(at, end));
         let pieces: Vec<Piece> = plan.pieces_in(within).collect();
         let extents = pieces.into_iter().flat_map(move |piece| match piece.from {
-            Origin::Base => base_extents(&self.base, piece.range),
+            Origin::Base => extents_or_zeros(&self.base, piece.range),
             Origin::Zero => zeros(piece.range),
             Origin::Diff { .. } => Box::new(std::iter::once(Ok(Extent {
                 range: piece.range,
@@ -313,19 +302,6 @@ impl<B: Image> Overlay<B> {
         });
         Ok((end, Box::new(extents)))
     }
-}
-
-/// A range that is zero.
-pub(super) fn zeros<'a>(range: PageRange) -> Extents<'a> {
-    let state = ExtentState::Zero;
-    Box::new(std::iter::once(Ok(Extent { range, state })))
-}
-
-/// The extents of a base, which may end before the range does.
-fn base_extents(base: &dyn Image, within: PageRange) -> Extents<'_> {
-    let end = base.virtual_size().clamp(within.start(), within.end());
-    let inside = base.extents(range(within.start(), end));
-    Box::new(inside.chain(zeros(range(end, within.end()))))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::file::DiffFile;
 use super::format::Entry;
 use super::frames::{FrameCache, UnpackedFrame};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Image, read_or_zeros};
 use crate::page::{ChangeKind, PageRange, to_usize};
 
 /// Where the bytes of a piece of a window come from.
@@ -132,7 +132,7 @@ impl Plan {
                 let into = slice_mut(buf, start - offset, stop - offset);
                 match piece.from {
                     Origin::Zero => into.fill(0),
-                    Origin::Base => read_base(base, into, start)?,
+                    Origin::Base => read_or_zeros(base, into, start)?,
                     Origin::Diff { .. } => {
                         let data = if let Some(data) = &data {
                             data
@@ -183,7 +183,7 @@ impl Plan {
             let into = slice_mut(buf, start - offset, stop - offset);
             match piece.from {
                 Origin::Zero => into.fill(0),
-                Origin::Base => read_base(base, into, start)?,
+                Origin::Base => read_or_zeros(base, into, start)?,
                 Origin::Diff { frame } => {
                     let (diff, entry) = self.frames.get(frame).ok_or_else(lost_frame)?;
                     let file = diffs.get(*diff).ok_or_else(lost_frame)?;
@@ -289,28 +289,14 @@ fn lost_frame() -> Error {
     )
 }
 
-/// Reads a base that may end before the bytes do.
-fn read_base(base: &dyn Image, into: &mut [u8], at: u64) -> Result<()> {
-    let inside = base.virtual_size().saturating_sub(at);
-    let inside = to_usize(inside).min(into.len());
-    let (read, beyond) = into.split_at_mut(inside);
-    beyond.fill(0);
-    if read.is_empty() {
-        return Ok(());
-    }
-    base.read_exact_at(read, at)
-}
-
-/// Bytes from `start` to `end`; nothing if there are none.
+/// Bytes from `start` to `end`.
 fn slice(bytes: &[u8], start: u64, end: u64) -> &[u8] {
-    let at = to_usize;
-    bytes.get(at(start)..at(end)).unwrap_or_default()
+    &bytes[to_usize(start)..to_usize(end)]
 }
 
-/// The same to write to.
-pub(super) fn slice_mut(bytes: &mut [u8], start: u64, end: u64) -> &mut [u8] {
-    let at = to_usize;
-    bytes.get_mut(at(start)..at(end)).unwrap_or_default()
+/// As [`slice`], to write to.
+fn slice_mut(bytes: &mut [u8], start: u64, end: u64) -> &mut [u8] {
+    &mut bytes[to_usize(start)..to_usize(end)]
 }
 
 /// A range whose ends are pages in order.

@@ -4,7 +4,7 @@
 use super::format::damaged;
 use super::sections::Frame;
 use crate::error::Result;
-use crate::page::{ChangeKind, PageRange};
+use crate::page::{ChangeKind, PageRange, coalesce};
 
 /// Ranges of the disk, in order, one after another in a buffer.
 #[derive(Debug)]
@@ -22,19 +22,14 @@ impl Spans {
 
     /// `ranges`, which are in order; those that are no more than `gap` apart with what lies between them.
     pub(super) fn joining(ranges: &[PageRange], gap: u64) -> Self {
-        let mut spans = Self {
-            list: Vec::with_capacity(ranges.len()),
-            len: 0,
+        let mut len = 0;
+        let place = |range: PageRange| {
+            let at = len;
+            len += range.buffer_len();
+            (range, at)
         };
-        let mut ranges = ranges.iter().copied().peekable();
-        while let Some(mut range) = ranges.next() {
-            while let Some(next) = ranges.next_if(|next| next.start() - range.end() <= gap) {
-                range = range.hull(next);
-            }
-            spans.list.push((range, spans.len));
-            spans.len += bytes_of(range);
-        }
-        spans
+        let list = coalesce(ranges.iter().copied(), gap).map(place).collect();
+        Self { list, len }
     }
 
     /// Bytes of the buffer.
@@ -73,7 +68,7 @@ impl Spans {
             at.checked_add(usize::try_from(into).ok()?)
         });
         let at = at.unwrap_or(usize::MAX);
-        at..at.saturating_add(bytes_of(range))
+        at..at.saturating_add(range.buffer_len())
     }
 }
 
@@ -99,25 +94,6 @@ pub(super) fn put(frame: Frame, within: PageRange, spans: &Spans, bytes: &mut [u
         }
     }
     Ok(())
-}
-
-/// Ranges in order, those that touch or overlap as one.
-pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
-    ranges.sort_unstable();
-    let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.end() >= range.start() => {
-                *last = last.hull(range);
-            }
-            _ => joined.push(range),
-        }
-    }
-    joined
-}
-
-fn bytes_of(range: PageRange) -> usize {
-    range.buffer_len()
 }
 
 #[cfg(test)]

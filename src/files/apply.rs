@@ -217,7 +217,7 @@ pub fn apply_to_pipe(
 
 /// What became of an apply that wrote all of the result.
 fn written(already: usize, checked: BaseChecked, chain: &Chain, digest: ContentDigest) -> Applied {
-    let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(of).sum();
+    let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(|diff| of(diff)).sum();
     Applied {
         target_digest: Some(digest),
         updated: sum(|diff| diff.trailer().update_bytes),

@@ -6,7 +6,7 @@ use super::apply::{ApplyOptions, BaseChecked, check_result};
 use super::kept::{self, NewList};
 use super::state::stamped_digest;
 use super::{OpenImage, Source};
-use crate::diff::{BaseCheck, Chain, DiffFile, Layers, Touched, Way};
+use crate::diff::{BaseCheck, Chain, Layers, Touched, Way};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image as _};
 use crate::text::shown;
@@ -253,7 +253,7 @@ pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched)
     let name = chain
         .diffs()
         .get(misfit.diff)
-        .map_or(Path::new("the diff"), DiffFile::name);
+        .map_or(Path::new("the diff"), |diff| diff.name());
     Err(not_its_base(base, chain)
         .with_field("virtual disk")
         .with_offset(misfit.range.start())

@@ -34,12 +34,12 @@ use super::relatives::{Children, Orphans, Parent};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image, NothingKnown};
+use crate::image::{ContentDigest, Image, Masked, NothingKnown};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
 use crate::text::shown;
-use crate::vhd::{Family, OnlyStored, VhdImage};
+use crate::vhd::{Family, VhdImage};
 
 /// How to [`merge`].
 #[derive(Clone, Copy)]
@@ -509,9 +509,7 @@ fn write<W: Write>(
     };
     match image.vhd() {
         // Digests are of whole disks.
-        Some(vhd) if !options.verify => {
-            write(&OnlyStored::new(vhd, parent), &OnlyStored::new(vhd, image))
-        }
+        Some(vhd) if !options.verify => write(&Masked::new(parent, vhd), &Masked::new(image, vhd)),
         _ => write(parent, image),
     }
 }

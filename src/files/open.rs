@@ -10,7 +10,7 @@ use super::stored::Stored;
 use super::{Format, FormatChoice};
 use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, whole,
+    Extent, Extents, Image, ImageMut, IoHints, MAX_VIRTUAL_SIZE, RawImage, whole, zeros,
 };
 use crate::page::PageRange;
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
@@ -326,11 +326,7 @@ impl OpenImage {
                 let end = parent.virtual_size().clamp(range.start(), range.end());
                 let inside = PageRange::covering(range.start(), end);
                 let beyond = PageRange::covering(end, range.end());
-                let zeros = (!beyond.is_empty()).then_some(Ok(Extent {
-                    range: beyond,
-                    state: ExtentState::Zero,
-                }));
-                let zeros = self.own(Box::new(zeros.into_iter()), depth);
+                let zeros = self.own(zeros(beyond), depth);
                 Box::new(parent.mapped_at(inside, depth + 1).chain(zeros))
             })),
             _ => self.own(self.extents(within), depth),
@@ -398,6 +394,10 @@ impl Image for OpenImage {
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
         self.stored.image().extents(within)
+    }
+
+    fn io(&self) -> IoHints {
+        self.stored.image().io()
     }
 }
 

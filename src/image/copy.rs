@@ -1,12 +1,11 @@
 //! Copying a virtual disk into a new image: sparse in, sparse out, in parallel.
 
+use super::windows::Every;
 use super::{
-    ContentDigest, ContentHasher, ExtentState, Image, ImageMut, WINDOW_SIZE, WindowHashes,
-    data_windows, whole, window::Window,
+    CHUNK_SIZE, ContentDigest, ContentHasher, Image, ImageMut, Pass, WindowHashes, all_needed,
 };
 use crate::error::{Error, Result};
-use crate::page::PageRange;
-use crate::parallel::{Buffers, Workers};
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 /// How to [`copy`].
@@ -52,32 +51,26 @@ pub fn copy_hashed(
             .with_expected(format_args!("at least {} bytes", from.virtual_size())));
     }
     let size = from.virtual_size();
-    let buffers = Buffers::new();
     let mut digest = ContentHasher::new(size);
-    let mut done = 0;
-    options.workers.ordered(
-        data_windows([from], whole(from)),
-        |range: PageRange| {
-            options.progress.check()?;
-            let window = Window::read(from, range, &buffers)?;
+    let pass = Pass::over([from], Work::new(options.workers, options.progress));
+    pass.run(
+        pass.windows(()),
+        all_needed,
+        |[mut window], ()| {
+            window.read()?;
             let hashes = options.digest.then(|| window.hashes(size));
             let runs = window.nonzero(size);
             Ok((window, hashes, runs))
         },
-        |(window, hashes, runs)| {
+        |range, (window, hashes, runs)| {
             window.write(&runs, to)?;
-            let range = window.range();
-            buffers.give(window.into_bytes());
             if let Some(hashes) = hashes {
                 digest.push(range.start(), &hashes);
                 each(range.start(), &hashes)?;
             }
-            options.progress.advance(range.end() - done);
-            done = range.end();
             Ok(())
         },
     )?;
-    options.progress.advance(size - done);
     Ok(options.digest.then(|| digest.finish()))
 }
 
@@ -88,33 +81,24 @@ pub fn stream(
     progress: &dyn Progress,
     mut sink: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let buffers = Buffers::new();
-    let zeros = vec![0; 64 << 10];
-    workers.ordered(
-        whole(image).windows(WINDOW_SIZE).map(Ok),
-        |window: PageRange| {
-            progress.check()?;
-            let mut extents = image.extents(window);
-            let is_data = extents.any(|e| e.map_or(true, |e| e.state == ExtentState::Data));
-            if !is_data {
-                return Ok((window, None));
+    let zeros = vec![0; CHUNK_SIZE];
+    let pass = Pass::over([image], Work::new(workers, progress));
+    pass.run(
+        pass.windows(Every),
+        all_needed,
+        |[mut window], ()| {
+            if !window.data().is_empty() {
+                window.read()?;
+                window.fill(window.range())?;
             }
-            let mut bytes = buffers.take(window.buffer_len());
-            image.read_exact_at(&mut bytes, window.start())?;
-            Ok((window, Some(bytes)))
+            Ok(window)
         },
-        |(window, bytes)| {
-            if let Some(bytes) = bytes {
-                sink(&bytes)?;
-                buffers.give(bytes);
-            } else {
-                for piece in window.windows(zeros.len() as u64) {
-                    let len = piece.buffer_len();
-                    sink(zeros.get(..len).unwrap_or(&zeros))?;
-                }
+        |range, window| {
+            if !window.data().is_empty() {
+                return sink(window.piece(range));
             }
-            progress.advance(window.len());
-            Ok(())
+            let mut pieces = range.windows(CHUNK_SIZE as u64);
+            pieces.try_for_each(|piece| sink(&zeros[..piece.buffer_len()]))
         },
     )
 }

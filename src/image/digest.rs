@@ -16,10 +16,10 @@ use std::sync::OnceLock;
 use blake3::hazmat::{ChainingValue, HasherExt as _};
 
 use super::hasher::{Part, root};
-use super::{CHUNK_SIZE, Image, WINDOW_SIZE, WindowHasher, chunks, data_windows, whole};
+use super::{CHUNK_SIZE, Image, Pass, WINDOW_SIZE, all_needed};
 use crate::error::{Error, Result};
-use crate::page::{PageRange, to_usize};
-use crate::parallel::{Buffers, Workers};
+use crate::page::to_usize;
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 /// Bytes of the virtual disk under one window hash of the [content digest](ContentDigest).
@@ -266,45 +266,18 @@ pub fn window_hashes(
     progress: &dyn Progress,
     mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<ContentDigest> {
-    let buffers = Buffers::new();
     let mut digest = ContentHasher::new(image.virtual_size());
-    let mut done = 0;
-    workers.ordered(
-        data_windows([image], whole(image)),
-        |window: PageRange| {
-            progress.check()?;
-            Ok((window, window_hash(image, window, &buffers)?))
-        },
-        |(window, hashes)| {
-            digest.push(window.start(), &hashes);
-            progress.advance(window.end() - done);
-            done = window.end();
-            each(window.start(), &hashes)
+    let pass = Pass::over([image], Work::new(workers, progress));
+    pass.run(
+        pass.windows(()),
+        all_needed,
+        |[mut window], ()| window.hash(),
+        |range, hashes| {
+            digest.push(range.start(), &hashes);
+            each(range.start(), &hashes)
         },
     )?;
-    progress.advance(image.virtual_size() - done);
     Ok(digest.finish())
-}
-
-/// The window hashes of a [window](WINDOW_SIZE) of an image.
-pub(crate) fn window_hash(
-    image: &dyn Image,
-    window: PageRange,
-    buffers: &Buffers,
-) -> Result<WindowHashes> {
-    let mut hasher = WindowHasher::new();
-    let mut buffer = buffers.take(CHUNK_SIZE);
-    for (chunk, [data]) in chunks([image], window)? {
-        if data {
-            let bytes = &mut buffer[..chunk.buffer_len()];
-            image.read_exact_at(bytes, chunk.start())?;
-            hasher.update(bytes);
-        } else {
-            hasher.update_zeros(chunk.len());
-        }
-    }
-    buffers.give(buffer);
-    Ok(hasher.finish())
 }
 
 const _: () = assert!(
@@ -314,7 +287,7 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::RawImage;
+    use crate::image::{RawImage, WindowHasher};
     use crate::progress::Silent;
     use crate::storage::Memory;
 

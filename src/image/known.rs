@@ -2,7 +2,9 @@
 
 use std::iter::Peekable;
 
-use crate::page::PageRange;
+use super::windows::{Source, parts_in};
+use crate::error::Result;
+use crate::page::{PageRange, coalesce};
 
 /// Ranges of a virtual disk: in order, without overlap.
 pub type Ranges<'a> = Box<dyn Iterator<Item = PageRange> + 'a>;
@@ -24,31 +26,29 @@ impl KnownEqual for NothingKnown {
 }
 
 /// What needn't be read is read all the same where it is shorter than this: a second read would cost more.
-pub(super) const WORTH_SKIPPING: u64 = 16 << 10;
+pub(crate) const WORTH_SKIPPING: u64 = 16 << 10;
 
-/// Deals the known ranges out to windows, which are asked for in order.
-pub(crate) struct EqualParts<'a> {
-    ranges: Peekable<Joined<'a>>,
-}
+/// Deals the known ranges out to windows.
+pub(crate) struct EqualParts<'a>(Peekable<Ranges<'a>>);
 
 impl<'a> EqualParts<'a> {
     pub(crate) fn new(known: &'a dyn KnownEqual) -> Self {
-        let joined = Joined {
-            ranges: known.equal_ranges().peekable(),
-        };
-        Self {
-            ranges: joined.peekable(),
-        }
+        let joined: Ranges<'a> = Box::new(coalesce(known.equal_ranges(), 0));
+        Self(joined.peekable())
+    }
+}
+
+impl Source for EqualParts<'_> {
+    /// The parts of the window that are known to be equal and worth skipping.
+    type Item = Vec<PageRange>;
+
+    fn next(&mut self, _: u64) -> Option<u64> {
+        None
     }
 
-    /// The parts of `window`, none before the last one, that are known to be equal and worth skipping.
-    pub(crate) fn of(&mut self, window: PageRange) -> Vec<PageRange> {
+    fn take(&mut self, window: PageRange) -> Result<Self::Item> {
         let mut parts = Vec::new();
-        while let Some(range) = self
-            .ranges
-            .peek()
-            .filter(|range| range.start() < window.end())
-        {
+        while let Some(range) = self.0.peek().filter(|range| range.start() < window.end()) {
             let end = range.end();
             parts.extend(
                 range
@@ -58,44 +58,21 @@ impl<'a> EqualParts<'a> {
             if end > window.end() {
                 break;
             }
-            self.ranges.next();
+            self.0.next();
         }
-        parts
-    }
-}
-
-/// Neighbouring ranges as one.
-struct Joined<'a> {
-    ranges: Peekable<Ranges<'a>>,
-}
-
-impl Iterator for Joined<'_> {
-    type Item = PageRange;
-
-    fn next(&mut self) -> Option<PageRange> {
-        let mut joined = self.ranges.next()?;
-        while let Some(next) = self.ranges.next_if(|next| next.start() == joined.end()) {
-            joined = joined.hull(next);
-        }
-        Some(joined)
+        Ok(parts)
     }
 }
 
 /// What of `within` isn't in `parts`, which are in order.
 pub(crate) fn unknown(within: PageRange, parts: &[PageRange]) -> impl Iterator<Item = PageRange> {
-    let first = parts.partition_point(|part| part.end() <= within.start());
     let mut at = within.start();
-    let mut parts = parts.get(first..).unwrap_or_default().iter();
-    std::iter::from_fn(move || {
-        while at < within.end() {
-            let part = parts.next();
-            let start = part.map_or(within.end(), |part| part.start().min(within.end()));
-            let gap = PageRange::new(at, start);
-            at = part.map_or(within.end(), |part| part.end());
-            if let Some(gap) = gap.filter(|gap| !gap.is_empty()) {
-                return Some(gap);
-            }
-        }
-        None
-    })
+    let end = PageRange::covering(within.end(), within.end());
+    parts_in(parts, within)
+        .chain([end])
+        .filter_map(move |part| {
+            let gap = PageRange::covering(at, part.start());
+            at = part.end();
+            (!gap.is_empty()).then_some(gap)
+        })
 }

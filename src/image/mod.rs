@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::page::PageRange;
+pub use crate::parallel::IoHints;
 
 mod copy;
 mod digest;
@@ -12,30 +13,37 @@ mod gpt;
 mod hasher;
 mod known;
 mod list;
+mod masked;
+mod pass;
 mod part;
 mod raw;
+mod resized;
 mod sequential;
 mod window;
 mod windows;
 
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
+pub(crate) use digest::zero_hash;
 pub use digest::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
 };
-pub(crate) use digest::{window_hash, zero_hash};
 pub use disk_io::{DiskReader, DiskWriter};
 pub use gpt::{BackupMove, Gpt};
 pub(crate) use hasher::WindowHasher;
-pub(crate) use known::{EqualParts, unknown};
+pub(crate) use known::{EqualParts, WORTH_SKIPPING, unknown};
 pub use known::{KnownEqual, NothingKnown, Ranges};
 pub use list::{ListedWindow, WindowList, WindowListWriter, windows_in};
+pub use masked::{Masked, PageSet};
+pub(crate) use pass::{Pass, all_needed};
 pub use part::Part;
 pub use raw::RawImage;
 pub(crate) use raw::storage_extents;
+pub use resized::Resized;
+pub(crate) use resized::{extents_or_zeros, read_or_zeros, zeros};
 pub use sequential::Sequential;
 pub(crate) use window::Window;
 pub use windows::data_windows;
-pub(crate) use windows::{WindowData, chunks};
+pub(crate) use windows::{DataOf, Listed, Source, Windows, parts_in};
 
 /// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
 pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
@@ -88,6 +96,11 @@ pub trait Image: Send + Sync {
     /// The extents of `within`, cut to the virtual size: in order, without gaps or overlap, neighbours in
     /// different states. `Data` is always a right answer.
     fn extents(&self, within: PageRange) -> Extents<'_>;
+
+    /// How reads of it are best asked for. A pass over an image that is far away reads ahead.
+    fn io(&self) -> IoHints {
+        IoHints::LOCAL
+    }
 }
 
 /// A virtual disk that can be written.
@@ -174,6 +187,10 @@ macro_rules! points_to_image {
 
             fn extents(&self, within: PageRange) -> Extents<'_> {
                 (**self).extents(within)
+            }
+
+            fn io(&self) -> IoHints {
+                (**self).io()
             }
         }
     )*};

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Extent, ExtentState, Extents, Image, ImageMut, MAX_VIRTUAL_SIZE, check_update, check_within,
-    join_extents, whole,
+    Extent, ExtentState, Extents, Image, ImageMut, IoHints, MAX_VIRTUAL_SIZE, check_update,
+    check_within, join_extents, whole,
 };
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageRange};
@@ -113,6 +113,10 @@ impl<S: ReadAt> Image for RawImage<S> {
 
     fn extents(&self, within: PageRange) -> Extents<'_> {
         storage_extents(&self.storage, within.cut_to(whole(self)))
+    }
+
+    fn io(&self) -> IoHints {
+        self.storage.io()
     }
 }
 

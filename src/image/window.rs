@@ -1,11 +1,11 @@
 //! The bytes of one window of a virtual disk, of which those that are known to be zero are never touched.
 
 use super::hasher::WindowHasher;
-use super::{
-    DIGEST_WINDOW, Extent, ExtentState, Image, ImageMut, WINDOW_SIZE, WindowHashes, whole,
-};
+use super::known::unknown;
+use super::windows::{DataOf, Source as _, parts_in, piece_at};
+use super::{CHUNK_SIZE, DIGEST_WINDOW, Image, ImageMut, WINDOW_SIZE, WindowHashes, read_or_zeros};
 use crate::error::Result;
-use crate::page::{PageRange, is_zero, to_usize};
+use crate::page::{PageRange, coalesce, is_zero, to_usize};
 use crate::parallel::{Buffer, Buffers};
 
 /// What is filled or known to be zero as a whole: a window has 64 of them, the bits of a mask.
@@ -14,70 +14,63 @@ const GRAIN: u64 = WINDOW_SIZE / 64;
 /// Zeros are left out of new images in aligned blocks of this size: the block of most file systems.
 const BLOCK: u64 = 4096;
 
-/// A window's bytes. Grains that aren't filled hold leftovers and stand for zeros.
-#[derive(Debug)]
-pub(crate) struct Window {
+/// A window of an image, as a pass sees it. Nothing is read until it is asked for: all at once, or by and by in pieces
+/// that stay in the processor's cache.
+///
+/// Grains of the bytes that aren't filled hold leftovers and stand for zeros.
+pub(crate) struct Window<'a> {
+    image: &'a dyn Image,
     range: PageRange,
+    /// Where the image may hold data, in order.
+    data: Vec<PageRange>,
+    buffers: &'a Buffers,
+    /// Of the whole window, once it was [read](Self::read).
     bytes: Buffer,
     filled: u64,
+    /// Of the piece that was looked at last, until then.
+    piece: Buffer,
 }
 
-impl Window {
-    /// Reads what `image` may hold in `range`; beyond its end it is zero.
-    pub(crate) fn read(image: &dyn Image, range: PageRange, buffers: &Buffers) -> Result<Self> {
-        Self::read_parts(image, range, &[range], buffers)
-    }
-
-    /// The same of `parts` alone, of which each is whole grains or ends where the window does; what is outside of them
-    /// means nothing.
-    pub(crate) fn read_parts(
-        image: &dyn Image,
-        range: PageRange,
-        parts: &[PageRange],
-        buffers: &Buffers,
-    ) -> Result<Self> {
-        let mut window = Self {
-            range,
-            bytes: buffers.take(range.buffer_len()),
-            filled: 0,
-        };
-        for part in parts {
-            let inside = part.cut_to(whole(image));
-            for extent in image.extents(inside) {
-                let Extent { range: data, state } = extent?;
-                if state == ExtentState::Data && !data.is_empty() {
-                    window.read_grains(image, inside, data)?;
-                }
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        for buffer in [&mut self.bytes, &mut self.piece] {
+            if !buffer.is_empty() {
+                self.buffers.give(std::mem::take(buffer));
             }
         }
-        Ok(window)
+    }
+}
+
+impl<'a> Window<'a> {
+    /// The window `range` of `image`, which may hold data in `data`; beyond its end it is zero.
+    pub(crate) fn new(
+        image: &'a dyn Image,
+        range: PageRange,
+        data: Vec<PageRange>,
+        buffers: &'a Buffers,
+    ) -> Self {
+        Self {
+            image,
+            range,
+            data,
+            buffers,
+            bytes: Buffer::default(),
+            filled: 0,
+            piece: Buffer::default(),
+        }
     }
 
-    /// The window hash of `part`, one digest window of it.
-    pub(crate) fn hash(&self, part: PageRange) -> WindowHashes {
+    /// The window hash of `part`, one digest window of it, as far as it was read.
+    pub(crate) fn hash_of(&self, part: PageRange) -> WindowHashes {
         let mut hasher = WindowHasher::new();
         self.feed(part, &mut hasher);
         hasher.finish()
     }
 
-    /// Reads all grains that `data` lies in and that weren't read yet, in one go.
-    fn read_grains(&mut self, image: &dyn Image, inside: PageRange, data: PageRange) -> Result<()> {
-        let start = self.range.start();
-        let mut first = (data.start() - start) / GRAIN;
-        let last = (data.end() - 1 - start) / GRAIN;
-        while first <= last && self.filled >> first & 1 == 1 {
-            first += 1;
-        }
-        if first > last {
-            return Ok(());
-        }
-        let grains = PageRange::covering(start + first * GRAIN, start + (last + 1) * GRAIN);
-        let read = grains.cut_to(inside);
-        image.read_exact_at(self.piece_mut(read), read.start())?;
-        let beyond = PageRange::covering(read.end(), grains.end().min(self.range.end()));
-        self.piece_mut(beyond).fill(0);
-        (first..=last).for_each(|grain| self.filled |= 1 << grain);
-        Ok(())
+    /// The window `range` of `image`, which is asked where it may hold data.
+    pub(crate) fn of(image: &'a dyn Image, range: PageRange, buffers: &'a Buffers) -> Result<Self> {
+        let [data] = DataOf::of([image], range).take(range)?;
+        Ok(Self::new(image, range, data, buffers))
     }
 
     /// Where on the disk.
@@ -85,24 +78,104 @@ impl Window {
         self.range
     }
 
-    /// Makes the bytes of `range` usable, as zeros where nothing was read.
-    pub(crate) fn fill(&mut self, range: PageRange) {
+    /// Where the image may hold data, in order.
+    pub(crate) fn data(&self) -> &[PageRange] {
+        &self.data
+    }
+
+    /// Whether the image may hold data in `piece`.
+    pub(crate) fn may_hold_data(&self, piece: PageRange) -> bool {
+        parts_in(&self.data, piece).next().is_some()
+    }
+
+    /// Reads what the image may hold, as far as that wasn't done.
+    pub(crate) fn read(&mut self) -> Result<()> {
+        self.fetch(WINDOW_SIZE, &[])
+    }
+
+    /// As [`read`](Self::read), but for what lies in `without`, with reads of `request` bytes at most.
+    pub(crate) fn fetch(&mut self, request: u64, without: &[PageRange]) -> Result<()> {
+        let mut wanted = 0_u64;
+        for part in self.data.iter().flat_map(|part| unknown(*part, without)) {
+            let grain = |at| piece_at(self.range.start(), at, GRAIN);
+            (grain(part.start())..=grain(part.end() - 1)).for_each(|n| wanted |= 1 << n);
+        }
+        wanted &= !self.filled;
+        if wanted == 0 {
+            return Ok(());
+        }
+        self.make_room();
+        let grains = self.range.windows(GRAIN).enumerate();
+        let grains = grains.filter_map(|(n, grain)| (wanted >> n & 1 == 1).then_some(grain));
+        // Those next to each other in one go.
+        for run in coalesce(grains, 0).flat_map(|run| run.windows(request)) {
+            let at = self.at(run);
+            read_or_zeros(self.image, &mut self.bytes[at], run.start())?;
+        }
+        self.filled |= wanted;
+        Ok(())
+    }
+
+    /// Makes the bytes of `range` usable: zeros where nothing is stored, read where that wasn't done.
+    pub(crate) fn fill(&mut self, range: PageRange) -> Result<()> {
+        self.make_room();
         for (n, grain) in self.range.windows(GRAIN).enumerate() {
-            if self.filled >> n & 1 == 0 && grain.intersect(range).is_some() {
-                self.piece_mut(grain).fill(0);
-                self.filled |= 1 << n;
+            if self.filled >> n & 1 == 1 || grain.intersect(range).is_none() {
+                continue;
             }
+            let at = self.at(grain);
+            if self.may_hold_data(grain) {
+                read_or_zeros(self.image, &mut self.bytes[at], grain.start())?;
+            } else {
+                self.bytes[at].fill(0);
+            }
+            self.filled |= 1 << n;
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = self.buffers.take(self.range.buffer_len());
         }
     }
 
     /// All bytes; only what was read or [filled](Window::fill) means something.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.make_room();
         &mut self.bytes
     }
 
-    /// The buffer, to be used again.
-    pub(crate) fn into_bytes(self) -> Buffer {
-        self.bytes
+    /// The bytes of a piece, of a [chunk](CHUNK_SIZE) at most: read, unless they were or are known to be zero.
+    pub(crate) fn look_at(&mut self, piece: PageRange) -> Result<&[u8]> {
+        static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
+        if !self.bytes.is_empty() {
+            self.fill(piece)?;
+            return Ok(self.piece(piece));
+        }
+        let len = piece.buffer_len();
+        if !self.may_hold_data(piece) {
+            return Ok(&ZEROS[..len]);
+        }
+        if self.piece.is_empty() {
+            self.piece = self.buffers.take(CHUNK_SIZE);
+        }
+        let bytes = &mut self.piece[..len];
+        read_or_zeros(self.image, bytes, piece.start())?;
+        Ok(bytes)
+    }
+
+    /// The window hashes, of a window that ends within the disk; what wasn't read is read on the way.
+    pub(crate) fn hash(&mut self) -> Result<WindowHashes> {
+        let mut hasher = WindowHasher::new();
+        for chunk in self.range.windows(CHUNK_SIZE as u64) {
+            if self.may_hold_data(chunk) {
+                hasher.update(self.look_at(chunk)?);
+            } else {
+                hasher.update_zeros(chunk.len());
+            }
+        }
+        Ok(hasher.finish())
     }
 
     /// The window hashes of a disk that ends at `size`.
@@ -112,7 +185,7 @@ impl Window {
         hasher.finish()
     }
 
-    /// The same, when only `changed` differs from a state with the hashes `before` of a disk of the same size.
+    /// As [`hashes`](Self::hashes), when only `changed` differs from a state with the hashes `before` of a disk of the same size.
     pub(crate) fn hashes_again(
         &self,
         size: u64,
@@ -138,24 +211,10 @@ impl Window {
 
     /// The runs of 4 KiB blocks that aren't zero, on a disk that ends at `size`.
     pub(crate) fn nonzero(&self, size: u64) -> Vec<PageRange> {
-        let mut runs: Vec<PageRange> = Vec::new();
-        for grain in self
-            .grains(self.up_to(size))
-            .filter_map(|(grain, filled)| filled.then_some(grain))
-        {
-            for block in grain
-                .windows(BLOCK)
-                .filter(|block| !is_zero(self.piece(*block)))
-            {
-                match runs.last_mut() {
-                    Some(last) if last.end() == block.start() => {
-                        *last = last.hull(block);
-                    }
-                    _ => runs.push(block),
-                }
-            }
-        }
-        runs
+        let grains = self.grains(self.up_to(size));
+        let filled = grains.filter_map(|(grain, filled)| filled.then_some(grain));
+        let blocks = filled.flat_map(|grain| grain.windows(BLOCK));
+        coalesce(blocks.filter(|block| !is_zero(self.piece(*block))), 0).collect()
     }
 
     /// Writes these runs to an image.
@@ -180,28 +239,20 @@ impl Window {
 
     /// The grains of `range`, cut at its ends, and whether they are filled.
     fn grains(&self, range: PageRange) -> impl Iterator<Item = (PageRange, bool)> {
-        let start = self.range.start();
-        range.windows(GRAIN).map(move |grain| {
-            (
-                grain,
-                self.filled >> ((grain.start() - start) / GRAIN) & 1 == 1,
-            )
+        range.windows(GRAIN).map(|grain| {
+            let n = piece_at(self.range.start(), grain.start(), GRAIN);
+            (grain, self.filled >> n & 1 == 1)
         })
     }
 
     fn at(&self, range: PageRange) -> std::ops::Range<usize> {
-        let at = |offset: u64| to_usize(offset.saturating_sub(self.range.start()));
+        let at = |offset: u64| to_usize(offset - self.range.start());
         at(range.start())..at(range.end())
     }
 
     /// The bytes of `range`, which must have been read or [filled](Window::fill).
     pub(crate) fn piece(&self, range: PageRange) -> &[u8] {
-        self.bytes.get(self.at(range)).unwrap_or_default()
-    }
-
-    fn piece_mut(&mut self, range: PageRange) -> &mut [u8] {
-        let at = self.at(range);
-        self.bytes.get_mut(at).unwrap_or_default()
+        &self.bytes[self.at(range)]
     }
 }
 
@@ -210,6 +261,12 @@ mod tests {
     use super::*;
     use crate::image::RawImage;
     use crate::storage::{AtomicFile, Memory, WriteAt as _};
+
+    fn read<'a>(image: &'a dyn Image, range: PageRange, buffers: &'a Buffers) -> Window<'a> {
+        let mut window = Window::of(image, range, buffers).unwrap();
+        window.read().unwrap();
+        window
+    }
 
     #[test]
     fn a_sparse_window_is_the_same_as_a_full_one() {
@@ -231,8 +288,8 @@ mod tests {
         used.fill(0xaa);
         buffers.give(used);
         for range in PageRange::new(0, 8 << 20).unwrap().windows(WINDOW_SIZE) {
-            let a = Window::read(&sparse, range, &buffers).unwrap();
-            let b = Window::read(&dense, range, &buffers).unwrap();
+            let a = read(&sparse, range, &buffers);
+            let b = read(&dense, range, &buffers);
             assert_eq!(a.hashes(size), b.hashes(size));
             assert_eq!(a.nonzero(size), b.nonzero(size));
             assert!(a.filled.count_ones() < b.filled.count_ones());
@@ -252,10 +309,10 @@ mod tests {
         used.fill(0xaa);
         buffers.give(used);
         let range = PageRange::new(0, WINDOW_SIZE).unwrap();
-        let mut window = Window::read(&image, range, &buffers).unwrap();
+        let mut window = read(&image, range, &buffers);
         let before = window.hashes(WINDOW_SIZE);
         let place = PageRange::new(3 << 20, (3 << 20) + 512).unwrap();
-        window.fill(place);
+        window.fill(place).unwrap();
         assert_eq!(window.hashes(WINDOW_SIZE), before);
         window.bytes_mut()[3 << 20] = 9;
         assert_eq!(

@@ -1,9 +1,101 @@
-//! What to look at: the windows of one or several images that may hold data.
+//! The next window that matters: the one cursor that every pass over a disk takes its windows from.
 
-use super::known::WORTH_SKIPPING;
-use super::{CHUNK_SIZE, Extent, ExtentState, Extents, Image, WINDOW_SIZE};
-use crate::error::Result;
-use crate::page::PageRange;
+use std::iter::{Fuse, Peekable};
+
+use super::{Extent, ExtentState, Extents, Image, ListedWindow, WINDOW_SIZE};
+use crate::error::{Error, Result};
+use crate::page::{PageRange, to_usize};
+
+/// Something that knows in which windows of a disk there is anything to do, asked front to back. Two of them together,
+/// as a tuple, are their union.
+pub(crate) trait Source {
+    /// What it knows of one window.
+    type Item;
+
+    /// The first byte from `at` on that matters, or `None` if there is none. A place of which it can't be told counts:
+    /// [`take`](Self::take) says why not, so that errors come in the order of the disk.
+    fn next(&mut self, at: u64) -> Option<u64>;
+
+    /// What it knows of `window`; asked for windows in order.
+    fn take(&mut self, window: PageRange) -> Result<Self::Item>;
+
+    /// How far the window may be stretched, in whole windows, because nothing happens up to there but what happens in
+    /// the window.
+    fn stretched(&mut self, window: PageRange) -> Result<PageRange> {
+        Ok(window)
+    }
+}
+
+impl<A: Source, B: Source> Source for (A, B) {
+    type Item = (A::Item, B::Item);
+
+    fn next(&mut self, at: u64) -> Option<u64> {
+        [self.0.next(at), self.1.next(at)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take(&mut self, window: PageRange) -> Result<Self::Item> {
+        Ok((self.0.take(window)?, self.1.take(window)?))
+    }
+
+    fn stretched(&mut self, window: PageRange) -> Result<PageRange> {
+        Ok(self.0.stretched(window)?.hull(self.1.stretched(window)?))
+    }
+}
+
+/// Nothing matters.
+impl Source for () {
+    type Item = ();
+
+    fn next(&mut self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn take(&mut self, _: PageRange) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The aligned windows of a range that matter, in order, each with what the source knows of it. Each is whole, or ends
+/// at the end of the range, which starts at a multiple of [`WINDOW_SIZE`].
+pub(crate) struct Windows<S> {
+    source: S,
+    at: u64,
+    end: u64,
+}
+
+impl<S: Source> Windows<S> {
+    pub(crate) fn within(range: PageRange, source: S) -> Self {
+        Self {
+            source,
+            at: range.start(),
+            end: range.end(),
+        }
+    }
+
+    fn step(&mut self, next: u64) -> Result<(PageRange, S::Item)> {
+        let start = next - next % WINDOW_SIZE;
+        let end = start.saturating_add(WINDOW_SIZE).min(self.end);
+        let window = self.source.stretched(PageRange::covering(start, end))?;
+        self.at = window.end();
+        Ok((window, self.source.take(window)?))
+    }
+}
+
+impl<S: Source> Iterator for Windows<S> {
+    type Item = Result<(PageRange, S::Item)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.source.next(self.at).filter(|next| *next < self.end)?;
+        let step = self.step(next);
+        if step.is_err() {
+            self.at = self.end;
+        }
+        Some(step)
+    }
+}
 
 /// The aligned windows of `within` in which any of `images` may hold data, in order. Each is whole, or ends at
 /// the end of `within`, which starts at a multiple of [`WINDOW_SIZE`].
@@ -11,119 +103,137 @@ pub fn data_windows<const N: usize>(
     images: [&dyn Image; N],
     within: PageRange,
 ) -> impl Iterator<Item = Result<PageRange>> + '_ {
-    let mut data = images.map(|image| DataRuns {
-        extents: image.extents(within),
-        current: None,
-    });
-    let mut at = within.start();
-    std::iter::from_fn(move || {
-        let mut next = u64::MAX;
-        for runs in &mut data {
-            match runs.first_after(at) {
-                Ok(Some(start)) => next = next.min(start),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
+    Windows::within(within, DataOf::of(images, within)).map(|item| Ok(item?.0))
+}
+
+/// Where several images may hold data, each asked once for its extents.
+pub(crate) struct DataOf<'a, const N: usize>([DataRuns<'a>; N]);
+
+impl<'a, const N: usize> DataOf<'a, N> {
+    pub(crate) fn of(images: [&'a dyn Image; N], within: PageRange) -> Self {
+        Self(images.map(|image| DataRuns {
+            extents: image.extents(within).fuse(),
+            current: PageRange::default(),
+            failed: None,
+            known_to: within.start(),
+        }))
+    }
+}
+
+impl<const N: usize> Source for DataOf<'_, N> {
+    /// Of each image, the parts of the window that may hold data.
+    type Item = [Vec<PageRange>; N];
+
+    fn next(&mut self, at: u64) -> Option<u64> {
+        self.0.iter_mut().filter_map(|runs| runs.next(at)).min()
+    }
+
+    fn take(&mut self, window: PageRange) -> Result<Self::Item> {
+        let mut parts = [const { Vec::new() }; N];
+        for (runs, parts) in self.0.iter_mut().zip(&mut parts) {
+            *parts = runs.take(window)?;
         }
-        if next >= within.end() {
-            return None;
-        }
-        let start = next - next % WINDOW_SIZE;
-        at = start.saturating_add(WINDOW_SIZE).min(within.end());
-        PageRange::new(start, at).map(Ok)
-    })
+        Ok(parts)
+    }
 }
 
 struct DataRuns<'a> {
-    extents: Extents<'a>,
-    current: Option<Extent>,
+    extents: Fuse<Extents<'a>>,
+    /// The extent with data that was found last.
+    current: PageRange,
+    failed: Option<Error>,
+    /// Where the last extent ended.
+    known_to: u64,
 }
 
 impl DataRuns<'_> {
-    /// The first byte at or after `at` that may be data.
-    fn first_after(&mut self, at: u64) -> Result<Option<u64>> {
+    fn next(&mut self, at: u64) -> Option<u64> {
         loop {
-            match self.current {
-                Some(extent) if extent.state == ExtentState::Data && extent.range.end() > at => {
-                    return Ok(Some(extent.range.start().max(at)));
+            if self.current.end() > at {
+                return Some(self.current.start().max(at));
+            }
+            if self.failed.is_some() {
+                return Some(self.known_to.max(at));
+            }
+            match self.extents.next()? {
+                Ok(Extent { range, state }) => {
+                    self.known_to = range.end();
+                    if state == ExtentState::Data && !range.is_empty() {
+                        self.current = range;
+                    }
                 }
-                _ => match self.extents.next() {
-                    Some(extent) => self.current = Some(extent?),
-                    None => return Ok(None),
-                },
+                Err(error) => self.failed = Some(error),
             }
         }
     }
-}
 
-/// Where in a window any of several images may hold data.
-pub(crate) struct WindowData<const N: usize> {
-    window: PageRange,
-    /// A bit for each chunk, for every image.
-    masks: [u64; N],
-    runs: Vec<PageRange>,
-}
-
-impl<const N: usize> WindowData<N> {
-    pub(crate) fn of(images: [&dyn Image; N], window: PageRange) -> Result<Self> {
-        let size = CHUNK_SIZE as u64;
-        let mut masks = [0_u64; N];
-        let mut runs = Vec::new();
-        for (mask, image) in masks.iter_mut().zip(images) {
-            for extent in image.extents(window) {
-                let Extent { range, state } = extent?;
-                if state == ExtentState::Data && !range.is_empty() {
-                    let first = (range.start() - window.start()) / size;
-                    let last = (range.end() - 1 - window.start()) / size;
-                    (first..=last.min(63)).for_each(|chunk| *mask |= 1 << chunk);
-                    runs.push(range);
-                }
+    fn take(&mut self, window: PageRange) -> Result<Vec<PageRange>> {
+        let mut parts = Vec::new();
+        let mut at = window.start();
+        while let Some(start) = self.next(at).filter(|start| *start < window.end()) {
+            if self.current.end() <= start
+                && let Some(error) = self.failed.take()
+            {
+                return Err(error);
             }
+            let part = self.current.cut_to(window);
+            at = part.end();
+            parts.push(part);
         }
-        Ok(Self {
-            window,
-            masks,
-            runs: joined(runs),
-        })
-    }
-
-    /// The chunks in order, each with the answer for every image whether it may hold data there.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = (PageRange, [bool; N])> + use<N> {
-        let masks = self.masks;
-        let pieces = self.window.windows(CHUNK_SIZE as u64).enumerate();
-        pieces.map(move |(n, chunk)| (chunk, masks.map(|mask| mask >> n & 1 == 1)))
-    }
-
-    /// The parts of a chunk that are worth reading: outside of them no image holds data.
-    pub(crate) fn within(&self, chunk: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        let first = self.runs.partition_point(|run| run.end() <= chunk.start());
-        let runs = self.runs.iter().skip(first);
-        runs.map_while(move |run| run.intersect(chunk))
+        Ok(parts)
     }
 }
 
-/// The ranges in order, as one where they overlap or lie so near that one read is cheaper than two.
-fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
-    ranges.sort_unstable();
-    let mut out: Vec<PageRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if range.start() < last.end().saturating_add(WORTH_SKIPPING) => {
-                *last = last.hull(range);
-            }
-            _ => out.push(range),
+/// The windows of a list of window hashes.
+pub(crate) struct Listed<I: Iterator>(Peekable<I>);
+
+impl<I: Iterator<Item = Result<ListedWindow>>> Listed<I> {
+    pub(crate) fn new(windows: I) -> Self {
+        Self(windows.peekable())
+    }
+}
+
+impl<I: Iterator<Item = Result<ListedWindow>>> Source for Listed<I> {
+    /// `None` where the list has no window: all is zero.
+    type Item = Option<ListedWindow>;
+
+    fn next(&mut self, at: u64) -> Option<u64> {
+        match self.0.peek()? {
+            Ok(window) => Some(window.start.max(at)),
+            Err(_) => Some(at),
         }
     }
-    out
+
+    fn take(&mut self, window: PageRange) -> Result<Self::Item> {
+        self.0
+            .next_if(|next| !matches!(next, Ok(next) if next.start != window.start()))
+            .transpose()
+    }
 }
 
-/// The chunks of a window in order, each with the answer for every image whether it may hold data there.
-pub(crate) fn chunks<const N: usize>(
-    images: [&dyn Image; N],
-    window: PageRange,
-) -> Result<impl Iterator<Item = (PageRange, [bool; N])>> {
-    Ok(WindowData::of(images, window)?.chunks())
+/// Every window matters.
+pub(crate) struct Every;
+
+impl Source for Every {
+    type Item = ();
+
+    fn next(&mut self, at: u64) -> Option<u64> {
+        Some(at)
+    }
+
+    fn take(&mut self, _: PageRange) -> Result<()> {
+        Ok(())
+    }
 }
 
-// A window's chunks must fit into the 64 bits of a mask.
-const _: () = assert!(WINDOW_SIZE / CHUNK_SIZE as u64 <= 64);
+/// The parts of `within` that are in `parts`, which are in order.
+pub(crate) fn parts_in(parts: &[PageRange], within: PageRange) -> impl Iterator<Item = PageRange> {
+    let first = parts.partition_point(|part| part.end() <= within.start());
+    let parts = parts.iter().skip(first);
+    parts.map_while(move |part| part.intersect(within))
+}
+
+/// The number of the piece of `size` bytes of a window that begins at `start` in which `at` is.
+pub(super) fn piece_at(start: u64, at: u64, size: u64) -> usize {
+    to_usize((at - start) / size)
+}

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use super::{Disk, Manifest, PointImage, Work};
 use crate::diff::{
-    ChangedPages, CompareOptions, Comparison, Compression, DiffOptions, OnlyChanged, WindowChange,
-    Written, compare, write_diff_known,
+    ChangedPages, CompareOptions, Comparison, Compression, DiffOptions, WindowChange, Written,
+    compare, write_diff_known,
 };
 use crate::error::Result;
 use crate::files::Source as _;
-use crate::image::{Image, NothingKnown};
+use crate::image::{Image, Masked, NothingKnown};
 
 /// Two points in time of one disk.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ impl Between {
         match &self.pages {
             None => work(&self.from, &self.to),
             Some(pages) => work(
-                &OnlyChanged::new(&self.from, pages),
-                &OnlyChanged::new(&self.to, pages),
+                &Masked::new(&self.from, pages),
+                &Masked::new(&self.to, pages),
             ),
         }
     }

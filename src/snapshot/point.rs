@@ -10,7 +10,7 @@ use super::{Disk, Manifest};
 use crate::diff::{DiffFile, Overlay, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, OpenImage, OpenOptions, Source, open_image};
-use crate::image::{ContentDigest, Extent, ExtentState, Extents, Image, check_within};
+use crate::image::{ContentDigest, Extents, Image, IoHints, Resized};
 use crate::page::PageRange;
 use crate::storage::{Stamp, check_unchanged_at};
 use crate::vhd::{Footer, VhdImage};
@@ -23,7 +23,10 @@ pub struct PointImage {
     chain: (usize, u64),
     manifest: Manifest,
     footer: Option<Footer>,
-    overlay: Overlay<Base>,
+    /// Over the base with the size that it had when its snapshot was made. One that is just being brought forward may
+    /// have another one already: what was cut off reads as zeros, and what came after the end isn't seen, so that the
+    /// diffs over it fit.
+    overlay: Overlay<Resized<OpenImage>>,
     base_file: PathBuf,
     base_stamp: Stamp,
     diffs: Vec<Arc<OpenDiff>>,
@@ -112,18 +115,18 @@ impl PointImage {
             .map(|part| disk.open_diffs().get(disk, part))
             .collect::<Result<Vec<_>>>()?;
         let overlaid = diffs.iter().map(|open| Arc::clone(&open.diff)).collect();
-        let base_image = Base {
-            virtual_size: base.virtual_size,
-            image,
-        };
         let used = chain.iter().map(|part| part.used_size);
         Ok(Self {
             label: disk.label(point),
             footer: point.source.footer(),
             manifest: point.clone(),
             chain: (chain.len(), used.fold(0, u64::saturating_add)),
-            base_stamp: *base_image.image.stamp(),
-            overlay: Overlay::new(base_image, Some(base.content_digest), overlaid)?,
+            base_stamp: *image.stamp(),
+            overlay: Overlay::new(
+                Resized::new(image, base.virtual_size),
+                Some(base.content_digest),
+                overlaid,
+            )?,
             base_file,
             diffs,
             repair: disk.repair_hint(),
@@ -153,48 +156,7 @@ impl PointImage {
 
     /// The base.
     pub fn base(&self) -> &OpenImage {
-        &self.overlay.base().image
-    }
-}
-
-/// A base, with the size that it had when its snapshot was made. One that is just being brought forward may have another
-/// one already: what was cut off reads as zeros, and what came after the end isn't seen, so that the diffs over it fit.
-#[derive(Debug)]
-struct Base {
-    image: OpenImage,
-    virtual_size: u64,
-}
-
-impl Image for Base {
-    fn virtual_size(&self) -> u64 {
-        self.virtual_size
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        check_within(self.virtual_size, offset, buf.len())?;
-        let there = self.image.virtual_size().saturating_sub(offset);
-        let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
-        let (there, beyond) = buf.split_at_mut(there);
-        beyond.fill(0);
-        if there.is_empty() {
-            return Ok(());
-        }
-        self.image.read_exact_at(there, offset)
-    }
-
-    fn extents(&self, within: PageRange) -> Extents<'_> {
-        let within = within.cut_to(PageRange::covering(0, self.virtual_size));
-        let end = self
-            .image
-            .virtual_size()
-            .clamp(within.start(), within.end());
-        let there = PageRange::covering(within.start(), end);
-        let beyond = Extent {
-            range: PageRange::covering(end, within.end()),
-            state: ExtentState::Zero,
-        };
-        let beyond = (!beyond.range.is_empty()).then_some(Ok(beyond));
-        Box::new(self.image.extents(there).chain(beyond))
+        self.overlay.base().inner()
     }
 }
 
@@ -273,6 +235,10 @@ impl Image for PointImage {
     fn extents(&self, within: PageRange) -> Extents<'_> {
         let extents = self.overlay.extents(within);
         Box::new(extents.map(|extent| extent.map_err(|error| self.with_repair(error))))
+    }
+
+    fn io(&self) -> IoHints {
+        self.overlay.io()
     }
 }
 

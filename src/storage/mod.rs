@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::parallel::IoHints;
 
 mod atomic;
 mod attributes;
@@ -71,6 +72,11 @@ pub trait ReadAt: Send + Sync {
     fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
         Ok((!within.is_empty()).then_some(within))
     }
+
+    /// How reads of it are best asked for.
+    fn io(&self) -> IoHints {
+        IoHints::LOCAL
+    }
 }
 
 /// Writes bytes at offsets.
@@ -105,6 +111,10 @@ impl<S: ReadAt + ?Sized> ReadAt for &S {
 
     fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
         (**self).data_range(within)
+    }
+
+    fn io(&self) -> IoHints {
+        (**self).io()
     }
 }
 

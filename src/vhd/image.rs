@@ -5,8 +5,8 @@ use super::parent::Beneath;
 use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
 use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentState, Extents, Image, ImageMut, check_update, check_within, storage_extents,
-    whole,
+    Extents, Image, ImageMut, IoHints, PageSet, check_update, check_within, storage_extents, whole,
+    zeros,
 };
 use crate::page::{PageRange, to_usize};
 use crate::storage::{ReadAt, WriteAt};
@@ -197,11 +197,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
                 let end = self.fixed_end().clamp(within.start(), within.end());
                 let stored = PageRange::covering(within.start(), end);
                 let lost = PageRange::covering(end, within.end());
-                let zeros = (!lost.is_empty()).then_some(Ok(Extent {
-                    range: lost,
-                    state: ExtentState::Zero,
-                }));
-                Box::new(storage_extents(&self.storage, stored).chain(zeros))
+                Box::new(storage_extents(&self.storage, stored).chain(zeros(lost)))
             }
             Some(dynamic) => {
                 let name = self.storage.name();
@@ -209,6 +205,25 @@ impl<S: ReadAt> Image for VhdImage<S> {
                 Box::new(extents.map(move |extent| extent.map_err(|e| e.with_path(name))))
             }
         }
+    }
+
+    fn io(&self) -> IoHints {
+        let own = self.storage.io();
+        match &self.dynamic {
+            None => own,
+            Some(dynamic) => own.and(dynamic.beneath.io()),
+        }
+    }
+}
+
+/// The pages that the file itself stores. A child and its parent, [masked](crate::image::Masked) by the child, differ
+/// in the same pages as without: what the child doesn't store is the same in both.
+impl<S: ReadAt> PageSet for VhdImage<S> {
+    fn pages(&self, within: PageRange) -> Box<dyn Iterator<Item = Result<PageRange>> + '_> {
+        Box::new(self.stored_runs(within).filter_map(|run| match run {
+            Ok(run) => run.is_stored().then_some(Ok(run.range)),
+            Err(error) => Some(Err(error)),
+        }))
     }
 }
 

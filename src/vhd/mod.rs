@@ -30,7 +30,6 @@ mod header;
 mod image;
 mod inside;
 mod locator;
-mod only_stored;
 mod open;
 mod parent;
 mod probe;
@@ -62,7 +61,6 @@ pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
 pub use image::{StoredRun, VhdImage};
 pub use inside::{Inside, vhd_inside};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
-pub use only_stored::OnlyStored;
 pub use open::Family;
 pub use parent::{
     NewParent, Parent, ParentPath, ParentRequest, ParentResolver, read_paths, wrong_parent,

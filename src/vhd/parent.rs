@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
 use crate::error::{Error, Result, quoted};
-use crate::image::{Extent, ExtentState, Extents, Image};
+use crate::image::{
+    Extent, ExtentState, Extents, Image, IoHints, extents_or_zeros, read_or_zeros, zeros,
+};
 use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
 use crate::text::shown;
@@ -99,13 +101,7 @@ impl Beneath {
         match self {
             Self::Zeros => buf.fill(0),
             Self::Parent(parent) => {
-                let inside = parent.image.virtual_size().saturating_sub(offset);
-                let inside = to_usize(inside).min(buf.len());
-                let (stored, beyond) = buf.split_at_mut(inside);
-                if !stored.is_empty() {
-                    parent.image.read_exact_at(stored, offset)?;
-                }
-                beyond.fill(0);
+                read_or_zeros(&parent.image, buf, offset)?;
             }
             Self::Unknown => {
                 return Err(Error::unsupported(
@@ -118,20 +114,21 @@ impl Beneath {
     }
 
     pub(super) fn extents(&self, within: PageRange) -> Extents<'_> {
-        let all = |range, state| Box::new(std::iter::once(Ok(Extent { range, state })));
         match self {
-            Self::Zeros => all(within, ExtentState::Zero),
-            Self::Parent(parent) => {
-                let size = parent.image.virtual_size();
-                let start = size.clamp(within.start(), within.end());
-                let beyond = PageRange::covering(start, within.end());
-                let tail = (!beyond.is_empty()).then_some(Ok(Extent {
-                    range: beyond,
-                    state: ExtentState::Zero,
-                }));
-                Box::new(parent.image.extents(within).chain(tail))
-            }
-            Self::Unknown => all(within, ExtentState::Data),
+            Self::Zeros => zeros(within),
+            Self::Parent(parent) => extents_or_zeros(&parent.image, within),
+            Self::Unknown => Box::new(std::iter::once(Ok(Extent {
+                range: within,
+                state: ExtentState::Data,
+            }))),
+        }
+    }
+
+    /// How reads of it are best asked for.
+    pub(super) fn io(&self) -> IoHints {
+        match self {
+            Self::Parent(parent) => parent.image.io(),
+            Self::Zeros | Self::Unknown => IoHints::LOCAL,
         }
     }
 

@@ -1,9 +1,10 @@
 //! Lays the frames of one item over one another.
 
 use super::super::compare::WindowChange;
+use super::super::coverage::joined;
 use super::super::pack::{Compression, pack};
 use super::super::sections::Frame;
-use super::super::spans::{Spans, joined, put};
+use super::super::spans::{Spans, put};
 use super::Folded;
 use super::plan::{Item, Lane};
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! Block devices: they keep their length, so only what keeps its size is applied to them.
 
-use crate::diff::{Chain, DiffFile};
+use crate::diff::Chain;
 use crate::error::{Error, Result};
 use crate::files::{Format, OpenImage};
 use crate::image::Image as _;
@@ -14,7 +14,7 @@ pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
     if !file.is_block_device() {
         return Ok(None);
     }
-    let sizes = chain.diffs().iter().map(DiffFile::header);
+    let sizes = chain.diffs().iter().map(|diff| diff.header());
     let mut other = sizes.filter(|header| header.base_size != header.target_size);
     let len = file.byte_len()?;
     if let Some(header) = other.next() {

@@ -1,0 +1,79 @@
+//! An image as one of another size: cut off, or with zeros after its end.
+
+use super::{Extent, ExtentState, Extents, Image, check_within, whole};
+use crate::error::Result;
+use crate::page::{PageRange, to_usize};
+use crate::parallel::IoHints;
+
+/// The first `virtual_size` bytes of `image`, with zeros after its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Resized<I> {
+    image: I,
+    virtual_size: u64,
+}
+
+impl<I> Resized<I> {
+    /// `image` as one of `virtual_size` bytes.
+    pub const fn new(image: I, virtual_size: u64) -> Self {
+        Self {
+            image,
+            virtual_size,
+        }
+    }
+
+    /// The image below.
+    pub const fn inner(&self) -> &I {
+        &self.image
+    }
+}
+
+impl<I: Image> Image for Resized<I> {
+    fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_within(self.virtual_size, offset, buf.len())?;
+        read_or_zeros(&self.image, buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        extents_or_zeros(&self.image, within.cut_to(whole(self)))
+    }
+
+    fn io(&self) -> IoHints {
+        self.image.io()
+    }
+}
+
+/// Fills `buf` from `offset` of `image`, with zeros after its end.
+pub(crate) fn read_or_zeros(
+    image: &(impl Image + ?Sized),
+    buf: &mut [u8],
+    offset: u64,
+) -> Result<()> {
+    let inside = image.virtual_size().saturating_sub(offset);
+    let inside = to_usize(inside).min(buf.len());
+    let (read, beyond) = buf.split_at_mut(inside);
+    beyond.fill(0);
+    if read.is_empty() {
+        return Ok(());
+    }
+    image.read_exact_at(read, offset)
+}
+
+/// The extents of `within`, of which the part after the end of `image` is zero; there may be two of those next to each
+/// other.
+pub(crate) fn extents_or_zeros(image: &(impl Image + ?Sized), within: PageRange) -> Extents<'_> {
+    let end = image.virtual_size().clamp(within.start(), within.end());
+    let inside = PageRange::covering(within.start(), end);
+    let beyond = PageRange::covering(end, within.end());
+    Box::new(image.extents(inside).chain(zeros(beyond)))
+}
+
+/// A range that is zero, as an extent; none if it is empty.
+pub(crate) fn zeros<'a>(range: PageRange) -> Extents<'a> {
+    let state = ExtentState::Zero;
+    let extent = (!range.is_empty()).then_some(Ok(Extent { range, state }));
+    Box::new(extent.into_iter())
+}
