@@ -84,6 +84,7 @@ fn a_few_changes(image: &dyn Image, workers: &Workers) -> Arc<DiffFile> {
 type PassOver<'a> = (&'static str, Box<dyn Fn(&dyn Image) -> Vec<u8> + 'a>);
 
 /// Every pass over an image, with what it finds.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>> {
     let chain = Arc::new(Chain::new(vec![a_few_changes(near, workers)]).unwrap());
     let list = Arc::new(list_of(near, workers));

@@ -154,7 +154,7 @@ pub(super) fn compare_windows<T: Send>(
         },
         |windows, equal| {
             let mut pair = Pair {
-                sizes: [base, target].map(|image| image.virtual_size()),
+                sizes: [base, target].map(Image::virtual_size),
                 windows,
                 options,
                 hashes: PairHasher::new(),

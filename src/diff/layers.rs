@@ -97,7 +97,7 @@ impl<'a> Layers<'a> {
         pass.run(
             pass.windows(ChangedRuns::of(self)),
             all_needed,
-            |[mut window], _| {
+            |[mut window], ()| {
                 let range = window.range();
                 let frames = self.frames(range)?;
                 if is_run(range) {

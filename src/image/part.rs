@@ -1,6 +1,6 @@
 //! A part of a disk as a disk of its own.
 
-use super::{Extent, Extents, Image, ImageMut, check_update, check_within, whole};
+use super::{Extent, Extents, Image, ImageMut, IoHints, check_update, check_within, whole};
 use crate::error::{Error, Result};
 use crate::page::PageRange;
 
@@ -57,6 +57,10 @@ impl<I: Image> Image for Part<I> {
                 state,
             })
         }))
+    }
+
+    fn io(&self) -> IoHints {
+        self.image.io()
     }
 }
 

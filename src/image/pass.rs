@@ -17,7 +17,7 @@ pub(crate) struct Pass<'a, const N: usize> {
 impl<'a, const N: usize> Pass<'a, N> {
     /// From the first byte to the end of the longest of `images`.
     pub(crate) fn over(images: [&'a dyn Image; N], work: Work<'a>) -> Self {
-        let sizes = images.map(|image| image.virtual_size());
+        let sizes = images.map(Image::virtual_size);
         let all = PageRange::covering(0, sizes.into_iter().max().unwrap_or(0));
         Self {
             images,
@@ -55,7 +55,7 @@ impl<'a, const N: usize> Pass<'a, N> {
         work: impl Fn([Window<'p>; N], T) -> Result<R> + Sync,
         sink: impl FnMut(PageRange, R) -> Result<()>,
     ) -> Result<()> {
-        let hints = self.images.map(|image| image.io());
+        let hints = self.images.map(Image::io);
         let ahead = hints.into_iter().fold(IoHints::LOCAL, IoHints::and).ahead();
         let far = hints.iter().filter(|hints| hints.is_far()).count() as u64;
         self.work.pass(

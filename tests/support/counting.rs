@@ -55,7 +55,7 @@ impl CountingImage {
     }
 
     fn is_data(&self, offset: u64) -> bool {
-        !self.sparse || offset / STRETCH % 2 == 0
+        !self.sparse || (offset / STRETCH).is_multiple_of(2)
     }
 
     /// Whether requests wait from now on until as many as pay were in flight at once.
