@@ -16,11 +16,9 @@ use std::sync::OnceLock;
 use blake3::hazmat::{ChainingValue, HasherExt as _};
 
 use super::hasher::{Part, root};
-use super::{CHUNK_SIZE, Image, Pass, WINDOW_SIZE, all_needed};
+use super::{CHUNK_SIZE, WINDOW_SIZE};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
-use crate::parallel::{Work, Workers};
-use crate::progress::Progress;
 
 /// Bytes of the virtual disk under one window hash of the [content digest](ContentDigest).
 pub const DIGEST_WINDOW: u64 = 1 << 20;
@@ -249,37 +247,6 @@ impl ContentHasher {
     }
 }
 
-/// Computes the content digest of an image in parallel, reading only what may hold data.
-pub fn content_digest(
-    image: &dyn Image,
-    workers: &Workers,
-    progress: &dyn Progress,
-) -> Result<ContentDigest> {
-    window_hashes(image, workers, progress, |_, _| Ok(()))
-}
-
-/// As [`content_digest`], and hands the window hashes of each [window](WINDOW_SIZE) that may hold data to `each`, with
-/// its first byte, in order.
-pub fn window_hashes(
-    image: &dyn Image,
-    workers: &Workers,
-    progress: &dyn Progress,
-    mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
-) -> Result<ContentDigest> {
-    let mut digest = ContentHasher::new(image.virtual_size());
-    let pass = Pass::over([image], Work::new(workers, progress));
-    pass.run(
-        pass.windows(()),
-        all_needed,
-        |[mut window], ()| window.hash(),
-        |range, hashes| {
-            digest.push(range.start(), &hashes);
-            each(range.start(), &hashes)
-        },
-    )?;
-    Ok(digest.finish())
-}
-
 const _: () = assert!(
     WINDOW_SIZE.is_multiple_of(DIGEST_WINDOW) && DIGEST_WINDOW.is_multiple_of(CHUNK_SIZE as u64)
 );
@@ -287,7 +254,8 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{RawImage, WindowHasher};
+    use crate::image::{RawImage, WindowHasher, content_digest};
+    use crate::parallel::Workers;
     use crate::progress::Silent;
     use crate::storage::Memory;
 

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::page::PageRange;
 pub use crate::parallel::IoHints;
 
+mod content;
 mod copy;
 mod digest;
 mod disk_io;
@@ -22,11 +23,10 @@ mod sequential;
 mod window;
 mod windows;
 
+pub use content::{content_digest, window_hashes};
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
 pub(crate) use digest::zero_hash;
-pub use digest::{
-    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes, content_digest, window_hashes,
-};
+pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes};
 pub use disk_io::{DiskReader, DiskWriter};
 pub use gpt::{BackupMove, Gpt};
 pub(crate) use hasher::WindowHasher;
