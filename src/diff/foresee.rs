@@ -4,8 +4,8 @@ use super::layers::{ChangedRuns, Layers, is_run, stays_zero};
 use super::spans::Spans;
 use crate::error::Result;
 use crate::image::{
-    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Pass, WINDOW_SIZE, Window,
-    WindowHashes, WindowList, Windows, all_needed, unknown, whole, zero_hash,
+    ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Pass, WINDOW_SIZE, Window, WindowHashes,
+    WindowList, Windows, all_needed, unknown, whole, zero_hash,
 };
 use crate::page::PageRange;
 use crate::parallel::Buffers;
