@@ -129,7 +129,8 @@ impl Opener {
         self.open_point(path)
     }
 
-    /// Opens the point in time that `name` means; `None` if it means a file.
+    /// Opens the point in time that `name` means; `None` if it means a file. It holds its files, so the disk can be
+    /// changed while it is open, unless [`hold_files`](PointImage::hold_files) can't be done.
     #[cfg(feature = "store")]
     pub fn point(&self, name: &Path) -> Result<Option<PointImage>> {
         let Some(point) = PointName::parse(name) else {
@@ -151,7 +152,9 @@ impl Opener {
                 Error::usage("there is no snapshot of this disk yet").with_path(disk.folder())
             })?,
         };
-        disk.image(found).map(Some)
+        let mut image = disk.image(found)?;
+        image.hold_files()?;
+        Ok(Some(image))
     }
 
     #[cfg(feature = "store")]

@@ -145,10 +145,13 @@ impl StoredDisk<'_> {
         }
     }
 
-    /// Opens the snapshot called `name` as an image. The disk can't be changed while it is open.
+    /// Opens the snapshot called `name` as an image. It holds its files: snapshots can be added and deleted while it is
+    /// open.
     pub fn image(&self, name: &str) -> Result<PointImage> {
         let disk = self.open(Access::Read)?;
-        disk.image(disk.find(name)?)
+        let mut image = disk.image(disk.find(name)?)?;
+        image.hold_files()?;
+        Ok(image)
     }
 
     /// Makes a new image of the snapshot called `name`, which appears only when its content digest is right. It is a

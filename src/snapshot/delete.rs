@@ -3,7 +3,8 @@
 //! ```text
 //! newest, or before another base    its files go
 //! between others                    its diff is folded into the next one
-//! a base                            the next diff is applied to it in place: it becomes the next one's base
+//! a base                            the next diff is applied to it in place: it becomes the next one's base; while
+//!                                   somebody reads it, the next one's base is a new file
 //! ```
 //!
 //! Several in a row that are made of one another go at once: one fold or one apply, whatever their number.
@@ -20,13 +21,13 @@ use super::take_back::{forget, is_want_of_room, take_back};
 use super::windows::digest_of;
 use super::{Between, Data, DataKind, Disk, Manifest, Work, partial};
 use crate::diff::{BaseCheck, Chain, Compression};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
     ApplyOptions, Format, InPlace, Orphans, Output, ParentOptions, apply_in_place, journal_path,
     open_diff,
 };
 use crate::image::ContentDigest;
-use crate::storage::{Overwrite, remove_if_there, rename};
+use crate::storage::{Access, File, Overwrite, remove_if_there, rename};
 
 /// What became of the snapshot after the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,13 +124,20 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
         .extension()
         .is_some_and(|ending| ending == "vhd");
     let grows = next.virtual_size > LARGEST_DYNAMIC && dynamic;
-    let base = if grows {
-        rebuild(disk, &next, work)?
+    let ending = if dynamic && !grows { "vhd" } else { "raw" };
+    let base = as_base(&next, format!("{}.{ending}", next.stem()));
+    let is_read = is_read(&disk.path(&first.data.file))?;
+    let base = if grows || is_read {
+        rebuild(disk, &next, base, work).map_err(|error| match is_want_of_room(&error) {
+            true if is_read => error.hint(
+                "the base is being read, so it is made anew: make room, or end what reads it, and it is changed where it is",
+            ),
+            _ => error,
+        })?
     } else {
-        let ending = if dynamic { "vhd" } else { "raw" };
-        as_base(&next, format!("{}.{ending}", next.stem()))
+        base
     };
-    let intent = Intent::new(deleted, Some([next, base]), !grows);
+    let intent = Intent::new(deleted, Some([next, base]), !(grows || is_read));
     carry_out(disk, &intent, work)?;
     Ok(Deleted::Rolled { next: name })
 }
@@ -283,13 +291,30 @@ fn as_base(next: &Manifest, file: String) -> Manifest {
     }
 }
 
-/// A raw base for a disk that outgrew the dynamic one, complete under its provisional name.
-fn rebuild(disk: &Disk, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
-    let mut base = as_base(next, format!("{}.raw", next.stem()));
+/// Whether somebody reads the file: a point in time that holds it keeps a lock on it and none on the disk. As the disk is
+/// ours alone, nobody can begin to.
+fn is_read(file: &Path) -> Result<bool> {
+    match File::open_locked(file, Access::Replace) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::Locked => Ok(true),
+        // Whoever works with it says what is wrong.
+        Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The base of `next` as a new file, complete under its provisional name: the old one is too small a format for it, or is
+/// being read.
+fn rebuild(disk: &Disk, next: &Manifest, mut base: Manifest, work: Work<'_>) -> Result<Manifest> {
     let path = disk.path(&format!("{}{NEW}", base.data.file));
+    let dynamic = base.data.file.ends_with(".vhd");
     let output = Output {
         path: &path,
-        format: Format::Raw,
+        format: if dynamic {
+            Format::Dynamic
+        } else {
+            Format::Raw
+        },
         overwrite: Overwrite::EvenAParent,
         made_from: disk.audience(),
         dense: false,

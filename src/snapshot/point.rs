@@ -12,10 +12,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, OpenImage, OpenOptions, Source, open_image};
 use crate::image::{ContentDigest, Extents, Image, IoHints, Resized};
 use crate::page::PageRange;
-use crate::storage::{Stamp, check_unchanged_at};
+use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
 use crate::vhd::{Footer, VhdImage};
 
-/// A point in time: the base with the diffs up to it. It keeps the lock of its disk.
+/// A point in time: the base with the diffs up to it. It keeps the lock of its disk, unless it
+/// [holds its files](PointImage::hold_files).
 #[derive(Debug)]
 pub struct PointImage {
     label: PathBuf,
@@ -29,10 +30,13 @@ pub struct PointImage {
     overlay: Overlay<Resized<OpenImage>>,
     base_file: PathBuf,
     base_stamp: Stamp,
+    /// Whether an interrupted deletion was changing the base.
+    base_changes: bool,
     diffs: Vec<Arc<OpenDiff>>,
     /// What to do about damage.
     repair: String,
-    _lock: Arc<DiskLock>,
+    /// `None` if it holds its files.
+    lock: Option<Arc<DiskLock>>,
 }
 
 /// A diff of a snapshot, opened by its ends.
@@ -40,7 +44,7 @@ pub struct PointImage {
 pub(super) struct OpenDiff {
     pub(super) diff: Arc<DiffFile>,
     path: PathBuf,
-    stamp: Stamp,
+    file: PooledFile,
     identity: Option<ContentDigest>,
 }
 
@@ -76,13 +80,13 @@ impl OpenDiffs {
 impl OpenDiff {
     fn open(disk: &Disk, path: &Path, point: &Manifest) -> Result<Self> {
         let file = disk.handles().open(path)?;
-        let stamp = *file.stamp();
-        let diff = DiffFile::open_indexed(file).map_err(|error| with_repair(disk, error))?;
+        let diff =
+            DiffFile::open_indexed(file.clone()).map_err(|error| with_repair(disk, error))?;
         check_ends(disk, path, point, &diff)?;
         Ok(Self {
             diff: Arc::new(diff),
             path: path.to_path_buf(),
-            stamp,
+            file,
             identity: point.data.identity,
         })
     }
@@ -128,10 +132,29 @@ impl PointImage {
                 overlaid,
             )?,
             base_file,
+            base_changes: is_going,
             diffs,
             repair: disk.repair_hint(),
-            _lock: Arc::clone(disk.lock()),
+            lock: Some(Arc::clone(disk.lock())),
         })
+    }
+
+    /// Keeps every file open that it is read from, and lets the lock of the disk go: other commands may then add, delete
+    /// and prune snapshots, this one too, and what it reads stays the same, because no command changes a file of a store
+    /// that somebody has open. What a deletion sets free comes back to the file system when this is dropped.
+    ///
+    /// Returns whether that could be done. It keeps the lock where there are more files than a process may have open,
+    /// and where an interrupted deletion was changing the base.
+    pub fn hold_files(&mut self) -> Result<bool> {
+        if self.lock.is_none() {
+            return Ok(true);
+        }
+        if self.base_changes || self.diffs.len() > room_for_files() {
+            return Ok(false);
+        }
+        self.diffs.iter().try_for_each(|open| open.file.hold())?;
+        self.lock = None;
+        Ok(true)
     }
 
     /// What is known of it.
@@ -269,9 +292,15 @@ impl Source for PointImage {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        check_unchanged_at(&self.base_file, &self.base_stamp)?;
-        let mut diffs = self.diffs.iter();
-        diffs.try_for_each(|open| check_unchanged_at(&open.path, &open.stamp))
+        if self.lock.is_none() {
+            let base = self.base().file();
+            base.check_content_unchanged(&self.base_stamp)?;
+        } else {
+            check_unchanged_at(&self.base_file, &self.base_stamp)?;
+        }
+        self.diffs
+            .iter()
+            .try_for_each(|open| open.file.check_unchanged())
     }
 
     fn side(&self) -> Side {

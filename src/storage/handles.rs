@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{File, ReadAt, Stamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,12 +44,13 @@ impl Handles {
         let id = inner.next;
         inner.insert(id, Arc::new(file), self.most);
         drop(inner);
-        Ok(PooledFile {
+        Ok(PooledFile(Arc::new(Pooled {
             handles: Arc::clone(self),
             id,
             path,
             stamp,
-        })
+            held: OnceLock::new(),
+        })))
     }
 }
 
@@ -65,22 +68,53 @@ impl Inner {
     }
 }
 
-/// A file that is opened again when it is needed and was closed meanwhile.
+/// A file that is opened again when it is needed and was closed meanwhile. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct PooledFile(Arc<Pooled>);
+
 #[derive(Debug)]
-pub struct PooledFile {
+struct Pooled {
     handles: Arc<Handles>,
     id: u64,
     path: PathBuf,
     stamp: Stamp,
+    /// The file, if it stays open.
+    held: OnceLock<Arc<File>>,
 }
 
 impl PooledFile {
     /// Identity, size and times when it was opened first. It is never read in another state.
     pub fn stamp(&self) -> &Stamp {
-        &self.stamp
+        &self.0.stamp
     }
 
+    /// Keeps the file open until this and all its clones are dropped, whatever becomes of its name meanwhile. It doesn't
+    /// count as one of the pool's.
+    pub fn hold(&self) -> Result<()> {
+        if self.0.held.get().is_none() {
+            let file = self.0.file()?;
+            self.0.release();
+            // If another thread was faster, its handle is as good.
+            let _ = self.0.held.set(file);
+        }
+        Ok(())
+    }
+
+    /// An error if the file was written to since it was opened first. One that is [held](Self::hold) may have lost its
+    /// name.
+    pub fn check_unchanged(&self) -> Result<()> {
+        match self.0.held.get() {
+            Some(file) => file.check_content_unchanged(&self.0.stamp),
+            None => super::check_unchanged_at(&self.0.path, &self.0.stamp),
+        }
+    }
+}
+
+impl Pooled {
     fn file(&self) -> Result<Arc<File>> {
+        if let Some(file) = self.held.get() {
+            return Ok(Arc::clone(file));
+        }
         let lock = || {
             let inner = &self.handles.inner;
             inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,31 +139,65 @@ impl PooledFile {
         lock().insert(self.id, Arc::clone(&file), self.handles.most);
         Ok(file)
     }
-}
 
-impl Drop for PooledFile {
-    fn drop(&mut self) {
+    /// Takes the file out of the pool.
+    fn release(&self) {
         let inner = &self.handles.inner;
         let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.open.remove(&self.id);
     }
 }
 
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl ReadAt for PooledFile {
     fn name(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     fn byte_len(&self) -> Result<u64> {
-        self.file()?.byte_len()
+        self.0.file()?.byte_len()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file()?.read_exact_at(buf, offset)
+        self.0.file()?.read_exact_at(buf, offset)
     }
 
     fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
-        self.file()?.data_range(within)
+        self.0.file()?.data_range(within)
+    }
+}
+
+/// How many more files this process may keep open, leaving room for everything else that it does; about, and at least
+/// none.
+pub fn room_for_files() -> usize {
+    /// For pipes, terminals, locks, what is being written, and what a library opens.
+    const OTHERS: usize = 128;
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    limit
+        .unwrap_or(usize::MAX)
+        .saturating_sub(open)
+        .saturating_sub(OTHERS)
+}
+
+/// Lets this process, and what it starts, open as many files as the system allows it, up to some ten thousands.
+pub fn allow_many_files() {
+    const MANY: u64 = 1 << 16;
+    let found = getrlimit(Resource::Nofile);
+    let wanted = found.maximum.map_or(MANY, |most| most.min(MANY));
+    if found.current.is_some_and(|now| now < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: found.maximum,
+        };
+        // With fewer, chains that are too long keep their locks.
+        let _ = setrlimit(Resource::Nofile, raised);
     }
 }
 
@@ -158,6 +226,21 @@ mod tests {
                 assert!(handles.inner.lock().unwrap().open.len() <= 3);
             }
         }
+        // One that is held outlives its name, and isn't counted.
+        files[1].hold().unwrap();
+        fs::remove_file(folder.path().join("1")).unwrap();
+        fs::write(folder.path().join("1"), [7; 8]).unwrap();
+        for file in &files {
+            file.read_exact_at(&mut byte, 7).unwrap();
+        }
+        files[1].read_exact_at(&mut byte, 0).unwrap();
+        assert_eq!(byte, [1]);
+        files[1].check_unchanged().unwrap();
+        files[2].check_unchanged().unwrap();
+        files[2].hold().unwrap();
+        fs::write(folder.path().join("2"), [9; 9]).unwrap();
+        let error = files[2].check_unchanged().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed);
         fs::write(folder.path().join("0"), [9; 9]).unwrap();
         let error = files[0].read_exact_at(&mut byte, 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Changed);

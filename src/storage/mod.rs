@@ -40,7 +40,7 @@ pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use audience::{Audience, own_user};
 pub use file::{File, Stamp};
 pub use free::free_name;
-pub use handles::{Handles, PooledFile};
+pub use handles::{Handles, PooledFile, allow_many_files, room_for_files};
 pub use leftovers::remove_leftovers;
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;

@@ -17,6 +17,7 @@ mod family;
 mod lab;
 mod points;
 mod prune;
+mod readers;
 mod refusals;
 mod repair;
 mod restore;

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::disk::{changed, disk};
+use crate::disk::{assert_same, changed, disk};
 use crate::lab::Lab;
 
 #[test]
@@ -110,20 +110,25 @@ fn another_unique_id_of_a_vhd_warns_unless_the_disk_is_known() {
     assert!(!said.contains("unique id"), "{said}");
 }
 
-/// A reader that is at it keeps writers away, and no readers.
+/// A command that goes through the files of a store keeps writers away, and no readers. One that reads a point in time
+/// keeps nobody away.
 #[test]
 fn readers_share_and_writers_are_alone() {
     let lab = Lab::new();
     lab.0.file("a.raw", &disk(3, 2 << 20));
     lab.add("a", "a.raw");
-    // It can't end before somebody reads what it writes.
-    let mut reader = lab
-        .command("vhd", &["snapshot", "restore", "-o", "-"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = [0];
-    std::io::Read::read_exact(reader.stdout.as_mut().unwrap(), &mut first).unwrap();
+    // They can't end before somebody reads what they write.
+    let begin = |args: &[&str]| {
+        let mut reader = lab
+            .command("vhd", args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0];
+        std::io::Read::read_exact(reader.stdout.as_mut().unwrap(), &mut first).unwrap();
+        reader
+    };
+    let mut reader = begin(&["snapshot", "send"]);
     lab.good(&["hash"]);
     for args in [
         &["create", "--disk", "web", "--name", "b", "a.raw"][..],
@@ -137,5 +142,14 @@ fn readers_share_and_writers_are_alone() {
     }
     reader.kill().unwrap();
     reader.wait().unwrap();
+    let reader = begin(&["snapshot", "restore", "-o", "-"]);
     lab.add("b", "a.raw");
+    lab.good(&["delete", "a"]);
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_same(&output.stdout, &disk(3, 2 << 20)[1..], "a");
+    let mut reader = begin(&["snapshot", "restore", "-o", "-"]);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    lab.add("c", "a.raw");
 }

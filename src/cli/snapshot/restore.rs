@@ -135,7 +135,7 @@ fn print(
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (disk, names) = args.disk.open_for(Access::Read, &args.snapshot)?;
-    let point = disk.image(show::choose(&disk, names.first().copied(), args.at)?)?;
+    let mut point = disk.image(show::choose(&disk, names.first().copied(), args.at)?)?;
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
@@ -150,6 +150,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ] {
             refuse_on_stdout(option, given)?;
         }
+        point.hold_files()?;
+        drop(disk);
         to_stdout(args, &point, work)?;
         drop(progress);
         context.note_disk_sent(point.path(), point.virtual_size());
@@ -212,6 +214,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     args.windows.refuse_without_parent()?;
+    // From here on only the point's own files are read: other commands needn't wait for a long copy.
+    point.hold_files()?;
+    drop(disk);
     restore(&point, output, work)?;
     drop(progress);
     if let Some(remark) = windows_remark(format, point.virtual_size()) {
