@@ -129,7 +129,7 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     let is_read = is_read(&disk.path(&first.data.file))?;
     let base = if grows || is_read {
         rebuild(disk, &next, base, work).map_err(|error| match is_want_of_room(&error) {
-            true if is_read => error.hint(
+            true if is_read => error.with_hint(
                 "the base is being read, so it is made anew: make room, or end what reads it, and it is changed where it is",
             ),
             _ => error,
