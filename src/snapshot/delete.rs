@@ -128,11 +128,13 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     let base = as_base(&next, format!("{}.{ending}", next.stem()));
     let is_read = is_read(&disk.path(&first.data.file))?;
     let base = if grows || is_read {
-        rebuild(disk, &next, base, work).map_err(|error| match is_want_of_room(&error) {
-            true if is_read => error.with_hint(
-                "the base is being read, so it is made anew: make room, or end what reads it, and it is changed where it is",
-            ),
-            _ => error,
+        rebuild(disk, &next, base, work).map_err(|error| {
+            if is_read && is_want_of_room(&error) {
+                return error.with_hint(
+                    "the base is being read, so it is made anew: make room, or end what reads it, and it is changed where it is",
+                );
+            }
+            error
         })?
     } else {
         base
@@ -307,7 +309,9 @@ fn is_read(file: &Path) -> Result<bool> {
 /// being read.
 fn rebuild(disk: &Disk, next: &Manifest, mut base: Manifest, work: Work<'_>) -> Result<Manifest> {
     let path = disk.path(&format!("{}{NEW}", base.data.file));
-    let dynamic = base.data.file.ends_with(".vhd");
+    let dynamic = Path::new(&base.data.file)
+        .extension()
+        .is_some_and(|ending| ending == "vhd");
     let output = Output {
         path: &path,
         format: if dynamic {
