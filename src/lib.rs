@@ -32,6 +32,7 @@
 //! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
+//! serve                              points in time for other programs (feature `store`)
 //! api                                the front door: the main jobs with defaults
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
@@ -51,6 +52,8 @@ pub mod image;
 pub mod page;
 pub mod parallel;
 pub mod progress;
+#[cfg(feature = "store")]
+pub mod serve;
 #[cfg(feature = "store")]
 pub mod snapshot;
 pub mod storage;

@@ -63,6 +63,7 @@ const BESIDE_SECRETS: &[&str] = &[
 /// use vhdkit::text::without_secrets;
 /// assert_eq!(without_secrets("https://h/a.vhd?sv=1&sig=abc: gone"), "https://h/a.vhd?...: gone");
 /// assert_eq!(without_secrets("a.vhd?sv=1&sig=abc"), "a.vhd?...");
+/// assert_eq!(without_secrets("nbd+unix:///?socket=/run/s"), "nbd+unix:///?socket=/run/s");
 /// ```
 pub fn without_secrets(text: &str) -> Cow<'_, str> {
     // Most texts have neither.
@@ -92,7 +93,10 @@ fn ends_word(c: char) -> bool {
 }
 
 fn word_without_secrets(word: &str) -> Cow<'_, str> {
-    if let Some((scheme, rest)) = word.split_once("://") {
+    // What follows the address of a socket is its path.
+    const OPEN: [&str; 1] = ["nbd+unix"];
+    let address = word.split_once("://");
+    if let Some((scheme, rest)) = address.filter(|(scheme, _)| !OPEN.contains(scheme)) {
         let (rest, query) = match rest.split_once('?') {
             // Nothing was there, or it was left out already.
             Some((rest, "")) => (rest, "?".to_owned()),

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["vhd", "diff", "blob"],
     &["open", "files"],
     &["snapshot"],
-    &["api"],
+    &["serve", "api"],
     &["cli"],
 ];
 

@@ -238,6 +238,12 @@ impl Context {
         self.common.quiet
     }
 
+    /// Prints errors that don't end the command, from whichever thread.
+    pub(super) fn reporter(&self) -> impl Fn(&Error) + Send + Sync + use<> {
+        let program = self.program;
+        move |error| exit::report(program, error)
+    }
+
     /// Prints an error that doesn't end the command.
     pub(super) fn report(&self, error: &Error) {
         exit::report(self.program, error);

@@ -16,13 +16,26 @@ pub(super) enum Outcome {
     Done,
     /// The answer is no: images differ, faults found (exit code 1).
     No,
+    /// Another command ran with this exit code, which is ours then.
+    Code(u8),
+}
+
+impl Outcome {
+    /// The exit code.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Code(code) => code,
+        }
+    }
 }
 
 /// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is not a failure.
 pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
     match result {
         Ok(outcome) => {
-            let code = u8::from(outcome == Outcome::No);
+            let code = outcome.code();
             match document::end(code, None, &mut io::stdout()) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => {

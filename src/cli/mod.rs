@@ -36,12 +36,15 @@ mod listing;
 mod man;
 mod map;
 mod merge;
+mod mount;
 mod names;
 mod output;
 mod progress;
 mod rebase;
 mod remote;
 mod resize;
+mod serve;
+mod serving;
 mod several;
 mod show;
 mod signals;
@@ -101,6 +104,9 @@ enum Command {
     #[command(alias = "snap")]
     Snapshot(snapshot::Args),
     Squash(squash::Args),
+    Serve(serve::Args),
+    Mount(mount::Args),
+    Unmount(mount::UnmountArgs),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -124,6 +130,9 @@ impl Command {
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
             Self::Squash(args) => squash::run(args, context),
+            Self::Serve(args) => serve::run(args, context),
+            Self::Mount(args) => mount::run(args, context),
+            Self::Unmount(args) => mount::run_unmount(args),
             Self::Demo(args) => demo::run(args, context),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

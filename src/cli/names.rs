@@ -21,6 +21,8 @@ use crate::snapshot::disks;
 pub(super) enum Role {
     /// An image to read, or a point in time.
     Image,
+    /// An image to read, a point in time, a disk with all of them, or a store.
+    Served,
     /// An image that must be a file, because its file is what the command is about.
     ImageFile,
     /// A diff or a list to read, or a pipe.
@@ -47,10 +49,11 @@ fn role(command: &str, id: &str) -> Option<Role> {
         | ("rebase", "child" | "parent" | "old_parent")
         | (_, "from_child")
         | ("create" | "restore", "parent") => Role::ImageFile,
+        ("serve" | "mount", "what") => Role::Served,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
         (_, "diff" | "diffs" | "list") => Role::Input,
         (_, "base_digests" | "take_back") => Role::InputFile,
-        ("create", "path") | (_, "undo" | "windows") => Role::OutputFile,
+        ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
         (_, "output" | "destination") => Role::Output,
         (_, "store" | "from") => Role::Store,
         (_, "to") => Role::StoreTo,
@@ -202,7 +205,7 @@ fn check_place(path: &Path) -> Result<()> {
 fn refuse_pipe(role: Role) -> Result<()> {
     let (message, hint) = match role {
         Role::Input | Role::Output => return Ok(()),
-        Role::Image | Role::ImageFile => (
+        Role::Image | Role::ImageFile | Role::Served => (
             "an image can't be read from a pipe, because it isn't read from front to back",
             "save it to a file first; ./- is a file of that name",
         ),
@@ -238,7 +241,7 @@ fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
         None => format!("--disk {disk}"),
     };
     let (message, hint) = match role {
-        Role::Image => return Ok(()),
+        Role::Image | Role::Served => return Ok(()),
         Role::Output | Role::OutputFile if explicit => return Ok(()),
         Role::ImageFile | Role::InputFile => (
             "a point in time of a store isn't a file",

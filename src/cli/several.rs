@@ -36,8 +36,7 @@ impl<'a> Several<'a> {
         let gone = matches!(&one, Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe));
         if !gone {
             let code = match &one {
-                Ok(Outcome::Done) => 0,
-                Ok(Outcome::No) => 1,
+                Ok(outcome) => outcome.code(),
                 Err(error) => code_of(error.kind()),
             };
             let error = one.as_ref().err();
@@ -45,8 +44,8 @@ impl<'a> Several<'a> {
         }
         let error = match one {
             Ok(Outcome::Done) => return Ok(()),
-            Ok(Outcome::No) => {
-                self.outcome = Outcome::No;
+            Ok(no) => {
+                self.outcome = no;
                 return Ok(());
             }
             Err(error) => error,

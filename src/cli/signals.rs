@@ -31,7 +31,12 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
+            for signal in signals.forever() {
+                let handler = HANDED.lock().unwrap_or_else(PoisonError::into_inner);
+                if handler.as_ref().is_some_and(|handler| handler(signal)) {
+                    continue;
+                }
+                drop(handler);
                 remove_temporary_files();
                 progress::wipe();
                 let how = match signal {
@@ -51,6 +56,19 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
         })
         .map_err(failed)?;
     Ok(())
+}
+
+/// Who takes signals.
+static HANDED: Mutex<Option<Handler>> = Mutex::new(None);
+
+/// Takes a signal; returns whether it could.
+type Handler = Box<dyn Fn(i32) -> bool + Send>;
+
+/// Hands signals to `handler`, for a command that they end as it should. One that it doesn't take ends the program at
+/// once.
+pub(super) fn hand_to(handler: impl Fn(i32) -> bool + Send + 'static) {
+    let mut handed = HANDED.lock().unwrap_or_else(PoisonError::into_inner);
+    *handed = Some(Box::new(handler));
 }
 
 /// What the command is about to write.

@@ -27,16 +27,23 @@ pub(super) fn refuse_point(path: &Path) -> Result<()> {
 /// An opener that knows the store of the environment.
 pub(super) fn opener(path: &Path) -> Result<Opener> {
     let opener = Opener::new();
-    if PointName::parse(path).is_none_or(|point| !point.store.is_empty()) {
-        return Ok(opener);
+    match PointName::parse(path) {
+        Some(point) if point.store.is_empty() => Ok(opener.store(store_of(&point)?)),
+        _ => Ok(opener),
+    }
+}
+
+/// The store that a name means: the one of the environment if it names none.
+pub(super) fn store_of(point: &PointName<'_>) -> Result<PathBuf> {
+    if !point.store.is_empty() {
+        return Ok(PathBuf::from(point.store));
     }
     let store = std::env::var_os(STORE_VARIABLE).filter(|store| !store.is_empty());
-    let store = store.map(PathBuf::from).ok_or_else(|| {
+    store.map(PathBuf::from).ok_or_else(|| {
         Error::usage("no store is named").with_expected(format_args!(
             "STORE::DISK@SNAPSHOT, or a store in {STORE_VARIABLE}"
         ))
-    })?;
-    Ok(opener.store(store))
+    })
 }
 
 /// Opens the point in time that `path` names; `None` if it is the path of a file.

@@ -26,6 +26,7 @@ mod held;
 mod leftovers;
 mod locks;
 mod memory;
+mod mounts;
 mod names;
 mod places;
 mod policy;
@@ -44,6 +45,9 @@ pub use handles::{Handles, PooledFile, allow_many_files, room_for_files};
 pub use leftovers::remove_leftovers;
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;
+pub use mounts::{
+    FuseDevice, Mounted, is_dead_mount, mount_place, mounted_at, own_ids, unmount_at,
+};
 pub use names::{
     beside, check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove,
     remove_folder, remove_if_there, rename, sync_folder_of,

@@ -34,6 +34,7 @@ mod points;
 mod random;
 mod run;
 mod scaling;
+mod served;
 mod table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;

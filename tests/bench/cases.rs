@@ -16,6 +16,7 @@ use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::random;
 use super::run::{Case, Contender, NeedsRoot, Step, Target};
 use super::scaling;
+use super::served;
 
 /// Makes a case, with the files that it needs.
 type Make = fn(&Bench) -> Result<Case>;
@@ -39,6 +40,9 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("clones on XFS", |bench| clones(bench, "xfs")),
     ("clones on btrfs", |bench| clones(bench, "btrfs")),
     ("random reads", random::random_reads),
+    ("served, random reads", served::served_random),
+    ("served, all of it", served::served_whole),
+    ("mounted, random reads", served::mounted_random),
     ("threads", scaling::threads),
 ];
 

@@ -378,6 +378,8 @@ pub(crate) fn check_programs() -> Result<()> {
         ("qemu-img", "--version", "qemu-utils"),
         ("cmp", "--version", "diffutils"),
         ("fio", "--version", "fio"),
+        ("nbdcopy", "--version", "libnbd-bin"),
+        ("qemu-nbd", "--version", "qemu-utils"),
         ("borg", "--version", "borgbackup"),
         ("restic", "version", "restic"),
     ] {

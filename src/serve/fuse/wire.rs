@@ -1,0 +1,159 @@
+//! The structures of the FUSE protocol. They never leave the machine, so their numbers are in its own order of bytes.
+//!
+//! `include/uapi/linux/fuse.h` of the kernel has them all.
+
+#![allow(
+    clippy::host_endian_bytes,
+    reason = "the kernel of this machine speaks its order of bytes"
+)]
+
+/// Bytes of a request before its own structure.
+pub(super) const HEAD: usize = 40;
+
+/// The version of the protocol that is spoken here: 7.31, of 2019.
+pub(super) const VERSION: (u32, u32) = (7, 31);
+
+/// Kinds of requests.
+pub(super) mod op {
+    pub(in super::super) const LOOKUP: u32 = 1;
+    pub(in super::super) const FORGET: u32 = 2;
+    pub(in super::super) const GETATTR: u32 = 3;
+    pub(in super::super) const OPEN: u32 = 14;
+    pub(in super::super) const READ: u32 = 15;
+    pub(in super::super) const STATFS: u32 = 17;
+    pub(in super::super) const RELEASE: u32 = 18;
+    pub(in super::super) const INIT: u32 = 26;
+    pub(in super::super) const OPENDIR: u32 = 27;
+    pub(in super::super) const READDIR: u32 = 28;
+    pub(in super::super) const RELEASEDIR: u32 = 29;
+    pub(in super::super) const INTERRUPT: u32 = 36;
+    pub(in super::super) const DESTROY: u32 = 38;
+    pub(in super::super) const BATCH_FORGET: u32 = 42;
+    pub(in super::super) const LSEEK: u32 = 46;
+}
+
+/// Errors, as Linux numbers them.
+pub(super) mod errno {
+    pub(in super::super) const NOENT: i32 = 2;
+    pub(in super::super) const IO: i32 = 5;
+    pub(in super::super) const NXIO: i32 = 6;
+    pub(in super::super) const BADF: i32 = 9;
+    pub(in super::super) const BUSY: i32 = 16;
+    pub(in super::super) const INVAL: i32 = 22;
+    pub(in super::super) const ROFS: i32 = 30;
+    pub(in super::super) const NOSYS: i32 = 38;
+    pub(in super::super) const PROTO: i32 = 71;
+}
+
+/// A request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) op: u32,
+    pub(super) unique: u64,
+    pub(super) node: u64,
+    /// What follows the head.
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let len = u32_at(bytes, 0)? as usize;
+        Some(Self {
+            op: u32_at(bytes, 4)?,
+            unique: u64_at(bytes, 8)?,
+            node: u64_at(bytes, 16)?,
+            body: bytes.get(HEAD..len)?,
+        })
+    }
+
+    pub(super) fn u32(&self, at: usize) -> Option<u32> {
+        u32_at(self.body, at)
+    }
+
+    pub(super) fn u64(&self, at: usize) -> Option<u64> {
+        u64_at(self.body, at)
+    }
+
+    /// The name at the beginning of the body.
+    pub(super) fn name(&self) -> Option<&'a [u8]> {
+        self.body.split(|byte| *byte == 0).next()
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// A structure that is being put together.
+#[derive(Debug, Default)]
+pub(super) struct Out(pub(super) Vec<u8>);
+
+impl Out {
+    pub(super) fn u16(mut self, number: u16) -> Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    pub(super) fn u32(mut self, number: u32) -> Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    pub(super) fn i32(mut self, number: i32) -> Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    pub(super) fn u64(mut self, number: u64) -> Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    pub(super) fn zeros(mut self, count: usize) -> Self {
+        self.0.resize(self.0.len().saturating_add(count), 0);
+        self
+    }
+}
+
+/// What `stat` shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes {
+    pub(super) node: u64,
+    pub(super) is_folder: bool,
+    pub(super) size: u64,
+    /// Bytes that hold data.
+    pub(super) stored: u64,
+    /// Seconds since 1970.
+    pub(super) time: u64,
+    pub(super) owner: (u32, u32),
+}
+
+impl Attributes {
+    pub(super) fn put(&self, out: Out) -> Out {
+        let (mode, links) = if self.is_folder {
+            (0o40555, 2)
+        } else {
+            (0o100_444, 1)
+        };
+        out.u64(self.node)
+            .u64(self.size)
+            .u64(self.stored.div_ceil(512))
+            .u64(self.time)
+            .u64(self.time)
+            .u64(self.time)
+            .zeros(12)
+            .u32(mode)
+            .u32(links)
+            .u32(self.owner.0)
+            .u32(self.owner.1)
+            .u32(0)
+            .u32(4096)
+            .u32(0)
+    }
+}

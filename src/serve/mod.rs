@@ -1,0 +1,20 @@
+//! Images and points in time for other programs, without restoring them first: [`nbd`] over a socket, and
+//! files through FUSE ([`fuse`]).
+//!
+//! ```text
+//! shelf     what is served, by name: an image, a point in time, the snapshots of a disk or of a store
+//! faults    what couldn't be read: told once, and remembered for the end
+//! nbd       a server of the NBD protocol, read-only
+//! fuse      a read-only file system
+//! ```
+//!
+//! Everything that comes from a client is checked before it is believed; nothing that a client sends makes a server
+//! change a file.
+
+mod faults;
+pub mod fuse;
+pub mod nbd;
+mod shelf;
+
+pub use faults::{Faults, Told};
+pub use shelf::{PointEntry, Served, Shelf};

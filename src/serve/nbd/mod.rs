@@ -1,0 +1,337 @@
+//! A server of the NBD protocol: read-only, fixed newstyle, with structured replies and the context `base:allocation`.
+//!
+//! Blocking sockets and plain threads: one that accepts, one for each connection that reads requests, and a few that
+//! answer them. What a client sends is bounded in length and time.
+
+mod handshake;
+mod transmission;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::{Faults, PointEntry, Served, Shelf};
+use crate::error::{Error, ErrorKind, Result};
+use handshake::shake_hands;
+use wire::{Hurried, Stream};
+
+/// So many clients at a time; others are turned away.
+const MOST_CONNECTIONS: usize = 64;
+
+/// A client has so long to choose its export.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A socket in the file system, which isn't there yet.
+    Unix(PathBuf),
+    /// A port of this machine; 0 for any that is free.
+    Tcp(SocketAddr),
+}
+
+/// The exports of a server: the names of NBD for what is on a [`Shelf`].
+#[derive(Debug)]
+struct Exports(Shelf);
+
+impl Exports {
+    /// The export that a client means.
+    fn open(&self, name: &[u8]) -> Result<Arc<Served>> {
+        let unknown = || {
+            Error::usage("there is no such export")
+                .with_found(format_args!("\"{}\"", String::from_utf8_lossy(name)))
+        };
+        let name = std::str::from_utf8(name).map_err(|_| unknown())?;
+        if let Some(image) = self.0.image() {
+            let known = name.is_empty() || name == Self::name_of(image);
+            return known.then(|| Arc::clone(image)).ok_or_else(unknown);
+        }
+        let (disk, snapshot) = match name.split_once('@') {
+            Some((disk, snapshot)) => (disk, Some(snapshot)),
+            None => (name, None),
+        };
+        match (disk, self.0.disk()) {
+            ("", Some(only)) => self.0.open(only, snapshot),
+            ("", None) => Err(unknown()),
+            (disk, _) => self.0.open(disk, snapshot),
+        }
+    }
+
+    fn name_of(image: &Served) -> String {
+        let path = image.image().path();
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        crate::text::shown(name).to_string()
+    }
+
+    /// The name that is listed for what a client asks for as `name`.
+    fn canonical(&self, name: &[u8]) -> String {
+        match self.0.image() {
+            Some(image) => Self::name_of(image),
+            None => String::from_utf8_lossy(name).into_owned(),
+        }
+    }
+
+    fn description(export: &Served) -> String {
+        let path = crate::text::shown(export.image().path()).to_string();
+        match export.time() {
+            Some(time) => format!("{path}, {time}"),
+            None => path,
+        }
+    }
+
+    /// Names and descriptions of all exports. Those of a disk that can't be looked at just now are missing.
+    fn list(&self) -> Vec<(String, String)> {
+        if let Some(image) = self.0.image() {
+            return vec![(Self::name_of(image), Self::description(image))];
+        }
+        let disks = self.0.disks().unwrap_or_else(|_| Vec::new());
+        let points = disks.iter().flat_map(|disk| {
+            let points = self.0.points(disk).ok();
+            let name =
+                |point: &PointEntry| (format!("{disk}@{}", point.name), point.time.to_string());
+            points
+                .iter()
+                .flat_map(|points| points.iter())
+                .map(name)
+                .collect::<Vec<_>>()
+        });
+        points.collect()
+    }
+}
+
+/// A server that is running, until it is dropped or [stopped](Server::stop).
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    address: Address,
+    accepts: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    exports: Exports,
+    faults: Arc<Faults>,
+    threads: usize,
+    stopped: AtomicBool,
+    next: AtomicU64,
+    /// The connections that there are, by number.
+    open: Mutex<HashMap<u64, Stream>>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Unix(listener) => Stream::Unix(listener.accept()?.0),
+            Self::Tcp(listener) => {
+                let stream = listener.accept()?.0;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+        })
+    }
+}
+
+impl Server {
+    /// Listens at `address`, and serves what is on `shelf`; each connection with `threads` threads. Reads that fail are
+    /// noted in `faults`.
+    pub fn start(
+        shelf: Shelf,
+        address: Address,
+        faults: Arc<Faults>,
+        threads: usize,
+    ) -> Result<Self> {
+        let (listener, address) = listen(address)?;
+        let shared = Arc::new(Shared {
+            exports: Exports(shelf),
+            faults,
+            threads: threads.clamp(1, 64),
+            stopped: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        });
+        let server = Arc::clone(&shared);
+        let accepts = spawn("nbd", move || accept(&listener, &server))?;
+        Ok(Self {
+            shared,
+            address,
+            accepts: Some(accepts),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The address of the export called `name` in the form that NBD clients know; that of the default one for "".
+    pub fn uri(&self, name: &str) -> String {
+        let name = escaped(name.as_bytes(), b"@");
+        match &self.address {
+            Address::Unix(path) => {
+                let path = escaped(path.as_os_str().as_bytes(), b"/");
+                format!("nbd+unix:///{name}?socket={path}")
+            }
+            Address::Tcp(address) => format!("nbd://{address}/{name}"),
+        }
+    }
+
+    /// Names and descriptions of what is served now.
+    pub fn exports(&self) -> Vec<(String, String)> {
+        self.shared.exports.list()
+    }
+
+    /// Accepts nobody any more, and ends all connections.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(accepts) = self.accepts.take() else {
+            return;
+        };
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread that waits for clients.
+        let woken = match &self.address {
+            Address::Unix(path) => UnixStream::connect(path).map(drop),
+            Address::Tcp(address) => {
+                TcpStream::connect_timeout(address, Duration::from_secs(1)).map(drop)
+            }
+        };
+        if woken.is_ok() {
+            let _ = accepts.join();
+        }
+        let open = self.shared.open.lock();
+        let open = open.unwrap_or_else(PoisonError::into_inner);
+        open.values().for_each(Stream::close);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// `text` as a part of an address: everything but letters, digits and a few signs in hexadecimal.
+fn escaped(text: &[u8], also: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) || also.contains(byte) {
+            out.push(char::from(*byte));
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn listen(address: Address) -> Result<(Listener, Address)> {
+    match address {
+        Address::Unix(path) => {
+            let listener = UnixListener::bind(&path).map_err(|e| refused(e, &path))?;
+            Ok((Listener::Unix(listener), Address::Unix(path)))
+        }
+        Address::Tcp(address) => {
+            let failed = |e| Error::io(format!("cannot listen at {address}"), e);
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok((Listener::Tcp(listener), Address::Tcp(address)))
+        }
+    }
+}
+
+fn refused(error: io::Error, path: &Path) -> Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).is_ok() {
+                "another program listens there: choose another name".to_owned()
+            } else {
+                format!(
+                    "nobody listens there any more: remove it with rm {}",
+                    crate::error::quoted(path)
+                )
+            }
+        }
+        io::ErrorKind::InvalidInput => {
+            "the name of a socket has 107 bytes at most: choose a shorter one".to_owned()
+        }
+        _ => return Error::io("cannot make the socket", error).with_path(path),
+    };
+    Error::new(ErrorKind::Io, "cannot make the socket")
+        .with_path(path)
+        .with_source(error)
+        .with_hint(hint)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|e| Error::io("cannot start a thread", e))
+}
+
+fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(stream) = accepted else {
+            // The client was gone at once; or there are too many files open, which passes.
+            thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        let Ok(again) = stream.another() else {
+            continue;
+        };
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.len() >= MOST_CONNECTIONS {
+                continue;
+            }
+            open.insert(number, again);
+        }
+        let client = Arc::clone(shared);
+        let started = spawn("nbd client", move || {
+            // Whatever ended it, only this client is concerned.
+            let _ = client.serve(&stream);
+            stream.close();
+            client.forget(number);
+        });
+        if started.is_err() {
+            shared.forget(number);
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: &Stream) -> io::Result<()> {
+        let agreed = shake_hands(&mut Hurried::new(stream, HANDSHAKE), &self.exports)?;
+        match agreed {
+            Some(agreed) => transmission::serve(stream, &agreed, &self.faults, self.threads),
+            None => Ok(()),
+        }
+    }
+
+    fn forget(&self, number: u64) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&number);
+    }
+}

@@ -1,0 +1,342 @@
+//! Requests of a connection that has its export, and their replies.
+//!
+//! One thread reads requests; several work on them and write the replies, each as it is done.
+
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::super::Faults;
+use super::handshake::{Agreed, shortened};
+use super::wire::{
+    ALLOCATION_ID, CHUNK_MAGIC, HOLE_AND_ZERO, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, Stream, chunk,
+    command, errno, read_u16, read_u32, read_u64,
+};
+use crate::error::{Error, Result};
+use crate::image::ExtentState;
+use crate::page::PageRange;
+
+/// The largest read, and write, that the protocol lets a client expect.
+pub(super) const LARGEST_READ: u32 = 32 << 20;
+
+/// The size of reads that suits.
+pub(super) const PREFERRED: u32 = 64 << 10;
+
+/// Data goes out in pieces of this size, which is all the memory that a read takes.
+const PIECE: usize = 1 << 20;
+
+/// So many requests wait at most; a client that sends more isn't read from until some are answered.
+const WAITING: usize = 64;
+
+/// So many extents are told at most in one reply.
+const MOST_EXTENTS: usize = 1 << 14;
+
+/// A client that doesn't take a reply for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    flags: u16,
+    kind: u16,
+    handle: u64,
+    offset: u64,
+    len: u32,
+}
+
+impl Request {
+    fn read(mut from: &Stream) -> io::Result<Self> {
+        if read_u32(&mut from)? != REQUEST_MAGIC {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this isn't a request",
+            ));
+        }
+        Ok(Self {
+            flags: read_u16(&mut from)?,
+            kind: read_u16(&mut from)?,
+            handle: read_u64(&mut from)?,
+            offset: read_u64(&mut from)?,
+            len: read_u32(&mut from)?,
+        })
+    }
+}
+
+/// Answers requests until the client ends the connection or breaks the protocol.
+pub(super) fn serve(
+    stream: &Stream,
+    agreed: &Agreed,
+    faults: &Faults,
+    threads: usize,
+) -> io::Result<()> {
+    stream.read_within(None)?;
+    stream.write_within(Some(PATIENCE))?;
+    let connection = Connection {
+        out: Mutex::new(stream),
+        agreed,
+        faults,
+    };
+    let (sender, receiver) = sync_channel(WAITING);
+    let receiver = Mutex::new(receiver);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| connection.work(&receiver, stream));
+        }
+        loop {
+            let request = Request::read(stream)?;
+            if request.kind == command::DISCONNECT {
+                break;
+            }
+            if request.kind == command::WRITE {
+                if request.len > LARGEST_READ {
+                    // So much isn't read only to refuse it.
+                    break;
+                }
+                let data = io::copy(
+                    &mut { stream }.take(u64::from(request.len)),
+                    &mut io::sink(),
+                )?;
+                if data < u64::from(request.len) {
+                    break;
+                }
+            }
+            if sender.send(request).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        Ok(())
+    })
+}
+
+struct Connection<'a> {
+    /// Held while a reply, or a piece of one, is written.
+    out: Mutex<&'a Stream>,
+    agreed: &'a Agreed,
+    faults: &'a Faults,
+}
+
+impl Connection<'_> {
+    fn work(&self, requests: &Mutex<Receiver<Request>>, stream: &Stream) {
+        let mut buffer = Vec::new();
+        loop {
+            let next = {
+                let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+                requests.recv()
+            };
+            let Ok(request) = next else {
+                return;
+            };
+            if self.answer(request, &mut buffer).is_err() {
+                // The client is gone, or can't be told any more what is wrong.
+                stream.close();
+            }
+        }
+    }
+
+    fn answer(&self, request: Request, buffer: &mut Vec<u8>) -> io::Result<()> {
+        match request.kind {
+            command::READ => self.read(request, buffer),
+            command::FLUSH => self.done(request),
+            command::CACHE => match self.refusal(request) {
+                Some(number) => self.refuse(request, number, "there is no such range"),
+                None => self.done(request),
+            },
+            command::BLOCK_STATUS => self.block_status(request),
+            command::WRITE | command::TRIM | command::WRITE_ZEROES => {
+                self.refuse(request, errno::PERM, "what is served can't be changed")
+            }
+            _ => self.refuse(request, errno::INVAL, "there is no such command"),
+        }
+    }
+
+    /// Why a range can't be asked for.
+    fn refusal(&self, request: Request) -> Option<u32> {
+        let end = request.offset.checked_add(u64::from(request.len));
+        let inside = end.is_some_and(|end| end <= self.agreed.export.image().virtual_size());
+        (!inside || request.len == 0).then_some(errno::INVAL)
+    }
+
+    fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .iter()
+            .try_for_each(|part| (&mut &**out).write_all(part))
+    }
+
+    fn send_chunk(
+        &self,
+        request: Request,
+        (flags, kind): (u16, u16),
+        data: &[&[u8]],
+    ) -> io::Result<()> {
+        let len: usize = data.iter().map(|part| part.len()).sum();
+        let len = u32::try_from(len).map_err(io::Error::other)?;
+        let mut head = Vec::with_capacity(20);
+        head.extend(CHUNK_MAGIC.to_be_bytes());
+        head.extend(flags.to_be_bytes());
+        head.extend(kind.to_be_bytes());
+        head.extend(request.handle.to_be_bytes());
+        head.extend(len.to_be_bytes());
+        let parts: Vec<&[u8]> = std::iter::once(&head[..])
+            .chain(data.iter().copied())
+            .collect();
+        self.send(&parts)
+    }
+
+    fn done(&self, request: Request) -> io::Result<()> {
+        if self.agreed.structured {
+            return self.send_chunk(request, (chunk::DONE, chunk::NONE), &[]);
+        }
+        self.send(&[&simple(request, 0)])
+    }
+
+    fn refuse(&self, request: Request, number: u32, why: &str) -> io::Result<()> {
+        if !self.agreed.structured {
+            return self.send(&[&simple(request, number)]);
+        }
+        let len = u16::try_from(why.len()).map_err(io::Error::other)?;
+        let parts = [
+            &number.to_be_bytes()[..],
+            &len.to_be_bytes(),
+            why.as_bytes(),
+        ];
+        self.send_chunk(request, (chunk::DONE, chunk::ERROR), &parts)
+    }
+
+    /// Tells that a read failed, and where.
+    fn failed(&self, request: Request, at: u64, error: &Error) -> io::Result<()> {
+        self.faults.note(error);
+        let why = shortened(&error.to_string());
+        if !self.agreed.structured {
+            return self.send(&[&simple(request, errno::IO)]);
+        }
+        let len = u16::try_from(why.len()).map_err(io::Error::other)?;
+        let (number, len, at) = (errno::IO.to_be_bytes(), len.to_be_bytes(), at.to_be_bytes());
+        let parts = [&number[..], &len, why.as_bytes(), &at];
+        self.send_chunk(request, (chunk::DONE, chunk::ERROR_AT), &parts)
+    }
+
+    fn read(&self, request: Request, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(number) = self.refusal(request) {
+            return self.refuse(request, number, "there is no such range");
+        }
+        if request.len > LARGEST_READ {
+            return self.refuse(request, errno::OVERFLOW, "more than 32 MiB at a time");
+        }
+        let whole = request.flags & command::FLAG_DONT_FRAGMENT != 0;
+        let len = request.len as usize;
+        let piece = if whole { len } else { len.min(PIECE) };
+        if buffer.len() < piece {
+            buffer.resize(piece, 0);
+        }
+        let mut done = 0;
+        while done < len {
+            let (at, now) = (
+                request.offset.saturating_add(done as u64),
+                piece.min(len - done),
+            );
+            let Some(bytes) = buffer.get_mut(..now) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            if let Err(error) = self.agreed.export.image().read_exact_at(bytes, at) {
+                return self.failed(request, at, &error);
+            }
+            if !self.agreed.structured {
+                return self.read_simple(request, buffer, piece);
+            }
+            done += now;
+            let flags = if done == len { chunk::DONE } else { 0 };
+            self.send_chunk(request, (flags, chunk::DATA), &[&at.to_be_bytes(), bytes])?;
+        }
+        if buffer.len() > PIECE {
+            buffer.truncate(PIECE);
+            buffer.shrink_to_fit();
+        }
+        Ok(())
+    }
+
+    /// Sends a read whose first piece is in `buffer` as a simple reply, which nothing else may interrupt.
+    fn read_simple(&self, request: Request, buffer: &mut [u8], first: usize) -> io::Result<()> {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out: &Stream = &out;
+        out.write_all(&simple(request, 0))?;
+        let (len, mut done, mut now) = (request.len as usize, 0, first);
+        loop {
+            out.write_all(buffer.get(..now).unwrap_or_default())?;
+            done += now;
+            if done >= len {
+                return Ok(());
+            }
+            now = first.min(len - done);
+            let at = request.offset.saturating_add(done as u64);
+            let bytes = buffer.get_mut(..now).unwrap_or_default();
+            if let Err(error) = self.agreed.export.image().read_exact_at(bytes, at) {
+                // The beginning is sent already: only the end of the connection says that it is void.
+                self.faults.note(&error);
+                return Err(io::Error::other(error));
+            }
+        }
+    }
+
+    fn block_status(&self, request: Request) -> io::Result<()> {
+        if !self.agreed.allocation {
+            return self.refuse(request, errno::INVAL, "no context was agreed on");
+        }
+        if let Some(number) = self.refusal(request) {
+            return self.refuse(request, number, "there is no such range");
+        }
+        match self.extents(request) {
+            Ok(extents) => {
+                let id = ALLOCATION_ID.to_be_bytes();
+                self.send_chunk(
+                    request,
+                    (chunk::DONE, chunk::BLOCK_STATUS),
+                    &[&id, &extents],
+                )
+            }
+            Err(error) => self.failed(request, request.offset, &error),
+        }
+    }
+
+    /// The extents of a request as it is answered: length and flags of each.
+    fn extents(&self, request: Request) -> Result<Vec<u8>> {
+        let (start, end) = (
+            request.offset,
+            request.offset.saturating_add(u64::from(request.len)),
+        );
+        let most = if request.flags & command::FLAG_ONE == 0 {
+            MOST_EXTENTS
+        } else {
+            1
+        };
+        let mut told = Vec::new();
+        let image = self.agreed.export.image();
+        for extent in image.extents(PageRange::covering(start, end)).take(most) {
+            let extent = extent?;
+            let from = extent.range.start().clamp(start, end);
+            let until = extent.range.end().clamp(start, end);
+            let len = u32::try_from(until - from);
+            let len = len.map_err(|e| Error::usage("an extent is too long").with_source(e))?;
+            let flags = match extent.state {
+                ExtentState::Data => 0,
+                ExtentState::Zero => HOLE_AND_ZERO,
+            };
+            if len > 0 {
+                told.extend(len.to_be_bytes());
+                told.extend(flags.to_be_bytes());
+            }
+        }
+        Ok(told)
+    }
+}
+
+/// A simple reply, without data.
+fn simple(request: Request, number: u32) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(16);
+    reply.extend(SIMPLE_REPLY_MAGIC.to_be_bytes());
+    reply.extend(number.to_be_bytes());
+    reply.extend(request.handle.to_be_bytes());
+    reply
+}

@@ -1,0 +1,226 @@
+//! The numbers of the NBD protocol, and the streams that carry them. All numbers are big-endian.
+//!
+//! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// "NBDMAGIC".
+pub(super) const MAGIC: u64 = 0x4E42_444D_4147_4943;
+/// "IHAVEOPT".
+pub(super) const OPTION_MAGIC: u64 = 0x4948_4156_454F_5054;
+pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_E889_0455_65A9;
+pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
+pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+pub(super) const CHUNK_MAGIC: u32 = 0x668E_33EF;
+
+/// What both sides can do, in the handshake.
+pub(super) mod can {
+    pub(in super::super) const FIXED_NEWSTYLE: u16 = 1;
+    pub(in super::super) const NO_ZEROES: u16 = 2;
+}
+
+/// Options of the handshake.
+pub(super) mod option {
+    pub(in super::super) const EXPORT_NAME: u32 = 1;
+    pub(in super::super) const ABORT: u32 = 2;
+    pub(in super::super) const LIST: u32 = 3;
+    pub(in super::super) const STARTTLS: u32 = 5;
+    pub(in super::super) const INFO: u32 = 6;
+    pub(in super::super) const GO: u32 = 7;
+    pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
+    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
+    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
+}
+
+/// Replies to options.
+pub(super) mod answer {
+    pub(in super::super) const ACK: u32 = 1;
+    pub(in super::super) const SERVER: u32 = 2;
+    pub(in super::super) const INFO: u32 = 3;
+    pub(in super::super) const META_CONTEXT: u32 = 4;
+    pub(in super::super) const UNSUPPORTED: u32 = 0x8000_0001;
+    pub(in super::super) const POLICY: u32 = 0x8000_0002;
+    pub(in super::super) const INVALID: u32 = 0x8000_0003;
+    pub(in super::super) const UNKNOWN: u32 = 0x8000_0006;
+    pub(in super::super) const TOO_BIG: u32 = 0x8000_0009;
+}
+
+/// Kinds of information about an export.
+pub(super) mod info {
+    pub(in super::super) const EXPORT: u16 = 0;
+    pub(in super::super) const NAME: u16 = 1;
+    pub(in super::super) const DESCRIPTION: u16 = 2;
+    pub(in super::super) const BLOCK_SIZE: u16 = 3;
+}
+
+/// What an export is and can do.
+pub(super) mod flag {
+    pub(in super::super) const HAS_FLAGS: u16 = 1;
+    pub(in super::super) const READ_ONLY: u16 = 1 << 1;
+    pub(in super::super) const FLUSH: u16 = 1 << 2;
+    pub(in super::super) const DONT_FRAGMENT: u16 = 1 << 7;
+    pub(in super::super) const MULTI_CONN: u16 = 1 << 8;
+    pub(in super::super) const CACHE: u16 = 1 << 10;
+}
+
+/// Requests.
+pub(super) mod command {
+    pub(in super::super) const READ: u16 = 0;
+    pub(in super::super) const WRITE: u16 = 1;
+    pub(in super::super) const DISCONNECT: u16 = 2;
+    pub(in super::super) const FLUSH: u16 = 3;
+    pub(in super::super) const TRIM: u16 = 4;
+    pub(in super::super) const CACHE: u16 = 5;
+    pub(in super::super) const WRITE_ZEROES: u16 = 6;
+    pub(in super::super) const BLOCK_STATUS: u16 = 7;
+
+    /// With READ: all in one piece.
+    pub(in super::super) const FLAG_DONT_FRAGMENT: u16 = 1 << 2;
+    /// With `BLOCK_STATUS`: only the first extent.
+    pub(in super::super) const FLAG_ONE: u16 = 1 << 3;
+}
+
+/// Pieces of structured replies.
+pub(super) mod chunk {
+    pub(in super::super) const DONE: u16 = 1;
+    pub(in super::super) const NONE: u16 = 0;
+    pub(in super::super) const DATA: u16 = 1;
+    pub(in super::super) const BLOCK_STATUS: u16 = 5;
+    pub(in super::super) const ERROR: u16 = 0x8001;
+    pub(in super::super) const ERROR_AT: u16 = 0x8002;
+}
+
+/// What went wrong, by number.
+pub(super) mod errno {
+    pub(in super::super) const PERM: u32 = 1;
+    pub(in super::super) const IO: u32 = 5;
+    pub(in super::super) const INVAL: u32 = 22;
+    pub(in super::super) const OVERFLOW: u32 = 75;
+}
+
+/// The one context of block status that there is, and its number in a connection.
+pub(super) const ALLOCATION: &str = "base:allocation";
+pub(super) const ALLOCATION_ID: u32 = 1;
+
+/// An extent that isn't stored and reads as zeros.
+pub(super) const HOLE_AND_ZERO: u32 = 3;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+macro_rules! either {
+    ($self:expr, $stream:ident => $do:expr) => {
+        match $self {
+            Stream::Unix($stream) => $do,
+            Stream::Tcp($stream) => $do,
+        }
+    };
+}
+
+impl Stream {
+    pub(super) fn another(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Unix(stream) => Self::Unix(stream.try_clone()?),
+            Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
+        })
+    }
+
+    pub(super) fn close(&self) {
+        // Whoever has gone needs nothing.
+        let _ = either!(self, stream => stream.shutdown(Shutdown::Both));
+    }
+
+    pub(super) fn read_within(&self, limit: Option<Duration>) -> io::Result<()> {
+        either!(self, stream => stream.set_read_timeout(limit))
+    }
+
+    pub(super) fn write_within(&self, limit: Option<Duration>) -> io::Result<()> {
+        either!(self, stream => stream.set_write_timeout(limit))
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => { let mut stream = stream; stream.read(buf) })
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        either!(self, stream => { let mut stream = stream; stream.write(buf) })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A stream that has to have brought everything by a moment, however slowly it drips.
+#[derive(Debug)]
+pub(super) struct Hurried<'a> {
+    stream: &'a Stream,
+    until: Instant,
+}
+
+impl<'a> Hurried<'a> {
+    pub(super) fn new(stream: &'a Stream, limit: Duration) -> Self {
+        Self {
+            stream,
+            until: Instant::now() + limit,
+        }
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Hurried<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read_within(self.left()?)?;
+        (&mut &*self.stream).read(buf)
+    }
+}
+
+impl Write for Hurried<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write_within(self.left()?)?;
+        (&mut &*self.stream).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads a number.
+pub(super) fn read_u16(from: &mut impl Read) -> io::Result<u16> {
+    let mut bytes = [0; 2];
+    from.read_exact(&mut bytes)?;
+    Ok(u16::from_be_bytes(bytes))
+}
+
+/// Reads a number.
+pub(super) fn read_u32(from: &mut impl Read) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    from.read_exact(&mut bytes)?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+/// Reads a number.
+pub(super) fn read_u64(from: &mut impl Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    from.read_exact(&mut bytes)?;
+    Ok(u64::from_be_bytes(bytes))
+}
