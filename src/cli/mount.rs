@@ -41,6 +41,10 @@ use crate::text::shown;
     "  mount -o loop,ro,noload /mnt/tue/p1.raw /mnt/files\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(super) struct Args {
     /// What to mount.
     what: PathBuf,

@@ -107,7 +107,7 @@ struct View {
 /// Prints what was made of the point; `applied` is what was written where not all of it was.
 fn print(
     args: &Args,
-    (disk, point): (&Disk, &PointImage),
+    (disk, point): (&str, &PointImage),
     (format, outcome): (Option<Format>, &'static str),
     applied: Option<&Applied>,
 ) -> Result<()> {
@@ -117,7 +117,7 @@ fn print(
     let manifest = point.manifest();
     let mut output = Output::text()?;
     output.json(&View {
-        disk: disk.name().to_owned(),
+        disk: disk.to_owned(),
         snapshot: manifest.name.clone(),
         image: args.output.to_string_lossy().into_owned(),
         format: format.map(Format::name),
@@ -177,7 +177,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         };
         print(
             args,
-            (&disk, &point),
+            (disk.name(), &point),
             (None, outcome),
             restored.applied.as_ref(),
         )?;
@@ -207,7 +207,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ));
         print(
             args,
-            (&disk, &point),
+            (disk.name(), &point),
             (Some(format), "restored"),
             Some(&applied),
         )?;
@@ -216,6 +216,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     args.windows.refuse_without_parent()?;
     // From here on only the point's own files are read: other commands needn't wait for a long copy.
     point.hold_files()?;
+    let name = disk.name().to_owned();
     drop(disk);
     restore(&point, output, work)?;
     drop(progress);
@@ -228,7 +229,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         shown(point.path()),
         Size(point.virtual_size())
     ));
-    print(args, (&disk, &point), (Some(format), "restored"), None)?;
+    print(args, (&name, &point), (Some(format), "restored"), None)?;
     Ok(Outcome::Done)
 }
 
