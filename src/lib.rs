@@ -29,6 +29,7 @@
 //! storage                            bytes at offsets
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
+//! inside                             partitions and file systems of a virtual disk, beside them
 //! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
@@ -49,6 +50,7 @@ pub mod diff;
 pub mod error;
 pub mod files;
 pub mod image;
+pub mod inside;
 pub mod page;
 pub mod parallel;
 pub mod progress;

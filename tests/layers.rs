@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["parallel"],
     &["storage"],
     &["image"],
-    &["vhd", "diff", "blob"],
+    &["vhd", "diff", "blob", "inside"],
     &["open", "files"],
     &["snapshot"],
     &["serve", "api"],

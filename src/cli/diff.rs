@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Io, Parents, SaidFormat, overwrite};
+use super::changed_files;
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::listing::{Listing, ListingFormat};
@@ -19,6 +20,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{EmptyDisk, ImageWindows, Source, open_windows, same_file};
 use crate::image::{ContentDigest, Image, KnownEqual, Masked, NothingKnown};
+use crate::inside::ChangedBytes;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
 
@@ -76,6 +78,12 @@ pub(super) struct Args {
         conflicts_with = "output"
     )]
     format: ListFormat,
+    /// Say which files own what changed, instead of the ranges: + created, - removed, M modified, R renamed.
+    #[arg(long = "files", conflicts_with_all = ["output", "format"])]
+    by_file: bool,
+    /// With --files: list also files of which only owner, permissions or times changed, as A.
+    #[arg(long, requires = "by_file")]
+    all: bool,
     /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
     compress: Compression,
@@ -285,7 +293,8 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
     // With -q the exit code is the answer, as with cmp -s.
     let listed = !(context.quiet() && format == ListingFormat::Text);
-    let mut listing = if listed {
+    let mut owned = args.by_file.then(ChangedBytes::default);
+    let mut listing = if listed && owned.is_none() {
         Some(Listing::begin(
             Output::text()?,
             format,
@@ -305,6 +314,12 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     };
     let [base, target] = pair.compared;
     let sink = |change: WindowChange| {
+        if let Some(owned) = &mut owned {
+            change
+                .changes
+                .iter()
+                .for_each(|change| owned.push(change.range));
+        }
         let mut changes = change.changes.iter();
         match &mut listing {
             Some(listing) => changes.try_for_each(|change| listing.push(*change)),
@@ -320,6 +335,13 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     drop(progress);
     if let Some(listing) = listing {
         listing.end(&comparison)?;
+    }
+    if let Some(owned) = owned {
+        let form = changed_files::Form {
+            all: args.all,
+            json: args.json,
+        };
+        changed_files::print(pair.base, pair.target, &owned, form, context)?;
     }
     Ok(if comparison.is_same() {
         Outcome::Done

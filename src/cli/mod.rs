@@ -17,6 +17,7 @@ use crate::text::shown;
 
 mod apply;
 mod args;
+mod changed_files;
 mod check;
 mod codes;
 mod completions;
@@ -27,6 +28,7 @@ mod demo;
 mod diff;
 mod document;
 mod exit;
+mod files;
 mod gpt;
 mod hash;
 mod help;
@@ -93,6 +95,7 @@ enum Command {
     Info(info::Args),
     Check(check::Args),
     Map(map::Args),
+    Files(files::Args),
     Hash(hash::Args),
     Create(create::Args),
     Convert(convert::Args),
@@ -120,6 +123,7 @@ impl Command {
             Self::Info(args) => info::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Map(args) => map::run(args, context),
+            Self::Files(args) => files::run(args, context),
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),
             Self::Convert(args) => convert::run(args, context),

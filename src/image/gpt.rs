@@ -84,6 +84,42 @@ impl Gpt {
         broken.map_or(Ok(None), Err)
     }
 
+    /// Looks for the backup in the last sector of a disk, where the header at its start can't be read.
+    pub fn find_at_end(image: &dyn Image) -> Result<Option<Self>> {
+        for sector in SECTORS {
+            let Some(last) = (image.virtual_size() / sector).checked_sub(1) else {
+                continue;
+            };
+            match Half::read(image, sector, last) {
+                Ok(Some(primary)) => return Ok(Some(Self { sector, primary })),
+                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The partitions: number from 1, bytes of the disk (which may be beyond its end), name.
+    pub fn partitions(&self) -> impl Iterator<Item = (u32, std::ops::Range<u64>, String)> + '_ {
+        let entry = usize::try_from(self.primary.short(field::ENTRY_LEN)).unwrap_or(usize::MAX);
+        let entries = (1..).zip(self.primary.table.chunks_exact(entry.max(1)));
+        entries.filter_map(|(number, entry)| {
+            if is_zero(entry.get(..16)?) {
+                return None;
+            }
+            let sectors = |at: usize| entry.get(at..at + 8).map(LittleEndian::read_u64);
+            let start = sectors(32)?.saturating_mul(self.sector);
+            let end = sectors(40)?.saturating_add(1).saturating_mul(self.sector);
+            let units = entry
+                .get(56..128)?
+                .chunks_exact(2)
+                .map(LittleEndian::read_u16);
+            let name = char::decode_utf16(units.take_while(|unit| *unit != 0));
+            let name = name.map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
+            Some((number, start..end, name.collect()))
+        })
+    }
+
     /// Where the header says that its backup is: a byte of the disk, which may be beyond its end.
     pub fn backup_at(&self) -> u64 {
         self.primary

@@ -48,6 +48,24 @@ impl File {
         }
     }
 
+    /// Sets the time of the last change: seconds since 1970 UTC, and nanoseconds. A time that the system doesn't know is
+    /// an error.
+    pub fn set_modified(&self, (seconds, nanos): (i64, u32)) -> Result<()> {
+        let from = std::time::SystemTime::UNIX_EPOCH;
+        let whole = std::time::Duration::from_secs(seconds.unsigned_abs());
+        let time = if seconds < 0 {
+            from.checked_sub(whole)
+        } else {
+            from.checked_add(whole)
+        };
+        let time = time.and_then(|time| time.checked_add(std::time::Duration::new(0, nanos)));
+        let time = time.ok_or_else(|| {
+            Error::damaged("the time of a file is impossible").with_found(seconds)
+        })?;
+        system::set_modified(self.as_std(), self.path(), time)
+            .map_err(|error| Error::io("cannot set the time of", error).with_path(self.path()))
+    }
+
     /// Removes an extended attribute, if there is one.
     pub fn remove_attribute(&self, name: &str) -> Result<()> {
         match system::remove_attribute(self.as_std(), self.path(), name.as_bytes())

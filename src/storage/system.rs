@@ -212,6 +212,15 @@ pub(super) fn set_permissions(
     )
 }
 
+/// Sets the time of the last change of a file.
+pub(super) fn set_modified(
+    file: &fs::File,
+    path: &Path,
+    time: std::time::SystemTime,
+) -> io::Result<()> {
+    ask!(path, Call::Attributes { file }, file.set_modified(time))
+}
+
 /// Sets an extended attribute.
 pub(super) fn set_attribute(
     file: &fs::File,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::super::changed_files;
 use super::super::diff::{ListFormat, Side, parse_compression};
 use super::super::listing::{Listing, ListingFormat};
 use super::args::overwrite;
@@ -12,6 +13,7 @@ use crate::diff::Compression;
 use crate::error::Error;
 use crate::files::{Source as _, refuse_same_file};
 use crate::image::{ContentDigest, Image as _};
+use crate::inside::ChangedBytes;
 use crate::snapshot::{Between, Work};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
@@ -47,6 +49,12 @@ pub(super) struct Args {
         conflicts_with = "output"
     )]
     format: ListFormat,
+    /// Say which files own what changed, instead of the ranges: + created, - removed, M modified, R renamed.
+    #[arg(long = "files", conflicts_with_all = ["output", "format"])]
+    by_file: bool,
+    /// With --files: list also files of which only owner, permissions or times changed, as A.
+    #[arg(long, requires = "by_file")]
+    all: bool,
     /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
     compress: Compression,
@@ -97,7 +105,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 format => format.into(),
             };
             // With -q the exit code is the answer, as with cmp -s.
-            let mut listing = if context.quiet() && format == ListingFormat::Text {
+            let mut owned = args.by_file.then(ChangedBytes::default);
+            let mut listing = if owned.is_some() || context.quiet() && format == ListingFormat::Text
+            {
                 None
             } else {
                 let output = Output::text()?;
@@ -108,15 +118,27 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                     between.to(),
                 )?)
             };
-            let comparison = between.changes(work, |change| match &mut listing {
-                Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
-                None => Ok(()),
+            let comparison = between.changes(work, |change| {
+                if let Some(owned) = &mut owned {
+                    change.changes.iter().for_each(|c| owned.push(c.range));
+                }
+                match &mut listing {
+                    Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
+                    None => Ok(()),
+                }
             })?;
             between.from().check_unchanged()?;
             between.to().check_unchanged()?;
             drop(progress);
             if let Some(listing) = listing {
                 listing.end(&comparison)?;
+            }
+            if let Some(owned) = owned {
+                let form = changed_files::Form {
+                    all: args.all,
+                    json: args.json,
+                };
+                changed_files::print(between.from(), between.to(), &owned, form, context)?;
             }
             let same = comparison.is_same();
             Ok(if same { Outcome::Done } else { Outcome::No })

@@ -16,6 +16,7 @@ pub mod header;
 pub mod image;
 pub mod image_sealed;
 pub mod input;
+pub mod inside;
 pub mod layers;
 pub mod locator;
 pub mod manifest;
@@ -26,7 +27,7 @@ pub mod stream;
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("footer", footer::run),
     ("header", header::run),
     ("locator", locator::run),
@@ -43,4 +44,5 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("squash", squash::run),
     ("stream", stream::run),
     ("manifest", manifest::run),
+    ("inside", inside::run),
 ];

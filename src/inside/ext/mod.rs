@@ -1,0 +1,603 @@
+//! ext2, ext3 and ext4: the superblock, the groups, and who owns what.
+
+mod dir;
+mod inode;
+mod journal;
+mod map;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::model::{
+    Entry, FileSystem, MAPS, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
+};
+use super::read::{Fields, Volume};
+use crate::error::{Error, ErrorKind, Result};
+use inode::Inode;
+
+/// Where the superblock is, whatever the size of a block.
+const SUPERBLOCK: u64 = 1024;
+const MAGIC: u16 = 0xEF53;
+
+mod compat {
+    pub(super) const HAS_JOURNAL: u32 = 0x4;
+    pub(super) const SPARSE_SUPER2: u32 = 0x200;
+}
+
+mod incompat {
+    pub(super) const RECOVER: u32 = 0x4;
+    pub(super) const META_BG: u32 = 0x10;
+    pub(super) const BITS_64: u32 = 0x80;
+    pub(super) const MMP: u32 = 0x100;
+    /// Everything that is understood, or doesn't matter to a reader.
+    pub(super) const KNOWN: u32 = 0x2
+        | RECOVER
+        | META_BG
+        | 0x40
+        | BITS_64
+        | MMP
+        | 0x200
+        | 0x400
+        | 0x2000
+        | 0x4000
+        | 0x8000
+        | 0x1_0000
+        | 0x2_0000;
+}
+
+mod ro_compat {
+    pub(super) const SPARSE_SUPER: u32 = 0x1;
+    pub(super) const GDT_CSUM: u32 = 0x10;
+    pub(super) const METADATA_CSUM: u32 = 0x400;
+}
+
+/// More groups than 4 KiB blocks have on the largest disk.
+const MOST_GROUPS: u64 = 1 << 24;
+
+const ROOT: NodeId = 2;
+const RESIZE: NodeId = 7;
+const JOURNAL: NodeId = 8;
+
+/// An ext file system.
+#[derive(Debug)]
+pub(super) struct Ext<'a> {
+    volume: Volume<'a>,
+    sb: Superblock,
+    transactions: u64,
+    notes: Vec<String>,
+    /// Blocks of maps that may still be read in this pass: no sound file system shares them.
+    maps_left: AtomicU64,
+}
+
+/// What is needed of a superblock.
+#[derive(Debug, Clone)]
+struct Superblock {
+    block: u64,
+    blocks: u64,
+    first_block: u64,
+    per_group: u64,
+    inodes: u64,
+    inodes_per_group: u64,
+    inode_size: u64,
+    first_inode: u64,
+    compat: u32,
+    incompat: u32,
+    ro_compat: u32,
+    descriptor: u64,
+    first_meta_bg: u64,
+    reserved_descriptors: u64,
+    backups: [u64; 2],
+    journal: NodeId,
+    external_journal: bool,
+    mmp_block: u64,
+    label: String,
+}
+
+impl Superblock {
+    fn read(volume: &Volume<'_>) -> Result<Self> {
+        let f = volume.fields(SUPERBLOCK, 1024)?;
+        let bad = |what: &str| f.damaged(format!("the superblock is damaged: {what}"));
+        if f.u16(56)? != MAGIC {
+            return Err(bad("it has another magic number"));
+        }
+        let block = match f.u32(24)? {
+            shift @ 0..=6 => 1024_u64 << shift,
+            _ => return Err(bad("an impossible block size")),
+        };
+        let new = f.u32(76)? > 0;
+        let (compat, incompat, ro_compat) = if new {
+            (f.u32(92)?, f.u32(96)?, f.u32(100)?)
+        } else {
+            (0, 0, 0)
+        };
+        let wide = incompat & incompat::BITS_64 != 0;
+        let high =
+            |at: usize| -> Result<u64> { Ok(if wide { u64::from(f.u32(at)?) << 32 } else { 0 }) };
+        let name = f.part(120, 16)?;
+        let label = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let sb = Self {
+            block,
+            blocks: u64::from(f.u32(4)?) | high(0x150)?,
+            first_block: f.u32(20)?.into(),
+            per_group: f.u32(32)?.into(),
+            inodes: f.u32(0)?.into(),
+            inodes_per_group: f.u32(40)?.into(),
+            inode_size: if new { f.u16(88)?.into() } else { 128 },
+            first_inode: if new { f.u32(84)?.into() } else { 11 },
+            compat,
+            incompat,
+            ro_compat,
+            descriptor: if wide { f.u16(254)?.into() } else { 32 },
+            first_meta_bg: f.u32(260)?.into(),
+            reserved_descriptors: f.u16(0xCE)?.into(),
+            backups: [f.u32(0x24C)?.into(), f.u32(0x250)?.into()],
+            journal: f.u32(224)?.into(),
+            external_journal: f.u32(224)? == 0,
+            mmp_block: f.u64(0x168)?,
+            label: String::from_utf8_lossy(label).into_owned(),
+        };
+        if ro_compat & ro_compat::METADATA_CSUM != 0
+            && journal::crc32c(!0, f.part(0, 0x3FC)?) != f.u32(0x3FC)?
+        {
+            return Err(bad("its checksum is wrong"));
+        }
+        if sb.incompat & !incompat::KNOWN != 0 {
+            return Err(
+                Error::unsupported("this ext file system has features that are not read")
+                    .with_field("superblock.s_feature_incompat")
+                    .with_offset(volume.on_disk(SUPERBLOCK))
+                    .with_found(format_args!("{:#x}", sb.incompat & !incompat::KNOWN)),
+            );
+        }
+        let fits = sb
+            .blocks
+            .checked_mul(block)
+            .is_some_and(|bytes| bytes <= volume.len());
+        if !fits || sb.first_block >= sb.blocks {
+            return Err(bad("it is larger than its partition"));
+        }
+        let table = sb.inodes_per_group.saturating_mul(sb.inode_size);
+        if !sb.inode_size.is_power_of_two()
+            || !(128..=block).contains(&sb.inode_size)
+            || !(1..=block * 8).contains(&sb.inodes_per_group)
+            || table > sb.blocks.saturating_mul(block)
+            || !sb.descriptor.is_power_of_two()
+            || !(32..=1024).contains(&sb.descriptor)
+            || sb.per_group < 8
+            || sb.groups() > MOST_GROUPS
+            || sb.inodes > sb.groups().saturating_mul(sb.inodes_per_group)
+        {
+            return Err(bad("impossible sizes of groups and inodes"));
+        }
+        Ok(sb)
+    }
+
+    fn groups(&self) -> u64 {
+        (self.blocks - self.first_block).div_ceil(self.per_group)
+    }
+
+    fn first_of(&self, group: u64) -> u64 {
+        self.first_block
+            .saturating_add(group.saturating_mul(self.per_group))
+    }
+
+    /// Whether a group begins with a copy of the superblock.
+    fn has_super(&self, group: u64) -> bool {
+        if self.compat & compat::SPARSE_SUPER2 != 0 {
+            return group == 0 || self.backups.contains(&group);
+        }
+        let power_of = |base: u64| {
+            let mut n = base;
+            while n < group {
+                n = n.saturating_mul(base);
+            }
+            n == group
+        };
+        group <= 1
+            || self.ro_compat & ro_compat::SPARSE_SUPER == 0
+            || [3, 5, 7].into_iter().any(power_of)
+    }
+
+    /// The block of the superblock within group 0.
+    fn first_super(&self) -> u64 {
+        u64::from(self.block == 1024)
+    }
+
+    fn descriptors_per_block(&self) -> u64 {
+        self.block / self.descriptor
+    }
+
+    fn is_meta(&self, group: u64) -> bool {
+        self.incompat & incompat::META_BG != 0
+            && group / self.descriptors_per_block() >= self.first_meta_bg
+    }
+
+    /// Where the descriptor of a group is.
+    fn descriptor_at(&self, group: u64) -> u64 {
+        let per_block = self.descriptors_per_block();
+        let within = (group % per_block) * self.descriptor;
+        let block = if self.is_meta(group) {
+            let first = group - group % per_block;
+            self.meta_block(first)
+        } else {
+            self.first_super() + 1 + group / per_block
+        };
+        block.saturating_mul(self.block).saturating_add(within)
+    }
+
+    /// The block with descriptors that `group` has, in a file system that spreads them.
+    fn meta_block(&self, group: u64) -> u64 {
+        let mut skip = u64::from(self.has_super(group));
+        if group == 0 && self.block == 1024 && self.first_block == 0 {
+            skip += 1;
+        }
+        self.first_of(group).saturating_add(skip)
+    }
+}
+
+/// Where the tables of a group are.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    block_bitmap: u64,
+    inode_bitmap: u64,
+    inode_table: u64,
+    inodes_unused: u64,
+    flags: u16,
+}
+
+const INODE_UNINIT: u16 = 1;
+
+impl<'a> Ext<'a> {
+    /// Whether there is a superblock.
+    pub(super) fn is_there(volume: &Volume<'_>) -> Result<bool> {
+        if volume.len() < 2 * SUPERBLOCK {
+            return Ok(false);
+        }
+        Ok(volume.fields(SUPERBLOCK, 1024)?.u16(56)? == MAGIC)
+    }
+
+    /// Opens it, with the transactions that its journal holds.
+    pub(super) fn open(volume: Volume<'a>) -> Result<Self> {
+        let sb = Superblock::read(&volume)?;
+        let mut ext = Self {
+            maps_left: AtomicU64::new(0),
+            volume,
+            sb,
+            transactions: 0,
+            notes: Vec::new(),
+        };
+        ext.begin_pass();
+        let pending = ext.sb.incompat & incompat::RECOVER != 0;
+        if pending && ext.sb.compat & compat::HAS_JOURNAL != 0 {
+            if ext.sb.external_journal {
+                return Err(Error::unsupported(
+                    "the newest state of this file system is in a journal on another device, which is not read",
+                ));
+            }
+            let (replayed, transactions) = journal::read(&ext)?;
+            ext.transactions = transactions;
+            ext.volume.replay(replayed);
+            ext.sb = Superblock::read(&ext.volume)?;
+        }
+        // What isn't there can't be read.
+        ext.inode(ROOT)?;
+        Ok(ext)
+    }
+
+    fn begin_pass(&self) {
+        self.maps_left
+            .store(self.sb.blocks.saturating_add(1024), Ordering::Relaxed);
+    }
+
+    fn has_checksums(&self) -> bool {
+        self.sb.ro_compat & (ro_compat::METADATA_CSUM | ro_compat::GDT_CSUM) != 0
+    }
+
+    fn group(&self, group: u64) -> Result<Group> {
+        let at = self.sb.descriptor_at(group);
+        let len = usize::try_from(self.sb.descriptor).unwrap_or(32);
+        let f = self.volume.fields(at, len)?;
+        let wide = self.sb.descriptor >= 64;
+        let block = |low: usize, high: usize| -> Result<u64> {
+            let high = if wide {
+                u64::from(f.u32(high)?) << 32
+            } else {
+                0
+            };
+            Ok(u64::from(f.u32(low)?) | high)
+        };
+        let unused = u64::from(f.u16(0x1C)?);
+        let unused_high = if wide {
+            u64::from(f.u16(0x32)?) << 16
+        } else {
+            0
+        };
+        let found = Group {
+            block_bitmap: block(0, 0x20)?,
+            inode_bitmap: block(4, 0x24)?,
+            inode_table: block(8, 0x28)?,
+            inodes_unused: if self.has_checksums() {
+                unused | unused_high
+            } else {
+                0
+            },
+            flags: if self.has_checksums() {
+                f.u16(0x12)?
+            } else {
+                0
+            },
+        };
+        let table_end = found.inode_table.saturating_add(self.table_blocks());
+        let last = found
+            .block_bitmap
+            .max(found.inode_bitmap)
+            .max(table_end - 1);
+        if last >= self.sb.blocks || found.inode_table < self.sb.first_block {
+            return Err(f.damaged(format!("the descriptor of group {group} is damaged")));
+        }
+        Ok(found)
+    }
+
+    fn table_blocks(&self) -> u64 {
+        (self.sb.inodes_per_group * self.sb.inode_size).div_ceil(self.sb.block)
+    }
+
+    fn inode_at(&self, id: NodeId) -> Result<u64> {
+        let n = id
+            .checked_sub(1)
+            .filter(|_| id <= self.sb.inodes)
+            .ok_or_else(|| {
+                self.volume
+                    .damaged("there is no inode of this number", SUPERBLOCK)
+                    .with_found(id)
+            })?;
+        let group = self.group(n / self.sb.inodes_per_group)?;
+        let within = (n % self.sb.inodes_per_group) * self.sb.inode_size;
+        Ok(group.inode_table * self.sb.block + within)
+    }
+
+    fn inode(&self, id: NodeId) -> Result<Inode> {
+        let at = self.inode_at(id)?;
+        let len = usize::try_from(self.sb.inode_size).unwrap_or(128);
+        Inode::new(id, self.volume.fields(at, len)?)
+    }
+
+    /// Byte ranges of blocks.
+    fn bytes_of(&self, block: u64, blocks: u64) -> Range<u64> {
+        let start = block.saturating_mul(self.sb.block);
+        start..start.saturating_add(blocks.saturating_mul(self.sb.block))
+    }
+
+    /// Tells where superblock, descriptors and bitmaps are.
+    fn own_groups(&self, each: &mut Owners<'_>, wrong: &mut dyn FnMut(Error)) -> Result<()> {
+        let sb = &self.sb;
+        each(0..SUPERBLOCK, Owner::Area("boot sectors"))?;
+        each(SUPERBLOCK..2 * SUPERBLOCK, Owner::Area("superblock"))?;
+        let groups = sb.groups();
+        let per_block = sb.descriptors_per_block();
+        let old = if sb.incompat & incompat::META_BG != 0 {
+            sb.first_meta_bg.min(groups.div_ceil(per_block))
+        } else {
+            groups.div_ceil(per_block) + sb.reserved_descriptors
+        };
+        for group in 0..groups {
+            let first = if group == 0 {
+                sb.first_super()
+            } else {
+                sb.first_of(group)
+            };
+            if sb.has_super(group) {
+                each(
+                    self.bytes_of(first, 1),
+                    Owner::Area("copies of the superblock"),
+                )?;
+                if !sb.is_meta(group) || old > 0 {
+                    each(
+                        self.bytes_of(first + 1, old),
+                        Owner::Area("group descriptors"),
+                    )?;
+                }
+            }
+            if sb.is_meta(group) && matches!(group % per_block, 0 | 1)
+                || sb.is_meta(group) && group % per_block == per_block - 1
+            {
+                each(
+                    self.bytes_of(sb.meta_block(group), 1),
+                    Owner::Area("group descriptors"),
+                )?;
+            }
+            match self.group(group) {
+                Ok(found) => {
+                    each(self.bytes_of(found.block_bitmap, 1), Owner::Area("bitmaps"))?;
+                    each(self.bytes_of(found.inode_bitmap, 1), Owner::Area("bitmaps"))?;
+                    let table = self.bytes_of(found.inode_table, self.table_blocks());
+                    each(table, Owner::Area("inode tables"))?;
+                }
+                Err(error) if is_damage(&error) => wrong(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if sb.incompat & incompat::MMP != 0 && sb.mmp_block > 0 {
+            each(
+                self.bytes_of(sb.mmp_block, 1),
+                Owner::Area("mount protection"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every inode that is used.
+    fn inodes(
+        &self,
+        each: &mut dyn FnMut(&Inode) -> Result<()>,
+        wrong: &mut dyn FnMut(Error),
+    ) -> Result<()> {
+        let sb = &self.sb;
+        let size = usize::try_from(sb.inode_size).unwrap_or(128);
+        for number in 0..sb.groups() {
+            let group = match self.group(number) {
+                Ok(group) => group,
+                Err(error) if is_damage(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if group.flags & INODE_UNINIT != 0 {
+                continue;
+            }
+            let used = sb.inodes_per_group.saturating_sub(group.inodes_unused);
+            let bitmap = self.volume.fields(
+                group.inode_bitmap * sb.block,
+                usize::try_from(sb.block).unwrap_or(0),
+            )?;
+            let table = group.inode_table * sb.block;
+            for data in self.volume.data_in(table..table + used * sb.inode_size)? {
+                let (mut at, end) = (data.start - (data.start - table) % sb.inode_size, data.end);
+                while at < end {
+                    let n = (at - table) / sb.inode_size;
+                    let f = self.volume.fields(at, size)?;
+                    at += sb.inode_size;
+                    let bit =
+                        bitmap.u8(usize::try_from(n / 8).unwrap_or(usize::MAX))? >> (n % 8) & 1;
+                    let id = number * sb.inodes_per_group + n + 1;
+                    if f.u16(0)? == 0 && id >= sb.first_inode || f.u16(26)? == 0 && bit == 0 {
+                        continue;
+                    }
+                    match Inode::new(id, f).and_then(|inode| each(&inode)) {
+                        Err(error) if is_damage(&error) => wrong(error),
+                        done => done?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells who owns the runs of an inode.
+    fn own_inode(&self, inode: &Inode, each: &mut Owners<'_>) -> Result<()> {
+        let node = inode.node()?;
+        let area = match inode.id {
+            RESIZE => Some("group descriptors"),
+            3 | 4 => Some("quotas"),
+            id if id == self.sb.journal || id == JOURNAL => Some("journal"),
+            1 => Some("bad blocks"),
+            _ if inode.holds_attributes() => Some("extended attributes"),
+            id if id < self.sb.first_inode && id != ROOT => Some("reserved inodes"),
+            _ => None,
+        };
+        if let Some(block) = inode.attributes_block()? {
+            self.check_run(block, 1)?;
+            each(self.bytes_of(block, 1), Owner::Area("extended attributes"))?;
+        }
+        let each = std::cell::RefCell::new(each);
+        self.map(
+            inode,
+            &mut |run| match area {
+                Some(area) => each.borrow_mut()(run.place..run.place + run.len, Owner::Area(area)),
+                None => own_run(&node, run, &mut **each.borrow_mut()),
+            },
+            &mut |block| {
+                let owner = match area {
+                    Some(area) => Owner::Area(area),
+                    None if node.kind == NodeKind::Folder => Owner::Area(MAPS),
+                    None => Owner::Map(node.id),
+                };
+                each.borrow_mut()(self.bytes_of(block, 1), owner)
+            },
+        )
+    }
+
+    /// An error if blocks aren't within the file system.
+    fn check_run(&self, block: u64, blocks: u64) -> Result<()> {
+        if block == 0
+            || block
+                .checked_add(blocks)
+                .is_none_or(|end| end > self.sb.blocks)
+        {
+            return Err(self
+                .volume
+                .damaged(
+                    "a block beyond the end of the file system is named",
+                    SUPERBLOCK,
+                )
+                .with_found(format_args!("{blocks} from block {block}"))
+                .with_expected(format_args!("below {}", self.sb.blocks)));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error is about what is stored: what isn't damaged can be read all the same.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
+}
+
+impl FileSystem for Ext<'_> {
+    fn name(&self) -> &'static str {
+        let sb = &self.sb;
+        let ext4 = sb.incompat & !(0x2 | incompat::RECOVER | incompat::META_BG) != 0
+            || sb.ro_compat & !0x7 != 0;
+        match (ext4, sb.compat & compat::HAS_JOURNAL != 0) {
+            (true, _) => "ext4",
+            (false, true) => "ext3",
+            (false, false) => "ext2",
+        }
+    }
+
+    fn label(&self) -> String {
+        self.sb.label.clone()
+    }
+
+    fn root(&self) -> NodeId {
+        ROOT
+    }
+
+    fn volume(&self) -> &Volume<'_> {
+        &self.volume
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    fn node(&self, id: NodeId) -> Result<Node> {
+        let inode = self.inode(id)?;
+        let mut node = inode.node()?;
+        if inode.has_inline_data() && node.stored == Stored::Runs {
+            node.stored = Stored::Inline(inode.inline_data()?);
+        }
+        Ok(node)
+    }
+
+    fn record(&self, id: NodeId) -> Option<Range<u64>> {
+        let at = self.inode_at(id).ok()?;
+        Some(at..at + self.sb.inode_size)
+    }
+
+    fn list(&self, node: &Node, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        self.list_folder(node, each)
+    }
+
+    fn runs(&self, node: &Node, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()> {
+        if node.stored != Stored::Runs {
+            return Ok(());
+        }
+        self.begin_pass();
+        self.map(&self.inode(node.id)?, each, &mut |_| Ok(()))
+    }
+
+    fn owners(&self, each: &mut Owners<'_>, wrong: &mut dyn FnMut(Error)) -> Result<()> {
+        self.own_groups(each, wrong)?;
+        self.begin_pass();
+        self.inodes(&mut |inode| self.own_inode(inode, each), wrong)
+    }
+}
+
+/// The fields of a block.
+fn block_fields(ext: &Ext<'_>, block: u64) -> Result<Fields> {
+    ext.check_run(block, 1)?;
+    let len = usize::try_from(ext.sb.block).unwrap_or(1024);
+    ext.volume.fields(block * ext.sb.block, len)
+}

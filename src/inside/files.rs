@@ -1,0 +1,204 @@
+//! What is in a partition, and its files by path.
+
+use super::ext::Ext;
+use super::fat::Fat;
+use super::ntfs::Ntfs;
+use super::model::{Entry, FileSystem, Node, NodeKind, Stored, read_content};
+use super::partitions::Partition;
+use super::read::Volume;
+use crate::error::{Error, Result};
+use crate::image::Image;
+
+/// More names than anybody keeps in one folder: what a listing may take of memory.
+const MOST_NAMES: usize = 2_000_000;
+
+/// A path isn't longer.
+const LONGEST_LINK: u64 = 64 << 10;
+
+/// What was found in a partition.
+#[derive(Debug)]
+pub enum Contents<'a> {
+    /// A file system that can be read.
+    Files(Files<'a>),
+    /// Something that is not read: what it looks like (`unknown` if like nothing).
+    NotRead(&'static str),
+    /// A file system that would be read if it were whole.
+    Damaged(&'static str, Error),
+}
+
+/// A file system that can be read.
+#[derive(Debug)]
+pub struct Files<'a> {
+    pub(super) fs: Box<dyn FileSystem + 'a>,
+}
+
+/// Looks at what is in a partition.
+///
+/// # Errors
+///
+/// If the disk can't be read. What is wrong with what is on it is told in [`Contents`].
+pub fn contents<'a>(image: &'a dyn Image, partition: &Partition) -> Result<Contents<'a>> {
+    let volume = || Volume::new(image, partition.range());
+    let open = |name, found: Result<Box<dyn FileSystem + 'a>>| match found {
+        Ok(fs) => Ok(Contents::Files(Files { fs })),
+        Err(error) if super::ext::is_damage(&error) => Ok(Contents::Damaged(name, error)),
+        Err(error) => Err(error),
+    };
+    if let Some(what) = foreign(&volume())? {
+        return Ok(Contents::NotRead(what));
+    }
+    if Ext::is_there(&volume())? {
+        return open("ext", Ext::open(volume()).map(|fs| Box::new(fs) as _));
+    }
+    if Ntfs::is_there(&volume())? {
+        return open("ntfs", Ntfs::open(volume()).map(|fs| Box::new(fs) as _));
+    }
+    if Fat::is_there(&volume())? {
+        return open("fat", Fat::open(volume()).map(|fs| Box::new(fs) as _));
+    }
+    Ok(Contents::NotRead("unknown"))
+}
+
+/// What is known by its mark, and not read.
+fn foreign(volume: &Volume<'_>) -> Result<Option<&'static str>> {
+    const MARKS: &[(u64, &[u8], &str)] = &[
+        (0, b"LUKS\xBA\xBE", "luks (encrypted)"),
+        (3, b"-FVE-FS-", "bitlocker (encrypted)"),
+        (3, b"ReFS\0\0\0\0", "refs"),
+        (3, b"EXFAT   ", "exfat"),
+        (0, b"XFSB", "xfs"),
+        (0, b"hsqs", "squashfs"),
+        (512, b"LABELONE", "lvm2"),
+        (4086, b"SWAPSPACE2", "swap"),
+        (4096, b"\xFC\x4E\x2B\xA9", "raid"),
+        (0x1_0040, b"_BHRfS_M", "btrfs"),
+        (32769, b"CD001", "iso9660"),
+        (1024, b"H+\0\x04", "hfs+"),
+        (1024, b"\x10\x20\xF5\xF2", "f2fs"),
+        (1024, b"\xE2\xE1\xF5\xE0", "erofs"),
+        (32, b"NXSB", "apfs"),
+    ];
+    for (at, mark, name) in MARKS {
+        if at + mark.len() as u64 <= volume.len() && volume.bytes(*at, mark.len())? == *mark {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+impl Files<'_> {
+    /// `ext4`, `fat32` and so on.
+    pub fn name(&self) -> &'static str {
+        self.fs.name()
+    }
+
+    /// The name that its owner gave it, or nothing.
+    pub fn label(&self) -> String {
+        self.fs.label()
+    }
+
+    /// Transactions of its journal that are seen as if they had been written.
+    pub fn transactions(&self) -> u64 {
+        self.fs.transactions()
+    }
+
+    /// What should be known of it.
+    pub fn notes(&self) -> Vec<String> {
+        self.fs.notes()
+    }
+
+    /// The folder of all.
+    pub fn root(&self) -> Result<Node> {
+        self.fs.node(self.fs.root())
+    }
+
+    /// The node that has a name.
+    pub fn node(&self, entry: &Entry) -> Result<Node> {
+        self.fs.node(entry.id)
+    }
+
+    /// The names in a folder, sorted.
+    pub fn list(&self, folder: &Node) -> Result<Vec<Entry>> {
+        list(&*self.fs, folder)
+    }
+
+    /// The node at a path from the root; `None` if there is none. Links are not followed. Where the file system takes
+    /// names that differ only in case for one, so does this.
+    pub fn find(&self, path: &[u8]) -> Result<Option<Node>> {
+        let fold = |name: &[u8]| {
+            if self.fs.folds_case() {
+                String::from_utf8_lossy(name).to_lowercase().into_bytes()
+            } else {
+                name.to_vec()
+            }
+        };
+        let mut node = self.root()?;
+        for part in path
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty() && *part != b".")
+        {
+            if node.kind != NodeKind::Folder {
+                return Ok(None);
+            }
+            let wanted = fold(part);
+            let mut found = None;
+            self.fs.list(&node, &mut |entry| {
+                if found.is_none() && fold(&entry.name) == wanted {
+                    found = Some(entry.id);
+                }
+                Ok(())
+            })?;
+            match found {
+                Some(id) => node = self.fs.node(id)?,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// Reads the content of a node from its beginning, in pieces.
+    pub fn read(&self, node: &Node, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        read_content(&*self.fs, node, &mut each)
+    }
+
+    /// Where a symbolic link leads to.
+    pub fn link(&self, node: &Node) -> Result<Vec<u8>> {
+        if node.size > LONGEST_LINK {
+            return Err(self
+                .fs
+                .volume()
+                .damaged("a link is impossibly long", 0)
+                .with_found(node.size));
+        }
+        let mut target = Vec::new();
+        self.read(node, |bytes| {
+            target.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(target)
+    }
+
+    /// Whether the content can be read, else why not.
+    pub fn unread(node: &Node) -> Option<&'static str> {
+        match node.stored {
+            Stored::NotRead(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// The names in a folder, sorted; of a name that is there twice only the first.
+pub(super) fn list(fs: &dyn FileSystem, folder: &Node) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    fs.list(folder, &mut |entry| {
+        if entries.len() == MOST_NAMES {
+            return Err(Error::unsupported("a folder has more names than are read")
+                .with_expected(format_args!("at most {MOST_NAMES}")));
+        }
+        entries.push(entry);
+        Ok(())
+    })?;
+    entries.sort();
+    entries.dedup_by(|a, b| a.name == b.name);
+    Ok(entries)
+}

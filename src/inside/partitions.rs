@@ -1,0 +1,209 @@
+//! Partition tables: MBR with extended partitions, and GPT.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use byteorder::{ByteOrder as _, LittleEndian};
+
+use super::read::{Fields, Volume};
+use crate::error::{ErrorKind, Result};
+use crate::image::{Gpt, Image};
+
+/// Bytes of a sector in an MBR.
+const SECTOR: u64 = 512;
+
+/// More logical partitions than anybody makes.
+const MOST_LOGICAL: u32 = 256;
+
+/// A partition, or the whole disk where there is no table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number, as Linux counts; 0 is the whole disk.
+    pub number: u32,
+    /// The name in a GPT.
+    pub name: String,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Partition {
+    /// The bytes of the disk that it takes.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start.saturating_add(self.len)
+    }
+}
+
+/// What a disk is divided into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionTable {
+    /// `gpt`, `mbr`, or `none` if the whole disk is one file system or unknown.
+    pub kind: &'static str,
+    /// In the order of their numbers.
+    pub partitions: Vec<Partition>,
+    /// What is wrong with it, if that doesn't keep it from being read.
+    pub note: Option<String>,
+}
+
+/// Reads the partition table of a disk. A disk without one is a single partition with the number 0.
+pub fn partitions(image: &dyn Image) -> Result<PartitionTable> {
+    let mut note = None;
+    let gpt = match Gpt::find(image) {
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            note = Some(format!(
+                "{error}; its backup at the end of the disk is read"
+            ));
+            Gpt::find_at_end(image)?
+        }
+        found => found?,
+    };
+    if let Some(gpt) = gpt {
+        let size = image.virtual_size();
+        let entries = gpt.partitions();
+        let partitions =
+            entries.filter(|(_, range, _)| range.start < range.end && range.start < size);
+        let partitions = partitions.map(|(number, range, name)| Partition {
+            number,
+            name,
+            start: range.start,
+            len: range.end.min(size) - range.start,
+        });
+        return Ok(PartitionTable {
+            kind: "gpt",
+            partitions: partitions.collect(),
+            note,
+        });
+    }
+    if let Some(error) = note {
+        // A table that can't be read isn't guessed at.
+        return Ok(PartitionTable {
+            kind: "gpt",
+            partitions: Vec::new(),
+            note: Some(error),
+        });
+    }
+    let disk = Volume::new(image, 0..image.virtual_size());
+    let partitions = mbr(&disk)?;
+    if partitions.is_empty() {
+        let whole = Partition {
+            number: 0,
+            name: String::new(),
+            start: 0,
+            len: image.virtual_size(),
+        };
+        return Ok(PartitionTable {
+            kind: "none",
+            partitions: vec![whole],
+            note: None,
+        });
+    }
+    Ok(PartitionTable {
+        kind: "mbr",
+        partitions,
+        note: None,
+    })
+}
+
+/// An entry of an MBR.
+struct Slot {
+    kind: u8,
+    status: u8,
+    start: u64,
+    len: u64,
+}
+
+fn slots(sector: &Fields) -> Result<Option<Vec<Slot>>> {
+    if sector.part(510, 2)? != [0x55, 0xAA] {
+        return Ok(None);
+    }
+    let slots = (0..4).map(|n| {
+        let at = 446 + 16 * n;
+        Ok(Slot {
+            kind: sector.u8(at + 4)?,
+            status: sector.u8(at)?,
+            start: u64::from(sector.u32(at + 8)?) * SECTOR,
+            len: u64::from(sector.u32(at + 12)?) * SECTOR,
+        })
+    });
+    slots.collect::<Result<_>>().map(Some)
+}
+
+/// The partitions of an MBR; none if there isn't one. A boot sector of a file system has the same mark at its end, and
+/// code or text where the table would be.
+fn mbr(disk: &Volume<'_>) -> Result<Vec<Partition>> {
+    if disk.len() < SECTOR {
+        return Ok(Vec::new());
+    }
+    let sector = disk.fields(0, 512)?;
+    let Some(slots) = slots(&sector)? else {
+        return Ok(Vec::new());
+    };
+    let sound = |slot: &Slot| slot.status & 0x7F == 0 && (slot.kind == 0 || slot.start > 0);
+    let boot_sector = matches!(sector.part(3, 8)?, b"NTFS    " | b"EXFAT   ")
+        || super::fat::is_boot_sector(&sector, disk.len());
+    if boot_sector || !slots.iter().all(sound) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    let mut logical = Vec::new();
+    for (number, slot) in (1..).zip(&slots) {
+        if slot.kind == 0 || slot.len == 0 || slot.start >= disk.len() {
+            continue;
+        }
+        if matches!(slot.kind, 0x05 | 0x0F | 0x85) {
+            chain(disk, slot.start, &mut logical)?;
+        } else {
+            found.push(partition(number, slot.start, slot.len, disk.len()));
+        }
+    }
+    found.extend(logical);
+    Ok(found)
+}
+
+fn partition(number: u32, start: u64, len: u64, disk: u64) -> Partition {
+    Partition {
+        number,
+        name: String::new(),
+        start,
+        len: len.min(disk.saturating_sub(start)),
+    }
+}
+
+/// The logical partitions of the extended one at `first`.
+fn chain(disk: &Volume<'_>, first: u64, found: &mut Vec<Partition>) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut at = first;
+    while found.len() < MOST_LOGICAL as usize && seen.insert(at) && at + SECTOR <= disk.len() {
+        let Some(slots) = slots(&disk.fields(at, 512)?)? else {
+            break;
+        };
+        let mut next = None;
+        for slot in slots.iter().take(2).filter(|slot| slot.len > 0) {
+            match slot.kind {
+                0 => {}
+                0x05 | 0x0F | 0x85 => next = first.checked_add(slot.start),
+                _ => {
+                    let start = at.saturating_add(slot.start);
+                    if start < disk.len() {
+                        let number = u32::try_from(found.len()).unwrap_or(MOST_LOGICAL) + 5;
+                        found.push(partition(number, start, slot.len, disk.len()));
+                    }
+                }
+            }
+        }
+        match next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// UTF-16 in little-endian order as text; what isn't is replaced.
+pub(super) fn utf16(bytes: &[u8]) -> String {
+    let units = bytes.chunks_exact(2).map(LittleEndian::read_u16);
+    char::decode_utf16(units)
+        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
+}
