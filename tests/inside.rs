@@ -1,7 +1,11 @@
 //! Inside of disks: what is said of files is what the kernel and the tools of each file system say, and every changed
 //! byte has an owner.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
 
 #[path = "support/disk.rs"]
 mod disk;
@@ -17,7 +21,8 @@ use disk::{Random, run};
 use vhdkit::diff::page_list;
 use vhdkit::image::Image;
 use vhdkit::inside::{
-    ChangedBytes, Contents, FileChangeKind, FileChanges, Files, Node, NodeKind, contents, file_changes, partitions, tar,
+    ChangedBytes, Contents, FileChangeKind, FileChanges, Files, Node, NodeKind, contents,
+    file_changes, partitions, tar,
 };
 use vhdkit::parallel::Workers;
 
@@ -42,7 +47,10 @@ fn changes_of(base: &dyn Image, target: &dyn Image) -> FileChanges {
     list.iter().for_each(|change| changed.push(change.range));
     let found = file_changes(base, target, &changed).unwrap();
     assert_eq!(found.accounted(), found.changed_bytes);
-    assert_eq!(found.changed_bytes, list.iter().map(|change| change.range.len()).sum::<u64>());
+    assert_eq!(
+        found.changed_bytes,
+        list.iter().map(|change| change.range.len()).sum::<u64>()
+    );
     for partition in &found.partitions {
         assert_eq!(partition.accounted(), partition.changed_bytes);
     }
@@ -51,12 +59,18 @@ fn changes_of(base: &dyn Image, target: &dyn Image) -> FileChanges {
 
 /// Lines as `M /path`, without folders that are there in both.
 fn lines(found: &FileChanges) -> Vec<String> {
-    let entries = found.partitions.iter().flat_map(|partition| &partition.entries);
+    let entries = found
+        .partitions
+        .iter()
+        .flat_map(|partition| &partition.entries);
     let entries = entries.filter(|entry| entry.change != FileChangeKind::Attributes);
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let mut lines: Vec<String> = entries
         .flat_map(|entry| match &entry.was {
-            Some(was) => vec![format!("- {}", text(was)), format!("+ {}", text(&entry.path))],
+            Some(was) => vec![
+                format!("- {}", text(was)),
+                format!("+ {}", text(&entry.path)),
+            ],
             None => vec![format!("{} {}", entry.change.letter(), text(&entry.path))],
         })
         .collect();
@@ -66,7 +80,12 @@ fn lines(found: &FileChanges) -> Vec<String> {
 
 /// All files of a file system: path to what it is, and its content.
 fn tree(files: &Files<'_>) -> BTreeMap<Vec<u8>, (NodeKind, Vec<u8>)> {
-    fn walk(files: &Files<'_>, node: &Node, path: &[u8], found: &mut BTreeMap<Vec<u8>, (NodeKind, Vec<u8>)>) {
+    fn walk(
+        files: &Files<'_>,
+        node: &Node,
+        path: &[u8],
+        found: &mut BTreeMap<Vec<u8>, (NodeKind, Vec<u8>)>,
+    ) {
         for entry in files.list(node).unwrap() {
             let path = [path, b"/", &entry.name].concat();
             let node = files.node(&entry).unwrap();
@@ -131,9 +150,18 @@ fn populate(folder: &Path, random: &mut Random) {
         fs::create_dir_all(folder.join(name)).unwrap();
     }
     for n in 0..120 {
-        fs::write(folder.join(format!("many/file number {n} with a name")), format!("{n}\n")).unwrap();
+        fs::write(
+            folder.join(format!("many/file number {n} with a name")),
+            format!("{n}\n"),
+        )
+        .unwrap();
     }
-    for (n, size) in [0, 1, 50, 100, 150, 511, 512, 1024, 4095, 4096, 9000, 70_000, 400_000].into_iter().enumerate() {
+    for (n, size) in [
+        0, 1, 50, 100, 150, 511, 512, 1024, 4095, 4096, 9000, 70_000, 400_000,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         fs::write(folder.join(format!("etc/f{n}")), bytes(random, size)).unwrap();
     }
     fs::write(folder.join("home/ann/b\u{e4}r"), bytes(random, 5000)).unwrap();
@@ -153,7 +181,9 @@ fn populate_unix(folder: &Path) {
 }
 
 fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
-    (0..len).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
+    (0..len)
+        .map(|_| u8::try_from(random.below(256)).unwrap())
+        .collect()
 }
 
 /// Changes some of it.
@@ -194,7 +224,9 @@ struct Mount(PathBuf);
 impl Mount {
     fn new(image: &Path, place: &Path, options: &str) -> Self {
         fs::create_dir_all(place).unwrap();
-        run(tool("mount").args(["-o", &format!("loop,{options}")]).args([image, place]));
+        run(tool("mount")
+            .args(["-o", &format!("loop,{options}")])
+            .args([image, place]));
         Self(place.to_path_buf())
     }
 }
@@ -229,7 +261,11 @@ const EXT: &[&[&str]] = &[
 fn make_ext(image: &Path, how: &[&str], more: &[&str]) {
     File::create(image).unwrap().set_len(96 << 20).unwrap();
     let (kind, options) = how.split_first().unwrap();
-    run(tool(&format!("mkfs.{kind}")).arg("-q").args(options).args(more).arg(image));
+    run(tool(&format!("mkfs.{kind}"))
+        .arg("-q")
+        .args(options)
+        .args(more)
+        .arg(image));
 }
 
 #[test]
@@ -251,7 +287,10 @@ fn what_mkfs_put_into_an_ext_file_system_is_read_back() {
 #[ignore = "mounts file systems, which needs root"]
 fn changes_of_ext_are_those_that_were_made() {
     let folder = tempfile::tempdir().unwrap();
-    let (base, target) = (folder.path().join("base.raw"), folder.path().join("target.raw"));
+    let (base, target) = (
+        folder.path().join("base.raw"),
+        folder.path().join("target.raw"),
+    );
     let place = folder.path().join("mounted");
     for how in EXT {
         make_ext(&base, how, &[]);
@@ -280,9 +319,16 @@ fn changes_of_ext_are_those_that_were_made() {
 #[ignore = "mounts file systems, which needs root"]
 fn changes_that_are_in_the_journal_only_are_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let (base, target) = (folder.path().join("base.raw"), folder.path().join("target.raw"));
+    let (base, target) = (
+        folder.path().join("base.raw"),
+        folder.path().join("target.raw"),
+    );
     let place = folder.path().join("mounted");
-    for how in [&["ext4"][..], &["ext4", "-b", "1024", "-O", "^64bit,^metadata_csum"], &["ext3"]] {
+    for how in [
+        &["ext4"][..],
+        &["ext4", "-b", "1024", "-O", "^64bit,^metadata_csum"],
+        &["ext3"],
+    ] {
         make_ext(&base, how, &[]);
         let mounted = Mount::new(&base, &place, "rw,commit=1");
         populate(&mounted.0, &mut Random::new(2));
@@ -295,7 +341,10 @@ fn changes_that_are_in_the_journal_only_are_seen() {
         let handle = File::open(&mounted.0).unwrap();
         handle.sync_all().unwrap();
         for name in ["etc/f12", "new/a", "etc/f5", "etc/f2", "etc/f4"] {
-            File::open(mounted.0.join(name)).unwrap().sync_all().unwrap();
+            File::open(mounted.0.join(name))
+                .unwrap()
+                .sync_all()
+                .unwrap();
         }
         fs::copy(&base, &target).unwrap();
         let expected = tree_of(&mounted.0);
@@ -331,15 +380,35 @@ fn fat_is_read_and_its_changes_are_those_that_were_made() {
             run(tool(name).arg("-i").arg(image).args(args));
         };
         for name in ["etc", "home", "many"] {
-            mtool("mcopy", &base, &["-s", "-Q", path("source").join(name).to_str().unwrap(), "::/"]);
+            mtool(
+                "mcopy",
+                &base,
+                &[
+                    "-s",
+                    "-Q",
+                    path("source").join(name).to_str().unwrap(),
+                    "::/",
+                ],
+            );
         }
-        assert!(with_files(&base, tree) == tree_of(&path("source")), "{options:?}");
+        assert!(
+            with_files(&base, tree) == tree_of(&path("source")),
+            "{options:?}"
+        );
         fs::copy(&base, &target).unwrap();
         fs::write(path("f5"), b"other content").unwrap();
-        mtool("mcopy", &target, &["-o", path("f5").to_str().unwrap(), "::/etc/f5"]);
+        mtool(
+            "mcopy",
+            &target,
+            &["-o", path("f5").to_str().unwrap(), "::/etc/f5"],
+        );
         mtool("mdel", &target, &["::/etc/f9"]);
         mtool("mmd", &target, &["::/new"]);
-        mtool("mcopy", &target, &[path("f5").to_str().unwrap(), "::/new/a longer name.text"]);
+        mtool(
+            "mcopy",
+            &target,
+            &[path("f5").to_str().unwrap(), "::/new/a longer name.text"],
+        );
         mtool("mmove", &target, &["::/home/ann/deep/deeper/x", "::/etc"]);
         let found = changes(&base, &target);
         let expected = [
@@ -358,19 +427,27 @@ fn fat_is_read_and_its_changes_are_those_that_were_made() {
 #[ignore = "mounts file systems, which needs root"]
 fn changes_of_ntfs_are_those_that_were_made() {
     let folder = tempfile::tempdir().unwrap();
-    let (base, target) = (folder.path().join("base.raw"), folder.path().join("target.raw"));
+    let (base, target) = (
+        folder.path().join("base.raw"),
+        folder.path().join("target.raw"),
+    );
     let place = folder.path().join("mounted");
     fs::create_dir(&place).unwrap();
     let mount = |image: &Path| {
         let mounted = tool("ntfs-3g").args([image, &place]).output().unwrap();
         if !mounted.status.success() {
-            eprintln!("NOT TESTED: NTFS, which can't be mounted here: {}", String::from_utf8_lossy(&mounted.stderr));
+            eprintln!(
+                "NOT TESTED: NTFS, which can't be mounted here: {}",
+                String::from_utf8_lossy(&mounted.stderr)
+            );
         }
         mounted.status.success().then(|| Mount(place.clone()))
     };
     for cluster in ["512", "4096", "65536"] {
         File::create(&base).unwrap().set_len(64 << 20).unwrap();
-        run(tool("mkntfs").args(["-q", "-F", "-f", "-c", cluster]).arg(&base));
+        run(tool("mkntfs")
+            .args(["-q", "-F", "-f", "-c", cluster])
+            .arg(&base));
         match mount(&base) {
             Some(mounted) => populate(&mounted.0, &mut Random::new(2)),
             None => return,
@@ -406,8 +483,11 @@ fn a_table_of_partitions_is_followed() {
         run(tool("sfdisk").arg("-q").arg(&image).stdin(input));
         let opened = vhdkit::open(&image).unwrap();
         let table = partitions(&*opened).unwrap();
-        let starts: Vec<(u32, u64, u64)> =
-            table.partitions.iter().map(|p| (p.number, p.start / 512, p.len / 512)).collect();
+        let starts: Vec<(u32, u64, u64)> = table
+            .partitions
+            .iter()
+            .map(|p| (p.number, p.start / 512, p.len / 512))
+            .collect();
         let expected: &[(u32, u64, u64)] = match table.kind {
             "gpt" => &[(1, 2048, 20480), (2, 30720, 40960)],
             _ => &[(1, 2048, 20480), (5, 32768, 8192), (6, 43008, 8192)],
@@ -424,26 +504,45 @@ fn no_metadata_makes_it_fail_otherwise() {
     populate(&source, &mut Random::new(5));
     let mut random = Random::new(6);
     let mut images = Vec::new();
-    for how in [&["ext4", "-b", "1024"][..], &["ext2", "-b", "1024"], &["ext4", "-O", "inline_data"]] {
+    for how in [
+        &["ext4", "-b", "1024"][..],
+        &["ext2", "-b", "1024"],
+        &["ext4", "-O", "inline_data"],
+    ] {
         let (kind, options) = how.split_first().unwrap();
         File::create(&image).unwrap().set_len(6 << 20).unwrap();
-        run(tool(&format!("mkfs.{kind}")).args(["-q", "-d", source.to_str().unwrap()]).args(options).arg(&image));
+        run(tool(&format!("mkfs.{kind}"))
+            .args(["-q", "-d", source.to_str().unwrap()])
+            .args(options)
+            .arg(&image));
         images.push(fs::read(&image).unwrap());
     }
     for options in ["12", "16", "32"] {
         File::create(&image).unwrap().set_len(36 << 20).unwrap();
-        run(tool("mkfs.vfat").args(["-F", options, "-s", "8"]).arg(&image));
-        run(tool("mcopy").arg("-i").arg(&image).arg("-s").arg(source.join("etc")).arg("::/"));
+        run(tool("mkfs.vfat")
+            .args(["-F", options, "-s", "8"])
+            .arg(&image));
+        run(tool("mcopy")
+            .arg("-i")
+            .arg(&image)
+            .arg("-s")
+            .arg(source.join("etc"))
+            .arg("::/"));
         images.push(fs::read(&image).unwrap());
     }
     File::create(&image).unwrap().set_len(8 << 20).unwrap();
     run(tool("mkntfs").args(["-q", "-F", "-f"]).arg(&image));
     for n in 0..12 {
-        run(tool("ntfscp").arg("-q").arg(&image).arg(source.join(format!("etc/f{n}"))).arg(format!("f{n}")));
+        run(tool("ntfscp")
+            .arg("-q")
+            .arg(&image)
+            .arg(source.join(format!("etc/f{n}")))
+            .arg(format!("f{n}")));
     }
     images.push(fs::read(&image).unwrap());
     for whole in &images {
-        let base = vhdkit::image::RawImage::open(vhdkit::storage::Memory::new(whole.clone())).unwrap();
+        let base =
+            vhdkit::image::RawImage::open(vhdkit::storage::Memory::new(whole.clone())).unwrap();
         for _ in 0..40 {
             let mut bytes = whole.clone();
             for _ in 0..1 + random.below(60) {
@@ -455,7 +554,8 @@ fn no_metadata_makes_it_fail_otherwise() {
                     _ => u8::try_from(random.below(256)).unwrap(),
                 };
             }
-            let target = vhdkit::image::RawImage::open(vhdkit::storage::Memory::new(bytes)).unwrap();
+            let target =
+                vhdkit::image::RawImage::open(vhdkit::storage::Memory::new(bytes)).unwrap();
             changes_of(&base, &target);
             changes_of(&target, &base);
             let table = partitions(&target).unwrap();

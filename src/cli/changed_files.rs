@@ -64,8 +64,8 @@ pub(super) fn print(
             free_bytes: partition.free_bytes,
         });
         output.json(&Json {
-            base: base.path().to_string_lossy().into_owned(),
-            target: target.path().to_string_lossy().into_owned(),
+            base: Side::new(base),
+            target: Side::new(target),
             partition_table: changes.table,
             notes: &changes.notes,
             partitions: partitions.collect(),
@@ -208,14 +208,29 @@ fn areas(areas: &[Area]) -> String {
 
 #[derive(Serialize)]
 struct Json<'a> {
-    base: String,
-    target: String,
+    base: Side,
+    target: Side,
     partition_table: &'static str,
     notes: &'a [String],
     partitions: Vec<PartitionJson<'a>>,
     outside: Vec<AreaJson<'a>>,
     changed_bytes: u64,
     accounted_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Side {
+    image: String,
+    virtual_size: u64,
+}
+
+impl Side {
+    fn new(image: &dyn Source) -> Self {
+        Self {
+            image: image.path().to_string_lossy().into_owned(),
+            virtual_size: image.virtual_size(),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -10,16 +10,16 @@ use serde::Serialize;
 use super::args::{Parents, SaidFormat, overwrite};
 use super::changed_files::path_bytes;
 use super::context::{Context, Reading, refuse_files};
-use super::{exit::Outcome, names};
 use super::output::{JsonList, Output};
 use super::size::Short;
+use super::{exit::Outcome, names};
 use crate::error::{Error, Result, quoted};
 use crate::files::Source;
 use crate::inside::{Contents, Files, Node, NodeKind, Partition, contents, partitions, tar};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
-/// List, find and get files in an image or a point in time, without mounting or restoring it.
+/// List, find and copy files in an image or a point in time, without mounting it.
 ///
 /// WHAT is an image or STORE::DISK@SNAPSHOT, then :NUMBER for a partition if the path is in several, then the path.
 #[derive(Debug, clap::Args)]
@@ -562,15 +562,15 @@ fn is_like(name: &[u8], pattern: &[u8]) -> bool {
 }
 
 fn get(args: &Get, context: &Context) -> Result<Outcome> {
+    if args.json && args.output == Path::new("-") {
+        return Err(
+            Error::usage("the content and the JSON summary can't both go to stdout")
+                .with_hint("write the content to a file with -o FILE"),
+        );
+    }
     let (named, image) = open(Path::new(&args.what), &args.parents, context)?;
     let place = place(&named, &*image)?;
     if args.output == Path::new("-") {
-        if args.json {
-            return Err(
-                Error::usage("the content and the JSON summary can't both go to stdout")
-                    .with_hint("write the content to a file with -o FILE"),
-            );
-        }
         let mut output = if place.node.kind == NodeKind::Folder {
             Output::binary()?
         } else {

@@ -2,8 +2,8 @@
 
 use super::ext::Ext;
 use super::fat::Fat;
-use super::ntfs::Ntfs;
 use super::model::{Entry, FileSystem, Node, NodeKind, Stored, read_content};
+use super::ntfs::Ntfs;
 use super::partitions::Partition;
 use super::read::Volume;
 use crate::error::{Error, Result};

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use super::model::{Entry, FileSystem, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run};
+use super::model::{
+    Entry, FileSystem, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
+};
 use super::partitions::utf16;
 use super::read::{Fields, Volume};
 use crate::error::{Error, Result};
@@ -60,7 +62,12 @@ struct Attribute {
 #[derive(Debug)]
 enum Value {
     Resident(Fields),
-    Runs { first: u64, size: u64, written: u64, runs: Vec<Run> },
+    Runs {
+        first: u64,
+        size: u64,
+        written: u64,
+        runs: Vec<Run>,
+    },
 }
 
 /// A file, put together from its records.
@@ -86,7 +93,11 @@ impl<'a> Ntfs<'a> {
             n @ 0..=127 => u64::from(n).saturating_mul(cluster),
             n => 1_u64.checked_shl(u32::from(n.wrapping_neg())).unwrap_or(0),
         };
-        let clusters = f.u64(40)?.saturating_mul(sector).checked_div(cluster).unwrap_or(0);
+        let clusters = f
+            .u64(40)?
+            .saturating_mul(sector)
+            .checked_div(cluster)
+            .unwrap_or(0);
         if !matches!(sector, 256..=4096)
             || !cluster.is_power_of_two()
             || !(256..=(2 << 20)).contains(&cluster)
@@ -103,13 +114,21 @@ impl<'a> Ntfs<'a> {
             cluster,
             clusters,
             record,
-            table: vec![Run { logical: 0, place: at, len: record * 16, written: true }],
+            table: vec![Run {
+                logical: 0,
+                place: at,
+                len: record * 16,
+                written: true,
+            }],
             records: 16,
             label: String::new(),
         };
         ntfs.read_table()?;
         if let Ok(file) = ntfs.file(3) {
-            let label = file.attributes.iter().find(|attribute| attribute.kind == 0x60);
+            let label = file
+                .attributes
+                .iter()
+                .find(|attribute| attribute.kind == 0x60);
             if let Some(Value::Resident(f)) = label.map(|attribute| &attribute.value) {
                 ntfs.label = utf16(&f.bytes);
             }
@@ -123,11 +142,19 @@ impl<'a> Ntfs<'a> {
         let f = self.fields(0)?;
         let mut parts = self.attributes(&f)?;
         let data = |parts: &[Attribute]| {
-            let data = parts.iter().filter(|part| part.kind == kind::DATA && part.name.is_empty());
+            let data = parts
+                .iter()
+                .filter(|part| part.kind == kind::DATA && part.name.is_empty());
             let mut runs: Vec<Run> = Vec::new();
             let mut size = 0;
             for part in data {
-                if let Value::Runs { first, size: own, runs: own_runs, .. } = &part.value {
+                if let Value::Runs {
+                    first,
+                    size: own,
+                    runs: own_runs,
+                    ..
+                } = &part.value
+                {
                     if *first == 0 {
                         size = *own;
                     }
@@ -154,11 +181,20 @@ impl<'a> Ntfs<'a> {
     fn record_place(&self, number: u64) -> Result<u64> {
         let at = number.checked_mul(self.record);
         let found = at.filter(|_| number < self.records).and_then(|at| {
-            let run = self.table.partition_point(|run| run.logical + run.len <= at);
-            let run = self.table.get(run).filter(|run| run.logical <= at && run.written)?;
+            let run = self
+                .table
+                .partition_point(|run| run.logical + run.len <= at);
+            let run = self
+                .table
+                .get(run)
+                .filter(|run| run.logical <= at && run.written)?;
             Some(run.place + (at - run.logical))
         });
-        found.ok_or_else(|| self.volume.damaged("there is no record of this number", 0).with_found(number))
+        found.ok_or_else(|| {
+            self.volume
+                .damaged("there is no record of this number", 0)
+                .with_found(number)
+        })
     }
 
     /// A record, put right: the last two bytes of each sector are kept elsewhere.
@@ -217,7 +253,12 @@ impl<'a> Ntfs<'a> {
                     runs: self.runs_of(&a, first)?,
                 }
             };
-            found.push(Attribute { kind, name, flags: a.u16(12)?, value });
+            found.push(Attribute {
+                kind,
+                name,
+                flags: a.u16(12)?,
+                value,
+            });
             at += len;
         }
         Ok(found)
@@ -238,10 +279,18 @@ impl<'a> Ntfs<'a> {
                 return Err(a.damaged("a run has an impossible length"));
             }
             let number = |bytes: &[u8], signed: bool| {
-                let fill = if signed && bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xFF } else { 0 };
+                let fill = if signed && bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
+                    0xFF
+                } else {
+                    0
+                };
                 let mut wide = [fill; 8];
-                wide.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
-                wide.iter().rev().fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
+                wide.iter_mut()
+                    .zip(bytes)
+                    .for_each(|(to, byte)| *to = *byte);
+                wide.iter()
+                    .rev()
+                    .fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
             };
             let len = number(a.part(at + 1, lens)?, false);
             let place = a.part(at + 1 + lens, places)?;
@@ -252,8 +301,13 @@ impl<'a> Ntfs<'a> {
             if !place.is_empty() {
                 lcn = lcn.wrapping_add(number(place, true).cast_signed());
                 let start = u64::try_from(lcn).ok();
-                let start = start.filter(|start| start.checked_add(len).is_some_and(|end| end <= self.clusters));
-                let start = start.ok_or_else(|| a.damaged("a run is beyond the end of the file system"))?;
+                let start = start.filter(|start| {
+                    start
+                        .checked_add(len)
+                        .is_some_and(|end| end <= self.clusters)
+                });
+                let start =
+                    start.ok_or_else(|| a.damaged("a run is beyond the end of the file system"))?;
                 runs.push(Run {
                     logical: vcn * self.cluster,
                     place: start * self.cluster,
@@ -267,7 +321,10 @@ impl<'a> Ntfs<'a> {
 
     /// The other records of a file, of which its list of attributes tells.
     fn other_records(&self, id: NodeId, attributes: &[Attribute]) -> Result<Vec<u64>> {
-        let Some(list) = attributes.iter().find(|attribute| attribute.kind == kind::LIST) else {
+        let Some(list) = attributes
+            .iter()
+            .find(|attribute| attribute.kind == kind::LIST)
+        else {
             return Ok(Vec::new());
         };
         let f = match &list.value {
@@ -279,7 +336,10 @@ impl<'a> Ntfs<'a> {
                     let left = len.saturating_sub(bytes.len());
                     bytes.extend(self.volume.bytes(run.place, to_usize(run.len).min(left))?);
                 }
-                Fields { bytes, at: runs.first().map_or(0, |run| self.volume.on_disk(run.place)) }
+                Fields {
+                    bytes,
+                    at: runs.first().map_or(0, |run| self.volume.on_disk(run.place)),
+                }
             }
         };
         let (mut at, mut found) = (0, Vec::new());
@@ -318,14 +378,22 @@ impl<'a> Ntfs<'a> {
 
 impl File {
     fn parts(&self, kind: u32, name: &str) -> impl Iterator<Item = &Attribute> {
-        self.attributes.iter().filter(move |part| part.kind == kind && part.name == name)
+        self.attributes
+            .iter()
+            .filter(move |part| part.kind == kind && part.name == name)
     }
 
     /// The runs of an attribute in order, its size, and how much of it was ever written.
     fn runs(&self, kind: u32, name: &str) -> Result<(Vec<Run>, u64, u64)> {
         let (mut all, mut total, mut filled): (Vec<Run>, _, _) = (Vec::new(), 0, 0);
         for part in self.parts(kind, name) {
-            if let Value::Runs { first, size, written, runs } = &part.value {
+            if let Value::Runs {
+                first,
+                size,
+                written,
+                runs,
+            } = &part.value
+            {
                 if *first == 0 {
                     (total, filled) = (*size, *written);
                 }
@@ -349,10 +417,19 @@ fn time(ticks: u64) -> (i64, u32) {
 }
 
 /// A name of an index, and the record that has it. Of a file with a short name for DOS too, that isn't told.
-fn entries(f: &Fields, start: usize, end: usize, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+fn entries(
+    f: &Fields,
+    start: usize,
+    end: usize,
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
     let mut at = start;
     while at + 16 <= end {
-        let (len, key, flags) = (usize::from(f.u16(at + 8)?), usize::from(f.u16(at + 10)?), f.u16(at + 12)?);
+        let (len, key, flags) = (
+            usize::from(f.u16(at + 8)?),
+            usize::from(f.u16(at + 10)?),
+            f.u16(at + 12)?,
+        );
         if flags & 2 != 0 {
             break;
         }
@@ -369,7 +446,11 @@ fn entries(f: &Fields, start: usize, end: usize, each: &mut dyn FnMut(Entry) -> 
             if space != 2 && !hidden && text != "." {
                 // A link has the mark of a folder too.
                 let folder = (attributes & 0x400 == 0).then_some(attributes & 0x1000_0000 != 0);
-                each(Entry { name: text.replace('/', "\u{2215}").into_bytes(), id, folder })?;
+                each(Entry {
+                    name: text.replace('/', "\u{2215}").into_bytes(),
+                    id,
+                    folder,
+                })?;
             }
         }
         at += len;
@@ -410,7 +491,11 @@ impl FileSystem for Ntfs<'_> {
         let mut node = Node {
             id,
             identity: u128::from(id) << 16 | u128::from(sequence),
-            kind: if folder { NodeKind::Folder } else { NodeKind::File },
+            kind: if folder {
+                NodeKind::Folder
+            } else {
+                NodeKind::File
+            },
             size: 0,
             mode: if folder { 0o755 } else { 0o644 },
             uid: 0,
@@ -447,7 +532,9 @@ impl FileSystem for Ntfs<'_> {
             }
             Some(Value::Runs { .. }) => {
                 (_, node.size, _) = file.runs(kind::DATA, "")?;
-                let flags = file.parts(kind::DATA, "").fold(0, |all, part| all | part.flags);
+                let flags = file
+                    .parts(kind::DATA, "")
+                    .fold(0, |all, part| all | part.flags);
                 if flags & 0x4000 != 0 {
                     node.stored = Stored::NotRead("encrypted");
                 } else if flags & 0xFF != 0 {
@@ -466,27 +553,41 @@ impl FileSystem for Ntfs<'_> {
 
     fn list(&self, node: &Node, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let file = self.file(node.id)?;
-        let root = file.parts(kind::INDEX_ROOT, NAMES).next().map(|part| &part.value);
+        let root = file
+            .parts(kind::INDEX_ROOT, NAMES)
+            .next()
+            .map(|part| &part.value);
         let Some(Value::Resident(f)) = root else {
             return Err(file.base.damaged("this is not a folder"));
         };
         let block = u64::from(f.u32(8)?);
-        let first = usize::try_from(f.u32(16)?).unwrap_or(usize::MAX).saturating_add(16);
+        let first = usize::try_from(f.u32(16)?)
+            .unwrap_or(usize::MAX)
+            .saturating_add(16);
         entries(f, first, f.bytes.len(), each)?;
         let (runs, size, _) = file.runs(kind::INDEX, NAMES)?;
         if runs.is_empty() {
             return Ok(());
         }
-        if !block.is_power_of_two() || !(512..=(64 << 10)).contains(&block) || size > self.volume.len() {
+        if !block.is_power_of_two()
+            || !(512..=(64 << 10)).contains(&block)
+            || size > self.volume.len()
+        {
             return Err(f.damaged("an index of names has impossible sizes"));
         }
-        let used = match file.parts(kind::BITMAP, NAMES).next().map(|part| &part.value) {
+        let used = match file
+            .parts(kind::BITMAP, NAMES)
+            .next()
+            .map(|part| &part.value)
+        {
             Some(Value::Resident(f)) => f.bytes.clone(),
             Some(Value::Runs { size, .. }) => {
                 let (runs, ..) = file.runs(kind::BITMAP, NAMES)?;
                 let mut bytes = Vec::new();
                 for run in runs {
-                    let left = usize::try_from(*size).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+                    let left = usize::try_from(*size)
+                        .unwrap_or(usize::MAX)
+                        .saturating_sub(bytes.len());
                     bytes.extend(self.volume.bytes(run.place, to_usize(run.len).min(left))?);
                 }
                 bytes
@@ -502,17 +603,26 @@ impl FileSystem for Ntfs<'_> {
             let (mut bytes, mut place) = (Vec::new(), 0);
             while (bytes.len() as u64) < block {
                 let at = number * block + bytes.len() as u64;
-                let run = runs.iter().find(|run| (run.logical..run.logical + run.len).contains(&at));
+                let run = runs
+                    .iter()
+                    .find(|run| (run.logical..run.logical + run.len).contains(&at));
                 let run = run.ok_or_else(|| f.damaged("an index of names has a hole"))?;
                 let within = at - run.logical;
                 let len = (run.len - within).min(block - bytes.len() as u64);
                 place = run.place + within;
                 bytes.extend(self.volume.bytes(place, to_usize(len))?);
             }
-            let node = Fields { bytes, at: self.volume.on_disk(place) };
+            let node = Fields {
+                bytes,
+                at: self.volume.on_disk(place),
+            };
             let node = self.put_right(node, *b"INDX")?;
-            let first = usize::try_from(node.u32(24)?).unwrap_or(usize::MAX).saturating_add(24);
-            let end = usize::try_from(node.u32(28)?).unwrap_or(usize::MAX).saturating_add(24);
+            let first = usize::try_from(node.u32(24)?)
+                .unwrap_or(usize::MAX)
+                .saturating_add(24);
+            let end = usize::try_from(node.u32(28)?)
+                .unwrap_or(usize::MAX)
+                .saturating_add(24);
             entries(&node, first, end.min(node.bytes.len()), each)?;
         }
         Ok(())
@@ -521,7 +631,11 @@ impl FileSystem for Ntfs<'_> {
     fn runs(&self, node: &Node, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()> {
         let file = self.file(node.id)?;
         if node.kind == NodeKind::Folder {
-            return file.runs(kind::INDEX, NAMES)?.0.into_iter().try_for_each(each);
+            return file
+                .runs(kind::INDEX, NAMES)?
+                .0
+                .into_iter()
+                .try_for_each(each);
         }
         let (runs, _, written) = file.runs(kind::DATA, "")?;
         for mut run in runs {
@@ -532,10 +646,18 @@ impl FileSystem for Ntfs<'_> {
                 each(run)?;
                 continue;
             }
-            each(Run { len: content, ..run })?;
+            each(Run {
+                len: content,
+                ..run
+            })?;
             if content < run.len {
                 let rest = run.len - content;
-                each(Run { logical: run.logical + content, place: run.place + content, len: rest, written: false })?;
+                each(Run {
+                    logical: run.logical + content,
+                    place: run.place + content,
+                    len: rest,
+                    written: false,
+                })?;
             }
         }
         Ok(())
@@ -544,7 +666,9 @@ impl FileSystem for Ntfs<'_> {
     fn owners(&self, each: &mut Owners<'_>, wrong: &mut dyn FnMut(Error)) -> Result<()> {
         each(0..self.cluster.max(8192), Owner::Area("boot sectors"))?;
         for number in 0..self.records {
-            let Ok(place) = self.record_place(number) else { continue };
+            let Ok(place) = self.record_place(number) else {
+                continue;
+            };
             // Most of a table that was made for more files is zeros.
             let head = self.volume.fields(place, 4)?;
             if head.u32(0)? == 0 {
@@ -555,7 +679,9 @@ impl FileSystem for Ntfs<'_> {
                 done => done?,
             }
         }
-        self.table.iter().try_for_each(|run| each(run.place..run.place + run.len, Owner::Area("file table")))
+        self.table
+            .iter()
+            .try_for_each(|run| each(run.place..run.place + run.len, Owner::Area("file table")))
     }
 }
 
@@ -581,7 +707,9 @@ impl Ntfs<'_> {
             each(place..place + self.record, Owner::Map(id))?;
         }
         for part in self.attributes(&f)? {
-            let Value::Runs { runs, .. } = &part.value else { continue };
+            let Value::Runs { runs, .. } = &part.value else {
+                continue;
+            };
             for run in runs {
                 let range = run.place..run.place + run.len;
                 let owner = match (area, part.kind) {
