@@ -365,14 +365,19 @@ fn short_name(f: &Fields) -> Result<String> {
             // The mark of a removed file, in a name.
             0x05 => 'σ',
             b'/' => '\u{2215}',
-            0..0x80 if lower => char::from(*byte).to_ascii_lowercase(),
             0..0x80 => char::from(*byte),
             high => HIGH
                 .chars()
                 .nth(usize::from(high - 0x80))
                 .unwrap_or(char::REPLACEMENT_CHARACTER),
         });
-        chars.collect::<String>().trim_end().to_owned()
+        let text: String = chars.collect();
+        let text = text.trim_end();
+        if lower {
+            text.to_lowercase()
+        } else {
+            text.to_owned()
+        }
     };
     let base = part(f.part(0, 8)?, case & 0x08 != 0);
     let extension = part(f.part(8, 3)?, case & 0x10 != 0);
