@@ -151,4 +151,5 @@ replays! {
     squash: 60,
     stream: 2000,
     manifest: 4000,
+    inside: 200,
 }

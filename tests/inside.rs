@@ -213,7 +213,9 @@ fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
 /// Changes some of it.
 fn edit(folder: &Path, random: &mut Random) {
     let path = |name: &str| folder.join(name);
-    if let Ok(sparse) = File::options().write(true).open(path("etc/sparse")) {}
+    if let Ok(sparse) = File::options().write(true).open(path("etc/sparse")) {
+        sparse.set_len(1_100_000).unwrap();
+    }
     fs::write(path("etc/f5"), bytes(random, 511)).unwrap();
     fs::write(path("etc/f2"), b"shorter").unwrap();
     let file = File::options().write(true).open(path("etc/f12")).unwrap();
@@ -585,7 +587,7 @@ fn no_metadata_makes_it_fail_otherwise() {
             vhdkit::image::RawImage::open(vhdkit::storage::Memory::new(whole.clone())).unwrap();
         for _ in 0..40 {
             let mut bytes = whole.clone();
-            for _ in 0..1 + random.below(60) {
+            for _ in 0..=random.below(60) {
                 // Metadata is where bytes aren't zero, and mostly at the beginning.
                 let within = 1 << (10 + random.below(12));
                 let at = random.below(bytes.len().min(within));

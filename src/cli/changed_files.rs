@@ -11,7 +11,8 @@ use super::size::{Count, Short};
 use crate::error::Result;
 use crate::files::Source;
 use crate::inside::{
-    Area, ChangedBytes, FileChange, FileChangeKind, NodeKind, PartitionChanges, file_changes,
+    Area, ChangedBytes, FileChange, FileChangeKind, FileChanges, NodeKind, PartitionChanges,
+    file_changes,
 };
 use crate::text::shown;
 
@@ -21,6 +22,12 @@ pub(super) struct Form {
     /// Also files of which only owner, permissions or times changed.
     pub(super) all: bool,
     pub(super) json: bool,
+}
+
+impl Form {
+    fn lists(self, entry: &FileChange) -> bool {
+        self.all || entry.change != FileChangeKind::Attributes || entry.changed_bytes > 0
+    }
 }
 
 /// Prints who owns the bytes `changed`.
@@ -37,42 +44,10 @@ pub(super) fn print(
     if context.quiet() && !form.json {
         return Ok(());
     }
-    let listed = |entry: &&FileChange| {
-        form.all || entry.change != FileChangeKind::Attributes || entry.changed_bytes > 0
-    };
+    let listed = |entry: &&FileChange| form.lists(entry);
     let mut output = Output::text()?;
     if form.json {
-        let partitions = changes.partitions.iter().map(|partition| PartitionJson {
-            partition: partition.partition.number,
-            name: &partition.partition.name,
-            label: &partition.label,
-            start: partition.partition.start,
-            length: partition.partition.len,
-            file_system: partition.file_system,
-            state: partition.state,
-            notes: &partition.notes,
-            replayed_transactions: partition.transactions,
-            changed_bytes: partition.changed_bytes,
-            range_count: partition.ranges,
-            entries: partition
-                .entries
-                .iter()
-                .filter(listed)
-                .map(EntryJson::new)
-                .collect(),
-            areas: partition.areas.iter().map(AreaJson::new).collect(),
-            free_bytes: partition.free_bytes,
-        });
-        output.json(&Json {
-            base: Side::new(base),
-            target: Side::new(target),
-            partition_table: changes.table,
-            notes: &changes.notes,
-            partitions: partitions.collect(),
-            outside: changes.outside.iter().map(AreaJson::new).collect(),
-            changed_bytes: changes.changed_bytes,
-            accounted_bytes: changes.accounted(),
-        })?;
+        json(&mut output, [base, target], &changes, form)?;
         return output.finish();
     }
     let mut totals = [0_u64; 5];
@@ -135,6 +110,45 @@ pub(super) fn print(
         Short(changes.changed_bytes)
     ))?;
     output.finish()
+}
+
+fn json(
+    output: &mut Output,
+    [base, target]: [&dyn Source; 2],
+    changes: &FileChanges,
+    form: Form,
+) -> Result<()> {
+    let partitions = changes.partitions.iter().map(|partition| PartitionJson {
+        partition: partition.partition.number,
+        name: &partition.partition.name,
+        label: &partition.label,
+        start: partition.partition.start,
+        length: partition.partition.len,
+        file_system: partition.file_system,
+        state: partition.state,
+        notes: &partition.notes,
+        replayed_transactions: partition.transactions,
+        changed_bytes: partition.changed_bytes,
+        range_count: partition.ranges,
+        entries: partition
+            .entries
+            .iter()
+            .filter(|entry| form.lists(entry))
+            .map(EntryJson::new)
+            .collect(),
+        areas: partition.areas.iter().map(AreaJson::new).collect(),
+        free_bytes: partition.free_bytes,
+    });
+    output.json(&Json {
+        base: Side::new(base),
+        target: Side::new(target),
+        partition_table: changes.table,
+        notes: &changes.notes,
+        partitions: partitions.collect(),
+        outside: changes.outside.iter().map(AreaJson::new).collect(),
+        changed_bytes: changes.changed_bytes,
+        accounted_bytes: changes.accounted(),
+    })
 }
 
 fn text(output: &mut Output, partition: &PartitionChanges) -> Result<()> {
@@ -300,7 +314,10 @@ impl EntryJson {
 
 /// The bytes of a path that isn't UTF-8, in hexadecimal.
 pub(super) fn path_bytes(path: &[u8]) -> Option<String> {
-    std::str::from_utf8(path)
-        .is_err()
-        .then(|| path.iter().map(|byte| format!("{byte:02x}")).collect())
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
+    let bytes = path
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(*byte)]);
+    std::str::from_utf8(path).is_err().then(|| bytes.collect())
 }

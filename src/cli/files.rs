@@ -21,7 +21,8 @@ use crate::text::shown;
 
 /// List, find and copy files in an image or a point in time, without mounting it.
 ///
-/// WHAT is an image or STORE::DISK@SNAPSHOT, then :NUMBER for a partition if the path is in several, then the path.
+/// WHAT is an image or a point in time of a store, then :NUMBER for a partition if the path is in several, then the
+/// path.
 #[derive(Debug, clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true, after_help = concat!(
     "Nothing is mounted or written, and no rights are needed but to read the image. Journals are read, so that a \
@@ -509,12 +510,12 @@ fn find(args: &Find, context: &Context) -> Result<Outcome> {
         if node.kind != NodeKind::Folder || !seen.insert(node.id) {
             continue;
         }
-        let inside = place.files.list(&node).and_then(|entries| {
+        let inside = place.files.list(&node).map(|entries| {
             let nodes = entries.into_iter().rev().map(|entry| {
                 let path = [&path, &b"/"[..], &entry.name].concat();
                 place.files.node(&entry).map(|node| (node, path))
             });
-            Ok(nodes.collect::<Vec<_>>())
+            nodes.collect::<Vec<_>>()
         });
         let inside = inside.unwrap_or_else(|error| vec![Err(error)]);
         for node in inside {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::files::{Contents, contents};
+use super::files::{Contents, Files, contents};
 use super::model::{FileSystem, NodeId, NodeKind, Owner};
 use super::partitions::{Partition, partitions};
 use super::ranges::{ChangedBytes, Touched, Unclaimed};
@@ -229,6 +229,20 @@ pub(super) struct Owned {
     pub(super) told: bool,
 }
 
+/// The file system in the base, or why there is none to compare with.
+fn in_base<'a>(base: (&'a dyn Image, Option<&Partition>)) -> Result<Result<Files<'a>, String>> {
+    let Some(partition) = base.1 else {
+        return Ok(Err("the base has no partition here".to_owned()));
+    };
+    Ok(match contents(base.0, partition)? {
+        Contents::Files(files) => Ok(files),
+        Contents::NotRead(what) => Err(format!("in the base it is {what}, which is not read")),
+        Contents::Damaged(name, error) => {
+            Err(format!("in the base it is {name}, damaged: {error}"))
+        }
+    })
+}
+
 fn in_partition(
     base: (&dyn Image, Option<&Partition>),
     target: (&dyn Image, &Partition),
@@ -278,22 +292,11 @@ fn in_partition(
     if changes.changed_bytes == 0 {
         return Ok(changes);
     }
-    let old = match base.1 {
-        None => Err("the base has no partition here".to_owned()),
-        Some(partition) => match contents(base.0, partition)? {
-            Contents::Files(files) => Ok(files),
-            Contents::NotRead(what) => Err(format!("in the base it is {what}, which is not read")),
-            Contents::Damaged(name, error) => {
-                Err(format!("in the base it is {name}, damaged: {error}"))
-            }
-        },
-    };
-    let old = match old {
+    let old = match in_base(base)? {
         Ok(files) => Some(files),
         Err(why) => {
-            changes
-                .notes
-                .push(format!("{why}: every file is told as created"));
+            let note = format!("{why}: every file is told as created");
+            changes.notes.push(note);
             None
         }
     };

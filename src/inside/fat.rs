@@ -157,7 +157,7 @@ impl<'a> Fat<'a> {
         let (value, end) = match self.shape.bits {
             12 => {
                 let pair = self.volume.fields(fat + cluster + cluster / 2, 2)?.u16(0)?;
-                let value = if cluster % 2 == 0 {
+                let value = if cluster.is_multiple_of(2) {
                     pair & 0xFFF
                 } else {
                     pair >> 4

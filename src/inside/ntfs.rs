@@ -201,30 +201,7 @@ impl<'a> Ntfs<'a> {
     fn fields(&self, number: u64) -> Result<Fields> {
         let place = self.record_place(number)?;
         let f = self.volume.fields(place, to_usize(self.record))?;
-        self.put_right(f, *b"FILE")
-    }
-
-    fn put_right(&self, mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
-        const SECTOR: usize = 512;
-        if f.part(0, 4)? != magic {
-            return Err(f.damaged("a record has another mark at its beginning"));
-        }
-        let (at, count) = (usize::from(f.u16(4)?), usize::from(f.u16(6)?));
-        if count == 0 || (count - 1) * SECTOR > f.bytes.len() {
-            return Err(f.damaged("a record has an impossible number of sectors"));
-        }
-        let mark = f.part(at, 2)?.to_vec();
-        for n in 1..count {
-            let kept = f.part(at + 2 * n, 2)?.to_vec();
-            let end = n * SECTOR - 2;
-            if f.part(end, 2)? != mark {
-                return Err(f.damaged("a record was written in part"));
-            }
-            if let Some(there) = f.bytes.get_mut(end..end + 2) {
-                there.copy_from_slice(&kept);
-            }
-        }
-        Ok(f)
+        put_right(f, *b"FILE")
     }
 
     fn attributes(&self, f: &Fields) -> Result<Vec<Attribute>> {
@@ -406,6 +383,30 @@ impl File {
         all.sort_by_key(|run| run.logical);
         Ok((all, total, filled))
     }
+}
+
+/// A record with the last two bytes of each sector, which are kept elsewhere in it.
+fn put_right(mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
+    const SECTOR: usize = 512;
+    if f.part(0, 4)? != magic {
+        return Err(f.damaged("a record has another mark at its beginning"));
+    }
+    let (at, count) = (usize::from(f.u16(4)?), usize::from(f.u16(6)?));
+    if count == 0 || (count - 1) * SECTOR > f.bytes.len() {
+        return Err(f.damaged("a record has an impossible number of sectors"));
+    }
+    let mark = f.part(at, 2)?.to_vec();
+    for n in 1..count {
+        let kept = f.part(at + 2 * n, 2)?.to_vec();
+        let end = n * SECTOR - 2;
+        if f.part(end, 2)? != mark {
+            return Err(f.damaged("a record was written in part"));
+        }
+        if let Some(there) = f.bytes.get_mut(end..end + 2) {
+            there.copy_from_slice(&kept);
+        }
+    }
+    Ok(f)
 }
 
 /// Seconds and nanoseconds since 1970 of a time in 100 ns since 1601.
@@ -616,7 +617,7 @@ impl FileSystem for Ntfs<'_> {
                 bytes,
                 at: self.volume.on_disk(place),
             };
-            let node = self.put_right(node, *b"INDX")?;
+            let node = put_right(node, *b"INDX")?;
             let first = usize::try_from(node.u32(24)?)
                 .unwrap_or(usize::MAX)
                 .saturating_add(24);

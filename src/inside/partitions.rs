@@ -139,7 +139,7 @@ fn mbr(disk: &Volume<'_>) -> Result<Vec<Partition>> {
     let Some(slots) = slots(&sector)? else {
         return Ok(Vec::new());
     };
-    let sound = |slot: &Slot| slot.status & 0x7F == 0 && (slot.kind == 0 || slot.start > 0);
+    let sound = |slot: &Slot| matches!(slot.status, 0 | 0x80) && (slot.kind == 0 || slot.start > 0);
     let boot_sector = matches!(sector.part(3, 8)?, b"NTFS    " | b"EXFAT   ")
         || super::fat::is_boot_sector(&sector, disk.len());
     if boot_sector || !slots.iter().all(sound) {

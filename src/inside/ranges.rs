@@ -94,12 +94,8 @@ impl Unclaimed {
         if range.start >= range.end {
             return 0;
         }
-        loop {
-            // The last that begins before the end.
-            let Some((start, end)) = self.0.range(..range.end).next_back().map(|(s, e)| (*s, *e))
-            else {
-                break;
-            };
+        // The last that begins before the end.
+        while let Some((start, end)) = self.last_before(range.end) {
             if end <= range.start {
                 break;
             }
@@ -116,6 +112,11 @@ impl Unclaimed {
             }
         }
         taken
+    }
+
+    fn last_before(&self, at: u64) -> Option<(u64, u64)> {
+        let last = self.0.range(..at).next_back();
+        last.map(|(start, end)| (*start, *end))
     }
 
     /// Takes what of `range` is unclaimed: bytes.

@@ -74,7 +74,7 @@ impl Archive<'_> {
                     match self.files.node(&entry) {
                         Ok(node) => self.add(&node, &path, depth + 1)?,
                         Err(error) if super::ext::is_damage(&error) => {
-                            self.leave_out(&path, error.to_string())
+                            self.leave_out(&path, error.to_string());
                         }
                         Err(error) => return Err(error),
                     }

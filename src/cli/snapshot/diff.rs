@@ -31,6 +31,10 @@ use crate::text::shown;
     "  vhd snapshot diff --store /backup --disk web wed mon -o back.vhddiff\n\n",
     super::args::exit_codes!(),
 ))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
@@ -99,50 +103,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         progress: &*progress,
     };
     match &args.output {
-        None => {
-            let format = match args.format {
-                ListFormat::Text if args.json => ListingFormat::Json,
-                format => format.into(),
-            };
-            // With -q the exit code is the answer, as with cmp -s.
-            let mut owned = args.by_file.then(ChangedBytes::default);
-            let mut listing = if owned.is_some() || context.quiet() && format == ListingFormat::Text
-            {
-                None
-            } else {
-                let output = Output::text()?;
-                Some(Listing::begin(
-                    output,
-                    format,
-                    between.from(),
-                    between.to(),
-                )?)
-            };
-            let comparison = between.changes(work, |change| {
-                if let Some(owned) = &mut owned {
-                    change.changes.iter().for_each(|c| owned.push(c.range));
-                }
-                match &mut listing {
-                    Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
-                    None => Ok(()),
-                }
-            })?;
-            between.from().check_unchanged()?;
-            between.to().check_unchanged()?;
-            drop(progress);
-            if let Some(listing) = listing {
-                listing.end(&comparison)?;
-            }
-            if let Some(owned) = owned {
-                let form = changed_files::Form {
-                    all: args.all,
-                    json: args.json,
-                };
-                changed_files::print(between.from(), between.to(), &owned, form, context)?;
-            }
-            let same = comparison.is_same();
-            Ok(if same { Outcome::Done } else { Outcome::No })
-        }
+        None => list(args, &between, work, context),
         Some(path) if path == Path::new("-") => {
             if args.json {
                 return Err(
@@ -196,4 +157,48 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Lists the ranges, or the files that own them.
+fn list(args: &Args, between: &Between, work: Work<'_>, context: &Context) -> Result<Outcome> {
+    let format = match args.format {
+        ListFormat::Text if args.json => ListingFormat::Json,
+        format => format.into(),
+    };
+    // With -q the exit code is the answer, as with cmp -s.
+    let mut owned = args.by_file.then(ChangedBytes::default);
+    let mut listing = if owned.is_some() || context.quiet() && format == ListingFormat::Text {
+        None
+    } else {
+        let output = Output::text()?;
+        Some(Listing::begin(
+            output,
+            format,
+            between.from(),
+            between.to(),
+        )?)
+    };
+    let comparison = between.changes(work, |change| {
+        if let Some(owned) = &mut owned {
+            change.changes.iter().for_each(|c| owned.push(c.range));
+        }
+        match &mut listing {
+            Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
+            None => Ok(()),
+        }
+    })?;
+    between.from().check_unchanged()?;
+    between.to().check_unchanged()?;
+    if let Some(listing) = listing {
+        listing.end(&comparison)?;
+    }
+    if let Some(owned) = owned {
+        let form = changed_files::Form {
+            all: args.all,
+            json: args.json,
+        };
+        changed_files::print(between.from(), between.to(), &owned, form, context)?;
+    }
+    let same = comparison.is_same();
+    Ok(if same { Outcome::Done } else { Outcome::No })
 }
