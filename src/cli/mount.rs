@@ -19,7 +19,7 @@ use crate::serve::fuse::{Session, SessionOptions, partitions};
 use crate::storage::{Mounted, is_dead_mount, mount_place, mounted_at, unmount_at};
 use crate::text::shown;
 
-/// Mount an image, a point in time, or all those of a disk or a store as files, without restoring anything.
+/// Mount images and points in time as files, without restoring them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "An image appears as disk.raw, as disk.vhd (a fixed VHD, with its footer), and each of its partitions as p1.raw, \

@@ -18,7 +18,7 @@ use super::serving;
 use crate::error::{Error, Result};
 use crate::serve::nbd::{Address, Server};
 
-/// Serve an image, a point in time, or all those of a disk or a store over NBD, without restoring anything.
+/// Serve images and points in time over NBD, without restoring them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "QEMU, qemu-img, nbdcopy, nbdinfo, nbdfuse, guestfish and the nbd-client of Linux read what is served; nobody can \
