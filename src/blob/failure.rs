@@ -292,13 +292,13 @@ impl Refusal {
             ) => (
                 ErrorKind::Unsupported,
                 say(
-                    "the service can't tell what changed between these two: compare them by their content",
+                    "the service can't list what changed between these two: compare them by their content",
                 ),
             ),
             (409, "InvalidBlobType") => (
                 ErrorKind::Unsupported,
                 say(
-                    "this is no page blob: upload it again as one, as with azcopy copy --blob-type PageBlob",
+                    "this is not a page blob: upload it again as one, as with azcopy copy --blob-type PageBlob",
                 ),
             ),
             (416, _) => (

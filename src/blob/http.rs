@@ -296,7 +296,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
     }
     if found.is_empty() {
         return Err(
-            Error::usage("there are no certificates in the file of authorities")
+            Error::usage("the file of certificate authorities has no certificates")
                 .with_hint("name a file of certificates in PEM form in SSL_CERT_FILE, or omit it"),
         );
     }

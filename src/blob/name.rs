@@ -345,7 +345,7 @@ fn parameters(query: &str) -> Result<Parameters, (&'static str, &'static str)> {
             reserved if RESERVED.contains(&reserved) => {
                 return Err((
                     "the address is that of a request, not of a blob",
-                    "leave the question mark away and what comes after it, but for a signature",
+                    "omit the question mark and what comes after it, unless that is a signature",
                 ));
             }
             _ => {

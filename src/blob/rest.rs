@@ -196,7 +196,7 @@ impl Rest {
                 .zip(metadata.values().cloned()),
         );
         let now = times::to_header(times::now()).ok_or_else(|| {
-            Error::new(ErrorKind::Io, "this machine's clock tells no time").with_path(name)
+            Error::new(ErrorKind::Io, "this machine's clock gives no time").with_path(name)
         })?;
         all.push(("x-ms-date", now));
         all.push(("x-ms-version", VERSION.to_owned()));
@@ -593,13 +593,13 @@ impl PageStore for Rest {
         let server = reply.header("server").unwrap_or_default();
         if asked.since.is_some() && server.starts_with("Azurite-Blob/") {
             // It lists all pages, whatever it is asked.
-            return Err(Error::unsupported(
-                "this server doesn't tell what changed since a snapshot",
-            )
-            .with_path(self.shown(blob))
-            .with_found(server)
-            .with_hint("compare the two by their content")
-            .into());
+            return Err(
+                Error::unsupported("this server can't list what changed since a snapshot")
+                    .with_path(self.shown(blob))
+                    .with_found(server)
+                    .with_hint("compare the two by their content")
+                    .into(),
+            );
         }
         let size = reply.header("x-ms-blob-content-length");
         let size = size.and_then(|size| size.parse().ok());
@@ -620,7 +620,7 @@ impl PageStore for Rest {
         let time = reply.header("x-ms-snapshot").map(str::to_owned);
         let _ = reply.read_all(LONGEST_REFUSAL);
         time.ok_or_else(|| {
-            Error::damaged("the service doesn't say the time of the snapshot that it took")
+            Error::damaged("the service doesn't name the time of the snapshot that it took")
                 .with_path(self.shown(blob))
                 .into()
         })

@@ -45,8 +45,7 @@ use crate::text::shown;
     "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
      follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
      are left out.\n\n\
-     What the result holds is noted in an extended attribute of its file, its state stamp: while nobody writes to the \
-     file, the next apply needn't read it all. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
+     What the result holds is noted in an extended attribute of its file, its state stamp: while nothing writes to the file, the next apply needn't read all of it. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
     "Examples:\n",
     "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      make a new image\n",
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
@@ -463,7 +462,7 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
         (BaseChecked::Partly, _) => say_doubt(
             args,
             context,
-            "the diff doesn't say what the base held everywhere: it is not known to be the right one",
+            "the diff doesn't record what the base held everywhere, so it isn't certain that this is the right base",
         ),
     }
     if applied.already == applied.diffs && !new {
@@ -541,7 +540,7 @@ pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Contex
         let how = match strategy {
             Strategy::Clone => "changed as a clone that took its place",
             Strategy::Copy => "changed as a copy that took its place",
-            Strategy::Journal => "written itself, behind an undo journal",
+            Strategy::Journal => "changed itself, behind an undo journal",
         };
         context.detail(format_args!("{image}: {how}"));
     }

@@ -20,10 +20,9 @@ use crate::vhd::{CheckOptions, DiskType, Finding, Kind, Mend, Report, Severity, 
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = concat!(
     "Each fault is named with its severity, its field and its offset in the file. An error keeps the image from \
-     being read, or from being read wholly; what is repairable can be mended without loss, and is read as it \
-     will be then; a warning is worth knowing. docs/check.md lists all of them.\n\n",
+     being read, or from being read wholly; what is repairable can be repaired without loss, and is read as it will be then; a warning is worth knowing. docs/check.md lists all of them.\n\n",
     "--repair saves the bytes that it replaces first, in IMAGE.before-repair, and --take-back puts them back. An \
-     interrupted repair is finished by running it again. What can't be mended is left as it is.\n\n",
+     interrupted repair is finished by running it again. What can't be repaired is left as it is.\n\n",
     "Examples:\n",
     "  vhd check disk.vhd\n",
     "  vhd check *.vhd --json | jq '.findings[].id'\n",

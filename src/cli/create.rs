@@ -176,7 +176,7 @@ pub(super) fn check_new_parent(
 ) -> Result<()> {
     if parent.vhd().map(VhdImage::footer).is_none() && !raw_allowed {
         return Err(Error::usage(
-            "a child of a raw image can't name it: nothing would tell if it is read over the right one",
+            "a child can't name a raw image as its parent: nothing would show whether it is read over the right one",
         )
         .with_path(parent.path())
         .with_found(parent.format())

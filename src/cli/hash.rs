@@ -196,7 +196,7 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
 /// The image as a file, which alone has a state.
 fn file(image: &dyn Source) -> Result<&OpenImage> {
     image.as_file().ok_or_else(|| {
-        Error::usage("a point in time of a store is no file, and needs neither stamp nor list")
+        Error::usage("a point in time of a store is not a file, and needs neither stamp nor list")
             .with_path(image.path())
     })
 }

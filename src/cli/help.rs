@@ -27,7 +27,7 @@ pub(super) fn shape(command: Command) -> Command {
         (
             format!("{notes}Examples:\n{examples}\n\n{codes}"),
             format!(
-                "Examples:\n{examples}\n\n--help tells more: all options, exit codes, and how it works."
+                "Examples:\n{examples}\n\n--help has all options, the exit codes, and how it works."
             ),
         )
     };

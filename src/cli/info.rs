@@ -23,8 +23,7 @@ use crate::vhd::{
 /// Print everything that an image says about itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The unique id is printed twice, because programs disagree on the order of its bytes: as it stands, and as \
-     Windows shows it. The virtual size is footer.current_size, never the geometry.\n\n",
+    "The unique id is printed twice, because programs disagree on the order of its bytes: as stored, and as Windows shows it. The virtual size is footer.current_size, never the geometry.\n\n",
     "Examples:\n",
     "  vhd info disk.vhd\n",
     "  vhd info disk.vhd --json | jq .footer.unique_id\n\n",

@@ -19,9 +19,7 @@ use crate::vhd::VhdImage;
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Extents come in order and without gaps. What is zero is known from block tables, bitmaps and holes, \
-     not by reading: data may turn out to be zeros too. The offset is where the data lies in the file, where \
-     it lies there in one piece. For a differencing VHD the depth says how many parents down the data lies, and the \
-     file in which image.\n\n",
+     not by reading: data may turn out to be zeros too. The offset is where the data is in the file, if it is there in one piece. For a differencing VHD the depth is the number of parents down to the data, and the file is the image that has it.\n\n",
     "Examples:\n",
     "  vhd map disk.vhd\n",
     "  vhd map disk.vhd --offsets\n",

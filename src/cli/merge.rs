@@ -35,7 +35,7 @@ use crate::text::shown;
      the parent as theirs: to fold the oldest delta of a chain that lives on, merge it with --delete.\n\n",
     "Examples:\n",
     "  vhd merge child.vhd                          into its parent\n",
-    "  vhd merge child.vhd --delete                 and remove the child; the rest of its chain goes on\n",
+    "  vhd merge child.vhd --delete                 and remove the child; its own children get the parent\n",
     "  vhd merge child.vhd -o whole.vhd             the chain as one new image\n",
     "  vhd-apply --rollback parent.vhd              take an interrupted merge back\n\n",
     super::args::exit_codes!(),

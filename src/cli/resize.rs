@@ -24,7 +24,7 @@ use crate::text::shown;
     "Examples:\n",
     "  vhd resize disk.vhd --size 20G\n",
     "  vhd resize disk.vhd --size 20G --fix-gpt    and bring the backup of its GPT to the new end\n",
-    "  vhd resize disk.vhd --size 8G --dry-run     is there data behind the first 8 GiB?\n\n",
+    "  vhd resize disk.vhd --size 8G --dry-run     is there data after the first 8 GiB?\n\n",
     super::args::exit_codes!(),
 ))]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -109,7 +109,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
     ));
     if resized.lost_data {
         let was = if args.dry_run { "would be" } else { "was" };
-        context.note(format_args!("data behind the new end {was} cut off"));
+        context.note(format_args!("data after the new end {was} cut off"));
     }
     if !args.dry_run
         && new < old

@@ -73,7 +73,7 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
             "nothing came: the command before the pipe failed, or wrote nothing",
         )
         .with_expected(name)
-        .with_hint("look at what the other command said, and run both again"));
+        .with_hint("look at the messages of the other command, and run both again"));
     }
     let other = if head.starts_with(&MAGIC) && expected != Expected::Diff {
         Some((
@@ -120,7 +120,7 @@ pub(super) fn of_pipe(error: Error) -> Error {
     let came = error.path().is_some_and(|file| file == STDIN);
     if came && error.kind() == ErrorKind::Damaged {
         return error.with_hint(
-            "if the command before the pipe failed, it said why: run both again; else what came was changed on its way",
+            "if the command before the pipe failed, its messages say why: run both again; otherwise the data was changed on its way",
         );
     }
     error

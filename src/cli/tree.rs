@@ -171,7 +171,7 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
         None if node.intact => return None,
         None => {
             return Some(format!(
-                "vhd check {} says what is wrong",
+                "for what is wrong: vhd check {}",
                 quoted(&node.path)
             ));
         }
@@ -188,7 +188,7 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
         Found::Elsewhere(n) => {
             let there = node_of(n)?;
             format!(
-                "{parent} isn't where it looks for it: it is {}; vhd rebase {} --parent {} mends that",
+                "{parent} isn't where it looks for it: it is {}; fix it with: vhd rebase {} --parent {}",
                 name(args, there),
                 quoted(&node.path),
                 quoted(there)
@@ -217,7 +217,9 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
             )
         }
         Found::Raw => {
-            format!("{parent} is a raw image: nothing tells if it is the right one (--raw-parent)")
+            format!(
+                "{parent} is a raw image: nothing shows whether it is the right one (--raw-parent)"
+            )
         }
         Found::Circle(n) => format!(
             "{parent}, {}, is read through this image",

@@ -303,8 +303,7 @@ impl DiffFile {
                 if fits && ordered {
                     Ok(entries)
                 } else {
-                    Err(damaged("a part of the index is not what its root says")
-                        .with_field("entries"))
+                    Err(damaged("a part of the index doesn't match its root").with_field("entries"))
                 }
             })
             .map_err(|e| e.with_path(self.name()).with_offset(offset))?;
@@ -348,11 +347,11 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
         back = read_root(&mut input, count, most).map_err(tail)?;
     }
     if input.position() != at {
-        return Err(
-            damaged("the root of the index has another length than the trailer says")
-                .with_field("tail_offset")
-                .with_offset(at),
-        );
+        return Err(damaged(
+            "the root of the index doesn't have the length that the trailer gives",
+        )
+        .with_field("tail_offset")
+        .with_offset(at));
     }
     Ok((trailer, [root, back], end.digest))
 }

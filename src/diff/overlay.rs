@@ -97,7 +97,7 @@ impl<B: Image> Overlay<B> {
             let same = !matches!((state.1, found.1), (Some(a), Some(b)) if a != b);
             if state.0 != found.0 || !same {
                 return Err(
-                    Error::mismatch("this diff doesn't follow what lies under it")
+                    Error::mismatch("this diff doesn't continue the one before it")
                         .with_path(diff.name())
                         .with_found(point(found))
                         .with_expected(point(state)),

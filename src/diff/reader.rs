@@ -229,7 +229,7 @@ impl Track {
     fn count(&mut self, frame: &Frame, offset: u64) -> Result<()> {
         let range = frame.range();
         if range.start() < self.end {
-            return Err(damaged("a frame lies before the one it follows")
+            return Err(damaged("a frame is out of order")
                 .with_field("page_ranges")
                 .with_found(format_args!("{range:?}"))
                 .with_expected(format_args!("from {}", self.end)));
@@ -319,7 +319,7 @@ impl<R: Read> Stream<R> {
             match self.reader.read(&mut byte) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {
-                    return Err(damaged("there is something behind the end of the diff")
+                    return Err(damaged("there is data after the end of the diff")
                         .with_offset(self.offset)
                         .with_expected("the end of the file"));
                 }

@@ -225,7 +225,7 @@ impl Track {
     fn advance(&mut self, range: PageRange) -> Result<()> {
         if range.start() < self.end || range.end() > self.size {
             return Err(Error::usage(
-                "the frames of a diff must come in order and lie within the target",
+                "the frames of a diff must be in order and within the target",
             )
             .with_found(format_args!(
                 "{range:?} after {} of {}",

@@ -374,7 +374,7 @@ fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
             .with_field("virtual size")
             .with_found(format_args!("{} bytes", parent.virtual_size()))
             .with_expected(format_args!("at most {size} bytes, the size of the child"))
-            .with_hint("make an image that stands alone; or take a parent from after the disk became smaller"),
+            .with_hint("make an image without a parent, or take a parent from after the disk became smaller"),
     )
 }
 

@@ -98,7 +98,7 @@ fn unreadable(error: &Error) -> Trouble {
     };
     let damaged = [ErrorKind::Damaged, ErrorKind::Unsupported].contains(&error.kind());
     let advice = match file.filter(|_| damaged) {
-        Some(file) => Some(format!("vhd check {} says more", quoted(file))),
+        Some(file) => Some(format!("for details: vhd check {}", quoted(file))),
         None => error.hint().map(str::to_owned),
     };
     Trouble { found, advice }

@@ -305,8 +305,8 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
         return Ok(());
     }
     let hint = match size.max(1).checked_next_multiple_of(PAGE_SIZE) {
-        Some(nearest) if nearest <= MAX_VIRTUAL_SIZE => format!("say {nearest} instead"),
-        _ => "say a smaller size".to_owned(),
+        Some(nearest) if nearest <= MAX_VIRTUAL_SIZE => format!("use {nearest}"),
+        _ => "use a smaller size".to_owned(),
     };
     Err(Error::usage("a virtual disk can't have this size")
         .with_path(path)
@@ -571,7 +571,7 @@ mod tests {
             );
         }
         let error = NewImage::create(path, &options(Format::Raw, 513)).unwrap_err();
-        assert_eq!(error.hint(), Some("say 1024 instead"));
+        assert_eq!(error.hint(), Some("use 1024"));
     }
 
     #[test]

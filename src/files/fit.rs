@@ -186,7 +186,7 @@ pub(super) fn check_can_be_full(
         return Ok(());
     }
     Err(Error::usage(
-        "the base can't be checked in full: the diff doesn't say what all of it should hold",
+        "the base can't be checked in full: the diff has no content digest of it",
     )
     .with_path(base.path())
     .with_found(format_args!("{} without a content digest of its base", first_name(chain)))
@@ -240,8 +240,7 @@ pub(super) fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
 fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
         error.with_hint(
-            "its state stamp says that it is, so somebody wrote past it, or the device is failing: say --base-check \
-             full to have all of it read",
+            "its state stamp says that it is, so something wrote to the file without updating it, or the device is failing: use --base-check full to read all of it",
         )
     })
 }

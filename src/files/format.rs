@@ -69,7 +69,7 @@ impl FromStr for Format {
             .into_iter()
             .find(|format| format.name() == text)
             .ok_or_else(|| {
-                Error::usage("this is no image format")
+                Error::usage("this is not an image format")
                     .with_found(text)
                     .with_expected("raw, fixed, dynamic or differencing")
             })

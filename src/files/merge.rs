@@ -377,7 +377,7 @@ impl Heirs {
         let merged = Arc::new(merged);
         for file in &self.0 {
             relink(file, &merged, options.windows_folder).map_err(|error| {
-                error.with_hint("the merge is done; run the same command again to go on with the children of the child")
+                error.with_hint("the merge is done; run the same command again to continue with the children of the child")
             })?;
         }
         Ok(())

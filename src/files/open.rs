@@ -153,7 +153,7 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
     {
-        let error = Error::usage("the image has another format than was said")
+        let error = Error::usage("the image doesn't have the format that was given")
             .with_path(path)
             .with_found(stored.format())
             .with_expected(choice);
@@ -232,7 +232,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
 fn refuse_told(image: &VhdImage<File>) -> Error {
     let path = image.storage().path();
     Error::usage(
-        "the footer says another type than was said: so the image is read, but not changed in place",
+        "the footer has another type than was given, so the image is read but not changed in place",
     )
     .with_path(path)
     .with_hint(format!(

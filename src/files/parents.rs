@@ -324,7 +324,7 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
 
 /// What is advised when a parent isn't seen anywhere.
 const NOWHERE: &str =
-    "put the parent beside it, or say where it is with --parent FILE or --parent-path DIR";
+    "put the parent beside it, or give its place with --parent FILE or --parent-path DIR";
 
 /// The error for several files that could be the parent, none of which has exactly the name.
 fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {

@@ -220,7 +220,7 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
     }
     if image.format() == Format::Raw && !options.parents.allow_raw {
         return Err(Error::usage(
-            "a child of a raw image can't name it: nothing would tell if it is read over the right one",
+            "a child can't name a raw image as its parent: nothing would show whether it is read over the right one",
         )
         .with_path(parent)
         .with_found(image.format())
@@ -269,7 +269,7 @@ fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Err
     let new_path = new.path();
     Error::new(
         cause.kind(),
-        "nothing tells whether the new parent holds the same, for the present one can't be read",
+        "nothing shows whether the new parent holds the same, because the present one can't be read",
     )
     .with_path(child)
     .with_field("header.parent_unique_id")
@@ -287,7 +287,7 @@ fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Err
         }
     ))
     .with_hint(format!(
-        "say where the present parent is with --old-parent FILE or --parent-path DIR; if {} is known to hold the same: \
+        "give the place of the present parent with --old-parent FILE or --parent-path DIR; if {} is known to hold the same: \
          vhd rebase {} --parent {} --unsafe",
         shown(new_path),
         quoted(child),

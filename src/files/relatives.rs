@@ -333,7 +333,7 @@ impl Parent {
                 }
                 if seen.is_beyond_judgement() {
                     let error =
-                        Error::damaged("this VHD is damaged: nothing tells whose child it is");
+                        Error::damaged("this VHD is damaged: its parent can't be determined");
                     children.unread.push(error.with_path(&seen.path));
                     continue;
                 }
@@ -346,7 +346,8 @@ impl Parent {
                     }
                     // By its id it is one: that the other file is somebody else's proves nothing.
                     Err(error) => {
-                        let unsure = Error::new(error.kind(), "whose child this is can't be told");
+                        let unsure =
+                            Error::new(error.kind(), "the parent of this VHD can't be determined");
                         let unsure = unsure.with_path(&seen.path).with_source(error.to_string());
                         children.unread.push(unsure);
                     }

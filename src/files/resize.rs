@@ -143,7 +143,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
     };
     let data = first_data(&image, cut, backup, options.progress)?;
     if let Some(offset) = data.filter(|_| !options.allow_data_loss) {
-        return Err(Error::usage("there is data behind the new end of the disk")
+        return Err(Error::usage("there is data after the new end of the disk")
             .with_path(path)
             .with_field("virtual disk")
             .with_offset(offset)
@@ -213,7 +213,7 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
         .with_expected("a multiple of 512 that isn't zero, at most 1 PiB");
     Err(match size.checked_next_multiple_of(PAGE_SIZE) {
         Some(next) if (1..=MAX_VIRTUAL_SIZE).contains(&next) => {
-            error.with_hint(format!("say {next} instead"))
+            error.with_hint(format!("use {next}"))
         }
         _ => error,
     })

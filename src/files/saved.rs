@@ -151,7 +151,7 @@ enum Part {
 /// Reads a file of saved bytes and verifies it to its end.
 fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
     let damaged = || {
-        Error::damaged("this is no file of saved bytes, or it is damaged")
+        Error::damaged("this is not a file of saved bytes, or it is damaged")
             .with_path(path)
             .with_hint("name the file that vhd check --repair wrote")
     };

@@ -62,7 +62,7 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     refuse_unstamped(image)?;
     let file = File::open(path)?;
     let not_one = || {
-        Error::damaged("this is no list of an image's window hashes of a known version")
+        Error::damaged("this is not a list of window hashes of a known version")
             .with_path(path)
             .with_hint("make one with vhd hash --windows")
     };

@@ -332,7 +332,7 @@ impl Half {
             Error::damaged(format!("the partition table (GPT) is damaged: {what}"))
                 .with_field("GPT header")
                 .with_offset(at.saturating_mul(sector))
-                .with_hint("mend it with gdisk first")
+                .with_hint("fix it with gdisk first")
         };
         let mut half = Self {
             header,
@@ -346,7 +346,7 @@ impl Half {
         let entry = u64::from(half.short(field::ENTRY_LEN));
         let len = entry.saturating_mul(u64::from(half.short(field::ENTRIES)));
         if entry < 128 || len > LARGEST_TABLE {
-            return Err(bad("its header tells of an impossible table"));
+            return Err(bad("its header describes an impossible table"));
         }
         half.table = bytes(half.number(field::TABLE), len)?
             .ok_or_else(|| bad("the table is beyond the end of the disk"))?;

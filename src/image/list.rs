@@ -121,14 +121,14 @@ impl<S: ReadAt> WindowList<S> {
         let count = body.filter(|body| body.is_multiple_of(RECORD as u64));
         let Some(count) = count.map(|body| body / RECORD as u64) else {
             return Err(damaged(
-                "this is no list of window hashes, or it was cut off",
+                "this is not a list of window hashes, or it was cut off",
             ));
         };
         let mut head = [0; HEAD];
         storage.read_exact_at(&mut head, 0)?;
         if !head.starts_with(LABEL) {
             return Err(damaged(
-                "this is no list of window hashes of a known version",
+                "this is not a list of window hashes of a known version",
             ));
         }
         let virtual_size = BigEndian::read_u64(&head[16..]);

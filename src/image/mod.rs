@@ -120,7 +120,7 @@ pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
     match offset.checked_add(len as u64) {
         Some(end) if end <= virtual_size => Ok(()),
         _ => Err(
-            Error::usage("the range lies beyond the end of the virtual disk")
+            Error::usage("the range is beyond the end of the virtual disk")
                 .with_found(format_args!("{len} bytes at offset {offset}"))
                 .with_expected(format_args!("at most {virtual_size} bytes")),
         ),

@@ -34,7 +34,7 @@ impl<S: ReadAt> RawImage<S> {
                     .with_found(format_args!("{len} bytes, {} too many", len % PAGE_SIZE))
                     .with_expected("a multiple of 512")
                     .with_hint(
-                        "this is no disk image, or it was cut off: copy it again from its source",
+                        "this is not a disk image, or it was cut off: copy it again from its source",
                     ),
             );
         }

@@ -179,7 +179,7 @@ fn copy_point(
             return error;
         }
         error.with_hint(format!(
-            "nothing of {} was kept: vhd snapshot verify --read-data says what is wrong in the source",
+            "nothing of {} was kept: to see what is wrong in the source: vhd snapshot verify --read-data",
             point.name
         ))
     })?;

@@ -163,12 +163,14 @@ fn carried(
         )
     })?;
     if list.digest != expected {
-        return Err(Error::damaged("this diff doesn't lead to what it says")
-            .with_path(name)
-            .with_field("target digest")
-            .with_found(list.digest)
-            .with_expected(expected)
-            .with_hint("make it again with vhd-diff"));
+        return Err(
+            Error::damaged("this diff doesn't lead to the target that it names")
+                .with_path(name)
+                .with_field("target digest")
+                .with_found(list.digest)
+                .with_expected(expected)
+                .with_hint("make it again with vhd-diff"),
+        );
     }
     Ok(list)
 }
@@ -195,7 +197,7 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
     let (DiffHeader { base_size, .. }, trailer) = (diff.header(), diff.trailer());
     let (Some(base), Some(target)) = (trailer.base_digest, trailer.target_digest) else {
         return Err(
-            Error::mismatch("this diff doesn't say what it starts from and leads to")
+            Error::mismatch("this diff doesn't name its base and its target")
                 .with_path(diff.name())
                 .with_hint("make it again without --no-digest"),
         );
@@ -248,7 +250,7 @@ fn next_stem(disk: &Disk, name: &str) -> Result<Stem> {
                 .with_path(disk.folder())
                 .with_field("sequence")
                 .with_found(last)
-                .with_hint("go on under another name, with a new base: --disk NAME"),
+                .with_hint("continue under another name, with a new base: --disk NAME"),
         );
     }
     Ok(Stem {
@@ -409,8 +411,7 @@ fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -
 fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
     list.publish().map_err(|error| {
         error.with_hint(format!(
-            "the snapshot {} is complete and needn't be made again; only its window hashes are missing, which the next \
-             one makes from the data",
+            "the snapshot {} is complete and needn't be made again; only its window hashes are missing, which the next one computes from the data",
             point.name
         ))
     })

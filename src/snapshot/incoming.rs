@@ -277,7 +277,7 @@ pub(super) fn to_verify(point: &Manifest) -> u64 {
 /// Reads back all that was stored, and compares it with what the manifest says. Of a base the window hashes come out.
 fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<Option<MadeList>> {
     let wrong = |field: &str, found: String, expected: String| {
-        Err(Error::damaged("what arrived is not what its manifest says")
+        Err(Error::damaged("what arrived doesn't match its manifest")
             .with_path(path)
             .with_field(field)
             .with_found(found)

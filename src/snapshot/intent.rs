@@ -59,7 +59,7 @@ impl Intent {
         let damaged = || {
             Error::damaged("what an interrupted deletion left can't be read")
                 .with_path(&path)
-                .with_hint("vhd snapshot repair puts it aside and mends what the deletion left")
+                .with_hint("vhd snapshot repair sets it aside and repairs what the deletion left")
         };
         let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
             return Ok(None);

@@ -55,12 +55,12 @@ impl Listed {
 /// member if it is none of snapshots.
 pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
     let text = text_of(bytes).ok_or_else(|| {
-        Error::damaged("this list is no text")
+        Error::damaged("this list is not text")
             .with_path(path)
             .with_expected("UTF-8, or UTF-16 with a byte order mark")
     })?;
     let value: Value = serde_json::from_str(&text).map_err(|e| {
-        Error::damaged("this is no JSON")
+        Error::damaged("this is not JSON")
             .with_path(path)
             .with_found(e)
             .with_expected("what az snapshot list -o json prints")
@@ -73,7 +73,7 @@ pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
             _ => vec![Value::Object(object)],
         },
         _ => {
-            return Err(Error::damaged("this is no list of snapshots")
+            return Err(Error::damaged("this is not a list of snapshots")
                 .with_path(path)
                 .with_expected("a JSON array of objects, as az snapshot list -o json prints it"));
         }
@@ -135,7 +135,7 @@ pub fn limits(all: &[Listed], missing: &[&str]) -> Vec<String> {
         if (old < BOUNDARY) != (new < BOUNDARY) {
             let _ = write!(
                 text,
-                ": across 4 TiB the service tells no differences, so copy it in full"
+                ": the service lists no differences across 4 TiB, so copy it in full"
             );
         }
         told.push(text);
@@ -167,12 +167,12 @@ fn place(error: Error, at: usize) -> Error {
 
 fn listed(item: &Value) -> Result<Listed> {
     let wrong = |field: &str, expected: &str| {
-        Error::damaged("this is no snapshot as the cloud lists it")
+        Error::damaged("this is not a snapshot as the cloud lists it")
             .with_field(field)
             .with_expected(expected.to_owned())
     };
     let object = item.as_object().ok_or_else(|| {
-        Error::damaged("this is no snapshot as the cloud lists it").with_expected("an object")
+        Error::damaged("this is not a snapshot as the cloud lists it").with_expected("an object")
     })?;
     // The REST interface keeps most of it one level deeper.
     let inner = member(object, "properties").and_then(Value::as_object);
@@ -199,7 +199,7 @@ fn listed(item: &Value) -> Result<Listed> {
         }
         Some(_) => {
             return Err(wrong("creationData", "an object")
-                .with_hint("PowerShell cuts what lies deep: say ConvertTo-Json -Depth 5"));
+                .with_hint("PowerShell cuts deep structures: use ConvertTo-Json -Depth 5"));
         }
     };
     let bytes = find("diskSizeBytes").and_then(Value::as_u64);
@@ -333,7 +333,7 @@ mod tests {
     fn what_is_none_is_refused_with_its_place() {
         for (text, said) in [
             ("[{\"name\": \"a\",\n  oops}]", "line 2 column 3"),
-            ("7", "no list of snapshots"),
+            ("7", "not a list of snapshots"),
             ("[1]", "[0]"),
             ("[{\"timeCreated\": \"2026-11-20T06:00:00Z\"}]", "[0].name"),
             ("[{\"name\": \"a\"}]", "[0].timeCreated"),

@@ -202,9 +202,9 @@ impl Manifest {
         let damaged = |what: &str| {
             Error::damaged(what.to_owned())
                 .with_path(path)
-                .with_hint("vhd snapshot verify says what else is damaged; take the file from a copy of the store")
+                .with_hint("vhd snapshot verify lists what else is damaged; take the file from a copy of the store")
         };
-        let text = std::str::from_utf8(bytes).map_err(|_| damaged("this manifest is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("this manifest is not text"))?;
         let at = text
             .rfind(CHECKSUM)
             .ok_or_else(|| damaged("this manifest has no checksum at its end"))?;
@@ -222,7 +222,7 @@ impl Manifest {
                 .with_expected(expected));
         }
         let manifest: Self = serde_json::from_str(text)
-            .map_err(|e| damaged("this manifest can't be read").with_source(e))?;
+            .map_err(|e| damaged("this manifest can't be parsed").with_source(e))?;
         manifest.check(path)?;
         Ok(manifest)
     }
@@ -266,7 +266,7 @@ impl Manifest {
     /// Refuses what can't be, whatever the checksum says.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         let wrong = |field: &str, found: &dyn std::fmt::Display| {
-            Error::damaged("this manifest says something impossible")
+            Error::damaged("this manifest has an impossible value")
                 .with_path(path)
                 .with_field(field)
                 .with_found(found)

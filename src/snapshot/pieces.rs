@@ -20,11 +20,11 @@ pub(super) fn pieces(
     let found = file.byte_len()?;
     if found != len {
         return Err(
-            Error::damaged("the file has another length than its manifest says")
+            Error::damaged("the file doesn't have the length that its manifest gives")
                 .with_path(file.path())
                 .with_found(format_args!("{found} bytes"))
                 .with_expected(format_args!("{len} bytes"))
-                .with_hint("vhd snapshot verify says what else is damaged in this store"),
+                .with_hint("vhd snapshot verify lists what else is damaged in this store"),
         );
     }
     let mut buffer = Vec::new();

@@ -107,7 +107,7 @@ impl PointImage {
         };
         let image = open_image(&base_file, &options).map_err(|error| with_repair(disk, error))?;
         if image.virtual_size() != base.virtual_size && !is_going {
-            return Err(Error::damaged("the base is not what its manifest says")
+            return Err(Error::damaged("the base doesn't match its manifest")
                 .with_path(base_file)
                 .with_field("virtual size")
                 .with_found(format_args!("{} bytes", image.virtual_size()))
@@ -212,14 +212,12 @@ pub(super) fn open_diff(disk: &Disk, point: &Manifest) -> Result<DiffFile> {
 fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Result<()> {
     let identity = ContentDigest(*diff.digest());
     let wrong = |field: &str, found: String, expected: String| {
-        Err(
-            Error::damaged("this diff is not the one that the manifest says")
-                .with_path(path)
-                .with_field(field)
-                .with_found(found)
-                .with_expected(expected)
-                .with_hint(disk.repair_hint()),
-        )
+        Err(Error::damaged("this diff doesn't match its manifest")
+            .with_path(path)
+            .with_field(field)
+            .with_found(found)
+            .with_expected(expected)
+            .with_hint(disk.repair_hint()))
     };
     let show =
         |digest: Option<ContentDigest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());

@@ -38,7 +38,7 @@ pub struct Pruned {
 /// [`Pending`](ErrorKind::Pending) while a snapshot isn't complete.
 pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     if !policy.has_rules() {
-        return Err(Error::usage("no rule says what shall be kept")
+        return Err(Error::usage("no rule says what to keep")
             .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
             .with_hint("vhd snapshot delete deletes a snapshot by its name"));
     }

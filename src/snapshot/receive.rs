@@ -105,7 +105,7 @@ fn take_into<R: Read>(
         let manifest = match stream.next_record()? {
             Record::Snapshot(bytes) => manifest(bytes),
             Record::End(snapshots) if snapshots == count => break,
-            _ => Err(Error::damaged("no such record can stand here")),
+            _ => Err(Error::damaged("there can't be such a record here")),
         };
         let point = manifest.map_err(|e| in_stream(stream, name, e))?;
         if point.sequence <= last {
@@ -201,7 +201,7 @@ fn data<R: Read>(
                 work.progress.advance(len - end);
                 return Ok(());
             }
-            Record::Done(_) => "the data has another length than its manifest says",
+            Record::Done(_) => "the data doesn't have the length that its manifest gives",
             _ => "a snapshot ends before its data does",
         };
         return Err(stream.damaged(wrong));
@@ -216,7 +216,7 @@ fn manifest(bytes: &[u8]) -> Result<Manifest> {
         sequence: u32,
     }
     let names: Names = serde_json::from_slice(bytes)
-        .map_err(|e| Error::damaged("this is no manifest").with_source(e))?;
+        .map_err(|e| Error::damaged("this is not a manifest").with_source(e))?;
     let stem = Stem {
         sequence: names.sequence,
         name: names.name,

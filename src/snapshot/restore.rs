@@ -212,12 +212,10 @@ pub fn check_content(point: &PointImage, found: ContentDigest) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(
-        Error::damaged("this snapshot is not what its manifest says")
-            .with_path(point.path())
-            .with_field("content digest")
-            .with_found(found)
-            .with_expected(expected)
-            .with_hint("vhd snapshot verify --read-data says which file is damaged"),
-    )
+    Err(Error::damaged("this snapshot doesn't match its manifest")
+        .with_path(point.path())
+        .with_field("content digest")
+        .with_found(found)
+        .with_expected(expected)
+        .with_hint("vhd snapshot verify --read-data finds the damaged file"))
 }

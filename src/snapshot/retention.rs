@@ -199,7 +199,7 @@ impl FromStr for Amount {
             return Ok(Self::Unlimited);
         }
         text.parse().map(Self::AtMost).map_err(|_| {
-            Error::usage("this is no amount")
+            Error::usage("this is not a number")
                 .with_found(format_args!("\"{text}\""))
                 .with_expected("a whole number, or unlimited")
         })
@@ -215,7 +215,7 @@ impl FromStr for TagRule {
             None => (text, None),
         };
         if key.is_empty() {
-            return Err(Error::usage("this is no tag")
+            return Err(Error::usage("this is not a tag")
                 .with_found(format_args!("\"{text}\""))
                 .with_expected("KEY or KEY=VALUE"));
         }
@@ -256,7 +256,7 @@ impl FromStr for Within {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::usage("this is no length of time")
+            Error::usage("this is not a length of time")
                 .with_found(format_args!("\"{text}\""))
                 .with_expected("years, months, weeks, days and hours such as 30d, 2w, 6m or 1y6m, each number up to 9999")
         };

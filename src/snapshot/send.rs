@@ -40,7 +40,7 @@ pub fn send<W: Write>(
         return Err(Error::damaged("a manifest of this disk can't be read")
             .with_path(file)
             .with_source(error.to_string())
-            .with_hint("vhd snapshot verify says what is damaged"));
+            .with_hint("vhd snapshot verify lists what is damaged"));
     }
     disk.settle(work)?;
     let points = chosen(disk, span)?;

@@ -163,7 +163,7 @@ impl<R: Read> StreamReader<R> {
         let magic: [u8; 8] = self.take()?;
         if magic != MAGIC {
             return Err(self
-                .damaged("this is no stream of snapshots")
+                .damaged("this is not a stream of snapshots")
                 .with_found(format_args!("\"{}\"", magic.escape_ascii()))
                 .with_expected(format_args!("\"{}\"", MAGIC.escape_ascii()))
                 .with_hint("feed it what vhd snapshot send writes"));
@@ -260,13 +260,13 @@ impl<R: Read> StreamReader<R> {
         self.start = self.offset;
         match self.input.read(&mut [0]) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(self.damaged("something stands behind the end of the stream")),
+            Ok(_) => Err(self.damaged("there is data after the end of the stream")),
             Err(error) => Err(self.failed(error)),
         }
     }
 
     fn unknown(&self, kind: [u8; 4]) -> Error {
-        self.damaged("this is no record of a stream")
+        self.damaged("this is not a record of a stream")
             .with_field("type")
             .with_found(format_args!("\"{}\"", kind.escape_ascii()))
             .with_expected("SNAP, DATA, DONE or ENDS")

@@ -51,7 +51,7 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self> {
         text.parse().map(Self).map_err(|_| {
-            Error::usage("this is no time")
+            Error::usage("this is not a time")
                 .with_found(format_args!("\"{text}\""))
                 .with_expected("a time such as 2026-11-20T06:00:00Z or 2026-11-20T07:00:00+01:00")
         })

@@ -162,12 +162,12 @@ impl MadeList {
             return Ok(());
         }
         Err(
-            Error::damaged("the newest snapshot is not what its manifest says")
+            Error::damaged("the newest snapshot doesn't match its manifest")
                 .with_path(disk.label(point))
                 .with_field("content digest")
                 .with_found(self.digest)
                 .with_expected(point.content_digest)
-                .with_hint("vhd snapshot verify --read-data says which file is damaged"),
+                .with_hint("vhd snapshot verify --read-data finds the damaged file"),
         )
     }
 

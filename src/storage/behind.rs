@@ -75,6 +75,6 @@ impl WriteBehind {
         drop(wake);
         thread
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("writing behind failed")))
+            .unwrap_or_else(|_| Err(io::Error::other("write-back failed")))
     }
 }

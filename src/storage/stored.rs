@@ -178,7 +178,7 @@ fn refusal(path: &Path) -> Error {
     Error::usage("this file is part of a store, which alone may change it")
         .with_path(path)
         .with_hint(format!(
-            "name another file; to have an image that may be changed: vhd snapshot restore {of} -o IMAGE; to mend the store: vhd snapshot repair {of}"
+            "name another file; to have an image that may be changed: vhd snapshot restore {of} -o IMAGE; to repair the store: vhd snapshot repair {of}"
         ))
 }
 

@@ -110,7 +110,7 @@ impl File {
             Ok(OVERLAY | TMPFS | RAMFS) => {
                 Some("this file system is in memory and doesn't show stores into a mapping")
             }
-            Err(_) => Some("which file system it is on can't be found out now"),
+            Err(_) => Some("its file system can't be determined now"),
             Ok(_) => {
                 Some("this file system isn't known to show every change in the times of its files")
             }

@@ -360,7 +360,7 @@ pub(super) fn read_bitmap<S: ReadAt>(storage: &S, at: u64, sectors: Range<u64>) 
 
 /// The error for data that should be stored where the file has none.
 pub(super) fn cut_off(entry_at: u64, block: u64, data_end: u64, needed: u64) -> Error {
-    Error::damaged("the file ends within a block whose bitmap says that more is stored")
+    Error::damaged("the file ends within a block that should be longer by its bitmap")
         .with_field(format!("bat[{block}]"))
         .with_offset(entry_at)
         .with_found(format_args!("{data_end} bytes before the footer"))

@@ -248,7 +248,7 @@ impl Footer {
                 .with_offset(at)
                 .with_found(format_args!("\"{}\"", self.cookie.escape_ascii()))
                 .with_expected("\"conectix\"")
-                .with_hint("if this is a raw image, say so with its format; if not, it was cut off: copy it again"));
+                .with_hint("if this is a raw image, give its format; if not, it was cut off: copy it again"));
         }
         let expected = self.compute_checksum();
         if self.checksum != expected && !self.is_sealed_without_mark() {

@@ -249,7 +249,7 @@ fn told(footers: &Footers) -> Option<Error> {
     let taken = footers.taken.filter(|taken| taken.why == Why::AsTold)?;
     let seen = footers.believed()?;
     let error =
-        Error::damaged("the disk is read as another type than its footer says, as was asked for")
+        Error::damaged("the disk is read as the type that was given, not the one in its footer")
             .with_field("footer.disk_type")
             .with_offset(seen.at.saturating_add(60))
             .with_found(seen.footer.disk_type)

@@ -148,7 +148,7 @@ fn trailing(report: &Report) -> Option<Mend> {
         let id = ["trailing-garbage", ZEROS_BEHIND];
         let id = id.into_iter().find(|id| report.found(id))?;
         let what = format!(
-            "cut off the {} bytes behind the footer",
+            "cut off the {} bytes after the footer",
             footers.file_len.saturating_sub(end)
         );
         return Some(mend(id, what, Vec::new(), Some(end)));

@@ -66,7 +66,7 @@ impl<S: WriteAt> VhdImage<S> {
         };
         if dynamic.shares_tail && size > self.footer.current_size {
             return Err(Error::unsupported(
-                "the last block can't grow: something else is where it would go on",
+                "the last block can't grow: something else is in its way",
             )
             .with_field("footer.current_size")
             .with_hint(filled(

@@ -34,7 +34,7 @@ pub(super) fn left_of(facts: &Facts) -> Result<Left> {
         }
     });
     left.ok_or_else(|| {
-        Error::damaged("too much is lost: nothing tells where the data is")
+        Error::damaged("too much is lost: the places of the data are unknown")
             .with_hint("copy the file again from its source, or take the last good backup; with -f raw its bytes are read as they are")
     })
 }

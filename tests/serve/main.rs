@@ -9,7 +9,7 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
-#[path = "../store/lab.rs"]
+#[path = "../store/store/lab.rs"]
 #[allow(dead_code, reason = "of another test program")]
 mod lab;
 

@@ -1,27 +1,21 @@
-//! Stores of points in time, as the commands make them, leave them, and find them again.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
+//! Stores of points in time: their commands, random operations against a model, and a week of a real disk.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 #[path = "../support/disk.rs"]
 mod disk;
-
 #[path = "../support/many.rs"]
 mod many;
 #[path = "../support/mounts.rs"]
 mod mounts;
 
-mod copies;
-mod crash;
-mod damage;
-mod family;
-mod lab;
-mod points;
-mod prune;
-mod readers;
-mod refusals;
-mod repair;
-mod restore;
-mod room;
-mod scale;
-mod streams;
-mod words;
+mod store;
+mod store_model;
+mod week;

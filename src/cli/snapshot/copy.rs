@@ -20,8 +20,7 @@ use crate::snapshot::{Copied, Work, copy_disks};
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Of each disk, the snapshots after the newest one of the target are copied in the order of their creation, the \
-     base first. Each is read back and compared with its digest before it counts. A copy that was interrupted goes on \
-     where it stopped: until then list and show say how much of the snapshot is there, and nothing can use it. \
+     base first. Each is read back and compared with its digest before it counts. An interrupted copy resumes where it stopped: until then list and show report how much of the snapshot is there, and nothing can use it. \
      Meanwhile the source can be read but not changed, and so can the target.\n\n\
      If the source doesn't have the newest snapshot of the target, or another one under the same number, the two have \
      diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \

@@ -21,9 +21,8 @@ use crate::text::shown;
 #[command(after_help = concat!(
     "Only the new image is read: its windows are hashed and compared with the hashes of the newest snapshot, and what \
      is stored is read only where they differ. The disk may have grown, shrunk or changed its format. Snapshots are \
-     added in the order of their times. A snapshot exists when its manifest stands; whatever an interrupted command \
-     left is removed by the next one.\n\n\
-     A disk that isn't the same one is refused when its source ids say so. A VHD's own unique id only warns: many \
+     added in the order of their times. A snapshot exists once its manifest does; whatever an interrupted command left is removed by the next one.\n\n\
+     Another disk is refused if its source ids show that it is another. A VHD's own unique id only warns: many \
      tools give every copy a new one.\n\n",
     "Examples:\n",
     "  vhd snapshot create --disk web --name mon monday.vhd\n",
@@ -221,8 +220,7 @@ fn warnings(args: &Args, created: &Created) -> Vec<String> {
     let mut all = Vec::new();
     if let Some([before, now]) = &created.other_unique_id {
         all.push(format!(
-            "{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it is the \
-             same disk; --source-unique-id says it for certain"
+            "{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it is the same disk; with --source-unique-id it is certain"
         ));
     }
     if created.manifest.time.is_ahead() {

@@ -21,7 +21,7 @@ use crate::text::shown;
      snapshots are of one disk when their source resource ids and source unique ids are the same: a disk that was \
      deleted and made again under its name has another unique id. They are shown in the order in which they were made, \
      which is the order in which they must be copied. A snapshot is in the store if the disk there has one of that \
-     name. What the service's limits mean for them is said on stderr.\n\n\
+     name. What the service's limits mean for them is printed to stderr.\n\n\
      If the list has snapshots of several disks, choose with --source-resource-id or --source-unique-id; with --disk, the \
      ids that the store knows choose.\n\n",
     "Examples:\n",

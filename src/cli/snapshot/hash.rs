@@ -11,8 +11,7 @@ use crate::text::shown;
 /// Print the content digests of snapshots, computed from their data.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The same digest that vhd hash prints of an image. It is compared with what the manifest says: a snapshot that \
-     isn't what it should be ends the command with exit code 3.\n\n",
+    "The same digest that vhd hash prints of an image. It is compared with what the manifest says: if a snapshot isn't what it should be, the exit code is 3.\n\n",
     "Examples:\n",
     "  vhd snapshot hash --store /backup --disk web tue\n",
     "  vhd snapshot hash --store /backup --disk web --all\n\n",

@@ -15,8 +15,7 @@ use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, d
      aren't counted. So with hours, weeks, months and years. Periods are those of UTC, weeks begin on Monday (ISO 8601). \
      N may be unlimited. --keep-within 30d keeps what is less than 30 days older than the newest snapshot; y, m (months), \
      w, d and h may be put together, as in 1y6m.\n\n\
-     A run of snapshots that go is folded at once into the next that stays. A prune that was interrupted has deleted \
-     some of them; the same command again goes on.\n\n",
+     Consecutive snapshots that go are folded at once into the next one that stays. An interrupted prune has deleted some of them; run the same command again to continue.\n\n",
     "Examples:\n",
     "  vhd snapshot prune --store /backup --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run\n",
     "  vhd snapshot prune --store /backup --disk web --keep-within 30d --keep-yearly unlimited\n",

@@ -15,8 +15,7 @@ use crate::snapshot::{Future, Received, Work, receive};
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Each snapshot is read back and compared with its digest before it counts. What the store has already is skipped. \
-     If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message \
-     says how to go on.\n\n",
+     If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message says how to continue.\n\n",
     "Examples:\n",
     "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
     "  zstd -dc web.vhdsnap.zst | vhd snapshot receive --store /b --disk web2\n\n",

@@ -16,14 +16,11 @@ use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair, take_
 /// Make again what is damaged, from what is left, other stores, or source images.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "All data of the disk is read, as by verify --read-data, and what is damaged is made again: window hashes from the \
-     data; a manifest from its own bytes if one of them is wrong, from another store, or from its data and the diff \
+    "All data of the disk is read, as by verify --read-data, and what is damaged is rebuilt: window hashes from the data; a manifest from its own bytes if one of them is wrong, from another store, or from its data and the diff \
      after it (then without its tags); a base or a diff from another store or from the image that the snapshot was \
      taken from. An image is used only if its content digest is that of the snapshot. It is read from, never changed; \
      STORE::DISK@SNAPSHOT is one, too.\n\n\
-     Damaged files are kept, with .damaged behind their names; nothing looks at them, and they may be removed. Exit code 1 \
-     means that something is wrong still. --drop gives up what can't be mended, and puts its files aside in the same \
-     way: a damaged snapshot and those that are made of it, but not what is before it, nor what comes after it from \
+     Damaged files are kept, with .damaged after their names; nothing looks at them, and they may be removed. Exit code 1 means that something is still wrong. --drop gives up what can't be rebuilt, and sets its files aside in the same way: a damaged snapshot and those that are made of it, but not what is before it, nor what comes after it from \
      the first one on that is known elsewhere.\n\n",
     "Examples:\n",
     "  vhd snapshot repair --store /backup --disk web --dry-run\n",
@@ -238,7 +235,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     let would = if view.dry_run { "would be " } else { "" };
     for mended in &view.repaired {
         let (file, how) = (&mended.file, &mended.how);
-        output.line(format_args!("{file}: {would}made again: {how}"))?;
+        output.line(format_args!("{file}: {would}rebuilt: {how}"))?;
     }
     for error in &view.not_used {
         output.line(format_args!("not used: {error}"))?;
@@ -267,7 +264,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     };
     let after = if view.dry_run { "then" } else { "now" };
     output.line(format_args!(
-        "{}: {files} {would}made again; {after}: {verdict}",
+        "{}: {files} {would}rebuilt; {after}: {verdict}",
         view.disk
     ))
 }

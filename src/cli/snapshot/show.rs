@@ -13,7 +13,7 @@ use crate::snapshot::PointImage;
 /// Print everything that is known of a snapshot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The used size of a snapshot is what it takes by itself; that of its chain is what would be needed to restore it \
+    "The used size of a snapshot is what it takes on its own; that of its chain is what would be needed to restore it \
      if nothing else were there. The size is always that of the whole disk.\n\n",
     "Examples:\n",
     "  vhd snapshot show --store /backup --disk web tue\n",

@@ -153,7 +153,7 @@ impl DiffHeader {
     pub(crate) fn length(fixed: &[u8; HEAD_FIXED]) -> Result<usize> {
         if fixed[..8] != MAGIC {
             return Err(Error::damaged(
-                "this is no diff: it doesn't begin with a diff's magic bytes",
+                "this is not a diff: a diff's magic bytes are missing at its beginning",
             )
             .with_offset(0)
             .with_field("magic")

@@ -171,7 +171,7 @@ pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
 /// Says how to go on after a failure between the old and the new point in time.
 pub(super) fn unfinished(error: Error, path: &Path) -> Error {
     error.with_hint(format!(
-        "the image is between two points in time and its undo journal stands: remove the cause and {}",
+        "the image is between two points in time, and its undo journal exists: remove the cause and {}",
         how_to_go_on(path)
     ))
 }
@@ -179,7 +179,7 @@ pub(super) fn unfinished(error: Error, path: &Path) -> Error {
 /// Says how to go on when what was written isn't what should be there.
 pub(super) fn take_back(path: &Path) -> String {
     format!(
-        "the journal still stands: take the apply back with: {}",
+        "the journal still exists: take the apply back with: {}",
         rollback_of(path)
     )
 }

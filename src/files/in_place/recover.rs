@@ -27,11 +27,11 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     let journal_path = journal_path(path);
     refuse_foreign(path)?;
     if !exists(&journal_path)? {
-        return Err(Error::usage(
-            "there is nothing to roll back: no undo journal stands beside this image",
-        )
-        .with_path(path)
-        .with_hint("to undo a finished apply, apply the diff that --undo kept"));
+        return Err(
+            Error::usage("there is nothing to roll back: this image has no undo journal")
+                .with_path(path)
+                .with_hint("to undo a finished apply, apply the diff that --undo kept"),
+        );
     }
     let (journal, format) = open_journal(&journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
@@ -46,7 +46,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(lock, format, journal.base_size(), &journal, footer, options)
         .and_then(|_| lock.sync())
         .map_err(|error| {
-            error.with_hint("the undo journal still stands: remove the cause, then roll back again")
+            error.with_hint("the undo journal still exists: remove the cause, then roll back again")
         })?;
     let digest = journal.target_digest();
     Verify {

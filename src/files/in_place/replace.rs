@@ -41,7 +41,7 @@ pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
             Error::unsupported("this file system can't clone the image")
                 .with_path(job.lock.path())
                 .with_expected("XFS or btrfs, with reflinks")
-                .with_hint("leave --in-place away, or say --in-place journal or copy")
+                .with_hint("omit --in-place, or use --in-place journal or copy")
         });
     }
     let file = begin_file(job.lock)?;
@@ -84,7 +84,7 @@ fn refusal(base: &File) -> Result<Option<Error>> {
             .with_expected("one")
     };
     Ok(Some(error.with_path(base.path()).with_hint(
-        "leave --in-place away, or say --in-place journal: it writes the image itself",
+        "omit --in-place, or use --in-place journal, which changes the image itself",
     )))
 }
 

@@ -79,7 +79,7 @@ pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Ch
         _ => error,
     })?;
     let format = format_of(&journal.header().target).ok_or_else(|| {
-        Error::damaged("the undo journal doesn't say what format its image has").with_path(path)
+        Error::damaged("the undo journal doesn't name the format of its image").with_path(path)
     })?;
     Ok((Chain::new(vec![journal])?, format))
 }

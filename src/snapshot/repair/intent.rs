@@ -38,7 +38,7 @@ pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
         parents: &parents,
     };
     let mut what =
-        format!("{DELETING} is damaged and was put aside: nobody knows what was to be deleted");
+        format!("{DELETING} is damaged and was set aside: what was to be deleted isn't known");
     for file in file_names(&folder)?.iter() {
         let path = folder.join(file);
         if !is_absent(&journal_path(&path)) {

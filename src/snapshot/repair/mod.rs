@@ -153,12 +153,9 @@ impl Job<'_> {
 
     /// Nothing makes the manifest of these files again.
     fn lost(&mut self, stem: &Stem) {
-        let error =
-            Error::damaged("this manifest is lost or damaged, and nothing says what it was")
-                .with_path(self.disk.path(&stem.manifest()))
-                .with_hint(
-                    "name a store that has it: --from STORE; or give the snapshot up: --drop",
-                );
+        let error = Error::damaged("this manifest is lost or damaged, and can't be reconstructed")
+            .with_path(self.disk.path(&stem.manifest()))
+            .with_hint("name a store that has it: --from STORE; or give the snapshot up: --drop");
         let affected = vec![stem.name.clone()];
         self.faults
             .push((stem.clone(), Finding { error, affected }));

@@ -91,7 +91,7 @@ pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
         .with_expected("that of the newest snapshot, or of one before it")
         .with_hint(format!(
             "a newer snapshot may be lost with both its files: copy them back from another store. If an older program \
-             deleted it, nothing is lost, and the list is made again by: {}",
+             deleted it, nothing is lost; rebuild the list with: {}",
             disk.command("repair")
         ));
     look.tell(error, Vec::new());

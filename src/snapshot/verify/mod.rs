@@ -211,7 +211,7 @@ fn list(look: &mut Look<'_>) -> Result<Option<WindowList<File>>> {
             Ok(None)
         }
         Err(error) => {
-            let hint = "it is made again when the next snapshot is; or remove it";
+            let hint = "it is rebuilt with the next snapshot; or remove it";
             look.tell(error.with_hint(hint), Vec::new());
             Ok(None)
         }

@@ -40,7 +40,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
     let file = File::open(&path)?;
     let len = file.byte_len()?;
     let cut = || {
-        Error::damaged("the file has another length than its manifest says")
+        Error::damaged("the file doesn't have the length that its manifest gives")
             .with_path(&path)
             .with_found(format_args!("{len} bytes"))
             .with_expected(format_args!("{} bytes", point.data.length))
@@ -94,7 +94,7 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
             .with_found(&finding.found)
             .with_expected(&finding.expected)
             .with_hint(format!(
-                "more is said by: vhd check {}",
+                "for details: vhd check {}",
                 crate::error::quoted(path)
             ))),
     }

@@ -67,7 +67,7 @@ impl Checker<'_> {
                 format_args!("bat[{}]", placed.block),
                 table.entry_at(placed.block),
                 format_args!("{} bytes before the footer", table.data_end),
-                format_args!("{} bytes, as its bitmap says", needed(last)),
+                format_args!("{} bytes, by its bitmap", needed(last)),
             );
         }
         if bitmap.is_full(0..sectors) {
@@ -191,7 +191,7 @@ impl Checker<'_> {
             field,
             placed.at(),
             "clear bits",
-            "all bits set, as the map of full blocks says",
+            "all bits set, by the map of full blocks",
         );
     }
 }

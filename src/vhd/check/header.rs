@@ -192,7 +192,7 @@ impl Checker<'_> {
         let sound = start.is_multiple_of(SECTOR_SIZE) && beside && inside;
         if !sound {
             let expected = format_args!(
-                "a multiple of 512 behind the footer's copy, outside the header, before {data_end:#x}"
+                "a multiple of 512 after the footer's copy, outside the header, before {data_end:#x}"
             );
             let found = format_args!("{start:#x}");
             let rule = &rules::TABLE_OFFSET;

@@ -96,7 +96,7 @@ pub(super) const COPY_AGAIN: &str = "copy the file again from its source, or tak
      vhd convert --salvage {file} {new} saves what is left";
 pub(super) const COPY_ONLY: &str = "copy the file again from its source, or take the last good backup: too little is left of this one to be salvaged";
 
-const REPAIR: &str = "vhd check --repair {file} mends it";
+const REPAIR: &str = "vhd check --repair {file} repairs it";
 /// For what is repairable, but isn't repaired because of what else is wrong.
 pub(super) const NOT_REPAIRED: &str = "it is not repaired while there are errors; vhd convert --salvage {file} {new} saves what is left";
 /// The same, where nothing can be salvaged.
@@ -151,7 +151,7 @@ rules! {
         "no data is lost by it, but the cloud refuses such files: vhd convert -O fixed {file} {new} makes one without them";
     FIXED_SLACK_DATA: "fixed-slack-data", Warning,
         "data is stored between the end of the virtual disk and the footer, and is not read",
-        "if the disk should go on to the footer, vhd convert --salvage {file} {new} keeps the data; vhd convert {file} {new} drops it";
+        "if the disk should extend to the footer, vhd convert --salvage {file} {new} keeps the data; vhd convert {file} {new} drops it";
     FOOTER_CUT_OFF: "footer-cut-off", Repairable, "the trailing footer was cut off; its copy is good", REPAIR;
     TRAILING_GARBAGE: "trailing-garbage", Repairable, "something comes after the trailing footer",
         "vhd check --repair {file} cuts it off, and keeps it in {saved}";
@@ -164,15 +164,15 @@ rules! {
     FOOTER_OVERRULED: "footer-overruled", Repairable,
         "the trailing footer contradicts the header and the BAT; its copy fits them and is in force", REPAIR;
     TYPE_LABEL: "type-label", Repairable,
-        "the footer doesn't say fixed, but the file is a fixed disk: it has the length of one, and no dynamic disk header", REPAIR;
+        "the footer's type isn't fixed, but the file is a fixed disk: it has the length of one, and no dynamic disk header", REPAIR;
     FOOTER_COPY_DAMAGED: "footer-copy-damaged", Repairable,
         "the copy of the footer is damaged; the trailing footer is good", REPAIR;
     FOOTER_COPY_DIFFERS: "footer-copy-differs", Repairable, "the two footers differ; the trailing one is in force", REPAIR;
     FOOTER_TYPES_DIFFER: "footer-types-differ", Error, "the two footers disagree on the type of the disk, and the header proves neither",
         READ_AS;
-    FIXED_LABEL: "fixed-label", Error, "the footer says fixed, but the file holds a dynamic disk header of the same disk", READ_AS;
+    FIXED_LABEL: "fixed-label", Error, "the footer's type is fixed, but the file holds a dynamic disk header of the same disk", READ_AS;
     NESTED_FOOTER: "nested-footer", Warning, "the disk's own first sector looks like a VHD footer; the trailing one is in force",
-        "nothing has to be done: programs that look at the start of the file may take it for another disk; tell them that it is fixed";
+        "nothing has to be done: programs that look at the start of the file may take it for another disk; give them the type fixed";
     FEATURES: "features", Warning, "the features are not those of the specification", HARMLESS;
     FORMAT_VERSION: "file-format-version", Error, "this version of the VHD format is not known", VERSION;
     DATA_OFFSET: "data-offset", Error, "the dynamic disk header is in an impossible place", COPY_AGAIN;
@@ -206,7 +206,7 @@ rules! {
          vhd convert --salvage {file} {new} saves what is left";
     BAT_DUPLICATE: "bat-duplicate", Error, "two blocks are in the same place", COPY_AGAIN;
     BAT_OVERLAP: "bat-overlap", Error, "two blocks overlap", COPY_AGAIN;
-    BLOCK_CUT_OFF: "block-cut-off", Error, "the file ends within a block whose bitmap says that more is stored", COPY_AGAIN;
+    BLOCK_CUT_OFF: "block-cut-off", Error, "the file ends within a block that should be longer by its bitmap", COPY_AGAIN;
     BLOCK_SHORT: "block-short", Warning, "the last block is stored only as far as the virtual disk goes", REWRITE;
     BAT_BEYOND_DISK: "bat-beyond-disk", Warning, "a block after the end of the virtual disk is stored", REWRITE;
     BAT_PADDING: "bat-padding", Warning, "the rest of the BAT's last sector is neither all ones nor all zeros", REWRITE;
@@ -231,10 +231,10 @@ rules! {
     LOCATOR_RESERVED: "locator-reserved", Warning, "the reserved field of a parent locator is not zero", REWRITE;
     LOCATOR_PLACE: "locator-place", Warning, "the parent locator is in an impossible place", OTHER_WAY;
     LOCATOR_PATH: "locator-path", Warning, "the parent locator leads out of the disk's folder",
-        "it is never followed by itself: give --parent FILE or --parent-path DIR if it is to be trusted";
+        "it isn't followed automatically: give --parent FILE or --parent-path DIR if you trust it";
     PARENT_RAW: "parent-raw", Warning, "the parent has no identity, so it is a raw image",
         "give --raw-parent to read the child over it, and --parent FILE if it isn't beside the child under its own name";
-    PARENT_UNNAMED: "parent-unnamed", Error, "nothing in the file says where the parent is", "give --parent FILE";
+    PARENT_UNNAMED: "parent-unnamed", Error, "nothing in the file names the place of the parent", "give --parent FILE";
     PARENT_SELF: "parent-self", Error, "the disk names itself as its parent", "give --parent FILE";
     PARENT_MISSING: "parent-missing", Error, "the parent was not found",
         "put it beside the child, or give --parent FILE or --parent-path DIR";
@@ -242,9 +242,9 @@ rules! {
         "find the parent whose unique id the child names, and give --parent FILE";
     PARENT_LOOP: "parent-loop", Error, "the chain of parents runs in a circle",
         "one of its files was replaced by another: give --parent FILE with the right one, or restore it from a backup";
-    PARENT_DAMAGED: "parent-damaged", Error, "the parent can't be read", "vhd check says more of the parent";
+    PARENT_DAMAGED: "parent-damaged", Error, "the parent can't be read", "check the parent itself with vhd check";
     PARENT_LARGER: "parent-larger", Error, "the parent is larger than its child", "find the parent that the child was made over";
-    PARENT_TIMESTAMP: "parent-timestamp", Warning, "the parent was changed at another time than the child says",
+    PARENT_TIMESTAMP: "parent-timestamp", Warning, "the parent's modification time isn't the one that the child records",
         "if it was written to after the child was made, the child is worthless; a mere copy is harmless";
     CHAIN_DEPTH: "chain-depth", Error, "the chain has more files than are followed", SHORTEN;
     CHAIN_LONG: "chain-long", Warning, "the chain is longer than XenServer takes", SHORTEN;
@@ -254,7 +254,7 @@ rules! {
     AZURE_NO_FOOTER: "azure-no-footer", Error, "Azure takes only fixed VHDs, and there is no VHD footer",
         "if the file is a whole raw disk, convert it: vhd convert --azure {file} {new}";
     AZURE_TYPE: "azure-type", Error, "Azure takes only fixed VHDs", AZURE;
-    AZURE_FILE_SIZE: "azure-file-size", Error, "Azure wants the virtual size and a footer of 512 bytes, nothing else", AZURE;
+    AZURE_FILE_SIZE: "azure-file-size", Error, "Azure requires the virtual size and a footer of 512 bytes, nothing else", AZURE;
     AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure takes only whole MiB", AZURE;
     AZURE_TOO_SMALL: "azure-too-small", Error, "a managed disk has at least 20 MiB",
         "a page blob may be smaller; to make the disk larger: vhd resize {file} --size 20M";

@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets: functions of bytes that fail when a promise is broken.
 //!
-//! The fuzz programs in `bins` call them with made-up input, `tests/corpus.rs` with the kept input.
+//! The fuzz programs in `bins` call them with made-up input, `tests/formats/corpus.rs` with the kept input.
 
 pub mod bat;
 pub mod bitmap;

@@ -1,0 +1,17 @@
+//! Stores that somebody tampered with, streams that somebody made up, and calls that fail.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::semicolon_if_nothing_returned,
+    clippy::too_many_lines,
+    reason = "a test's helpers, and tables"
+)]
+
+mod errors;
+mod escapes;
+mod lab;
+mod stores;
+mod streams;
+mod tampered;

@@ -1,0 +1,245 @@
+//! Points in time as images: a base with diffs over it reads as what it stands for, each page is read once, and two
+//! ends of a chain are told apart without reading what didn't change.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vhdkit::diff::{
+    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, write_diff,
+    write_diff_listed,
+};
+use vhdkit::image::{
+    CopyOptions, Image as _, Masked, NothingKnown, RawImage, WindowList, WindowListWriter,
+    content_digest, copy, window_hashes,
+};
+use vhdkit::parallel::Workers;
+use vhdkit::progress::Silent;
+use vhdkit::storage::{Memory, ReadAt};
+
+use crate::disk::Random;
+
+/// Storage that counts the bytes read from it.
+struct Counted(Memory, Arc<AtomicU64>);
+
+impl Counted {
+    fn new(bytes: Vec<u8>) -> (Self, Arc<AtomicU64>) {
+        let count = Arc::new(AtomicU64::new(0));
+        (Self(Memory::new(bytes), Arc::clone(&count)), count)
+    }
+}
+
+impl ReadAt for Counted {
+    fn name(&self) -> &Path {
+        self.0.name()
+    }
+
+    fn byte_len(&self) -> vhdkit::Result<u64> {
+        self.0.byte_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> vhdkit::Result<()> {
+        self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn data_range(&self, within: Range<u64>) -> vhdkit::Result<Option<Range<u64>>> {
+        self.0.data_range(within)
+    }
+}
+
+fn raw(bytes: &[u8]) -> RawImage<Memory> {
+    RawImage::open(Memory::new(bytes.to_vec())).unwrap()
+}
+
+fn diff_options(workers: &Workers) -> DiffOptions<'_> {
+    DiffOptions {
+        workers,
+        progress: &Silent,
+        compression: Compression::None,
+        digests: true,
+        equal: &NothingKnown,
+        confirm: &|| Ok(()),
+    }
+}
+
+fn diff(base: &[u8], target: &[u8], workers: &Workers) -> Vec<u8> {
+    let (base, target) = (raw(base), raw(target));
+    write_diff(
+        (&base, Side::default()),
+        (&target, Side::default()),
+        Vec::new(),
+        "diff",
+        diff_options(workers),
+    )
+    .unwrap()
+    .out
+}
+
+fn indexed(bytes: Vec<u8>) -> Arc<DiffFile> {
+    Arc::new(DiffFile::open_indexed(Memory::new(bytes)).unwrap())
+}
+
+/// Disks as a machine leaves them one after another: changed, cleared, grown and cut.
+fn generations(count: u64, size: usize) -> Vec<Vec<u8>> {
+    let mut random = Random::new(7);
+    let mut disks = vec![crate::disk::disk(1, size)];
+    for n in 0..count {
+        let mut next = crate::disk::changed(n, disks.last().unwrap());
+        match random.below(4) {
+            0 => next.resize((next.len() + random.below(9 << 20)) / 512 * 512, 0),
+            1 => next.truncate((next.len() - random.below(next.len() / 2)) / 512 * 512),
+            _ => {}
+        }
+        disks.push(next);
+    }
+    disks
+}
+
+#[test]
+fn every_point_in_time_reads_as_the_disk_it_was() {
+    let workers = Workers::new(None).unwrap();
+    let disks = generations(12, 14 << 20);
+    let diffs: Vec<_> = disks
+        .windows(2)
+        .map(|pair| indexed(diff(&pair[0], &pair[1], &workers)))
+        .collect();
+    for (n, model) in disks.iter().enumerate() {
+        let base = raw(&disks[0]);
+        let digest = content_digest(&base, &workers, &Silent).unwrap();
+        let overlay = Overlay::new(base, Some(digest), diffs[..n].to_vec()).unwrap();
+        crate::checks::assert_reads_as(&overlay, model);
+        assert_eq!(
+            content_digest(&overlay, &workers, &Silent).unwrap(),
+            content_digest(&raw(model), &workers, &Silent).unwrap()
+        );
+    }
+}
+
+#[test]
+fn two_points_differ_in_the_same_pages_seen_whole_or_in_part_in_both_directions() {
+    let workers = Workers::new(None).unwrap();
+    let disks = generations(8, 10 << 20);
+    let diffs: Vec<_> = disks
+        .windows(2)
+        .map(|pair| indexed(diff(&pair[0], &pair[1], &workers)))
+        .collect();
+    let (base, read) = Counted::new(disks[0].clone());
+    let base = Arc::new(RawImage::open(base).unwrap());
+    let at = |n: usize| Overlay::new(Arc::clone(&base), None, diffs[..n].to_vec()).unwrap();
+    for from in 0..disks.len() {
+        for to in 0..disks.len() {
+            let (low, high) = (from.min(to), from.max(to));
+            let pages = ChangedPages::new(diffs[low..high].to_vec());
+            let (a, b) = (at(from), at(to));
+            let before = read.load(Ordering::Relaxed);
+            let found =
+                page_list(&Masked::new(&a, &pages), &Masked::new(&b, &pages), &workers).unwrap();
+            if from == to {
+                assert_eq!(read.load(Ordering::Relaxed), before);
+            }
+            let expected = page_list(&raw(&disks[from]), &raw(&disks[to]), &workers).unwrap();
+            assert_eq!(found, expected, "{from} to {to}");
+            // The views keep the promises of images too.
+            let seen = Masked::new(&b, &pages);
+            let mut bytes = vec![1; disks[to].len()];
+            seen.read_exact_at(&mut bytes, 0).unwrap();
+            crate::checks::assert_reads_as(&seen, &bytes);
+        }
+    }
+}
+
+/// The 200th of as many snapshots: base and diffs together are read no more than the disk is large, beside heads and
+/// indexes.
+#[test]
+fn the_two_hundredth_point_reads_each_page_once() {
+    const SIZE: usize = 8 << 20;
+    const POINTS: u64 = 200;
+    let workers = Workers::new(None).unwrap();
+    let mut random = Random::new(3);
+    let mut disk = random.bytes(SIZE);
+    let (base, base_read) = Counted::new(disk.clone());
+    let diff_read = Arc::new(AtomicU64::new(0));
+    let mut diffs = Vec::new();
+    let mut payloads = 0;
+    for _ in 0..POINTS {
+        let mut next = disk.clone();
+        // Whole windows change again and again: nearly all payloads lie under newer ones.
+        let at = random.below(2) * (4 << 20);
+        let bytes = random.bytes(4 << 20);
+        next[at..at + (4 << 20)].copy_from_slice(&bytes);
+        let bytes = diff(&disk, &next, &workers);
+        payloads += bytes.len() as u64;
+        let counted = Counted(Memory::new(bytes), Arc::clone(&diff_read));
+        diffs.push(Arc::new(DiffFile::open_indexed(counted).unwrap()));
+        disk = next;
+    }
+    diff_read.store(0, Ordering::Relaxed);
+    let overlay = Overlay::new(RawImage::open(base).unwrap(), None, diffs).unwrap();
+    let mut restored = raw(&vec![0; SIZE]);
+    let options = CopyOptions {
+        workers: &workers,
+        progress: &Silent,
+        digest: true,
+    };
+    copy(&overlay, &mut restored, options).unwrap();
+    assert!(restored.storage().to_vec() == disk);
+    assert_eq!(base_read.load(Ordering::Relaxed), 0);
+    let read = diff_read.load(Ordering::Relaxed);
+    let heads = POINTS * 64 * 1024;
+    assert!(payloads > 100 * SIZE as u64);
+    assert!(read < SIZE as u64 + heads, "{read} bytes of {payloads}");
+    // Comparing reads in smaller pieces, and no more.
+    diff_read.store(0, Ordering::Relaxed);
+    assert!(page_list(&overlay, &restored, &workers).unwrap().is_empty());
+    let read = diff_read.load(Ordering::Relaxed);
+    assert!(read < SIZE as u64 + heads, "{read} bytes of {payloads}");
+}
+
+/// With the window hashes at hand the diff is the same to the byte, and the base is read only where windows differ.
+#[test]
+fn a_base_with_known_window_hashes_is_read_only_where_it_differs() {
+    let workers = Workers::new(None).unwrap();
+    let mut disks = generations(10, 13 << 20);
+    disks.push(vec![0; 9 << 20]);
+    disks.push(crate::disk::disk(5, 21 << 20));
+    for pair in disks.windows(2) {
+        let list = |disk: &[u8]| {
+            let mut bytes = Vec::new();
+            let mut writer = WindowListWriter::new(&mut bytes, "list", disk.len() as u64).unwrap();
+            let each = |start, hashes: &_| writer.push(start, hashes);
+            window_hashes(&raw(disk), &workers, &Silent, each).unwrap();
+            writer.finish().unwrap();
+            bytes
+        };
+        let known = WindowList::open(Memory::new(list(&pair[0]))).unwrap();
+        let (base, read) = Counted::new(pair[0].clone());
+        let base = RawImage::open(base).unwrap();
+        let target = raw(&pair[1]);
+        let mut bytes = Vec::new();
+        let size = pair[1].len() as u64;
+        let mut writer = WindowListWriter::new(&mut bytes, "list", size).unwrap();
+        let written = write_diff_listed(
+            &known,
+            (&base, Side::default()),
+            (&target, Side::default()),
+            (Vec::new(), "diff".into()),
+            diff_options(&workers),
+            |start, hashes| writer.push(start, hashes),
+        )
+        .unwrap();
+        writer.finish().unwrap();
+        assert!(bytes == list(&pair[1]), "the new list");
+        assert!(written.out == diff(&pair[0], &pair[1], &workers));
+        let window = 1 << 20;
+        let mut zero = pair[0].clone();
+        zero.resize(pair[1].len().max(zero.len()), 0);
+        let differing = pair[1]
+            .chunks(window)
+            .zip(zero.chunks(window))
+            .filter(|(a, b)| a != b || a.len() != window)
+            .count();
+        assert!(read.load(Ordering::Relaxed) <= (differing * window) as u64);
+    }
+}

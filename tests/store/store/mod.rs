@@ -1,0 +1,17 @@
+//! Stores of points in time, as the commands make them, leave them, and find them again.
+
+mod copies;
+mod crash;
+mod damage;
+mod family;
+pub(crate) mod lab;
+mod points;
+mod prune;
+mod readers;
+mod refusals;
+mod repair;
+mod restore;
+mod room;
+mod scale;
+mod streams;
+mod words;
