@@ -14,7 +14,7 @@ pub fn content_digest(
     window_hashes(image, workers, progress, |_, _| Ok(()))
 }
 
-/// As [`content_digest`], and hands the window hashes of each [window](WINDOW_SIZE) that may hold data to `each`, with
+/// As [`content_digest`], and hands the window hashes of each [window](super::WINDOW_SIZE) that may hold data to `each`, with
 /// its first byte, in order.
 pub fn window_hashes(
     image: &dyn Image,

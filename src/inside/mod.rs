@@ -1,6 +1,6 @@
 //! Inside of disks: partitions, file systems, and the files that own changed bytes.
 //!
-//! Everything is read through an [`Image`], so a point in time of a store works as a file does. Nothing is mounted, and
+//! Everything is read through an [`Image`](crate::image::Image), so a point in time of a store works as a file does. Nothing is mounted, and
 //! nothing is written. What a file system says about itself is believed only as far as it fits: a wrong number is an
 //! error for what needed it, and the rest is still read.
 //!
