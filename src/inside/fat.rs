@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::model::{
     Entry, FileSystem, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
 };
-use super::partitions::utf16;
-use super::read::{Fields, Volume};
+use super::read::{Fields, Volume, utf16};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
@@ -532,7 +531,7 @@ impl FileSystem for Fat<'_> {
             });
             for done in files.collect::<Vec<_>>().into_iter().chain(listed) {
                 match done {
-                    Err(error) if super::ext::is_damage(&error) => wrong(error),
+                    Err(error) if super::read::is_damage(&error) => wrong(error),
                     done => done?,
                 }
             }

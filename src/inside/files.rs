@@ -41,7 +41,7 @@ pub fn contents<'a>(image: &'a dyn Image, partition: &Partition) -> Result<Conte
     let volume = || Volume::new(image, partition.range());
     let open = |name, found: Result<Box<dyn FileSystem + 'a>>| match found {
         Ok(fs) => Ok(Contents::Files(Files { fs })),
-        Err(error) if super::ext::is_damage(&error) => Ok(Contents::Damaged(name, error)),
+        Err(error) if super::read::is_damage(&error) => Ok(Contents::Damaged(name, error)),
         Err(error) => Err(error),
     };
     if let Some(what) = foreign(&volume())? {

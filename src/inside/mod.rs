@@ -6,6 +6,7 @@
 //!
 //! What isn't known is said to be not read, and never guessed.
 
+mod changed;
 mod changes;
 mod ext;
 mod fat;
@@ -18,7 +19,8 @@ mod read;
 mod tar;
 mod walk;
 
-pub use changes::{Area, FileChange, FileChangeKind, FileChanges, PartitionChanges, file_changes};
+pub use changed::{FileChange, FileChangeKind};
+pub use changes::{Area, FileChanges, PartitionChanges, file_changes};
 pub use files::{Contents, Files, contents};
 pub use model::{Entry, Node, NodeId, NodeKind, Run, Stored};
 pub use partitions::{Partition, PartitionTable, partitions};

@@ -6,8 +6,7 @@ use std::ops::Range;
 use super::model::{
     Entry, FileSystem, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
 };
-use super::partitions::utf16;
-use super::read::{Fields, Volume};
+use super::read::{Fields, Volume, utf16};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
@@ -676,7 +675,7 @@ impl FileSystem for Ntfs<'_> {
                 continue;
             }
             match self.own_record(number, place, each) {
-                Err(error) if super::ext::is_damage(&error) => wrong(error),
+                Err(error) if super::read::is_damage(&error) => wrong(error),
                 done => done?,
             }
         }

@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use byteorder::{ByteOrder as _, LittleEndian};
-
 use super::read::{Fields, Volume};
 use crate::error::{ErrorKind, Result};
 use crate::image::{Gpt, Image};
@@ -198,12 +196,4 @@ fn chain(disk: &Volume<'_>, first: u64, found: &mut Vec<Partition>) -> Result<()
         }
     }
     Ok(())
-}
-
-/// UTF-16 in little-endian order as text; what isn't is replaced.
-pub(super) fn utf16(bytes: &[u8]) -> String {
-    let units = bytes.chunks_exact(2).map(LittleEndian::read_u16);
-    char::decode_utf16(units)
-        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExtentState, Image};
 use crate::page::{PageRange, to_usize};
 
@@ -293,4 +293,17 @@ impl Fields {
             .with_field("file system")
             .with_offset(self.at)
     }
+}
+
+/// Whether an error is about what is stored: what isn't damaged can be read all the same.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
+}
+
+/// UTF-16 in little-endian order as text; what isn't is replaced.
+pub(super) fn utf16(bytes: &[u8]) -> String {
+    let units = bytes.chunks_exact(2).map(LittleEndian::read_u16);
+    char::decode_utf16(units)
+        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
 }

@@ -62,7 +62,7 @@ impl Archive<'_> {
                     return Ok(());
                 }
                 let entries = match self.files.list(node) {
-                    Err(error) if super::ext::is_damage(&error) => {
+                    Err(error) if super::read::is_damage(&error) => {
                         self.leave_out(path, error.to_string());
                         return Ok(());
                     }
@@ -73,7 +73,7 @@ impl Archive<'_> {
                     let path = [path, b"/", &entry.name].concat();
                     match self.files.node(&entry) {
                         Ok(node) => self.add(&node, &path, depth + 1)?,
-                        Err(error) if super::ext::is_damage(&error) => {
+                        Err(error) if super::read::is_damage(&error) => {
                             self.leave_out(&path, error.to_string());
                         }
                         Err(error) => return Err(error),
@@ -83,7 +83,7 @@ impl Archive<'_> {
             }
             NodeKind::Link => match self.files.link(node) {
                 Ok(target) => self.header(node, path, b'2', 0, &target),
-                Err(error) if super::ext::is_damage(&error) => {
+                Err(error) if super::read::is_damage(&error) => {
                     self.leave_out(path, error.to_string());
                     Ok(())
                 }

@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
-use super::changes::{FileChange, FileChangeKind, Owned, Wrong};
+use super::changed::{FileChange, FileChangeKind, Owned, Wrong};
 use super::files::list;
 use super::model::{Entry, FileSystem, Node, NodeId, NodeKind, Stored};
 use super::ranges::Touched;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::model::Run;
 use super::super::read::{Fields, JOURNAL_MAGIC, Replayed};
 use super::Ext;
+use super::checksum::crc32c;
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
@@ -21,35 +22,6 @@ mod feature {
     pub(super) const CSUM_V3: u32 = 16;
     pub(super) const FAST_COMMIT: u32 = 32;
     pub(super) const KNOWN: u32 = 1 | BITS_64 | 4 | CSUM_V2 | CSUM_V3 | FAST_COMMIT;
-}
-
-/// CRC-32C, without the inversions at both ends that some add.
-pub(super) fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut n = 0;
-        while n < 256 {
-            #[allow(clippy::cast_possible_truncation, reason = "below 256")]
-            let mut value = n as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 {
-                    value >> 1 ^ 0x82F6_3B78
-                } else {
-                    value >> 1
-                };
-                bit += 1;
-            }
-            table[n] = value;
-            n += 1;
-        }
-        table
-    };
-    for byte in bytes {
-        let index = (crc ^ u32::from(*byte)) & 0xFF;
-        crc = crc >> 8 ^ TABLE[index as usize & 0xFF];
-    }
-    crc
 }
 
 /// The journal as a row of blocks.
@@ -69,64 +41,6 @@ struct Held {
     place: u64,
     escaped: bool,
     transaction: u32,
-}
-
-/// Reads the journal of `ext`: the blocks to replay, and the number of transactions.
-pub(super) fn read(ext: &Ext<'_>) -> Result<(Replayed, u64)> {
-    let nothing = (Replayed::default(), 0);
-    let inode = ext.inode(ext.sb.journal)?;
-    let mut runs: Vec<(u64, u64, u64)> = Vec::new();
-    let block = ext.sb.block;
-    let add = &mut |run: Run| {
-        runs.push((run.logical / block, run.place, run.len / block));
-        Ok(())
-    };
-    ext.map(&inode, add, &mut |_| Ok(()))?;
-    let mut journal = Journal {
-        ext,
-        runs,
-        block,
-        first: 1,
-        end: 1,
-        features: 0,
-        seed: 0,
-    };
-    let sb = journal.read(0)?;
-    if sb.part(0, 4)? != JOURNAL_MAGIC || !matches!(sb.be32(4)?, 3 | 4) {
-        return Err(sb.damaged("the superblock of the journal is damaged"));
-    }
-    let (own_block, max) = (u64::from(sb.be32(12)?), u64::from(sb.be32(16)?));
-    let (sequence, start) = (sb.be32(24)?, u64::from(sb.be32(28)?));
-    journal.features = if sb.be32(4)? == 4 { sb.be32(40)? } else { 0 };
-    journal.first = sb.be32(20)?.into();
-    let fast = match (journal.features & feature::FAST_COMMIT, sb.be32(0x54)?) {
-        (0, _) => 0,
-        (_, 0) => 256,
-        (_, blocks) => blocks.into(),
-    };
-    journal.end = max.saturating_sub(fast);
-    if journal.features & !feature::KNOWN != 0 {
-        return Err(
-            Error::unsupported("the journal has features that are not read")
-                .with_offset(sb.at)
-                .with_found(format_args!("{:#x}", journal.features)),
-        );
-    }
-    let blocks = ext.volume.len() / block;
-    if own_block != block || journal.first == 0 || journal.first >= journal.end || max > blocks {
-        return Err(sb.damaged("the superblock of the journal is damaged: impossible sizes"));
-    }
-    journal.seed = crc32c(!0, sb.part(0x30, 16)?);
-    if fast > 0 && journal.holds_fast_commits(max - fast)? {
-        return Err(Error::unsupported(
-            "the newest state of this file system is in fast commits, which are not read",
-        )
-        .with_offset(sb.at));
-    }
-    if start == 0 {
-        return Ok(nothing);
-    }
-    journal.replay(start, sequence)
 }
 
 impl Journal<'_, '_> {
@@ -296,6 +210,66 @@ impl Journal<'_, '_> {
 }
 
 impl Ext<'_> {
+    /// Reads the journal: the blocks to replay, and the number of transactions.
+    pub(super) fn read_journal(&self) -> Result<(Replayed, u64)> {
+        let ext = self;
+        let nothing = (Replayed::default(), 0);
+        let inode = ext.inode(ext.sb.journal)?;
+        let mut runs: Vec<(u64, u64, u64)> = Vec::new();
+        let block = ext.sb.block;
+        let add = &mut |run: Run| {
+            runs.push((run.logical / block, run.place, run.len / block));
+            Ok(())
+        };
+        ext.map(&inode, add, &mut |_| Ok(()))?;
+        let mut journal = Journal {
+            ext,
+            runs,
+            block,
+            first: 1,
+            end: 1,
+            features: 0,
+            seed: 0,
+        };
+        let sb = journal.read(0)?;
+        if sb.part(0, 4)? != JOURNAL_MAGIC || !matches!(sb.be32(4)?, 3 | 4) {
+            return Err(sb.damaged("the superblock of the journal is damaged"));
+        }
+        let (own_block, max) = (u64::from(sb.be32(12)?), u64::from(sb.be32(16)?));
+        let (sequence, start) = (sb.be32(24)?, u64::from(sb.be32(28)?));
+        journal.features = if sb.be32(4)? == 4 { sb.be32(40)? } else { 0 };
+        journal.first = sb.be32(20)?.into();
+        let fast = match (journal.features & feature::FAST_COMMIT, sb.be32(0x54)?) {
+            (0, _) => 0,
+            (_, 0) => 256,
+            (_, blocks) => blocks.into(),
+        };
+        journal.end = max.saturating_sub(fast);
+        if journal.features & !feature::KNOWN != 0 {
+            return Err(
+                Error::unsupported("the journal has features that are not read")
+                    .with_offset(sb.at)
+                    .with_found(format_args!("{:#x}", journal.features)),
+            );
+        }
+        let blocks = ext.volume.len() / block;
+        if own_block != block || journal.first == 0 || journal.first >= journal.end || max > blocks
+        {
+            return Err(sb.damaged("the superblock of the journal is damaged: impossible sizes"));
+        }
+        journal.seed = crc32c(!0, sb.part(0x30, 16)?);
+        if fast > 0 && journal.holds_fast_commits(max - fast)? {
+            return Err(Error::unsupported(
+                "the newest state of this file system is in fast commits, which are not read",
+            )
+            .with_offset(sb.at));
+        }
+        if start == 0 {
+            return Ok(nothing);
+        }
+        journal.replay(start, sequence)
+    }
+
     fn check_block(&self, block: u64) -> Result<()> {
         if block < self.sb.blocks {
             return Ok(());

@@ -1,5 +1,6 @@
 //! ext2, ext3 and ext4: the superblock, the groups, and who owns what.
 
+mod checksum;
 mod dir;
 mod inode;
 mod journal;
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::model::{
     Entry, FileSystem, MAPS, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
 };
-use super::read::{Fields, Volume};
-use crate::error::{Error, ErrorKind, Result};
+use super::read::{Fields, Volume, is_damage};
+use crate::error::{Error, Result};
 use inode::Inode;
 
 /// Where the superblock is, whatever the size of a block.
@@ -137,7 +138,7 @@ impl Superblock {
             label: String::from_utf8_lossy(label).into_owned(),
         };
         if ro_compat & ro_compat::METADATA_CSUM != 0
-            && journal::crc32c(!0, f.part(0, 0x3FC)?) != f.u32(0x3FC)?
+            && checksum::crc32c(!0, f.part(0, 0x3FC)?) != f.u32(0x3FC)?
         {
             return Err(bad("its checksum is wrong"));
         }
@@ -274,7 +275,7 @@ impl<'a> Ext<'a> {
                     "the newest state of this file system is in a journal on another device, which is not read",
                 ));
             }
-            let (replayed, transactions) = journal::read(&ext)?;
+            let (replayed, transactions) = ext.read_journal()?;
             ext.transactions = transactions;
             ext.volume.replay(replayed);
             ext.sb = Superblock::read(&ext.volume)?;
@@ -523,11 +524,6 @@ impl<'a> Ext<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether an error is about what is stored: what isn't damaged can be read all the same.
-pub(super) fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
 impl FileSystem for Ext<'_> {
