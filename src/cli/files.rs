@@ -44,15 +44,22 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum FilesCommand {
     /// List a folder, or the partitions of a disk.
-    #[command(after_help = concat!("Examples:\n  vhd files ls disk.vhd\n  vhd files ls disk.vhd:2/etc\n"))]
+    #[command(after_help = concat!(
+        "Examples:\n  vhd files ls disk.vhd\n  vhd files ls disk.vhd:2/etc\n\n",
+        super::args::exit_codes!(),
+    ))]
     Ls(Ls),
     /// Copy a file to stdout or to a file; a folder as a tar archive.
     #[command(after_help = concat!(
-        "Examples:\n  vhd files get disk.vhd/etc/fstab\n  vhd files get disk.vhd/home/ann | tar x\n"
+        "Examples:\n  vhd files get disk.vhd/etc/fstab\n  vhd files get disk.vhd/home/ann | tar x\n\n",
+        super::args::exit_codes!(),
     ))]
     Get(Get),
     /// List all paths in a folder and the folders in it.
-    #[command(after_help = concat!("Examples:\n  vhd files find disk.vhd/etc --name '*.conf'\n"))]
+    #[command(after_help = concat!(
+        "Examples:\n  vhd files find disk.vhd/etc --name '*.conf'\n\n",
+        super::args::exit_codes!(),
+    ))]
     Find(Find),
 }
 
@@ -664,7 +671,7 @@ mod tests {
         let is_image = |path: &Path| {
             ["a/disk.vhd", "odd:3"]
                 .iter()
-                .any(|known| path == Path::new(known))
+                .any(|known| path.as_os_str() == *known)
         };
         for (what, image, partition, path) in [
             ("a/disk.vhd", "a/disk.vhd", None, None),
