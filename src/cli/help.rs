@@ -110,7 +110,9 @@ mod tests {
                     let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
                     let examples = examples.split("\n\n").next().unwrap_or_default();
                     for line in printed(examples).lines() {
-                        let begins = ["vhd", "last=", "az ", "zstd ", "ssh ", "export ", "Get-"];
+                        let begins = [
+                            "vhd", "last=", "az ", "zstd ", "ssh ", "export ", "Get-", "mount ",
+                        ];
                         let begins = begins
                             .iter()
                             .any(|lead| line.trim_start().starts_with(lead));

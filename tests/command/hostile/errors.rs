@@ -227,16 +227,25 @@ fn fault(right: &Ended, ended: &Ended) -> Option<String> {
         _ if same => None,
         2 if ended.err.contains("os error") => None,
         // Whether its times show all changes is a question to the file system.
-        2 if ended
-            .err
-            .contains("which file system it is on can't be found out") =>
-        {
-            None
-        }
+        2 if ended.err.contains("its file system can't be determined") => None,
         // An image is described although its parent can't be looked at; that is said.
         code if Some(code) == right.code && ended.out.contains("os error") => None,
         code => Some(format!("exit code {code}: {} {}", ended.out, ended.err)),
     }
+}
+
+/// What a command prints without the members of its JSON that are others in each run.
+fn lasting(out: &str) -> String {
+    let mut out = out.to_owned();
+    for member in ["started", "seconds", "bytes_read", "bytes_written"] {
+        let key = format!("\"{member}\":");
+        while let Some(at) = out.find(&key) {
+            let rest = &out[at..];
+            let end = rest.find([',', '}', '\n']).unwrap_or(rest.len());
+            out.replace_range(at..at + end, "");
+        }
+    }
+    out
 }
 
 /// Length and hash of files.
@@ -341,7 +350,7 @@ impl Lab {
         left.remove(&self.0.path("trace"));
         Ended {
             code: output.status.code(),
-            out: text(&output.stdout),
+            out: lasting(&text(&output.stdout)),
             // Not what strace says of the paths.
             err: text(&output.stderr)
                 .lines()

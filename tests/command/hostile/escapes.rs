@@ -327,7 +327,9 @@ fn json_says_what_the_file_says() {
     let lab = Lab::new();
     let of = |line: &str| -> Value {
         let ended = lab.shell(line);
-        serde_json::from_slice(&ended.stdout).unwrap_or_else(|e| panic!("{line}: {e}: {ended:?}"))
+        let documents = serde_json::Deserializer::from_slice(&ended.stdout).into_iter();
+        let documents = documents.collect::<Result<_, _>>();
+        Value::Array(documents.unwrap_or_else(|e| panic!("{line}: {e}: {ended:?}")))
     };
     assert!(find(&of("vhd snapshot show --store S b --json"), HOSTILE));
     assert!(find(&of("vhd show d --json"), HOSTILE));
