@@ -381,6 +381,15 @@ impl Walk<'_> {
                     Some(&new.node),
                     None,
                 );
+            } else if has_other_attributes(&old.node, &new.node, new.node.kind != NodeKind::Folder)
+            {
+                self.tell(
+                    FileChangeKind::Attributes,
+                    &new.path,
+                    Some(&old.node),
+                    Some(&new.node),
+                    None,
+                );
             }
         }
         for (old, gone) in removed.iter().zip(gone) {
