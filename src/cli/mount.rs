@@ -145,14 +145,12 @@ fn leave_terminal() -> Result<()> {
 /// The folder, if something can be mounted there.
 fn check_place(dir: &Path) -> Result<PathBuf> {
     let unmount = || format!("unmount it first: vhd unmount {}", quoted(dir));
+    // What the system remembers of a dead mount doesn't tell; opening it does.
+    let opened = fs::read_dir(dir).map(drop);
+    let dead = opened.is_err_and(|e| is_dead_mount(&e));
     match fs::metadata(dir) {
-        Err(e) if is_dead_mount(&e) => {
-            return Err(
-                Error::usage("something is mounted here whose program has ended")
-                    .with_path(dir)
-                    .with_hint(unmount()),
-            );
-        }
+        Ok(_) if dead => return Err(dead_mount(dir).with_hint(unmount())),
+        Err(e) if is_dead_mount(&e) => return Err(dead_mount(dir).with_hint(unmount())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::usage("there is no such folder")
                 .with_path(dir)
@@ -182,6 +180,10 @@ fn check_place(dir: &Path) -> Result<PathBuf> {
         );
     }
     Ok(place)
+}
+
+fn dead_mount(dir: &Path) -> Error {
+    Error::usage("something is mounted here whose program has ended").with_path(dir)
 }
 
 /// Starts this program again, to stay, and returns when it has mounted.

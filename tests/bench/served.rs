@@ -36,7 +36,7 @@ fn nbd_reads(bench: &Bench) -> String {
 fn with_qemu_nbd(client: &str, after: &str) -> String {
     format!(
         "rm -f \"$2\"; qemu-nbd -r -f vpc -t -e 8 -k \"$2\" \"$1\" & \
-         while [ ! -S \"$2\" ]; do sleep 0.01; done; \
+         for n in $(seq 1000); do [ ! -S \"$2\" ] || break; sleep 0.01; done; \
          {client}'nbd+unix:///?socket='\"$2\"{after} || failed=1; kill $!; wait $! || true; [ -z \"$failed\" ]"
     )
 }
@@ -111,7 +111,7 @@ pub(crate) fn mounted_random(bench: &Bench) -> Result<Case> {
         "qemu-storage-daemon --blockdev driver=file,node-name=f,filename=\"$1\",read-only=on \
          --blockdev driver=vpc,node-name=d,file=f,read-only=on \
          --export type=fuse,id=e,node-name=d,mountpoint=\"$2\",writable=off & \
-         while [ \"$(stat -c %s \"$2\")\" = 0 ]; do sleep 0.01; done; \
+         for n in $(seq 1000); do [ \"$(stat -c %s \"$2\")\" = 0 ] || break; sleep 0.01; done; \
          {reads}\"$2\" || failed=1; kill $!; wait $! || true; [ -z \"$failed\" ]"
     );
     Ok(Case {

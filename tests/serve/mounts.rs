@@ -80,6 +80,7 @@ fn an_image_is_a_folder_of_files() {
     file.read_exact_at(&mut end, vhd.len() as u64 - 1000)
         .unwrap();
     assert_same(&end, &vhd[vhd.len() - 1000..], "the end");
+    drop(file);
     run(&mut command!(
         "qemu-img",
         "compare",

@@ -15,34 +15,34 @@ pub(super) const VERSION: (u32, u32) = (7, 31);
 
 /// Kinds of requests.
 pub(super) mod op {
-    pub(in super::super) const LOOKUP: u32 = 1;
-    pub(in super::super) const FORGET: u32 = 2;
-    pub(in super::super) const GETATTR: u32 = 3;
-    pub(in super::super) const OPEN: u32 = 14;
-    pub(in super::super) const READ: u32 = 15;
-    pub(in super::super) const STATFS: u32 = 17;
-    pub(in super::super) const RELEASE: u32 = 18;
-    pub(in super::super) const INIT: u32 = 26;
-    pub(in super::super) const OPENDIR: u32 = 27;
-    pub(in super::super) const READDIR: u32 = 28;
-    pub(in super::super) const RELEASEDIR: u32 = 29;
-    pub(in super::super) const INTERRUPT: u32 = 36;
-    pub(in super::super) const DESTROY: u32 = 38;
-    pub(in super::super) const BATCH_FORGET: u32 = 42;
-    pub(in super::super) const LSEEK: u32 = 46;
+    pub(crate) const LOOKUP: u32 = 1;
+    pub(crate) const FORGET: u32 = 2;
+    pub(crate) const GETATTR: u32 = 3;
+    pub(crate) const OPEN: u32 = 14;
+    pub(crate) const READ: u32 = 15;
+    pub(crate) const STATFS: u32 = 17;
+    pub(crate) const RELEASE: u32 = 18;
+    pub(crate) const INIT: u32 = 26;
+    pub(crate) const OPENDIR: u32 = 27;
+    pub(crate) const READDIR: u32 = 28;
+    pub(crate) const RELEASEDIR: u32 = 29;
+    pub(crate) const INTERRUPT: u32 = 36;
+    pub(crate) const DESTROY: u32 = 38;
+    pub(crate) const BATCH_FORGET: u32 = 42;
+    pub(crate) const LSEEK: u32 = 46;
 }
 
 /// Errors, as Linux numbers them.
 pub(super) mod errno {
-    pub(in super::super) const NOENT: i32 = 2;
-    pub(in super::super) const IO: i32 = 5;
-    pub(in super::super) const NXIO: i32 = 6;
-    pub(in super::super) const BADF: i32 = 9;
-    pub(in super::super) const BUSY: i32 = 16;
-    pub(in super::super) const INVAL: i32 = 22;
-    pub(in super::super) const ROFS: i32 = 30;
-    pub(in super::super) const NOSYS: i32 = 38;
-    pub(in super::super) const PROTO: i32 = 71;
+    pub(crate) const NOENT: i32 = 2;
+    pub(crate) const IO: i32 = 5;
+    pub(crate) const NXIO: i32 = 6;
+    pub(crate) const BADF: i32 = 9;
+    pub(crate) const BUSY: i32 = 16;
+    pub(crate) const INVAL: i32 = 22;
+    pub(crate) const ROFS: i32 = 30;
+    pub(crate) const NOSYS: i32 = 38;
+    pub(crate) const PROTO: i32 = 71;
 }
 
 /// A request.

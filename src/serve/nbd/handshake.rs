@@ -4,11 +4,10 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::super::Served;
-use super::Exports;
-use super::transmission::{LARGEST_READ, PREFERRED};
+use super::exports::Exports;
 use super::wire::{
-    ALLOCATION, ALLOCATION_ID, MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, answer, can, flag, info,
-    option, read_u16, read_u32, read_u64,
+    ALLOCATION, ALLOCATION_ID, LARGEST_READ, MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, PREFERRED,
+    answer, can, flag, info, option, read_u16, read_u32, read_u64,
 };
 use crate::error::ErrorKind;
 

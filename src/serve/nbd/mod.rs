@@ -3,6 +3,7 @@
 //! Blocking sockets and plain threads: one that accepts, one for each connection that reads requests, and a few that
 //! answer them. What a client sends is bounded in length and time.
 
+mod exports;
 mod handshake;
 mod transmission;
 mod wire;
@@ -19,8 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Faults, PointEntry, Served, Shelf};
+use super::{Faults, Shelf};
 use crate::error::{Error, ErrorKind, Result};
+use exports::Exports;
 use handshake::shake_hands;
 use wire::{Hurried, Stream};
 
@@ -37,75 +39,6 @@ pub enum Address {
     Unix(PathBuf),
     /// A port of this machine; 0 for any that is free.
     Tcp(SocketAddr),
-}
-
-/// The exports of a server: the names of NBD for what is on a [`Shelf`].
-#[derive(Debug)]
-struct Exports(Shelf);
-
-impl Exports {
-    /// The export that a client means.
-    fn open(&self, name: &[u8]) -> Result<Arc<Served>> {
-        let unknown = || {
-            Error::usage("there is no such export")
-                .with_found(format_args!("\"{}\"", String::from_utf8_lossy(name)))
-        };
-        let name = std::str::from_utf8(name).map_err(|_| unknown())?;
-        if let Some(image) = self.0.image() {
-            let known = name.is_empty() || name == Self::name_of(image);
-            return known.then(|| Arc::clone(image)).ok_or_else(unknown);
-        }
-        let (disk, snapshot) = match name.split_once('@') {
-            Some((disk, snapshot)) => (disk, Some(snapshot)),
-            None => (name, None),
-        };
-        match (disk, self.0.disk()) {
-            ("", Some(only)) => self.0.open(only, snapshot),
-            ("", None) => Err(unknown()),
-            (disk, _) => self.0.open(disk, snapshot),
-        }
-    }
-
-    fn name_of(image: &Served) -> String {
-        let path = image.image().path();
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        crate::text::shown(name).to_string()
-    }
-
-    /// The name that is listed for what a client asks for as `name`.
-    fn canonical(&self, name: &[u8]) -> String {
-        match self.0.image() {
-            Some(image) => Self::name_of(image),
-            None => String::from_utf8_lossy(name).into_owned(),
-        }
-    }
-
-    fn description(export: &Served) -> String {
-        let path = crate::text::shown(export.image().path()).to_string();
-        match export.time() {
-            Some(time) => format!("{path}, {time}"),
-            None => path,
-        }
-    }
-
-    /// Names and descriptions of all exports. Those of a disk that can't be looked at just now are missing.
-    fn list(&self) -> Vec<(String, String)> {
-        if let Some(image) = self.0.image() {
-            return vec![(Self::name_of(image), Self::description(image))];
-        }
-        let disks = self.0.disks().unwrap_or_else(|_| Vec::new());
-        let points = disks.iter().flat_map(|disk| {
-            let points = self.0.points(disk).ok();
-            let name =
-                |point: &PointEntry| (format!("{disk}@{}", point.name), point.time.to_string());
-            points
-                .iter()
-                .flat_map(|points| points.iter())
-                .map(name)
-                .collect::<Vec<_>>()
-        });
-        points.collect()
-    }
 }
 
 /// A server that is running, until it is dropped or [stopped](Server::stop).

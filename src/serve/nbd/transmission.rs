@@ -11,18 +11,12 @@ use std::time::Duration;
 use super::super::Faults;
 use super::handshake::{Agreed, shortened};
 use super::wire::{
-    ALLOCATION_ID, CHUNK_MAGIC, HOLE_AND_ZERO, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, Stream, chunk,
-    command, errno, read_u16, read_u32, read_u64,
+    ALLOCATION_ID, CHUNK_MAGIC, HOLE_AND_ZERO, LARGEST_READ, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC,
+    Stream, chunk, command, errno, read_u16, read_u32, read_u64,
 };
 use crate::error::{Error, Result};
 use crate::image::ExtentState;
 use crate::page::PageRange;
-
-/// The largest read, and write, that the protocol lets a client expect.
-pub(super) const LARGEST_READ: u32 = 32 << 20;
-
-/// The size of reads that suits.
-pub(super) const PREFERRED: u32 = 64 << 10;
 
 /// Data goes out in pieces of this size, which is all the memory that a read takes.
 const PIECE: usize = 1 << 20;

@@ -18,88 +18,94 @@ pub(super) const CHUNK_MAGIC: u32 = 0x668E_33EF;
 
 /// What both sides can do, in the handshake.
 pub(super) mod can {
-    pub(in super::super) const FIXED_NEWSTYLE: u16 = 1;
-    pub(in super::super) const NO_ZEROES: u16 = 2;
+    pub(crate) const FIXED_NEWSTYLE: u16 = 1;
+    pub(crate) const NO_ZEROES: u16 = 2;
 }
 
 /// Options of the handshake.
 pub(super) mod option {
-    pub(in super::super) const EXPORT_NAME: u32 = 1;
-    pub(in super::super) const ABORT: u32 = 2;
-    pub(in super::super) const LIST: u32 = 3;
-    pub(in super::super) const STARTTLS: u32 = 5;
-    pub(in super::super) const INFO: u32 = 6;
-    pub(in super::super) const GO: u32 = 7;
-    pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
-    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
-    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
+    pub(crate) const EXPORT_NAME: u32 = 1;
+    pub(crate) const ABORT: u32 = 2;
+    pub(crate) const LIST: u32 = 3;
+    pub(crate) const STARTTLS: u32 = 5;
+    pub(crate) const INFO: u32 = 6;
+    pub(crate) const GO: u32 = 7;
+    pub(crate) const STRUCTURED_REPLY: u32 = 8;
+    pub(crate) const LIST_META_CONTEXT: u32 = 9;
+    pub(crate) const SET_META_CONTEXT: u32 = 10;
 }
 
 /// Replies to options.
 pub(super) mod answer {
-    pub(in super::super) const ACK: u32 = 1;
-    pub(in super::super) const SERVER: u32 = 2;
-    pub(in super::super) const INFO: u32 = 3;
-    pub(in super::super) const META_CONTEXT: u32 = 4;
-    pub(in super::super) const UNSUPPORTED: u32 = 0x8000_0001;
-    pub(in super::super) const POLICY: u32 = 0x8000_0002;
-    pub(in super::super) const INVALID: u32 = 0x8000_0003;
-    pub(in super::super) const UNKNOWN: u32 = 0x8000_0006;
-    pub(in super::super) const TOO_BIG: u32 = 0x8000_0009;
+    pub(crate) const ACK: u32 = 1;
+    pub(crate) const SERVER: u32 = 2;
+    pub(crate) const INFO: u32 = 3;
+    pub(crate) const META_CONTEXT: u32 = 4;
+    pub(crate) const UNSUPPORTED: u32 = 0x8000_0001;
+    pub(crate) const POLICY: u32 = 0x8000_0002;
+    pub(crate) const INVALID: u32 = 0x8000_0003;
+    pub(crate) const UNKNOWN: u32 = 0x8000_0006;
+    pub(crate) const TOO_BIG: u32 = 0x8000_0009;
 }
 
 /// Kinds of information about an export.
 pub(super) mod info {
-    pub(in super::super) const EXPORT: u16 = 0;
-    pub(in super::super) const NAME: u16 = 1;
-    pub(in super::super) const DESCRIPTION: u16 = 2;
-    pub(in super::super) const BLOCK_SIZE: u16 = 3;
+    pub(crate) const EXPORT: u16 = 0;
+    pub(crate) const NAME: u16 = 1;
+    pub(crate) const DESCRIPTION: u16 = 2;
+    pub(crate) const BLOCK_SIZE: u16 = 3;
 }
 
 /// What an export is and can do.
 pub(super) mod flag {
-    pub(in super::super) const HAS_FLAGS: u16 = 1;
-    pub(in super::super) const READ_ONLY: u16 = 1 << 1;
-    pub(in super::super) const FLUSH: u16 = 1 << 2;
-    pub(in super::super) const DONT_FRAGMENT: u16 = 1 << 7;
-    pub(in super::super) const MULTI_CONN: u16 = 1 << 8;
-    pub(in super::super) const CACHE: u16 = 1 << 10;
+    pub(crate) const HAS_FLAGS: u16 = 1;
+    pub(crate) const READ_ONLY: u16 = 1 << 1;
+    pub(crate) const FLUSH: u16 = 1 << 2;
+    pub(crate) const DONT_FRAGMENT: u16 = 1 << 7;
+    pub(crate) const MULTI_CONN: u16 = 1 << 8;
+    pub(crate) const CACHE: u16 = 1 << 10;
 }
 
 /// Requests.
 pub(super) mod command {
-    pub(in super::super) const READ: u16 = 0;
-    pub(in super::super) const WRITE: u16 = 1;
-    pub(in super::super) const DISCONNECT: u16 = 2;
-    pub(in super::super) const FLUSH: u16 = 3;
-    pub(in super::super) const TRIM: u16 = 4;
-    pub(in super::super) const CACHE: u16 = 5;
-    pub(in super::super) const WRITE_ZEROES: u16 = 6;
-    pub(in super::super) const BLOCK_STATUS: u16 = 7;
+    pub(crate) const READ: u16 = 0;
+    pub(crate) const WRITE: u16 = 1;
+    pub(crate) const DISCONNECT: u16 = 2;
+    pub(crate) const FLUSH: u16 = 3;
+    pub(crate) const TRIM: u16 = 4;
+    pub(crate) const CACHE: u16 = 5;
+    pub(crate) const WRITE_ZEROES: u16 = 6;
+    pub(crate) const BLOCK_STATUS: u16 = 7;
 
     /// With READ: all in one piece.
-    pub(in super::super) const FLAG_DONT_FRAGMENT: u16 = 1 << 2;
+    pub(crate) const FLAG_DONT_FRAGMENT: u16 = 1 << 2;
     /// With `BLOCK_STATUS`: only the first extent.
-    pub(in super::super) const FLAG_ONE: u16 = 1 << 3;
+    pub(crate) const FLAG_ONE: u16 = 1 << 3;
 }
 
 /// Pieces of structured replies.
 pub(super) mod chunk {
-    pub(in super::super) const DONE: u16 = 1;
-    pub(in super::super) const NONE: u16 = 0;
-    pub(in super::super) const DATA: u16 = 1;
-    pub(in super::super) const BLOCK_STATUS: u16 = 5;
-    pub(in super::super) const ERROR: u16 = 0x8001;
-    pub(in super::super) const ERROR_AT: u16 = 0x8002;
+    pub(crate) const DONE: u16 = 1;
+    pub(crate) const NONE: u16 = 0;
+    pub(crate) const DATA: u16 = 1;
+    pub(crate) const BLOCK_STATUS: u16 = 5;
+    pub(crate) const ERROR: u16 = 0x8001;
+    pub(crate) const ERROR_AT: u16 = 0x8002;
 }
 
 /// What went wrong, by number.
 pub(super) mod errno {
-    pub(in super::super) const PERM: u32 = 1;
-    pub(in super::super) const IO: u32 = 5;
-    pub(in super::super) const INVAL: u32 = 22;
-    pub(in super::super) const OVERFLOW: u32 = 75;
+    pub(crate) const PERM: u32 = 1;
+    pub(crate) const IO: u32 = 5;
+    pub(crate) const INVAL: u32 = 22;
+    pub(crate) const OVERFLOW: u32 = 75;
 }
+
+/// The largest read, and write, that the protocol lets a client expect.
+pub(super) const LARGEST_READ: u32 = 32 << 20;
+
+/// The size of reads that suits.
+pub(super) const PREFERRED: u32 = 64 << 10;
 
 /// The one context of block status that there is, and its number in a connection.
 pub(super) const ALLOCATION: &str = "base:allocation";

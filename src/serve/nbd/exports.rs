@@ -1,0 +1,75 @@
+//! The names by which clients ask for what is on a shelf.
+
+use std::sync::Arc;
+
+use super::super::{PointEntry, Served, Shelf};
+use crate::error::{Error, Result};
+
+/// The exports of a server: the names of NBD for what is on a [`Shelf`].
+#[derive(Debug)]
+pub(super) struct Exports(pub(super) Shelf);
+
+impl Exports {
+    /// The export that a client means.
+    pub(super) fn open(&self, name: &[u8]) -> Result<Arc<Served>> {
+        let unknown = || {
+            Error::usage("there is no such export")
+                .with_found(format_args!("\"{}\"", String::from_utf8_lossy(name)))
+        };
+        let name = std::str::from_utf8(name).map_err(|_| unknown())?;
+        if let Some(image) = self.0.image() {
+            let known = name.is_empty() || name == Self::name_of(image);
+            return known.then(|| Arc::clone(image)).ok_or_else(unknown);
+        }
+        let (disk, snapshot) = match name.split_once('@') {
+            Some((disk, snapshot)) => (disk, Some(snapshot)),
+            None => (name, None),
+        };
+        match (disk, self.0.disk()) {
+            ("", Some(only)) => self.0.open(only, snapshot),
+            ("", None) => Err(unknown()),
+            (disk, _) => self.0.open(disk, snapshot),
+        }
+    }
+
+    fn name_of(image: &Served) -> String {
+        let path = image.image().path();
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        crate::text::shown(name).to_string()
+    }
+
+    /// The name that is listed for what a client asks for as `name`.
+    pub(super) fn canonical(&self, name: &[u8]) -> String {
+        match self.0.image() {
+            Some(image) => Self::name_of(image),
+            None => String::from_utf8_lossy(name).into_owned(),
+        }
+    }
+
+    pub(super) fn description(export: &Served) -> String {
+        let path = crate::text::shown(export.image().path()).to_string();
+        match export.time() {
+            Some(time) => format!("{path}, {time}"),
+            None => path,
+        }
+    }
+
+    /// Names and descriptions of all exports. Those of a disk that can't be looked at just now are missing.
+    pub(super) fn list(&self) -> Vec<(String, String)> {
+        if let Some(image) = self.0.image() {
+            return vec![(Self::name_of(image), Self::description(image))];
+        }
+        let disks = self.0.disks().unwrap_or_else(|_| Vec::new());
+        let points = disks.iter().flat_map(|disk| {
+            let points = self.0.points(disk).ok();
+            let name =
+                |point: &PointEntry| (format!("{disk}@{}", point.name), point.time.to_string());
+            points
+                .iter()
+                .flat_map(|points| points.iter())
+                .map(name)
+                .collect::<Vec<_>>()
+        });
+        points.collect()
+    }
+}
