@@ -286,7 +286,7 @@ fn lost_repeated_and_swapped_records_are_refused() {
     }
     // Something behind the end; something that was never a stream; nothing at all.
     let said = receive(&lab, 3, &[&stream[..], b"x"].concat(), "far");
-    assert!(said.contains("behind the end"), "{said}");
+    assert!(said.contains("after the end"), "{said}");
     assert_same_disks(&lab, "store/web", "far/web");
     fs::remove_dir_all(lab.path("far")).unwrap();
     let said = receive(&lab, 3, &content(lab.path("disk.raw")), "far");
