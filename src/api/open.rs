@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "azure")]
+use crate::blob::BlobName;
 use crate::error::{Error, Result};
+#[cfg(feature = "azure")]
+use crate::files::BlobImage;
 use crate::files::{FormatChoice, OpenOptions, ParentOptions, Source, open_image};
 #[cfg(feature = "store")]
 use crate::snapshot::{Access, Disk, PointImage};
@@ -55,6 +59,8 @@ impl<'a> PointName<'a> {
 pub struct Opener {
     options: OpenOptions,
     store: Option<PathBuf>,
+    #[cfg(feature = "azure")]
+    connector: Option<std::sync::Arc<crate::blob::Connector>>,
 }
 
 impl Opener {
@@ -105,6 +111,14 @@ impl Opener {
         self
     }
 
+    /// Sets what reaches page blobs, by which addresses are opened.
+    #[cfg(feature = "azure")]
+    #[must_use]
+    pub fn connector(mut self, connector: std::sync::Arc<crate::blob::Connector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
     /// Opens the image that `name` means, for reading. Changes to a file after this moment are found by
     /// [`check_unchanged`](Source::check_unchanged).
     ///
@@ -114,6 +128,10 @@ impl Opener {
     /// snapshot.
     pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Source>> {
         let path = name.as_ref();
+        #[cfg(feature = "azure")]
+        if let Some(image) = self.open_blob(path)? {
+            return Ok(Box::new(image));
+        }
         if PointName::parse(path).is_none() {
             let options = OpenOptions {
                 settle: true,
@@ -154,6 +172,23 @@ impl Opener {
         };
         let mut image = disk.image(found)?;
         image.hold_files()?;
+        Ok(Some(image))
+    }
+
+    /// Opens the page blob or the snapshot of one that `name` is the address of; `None` if it isn't an address.
+    #[cfg(feature = "azure")]
+    pub fn open_blob(&self, name: &Path) -> Result<Option<BlobImage>> {
+        let Some(text) = name.to_str().filter(|text| BlobName::is_address(text)) else {
+            return Ok(None);
+        };
+        let name = BlobName::parse(text)?;
+        let connector = self.connector.as_ref().ok_or_else(|| {
+            Error::usage("nothing was given that reaches page blobs")
+                .with_path(name.shown())
+                .with_hint("give the opener a connector")
+        })?;
+        let blob = connector.open(&name)?;
+        let image = BlobImage::open(blob, self.options.format, self.options.format_option)?;
         Ok(Some(image))
     }
 

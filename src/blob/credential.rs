@@ -54,7 +54,7 @@ impl Credential {
         }
     }
 
-    fn of_signature(sas: Secret, origin: &'static str) -> Self {
+    pub(super) fn of_signature(sas: Secret, origin: &'static str) -> Self {
         Self {
             access: Access::of_signature(&sas, origin),
             kind: Kind::Signature(sas),

@@ -278,7 +278,7 @@ impl Refusal {
             ),
             (409, "BlobAlreadyExists") => (
                 ErrorKind::Usage,
-                say("name another blob, or delete it first"),
+                say("name another blob, or replace it with --force"),
             ),
             (409, "SnapshotsPresent") => (
                 ErrorKind::Usage,

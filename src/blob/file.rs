@@ -270,6 +270,12 @@ impl BlobFile {
         &self.properties
     }
 
+    /// Bytes that it stores.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let stored = self.listed()?;
+        Ok(stored.as_ref().map_or(0, Stored::bytes))
+    }
+
     /// The pages that were written or cleared since an earlier snapshot, by the service. What it says was written may hold
     /// the same bytes as before.
     pub fn changes_since(&self, since: &Since) -> Result<PageList> {

@@ -8,6 +8,7 @@
 
 mod access;
 mod checksum;
+mod connect;
 mod credential;
 mod failure;
 mod file;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use access::Access;
 pub use checksum::{Checksum, crc64};
+pub use connect::Connector;
 pub use credential::{Credential, Lookup};
 pub use failure::{Done, Failure};
 pub use file::{BlobFile, DEPTH, NewBlobFile};

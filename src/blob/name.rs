@@ -384,7 +384,7 @@ fn check_container(name: &str) -> Result<(), &'static str> {
     let special = matches!(name, "$root" | "$web" | "$logs");
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() {
-        return Err("the address names no container");
+        return Err("this is not the address of a blob: it names no container");
     }
     if !special && (!name.bytes().all(allowed) || !(3..=63).contains(&name.len())) {
         return Err(

@@ -170,6 +170,11 @@ impl Stored {
         Ok(stored)
     }
 
+    /// Bytes in all ranges.
+    pub(super) fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|(start, end)| end - start).sum()
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.ranges.len()

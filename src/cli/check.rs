@@ -7,10 +7,12 @@ use serde::Serialize;
 use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
+use super::far;
 use super::output::Output;
 use super::several::Several;
 use super::size::Count;
-use crate::error::{Error, Result};
+use crate::blob::BlobName;
+use crate::error::{Error, Result, quoted};
 use crate::files::{self, Repaired};
 use crate::text::shown;
 use crate::vhd::{CheckOptions, DiskType, Finding, Kind, Mend, Report, Severity, Unlisted};
@@ -162,7 +164,14 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])
         progress: &*progress,
         ..CheckOptions::default()
     };
-    let repaired = if args.repair {
+    let repaired = if far::is_address(path) {
+        Repaired {
+            before: check_blob(path, args, &options, context)?,
+            mends: Vec::new(),
+            saved: None,
+            after: None,
+        }
+    } else if args.repair {
         super::signals::writes(path);
         files::repair(path, &options, &args.parents.options(), args.dry_run)?
     } else {
@@ -189,6 +198,27 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])
         output.finish()?;
     }
     Ok((left.is_clean(), counts))
+}
+
+/// Checks a page blob, which is only read.
+fn check_blob(
+    path: &Path,
+    args: &Args,
+    options: &CheckOptions<'_>,
+    context: &Context,
+) -> Result<Report> {
+    if args.repair {
+        return Err(Error::usage("a page blob isn't repaired where it is")
+            .with_path(path)
+            .with_hint(format!(
+                "copy its bytes to a file and repair that: vhd convert -f raw -O raw {} disk.vhd && vhd check --repair disk.vhd",
+                quoted(path)
+            )));
+    }
+    let name = BlobName::parse(path.to_str().unwrap_or_default())?;
+    let blob = far::connector()?.open(&name)?;
+    context.tell_access(path)?;
+    files::check_blob(&blob, options)
 }
 
 /// What `--json` prints for each image.

@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::args::{Common, Parents, SaidFormat, When};
 use super::output::STDOUT;
 use super::size::{Short, Size};
-use super::{exit, progress, store_path};
+use super::{exit, far, progress, store_path};
+use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file};
 use crate::parallel::Workers;
@@ -57,6 +58,10 @@ impl Reading {
     }
 }
 
+/// Threads that read page blobs, divided by the number of images: each has a request under way, and two windows of 4 MiB
+/// in memory.
+const FAR_THREADS: usize = 16;
+
 /// The surroundings of a command.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -85,6 +90,10 @@ impl Context {
     pub(super) fn workers_reading(&self, sources: &[&dyn Source]) -> Result<Workers> {
         let is_cold =
             |source: &&dyn Source| source.as_file().is_some_and(OpenImage::is_mostly_cold);
+        let is_far = |source: &&dyn Source| source.as_blob().is_some();
+        if self.common.threads.is_none() && sources.iter().any(is_far) {
+            return Workers::new(NonZeroUsize::new(FAR_THREADS / sources.len().max(1)));
+        }
         if self.common.threads.is_some() || !sources.iter().any(is_cold) {
             return self.workers();
         }
@@ -125,6 +134,13 @@ impl Context {
         let took = self.begun.elapsed();
         let seconds = took.as_secs_f64();
         let bytes = progress::handled();
+        if let Some((requests, sent, received)) = far::traffic() {
+            self.note(format_args!(
+                "{requests} requests: {} sent, {} received",
+                Short(sent),
+                Short(received)
+            ));
+        }
         if bytes == 0 {
             return self.note(format_args!("took {seconds:.1} s"));
         }
@@ -220,7 +236,23 @@ impl Context {
         if let Some(file) = image.as_file() {
             self.warn_of_image(file);
         }
+        if image.as_blob().is_some() {
+            self.tell_access(image.path())?;
+        }
+        for doubt in image.doubts() {
+            self.warn_of(&Warning::of(doubt));
+        }
         Ok(image)
+    }
+
+    /// Says what gives access to a blob, if that is wanted.
+    pub(super) fn tell_access(&self, blob: &Path) -> Result<()> {
+        if self.verbose() {
+            let name = BlobName::parse(blob.to_str().unwrap_or_default())?;
+            let access = far::connector()?.access(&name)?;
+            self.detail(format_args!("{}: access by {}", shown(blob), access.what()));
+        }
+        Ok(())
     }
 
     /// Says what is wrong with an image that can be read all the same, and what it lost.

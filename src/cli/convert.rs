@@ -110,21 +110,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.output_format.is_none() {
         default_format(&args.destination)?;
     }
-    let source = context.open_source(
-        &args.source,
-        SaidFormat::by("-f", args.format),
-        &args.parents,
-        Reading {
-            salvage: args.salvage,
-            io: IoPolicy {
-                caching: args.io.into(),
-                ..IoPolicy::default()
-            },
-        },
-    )?;
-    if let Some(image) = source.as_file() {
-        look_inside(args, image, context)?;
-    }
+    let source = open_source(args, context)?;
     if args.destination == Path::new("-") {
         return to_stdout(args, &*source, context);
     }
@@ -182,23 +168,54 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
         context.detail(remark);
     }
-    if args.json {
-        let mut output = Output::text()?;
-        output.json(&View {
-            image: args.destination.to_string_lossy().into_owned(),
-            format: options.format.name(),
-            virtual_size: options.virtual_size,
-            source: SourceView {
-                image: source.path().to_string_lossy().into_owned(),
-                format: source.format().name(),
-                virtual_size: read,
-            },
-            gpt_backup: gpt.map(GptBackup::name),
-            verified: args.verify,
-        })?;
-        output.finish()?;
-    }
+    print_json(args, (options.format, options.virtual_size), &*source, gpt)?;
     Ok(Outcome::Done)
+}
+
+/// Opens what is to be converted, and says what is doubtful about it.
+pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Source>> {
+    let source = context.open_source(
+        &args.source,
+        SaidFormat::by("-f", args.format),
+        &args.parents,
+        Reading {
+            salvage: args.salvage,
+            io: IoPolicy {
+                caching: args.io.into(),
+                ..IoPolicy::default()
+            },
+        },
+    )?;
+    if let Some(image) = source.as_file() {
+        look_inside(args, image, context)?;
+    }
+    Ok(source)
+}
+
+/// Prints the summary if it is wanted.
+pub(super) fn print_json(
+    args: &Args,
+    (format, virtual_size): (Format, u64),
+    source: &dyn Source,
+    gpt: Option<GptBackup>,
+) -> Result<()> {
+    if !args.json {
+        return Ok(());
+    }
+    let mut output = Output::text()?;
+    output.json(&View {
+        image: args.destination.to_string_lossy().into_owned(),
+        format: format.name(),
+        virtual_size,
+        source: SourceView {
+            image: source.path().to_string_lossy().into_owned(),
+            format: source.format().name(),
+            virtual_size: source.virtual_size(),
+        },
+        gpt_backup: gpt.map(GptBackup::name),
+        verified: args.verify,
+    })?;
+    output.finish()
 }
 
 /// Says of a VHD that holds a VHD how to take that out; for an upload it is refused, and so is a raw image with a footer
@@ -275,9 +292,7 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
                 .with_hint("omit -O"));
         }
         format = Format::Fixed;
-        virtual_size = virtual_size
-            .checked_next_multiple_of(MEBIBYTE)
-            .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))?;
+        virtual_size = whole_mebibytes(virtual_size)?;
     }
     let mut identity = source.footer().cloned();
     if args.azure {
@@ -293,6 +308,12 @@ fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
         made_from: Audience::of(source.files())?,
         dense: args.dense,
     })
+}
+
+/// The size that Azure takes for a disk of `size` bytes.
+pub(super) fn whole_mebibytes(size: u64) -> Result<u64> {
+    size.checked_next_multiple_of(MEBIBYTE)
+        .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))
 }
 
 fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewImage) -> Result<()> {
@@ -319,7 +340,7 @@ fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewIma
     Ok(())
 }
 
-fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()> {
+pub(super) fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()> {
     if read == written {
         return Ok(());
     }

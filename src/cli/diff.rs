@@ -200,7 +200,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut pair = Pair::new(&*base, &*target, None);
     if let Some(path) = &args.base_digests {
         let image = base.as_file().ok_or_else(|| {
-            Error::usage("a point in time of a store needs no list of window hashes")
+            Error::usage("a list of window hashes is of an image in a file")
                 .with_path(path)
                 .with_hint("omit --base-digests")
         })?;

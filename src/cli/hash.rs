@@ -15,7 +15,6 @@ use super::several::Several;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, Source, Stamping, write_windows};
 use crate::image::{content_digest, stream};
-use crate::parallel::Workers;
 use crate::storage::{File, refuse_part_of_store};
 use crate::text::shown;
 
@@ -103,7 +102,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 .with_hint("omit --algorithm"),
         );
     }
-    let workers = context.workers()?;
     if args.windows.is_some() && args.images.len() != 1 {
         return Err(Error::usage("a list of window hashes is of one image")
             .with_found(format_args!("{} images", args.images.len()))
@@ -111,15 +109,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let mut all = Several::new(context);
     for path in &args.images {
-        all.take(
-            path,
-            hash(path, args, &workers, context).map(|()| Outcome::Done),
-        )?;
+        all.take(path, hash(path, args, context).map(|()| Outcome::Done))?;
     }
     all.finish()
 }
 
-fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Result<()> {
+fn hash(path: &Path, args: &Args, context: &Context) -> Result<()> {
     if args.stamp {
         refuse_part_of_store(path)?;
         refuse_unwritable(path)?;
@@ -130,6 +125,10 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
         &args.parents,
         Reading::salvaging(args.salvage),
     )?;
+    if args.stamp || args.windows.is_some() {
+        file(&*image)?;
+    }
+    let workers = &context.workers_reading(&[&*image])?;
     let progress = context.progress();
     progress.begin("hashing", image.virtual_size());
     let mut stamping = None;
@@ -196,8 +195,9 @@ fn hash(path: &Path, args: &Args, workers: &Workers, context: &Context) -> Resul
 /// The image as a file, which alone has a state.
 fn file(image: &dyn Source) -> Result<&OpenImage> {
     image.as_file().ok_or_else(|| {
-        Error::usage("a point in time of a store is not a file, and needs neither stamp nor list")
+        Error::usage("only an image in a file has a state stamp or a list of window hashes")
             .with_path(image.path())
+            .with_hint("omit --stamp or --windows")
     })
 }
 

@@ -11,11 +11,13 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use super::size::Size;
-use super::{snapshot, store_path};
+use super::{far, snapshot, store_path};
 use crate::error::{Error, Result};
-use crate::files::{Format, OpenImage, OpenOptions, find_stamp, open_image, vhd_inside};
+use crate::files::{
+    BlobImage, Format, OpenImage, OpenOptions, Source as _, find_stamp, open_image, vhd_inside,
+};
 use crate::image::Image as _;
-use crate::storage::ReadAt as _;
+use crate::storage::ReadAt;
 use crate::vhd::{
     DynamicHeader, Field, Footer, Geometry, ParentPath, PlatformCode, Timestamp, VhdImage,
 };
@@ -49,15 +51,18 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut all = Several::new(context);
     for (n, path) in args.images.iter().enumerate() {
-        all.take(path, info(args, path, n > 0 && !args.json))?;
+        all.take(path, info(args, path, n > 0 && !args.json, context))?;
     }
     all.finish()
 }
 
 /// Prints what is known of one image; with `apart`, after an empty line.
-fn info(args: &Args, path: &Path, apart: bool) -> Result<Outcome> {
+fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outcome> {
     if let Some(point) = store_path::open(path)? {
         return snapshot::print_point(&point, args.json);
+    }
+    if far::is_address(path) {
+        return info_of_blob(args, path, apart, context);
     }
     // Not through the context: here warnings belong to what is asked for.
     let options = OpenOptions {
@@ -69,17 +74,59 @@ fn info(args: &Args, path: &Path, apart: bool) -> Result<Outcome> {
     };
     let (image, broken) = open(path, options)?;
     let info = Info::of(&image, broken.as_ref())?;
+    show(args, &info, &Structures::of(image.vhd()), apart)
+}
+
+/// The same of a page blob.
+fn info_of_blob(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outcome> {
+    let mut opener = store_path::opener(path)?;
+    if let Some(format) = args.format {
+        opener = opener.format(format.into());
+    }
+    let Some(image) = opener.open_blob(path)? else {
+        return Err(Error::usage("this is not the address of a blob").with_path(path));
+    };
+    context.tell_access(path)?;
+    let info = Info::of_blob(&image)?;
+    show(args, &info, &Structures::of(image.vhd()), apart)
+}
+
+fn show(args: &Args, info: &Info, structures: &Structures, apart: bool) -> Result<Outcome> {
     let mut output = Output::text()?;
     if apart {
         output.line("")?;
     }
     if args.json {
-        output.json(&info)?;
+        output.json(info)?;
     } else {
-        print(&image, &info, &mut output)?;
+        print(info, structures, &mut output)?;
     }
     output.finish()?;
     Ok(Outcome::Done)
+}
+
+/// The structures of a VHD, field by field, for people.
+#[derive(Default)]
+struct Structures {
+    locators: Vec<String>,
+    footer: Option<Vec<Field>>,
+    header: Option<Vec<Field>>,
+}
+
+impl Structures {
+    fn of<S: ReadAt>(vhd: Option<&VhdImage<S>>) -> Self {
+        let Some(vhd) = vhd else {
+            return Self::default();
+        };
+        let paths = vhd.parent_paths().iter();
+        Self {
+            locators: paths
+                .map(|path| format!("{} \"{}\"", path.platform_code, path.text))
+                .collect(),
+            footer: Some(vhd.footer().fields()),
+            header: vhd.header().map(DynamicHeader::fields),
+        }
+    }
 }
 
 /// Opens the image, and a differencing VHD whose parent can't be read alone, with what is wrong.
@@ -232,10 +279,14 @@ impl Info {
             footer: vhd.map(|vhd| vhd.footer().into()),
             dynamic_header: vhd
                 .and_then(|vhd| Some(HeaderInfo::new(vhd.header()?, vhd.parent_paths()))),
-            blocks: blocks(image),
+            blocks: vhd.and_then(blocks),
             parents: (image.format() == Format::Differencing).then(|| parents(image)),
             state_stamp: state_stamp(image, broken)?,
-            remarks: remarks(image)?,
+            remarks: {
+                let mut remarks = vhd.map_or_else(Vec::new, |vhd| remarks(vhd, image.format()));
+                remarks.extend(parent_remark(image)?);
+                remarks
+            },
             warnings: {
                 let warnings = image.chain().flat_map(OpenImage::warnings);
                 let warnings = warnings.chain(broken).map(ToString::to_string);
@@ -247,6 +298,27 @@ impl Info {
                 warnings.chain(image.chain().flat_map(losses)).collect()
             },
             hint: broken.and_then(Error::hint).map(str::to_owned),
+        })
+    }
+
+    fn of_blob(image: &BlobImage) -> Result<Self> {
+        let vhd = image.vhd();
+        let warnings = image.warnings().into_iter();
+        Ok(Self {
+            image: image.path().to_string_lossy().into_owned(),
+            format: image.format().name(),
+            virtual_size: image.virtual_size(),
+            file_size: image.blob().byte_len()?,
+            stored_size: image.blob().stored_bytes()?,
+            footer: vhd.map(|vhd| vhd.footer().into()),
+            dynamic_header: vhd
+                .and_then(|vhd| Some(HeaderInfo::new(vhd.header()?, vhd.parent_paths()))),
+            blocks: vhd.and_then(blocks),
+            parents: None,
+            state_stamp: None,
+            remarks: vhd.map_or_else(Vec::new, |vhd| remarks(vhd, image.format())),
+            warnings: warnings.map(ToString::to_string).collect(),
+            hint: None,
         })
     }
 }
@@ -270,13 +342,12 @@ fn date(nanoseconds: i128) -> String {
     date.map_or_else(|| "a time out of range".to_owned(), |date| date.to_string())
 }
 
-fn blocks(image: &OpenImage) -> Option<Blocks> {
-    let vhd = image.vhd()?;
+fn blocks<S: ReadAt>(vhd: &VhdImage<S>) -> Option<Blocks> {
     let header = vhd.header()?;
     let block_size = vhd.block_size()?;
     Some(Blocks {
         block_size,
-        needed: image.virtual_size().div_ceil(block_size.max(1)),
+        needed: vhd.virtual_size().div_ceil(block_size.max(1)),
         entries: header.max_table_entries.into(),
         allocated: vhd.allocated_blocks(),
     })
@@ -310,11 +381,8 @@ fn parent_remark(image: &OpenImage) -> Result<Option<String>> {
     }))
 }
 
-fn remarks(image: &OpenImage) -> Result<Vec<String>> {
+fn remarks<S: ReadAt>(vhd: &VhdImage<S>, format: Format) -> Vec<String> {
     let mut remarks = Vec::new();
-    let Some(vhd) = image.vhd() else {
-        return Ok(remarks);
-    };
     let footer = vhd.footer();
     let (size, geometry) = (footer.current_size, footer.disk_geometry);
     if geometry.size() != size {
@@ -340,8 +408,8 @@ fn remarks(image: &OpenImage) -> Result<Vec<String>> {
     if footer.is_hidden() {
         remarks.push("XenServer marked the disk as hidden: it belongs to a chain".to_owned());
     }
-    remarks.extend(windows_remark(image.format(), size));
-    remarks.push(cloud_remark(image.format(), size).unwrap_or_else(|| {
+    remarks.extend(windows_remark(format, size));
+    remarks.push(cloud_remark(format, size).unwrap_or_else(|| {
         let upload = if vhd.header().is_some() {
             ", once the disk is converted to fixed"
         } else {
@@ -349,8 +417,7 @@ fn remarks(image: &OpenImage) -> Result<Vec<String>> {
         };
         format!("the size is a whole number of MiB, as Azure wants it{upload}")
     }));
-    remarks.extend(parent_remark(image)?);
-    Ok(remarks)
+    remarks
 }
 
 impl From<&Footer> for FooterInfo {
@@ -441,7 +508,7 @@ fn value_of(fields: &[Field], name: &str) -> String {
     field.map(|field| field.value.clone()).unwrap_or_default()
 }
 
-fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
+fn print(info: &Info, structures: &Structures, output: &mut Output) -> Result<()> {
     let mut row = |name: &str, value: &str| output.line(format_args!("{name:<22}{value}"));
     row("image", &info.image)?;
     row("format", info.format)?;
@@ -472,8 +539,8 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
             &format!("{}: {}, {size}{id}", parent.image, parent.format),
         )?;
     }
-    for path in vhd_paths(image) {
-        row("parent locator", &path)?;
+    for locator in &structures.locators {
+        row("parent locator", locator)?;
     }
     if let Some(stamp) = &info.state_stamp {
         let StampInfo {
@@ -498,21 +565,15 @@ fn print(image: &OpenImage, info: &Info, output: &mut Output) -> Result<()> {
     if let Some(hint) = &info.hint {
         row("hint", hint)?;
     }
-    let Some(vhd) = image.vhd() else {
-        return Ok(());
-    };
-    section("footer", &vhd.footer().fields(), output)?;
-    match vhd.header() {
-        Some(header) => section("dynamic disk header", &header.fields(), output),
-        None => Ok(()),
+    for (name, fields) in [
+        ("footer", &structures.footer),
+        ("dynamic disk header", &structures.header),
+    ] {
+        if let Some(fields) = fields {
+            section(name, fields, output)?;
+        }
     }
-}
-
-fn vhd_paths(image: &OpenImage) -> impl Iterator<Item = String> {
-    let paths = image.vhd().map(VhdImage::parent_paths).unwrap_or_default();
-    paths
-        .iter()
-        .map(|path| format!("{} \"{}\"", path.platform_code, path.text))
+    Ok(())
 }
 
 fn section(name: &str, fields: &[Field], output: &mut Output) -> Result<()> {

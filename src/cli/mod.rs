@@ -28,6 +28,7 @@ mod demo;
 mod diff;
 mod document;
 mod exit;
+mod far;
 mod files;
 mod gpt;
 mod hash;
@@ -56,6 +57,7 @@ mod squash;
 mod stdin;
 mod store_path;
 mod tree;
+mod upload;
 mod usage;
 
 use args::Common;
@@ -126,6 +128,7 @@ impl Command {
             Self::Files(args) => files::run(args, context),
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),
+            Self::Convert(args) if upload::is_wanted(args) => upload::run(args, context),
             Self::Convert(args) => convert::run(args, context),
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{ArgMatches, Command, ValueHint};
 
+use super::far;
 use super::remote::Remote;
 use super::signals;
 use super::store_path::STORE_VARIABLE;
@@ -83,7 +84,8 @@ pub(super) fn guard(command: Command) -> Command {
             };
             // An argument without a role gets the narrowest one.
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
-            let check = move |path: PathBuf| admit(role, &path).map(|()| path);
+            let blobs = takes_blobs(&name, arg.get_id().as_str());
+            let check = move |path: PathBuf| take(role, blobs, path);
             let hint = match role {
                 Role::Store | Role::StoreTo | Role::Folder => ValueHint::DirPath,
                 _ => ValueHint::FilePath,
@@ -92,6 +94,30 @@ pub(super) fn guard(command: Command) -> Command {
                 .value_hint(hint)
         })
         .mut_subcommands(guard)
+}
+
+/// Whether the argument `id` of `command` may be the address of a page blob.
+fn takes_blobs(command: &str, id: &str) -> bool {
+    matches!(
+        (command, id),
+        ("info" | "hash" | "check", "images")
+            | ("map" | "create", "image")
+            | ("convert", "source" | "destination")
+            | ("diff", "base" | "target")
+    )
+}
+
+/// What a path stands for; what it can't be is an error.
+fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
+    if !blobs {
+        return admit(role, &path).map(|()| path);
+    }
+    let path = far::from_file(path)?;
+    // A store isn't reached so.
+    if far::is_address(&path) && PointName::parse(&path).is_none() {
+        return far::admit(&path);
+    }
+    admit(role, &path).map(|()| path)
 }
 
 /// Tells which files and stores the command will write, so that it can be said of them when it is interrupted.

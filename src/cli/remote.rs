@@ -128,7 +128,8 @@ impl Remote {
                 "page blobs aren't written yet: write a file, and upload that with azcopy".into()
             }
             Self::Url { azure: true } if !folder => {
-                "page blobs aren't read yet: download it to a file first, with azcopy".into()
+                "this command doesn't read page blobs: convert it to a file first, with vhd convert"
+                    .into()
             }
             _ if folder => "name a folder of this machine, or one that is mounted here".into(),
             Self::Windows => {

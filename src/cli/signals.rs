@@ -10,7 +10,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::{document, exit, progress};
+use super::{document, exit, far, progress};
 use crate::error::{Error, Result};
 use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
@@ -80,6 +80,8 @@ enum Work {
     File(PathBuf, Option<State>),
     /// A store.
     Store(PathBuf),
+    /// A page blob.
+    Blob(PathBuf),
 }
 
 /// By which a file is known to be the one it was.
@@ -105,9 +107,14 @@ impl State {
 
 /// Tells that this file will be made, replaced or changed, so that an interrupted command can say what became of it.
 pub(super) fn writes(path: &Path) {
-    let work = Work::File(path.to_path_buf(), State::of(path));
+    let work = if far::is_address(path) {
+        Work::Blob(path.to_path_buf())
+    } else {
+        Work::File(path.to_path_buf(), State::of(path))
+    };
     let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = |work: &Work| matches!(work, Work::File(known, _) if known == path);
+    let known =
+        |work: &Work| matches!(work, Work::File(known, _) | Work::Blob(known) if known == path);
     if !all.iter().any(known) {
         all.push(work);
     }
@@ -131,6 +138,15 @@ impl Work {
                     shown(store)
                 );
                 return (text, None);
+            }
+            Self::Blob(blob) => {
+                return (
+                    format!(
+                        "{}: if writing had begun, the blob says that it isn't whole",
+                        shown(blob)
+                    ),
+                    Some("run the same command again, with --force".to_owned()),
+                );
             }
         };
         let name = shown(path);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::far;
 use crate::api::{Opener, PointName};
 use crate::error::{Error, Result};
 use crate::snapshot::PointImage;
@@ -26,7 +27,10 @@ pub(super) fn refuse_point(path: &Path) -> Result<()> {
 
 /// An opener that knows the store of the environment.
 pub(super) fn opener(path: &Path) -> Result<Opener> {
-    let opener = Opener::new();
+    let mut opener = Opener::new();
+    if far::is_address(path) {
+        opener = opener.connector(far::connector()?);
+    }
     match PointName::parse(path) {
         Some(point) if point.store.is_empty() => Ok(opener.store(store_of(&point)?)),
         _ => Ok(opener),

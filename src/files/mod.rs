@@ -7,6 +7,8 @@ mod clones;
 mod create;
 mod diffs;
 mod empty;
+#[cfg(feature = "azure")]
+mod far;
 mod fit;
 pub mod foreign;
 mod format;
@@ -43,6 +45,8 @@ pub use diffs::{
     target_footer,
 };
 pub use empty::EmptyDisk;
+#[cfg(feature = "azure")]
+pub use far::{BlobImage, NewBlobImage, NewBlobImageOptions, check_blob};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
 pub use inside::vhd_inside;

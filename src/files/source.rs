@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::{Clones, Format, OpenImage};
+#[cfg(feature = "azure")]
+use crate::blob::BlobFile;
 use crate::diff::Side;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Image, KnownEqual};
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
@@ -35,7 +37,19 @@ pub trait Source: Image + std::fmt::Debug {
         None
     }
 
-    /// Where this image and `other` are certainly the same, without reading either: what they share as clones.
+    /// The page blob, if it is an image in one.
+    #[cfg(feature = "azure")]
+    fn as_blob(&self) -> Option<&BlobFile> {
+        None
+    }
+
+    /// What is wrong with an image that isn't in a file, but doesn't keep it from being read.
+    fn doubts(&self) -> Vec<&Error> {
+        Vec::new()
+    }
+
+    /// Where this image and `other` are certainly the same, without reading either: what they share as clones,
+    /// or what a service says didn't change.
     /// `None` if nothing is known.
     fn known_equal<'a>(&'a self, other: &'a dyn Source) -> Option<Box<dyn KnownEqual + 'a>> {
         let (this, other) = (self.as_file()?, other.as_file()?);

@@ -11,6 +11,7 @@
 )]
 
 mod azurite;
+mod cli;
 mod faults;
 mod secrets;
 mod server;

@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         )?;
         let audience = Audience::of(image.files())?;
         disk = Disk::open_for(&args.store.store, &args.disk, Access::Create, &audience)?;
-        let workers = context.workers()?;
+        let workers = context.workers_reading(&[&*image])?;
         let progress = context.progress();
         let work = Work {
             workers: &workers,

@@ -360,9 +360,8 @@ const CASES: &[Case] = &[
         now: "nowhere: not in messages, -v, JSON, diffs, manifests or the parser's own words",
         run: |lab| {
             store(lab);
-            let url = format!(
-                "https://acct.blob.core.windows.net/vhds/a.vhd?sv=2&se=2026&sp=r&sig={SECRET}%3D"
-            );
+            let url =
+                format!("http://127.0.0.1:1/acct/vhds/a.vhd?sv=2&se=2026&sp=r&sig={SECRET}%3D");
             // As wget names what it has got.
             let file = format!("a.vhd?sv=2&sig={SECRET}");
             fs::copy(lab.path("a.vhd"), lab.path(&file)).unwrap();

@@ -1,0 +1,95 @@
+//! Page blobs on the command line: addresses, what gives access, and how the service is reached.
+//!
+//! What gives access goes no further than here: from the argument on, a blob is called by what is shown of its name.
+
+use std::env;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::blob::{BlobName, Connector, Route, Secret};
+use crate::error::{Error, Result};
+
+/// Longest file that an address is read from.
+const LONGEST_FILE: u64 = 64 << 10;
+
+static CONNECTOR: OnceLock<Arc<Connector>> = OnceLock::new();
+
+/// Whether `path` is an address.
+pub(super) fn is_address(path: &Path) -> bool {
+    path.to_str().is_some_and(BlobName::is_address)
+}
+
+/// What an argument stands for: itself, or the address that is in the file which it names as `@FILE`.
+pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
+    let named = path.to_str().and_then(|text| text.strip_prefix('@'));
+    let Some(file) = named.filter(|file| !file.is_empty()) else {
+        return Ok(path);
+    };
+    if fs::symlink_metadata(&path).is_ok() || !Path::new(file).is_file() {
+        return Ok(path);
+    }
+    let failed = |e| Error::io("cannot read the address in", e).with_path(file);
+    let mut text = String::new();
+    let mut reader = fs::File::open(file).map_err(failed)?.take(LONGEST_FILE);
+    reader.read_to_string(&mut text).map_err(failed)?;
+    let address = text.trim();
+    if !BlobName::is_address(address) {
+        return Err(Error::usage("there is no address in this file")
+            .with_path(file)
+            .with_hint("write the address of a blob into it, and nothing else; ./@… is a file of that name"));
+    }
+    Ok(PathBuf::from(address))
+}
+
+/// Takes an address, and gives what is shown of it.
+pub(super) fn admit(path: &Path) -> Result<PathBuf> {
+    let name = BlobName::parse(path.to_str().unwrap_or_default())?;
+    let shown = name.shown().to_path_buf();
+    if name.blob().is_empty() {
+        return Err(Error::usage("this is a container, not a blob in it")
+            .with_path(shown)
+            .with_hint("add the name of a blob after a slash"));
+    }
+    if name.has_signature() {
+        connector()?.remember(name);
+    }
+    Ok(shown)
+}
+
+/// What reaches the service.
+pub(super) fn connector() -> Result<Arc<Connector>> {
+    if let Some(connector) = CONNECTOR.get() {
+        return Ok(Arc::clone(connector));
+    }
+    let connector = Arc::new(Connector::new(&route()?, variable)?);
+    Ok(Arc::clone(CONNECTOR.get_or_init(|| connector)))
+}
+
+/// How many requests were sent, and how many bytes; `None` if no blob was named.
+pub(super) fn traffic() -> Option<(u64, u64, u64)> {
+    let traffic = CONNECTOR.get()?.http().traffic();
+    Some((traffic.requests(), traffic.sent(), traffic.received()))
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+fn route() -> Result<Route> {
+    let first = |names: &[&str]| {
+        let mut found = names.iter().filter_map(|name| variable(name));
+        found.find(|value| !value.trim().is_empty())
+    };
+    let authorities = first(&["SSL_CERT_FILE"]);
+    let authorities = authorities.map(|file| {
+        let failed = |e| Error::io("cannot read the certificates that SSL_CERT_FILE names", e);
+        fs::read(&file).map_err(|e| failed(e).with_path(&file))
+    });
+    Ok(Route {
+        proxy: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(Secret::new),
+        direct: first(&["NO_PROXY", "no_proxy"]),
+        authorities: authorities.transpose()?,
+    })
+}

@@ -1,0 +1,166 @@
+//! `vhd convert` into a page blob.
+
+use std::path::Path;
+
+use super::args::cloud_remark;
+use super::context::Context;
+use super::convert::{Args, open_source, print_json, verify, whole_mebibytes};
+use super::exit::Outcome;
+use super::far;
+use super::size::{self, Size};
+use crate::blob::BlobName;
+use crate::error::{Error, Result};
+use crate::files::{Format, GptBackup, NewBlobImage, NewBlobImageOptions, Source, plan_gpt};
+use crate::image::{CopyOptions, Resized, content_digest, copy};
+use crate::text::shown;
+use crate::vhd::{DiskType, Footer};
+
+/// Whether the destination is a blob.
+pub(super) fn is_wanted(args: &Args) -> bool {
+    far::is_address(&args.destination)
+}
+
+/// Writes the disk of the source to the blob that the destination names.
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    refuse_options(args)?;
+    let source = open_source(args, context)?;
+    to_blob(args, &*source, context)
+}
+
+/// An error about options that a blob can't have, or about a blob that is its own source.
+fn refuse_options(args: &Args) -> Result<()> {
+    let refuse = |what: &str, hint: &str| {
+        Err(Error::usage(what.to_owned())
+            .with_path(&args.destination)
+            .with_hint(hint))
+    };
+    if args.source == args.destination {
+        return refuse(
+            "the output is the same blob as the input",
+            "choose another name for the output",
+        );
+    }
+    if args.dense {
+        return refuse(
+            "a page blob has no space that --dense could reserve",
+            "omit --dense",
+        );
+    }
+    format(args).map(drop)
+}
+
+/// A fixed VHD, as the service wants it, unless it is said or named otherwise.
+fn format(args: &Args) -> Result<Format> {
+    let named = args
+        .destination
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("raw"));
+    let default = if named && !args.azure {
+        Format::Raw
+    } else {
+        Format::Fixed
+    };
+    let format = args.output_format.map_or(default, Into::into);
+    if format == Format::Fixed || format == Format::Raw && !args.azure {
+        return Ok(format);
+    }
+    Err(
+        Error::usage("a page blob is a fixed VHD or a raw disk; with --azure a fixed VHD")
+            .with_path(&args.destination)
+            .with_found(format)
+            .with_hint("omit -O, or use -O fixed"),
+    )
+}
+
+fn to_blob(args: &Args, source: &dyn Source, context: &Context) -> Result<Outcome> {
+    let format = format(args)?;
+    size::block(args.block_size, format)?;
+    let read = source.virtual_size();
+    let size = if args.azure {
+        whole_mebibytes(read)?
+    } else {
+        read
+    };
+    let mut identity = source.footer().cloned();
+    if args.azure {
+        identity = identity.map(Footer::measured_by_size);
+    }
+    let footer = Footer::for_disk(DiskType::Fixed, size, identity.as_ref());
+    let options = NewBlobImageOptions {
+        virtual_size: size,
+        footer: (format == Format::Fixed).then_some(footer),
+        replace: args.force > 0,
+    };
+    let (gpt, wanted) =
+        plan_gpt(source, size, args.fix_gpt).map_err(|error| error.with_path(source.path()))?;
+    let name = BlobName::parse(args.destination.to_str().unwrap_or_default())?;
+    let connector = far::connector()?;
+    context.tell_access(name.shown())?;
+    let mut new = NewBlobImage::create(&connector, &name, &options)?;
+
+    let workers = context.workers_reading(&[source])?;
+    let progress = context.progress();
+    progress.begin("uploading", read);
+    let copying = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: args.verify,
+    };
+    let digest = copy(source, new.image_mut(), copying)?;
+    source.check_unchanged()?;
+    if let Some(digest) = digest {
+        new.image_mut().flush()?;
+        progress.begin("verifying", read);
+        let written = Resized::new(new.image(), read);
+        verify(
+            args,
+            digest,
+            content_digest(&written, &workers, &*progress)?,
+        )?;
+    }
+    if let Some(wanted) = wanted {
+        wanted.write(new.image_mut())?;
+    }
+    new.publish()?;
+    drop(progress);
+    tell(
+        args.destination.as_path(),
+        (format, read, size),
+        gpt,
+        context,
+    );
+    print_json(args, (format, size), source, gpt)?;
+    Ok(Outcome::Done)
+}
+
+/// Says what was written, and what it is good for.
+fn tell(
+    blob: &Path,
+    (format, read, size): (Format, u64, u64),
+    gpt: Option<GptBackup>,
+    context: &Context,
+) {
+    context.note(format_args!(
+        "{}: {format}, virtual size {}",
+        shown(blob),
+        Size(size)
+    ));
+    if size > read {
+        context.note(format_args!(
+            "{} of zeros were added at the end to make whole MiB",
+            Size(size - read)
+        ));
+    }
+    match gpt {
+        Some(GptBackup::Moved) => {
+            context.note("the backup of the partition table (GPT) was brought to the end of the disk");
+        }
+        Some(GptBackup::Elsewhere) => context.note(
+            "the backup of the partition table (GPT) is not at the end of the disk: --fix-gpt, with --force, brings it there",
+        ),
+        Some(GptBackup::AtEnd) | None => {}
+    }
+    if let Some(remark) = cloud_remark(format, size) {
+        context.note(remark);
+    }
+}

@@ -1,0 +1,396 @@
+//! Images in page blobs.
+
+use std::path::Path;
+
+use super::probe::{Probed, probe, refuse_foreign};
+use super::{Format, FormatChoice, Source};
+use crate::blob::{BlobFile, BlobId, BlobName, Connector, Metadata, NewBlobFile, Since};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Extents, Image, ImageMut, KnownEqual, Ranges, RawImage};
+use crate::page::{PAGE_SIZE, PageList, PageRange};
+use crate::storage::{ReadAt as _, WriteAt as _};
+use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
+
+/// The image in a page blob or a snapshot of one, to be read.
+#[derive(Debug)]
+pub struct BlobImage {
+    stored: Stored,
+    doubts: Vec<Error>,
+}
+
+#[derive(Debug)]
+enum Stored {
+    Raw(Box<RawImage<BlobFile>>),
+    Vhd(Format, Box<VhdImage<BlobFile>>),
+}
+
+impl BlobImage {
+    /// Finds out what `blob` holds, unless `format` says it; `option` is how the caller's users say it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for formats that aren't read here, and for a differencing VHD, whose
+    /// parent would have to be found.
+    pub fn open(
+        blob: BlobFile,
+        format: Option<FormatChoice>,
+        option: Option<&str>,
+    ) -> Result<Self> {
+        refuse_unfinished(&blob)?;
+        let name = blob.name().to_path_buf();
+        let probed = match format {
+            Some(FormatChoice::Only(Format::Raw)) => Probed::Raw(Vec::new()),
+            Some(_) => Probed::Vhd,
+            None => probe(&blob, option)?,
+        };
+        let (stored, doubts) = match probed {
+            Probed::Raw(doubts) => (Stored::Raw(Box::new(RawImage::open(blob)?)), doubts),
+            Probed::Vhd => {
+                let vhd = VhdImage::open(blob)?;
+                let format = match vhd.disk_type() {
+                    DiskType::Fixed => Format::Fixed,
+                    DiskType::Dynamic => Format::Dynamic,
+                    other => {
+                        return Err(Error::unsupported(
+                            "a VHD of this type is not read from a blob",
+                        )
+                        .with_path(name)
+                        .with_found(other)
+                        .with_expected("a fixed or dynamic VHD, or a raw disk")
+                        .with_hint("download it beside its parent, and convert it there"));
+                    }
+                };
+                (Stored::Vhd(format, Box::new(vhd)), Vec::new())
+            }
+        };
+        let image = Self {
+            stored,
+            doubts: doubts
+                .into_iter()
+                .map(|doubt| doubt.warning(&name, option))
+                .collect(),
+        };
+        match format {
+            Some(choice) if !choice.allows(image.format()) => {
+                Err(Error::usage("the image has another format than was said")
+                    .with_path(name)
+                    .with_found(image.format())
+                    .with_expected(choice))
+            }
+            _ => Ok(image),
+        }
+    }
+
+    /// The blob.
+    pub fn blob(&self) -> &BlobFile {
+        match &self.stored {
+            Stored::Raw(image) => image.storage(),
+            Stored::Vhd(_, image) => image.storage(),
+        }
+    }
+
+    /// The VHD, if it is one.
+    pub fn vhd(&self) -> Option<&VhdImage<BlobFile>> {
+        match &self.stored {
+            Stored::Raw(_) => None,
+            Stored::Vhd(_, image) => Some(image),
+        }
+    }
+
+    /// What is wrong with it, but doesn't keep it from being read.
+    pub fn warnings(&self) -> Vec<&Error> {
+        let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
+        of_vhd.iter().chain(&self.doubts).collect()
+    }
+
+    fn image(&self) -> &dyn Image {
+        match &self.stored {
+            Stored::Raw(image) => &**image,
+            Stored::Vhd(_, image) => &**image,
+        }
+    }
+}
+
+/// What a blob carries while its image is being written.
+const STATE: &str = "vhdkit_state";
+const WRITING: &str = "writing";
+
+/// How to make a [`NewBlobImage`].
+#[derive(Debug, Clone)]
+pub struct NewBlobImageOptions {
+    /// Bytes of the virtual disk.
+    pub virtual_size: u64,
+    /// The footer of a fixed VHD; without one, the blob is a raw disk.
+    pub footer: Option<Footer>,
+    /// Whether to replace a blob of that name.
+    pub replace: bool,
+}
+
+/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob says that it isn't whole,
+/// and has no footer.
+#[derive(Debug)]
+pub struct NewBlobImage {
+    image: RawImage<BlobFile>,
+    footer: Option<Footer>,
+}
+
+impl NewBlobImage {
+    /// Makes the blob called `name`, or takes the managed disk of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage) if there is a blob of that name that isn't to be replaced, or if it can't have
+    /// this size; [`Locked`](crate::ErrorKind::Locked) if another program writes to it.
+    pub fn create(
+        connector: &Connector,
+        name: &BlobName,
+        options: &NewBlobImageOptions,
+    ) -> Result<Self> {
+        let footer_size = options.footer.as_ref().map_or(0, |_| PAGE_SIZE);
+        let size = options
+            .virtual_size
+            .checked_add(footer_size)
+            .ok_or_else(|| {
+                Error::usage("a virtual disk can't have this size").with_path(name.shown())
+            })?;
+        let new = NewBlobFile {
+            size,
+            metadata: Metadata::from([(STATE.to_owned(), WRITING.to_owned())]),
+            replace: options.replace,
+        };
+        let blob = connector.create(name, &new)?;
+        // A managed disk may hold another image, and with its footer it would pass for a whole one.
+        blob.write_zeros_at(0..size)?;
+        Ok(Self {
+            image: RawImage::with_size(blob, options.virtual_size),
+            footer: options.footer.clone(),
+        })
+    }
+
+    /// The virtual disk, to be read.
+    pub fn image(&self) -> &dyn Image {
+        &self.image
+    }
+
+    /// The virtual disk, to be written.
+    pub fn image_mut(&mut self) -> &mut dyn ImageMut {
+        &mut self.image
+    }
+
+    /// Brings everything to the blob, the footer last, and says that it is whole.
+    pub fn publish(mut self) -> Result<()> {
+        self.image.flush()?;
+        let (blob, size) = (self.image.storage(), self.image.virtual_size());
+        if let Some(footer) = &self.footer {
+            blob.write_all_at(&footer.encode(), size)?;
+            blob.sync()?;
+        }
+        if !blob.store().is_managed_disk() {
+            blob.set_metadata(&Metadata::new())?;
+        }
+        Ok(())
+    }
+}
+
+/// An error if a program is writing the blob, or was interrupted.
+fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
+    let properties = blob.properties();
+    if properties.metadata.get(STATE).map(String::as_str) != Some(WRITING) {
+        return Ok(());
+    }
+    let hint = if properties.leased {
+        "another program writes it right now: wait until that ends"
+    } else {
+        "run the command that wrote it again, with --force"
+    };
+    Err(Error::new(
+        ErrorKind::Pending,
+        "the blob isn't whole: what wrote it hasn't ended",
+    )
+    .with_path(blob.name())
+    .with_hint(hint))
+}
+
+/// Checks what a blob holds as [`check_file`](super::check_file) does a file.
+///
+/// # Errors
+///
+/// Only when the blob can't be read, holds a format that is not read here, or was changed meanwhile.
+pub fn check_blob(blob: &BlobFile, options: &CheckOptions<'_>) -> Result<Report> {
+    refuse_unfinished(blob)?;
+    refuse_foreign(blob, None)?;
+    let report = check(blob, options)?;
+    blob.check_unchanged()?;
+    Ok(report)
+}
+
+/// The pages that were written to `this` since `earlier` was taken, by the service; `None` if the two aren't a blob and a
+/// snapshot of it, or snapshots of one blob.
+///
+/// # Errors
+///
+/// The service's, when it can't tell.
+fn changes_between(this: &BlobFile, earlier: &BlobFile) -> Option<Result<PageList>> {
+    let time = earlier_time(this.blob(), earlier.blob())?;
+    let container = |blob: &BlobFile| blob.store().shown(&BlobId::live(""));
+    let same = this.blob().name == earlier.blob().name && container(this) == container(earlier);
+    same.then(|| this.changes_since(&Since::Snapshot(time)))
+}
+
+/// The time of `other`, if it is a snapshot that is earlier than `this`.
+fn earlier_time(this: &BlobId, other: &BlobId) -> Option<String> {
+    let time = other.snapshot.clone()?;
+    match &this.snapshot {
+        // The service writes times so that the order of the letters is that of time.
+        Some(this) if *this <= time => None,
+        _ => Some(time),
+    }
+}
+
+impl Image for BlobImage {
+    fn virtual_size(&self) -> u64 {
+        self.image().virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.image().read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        self.image().extents(within)
+    }
+}
+
+impl Source for BlobImage {
+    fn path(&self) -> &Path {
+        self.blob().name()
+    }
+
+    fn format(&self) -> Format {
+        match &self.stored {
+            Stored::Raw(_) => Format::Raw,
+            Stored::Vhd(format, _) => *format,
+        }
+    }
+
+    fn footer(&self) -> Option<&Footer> {
+        self.vhd().map(VhdImage::footer)
+    }
+
+    fn block_size(&self) -> Option<u32> {
+        let size = self.vhd().and_then(VhdImage::block_size);
+        size.and_then(|size| u32::try_from(size).ok())
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.blob().check_unchanged()
+    }
+
+    fn as_blob(&self) -> Option<&BlobFile> {
+        Some(self.blob())
+    }
+
+    fn doubts(&self) -> Vec<&Error> {
+        self.warnings()
+    }
+
+    fn known_equal<'a>(&'a self, other: &'a dyn Source) -> Option<Box<dyn KnownEqual + 'a>> {
+        let (this, blob) = (self.blob(), other.as_blob()?);
+        // Only there the bytes of the virtual disk are those of the blob, at the same offsets.
+        if self.format() == Format::Dynamic || other.format() == Format::Dynamic {
+            return None;
+        }
+        let changes = changes_between(this, blob).or_else(|| changes_between(blob, this))?;
+        // Where the service can't tell, everything is read.
+        let changes = changes.ok()?;
+        let size = self.virtual_size().min(other.virtual_size());
+        Some(Box::new(Unchanged { changes, size }))
+    }
+}
+
+/// Everything but what changed.
+struct Unchanged {
+    changes: PageList,
+    size: u64,
+}
+
+impl KnownEqual for Unchanged {
+    fn equal_ranges(&self) -> Ranges<'_> {
+        let whole = PageRange::covering(0, self.size);
+        let ends = self.changes.iter().map(|change| change.range.end());
+        let starts = self.changes.iter().map(|change| change.range.start());
+        let gaps = std::iter::once(0)
+            .chain(ends)
+            .zip(starts.chain([self.size]));
+        Box::new(
+            gaps.filter(|(start, end)| start < end)
+                .filter_map(move |(start, end)| PageRange::covering(start, end).intersect(whole)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::{Change, ChangeKind};
+
+    #[test]
+    fn what_did_not_change_is_everything_else() {
+        let list = |changes: &[(u64, u64)]| {
+            let mut list = PageList::new();
+            for (start, end) in changes {
+                let range = PageRange::covering(*start, *end);
+                list.push(Change {
+                    range,
+                    kind: ChangeKind::Update,
+                })
+                .unwrap();
+            }
+            list
+        };
+        for (changes, size, equal) in [
+            (&[][..], 4096, &[(0, 4096)][..]),
+            (&[(0, 4096)], 4096, &[]),
+            (
+                &[(0, 512), (1024, 2048)],
+                4096,
+                &[(512, 1024), (2048, 4096)],
+            ),
+            // A change beyond the smaller one, as of the footer.
+            (
+                &[(512, 1024), (4096, 4608)],
+                4096,
+                &[(0, 512), (1024, 4096)],
+            ),
+            (&[(512, 8192)], 4096, &[(0, 512)]),
+        ] {
+            let known = Unchanged {
+                changes: list(changes),
+                size,
+            };
+            let found: Vec<_> = known.equal_ranges().map(|r| (r.start(), r.end())).collect();
+            assert_eq!(found, equal);
+        }
+    }
+
+    #[test]
+    fn only_an_earlier_snapshot_is_compared_with() {
+        let live = BlobId::live("b");
+        let (monday, tuesday) = (live.at("2026-11-23T"), live.at("2026-11-24T"));
+        assert_eq!(
+            earlier_time(&tuesday, &monday).as_deref(),
+            Some("2026-11-23T")
+        );
+        assert_eq!(
+            earlier_time(&live, &tuesday).as_deref(),
+            Some("2026-11-24T")
+        );
+        assert_eq!(earlier_time(&monday, &tuesday), None);
+        assert_eq!(earlier_time(&monday, &monday), None);
+        assert_eq!(earlier_time(&monday, &live), None);
+    }
+}

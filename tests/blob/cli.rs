@@ -1,0 +1,358 @@
+//! The commands on addresses of page blobs.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use vhdkit::blob::memory::MemoryStore;
+use vhdkit::blob::{BlobId, Conditions, Metadata, NewBlob, PageStore as _};
+use vhdkit::page::PageRange;
+
+use crate::server::{SIGNATURE, Server};
+
+const DISK: usize = 24 << 20;
+
+struct Lab {
+    folder: tempfile::TempDir,
+    server: Server,
+    said: std::cell::RefCell<Vec<u8>>,
+}
+
+/// A fixed VHD of some data, as `vhd convert` makes it.
+fn disk() -> Vec<u8> {
+    let mut bytes = vec![0; DISK];
+    for (n, byte) in bytes[4096..3 << 20].iter_mut().enumerate() {
+        *byte = (n * 7 % 253) as u8 + 1;
+    }
+    bytes[17 << 20..(17 << 20) + 512].fill(9);
+    bytes
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            server: Server::start(MemoryStore::default(), None),
+            said: std::cell::RefCell::default(),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let programs = [
+            ("vhd", env!("CARGO_BIN_EXE_vhd")),
+            ("vhd-diff", env!("CARGO_BIN_EXE_vhd-diff")),
+            ("vhd-apply", env!("CARGO_BIN_EXE_vhd-apply")),
+        ];
+        let program = programs
+            .iter()
+            .find(|(name, _)| *name == program)
+            .unwrap()
+            .1;
+        let mut command = Command::new(program);
+        for variable in [
+            "AZURE_STORAGE_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_CONNECTION_STRING",
+        ] {
+            command.env_remove(variable);
+        }
+        // Nobody is asked for an identity.
+        let output = command
+            .args(args)
+            .env("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
+            .env("PATH", self.folder.path())
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
+        let mut said = self.said.borrow_mut();
+        said.extend_from_slice(&output.stdout);
+        said.extend_from_slice(&output.stderr);
+        output
+    }
+
+    /// Runs what must end so, and gives what it printed.
+    fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{program} {args:?}\n{out}{err}"
+        );
+        format!("{out}{err}")
+    }
+
+    /// Stores the bytes of a file as a blob.
+    fn upload(&self, file: &str, blob: &str) -> BlobId {
+        let (bytes, blob) = (fs::read(file).unwrap(), BlobId::live(blob));
+        let any = Conditions::default();
+        let new = NewBlob {
+            size: bytes.len() as u64,
+            ..NewBlob::default()
+        };
+        self.server.store.create(&blob, &new, &any).unwrap();
+        for (n, piece) in bytes.chunks(64 << 10).enumerate() {
+            if piece.iter().any(|b| *b != 0) {
+                self.server
+                    .store
+                    .put_pages(&blob, (n as u64) << 16, piece, &any)
+                    .unwrap();
+            }
+        }
+        blob
+    }
+
+    /// Nothing that was said or written gives access.
+    fn check_secrets(&self) {
+        let mut all = self.said.borrow().clone();
+        for entry in fs::read_dir(self.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() && path.file_name() != Some(std::ffi::OsStr::new("address")) {
+                all.extend(fs::read(path).unwrap());
+            }
+        }
+        for secret in [SIGNATURE, "c2VjcmV0", "sig="] {
+            let secret = secret.as_bytes();
+            assert!(!all.windows(secret.len()).any(|window| window == secret));
+        }
+    }
+}
+
+fn plain(address: &str) -> String {
+    address.split_once('?').unwrap().0.to_owned()
+}
+
+#[test]
+fn an_image_in_a_blob_is_read_as_one_in_a_file() {
+    let lab = Lab::new();
+    let (raw, vhd) = (lab.path("disk.raw"), lab.path("disk.vhd"));
+    fs::write(&raw, disk()).unwrap();
+    lab.ends(0, "vhd", &["convert", "--azure", &raw, &vhd]);
+    lab.upload(&vhd, "web.vhd");
+    let address = lab.server.url("web.vhd");
+
+    let info = lab.ends(0, "vhd", &["info", &address]);
+    assert!(
+        info.contains("fixed") && info.contains(&plain(&address)),
+        "{info}"
+    );
+    let of_file = lab.ends(0, "vhd", &["info", "--json", &vhd]);
+    let of_blob = lab.ends(0, "vhd", &["info", "--json", &address]);
+    let field = |json: &str, name: &str| {
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        json[name].clone()
+    };
+    for name in [
+        "format",
+        "virtual_size",
+        "file_size",
+        "footer",
+        "warnings",
+        "remarks",
+    ] {
+        assert_eq!(field(&of_file, name), field(&of_blob, name), "{name}");
+    }
+    assert!(field(&of_blob, "stored_size").as_u64().unwrap() < 4 << 20);
+
+    let digest = |image: &str| {
+        lab.ends(0, "vhd", &["hash", image])
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(digest(&vhd), digest(&address));
+    assert_eq!(
+        lab.ends(0, "vhd", &["hash", "-a", "sha256", &address])[..64],
+        lab.ends(0, "vhd", &["hash", "-a", "sha256", &raw])[..64]
+    );
+    let map = lab.ends(0, "vhd", &["map", &address]);
+    assert!(map.contains("zero") && map.contains("data"), "{map}");
+    lab.ends(0, "vhd", &["check", "--azure", &address]);
+
+    let back = lab.path("back.raw");
+    let said = lab.ends(0, "vhd", &["convert", "-v", "--verify", &address, &back]);
+    assert!(fs::read(&back).unwrap() == disk());
+    assert!(
+        said.contains("a signature (SAS) from the address") && said.contains(" requests: "),
+        "{said}"
+    );
+    // All its bytes, the footer with them.
+    let copy = lab.path("copy.vhd");
+    lab.ends(
+        0,
+        "vhd",
+        &["convert", "-f", "raw", "-O", "raw", &address, &copy],
+    );
+    assert!(fs::read(&copy).unwrap() == fs::read(&vhd).unwrap());
+    let dynamic = lab.path("dynamic.vhd");
+    lab.ends(0, "vhd", &["convert", "-O", "dynamic", &address, &dynamic]);
+    lab.upload(&dynamic, "dynamic.vhd");
+    assert_eq!(digest(&lab.server.url("dynamic.vhd")), digest(&vhd));
+
+    // The address in a file.
+    fs::write(lab.path("address"), format!("{address}\n")).unwrap();
+    assert_eq!(digest("@address"), digest(&vhd));
+    lab.check_secrets();
+}
+
+#[test]
+fn snapshots_of_a_blob_are_compared_by_what_changed() {
+    let lab = Lab::new();
+    let (raw, vhd) = (lab.path("disk.raw"), lab.path("disk.vhd"));
+    fs::write(&raw, disk()).unwrap();
+    lab.ends(0, "vhd", &["convert", "--azure", &raw, &vhd]);
+    let blob = lab.upload(&vhd, "web.vhd");
+    let (store, any) = (&lab.server.store, Conditions::default());
+    let monday = store.snapshot(&blob, &Metadata::new(), &any).unwrap();
+    store.put_pages(&blob, 1 << 20, &[3; 1024], &any).unwrap();
+    store.put_pages(&blob, 20 << 20, &[4; 512], &any).unwrap();
+    store
+        .clear_pages(
+            &blob,
+            PageRange::covering(17 << 20, (17 << 20) + 4096),
+            &any,
+        )
+        .unwrap();
+    // Written, and the same as before.
+    store
+        .put_pages(&blob, 8192, &disk()[8192..8704], &any)
+        .unwrap();
+    let tuesday = store.snapshot(&blob, &Metadata::new(), &any).unwrap();
+    let at = |time: &str| format!("{}&snapshot={time}", lab.server.url("web.vhd"));
+    let (monday, tuesday) = (at(&monday), at(&tuesday));
+
+    let listed = lab.ends(1, "vhd-diff", &["--format", "json", &monday, &tuesday]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["update_bytes"], 1536, "{listed}");
+    assert_eq!(listed["clear_bytes"], 512, "{listed}");
+    let said = lab.ends(
+        0,
+        "vhd-diff",
+        &["-v", "--no-digest", "-o", "day.vhddiff", &monday, &tuesday],
+    );
+    assert!(said.contains("not compared"), "{said}");
+    lab.ends(0, "vhd-diff", &["-o", "whole.vhddiff", &monday, &tuesday]);
+    for diff in ["day.vhddiff", "whole.vhddiff"] {
+        let _ = fs::remove_file(lab.path("new.vhd"));
+        lab.ends(0, "vhd-apply", &[&vhd, diff, "-o", "new.vhd"]);
+        lab.ends(0, "vhd-diff", &["-q", "new.vhd", &tuesday]);
+    }
+    lab.ends(0, "vhd-diff", &["-q", &monday, &vhd]);
+    for (name, image) in [("monday", &monday), ("tuesday", &tuesday)] {
+        let create = [
+            "snapshot", "create", "--store", "store", "--disk", "web", "--name", name, image,
+        ];
+        lab.ends(0, "vhd", &create);
+    }
+    lab.ends(0, "vhd", &["snapshot", "verify", "--store", "store"]);
+    lab.ends(0, "vhd-diff", &["-q", "store::web@tuesday", &tuesday]);
+    lab.ends(0, "vhd-diff", &["-q", "store::web@monday", &vhd]);
+    lab.ends(1, "vhd-diff", &["-q", &vhd, &lab.server.url("web.vhd")]);
+    lab.check_secrets();
+}
+
+#[test]
+fn an_image_is_written_to_a_blob() {
+    let lab = Lab::new();
+    let raw = lab.path("disk.raw");
+    let mut bytes = disk();
+    // Not a whole MiB.
+    bytes.truncate(DISK - 4096);
+    fs::write(&raw, &bytes).unwrap();
+    let (web, plain_raw) = (lab.server.url("web.vhd"), lab.server.url("web.raw"));
+    let said = lab.ends(0, "vhd", &["convert", "--azure", "--verify", &raw, &web]);
+    assert!(
+        said.contains("fixed") && said.contains("zeros were added"),
+        "{said}"
+    );
+    lab.ends(0, "vhd", &["check", "--azure", &web]);
+    lab.ends(0, "vhd", &["convert", "-O", "raw", &web, "back.raw"]);
+    let back = fs::read(lab.path("back.raw")).unwrap();
+    assert!(back[..bytes.len()] == bytes && back.len() == DISK);
+    // Only what isn't zero was sent.
+    let stored = lab.ends(0, "vhd", &["info", "--json", &web]);
+    let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
+    assert!(
+        stored["stored_size"].as_u64().unwrap() < 4 << 20,
+        "{stored}"
+    );
+
+    lab.ends(0, "vhd", &["convert", &raw, &plain_raw]);
+    lab.ends(0, "vhd-diff", &["-q", &raw, &plain_raw]);
+    // From a blob to a blob, and never instead of another.
+    let said = lab.ends(2, "vhd", &["convert", &web, &plain_raw]);
+    assert!(said.contains("--force"), "{said}");
+    lab.ends(0, "vhd", &["convert", "--force", &web, &plain_raw]);
+    lab.ends(0, "vhd-diff", &["-q", &web, &plain_raw]);
+    for (args, code) in [
+        (&["convert", &raw, &web, "--force", "-O", "dynamic"][..], 2),
+        (&["convert", &raw, &web, "--force", "--dense"], 2),
+        (&["convert", &web, &web, "--force"], 2),
+        (&["convert", &raw, &lab.server.url("")], 2),
+    ] {
+        lab.ends(code, "vhd", args);
+    }
+    // What was interrupted is known by all.
+    let blob = BlobId::live("web.vhd");
+    let mark = Metadata::from([("vhdkit_state".into(), "writing".into())]);
+    lab.server
+        .store
+        .set_metadata(&blob, &mark, &Conditions::default())
+        .unwrap();
+    for args in [
+        &["info", &web][..],
+        &["convert", &web, "x.raw"],
+        &["hash", &web],
+        &["check", &web],
+    ] {
+        let said = lab.ends(5, "vhd", args);
+        assert!(said.contains("--force"), "{said}");
+    }
+    lab.ends(0, "vhd", &["convert", "--azure", "--force", &raw, &web]);
+    lab.ends(0, "vhd", &["check", "--azure", &web]);
+    lab.check_secrets();
+}
+
+#[test]
+fn what_a_command_cannot_do_with_an_address_is_told() {
+    let lab = Lab::new();
+    fs::write(lab.path("disk.raw"), disk()).unwrap();
+    lab.upload(&lab.path("disk.raw"), "raw");
+    let address = lab.server.url("raw");
+    for (args, code) in [
+        (&["resize", &address, "--size", "1G"][..], 2),
+        (&["merge", &address], 2),
+        (&["check", "--repair", &address], 2),
+        (&["hash", "--stamp", &address], 2),
+        (&["hash", "--windows", "list", &address], 2),
+        (&["info", &lab.server.url("none")], 2),
+        (&["info", "http://127.0.0.1:1/acct/disks/x?sig=c2VjcmV0"], 2),
+        (
+            &[
+                "info",
+                "https://acct.blob.core.windows.net/disks/x?sv=c2VjcmV0",
+            ],
+            2,
+        ),
+        (&["info", "https://acct.blob.core.windows.net/"], 2),
+        (&["convert", &plain(&address), "out.raw"], 2),
+    ] {
+        let said = lab.ends(code, "vhd", args);
+        assert!(
+            said.contains("error: ") && said.contains("hint: "),
+            "{args:?}: {said}"
+        );
+        assert!(!Path::new(&lab.path("out.raw")).exists());
+    }
+    lab.ends(2, "vhd-apply", &[&address, "x.vhddiff"]);
+    lab.ends(2, "vhd-diff", &["disk.raw", "disk.raw", "-o", &address]);
+    lab.check_secrets();
+}
