@@ -19,7 +19,7 @@
 //!
 //! `docs/library.md` has examples that run: a store in a backup tool, a file out of a partition of a point in time.
 //!
-//! # Layers
+//! # Applier
 //!
 //! A module uses only those above it:
 //!
@@ -71,12 +71,12 @@ pub use api::{Apply, Diff, Opener};
 pub use error::{Error, ErrorKind, Result};
 
 /// Opens an image by name, for reading: a file, a block device, or `STORE::DISK@SNAPSHOT`. [`Opener`] has the options.
-pub fn open(name: impl AsRef<std::path::Path>) -> Result<Box<dyn files::Source>> {
+pub fn open(name: impl AsRef<std::path::Path>) -> Result<Box<dyn files::Opened>> {
     Opener::new().open(name)
 }
 
 /// Compares two images: lists what changed, or writes it as a diff.
-pub fn diff<'a>(base: &'a dyn files::Source, target: &'a dyn files::Source) -> Diff<'a> {
+pub fn diff<'a>(base: &'a dyn files::Opened, target: &'a dyn files::Opened) -> Diff<'a> {
     Diff::new(base, target)
 }
 

@@ -10,8 +10,8 @@ use crate::diff::{
     write_reversible_diff,
 };
 use crate::error::Result;
-use crate::files::Source;
-use crate::image::{ContentDigest, NothingKnown};
+use crate::files::Opened;
+use crate::image::{ContentDigest, NoneShared};
 use crate::page::Change;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience, Overwrite};
@@ -32,8 +32,8 @@ use crate::storage::{AtomicFile, Audience, Overwrite};
 /// ```
 #[must_use = "a comparison does nothing until it is run"]
 pub struct Diff<'a> {
-    base: &'a dyn Source,
-    target: &'a dyn Source,
+    base: &'a dyn Opened,
+    target: &'a dyn Opened,
     compression: Compression,
     digests: bool,
     reversible: bool,
@@ -71,7 +71,7 @@ pub struct WrittenDiff {
 
 impl<'a> Diff<'a> {
     /// Compares `base` with `target`.
-    pub fn new(base: &'a dyn Source, target: &'a dyn Source) -> Self {
+    pub fn new(base: &'a dyn Opened, target: &'a dyn Opened) -> Self {
         Self {
             base,
             target,
@@ -124,14 +124,14 @@ impl<'a> Diff<'a> {
     /// Calls `each` with every change, in order of offsets, exact to the page.
     pub fn each(self, mut each: impl FnMut(Change) -> Result<()>) -> Result<Changes> {
         let workers = self.running.workers()?;
-        let known = self.target.known_equal(self.base);
+        let known = self.target.shared_with(self.base);
         self.begin();
         let options = CompareOptions {
             workers: &workers,
             progress: self.running.progress,
             digests: false,
             payload: false,
-            equal: known.as_deref().unwrap_or(&NothingKnown),
+            equal: known.as_deref().unwrap_or(&NoneShared),
         };
         let sink =
             |window: crate::diff::WindowChange| window.changes.iter().try_for_each(|c| each(*c));
@@ -165,14 +165,14 @@ impl<'a> Diff<'a> {
 
     fn run<W: Write>(self, out: W, name: &Path) -> Result<(WrittenDiff, W)> {
         let workers = self.running.workers()?;
-        let known = self.target.known_equal(self.base);
+        let known = self.target.shared_with(self.base);
         self.begin();
         let options = DiffOptions {
             workers: &workers,
             progress: self.running.progress,
             compression: self.compression,
             digests: self.digests,
-            equal: known.as_deref().unwrap_or(&NothingKnown),
+            equal: known.as_deref().unwrap_or(&NoneShared),
             confirm: &|| self.check_unchanged(),
         };
         let base: (&dyn crate::image::Image, _) = (self.base, self.base.side());

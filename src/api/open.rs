@@ -8,7 +8,7 @@ use crate::blob::BlobName;
 use crate::error::{Error, Result};
 #[cfg(feature = "azure")]
 use crate::files::BlobImage;
-use crate::files::{FormatChoice, OpenOptions, ParentOptions, Source, open_image};
+use crate::files::{FormatChoice, OpenOptions, Opened, ParentOptions, open_image};
 #[cfg(feature = "store")]
 use crate::snapshot::{Access, Disk, PointImage};
 use crate::storage::IoPolicy;
@@ -126,7 +126,7 @@ impl Opener {
     ///
     /// As [`open_image`]; for a point in time, [`Usage`](crate::ErrorKind::Usage) if there is no such store, disk or
     /// snapshot.
-    pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Source>> {
+    pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Opened>> {
         let path = name.as_ref();
         #[cfg(feature = "azure")]
         if let Some(image) = self.open_blob(path)? {
@@ -193,7 +193,7 @@ impl Opener {
     }
 
     #[cfg(feature = "store")]
-    fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
+    fn open_point(&self, path: &Path) -> Result<Box<dyn Opened>> {
         match self.point(path)? {
             Some(point) => Ok(Box::new(point)),
             None => Err(Error::usage("this isn't a point in time").with_path(path)),
@@ -201,7 +201,7 @@ impl Opener {
     }
 
     #[cfg(not(feature = "store"))]
-    fn open_point(&self, path: &Path) -> Result<Box<dyn Source>> {
+    fn open_point(&self, path: &Path) -> Result<Box<dyn Opened>> {
         let _ = &self.store;
         Err(Error::unsupported("this program was built without stores").with_path(path))
     }

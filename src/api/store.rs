@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Running;
 use crate::error::{Error, Result};
-use crate::files::{Format, Output, Source};
+use crate::files::{Format, Opened, Output};
 use crate::progress::{Progress, Silent};
 use crate::snapshot::{
     Access, Copied, Created, Deleted, Disk, Manifest, NewPoint, PointImage, ReadData, Verified,
@@ -114,7 +114,7 @@ pub struct StoredDisk<'a> {
 impl StoredDisk<'_> {
     /// Adds a snapshot of `image`, called `name`, with the present time. Only what changed since the newest snapshot is
     /// stored.
-    pub fn create(&self, name: impl Into<String>, image: &dyn Source) -> Result<Created> {
+    pub fn create(&self, name: impl Into<String>, image: &dyn Opened) -> Result<Created> {
         self.create_point(
             image,
             &NewPoint {
@@ -125,7 +125,7 @@ impl StoredDisk<'_> {
     }
 
     /// Adds a snapshot of `image`, with everything that can be said of it.
-    pub fn create_point(&self, image: &dyn Source, point: &NewPoint) -> Result<Created> {
+    pub fn create_point(&self, image: &dyn Opened, point: &NewPoint) -> Result<Created> {
         let mut disk = self.open(Access::Create)?;
         let created = self
             .store

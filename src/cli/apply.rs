@@ -22,7 +22,7 @@ use super::squash::{not_reversible, open_diffs};
 use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, EmptyDisk, Format, InPlace, Orphans, Output, Source,
+    Applied, ApplyOptions, BaseChecked, EmptyDisk, Format, InPlace, Opened, Orphans, Output,
     Strategy, apply_in_place, apply_to_child, apply_to_image, apply_to_pipe, beginning_of,
     check_output, format_of_result, refuse_foreign, refuse_pending, refuse_same_file, roll_back,
     same_file,
@@ -382,7 +382,7 @@ fn open_base(
     reading: Reading,
     progress: &dyn Progress,
     context: &Context,
-) -> Result<(Box<dyn Source>, Chain)> {
+) -> Result<(Box<dyn Opened>, Chain)> {
     if EmptyDisk::is_named(&args.base) {
         let chain = chain(args, beside, progress)?;
         return Ok((Box::new(EmptyDisk::new(chain.base_size())), chain));
@@ -422,7 +422,7 @@ fn from_point(
 }
 
 /// What was asked for, else what name, target and base stand for.
-fn output_format(args: &Args, output: &Path, base: &dyn Source, chain: &Chain) -> Result<Format> {
+fn output_format(args: &Args, output: &Path, base: &dyn Opened, chain: &Chain) -> Result<Format> {
     if let Some(format) = args.output_format {
         return Ok(format.into());
     }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::output::Output;
 use super::size::{Count, Short};
 use crate::error::Result;
-use crate::files::Source;
+use crate::files::Opened;
 use crate::inside::{
     Area, ChangedBytes, FileChange, FileChangeKind, FileChanges, NodeKind, PartitionChanges,
     file_changes,
@@ -32,8 +32,8 @@ impl Form {
 
 /// Prints who owns the bytes `changed`.
 pub(super) fn print(
-    base: &dyn Source,
-    target: &dyn Source,
+    base: &dyn Opened,
+    target: &dyn Opened,
     changed: &ChangedBytes,
     form: Form,
     context: &Context,
@@ -114,7 +114,7 @@ pub(super) fn print(
 
 fn json(
     output: &mut Output,
-    [base, target]: [&dyn Source; 2],
+    [base, target]: [&dyn Opened; 2],
     changes: &FileChanges,
     form: Form,
 ) -> Result<()> {
@@ -239,7 +239,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(image: &dyn Source) -> Self {
+    fn new(image: &dyn Opened) -> Self {
         Self {
             image: image.path().to_string_lossy().into_owned(),
             virtual_size: image.virtual_size(),

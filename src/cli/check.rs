@@ -15,7 +15,7 @@ use crate::blob::BlobName;
 use crate::error::{Error, Result, quoted};
 use crate::files::{self, Repaired};
 use crate::text::shown;
-use crate::vhd::{CheckOptions, DiskType, Finding, Kind, Mend, Report, Severity, Unlisted};
+use crate::vhd::{CheckOptions, DiskType, Finding, Fix, Kind, Report, Severity, Unlisted};
 
 /// Find every fault of VHD files, and mend those that can be mended without loss.
 #[derive(Debug, clap::Args)]
@@ -329,8 +329,8 @@ impl From<&Unlisted> for UnlistedView {
     }
 }
 
-impl<'a> From<&'a Mend> for MendView<'a> {
-    fn from(mend: &'a Mend) -> Self {
+impl<'a> From<&'a Fix> for MendView<'a> {
+    fn from(mend: &'a Fix) -> Self {
         Self {
             id: mend.id,
             what: &mend.what,

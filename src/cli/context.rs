@@ -12,14 +12,14 @@ use super::size::{Short, Size};
 use super::{exit, far, progress, store_path};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, OpenOptions, Source, open_image, refuse_same_file};
+use crate::files::{OpenImage, OpenOptions, Opened, open_image, refuse_same_file};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::IoPolicy;
 use crate::text::shown;
 
 /// An error if the output is one of the files that `input` is read from.
-pub(super) fn refuse_files(output: &Path, input: &dyn Source) -> Result<()> {
+pub(super) fn refuse_files(output: &Path, input: &dyn Opened) -> Result<()> {
     refuse_same_file(output, &input.files())
 }
 
@@ -87,10 +87,10 @@ impl Context {
 
     /// The threads to read `sources` with. Where they mostly wait for a device there are two for each processor:
     /// while one waits, the other compares and hashes.
-    pub(super) fn workers_reading(&self, sources: &[&dyn Source]) -> Result<Workers> {
+    pub(super) fn workers_reading(&self, sources: &[&dyn Opened]) -> Result<Workers> {
         let is_cold =
-            |source: &&dyn Source| source.as_file().is_some_and(OpenImage::is_mostly_cold);
-        let is_far = |source: &&dyn Source| source.as_blob().is_some();
+            |source: &&dyn Opened| source.as_file().is_some_and(OpenImage::is_mostly_cold);
+        let is_far = |source: &&dyn Opened| source.as_blob().is_some();
         if self.common.threads.is_none() && sources.iter().any(is_far) {
             return Workers::new(NonZeroUsize::new(FAR_THREADS / sources.len().max(1)));
         }
@@ -230,7 +230,7 @@ impl Context {
         format: SaidFormat,
         parents: &Parents,
         reading: Reading,
-    ) -> Result<Box<dyn Source>> {
+    ) -> Result<Box<dyn Opened>> {
         let opener = store_path::opener(path)?.options(options(format, parents, reading));
         let image = opener.open(path)?;
         if let Some(file) = image.as_file() {

@@ -15,7 +15,7 @@ use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
-    self, Format, GptBackup, NewImage, NewImageOptions, OpenImage, Source, plan_gpt,
+    self, Format, GptBackup, NewImage, NewImageOptions, OpenImage, Opened, plan_gpt,
     refuse_same_file,
 };
 use crate::image::{ContentDigest, CopyOptions, Image, Resized, content_digest, copy};
@@ -173,7 +173,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 /// Opens what is to be converted, and says what is doubtful about it.
-pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Source>> {
+pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Opened>> {
     let source = context.open_source(
         &args.source,
         SaidFormat::by("-f", args.format),
@@ -196,7 +196,7 @@ pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Sour
 pub(super) fn print_json(
     args: &Args,
     (format, virtual_size): (Format, u64),
-    source: &dyn Source,
+    source: &dyn Opened,
     gpt: Option<GptBackup>,
 ) -> Result<()> {
     if !args.json {
@@ -242,7 +242,7 @@ fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> 
 }
 
 /// Writes the raw disk to stdout.
-fn to_stdout(args: &Args, source: &dyn Source, context: &Context) -> Result<Outcome> {
+fn to_stdout(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcome> {
     refuse_on_stdout("--json", args.json)?;
     refuse_on_stdout("--azure", args.azure)?;
     refuse_on_stdout("--verify", args.verify)?;
@@ -276,7 +276,7 @@ pub(super) fn refuse_on_stdout(option: &str, given: bool) -> Result<()> {
 }
 
 /// What the destination shall be.
-fn destination(args: &Args, source: &dyn Source) -> Result<NewImageOptions> {
+fn destination(args: &Args, source: &dyn Opened) -> Result<NewImageOptions> {
     let mut virtual_size = source.virtual_size();
     let mut format = match args.output_format {
         Some(format) => format.into(),
@@ -316,7 +316,7 @@ pub(super) fn whole_mebibytes(size: u64) -> Result<u64> {
         .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))
 }
 
-fn transfer(args: &Args, context: &Context, image: &dyn Source, new: &mut NewImage) -> Result<()> {
+fn transfer(args: &Args, context: &Context, image: &dyn Opened, new: &mut NewImage) -> Result<()> {
     let workers = context.workers_reading(&[image])?;
     let progress = context.progress();
     progress.begin("converting", image.virtual_size());

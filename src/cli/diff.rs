@@ -18,8 +18,8 @@ use crate::diff::{
     compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{EmptyDisk, ImageWindows, Source, open_windows, same_file};
-use crate::image::{ContentDigest, Image, KnownEqual, Masked, NothingKnown};
+use crate::files::{EmptyDisk, ImageWindows, Opened, open_windows, same_file};
+use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
 use crate::inside::ChangedBytes;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -192,7 +192,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let open = |path, format| context.open_source(path, format, &args.parents, args.reading());
     let (base, target) = if EmptyDisk::is_named(base) {
         let target = open(target, target_format)?;
-        let empty: Box<dyn Source> = Box::new(EmptyDisk::new(target.virtual_size()));
+        let empty: Box<dyn Opened> = Box::new(EmptyDisk::new(target.virtual_size()));
         (empty, target)
     } else {
         (open(base, base_format)?, open(target, target_format)?)
@@ -211,8 +211,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// The two images, and what of them is compared.
 struct Pair<'a> {
-    base: &'a dyn Source,
-    target: &'a dyn Source,
+    base: &'a dyn Opened,
+    target: &'a dyn Opened,
     compared: [&'a dyn Image; 2],
     /// Whether what is compared is all of both.
     whole: bool,
@@ -222,8 +222,8 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn new(
-        base: &'a dyn Source,
-        target: &'a dyn Source,
+        base: &'a dyn Opened,
+        target: &'a dyn Opened,
         views: Option<[&'a dyn Image; 2]>,
     ) -> Self {
         Self {
@@ -240,10 +240,10 @@ impl<'a> Pair<'a> {
     }
 
     /// What is known of the two without reading them.
-    fn known(&self, args: &Args) -> Box<dyn KnownEqual + '_> {
+    fn known(&self, args: &Args) -> Box<dyn SharedExtents + '_> {
         let trusted = self.whole && !args.no_clones;
-        let known = trusted.then(|| self.target.known_equal(self.base));
-        known.flatten().unwrap_or_else(|| Box::new(NothingKnown))
+        let known = trusted.then(|| self.target.shared_with(self.base));
+        known.flatten().unwrap_or_else(|| Box::new(NoneShared))
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -435,7 +435,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn new(image: &dyn Source, digest: Option<ContentDigest>) -> Self {
+    pub(super) fn new(image: &dyn Opened, digest: Option<ContentDigest>) -> Self {
         Self {
             image: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),

@@ -14,7 +14,7 @@ use super::output::{JsonList, Output};
 use super::size::Short;
 use super::{exit::Outcome, names};
 use crate::error::{Error, Result, quoted};
-use crate::files::Source;
+use crate::files::Opened;
 use crate::inside::{Contents, Files, Node, NodeKind, Partition, contents, partitions, tar};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
@@ -183,7 +183,7 @@ fn numbered(image: &[u8], from: usize) -> (&[u8], Option<u32>) {
     }
 }
 
-fn open(what: &Path, parents: &Parents, context: &Context) -> Result<(Named, Box<dyn Source>)> {
+fn open(what: &Path, parents: &Parents, context: &Context) -> Result<(Named, Box<dyn Opened>)> {
     let is_image = |path: &Path| std::fs::metadata(path).is_ok_and(|found| !found.is_dir());
     let named = Named::parse(what, is_image);
     names::admit(names::Role::Image, &named.image)?;
@@ -201,7 +201,7 @@ struct Place<'a> {
 }
 
 /// Finds a path in the only partition that has it.
-fn place<'a>(named: &Named, image: &'a dyn Source) -> Result<Place<'a>> {
+fn place<'a>(named: &Named, image: &'a dyn Opened) -> Result<Place<'a>> {
     let path = named.path.clone().unwrap_or_else(|| b"/".to_vec());
     let table = partitions(image)?;
     let mut found = Vec::new();
@@ -367,7 +367,7 @@ fn print(output: &mut Output, item: &Item) -> Result<()> {
     ))
 }
 
-fn list_partitions(named: &Named, image: &dyn Source, json: bool) -> Result<()> {
+fn list_partitions(named: &Named, image: &dyn Opened, json: bool) -> Result<()> {
     let table = partitions(image)?;
     let mut output = Output::text()?;
     let head = Head {

@@ -13,7 +13,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use crate::error::{Error, Result};
-use crate::files::{OpenImage, Source, Stamping, write_windows};
+use crate::files::{OpenImage, Opened, Stamping, write_windows};
 use crate::image::{content_digest, stream};
 use crate::storage::{File, refuse_part_of_store};
 use crate::text::shown;
@@ -193,7 +193,7 @@ fn hash(path: &Path, args: &Args, context: &Context) -> Result<()> {
 }
 
 /// The image as a file, which alone has a state.
-fn file(image: &dyn Source) -> Result<&OpenImage> {
+fn file(image: &dyn Opened) -> Result<&OpenImage> {
     image.as_file().ok_or_else(|| {
         Error::usage("only an image in a file has a state stamp or a list of window hashes")
             .with_path(image.path())

@@ -14,7 +14,7 @@ use super::size::Size;
 use super::{far, snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{
-    BlobImage, Format, OpenImage, OpenOptions, Source as _, find_stamp, open_image, vhd_inside,
+    BlobImage, Format, OpenImage, OpenOptions, Opened as _, find_stamp, open_image, vhd_inside,
 };
 use crate::image::Image as _;
 use crate::storage::ReadAt;

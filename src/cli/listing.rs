@@ -7,7 +7,7 @@ use super::output::{JsonList, Output};
 use super::size::{Count, Short, Size};
 use crate::diff::Comparison;
 use crate::error::Result;
-use crate::files::Source;
+use crate::files::Opened;
 use crate::page::{Change, ChangeKind, Joiner};
 
 /// The form of a list.
@@ -45,7 +45,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(image: &dyn Source) -> Self {
+    fn new(image: &dyn Opened) -> Self {
         Self {
             image: image.path().to_string_lossy().into_owned(),
             format: image.format().name(),
@@ -102,8 +102,8 @@ impl Listing {
     pub(super) fn begin(
         mut output: Output,
         format: ListingFormat,
-        base: &dyn Source,
-        target: &dyn Source,
+        base: &dyn Opened,
+        target: &dyn Opened,
     ) -> Result<Self> {
         let mut json = None;
         match format {

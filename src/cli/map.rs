@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::output::{JsonList, Output};
 use super::size::Short;
 use crate::error::Result;
-use crate::files::{Mapped, MappedExtents, OpenImage, Source};
+use crate::files::{Mapped, MappedExtents, OpenImage, Opened};
 use crate::image::{Extent, ExtentState, whole};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::vhd::VhdImage;
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 /// The extents, with their places if all of it lies in one file; if `split`, cut where that goes on elsewhere.
-fn items(image: &dyn Source, split: bool) -> Box<dyn Iterator<Item = Result<Item>> + '_> {
+fn items(image: &dyn Opened, split: bool) -> Box<dyn Iterator<Item = Result<Item>> + '_> {
     match image.as_file() {
         Some(image) => Box::new(placed(image, split)),
         None => Box::new(image.extents(whole(image)).map(|extent| {
@@ -197,7 +197,7 @@ fn item(mapped: Mapped<'_>, chain: bool) -> Result<Item> {
 #[derive(Serialize)]
 struct NoMore {}
 
-fn json(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
+fn json(image: &dyn Opened, split: bool, output: &mut Output) -> Result<()> {
     let head = Head {
         image: &image.path().to_string_lossy(),
         format: image.format().name(),
@@ -208,7 +208,7 @@ fn json(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
     list.end_with(output, &NoMore {})
 }
 
-fn text(image: &dyn Source, split: bool, output: &mut Output) -> Result<()> {
+fn text(image: &dyn Opened, split: bool, output: &mut Output) -> Result<()> {
     // Columns as wide as the largest number, so that lines can be written as they come.
     let width = image.virtual_size().to_string().len().max("LENGTH".len());
     let place = if image

@@ -11,7 +11,7 @@ use super::listing::{RangeItem, text_head, text_line};
 use super::output::{JsonList, Output};
 use super::size::{Count, Size};
 use super::stdin::{self, Expected, STDIN};
-use crate::diff::{DiffHeader, DiffReader, Side, Trailer, Way};
+use crate::diff::{DiffHeader, DiffReader, Direction, Side, Trailer};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 use crate::page::{Change, Joiner};
@@ -78,7 +78,7 @@ fn show<R: Read>(
     };
     while let Some((way, frame)) = reader.next_of_both()? {
         progress.check()?;
-        let forward = frame.changes().iter().filter(|_| way == Way::Forward);
+        let forward = frame.changes().iter().filter(|_| way == Direction::Forward);
         for change in forward {
             if let Some(change) = joiner.push(*change) {
                 print(change, &mut output)?;

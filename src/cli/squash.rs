@@ -11,7 +11,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::size::{Count, Size};
 use super::stdin::{self, Expected, STDIN};
-use crate::diff::{Chain, Compression, DiffFile, Finished, SquashOptions, squash};
+use crate::diff::{Chain, Compression, DiffFile, FinishedDiff, SquashOptions, squash};
 use crate::error::{Error, Result};
 use crate::files::{open_diff, refuse_same_file, spool_diff};
 use crate::image::ContentDigest;
@@ -175,7 +175,7 @@ fn write<W: Write>(
     name: &Path,
     context: &Context,
     progress: &dyn Progress,
-) -> Result<Finished<W>> {
+) -> Result<FinishedDiff<W>> {
     let workers = context.workers()?;
     progress.begin("squashing", chain.target_size());
     let options = SquashOptions {
@@ -206,7 +206,7 @@ struct Side {
 }
 
 impl Summary {
-    fn new<W>(args: &Args, chain: &Chain, done: &Finished<W>) -> Self {
+    fn new<W>(args: &Args, chain: &Chain, done: &FinishedDiff<W>) -> Self {
         let side = |virtual_size, digest: Option<ContentDigest>| Side {
             virtual_size,
             content_digest: digest.map(|digest| digest.to_string()),

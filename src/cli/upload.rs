@@ -10,7 +10,7 @@ use super::far;
 use super::size::{self, Size};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
-use crate::files::{Format, GptBackup, NewBlobImage, NewBlobImageOptions, Source, plan_gpt};
+use crate::files::{Format, GptBackup, NewBlobImage, NewBlobImageOptions, Opened, plan_gpt};
 use crate::image::{CopyOptions, Resized, content_digest, copy};
 use crate::text::shown;
 use crate::vhd::{DiskType, Footer};
@@ -72,7 +72,7 @@ fn format(args: &Args) -> Result<Format> {
     )
 }
 
-fn to_blob(args: &Args, source: &dyn Source, context: &Context) -> Result<Outcome> {
+fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcome> {
     let format = format(args)?;
     size::block(args.block_size, format)?;
     let read = source.virtual_size();

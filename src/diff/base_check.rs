@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use super::range_buffer::RangeBuffer;
 use super::sections::Frame;
-use super::spans::Spans;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
@@ -27,7 +27,7 @@ pub enum BaseCheck {
 
 /// The first frame whose base isn't what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
+pub struct BaseMismatch {
     /// Position of the diff in the chain.
     pub diff: usize,
     /// What the frame changes.
@@ -41,13 +41,13 @@ impl BaseCheck {
     }
 }
 
-/// What [`Layers::check_touched`](super::Layers::check_touched) found.
+/// What [`Applier::check_touched`](super::Applier::check_touched) found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.
-    pub misfit: Option<Misfit>,
+    pub mismatch: Option<BaseMismatch>,
     /// Whether every changed page already holds what the diffs put there; not looked at by
-    /// [`Layers::rebuild`](super::Layers::rebuild) when the whole base is checked.
+    /// [`Applier::rebuild`](super::Applier::rebuild) when the whole base is checked.
     pub already_applied: bool,
     /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
     pub unknown: bool,
@@ -72,7 +72,7 @@ impl FrameCheck {
         diff: usize,
         frame: &Frame,
         window: PageRange,
-        (spans, bytes): (&Spans, &[u8]),
+        (spans, bytes): (&RangeBuffer, &[u8]),
     ) -> Self {
         let mut hasher = blake3::Hasher::new();
         for range in frame
@@ -150,8 +150,8 @@ fn zeros_hash(len: u64) -> Hash {
 
 /// Puts the checks of all windows together, in order.
 #[derive(Debug)]
-pub(super) struct Judge {
-    misfit: Option<Misfit>,
+pub(super) struct BaseVerifier {
+    mismatch: Option<BaseMismatch>,
     unknown: bool,
     /// Until something is seen that isn't.
     pub(super) already_applied: bool,
@@ -159,10 +159,10 @@ pub(super) struct Judge {
     long: HashMap<usize, blake3::Hasher>,
 }
 
-impl Judge {
+impl BaseVerifier {
     pub(super) fn new() -> Self {
         Self {
-            misfit: None,
+            mismatch: None,
             unknown: false,
             already_applied: true,
             long: HashMap::new(),
@@ -187,8 +187,8 @@ impl Judge {
             } else {
                 check.found
             };
-            if found != expected && self.misfit.is_none() {
-                self.misfit = Some(Misfit {
+            if found != expected && self.mismatch.is_none() {
+                self.mismatch = Some(BaseMismatch {
                     diff: check.diff,
                     range: check.range,
                 });
@@ -198,7 +198,7 @@ impl Judge {
 
     pub(super) fn finish(self) -> Touched {
         Touched {
-            misfit: self.misfit,
+            mismatch: self.mismatch,
             already_applied: self.already_applied,
             unknown: self.unknown,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::DiffFile;
-use super::format::Way;
+use super::format::Direction;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 use crate::text::shown;
@@ -25,7 +25,7 @@ impl Chain {
             let fits = earlier.header().target_size == later.header().base_size
                 && !differ(earlier.trailer().target_digest, later.trailer().base_digest);
             if !fits {
-                return Err(misfit(earlier, later));
+                return Err(mismatch(earlier, later));
             }
         }
         Ok(Self(diffs))
@@ -67,8 +67,8 @@ impl Chain {
     }
 
     /// Which way the diffs are gone.
-    pub fn way(&self) -> Way {
-        self.first().map_or(Way::Forward, DiffFile::way)
+    pub fn direction(&self) -> Direction {
+        self.first().map_or(Direction::Forward, DiffFile::direction)
     }
 
     /// The chain seen from its other end: from its target back to its base. `None` unless all its diffs are
@@ -104,14 +104,14 @@ fn differ(a: Option<ContentDigest>, b: Option<ContentDigest>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if a != b)
 }
 
-fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
-    let (what, starts, made) = match later.way() {
-        Way::Forward => (
+fn mismatch(earlier: &DiffFile, later: &DiffFile) -> Error {
+    let (what, starts, made) = match later.direction() {
+        Direction::Forward => (
             "base",
             "this diff doesn't follow the one before it",
             "target",
         ),
-        Way::Back => (
+        Direction::Back => (
             "target",
             "this diff isn't the one before it in time, so it can't be taken back next",
             "base",
@@ -128,11 +128,11 @@ fn misfit(earlier: &DiffFile, later: &DiffFile) -> Error {
         .with_path(later.name())
         .with_found(found)
         .with_expected(format_args!("{expected}, the {made} of {earlier}"))
-        .with_hint(match later.way() {
-            Way::Forward => {
+        .with_hint(match later.direction() {
+            Direction::Forward => {
                 "give the diffs in the order in which they were made, without leaving one out"
             }
-            Way::Back => "to go back, give the newest diff first, without leaving one out",
+            Direction::Back => "to go back, give the newest diff first, without leaving one out",
         })
 }
 

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use super::pair_hasher::PairHasher;
 use crate::error::{Error, Result};
 use crate::image::{
-    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, EqualParts, Hash, Image, ImageMut,
-    KnownEqual, NothingKnown, Pass, WINDOW_SIZE, WORTH_SKIPPING, Window, parts_in, unknown,
+    CHUNK_SIZE, ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, NoneShared,
+    Pass, SharedCursor, SharedExtents, WINDOW_SIZE, WORTH_SKIPPING, Window, parts_in, unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, coalesce, is_zero};
 use crate::parallel::{Work, Workers};
@@ -26,7 +26,7 @@ pub struct CompareOptions<'a> {
     /// Whether to collect the changed data and the hash of what it replaces.
     pub payload: bool,
     /// Where the two are known to be the same. That isn't read at all, or only from the target for its digest.
-    pub equal: &'a dyn KnownEqual,
+    pub equal: &'a dyn SharedExtents,
 }
 
 impl std::fmt::Debug for CompareOptions<'_> {
@@ -135,7 +135,7 @@ pub(super) fn compare_windows<T: Send>(
     let mut tally = Tally::new(base, target);
     let known = Cell::new(0);
     let pass = Pass::over([base, target], Work::new(options.workers, options.progress));
-    let windows = pass.windows(EqualParts::new(options.equal));
+    let windows = pass.windows(SharedCursor::new(options.equal));
     let windows = windows.filter_map(|item| match item {
         Ok((window, (data, equal))) => {
             known.set(known.get() + equal.iter().map(|part| part.len()).sum::<u64>());
@@ -269,7 +269,7 @@ pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Res
         progress: &crate::progress::Silent,
         digests: false,
         payload: false,
-        equal: &NothingKnown,
+        equal: &NoneShared,
     };
     let mut list = PageList::new();
     compare(base, target, options, Ok, |change| {

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::format::{
-    BACK_FIXED, DiffHeader, END_LEN, End, Entry, LEAD, TAIL_FIXED, Trailer, Way, damaged,
+    BACK_FIXED, DiffHeader, Direction, END_LEN, End, Entry, LEAD, TAIL_FIXED, Trailer, damaged,
     decode_back,
 };
 use super::reader::DiffReader;
 use super::sections::{
-    Frame, Input, Lead, read_changes, read_frame, read_header, read_index, read_root, read_tail,
+    Frame, Input, SectionHeader, read_changes, read_frame, read_header, read_index, read_root,
+    read_tail,
 };
 use crate::error::Result;
 use crate::image::Hash;
@@ -25,7 +26,7 @@ pub struct DiffFile {
     /// Length of the whole file.
     len: u64,
     /// Which of its ways this is a view of. The header and the trailer are as seen from there.
-    way: Way,
+    direction: Direction,
     header: DiffHeader,
     trailer: Trailer,
     digest: Hash,
@@ -101,7 +102,7 @@ impl DiffFile {
         Ok(Self {
             storage: Arc::new(storage),
             len,
-            way: Way::Forward,
+            direction: Direction::Forward,
             header: verified.header,
             trailer: verified.trailer,
             digest: verified.digest,
@@ -130,7 +131,7 @@ impl DiffFile {
         Ok(Self {
             storage: Arc::new(storage),
             len,
-            way: Way::Forward,
+            direction: Direction::Forward,
             header,
             trailer,
             digest,
@@ -148,12 +149,12 @@ impl DiffFile {
         Some(Self {
             storage: Arc::clone(&self.storage),
             len: self.len,
-            way: self.way.other(),
+            direction: self.direction.other(),
             header: self.header.reversed(),
             trailer,
-            digest: match self.way {
-                Way::Forward => back_identity(&self.stored_digest),
-                Way::Back => self.stored_digest,
+            digest: match self.direction {
+                Direction::Forward => back_identity(&self.stored_digest),
+                Direction::Back => self.stored_digest,
             },
             stored_digest: self.stored_digest,
             root: Arc::clone(&self.other_root),
@@ -168,8 +169,8 @@ impl DiffFile {
     }
 
     /// Which way of the file this is.
-    pub fn way(&self) -> Way {
-        self.way
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 
     /// What messages call it.
@@ -247,7 +248,7 @@ impl DiffFile {
     /// What a frame changes, without reading its payload.
     pub(super) fn changes_of(&self, entry: &Entry) -> Result<PageList> {
         let mut input = self.at(entry.offset);
-        Lead::read(&mut input)
+        SectionHeader::read(&mut input)
             .and_then(|lead| read_changes(&mut input, &lead, self.header.target_size))
             .and_then(|changes| match changes.span() {
                 Some(span) if span == entry.range => Ok(changes),
@@ -259,9 +260,9 @@ impl DiffFile {
     /// One frame.
     pub(super) fn frame(&self, entry: &Entry) -> Result<Frame> {
         let mut input = self.at(entry.offset);
-        let frame = Lead::read(&mut input)
+        let frame = SectionHeader::read(&mut input)
             .and_then(|lead| {
-                if lead.way == self.way {
+                if lead.direction == self.direction {
                     read_frame(&mut input, &lead, self.header.target_size)
                 } else {
                     Err(changed())
@@ -291,7 +292,7 @@ impl DiffFile {
             (entry.offset, entry.range)
         });
         let mut input = self.at(offset);
-        let entries = Lead::read(&mut input)
+        let entries = SectionHeader::read(&mut input)
             .and_then(|lead| read_index(&mut input, &lead))
             .and_then(|entries| {
                 let ends = entries.first().zip(entries.last());

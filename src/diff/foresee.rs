@@ -1,7 +1,7 @@
 //! What the result will be, before anything is written.
 
-use super::layers::{ChangedRuns, Layers, is_run, stays_zero};
-use super::spans::Spans;
+use super::applier::{Applier, ChangedRuns, is_run, stays_zero};
+use super::range_buffer::RangeBuffer;
 use crate::error::Result;
 use crate::image::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Pass, WINDOW_SIZE, Window, WindowHashes,
@@ -14,7 +14,7 @@ use crate::storage::ReadAt;
 /// A digest window that changes: where, and its hashes before and after.
 type Foreseen = (PageRange, WindowHashes, WindowHashes);
 
-impl Layers<'_> {
+impl Applier<'_> {
     /// The content digests of the base and of the result. The base is read once, and what the diffs change in it is
     /// hashed again. `each` is handed the window hashes of the result, in order; what is left out is zero.
     pub fn digests(
@@ -41,7 +41,7 @@ impl Layers<'_> {
                 let before = window.hashes(old);
                 if !stays_zero(window.data(), &frames) {
                     ranges.iter().try_for_each(|range| window.fill(*range))?;
-                    let all = Spans::whole(range);
+                    let all = RangeBuffer::whole(range);
                     self.lay_over(range, frames, &all, window.bytes_mut(), false)?;
                 }
                 let after = if old == new {
@@ -134,7 +134,7 @@ impl Layers<'_> {
         bytes.fetch(WINDOW_SIZE, &spare)?;
         let before: Vec<_> = parts.iter().map(|part| bytes.hash_of(*part)).collect();
         ranges.iter().try_for_each(|range| bytes.fill(*range))?;
-        let all = Spans::whole(window);
+        let all = RangeBuffer::whole(window);
         self.lay_over(window, frames, &all, bytes.bytes_mut(), false)?;
         let changes = parts.into_iter().zip(before);
         let foreseen = changes.map(|(part, before)| (part, before, bytes.hash_of(part)));

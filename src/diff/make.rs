@@ -9,7 +9,7 @@ use super::listed::compare_listed;
 use super::pack::{Compression, PackedFrame, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
-use crate::image::{ContentDigest, Hash, Image, KnownEqual, WindowHashes, WindowList};
+use crate::image::{ContentDigest, Hash, Image, SharedExtents, WindowHashes, WindowList};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::ReadAt;
@@ -29,7 +29,7 @@ pub struct DiffOptions<'a> {
     /// Whether to compute the content digests, by which apply knows the right base.
     pub digests: bool,
     /// Where the two images are known to be the same.
-    pub equal: &'a dyn KnownEqual,
+    pub equal: &'a dyn SharedExtents,
     /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
     /// no end, and so can't be used.
     pub confirm: &'a dyn Fn() -> Result<()>,

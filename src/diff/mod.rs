@@ -8,9 +8,11 @@
 //!
 //! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
 
+mod applier;
 mod base_check;
-mod carry;
+mod before_after;
 mod chain;
+mod change_map;
 mod changed;
 mod compare;
 mod coverage;
@@ -18,31 +20,28 @@ mod file;
 mod foresee;
 pub mod format;
 mod frames;
-mod held;
-mod known;
-mod layers;
 mod listed;
 mod make;
 mod overlay;
 mod pack;
 mod pair_hasher;
-mod plan;
+mod range_buffer;
 mod reader;
-mod running;
 mod sections;
-mod spans;
 mod squash;
+mod stream_hasher;
+mod update_hashes;
+mod window_plan;
 mod writer;
 
-pub use base_check::{BaseCheck, Misfit, Touched};
-pub use carry::carry_list;
+pub use applier::{Applier, Rebuilt};
+pub use base_check::{BaseCheck, BaseMismatch, Touched};
 pub use chain::Chain;
+pub use change_map::ChangeMap;
 pub use changed::ChangedPages;
 pub use compare::{CompareOptions, Comparison, WindowChange, compare, page_list};
 pub use file::DiffFile;
-pub use format::{DiffHeader, MAGIC, Side, Totals, Trailer, Way};
-pub use known::KnownChanges;
-pub use layers::{Layers, Rebuilt};
+pub use format::{DiffHeader, Direction, MAGIC, Side, Totals, Trailer};
 pub use listed::compare_listed;
 pub use make::{
     DiffOptions, PROGRAM, Written, write_diff, write_diff_known, write_diff_listed,
@@ -53,4 +52,5 @@ pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
 pub use sections::Frame;
 pub use squash::{SquashOptions, squash};
-pub use writer::{DiffWriter, Finished};
+pub use update_hashes::update_window_hashes;
+pub use writer::{DiffWriter, FinishedDiff};

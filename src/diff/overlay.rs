@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::coverage::Coverage;
 use super::file::DiffFile;
 use super::frames::FrameCache;
-use super::plan::{Origin, Piece, Plan, range};
+use super::window_plan::{Origin, Piece, WindowPlan, range};
 use crate::error::{Error, Result};
 use crate::image::{
     ContentDigest, Extent, ExtentState, Extents, Image, IoHints, WINDOW_SIZE, check_within,
@@ -43,7 +43,7 @@ pub struct Overlay<B> {
     diffs: Vec<Arc<DiffFile>>,
     plans: Mutex<Plans>,
     /// The plans with unpacked data, the oldest first.
-    unpacked: Mutex<VecDeque<Arc<Plan>>>,
+    unpacked: Mutex<VecDeque<Arc<WindowPlan>>>,
     /// Bytes of unpacked data that may be kept.
     room: usize,
     frames: FrameCache,
@@ -52,14 +52,14 @@ pub struct Overlay<B> {
 /// Plans by the first bytes of their windows, bounded by bytes.
 #[derive(Debug, Default)]
 struct Plans {
-    known: HashMap<u64, Arc<Plan>>,
+    known: HashMap<u64, Arc<WindowPlan>>,
     /// The oldest first.
     order: VecDeque<u64>,
     bytes: usize,
 }
 
 impl Plans {
-    fn keep(&mut self, plan: &Arc<Plan>) {
+    fn keep(&mut self, plan: &Arc<WindowPlan>) {
         while self.bytes.saturating_add(plan.size()) > PLANS {
             let Some(oldest) = self.order.pop_front() else {
                 break;
@@ -126,7 +126,7 @@ impl<B: Image> Overlay<B> {
     }
 
     /// The plan of the window that begins at `start`.
-    fn plan(&self, start: u64) -> Result<Arc<Plan>> {
+    fn plan(&self, start: u64) -> Result<Arc<WindowPlan>> {
         let lock = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().known.get(&start).cloned();
         if let Some(plan) = known {
@@ -134,7 +134,7 @@ impl<B: Image> Overlay<B> {
         }
         let end = start.saturating_add(WINDOW_SIZE).min(self.virtual_size());
         let window = PageRange::covering(start, end);
-        let new = Arc::new(Plan::of(window, &self.diffs)?);
+        let new = Arc::new(WindowPlan::of(window, &self.diffs)?);
         let mut plans = lock();
         // Another thread may have been faster; whoever has the data keeps it.
         if let Some(plan) = plans.known.get(&start) {
@@ -146,7 +146,7 @@ impl<B: Image> Overlay<B> {
 
     /// Notes that data of `plan` was unpacked and is kept, and lets data go that is more than there is room for, the
     /// oldest first.
-    fn note_unpacked(&self, plan: Arc<Plan>) {
+    fn note_unpacked(&self, plan: Arc<WindowPlan>) {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         unpacked.retain(|other| !Arc::ptr_eq(other, &plan));
         unpacked.push_back(plan);
@@ -310,7 +310,7 @@ mod tests {
 
     use super::*;
     use crate::diff::{Compression, DiffOptions, Side, write_diff};
-    use crate::image::{NothingKnown, RawImage};
+    use crate::image::{NoneShared, RawImage};
     use crate::parallel::Workers;
     use crate::progress::Silent;
     use crate::storage::Memory;
@@ -333,7 +333,7 @@ mod tests {
             progress: &Silent,
             compression: Compression::default(),
             digests: false,
-            equal: &NothingKnown,
+            equal: &NoneShared,
             confirm: &|| Ok(()),
         };
         let sides = [&base, &target].map(|image| (image as &dyn Image, Side::default()));

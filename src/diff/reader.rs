@@ -4,11 +4,11 @@ use std::io::{ErrorKind as IoKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{
-    BACK_FIXED, DiffHeader, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Totals, Trailer, Way,
-    damaged, decode_back, decode_tail, section,
+    BACK_FIXED, DiffHeader, Direction, END_LEN, End, Entry, INDEX_ENTRIES, TAIL_FIXED, Totals,
+    Trailer, damaged, decode_back, decode_tail, section,
 };
-use super::running::RunningDigest;
-use super::sections::{Frame, Input, Lead, read_frame, read_header, read_index};
+use super::sections::{Frame, Input, SectionHeader, read_frame, read_header, read_index};
+use super::stream_hasher::StreamHasher;
 use crate::error::{Error, Result};
 use crate::image::Hash;
 use crate::page::{ChangeKind, PageRange};
@@ -54,7 +54,7 @@ impl<R: Read> DiffReader<R> {
             reader,
             name: name.into(),
             offset: 0,
-            hasher: RunningDigest::default(),
+            hasher: StreamHasher::default(),
         };
         let (header, reversible) = read_header(&mut input).map_err(|e| e.with_path(&input.name))?;
         Ok(Self {
@@ -80,8 +80,8 @@ impl<R: Read> DiffReader<R> {
     /// The next frame of the way forward, or `None` when the end was reached and everything, the digest and the way
     /// back included, was right. Until then frames are only as good as their own checksums.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
-        while let Some((way, frame)) = self.next_of_both()? {
-            if way == Way::Forward {
+        while let Some((direction, frame)) = self.next_of_both()? {
+            if direction == Direction::Forward {
                 return Ok(Some(frame));
             }
         }
@@ -89,7 +89,7 @@ impl<R: Read> DiffReader<R> {
     }
 
     /// As [`next_frame`](Self::next_frame), with the frames of the way back too. Those of each way are in order.
-    pub fn next_of_both(&mut self) -> Result<Option<(Way, Frame)>> {
+    pub fn next_of_both(&mut self) -> Result<Option<(Direction, Frame)>> {
         while self.finished.is_none() {
             let start = self.input.offset;
             let frame = self
@@ -127,9 +127,9 @@ impl<R: Read> DiffReader<R> {
     }
 
     /// Reads one section: a frame, or something that only this reader needs.
-    fn section(&mut self) -> Result<Option<(Way, Frame)>> {
+    fn section(&mut self) -> Result<Option<(Direction, Frame)>> {
         let start = self.input.offset;
-        let lead = Lead::read(&mut self.input)?;
+        let lead = SectionHeader::read(&mut self.input)?;
         if lead.sequence != self.sequence {
             return Err(
                 damaged("a section is missing, repeated or in the wrong place")
@@ -139,26 +139,26 @@ impl<R: Read> DiffReader<R> {
             );
         }
         self.sequence += 1;
-        let (track, other) = match (lead.way, &mut self.back) {
-            (Way::Forward, _) if lead.kind == section::TAIL => {
+        let (track, other) = match (lead.direction, &mut self.back) {
+            (Direction::Forward, _) if lead.kind == section::TAIL => {
                 self.tail(&lead, start)?;
                 return Ok(None);
             }
-            (Way::Forward, back) => (&mut self.forward, back.as_mut()),
-            (Way::Back, Some(back)) if lead.kind != section::TAIL => {
+            (Direction::Forward, back) => (&mut self.forward, back.as_mut()),
+            (Direction::Back, Some(back)) if lead.kind != section::TAIL => {
                 (back, Some(&mut self.forward))
             }
-            (Way::Back, _) => return Err(lead.unknown()),
+            (Direction::Back, _) => return Err(lead.unknown()),
         };
         if lead.kind == section::INDEX {
             let entries = read_index(&mut self.input, &lead)?;
             // A segment stands directly behind its last frame; the last ones stand at the end, that of the way
             // forward first.
-            let early = other.is_some_and(|other| match lead.way {
+            let early = other.is_some_and(|other| match lead.direction {
                 _ if other.segment.len() == INDEX_ENTRIES => true,
                 _ if entries.len() == INDEX_ENTRIES => other.is_closed(),
-                Way::Forward => other.is_closed(),
-                Way::Back => !other.segment.is_empty(),
+                Direction::Forward => other.is_closed(),
+                Direction::Back => !other.segment.is_empty(),
             });
             if early {
                 return Err(misplaced_index());
@@ -171,10 +171,10 @@ impl<R: Read> DiffReader<R> {
         }
         let frame = read_frame(&mut self.input, &lead, track.size)?;
         track.count(&frame, start)?;
-        Ok(Some((lead.way, frame)))
+        Ok(Some((lead.direction, frame)))
     }
 
-    fn tail(&mut self, lead: &Lead, offset: u64) -> Result<()> {
+    fn tail(&mut self, lead: &SectionHeader, offset: u64) -> Result<()> {
         let mut fixed = [0; TAIL_FIXED];
         self.input.fill(&mut fixed)?;
         let mut trailer = decode_tail(&fixed).ok_or_else(|| wrong("flags"))?;
@@ -309,7 +309,7 @@ struct Stream<R> {
     reader: R,
     name: PathBuf,
     offset: u64,
-    hasher: RunningDigest,
+    hasher: StreamHasher,
 }
 
 impl<R: Read> Stream<R> {

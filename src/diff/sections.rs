@@ -3,8 +3,8 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use super::format::{
-    ClearHead, Codec, DiffHeader, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, MAGIC, PageHead,
-    TAIL_FIXED, Trailer, Way, damaged, decode_index, decode_ranges, decode_tail, section,
+    ClearHead, Codec, DiffHeader, Direction, Entry, HEAD_FIXED, INDEX_ENTRIES, LEAD, MAGIC,
+    PageHead, TAIL_FIXED, Trailer, damaged, decode_index, decode_ranges, decode_tail, section,
 };
 use super::pack::PackedFrame;
 use crate::error::{Error, ErrorKind, Result};
@@ -117,7 +117,7 @@ impl Payload {
 /// Reads the trailer at `input`, up to and without the digest of everything before it: totals, and the root of the
 /// index, which has at most `most` entries.
 pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, Vec<Entry>)> {
-    let lead = Lead::read(input)?;
+    let lead = SectionHeader::read(input)?;
     if lead.kind != section::TAIL {
         return Err(damaged("the trailer is not where it should be").with_field("tail_offset"));
     }
@@ -154,8 +154,8 @@ pub(super) trait Input {
 
 /// What every section but the header begins with.
 #[derive(Debug)]
-pub(super) struct Lead {
-    pub(super) way: Way,
+pub(super) struct SectionHeader {
+    pub(super) direction: Direction,
     /// As on the way forward.
     pub(super) kind: [u8; 4],
     pub(super) count: u32,
@@ -163,14 +163,14 @@ pub(super) struct Lead {
     bytes: [u8; LEAD],
 }
 
-impl Lead {
+impl SectionHeader {
     pub(super) fn read(input: &mut impl Input) -> Result<Self> {
         let mut bytes = [0; LEAD];
         input.fill(&mut bytes)?;
         let [a, b, c, d, ..] = bytes;
-        let (way, kind) = Way::of([a, b, c, d]);
+        let (direction, kind) = Direction::of([a, b, c, d]);
         Ok(Self {
-            way,
+            direction,
             kind,
             count: BigEndian::read_u32(&bytes[4..]),
             sequence: BigEndian::read_u64(&bytes[8..]),
@@ -220,7 +220,11 @@ pub(super) fn read_header(input: &mut impl Input) -> Result<(DiffHeader, bool)> 
 }
 
 /// Reads what follows the lead of a frame, whose way leads to a disk of `target_size` bytes.
-pub(super) fn read_frame(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
+pub(super) fn read_frame(
+    input: &mut impl Input,
+    lead: &SectionHeader,
+    target_size: u64,
+) -> Result<Frame> {
     match lead.kind {
         section::PAGE => read_pages(input, lead, target_size),
         section::CLEAR => read_clear(input, lead, target_size),
@@ -231,7 +235,7 @@ pub(super) fn read_frame(input: &mut impl Input, lead: &Lead, target_size: u64) 
 /// Reads what a frame changes, without its payload.
 pub(super) fn read_changes(
     input: &mut impl Input,
-    lead: &Lead,
+    lead: &SectionHeader,
     target_size: u64,
 ) -> Result<PageList> {
     if lead.kind == section::PAGE {
@@ -242,7 +246,7 @@ pub(super) fn read_changes(
 
 fn read_page_head(
     input: &mut impl Input,
-    lead: &Lead,
+    lead: &SectionHeader,
     target_size: u64,
 ) -> Result<(PageHead, PageList)> {
     let mut fixed = [0; PageHead::LEN];
@@ -262,7 +266,7 @@ fn read_page_head(
     Ok((head, changes))
 }
 
-fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
+fn read_pages(input: &mut impl Input, lead: &SectionHeader, target_size: u64) -> Result<Frame> {
     let (head, changes) = read_page_head(input, lead, target_size)?;
     let mut stored = vec![0; head.stored_len as usize];
     input.fill(&mut stored)?;
@@ -279,7 +283,7 @@ fn read_pages(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<F
     })
 }
 
-fn read_clear(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<Frame> {
+fn read_clear(input: &mut impl Input, lead: &SectionHeader, target_size: u64) -> Result<Frame> {
     let mut fixed = [0; ClearHead::LEN];
     input.fill(&mut fixed)?;
     let (fields, crc) = fixed.split_at(ClearHead::LEN - 4);
@@ -304,7 +308,7 @@ fn read_clear(input: &mut impl Input, lead: &Lead, target_size: u64) -> Result<F
 }
 
 /// Reads what follows the lead of an index section.
-pub(super) fn read_index(input: &mut impl Input, lead: &Lead) -> Result<Vec<Entry>> {
+pub(super) fn read_index(input: &mut impl Input, lead: &SectionHeader) -> Result<Vec<Entry>> {
     let count = lead.count as usize;
     if lead.kind != section::INDEX || count > INDEX_ENTRIES {
         return Err(damaged("an index section has an impossible length")

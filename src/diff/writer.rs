@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::format::{
-    ClearHead, DiffHeader, Entry, INDEX_ENTRIES, Totals, Trailer, Way, encode_header, encode_index,
-    encode_tail, finish_tail,
+    ClearHead, DiffHeader, Direction, Entry, INDEX_ENTRIES, Totals, Trailer, encode_header,
+    encode_index, encode_tail, finish_tail,
 };
 use super::pack::PackedFrame;
-use super::running::RunningDigest;
+use super::stream_hasher::StreamHasher;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash, WINDOW_SIZE};
 use crate::page::{ChangeKind, PageRange};
@@ -16,18 +16,18 @@ use crate::page::{ChangeKind, PageRange};
 /// Writes a diff to `out`.
 #[derive(Debug)]
 pub struct DiffWriter<W> {
-    sections: Sections<W>,
+    sections: SectionWriter<W>,
     forward: Track,
     /// In a reversible diff.
     back: Option<Track>,
 }
 
-/// Sections in order, counted and hashed.
+/// SectionWriter in order, counted and hashed.
 #[derive(Debug)]
-struct Sections<W> {
+struct SectionWriter<W> {
     out: W,
     name: PathBuf,
-    digest: RunningDigest,
+    digest: StreamHasher,
     offset: u64,
     sequence: u64,
 }
@@ -35,7 +35,7 @@ struct Sections<W> {
 /// The frames of one way.
 #[derive(Debug)]
 struct Track {
-    way: Way,
+    direction: Direction,
     /// Size of the disk that the way leads to.
     size: u64,
     /// The end of the last frame's range.
@@ -48,7 +48,7 @@ struct Track {
 
 /// A finished diff.
 #[derive(Debug)]
-pub struct Finished<W> {
+pub struct FinishedDiff<W> {
     /// Where it was written to.
     pub out: W,
     /// Totals and digests.
@@ -81,15 +81,15 @@ impl<W: Write> DiffWriter<W> {
 
     fn begin(out: W, name: PathBuf, header: &DiffHeader, reversible: bool) -> Result<Self> {
         let mut writer = Self {
-            sections: Sections {
+            sections: SectionWriter {
                 out,
                 name,
-                digest: RunningDigest::default(),
+                digest: StreamHasher::default(),
                 offset: 0,
                 sequence: 1,
             },
-            forward: Track::new(Way::Forward, header.target_size),
-            back: reversible.then(|| Track::new(Way::Back, header.base_size)),
+            forward: Track::new(Direction::Forward, header.target_size),
+            back: reversible.then(|| Track::new(Direction::Back, header.base_size)),
         };
         let bytes = encode_header(header, reversible)?;
         writer.sections.write(&bytes)?;
@@ -112,12 +112,14 @@ impl<W: Write> DiffWriter<W> {
     /// Adds a clear of any number of whole windows. `base_hash` is that of the whole clear.
     pub(super) fn push_long_clear(
         &mut self,
-        way: Way,
+        direction: Direction,
         range: PageRange,
         base_hash: Option<Hash>,
     ) -> Result<()> {
-        match (way, &mut self.back) {
-            (Way::Back, Some(back)) => back.push_long_clear(&mut self.sections, range, base_hash),
+        match (direction, &mut self.back) {
+            (Direction::Back, Some(back)) => {
+                back.push_long_clear(&mut self.sections, range, base_hash)
+            }
             _ => self
                 .forward
                 .push_long_clear(&mut self.sections, range, base_hash),
@@ -129,7 +131,7 @@ impl<W: Write> DiffWriter<W> {
         mut self,
         base_digest: Option<ContentDigest>,
         target_digest: Option<ContentDigest>,
-    ) -> Result<Finished<W>> {
+    ) -> Result<FinishedDiff<W>> {
         let out = &mut self.sections;
         for track in [Some(&mut self.forward), self.back.as_mut()]
             .into_iter()
@@ -159,7 +161,7 @@ impl<W: Write> DiffWriter<W> {
         out.out
             .flush()
             .map_err(|e| Error::io("cannot write", e).with_path(&out.name))?;
-        Ok(Finished {
+        Ok(FinishedDiff {
             out: self.sections.out,
             trailer,
             digest,
@@ -168,7 +170,7 @@ impl<W: Write> DiffWriter<W> {
     }
 }
 
-impl<W: Write> Sections<W> {
+impl<W: Write> SectionWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|e| {
             Error::io("cannot write", e)
@@ -182,9 +184,9 @@ impl<W: Write> Sections<W> {
 }
 
 impl Track {
-    fn new(way: Way, size: u64) -> Self {
+    fn new(direction: Direction, size: u64) -> Self {
         Self {
-            way,
+            direction,
             size,
             end: 0,
             clear: None,
@@ -194,7 +196,7 @@ impl Track {
         }
     }
 
-    fn push(&mut self, out: &mut Sections<impl Write>, frame: &PackedFrame) -> Result<()> {
+    fn push(&mut self, out: &mut SectionWriter<impl Write>, frame: &PackedFrame) -> Result<()> {
         let Some(range) = frame.changes.span() else {
             return Ok(());
         };
@@ -207,7 +209,7 @@ impl Track {
 
     fn push_long_clear(
         &mut self,
-        out: &mut Sections<impl Write>,
+        out: &mut SectionWriter<impl Write>,
         range: PageRange,
         base_hash: Option<Hash>,
     ) -> Result<()> {
@@ -244,7 +246,7 @@ impl Track {
 
     fn push_clear(
         &mut self,
-        out: &mut Sections<impl Write>,
+        out: &mut SectionWriter<impl Write>,
         range: PageRange,
         window_hash: &Hash,
     ) -> Result<()> {
@@ -268,7 +270,7 @@ impl Track {
         Ok(())
     }
 
-    fn flush_clear(&mut self, out: &mut Sections<impl Write>) -> Result<()> {
+    fn flush_clear(&mut self, out: &mut SectionWriter<impl Write>) -> Result<()> {
         let Some(PendingClear {
             range,
             hasher,
@@ -287,11 +289,11 @@ impl Track {
 
     fn write_clear(
         &mut self,
-        out: &mut Sections<impl Write>,
+        out: &mut SectionWriter<impl Write>,
         range: PageRange,
         base_hash: Hash,
     ) -> Result<()> {
-        let bytes = ClearHead { range, base_hash }.encode(self.way, out.sequence);
+        let bytes = ClearHead { range, base_hash }.encode(self.direction, out.sequence);
         self.totals.ranges += 1;
         self.totals.clear_bytes += range.len();
         self.write_frame(out, range, &bytes, &[])
@@ -299,7 +301,7 @@ impl Track {
 
     fn push_pages(
         &mut self,
-        out: &mut Sections<impl Write>,
+        out: &mut SectionWriter<impl Write>,
         frame: &PackedFrame,
         range: PageRange,
     ) -> Result<()> {
@@ -308,13 +310,15 @@ impl Track {
         self.totals.update_bytes += frame.changes.bytes(ChangeKind::Update);
         self.totals.clear_bytes += frame.changes.bytes(ChangeKind::Clear);
         self.totals.stored_bytes += frame.stored.len() as u64;
-        let head = frame.head.encode(self.way, out.sequence, &frame.changes);
+        let head = frame
+            .head
+            .encode(self.direction, out.sequence, &frame.changes);
         self.write_frame(out, range, &head, &frame.stored)
     }
 
     fn write_frame(
         &mut self,
-        out: &mut Sections<impl Write>,
+        out: &mut SectionWriter<impl Write>,
         range: PageRange,
         head: &[u8],
         payload: &[u8],
@@ -334,7 +338,7 @@ impl Track {
         }
     }
 
-    fn flush_segment(&mut self, out: &mut Sections<impl Write>) -> Result<()> {
+    fn flush_segment(&mut self, out: &mut SectionWriter<impl Write>) -> Result<()> {
         let (Some(first), Some(last)) = (self.segment.first(), self.segment.last()) else {
             return Ok(());
         };
@@ -343,7 +347,7 @@ impl Track {
             range,
             offset: out.offset,
         });
-        let bytes = encode_index(self.way, out.sequence, &self.segment);
+        let bytes = encode_index(self.direction, out.sequence, &self.segment);
         self.segment.clear();
         out.sequence += 1;
         out.write(&bytes)

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diffs::{format_of, target_footer};
-use super::fit::{
-    Fit, check_can_be_full, check_size, check_touched, checked, fit, known_digest, position,
+use super::base_match::{
+    BaseMatch, check_can_be_full, check_size, check_touched, checked, fit, known_digest, position,
 };
+use super::diffs::{format_of, target_footer};
 use super::in_place::Strategy;
-use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, ParentOptions, Source};
-use crate::diff::{BaseCheck, Chain, DiffFile, KnownChanges, Layers, Touched, WindowChange};
+use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, Opened, ParentOptions};
+use crate::diff::{Applier, BaseCheck, Chain, ChangeMap, DiffFile, Touched, WindowChange};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
@@ -129,7 +129,7 @@ pub struct Output<'a> {
 /// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
 /// name only when base and result were found right.
 pub fn apply_to_new(
-    base: &dyn Source,
+    base: &dyn Opened,
     chain: &Chain,
     output: Output<'_>,
     options: ApplyOptions<'_>,
@@ -146,7 +146,7 @@ pub fn apply_to_new(
     options
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let (rebuilt, touched) = layers.rebuild(new.image_mut(), check)?;
     base.check_unchanged()?;
     let (already, checked) = if let Some(digest) = rebuilt.base_digest {
@@ -180,14 +180,14 @@ pub fn apply_to_new(
 /// [`Mismatch`](crate::ErrorKind::Mismatch) if the base isn't what the chain is for, with nothing written;
 /// [`Damaged`](crate::ErrorKind::Damaged) if the result isn't the target, which is known only at its end.
 pub fn apply_to_pipe(
-    base: &dyn Source,
+    base: &dyn Opened,
     chain: &Chain,
     (out, name): (&mut dyn ImageMut, &Path),
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     check_size(base, chain)?;
     let larger = base.virtual_size().max(chain.target_size());
-    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let (already, checked) = if options.check != BaseCheck::Touched && chain.base_digest().is_some()
     {
         options
@@ -254,7 +254,7 @@ pub fn apply_to_clone(
 /// Applies `chain` to `base` into a new image: as a clone of a base that is known by its state stamp where the file
 /// system can clone it, else page by page.
 pub fn apply_to_image(
-    base: &dyn Source,
+    base: &dyn Opened,
     chain: &Chain,
     output: Output<'_>,
     options: ApplyOptions<'_>,
@@ -269,7 +269,7 @@ pub fn apply_to_image(
 
 /// The format of the new image at `output`, when none is chosen: raw or VHD by its name; the kind of VHD is that of the
 /// diffs' target, or of the base.
-pub fn format_of_result(output: &Path, base: &dyn Source, chain: &Chain) -> Result<Format> {
+pub fn format_of_result(output: &Path, base: &dyn Opened, chain: &Chain) -> Result<Format> {
     let by_name = Format::by_name(output)?;
     if by_name == Format::Raw {
         return Ok(by_name);
@@ -323,7 +323,7 @@ fn write_to(
     mut new: NewImage,
     base: &OpenImage,
     rest: Option<&Chain>,
-    found: Fit,
+    found: BaseMatch,
     mut applied: Applied,
     path: &Path,
     options: ApplyOptions<'_>,
@@ -361,7 +361,7 @@ pub(super) enum Changes {
     /// By comparing what the base holds under the pages of the diffs; with `check`, also with what they were made for.
     Compared { check: bool },
     /// It was remembered, and was checked then.
-    Known(KnownChanges),
+    Known(ChangeMap),
 }
 
 fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
@@ -397,18 +397,18 @@ pub(super) fn write_changes(
     options
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let touched = match which {
         Changes::Compared { check } => layers.checking(check).changes(Ok, write)?,
         Changes::Known(known) => {
-            layers.known_changes(known, write)?;
+            layers.change_map(known, write)?;
             Touched::default()
         }
     };
     Ok((updated, cleared, touched))
 }
 
-fn new_options(base: &dyn Source, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
+fn new_options(base: &dyn Opened, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
     Ok(NewImageOptions {
         format: output.format,
         virtual_size: chain.target_size(),

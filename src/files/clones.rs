@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use super::{Format, OpenImage};
-use crate::image::{ExtentState, Image as _, KnownEqual, Ranges, WINDOW_SIZE, whole};
+use crate::image::{ExtentState, Image as _, Ranges, SharedExtents, WINDOW_SIZE, whole};
 use crate::page::{PAGE_SIZE, PageRange};
-use crate::storage::{Place, SharedPlaces};
+use crate::storage::{PhysicalExtent, SharedPhysical};
 use crate::vhd::StoredRun;
 
 /// Knows that what two images keep in the same place is the same. Of differencing VHDs nothing is known, nor of
@@ -24,7 +24,7 @@ impl<'a> Clones<'a> {
     }
 }
 
-impl KnownEqual for Clones<'_> {
+impl SharedExtents for Clones<'_> {
     fn equal_ranges(&self) -> Ranges<'_> {
         let spaces = self.base.file().space().zip(self.target.file().space());
         let same_space = spaces.is_some_and(|(base, target)| base.is_same(&target));
@@ -37,8 +37,8 @@ impl KnownEqual for Clones<'_> {
 
 /// The whole pages that both keep in the same places.
 fn same_places(
-    mut base: impl Iterator<Item = Place>,
-    mut target: impl Iterator<Item = Place>,
+    mut base: impl Iterator<Item = PhysicalExtent>,
+    mut target: impl Iterator<Item = PhysicalExtent>,
 ) -> impl Iterator<Item = PageRange> {
     let mut pair = base.next().zip(target.next());
     std::iter::from_fn(move || {
@@ -61,7 +61,7 @@ fn same_places(
     })
 }
 
-fn whole_pages(place: Place) -> Option<PageRange> {
+fn whole_pages(place: PhysicalExtent) -> Option<PageRange> {
     let start = place.start.checked_next_multiple_of(PAGE_SIZE)?;
     PageRange::new(start, place.end - place.end % PAGE_SIZE).filter(|range| !range.is_empty())
 }
@@ -69,8 +69,8 @@ fn whole_pages(place: Place) -> Option<PageRange> {
 /// Where the bytes of a virtual disk are kept, as far as that is certain: in order of the disk.
 struct DiskPlaces<'a> {
     runs: Box<dyn Iterator<Item = (PageRange, u64)> + 'a>,
-    file: SharedPlaces<'a>,
-    ready: VecDeque<Place>,
+    file: SharedPhysical<'a>,
+    ready: VecDeque<PhysicalExtent>,
 }
 
 impl<'a> DiskPlaces<'a> {
@@ -84,13 +84,13 @@ impl<'a> DiskPlaces<'a> {
 }
 
 impl Iterator for DiskPlaces<'_> {
-    type Item = Place;
+    type Item = PhysicalExtent;
 
-    fn next(&mut self) -> Option<Place> {
+    fn next(&mut self) -> Option<PhysicalExtent> {
         while self.ready.is_empty() {
             let (range, at) = self.runs.next()?;
             let places = self.file.within(at..at.checked_add(range.len())?);
-            self.ready.extend(places.map(|place| Place {
+            self.ready.extend(places.map(|place| PhysicalExtent {
                 start: range.start() + (place.start - at),
                 end: range.start() + (place.end - at),
                 at: place.at,

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::child::{WindowsFolder, new_parent};
+use super::file_image::FileImage;
 use super::open::open_file;
 use super::pending::refuse_pending;
 use super::relatives::refuse_orphans_of;
 use super::state::set_stamp;
-use super::stored::Stored;
 use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
@@ -90,7 +90,7 @@ impl From<OpenImage> for ChildOf {
 /// [published](NewImage::publish), nothing remains of it; only on a block device there is no way back.
 #[derive(Debug)]
 pub struct NewImage {
-    stored: Stored,
+    stored: FileImage,
     place: Place,
     overwrite: Overwrite,
     parent: Option<ChildOf>,
@@ -413,12 +413,12 @@ fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
     Ok(device)
 }
 
-fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<Stored> {
+fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<FileImage> {
     match options.format {
         Format::Raw => {
             file.set_len(options.virtual_size)?;
             let image = RawImage::with_size(file, options.virtual_size);
-            Ok(Stored::Raw(image))
+            Ok(FileImage::Raw(image))
         }
         Format::Fixed => vhd(path, file, DiskType::Fixed, options),
         Format::Dynamic => vhd(path, file, DiskType::Dynamic, options),
@@ -427,20 +427,25 @@ fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<Stor
 }
 
 /// The image in a file that is a clone of one like it.
-fn cloned_stored(file: File, options: &NewImageOptions) -> Result<Stored> {
+fn cloned_stored(file: File, options: &NewImageOptions) -> Result<FileImage> {
     if options.format == Format::Raw {
         // The last page of the other may have been cut off.
         file.set_len(options.virtual_size)?;
         let image = RawImage::with_size(file, options.virtual_size);
-        return Ok(Stored::Raw(image));
+        return Ok(FileImage::Raw(image));
     }
     let mut image = VhdImage::open(file)?;
     let (disk_type, like) = (image.disk_type(), options.identity.as_ref());
     image.set_footer(&Footer::for_disk(disk_type, options.virtual_size, like));
-    Stored::from_vhd(image)
+    FileImage::from_vhd(image)
 }
 
-fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) -> Result<Stored> {
+fn vhd(
+    path: &Path,
+    file: File,
+    disk_type: DiskType,
+    options: &NewImageOptions,
+) -> Result<FileImage> {
     let mut create = CreateOptions::new(disk_type, options.virtual_size);
     create.block_size = options.block_size.unwrap_or(create.block_size);
     create.identity.clone_from(&options.identity);
@@ -452,7 +457,7 @@ fn vhd(path: &Path, file: File, disk_type: DiskType, options: &NewImageOptions) 
         let windows = parent.windows_folder.as_ref();
         create.parent = Some(new_parent(path, &parent.image, windows)?);
     }
-    Stored::from_vhd(VhdImage::create(file, &create)?)
+    FileImage::from_vhd(VhdImage::create(file, &create)?)
 }
 
 #[cfg(test)]

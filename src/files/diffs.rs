@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::pending::make_place_of;
-use super::{Format, Source, foreign, probe};
+use super::{Format, Opened, foreign, probe};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -12,7 +12,7 @@ use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer};
 
 /// What a diff is told of an image.
-pub fn side_of(image: &dyn Source) -> Side {
+pub fn side_of(image: &dyn Opened) -> Side {
     image.side()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Format, Source};
+use super::{Format, Opened};
 use crate::error::{Error, Result};
 use crate::image::{Extent, ExtentState, Extents, Image, check_within, whole};
 use crate::page::PageRange;
@@ -63,7 +63,7 @@ impl Image for EmptyDisk {
     }
 }
 
-impl Source for EmptyDisk {
+impl Opened for EmptyDisk {
     fn path(&self) -> &Path {
         Path::new(NAME)
     }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::probe::{Probed, probe, refuse_foreign};
-use super::{Format, FormatChoice, Source};
+use super::{Format, FormatChoice, Opened};
 use crate::blob::{BlobFile, BlobId, BlobName, Connector, Metadata, NewBlobFile, Since};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Extents, Image, ImageMut, KnownEqual, Ranges, RawImage};
+use crate::image::{Extents, Image, ImageMut, Ranges, RawImage, SharedExtents};
 use crate::page::{PAGE_SIZE, PageList, PageRange};
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
@@ -261,7 +261,7 @@ impl Image for BlobImage {
     }
 }
 
-impl Source for BlobImage {
+impl Opened for BlobImage {
     fn path(&self) -> &Path {
         self.blob().name()
     }
@@ -298,7 +298,7 @@ impl Source for BlobImage {
         self.warnings()
     }
 
-    fn known_equal<'a>(&'a self, other: &'a dyn Source) -> Option<Box<dyn KnownEqual + 'a>> {
+    fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, blob) = (self.blob(), other.as_blob()?);
         // Only there the bytes of the virtual disk are those of the blob, at the same offsets.
         if self.format() == Format::Dynamic || other.format() == Format::Dynamic {
@@ -318,7 +318,7 @@ struct Unchanged {
     size: u64,
 }
 
-impl KnownEqual for Unchanged {
+impl SharedExtents for Unchanged {
     fn equal_ranges(&self) -> Ranges<'_> {
         let whole = PageRange::covering(0, self.size);
         let ends = self.changes.iter().map(|change| change.range.end());

@@ -34,12 +34,12 @@ use super::relatives::{Children, Orphans, Parent};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image, Masked, NothingKnown};
+use crate::image::{ContentDigest, Image, Masked, NoneShared};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
 use crate::text::shown;
-use crate::vhd::{Family, VhdImage};
+use crate::vhd::{ParentPolicy, VhdImage};
 
 /// How to [`merge`].
 #[derive(Clone, Copy)]
@@ -323,7 +323,7 @@ impl Heirs {
         for path in relatives.grandchildren.paths() {
             let file = File::open_locked(&path, access).and_then(|file| {
                 refuse_pending(&path)?;
-                let vhd = VhdImage::open_over(file.another_handle(), Family::LeftOut)?;
+                let vhd = VhdImage::open_over(file.another_handle(), ParentPolicy::LeftOut)?;
                 let new = new_parent(&path, parent, options.windows_folder)?;
                 vhd.check_parent(&new)?;
                 Ok(file)
@@ -340,7 +340,7 @@ impl Heirs {
         }
         for path in relatives.siblings.paths() {
             let is_between = File::open(&path)
-                .and_then(|file| VhdImage::open_over(file, Family::LeftOut))
+                .and_then(|file| VhdImage::open_over(file, ParentPolicy::LeftOut))
                 // What is wrong with an image that isn't needed doesn't matter.
                 .is_ok_and(|vhd| vhd.is_between_parents());
             if is_between {
@@ -491,7 +491,7 @@ fn write<W: Write>(
         progress,
         compression: Compression::default(),
         digests: options.verify,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {

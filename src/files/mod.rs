@@ -1,7 +1,7 @@
 //! Images and diffs as files: probe and open, create, apply in place or anew.
 
 mod apply;
-mod chain;
+mod base_match;
 mod child;
 mod clones;
 mod create;
@@ -9,7 +9,7 @@ mod diffs;
 mod empty;
 #[cfg(feature = "azure")]
 mod far;
-mod fit;
+mod file_image;
 pub mod foreign;
 mod format;
 mod in_place;
@@ -17,6 +17,8 @@ mod inside;
 mod kept;
 mod merge;
 mod open;
+mod opened;
+mod parent_lookup;
 mod parents;
 mod pending;
 mod places;
@@ -26,10 +28,8 @@ mod relatives;
 mod repair;
 mod resize;
 mod saved;
-mod source;
 mod split;
 mod state;
-mod stored;
 mod tree;
 mod windows;
 
@@ -53,13 +53,13 @@ pub use inside::vhd_inside;
 pub use kept::Stamping;
 pub use merge::{MergeOptions, Merged, merge};
 pub use open::{Mapped, MappedExtents, OpenImage, OpenOptions, beginning_of, open_image};
+pub use opened::Opened;
 pub use parents::{MAX_CHAIN, ParentOptions};
 pub use pending::{STATE_FOLDER, journal_path, keep_journals_of_devices_in, refuse_pending};
 pub use rebase::{Compared, RebaseOptions, Rebased, rebase};
 pub use relatives::{Children, Orphans, names_of};
 pub use repair::{Repaired, check_file, repair, take_back};
 pub use resize::{GptBackup, ResizeOptions, Resized, plan_gpt, resize};
-pub use source::Source;
 pub use split::is_named_part;
 pub use state::{FoundStamp, STATE_ATTRIBUTE, StateStamp, find_stamp, set_stamp};
 pub use tree::{Found, Link, Node, Tree, TreeOptions, tree};

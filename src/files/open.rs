@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file_image::FileImage;
 use super::parents::{Finder, ParentOptions, Trail};
 use super::pending::refuse_pending;
 use super::probe::{Doubt, Probed, probe, refuse_not_disk};
-use super::stored::Stored;
 use super::{Format, FormatChoice};
 use crate::error::{Error, Result};
 use crate::image::{
@@ -14,7 +14,7 @@ use crate::image::{
 };
 use crate::page::PageRange;
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
-use crate::vhd::{DiskType, Family, StoredRun, VhdImage, filled};
+use crate::vhd::{DiskType, ParentPolicy, StoredRun, VhdImage, filled};
 
 /// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
 /// interrupted apply is in the way.
@@ -46,7 +46,7 @@ pub struct OpenOptions {
 #[derive(Debug)]
 pub struct OpenImage {
     path: PathBuf,
-    stored: Stored,
+    stored: FileImage,
     /// Why a raw image may be something else.
     doubts: Vec<Error>,
     has_footer_inside: bool,
@@ -191,9 +191,9 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
 }
 
 /// The image, its parent, and why it may be something else.
-type Opened = (Stored, Option<Arc<OpenImage>>, Vec<Doubt>);
+type OpenedFile = (FileImage, Option<Arc<OpenImage>>, Vec<Doubt>);
 
-fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<Opened> {
+fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenedFile> {
     let probed = match options.format {
         Some(FormatChoice::Only(Format::Raw)) => Probed::Raw(Vec::new()),
         Some(_) => {
@@ -203,13 +203,13 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
         None => probe(&file, options.format_option)?,
     };
     if let Probed::Raw(doubts) = probed {
-        return Ok((Stored::Raw(RawImage::open(file)?), None, doubts));
+        return Ok((FileImage::Raw(RawImage::open(file)?), None, doubts));
     }
     let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options);
     let family = if options.parents.leave_out {
-        Family::LeftOut
+        ParentPolicy::LeftOut
     } else {
-        Family::Resolved(&mut finder)
+        ParentPolicy::Resolved(&mut finder)
     };
     let told = match options.format {
         Some(FormatChoice::Only(Format::Fixed)) => Some(DiskType::Fixed),
@@ -225,7 +225,7 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
     if image.is_told() && options.writable {
         return Err(refuse_told(&image));
     }
-    Ok((Stored::from_vhd(image)?, finder.found, Vec::new()))
+    Ok((FileImage::from_vhd(image)?, finder.found, Vec::new()))
 }
 
 /// Where the footer says another type, nothing is written that would depend on it.

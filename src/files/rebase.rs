@@ -25,7 +25,7 @@ use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
 use crate::storage::{Access, File};
 use crate::text::shown;
-use crate::vhd::{Family, NewParent, UniqueId, VhdImage};
+use crate::vhd::{NewParent, ParentPolicy, UniqueId, VhdImage};
 
 /// How to [`rebase`].
 #[derive(Clone, Copy)]
@@ -105,7 +105,7 @@ pub fn rebase(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result
     };
     let file = File::open_locked(child, access)?;
     refuse_pending(child)?;
-    let mut vhd = VhdImage::open_over(file.another_handle(), Family::LeftOut)
+    let mut vhd = VhdImage::open_over(file.another_handle(), ParentPolicy::LeftOut)
         .map_err(|error| error.with_path(child))?;
     vhd.warnings().iter().for_each(options.warn);
     let named = new_parent(child, &new, options.windows_folder)?;
@@ -154,7 +154,7 @@ pub(super) fn relink(
     parent: &Arc<OpenImage>,
     windows: Option<&WindowsFolder>,
 ) -> Result<()> {
-    let vhd = VhdImage::open_over(file.another_handle(), Family::LeftOut)?;
+    let vhd = VhdImage::open_over(file.another_handle(), ParentPolicy::LeftOut)?;
     let named = new_parent(file.path(), parent, windows)?;
     write(file, vhd, &named)
 }
@@ -169,7 +169,7 @@ fn write(file: &File, mut vhd: VhdImage<File>, named: &NewParent) -> Result<()> 
         _ => error,
     })?;
     // Somebody may remove the old parent as soon as this is done.
-    let there = VhdImage::open_over(file.another_handle(), Family::LeftOut)?;
+    let there = VhdImage::open_over(file.another_handle(), ParentPolicy::LeftOut)?;
     if there.names_parent(named) {
         return Ok(());
     }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::ParentOptions;
-use super::chain::Chain;
+use super::parent_lookup::ParentLookup;
 use super::pending::refuse_pending;
 use super::probe::refuse_foreign;
 use super::saved::{self, Saved};
 use crate::error::{Error, Result, quoted};
 use crate::storage::{Access, File, refuse_part_of_store};
-use crate::vhd::{CheckOptions, Mend, RepairPlan, Report, check};
+use crate::vhd::{CheckOptions, Fix, RepairPlan, Report, check};
 
 /// Checks the file at `path`, and looks for the parents of a differencing VHD as `parents` allows. A raw image has
 /// next to nothing to check.
@@ -27,7 +27,7 @@ pub fn check_file(
     refuse_pending(path)?;
     refuse_foreign(&file, None)?;
     let stamp = file.stamp()?;
-    let chain = Chain::new(path, parents);
+    let chain = ParentLookup::new(path, parents);
     let options = CheckOptions {
         chain: Some(&chain),
         ..*options
@@ -44,7 +44,7 @@ pub struct Repaired {
     /// What was found before it.
     pub before: Report,
     /// What was mended, or would be.
-    pub mends: Vec<Mend>,
+    pub mends: Vec<Fix>,
     /// Where the replaced bytes are, if anything was mended.
     pub saved: Option<PathBuf>,
     /// What is found after it; `None` if nothing was written.
@@ -75,7 +75,7 @@ pub fn repair(
         .with_path(path)
         .with_hint("convert its content to a new file"));
     }
-    let chain = Chain::new(path, parents);
+    let chain = ParentLookup::new(path, parents);
     let options = &CheckOptions {
         chain: Some(&chain),
         ..*options

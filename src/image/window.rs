@@ -1,7 +1,7 @@
 //! The bytes of one window of a virtual disk, of which those that are known to be zero are never touched.
 
 use super::hasher::WindowHasher;
-use super::known::unknown;
+use super::shared::unknown;
 use super::windows::{DataOf, Source as _, parts_in, piece_at};
 use super::{CHUNK_SIZE, DIGEST_WINDOW, Image, ImageMut, WINDOW_SIZE, WindowHashes, read_or_zeros};
 use crate::error::Result;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::Source;
+use crate::files::Opened;
 use crate::image::{ExtentState, whole};
 use crate::page::PageRange;
 use crate::snapshot::{Access, Disk, Time, disks};
@@ -18,13 +18,13 @@ use crate::snapshot::{Access, Disk, Time, disks};
 /// An opened image or point in time.
 #[derive(Debug)]
 pub struct Served {
-    image: Box<dyn Source>,
+    image: Box<dyn Opened>,
     time: Option<Time>,
     data: OnceLock<u64>,
 }
 
 impl Served {
-    fn new(image: Box<dyn Source>, time: Option<Time>) -> Self {
+    fn new(image: Box<dyn Opened>, time: Option<Time>) -> Self {
         Self {
             image,
             time,
@@ -33,7 +33,7 @@ impl Served {
     }
 
     /// The image.
-    pub fn image(&self) -> &dyn Source {
+    pub fn image(&self) -> &dyn Opened {
         &*self.image
     }
 
@@ -53,7 +53,7 @@ impl Served {
 }
 
 /// Bytes of `range` that may hold data.
-pub(super) fn data_in(image: &dyn Source, range: PageRange) -> Result<u64> {
+pub(super) fn data_in(image: &dyn Opened, range: PageRange) -> Result<u64> {
     image.extents(range).try_fold(0_u64, |sum, extent| {
         let extent = extent?;
         let data = extent.state == ExtentState::Data;
@@ -98,7 +98,7 @@ enum What {
 
 impl Shelf {
     /// One image, which may be a point in time.
-    pub fn of_image(image: Box<dyn Source>, time: Option<Time>) -> Self {
+    pub fn of_image(image: Box<dyn Opened>, time: Option<Time>) -> Self {
         Self::new(What::Image(Arc::new(Served::new(image, time))))
     }
 

@@ -9,8 +9,8 @@ use crate::diff::{
     compare, write_diff_known,
 };
 use crate::error::Result;
-use crate::files::Source as _;
-use crate::image::{Image, Masked, NothingKnown};
+use crate::files::Opened as _;
+use crate::image::{Image, Masked, NoneShared};
 
 /// Two points in time of one disk.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Between {
             progress: work.progress,
             digests: false,
             payload: false,
-            equal: &NothingKnown,
+            equal: &NoneShared,
         };
         self.views(|from, to| compare(from, to, options, Ok, sink))
     }
@@ -87,7 +87,7 @@ impl Between {
             progress: work.progress,
             compression,
             digests: true,
-            equal: &NothingKnown,
+            equal: &NoneShared,
             confirm: &|| match &self.pages {
                 // The longer of the two is made of all that the other one is.
                 Some(_) if self.from.diffs().len() < self.to.diffs().len() => {

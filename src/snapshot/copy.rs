@@ -7,7 +7,7 @@ use std::thread;
 use super::disk::is_absent;
 use super::history::missing;
 use super::incoming::{Target, to_verify};
-use super::pieces::pieces;
+use super::sparse_chunks::pieces;
 use super::{Access, Disk, Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;

@@ -11,15 +11,16 @@ use super::manifest::{LAST_SEQUENCE, hex};
 use super::point::side;
 use super::windows::{self, MadeList};
 use super::{
-    Data, DataKind, Disk, Doubt, Family, Manifest, Origin, SCHEMA_VERSION, State, Stem, Time, Work,
-    check_name, partial,
+    Data, DataKind, Disk, Doubt, Family, Manifest, Origin, PointFileName, SCHEMA_VERSION, State,
+    Time, Work, check_name, partial,
 };
 use crate::diff::{
-    Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, carry_list, write_diff_listed,
+    Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, update_window_hashes,
+    write_diff_listed,
 };
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, NothingKnown, WindowList, copy_hashed};
+use crate::files::{Format, NewImage, NewImageOptions, Opened};
+use crate::image::{ContentDigest, CopyOptions, NoneShared, WindowList, copy_hashed};
 use crate::storage::{Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
 use crate::text::without_secrets;
@@ -66,7 +67,7 @@ pub struct Created {
 /// snapshot differ from the image's; the first one, or one that shall be full, is a base.
 pub fn create(
     disk: &mut Disk,
-    image: &dyn Source,
+    image: &dyn Opened,
     new: &NewPoint,
     work: Work<'_>,
 ) -> Result<Created> {
@@ -153,7 +154,7 @@ fn carried(
     let after = Overlay::new(before, Some(newest.content_digest), vec![Arc::new(diff)])?;
     work.progress.begin("checking the result", size);
     let (list, ()) = windows::make(disk, size, |each| {
-        carry_list(
+        update_window_hashes(
             known,
             after.diffs(),
             &after,
@@ -242,7 +243,7 @@ pub(super) fn origin(side: &Side) -> Origin {
     }
 }
 
-fn next_stem(disk: &Disk, name: &str) -> Result<Stem> {
+fn next_stem(disk: &Disk, name: &str) -> Result<PointFileName> {
     let last = disk.newest().map_or(0, |point| point.sequence);
     if last >= LAST_SEQUENCE {
         return Err(
@@ -253,7 +254,7 @@ fn next_stem(disk: &Disk, name: &str) -> Result<Stem> {
                 .with_hint("continue under another name, with a new base: --disk NAME"),
         );
     }
-    Ok(Stem {
+    Ok(PointFileName {
         sequence: last.saturating_add(1),
         name: name.to_owned(),
     })
@@ -287,7 +288,7 @@ fn check_time(disk: &Disk, time: Time) -> Result<()> {
 
 /// What is known of a new snapshot before its data is.
 struct Draft {
-    stem: Stem,
+    stem: PointFileName,
     time: Time,
     family: Family,
     source: Origin,
@@ -352,7 +353,7 @@ impl Draft {
     }
 }
 
-fn add_base(disk: &mut Disk, image: &dyn Source, draft: Draft, work: Work<'_>) -> Result<Created> {
+fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -> Result<Created> {
     let size = image.virtual_size();
     let (format, ending) = if size <= LARGEST_DYNAMIC {
         (Format::Dynamic, "vhd")
@@ -426,7 +427,7 @@ pub(super) fn lengths(path: &Path) -> Result<(u64, u64)> {
 
 fn add_changes(
     disk: &mut Disk,
-    image: &dyn Source,
+    image: &dyn Opened,
     newest: &Manifest,
     draft: Draft,
     work: Work<'_>,
@@ -441,7 +442,7 @@ fn add_changes(
         progress: work.progress,
         compression: Compression::default(),
         digests: true,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| image.check_unchanged(),
     };
     let target = Side {

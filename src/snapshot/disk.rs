@@ -13,7 +13,7 @@ use super::lock::DiskLock;
 use super::manifest::LONGEST;
 use super::point::OpenDiffs;
 use super::points::Points;
-use super::{Family, Manifest, PointImage, State, Stem, Time, check_disk_name, partial};
+use super::{Family, Manifest, PointFileName, PointImage, State, Time, check_disk_name, partial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::Progress;
@@ -123,7 +123,7 @@ pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         names.extend(name.into_string().ok().filter(|name| {
-            Stem::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
+            PointFileName::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
         }));
     }
     Ok(names)
@@ -238,7 +238,7 @@ impl Disk {
         self.names = file_names(&self.folder)?;
         let mut points = Vec::new();
         for file in self.names.iter() {
-            if !matches!(Stem::parse(file), Some((_, ".json"))) {
+            if !matches!(PointFileName::parse(file), Some((_, ".json"))) {
                 continue;
             }
             let path = self.folder.join(file);
@@ -328,7 +328,7 @@ impl Disk {
     }
 
     /// Whether an interrupted deletion was taking these files away.
-    pub(super) fn is_going(&self, stem: &Stem) -> bool {
+    pub(super) fn is_going(&self, stem: &PointFileName) -> bool {
         self.going.iter().any(|point| point.stem() == *stem)
     }
 

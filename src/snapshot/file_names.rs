@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
-use super::Stem;
+use super::PointFileName;
 use super::layout::PART;
 
 /// File names in order, and those among them of a copy that isn't complete, found without a look at the others.
@@ -39,7 +39,7 @@ impl FileNames {
     }
 
     /// The names that begin with those of the files of a snapshot.
-    pub(super) fn of<'a>(&'a self, stem: &Stem) -> impl Iterator<Item = &'a String> {
+    pub(super) fn of<'a>(&'a self, stem: &PointFileName) -> impl Iterator<Item = &'a String> {
         let start = stem.to_string();
         let names = self.all.range(start.clone()..);
         names.take_while(move |name| name.starts_with(&start))
@@ -89,7 +89,7 @@ mod tests {
             "000003-c.json.part",
         ];
         let mut names: FileNames = all.into_iter().map(str::to_owned).collect();
-        let stem = Stem {
+        let stem = PointFileName {
             sequence: 2,
             name: "b".to_owned(),
         };

@@ -14,7 +14,7 @@ use super::history::check_next;
 use super::layout::COPY_LOCK;
 use super::lock::open_lock;
 use super::partial::{self, mark, part};
-use super::pieces::same_until;
+use super::sparse_chunks::same_until;
 use super::verify::check_base;
 use super::windows::{self, MadeList};
 use super::{Access, Disk, Manifest, State, Work};
@@ -122,7 +122,7 @@ impl Target {
         &mut self,
         point: &Manifest,
         original: Option<&File>,
-    ) -> Result<Incoming<'_>> {
+    ) -> Result<PartialPoint<'_>> {
         check_next(&self.disk, point)?;
         self.check_lock()?;
         self.disk.made_from(match original {
@@ -177,7 +177,7 @@ impl Target {
         };
         // What comes behind may be anything, and zeros won't be written over it.
         file.set_len(from)?;
-        Ok(Incoming {
+        Ok(PartialPoint {
             from,
             target: self,
             point: point.clone(),
@@ -189,7 +189,7 @@ impl Target {
 
 /// A snapshot that is being taken in. Dropped before it is finished, it stays for the next copy to go on with.
 #[derive(Debug)]
-pub(super) struct Incoming<'a> {
+pub(super) struct PartialPoint<'a> {
     target: &'a mut Target,
     point: Manifest,
     file: File,
@@ -197,7 +197,7 @@ pub(super) struct Incoming<'a> {
     from: u64,
 }
 
-impl Incoming<'_> {
+impl PartialPoint<'_> {
     /// Where it goes on: everything before this offset is there.
     pub(super) fn from(&self) -> u64 {
         self.from

@@ -23,14 +23,14 @@ pub(super) const DELETING: &str = "deleting.json";
 
 /// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stem {
+pub struct PointFileName {
     /// Numbers the snapshots of a disk in order of creation, from 1: one more than the newest one has.
     pub sequence: u32,
     /// The name of the snapshot.
     pub name: String,
 }
 
-impl Stem {
+impl PointFileName {
     /// The stem and the rest of a file name; `None` if it isn't one of a snapshot's.
     pub fn parse(file: &str) -> Option<(Self, &str)> {
         let (sequence, name, ending) = split_stored_name(file)?;
@@ -48,7 +48,7 @@ impl Stem {
     }
 }
 
-impl fmt::Display for Stem {
+impl fmt::Display for PointFileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:06}-{}", self.sequence, self.name)
     }
@@ -74,14 +74,14 @@ mod tests {
 
     #[test]
     fn names_come_apart_as_they_were_put_together() {
-        let stem = Stem {
+        let stem = PointFileName {
             sequence: 12,
             name: "a-b.vhd".to_owned(),
         };
         assert_eq!(stem.manifest(), "000012-a-b.vhd.json");
         for ending in [".json", ".vhddiff", ".vhd", ".raw.new", ".json.part"] {
             let file = format!("{stem}{ending}");
-            assert_eq!(Stem::parse(&file), Some((stem.clone(), ending)));
+            assert_eq!(PointFileName::parse(&file), Some((stem.clone(), ending)));
         }
         for other in [
             "lock",
@@ -91,7 +91,7 @@ mod tests {
             "0000012-a.json",
             "000001-../x.json",
         ] {
-            assert_eq!(Stem::parse(other), None, "{other}");
+            assert_eq!(PointFileName::parse(other), None, "{other}");
         }
     }
 }

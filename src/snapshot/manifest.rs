@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Stem, Time, check_name};
+use super::{Family, PointFileName, Time, check_name};
 use crate::error::{Error, Result};
 use crate::files::Format;
 use crate::image::{ContentDigest, MAX_VIRTUAL_SIZE};
@@ -174,8 +174,8 @@ fn unhex(text: &str) -> Option<[u8; 512]> {
 
 impl Manifest {
     /// What the names of its files begin with.
-    pub fn stem(&self) -> Stem {
-        Stem {
+    pub fn stem(&self) -> PointFileName {
+        PointFileName {
             sequence: self.sequence,
             name: self.name.clone(),
         }
@@ -294,7 +294,7 @@ impl Manifest {
                 wrong("name, sequence", &stem).with_expected("those in the name of the file")
             );
         }
-        match Stem::parse(&self.data.file) {
+        match PointFileName::parse(&self.data.file) {
             Some((of, ending)) if of == stem && self.data.kind.endings().contains(&ending) => {}
             _ => return Err(wrong("data.file", &format_args!("\"{}\"", self.data.file))),
         }

@@ -11,6 +11,7 @@
 //! point in time as an image: whatever reads images reads it.
 
 mod between;
+mod cloud_list;
 mod copy;
 mod create;
 mod delete;
@@ -22,12 +23,10 @@ mod history;
 mod incoming;
 mod intent;
 mod layout;
-mod listing;
 mod lock;
 mod manifest;
 mod name;
 mod partial;
-mod pieces;
 mod point;
 mod points;
 mod prune;
@@ -37,6 +36,7 @@ mod repair;
 mod restore;
 mod retention;
 mod send;
+mod sparse_chunks;
 mod stream;
 mod take_back;
 mod time;
@@ -44,21 +44,21 @@ mod verify;
 mod windows;
 
 pub use between::Between;
+pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_list};
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete};
 pub use disk::{Access, Disk, Work, disks};
 pub use doubts::Doubt;
 pub use family::Family;
-pub use layout::Stem;
-pub use listing::{LONGEST_LIST, Listed, families, limits, read_list};
+pub use layout::PointFileName;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
 pub use receive::{Future, Received, receive};
 pub use repair::{
-    Means, Mended, RepairedDisk, TakenBack, put_aside_intent, repair,
+    RepairSources, Repaired, RepairedDisk, TakenBack, repair, set_aside_intent,
     take_back as take_back_damaged,
 };
 pub use restore::{Restored, check_content, restore, restore_in_place, restore_to_child};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::disk::{is_absent, is_passing, read_manifest};
 use super::layout::PART;
-use super::{Disk, Manifest, State, Stem};
+use super::{Disk, Manifest, PointFileName, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::remove_if_there;
 
@@ -23,7 +23,7 @@ pub(super) fn part(disk: &Disk, point: &Manifest) -> PathBuf {
 /// The snapshot that is being copied to `disk`, and how far that is.
 pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
     for name in disk.names.parts() {
-        let Some((stem, ".json.part")) = Stem::parse(name) else {
+        let Some((stem, ".json.part")) = PointFileName::parse(name) else {
             continue;
         };
         let complete = stem.manifest();

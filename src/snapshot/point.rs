@@ -9,7 +9,7 @@ use super::lock::DiskLock;
 use super::{Disk, Manifest};
 use crate::diff::{DiffFile, Overlay, Side};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{Format, OpenImage, OpenOptions, Source, open_image};
+use crate::files::{Format, OpenImage, OpenOptions, Opened, open_image};
 use crate::image::{ContentDigest, Extents, Image, IoHints, Resized};
 use crate::page::PageRange;
 use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
@@ -263,7 +263,7 @@ impl Image for PointImage {
     }
 }
 
-impl Source for PointImage {
+impl Opened for PointImage {
     fn path(&self) -> &Path {
         &self.label
     }

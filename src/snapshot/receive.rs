@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::disk::is_absent;
 use super::history::{check_time, refuse_other};
-use super::incoming::{Incoming, Target, to_verify};
-use super::layout::Stem;
+use super::incoming::{PartialPoint, Target, to_verify};
+use super::layout::PointFileName;
 use super::stream::{Record, StreamReader};
 use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
@@ -165,7 +165,7 @@ fn is_there(target: &Target, point: &Manifest) -> Result<bool> {
         .is_some_and(|newest| point.sequence < newest.sequence))
 }
 
-fn complete(result: Result<()>, incoming: Incoming<'_>, work: Work<'_>) -> Result<Manifest> {
+fn complete(result: Result<()>, incoming: PartialPoint<'_>, work: Work<'_>) -> Result<Manifest> {
     match result {
         Ok(()) => incoming.finish(work),
         Err(error) => {
@@ -217,7 +217,7 @@ fn manifest(bytes: &[u8]) -> Result<Manifest> {
     }
     let names: Names = serde_json::from_slice(bytes)
         .map_err(|e| Error::damaged("this is not a manifest").with_source(e))?;
-    let stem = Stem {
+    let stem = PointFileName {
         sequence: names.sequence,
         name: names.name,
     };

@@ -7,10 +7,11 @@ use super::{Disk, Manifest, PointImage, Work};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
 use crate::files::{
-    Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage, Output,
-    ParentOptions, Source as _, apply_made_in_place, apply_to_child, find_stamp, spool_made,
+    Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage,
+    Opened as _, Output, ParentOptions, apply_made_in_place, apply_to_child, find_stamp,
+    spool_made,
 };
-use crate::image::{ContentDigest, CopyOptions, Image as _, NothingKnown, copy};
+use crate::image::{ContentDigest, CopyOptions, Image as _, NoneShared, copy};
 use crate::storage::Audience;
 
 /// Writes a point in time into a new image, which appears only when its content digest is the one that the manifest
@@ -149,7 +150,7 @@ fn difference(
         progress: work.progress,
         compression: Compression::default(),
         digests: true,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| {
             image.check_unchanged()?;
             point.check_unchanged()

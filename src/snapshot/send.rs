@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::pieces::pieces;
+use super::sparse_chunks::pieces;
 use super::stream::{Record, StreamWriter};
 use super::{Disk, Manifest, Work};
 use crate::error::{Error, Result};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::LONGEST;
 use super::name::check_disk_name;
-use super::pieces::PIECE;
+use super::sparse_chunks::PIECE;
 use crate::error::{Error, Result};
 
 /// The first eight bytes. The first isn't text, and the last shows a transfer that changed line ends.

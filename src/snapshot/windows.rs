@@ -3,7 +3,7 @@
 use super::disk::{check_plain, is_absent, is_passing};
 use super::layout::WINDOWS;
 use super::{Disk, Manifest, Work};
-use crate::diff::carry_list;
+use crate::diff::update_window_hashes;
 use crate::error::{Error, Result};
 use crate::image::{
     ContentDigest, Image as _, WindowHashes, WindowList, WindowListWriter, window_hashes,
@@ -124,7 +124,7 @@ fn carry(disk: &Disk, newest: &Manifest, list: &WindowList<File>, work: Work<'_>
     work.progress
         .begin("hashing what changed", image.virtual_size());
     let (new, ()) = make(disk, image.virtual_size(), |each| {
-        carry_list(list, later, &image, work.workers, work.progress, each)
+        update_window_hashes(list, later, &image, work.workers, work.progress, each)
     })?;
     new.check(disk, newest)?;
     new.publish()

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::audience::without_umask;
-use super::leftovers::prefix_of;
-use super::names::{folder_of, refuse_special, sync_folder_of};
+use super::directory::{folder_of, refuse_special, sync_folder_of};
+use super::stale::prefix_of;
 use super::stored::refuse_part_of_store;
 use super::temporary::Temporary;
 use super::{Audience, File, Stamp, WriteAt, system};

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, SeekFrom, fcntl_setfl, seek};
 
 use super::audience::without_umask;
-use super::behind::WriteBehind;
 use super::direct::{DirectReads, DirectWrites};
 use super::held::Held;
+use super::hole_cache::Runs;
 use super::locks::Lockable;
-use super::runs::Runs;
+use super::writeback::WriteBehind;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::to_usize;

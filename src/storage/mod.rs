@@ -13,47 +13,47 @@ use crate::parallel::IoHints;
 mod atomic;
 mod attributes;
 mod audience;
-mod behind;
 mod clone;
 mod dense;
 mod direct;
+mod directory;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod file;
 mod free;
 mod handles;
 mod held;
-mod leftovers;
+mod hole_cache;
 mod locks;
 mod memory;
 mod mounts;
-mod names;
-mod places;
+mod physical;
 mod policy;
-mod runs;
+mod stale;
 mod stored;
 mod stream;
 mod system;
 mod temporary;
 mod times;
+mod writeback;
 
 pub use atomic::{AtomicFile, Overwrite, spool_beside};
 pub use audience::{Audience, own_user};
+pub use directory::{
+    beside, check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove,
+    remove_folder, remove_if_there, rename, sync_folder_of,
+};
 pub use file::{File, Stamp};
 pub use free::free_name;
 pub use handles::{Handles, PooledFile, allow_many_files, room_for_files};
-pub use leftovers::remove_leftovers;
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;
 pub use mounts::{
     FuseDevice, Mounted, is_dead_mount, mount_place, mounted_at, own_ids, unmount_at,
 };
-pub use names::{
-    beside, check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove,
-    remove_folder, remove_if_there, rename, sync_folder_of,
-};
-pub use places::{Place, SharedPlaces, Space};
+pub use physical::{FileSystemId, PhysicalExtent, SharedPhysical};
 pub use policy::{Caching, IoPolicy};
+pub use stale::remove_leftovers;
 pub use stored::{DAMAGED, NEW, ONCE, PART, StoreFolder, refuse_part_of_store, split_stored_name};
 pub use stream::{Appender, Reader};
 pub use system::{bytes_read, bytes_written};

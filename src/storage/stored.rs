@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use super::names::folder_of;
+use super::directory::folder_of;
 use crate::error::{Error, Result, quoted};
 
 /// Ends the name of a data file until its manifest is there.

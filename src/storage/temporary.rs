@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
-use super::leftovers::SUFFIX;
+use super::stale::SUFFIX;
 use super::system::name_of;
 use super::{Overwrite, Stamp, system};
 

@@ -3,7 +3,7 @@
 use super::bitmap::bitmap_bytes;
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
-use super::parent::{self, Beneath};
+use super::parent::{self, Backing};
 use super::relink;
 use super::table::{MAX_LOADED, Table};
 use super::write::footer_place;
@@ -165,7 +165,7 @@ fn lay_out_dynamic<S: WriteAt>(
     let table = Table::absent(header.table_offset, blocks);
     let mut dynamic = Dynamic::new(header, table, blocks, end);
     if let Some(new) = &options.parent {
-        dynamic.beneath = Beneath::Parent(new.parent.clone());
+        dynamic.beneath = Backing::Parent(new.parent.clone());
     }
     Ok((dynamic, end))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bitmap::{self, Bitmap};
-use super::parent::Beneath;
+use super::parent::Backing;
 use super::table::Table;
 use super::{DynamicHeader, SECTOR_SIZE};
 use crate::error::{Error, Result};
@@ -34,19 +34,19 @@ pub(super) struct Dynamic {
     /// Whether something else is where the last block goes on after the end of the disk.
     pub(super) shares_tail: bool,
     /// What is read where nothing is stored.
-    pub(super) beneath: Beneath,
+    pub(super) beneath: Backing,
     /// The block that is being written.
-    pub(super) current: Option<Current>,
+    pub(super) current: Option<OpenBlock>,
     /// Bitmaps of blocks that the file's BAT knows, by block: kept out of the file until the data that they make
     /// visible is on stable storage.
-    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) waiting: BTreeMap<u64, DeferredBitmap>,
     /// Which blocks are known to have all bits set. Bits are never cleared, so this never becomes wrong.
     full: FullBlocks,
 }
 
 /// The block that is being written, with its bitmap.
 #[derive(Debug)]
-pub(super) struct Current {
+pub(super) struct OpenBlock {
     pub(super) block: u64,
     /// Where the bitmap belongs in the file.
     pub(super) bitmap_at: u64,
@@ -57,7 +57,7 @@ pub(super) struct Current {
 
 /// A bitmap that isn't in the file yet.
 #[derive(Debug, Clone)]
-pub(super) struct Waiting {
+pub(super) struct DeferredBitmap {
     /// Where it belongs in the file.
     pub(super) at: u64,
     pub(super) bitmap: Bitmap,
@@ -97,7 +97,7 @@ impl Piece {
 }
 
 /// How a piece is stored.
-enum Stored {
+enum BlockState {
     /// Not at all.
     Absent,
     /// All of it, in a block whose data starts at this offset of the file.
@@ -118,7 +118,7 @@ impl Dynamic {
             reads_zeros_behind: false,
             lost: Vec::new(),
             shares_tail: false,
-            beneath: Beneath::Zeros,
+            beneath: Backing::Zeros,
             current: None,
             waiting: BTreeMap::new(),
         }
@@ -260,13 +260,13 @@ impl Dynamic {
             push_one(at, end, data);
         };
         match self.stored(storage, piece)? {
-            Stored::Absent => push(piece.start, end, None),
-            Stored::Full(data) => {
+            BlockState::Absent => push(piece.start, end, None),
+            BlockState::Full(data) => {
                 let there = self.within_file(piece, data, piece.start..end)?;
                 push(piece.start, there, Some(data));
                 push(there, end, None);
             }
-            Stored::Partly(data, bitmap) => {
+            BlockState::Partly(data, bitmap) => {
                 for run in bitmap.runs(piece.sectors()) {
                     let start = (run.start * SECTOR_SIZE).max(piece.start);
                     let end = (run.end * SECTOR_SIZE).min(end);
@@ -319,28 +319,28 @@ impl Dynamic {
         ))
     }
 
-    fn stored<S: ReadAt>(&self, storage: &S, piece: Piece) -> Result<Stored> {
+    fn stored<S: ReadAt>(&self, storage: &S, piece: Piece) -> Result<BlockState> {
         let Some(at) = self.table.entry(storage, piece.block)?.offset() else {
-            return Ok(Stored::Absent);
+            return Ok(BlockState::Absent);
         };
         let data = at + self.bitmap_bytes;
         if self.full.contains(piece.block) {
-            return Ok(Stored::Full(data));
+            return Ok(BlockState::Full(data));
         }
         let sectors = piece.sectors();
         let bitmap = match (&self.current, self.waiting.get(&piece.block)) {
             (Some(current), _) if current.block == piece.block => current.bitmap.clone(),
             (_, Some(waiting)) => waiting.bitmap.clone(),
-            _ if is_hole(storage, at, &sectors)? => return Ok(Stored::Absent),
+            _ if is_hole(storage, at, &sectors)? => return Ok(BlockState::Absent),
             _ => read_bitmap(storage, at, sectors.clone())?,
         };
         if !bitmap.is_full(sectors) {
-            return Ok(Stored::Partly(data, bitmap));
+            return Ok(BlockState::Partly(data, bitmap));
         }
         if piece.len == self.block_size {
             self.full.insert(piece.block);
         }
-        Ok(Stored::Full(data))
+        Ok(BlockState::Full(data))
     }
 }
 

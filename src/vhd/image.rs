@@ -1,7 +1,7 @@
 //! A VHD as an image.
 
 use super::dynamic::Dynamic;
-use super::parent::Beneath;
+use super::parent::Backing;
 use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
 use crate::error::{Error, Result};
 use crate::image::{
@@ -108,8 +108,8 @@ impl<S: ReadAt> VhdImage<S> {
     /// The open parent of a differencing disk.
     pub fn parent(&self) -> Option<&Parent> {
         match &self.dynamic.as_ref()?.beneath {
-            Beneath::Parent(parent) => Some(parent),
-            Beneath::Zeros | Beneath::Unknown => None,
+            Backing::Parent(parent) => Some(parent),
+            Backing::Zeros | Backing::Unknown => None,
         }
     }
 

@@ -61,12 +61,12 @@ pub use header::{DynamicHeader, HEADER_SIZE, MAX_BLOCK_SIZE};
 pub use image::{StoredRun, VhdImage};
 pub use inside::{Inside, vhd_inside};
 pub use locator::{LOCATOR_SIZE, ParentLocator, PlatformCode};
-pub use open::Family;
+pub use open::ParentPolicy;
 pub use parent::{
     NewParent, Parent, ParentPath, ParentRequest, ParentResolver, read_paths, wrong_parent,
 };
 pub use probe::{FooterPlace, ProbeHint, is_named_vhd};
-pub use repair::{Mend, RepairPlan};
+pub use repair::{Fix, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 

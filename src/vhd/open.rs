@@ -3,8 +3,8 @@
 use super::check::{self, Facts, Footers, Place, Report, Why, no_vhd};
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
-use super::parent::{self, Beneath};
-use super::salvage::{self, Left};
+use super::parent::{self, Backing};
+use super::salvage::{self, Salvaged};
 use super::table::Table;
 use super::{
     DiskType, DynamicHeader, Footer, ParentPath, ParentRequest, ParentResolver, SECTOR_SIZE,
@@ -16,7 +16,7 @@ use crate::storage::ReadAt;
 
 /// What to do about the parent of a differencing disk.
 #[allow(missing_debug_implementations, reason = "it borrows a trait")]
-pub enum Family<'a> {
+pub enum ParentPolicy<'a> {
     /// Refuse the disk: it can't be read without its parent.
     Refused,
     /// Open it without its parent: to look at its structures and at what it stores itself. To read what it doesn't
@@ -34,22 +34,22 @@ impl<S: ReadAt> VhdImage<S> {
     /// (specification, "Hard Disk Footer Format"). A differencing disk is refused: it can't be read without its
     /// parent.
     pub fn open(storage: S) -> Result<Self> {
-        Self::open_over(storage, Family::Refused)
+        Self::open_over(storage, ParentPolicy::Refused)
     }
 
     /// As [`open`](Self::open), and has `resolver` open the parent of a differencing disk.
     pub fn open_with(storage: S, resolver: &mut dyn ParentResolver) -> Result<Self> {
-        Self::open_over(storage, Family::Resolved(resolver))
+        Self::open_over(storage, ParentPolicy::Resolved(resolver))
     }
 
     /// As [`open`](Self::open), and does about the parent of a differencing disk what `family` says.
-    pub fn open_over(storage: S, family: Family<'_>) -> Result<Self> {
+    pub fn open_over(storage: S, family: ParentPolicy<'_>) -> Result<Self> {
         Self::open_as(storage, family, None)
     }
 
     /// As [`open_over`](Self::open_over), as a disk of type `told`, if it can be read so: that beats what the footer
     /// says.
-    pub fn open_as(storage: S, family: Family<'_>, told: Option<DiskType>) -> Result<Self> {
+    pub fn open_as(storage: S, family: ParentPolicy<'_>, told: Option<DiskType>) -> Result<Self> {
         let parts = check::judge(&storage, told).and_then(|report| {
             report.refuse_errors()?;
             Parts::new(&report, None, &storage, family)
@@ -64,15 +64,19 @@ impl<S: ReadAt> VhdImage<S> {
     /// # Errors
     ///
     /// [`Damaged`](crate::error::ErrorKind::Damaged) if nothing tells where the data lies.
-    pub fn salvage(storage: S, family: Family<'_>) -> Result<Self> {
+    pub fn salvage(storage: S, family: ParentPolicy<'_>) -> Result<Self> {
         Self::salvage_as(storage, family, None)
     }
 
     /// As [`salvage`](Self::salvage), as a disk of type `told`, if it can be read so.
-    pub fn salvage_as(storage: S, family: Family<'_>, told: Option<DiskType>) -> Result<Self> {
+    pub fn salvage_as(
+        storage: S,
+        family: ParentPolicy<'_>,
+        told: Option<DiskType>,
+    ) -> Result<Self> {
         let parts = check::judge(&storage, told).and_then(|report| {
             let left = if report.errors > 0 || report.facts.slack_has_data {
-                let left = salvage::left_of(&report.facts);
+                let left = salvage::salvage(&report.facts);
                 Some(left.map_err(|error| match report.first_advice() {
                     Some(advice) => error.with_hint(advice),
                     None => error,
@@ -124,9 +128,9 @@ impl Parts {
     /// What `report` found; `left` is what is left of a damaged disk.
     fn new<S: ReadAt>(
         report: &Report,
-        left: Option<Left>,
+        left: Option<Salvaged>,
         storage: &S,
-        family: Family<'_>,
+        family: ParentPolicy<'_>,
     ) -> Result<Self> {
         let facts = &report.facts;
         let believed = facts.footers.believed_as_taken();
@@ -136,7 +140,7 @@ impl Parts {
             .map_or(&believed.footer, |left| &left.footer)
             .clone();
         let differencing = footer.disk_type == DiskType::Differencing;
-        if differencing && matches!(family, Family::Refused) {
+        if differencing && matches!(family, ParentPolicy::Refused) {
             return Err(needs_parent(&footer, believed.at));
         }
         let data_end = facts.footers.data_end();
@@ -158,12 +162,12 @@ impl Parts {
         parts.lost = left.map(|left| left.lost).unwrap_or_default();
         if let Some(dynamic) = parts.dynamic.as_mut().filter(|_| differencing) {
             parts.parent_paths = parent::read_paths(storage, &dynamic.header)?;
-            if let Family::Resolved(resolver) = family {
+            if let ParentPolicy::Resolved(resolver) = family {
                 let (footer, paths) = (&parts.footer, &parts.parent_paths);
                 dynamic.beneath =
                     resolve(storage.name(), footer, &dynamic.header, paths, resolver)?;
             } else {
-                dynamic.beneath = Beneath::Unknown;
+                dynamic.beneath = Backing::Unknown;
             }
         }
         Ok(parts)
@@ -172,7 +176,7 @@ impl Parts {
     fn read_blocks<S: ReadAt>(
         &mut self,
         facts: &Facts,
-        left: Option<&Left>,
+        left: Option<&Salvaged>,
         storage: &S,
     ) -> Result<()> {
         let (header, _) = facts
@@ -232,7 +236,7 @@ fn resolve(
     header: &DynamicHeader,
     paths: &[ParentPath],
     resolver: &mut dyn ParentResolver,
-) -> Result<Beneath> {
+) -> Result<Backing> {
     let request = ParentRequest {
         child,
         child_id: footer.unique_id,
@@ -241,7 +245,7 @@ fn resolve(
         parent_name: &header.parent_name(),
         paths,
     };
-    Beneath::resolve(&request, footer.current_size, resolver)
+    Backing::resolve(&request, footer.current_size, resolver)
 }
 
 /// What is said where the disk isn't read as its footer has it, because that was asked for.

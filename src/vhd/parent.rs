@@ -72,7 +72,7 @@ pub trait ParentResolver {
 
 /// What is read where a disk stores nothing.
 #[derive(Debug, Clone)]
-pub(super) enum Beneath {
+pub(super) enum Backing {
     /// Zeros: a dynamic disk.
     Zeros,
     /// The parent of a differencing disk, and zeros beyond its end.
@@ -81,7 +81,7 @@ pub(super) enum Beneath {
     Unknown,
 }
 
-impl Beneath {
+impl Backing {
     /// What lies beneath the differencing disk of `request`: asks for the parent and makes sure that it is one.
     pub(super) fn resolve(
         request: &ParentRequest<'_>,

@@ -14,7 +14,7 @@
 
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
-use super::parent::{self, Beneath};
+use super::parent::{self, Backing};
 use super::{
     DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, NewParent, Parent, ParentLocator,
     SECTOR_SIZE, VhdImage, read_paths,
@@ -92,7 +92,7 @@ impl<S: WriteAt> VhdImage<S> {
     /// disk is stored so that it reads right over this parent as well as over the one that the file names.
     pub fn lay_over(&mut self, parent: Parent) {
         if let Some(dynamic) = &mut self.dynamic {
-            dynamic.beneath = Beneath::Parent(parent);
+            dynamic.beneath = Backing::Parent(parent);
         }
     }
 

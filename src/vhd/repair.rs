@@ -25,7 +25,7 @@ const ZEROS_BEHIND: &str = "trailing-zeros";
 
 /// One repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mend {
+pub struct Fix {
     /// The id of the rule that is kept after it; `footer-short` for a footer of 511 bytes, which breaks none.
     pub id: &'static str,
     /// What is done, for people.
@@ -37,7 +37,7 @@ pub struct Mend {
 /// The repairs of a file, in the order in which they are done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RepairPlan {
-    mends: Vec<Mend>,
+    mends: Vec<Fix>,
     file_len: u64,
 }
 
@@ -57,7 +57,7 @@ impl RepairPlan {
     }
 
     /// The repairs, in the order in which they are done.
-    pub fn mends(&self) -> &[Mend] {
+    pub fn mends(&self) -> &[Fix] {
         &self.mends
     }
 
@@ -134,10 +134,10 @@ fn is_claimed(report: &Report) -> bool {
 }
 
 /// The end of the file.
-fn trailing(report: &Report) -> Option<Mend> {
+fn trailing(report: &Report) -> Option<Fix> {
     let footers = &report.facts.footers;
     let sound = !report.facts.has_errors;
-    let mend = |id, what, writes, new_len| Mend {
+    let mend = |id, what, writes, new_len| Fix {
         id,
         what,
         writes,
@@ -187,14 +187,14 @@ fn trailing(report: &Report) -> Option<Mend> {
 }
 
 /// The type in the only footer of a fixed disk.
-fn label(report: &Report) -> Option<Mend> {
+fn label(report: &Report) -> Option<Fix> {
     let is_wrong = report.found("type-label") && !report.facts.has_errors;
     let seen = report
         .facts
         .footers
         .believed_as_taken()
         .filter(|_| is_wrong)?;
-    Some(Mend {
+    Some(Fix {
         id: "type-label",
         what: format!(
             "write the type {} into the footer at {}",
@@ -206,7 +206,7 @@ fn label(report: &Report) -> Option<Mend> {
 }
 
 /// The copy of the footer.
-fn copy(report: &Report) -> Option<Mend> {
+fn copy(report: &Report) -> Option<Fix> {
     let footers = &report.facts.footers;
     let trailing = match footers.in_force? {
         Place::Trailing => footers.trailing.as_ref()?,
@@ -228,7 +228,7 @@ fn copy(report: &Report) -> Option<Mend> {
     } else {
         return None;
     };
-    Some(Mend {
+    Some(Fix {
         id,
         what: "write the footer's copy at 0 anew from the trailing footer".into(),
         writes: vec![(0, Footer::encode(&trailing.footer).to_vec())],
@@ -237,13 +237,13 @@ fn copy(report: &Report) -> Option<Mend> {
 }
 
 /// The map of full blocks.
-fn batmap(report: &Report) -> Option<Mend> {
+fn batmap(report: &Report) -> Option<Fix> {
     let id = OF_BATMAP.into_iter().find(|id| report.found(id))?;
     if report.facts.has_errors {
         return None;
     }
     let writes = report.facts.batmap.as_ref()?.emptied()?;
-    Some(Mend {
+    Some(Fix {
         id,
         what: "empty the map of full blocks".into(),
         writes: writes.into(),

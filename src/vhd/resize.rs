@@ -14,7 +14,7 @@
 
 use super::create::check_size;
 use super::dynamic::Dynamic;
-use super::parent::{self, Beneath};
+use super::parent::{self, Backing};
 use super::table::{MAX_LOADED, Table};
 use super::write::footer_place;
 use super::{
@@ -76,12 +76,12 @@ impl<S: WriteAt> VhdImage<S> {
         }
         check_blocks(dynamic, size)?;
         match &dynamic.beneath {
-            Beneath::Parent(parent) => parent::check_sizes(size, parent),
-            Beneath::Unknown if size < self.footer.current_size => Err(Error::unsupported(
+            Backing::Parent(parent) => parent::check_sizes(size, parent),
+            Backing::Unknown if size < self.footer.current_size => Err(Error::unsupported(
                 "a differencing VHD can't be cut without its parent",
             )
             .with_hint("open it together with its parent")),
-            Beneath::Unknown | Beneath::Zeros => Ok(()),
+            Backing::Unknown | Backing::Zeros => Ok(()),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::image::MAX_VIRTUAL_SIZE;
 use crate::page::PageRange;
 
 /// What a damaged disk is read by.
-pub(super) struct Left {
+pub(super) struct Salvaged {
     pub(super) footer: Footer,
     /// The header of a dynamic or differencing disk.
     pub(super) header: Option<DynamicHeader>,
@@ -19,7 +19,7 @@ pub(super) struct Left {
 }
 
 /// What is left of the disk of which `facts` are known.
-pub(super) fn left_of(facts: &Facts) -> Result<Left> {
+pub(super) fn salvage(facts: &Facts) -> Result<Salvaged> {
     let believed = facts.footers.believed_as_taken();
     let left = believed.filter(|_| !facts.doubts_type).and_then(|seen| {
         let footer = Footer {
@@ -39,7 +39,7 @@ pub(super) fn left_of(facts: &Facts) -> Result<Left> {
     })
 }
 
-fn fixed(facts: &Facts, mut footer: Footer) -> Option<Left> {
+fn fixed(facts: &Facts, mut footer: Footer) -> Option<Salvaged> {
     let data_end = facts.footers.data_end();
     let end = data_end / SECTOR_SIZE * SECTOR_SIZE;
     let size = footer.current_size / SECTOR_SIZE * SECTOR_SIZE;
@@ -52,14 +52,14 @@ fn fixed(facts: &Facts, mut footer: Footer) -> Option<Left> {
         end
     };
     let size = footer.current_size;
-    (size > 0).then(|| Left {
+    (size > 0).then(|| Salvaged {
         footer: footer.sealed(),
         header: None,
         lost: ranges(std::iter::once(end.min(size)..size).collect()),
     })
 }
 
-fn sparse(facts: &Facts, mut footer: Footer) -> Option<Left> {
+fn sparse(facts: &Facts, mut footer: Footer) -> Option<Salvaged> {
     let (header, header_at) = facts.header.as_ref()?;
     let block_size = u64::from(header.block_size);
     let blocks = footer.current_size / block_size.max(SECTOR_SIZE);
@@ -90,7 +90,7 @@ fn sparse(facts: &Facts, mut footer: Footer) -> Option<Left> {
         header_version: Version::ONE,
         ..header.clone()
     };
-    Some(Left {
+    Some(Salvaged {
         footer: footer.sealed(),
         header: Some(header.sealed()),
         lost: ranges(lost),

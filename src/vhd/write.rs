@@ -12,7 +12,7 @@
 //!
 //! Over a parent nothing is left out because it is zero: an absent page is the parent's.
 
-use super::dynamic::{self, Current, Piece, Waiting};
+use super::dynamic::{self, DeferredBitmap, OpenBlock, Piece};
 use super::image::Unwritten;
 use super::{Bitmap, DiskType, Footer, VhdImage};
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ impl<S: WriteAt> VhdImage<S> {
         let pending = match &mut self.dynamic {
             Some(dynamic) if dynamic.table.has_pending() || !dynamic.waiting.is_empty() => {
                 dynamic.table.write_pending(&self.storage)?;
-                for Waiting { at, bitmap } in dynamic.waiting.values() {
+                for DeferredBitmap { at, bitmap } in dynamic.waiting.values() {
                     self.storage.write_all_at(bitmap.as_bytes(), *at)?;
                 }
                 true
@@ -214,7 +214,7 @@ impl<S: WriteAt> VhdImage<S> {
         let gap_and_bitmap = vec![0; to_usize(data - self.end)];
         self.storage.write_all_at(&gap_and_bitmap, self.end)?;
         dynamic.table.set(block, entry);
-        dynamic.current = Some(Current {
+        dynamic.current = Some(OpenBlock {
             block,
             bitmap_at: at,
             bitmap: Bitmap::new(vec![0; to_usize(dynamic.bitmap_bytes)], 0),
@@ -227,7 +227,7 @@ impl<S: WriteAt> VhdImage<S> {
 
     /// Makes the block at `at` the current one, unless its bitmap needs no change.
     fn enter(&mut self, block: u64, at: u64) -> Result<()> {
-        let is_current = |c: &Current| c.block == block;
+        let is_current = |c: &OpenBlock| c.block == block;
         match &self.dynamic {
             Some(d) if d.is_known_full(block) || d.current.as_ref().is_some_and(is_current) => {
                 return Ok(());
@@ -244,7 +244,7 @@ impl<S: WriteAt> VhdImage<S> {
         let bits = 0..dynamic.bitmap_bytes * 8;
         let waiting = dynamic.waiting.get(&block);
         let bitmap = waiting.map(|waiting| Ok(waiting.bitmap.clone()));
-        dynamic.current = Some(Current {
+        dynamic.current = Some(OpenBlock {
             block,
             bitmap_at: at,
             bitmap: bitmap.unwrap_or_else(|| dynamic::read_bitmap(&self.storage, at, bits))?,
@@ -265,7 +265,7 @@ impl<S: WriteAt> VhdImage<S> {
                 self.storage
                     .write_all_at(current.bitmap.as_bytes(), current.bitmap_at)?;
             } else {
-                let waiting = Waiting {
+                let waiting = DeferredBitmap {
                     at: current.bitmap_at,
                     bitmap: current.bitmap.clone(),
                 };

@@ -33,7 +33,7 @@ pub(crate) type Judged = std::result::Result<Outcome, String>;
 
 /// A command, in a folder.
 pub(crate) type Run = Box<dyn Fn(&Path) -> Result<()> + Send + Sync>;
-type Judge = Box<dyn Fn(&Ground<'_>) -> Judged + Send + Sync>;
+type BaseVerifier = Box<dyn Fn(&Ground<'_>) -> Judged + Send + Sync>;
 
 /// A command that writes, and what it promises.
 pub(crate) struct Writer {
@@ -43,7 +43,7 @@ pub(crate) struct Writer {
     /// The command, in such a folder.
     pub(crate) run: Run,
     /// Goes on from a state that a crash left, as a user would, in every way there is.
-    pub(crate) judge: Judge,
+    pub(crate) judge: BaseVerifier,
     /// What there is after success.
     pub(crate) done: Outcome,
     /// Whether it reads back what it wrote.

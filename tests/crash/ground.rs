@@ -121,7 +121,7 @@ pub(crate) fn diff(base: &Path, target: &Path, out: &Path, overwrite: Overwrite)
         progress: &Silent,
         compression: Compression::default(),
         digests: true,
-        equal: &vhdkit::image::NothingKnown,
+        equal: &vhdkit::image::NoneShared,
         confirm: &unchanged,
     };
     let sides = (

@@ -9,8 +9,8 @@ use vhdkit::Result;
 use vhdkit::files::{Format, Output};
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Disk, Future, Means, Policy, ReadData, Span, TagRule, Work, copy_disk, decide, prune,
-    receive, repair, restore, send, verify,
+    Access, Disk, Future, Policy, ReadData, RepairSources, Span, TagRule, Work, copy_disk, decide,
+    prune, receive, repair, restore, send, verify,
 };
 use vhdkit::storage::fault::{Answer, Call, Observer, watch};
 use vhdkit::storage::{Audience, Overwrite};
@@ -64,7 +64,7 @@ const COMMANDS: [Command; 9] = [
     }),
     ("repair", |store| {
         let mut disk = Disk::open(store, "web", Access::Write)?;
-        let repaired = repair(&mut disk, &Means::default(), work())?;
+        let repaired = repair(&mut disk, &RepairSources::default(), work())?;
         assert!(repaired.left.is_empty());
         Ok(())
     }),

@@ -10,8 +10,8 @@ use vhdkit::files::{Format, Output};
 use vhdkit::image::content_digest;
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Disk, Means, NewPoint, ReadData, Span, Verified, Work, copy_disk, create, repair,
-    restore, send, verify,
+    Access, Disk, NewPoint, ReadData, RepairSources, Span, Verified, Work, copy_disk, create,
+    repair, restore, send, verify,
 };
 use vhdkit::storage::fault::{Answer, Call, Observer, watch};
 use vhdkit::storage::{Audience, Overwrite};
@@ -60,9 +60,9 @@ fn read(store: &Path) -> Result<Disk> {
 }
 
 fn repaired(store: &Path, drop: bool) -> Result<()> {
-    let means = Means {
+    let means = RepairSources {
         drop,
-        ..Means::default()
+        ..RepairSources::default()
     };
     let repaired = repair(
         &mut Disk::open(store, "web", Access::Write)?,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhdkit::diff::{
-    BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffOptions, Layers, Overlay, Side,
-    carry_list, compare, write_diff, write_diff_listed,
+    Applier, BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffOptions, Overlay, Side,
+    compare, update_window_hashes, write_diff, write_diff_listed,
 };
 use vhdkit::image::{
-    CopyOptions, Image, IoHints, NothingKnown, RawImage, WindowList, WindowListWriter,
+    CopyOptions, Image, IoHints, NoneShared, RawImage, WindowList, WindowListWriter,
     content_digest, copy, stream, window_hashes,
 };
 use vhdkit::parallel::Workers;
@@ -42,7 +42,7 @@ fn diff_options(workers: &Workers) -> DiffOptions<'_> {
         progress: &Silent,
         compression: Compression::Zstd(1),
         digests: true,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| Ok(()),
     }
 }
@@ -104,7 +104,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
                 progress: &Silent,
                 digests,
                 payload: true,
-                equal: &NothingKnown,
+                equal: &NoneShared,
             };
             let mut found = Vec::new();
             let sink = |change: vhdkit::diff::WindowChange| {
@@ -120,7 +120,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
         let chain = Arc::clone(&chain);
         move |image: &dyn Image| {
             let mut out = memory(image.virtual_size());
-            let layers = Layers::new(image, &chain, workers, &Silent);
+            let layers = Applier::new(image, &chain, workers, &Silent);
             layers.rebuild(&mut out, check).unwrap();
             out.storage().to_vec()
         }
@@ -165,7 +165,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
         (
             "digests of both",
             Box::new(move |image| {
-                let layers = Layers::new(image, &digests_chain, workers, &Silent);
+                let layers = Applier::new(image, &digests_chain, workers, &Silent);
                 format!("{:?}", layers.digests(|_, _| {}).unwrap()).into_bytes()
             }),
         ),
@@ -177,7 +177,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
                     found.extend(change.payload);
                     Ok(())
                 };
-                let layers = Layers::new(image, &inverse_chain, workers, &Silent);
+                let layers = Applier::new(image, &inverse_chain, workers, &Silent);
                 layers.inverse(Ok, sink).unwrap();
                 found
             }),
@@ -192,7 +192,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
                     found.extend(format!("{at} {hashes:?}").into_bytes());
                     Ok(())
                 };
-                carry_list(&list, &diffs, &target, workers, &Silent, each).unwrap();
+                update_window_hashes(&list, &diffs, &target, workers, &Silent, each).unwrap();
                 found
             }),
         ),
@@ -261,7 +261,7 @@ fn a_pass_over_a_far_image_takes_as_long_as_its_requests() {
         progress: &Silent,
         digests: false,
         payload: false,
-        equal: &NothingKnown,
+        equal: &NoneShared,
     };
     let compared = || {
         let total = compare(&near, &far, options, Ok, |_| Ok(())).unwrap();

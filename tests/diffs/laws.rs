@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
 use vhdkit::diff::{
-    BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, WindowChange, pack,
+    Applier, BaseCheck, Chain, Compression, DiffFile, DiffOptions, Side, WindowChange, pack,
     page_list, write_diff,
 };
-use vhdkit::image::{NothingKnown, RawImage, content_digest};
+use vhdkit::image::{NoneShared, RawImage, content_digest};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -35,7 +35,7 @@ fn diff_bytes(
         progress: &Silent,
         compression,
         digests,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| Ok(()),
     };
     let (base, target) = (raw(base), raw(target));
@@ -61,10 +61,10 @@ fn chain(diffs: Vec<Vec<u8>>) -> Chain {
 fn rebuild(base: &[u8], chain: &Chain, workers: &Workers, check: BaseCheck) -> Vec<u8> {
     let base = raw(base);
     let mut out = raw(&vec![0; usize::try_from(chain.target_size()).unwrap()]);
-    let (rebuilt, touched) = Layers::new(&base, chain, workers, &Silent)
+    let (rebuilt, touched) = Applier::new(&base, chain, workers, &Silent)
         .rebuild(&mut out, check)
         .unwrap();
-    assert_eq!(touched.misfit, None);
+    assert_eq!(touched.mismatch, None);
     if check == BaseCheck::Full && chain.base_digest().is_some() {
         assert_eq!(rebuilt.base_digest, chain.base_digest());
     }
@@ -226,7 +226,7 @@ proptest! {
         let diffs = [(&a, &b), (&b, &c)].map(|(from, to)| diff_bytes(from, to, &workers, true, Compression::default()));
         let chain = chain(diffs.to_vec());
         let base = raw(&a);
-        let layers = Layers::new(&base, &chain, &workers, &Silent);
+        let layers = Applier::new(&base, &chain, &workers, &Silent);
 
         let mut forward = a.clone();
         forward.resize(c.len(), 0);
@@ -252,7 +252,7 @@ proptest! {
         let elsewhere = raw(&vec![0x55; c.len()]);
         let mut windows = 0;
         let write = |change| { windows += 1; put(&mut forward, &change); Ok(()) };
-        Layers::new(&elsewhere, &chain, &workers, &Silent).known_changes(known.unwrap(), write).unwrap();
+        Applier::new(&elsewhere, &chain, &workers, &Silent).change_map(known.unwrap(), write).unwrap();
         prop_assert!(forward == c);
         prop_assert_eq!(layers.inverse_remembering(0, Ok, |_| Ok(())).unwrap().1.is_none(), windows > 0);
 
@@ -260,7 +260,7 @@ proptest! {
         let target = raw(&c);
         let again = chain_of_last(&b, &c, &workers);
         let mut touched = 0;
-        Layers::new(&target, &again, &workers, &Silent).changes(Ok, |_| { touched += 1; Ok(()) }).unwrap();
+        Applier::new(&target, &again, &workers, &Silent).changes(Ok, |_| { touched += 1; Ok(()) }).unwrap();
         prop_assert_eq!(touched, 0);
     }
 
@@ -277,14 +277,14 @@ proptest! {
         let at = usize::try_from(page * PAGE_SIZE).unwrap();
         wrong[at + 17] ^= 0x5a;
         let wrong_image = raw(&wrong);
-        let touched = Layers::new(&wrong_image, &chain, &workers, &Silent).check_touched().unwrap();
-        prop_assert!(touched.misfit.is_some());
+        let touched = Applier::new(&wrong_image, &chain, &workers, &Silent).check_touched().unwrap();
+        prop_assert!(touched.mismatch.is_some());
         let base_image = raw(&base);
-        let touched = Layers::new(&base_image, &chain, &workers, &Silent).check_touched().unwrap();
-        prop_assert!(touched.misfit.is_none() && !touched.already_applied);
+        let touched = Applier::new(&base_image, &chain, &workers, &Silent).check_touched().unwrap();
+        prop_assert!(touched.mismatch.is_none() && !touched.already_applied);
         let target_image = raw(&target);
         if target.len() == base.len() {
-            let touched = Layers::new(&target_image, &chain, &workers, &Silent).check_touched().unwrap();
+            let touched = Applier::new(&target_image, &chain, &workers, &Silent).check_touched().unwrap();
             prop_assert!(touched.already_applied);
         }
     }
@@ -374,10 +374,10 @@ fn a_long_clear_over_nothing_is_quick_and_known_for_what_it_is() {
             .unwrap();
     }
     let chain = chain(vec![writer.finish(None, None).unwrap().out]);
-    let layers = Layers::new(&base, &chain, &workers, &Silent);
+    let layers = Applier::new(&base, &chain, &workers, &Silent);
     let start = std::time::Instant::now();
     let touched = layers.check_touched().unwrap();
-    assert!(touched.misfit.is_some() && touched.already_applied);
+    assert!(touched.mismatch.is_some() && touched.already_applied);
     let mut changes = 0;
     layers
         .changes(Ok, |_| {

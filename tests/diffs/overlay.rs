@@ -11,7 +11,7 @@ use vhdkit::diff::{
     write_diff_listed,
 };
 use vhdkit::image::{
-    CopyOptions, Image as _, Masked, NothingKnown, RawImage, WindowList, WindowListWriter,
+    CopyOptions, Image as _, Masked, NoneShared, RawImage, WindowList, WindowListWriter,
     content_digest, copy, window_hashes,
 };
 use vhdkit::parallel::Workers;
@@ -59,7 +59,7 @@ fn diff_options(workers: &Workers) -> DiffOptions<'_> {
         progress: &Silent,
         compression: Compression::None,
         digests: true,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| Ok(()),
     }
 }

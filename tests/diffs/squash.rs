@@ -16,7 +16,7 @@ use crate::diffs::{
 };
 use proptest::prelude::*;
 use vhdkit::diff::{
-    BaseCheck, Chain, Compression, DiffFile, DiffHeader, DiffWriter, Layers, Side, SquashOptions,
+    Applier, BaseCheck, Chain, Compression, DiffFile, DiffHeader, DiffWriter, Side, SquashOptions,
     WindowChange, pack, squash,
 };
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
@@ -207,10 +207,10 @@ fn a_window_that_one_diff_changes_keeps_its_hash_and_bytes() {
     let unknown = |frames: Frames| frames.iter().filter(|frame| frame.1.is_none()).count();
     assert_eq!(unknown(frames(&squashed(&more, &workers))), 1);
     let base = crate::diffs::raw(&a);
-    let touched = Layers::new(&base, &one, &workers, &Silent)
+    let touched = Applier::new(&base, &one, &workers, &Silent)
         .check_touched()
         .unwrap();
-    assert!(touched.unknown && touched.misfit.is_none());
+    assert!(touched.unknown && touched.mismatch.is_none());
     assert!(rebuild(&a, &one, &workers, BaseCheck::Full) == e);
 }
 

@@ -12,7 +12,7 @@ use vhdkit::diff::{
     CompareOptions, Comparison, Compression, DiffOptions, Side, compare, write_diff,
 };
 use vhdkit::files::{Clones, OpenImage, OpenOptions, open_image};
-use vhdkit::image::{Image as _, ImageMut as _, KnownEqual, NothingKnown};
+use vhdkit::image::{Image as _, ImageMut as _, NoneShared, SharedExtents};
 use vhdkit::page::{PageList, PageRange};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -30,7 +30,7 @@ fn open(path: &Path) -> OpenImage {
     open_image(path, &OpenOptions::default()).unwrap()
 }
 
-fn list(pair: [&OpenImage; 2], equal: &dyn KnownEqual) -> (PageList, Comparison) {
+fn list(pair: [&OpenImage; 2], equal: &dyn SharedExtents) -> (PageList, Comparison) {
     let workers = Workers::new(None).unwrap();
     let options = CompareOptions {
         workers: &workers,
@@ -46,7 +46,7 @@ fn list(pair: [&OpenImage; 2], equal: &dyn KnownEqual) -> (PageList, Comparison)
     (list, comparison.unwrap())
 }
 
-fn diff(pair: [&OpenImage; 2], digests: bool, equal: &dyn KnownEqual) -> Vec<u8> {
+fn diff(pair: [&OpenImage; 2], digests: bool, equal: &dyn SharedExtents) -> Vec<u8> {
     let workers = Workers::new(None).unwrap();
     let options = DiffOptions {
         workers: &workers,
@@ -74,7 +74,7 @@ fn same_with_and_without(base: &Path, target: &Path, what: &str) -> u64 {
         let pair = [base, target].map(open);
         let pair = [&pair[0], &pair[1]];
         let (found, comparison) = list(pair, &Clones::new(pair[0], pair[1]));
-        let (expected, _) = list(pair, &NothingKnown);
+        let (expected, _) = list(pair, &NoneShared);
         assert!(found == expected, "{what}: another list");
         comparison.known_bytes
     };
@@ -90,7 +90,7 @@ fn same_with_and_without(base: &Path, target: &Path, what: &str) -> u64 {
     }
     for digests in [false, true] {
         assert!(
-            diff(pair, digests, &clones) == diff(pair, digests, &NothingKnown),
+            diff(pair, digests, &clones) == diff(pair, digests, &NoneShared),
             "{what}: another diff, digests {digests}"
         );
     }

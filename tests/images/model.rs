@@ -21,7 +21,7 @@ use vhdkit::files::{
     side_of,
 };
 use vhdkit::image::{
-    CopyOptions, Image as _, ImageMut as _, NothingKnown, RawImage, content_digest, copy,
+    CopyOptions, Image as _, ImageMut as _, NoneShared, RawImage, content_digest, copy,
 };
 use vhdkit::page::PageRange;
 use vhdkit::parallel::Workers;
@@ -257,7 +257,7 @@ impl World {
                 Compression::None
             },
             digests: journey.digests,
-            equal: &NothingKnown,
+            equal: &NoneShared,
             confirm: &|| from.check_unchanged(),
         };
         let sides = ((&from as _, side_of(&from)), (&to as _, side_of(&to)));

@@ -16,7 +16,7 @@ use vhdkit::files::{
     Format, InPlace, NewImage, NewImageOptions, OpenImage, OpenOptions, Output, ParentOptions,
     open_image, side_of,
 };
-use vhdkit::image::{CopyOptions, Image, NothingKnown, RawImage, copy};
+use vhdkit::image::{CopyOptions, Image, NoneShared, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::{Progress, Silent};
 use vhdkit::snapshot::{
@@ -257,7 +257,7 @@ impl World {
                     progress: &Silent,
                     compression: Compression::default(),
                     digests: true,
-                    equal: &NothingKnown,
+                    equal: &NoneShared,
                     confirm: &|| Ok(()),
                 };
                 let sides = (

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use vhdkit::diff::{
-    BaseCheck, Chain, Compression, DiffFile, DiffOptions, DiffReader, Layers, Side, SquashOptions,
-    Way, squash, write_diff, write_reversible_diff,
+    Applier, BaseCheck, Chain, Compression, DiffFile, DiffOptions, DiffReader, Direction, Side,
+    SquashOptions, squash, write_diff, write_reversible_diff,
 };
 use vhdkit::image::{Hash, RawImage};
 use vhdkit::page::{ChangeKind, Joiner, PageList};
@@ -32,7 +32,7 @@ pub(crate) fn diff_bytes(
         progress: &Silent,
         compression: Compression::default(),
         digests,
-        equal: &vhdkit::image::NothingKnown,
+        equal: &vhdkit::image::NoneShared,
         confirm: &|| Ok(()),
     };
     let (base, target) = (raw(base), raw(target));
@@ -80,10 +80,10 @@ pub(crate) fn squashed(chain: &Chain, workers: &Workers) -> Vec<u8> {
 pub(crate) fn rebuild(base: &[u8], chain: &Chain, workers: &Workers, check: BaseCheck) -> Vec<u8> {
     let base = raw(base);
     let mut out = raw(&vec![0; usize::try_from(chain.target_size()).unwrap()]);
-    let (rebuilt, touched) = Layers::new(&base, chain, workers, &Silent)
+    let (rebuilt, touched) = Applier::new(&base, chain, workers, &Silent)
         .rebuild(&mut out, check)
         .unwrap();
-    assert_eq!(touched.misfit, None);
+    assert_eq!(touched.mismatch, None);
     if check == BaseCheck::Full && chain.base_digest().is_some() {
         assert_eq!(rebuilt.base_digest, chain.base_digest());
     }
@@ -111,7 +111,7 @@ pub(crate) fn frames(diff: &[u8]) -> Frames {
             hash,
             long,
             frame.unpack().unwrap(),
-            way == Way::Back,
+            way == Direction::Back,
         ));
     }
     frames

@@ -11,7 +11,7 @@ use super::args::overwrite;
 use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
 use crate::diff::Compression;
 use crate::error::Error;
-use crate::files::{Source as _, refuse_same_file};
+use crate::files::{Opened as _, refuse_same_file};
 use crate::image::{ContentDigest, Image as _};
 use crate::inside::ChangedBytes;
 use crate::snapshot::{Between, Work};

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::error::quoted;
-use crate::snapshot::{Family, LONGEST_LIST, Listed, families, limits, read_list};
+use crate::snapshot::{CloudSnapshot, Family, LONGEST_LIST, families, limits, read_cloud_list};
 use crate::storage::File;
 use crate::text::shown;
 
@@ -81,7 +81,7 @@ struct PointView {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (bytes, path) = read(&args.list)?;
-    let list = read_list(&bytes, &path)?;
+    let list = read_cloud_list(&bytes, &path)?;
     drop(bytes);
     let stored = stored(args, context)?;
     let (family, all) =
@@ -165,10 +165,10 @@ fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
 /// The one family that is meant.
 fn choose(
     args: &Args,
-    list: Vec<Listed>,
+    list: Vec<CloudSnapshot>,
     stored: Option<&Stored>,
     context: &Context,
-) -> Result<(Family, Vec<Listed>)> {
+) -> Result<(Family, Vec<CloudSnapshot>)> {
     let listed = list.len();
     let all = families(list);
     let found = all.len();
@@ -259,7 +259,7 @@ fn choose_hint(args: &Args, first: Option<&Family>) -> String {
 }
 
 /// The resource id that is meant: it itself, or one that ends in it, as a disk is known by its name.
-fn whole_id(said: &str, all: &[(Family, Vec<Listed>)]) -> Result<String> {
+fn whole_id(said: &str, all: &[(Family, Vec<CloudSnapshot>)]) -> Result<String> {
     let ids = all
         .iter()
         .filter_map(|(family, _)| family.source_resource_id.as_deref());
@@ -298,8 +298,8 @@ fn family_line(family: &Family, count: usize) -> String {
     )
 }
 
-fn view(family: &Family, all: &[Listed], stored: Option<&Stored>) -> View {
-    let has = |stored: &Stored, listed: &Listed| {
+fn view(family: &Family, all: &[CloudSnapshot], stored: Option<&Stored>) -> View {
+    let has = |stored: &Stored, listed: &CloudSnapshot| {
         let mut names = stored.names.iter();
         names.any(|name| name.eq_ignore_ascii_case(&listed.name))
     };

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Access, Context, DiskArgs, Manifest, Outcome, Output, Result};
-use crate::files::Source as _;
+use crate::files::Opened as _;
 use crate::image::{Image as _, content_digest};
 use crate::snapshot::check_content;
 use crate::text::shown;

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::cli::names::{self, Role};
 use crate::error::ErrorKind;
-use crate::snapshot::{Means, RepairedDisk, Work, put_aside_intent, repair, take_back_damaged};
+use crate::snapshot::{
+    RepairSources, RepairedDisk, Work, repair, set_aside_intent, take_back_damaged,
+};
 
 /// Make again what is damaged, from what is left, other stores, or source images.
 #[derive(Debug, clap::Args)]
@@ -110,7 +112,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let put_aside = if args.dry_run {
         None
     } else {
-        put_aside_intent(&args.disk.store.store, &args.disk.name()?, work)?
+        set_aside_intent(&args.disk.store.store, &args.disk.name()?, work)?
     };
     let mut disk = args.disk.open(access)?;
     let means = means(args, disk.name(), context)?;
@@ -191,11 +193,11 @@ fn take_back(args: &Args, access: Access) -> Result<Outcome> {
     })
 }
 
-fn means(args: &Args, name: &str, context: &Context) -> Result<Means> {
-    let mut means = Means {
+fn means(args: &Args, name: &str, context: &Context) -> Result<RepairSources> {
+    let mut means = RepairSources {
         drop: args.drop,
         dry_run: args.dry_run,
-        ..Means::default()
+        ..RepairSources::default()
     };
     for store in &args.from {
         let opened = Disk::open(store, name, Access::Read);

@@ -19,7 +19,7 @@ use crate::cli::create::check_new_parent;
 use crate::cli::gpt::say_gpt_of;
 use crate::error::Error;
 use crate::files::{
-    self, Applied, Format, InPlace, OpenImage, Source as _, Strategy, refuse_same_file,
+    self, Applied, Format, InPlace, OpenImage, Opened as _, Strategy, refuse_same_file,
 };
 use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{

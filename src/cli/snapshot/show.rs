@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, parse_time, used,
 };
-use crate::files::Source as _;
+use crate::files::Opened as _;
 use crate::snapshot::PointImage;
 
 /// Print everything that is known of a snapshot.

@@ -2,7 +2,7 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::{LEAD, Way, count, damaged, section};
+use super::{Direction, LEAD, count, damaged, section};
 use crate::error::{Error, Result};
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
@@ -39,9 +39,14 @@ impl PageHead {
     pub(crate) const LEN: usize = 56;
 
     /// The frame up to its payload.
-    pub(crate) fn encode(&self, way: Way, sequence: u64, changes: &PageList) -> Vec<u8> {
+    pub(crate) fn encode(
+        &self,
+        direction: Direction,
+        sequence: u64,
+        changes: &PageList,
+    ) -> Vec<u8> {
         let mut out = Vec::with_capacity(LEAD + Self::LEN + 4 * changes.len() + 4);
-        out.extend_from_slice(&way.section(section::PAGE));
+        out.extend_from_slice(&direction.section(section::PAGE));
         out.extend_from_slice(&count(changes.len()));
         out.extend_from_slice(&sequence.to_be_bytes());
         out.extend_from_slice(&self.window.to_be_bytes());
@@ -174,9 +179,9 @@ pub(crate) struct ClearHead {
 impl ClearHead {
     pub(crate) const LEN: usize = 52;
 
-    pub(crate) fn encode(&self, way: Way, sequence: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, direction: Direction, sequence: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(LEAD + Self::LEN);
-        out.extend_from_slice(&way.section(section::CLEAR));
+        out.extend_from_slice(&direction.section(section::CLEAR));
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&sequence.to_be_bytes());
         out.extend_from_slice(&self.range.start().to_be_bytes());

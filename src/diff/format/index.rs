@@ -2,7 +2,7 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::{LEAD, Way, count, section};
+use super::{Direction, LEAD, count, section};
 use crate::page::PageRange;
 
 /// Frames per `INDX` section at most; only the last section may have fewer.
@@ -36,9 +36,9 @@ impl Entry {
     }
 }
 
-pub(crate) fn encode_index(way: Way, sequence: u64, entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn encode_index(direction: Direction, sequence: u64, entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(LEAD + Entry::LEN * entries.len() + 4);
-    out.extend_from_slice(&way.section(section::INDEX));
+    out.extend_from_slice(&direction.section(section::INDEX));
     out.extend_from_slice(&count(entries.len()));
     out.extend_from_slice(&sequence.to_be_bytes());
     for entry in entries {

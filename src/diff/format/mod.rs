@@ -9,12 +9,13 @@
 //! A reversible diff has a second sequence of frames and index segments among those, which lead from the target
 //! back to the base: their types are in lower case.
 
+mod direction;
 mod frame;
 mod header;
 mod index;
 mod trailer;
-mod way;
 
+pub use direction::Direction;
 pub(crate) use frame::{ClearHead, Codec, PageHead, decode_ranges};
 pub use header::{DiffHeader, Side};
 pub(crate) use header::{HEAD_FIXED, encode_header};
@@ -23,7 +24,6 @@ pub(crate) use trailer::{
     BACK_FIXED, END_LEN, End, TAIL_FIXED, decode_back, decode_tail, encode_tail, finish_tail,
 };
 pub use trailer::{Totals, Trailer};
-pub use way::Way;
 
 use crate::error::Error;
 

@@ -3,8 +3,8 @@
 use super::super::compare::WindowChange;
 use super::super::coverage::joined;
 use super::super::pack::{Compression, pack};
+use super::super::range_buffer::{RangeBuffer, put};
 use super::super::sections::Frame;
-use super::super::spans::{Spans, put};
 use super::Folded;
 use super::plan::{Item, Lane};
 use crate::error::Result;
@@ -124,7 +124,7 @@ impl Folder<'_> {
 
     /// Lays the diffs of a lane over one another, the oldest first.
     fn content(&self, lane: &Lane<'_>, touched: &[usize], window: PageRange) -> Result<Content> {
-        let all = Spans::whole(window);
+        let all = RangeBuffer::whole(window);
         let mut content = Content {
             bytes: self.buffers.take(all.len()),
             known: Vec::new(),
@@ -168,7 +168,7 @@ impl Folder<'_> {
         let Some(within) = window.intersect(target(lane)) else {
             return Ok(None);
         };
-        let all = Spans::whole(window);
+        let all = RangeBuffer::whole(window);
         let mut changes = PageList::new();
         let mut payload = Vec::new();
         let mut hasher = Some(blake3::Hasher::new());

@@ -17,17 +17,17 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::chain::Chain;
-use super::format::{DiffHeader, Way};
+use super::format::{DiffHeader, Direction};
 use super::make::PROGRAM;
 use super::pack::{Compression, PackedFrame};
-use super::writer::{DiffWriter, Finished};
+use super::writer::{DiffWriter, FinishedDiff};
 use crate::error::Result;
 use crate::image::Hash;
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
 use fold::Folder;
-use plan::{Item, Lane, Plan};
+use plan::{FoldPlan, Item, Lane};
 
 /// How to [`squash`].
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ pub fn squash<W: Write>(
     out: W,
     name: impl Into<PathBuf>,
     options: SquashOptions<'_>,
-) -> Result<Finished<W>> {
+) -> Result<FinishedDiff<W>> {
     let reversed = chain.reversed();
     let header = header(chain);
     let mut writer = if reversed.is_some() {
@@ -87,7 +87,7 @@ pub fn squash<W: Write>(
     };
     let mut done = 0;
     options.workers.ordered(
-        Plan::new(&lanes),
+        FoldPlan::new(&lanes),
         |item: Item| {
             options.progress.check()?;
             Ok((item.range.end(), folder.fold(&item)?))
@@ -95,13 +95,13 @@ pub fn squash<W: Write>(
         |(end, folded)| {
             options.progress.advance(end - done);
             done = end;
-            for (way, folded) in Way::BOTH.into_iter().zip(folded) {
-                match (way, folded) {
+            for (direction, folded) in Direction::BOTH.into_iter().zip(folded) {
+                match (direction, folded) {
                     (_, None) => {}
-                    (Way::Forward, Some(Folded::Pages(frame))) => writer.push(&frame)?,
-                    (Way::Back, Some(Folded::Pages(frame))) => writer.push_back(&frame)?,
+                    (Direction::Forward, Some(Folded::Pages(frame))) => writer.push(&frame)?,
+                    (Direction::Back, Some(Folded::Pages(frame))) => writer.push_back(&frame)?,
                     (_, Some(Folded::Clear(range, hash))) => {
-                        writer.push_long_clear(way, range, hash)?;
+                        writer.push_long_clear(direction, range, hash)?;
                     }
                 }
             }

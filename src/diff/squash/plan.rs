@@ -58,7 +58,7 @@ pub(super) struct Item {
 }
 
 /// Goes through the indexes of all diffs side by side.
-pub(super) struct Plan<'a> {
+pub(super) struct FoldPlan<'a> {
     lanes: &'a [Lane<'a>],
     /// For each diff of each lane, where its next frame stands.
     next: Vec<Vec<Option<PageRange>>>,
@@ -67,7 +67,7 @@ pub(super) struct Plan<'a> {
     begun: bool,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> FoldPlan<'a> {
     pub(super) fn new(lanes: &'a [Lane<'a>]) -> Self {
         Self {
             lanes,
@@ -154,7 +154,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Iterator for Plan<'_> {
+impl Iterator for FoldPlan<'_> {
     type Item = Result<Item>;
 
     fn next(&mut self) -> Option<Self::Item> {

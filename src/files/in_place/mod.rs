@@ -24,7 +24,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::apply::{Applied, ApplyOptions};
-use super::fit::{Fit, fit};
+use super::base_match::{BaseMatch, fit};
 use super::kept::{self, NewList};
 use super::open::{beginning_of, open_file};
 use super::pending::{exists, journal_path, merge_diff_path, refuse_foreign, refuse_pending};
@@ -106,7 +106,7 @@ struct Job<'a> {
     lock: &'a File,
     /// What is still to be applied.
     chain: Chain,
-    found: Fit,
+    found: BaseMatch,
     /// The list of the window hashes of the result, if one is kept.
     list: RefCell<Option<NewList>>,
     how: InPlace<'a>,

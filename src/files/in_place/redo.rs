@@ -1,7 +1,7 @@
 //! Writing an image so that it holds what a chain makes of it, from whatever state in between, and reading it back.
 
 use super::{Job, open};
-use crate::diff::{Chain, KnownChanges, Layers, Touched, WindowChange};
+use crate::diff::{Applier, Chain, ChangeMap, Touched, WindowChange};
 use crate::error::{Error, Result};
 use crate::files::apply::{ApplyOptions, Changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
@@ -37,7 +37,7 @@ pub(super) fn first(
     base: &OpenImage,
     chain: &Chain,
     footer: Option<Footer>,
-    changes: Option<KnownChanges>,
+    changes: Option<ChangeMap>,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64)> {
     let from = changes.map_or(Source::Itself, Source::Known);
@@ -79,7 +79,7 @@ pub(super) enum Source<'a> {
     /// changed pages is also compared with what the diffs were made for, and the caller looks at the outcome.
     Base(&'a dyn Image, bool),
     /// From the diffs alone: which pages change was remembered when the inverse diff was written.
-    Known(KnownChanges),
+    Known(ChangeMap),
 }
 
 impl Source<'_> {
@@ -223,7 +223,7 @@ fn count_changes(
     options
         .progress
         .begin("counting", base.virtual_size().max(chain.target_size()));
-    let touched = Layers::new(base, chain, options.workers, options.progress)
+    let touched = Applier::new(base, chain, options.workers, options.progress)
         .checking(check)
         .changes(Ok, |change: WindowChange| {
             updated += change.changes.bytes(ChangeKind::Update);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Job;
 use crate::diff::{
-    Chain, Compression, DiffHeader, DiffReader, DiffWriter, KnownChanges, Layers, PROGRAM, pack,
+    Applier, Chain, ChangeMap, Compression, DiffHeader, DiffReader, DiffWriter, PROGRAM, pack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
@@ -27,7 +27,7 @@ pub(super) struct Seen {
     /// How the base was checked.
     pub(super) checked: BaseChecked,
     /// The changes that lead to the result, if they could be remembered.
-    pub(super) changes: Option<KnownChanges>,
+    pub(super) changes: Option<ChangeMap>,
 }
 
 /// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. `None` if the base
@@ -55,7 +55,7 @@ pub(super) fn write(
         "writing the undo journal",
         base.virtual_size().max(chain.target_size()),
     );
-    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let (touched, changes) = layers.checking(job.check()).inverse_remembering(
         REMEMBERED,
         |change| pack(change, compression),

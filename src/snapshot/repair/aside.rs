@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::progress::Silent;
 use crate::snapshot::disk::is_absent;
 use crate::snapshot::layout::DAMAGED;
-use crate::snapshot::{Disk, Stem};
+use crate::snapshot::{Disk, PointFileName};
 use crate::storage::{AtomicFile, File, Overwrite, rename};
 
 /// Keeps a file under a name that says what it is; the original name is free then.
@@ -109,11 +109,11 @@ pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
 }
 
 /// The files that were put aside, the older ones of a name first, by the snapshot and the name that they had.
-type Asides = BTreeMap<Stem, BTreeMap<String, Vec<String>>>;
+type Asides = BTreeMap<PointFileName, BTreeMap<String, Vec<String>>>;
 
 fn set_aside(disk: &Disk) -> Result<Asides> {
     let failed = |e| Error::io("cannot read the folder", e).with_path(disk.folder());
-    let mut found: BTreeMap<Stem, BTreeMap<String, Vec<(u32, String)>>> = BTreeMap::new();
+    let mut found: BTreeMap<PointFileName, BTreeMap<String, Vec<(u32, String)>>> = BTreeMap::new();
     for entry in fs::read_dir(disk.folder()).map_err(failed)? {
         // Other names aren't ours.
         let Ok(aside) = entry.map_err(failed)?.file_name().into_string() else {
@@ -127,7 +127,7 @@ fn set_aside(disk: &Disk) -> Result<Asides> {
             None => None,
             Some(digits) => digits.parse().ok(),
         };
-        if let (Some((stem, _)), Some(number)) = (Stem::parse(name), number) {
+        if let (Some((stem, _)), Some(number)) = (PointFileName::parse(name), number) {
             let names = found.entry(stem).or_default();
             let asides = names.entry(name.to_owned()).or_default();
             asides.push((number, aside.clone()));
@@ -147,7 +147,7 @@ fn set_aside(disk: &Disk) -> Result<Asides> {
 }
 
 /// Why a snapshot can't be again where it was, if so.
-fn refusal(disk: &Disk, stem: &Stem) -> Option<String> {
+fn refusal(disk: &Disk, stem: &PointFileName) -> Option<String> {
     if let Some(other) = disk
         .points
         .numbered(stem.sequence)

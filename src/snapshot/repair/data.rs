@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::Job;
 use super::aside::move_aside;
-use super::sources::Elsewhere;
+use super::sources::OtherCopy;
 use crate::diff::{Compression, DiffOptions, write_diff};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{Format, NewImage, NewImageOptions, Source};
-use crate::image::{ContentDigest, CopyOptions, NothingKnown, copy};
+use crate::files::{Format, NewImage, NewImageOptions, Opened};
+use crate::image::{ContentDigest, CopyOptions, NoneShared, copy};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
 use crate::snapshot::disk::check_plain;
 use crate::snapshot::layout::NEW;
@@ -188,7 +188,7 @@ impl Job<'_> {
     }
 
     /// A base that holds what `target` does, complete under its provisional name.
-    fn new_base(&self, point: &Manifest, target: &Elsewhere<'_>) -> Result<Manifest> {
+    fn new_base(&self, point: &Manifest, target: &OtherCopy<'_>) -> Result<Manifest> {
         let (format, ending) = if point.virtual_size <= LARGEST_DYNAMIC {
             (Format::Dynamic, "vhd")
         } else {
@@ -238,7 +238,7 @@ impl Job<'_> {
         &self,
         point: &Manifest,
         before: &Manifest,
-        target: &Elsewhere<'_>,
+        target: &OtherCopy<'_>,
     ) -> Result<Manifest> {
         if self.is_whole(before) {
             let base = self.disk.image(before)?;
@@ -260,8 +260,8 @@ impl Job<'_> {
     fn diff_over(
         &self,
         point: &Manifest,
-        (before, base): (&Manifest, &dyn Source),
-        target: &Elsewhere<'_>,
+        (before, base): (&Manifest, &dyn Opened),
+        target: &OtherCopy<'_>,
     ) -> Result<Manifest> {
         let mut made = point.clone();
         made.parent = Some(before.id.clone());
@@ -277,7 +277,7 @@ impl Job<'_> {
             progress: self.work.progress,
             compression: Compression::default(),
             digests: true,
-            equal: &NothingKnown,
+            equal: &NoneShared,
             confirm: &|| {
                 base.check_unchanged()?;
                 image.check_unchanged()

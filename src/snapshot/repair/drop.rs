@@ -9,7 +9,7 @@ use super::data::sound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::disk::{is_passing, read_manifest};
 use crate::snapshot::verify::is_missing;
-use crate::snapshot::{DataKind, Manifest, Stem};
+use crate::snapshot::{DataKind, Manifest, PointFileName};
 
 impl Job<'_> {
     /// Takes out what is damaged. Where a later point is known elsewhere, it is tied to the last good one before; only
@@ -101,12 +101,12 @@ impl Job<'_> {
 
     /// What has no manifest, and gets none.
     fn drop_strays(&mut self) -> Result<()> {
-        let known: HashSet<Stem> = self.disk.points().iter().map(Manifest::stem).collect();
+        let known: HashSet<PointFileName> = self.disk.points().iter().map(Manifest::stem).collect();
         let lost = self.faults.iter().map(|(stem, _)| stem.clone());
-        let lost: BTreeSet<Stem> = lost.filter(|stem| !known.contains(stem)).collect();
+        let lost: BTreeSet<PointFileName> = lost.filter(|stem| !known.contains(stem)).collect();
         if !self.means.dry_run {
             for name in self.disk.names.list() {
-                if Stem::parse(&name).is_some_and(|(of, _)| lost.contains(&of)) {
+                if PointFileName::parse(&name).is_some_and(|(of, _)| lost.contains(&of)) {
                     move_aside(&self.disk.path(&name))?;
                 }
             }

@@ -16,7 +16,7 @@ use super::aside::move_aside;
 /// Puts aside what says how a deletion in the disk `name` is to be finished, if that can't be read: it keeps the disk
 /// from being opened. A base that was being brought forward is taken back first. What the deletion had done by then is
 /// found by [`repair`](super::repair). Returns what was done, in words.
-pub fn put_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Option<String>> {
+pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Option<String>> {
     check_disk_name(name)?;
     let folder = store.join(name);
     let intent = folder.join(DELETING);

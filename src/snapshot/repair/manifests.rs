@@ -14,7 +14,7 @@ use crate::snapshot::disk::{check_plain, is_passing, read_limited};
 use crate::snapshot::layout::base_options;
 use crate::snapshot::manifest::LONGEST;
 use crate::snapshot::verify::is_missing;
-use crate::snapshot::{Data, DataKind, Manifest, SCHEMA_VERSION, State, Stem, Time};
+use crate::snapshot::{Data, DataKind, Manifest, PointFileName, SCHEMA_VERSION, State, Time};
 use crate::storage::{File, Overwrite};
 use crate::text::shown;
 use crate::vhd::UniqueId;
@@ -46,12 +46,12 @@ impl Job<'_> {
     }
 
     /// The snapshots that have files, and no manifest that can be read.
-    fn without_manifest(&self) -> Vec<Stem> {
+    fn without_manifest(&self) -> Vec<PointFileName> {
         let points = self.disk.points().iter();
-        let known: HashSet<Stem> = points.map(Manifest::stem).collect();
+        let known: HashSet<PointFileName> = points.map(Manifest::stem).collect();
         let names = self.disk.names.iter();
-        let mut stems: Vec<Stem> = names
-            .filter_map(|name| Stem::parse(name))
+        let mut stems: Vec<PointFileName> = names
+            .filter_map(|name| PointFileName::parse(name))
             .map(|(stem, _)| stem)
             .filter(|stem| !known.contains(stem) && !self.disk.is_going(stem))
             .collect();
@@ -60,7 +60,7 @@ impl Job<'_> {
         stems
     }
 
-    fn manifest_of(&mut self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
+    fn manifest_of(&mut self, stem: &PointFileName) -> Result<Option<(Manifest, String)>> {
         let path = self.disk.path(&stem.manifest());
         let not_one = || Error::damaged("this is not a manifest").with_path(&path);
         let bytes = match read_limited(&path, LONGEST, not_one) {
@@ -92,7 +92,7 @@ impl Job<'_> {
     }
 
     /// The manifest of another store for a snapshot here, if its neighbours are the same.
-    fn taken_over(&self, stem: &Stem, other: &Manifest) -> Result<Option<Manifest>> {
+    fn taken_over(&self, stem: &PointFileName, other: &Manifest) -> Result<Option<Manifest>> {
         let orphan = self.orphan_after(stem);
         if orphan.is_some_and(|orphan| orphan.parent.as_ref() != Some(&other.id)) {
             return Ok(None);
@@ -148,7 +148,7 @@ impl Job<'_> {
     }
 
     /// The first snapshot behind `stem` whose parent isn't there: it was made of the one that is lost.
-    fn orphan_after(&self, stem: &Stem) -> Option<&Manifest> {
+    fn orphan_after(&self, stem: &PointFileName) -> Option<&Manifest> {
         let later = self
             .disk
             .points
@@ -159,7 +159,7 @@ impl Job<'_> {
     }
 
     /// A manifest from the data and what the next diff says of it.
-    fn derived(&self, stem: &Stem) -> Result<Option<(Manifest, String)>> {
+    fn derived(&self, stem: &PointFileName) -> Result<Option<(Manifest, String)>> {
         let after = self.orphan_after(stem);
         let after_diff = after
             .map(|after| {
@@ -169,7 +169,7 @@ impl Job<'_> {
             .transpose()?
             .flatten();
         let mut files = self.disk.names.of(stem).filter_map(|name| {
-            let (of, ending) = Stem::parse(name)?;
+            let (of, ending) = PointFileName::parse(name)?;
             (of == *stem && matches!(ending, ".vhd" | ".raw" | ".vhddiff")).then_some(name)
         });
         let (Some(file), None) = (files.next(), files.next()) else {

@@ -13,24 +13,24 @@ mod manifests;
 mod sources;
 
 pub use aside::{TakenBack, take_back};
-pub use intent::put_aside_intent;
+pub use intent::set_aside_intent;
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::disk::{is_absent, is_passing};
 use super::layout::WINDOWS;
 use super::verify::verify;
-use super::{Disk, Finding, Manifest, ReadData, Stem, Work, windows};
+use super::{Disk, Finding, Manifest, PointFileName, ReadData, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::Source;
+use crate::files::Opened;
 
 /// What a repair may use, and what it may do.
 #[derive(Debug, Default)]
-pub struct Means {
+pub struct RepairSources {
     /// The same disk in other stores.
     pub stores: Vec<Disk>,
     /// Images of snapshots, by their names. Each is used only if it holds what the manifest says.
-    pub images: Vec<(String, Box<dyn Source>)>,
+    pub images: Vec<(String, Box<dyn Opened>)>,
     /// Whether snapshots that can't be mended shall go.
     pub drop: bool,
     /// Whether it is only said what would be done.
@@ -39,7 +39,7 @@ pub struct Means {
 
 /// A file that was made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mended {
+pub struct Repaired {
     /// Its name in the folder of the disk.
     pub file: String,
     /// From what, and what was lost.
@@ -50,7 +50,7 @@ pub struct Mended {
 #[derive(Debug, Default)]
 pub struct RepairedDisk {
     /// What was made again, in order.
-    pub mended: Vec<Mended>,
+    pub mended: Vec<Repaired>,
     /// Snapshots that went because they couldn't be mended.
     pub dropped: Vec<String>,
     /// Why something that was at hand could not be used.
@@ -66,7 +66,7 @@ pub struct RepairedDisk {
 /// # Errors
 ///
 /// When something of the disk can't be read, which says nothing of what it holds; nothing was changed then.
-pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<RepairedDisk> {
+pub fn repair(disk: &mut Disk, means: &RepairSources, work: Work<'_>) -> Result<RepairedDisk> {
     if !means.dry_run {
         disk.check_open_for_writing()?;
     }
@@ -109,12 +109,12 @@ pub fn repair(disk: &mut Disk, means: &Means, work: Work<'_>) -> Result<Repaired
 /// the folder.
 struct Job<'a> {
     disk: &'a mut Disk,
-    means: &'a Means,
+    means: &'a RepairSources,
     work: Work<'a>,
     /// The ids of snapshots whose own file is damaged still.
     broken: BTreeSet<String>,
     /// What couldn't be mended.
-    faults: Vec<(Stem, Finding)>,
+    faults: Vec<(PointFileName, Finding)>,
     /// Manifests that are made again, but not written yet.
     manifests: Vec<Manifest>,
     /// Why something that might have helped couldn't be read.
@@ -125,7 +125,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn say(&mut self, file: &str, how: impl Into<String>) {
         let how = how.into();
-        self.done.mended.push(Mended {
+        self.done.mended.push(Repaired {
             file: file.to_owned(),
             how,
         });
@@ -152,7 +152,7 @@ impl Job<'_> {
     }
 
     /// Nothing makes the manifest of these files again.
-    fn lost(&mut self, stem: &Stem) {
+    fn lost(&mut self, stem: &PointFileName) {
         let error = Error::damaged("this manifest is lost or damaged, and can't be reconstructed")
             .with_path(self.disk.path(&stem.manifest()))
             .with_hint("name a store that has it: --from STORE; or give the snapshot up: --drop");

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use super::Job;
 use crate::error::Result;
-use crate::files::Source;
+use crate::files::Opened;
 use crate::snapshot::{Manifest, PointImage};
 
 /// An image that should hold what a snapshot does; only its digest proves it.
-pub(super) enum Elsewhere<'a> {
+pub(super) enum OtherCopy<'a> {
     /// A snapshot in another store.
     Point(Box<PointImage>),
     /// An image that was named for it.
-    Given(&'a dyn Source),
+    Given(&'a dyn Opened),
 }
 
-impl Elsewhere<'_> {
-    pub(super) fn image(&self) -> &dyn Source {
+impl OtherCopy<'_> {
+    pub(super) fn image(&self) -> &dyn Opened {
         match self {
             Self::Point(point) => &**point,
             Self::Given(image) => *image,
@@ -30,10 +30,10 @@ impl Elsewhere<'_> {
 
 impl<'a> Job<'a> {
     /// All images that should hold what `point` does.
-    pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Result<Elsewhere<'a>>> {
+    pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Result<OtherCopy<'a>>> {
         let means = self.means;
         let given = means.images.iter().filter(|(name, _)| *name == point.name);
-        let given = given.map(|(_, image)| Ok(Elsewhere::Given(&**image)));
+        let given = given.map(|(_, image)| Ok(OtherCopy::Given(&**image)));
         let stored = means.stores.iter().filter_map(|disk| {
             let same = |other: &&Manifest| {
                 other.content_digest == point.content_digest
@@ -41,7 +41,7 @@ impl<'a> Job<'a> {
             };
             let other = disk.points().iter().find(same)?;
             let image = disk.image(other);
-            Some(image.map(|image| Elsewhere::Point(Box::new(image))))
+            Some(image.map(|image| OtherCopy::Point(Box::new(image))))
         });
         given.chain(stored).collect()
     }

@@ -19,7 +19,7 @@ pub(super) use history::check_footer;
 pub(super) use structure::{check_base, structure};
 
 use super::disk::{is_absent, is_passing};
-use super::{Disk, Manifest, Stem, Work, windows};
+use super::{Disk, Manifest, PointFileName, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::WindowList;
 use crate::storage::File;
@@ -145,7 +145,7 @@ impl Look<'_> {
 /// What is made of a snapshot whose manifest can't be read: it and all up to the next base.
 fn after_damage(disk: &Disk, error: &Error) -> Vec<String> {
     let name = error.path().and_then(|path| path.file_name()?.to_str());
-    let Some((stem, _)) = name.and_then(Stem::parse) else {
+    let Some((stem, _)) = name.and_then(PointFileName::parse) else {
         return Vec::new();
     };
     let later = disk.points().iter().filter(|p| p.sequence > stem.sequence);

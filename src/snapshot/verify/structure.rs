@@ -10,7 +10,7 @@ use crate::image::{ContentDigest, Image as _};
 use crate::snapshot::file_names::is_part;
 use crate::snapshot::layout::{NEW, base_options};
 use crate::snapshot::point::open_diff;
-use crate::snapshot::{Disk, Manifest, Stem, Work};
+use crate::snapshot::{Disk, Manifest, PointFileName, Work};
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::{CheckOptions, Severity};
 
@@ -103,9 +103,9 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
 /// Files that belong to no snapshot.
 pub(super) fn strays(look: &mut Look<'_>) {
     let disk = look.disk;
-    let going: HashSet<Stem> = disk.going.iter().map(Manifest::stem).collect();
+    let going: HashSet<PointFileName> = disk.going.iter().map(Manifest::stem).collect();
     for name in disk.names.iter() {
-        let Some((stem, ending)) = Stem::parse(name) else {
+        let Some((stem, ending)) = PointFileName::parse(name) else {
             continue;
         };
         let manifest = stem.manifest();

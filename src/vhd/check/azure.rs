@@ -1,10 +1,10 @@
 //! What Azure takes as an upload.
 
 use super::advice::Advice;
+use super::candidate::FooterCandidate;
 use super::checker::Checker;
 use super::report::Facts;
 use super::rules::{self, Rule};
-use super::seen::Seen;
 use crate::vhd::{DiskType, FOOTER_SIZE, MAX_DYNAMIC_SIZE};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const AFTER_ERRORS: &str = "deal with the errors above first, and check the resu
 
 impl Checker<'_> {
     /// Applies the rules for uploads to the disk of the footer `seen`.
-    pub(super) fn azure(&mut self, seen: &Seen, facts: &Facts) {
+    pub(super) fn azure(&mut self, seen: &FooterCandidate, facts: &Facts) {
         let footer = &seen.footer;
         let size = footer.current_size;
         let file_len = facts.footers.file_len;
@@ -102,7 +102,7 @@ impl Checker<'_> {
     }
 
     /// What Windows takes, for which the format was made.
-    pub(super) fn windows(&mut self, seen: &Seen) {
+    pub(super) fn windows(&mut self, seen: &FooterCandidate) {
         let size = seen.footer.current_size;
         // A size that makes no sense has an error of its own.
         let senseless = self.findings.has_any(&[&rules::CURRENT_SIZE]);
@@ -117,8 +117,9 @@ impl Checker<'_> {
     }
 
     /// A VHD within the virtual disk, which an upload would hand on as data.
-    pub(super) fn inside(&mut self, seen: &Seen) {
-        let opened = crate::vhd::VhdImage::open_over(self.storage, crate::vhd::Family::LeftOut);
+    pub(super) fn inside(&mut self, seen: &FooterCandidate) {
+        let opened =
+            crate::vhd::VhdImage::open_over(self.storage, crate::vhd::ParentPolicy::LeftOut);
         let Some(inside) = opened.ok().and_then(|image| crate::vhd::vhd_inside(&image)) else {
             return;
         };

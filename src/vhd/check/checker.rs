@@ -1,11 +1,11 @@
 //! The state of a check, and the order in which a file is looked at.
 
+use super::candidate::FooterCandidate;
 use super::finding::Findings;
 use super::footers::{Footers, Place};
 use super::lookup::ChainLookup;
 use super::report::{Facts, Kind, Lost};
 use super::rules::{self, Severity};
-use super::seen::Seen;
 use crate::error::Result;
 use crate::progress::{Progress, Silent};
 use crate::storage::ReadAt;
@@ -109,7 +109,7 @@ impl Checker<'_> {
     }
 
     /// A fixed disk: its bytes, then the footer. Says whether there is data between the two.
-    fn fixed(&mut self, footers: &Footers, seen: &Seen) -> Result<bool> {
+    fn fixed(&mut self, footers: &Footers, seen: &FooterCandidate) -> Result<bool> {
         if footers.in_force == Some(Place::Displaced) {
             self.behind_footer(footers);
         }

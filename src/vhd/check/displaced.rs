@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::candidate::FooterCandidate;
 use super::proof;
-use super::seen::Seen;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, SECTOR_SIZE};
@@ -14,7 +14,7 @@ const SEARCHED: u64 = 1 << 20;
 /// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
 /// fixed disk has, or behind the header that another type points at. Where the file ends in a hole, as after it was
 /// lengthened, that of a fixed disk is looked for before the hole too.
-pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Seen>> {
+pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<FooterCandidate>> {
     let found = find_last_before(storage, file_len, |seen| match seen.footer.disk_type {
         DiskType::Fixed => Ok(seen.footer.current_size == seen.at),
         DiskType::Dynamic | DiskType::Differencing | DiskType::Other(_) => {
@@ -39,7 +39,7 @@ pub(super) fn first_equal(
     storage: &dyn ReadAt,
     range: Range<u64>,
     copy: &Footer,
-) -> Result<Option<Seen>> {
+) -> Result<Option<FooterCandidate>> {
     let end = range.end.min(range.start.saturating_add(SEARCHED));
     let bytes = read(storage, range.start, end)?;
     Ok(intact(&bytes, range.start).find(|seen| seen.footer == *copy))
@@ -57,8 +57,8 @@ fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
 fn find_last_before(
     storage: &dyn ReadAt,
     end: u64,
-    is_right: impl Fn(&Seen) -> Result<bool>,
-) -> Result<Option<Seen>> {
+    is_right: impl Fn(&FooterCandidate) -> Result<bool>,
+) -> Result<Option<FooterCandidate>> {
     let start = end.saturating_sub(SEARCHED).next_multiple_of(SECTOR_SIZE);
     let bytes = read(storage, start, end)?;
     for seen in intact(&bytes, start).rev() {
@@ -88,11 +88,11 @@ fn stored_end(storage: &dyn ReadAt, file_len: u64) -> Result<u64> {
 }
 
 /// The intact footers in `bytes`, which stand at `start` in the file.
-fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = Seen> {
+fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = FooterCandidate> {
     let (sectors, _) = bytes.as_chunks::<FOOTER_SIZE>();
     let seen = sectors.iter().enumerate().filter_map(move |(n, sector)| {
         let cookie = sector.starts_with(&Footer::COOKIE);
-        cookie.then(|| Seen::new(sector, start + n as u64 * SECTOR_SIZE, false))
+        cookie.then(|| FooterCandidate::new(sector, start + n as u64 * SECTOR_SIZE, false))
     });
     seen.filter(|seen| seen.intact)
 }

@@ -1,8 +1,8 @@
 //! The fields of a footer.
 
+use super::candidate::FooterCandidate;
 use super::checker::Checker;
 use super::rules;
-use super::seen::Seen;
 use crate::vhd::{
     DiskType, FOOTER_SIZE, Footer, Geometry, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Timestamp, Version,
 };
@@ -15,8 +15,8 @@ const TOLERANCE: u32 = 26 * 3600;
 
 impl Checker<'_> {
     /// Looks at every field of the footer that is in force, called `name` in findings.
-    pub(super) fn footer_fields(&mut self, seen: &Seen, name: &str) {
-        let Seen { footer, at, .. } = seen;
+    pub(super) fn footer_fields(&mut self, seen: &FooterCandidate, name: &str) {
+        let FooterCandidate { footer, at, .. } = seen;
         let at = |offset: u64| at.saturating_add(offset);
         let field = |field: &str| format!("{name}.{field}");
         let add = &mut self.findings;

@@ -1,13 +1,13 @@
 //! What is wrong with the footers as such, and what became of those that aren't in force.
 
 use super::advice::Advice;
+use super::candidate::FooterCandidate;
 use super::checker::Checker;
 use super::displaced::first_equal;
 use super::footers::{Footers, Place, Why};
 use super::proof;
 use super::report::Facts;
 use super::rules;
-use super::seen::Seen;
 use crate::error::Result;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
@@ -51,7 +51,7 @@ impl Checker<'_> {
     }
 
     fn no_footer(&mut self, footers: &Footers) {
-        let empty = Seen::new(&[0; FOOTER_SIZE], footers.file_len, false);
+        let empty = FooterCandidate::new(&[0; FOOTER_SIZE], footers.file_len, false);
         let trailing = footers.trailing.as_ref().unwrap_or(&empty);
         if trailing.is_poisoned() {
             let found = "\"v_poison\"";
@@ -72,7 +72,7 @@ impl Checker<'_> {
     }
 
     /// Reports the cookie or the checksum of a footer that isn't intact.
-    fn damaged(&mut self, rule: &'static rules::Rule, name: &str, seen: &Seen) {
+    fn damaged(&mut self, rule: &'static rules::Rule, name: &str, seen: &FooterCandidate) {
         let Footer {
             cookie, checksum, ..
         } = seen.footer;
@@ -129,7 +129,12 @@ impl Checker<'_> {
         }
     }
 
-    fn first_sector_of_fixed(&mut self, footers: &Footers, footer: &Footer, copy: &Seen) {
+    fn first_sector_of_fixed(
+        &mut self,
+        footers: &Footers,
+        footer: &Footer,
+        copy: &FooterCandidate,
+    ) {
         if !copy.intact {
             return;
         }

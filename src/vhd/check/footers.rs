@@ -1,9 +1,9 @@
 //! Where the footers are, and which of them is in force.
 
+use super::candidate::FooterCandidate;
 use super::displaced::find_last;
 use super::proof;
 use super::scan::first_nonzero;
-use super::seen::Seen;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECTOR_SIZE};
@@ -43,9 +43,9 @@ pub(in crate::vhd) enum Why {
 #[allow(clippy::struct_excessive_bools, reason = "each was seen for itself")]
 pub(in crate::vhd) struct Footers {
     pub(in crate::vhd) file_len: u64,
-    pub(in crate::vhd) trailing: Option<Seen>,
-    pub(in crate::vhd) copy: Option<Seen>,
-    pub(in crate::vhd) displaced: Option<Seen>,
+    pub(in crate::vhd) trailing: Option<FooterCandidate>,
+    pub(in crate::vhd) copy: Option<FooterCandidate>,
+    pub(in crate::vhd) displaced: Option<FooterCandidate>,
     /// Whether there is anything behind the displaced footer but zeros.
     pub(super) garbage: bool,
     /// The footer that is intact and decides; `None` if there is none.
@@ -83,13 +83,21 @@ impl Footers {
         footers.in_force = footers.choose();
         footers.compare(storage)?;
         // A damaged trailing footer is where it belongs: nothing before it is one.
-        if footers.in_force.is_none() && !footers.trailing.as_ref().is_some_and(Seen::is_meant) {
+        if footers.in_force.is_none()
+            && !footers
+                .trailing
+                .as_ref()
+                .is_some_and(FooterCandidate::is_meant)
+        {
             footers.displaced = find_last(storage, file_len)?;
             footers.in_force = footers.displaced.as_ref().map(|_| Place::Displaced);
             footers.look_behind(storage)?;
         }
         footers.is_vhd = footers.in_force.is_some()
-            || footers.trailing.as_ref().is_some_and(Seen::is_meant)
+            || footers
+                .trailing
+                .as_ref()
+                .is_some_and(FooterCandidate::is_meant)
             || footers.copy_is_meant()
             || footers.header_follows;
         footers.taken = footers.take(storage, told)?;
@@ -195,7 +203,7 @@ impl Footers {
     }
 
     /// The footer to go by, with the type that the disk is read as.
-    pub(in crate::vhd) fn believed_as_taken(&self) -> Option<Seen> {
+    pub(in crate::vhd) fn believed_as_taken(&self) -> Option<FooterCandidate> {
         let mut seen = self.believed()?.clone();
         if let Some(taken) = self.taken {
             seen.footer.disk_type = taken.disk_type;
@@ -243,7 +251,7 @@ impl Footers {
     }
 
     /// The footer to go by: the one in force, else the least damaged.
-    pub(in crate::vhd) fn believed(&self) -> Option<&Seen> {
+    pub(in crate::vhd) fn believed(&self) -> Option<&FooterCandidate> {
         match self.in_force {
             Some(Place::Trailing) => self.trailing.as_ref(),
             Some(Place::Displaced) => self.displaced.as_ref(),
@@ -256,7 +264,7 @@ impl Footers {
     }
 
     /// What fields of `seen` are called.
-    pub(super) fn name_of(&self, seen: &Seen) -> &'static str {
+    pub(super) fn name_of(&self, seen: &FooterCandidate) -> &'static str {
         let is_copy = self.copy.as_ref() == Some(seen) && self.trailing.as_ref() != Some(seen);
         if is_copy { "footer_copy" } else { "footer" }
     }
@@ -272,12 +280,12 @@ impl Footers {
     }
 }
 
-fn read_trailing(storage: &dyn ReadAt, len: u64) -> Result<Option<Seen>> {
+fn read_trailing(storage: &dyn ReadAt, len: u64) -> Result<Option<FooterCandidate>> {
     let mut bytes = [0; FOOTER_SIZE];
     if len % SECTOR_SIZE == SECTOR_SIZE - 1 {
         let at = len - (FOOTER_LEN - 1);
         storage.read_exact_at(&mut bytes[..FOOTER_SIZE - 1], at)?;
-        let seen = Seen::new(&bytes, at, true);
+        let seen = FooterCandidate::new(&bytes, at, true);
         if seen.has_cookie() {
             return Ok(Some(seen));
         }
@@ -286,16 +294,16 @@ fn read_trailing(storage: &dyn ReadAt, len: u64) -> Result<Option<Seen>> {
         return Ok(None);
     };
     storage.read_exact_at(&mut bytes, at)?;
-    Ok(Some(Seen::new(&bytes, at, false)))
+    Ok(Some(FooterCandidate::new(&bytes, at, false)))
 }
 
-fn read_copy(storage: &dyn ReadAt, len: u64) -> Result<Option<Seen>> {
+fn read_copy(storage: &dyn ReadAt, len: u64) -> Result<Option<FooterCandidate>> {
     if len < FOOTER_LEN + HEADER_SIZE as u64 {
         return Ok(None);
     }
     let mut bytes = [0; FOOTER_SIZE];
     storage.read_exact_at(&mut bytes, 0)?;
-    Ok(Some(Seen::new(&bytes, 0, false)))
+    Ok(Some(FooterCandidate::new(&bytes, 0, false)))
 }
 
 fn has_header(storage: &dyn ReadAt) -> Result<bool> {

@@ -8,7 +8,7 @@ use crate::vhd::{RepairPlan, salvage};
 /// Gives findings the advice that works on this file, where that isn't the rule's.
 pub(super) fn advise(report: &mut Report) {
     let plan = RepairPlan::new(report);
-    let left = salvage::left_of(&report.facts).is_ok();
+    let left = salvage::salvage(&report.facts).is_ok();
     for finding in &mut report.findings {
         let rule = finding.rule;
         let is_repaired = plan.repairs(rule.id);

@@ -9,6 +9,7 @@ mod bat;
 mod batmap;
 mod batmap_rules;
 mod bitmap;
+mod candidate;
 mod chain;
 mod checker;
 mod displaced;
@@ -26,7 +27,6 @@ mod raw;
 mod report;
 mod rules;
 mod scan;
-mod seen;
 mod slack;
 mod table;
 

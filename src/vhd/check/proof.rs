@@ -1,6 +1,6 @@
 //! What proves a footer right: a dynamic disk header that proves itself, a BAT that fits, or the length of the file.
 
-use super::seen::Seen;
+use super::candidate::FooterCandidate;
 use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{
@@ -65,13 +65,13 @@ pub(super) fn type_of(header: &DynamicHeader) -> Option<DiskType> {
 
 /// Whether the file is a fixed disk by its length, whatever its footer says: as many bytes as the disk has come before
 /// the footer, and nothing says that there is a dynamic disk header.
-pub(super) fn is_fixed_by_length(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
+pub(super) fn is_fixed_by_length(storage: &dyn ReadAt, seen: &FooterCandidate) -> Result<bool> {
     let size = seen.footer.current_size;
     Ok(size > 0 && size == seen.at && !has_header_cookie(storage, seen)?)
 }
 
 /// Whether a dynamic disk header, damaged or not, is where the footer says or in its usual place.
-pub(super) fn has_header_cookie(storage: &dyn ReadAt, seen: &Seen) -> Result<bool> {
+pub(super) fn has_header_cookie(storage: &dyn ReadAt, seen: &FooterCandidate) -> Result<bool> {
     for at in [seen.footer.data_offset, FOOTER_SIZE as u64] {
         let mut cookie = [0; 8];
         if at.checked_add(8).is_some_and(|end| end <= seen.at) {

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::batmap::Batmap;
+use super::candidate::FooterCandidate;
 use super::finding::{Finding, Unlisted};
 use super::footers::Footers;
 use super::rules::Severity;
-use super::seen::Seen;
 use crate::error::{Error, Result, quoted};
 use crate::vhd::{DiskType, DynamicHeader};
 
@@ -168,7 +168,7 @@ pub(in crate::vhd) fn no_vhd(footers: &Footers) -> Error {
     let error = Error::damaged("there is no VHD footer")
         .with_hint("if it was cut off, copy it again; if it is a raw image, read it as one");
     match &footers.trailing {
-        Some(Seen { footer, at, .. }) => error
+        Some(FooterCandidate { footer, at, .. }) => error
             .with_field("footer.cookie")
             .with_offset(*at)
             .with_found(format_args!("\"{}\"", footer.cookie.escape_ascii()))

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::candidate::FooterCandidate;
 use super::checker::{Checker, Depth};
 use super::rules;
-use super::seen::Seen;
 use crate::error::Result;
 use crate::page::is_zero;
 use crate::vhd::{FOOTER_SIZE, Footer, SECTOR_SIZE};
@@ -70,7 +70,7 @@ impl Checker<'_> {
             return Ok(false);
         }
         self.storage.read_exact_at(&mut bytes, slack.start)?;
-        let seen = Seen::new(&bytes, slack.start, false);
+        let seen = FooterCandidate::new(&bytes, slack.start, false);
         Ok(seen.intact
             && seen.footer.unique_id == footer.unique_id
             && seen.footer.current_size == slack.start)

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Decision, Disk as StoredDisk, Future, Means, NewPoint, ReadData, Span, Verified, Work,
-    add_diff, copy_disk, create, delete, prune, receive, repair, send, verify,
+    Access, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources, Span,
+    Verified, Work, add_diff, copy_disk, create, delete, prune, receive, repair, send, verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -374,9 +374,9 @@ fn repairs() -> Vec<Writer> {
         let from = Arc::clone(&sound);
         let run = move |at: &Path| {
             beside(at, &from, |store, name| {
-                let means = Means {
+                let means = RepairSources {
                     stores: vec![StoredDisk::open(store, name, Access::Read)?],
-                    ..Means::default()
+                    ..RepairSources::default()
                 };
                 let repaired = repair(&mut stored(at, Access::Write)?, &means, work())?;
                 let mut left = repaired.left.into_iter();

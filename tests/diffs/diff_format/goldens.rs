@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use vhdkit::diff::{
-    BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffHeader, DiffReader, DiffWriter,
-    Frame, Layers, Side, Way, WindowChange, compare, pack,
+    Applier, BaseCheck, Chain, CompareOptions, Compression, DiffFile, DiffHeader, DiffReader,
+    DiffWriter, Direction, Frame, Side, WindowChange, compare, pack,
 };
-use vhdkit::image::{Image, NothingKnown, RawImage};
+use vhdkit::image::{Image, NoneShared, RawImage};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
@@ -212,7 +212,7 @@ impl Golden {
             progress: &Silent,
             digests: self.digests,
             payload: true,
-            equal: &NothingKnown,
+            equal: &NoneShared,
         };
         if self.reversible {
             return self.make_reversible(&base, &target, options);
@@ -249,21 +249,24 @@ impl Golden {
         let mut frames = Vec::new();
         let pack =
             |change: WindowChange| Ok((change.window.start(), pack(change, self.compression)?));
-        let mut push = |way: Way, frame| {
+        let mut push = |way: Direction, frame| {
             frames.push((way, frame));
             Ok(())
         };
         let compared = compare(base, target, options, pack, |frame| {
-            push(Way::Forward, frame)
+            push(Direction::Forward, frame)
         })
         .unwrap();
-        compare(target, base, options, pack, |frame| push(Way::Back, frame)).unwrap();
-        frames.sort_by_key(|(way, (window, _))| (*window, *way == Way::Back));
+        compare(target, base, options, pack, |frame| {
+            push(Direction::Back, frame)
+        })
+        .unwrap();
+        frames.sort_by_key(|(way, (window, _))| (*window, *way == Direction::Back));
         let mut writer = DiffWriter::reversible(Vec::new(), "memory", &self.header).unwrap();
         for (way, (_, frame)) in &frames {
             match way {
-                Way::Forward => writer.push(frame).unwrap(),
-                Way::Back => writer.push_back(frame).unwrap(),
+                Direction::Forward => writer.push(frame).unwrap(),
+                Direction::Back => writer.push_back(frame).unwrap(),
             }
         }
         let digests = (compared.base_digest, compared.target_digest);
@@ -331,7 +334,7 @@ fn describe(golden: &Golden, diff: &[u8]) -> String {
     let mut reader = DiffReader::new(diff, "golden").unwrap();
     describe_header(&mut out, reader.header());
     while let Some((way, frame)) = reader.next_of_both().unwrap() {
-        if way == Way::Back {
+        if way == Direction::Back {
             out += "back ";
         }
         describe_frame(&mut out, frame);
@@ -477,9 +480,9 @@ fn golden_files_turn_their_base_into_their_target() {
         let before = golden.base.clone();
         let base = RawImage::open(Memory::new(golden.base)).unwrap();
         let mut out = RawImage::open(Memory::new(vec![0; golden.target.len()])).unwrap();
-        let layers = Layers::new(&base, &chain, &workers, &Silent);
+        let layers = Applier::new(&base, &chain, &workers, &Silent);
         let (_, touched) = layers.rebuild(&mut out, BaseCheck::Touched).unwrap();
-        assert_eq!(touched.misfit, None, "{name}");
+        assert_eq!(touched.mismatch, None, "{name}");
         assert!(out.storage().to_vec() == golden.target, "{name}");
         let back = chain.reversed();
         assert_eq!(back.is_some(), golden.reversible, "{name}");
@@ -489,9 +492,9 @@ fn golden_files_turn_their_base_into_their_target() {
                 golden.target.len() as u64,
             );
             let mut out = RawImage::open(Memory::new(vec![0; before.len()])).unwrap();
-            let layers = Layers::new(&target, &back, &workers, &Silent);
+            let layers = Applier::new(&target, &back, &workers, &Silent);
             let (_, touched) = layers.rebuild(&mut out, BaseCheck::Touched).unwrap();
-            assert_eq!(touched.misfit, None, "{name}");
+            assert_eq!(touched.mismatch, None, "{name}");
             assert!(out.storage().to_vec() == before, "{name}");
         }
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use vhdkit::image::{Image, whole};
 use vhdkit::storage::Memory;
-use vhdkit::vhd::{DiskType, Family, Kind, RepairPlan, VhdImage, check};
+use vhdkit::vhd::{DiskType, Kind, ParentPolicy, RepairPlan, VhdImage, check};
 
 use super::{TINY, lines, options};
 use crate::vhd_writers::Writer;
@@ -109,7 +109,7 @@ proptest! {
             Kind::Raw => prop_assert!(opened.is_err()),
             Kind::Vhd(_) => {}
         }
-        if let Ok(image) = VhdImage::salvage(&storage, Family::Refused)
+        if let Ok(image) = VhdImage::salvage(&storage, ParentPolicy::Refused)
             && image.virtual_size() < 1 << 20
         {
             let content = crate::checks::read_all(&image);
@@ -164,9 +164,9 @@ proptest! {
 /// The disk as far as its own file has it, if it can be read; `None` for what is absurdly large, too.
 fn content(storage: &Memory, salvage: bool) -> Option<Vec<u8>> {
     let image = if salvage {
-        VhdImage::salvage(storage, Family::LeftOut)
+        VhdImage::salvage(storage, ParentPolicy::LeftOut)
     } else {
-        VhdImage::open_over(storage, Family::LeftOut)
+        VhdImage::open_over(storage, ParentPolicy::LeftOut)
     };
     let image = image.ok().filter(|image| image.virtual_size() < 1 << 20)?;
     let mut bytes = vec![0xEE; usize::try_from(image.virtual_size()).unwrap()];

@@ -3,7 +3,7 @@
 use vhdkit::image::Image;
 use vhdkit::page::PageRange;
 use vhdkit::storage::Memory;
-use vhdkit::vhd::{Family, VhdImage};
+use vhdkit::vhd::{ParentPolicy, VhdImage};
 
 use super::TINY;
 use crate::checks::read_all;
@@ -13,7 +13,7 @@ const SECTOR: usize = 512;
 
 /// The content and what is lost.
 fn saved(file: Vec<u8>) -> (Vec<u8>, Vec<PageRange>) {
-    let image = VhdImage::salvage(Memory::new(file), Family::Refused).unwrap();
+    let image = VhdImage::salvage(Memory::new(file), ParentPolicy::Refused).unwrap();
     let lost = image.lost().to_vec();
     for range in &lost {
         let inside = range.end().min(image.virtual_size());
@@ -282,14 +282,14 @@ fn without_a_trace_of_its_shape_nothing_is_read() {
     header[512..1536].fill(7);
     seal(&mut header[..SECTOR]);
     for file in [unknown, blocks, header, vec![0; 4096], vec![]] {
-        assert!(VhdImage::salvage(Memory::new(file), Family::Refused).is_err());
+        assert!(VhdImage::salvage(Memory::new(file), ParentPolicy::Refused).is_err());
     }
 }
 
 #[test]
 fn every_malformed_file_is_salvaged_or_refused() {
     for (_, file, _) in super::table::cases() {
-        if let Ok(image) = VhdImage::salvage(Memory::new(file), Family::Refused)
+        if let Ok(image) = VhdImage::salvage(Memory::new(file), ParentPolicy::Refused)
             && image.virtual_size() < 1 << 20
         {
             drop(read_all(&image));

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use vhdkit::diff::{
-    BaseCheck, Chain, Comparison, Compression, DiffOptions, Layers, Side, page_list, write_diff,
+    Applier, BaseCheck, Chain, Comparison, Compression, DiffOptions, Side, page_list, write_diff,
 };
-use vhdkit::image::{ContentDigest, Image, NothingKnown};
+use vhdkit::image::{ContentDigest, Image, NoneShared};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
@@ -74,7 +74,7 @@ fn diff(
         progress: &Silent,
         compression,
         digests,
-        equal: &NothingKnown,
+        equal: &NoneShared,
         confirm: &|| Ok(()),
     };
     let written = ok(write_diff(
@@ -112,11 +112,11 @@ fn apply(bytes: &[u8], base: &Disk, target: &Disk, digests: bool) {
     };
     let chain = ok(Chain::new(vec![diff]));
     assert_eq!(chain.base_digest().is_some(), digests);
-    let layers = Layers::new(base, &chain, &WORKERS, &Silent);
+    let layers = Applier::new(base, &chain, &WORKERS, &Silent);
     let mut made = Disk::new(target.size);
     let (rebuilt, touched) = ok(layers.rebuild(&mut made, BaseCheck::Touched));
     assert!(made.reads_as(target), "apply(compare(a, b), a) isn't b");
-    assert!(touched.misfit.is_none() && !touched.unknown);
+    assert!(touched.mismatch.is_none() && !touched.unknown);
     if let Some(expected) = chain.target_digest() {
         assert_eq!(rebuilt.target_digest, expected);
     }

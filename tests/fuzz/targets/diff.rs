@@ -2,7 +2,7 @@
 //! of the format and can be written again.
 
 use vhdkit::diff::{
-    Compression, DiffFile, DiffHeader, DiffReader, DiffWriter, Frame, Totals, Trailer, Way,
+    Compression, DiffFile, DiffHeader, DiffReader, DiffWriter, Direction, Frame, Totals, Trailer,
     WindowChange, pack,
 };
 use vhdkit::page::{Change, ChangeKind, PageList, PageRange};
@@ -75,8 +75,8 @@ fn read(data: &[u8]) -> Result<([Vec<Seen>; 2], [u8; 32])> {
     let (mut end, mut totals) = ([0; 2], [Totals::default(); 2]);
     while let Some((way, frame)) = reader.next_of_both()? {
         let (n, size) = match way {
-            Way::Forward => (0, forward),
-            Way::Back => (1, back),
+            Direction::Forward => (0, forward),
+            Direction::Back => (1, back),
         };
         let (end, totals, frames) = (&mut end[n], &mut totals[n], &mut frames[n]);
         let range = frame.range();

@@ -6,12 +6,12 @@ pub struct Forge {
     /// Whether what is added next belongs to the way back.
     pub back: bool,
     sequence: u64,
-    ways: [Way; 2],
+    ways: [Direction; 2],
 }
 
 /// What is counted of the way forward, or of the way back.
 #[derive(Default)]
-struct Way {
+struct Direction {
     segment: Vec<[u64; 3]>,
     root: Vec<[u64; 3]>,
     totals: [u64; 5],
@@ -47,7 +47,7 @@ impl Forge {
             out: head,
             back: false,
             sequence: 1,
-            ways: <[Way; 2]>::default(),
+            ways: <[Direction; 2]>::default(),
         };
         forge.crc(0);
         forge
@@ -132,7 +132,7 @@ impl Forge {
         self.out
     }
 
-    fn way(&mut self) -> &mut Way {
+    fn way(&mut self) -> &mut Direction {
         &mut self.ways[usize::from(self.back)]
     }
 

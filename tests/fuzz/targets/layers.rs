@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use vhdkit::diff::{BaseCheck, Chain, Layers, Touched, WindowChange};
+use vhdkit::diff::{Applier, BaseCheck, Chain, Touched, WindowChange};
 use vhdkit::image::ContentDigest;
 use vhdkit::page::{PAGE_SIZE, PageRange};
 use vhdkit::parallel::Workers;
@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
         diffs.push(diff);
     }
     let chain = ok(Chain::new(diffs));
-    let layers = Layers::new(&base, &chain, &WORKERS, &Silent);
+    let layers = Applier::new(&base, &chain, &WORKERS, &Silent);
     rebuild(&layers, &base, &target, &expected);
     let touched = ok(layers.check_touched());
     expected.check(&touched);
@@ -50,8 +50,8 @@ pub struct Expected {
 impl Expected {
     fn check(&self, touched: &Touched) {
         assert_eq!(touched.unknown, self.unknown);
-        match &touched.misfit {
-            Some(misfit) => assert!(self.wrong.contains(&(misfit.diff, misfit.range))),
+        match &touched.mismatch {
+            Some(mismatch) => assert!(self.wrong.contains(&(mismatch.diff, mismatch.range))),
             None => assert!(self.wrong.is_empty(), "{:?} not seen", self.wrong),
         }
     }
@@ -217,7 +217,7 @@ fn zstd_of(payload: &[u8], choice: u8) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-fn rebuild(layers: &Layers<'_>, base: &Disk, target: &Disk, expected: &Expected) {
+fn rebuild(layers: &Applier<'_>, base: &Disk, target: &Disk, expected: &Expected) {
     for check in [BaseCheck::Full, BaseCheck::Touched] {
         let mut made = Disk::new(target.size);
         let (rebuilt, touched) = ok(layers.rebuild(&mut made, check));
@@ -233,7 +233,7 @@ fn rebuild(layers: &Layers<'_>, base: &Disk, target: &Disk, expected: &Expected)
 }
 
 /// The changes lead from the base to the target and their inverse back, and list no page that doesn't differ.
-fn changes(layers: &Layers<'_>, base: &Disk, target: &Disk) {
+fn changes(layers: &Applier<'_>, base: &Disk, target: &Disk) {
     for inverse in [false, true] {
         let (from, to) = if inverse {
             (target, base)

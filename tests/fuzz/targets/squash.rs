@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use vhdkit::diff::{
-    BaseCheck, Chain, Compression, DiffFile, DiffOptions, Layers, Side, SquashOptions, squash,
+    Applier, BaseCheck, Chain, Compression, DiffFile, DiffOptions, Side, SquashOptions, squash,
     write_reversible_diff,
 };
 use vhdkit::image::ContentDigest;
@@ -74,7 +74,7 @@ fn both_ways(base: &Disk, target: &Disk) -> Vec<u8> {
         progress: &Silent,
         compression: Compression::default(),
         digests: true,
-        equal: &vhdkit::image::NothingKnown,
+        equal: &vhdkit::image::NoneShared,
         confirm: &|| Ok(()),
     };
     let (base, target) = ((base as _, Side::default()), (target as _, Side::default()));
@@ -90,9 +90,9 @@ fn both_ways(base: &Disk, target: &Disk) -> Vec<u8> {
 
 fn follow(chain: &Chain, base: &Disk, target: &Disk, truthful: bool) {
     let mut made = Disk::new(target.size);
-    let layers = Layers::new(base, chain, &WORKERS, &Silent);
+    let layers = Applier::new(base, chain, &WORKERS, &Silent);
     let (rebuilt, touched) = ok(layers.rebuild(&mut made, BaseCheck::Touched));
     assert!(made.reads_as(target), "another disk than the model's");
     assert_eq!(rebuilt.target_digest, ContentDigest(target.digest()));
-    assert!(!truthful || touched.misfit.is_none(), "{touched:?}");
+    assert!(!truthful || touched.mismatch.is_none(), "{touched:?}");
 }

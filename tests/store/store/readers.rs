@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use vhdkit::files::Source;
+use vhdkit::files::Opened;
 
 use crate::disk::{Random, assert_same, changed, disk};
 use crate::store::lab::Lab;
@@ -26,7 +26,7 @@ fn store(lab: &Lab, format: &str) -> Vec<Vec<u8>> {
     all
 }
 
-fn open(lab: &Lab, name: &str) -> Box<dyn Source> {
+fn open(lab: &Lab, name: &str) -> Box<dyn Opened> {
     vhdkit::open(PathBuf::from(format!(
         "{}::web@{name}",
         lab.path("store").to_str().unwrap()
@@ -34,7 +34,7 @@ fn open(lab: &Lab, name: &str) -> Box<dyn Source> {
     .unwrap()
 }
 
-fn all_of(image: &dyn Source) -> Vec<u8> {
+fn all_of(image: &dyn Opened) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(image.virtual_size()).unwrap()];
     image.read_exact_at(&mut bytes, 0).unwrap();
     bytes

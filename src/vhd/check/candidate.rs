@@ -4,7 +4,7 @@ use crate::vhd::{DiskType, FOOTER_SIZE, Footer, Version};
 
 /// What stands where a footer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::vhd) struct Seen {
+pub(in crate::vhd) struct FooterCandidate {
     pub(in crate::vhd) footer: Footer,
     pub(in crate::vhd) at: u64,
     /// Whether cookie and checksum are right.
@@ -13,7 +13,7 @@ pub(in crate::vhd) struct Seen {
     pub(in crate::vhd) is_short: bool,
 }
 
-impl Seen {
+impl FooterCandidate {
     pub(super) fn new(bytes: &[u8; FOOTER_SIZE], at: u64, is_short: bool) -> Self {
         let footer = Footer::decode(bytes);
         Self {

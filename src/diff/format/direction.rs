@@ -2,7 +2,7 @@
 
 /// Where the frames of a diff lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Way {
+pub enum Direction {
     /// From the base to the target, as in every diff.
     #[default]
     Forward,
@@ -10,7 +10,7 @@ pub enum Way {
     Back,
 }
 
-impl Way {
+impl Direction {
     /// Both.
     pub(crate) const BOTH: [Self; 2] = [Self::Forward, Self::Back];
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::names::folder_of;
+use super::directory::folder_of;
 use super::{Stamp, system};
 
 /// Ends the name of every temporary file.

@@ -5,15 +5,15 @@ use std::path::Path;
 use super::apply::{ApplyOptions, BaseChecked, check_result};
 use super::kept::{self, NewList};
 use super::state::stamped_digest;
-use super::{OpenImage, Source};
-use crate::diff::{BaseCheck, Chain, Layers, Touched, Way};
+use super::{OpenImage, Opened};
+use crate::diff::{Applier, BaseCheck, Chain, Direction, Touched};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image as _};
 use crate::text::shown;
 
 /// Where in a chain a base stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fit {
+pub(super) struct BaseMatch {
     /// How many diffs it holds already.
     pub(super) already: usize,
     pub(super) checked: BaseChecked,
@@ -33,14 +33,14 @@ pub(super) fn known_digest(base: &OpenImage) -> Result<Option<ContentDigest>> {
 }
 
 /// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
-/// under the changed pages, if it [is open](Fit::is_open). What the diffs say of their target is compared with what they
+/// under the changed pages, if it [is open](BaseMatch::is_open). What the diffs say of their target is compared with what they
 /// make of the base, before anything is written. If there is a `list`, it is that of the result in the end, or `None`.
 pub(super) fn fit(
     base: &OpenImage,
     chain: &Chain,
     options: ApplyOptions<'_>,
     list: &mut Option<NewList>,
-) -> Result<Fit> {
+) -> Result<BaseMatch> {
     check_size(base, chain)?;
     check_can_be_full(base, chain, options)?;
     let by_digest = options.check != BaseCheck::Touched && chain.base_digest().is_some();
@@ -54,7 +54,7 @@ pub(super) fn fit(
         || (chain.base_digest(), chain.target_digest()) == (None, None)
     {
         *list = None;
-        return Ok(Fit {
+        return Ok(BaseMatch {
             already: 0,
             checked: BaseChecked::Touched,
             digest: None,
@@ -67,7 +67,7 @@ pub(super) fn fit(
     }
     let size = base.virtual_size().max(chain.target_size());
     options.progress.begin("checking the base", size);
-    let layers = Layers::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let (digest, target) = layers.digests(|start, hashes| {
         if let Some(list) = list {
             list.push(start, hashes);
@@ -80,7 +80,7 @@ pub(super) fn fit(
         chain.already_applied(digest)
     };
     check_result(base.path(), chain, target)?;
-    Ok(Fit {
+    Ok(BaseMatch {
         already,
         checked: BaseChecked::Full,
         digest: Some(digest),
@@ -95,7 +95,7 @@ fn fit_known(
     chain: &Chain,
     options: ApplyOptions<'_>,
     list: &mut Option<NewList>,
-) -> Result<Option<Fit>> {
+) -> Result<Option<BaseMatch>> {
     let kept = kept::find(base).and_then(|kept| kept.current);
     let digest = match &kept {
         Some(kept) => Some(kept.digest()),
@@ -107,7 +107,7 @@ fn fit_known(
     let Ok(already) = position(base, chain, digest) else {
         return Ok(None);
     };
-    let fit = Fit {
+    let fit = BaseMatch {
         already,
         checked: BaseChecked::Stamp,
         digest: Some(digest),
@@ -116,7 +116,7 @@ fn fit_known(
     if let Some(kept) = kept.filter(|_| already < chain.diffs().len()) {
         let size = base.virtual_size();
         options.progress.begin("checking the changed windows", size);
-        let layers = Layers::new(base, chain, options.workers, options.progress);
+        let layers = Applier::new(base, chain, options.workers, options.progress);
         let target = layers.digest_by_list(&kept, |start, hashes| {
             if let Some(list) = list {
                 list.push(start, hashes);
@@ -124,7 +124,7 @@ fn fit_known(
         })?;
         if let Some(target) = target {
             check_result(base.path(), chain, target)?;
-            return Ok(Some(Fit {
+            return Ok(Some(BaseMatch {
                 target: Some(target),
                 ..fit
             }));
@@ -139,7 +139,7 @@ fn fit_known(
     Ok(enough.then_some(fit))
 }
 
-impl Fit {
+impl BaseMatch {
     /// Whether what the base holds under the changed pages is still to be compared with what the diffs were made for.
     /// That is done while the changes are made somewhere else: nothing that was made may be used before
     /// [`settle`](Self::settle) has seen the outcome.
@@ -178,7 +178,7 @@ pub(super) fn checked(touched: &Touched) -> BaseChecked {
 
 /// An error if all of the base is to be checked, and the diffs don't say what it should hold.
 pub(super) fn check_can_be_full(
-    base: &dyn Source,
+    base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
 ) -> Result<()> {
@@ -196,7 +196,7 @@ pub(super) fn check_can_be_full(
 }
 
 /// How many diffs a base with this digest holds already.
-pub(super) fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+pub(super) fn position(base: &dyn Opened, chain: &Chain, digest: ContentDigest) -> Result<usize> {
     if chain.base_digest() == Some(digest) {
         return Ok(0);
     }
@@ -212,7 +212,7 @@ pub(super) fn position(base: &dyn Source, chain: &Chain, digest: ContentDigest) 
     }
 }
 
-pub(super) fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
+pub(super) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
     let size = base.virtual_size();
     let known = chain
         .diffs()
@@ -221,9 +221,9 @@ pub(super) fn check_size(base: &dyn Source, chain: &Chain) -> Result<()> {
     if size == chain.base_size() || known {
         return Ok(());
     }
-    Err(Error::mismatch(match chain.way() {
-        Way::Forward => "the diff was made from an image of another size",
-        Way::Back => "the diff leads to an image of another size",
+    Err(Error::mismatch(match chain.direction() {
+        Direction::Forward => "the diff was made from an image of another size",
+        Direction::Back => "the diff leads to an image of another size",
     })
     .with_path(base.path())
     .with_field("virtual size")
@@ -245,31 +245,31 @@ fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<(
     })
 }
 
-pub(super) fn check_touched(base: &dyn Source, chain: &Chain, touched: &Touched) -> Result<()> {
-    let Some(misfit) = &touched.misfit else {
+pub(super) fn check_touched(base: &dyn Opened, chain: &Chain, touched: &Touched) -> Result<()> {
+    let Some(mismatch) = &touched.mismatch else {
         return Ok(());
     };
     let name = chain
         .diffs()
-        .get(misfit.diff)
+        .get(mismatch.diff)
         .map_or(Path::new("the diff"), |diff| diff.name());
     Err(not_its_base(base, chain)
         .with_field("virtual disk")
-        .with_offset(misfit.range.start())
+        .with_offset(mismatch.range.start())
         .with_found("other bytes under the pages that the diff changes")
-        .with_expected(match chain.way() {
-            Way::Forward => format!("what {} was made from", shown(&name)),
-            Way::Back => format!("what {} leads to", shown(&name)),
+        .with_expected(match chain.direction() {
+            Direction::Forward => format!("what {} was made from", shown(&name)),
+            Direction::Back => format!("what {} leads to", shown(&name)),
         }))
 }
 
 /// The beginning of an error about a base that the chain isn't for.
-fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
-    match chain.way() {
-        Way::Forward => Error::mismatch("this is not the image that the diff was made from").with_hint(
+fn not_its_base(base: &dyn Opened, chain: &Chain) -> Error {
+    match chain.direction() {
+        Direction::Forward => Error::mismatch("this is not the image that the diff was made from").with_hint(
             "bring the image to that point in time first: apply the earlier diffs, or take the right base",
         ),
-        Way::Back => Error::mismatch("this is not the image that the diff leads to").with_hint(
+        Direction::Back => Error::mismatch("this is not the image that the diff leads to").with_hint(
             "to go back, begin with the image at that point in time: take the newer diffs back first",
         ),
     }
@@ -278,9 +278,9 @@ fn not_its_base(base: &dyn Source, chain: &Chain) -> Error {
 
 /// Says which diff starts where the chain does.
 fn starts(chain: &Chain) -> String {
-    match chain.way() {
-        Way::Forward => format!("{} starts from", first_name(chain)),
-        Way::Back => format!("{} leads to", first_name(chain)),
+    match chain.direction() {
+        Direction::Forward => format!("{} starts from", first_name(chain)),
+        Direction::Back => format!("{} leads to", first_name(chain)),
     }
 }
 

@@ -22,7 +22,7 @@ const BOUNDARY: u64 = 4 << 40;
 
 /// A snapshot as the cloud lists it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct CloudSnapshot {
     /// Its name.
     pub name: String,
     /// Its resource id.
@@ -39,7 +39,7 @@ pub struct Listed {
     pub completion_percent: Option<f64>,
 }
 
-impl Listed {
+impl CloudSnapshot {
     /// Whether it can be used.
     pub fn is_complete(&self) -> bool {
         self.completion_percent
@@ -53,7 +53,7 @@ impl Listed {
 ///
 /// [`Damaged`](crate::ErrorKind::Damaged) with line and column if it is no JSON, or with the place in the list and the
 /// member if it is none of snapshots.
-pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
+pub fn read_cloud_list(bytes: &[u8], path: &Path) -> Result<Vec<CloudSnapshot>> {
     let text = text_of(bytes).ok_or_else(|| {
         Error::damaged("this list is not text")
             .with_path(path)
@@ -85,8 +85,8 @@ pub fn read_list(bytes: &[u8], path: &Path) -> Result<Vec<Listed>> {
 }
 
 /// Snapshots of one disk each, in the order in which they were made; those of the same moment by name.
-pub fn families(list: Vec<Listed>) -> Vec<(Family, Vec<Listed>)> {
-    let mut families: Vec<(Family, Vec<Listed>)> = Vec::new();
+pub fn families(list: Vec<CloudSnapshot>) -> Vec<(Family, Vec<CloudSnapshot>)> {
+    let mut families: Vec<(Family, Vec<CloudSnapshot>)> = Vec::new();
     let key = |family: &Family| {
         let lower = |id: &Option<String>| id.as_deref().map(str::to_ascii_lowercase);
         (
@@ -111,7 +111,7 @@ pub fn families(list: Vec<Listed>) -> Vec<(Family, Vec<Listed>)> {
 }
 
 /// What the service's limits mean for these snapshots of one disk, of which those in `missing` are still to be copied.
-pub fn limits(all: &[Listed], missing: &[&str]) -> Vec<String> {
+pub fn limits(all: &[CloudSnapshot], missing: &[&str]) -> Vec<String> {
     let mut told = Vec::new();
     for listed in all.iter().filter(|listed| !listed.is_complete()) {
         let percent = listed.completion_percent.unwrap_or_default();
@@ -165,7 +165,7 @@ fn place(error: Error, at: usize) -> Error {
     }
 }
 
-fn listed(item: &Value) -> Result<Listed> {
+fn listed(item: &Value) -> Result<CloudSnapshot> {
     let wrong = |field: &str, expected: &str| {
         Error::damaged("this is not a snapshot as the cloud lists it")
             .with_field(field)
@@ -204,7 +204,7 @@ fn listed(item: &Value) -> Result<Listed> {
     };
     let bytes = find("diskSizeBytes").and_then(Value::as_u64);
     let gib = find("diskSizeGb").and_then(Value::as_u64);
-    Ok(Listed {
+    Ok(CloudSnapshot {
         name,
         id: text("id"),
         time,
@@ -287,8 +287,8 @@ fn text_of(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Listed>> {
-        read_list(text.as_bytes(), Path::new("list.json"))
+    fn read(text: &str) -> Result<Vec<CloudSnapshot>> {
+        read_cloud_list(text.as_bytes(), Path::new("list.json"))
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
             wide.collect::<Vec<u8>>(),
             other.collect(),
         ] {
-            assert_eq!(read_list(&bytes, Path::new("x")).unwrap(), expected);
+            assert_eq!(read_cloud_list(&bytes, Path::new("x")).unwrap(), expected);
         }
     }
 
@@ -351,12 +351,12 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(read(&deep).is_err());
-        assert!(read_list(&[0xFF, 0xFE, 0x41], Path::new("x")).is_err());
-        assert!(read_list(&[0x80], Path::new("x")).is_err());
+        assert!(read_cloud_list(&[0xFF, 0xFE, 0x41], Path::new("x")).is_err());
+        assert!(read_cloud_list(&[0x80], Path::new("x")).is_err());
     }
 
-    fn listed(name: &str, second: i64, unique: &str, size: u64) -> Listed {
-        Listed {
+    fn listed(name: &str, second: i64, unique: &str, size: u64) -> CloudSnapshot {
+        CloudSnapshot {
             name: name.to_owned(),
             id: None,
             time: Time::from_unix(second),

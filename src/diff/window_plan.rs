@@ -29,7 +29,7 @@ pub(super) struct Piece {
 
 /// Where the bytes of one window come from.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct WindowPlan {
     window: PageRange,
     /// In order, without gaps.
     pieces: Vec<Piece>,
@@ -39,7 +39,7 @@ pub(super) struct Plan {
     data: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
-impl Plan {
+impl WindowPlan {
     /// Asks the heads of the frames, newest diff first, until nothing is left to ask for.
     pub(super) fn of(window: PageRange, diffs: &[Arc<DiffFile>]) -> Result<Self> {
         let mut open = vec![window];
@@ -212,7 +212,7 @@ impl Plan {
 
     /// The bytes of all pieces from frames, read and unpacked if they aren't at hand; and whether they weren't.
     fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Vec<u8>>, bool)> {
-        // Held while reading: two threads in one window shall not both do it.
+        // BeforeAfter while reading: two threads in one window shall not both do it.
         let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = &*held {
             return Ok((Arc::clone(data), false));

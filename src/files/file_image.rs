@@ -8,14 +8,14 @@ use crate::vhd::{DiskType, VhdImage};
 
 /// One of the formats, on a file.
 #[derive(Debug)]
-pub(super) enum Stored {
+pub(super) enum FileImage {
     Raw(RawImage<File>),
     Fixed(VhdImage<File>),
     Dynamic(VhdImage<File>),
     Differencing(VhdImage<File>),
 }
 
-impl Stored {
+impl FileImage {
     pub(super) fn from_vhd(image: VhdImage<File>) -> Result<Self> {
         match image.disk_type() {
             DiskType::Fixed => Ok(Self::Fixed(image)),

@@ -7,12 +7,12 @@ const GATHERED: usize = 64 << 10;
 
 /// BLAKE3 of a stream.
 #[derive(Debug, Default)]
-pub(super) struct RunningDigest {
+pub(super) struct StreamHasher {
     hasher: blake3::Hasher,
     gathered: Vec<u8>,
 }
 
-impl RunningDigest {
+impl StreamHasher {
     pub(super) fn update(&mut self, mut bytes: &[u8]) {
         if !self.gathered.is_empty() {
             let room = GATHERED.saturating_sub(self.gathered.len());
@@ -46,7 +46,7 @@ mod tests {
     fn pieces_of_any_length_give_the_digest_of_the_whole() {
         let bytes: Vec<u8> = (0..400_000_u32).map(|n| n.to_be_bytes()[3]).collect();
         for len in [1000, 65_535, 65_536, 65_537, 399_999] {
-            let mut running = RunningDigest::default();
+            let mut running = StreamHasher::default();
             for piece in bytes.chunks(len) {
                 running.update(&piece[..piece.len() / 3]);
                 running.update(&piece[piece.len() / 3..]);

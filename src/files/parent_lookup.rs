@@ -15,12 +15,12 @@ use crate::vhd::{
 };
 
 /// Looks up the parents of the image at a path.
-pub(super) struct Chain<'a> {
+pub(super) struct ParentLookup<'a> {
     child: &'a Path,
     parents: &'a ParentOptions,
 }
 
-impl<'a> Chain<'a> {
+impl<'a> ParentLookup<'a> {
     pub(super) fn new(child: &'a Path, parents: &'a ParentOptions) -> Self {
         Self { child, parents }
     }
@@ -70,7 +70,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-impl ChainLookup for Chain<'_> {
+impl ChainLookup for ParentLookup<'_> {
     fn look_up(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState> {
         match self.parent(child, header) {
             // That nothing is there was found out by looking; all else that fails says nothing about the chain.

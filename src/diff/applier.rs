@@ -1,15 +1,15 @@
 //! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
 //! many diffs there are.
 
-use super::base_check::{BaseCheck, FrameCheck, Judge, Touched, zero_checks};
+use super::base_check::{BaseCheck, BaseVerifier, FrameCheck, Touched, zero_checks};
+use super::before_after::BeforeAfter;
 use super::chain::Chain;
+use super::change_map::ChangeMap;
 use super::compare::WindowChange;
 use super::coverage::{ChangedWindows, joined};
 use super::format::damaged;
-use super::held::Held;
-use super::known::KnownChanges;
+use super::range_buffer::{RangeBuffer, put};
 use super::sections::Frame;
-use super::spans::{Spans, put};
 use crate::error::Result;
 use crate::image::{
     ContentDigest, ContentHasher, DataOf, Extent, ExtentState, Image, ImageMut, Pass, Source,
@@ -31,7 +31,7 @@ const LONGEST_RUN: u64 = 1 << 40;
 
 /// A base image and the diffs that lie over it.
 #[derive(Clone, Copy)]
-pub struct Layers<'a> {
+pub struct Applier<'a> {
     pub(super) base: &'a dyn Image,
     pub(super) chain: &'a Chain,
     pub(super) workers: &'a Workers,
@@ -39,15 +39,15 @@ pub struct Layers<'a> {
     check: bool,
 }
 
-impl std::fmt::Debug for Layers<'_> {
+impl std::fmt::Debug for Applier<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Layers")
+        f.debug_struct("Applier")
             .field("chain", self.chain)
             .finish_non_exhaustive()
     }
 }
 
-/// What [`Layers::rebuild`] saw on its way.
+/// What [`Applier::rebuild`] saw on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Content digest of the base, if it was wanted.
@@ -56,7 +56,7 @@ pub struct Rebuilt {
     pub target_digest: ContentDigest,
 }
 
-impl<'a> Layers<'a> {
+impl<'a> Applier<'a> {
     /// Lays `chain` over `base`, whose virtual size is that of the chain's base or, when an interrupted apply is
     /// finished, any other.
     pub fn new(
@@ -74,7 +74,7 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Whether [`Layers::changes`] and [`Layers::inverse`] also compare what the base holds under the changed pages
+    /// Whether [`Applier::changes`] and [`Applier::inverse`] also compare what the base holds under the changed pages
     /// with what the diffs were made for. The caller looks at the outcome, and takes back what it did if that is wrong.
     #[must_use]
     pub fn checking(self, check: bool) -> Self {
@@ -91,7 +91,7 @@ impl<'a> Layers<'a> {
         let same_size = self.base.virtual_size() == size;
         let mut base_digest = ContentHasher::new(self.base.virtual_size());
         let mut target_digest = ContentHasher::new(size);
-        let mut judge = Judge::new();
+        let mut judge = BaseVerifier::new();
         judge.already_applied = !full;
         let pass = Pass::over([self.base], self.work()).within(all);
         pass.run(
@@ -111,7 +111,7 @@ impl<'a> Layers<'a> {
                     (!full, checks.unwrap_or_default())
                 } else {
                     ranges.iter().try_for_each(|range| window.fill(*range))?;
-                    let all = Spans::whole(range);
+                    let all = RangeBuffer::whole(range);
                     let untouched = (!full).then(|| window.bytes_mut().to_vec());
                     let checks = self.lay_over(range, frames, &all, window.bytes_mut(), !full)?;
                     let already = untouched.is_some_and(|before| {
@@ -170,7 +170,7 @@ impl<'a> Layers<'a> {
 
     /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
     pub fn check_touched(&self) -> Result<Touched> {
-        let mut judge = Judge::new();
+        let mut judge = BaseVerifier::new();
         self.each_changed(
             true,
             |_, held| Ok(held.is_unchanged()),
@@ -195,7 +195,7 @@ impl<'a> Layers<'a> {
         self.each_change(|window, held| held.forth(window, size), pack, sink)
     }
 
-    /// The opposite of [`Layers::changes`]: what turns the result back into the base, the part that the result
+    /// The opposite of [`Applier::changes`]: what turns the result back into the base, the part that the result
     /// cuts off included.
     pub fn inverse<T: Send>(
         &self,
@@ -209,11 +209,11 @@ impl<'a> Layers<'a> {
     /// Packs what `find` says that changes in a window, one way or the other.
     fn each_change<T: Send>(
         &self,
-        find: impl Fn(PageRange, &Held<'_>) -> Result<Option<WindowChange>> + Sync,
+        find: impl Fn(PageRange, &BeforeAfter<'_>) -> Result<Option<WindowChange>> + Sync,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
     ) -> Result<Touched> {
-        let mut judge = Judge::new();
+        let mut judge = BaseVerifier::new();
         self.each_changed(
             self.check,
             |window, held| find(window, held)?.map(&pack).transpose(),
@@ -226,17 +226,17 @@ impl<'a> Layers<'a> {
         Ok(judge.finish())
     }
 
-    /// As [`Layers::inverse`], and remembers which pages change, as long as that takes no more than `limit` bytes of
-    /// memory: then [`Layers::known_changes`] needn't read the base and compare again.
+    /// As [`Applier::inverse`], and remembers which pages change, as long as that takes no more than `limit` bytes of
+    /// memory: then [`Applier::change_map`] needn't read the base and compare again.
     pub fn inverse_remembering<T: Send>(
         &self,
         limit: usize,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
         mut sink: impl FnMut(T) -> Result<()>,
-    ) -> Result<(Touched, Option<KnownChanges>)> {
+    ) -> Result<(Touched, Option<ChangeMap>)> {
         let (old, new) = (self.base.virtual_size(), self.chain.target_size());
-        let mut judge = Judge::new();
-        let (mut known, mut bytes) = (KnownChanges::default(), 0_usize);
+        let mut judge = BaseVerifier::new();
+        let (mut known, mut bytes) = (ChangeMap::default(), 0_usize);
         self.each_changed(
             self.check,
             |window, held| {
@@ -250,7 +250,7 @@ impl<'a> Layers<'a> {
                     bytes = bytes.saturating_add(known.push(change));
                 }
                 if bytes > limit {
-                    known = KnownChanges::default();
+                    known = ChangeMap::default();
                 }
                 back.map_or(Ok(()), &mut sink)
             },
@@ -263,7 +263,7 @@ impl<'a> Layers<'a> {
     fn each_changed<T: Send>(
         &self,
         check: bool,
-        work: impl Fn(PageRange, &Held<'_>) -> Result<T> + Sync,
+        work: impl Fn(PageRange, &BeforeAfter<'_>) -> Result<T> + Sync,
         mut sink: impl FnMut(PageRange, T, Vec<FrameCheck>) -> Result<()>,
     ) -> Result<()> {
         let all = self.extent();
@@ -318,7 +318,7 @@ impl<'a> Layers<'a> {
         } else {
             self.touched(window, &frames)
         };
-        let spans = Spans::joining(&ranges, READ_GAP);
+        let spans = RangeBuffer::joining(&ranges, READ_GAP);
         let mut before = buffers.take(spans.len());
         for span in spans.iter() {
             read_or_zeros(self.base, spans.piece_mut(&mut before, span), span.start())?;
@@ -339,7 +339,7 @@ impl<'a> Layers<'a> {
         loaded: Loaded,
         check: bool,
         buffers: &Buffers,
-        work: impl Fn(PageRange, &Held<'_>) -> Result<T>,
+        work: impl Fn(PageRange, &BeforeAfter<'_>) -> Result<T>,
     ) -> Result<(T, Vec<FrameCheck>)> {
         let Loaded {
             window,
@@ -357,7 +357,7 @@ impl<'a> Layers<'a> {
             (true, false) => Vec::new(),
             (false, _) => self.lay_over(window, frames, &spans, &mut after, check)?,
         };
-        let held = Held {
+        let held = BeforeAfter {
             ranges: &ranges,
             spans: &spans,
             before: &before,
@@ -505,7 +505,7 @@ impl<'a> Layers<'a> {
         &self,
         window: PageRange,
         frames: Vec<Vec<Frame>>,
-        spans: &Spans,
+        spans: &RangeBuffer,
         bytes: &mut [u8],
         check: bool,
     ) -> Result<Vec<FrameCheck>> {
@@ -528,13 +528,13 @@ impl<'a> Layers<'a> {
 /// The windows in which some diff changes something. Those over which only long clears lie, and that are zero in the
 /// base, come in [runs](is_run).
 pub(super) struct ChangedRuns<'a> {
-    layers: &'a Layers<'a>,
+    layers: &'a Applier<'a>,
     windows: ChangedWindows<'a>,
     end: u64,
 }
 
 impl<'a> ChangedRuns<'a> {
-    pub(super) fn of(layers: &'a Layers<'a>) -> Self {
+    pub(super) fn of(layers: &'a Applier<'a>) -> Self {
         Self {
             layers,
             windows: ChangedWindows::of_frames(layers.chain.diffs()),
@@ -570,7 +570,7 @@ struct Loaded {
     zero: bool,
     /// The pages that may change.
     ranges: Vec<PageRange>,
-    spans: Spans,
+    spans: RangeBuffer,
     before: Buffer,
 }
 

@@ -10,16 +10,16 @@ use crate::page::{PageRange, coalesce};
 pub type Ranges<'a> = Box<dyn Iterator<Item = PageRange> + 'a>;
 
 /// Says where two images are known to hold the same bytes.
-pub trait KnownEqual: Sync {
+pub trait SharedExtents: Sync {
     /// Ranges that lie within both images and are the same in both for certain. None is always a right answer.
     fn equal_ranges(&self) -> Ranges<'_>;
 }
 
 /// Nothing is known: everything must be read.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NothingKnown;
+pub struct NoneShared;
 
-impl KnownEqual for NothingKnown {
+impl SharedExtents for NoneShared {
     fn equal_ranges(&self) -> Ranges<'_> {
         Box::new(std::iter::empty())
     }
@@ -29,16 +29,16 @@ impl KnownEqual for NothingKnown {
 pub(crate) const WORTH_SKIPPING: u64 = 16 << 10;
 
 /// Deals the known ranges out to windows.
-pub(crate) struct EqualParts<'a>(Peekable<Ranges<'a>>);
+pub(crate) struct SharedCursor<'a>(Peekable<Ranges<'a>>);
 
-impl<'a> EqualParts<'a> {
-    pub(crate) fn new(known: &'a dyn KnownEqual) -> Self {
+impl<'a> SharedCursor<'a> {
+    pub(crate) fn new(known: &'a dyn SharedExtents) -> Self {
         let joined: Ranges<'a> = Box::new(coalesce(known.equal_ranges(), 0));
         Self(joined.peekable())
     }
 }
 
-impl Source for EqualParts<'_> {
+impl Source for SharedCursor<'_> {
     /// The parts of the window that are known to be equal and worth skipping.
     type Item = Vec<PageRange>;
 

@@ -17,7 +17,7 @@ use crate::storage::ReadAt;
 /// Hands the window hashes of `target`, which is what the consecutive `diffs` make of the disk that `list` is of, to
 /// `each`, with the first byte of their window, in order; windows that are left out are zero. Only the windows that some
 /// diff touches, and those behind the smallest size on the way, are read.
-pub fn carry_list<S: ReadAt>(
+pub fn update_window_hashes<S: ReadAt>(
     list: &WindowList<S>,
     diffs: &[Arc<DiffFile>],
     target: &dyn Image,

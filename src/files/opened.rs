@@ -7,12 +7,12 @@ use super::{Clones, Format, OpenImage};
 use crate::blob::BlobFile;
 use crate::diff::Side;
 use crate::error::{Error, Result};
-use crate::image::{Image, KnownEqual};
+use crate::image::{Image, SharedExtents};
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
 /// A virtual disk with what is known of the image that presents it.
-pub trait Source: Image + std::fmt::Debug {
+pub trait Opened: Image + std::fmt::Debug {
     /// What messages call it: the path of a file, or what stands for it.
     fn path(&self) -> &Path;
 
@@ -51,7 +51,7 @@ pub trait Source: Image + std::fmt::Debug {
     /// Where this image and `other` are certainly the same, without reading either: what they share as clones,
     /// or what a service says didn't change.
     /// `None` if nothing is known.
-    fn known_equal<'a>(&'a self, other: &'a dyn Source) -> Option<Box<dyn KnownEqual + 'a>> {
+    fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, other) = (self.as_file()?, other.as_file()?);
         Some(Box::new(Clones::new(other, this)))
     }
@@ -74,7 +74,7 @@ pub trait Source: Image + std::fmt::Debug {
     }
 }
 
-impl Source for OpenImage {
+impl Opened for OpenImage {
     fn path(&self) -> &Path {
         self.path()
     }

@@ -1,19 +1,19 @@
 //! What base and result hold of a window, and how they differ.
 
 use super::compare::{ChangeCollector, Collected, WindowChange};
-use super::spans::Spans;
+use super::range_buffer::RangeBuffer;
 use crate::error::Result;
 use crate::page::PageRange;
 
 /// What base and result hold of a window, where they may differ.
-pub(super) struct Held<'b> {
+pub(super) struct BeforeAfter<'b> {
     pub(super) ranges: &'b [PageRange],
-    pub(super) spans: &'b Spans,
+    pub(super) spans: &'b RangeBuffer,
     pub(super) before: &'b [u8],
     pub(super) after: &'b [u8],
 }
 
-impl Held<'_> {
+impl BeforeAfter<'_> {
     pub(super) fn is_unchanged(&self) -> bool {
         let same =
             |r: &PageRange| self.spans.piece(self.before, *r) == self.spans.piece(self.after, *r);

@@ -28,14 +28,14 @@ const MOST_KEPT: usize = 1 << 19;
 
 /// The space from which a file system takes places: the same place in the same space is the same bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Space {
+pub struct FileSystemId {
     file_system: FsWord,
     device: u64,
     mount: Option<u64>,
     blocks: u64,
 }
 
-impl Space {
+impl FileSystemId {
     /// Whether both are one and the same space.
     pub fn is_same(&self, other: &Self) -> bool {
         // The subvolumes of btrfs look like devices of their own; but a mount is of one file system. The files that
@@ -48,16 +48,16 @@ impl Space {
 
 /// Bytes of a file, or of a disk, and where they are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct PhysicalExtent {
     /// First byte.
     pub start: u64,
     /// The byte after the last.
     pub end: u64,
-    /// Where the first byte is kept, in the [`Space`] of the file.
+    /// Where the first byte is kept, in the [`FileSystemId`] of the file.
     pub at: u64,
 }
 
-impl Place {
+impl PhysicalExtent {
     /// The part of it that lies in `range`, if any.
     #[must_use]
     pub fn cut(self, range: &Range<u64>) -> Option<Self> {
@@ -88,7 +88,7 @@ impl Place {
 
 impl File {
     /// The space that the file's bytes are kept in, or `None` where places can't be trusted.
-    pub fn space(&self) -> Option<Space> {
+    pub fn space(&self) -> Option<FileSystemId> {
         if self.is_block_device() {
             return None;
         }
@@ -96,7 +96,7 @@ impl File {
         let kind = KNOWN.into_iter().find(|kind| *kind == file_system.f_type)?;
         let file = statx(self.as_std(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
         let has_mount = StatxFlags::from_bits_retain(file.stx_mask).contains(StatxFlags::MNT_ID);
-        Some(Space {
+        Some(FileSystemId {
             file_system: kind,
             device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
             mount: has_mount.then_some(file.stx_mnt_id),
@@ -105,8 +105,8 @@ impl File {
     }
 
     /// The places of the file's shared bytes, as far as they are beyond doubt.
-    pub fn shared_places(&self) -> SharedPlaces<'_> {
-        SharedPlaces {
+    pub fn shared_places(&self) -> SharedPhysical<'_> {
+        SharedPhysical {
             extents: Some(Fiemap::with_flags(self.as_std(), FiemapFlags::SYNC)),
             known_to: 0,
             kept: VecDeque::new(),
@@ -116,16 +116,16 @@ impl File {
 
 /// Where the shared bytes of a file are kept. Asks the file system as it goes on; what lies far behind is forgotten.
 #[derive(Debug)]
-pub struct SharedPlaces<'a> {
+pub struct SharedPhysical<'a> {
     extents: Option<Fiemap<&'a fs::File>>,
     /// The file system was asked about everything before.
     known_to: u64,
-    kept: VecDeque<Place>,
+    kept: VecDeque<PhysicalExtent>,
 }
 
-impl SharedPlaces<'_> {
+impl SharedPhysical<'_> {
     /// The places of the shared bytes in `range`, in order. What isn't named may be anything.
-    pub fn within(&mut self, range: Range<u64>) -> impl Iterator<Item = Place> {
+    pub fn within(&mut self, range: Range<u64>) -> impl Iterator<Item = PhysicalExtent> {
         while self.known_to < range.end && self.ask() {}
         let first = self.kept.partition_point(|place| place.end <= range.start);
         self.kept
@@ -150,13 +150,13 @@ impl SharedPlaces<'_> {
             return false;
         };
         self.known_to = extent.fe_logical + extent.fe_length;
-        if let Some(place) = Place::trusted(&extent) {
+        if let Some(place) = PhysicalExtent::trusted(&extent) {
             self.keep(place);
         }
         true
     }
 
-    fn keep(&mut self, place: Place) {
+    fn keep(&mut self, place: PhysicalExtent) {
         match self.kept.back_mut() {
             Some(last)
                 if last.end == place.start

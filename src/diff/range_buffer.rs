@@ -8,13 +8,13 @@ use crate::page::{ChangeKind, PageRange, coalesce};
 
 /// Ranges of the disk, in order, one after another in a buffer.
 #[derive(Debug)]
-pub(super) struct Spans {
+pub(super) struct RangeBuffer {
     /// Each with where it begins in the buffer.
     list: Vec<(PageRange, usize)>,
     len: usize,
 }
 
-impl Spans {
+impl RangeBuffer {
     /// One range.
     pub(super) fn whole(range: PageRange) -> Self {
         Self::joining(&[range], 0)
@@ -73,7 +73,12 @@ impl Spans {
 }
 
 /// Applies the part of a frame that lies in `within` to the bytes that `spans` has of it.
-pub(super) fn put(frame: Frame, within: PageRange, spans: &Spans, bytes: &mut [u8]) -> Result<()> {
+pub(super) fn put(
+    frame: Frame,
+    within: PageRange,
+    spans: &RangeBuffer,
+    bytes: &mut [u8],
+) -> Result<()> {
     let changes = frame.changes().clone();
     let payload = frame.unpack()?;
     let mut rest = payload.as_slice();
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_lies_apart_lies_together_in_the_buffer() {
-        let spans = Spans::joining(&[range(1, 2), range(3, 4), range(8, 10)], 512);
+        let spans = RangeBuffer::joining(&[range(1, 2), range(3, 4), range(8, 10)], 512);
         assert_eq!(
             spans.iter().collect::<Vec<_>>(),
             [range(1, 4), range(8, 10)]

@@ -1,8 +1,8 @@
 //! Changes that an earlier pass over base and diffs found, made once more: from the diffs alone.
 
+use super::applier::{Applier, GROUP};
 use super::compare::WindowChange;
-use super::layers::{GROUP, Layers};
-use super::spans::Spans;
+use super::range_buffer::RangeBuffer;
 use crate::error::Result;
 use crate::page::{Change, ChangeKind, PageRange, to_usize};
 use crate::parallel::{Buffers, IoHints};
@@ -12,9 +12,9 @@ const GROUP_BYTES: u64 = 1 << 20;
 
 /// Which pages change from a base to the result, without their data.
 #[derive(Debug, Default)]
-pub struct KnownChanges(Vec<WindowChange>);
+pub struct ChangeMap(Vec<WindowChange>);
 
-impl KnownChanges {
+impl ChangeMap {
     /// Adds those of one window. Returns the bytes of memory that they take, about.
     pub(super) fn push(&mut self, change: WindowChange) -> usize {
         const EACH: usize = 512;
@@ -51,11 +51,11 @@ impl KnownChanges {
     }
 }
 
-impl Layers<'_> {
+impl Applier<'_> {
     /// Hands the changes that are `known` to `sink`, with their data. What the diffs put there is all that is read.
-    pub fn known_changes(
+    pub fn change_map(
         &self,
-        known: KnownChanges,
+        known: ChangeMap,
         mut sink: impl FnMut(WindowChange) -> Result<()>,
     ) -> Result<()> {
         let buffers = Buffers::new();
@@ -81,7 +81,7 @@ impl Layers<'_> {
             return Ok(change);
         }
         let frames = self.frames(change.window)?;
-        let spans = Spans::joining(&self.touched(change.window, &frames), 0);
+        let spans = RangeBuffer::joining(&self.touched(change.window, &frames), 0);
         let mut bytes = buffers.take(spans.len());
         self.lay_over(change.window, frames, &spans, &mut bytes, false)?;
         change.payload.reserve_exact(to_usize(len));
