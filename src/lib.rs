@@ -19,7 +19,7 @@
 //!
 //! `docs/library.md` has examples that run: a store in a backup tool, a file out of a partition of a point in time.
 //!
-//! # Applier
+//! # Layers
 //!
 //! A module uses only those above it:
 //!

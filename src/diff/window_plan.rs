@@ -212,7 +212,7 @@ impl WindowPlan {
 
     /// The bytes of all pieces from frames, read and unpacked if they aren't at hand; and whether they weren't.
     fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Vec<u8>>, bool)> {
-        // BeforeAfter while reading: two threads in one window shall not both do it.
+        // Held while reading: two threads in one window should not both do it.
         let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = &*held {
             return Ok((Arc::clone(data), false));

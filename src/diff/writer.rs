@@ -22,7 +22,7 @@ pub struct DiffWriter<W> {
     back: Option<Track>,
 }
 
-/// SectionWriter in order, counted and hashed.
+/// Sections in order, counted and hashed.
 #[derive(Debug)]
 struct SectionWriter<W> {
     out: W,
