@@ -44,7 +44,9 @@ impl Job<'_> {
     pub(super) fn data(&mut self, damaged: Vec<(Manifest, Finding)>) -> Result<()> {
         for (point, fault) in damaged {
             let before = self.before(&point);
-            if self.adopt(&point, before.as_ref())? {
+            if self.adopt(&point, before.as_ref())?
+                || before.is_none() && self.adopt_base(&point)?
+            {
                 continue;
             }
             if let Some((_, how)) = self.make_again(&point, before.as_ref())? {
@@ -54,7 +56,61 @@ impl Job<'_> {
                 self.faults.push((point.stem(), fault));
             }
         }
+        self.bases_of_deletions()
+    }
+
+    /// A deletion of which nobody can tell any more what it was may have made a base for what came next: it does for a
+    /// snapshot whose diff starts from nothing that is whole.
+    fn bases_of_deletions(&mut self) -> Result<()> {
+        for point in self.disk.points().to_vec() {
+            let before = self.disk.parent_of(&point);
+            let on_sound = before.is_some_and(|before| self.is_whole(before));
+            if !point.is_base() && !on_sound && self.adopt_base(&point)? {
+                self.broken.remove(&point.id);
+                self.faults.retain(|(stem, _)| *stem != point.stem());
+            }
+        }
         Ok(())
+    }
+
+    /// A base that stands beside the diff of a snapshot, or in its place, and holds the same: the manifest becomes that
+    /// of a base.
+    fn adopt_base(&mut self, point: &Manifest) -> Result<bool> {
+        if point.is_base() {
+            return Ok(false);
+        }
+        for ending in ["vhd", "raw"] {
+            let file = format!("{}.{ending}", point.stem());
+            let path = self.disk.path(&file);
+            if !self.disk.names.contains(&file) || check_plain(&path).is_err() {
+                continue;
+            }
+            let (length, used_size) = lengths(&path)?;
+            let known = Manifest {
+                parent: None,
+                data: Data {
+                    kind: DataKind::Base,
+                    file,
+                    length,
+                    identity: None,
+                },
+                used_size,
+                ..point.clone()
+            };
+            if let Err(error) = sound(self.disk, &known, self.work) {
+                self.finding(point, error)?;
+                continue;
+            }
+            if !self.means.dry_run {
+                self.disk.write_manifest(&known, Overwrite::Yes)?;
+                move_aside(&self.disk.path(&point.data.file))?;
+            }
+            let how = "its data is a base: a deletion that was interrupted had made it";
+            self.say(&point.stem().manifest(), how);
+            self.disk.put(known);
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// A file that isn't the one that the manifest says, and holds the same: the manifest learns to know it.

@@ -383,15 +383,61 @@ fn a_deletion_that_cannot_be_read_is_put_aside() {
             garbage();
             let said = repaired(&lab, &[]);
             assert!(said.contains("000001-a.vhd was taken back"), "{said}");
-        } else if intent.exists() && lab.path("store/web/000001-a.vhd").exists() {
-            // Perhaps it was done with the base: then that is damaged, and the second store has it. Once it has its new
-            // name, what the deletion was about can't be told without its list.
+        } else if intent.exists() {
+            // It was done with the base: how far it came after that is each case of the test below.
             garbage();
-            repaired(&lab, &["--from", "second"]);
+            lab.good(&["repair", "--from", "second"]);
+            lab.good(&["verify", "--read-data"]);
         }
     }
     assert!(
         between > 0,
         "none was killed while the base was between two points"
     );
+}
+
+#[test]
+fn a_deletion_that_cannot_be_read_had_made_a_base() {
+    let (lab, all) = four();
+    let sound = bytes_of(&lab);
+    lab.good(&["delete", "a"]);
+    let after = bytes_of(&lab);
+    // In the order in which the deletion does it.
+    let mut state = sound.clone();
+    state.insert("deleting.json".to_owned(), b"{".to_vec());
+    state.insert("000002-b.vhd".to_owned(), after["000002-b.vhd"].clone());
+    state.remove("000001-a.vhd");
+    let mut states = vec![state.clone()];
+    for gone in ["000002-b.vhddiff", "000001-a.json"] {
+        state.remove(gone);
+        states.push(state.clone());
+    }
+    state.insert("000002-b.json".to_owned(), after["000002-b.json"].clone());
+    states.push(state);
+    for (n, state) in states.iter().enumerate() {
+        for from in [&[][..], &["--from", "second"]] {
+            put_back(&lab, state);
+            let has_both = n < 2 && !from.is_empty();
+            // Without a second store, nothing but the manifest is left of the first snapshot.
+            let args = [&["repair"], from].concat();
+            let code = i32::from(n < 2 && !has_both);
+            let said = lab.ends(code, &args);
+            if code == 1 {
+                lab.good(&["repair", "--drop"]);
+            }
+            lab.good(&["verify", "--read-data"]);
+            assert_eq!(
+                said.contains("its data is a base"),
+                n < 3 && !has_both,
+                "{n} {from:?}: {said}"
+            );
+            for (name, bytes) in ["a", "b", "c", "d"].into_iter().zip(&all) {
+                if name == "a" && !has_both {
+                    lab.ends(2, &["show", "a"]);
+                } else {
+                    lab.assert_restores(name, bytes);
+                }
+            }
+        }
+    }
 }
