@@ -1,4 +1,4 @@
-//! The one error type: what went wrong, where, what was found, what was expected, and what to do next.
+//! The error type: what went wrong, where, what was found and expected, and what to do next.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,45 +12,45 @@ use crate::text::{Escaping, is_unseen, shown, without_secrets};
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of trouble an [`Error`] is. The command line gives each its exit code.
+/// The kind of an [`Error`]. On the command line, each has an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller asked for something that makes no sense (exit code 2).
+    /// The request makes no sense (exit code 2).
     Usage,
-    /// The operating system refused: no such file, no permission, disk full (exit code 2).
+    /// The operating system reported an error: no such file, no permission, disk full (exit code 2).
     Io,
-    /// The input breaks the rules of its format (exit code 3).
+    /// The input violates its format (exit code 3).
     Damaged,
-    /// The input may be fine, but is of a kind or version that isn't read here (exit code 3).
+    /// The input may be valid, but its kind or version isn't supported (exit code 3).
     Unsupported,
     /// The diff doesn't fit this base (exit code 4).
     Mismatch,
-    /// Somebody else is using the image (exit code 5).
+    /// The image is in use by someone else (exit code 5).
     Locked,
-    /// An interrupted apply stands in the way (exit code 5).
+    /// An interrupted apply has to be finished or undone first (exit code 5).
     Pending,
-    /// An input changed while it was read (exit code 2).
+    /// An input changed while it was being read (exit code 2).
     Changed,
     /// The user stopped the work (exit code 130).
     Interrupted,
 }
 
-/// Why, where the kind alone leaves open what a caller has to decide.
+/// The reason for an error, where callers have to distinguish more than its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A chain of parents comes back to where it was.
+    /// A chain of parents contains a loop.
     ParentsInCircle,
-    /// A chain of parents is longer than what is followed.
+    /// A chain of parents is too long.
     TooManyParents,
 }
 
-/// An error with its place and its remedy.
+/// An error with its location and a hint.
 ///
-/// `Display` prints one line: file, message, field, offset, found, expected, cause. The remedy is kept apart
-/// in [`Error::with_hint`], so that a program can print it on a line of its own. What files and names contribute to that line
-/// is escaped in it (see [`text`](crate::text)), and nowhere before.
+/// `Display` prints one line: file, message, field, offset, found, expected, cause. The hint from [`Error::with_hint`]
+/// is kept separate, so that a program can print it on a line of its own. Text from files and names is escaped when it
+/// is displayed (see [`text`](crate::text)), and not before.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -67,7 +67,7 @@ struct Inner {
 }
 
 impl ErrorKind {
-    /// Its name in lower case: `usage`, `io`, `damaged`.
+    /// The name of the kind in lower case: `usage`, `io`, `damaged`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Usage => "usage",
@@ -84,7 +84,7 @@ impl ErrorKind {
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// Creates an error with a message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -120,7 +120,7 @@ impl Error {
         Self::new(ErrorKind::Mismatch, message)
     }
 
-    /// An [`ErrorKind::Io`] error: `doing` says what was tried, as in "cannot read".
+    /// Creates an [`ErrorKind::Io`] error. `doing` says what was tried, as in "cannot read".
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -147,12 +147,12 @@ impl Error {
         }
     }
 
-    /// The user asked to stop.
+    /// The error for work that the user stopped.
     pub fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "interrupted")
     }
 
-    /// Names the file, unless one is named already: the innermost place is the right one.
+    /// Sets the file, unless one is set already: the innermost location is the right one.
     #[must_use]
     pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {
         self.0
@@ -161,102 +161,103 @@ impl Error {
         self
     }
 
-    /// The offset in bytes within the file, unless one is given already.
+    /// Sets the offset in bytes within the file, unless one is set already.
     #[must_use]
     pub fn with_offset(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// The field of the format, in the words of its specification: `footer.checksum`, `bat[7]`.
+    /// Sets the field, as the format's specification calls it: `footer.checksum`, `bat[7]`.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
         self
     }
 
-    /// What stands there.
+    /// Sets the value that was found.
     #[must_use]
     pub fn with_found(mut self, found: impl fmt::Display) -> Self {
         self.0.found = Some(found.to_string());
         self
     }
 
-    /// What should stand there.
+    /// Sets the value that was expected.
     #[must_use]
     pub fn with_expected(mut self, expected: impl fmt::Display) -> Self {
         self.0.expected = Some(expected.to_string());
         self
     }
 
-    /// What to do next, as a phrase without a final stop.
+    /// Sets what to do next, as a phrase without a final period.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Why, for whom the kind isn't enough.
+    /// Sets the reason, for callers to whom the kind isn't enough.
     #[must_use]
     pub fn with_reason(mut self, reason: Reason) -> Self {
         self.0.reason = Some(reason);
         self
     }
 
-    /// The cause.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// The sort of trouble.
+    /// Returns the kind of error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Why, where the kind leaves that open.
+    /// Returns the reason, where there is more to distinguish than the kind.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
     }
 
-    /// The message alone, without place or values.
+    /// Returns the message alone, without location or values.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The file it is about, if it is about one.
+    /// Returns the file that the error is about, if any.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// The offset in the file, if known.
+    /// Returns the offset in the file, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
-    /// The field of the format, if known.
+    /// Returns the field, if known.
     pub fn field(&self) -> Option<&str> {
         self.0.field.as_deref()
     }
 
-    /// What was found there, if that is known.
+    /// Returns the value that was found, if known.
     pub fn found(&self) -> Option<&str> {
         self.0.found.as_deref()
     }
 
-    /// What should have been there, if that is known.
+    /// Returns the value that was expected, if known.
     pub fn expected(&self) -> Option<&str> {
         self.0.expected.as_deref()
     }
 
-    /// What to do next, if there is something to do.
+    /// Returns what to do next, if there is something to do.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// Whether it says nothing about the input, because that couldn't be looked at: the system refused a call, somebody
-    /// else uses or changes the file, or the work was stopped. Nothing that is wrong may be concluded from it.
+    /// Returns whether the error says nothing about the input, because the input couldn't be inspected: a system call
+    /// failed, someone else uses or changes the file, or the work was stopped. It must not be taken as evidence of
+    /// damage.
     pub fn says_nothing(&self) -> bool {
         match self.kind() {
             ErrorKind::Io => self.io_kind().is_some(),
@@ -265,17 +266,17 @@ impl Error {
         }
     }
 
-    /// The operating system's error, when that is the cause.
+    /// Returns the operating system's error kind, if that is the cause.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let source = self.0.source.as_deref()?;
         source.downcast_ref::<io::Error>().map(io::Error::kind)
     }
 }
 
-/// `text`, a path or another argument, as a shell takes it for one word: for commands in hints. What controls a
-/// terminal, and what is no UTF-8, is escaped as bash and zsh know it.
+/// Quotes `text`, a path or another argument, as a single word for a shell: for commands in hints. Control characters
+/// and invalid UTF-8 are escaped as bash and zsh understand it.
 ///
-/// A signature in it isn't repeated: what a shell finds by the rest, with `*` after it, takes its place.
+/// A signature in it isn't repeated: it is replaced by `*`, so that the shell finds the file by the rest of its name.
 pub fn quoted(text: impl AsRef<OsStr>) -> String {
     let text = text.as_ref();
     if let Some(Cow::Owned(shown)) = text.to_str().map(without_secrets)
@@ -286,7 +287,7 @@ pub fn quoted(text: impl AsRef<OsStr>) -> String {
     }
     let bytes = text.as_encoded_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+:,@%".contains(byte);
-    // An argument that begins so would be an option.
+    // An argument that begins with `-` would be taken for an option.
     let folder = if bytes.starts_with(b"-") { "./" } else { "" };
     match text.to_str() {
         Some(text) if !text.is_empty() && bytes.iter().all(plain) => format!("{folder}{text}"),

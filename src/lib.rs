@@ -1,8 +1,8 @@
-//! VHD files and page-range diffs: a disk is copied once, and from then on only what changed travels.
+//! VHD files and page-range diffs: copy a disk once; after that, send only what changed.
 //!
-//! vhdkit reads and writes raw images, fixed and dynamic VHDs, finds the 512-byte pages that differ between two
-//! images, carries them in a checked file or pipe, and rebuilds any point in time from a base and its diffs. The
-//! commands `vhd`, `vhd-diff` and `vhd-apply` are made of this library.
+//! vhdkit reads and writes raw images and fixed and dynamic VHDs, finds the 512-byte pages that differ between two
+//! images, writes them to a checksummed file or pipe, and rebuilds any point in time from a base and its diffs. The
+//! commands `vhd`, `vhd-diff` and `vhd-apply` are built on this library.
 //!
 //! # The main job
 //!
@@ -17,11 +17,12 @@
 //! # }
 //! ```
 //!
-//! `docs/library.md` has examples that run: a store in a backup tool, a file out of a partition of a point in time.
+//! `docs/library.md` has complete examples: a store in a backup tool, and a file read from a partition of a point in
+//! time.
 //!
 //! # Layers
 //!
-//! A module uses only those above it:
+//! A module uses only the ones above it:
 //!
 //! ```text
 //! text  error  page  progress  parallel
@@ -38,10 +39,10 @@
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
 //!
-//! # Input that can't be trusted
+//! # Untrusted input
 //!
-//! Every image and every diff may be hostile. None can make this crate panic, loop without end, or take memory on
-//! its word; [`Error`] says what is wrong with which field at which offset of which file, and what to do.
+//! Every image and every diff may be hostile. None can make this crate panic, loop forever, or allocate memory on the
+//! word of an unchecked field. [`Error`] says which field at which offset of which file is wrong, and what to do.
 
 pub mod api;
 #[cfg(feature = "azure")]
@@ -70,22 +71,22 @@ pub use api::Store;
 pub use api::{Apply, Diff, Opener};
 pub use error::{Error, ErrorKind, Result};
 
-/// Opens an image by name, for reading: a file, a block device, or `STORE::DISK@SNAPSHOT`. [`Opener`] has the options.
+/// Opens an image by name, for reading: a file, a block device, or `STORE::DISK@SNAPSHOT`. See [`Opener`] for options.
 pub fn open(name: impl AsRef<std::path::Path>) -> Result<Box<dyn files::Opened>> {
     Opener::new().open(name)
 }
 
-/// Compares two images: lists what changed, or writes it as a diff.
+/// Compares two images, and lists the changes or writes them as a diff.
 pub fn diff<'a>(base: &'a dyn files::Opened, target: &'a dyn files::Opened) -> Diff<'a> {
     Diff::new(base, target)
 }
 
-/// Applies diffs to the image called `base`, in place or into a new image.
+/// Applies diffs to the image called `base`, in place or to a new image.
 pub fn apply<'a>(base: impl Into<std::path::PathBuf>) -> Apply<'a> {
     Apply::new(base)
 }
 
-/// The examples of `docs/library.md`, run with the tests.
+/// The examples in `docs/library.md`, compiled and run with the tests.
 #[cfg(all(doctest, feature = "store"))]
 #[doc = include_str!("../docs/library.md")]
 struct LibraryExamples;

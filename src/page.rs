@@ -7,11 +7,10 @@ use crate::error::{Error, Result};
 /// Bytes in a page, the unit of every diff: 512, as in page blobs and in VHD sectors.
 pub const PAGE_SIZE: u64 = 512;
 
-// Lengths of disks and of buffers are converted into each other everywhere: without this, any of it could fail.
+// Lengths of disks and buffers are converted into each other everywhere; on other systems each conversion could fail.
 const _: () = assert!(usize::BITS == 64, "vhdkit needs a 64-bit system");
 
-/// Returns `n` as the length of a buffer or the index of a byte in one: lossless, since the crate builds for 64-bit
-/// systems only.
+/// Returns `n` as a buffer length or index. Lossless, since the crate builds for 64-bit systems only.
 #[allow(clippy::cast_possible_truncation, reason = "checked when it is built")]
 pub const fn to_usize(n: u64) -> usize {
     n as usize
@@ -34,7 +33,7 @@ impl PageRange {
         }
     }
 
-    /// The range of `len` bytes from `start`; an error names the numbers when they aren't whole pages.
+    /// The range of `len` bytes from `start`. Fails if it isn't aligned to pages, and names the numbers.
     pub fn from_len(start: u64, len: u64) -> Result<Self> {
         start
             .checked_add(len)
@@ -45,8 +44,8 @@ impl PageRange {
             })
     }
 
-    /// The smallest range of whole pages that holds the bytes `start..end`; if that is none, the empty range at
-    /// `start`. It rounds outwards, so that no byte is left out; only the last 511 of all 2^64 are in no page.
+    /// The smallest range of whole pages that contains the bytes `start..end`, or the empty range at `start` if there
+    /// are none. Rounding outwards loses no byte, except that the last 511 of all 2^64 bytes are in no page.
     pub const fn covering(start: u64, end: u64) -> Self {
         let start = start - start % PAGE_SIZE;
         let whole = end - end % PAGE_SIZE;
@@ -74,7 +73,7 @@ impl PageRange {
         self.end - self.start
     }
 
-    /// Whether the range holds nothing.
+    /// Returns whether the range is empty.
     pub const fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -84,12 +83,12 @@ impl PageRange {
         self.len() / PAGE_SIZE
     }
 
-    /// Length in bytes, as the length of a buffer.
+    /// Length in bytes, as a buffer length.
     pub const fn buffer_len(self) -> usize {
         to_usize(self.len())
     }
 
-    /// The smallest range that holds both, and what is between them.
+    /// The smallest range that contains both.
     #[must_use]
     pub fn hull(self, other: Self) -> Self {
         Self {
@@ -98,7 +97,7 @@ impl PageRange {
         }
     }
 
-    /// What both ranges hold; if that is nothing, the empty range at the end of `other` that is nearer.
+    /// The intersection of both ranges. If it is empty, the empty range at the nearer end of `other`.
     #[must_use]
     pub fn cut_to(self, other: Self) -> Self {
         let start = self.start.clamp(other.start, other.end);
@@ -106,14 +105,13 @@ impl PageRange {
         Self { start, end }
     }
 
-    /// What both ranges hold, or `None` if that is nothing.
+    /// The intersection of both ranges, or `None` if it is empty.
     pub fn intersect(self, other: Self) -> Option<Self> {
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
         (start < end).then_some(Self { start, end })
     }
 
-    /// The pieces of this range cut at multiples of `window`, in order. `window` is a multiple of [`PAGE_SIZE`]
-    /// and not zero.
+    /// Splits this range at multiples of `window`, in order. `window` is a nonzero multiple of [`PAGE_SIZE`].
     pub fn windows(self, window: u64) -> impl Iterator<Item = PageRange> {
         let mut at = self.start;
         std::iter::from_fn(move || {
@@ -134,7 +132,7 @@ impl fmt::Debug for PageRange {
     }
 }
 
-/// Joins `ranges`, which begin in ascending order, where they overlap or are no more than `gap` bytes apart.
+/// Joins `ranges`, which are sorted by their start, where they overlap or are at most `gap` bytes apart.
 pub fn coalesce(
     ranges: impl IntoIterator<Item = PageRange>,
     gap: u64,
@@ -151,7 +149,7 @@ pub fn coalesce(
     })
 }
 
-/// What became of a page.
+/// How a page changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChangeKind {
     /// It holds other data now.
@@ -173,24 +171,24 @@ impl ChangeKind {
 /// A changed page range: updated or cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Change {
-    /// Where.
+    /// The changed range.
     pub range: PageRange,
-    /// What happened.
+    /// How it changed.
     pub kind: ChangeKind,
 }
 
-/// Changed page ranges in ascending order, without overlap; neighbours of the same kind are one.
+/// Changed page ranges in ascending order, without overlap. Adjacent ranges of the same kind are joined.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PageList(Vec<Change>);
 
 impl PageList {
-    /// The empty list.
+    /// An empty list.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Adds a change at or after the end of the list, joining it to the last one where they touch and agree.
-    /// Changes that lie before the end, or are empty, are a caller's mistake and are refused.
+    /// Adds a change at or after the end of the list, and joins it to the last one if they are adjacent and of the same
+    /// kind. Fails if the change is empty or begins before the end.
     pub fn push(&mut self, change: Change) -> Result<()> {
         let end = self.0.last().map_or(0, |c| c.range.end);
         if change.range.is_empty() || change.range.start < end {
@@ -208,7 +206,7 @@ impl PageList {
         Ok(())
     }
 
-    /// Adds every change of `other`, which starts at or after this list's end.
+    /// Adds every change of `other`, which starts at or after the end of this list.
     pub fn extend(&mut self, other: &Self) -> Result<()> {
         other.0.iter().try_for_each(|change| self.push(*change))
     }
@@ -223,7 +221,7 @@ impl PageList {
         self.0.len()
     }
 
-    /// Whether nothing changed.
+    /// Returns whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -237,7 +235,7 @@ impl PageList {
             .sum()
     }
 
-    /// From the first byte of the first change to the last byte of the last, or `None` if nothing changed.
+    /// The range from the first changed byte to the last, or `None` if nothing changed.
     pub fn span(&self) -> Option<PageRange> {
         Some(PageRange {
             start: self.0.first()?.range.start,
@@ -255,12 +253,12 @@ impl<'a> IntoIterator for &'a PageList {
     }
 }
 
-/// Joins changes that touch and are of one kind, as they come: the pipelines cut them at windows.
+/// Joins adjacent changes of the same kind in a stream of changes, which the pipelines cut at windows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Joiner(Option<Change>);
 
 impl Joiner {
-    /// Takes the next change; gives one back that is known to be complete.
+    /// Adds a change. Returns the previous one if it is known to be complete.
     pub fn push(&mut self, change: Change) -> Option<Change> {
         if let Some(held) = &mut self.0
             && held.kind == change.kind
@@ -272,16 +270,16 @@ impl Joiner {
         self.0.replace(change)
     }
 
-    /// Gives the last change back.
+    /// Returns the last change.
     pub fn finish(&mut self) -> Option<Change> {
         self.0.take()
     }
 }
 
-/// Whether every byte is zero.
+/// Returns whether every byte is zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // Sixty-four bytes at a time without a branch inside, which the compiler turns into vector code; the early
-    // exit between pieces keeps data pages cheap.
+    // Checks 64 bytes at a time without branches, which the compiler vectorizes. The early exit between pieces keeps
+    // data pages cheap.
     let (pieces, rest) = bytes.as_chunks::<64>();
     pieces
         .iter()

@@ -1,10 +1,10 @@
-//! How far the work is, and whether to go on: the library tells and asks, it never prints.
+//! Progress reporting and cancellation: the library calls this interface and never prints.
 
 use crate::error::{Error, Result};
 
-/// Receives how far a piece of work is. All methods may be called from any thread.
+/// Receives the progress of a job. Methods may be called from any thread.
 pub trait Progress: Send + Sync {
-    /// Work of `total` bytes begins; `what` names it for a person ("comparing").
+    /// A step of `total` bytes begins; `what` describes it to a person ("comparing").
     fn begin(&self, what: &str, total: u64) {
         let _ = (what, total);
     }
@@ -14,13 +14,13 @@ pub trait Progress: Send + Sync {
         let _ = bytes;
     }
 
-    /// Whether the user wants to stop. Asked between windows; the work ends with
+    /// Returns whether the user wants to stop. Called between windows; the job then fails with
     /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted) and leaves nothing half-written.
     fn is_cancelled(&self) -> bool {
         false
     }
 
-    /// `Err` when the user wants to stop.
+    /// Fails if the user wants to stop.
     fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             Err(Error::interrupted())
@@ -30,7 +30,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Tells nobody.
+/// Discards all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

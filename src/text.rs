@@ -1,14 +1,14 @@
-//! Text that others wrote, made fit to be shown: names, paths and fields of files may hold anything.
+//! Makes foreign text fit to be displayed: names, paths and fields of files may contain anything.
 //!
-//! What a terminal obeys (control characters), what ends a line, what turns the direction of writing and what isn't
-//! seen at all is escaped: `\n`, `\u{1b}`, `\u{202e}`; a byte that isn't UTF-8 as `\xff`. A backslash stays as it is,
-//! so that escaping twice changes nothing, and the path of Windows keeps its form.
+//! Control characters, line breaks, characters that change the writing direction, and invisible ones are escaped: `\n`,
+//! `\u{1b}`, `\u{202e}`; a byte that isn't valid UTF-8 as `\xff`. A backslash isn't escaped, so that escaping twice
+//! changes nothing and Windows paths stay readable.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 
-/// Shows a path, a name or another text that may hold anything, on one line.
+/// Displays a path, a name or another arbitrary text on one line.
 ///
 /// ```
 /// use std::path::Path;
@@ -35,7 +35,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// What begins a secret in the parameters of an address, or in a connection string.
+/// The beginnings of secrets in the parameters of an address or in a connection string.
 const SECRETS: &[&str] = &[
     "sig",
     "signature",
@@ -50,14 +50,14 @@ const SECRETS: &[&str] = &[
     "x-goog-credential",
 ];
 
-/// What comes with a signature: parameters that nobody needs to see, and that are no secret by themselves.
+/// Parameters that accompany a signature: not secret by themselves, but of no use to a reader.
 const BESIDE_SECRETS: &[&str] = &[
     "se", "sp", "sv", "st", "sr", "srt", "ss", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks",
     "skv",
 ];
 
-/// `text` without what gives access to something: the query of an address and the password in it, signatures and keys.
-/// Three dots stand for what is left out. A file that was downloaded may be called by such an address.
+/// Removes everything from `text` that grants access: the query and the password of an address, signatures and keys.
+/// Three dots mark omissions. A downloaded file may be named after such an address.
 ///
 /// ```
 /// use vhdkit::text::without_secrets;
@@ -66,7 +66,7 @@ const BESIDE_SECRETS: &[&str] = &[
 /// assert_eq!(without_secrets("nbd+unix:///?socket=/run/s"), "nbd+unix:///?socket=/run/s");
 /// ```
 pub fn without_secrets(text: &str) -> Cow<'_, str> {
-    // Most texts have neither.
+    // Most texts contain none of these.
     if !text.contains(['=', '%']) && !text.contains("://") {
         return Cow::Borrowed(text);
     }
@@ -77,7 +77,7 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
             .next_back()
             .filter(|(_, c)| ends_word(*c));
         let (word, end) = word.split_at(end.map_or(word.len(), |(at, _)| at));
-        // What ends a sentence or leads to the next part of a message isn't part of an address.
+        // Punctuation that ends a sentence or introduces the next part of a message isn't part of an address.
         let bare = word.trim_end_matches([':', ';', '.']);
         let (word, tail) = word.split_at(bare.len());
         kept += &word_without_secrets(word);
@@ -87,18 +87,18 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// Whether an address or a name with parameters ends before this character.
+/// Returns whether an address or a name with parameters ends before this character.
 fn ends_word(c: char) -> bool {
     c.is_whitespace() || c.is_control() || "'\"`<>|(),".contains(c)
 }
 
 fn word_without_secrets(word: &str) -> Cow<'_, str> {
-    // What follows the address of a socket is its path.
+    // Schemes in which the query is the path of a socket.
     const OPEN: [&str; 1] = ["nbd+unix"];
     let address = word.split_once("://");
     if let Some((scheme, rest)) = address.filter(|(scheme, _)| !OPEN.contains(scheme)) {
         let (rest, query) = match rest.split_once('?') {
-            // Nothing was there, or it was left out already.
+            // There was no query, or it was removed already.
             Some((rest, "")) => (rest, "?".to_owned()),
             Some((rest, query)) => (rest, query_without_secrets(query)),
             None => (rest, String::new()),
@@ -118,7 +118,8 @@ fn word_without_secrets(word: &str) -> Cow<'_, str> {
     parameters_cut(word)
 }
 
-/// The query of an address with its question mark, and nothing of it but the time of a snapshot, which is a part of the name.
+/// Reduces the query of an address to its question mark and, if there is one, the time of a snapshot, which is part of
+/// the name.
 fn query_without_secrets(query: &str) -> String {
     let is_time = |c: char| c.is_ascii_digit() || "-:.TZ%A".contains(c);
     let mut parts = query.split('&');
@@ -127,14 +128,14 @@ fn query_without_secrets(query: &str) -> String {
         value.is_some_and(|time| !time.is_empty() && time.len() <= 60 && time.chars().all(is_time))
     });
     match time {
-        // Nothing else was there, or it was left out already.
+        // There was nothing else, or it was removed already.
         Some(time) if time == query.strip_suffix('&').unwrap_or(query) => format!("?{query}"),
         Some(time) => format!("?{time}&..."),
         None => "?...".into(),
     }
 }
 
-/// Cuts `word` off where parameters begin, if there is a secret among them.
+/// Cuts `word` where its parameters begin, if one of them is secret.
 fn parameters_cut(word: &str) -> Cow<'_, str> {
     let lower = word.to_ascii_lowercase();
     let lower = lower.as_str();
@@ -144,7 +145,7 @@ fn parameters_cut(word: &str) -> Cow<'_, str> {
             || ["%3f", "%26", "%3b"]
                 .iter()
                 .any(|encoded| before.ends_with(encoded));
-        // A signature may come without what it was part of.
+        // A signature may occur without the address it was part of.
         parameter || !beside && (before.is_empty() || before.ends_with(['=', ':', '/']))
     };
     let found = |names: &[&str], beside: bool| {
@@ -169,7 +170,7 @@ fn parameters_cut(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}...", word.get(..cut).unwrap_or_default()))
 }
 
-/// Shows any value on one line, with what it writes escaped as [`shown`] does it.
+/// Displays any value on one line, escaped like [`shown`].
 #[derive(Debug, Clone, Copy)]
 pub struct OneLine<T>(pub T);
 
@@ -179,7 +180,7 @@ impl<T: fmt::Display> fmt::Display for OneLine<T> {
     }
 }
 
-/// Hands text on with everything escaped that isn't seen as what it is.
+/// Passes text on, with all misleading characters escaped.
 #[derive(Debug)]
 pub struct Escaping<W>(pub W);
 
@@ -199,8 +200,8 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
     }
 }
 
-/// Whether a character isn't seen as what it is: it controls the terminal or the direction of writing, ends a line, or
-/// shows nothing.
+/// Returns whether a character isn't visible as itself: it controls the terminal or the writing direction, ends a line,
+/// or is invisible.
 pub const fn is_unseen(c: char) -> bool {
     matches!(
         c,
@@ -210,7 +211,7 @@ pub const fn is_unseen(c: char) -> bool {
             | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}' // what shows nothing
+            | '\u{e0000}'..='\u{e0fff}' // invisible characters
     )
 }
 

@@ -1,4 +1,4 @@
-//! What an image becomes by diffs.
+//! Applying diffs to an image.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::image::ContentDigest;
 use crate::progress::Progress;
 use crate::storage::{Audience, Overwrite};
 
-/// Applies diffs to a base. Nothing is written before all of them are verified, follow one another, and the base is
-/// known to be the one that they were made from.
+/// Applies diffs to a base image. Nothing is written before all diffs are verified and found to be consecutive, and the
+/// base is known to be the one that they were made from.
 ///
 /// ```no_run
 /// # fn main() -> vhdkit::Result<()> {
@@ -37,7 +37,7 @@ pub struct Apply<'a> {
 }
 
 impl<'a> Apply<'a> {
-    /// Starts from the image called `base`, a file or, for a new image, also a point in time of a store.
+    /// Starts from the image called `base`: a file or, if a new image is written, also a point in time of a store.
     pub fn new(base: impl Into<PathBuf>) -> Self {
         Self {
             base: base.into(),
@@ -51,56 +51,56 @@ impl<'a> Apply<'a> {
         }
     }
 
-    /// Adds a diff; several are applied in this order, each page written once.
+    /// Adds a diff. Several are applied in the order in which they were added, and each page is written once.
     pub fn diff(mut self, path: impl Into<PathBuf>) -> Self {
         self.diffs.push(path.into());
         self
     }
 
-    /// Says how it is made sure that the base is the right one; by default what is kept of its window hashes is
-    /// believed while its state stamp is valid, and anything else is read.
+    /// Sets how the base is checked. By default its recorded window hashes are trusted while its state stamp is valid,
+    /// and everything else is read.
     pub fn check(mut self, check: BaseCheck) -> Self {
         self.check = check;
         self
     }
 
-    /// Says whether the result is read back and compared with its content digest.
+    /// Sets whether the result is read back and compared with its content digest.
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
         self
     }
 
-    /// Sets the format of a new image; by default its name, the target and the base decide.
+    /// Sets the format of a new image. By default it follows from its name, the target and the base.
     pub fn format(mut self, format: Format) -> Self {
         self.format = Some(format);
         self
     }
 
-    /// Says whether a new image may replace a file.
+    /// Sets whether a new image may replace an existing file.
     pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Says where the parents of a differencing VHD may be.
+    /// Sets where to look for the parents of a differencing VHD.
     pub fn parents(mut self, parents: ParentOptions) -> Self {
         self.parents = parents;
         self
     }
 
-    /// Uses so many threads; by default one for each processor.
+    /// Sets the number of threads; by default one per processor.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.running.threads = Some(threads);
         self
     }
 
-    /// Reports progress, and stops when it says so.
+    /// Reports progress, and stops if it asks for that.
     pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
         self.running.progress = progress;
         self
     }
 
-    /// Makes a new image, which appears only when it is whole, right and on stable storage.
+    /// Writes a new image, which appears only when it is complete, verified and on stable storage.
     pub fn to_new(self, output: impl AsRef<Path>) -> Result<Applied> {
         let output = output.as_ref();
         let inputs: Vec<&Path> = self.diffs.iter().map(PathBuf::as_path).collect();
@@ -126,15 +126,14 @@ impl<'a> Apply<'a> {
         self.run(|options| apply_to_image(&*base, &chain, output, options))
     }
 
-    /// Brings the base itself to the target, so that whatever happens it is the old or the new point in time, or one
-    /// call of this or of [`roll_back`](Self::roll_back) away from either.
+    /// Changes the base itself into the target. Whatever happens meanwhile, the file holds the old or the new point in
+    /// time, or can be brought to either by calling this or [`roll_back`](Self::roll_back).
     pub fn in_place(self) -> Result<Applied> {
         let chain = self.chain()?;
         self.run(|options| apply_in_place(&self.base, chain, InPlace::default(), options))
     }
 
-    /// Takes back an apply in place that was interrupted; gives the content digest that the base has again, if it is
-    /// known.
+    /// Undoes an interrupted in-place apply. Returns the content digest of the restored base, if it is known.
     pub fn roll_back(self) -> Result<Option<ContentDigest>> {
         self.run(|options| roll_back(&self.base, options))
     }

@@ -1,4 +1,4 @@
-//! What changed between two images.
+//! Finding out what changed between two images.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::page::Change;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience, Overwrite};
 
-/// Compares two images, and lists what changed or writes it as a diff.
+/// Compares two images, and lists the changes or writes them as a diff.
 ///
 /// ```no_run
 /// # fn main() -> vhdkit::Result<()> {
@@ -41,17 +41,17 @@ pub struct Diff<'a> {
     running: Running<'a>,
 }
 
-/// Totals of what differs between two images.
+/// Totals of the differences between two images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
-    /// Number of ranges.
+    /// Number of changed ranges.
     pub ranges: u64,
-    /// Bytes that hold other data.
+    /// Bytes that hold different data.
     pub update_bytes: u64,
     /// Bytes that became zero.
     pub clear_bytes: u64,
-    /// Whether the images are the same, sizes included.
+    /// Whether the images are the same, including their sizes.
     pub same: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct Changes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WrittenDiff {
-    /// What changed.
+    /// Totals of the changes.
     pub changes: Changes,
     /// The content digest of the base, if digests were computed.
     pub base_digest: Option<ContentDigest>,
@@ -83,45 +83,45 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// Says how the diff stores data; zstd by default.
+    /// Sets how the diff stores data; zstd by default.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// Says whether the diff names the content digests of both images, by which an apply knows the right base. True by
-    /// default; without them less is read where much is known to be the same, and an apply can check only what is under
-    /// the changed pages.
+    /// Sets whether the diff contains the content digests of both images, by which an apply recognizes the right base.
+    /// Enabled by default. Without them, less is read where much is known to be the same, but an apply can check only
+    /// the data under the changed pages.
     pub fn digests(mut self, digests: bool) -> Self {
         self.digests = digests;
         self
     }
 
-    /// Says whether the diff also holds the old data, and so leads back.
+    /// Sets whether the diff also contains the old data, so that it can be undone.
     pub fn reversible(mut self, reversible: bool) -> Self {
         self.reversible = reversible;
         self
     }
 
-    /// Says whether [`write`](Self::write) may replace a file.
+    /// Sets whether [`write`](Self::write) may replace an existing file.
     pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Uses so many threads; by default one for each processor. The result doesn't depend on it.
+    /// Sets the number of threads; by default one per processor. The result doesn't depend on it.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.running.threads = Some(threads);
         self
     }
 
-    /// Reports progress, and stops when it says so.
+    /// Reports progress, and stops if it asks for that.
     pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
         self.running.progress = progress;
         self
     }
 
-    /// Calls `each` with every change, in order of offsets, exact to the page.
+    /// Calls `each` with every change, in ascending order, exact to the page.
     pub fn each(self, mut each: impl FnMut(Change) -> Result<()>) -> Result<Changes> {
         let workers = self.running.workers()?;
         let known = self.target.shared_with(self.base);
@@ -145,7 +145,7 @@ impl<'a> Diff<'a> {
         })
     }
 
-    /// Writes the diff to a new file, which appears only when it is whole and on stable storage.
+    /// Writes the diff to a new file, which appears only when it is complete and on stable storage.
     pub fn write(self, path: impl AsRef<Path>) -> Result<WrittenDiff> {
         let path = path.as_ref();
         let inputs = [self.base.files(), self.target.files()].concat();
@@ -158,7 +158,7 @@ impl<'a> Diff<'a> {
         Ok(written)
     }
 
-    /// Writes the diff to `out`, from front to back; messages call it `name`. It is whole only if this succeeds.
+    /// Writes the diff to `out` sequentially; messages call it `name`. The diff is complete only if this succeeds.
     pub fn write_to<W: Write>(self, out: W, name: impl AsRef<Path>) -> Result<(WrittenDiff, W)> {
         self.run(out, name.as_ref())
     }

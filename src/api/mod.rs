@@ -1,6 +1,6 @@
-//! The front door: the main jobs in one call each, with defaults that are right for most.
+//! The high-level interface: the main jobs in one call each, with defaults that suit most uses.
 //!
-//! Everything here is made of the modules below, which have all the options.
+//! Everything here is built on the modules below, which offer all options.
 
 mod apply;
 mod diff;
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::parallel::Workers;
 use crate::progress::{Progress, Silent};
 
-/// How the work is done, whatever it is.
+/// The settings that all jobs have in common.
 #[derive(Clone, Copy)]
 struct Running<'a> {
     threads: Option<NonZeroUsize>,

@@ -1,4 +1,4 @@
-//! From what a person types to an opened image.
+//! Opens images by the names that people type.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::files::{FormatChoice, OpenOptions, Opened, ParentOptions, open_image}
 use crate::snapshot::{Access, Disk, PointImage};
 use crate::storage::IoPolicy;
 
-/// The name of a point in time of a store, `STORE::DISK@SNAPSHOT`, which stands wherever an image is read.
+/// The name of a point in time of a store, `STORE::DISK@SNAPSHOT`, which can be used wherever an image is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PointName<'a> {
-    /// The store; empty for the one that is in effect.
+    /// The store; empty for the default one.
     pub store: &'a str,
     /// The disk.
     pub disk: &'a str,
@@ -25,7 +25,7 @@ pub struct PointName<'a> {
 }
 
 impl<'a> PointName<'a> {
-    /// Parses `name`; `None` if it means a file, as it does if there is a file of exactly that name.
+    /// Parses `name`. Returns `None` if it is the name of a file, or if a file of exactly that name exists.
     pub fn parse(name: &'a Path) -> Option<Self> {
         let (store, point) = name.to_str()?.rsplit_once("::")?;
         if point.contains('/') || fs::symlink_metadata(name).is_ok() {
@@ -64,54 +64,54 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// An opener that finds formats out, reads whole images only, and looks for parents beside their children.
+    /// Creates an opener that detects formats, reads intact images only, and looks for parents next to their children.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes files as images of this format, instead of finding it out.
+    /// Opens files as images of this format instead of detecting it.
     #[must_use]
     pub fn format(mut self, format: FormatChoice) -> Self {
         self.options.format = Some(format);
         self
     }
 
-    /// Reads damaged VHDs as far as they go: what is lost reads as zeros, or as the parent has it.
+    /// Reads as much as possible of damaged VHDs: lost blocks read as zeros, or as the parent has them.
     #[must_use]
     pub fn salvage(mut self, salvage: bool) -> Self {
         self.options.salvage = salvage;
         self
     }
 
-    /// Says where the parents of differencing VHDs may be.
+    /// Sets where to look for the parents of differencing VHDs.
     #[must_use]
     pub fn parents(mut self, parents: ParentOptions) -> Self {
         self.options.parents = parents;
         self
     }
 
-    /// Says how files are read.
+    /// Sets how files are read.
     #[must_use]
     pub fn io(mut self, policy: IoPolicy) -> Self {
         self.options.io = policy;
         self
     }
 
-    /// Sets the store of names that don't have one: `::DISK@SNAPSHOT`.
+    /// Sets the store for names without one: `::DISK@SNAPSHOT`.
     #[must_use]
     pub fn store(mut self, store: impl Into<PathBuf>) -> Self {
         self.store = Some(store.into());
         self
     }
 
-    /// Sets everything that says how a file is opened, at once.
+    /// Sets all options for opening files at once.
     #[must_use]
     pub fn options(mut self, options: OpenOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Sets what reaches page blobs, by which addresses are opened.
+    /// Sets the connector through which page blobs are opened by their address.
     #[cfg(feature = "azure")]
     #[must_use]
     pub fn connector(mut self, connector: std::sync::Arc<crate::blob::Connector>) -> Self {
@@ -119,12 +119,12 @@ impl Opener {
         self
     }
 
-    /// Opens the image that `name` means, for reading. Changes to a file after this moment are found by
+    /// Opens the image called `name` for reading. Later changes to a file are detected by
     /// [`check_unchanged`](Source::check_unchanged).
     ///
     /// # Errors
     ///
-    /// As [`open_image`]; for a point in time, [`Usage`](crate::ErrorKind::Usage) if there is no such store, disk or
+    /// As [`open_image`]. For a point in time, [`Usage`](crate::ErrorKind::Usage) if there is no such store, disk or
     /// snapshot.
     pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Opened>> {
         let path = name.as_ref();
@@ -140,15 +140,17 @@ impl Opener {
             return Ok(Box::new(open_image(path, &options)?));
         }
         if self.options.format.is_some() {
-            return Err(Error::usage("a point in time has no format to choose")
-                .with_path(path)
-                .with_hint("omit the option"));
+            return Err(
+                Error::usage("the format of a point in time can't be chosen")
+                    .with_path(path)
+                    .with_hint("omit the option"),
+            );
         }
         self.open_point(path)
     }
 
-    /// Opens the point in time that `name` means; `None` if it means a file. It holds its files, so the disk can be
-    /// changed while it is open, unless [`hold_files`](PointImage::hold_files) can't be done.
+    /// Opens the point in time called `name`. Returns `None` if it is the name of a file. The image holds its files
+    /// open, so that the disk can be changed meanwhile, unless [`hold_files`](PointImage::hold_files) fails.
     #[cfg(feature = "store")]
     pub fn point(&self, name: &Path) -> Result<Option<PointImage>> {
         let Some(point) = PointName::parse(name) else {
@@ -175,7 +177,7 @@ impl Opener {
         Ok(Some(image))
     }
 
-    /// Opens the page blob or the snapshot of one that `name` is the address of; `None` if it isn't an address.
+    /// Opens the page blob, or the snapshot of one, with the address `name`. Returns `None` if it isn't an address.
     #[cfg(feature = "azure")]
     pub fn open_blob(&self, name: &Path) -> Result<Option<BlobImage>> {
         let Some(text) = name.to_str().filter(|text| BlobName::is_address(text)) else {
@@ -183,7 +185,7 @@ impl Opener {
         };
         let name = BlobName::parse(text)?;
         let connector = self.connector.as_ref().ok_or_else(|| {
-            Error::usage("nothing was given that reaches page blobs")
+            Error::usage("page blobs can't be opened without a connector")
                 .with_path(name.shown())
                 .with_hint("give the opener a connector")
         })?;

@@ -34,7 +34,7 @@ pub struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    /// The store in `folder`. It is made with its first snapshot.
+    /// Refers to the store in `folder`, which is created with its first snapshot.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -45,31 +45,31 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Uses so many threads; by default one for each processor.
+    /// Sets the number of threads; by default one per processor.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.running.threads = Some(threads);
         self
     }
 
-    /// Reports progress, and stops when it says so.
+    /// Reports progress, and stops if it asks for that.
     #[must_use]
     pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
         self.running.progress = progress;
         self
     }
 
-    /// Its folder.
+    /// The store's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The names of its disks, in order.
+    /// Returns the names of the disks, in order.
     pub fn disks(&self) -> Result<Vec<String>> {
         disks(&self.folder)
     }
 
-    /// The disk called `name`, which need not exist yet. Nothing is opened: each call locks the disk for as long as it
+    /// Refers to the disk called `name`, which need not exist yet. Nothing is opened: each call locks the disk while it
     /// runs.
     pub fn disk(&self, name: impl Into<String>) -> StoredDisk<'_> {
         StoredDisk {
@@ -78,7 +78,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Copies the snapshots of the disk `name` that `to` lacks, in order; what is there already isn't sent again.
+    /// Copies the snapshots of the disk `name` that `to` lacks, in order. Existing ones aren't sent again.
     pub fn copy(&self, name: &str, to: &Self) -> Result<Copied> {
         let copied = self.work(|work| Ok(copy_disk((&self.folder, &to.folder), name, work)))?;
         match copied.error {
@@ -112,7 +112,7 @@ pub struct StoredDisk<'a> {
 }
 
 impl StoredDisk<'_> {
-    /// Adds a snapshot of `image`, called `name`, with the present time. Only what changed since the newest snapshot is
+    /// Adds a snapshot of `image`, called `name`, with the current time. Only what changed since the newest snapshot is
     /// stored.
     pub fn create(&self, name: impl Into<String>, image: &dyn Opened) -> Result<Created> {
         self.create_point(
@@ -124,7 +124,7 @@ impl StoredDisk<'_> {
         )
     }
 
-    /// Adds a snapshot of `image`, with everything that can be said of it.
+    /// Adds a snapshot of `image` with all of its options.
     pub fn create_point(&self, image: &dyn Opened, point: &NewPoint) -> Result<Created> {
         let mut disk = self.open(Access::Create)?;
         let created = self
@@ -136,7 +136,7 @@ impl StoredDisk<'_> {
         created
     }
 
-    /// What is known of each snapshot, oldest first.
+    /// Returns the manifests of all snapshots, oldest first.
     pub fn points(&self) -> Result<Vec<Manifest>> {
         let mut disk = self.open(Access::Read)?;
         match disk.take_damaged().into_iter().next() {
@@ -145,8 +145,8 @@ impl StoredDisk<'_> {
         }
     }
 
-    /// Opens the snapshot called `name` as an image. It holds its files: snapshots can be added and deleted while it is
-    /// open.
+    /// Opens the snapshot called `name` as an image. It holds its files open, so that snapshots can be added and
+    /// deleted meanwhile.
     pub fn image(&self, name: &str) -> Result<PointImage> {
         let disk = self.open(Access::Read)?;
         let mut image = disk.image(disk.find(name)?)?;
@@ -154,8 +154,8 @@ impl StoredDisk<'_> {
         Ok(image)
     }
 
-    /// Makes a new image of the snapshot called `name`, which appears only when its content digest is right. It is a
-    /// VHD or a raw disk by its name, and as a VHD it has the kind of the image that the snapshot was made of.
+    /// Writes the snapshot called `name` to a new image, which appears only when its content digest is right. The file
+    /// name decides between VHD and raw; a VHD gets the kind of the image from which the snapshot was made.
     pub fn restore(&self, name: &str, output: impl AsRef<Path>) -> Result<()> {
         let (point, path) = (self.image(name)?, output.as_ref());
         crate::files::refuse_same_file(path, &point.files())?;
@@ -174,17 +174,17 @@ impl StoredDisk<'_> {
         self.store.work(|work| restore(&point, output, work))
     }
 
-    /// Deletes the snapshot called `name`. All others keep every byte; the newest one isn't deleted.
+    /// Deletes the snapshot called `name`, which can't be the newest. All others stay intact.
     pub fn delete(&self, name: &str) -> Result<Deleted> {
         let mut disk = self.open(Access::Write)?;
         self.store.work(|work| delete(&mut disk, name, false, work))
     }
 
-    /// Reads all data of the disk, and says what is wrong.
+    /// Reads all data of the disk and reports problems.
     ///
     /// # Errors
     ///
-    /// What is found is not an error but part of the result. An error is what kept it from being looked at.
+    /// Problems are part of the result. An error means that something couldn't be checked.
     pub fn verify(&self) -> Result<Verified> {
         let mut disk = self.open(Access::Read)?;
         self.store

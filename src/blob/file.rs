@@ -484,7 +484,7 @@ impl ReadAt for BlobFile {
         }
         let end = offset.saturating_add(buf.len() as u64);
         if end > self.len() {
-            return Err(Error::damaged("the blob ends too early")
+            return Err(Error::damaged("the blob is too short")
                 .with_path(&self.name)
                 .with_offset(offset)
                 .with_found(format_args!("{} bytes", self.len()))

@@ -607,5 +607,5 @@ fn zero_run_checks(run: PageRange, frames: &[Vec<Frame>]) -> Result<Vec<FrameChe
     if frames.iter().flatten().all(Frame::is_long_clear) {
         return Ok(zero_checks(run, frames));
     }
-    Err(damaged("the diff was changed while it was used"))
+    Err(damaged("the diff was changed while it was in use"))
 }

@@ -365,7 +365,7 @@ fn back_identity(digest: &Hash) -> Hash {
 }
 
 fn changed() -> crate::error::Error {
-    damaged("the diff was changed while it was used")
+    damaged("the diff was changed while it was in use")
 }
 
 /// Positioned reads as a stream.

@@ -54,7 +54,7 @@ impl UnpackedFrame {
                 .get(start..start.checked_add(buf.len())?)
                 .filter(|_| inside)
         });
-        let bytes = bytes.ok_or_else(|| damaged("the diff was changed while it was used"))?;
+        let bytes = bytes.ok_or_else(|| damaged("the diff was changed while it was in use"))?;
         buf.copy_from_slice(bytes);
         Ok(())
     }

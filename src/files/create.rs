@@ -316,7 +316,7 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
 }
 
 fn taken(path: &Path) -> Error {
-    Error::usage("the file exists already")
+    Error::usage("the file already exists")
         .with_path(path)
         .with_hint("choose another name, or have it replaced with --force")
 }
@@ -349,7 +349,7 @@ fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
         Ok((target, kind)) if kind.is_file() || kind.is_block_device() => {
             Ok(Some((target, kind.is_block_device())))
         }
-        Ok((_, kind)) => Err(Error::usage("an image can't take the place of this")
+        Ok((_, kind)) => Err(Error::usage("this can't be replaced by an image")
             .with_path(path)
             .with_found(if kind.is_dir() {
                 "a folder"

@@ -466,7 +466,7 @@ impl<'a> Side<'a> {
         }) = self.now
         else {
             return Err(
-                Error::damaged("the map of an image ends too early").with_path(self.image.path())
+                Error::damaged("the map of an image is too short").with_path(self.image.path())
             );
         };
         Ok(Run {

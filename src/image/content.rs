@@ -1,11 +1,11 @@
-//! The hashes of what an image holds, in one pass over it.
+//! Hashes of the contents of an image, computed in one pass.
 
 use super::{ContentDigest, ContentHasher, Image, Pass, WindowHashes, all_needed};
 use crate::error::Result;
 use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
-/// Computes the content digest of an image in parallel, reading only what may hold data.
+/// Computes the content digest of an image in parallel, reading only ranges that may hold data.
 pub fn content_digest(
     image: &dyn Image,
     workers: &Workers,
@@ -14,8 +14,8 @@ pub fn content_digest(
     window_hashes(image, workers, progress, |_, _| Ok(()))
 }
 
-/// As [`content_digest`], and hands the window hashes of each [window](super::WINDOW_SIZE) that may hold data to `each`, with
-/// its first byte, in order.
+/// As [`content_digest`], and passes the window hashes of each [window](super::WINDOW_SIZE) that may hold data to
+/// `each`, with the window's first byte, in order.
 pub fn window_hashes(
     image: &dyn Image,
     workers: &Workers,

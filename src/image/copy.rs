@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
-/// How to [`copy`].
+/// Options for [`copy`].
 #[derive(Clone, Copy)]
 pub struct CopyOptions<'a> {
     /// The threads that read and hash.
     pub workers: &'a Workers,
-    /// Told what is done.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
-    /// Whether to compute the content digest on the way.
+    /// Whether to compute the content digest as well.
     pub digest: bool,
 }
 
@@ -27,8 +27,8 @@ impl std::fmt::Debug for CopyOptions<'_> {
     }
 }
 
-/// Writes all of `from` into `to`, which is new, reads as zeros and is at least as large. Returns the content
-/// digest of `from` if asked for.
+/// Writes all of `from` into `to`, which is new, reads as zeros and is at least as large. Returns the content digest of
+/// `from` if requested.
 pub fn copy(
     from: &dyn Image,
     to: &mut dyn ImageMut,
@@ -37,8 +37,8 @@ pub fn copy(
     copy_hashed(from, to, options, |_, _| Ok(()))
 }
 
-/// As [`copy`], and hands the window hashes of each window that may hold data to `each`, with its first byte, in
-/// order, if the digest is asked for.
+/// As [`copy`], and if the digest is requested, passes the window hashes of each window that may hold data to `each`,
+/// with the window's first byte, in order.
 pub fn copy_hashed(
     from: &dyn Image,
     to: &mut dyn ImageMut,
@@ -74,7 +74,7 @@ pub fn copy_hashed(
     Ok(options.digest.then(|| digest.finish()))
 }
 
-/// Hands all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
+/// Passes all bytes of the virtual disk to `sink` in order, reading ahead in parallel.
 pub fn stream(
     image: &dyn Image,
     workers: &Workers,

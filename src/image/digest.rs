@@ -1,4 +1,4 @@
-//! The content digest: one number for a virtual disk, whatever format stores it.
+//! The content digest: identifies the contents of a virtual disk, whatever format stores it.
 //!
 //! ```text
 //! digest = BLAKE3( "vhdkit content 1"  16 bytes
@@ -54,7 +54,7 @@ impl FromStr for ContentDigest {
     }
 }
 
-/// The window hash of `len` zeros, `len` at most [`DIGEST_WINDOW`].
+/// The window hash of `len` zeros, where `len` is at most [`DIGEST_WINDOW`].
 pub(crate) fn zero_hash(len: u64) -> Hash {
     static FULL: OnceLock<Hash> = OnceLock::new();
     let compute = |len: u64| {
@@ -69,10 +69,10 @@ pub(crate) fn zero_hash(len: u64) -> Hash {
     }
 }
 
-/// Bytes that are fed to BLAKE3 at once, from a multiple of it on: it is at full speed only on whole parts of its tree.
+/// Bytes fed to BLAKE3 at a time, at multiples of this size: it is at full speed only on whole subtrees.
 const WHOLE_PARTS: usize = 128 << 10;
 
-/// So many bytes of hashes of whole windows of zeros, one after another, and one hash more.
+/// Concatenated hashes of whole windows of zeros: this many bytes, plus one more hash.
 fn zero_hashes() -> &'static [u8] {
     static HASHES: OnceLock<Vec<u8>> = OnceLock::new();
     HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(WHOLE_PARTS / size_of::<Hash>() + 1))
@@ -87,7 +87,7 @@ pub(super) fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
     }
 }
 
-/// The window hashes of a consecutive piece of a virtual disk.
+/// The window hashes of a contiguous part of a virtual disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowHashes(Vec<Hash>);
 
@@ -101,7 +101,7 @@ impl WindowHashes {
         self.0.push(next);
     }
 
-    /// Adds those of the piece that follows.
+    /// Appends the hashes of the part that follows.
     pub fn append(&mut self, mut next: Self) {
         self.0.append(&mut next.0);
     }
@@ -113,30 +113,30 @@ impl From<Hash> for WindowHashes {
     }
 }
 
-/// Bytes of what the digest is made of that are a subtree of their own, if there are more: the hashes of 8 TiB.
+/// Bytes of the digest's input that form a subtree of their own if more follow: the hashes of 8 TiB.
 ///
-/// The input of an empty pebibyte has 32 GiB, of which all but the first bytes repeat. A subtree's value depends on its
-/// bytes and on its place, so there are few of them that are all hashes of zeros; they are known beforehand.
+/// The input for an empty pebibyte is 32 GiB, which repeats after the first bytes. The value of a subtree depends on
+/// its bytes and its position, so only a few different subtrees consist of hashes of zeros; they are precomputed.
 const SEGMENT: u64 = 256 << 20;
 
-/// The values of the segments from the second on, if they are all hashes of zeros; as far as the largest disk goes.
+/// The values of the segments from the second on that consist of hashes of zeros, up to the largest disk.
 static ZERO_SEGMENTS: &[u8] = include_bytes!("zero_segments.bin");
 
-/// Builds a [`ContentDigest`] from window hashes in order; what is left out is zero.
+/// Builds a [`ContentDigest`] from window hashes in order. Omitted windows are zero.
 #[derive(Debug)]
 pub struct ContentHasher {
-    /// Of the last segment.
+    /// The hasher of the last segment.
     hasher: blake3::Hasher,
-    /// The segments before it.
+    /// The segments before the last one.
     segments: Vec<Part>,
-    /// Bytes in the last segment.
+    /// Bytes fed to the last segment.
     fed: u64,
     virtual_size: u64,
     at: u64,
 }
 
 impl ContentHasher {
-    /// Begins the digest of a virtual disk of `virtual_size` bytes.
+    /// Starts the digest of a virtual disk of `virtual_size` bytes.
     pub fn new(virtual_size: u64) -> Self {
         let mut hasher = Self {
             hasher: blake3::Hasher::new(),
@@ -150,11 +150,11 @@ impl ContentHasher {
         hasher
     }
 
-    /// Adds bytes to what the digest is made of.
+    /// Adds bytes to the digest's input.
     fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.fed == SEGMENT {
-                // Not the last one.
+                // This segment isn't the last one.
                 self.close(self.hasher.finalize_non_root());
             }
             let now = to_usize(SEGMENT - self.fed).min(bytes.len());
@@ -165,7 +165,7 @@ impl ContentHasher {
         }
     }
 
-    /// Ends a segment, which has this value.
+    /// Ends a segment with this value.
     fn close(&mut self, value: ChainingValue) {
         self.segments.push(Part {
             len: SEGMENT,
@@ -180,7 +180,7 @@ impl ContentHasher {
     /// Feeds the hashes of `count` whole windows of zeros. A disk of terabytes has millions of them.
     fn feed_zero_hashes(&mut self, count: u64) {
         let mut left = count.saturating_mul(size_of::<Hash>() as u64);
-        // Where in a hash the next piece begins.
+        // The position within a hash at which the next piece begins.
         let mut phase = 0;
         while left > 0 {
             if self.fed == SEGMENT {
@@ -202,15 +202,15 @@ impl ContentHasher {
         }
     }
 
-    /// The value of the segment that is about to begin if it is all hashes of zeros.
+    /// The precomputed value of the segment that is about to begin, for the case that it consists of hashes of zeros.
     fn zero_segment(&self) -> Option<ChainingValue> {
         let number = self.segments.len().checked_sub(1)?;
         let (known, _) = ZERO_SEGMENTS.as_chunks::<{ size_of::<ChainingValue>() }>();
         known.get(number).copied()
     }
 
-    /// The windows from `start` on, which is a multiple of [`DIGEST_WINDOW`] and not before the last ones.
-    /// Windows beyond the virtual size are left out.
+    /// Adds the windows from `start` on, which is a multiple of [`DIGEST_WINDOW`] and not before the previous ones.
+    /// Windows beyond the virtual size are ignored.
     pub fn push(&mut self, start: u64, hashes: &WindowHashes) {
         self.zeros_until(start);
         for hash in &hashes.0 {
@@ -232,7 +232,7 @@ impl ContentHasher {
         }
     }
 
-    /// The digest.
+    /// Returns the digest.
     pub fn finish(mut self) -> ContentDigest {
         self.zeros_until(self.virtual_size);
         if self.segments.is_empty() {
@@ -332,7 +332,7 @@ mod tests {
         assert!("12".parse::<ContentDigest>().is_err());
     }
 
-    /// The digest of an image of zeros but for one window, by the definition.
+    /// The digest, computed by its definition, of an image that is zero except for one window.
     fn by_definition(size: u64, hashed: u64) -> ContentDigest {
         fn feed(hasher: &mut blake3::Hasher, mut count: u64) {
             let many = zero_hash(DIGEST_WINDOW).repeat(1 << 12);
@@ -384,7 +384,7 @@ mod tests {
                 let mut hasher = blake3::Hasher::new();
                 hasher.set_input_offset(number * SEGMENT);
                 for _ in 0..SEGMENT / WHOLE_PARTS as u64 {
-                    // The label and the size before them shift all hashes.
+                    // The label and the size come first and shift all hashes.
                     hasher.update(&hashes[8..8 + WHOLE_PARTS]);
                 }
                 hasher.finalize_non_root()

@@ -7,11 +7,11 @@ use super::{Image, ImageMut, whole};
 use crate::error::{Error, ErrorKind};
 use crate::page::{PageRange, to_usize};
 
-/// Bytes that are read and written at once: enough to make single bytes cheap, few enough for random access.
+/// Bytes read and written at a time: enough to make single bytes cheap, and few enough for random access.
 const ROOM: u64 = 64 << 10;
 
-/// A virtual disk as [`Read`], [`BufRead`] and [`Seek`], at any byte and of any length. The image itself is read in
-/// aligned pieces of 64 KiB.
+/// Presents a virtual disk as [`Read`], [`BufRead`] and [`Seek`], with any offset and length. The image itself is read
+/// in aligned pieces of 64 KiB.
 ///
 /// ```
 /// use std::io::{Read, Seek, SeekFrom};
@@ -36,7 +36,7 @@ pub struct DiskReader<I> {
 }
 
 impl<I: Image> DiskReader<I> {
-    /// Begins at the first byte of `image`. `&image`, `Box` and `Arc` of an image are images, too.
+    /// Starts at the first byte of `image`. A `&image`, `Box` or `Arc` of an image is an image, too.
     pub fn new(image: I) -> Self {
         let place = Place::new(&image);
         Self {
@@ -80,11 +80,11 @@ impl<I: Image> Seek for DiskReader<I> {
     }
 }
 
-/// A virtual disk as [`Read`], [`Write`] and [`Seek`], at any byte and of any length. The image itself is read and
-/// written in aligned pieces of at most 64 KiB.
+/// Presents a virtual disk as [`Read`], [`Write`] and [`Seek`], with any offset and length. The image itself is read
+/// and written in aligned pieces of at most 64 KiB.
 ///
-/// Writing ends at the end of the virtual disk, as on a block device: a write there takes 0 bytes. What was written
-/// is on stable storage when [`flush`](Write::flush) returns; dropping the stream without that may lose it.
+/// As on a block device, a write at the end of the virtual disk writes 0 bytes. Data is on stable storage when
+/// [`flush`](Write::flush) returns; dropping the stream without a flush may lose it.
 ///
 /// ```
 /// use std::io::{Read, Seek, SeekFrom, Write};
@@ -105,12 +105,12 @@ pub struct DiskWriter<I> {
     image: I,
     place: Place,
     piece: Piece,
-    /// The pages of the piece that aren't written yet, if there are any.
+    /// The pages of the piece that aren't written yet, if any.
     changed: Option<PageRange>,
 }
 
 impl<I: ImageMut> DiskWriter<I> {
-    /// Begins at the first byte of `image`. `&mut image` and `Box` of an image are images, too.
+    /// Starts at the first byte of `image`. A `&mut image` or `Box` of an image is an image, too.
     pub fn new(image: I) -> Self {
         let place = Place::new(&image);
         Self {
@@ -121,17 +121,17 @@ impl<I: ImageMut> DiskWriter<I> {
         }
     }
 
-    /// Flushes, and returns the image.
+    /// Flushes and returns the image.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the changes from being written.
+    /// Fails if the changes can't be written.
     pub fn into_image(mut self) -> io::Result<I> {
         self.flush()?;
         Ok(self.image)
     }
 
-    /// Has the piece that the position is in.
+    /// Loads the piece at the current position.
     fn load(&mut self) -> io::Result<()> {
         if self.place.is_inside() && !self.piece.has(self.place.at) {
             self.write_back()?;
@@ -143,7 +143,7 @@ impl<I: ImageMut> DiskWriter<I> {
     fn write_back(&mut self) -> io::Result<()> {
         if let Some(changed) = self.changed {
             self.image.update(changed, self.piece.bytes_of(changed)?)?;
-            // Only now: after an error the next flush tries again.
+            // Cleared only now: after an error, the next flush tries again.
             self.changed = None;
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Place {
 /// A piece of a disk in memory.
 #[derive(Debug, Default)]
 struct Piece {
-    /// Where; empty if there is nothing.
+    /// Its range; empty if nothing is loaded.
     range: PageRange,
     bytes: Vec<u8>,
 }
@@ -236,11 +236,11 @@ impl Piece {
         self.range.start() <= at && at < self.range.end()
     }
 
-    /// Reads the piece that `at` is in.
+    /// Loads the piece that contains `at`.
     fn load(&mut self, image: &dyn Image, at: u64) -> io::Result<()> {
         let start = at - at % ROOM;
         let range = PageRange::covering(start, start.saturating_add(ROOM)).cut_to(whole(image));
-        // Until it is read there is nothing: bytes of another piece must not be found under this one's range.
+        // The range is empty while it is being read, so that bytes of the previous piece can't be taken for this one.
         self.range = PageRange::default();
         self.bytes.resize(range.buffer_len(), 0);
         image.read_exact_at(&mut self.bytes, range.start())?;
@@ -248,7 +248,7 @@ impl Piece {
         Ok(())
     }
 
-    /// The bytes of the piece from `at` on; none if it doesn't have them.
+    /// The bytes of the piece from `at` on; empty if `at` isn't in it.
     fn rest(&self, at: u64) -> &[u8] {
         self.bytes.get(self.indexes(at)).unwrap_or_default()
     }
@@ -277,7 +277,7 @@ impl Piece {
 }
 
 impl From<Error> for io::Error {
-    /// Keeps the operating system's kind where that is the cause; the whole error is the source of the new one.
+    /// Keeps the kind of an operating system error. The whole error becomes the source of the new one.
     fn from(error: Error) -> Self {
         let kind = match (error.io_kind(), error.kind()) {
             (Some(kind), _) => kind,
@@ -285,7 +285,7 @@ impl From<Error> for io::Error {
             (None, ErrorKind::Damaged | ErrorKind::Mismatch) => io::ErrorKind::InvalidData,
             (None, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
             (None, ErrorKind::Locked | ErrorKind::Pending) => io::ErrorKind::ResourceBusy,
-            // Not `Interrupted`, after which readers simply try again.
+            // Not `Interrupted`, after which readers simply retry.
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)
@@ -293,9 +293,9 @@ impl From<Error> for io::Error {
 }
 
 impl Error {
-    /// Returns the error of this crate that went through [`std::io`], as from a file system on a [`DiskReader`]; any
-    /// other one becomes the cause of an error of kind [`ErrorKind::Io`] that says `doing`. There is no `From`, so that
-    /// no error of the system loses its file and offset by a question mark.
+    /// Recovers this crate's error after it passed through [`std::io`], as from a file system on a [`DiskReader`]. Any
+    /// other error becomes the cause of an [`ErrorKind::Io`] error with the message `doing`. There is no `From`
+    /// implementation, so that `?` can't lose the file and offset of a system error.
     pub fn from_stream(doing: impl Into<String>, error: io::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => ours,
@@ -341,10 +341,11 @@ mod tests {
     }
 
     proptest! {
-        // What failed once is a test of its own above: no file is left at the top of the project.
+        // A case that failed once is a test of its own above, so that no regression file is created in the project's
+        // root.
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-        /// A disk behaves as a cursor over as many bytes does.
+        /// A disk behaves like a cursor over the same number of bytes.
         #[test]
         fn a_disk_is_a_stream_of_fixed_length(steps in prop::collection::vec(step(), 0..40)) {
             let start: Vec<u8> = (0..SIZE).map(|n| (n % 251).try_into().unwrap()).collect();
@@ -399,7 +400,7 @@ mod tests {
 
     #[test]
     fn an_error_comes_through_as_it_was() {
-        let ours = Error::damaged("the block is cut off")
+        let ours = Error::damaged("the block is truncated")
             .with_path("a.vhd")
             .with_offset(7);
         let text = ours.to_string();

@@ -1,16 +1,16 @@
-//! The partition table of a disk, GPT, as far as another size of the disk concerns it.
+//! GUID partition tables (GPT), as far as they are affected by resizing a disk.
 //!
 //! ```text
 //! sector 0        1       2 …                                … before the last   last
 //!        MBR   header   partition table   partitions   the same table     backup header
 //! ```
 //!
-//! Header and backup name each other's sectors. When a disk becomes longer, the backup isn't at its end any more; when
-//! it is cut, the backup is gone. Both are legal to read, and programs that write partition tables complain. [`Gpt::move_backup`]
-//! says what has to be written: first the backup at the new end, then the header that names it, so that at any moment
-//! there is a header that is whole.
+//! The primary and the backup header contain each other's sector numbers. When a disk grows, the backup is no longer at
+//! its end; when it shrinks, the backup is lost. Such disks can still be read, but partitioning tools complain.
+//! [`Gpt::move_backup`] computes the necessary writes: first the backup at the new end, then the primary header that
+//! refers to it, so that at least one header is valid at any moment.
 //!
-//! UEFI specification 2.10, section 5.3. Numbers are little-endian.
+//! See UEFI specification 2.10, section 5.3. Numbers are little-endian.
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
@@ -20,16 +20,16 @@ use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 
-/// Bytes of a logical sector, of which the disk knows nothing itself.
+/// Possible logical sector sizes in bytes; the disk doesn't record its own.
 const SECTORS: [u64; 2] = [512, 4096];
 
-/// Bytes of the fields that are known.
+/// Bytes of the known fields of a header.
 const FIELDS: usize = 92;
 
-/// Larger tables are nobody's: usual are 16 KiB.
+/// The largest table that is accepted; 16 KiB is common.
 const LARGEST_TABLE: u64 = 1 << 20;
 
-/// Where the fields are in a header.
+/// Offsets of the fields in a header.
 mod field {
     pub(super) const LEN: usize = 12;
     pub(super) const CHECKSUM: usize = 16;
@@ -43,35 +43,35 @@ mod field {
     pub(super) const TABLE_CHECKSUM: usize = 88;
 }
 
-/// A header that is whole, and the table that it names.
+/// A valid header and the table it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Half {
-    /// All bytes of its sector.
+    /// All bytes of the header's sector.
     header: Vec<u8>,
     table: Vec<u8>,
 }
 
-/// A GPT whose header at the start of the disk, and the table there, are whole.
+/// A GPT whose primary header and table are valid.
 #[derive(Debug, Clone)]
 pub struct Gpt {
-    /// Bytes of a logical sector.
+    /// Logical sector size in bytes.
     sector: u64,
     primary: Half,
 }
 
-/// What has to be written to bring the backup of a GPT to the end of the disk.
+/// The writes that move the backup of a GPT to the end of the disk.
 #[derive(Debug, Clone)]
 pub struct BackupMove {
-    /// In this order, each on stable storage before the next.
+    /// Performed in this order, each on stable storage before the next.
     writes: Vec<(PageRange, Vec<u8>)>,
 }
 
 impl Gpt {
-    /// Looks for a GPT at the start of a disk; `None` if there is none.
+    /// Looks for a GPT at the start of a disk. Returns `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`Damaged`](crate::ErrorKind::Damaged) if there is one that isn't whole.
+    /// [`Damaged`](crate::ErrorKind::Damaged) if there is one that is invalid.
     pub fn find(image: &dyn Image) -> Result<Option<Self>> {
         let mut broken = None;
         for sector in SECTORS {
@@ -84,7 +84,7 @@ impl Gpt {
         broken.map_or(Ok(None), Err)
     }
 
-    /// Looks for the backup in the last sector of a disk, where the header at its start can't be read.
+    /// Looks for the backup in the last sector of a disk whose primary header can't be read.
     pub fn find_at_end(image: &dyn Image) -> Result<Option<Self>> {
         for sector in SECTORS {
             let Some(last) = (image.virtual_size() / sector).checked_sub(1) else {
@@ -99,7 +99,7 @@ impl Gpt {
         Ok(None)
     }
 
-    /// The partitions: number from 1, bytes of the disk (which may be beyond its end), name.
+    /// The partitions: number from 1, byte range on the disk (which may be beyond its end), name.
     pub fn partitions(&self) -> impl Iterator<Item = (u32, std::ops::Range<u64>, String)> + '_ {
         let entry = usize::try_from(self.primary.short(field::ENTRY_LEN)).unwrap_or(usize::MAX);
         let entries = (1..).zip(self.primary.table.chunks_exact(entry.max(1)));
@@ -120,28 +120,28 @@ impl Gpt {
         })
     }
 
-    /// Where the header says that its backup is: a byte of the disk, which may be beyond its end.
+    /// The location of the backup according to the header, in bytes. It may be beyond the end of the disk.
     pub fn backup_at(&self) -> u64 {
         self.primary
             .number(field::OTHER)
             .saturating_mul(self.sector)
     }
 
-    /// Whether the backup is where it belongs on a disk of `size` bytes: in the last sector.
+    /// Returns whether the backup is where it belongs on a disk of `size` bytes: in the last sector.
     pub fn is_at_end_of(&self, size: u64) -> bool {
         (size / self.sector).checked_sub(1) == Some(self.primary.number(field::OTHER))
     }
 
-    /// The bytes of the disk that the backup takes, if it is within it and whole.
+    /// Returns the byte range of the backup, if it is within the disk and valid.
     ///
     /// # Errors
     ///
-    /// [`Damaged`](crate::ErrorKind::Damaged) if it says something else than the primary.
+    /// [`Damaged`](crate::ErrorKind::Damaged) if it disagrees with the primary.
     pub fn backup(&self, image: &dyn Image) -> Result<Option<PageRange>> {
         self.copy_in(image, self.primary.number(field::OTHER))
     }
 
-    /// The same of a copy at the end of the disk, if it is one of this table: nothing may name it any more.
+    /// As [`backup`](Self::backup), for a copy of this table at the end of the disk, to which no header need refer.
     pub fn copy_at_end(&self, image: &dyn Image) -> Result<Option<PageRange>> {
         let last = (image.virtual_size() / self.sector).saturating_sub(1);
         match self.copy_in(image, last) {
@@ -150,7 +150,7 @@ impl Gpt {
         }
     }
 
-    /// The bytes that the header in sector `at` and its table take, if they are whole.
+    /// Returns the byte range of the header in sector `at` and its table, if they are valid.
     fn copy_in(&self, image: &dyn Image, at: u64) -> Result<Option<PageRange>> {
         let backup = match Half::read(image, self.sector, at) {
             Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
@@ -176,13 +176,13 @@ impl Gpt {
         Ok(PageRange::new(start, header_at.saturating_add(self.sector)))
     }
 
-    /// What has to be written so that the backup is at the end of a disk of `size` bytes. `image` is the disk as it is,
-    /// larger or smaller. `None` if it is there already.
+    /// Computes the writes that put the backup at the end of a disk of `size` bytes. `image` is the disk as it is,
+    /// larger or smaller. Returns `None` if the backup is there already.
     ///
     /// # Errors
     ///
-    /// If the two copies of the table differ, or where the backup would be is a partition, or something else that isn't
-    /// zero.
+    /// Fails if the two copies of the table differ, or if the new location of the backup holds a partition or other
+    /// nonzero data.
     pub fn move_backup(&self, image: &dyn Image, size: u64) -> Result<Option<BackupMove>> {
         let old = self.backup(image)?;
         if self.is_at_end_of(size) && old.is_some() {
@@ -212,8 +212,8 @@ impl Gpt {
             )
             .with_field("virtual disk")
             .with_offset(at)
-            .with_found("a page that isn't zero and belongs to no partition")
-            .with_hint("have a look at it, and omit --fix-gpt or choose another size"));
+            .with_found("a nonzero page outside of all partitions")
+            .with_hint("inspect it, then omit --fix-gpt or choose another size"));
         }
         let own_table = self.primary.number(field::TABLE);
         let primary = self.primary.renamed(1, last, own_table, table_at - 1);
@@ -225,9 +225,9 @@ impl Gpt {
         Ok(Some(BackupMove { writes }))
     }
 
-    /// The first byte of `within` that isn't zero, nor what the table says is for its backup, nor on a page that holds what
-    /// `wanted` has for it: moving a backup by a few sectors, and being interrupted, leaves parts of both there. Beyond the
-    /// end of the disk all is zero.
+    /// Returns the first byte of `within` that is nonzero, not part of the current backup, and not on a page that
+    /// already holds `wanted`. Moving a backup by a few sectors, and being interrupted, leaves parts of both there. The
+    /// disk reads as zeros beyond its end.
     fn first_data(
         &self,
         image: &dyn Image,
@@ -256,7 +256,7 @@ impl Gpt {
         Ok(None)
     }
 
-    /// The first sector, if all that it says is that a GPT takes the disk: up to sector `last` from now on.
+    /// Updates the first sector if it is a protective MBR, so that its entry extends to sector `last`.
     fn protective(image: &dyn Image, last: u64) -> Result<Option<(PageRange, Vec<u8>)>> {
         const PARTITIONS: usize = 446;
         const ENTRY: usize = 16;
@@ -289,7 +289,7 @@ impl Gpt {
 }
 
 impl BackupMove {
-    /// Writes it; each step is on stable storage before the next. Then it is read back.
+    /// Performs the writes, each on stable storage before the next, then reads the result back.
     pub fn write(&self, image: &mut dyn ImageMut) -> Result<()> {
         for (range, bytes) in &self.writes {
             image.update(*range, bytes)?;
@@ -299,7 +299,7 @@ impl BackupMove {
             let mut found = vec![0; bytes.len()];
             image.read_exact_at(&mut found, range.start())?;
             if found != *bytes {
-                return Err(Error::damaged("what was read back is not what was written")
+                return Err(Error::damaged("the data read back differs from the data written")
                     .with_field("partition table (GPT)")
                     .with_offset(range.start())
                     .with_hint(
@@ -312,7 +312,7 @@ impl BackupMove {
 }
 
 impl Half {
-    /// The header in sector `at`, and its table. `None` if there is no header.
+    /// Reads the header in sector `at` and its table. Returns `None` if there is no header.
     fn read(image: &dyn Image, sector: u64, at: u64) -> Result<Option<Self>> {
         let size = image.virtual_size();
         let bytes = |at: u64, len: u64| -> Result<Option<Vec<u8>>> {
@@ -366,7 +366,7 @@ impl Half {
         bytes.map_or(u32::MAX, LittleEndian::read_u32)
     }
 
-    /// The header with the checksum that belongs to it; `None` if it tells of an impossible length.
+    /// Returns the header with a correct checksum, or `None` if its length field is impossible.
     fn sealed(&self) -> Option<Vec<u8>> {
         let mut header = self.header.clone();
         let len = usize::try_from(self.short(field::LEN)).ok();
@@ -379,7 +379,7 @@ impl Half {
         Some(header)
     }
 
-    /// The header for another place.
+    /// Returns the header with new locations.
     fn renamed(&self, own: u64, other: u64, table: u64, last_usable: u64) -> Vec<u8> {
         let mut new = self.clone();
         for (at, number) in [
@@ -395,7 +395,7 @@ impl Half {
         new.sealed().unwrap_or(new.header)
     }
 
-    /// The last sector that a partition has, or the table and header before them.
+    /// Returns the last sector used by a partition, or by the primary header and table.
     fn end_of_partitions(&self, table_sectors: u64) -> u64 {
         const LAST: usize = 40;
         let entry = usize::try_from(self.short(field::ENTRY_LEN)).unwrap_or(usize::MAX);
@@ -421,10 +421,10 @@ mod tests {
     use crate::image::RawImage;
     use crate::storage::{Memory, ReadAt as _, WriteAt as _};
 
-    /// Bytes of the table: 128 entries.
+    /// Bytes of a table with 128 entries.
     const TABLE: u64 = 128 * 128;
 
-    /// A disk with a GPT, and one partition that ends with sector `last`.
+    /// A disk with a GPT and one partition that ends with sector `last`.
     fn disk(sector: u64, sectors: u64, last: u64) -> RawImage<Memory> {
         let mut mbr = vec![0; 512];
         mbr[446..462].copy_from_slice(&[0, 0, 2, 0, 0xEE, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -464,7 +464,7 @@ mod tests {
         RawImage::open(memory).unwrap()
     }
 
-    /// The disk with another size.
+    /// A copy of the disk with another size.
     fn resized(image: &RawImage<Memory>, size: u64) -> RawImage<Memory> {
         let mut bytes = vec![0; to_usize(image.virtual_size())];
         image.read_exact_at(&mut bytes, 0).unwrap();
@@ -480,7 +480,7 @@ mod tests {
             let gpt = Gpt::find(&old).unwrap().unwrap();
             assert!(gpt.is_at_end_of(old.virtual_size()));
             assert!(gpt.move_backup(&old, old.virtual_size()).unwrap().is_none());
-            // Longer by a page, a bit more than the backup, or much; shorter, down to the partition.
+            // Longer by a page, by slightly more than the backup, and by a lot; shorter, down to the partition.
             for size in [
                 old.virtual_size() + sector,
                 old.virtual_size() + TABLE + 3 * sector,
@@ -550,7 +550,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Damaged, "{at}");
         }
         let gpt = Gpt::find(&whole).unwrap().unwrap();
-        // The backup says something else.
+        // The backup disagrees.
         let other = disk(512, 8192, 4001);
         let mut end = vec![0; 33 * 512];
         other.read_exact_at(&mut end, 8159 * 512).unwrap();
@@ -560,7 +560,7 @@ mod tests {
             gpt.move_backup(&mixed, 8 << 20).unwrap_err().kind(),
             ErrorKind::Damaged
         );
-        // No room: the partition, or anything that isn't zero.
+        // There is no room because of the partition, or because of any nonzero data.
         for size in [4001 * 512, (4001 + 32) * 512, 512, 1024] {
             assert!(gpt.move_backup(&whole, size).is_err(), "{size}");
         }
@@ -576,7 +576,7 @@ mod tests {
             for byte in [0, 1, 0x7F, 0xFF] {
                 let image = resized(&image, image.virtual_size());
                 image.storage().write_all_at(&[byte], at).unwrap();
-                // With a checksum that is right again.
+                // A change with a corrected checksum.
                 let mut header = vec![0; 512];
                 image.read_exact_at(&mut header, 512).unwrap();
                 let half = Half {

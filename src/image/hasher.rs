@@ -1,9 +1,9 @@
-//! The hash of one window after another, from data and zeros as they come.
+//! Window hashes, computed from data and zeros in order.
 //!
-//! BLAKE3 is a tree over its input: an aligned piece of 2ⁿ KiB is a subtree whose value depends on its bytes and on its
-//! place alone (section 2.1 of the BLAKE3 paper). Windows are all hashed from place 0 on, so a subtree of zeros has one
-//! value for each place in a window. It is computed once: what is known to be zero costs next to nothing, also in a
-//! window that holds something else.
+//! BLAKE3 is a tree over its input: an aligned piece of 2ⁿ KiB is a subtree whose value depends only on its bytes and
+//! its position (section 2.1 of the BLAKE3 paper). Each window is hashed from position 0, so a subtree of zeros has one
+//! value per position in a window. These values are computed once: known zeros cost next to nothing, even in a window
+//! that also holds data.
 
 use std::slice::Iter;
 use std::sync::OnceLock;
@@ -16,10 +16,10 @@ use blake3::hazmat::{
 use super::digest::{DIGEST_WINDOW, Hash, WindowHashes, feed_zeros, zero_hash};
 use crate::page::to_usize;
 
-/// The smallest subtree that is hashed by itself: large enough for the widest vectors.
+/// The smallest subtree that is hashed separately: large enough for the widest vectors.
 const SMALLEST: u64 = 64 << 10;
 
-/// The largest of data: what is compared at a time.
+/// The largest subtree of data that is hashed at once: the size of a comparison.
 const LARGEST: u64 = 256 << 10;
 
 /// A complete subtree, or the end of a window.
@@ -29,16 +29,16 @@ pub(super) struct Part {
     pub(super) value: ChainingValue,
 }
 
-/// Hashes a piece of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed front to back. A clone
-/// goes on from the same point: two disks that begin alike are hashed once up to their first difference.
+/// Hashes a part of a virtual disk that begins at a multiple of [`DIGEST_WINDOW`], fed in order. A clone continues from
+/// the same point: two disks that begin alike are hashed once up to their first difference.
 #[derive(Debug, Clone)]
 pub(crate) struct WindowHasher {
-    /// Of the last part, which may be open.
+    /// The hasher of the last part, which may be incomplete.
     hasher: blake3::Hasher,
-    /// What the current window holds up to `at`, but for an open part, which begins at a multiple of [`SMALLEST`].
+    /// The completed parts of the current window up to `at`. An incomplete part begins at a multiple of [`SMALLEST`].
     parts: Vec<Part>,
     at: u64,
-    /// Zeros that follow.
+    /// Zeros at the end that haven't been hashed yet.
     zeros: u64,
     done: WindowHashes,
 }
@@ -67,14 +67,15 @@ impl WindowHasher {
         }
     }
 
-    /// As [`update`](Self::update) of this one and of `other`, which is at the same place: the bytes are hashed once.
+    /// As calling [`update`](Self::update) on this hasher and on `other`, which is at the same position, but hashes the
+    /// bytes once.
     pub(crate) fn update_both(&mut self, other: &mut Self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.settle_zeros();
             other.settle_zeros();
             let now = self.next_part(bytes.len() as u64, LARGEST);
             if self.at != other.at || now < SMALLEST {
-                // Not a whole subtree, or not the same one.
+                // An incomplete subtree, or hashers in different states.
                 self.update(bytes);
                 other.update(bytes);
                 return;
@@ -99,7 +100,7 @@ impl WindowHasher {
         }
     }
 
-    /// The hashes, with that of a shorter last window if there is one.
+    /// Returns the hashes, including that of a shorter last window.
     pub(crate) fn finish(mut self) -> WindowHashes {
         if self.at + self.zeros > 0 {
             self.close();
@@ -107,28 +108,29 @@ impl WindowHasher {
         self.done
     }
 
-    /// How much of `len` bytes goes into one part: what the open one lacks, or a whole subtree of at most `largest`.
+    /// Returns how many of `len` bytes go into one part: the rest of the incomplete one, or a whole subtree of at most
+    /// `largest`.
     fn next_part(&self, len: u64, largest: u64) -> u64 {
         let behind = self.at % SMALLEST;
         if behind > 0 || len < SMALLEST {
             return len.min(SMALLEST - behind);
         }
-        // Both powers of two: what the place is a multiple of, and what there is.
+        // Both are powers of two: the alignment of the position, and the available length.
         let aligned = 1_u64 << (self.at | DIGEST_WINDOW).trailing_zeros();
         let whole = 1_u64 << len.ilog2();
         aligned.min(whole).min(largest)
     }
 
-    /// Begins a part if none is open.
+    /// Starts a part if there is no incomplete one.
     fn open(&mut self) {
         if self.at.is_multiple_of(SMALLEST) {
-            // Not reset: that would keep the place (blake3 1.8.7).
+            // Not `reset`, which would keep the position (blake3 1.8.7).
             self.hasher = blake3::Hasher::new();
             self.hasher.set_input_offset(self.at);
         }
     }
 
-    /// The open part got `len` bytes more.
+    /// Records that the incomplete part received `len` bytes.
     fn fed(&mut self, len: u64) {
         self.at += len;
         if self.at.is_multiple_of(SMALLEST) {
@@ -136,7 +138,7 @@ impl WindowHasher {
         }
     }
 
-    /// Takes over the part that `other`, which was at the same place, has just completed.
+    /// Copies the part that `other`, which was at the same position, has just completed.
     fn take_last_of(&mut self, other: &Self) {
         self.parts.extend(other.parts.last());
         self.hasher.clone_from(&other.hasher);
@@ -189,14 +191,14 @@ impl WindowHasher {
 
     fn root(&self) -> Hash {
         if self.parts.len() == 1 {
-            // The root is another value than that of the same bytes within a tree.
+            // The root value differs from the value of the same bytes as a subtree.
             return *self.hasher.finalize().as_bytes();
         }
         root(&self.parts, self.at)
     }
 }
 
-/// The hash of `len` bytes, which are these parts: more than one, each a node of the tree.
+/// Computes the hash of `len` bytes from these parts, of which there are several, each a node of the tree.
 pub(super) fn root(parts: &[Part], len: u64) -> Hash {
     let mut parts = parts.iter();
     let left = left_subtree_len(len);
@@ -204,7 +206,7 @@ pub(super) fn root(parts: &[Part], len: u64) -> Hash {
     *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
 }
 
-/// The value of the next `len` bytes, which are one node of the tree.
+/// Computes the value of the next `len` bytes, which form one node of the tree.
 fn subtree(parts: &mut Iter<'_, Part>, len: u64) -> ChainingValue {
     if let Some(part) = parts.as_slice().first().filter(|part| part.len == len) {
         parts.next();
@@ -215,8 +217,8 @@ fn subtree(parts: &mut Iter<'_, Part>, len: u64) -> ChainingValue {
     merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
-/// The value of `len` zeros at `at` in a window: `len` a power of two from [`SMALLEST`] to half a window, `at` a
-/// multiple of it.
+/// The value of `len` zeros at position `at` of a window. `len` is a power of two from [`SMALLEST`] to half a window,
+/// and `at` a multiple of it.
 fn zero_subtree(at: u64, len: u64) -> ChainingValue {
     static VALUES: OnceLock<Vec<Vec<ChainingValue>>> = OnceLock::new();
     let values = VALUES.get_or_init(|| {
@@ -252,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk in pieces: their length, and whether they hold data.
+    /// A disk in pieces, each with its length and whether it holds data.
     fn pieces() -> impl Strategy<Value = Vec<(u64, bool)>> {
         let length = prop_oneof![
             1..2000_u64,

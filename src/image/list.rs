@@ -1,4 +1,4 @@
-//! A stored list of window hashes: what a virtual disk held, in 40 bytes for each mebibyte that isn't zero.
+//! Stored lists of window hashes: a fingerprint of a virtual disk, 40 bytes for each nonzero mebibyte.
 //!
 //! ```text
 //! "vhdkit windows 1"   16 bytes
@@ -8,8 +8,8 @@
 //! content digest       32 bytes
 //! ```
 //!
-//! The list needs no checksum: the content digest is made of nothing but the virtual size and these hashes, so a list
-//! that makes the digest that is expected is the right one.
+//! The list needs no checksum: the content digest is computed from nothing but the virtual size and these hashes, so a
+//! list that yields the expected digest is correct.
 
 use std::io::{BufReader, Read, Write};
 use std::path::PathBuf;
@@ -29,19 +29,19 @@ const HEAD: usize = 24;
 const RECORD: usize = 40;
 const TAIL: usize = 32;
 
-/// Digest windows in a window.
+/// Number of digest windows in a window.
 const PARTS: usize = (WINDOW_SIZE / DIGEST_WINDOW) as usize;
 
-/// What a list says of one window of [`WINDOW_SIZE`].
+/// The entries of a list for one window of [`WINDOW_SIZE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListedWindow {
-    /// Its first byte.
+    /// First byte of the window.
     pub start: u64,
-    /// The hashes of its digest windows; `None` where all is zero.
+    /// The hashes of its digest windows; `None` for zeros.
     pub hashes: [Option<Hash>; PARTS],
 }
 
-/// Writes a list front to back.
+/// Writes a list sequentially.
 #[derive(Debug)]
 pub struct WindowListWriter<W> {
     out: W,
@@ -51,7 +51,7 @@ pub struct WindowListWriter<W> {
 }
 
 impl<W: Write> WindowListWriter<W> {
-    /// Begins the list of a disk of `virtual_size` bytes. Messages about `out` call it `name`.
+    /// Begins the list of a disk of `virtual_size` bytes. Messages call `out` `name`.
     pub fn new(out: W, name: impl Into<PathBuf>, virtual_size: u64) -> Result<Self> {
         let mut writer = Self {
             out,
@@ -64,7 +64,7 @@ impl<W: Write> WindowListWriter<W> {
         Ok(writer)
     }
 
-    /// Adds the windows from `start` on, which come in order; those that are zero, or beyond the end, are left out.
+    /// Adds the windows from `start` on, in ascending order. Windows that are zero or beyond the end are skipped.
     pub fn push(&mut self, start: u64, hashes: &WindowHashes) -> Result<()> {
         self.digest.push(start, hashes);
         for (n, hash) in hashes.as_slice().iter().enumerate() {
@@ -80,7 +80,7 @@ impl<W: Write> WindowListWriter<W> {
         Ok(())
     }
 
-    /// Ends the list. Returns the content digest that it makes.
+    /// Ends the list. Returns the content digest that follows from it.
     pub fn finish(mut self) -> Result<ContentDigest> {
         let hasher = std::mem::replace(&mut self.digest, ContentHasher::new(0));
         let digest = hasher.finish();
@@ -98,12 +98,12 @@ impl<W: Write> WindowListWriter<W> {
     }
 }
 
-/// How many windows that aren't zero a list of `len` bytes names.
+/// The number of nonzero windows in a list of `len` bytes.
 pub const fn windows_in(len: u64) -> u64 {
     len.saturating_sub((HEAD + TAIL) as u64) / RECORD as u64
 }
 
-/// A list that was read once and found sound.
+/// A list that has been read and verified.
 #[derive(Debug)]
 pub struct WindowList<S> {
     storage: S,
@@ -113,7 +113,7 @@ pub struct WindowList<S> {
 }
 
 impl<S: ReadAt> WindowList<S> {
-    /// Reads the list and verifies that its hashes make the digest at its end.
+    /// Reads the list and verifies that its hashes yield the digest at its end.
     pub fn open(storage: S) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(what.to_owned()).with_path(storage.name());
         let len = storage.byte_len()?;
@@ -121,7 +121,7 @@ impl<S: ReadAt> WindowList<S> {
         let count = body.filter(|body| body.is_multiple_of(RECORD as u64));
         let Some(count) = count.map(|body| body / RECORD as u64) else {
             return Err(damaged(
-                "this is not a list of window hashes, or it was cut off",
+                "this is not a list of window hashes, or it was truncated",
             ));
         };
         let mut head = [0; HEAD];
@@ -132,10 +132,10 @@ impl<S: ReadAt> WindowList<S> {
             ));
         }
         let virtual_size = BigEndian::read_u64(&head[16..]);
-        // Before anything is computed: the digest of a disk without end would never be done.
+        // Checked before anything is computed: the digest of an endless disk would never be finished.
         if virtual_size > MAX_VIRTUAL_SIZE {
             return Err(
-                damaged("the list of window hashes is of an impossibly large disk")
+                damaged("the list of window hashes is for an impossibly large disk")
                     .with_offset(LABEL.len() as u64)
                     .with_found(format_args!("{virtual_size} bytes")),
             );
@@ -173,7 +173,7 @@ impl<S: ReadAt> WindowList<S> {
         Ok(list)
     }
 
-    /// How many windows that aren't zero it names.
+    /// The number of nonzero windows in the list.
     pub fn windows_listed(&self) -> u64 {
         self.count
     }
@@ -188,7 +188,7 @@ impl<S: ReadAt> WindowList<S> {
         self.digest
     }
 
-    /// The windows that aren't all zero, in order.
+    /// Iterates over the windows that aren't all zero, in order.
     pub fn windows(&self) -> impl Iterator<Item = Result<ListedWindow>> + '_ {
         let mut records = self.records().peekable();
         std::iter::from_fn(move || {
@@ -216,7 +216,8 @@ impl<S: ReadAt> WindowList<S> {
         })
     }
 
-    /// The hashes of the digest windows that aren't all zero, in order, each with the first byte of its window.
+    /// Iterates over the hashes of the digest windows that aren't all zero, in order, each with the first byte of its
+    /// window.
     pub fn hashes(&self) -> impl Iterator<Item = Result<(u64, Hash)>> + '_ {
         let records = self.records();
         records
@@ -249,7 +250,7 @@ impl<S: ReadAt> WindowList<S> {
     }
 }
 
-/// A piece of a storage as a stream.
+/// A part of a storage as a stream.
 struct Positioned<'a, S> {
     storage: &'a S,
     offset: u64,

@@ -1,4 +1,4 @@
-//! An image of which only some pages are seen.
+//! A view of an image in which only some pages are visible.
 
 use super::resized::zeros;
 use super::{Extents, Image, check_within, join_extents, whole};
@@ -8,12 +8,12 @@ use crate::parallel::IoHints;
 
 /// A set of pages of a virtual disk.
 pub trait PageSet: Sync {
-    /// The pages of `within` that are in the set: in order, without overlap.
+    /// Returns the pages of `within` that are in the set, in order and without overlap.
     fn pages(&self, within: PageRange) -> Box<dyn Iterator<Item = Result<PageRange>> + '_>;
 }
 
-/// An image of which only the pages of a set are seen; the others read as zeros and are never read from it. Two images
-/// that differ in no other pages differ in the same pages when both are seen so.
+/// An image in which only the pages of a set are visible; all others read as zeros and are never read from the
+/// underlying image. If two images differ only in pages of the set, their masked views differ in the same pages.
 #[derive(Clone, Copy)]
 pub struct Masked<'a> {
     image: &'a dyn Image,
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Masked<'_> {
 }
 
 impl<'a> Masked<'a> {
-    /// The view of `image` on `pages`.
+    /// A view of the `pages` of `image`.
     pub fn new(image: &'a dyn Image, pages: &'a dyn PageSet) -> Self {
         Self { image, pages }
     }

@@ -45,15 +45,15 @@ pub(crate) use window::Window;
 pub use windows::data_windows;
 pub(crate) use windows::{DataOf, Listed, Source, Windows, parts_in};
 
-/// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and walking it would never end.
+/// The largest virtual disk: 1 PiB. A sparse file can claim to be far larger, and processing it would never end.
 pub const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
 
-/// Bytes that the pipelines hand from step to step: an aligned piece of the virtual disk, the size of the largest
-/// page write of a page blob (Put Page: 4 MiB).
+/// The unit in which the pipelines pass data from step to step: an aligned piece of the virtual disk, as large as the
+/// largest page write of a page blob (Put Page: 4 MiB).
 pub const WINDOW_SIZE: u64 = 4 << 20;
 
-/// Bytes handled in one I/O where content is only looked at. Two of them fit into a core's L2 cache; larger ones
-/// measured up to 1.5 times slower.
+/// Bytes per I/O where content is only inspected. Two of these fit into a core's L2 cache; larger ones were up to 1.5
+/// times slower when measured.
 pub const CHUNK_SIZE: usize = 256 << 10;
 
 /// Whether a part of a virtual disk may hold data.
@@ -61,14 +61,14 @@ pub const CHUNK_SIZE: usize = 256 << 10;
 pub enum ExtentState {
     /// Stored: read it to know.
     Data,
-    /// Reads as zeros, known without reading.
+    /// Known to read as zeros, without reading.
     Zero,
 }
 
 /// A maximal run of a virtual disk in one state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where.
+    /// Its range.
     pub range: PageRange,
     /// Its state.
     pub state: ExtentState,
@@ -81,23 +81,23 @@ pub type Extents<'a> = Box<dyn Iterator<Item = Result<Extent>> + 'a>;
 ///
 /// # Contract
 ///
-/// * [`virtual_size`](Image::virtual_size) is a multiple of [`PAGE_SIZE`](crate::page::PAGE_SIZE) and constant
-///   while the image is only read.
-/// * A read within the virtual size succeeds or says what is wrong with the stored file; a read beyond it is
-///   refused with an error. No input makes either panic.
-/// * Calls may come from many threads at once.
+/// * [`virtual_size`](Image::virtual_size) is a multiple of [`PAGE_SIZE`](crate::page::PAGE_SIZE), and constant while
+///   the image is only read.
+/// * A read within the virtual size succeeds, or fails with a problem of the stored file. A read beyond it is refused.
+///   No input causes a panic.
+/// * Methods may be called from many threads at once.
 pub trait Image: Send + Sync {
     /// Size of the virtual disk in bytes.
     fn virtual_size(&self) -> u64;
 
-    /// Fills `buf` from `offset`; both may be any bytes within the virtual disk.
+    /// Fills `buf` from `offset`. Neither needs any alignment.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// The extents of `within`, cut to the virtual size: in order, without gaps or overlap, neighbours in
-    /// different states. `Data` is always a right answer.
+    /// Returns the extents of `within`, cut at the virtual size: in order, without gaps or overlap, and with adjacent
+    /// extents in different states. Reporting `Data` is always correct.
     fn extents(&self, within: PageRange) -> Extents<'_>;
 
-    /// How reads of it are best asked for. A pass over an image that is far away reads ahead.
+    /// Hints for efficient reading. A pass over a remote image reads ahead.
     fn io(&self) -> IoHints {
         IoHints::LOCAL
     }
@@ -105,17 +105,17 @@ pub trait Image: Send + Sync {
 
 /// A virtual disk that can be written.
 pub trait ImageMut: Image {
-    /// Writes `data` at `range`; the two are equally long, else it is refused (see [`check_update`]).
+    /// Writes `data` at `range`. Fails unless both have the same length (see [`check_update`]).
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()>;
 
-    /// Makes `range` read as zeros, without storing them where the format and the file system can.
+    /// Makes `range` read as zeros, without storing them where format and file system support that.
     fn clear(&mut self, range: PageRange) -> Result<()>;
 
     /// Returns when everything written so far is on stable storage and the file is complete.
     fn flush(&mut self) -> Result<()>;
 }
 
-/// Refuses a read or write that doesn't lie within `virtual_size`.
+/// Fails if a read or write isn't within `virtual_size`.
 pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
     match offset.checked_add(len as u64) {
         Some(end) if end <= virtual_size => Ok(()),
@@ -127,8 +127,8 @@ pub fn check_within(virtual_size: u64, offset: u64, len: usize) -> Result<()> {
     }
 }
 
-/// Refuses an update that doesn't lie within `virtual_size`, or whose data isn't as long as its range: every
-/// [`ImageMut`] asks this before it writes.
+/// Fails if an update isn't within `virtual_size`, or if its data isn't as long as its range. Every [`ImageMut`] calls
+/// this before it writes.
 pub fn check_update(virtual_size: u64, range: PageRange, data: &[u8]) -> Result<()> {
     if range.buffer_len() != data.len() {
         return Err(
@@ -140,13 +140,13 @@ pub fn check_update(virtual_size: u64, range: PageRange, data: &[u8]) -> Result<
     check_within(virtual_size, range.start(), data.len())
 }
 
-/// The whole virtual disk.
+/// Returns the range of the whole virtual disk.
 pub fn whole(image: &(impl Image + ?Sized)) -> PageRange {
     PageRange::covering(0, image.virtual_size())
 }
 
-/// Joins neighbouring extents in the same state, and drops empty ones: what every format can use to keep the
-/// promise that extents are maximal.
+/// Joins adjacent extents in the same state and drops empty ones, which is how a format can guarantee that its extents
+/// are maximal.
 pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> Extents<'a> {
     let mut extents = extents;
     let mut held: Option<Extent> = None;

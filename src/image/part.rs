@@ -1,4 +1,4 @@
-//! A part of a disk as a disk of its own.
+//! A part of a disk, presented as a disk of its own.
 
 use super::{Extent, Extents, Image, ImageMut, IoHints, check_update, check_within, whole};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ pub struct Part<I> {
 }
 
 impl<I: Image> Part<I> {
-    /// The part of `image` that is `range`.
+    /// Presents the `range` of `image` as an image.
     ///
     /// # Errors
     ///
@@ -29,7 +29,7 @@ impl<I: Image> Part<I> {
         Ok(Self { image, range })
     }
 
-    /// `range` of the part, in the whole.
+    /// Converts `range` of the part to a range of the whole.
     fn in_whole(&self, range: PageRange) -> PageRange {
         PageRange::covering(
             self.range.start() + range.start(),

@@ -1,4 +1,5 @@
-//! A pass over images: their windows in order, read where they are worked on, or ahead of that if they are far away.
+//! A pass over images: visits their windows in order. Local images are read while a window is processed, remote ones
+//! ahead of that.
 
 use super::windows::{DataOf, Source, Windows};
 use super::{Image, IoHints, WINDOW_SIZE, Window};
@@ -6,7 +7,7 @@ use crate::error::Result;
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Work};
 
-/// Something that is done once with all windows of some images that matter.
+/// A job that visits all relevant windows of some images once.
 pub(crate) struct Pass<'a, const N: usize> {
     images: [&'a dyn Image; N],
     work: Work<'a>,
@@ -15,7 +16,7 @@ pub(crate) struct Pass<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Pass<'a, N> {
-    /// From the first byte to the end of the longest of `images`.
+    /// A pass from the first byte to the end of the longest of `images`.
     pub(crate) fn over(images: [&'a dyn Image; N], work: Work<'a>) -> Self {
         let sizes = images.map(Image::virtual_size);
         let all = PageRange::covering(0, sizes.into_iter().max().unwrap_or(0));
@@ -27,18 +28,18 @@ impl<'a, const N: usize> Pass<'a, N> {
         }
     }
 
-    /// The pass as one over `all`.
+    /// Restricts the pass to `all`.
     pub(crate) fn within(self, all: PageRange) -> Self {
         Self { all, ..self }
     }
 
-    /// The windows in which an image may hold data, or that matter to `source`. Every image is asked once for its
-    /// extents.
+    /// The windows in which an image may hold data, or that are relevant to `source`. Each image is queried once for
+    /// its extents.
     pub(crate) fn windows<S: Source>(&self, source: S) -> Windows<(DataOf<'a, N>, S)> {
         Windows::within(self.all, (DataOf::of(self.images, self.all), source))
     }
 
-    /// Buffers to work in.
+    /// The buffers to work in.
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.buffers
     }
@@ -46,8 +47,8 @@ impl<'a, const N: usize> Pass<'a, N> {
     /// Calls `work` with each of the [windows](Self::windows) on the pool, and `sink` with each result on the calling
     /// thread, in order.
     ///
-    /// Nothing is read before `work` asks for it, but from images that are far away: of those, all that may hold data is
-    /// read ahead by threads of its own, without the parts that `spare` names for the image of that number.
+    /// Local images are read only when `work` asks for data. For remote ones, separate threads read everything that may
+    /// hold data ahead of time, except for the parts that `spare` returns for the image with that number.
     pub(crate) fn run<'p, T: Send, R: Send>(
         &'p self,
         windows: impl IntoIterator<Item = Result<(PageRange, ([Vec<PageRange>; N], T))>>,
@@ -80,7 +81,7 @@ impl<'a, const N: usize> Pass<'a, N> {
     }
 }
 
-/// All may be needed, of every image.
+/// All data may be needed, of every image.
 pub(crate) fn all_needed<T>(_: &T, _: usize) -> &[PageRange] {
     &[]
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageRange};
 use crate::storage::{ReadAt, WriteAt};
 
-/// The first `virtual_size` bytes of a storage as a virtual disk; also the data area of a fixed VHD.
+/// The first `virtual_size` bytes of a storage as a virtual disk. Also used for the data area of a fixed VHD.
 #[derive(Debug)]
 pub struct RawImage<S> {
     storage: S,
@@ -18,7 +18,7 @@ pub struct RawImage<S> {
 }
 
 impl<S: ReadAt> RawImage<S> {
-    /// All of `storage`, whose length must be a whole number of pages and not zero.
+    /// Opens all of `storage`, whose length must be a nonzero multiple of the page size.
     pub fn open(storage: S) -> Result<Self> {
         let len = storage.byte_len()?;
         if len == 0 {
@@ -34,13 +34,13 @@ impl<S: ReadAt> RawImage<S> {
                     .with_found(format_args!("{len} bytes, {} too many", len % PAGE_SIZE))
                     .with_expected("a multiple of 512")
                     .with_hint(
-                        "this is not a disk image, or it was cut off: copy it again from its source",
+                        "this is not a disk image, or it was truncated: copy it again from its source",
                     ),
             );
         }
         if len > MAX_VIRTUAL_SIZE {
             return Err(
-                Error::unsupported("the image is larger than this program goes")
+                Error::unsupported("the image is larger than this program supports")
                     .with_path(storage.name())
                     .with_field("file_size")
                     .with_found(format_args!("{len} bytes"))
@@ -53,7 +53,7 @@ impl<S: ReadAt> RawImage<S> {
         })
     }
 
-    /// The first `virtual_size` bytes of `storage`; what lies behind belongs to somebody else.
+    /// Opens the first `virtual_size` bytes of `storage` and ignores the rest.
     pub fn with_size(storage: S, virtual_size: u64) -> Self {
         Self {
             storage,
@@ -61,13 +61,13 @@ impl<S: ReadAt> RawImage<S> {
         }
     }
 
-    /// The storage below.
+    /// The underlying storage.
     pub fn storage(&self) -> &S {
         &self.storage
     }
 }
 
-/// The extents of a storage's bytes `within`, where a page that is stored only in part counts as data.
+/// Returns the extents of `within` in a storage, where a partially stored page counts as data.
 pub(crate) fn storage_extents<S: ReadAt>(storage: &S, within: PageRange) -> Extents<'_> {
     let mut at = within.start();
     let mut next: Option<Range<u64>> = None;

@@ -1,11 +1,11 @@
-//! An image as one of another size: cut off, or with zeros after its end.
+//! An image presented with another size: truncated, or extended with zeros.
 
 use super::{Extent, ExtentState, Extents, Image, check_within, whole};
 use crate::error::Result;
 use crate::page::{PageRange, to_usize};
 use crate::parallel::IoHints;
 
-/// The first `virtual_size` bytes of `image`, with zeros after its end.
+/// The first `virtual_size` bytes of `image`, extended with zeros if necessary.
 #[derive(Debug, Clone, Copy)]
 pub struct Resized<I> {
     image: I,
@@ -13,7 +13,7 @@ pub struct Resized<I> {
 }
 
 impl<I> Resized<I> {
-    /// `image` as one of `virtual_size` bytes.
+    /// Presents `image` with a size of `virtual_size` bytes.
     pub const fn new(image: I, virtual_size: u64) -> Self {
         Self {
             image,
@@ -21,7 +21,7 @@ impl<I> Resized<I> {
         }
     }
 
-    /// The image below.
+    /// The underlying image.
     pub const fn inner(&self) -> &I {
         &self.image
     }
@@ -46,7 +46,7 @@ impl<I: Image> Image for Resized<I> {
     }
 }
 
-/// Fills `buf` from `offset` of `image`, with zeros after its end.
+/// Fills `buf` from `offset` of `image`, or with zeros after its end.
 pub(crate) fn read_or_zeros(
     image: &(impl Image + ?Sized),
     buf: &mut [u8],
@@ -62,8 +62,7 @@ pub(crate) fn read_or_zeros(
     image.read_exact_at(read, offset)
 }
 
-/// The extents of `within`, of which the part after the end of `image` is zero; there may be two of those next to each
-/// other.
+/// Returns the extents of `within`, with zeros after the end of `image`. Two adjacent ones may both be zero.
 pub(crate) fn extents_or_zeros(image: &(impl Image + ?Sized), within: PageRange) -> Extents<'_> {
     let end = image.virtual_size().clamp(within.start(), within.end());
     let inside = PageRange::covering(within.start(), end);
@@ -71,7 +70,7 @@ pub(crate) fn extents_or_zeros(image: &(impl Image + ?Sized), within: PageRange)
     Box::new(image.extents(inside).chain(zeros(beyond)))
 }
 
-/// A range that is zero, as an extent; none if it is empty.
+/// Returns a range of zeros as an extent, or nothing if it is empty.
 pub(crate) fn zeros<'a>(range: PageRange) -> Extents<'a> {
     let state = ExtentState::Zero;
     let extent = (!range.is_empty()).then_some(Ok(Extent { range, state }));

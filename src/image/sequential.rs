@@ -1,4 +1,4 @@
-//! A new image that is written front to back into a pipe.
+//! A new image that is written sequentially into a pipe.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use super::{Extents, Image, ImageMut, check_update};
 use crate::error::{Error, Result};
 use crate::page::PageRange;
 
-/// Zeros that are written at a time.
+/// Zeros, written a piece at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// The bytes of a virtual disk as they go into a pipe: what is skipped is written as zeros, and nothing can be written
-/// before what was written last, or read back.
+/// Writes a virtual disk into a pipe. Skipped ranges are written as zeros. Nothing can be written before the current
+/// position, or read back.
 #[derive(Debug)]
 pub struct Sequential<W> {
     out: W,
@@ -21,7 +21,7 @@ pub struct Sequential<W> {
 }
 
 impl<W: Write> Sequential<W> {
-    /// Begins a disk of `virtual_size` bytes. Messages about `out` call it `name`.
+    /// Begins a disk of `virtual_size` bytes. Messages call `out` `name`.
     pub fn new(out: W, name: impl Into<PathBuf>, virtual_size: u64) -> Self {
         Self {
             out,
@@ -42,11 +42,11 @@ impl<W: Write> Sequential<W> {
         Ok(())
     }
 
-    /// Ends the disk with the zeros that are left, and returns what it was written to.
+    /// Fills the rest of the disk with zeros, and returns the writer.
     ///
     /// # Errors
     ///
-    /// [`Io`](crate::ErrorKind::Io) if the reader didn't take all of it.
+    /// [`Io`](crate::ErrorKind::Io) if the reader of the pipe didn't take all of it.
     pub fn finish(mut self) -> Result<W> {
         self.zeros_to(self.virtual_size)?;
         self.out.flush().map_err(|e| failed(e, &self.name))?;
@@ -68,12 +68,12 @@ impl<W: Write + Send + Sync> Image for Sequential<W> {
     }
 
     fn read_exact_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-        Err(Error::usage("what went into a pipe can't be read back").with_path(&self.name))
+        Err(Error::usage("data written to a pipe can't be read back").with_path(&self.name))
     }
 
     fn extents(&self, _within: PageRange) -> Extents<'_> {
         Box::new(std::iter::once(Err(Error::usage(
-            "what went into a pipe can't be read back",
+            "data written to a pipe can't be read back",
         )
         .with_path(&self.name))))
     }
@@ -83,7 +83,7 @@ impl<W: Write + Send + Sync> ImageMut for Sequential<W> {
     fn update(&mut self, range: PageRange, data: &[u8]) -> Result<()> {
         check_update(self.virtual_size, range, data)?;
         if range.start() < self.at {
-            return Err(Error::usage("what went into a pipe can't be changed")
+            return Err(Error::usage("data written to a pipe can't be changed")
                 .with_path(&self.name)
                 .with_offset(range.start()));
         }
@@ -103,12 +103,12 @@ impl<W: Write + Send + Sync> ImageMut for Sequential<W> {
 }
 
 impl<W: Write> Sequential<W> {
-    /// What wasn't written yet reads as zeros already; what was written can't become zero.
+    /// Ranges not written yet read as zeros anyway; what was written can't become zero.
     fn update_zeros(&self, range: PageRange) -> Result<()> {
         if range.is_empty() || range.start() >= self.at {
             return Ok(());
         }
-        Err(Error::usage("what went into a pipe can't be changed")
+        Err(Error::usage("data written to a pipe can't be changed")
             .with_path(&self.name)
             .with_offset(range.start()))
     }

@@ -1,4 +1,4 @@
-//! What is known of two images before they are read.
+//! Ranges of two images that are known to be equal before they are read.
 
 use std::iter::Peekable;
 
@@ -6,16 +6,16 @@ use super::windows::{Source, parts_in};
 use crate::error::Result;
 use crate::page::{PageRange, coalesce};
 
-/// Ranges of a virtual disk: in order, without overlap.
+/// Ranges of a virtual disk, in order and without overlap.
 pub type Ranges<'a> = Box<dyn Iterator<Item = PageRange> + 'a>;
 
-/// Says where two images are known to hold the same bytes.
+/// Reports where two images are known to hold the same bytes.
 pub trait SharedExtents: Sync {
-    /// Ranges that lie within both images and are the same in both for certain. None is always a right answer.
+    /// Returns ranges that lie within both images and are certain to be identical. Returning none is always correct.
     fn equal_ranges(&self) -> Ranges<'_>;
 }
 
-/// Nothing is known: everything must be read.
+/// Reports nothing: everything must be read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoneShared;
 
@@ -25,10 +25,10 @@ impl SharedExtents for NoneShared {
     }
 }
 
-/// What needn't be read is read all the same where it is shorter than this: a second read would cost more.
+/// Shorter gaps are read anyway: one long read is cheaper than two.
 pub(crate) const WORTH_SKIPPING: u64 = 16 << 10;
 
-/// Deals the known ranges out to windows.
+/// Distributes the known ranges over windows.
 pub(crate) struct SharedCursor<'a>(Peekable<Ranges<'a>>);
 
 impl<'a> SharedCursor<'a> {
@@ -64,7 +64,7 @@ impl Source for SharedCursor<'_> {
     }
 }
 
-/// What of `within` isn't in `parts`, which are in order.
+/// Returns the parts of `within` that aren't in `parts`, which are in order.
 pub(crate) fn unknown(within: PageRange, parts: &[PageRange]) -> impl Iterator<Item = PageRange> {
     let mut at = within.start();
     let end = PageRange::covering(within.end(), within.end());

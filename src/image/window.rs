@@ -1,4 +1,4 @@
-//! The bytes of one window of a virtual disk, of which those that are known to be zero are never touched.
+//! The bytes of one window of a virtual disk. Ranges that are known to be zero are never touched.
 
 use super::hasher::WindowHasher;
 use super::shared::unknown;
@@ -8,26 +8,26 @@ use crate::error::Result;
 use crate::page::{PageRange, coalesce, is_zero, to_usize};
 use crate::parallel::{Buffer, Buffers};
 
-/// What is filled or known to be zero as a whole: a window has 64 of them, the bits of a mask.
+/// The unit that is either filled or known to be zero: a window has 64 of them, one per bit of a mask.
 const GRAIN: u64 = WINDOW_SIZE / 64;
 
-/// Zeros are left out of new images in aligned blocks of this size: the block of most file systems.
+/// Zeros are omitted from new images in aligned blocks of this size, the block size of most file systems.
 const BLOCK: u64 = 4096;
 
-/// A window of an image, as a pass sees it. Nothing is read until it is asked for: all at once, or by and by in pieces
-/// that stay in the processor's cache.
+/// A window of an image, as seen by a pass. Nothing is read until it is requested, either as a whole or gradually in
+/// pieces that stay in the processor's cache.
 ///
-/// Grains of the bytes that aren't filled hold leftovers and stand for zeros.
+/// In the buffer, grains that aren't filled contain leftovers and represent zeros.
 pub(crate) struct Window<'a> {
     image: &'a dyn Image,
     range: PageRange,
     /// Where the image may hold data, in order.
     data: Vec<PageRange>,
     buffers: &'a Buffers,
-    /// Of the whole window, once it was [read](Self::read).
+    /// The bytes of the whole window, once it has been [read](Self::read).
     bytes: Buffer,
     filled: u64,
-    /// Of the piece that was looked at last, until then.
+    /// The bytes of the current piece, until then.
     piece: Buffer,
 }
 
@@ -42,7 +42,7 @@ impl Drop for Window<'_> {
 }
 
 impl<'a> Window<'a> {
-    /// The window `range` of `image`, which may hold data in `data`; beyond its end it is zero.
+    /// The window `range` of `image`, which may hold data in `data`. It reads as zeros beyond the end of the image.
     pub(crate) fn new(
         image: &'a dyn Image,
         range: PageRange,
@@ -60,40 +60,40 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The window hash of `part`, one digest window of it, as far as it was read.
+    /// Returns the hash of the digest window `part`, as far as it was read.
     pub(crate) fn hash_of(&self, part: PageRange) -> WindowHashes {
         let mut hasher = WindowHasher::new();
         self.feed(part, &mut hasher);
         hasher.finish()
     }
 
-    /// The window `range` of `image`, which is asked where it may hold data.
+    /// The window `range` of `image`, which is queried for its extents.
     pub(crate) fn of(image: &'a dyn Image, range: PageRange, buffers: &'a Buffers) -> Result<Self> {
         let [data] = DataOf::of([image], range).take(range)?;
         Ok(Self::new(image, range, data, buffers))
     }
 
-    /// Where on the disk.
+    /// The window's range on the disk.
     pub(crate) fn range(&self) -> PageRange {
         self.range
     }
 
-    /// Where the image may hold data, in order.
+    /// The ranges in which the image may hold data, in order.
     pub(crate) fn data(&self) -> &[PageRange] {
         &self.data
     }
 
-    /// Whether the image may hold data in `piece`.
+    /// Returns whether the image may hold data in `piece`.
     pub(crate) fn may_hold_data(&self, piece: PageRange) -> bool {
         parts_in(&self.data, piece).next().is_some()
     }
 
-    /// Reads what the image may hold, as far as that wasn't done.
+    /// Reads everything that may hold data, unless it was read already.
     pub(crate) fn read(&mut self) -> Result<()> {
         self.fetch(WINDOW_SIZE, &[])
     }
 
-    /// As [`read`](Self::read), but for what lies in `without`, with reads of `request` bytes at most.
+    /// As [`read`](Self::read), except for the ranges `without`, and with reads of at most `request` bytes.
     pub(crate) fn fetch(&mut self, request: u64, without: &[PageRange]) -> Result<()> {
         let mut wanted = 0_u64;
         for part in self.data.iter().flat_map(|part| unknown(*part, without)) {
@@ -107,7 +107,7 @@ impl<'a> Window<'a> {
         self.make_room();
         let grains = self.range.windows(GRAIN).enumerate();
         let grains = grains.filter_map(|(n, grain)| (wanted >> n & 1 == 1).then_some(grain));
-        // Those next to each other in one go.
+        // Adjacent grains are read together.
         for run in coalesce(grains, 0).flat_map(|run| run.windows(request)) {
             let at = self.at(run);
             read_or_zeros(self.image, &mut self.bytes[at], run.start())?;
@@ -116,7 +116,7 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// Makes the bytes of `range` usable: zeros where nothing is stored, read where that wasn't done.
+    /// Makes the bytes of `range` usable: zero where nothing is stored, read where they weren't yet.
     pub(crate) fn fill(&mut self, range: PageRange) -> Result<()> {
         self.make_room();
         for (n, grain) in self.range.windows(GRAIN).enumerate() {
@@ -140,13 +140,14 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// All bytes; only what was read or [filled](Window::fill) means something.
+    /// All bytes of the buffer, of which only those that were read or [filled](Window::fill) are meaningful.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.make_room();
         &mut self.bytes
     }
 
-    /// The bytes of a piece, of a [chunk](CHUNK_SIZE) at most: read, unless they were or are known to be zero.
+    /// Returns the bytes of a piece of at most one [chunk](CHUNK_SIZE), reading them unless they were read or are known
+    /// to be zero.
     pub(crate) fn look_at(&mut self, piece: PageRange) -> Result<&[u8]> {
         static ZEROS: [u8; CHUNK_SIZE] = [0; CHUNK_SIZE];
         if !self.bytes.is_empty() {
@@ -165,7 +166,7 @@ impl<'a> Window<'a> {
         Ok(bytes)
     }
 
-    /// The window hashes, of a window that ends within the disk; what wasn't read is read on the way.
+    /// Returns the window hashes of a window that ends within the disk, reading what wasn't read yet.
     pub(crate) fn hash(&mut self) -> Result<WindowHashes> {
         let mut hasher = WindowHasher::new();
         for chunk in self.range.windows(CHUNK_SIZE as u64) {
@@ -178,14 +179,15 @@ impl<'a> Window<'a> {
         Ok(hasher.finish())
     }
 
-    /// The window hashes of a disk that ends at `size`.
+    /// Returns the window hashes on a disk that ends at `size`.
     pub(crate) fn hashes(&self, size: u64) -> WindowHashes {
         let mut hasher = WindowHasher::new();
         self.feed(self.up_to(size), &mut hasher);
         hasher.finish()
     }
 
-    /// As [`hashes`](Self::hashes), when only `changed` differs from a state with the hashes `before` of a disk of the same size.
+    /// As [`hashes`](Self::hashes), if only `changed` differs from a state with the hashes `before` of a disk of the
+    /// same size.
     pub(crate) fn hashes_again(
         &self,
         size: u64,
@@ -209,7 +211,7 @@ impl<'a> Window<'a> {
         after
     }
 
-    /// The runs of 4 KiB blocks that aren't zero, on a disk that ends at `size`.
+    /// Returns the runs of nonzero 4 KiB blocks on a disk that ends at `size`.
     pub(crate) fn nonzero(&self, size: u64) -> Vec<PageRange> {
         let grains = self.grains(self.up_to(size));
         let filled = grains.filter_map(|(grain, filled)| filled.then_some(grain));
@@ -237,7 +239,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The grains of `range`, cut at its ends, and whether they are filled.
+    /// The grains of `range`, cut at its ends, each with whether it is filled.
     fn grains(&self, range: PageRange) -> impl Iterator<Item = (PageRange, bool)> {
         range.windows(GRAIN).map(|grain| {
             let n = piece_at(self.range.start(), grain.start(), GRAIN);
@@ -250,7 +252,7 @@ impl<'a> Window<'a> {
         at(range.start())..at(range.end())
     }
 
-    /// The bytes of `range`, which must have been read or [filled](Window::fill).
+    /// Returns the bytes of `range`, which must have been read or [filled](Window::fill).
     pub(crate) fn piece(&self, range: PageRange) -> &[u8] {
         &self.bytes[self.at(range)]
     }

@@ -1,4 +1,4 @@
-//! The next window that matters: the one cursor that every pass over a disk takes its windows from.
+//! The cursor over relevant windows, from which every pass over a disk takes its windows.
 
 use std::iter::{Fuse, Peekable};
 
@@ -6,21 +6,21 @@ use super::{Extent, ExtentState, Extents, Image, ListedWindow, WINDOW_SIZE};
 use crate::error::{Error, Result};
 use crate::page::{PageRange, to_usize};
 
-/// Something that knows in which windows of a disk there is anything to do, asked front to back. Two of them together,
-/// as a tuple, are their union.
+/// Knows which windows of a disk are relevant, and is queried in ascending order. A tuple of two sources is their
+/// union.
 pub(crate) trait Source {
-    /// What it knows of one window.
+    /// Information about one window.
     type Item;
 
-    /// The first byte from `at` on that matters, or `None` if there is none. A place of which it can't be told counts:
-    /// [`take`](Self::take) says why not, so that errors come in the order of the disk.
+    /// Returns the first relevant byte at or after `at`, or `None` if there is none. If that can't be determined,
+    /// returns the place in question, and [`take`](Self::take) then fails, so that errors occur in the order of the
+    /// disk.
     fn next(&mut self, at: u64) -> Option<u64>;
 
-    /// What it knows of `window`; asked for windows in order.
+    /// Returns the information about `window`. Called for windows in ascending order.
     fn take(&mut self, window: PageRange) -> Result<Self::Item>;
 
-    /// How far the window may be stretched, in whole windows, because nothing happens up to there but what happens in
-    /// the window.
+    /// Returns how far the window may be extended, in whole windows, because nothing relevant follows up to there.
     fn stretched(&mut self, window: PageRange) -> Result<PageRange> {
         Ok(window)
     }
@@ -45,7 +45,7 @@ impl<A: Source, B: Source> Source for (A, B) {
     }
 }
 
-/// Nothing matters.
+/// No window is relevant.
 impl Source for () {
     type Item = ();
 
@@ -58,8 +58,8 @@ impl Source for () {
     }
 }
 
-/// The aligned windows of a range that matter, in order, each with what the source knows of it. Each is whole, or ends
-/// at the end of the range, which starts at a multiple of [`WINDOW_SIZE`].
+/// The relevant aligned windows of a range, in order, each with its source's information. Each is whole, or ends at the
+/// end of the range, which starts at a multiple of [`WINDOW_SIZE`].
 pub(crate) struct Windows<S> {
     source: S,
     at: u64,
@@ -97,8 +97,8 @@ impl<S: Source> Iterator for Windows<S> {
     }
 }
 
-/// The aligned windows of `within` in which any of `images` may hold data, in order. Each is whole, or ends at
-/// the end of `within`, which starts at a multiple of [`WINDOW_SIZE`].
+/// The aligned windows of `within` in which any of `images` may hold data, in order. Each is whole, or ends at the end
+/// of `within`, which starts at a multiple of [`WINDOW_SIZE`].
 pub fn data_windows<const N: usize>(
     images: [&dyn Image; N],
     within: PageRange,
@@ -106,7 +106,7 @@ pub fn data_windows<const N: usize>(
     Windows::within(within, DataOf::of(images, within)).map(|item| Ok(item?.0))
 }
 
-/// Where several images may hold data, each asked once for its extents.
+/// Where several images may hold data. Each is queried once for its extents.
 pub(crate) struct DataOf<'a, const N: usize>([DataRuns<'a>; N]);
 
 impl<'a, const N: usize> DataOf<'a, N> {
@@ -121,7 +121,7 @@ impl<'a, const N: usize> DataOf<'a, N> {
 }
 
 impl<const N: usize> Source for DataOf<'_, N> {
-    /// Of each image, the parts of the window that may hold data.
+    /// For each image, the parts of the window that may hold data.
     type Item = [Vec<PageRange>; N];
 
     fn next(&mut self, at: u64) -> Option<u64> {
@@ -139,10 +139,10 @@ impl<const N: usize> Source for DataOf<'_, N> {
 
 struct DataRuns<'a> {
     extents: Fuse<Extents<'a>>,
-    /// The extent with data that was found last.
+    /// The latest data extent.
     current: PageRange,
     failed: Option<Error>,
-    /// Where the last extent ended.
+    /// The end of the latest extent.
     known_to: u64,
 }
 
@@ -194,7 +194,7 @@ impl<I: Iterator<Item = Result<ListedWindow>>> Listed<I> {
 }
 
 impl<I: Iterator<Item = Result<ListedWindow>>> Source for Listed<I> {
-    /// `None` where the list has no window: all is zero.
+    /// `None` for a window that isn't in the list: all of it is zero.
     type Item = Option<ListedWindow>;
 
     fn next(&mut self, at: u64) -> Option<u64> {
@@ -211,7 +211,7 @@ impl<I: Iterator<Item = Result<ListedWindow>>> Source for Listed<I> {
     }
 }
 
-/// Every window matters.
+/// Every window is relevant.
 pub(crate) struct Every;
 
 impl Source for Every {
@@ -226,14 +226,15 @@ impl Source for Every {
     }
 }
 
-/// The parts of `within` that are in `parts`, which are in order.
+/// Returns the intersection of `within` and `parts`, which are in order.
 pub(crate) fn parts_in(parts: &[PageRange], within: PageRange) -> impl Iterator<Item = PageRange> {
     let first = parts.partition_point(|part| part.end() <= within.start());
     let parts = parts.iter().skip(first);
     parts.map_while(move |part| part.intersect(within))
 }
 
-/// The number of the piece of `size` bytes of a window that begins at `start` in which `at` is.
+/// Returns the index of the piece that contains `at`, in a window that begins at `start` and is divided into pieces of
+/// `size` bytes.
 pub(super) fn piece_at(start: u64, at: u64, size: u64) -> usize {
     to_usize((at - start) / size)
 }

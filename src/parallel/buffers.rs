@@ -1,12 +1,12 @@
-//! Byte buffers that are used again, at addresses that every device takes.
+//! Reusable byte buffers, suitably aligned for every device.
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, PoisonError};
 
-/// Where buffers begin in memory: enough for every device that is read or written past the page cache.
+/// Alignment of buffers in memory: sufficient for every device that is accessed past the page cache.
 const ALIGNMENT: usize = 4096;
 
-/// Bytes at an address that devices take.
+/// Bytes at an aligned address.
 #[derive(Debug, Default)]
 pub struct Buffer {
     room: Vec<u8>,
@@ -15,8 +15,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Of `len` zeros.
-    pub fn of(len: usize) -> Self {
+    /// Creates a buffer of `len` zeros.
+    pub fn new(len: usize) -> Self {
         let mut buffer = Self::default();
         buffer.resize(len);
         buffer
@@ -26,7 +26,7 @@ impl Buffer {
         if self.room.len() < len.saturating_add(ALIGNMENT) {
             self.room = vec![0; len.saturating_add(ALIGNMENT)];
             let shift = self.room.as_ptr().align_offset(ALIGNMENT);
-            // Without an aligned place it is an ordinary buffer.
+            // If no aligned position was found, it is an ordinary buffer.
             self.start = if shift < ALIGNMENT { shift } else { 0 };
         }
         self.len = len;
@@ -52,17 +52,17 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Byte buffers that are used again, so that the pages behind them are touched once.
+/// A pool of byte buffers, which are reused so that their pages are faulted in once.
 #[derive(Debug, Default)]
 pub struct Buffers(Mutex<Vec<Buffer>>);
 
 impl Buffers {
-    /// An empty stock.
+    /// Creates an empty pool.
     pub const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// A buffer of `len` bytes whose content is left over from earlier use.
+    /// Takes a buffer of `len` bytes, whose content is left over from earlier use.
     pub fn take(&self, len: usize) -> Buffer {
         let mut buffer = self
             .0
@@ -74,7 +74,7 @@ impl Buffers {
         buffer
     }
 
-    /// Gives a buffer back.
+    /// Returns a buffer to the pool.
     pub fn give(&self, buffer: Buffer) {
         self.0
             .lock()

@@ -1,11 +1,11 @@
-//! The one pipeline: work in parallel on items in order, hand the results on in order, in bounded memory.
+//! The pipeline: processes items in parallel and delivers the results in order, in bounded memory.
 //!
 //! ```text
 //!   items ──► work (all threads, any order) ──► results, reordered ──► sink (the calling thread, in order)
 //!             at most two items per thread between the two ends
 //! ```
 //!
-//! Whatever is written is written by the sink, so no output depends on the number of threads.
+//! All output is written by the sink, so it never depends on the number of threads.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -28,7 +28,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// A pool of `threads`, or of one per processor when `None`.
+    /// Creates a pool of `threads`, or of one per processor if `None`.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.map_or(0, NonZeroUsize::get))
@@ -47,14 +47,14 @@ impl Workers {
         self.pool.current_num_threads()
     }
 
-    /// Items under way at most: two per thread keep all busy while the sink takes one; more would cost memory.
+    /// The most items in progress: two per thread keep all threads busy while the sink takes one; more would cost
+    /// memory.
     fn ahead(&self) -> usize {
         self.threads() * 2
     }
 
-    /// Calls `work` on each item on the pool, and `sink` with each result on the calling thread in the order of
-    /// the items. The first error in that order ends everything and is returned; what was under way is waited
-    /// for and dropped.
+    /// Calls `work` on each item on the pool, and `sink` with each result on the calling thread, in the order of the
+    /// items. Stops at the first error in that order and returns it; items in progress are finished and dropped.
     pub fn ordered<T: Send, R: Send>(
         &self,
         items: impl IntoIterator<Item = Result<T>>,
@@ -66,7 +66,8 @@ impl Workers {
         let stop = AtomicBool::new(false);
         let (work, stop) = (&work, &stop);
         self.pool.in_place_scope_fifo(|scope| {
-            // One channel per item under way, in order: receiving from the first puts the results in order.
+            // One channel per item in progress, in order: receiving from the first one restores the order of the
+            // results.
             let mut under_way: VecDeque<mpsc::Receiver<Result<R>>> = VecDeque::new();
             let result = loop {
                 while more && under_way.len() < self.ahead() {
@@ -76,7 +77,7 @@ impl Workers {
                             more = false;
                             break;
                         }
-                        // An error keeps its place: what came before it still reaches the sink.
+                        // An error keeps its position: earlier results still reach the sink.
                         Some(Err(error)) => {
                             more = false;
                             let _ = sender.send(Err(error));
@@ -92,7 +93,7 @@ impl Workers {
                 let Some(first) = under_way.pop_front() else {
                     break Ok(());
                 };
-                // A worker hangs up without a word only when it panicked; the scope passes that on.
+                // A worker drops its channel only if it panicked; the scope propagates the panic.
                 let result = first.recv().unwrap_or_else(|_| Err(Error::interrupted()));
                 if let Err(error) = result.and_then(&mut sink) {
                     break Err(error);
@@ -104,23 +105,23 @@ impl Workers {
     }
 }
 
-/// How far a pipeline [reads ahead](Workers::fetched) of what is worked on.
+/// How far a pipeline [reads ahead](Workers::fetched) of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadAhead {
-    /// Items that are fetched at the same time, each by a thread of its own that mostly waits. None: items are fetched
-    /// where they are worked on.
+    /// Items that are fetched at the same time, each by a thread of its own that mostly waits. With 0, items are
+    /// fetched by the threads that process them.
     pub depth: usize,
-    /// Bytes of items under way at most, from the first fetch until the sink has taken the result. One item is always
-    /// let through, however large.
+    /// The most bytes of items in progress, from the start of the fetch until the sink has taken the result. One item
+    /// is always admitted, however large.
     pub bytes: u64,
 }
 
 impl Workers {
     /// As [`ordered`](Self::ordered), with a stage before the work: `fetch` gets the bytes of each item, on
-    /// [`depth`](ReadAhead::depth) plain threads. For sources far away, where a request takes long and many at once pay,
-    /// while work on the results needs no more threads than there are processors.
+    /// [`depth`](ReadAhead::depth) separate threads. For remote sources, where requests take long and many at once pay
+    /// off, while processing the results needs no more threads than there are processors.
     ///
-    /// `cost` is the number of bytes that an item will hold in memory.
+    /// `cost` returns the number of bytes that an item will occupy in memory.
     pub fn fetched<T: Send, F: Send, R: Send>(
         &self,
         items: impl IntoIterator<Item = Result<T>>,
@@ -168,7 +169,7 @@ impl Workers {
                         Err(e) if n == 0 => {
                             return Err(Error::io("cannot start a thread", e));
                         }
-                        // Fewer are slower, no more.
+                        // With fewer threads it is only slower.
                         Err(_) => break,
                         Ok(_) => {}
                     }
@@ -183,7 +184,7 @@ impl Workers {
                         };
                         let (sender, receiver) = mpsc::sync_channel(1);
                         let size = match item {
-                            // An error keeps its place: what came before it still reaches the sink.
+                            // An error keeps its position: earlier results still reach the sink.
                             Err(error) => {
                                 let _ = sender.send(Err(error));
                                 0
@@ -212,7 +213,7 @@ impl Workers {
                     bytes = bytes.saturating_sub(size);
                 };
                 stop.store(true, Ordering::Relaxed);
-                // Without a queue the fetchers end.
+                // Dropping the queue ends the fetchers.
                 drop(queue);
                 result
             })
@@ -275,7 +276,7 @@ mod tests {
         assert_eq!((error.message(), seen), ("work 40", 40));
     }
 
-    /// What a source far away is like: each request takes a while, and the greatest number in flight is counted.
+    /// Simulates a remote source: each request takes a while, and the highest number in flight is recorded.
     #[derive(Default)]
     struct Far {
         in_flight: AtomicUsize,

@@ -1,19 +1,19 @@
-//! What a long job runs with, and the shape of every pass over a disk.
+//! The environment of a long job, and the shape of every pass over a disk.
 
 use super::{ReadAhead, Workers};
 use crate::error::Result;
 use crate::page::PageRange;
 use crate::progress::Progress;
 
-/// Bytes that are fetched ahead of the work at most, in one pass.
+/// The most bytes that one pass fetches ahead.
 const FETCHED: u64 = 256 << 20;
 
-/// How reads of something stored are best asked for.
+/// Hints for reading a storage efficiently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IoHints {
-    /// Bytes worth asking for in one request.
+    /// A good size for one request, in bytes.
     pub request: u32,
-    /// Requests in flight that pay; 0 for what is near: it is read where it is worked on.
+    /// A good number of requests in flight. 0 for local storage, which is read when it is processed.
     pub depth: u16,
 }
 
@@ -24,12 +24,12 @@ impl IoHints {
         depth: 0,
     };
 
-    /// Whether reads take so long that several should be under way at once.
+    /// Returns whether reads take so long that several should be in flight at once.
     pub const fn is_far(self) -> bool {
         self.depth > 0
     }
 
-    /// The hints for two things that are read together: those of the one that is further away.
+    /// Combines the hints for two storages that are read together: those of the more remote one.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         if other.depth > self.depth {
@@ -48,7 +48,7 @@ impl IoHints {
     }
 }
 
-/// What a long job runs with: its threads, and who is told how far it is and asked whether to go on.
+/// The environment of a long job: its threads, and the receiver of its progress, which may also stop it.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
     /// The threads.
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    /// A job on these threads.
+    /// Combines threads and progress.
     pub fn new(workers: &'a Workers, progress: &'a dyn Progress) -> Self {
         Self { workers, progress }
     }
@@ -74,8 +74,9 @@ impl<'a> Work<'a> {
         self.progress.check()
     }
 
-    /// Goes once over the `end` bytes of a disk, window by window or in longer steps: [`Workers::fetched`], which asks
-    /// before each item whether to go on and tells after each how far it is. An item holds `each` bytes at most.
+    /// Makes one pass over the `end` bytes of a disk, window by window or in longer steps: [`Workers::fetched`], with a
+    /// check for cancellation before each item and a progress report after it. An item takes at most `each` bytes of
+    /// memory.
     pub(crate) fn pass<T: Send, F: Send, R: Send>(
         self,
         end: u64,

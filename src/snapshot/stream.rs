@@ -280,7 +280,7 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn cut(&self) -> Error {
-        Error::damaged("the stream ends too early")
+        Error::damaged("the stream ended too early")
             .with_path(&self.name)
             .with_offset(self.offset)
     }

@@ -1,4 +1,4 @@
-//! New files that appear whole or not at all.
+//! New files that appear complete or not at all.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -14,46 +14,46 @@ use super::temporary::Temporary;
 use super::{Audience, File, Stamp, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What to do when the name of a new file is taken.
+/// What to do if the name of a new file is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
-    /// Put the new file in its place.
+    /// Replace the existing file.
     Yes,
-    /// Put it there even if that is an image which others are read through.
+    /// Replace the existing file even if it is an image that other images have as their parent.
     EvenAParent,
-    /// Leave it and fail.
+    /// Keep the existing file and fail.
     No,
 }
 
-/// A file that is written beside its final name and gets that name only when it is complete and on stable
-/// storage. Dropped earlier, it leaves nothing behind.
+/// A file that is written under a temporary name next to its final one, and renamed only when it is complete and on
+/// stable storage. Dropping it earlier removes it.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Dropped in this order: the file is closed, then removed.
+    // Fields are dropped in this order: the file is closed, then removed.
     file: File,
     temporary: Temporary,
     target: PathBuf,
-    /// What its permissions become when it gets its name; those that it was made with if it isn't said.
+    /// The permissions it gets together with its name. With `None` it keeps those it was created with.
     open_to: Option<(u32, Audience)>,
 }
 
-/// The ordinary permissions of a new file, of which the umask takes some; not the private ones of a secret.
+/// Ordinary permissions of a new file, before the umask; a secret is created with [`PRIVATE`] ones.
 const ORDINARY: u32 = 0o666;
 
-/// Those of a file that nobody else may open before its time.
+/// Permissions of a file that nobody else may open before it is published.
 const PRIVATE: u32 = 0o600;
 
-/// How the name of a temporary file begins that doesn't belong to an image.
+/// Prefix of the names of temporary files that don't belong to an image.
 const PREFIX: &str = ".vhdkit-";
 
 impl AtomicFile {
-    /// Begins a new file that will be called `target`. Messages about it name `target`.
+    /// Creates the temporary file for `target`. Error messages name `target`.
     pub fn new(target: impl Into<PathBuf>) -> Result<Self> {
         Self::create(target.into(), OsStr::new(PREFIX), ORDINARY)
     }
 
-    /// As [`new`](Self::new), but nobody else can open the file before it has its name, and then only who is in the
-    /// `audience`.
+    /// As [`new`](Self::new), but nobody else can open the file before it has its final name, and afterwards only those
+    /// in `audience`.
     pub fn for_audience(target: impl Into<PathBuf>, audience: Audience) -> Result<Self> {
         let file = Self::create(target.into(), OsStr::new(PREFIX), PRIVATE)?;
         Ok(Self {
@@ -62,9 +62,9 @@ impl AtomicFile {
         })
     }
 
-    /// The same for what takes part in applying to the image at `image` in place: private until it is given other
-    /// permissions, locked, and with a name by which [`remove_leftovers`](super::remove_leftovers) knows it. The
-    /// caller holds the image's lock.
+    /// Creates a temporary file that takes part in an in-place apply to `image`: private until it is given other
+    /// permissions, locked, and named so that [`remove_leftovers`](super::remove_leftovers) recognizes it. The caller
+    /// holds the image's lock.
     pub fn beside(target: impl Into<PathBuf>, image: &Path) -> Result<Self> {
         let file = Self::create(target.into(), &prefix_of(image), PRIVATE)?;
         file.file.lock_exclusive()?;
@@ -86,9 +86,9 @@ impl AtomicFile {
         })
     }
 
-    /// As [`for_audience`](Self::for_audience), but a name that can't be used is refused at once, before any work is
-    /// done: one that is taken and may not be overwritten, that belongs to something else than a file, or that no file
-    /// can have. What is replaced counts among what the new file is made from.
+    /// As [`for_audience`](Self::for_audience), but fails at once, before any work is done, if `target` can't be used:
+    /// if the name is taken and may not be overwritten, belongs to something other than a file, or isn't a valid file
+    /// name. A file to be replaced counts as one of the files that the new file is made from.
     pub fn begin(
         target: impl Into<PathBuf>,
         overwrite: Overwrite,
@@ -110,14 +110,14 @@ impl AtomicFile {
         }
     }
 
-    /// Gives the file the owner and the group of `other`, as far as that is allowed.
+    /// Gives the file the owner and group of `other`, as far as that is allowed.
     pub fn with_owner_of(self, other: &File) -> Result<Self> {
         self.file.take_owner_of(other)?;
         Ok(self)
     }
 
-    /// Gives the file the owner and the group of `other`, which it is going to replace, and in the end its permissions,
-    /// as far as its audience allows.
+    /// Gives the file the owner and group of `other`, which it will replace, and on publication the permissions of
+    /// `other` within its audience.
     pub fn take_place_of(&mut self, other: &File) -> Result<()> {
         self.file.take_owner_of(other)?;
         let mode = other.metadata()?.mode() & 0o7777;
@@ -126,21 +126,21 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Gives the file the owner, the group and in the end the permissions of `other`, which it is going to replace,
-    /// whoever its audience was.
+    /// Gives the file the owner and group of `other`, which it will replace, and on publication the permissions of
+    /// `other`, regardless of its audience.
     pub fn for_audience_of_replaced(mut self, other: &File) -> Result<Self> {
         self.open_to = None;
         self.take_place_of(other)?;
         Ok(self)
     }
 
-    /// An error of kind [`Changed`](ErrorKind::Changed) if the name of this file isn't, or no longer, that of `old`, which
-    /// it is to replace. Links aren't followed: what they lead to may be another file at any moment.
+    /// Fails with [`Changed`](ErrorKind::Changed) unless the target name still belongs to `old`, the file to be
+    /// replaced. Links aren't followed, since a link may lead to another file at any moment.
     pub fn check_replaces(&self, old: &File) -> Result<()> {
         self.check_beside(&self.target, old)
     }
 
-    /// The same for the last part of `path`, in the folder of this file.
+    /// As [`check_replaces`](Self::check_replaces), for the last component of `path` in the folder of this file.
     pub fn check_beside(&self, path: &Path, old: &File) -> Result<()> {
         let looked = self.temporary.found_at(path);
         let found = looked.map_err(|e| Error::io("cannot look at", e).with_path(path))?;
@@ -155,23 +155,24 @@ impl AtomicFile {
         )
     }
 
-    /// The file to write to.
+    /// The temporary file, to be written to.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Makes everything durable, then gives the file its name, then makes the name durable.
+    /// Syncs the file, renames it to its target, then syncs the folder.
     pub fn publish(self, overwrite: Overwrite) -> Result<()> {
         self.publish_open(overwrite).map(drop)
     }
 
-    /// The same, and keeps the file open, with its lock if it has one.
+    /// As [`publish`](Self::publish), but keeps the file open, with its lock if it has one.
     pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
         self.make_ready()?;
         self.publish_synced(overwrite)
     }
 
-    /// The same, with the state in which it was when it got its name: any change since then shows in its times.
+    /// As [`publish_open`](Self::publish_open), and also returns the stamp that the file had when it was renamed: any
+    /// later change shows in its times.
     pub fn publish_settled(self, overwrite: Overwrite) -> Result<(File, Stamp)> {
         self.make_ready()?;
         let written = self.file.rest()?;
@@ -210,15 +211,15 @@ impl AtomicFile {
     }
 }
 
-/// The error for a name that is taken.
+/// The error for a name that is already taken.
 fn exists(target: &Path) -> Error {
-    Error::new(ErrorKind::Usage, "the file exists already")
+    Error::new(ErrorKind::Usage, "the file already exists")
         .with_path(target)
         .with_hint("choose another name, or have it replaced with --force")
 }
 
-/// A nameless file for bytes that must be read twice, in the folder of `beside`; it is gone when closed. Messages about
-/// it call it `name`.
+/// Creates an unnamed file in the folder of `beside`, for bytes that must be read twice. It disappears when it is
+/// closed. Error messages call it `name`.
 pub fn spool_beside(beside: &Path, name: &Path) -> Result<File> {
     let folder = folder_of(beside);
     let file = system::create_nameless(folder).map_err(|e| {

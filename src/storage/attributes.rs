@@ -1,4 +1,4 @@
-//! What a file has beside its bytes: extended attributes, owner and permissions.
+//! File metadata: extended attributes, owner and permissions.
 
 use std::ffi::CStr;
 use std::io;
@@ -10,11 +10,12 @@ use rustix::io::Errno;
 use super::{File, system};
 use crate::error::{Error, Result};
 
-/// What the system allows at most for a value, and for all names of a file.
+/// The largest attribute value, and the largest list of attribute names, that the system allows.
 const LONGEST: usize = 64 << 10;
 
 impl File {
-    /// The value of an extended attribute, or `None` if the file hasn't got it, or the file system has none.
+    /// Returns the value of an extended attribute, or `None` if the file doesn't have it or the file system doesn't
+    /// support them.
     pub fn attribute(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; LONGEST];
         match fgetxattr(self.as_std(), name, &mut value[..]) {
@@ -27,8 +28,8 @@ impl File {
         }
     }
 
-    /// Sets an extended attribute. `Ok(false)` where that isn't possible: the file system has none, or no room, or
-    /// doesn't allow it.
+    /// Sets an extended attribute. Returns `Ok(false)` if the file system doesn't support attributes, has no room for
+    /// it, or doesn't allow it.
     pub fn set_attribute(&self, name: &str, value: &[u8]) -> Result<bool> {
         match system::set_attribute(self.as_std(), self.path(), name.as_bytes(), value)
             .map_err(|e| errno(&e))
@@ -48,8 +49,8 @@ impl File {
         }
     }
 
-    /// Sets the time of the last change: seconds since 1970 UTC, and nanoseconds. A time that the system doesn't know is
-    /// an error.
+    /// Sets the modification time, in seconds since 1970 UTC and nanoseconds. Fails if the system can't represent the
+    /// time.
     pub fn set_modified(&self, (seconds, nanos): (i64, u32)) -> Result<()> {
         let from = std::time::SystemTime::UNIX_EPOCH;
         let whole = std::time::Duration::from_secs(seconds.unsigned_abs());
@@ -66,7 +67,7 @@ impl File {
             .map_err(|error| Error::io("cannot set the time of", error).with_path(self.path()))
     }
 
-    /// Removes an extended attribute, if there is one.
+    /// Removes an extended attribute, if the file has it.
     pub fn remove_attribute(&self, name: &str) -> Result<()> {
         match system::remove_attribute(self.as_std(), self.path(), name.as_bytes())
             .map_err(|e| errno(&e))
@@ -76,8 +77,8 @@ impl File {
         }
     }
 
-    /// Makes this file, which is about to replace `other`, look like it: owner, permissions and extended attributes,
-    /// but for the attribute `except`. Returns what couldn't be kept, in words.
+    /// Copies owner, permissions and extended attributes, except for the attribute `except`, from `other`, which this
+    /// file is about to replace. Returns descriptions of what couldn't be kept.
     pub fn take_attributes_of(&self, other: &Self, except: &str) -> Result<Vec<String>> {
         let mut lost = Vec::new();
         let (theirs, ours) = (other.metadata()?, self.metadata()?);
@@ -88,12 +89,12 @@ impl File {
             lost.push(format!("its owner {} and group {}", owner.0, owner.1));
         }
         let wanted = other.attribute_names()?;
-        // A folder can give its files attributes that the other hasn't got.
+        // Files can inherit attributes from their folder that `other` doesn't have.
         for name in self.attribute_names()? {
             if !wanted.contains(&name)
                 && system::remove_attribute(self.as_std(), self.path(), &name).is_err()
             {
-                lost.push(format!("that it had no attribute {}", shown(&name)));
+                lost.push(format!("the absence of the attribute {}", shown(&name)));
             }
         }
         for name in wanted {
@@ -147,7 +148,7 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// A name for a message: it comes from a file, so it must not control a terminal.
+/// Makes an attribute name safe to print: it comes from a file and may contain control characters.
 fn shown(name: &[u8]) -> String {
     name.escape_ascii().to_string()
 }

@@ -10,23 +10,23 @@ use rustix::fs::{fgetxattr, getxattr};
 use super::File;
 use crate::error::{Error, Result};
 
-/// The attribute of a file that has more permissions than the nine bits of its mode.
+/// The attribute of a file that has an access control list besides the nine bits of its mode.
 const LIST: &str = "system.posix_acl_access";
 
-/// The permissions that a new file may have at most: those that all the files grant that it is made from. By default it
-/// is made from nothing, and what the umask leaves is right.
+/// The most permissive access that a new file may get: what every file it is made from grants. By default there are no
+/// such files, and the umask alone decides.
 ///
-/// The owner isn't limited: whoever makes the file owns it, and could read what it is made from.
+/// The owner isn't limited: whoever creates the file owns it, and could read what it is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audience(Vec<Grant>);
 
-/// What one file grants.
+/// The access that one file grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Grant {
     group: u32,
-    /// To that group, as the lowest three bits.
+    /// Access of that group, as the lowest three bits.
     to_group: u32,
-    /// To everybody else, likewise.
+    /// Access of everybody else, as the lowest three bits.
     to_others: u32,
 }
 
@@ -36,7 +36,7 @@ impl Grant {
         let to_others = mode & 0o7;
         Self {
             group: metadata.gid(),
-            // With an access control list these bits are its mask, and the group may have less.
+            // With an access control list, these bits are its mask, and the group may have less.
             to_group: if has_list { to_others } else { mode >> 3 & 0o7 },
             to_others,
         }
@@ -44,7 +44,7 @@ impl Grant {
 }
 
 impl Audience {
-    /// Of what is made from these files.
+    /// The audience of a file made from the files at `paths`.
     pub fn of<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
         let mut audience = Self::default();
         for path in paths {
@@ -57,7 +57,7 @@ impl Audience {
         Ok(audience)
     }
 
-    /// Of what nobody else may see.
+    /// An audience that excludes everybody but the owner.
     pub fn nobody_else() -> Self {
         Self(vec![Grant {
             group: 0,
@@ -66,20 +66,20 @@ impl Audience {
         }])
     }
 
-    /// Of what is made from an open file.
+    /// The audience of a file made from an open file.
     pub fn of_file(file: &File) -> Result<Self> {
         let has_list = fgetxattr(file.as_std(), LIST, &mut [0; 0][..]).is_ok();
         Ok(Self(vec![Grant::new(&file.metadata()?, has_list)]))
     }
 
-    /// Of what is made from the files of both.
+    /// The audience of a file made from the files of both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// The same, and the file at `path` too if there is one: a new file takes its place.
+    /// Adds the file at `path`, if there is one, which the new file will replace.
     pub(super) fn and_replaced(self, path: &Path) -> Result<Self> {
         match fs::metadata(path) {
             Ok(_) => Ok(self.and(Self::of([path])?)),
@@ -88,16 +88,16 @@ impl Audience {
         }
     }
 
-    /// The same for a folder: who may read may also look for names in it.
+    /// As [`limit`](Self::limit) for a folder: whoever may read it may also look up names in it.
     pub(super) fn limit_folder(&self, group: u32) -> u32 {
         let mode = self.limit(0o666, group);
         0o700 | mode & 0o077 | (mode & 0o044) >> 2
     }
 
-    /// What is allowed of `mode` to a file of this group.
+    /// Returns the part of `mode` that is allowed to a new file of group `group`.
     pub(super) fn limit(&self, mode: u32, group: u32) -> u32 {
         self.0.iter().fold(mode, |mode, grant| {
-            // Who is in another group may be anybody to that file.
+            // From the other file's point of view, members of a different group could be anybody.
             let to_group = if grant.group == group {
                 grant.to_group
             } else {
@@ -108,14 +108,14 @@ impl Audience {
     }
 }
 
-/// The user id that this process acts as.
+/// The user id under which this process acts.
 pub fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// What the umask leaves of `mode`. Where it can't be told, nobody else is let in.
+/// Applies the umask to `mode`. If the umask can't be determined, nobody else gets access.
 pub(super) fn without_umask(mode: u32) -> u32 {
-    // To ask the system is to set it, for all threads.
+    // Reading the umask with `umask(2)` would set it, for all threads.
     let status = fs::read_to_string("/proc/self/status").ok();
     let line = status
         .as_deref()
@@ -144,11 +144,11 @@ mod tests {
             (&[grant(5, 0o640)], 5, 0o640),
             (&[grant(5, 0o600)], 5, 0o600),
             (&[grant(5, 0o400)], 5, 0o600),
-            // Another group: its members were others.
+            // The group differs: its members had the access of others.
             (&[grant(6, 0o640)], 5, 0o600),
             (&[grant(6, 0o644)], 5, 0o644),
             (&[grant(6, 0o604)], 5, 0o644),
-            // Each of several counts.
+            // Each of several files counts.
             (&[grant(5, 0o640), grant(5, 0o604)], 5, 0o600),
             (&[grant(5, 0o664), grant(6, 0o644)], 5, 0o644),
         ] {

@@ -1,4 +1,4 @@
-//! Whole files from others: clones, which share their blocks until one of the two is written, and sparse copies.
+//! Copies of whole files: clones, which share their blocks until one of the two is written, and sparse copies.
 
 use rustix::io::Errno;
 
@@ -7,11 +7,12 @@ use crate::error::{Error, Result};
 use crate::page::to_usize;
 use crate::progress::Progress;
 
-/// Bytes copied at once.
+/// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
 
 impl File {
-    /// Makes this empty file a clone of `source`. `Ok(false)` if the file system can't clone, or not these two.
+    /// Makes this empty file a clone of `source`. Returns `Ok(false)` if the file system can't clone, or can't clone
+    /// between these two files.
     pub fn clone_from_file(&self, source: &Self) -> Result<bool> {
         match system::clone(self.as_std(), self.path(), source.as_std())
             .map_err(|e| (Errno::from_io_error(&e), e))
@@ -30,11 +31,11 @@ impl File {
             )) => Ok(false),
             Err((_, e)) => Err(Error::io("cannot clone into", e)
                 .with_path(self.path())
-                .with_hint("the undo journal needs no clone: --in-place journal")),
+                .with_hint("use --in-place journal, which doesn't need a clone")),
         }
     }
 
-    /// Whether this file and `other` hold the same bytes.
+    /// Returns whether this file and `other` have the same contents.
     pub fn holds_the_same_as(&self, other: &Self) -> Result<bool> {
         let len = self.byte_len()?;
         if other.byte_len()? != len {
@@ -56,7 +57,7 @@ impl File {
         Ok(true)
     }
 
-    /// Makes this empty file a copy of `source`, with its holes.
+    /// Copies `source` into this empty file and preserves its holes.
     pub fn copy_from_file(&self, source: &Self, progress: &dyn Progress) -> Result<()> {
         let len = source.byte_len()?;
         progress.begin("copying", len);

@@ -1,7 +1,7 @@
-//! Files without holes, for systems that refuse sparse images: Windows and what runs on it.
+//! Files without holes, for systems that refuse sparse images: Windows and services that run on it.
 //!
-//! A hole is not only what takes no space. What was reserved and never written reads as zeros, too, and tools that copy
-//! files by their data (`SEEK_DATA`) make a hole of it. So zeros are really written.
+//! A hole isn't only unallocated space. Space that was reserved but never written reads as zeros as well, and tools
+//! that copy files by their data (`SEEK_DATA`) turn it into a hole. So zeros are actually written.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -14,17 +14,17 @@ use crate::page::{is_zero, to_usize};
 use crate::parallel::Buffer;
 use crate::progress::Progress;
 
-/// Bytes written at once.
+/// Bytes written at a time.
 const PIECE: u64 = 1 << 20;
 
-/// Bytes of a block as files count them.
+/// The unit in which file systems report allocated space, in bytes.
 const BLOCK: u64 = 512;
 
-/// File systems keep the bytes of smaller files with the file's name, where they take no block.
+/// File systems may store files smaller than this inline in their metadata, where they take no blocks.
 const SMALLEST: u64 = 8 << 10;
 
 impl File {
-    /// Another handle to the same open file, by which what is made zero keeps its space.
+    /// Another handle to the same open file, through which zeroed ranges stay allocated.
     #[must_use]
     pub fn keeping_space(&self) -> Self {
         let mut handle = self.another_handle();
@@ -32,8 +32,8 @@ impl File {
         handle
     }
 
-    /// Reserves the space of all `len` bytes of the file, as far as the file system can, or looks if it has as much.
-    /// Nothing is written.
+    /// Reserves space for all `len` bytes of the file. Where the file system can't reserve space, only checks that
+    /// enough is free. Nothing is written.
     pub fn reserve(&self, len: u64) -> Result<()> {
         if self.is_block_device() || len == 0 {
             return Ok(());
@@ -52,7 +52,7 @@ impl File {
         }
     }
 
-    /// An error if the file system hasn't got the space for `len` bytes of this file, without holes.
+    /// Fails if the file system doesn't have enough free space to store `len` bytes of this file without holes.
     pub fn check_room_for(&self, len: u64) -> Result<()> {
         if self.is_block_device() {
             return Ok(());
@@ -61,7 +61,7 @@ impl File {
         let Ok(there) = fstatvfs(self.as_std()) else {
             return Ok(());
         };
-        // Not only what is free for ordinary users.
+        // Counts blocks reserved for root, too.
         let free = there.f_bfree.saturating_mul(there.f_frsize);
         if needed <= free {
             return Ok(());
@@ -76,12 +76,11 @@ impl File {
         .with_hint("free some space or choose another place, or omit --dense"))
     }
 
-    /// Writes zeros wherever the file has none stored, and brings them to stable storage. What the file reads as stays
-    /// the same at any moment.
+    /// Writes zeros into all holes of the file and syncs it. The file reads the same at any moment.
     ///
     /// # Errors
     ///
-    /// Also if there are holes after it all the same: some file systems make them of zeros.
+    /// Fails if the file still has holes afterwards: some file systems store zeros as holes.
     pub fn fill_holes(&self, progress: &dyn Progress) -> Result<()> {
         if self.is_block_device() {
             return Ok(());
@@ -89,7 +88,7 @@ impl File {
         let len = self.byte_len()?;
         self.check_room_for(len)?;
         progress.begin("filling holes", len);
-        let zeros = Buffer::of(to_usize(PIECE));
+        let zeros = Buffer::new(to_usize(PIECE));
         let mut at = 0;
         while let Some((hole, end)) = self.next_hole(at, len)? {
             progress.advance(hole - at);
@@ -99,7 +98,7 @@ impl File {
         progress.advance(len - at);
         self.sync()?;
         if len >= SMALLEST && self.allocated()? < len {
-            // Holes that the file system doesn't tell of.
+            // The file system doesn't report all of its holes.
             self.write_zeros_again(len, &zeros, progress)?;
             self.sync()?;
         }
@@ -117,12 +116,12 @@ impl File {
         .with_hint("choose a place on another file system, or omit --dense"))
     }
 
-    /// Bytes that the file takes.
+    /// Bytes allocated for the file.
     fn allocated(&self) -> Result<u64> {
         Ok(self.metadata()?.blocks().saturating_mul(BLOCK))
     }
 
-    /// The first hole from `at` on, which ends at `len` at the latest.
+    /// The first hole at or after `at`, cut at `len`.
     fn next_hole(&self, at: u64, len: u64) -> Result<Option<(u64, u64)>> {
         if at >= len {
             return Ok(None);
@@ -130,7 +129,7 @@ impl File {
         let file = self.as_std();
         let hole = match seek(file, SeekFrom::Hole(at)) {
             Ok(hole) if hole < len => hole.max(at),
-            // Or the file system doesn't know its holes.
+            // Or the file system doesn't report holes.
             Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
             Err(e) => {
                 return Err(Error::io("cannot look for holes in", e.into()).with_path(self.path()));
@@ -164,10 +163,10 @@ impl File {
         Ok(())
     }
 
-    /// Reads all of the file and writes what is zero once more.
+    /// Reads the whole file and writes all zeros in it again.
     fn write_zeros_again(&self, len: u64, zeros: &[u8], progress: &dyn Progress) -> Result<()> {
         progress.begin("filling holes", len);
-        let mut buffer = Buffer::of(to_usize(PIECE));
+        let mut buffer = Buffer::new(to_usize(PIECE));
         let mut at = 0;
         while at < len {
             progress.check()?;
@@ -206,7 +205,7 @@ mod tests {
         assert!(fs::read(&path).unwrap() == before);
         assert_eq!(file.next_hole(0, len).unwrap(), None);
         assert!(file.allocated().unwrap() >= len);
-        // What is made zero afterwards keeps its space.
+        // Ranges zeroed through this handle stay allocated.
         let handle = file.keeping_space();
         handle.write_zeros_at(1 << 20..3 << 20).unwrap();
         handle.sync().unwrap();

@@ -1,4 +1,4 @@
-//! Reading and writing past the page cache: faster on most devices, and leaves the cache to those who use it.
+//! Direct I/O, past the page cache: faster on most devices, and doesn't evict other programs' pages.
 
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
@@ -14,26 +14,26 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use super::system;
 use crate::page::to_usize;
 
-/// Where direct reads start and end, on the device and in memory: enough for every device.
+/// Alignment of direct I/O, in the file and in memory: sufficient for every device.
 const ALIGN: u64 = 4096;
 
-/// Smaller writes go through the cache, which gathers them.
+/// Smaller writes go through the cache, which coalesces them.
 const SMALLEST_WRITE: usize = 256 << 10;
 
-/// Smaller reads go through the cache: they are of tables, and come again.
+/// Smaller reads go through the cache: they are of tables and will be repeated.
 const SMALLEST: usize = 64 << 10;
 
 /// Bytes of one read.
 const PIECE: u64 = 1 << 20;
 
-/// The cache is asked once in every piece of the file of this size.
+/// The cache is probed once per piece of the file of this size.
 const PROBED: u64 = 4 << 20;
 
-/// Verdicts that are remembered.
+/// The number of cached probe results.
 const VERDICTS: usize = 64;
 
 thread_local! {
-    /// Room for a piece, at an address that a device takes.
+    /// Scratch space for one piece, suitably aligned for a device.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -41,20 +41,21 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct DirectReads {
     file: fs::File,
-    /// Asks whether the cache has a place; without it everything is read directly.
+    /// A descriptor for probing the cache. Without it, everything is read directly.
     probe: Option<fs::File>,
-    /// For pieces of the file, by their number modulo the length: twice the number, and one more if it is cold.
+    /// Probe results of pieces, by their number modulo the length: twice the number, plus one if the piece is cold.
     verdicts: [AtomicU64; VERDICTS],
-    /// The device or the file system wants none.
+    /// Set when direct I/O turns out not to be supported.
     refused: AtomicBool,
 }
 
 impl DirectReads {
-    /// Of `file`; `cold_only`: where the cache doesn't have it already. `None` if that isn't possible.
-    pub(super) fn of(file: &fs::File, cold_only: bool) -> Option<Self> {
+    /// Prepares direct reads of `file`; with `cold_only`, only of what isn't in the page cache. Returns `None` if that
+    /// isn't possible.
+    pub(super) fn new(file: &fs::File, cold_only: bool) -> Option<Self> {
         let probe = || {
             let probe = reopen(file, OFlags::empty(), false).ok()?;
-            // The kernel shall not read ahead for what is only a question.
+            // A probe must not trigger readahead.
             fadvise(&probe, 0, None, Advice::Random).ok()?;
             Some(probe)
         };
@@ -66,7 +67,7 @@ impl DirectReads {
         })
     }
 
-    /// Fills `buf` from `offset`. False if that is better done through the cache: nothing is said of why.
+    /// Fills `buf` from `offset`. Returns `false` if the caller should use the page cache instead.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> bool {
         if buf.len() < SMALLEST || self.refused.load(Ordering::Relaxed) || !self.is_cold(offset) {
             return false;
@@ -88,7 +89,7 @@ impl DirectReads {
         done.is_ok()
     }
 
-    /// Reads the start of `buf`, as much as one piece holds.
+    /// Reads the beginning of `buf`, up to one piece.
     fn read_piece(&self, scratch: &mut Vec<u8>, buf: &mut [u8], at: u64) -> io::Result<usize> {
         if at.is_multiple_of(ALIGN) && is_aligned(buf) {
             let whole = buf.len() - buf.len() % to_usize(ALIGN);
@@ -121,7 +122,7 @@ impl DirectReads {
         Ok(taken)
     }
 
-    /// Whether the cache doesn't have what lies around `offset`.
+    /// Returns whether the data around `offset` is not in the page cache.
     pub(super) fn is_cold(&self, offset: u64) -> bool {
         let Some(probe) = &self.probe else {
             return true;
@@ -144,7 +145,7 @@ impl DirectReads {
         );
         let cold = matches!(asked, Err(Errno::AGAIN));
         if cold {
-            // The question itself brought a page in, which would be the wrong answer to the next one.
+            // The probe itself loads a page; drop it so that the next probe isn't misled.
             let _ = fadvise(
                 probe,
                 offset,
@@ -161,25 +162,25 @@ impl DirectReads {
 #[derive(Debug)]
 pub(super) struct DirectWrites {
     file: fs::File,
-    /// The device or the file system wants none, or nobody does.
+    /// Set if direct I/O isn't supported or was turned off.
     refused: AtomicBool,
 }
 
 impl DirectWrites {
-    /// To `file`. `None` if that isn't possible.
-    pub(super) fn of(file: &fs::File) -> Option<Self> {
+    /// Prepares direct writes to `file`. Returns `None` if that isn't possible.
+    pub(super) fn new(file: &fs::File) -> Option<Self> {
         Some(Self {
             file: reopen(file, OFlags::DIRECT, true).ok()?,
             refused: AtomicBool::new(false),
         })
     }
 
-    /// From now on everything goes through the cache.
+    /// Turns direct writes off: everything goes through the cache from now on.
     pub(super) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
 
-    /// Writes the start of `bytes`, as much as is better written directly, and tells how much that was.
+    /// Writes as much of the beginning of `bytes` as is better written directly, and returns its length.
     pub(super) fn write(&self, path: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let len = bytes.len() - bytes.len() % to_usize(ALIGN);
         let suits = len >= SMALLEST_WRITE && offset.is_multiple_of(ALIGN) && is_aligned(bytes);
@@ -198,12 +199,12 @@ impl DirectWrites {
     }
 }
 
-/// Whether a device can read into these bytes, or write them.
+/// Returns whether the address and length of a buffer suit direct I/O.
 fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().align_offset(to_usize(ALIGN)) == 0
 }
 
-/// The same file opened once more, for advice and flags of its own.
+/// Reopens the file so that flags and advice don't affect the caller's descriptor.
 fn reopen(file: &fs::File, flags: OFlags, write: bool) -> io::Result<fs::File> {
     let again = OpenOptions::new()
         .read(true)
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn direct_reads_give_the_bytes_of_the_file() {
-        // Beside the sources: a temporary folder may be in memory, where nothing can be read directly.
+        // Next to the sources: the temporary folder may be in memory, where direct reads aren't possible.
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let bytes: Vec<u8> = (0..5_000_777_u32)
             .map(|n| (n ^ n >> 9).to_be_bytes()[3])
@@ -235,8 +236,8 @@ mod tests {
         file.sync_all().unwrap();
         let buffers = Buffers::new();
         for cold_only in [false, true] {
-            let Some(reads) = DirectReads::of(&file, cold_only) else {
-                // A file system without direct reads.
+            let Some(reads) = DirectReads::new(&file, cold_only) else {
+                // The file system doesn't support direct reads.
                 return;
             };
             fadvise(&file, 0, None, Advice::DontNeed).unwrap();
@@ -251,7 +252,7 @@ mod tests {
                 (5_000_776, 1),
                 (4_200_000, 800_777),
             ] {
-                // Where memory and offset suit the device, it is read without a step between.
+                // Where memory and offset are aligned, data is read directly into the buffer.
                 let mut found = buffers.take(len);
                 if reads.read(&mut found, start) {
                     let at = to_usize(start);
@@ -260,10 +261,10 @@ mod tests {
                 }
                 buffers.give(found);
             }
-            // Small reads never are; cold ones may have become warm by somebody else's doing.
+            // Small reads are never direct; cold ranges may have been read into the cache by someone else.
             let all = !reads.refused.load(Ordering::Relaxed) && !cold_only;
             assert!(!all || direct == 6, "{direct}");
-            // Beyond the end is left to those who say what is wrong.
+            // Reads past the end are left to the caller, which reports the error.
             assert!(!reads.read(&mut vec![0; 100_000], 4_950_000));
             assert!(!reads.read(&mut vec![0; 100_000], 1 << 40));
         }
@@ -273,7 +274,7 @@ mod tests {
     fn what_was_just_written_is_read() {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all_at(&vec![1; 200_000], 0).unwrap();
-        let Some(reads) = DirectReads::of(&file, false) else {
+        let Some(reads) = DirectReads::new(&file, false) else {
             return;
         };
         for round in 2..20 {
@@ -299,7 +300,7 @@ mod tests {
         }
         let writes = [
             (0, 0..1 << 20),
-            // A length that is no whole number of blocks, over what was just written, and odd places.
+            // A length that isn't a whole number of blocks, an overwrite of recent data, and unaligned offsets.
             (512 << 10, 4096..(1 << 20) + 5000),
             (3 << 20, 8..700_000),
             ((4 << 20) + 512, 0..600_000),
@@ -312,8 +313,8 @@ mod tests {
             if n == 1 {
                 new.file().write_through_cache();
             }
-            // Where there are none, both are written in the same way.
-            if let Some(direct) = DirectWrites::of(new.file().as_std()) {
+            // Where direct I/O isn't supported, both are written in the same way.
+            if let Some(direct) = DirectWrites::new(new.file().as_std()) {
                 done[n] = direct.write(path, &pieces[..1 << 20], 0).unwrap();
             }
             for (at, bytes) in &writes {

@@ -1,4 +1,4 @@
-//! The names of files: what removes, moves and keeps them.
+//! File names: building, removing and renaming them, and making such changes durable.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use super::stored::refuse_part_of_store;
 use super::{Audience, File, Stamp, system};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The folder in which a path names something.
+/// The folder that contains the last component of `path`.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -21,19 +21,19 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Whether a call failed because symbolic links lead round in a circle.
+/// Returns whether a call failed because of a loop of symbolic links.
 pub fn is_endless_link(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-/// Bytes in a name at most, where the file system doesn't allow less.
+/// The longest file name in bytes, unless the file system has a lower limit.
 const LONGEST_NAME: usize = 255;
 
-/// Bytes of a name that are kept where it has to be shortened: enough to know it by.
+/// Bytes of a name that are kept when it has to be shortened: enough to recognize it.
 const KEPT: usize = 100;
 
-/// The path of a file beside that at `path`, whose name is that of the file and `suffix`. Where that would be too long, a
-/// hash stands for the end of the file's name.
+/// The path of the file next to `path` whose name is that of `path` plus `suffix`. If the name would become too long, a
+/// hash replaces its end.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let mut new = OsString::new();
@@ -51,7 +51,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(new)
 }
 
-/// An error if `path` leads to anything but a file, whose place a new one can take.
+/// Fails if `path` is something other than a regular file, so that a new file can't replace it.
 pub(super) fn refuse_special(path: &Path) -> Result<()> {
     let kind = match fs::metadata(path) {
         Ok(found) => found.file_type(),
@@ -67,41 +67,41 @@ pub(super) fn refuse_special(path: &Path) -> Result<()> {
     } else {
         ("a device", "name a file")
     };
-    Err(Error::usage("a new file can't take the place of this")
+    Err(Error::usage("this can't be replaced by a new file")
         .with_path(path)
         .with_found(what)
         .with_expected("a file")
         .with_hint(hint))
 }
 
-/// Makes what happened to the name `path` durable: creation, renaming, removal.
+/// Makes a change to the name `path` durable: its creation, renaming or removal.
 pub fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = folder_of(path);
     system::sync_folder(folder)
         .map_err(|e| Error::io("cannot bring the folder to stable storage", e).with_path(folder))
 }
 
-/// Makes a folder with what the umask leaves of the permissions `mode`, unless there is one, and makes it durable: who
-/// made it may have been killed before that.
+/// Creates a folder with the permissions `mode` minus the umask, unless it exists, and makes it durable in either case:
+/// whoever created it may have been killed before doing so.
 pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
     if !path.is_dir() {
         system::create_folder(path, mode)
             .map_err(|e| Error::io("cannot create the folder", e).with_path(path))?;
     }
-    // Of the folders above, too, any may be new, up to the top of the file system.
+    // Any of the parent folders may be new, too, up to the root of the file system.
     let device = |folder: &Path| fs::metadata(folder).map(|found| found.dev()).ok();
     let own = device(path);
     path.ancestors()
         .filter(|folder| folder.file_name().is_some())
         .take_while(|folder| device(folder_of(folder)) == own)
         .try_for_each(|folder| match sync_folder_of(folder) {
-            // Where nobody may look, nobody made a folder just now.
+            // If we may not stat it, we didn't create it.
             Err(error) if error.io_kind() == Some(IoKind::PermissionDenied) => Ok(()),
             synced => synced,
         })
 }
 
-/// Makes a folder, and those above it, for this audience, unless there is one; what is there already stays as it is. As
+/// Creates a folder and its parents with permissions for this audience. Existing folders aren't changed. As
 /// [`create_folder`], it makes the names durable.
 pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
     let failed = |e| Error::io("cannot create the folder", e).with_path(path);
@@ -111,12 +111,12 @@ pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
     });
     let missing: Vec<&Path> = missing.collect();
     for folder in missing.into_iter().rev() {
-        // Nobody else gets in before the permissions are right.
+        // Nobody else gets in before the permissions are set.
         system::create_folder(folder, 0o700).map_err(failed)?;
         let opened = fs::File::open(folder).map_err(failed)?;
         let found = opened.metadata().map_err(failed)?;
         let mode = without_umask(audience.limit_folder(found.gid())) | 0o700;
-        // A folder whose files belong to its group keeps that.
+        // A set-group-ID folder stays one.
         let mode = mode | found.mode() & 0o7000;
         if found.mode() & 0o7777 != mode {
             let permissions = fs::Permissions::from_mode(mode);
@@ -133,7 +133,7 @@ pub fn remove(path: &Path) -> Result<()> {
     sync_folder_of(path)
 }
 
-/// The same, if there is such a file. Returns whether there was one.
+/// As [`remove`], but returns `Ok(false)` if the file doesn't exist.
 pub fn remove_if_there(path: &Path) -> Result<bool> {
     refuse_part_of_store(path)?;
     match system::remove(path) {
@@ -143,8 +143,8 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Gives the file at `from` the name `to`, durably; on another file system a copy gets it. The new name lasts before
-/// the old one goes.
+/// Renames a file durably, by copying it if `to` is on another file system. The new name is durable before the old one
+/// is removed.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     refuse_part_of_store(from)?;
     refuse_part_of_store(to)?;
@@ -168,14 +168,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_folder_of(from)
 }
 
-/// Removes the folder at `path`, which must be empty, durably.
+/// Removes an empty folder, durably.
 pub fn remove_folder(path: &Path) -> Result<()> {
     system::remove_folder(path)
         .map_err(|e| Error::io("cannot remove the folder", e).with_path(path))?;
     sync_folder_of(path)
 }
 
-/// An error of kind [`Changed`](ErrorKind::Changed) if the file at `path` isn't in the state of `stamp` any more.
+/// Fails with [`Changed`](ErrorKind::Changed) if the file at `path` no longer has the state of `stamp`.
 pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
     let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
     if Stamp::from(&found) == *stamp {
@@ -190,7 +190,7 @@ pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
 }
 
 impl File {
-    /// Whether the path by which it was opened still leads to this very file.
+    /// Returns whether the path by which this file was opened still leads to it.
     pub fn is_at_its_path(&self) -> Result<bool> {
         match fs::metadata(self.path()) {
             Ok(there) => Ok(self.stamp()?.same_file(&Stamp::from(&there))),

@@ -1,8 +1,8 @@
-//! For tests only: an observer is asked before every call that reaches the operating system's files, and may note
-//! it, fail it, tear it, or pretend that it was made.
+//! Fault injection for tests: an observer is called before every system call on a file, and may record it, fail it,
+//! tear it, or pretend that it succeeded.
 //!
-//! Only with the feature `fault-injection`, which no program is built with. An observer sees the files of one folder,
-//! so that tests side by side don't see each other's.
+//! Available only with the feature `fault-injection`, which is never enabled in the program. An observer sees the files
+//! of one folder, so that concurrent tests don't see each other's.
 
 use std::fs;
 use std::io;
@@ -11,98 +11,99 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A call that is about to be made, or was.
+/// A system call, before or after it is made.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Call<'a> {
-    /// Bytes are read.
+    /// Reads bytes.
     Read {
-        /// Where in the file, in bytes.
+        /// Offset in the file, in bytes.
         offset: u64,
-        /// How many.
+        /// Number of bytes.
         len: usize,
     },
-    /// Bytes are written.
+    /// Writes bytes.
     Write {
         /// The file.
         file: &'a fs::File,
-        /// Where in it, in bytes.
+        /// Offset in the file, in bytes.
         offset: u64,
-        /// What.
+        /// The bytes written.
         bytes: &'a [u8],
     },
-    /// A hole is made, or the like that keeps its space; the length stays.
+    /// Punches a hole, or zeroes a range that stays allocated. The length doesn't change.
     Punch {
         /// The file.
         file: &'a fs::File,
-        /// What becomes zero, in bytes.
+        /// The range that becomes zero, in bytes.
         range: Range<u64>,
     },
-    /// Space is reserved for the file; what it reads as stays.
+    /// Reserves space for the file; its contents don't change.
     Allocate {
         /// The file.
         file: &'a fs::File,
     },
-    /// The file is cut, or extended with zeros.
+    /// Truncates the file, or extends it with zeros.
     SetLen {
         /// The file.
         file: &'a fs::File,
-        /// To how many bytes.
+        /// The new length in bytes.
         len: u64,
     },
-    /// Everything written to the file is brought to stable storage.
+    /// Syncs the file.
     Sync {
         /// The file.
         file: &'a fs::File,
     },
-    /// Owner, permissions or an extended attribute are set, or one is removed.
+    /// Sets owner, permissions or an extended attribute, or removes an attribute.
     Attributes {
         /// The file.
         file: &'a fs::File,
     },
-    /// The file, which is empty, becomes a clone of another.
+    /// Makes the file, which is empty, a clone of another.
     Clone {
         /// The file.
         file: &'a fs::File,
-        /// What it is cloned from.
+        /// The file that is cloned.
         from: &'a fs::File,
     },
-    /// A new, empty file is made.
+    /// Creates a new, empty file.
     Create,
-    /// A new, empty file without a name is made in this folder.
+    /// Creates a new, empty file without a name in this folder.
     CreateNameless,
-    /// The file gets another name.
+    /// Renames the file.
     Rename {
-        /// Which.
+        /// The new name.
         to: &'a Path,
-        /// Whether that name may be taken.
+        /// Whether an existing file of that name may be replaced.
         replaces: bool,
     },
-    /// The name goes.
+    /// Removes the name.
     Remove,
-    /// What happened to the names in this folder is brought to stable storage.
+    /// Syncs the folder.
     SyncFolder,
 }
 
-/// What becomes of a call.
+/// What to do with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// It is made.
+    /// Make the call.
     Proceed,
-    /// It isn't made, and fails with this error number of the system.
+    /// Fail with this error number, without making the call.
     Fail(i32),
-    /// A write of which only so many bytes arrive before it fails with this error number. Any other call just fails.
+    /// Write only the first bytes, up to this count, then fail with this error number. Any other call just fails.
     Tear(usize, i32),
-    /// It isn't made, but is said to have succeeded. A call that would give a file is made.
+    /// Don't make the call, but report success. A call that returns a file is made nevertheless.
     Pretend,
 }
 
-/// Stands between this library and the operating system.
+/// Intercepts the calls between this library and the operating system.
 pub trait Observer: Send + Sync {
-    /// Asked before each call on the file or folder `path`, on whatever thread makes it.
+    /// Called before each call on the file or folder `path`, on the thread that makes it.
     fn before(&self, path: &Path, call: &Call<'_>) -> Answer;
 
-    /// Told of what was done: calls that were made and succeeded, pretended ones, and what arrived of torn ones.
+    /// Called after calls that were made and succeeded, after pretended ones, and with the part of a torn write that
+    /// was made.
     fn after(&self, path: &Path, call: &Call<'_>);
 }
 
@@ -110,11 +111,11 @@ type Watched = (PathBuf, Arc<dyn Observer>);
 
 static WATCHED: RwLock<Vec<Watched>> = RwLock::new(Vec::new());
 
-/// Ends the observation of a folder when dropped.
+/// Stops observing a folder when dropped.
 #[derive(Debug)]
 pub struct Watch(PathBuf);
 
-/// Lets `observer` see every call on `folder` and what lies below. `folder` is what the calls' paths begin with.
+/// Registers `observer` for all calls whose path begins with `folder`.
 pub fn watch(folder: &Path, observer: Arc<dyn Observer>) -> Watch {
     let mut watched = WATCHED.write().unwrap_or_else(PoisonError::into_inner);
     watched.push((folder.to_path_buf(), observer));
@@ -138,7 +139,7 @@ fn observer_of(path: &Path) -> Option<Arc<dyn Observer>> {
         .map(|(_, observer)| Arc::clone(observer))
 }
 
-/// Makes a call as the observer of `path` wants it. What is only pretended gives `pretended()`, if that is possible.
+/// Makes a call as the observer of `path` decides. A pretended call returns `pretended()`, if that is possible.
 pub(super) fn observed<T>(
     path: &Path,
     call: &Call<'_>,

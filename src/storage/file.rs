@@ -19,29 +19,29 @@ use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::to_usize;
 
-/// Zeros are written in pieces of this many bytes where holes aren't possible.
+/// Where holes aren't possible, zeros are written in pieces of this many bytes.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// An open file or block device that knows its path.
+/// An open file or block device together with its path.
 #[derive(Debug)]
 pub struct File {
     pub(super) inner: Arc<Lockable>,
     path: PathBuf,
     block_device: bool,
-    /// Of a device, how much of it counts.
+    /// For a part of a device: its length.
     part: Option<u64>,
     policy: IoPolicy,
     runs: Runs,
     direct: Option<Arc<DirectReads>>,
     direct_writes: Option<Arc<DirectWrites>>,
     behind: Option<Arc<WriteBehind>>,
-    /// Whether what is made zero keeps its space.
+    /// Whether zeroed ranges stay allocated.
     pub(super) keeps_space: bool,
-    /// What was made zero and keeps its space until [`give_back`](Self::give_back).
+    /// The zeroed ranges that stay allocated until [`give_back`](Self::give_back).
     pub(super) held: Option<Arc<Held>>,
 }
 
-/// What shows that a file was changed by somebody: identity, size and times.
+/// Identity, size and times of a file, by which changes are detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -64,11 +64,11 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
-    /// Bytes of [`to_bytes`](Self::to_bytes).
+    /// Length of [`to_bytes`](Self::to_bytes).
     pub const LEN: usize = 48;
 
-    /// Inode, length and times as bytes, each number in 8, big-endian. Not the device, whose number may be another
-    /// after a restart.
+    /// Returns inode, length and times as bytes, each number as 8 bytes, big-endian. The device is left out, since its
+    /// number may change on a restart.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let numbers = [
@@ -95,22 +95,22 @@ impl Stamp {
         self.len == 0
     }
 
-    /// The number of the file on its file system.
+    /// The inode number.
     pub const fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// When its bytes were last changed: seconds and nanoseconds since 1970.
+    /// The modification time, in seconds and nanoseconds since 1970.
     pub const fn modified(&self) -> (i64, i64) {
         self.modified
     }
 
-    /// When its bytes or anything else of it were last changed, which no program can set.
+    /// The time of the last change of contents or metadata (ctime), which programs can't set.
     pub const fn changed(&self) -> (i64, i64) {
         self.changed
     }
 
-    /// Of a file of which nothing else is known.
+    /// A stamp of which only the identity is known.
     pub(super) const fn identity(device: u64, inode: u64) -> Self {
         Self {
             device,
@@ -121,12 +121,12 @@ impl Stamp {
         }
     }
 
-    /// Whether both are of one file with the same bytes in it, whatever its names are now.
+    /// Returns whether both stamps are of one file with the same contents, regardless of its names.
     pub fn same_content(&self, other: &Self) -> bool {
         self.same_file(other) && (self.len, self.modified) == (other.len, other.modified)
     }
 
-    /// Whether both are of one and the same file, whatever its state.
+    /// Returns whether both stamps are of the same file, regardless of its state.
     pub fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -139,24 +139,24 @@ fn is_folder(path: &Path) -> Error {
 }
 
 impl File {
-    /// Opens for reading.
+    /// Opens a file for reading.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::with(path.as_ref(), OpenOptions::new().read(true), "cannot open")
     }
 
-    /// Opens for reading and writing.
+    /// Opens a file for reading and writing.
     pub fn open_writable(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
-            // Refuses a device that is mounted, or part of something that is in use.
+            // Refuses a device that is mounted or otherwise in use.
             options.custom_flags(OFlags::EXCL.bits().cast_signed());
         }
         Self::with(path, &options, "cannot open for writing")
     }
 
-    /// The same; an empty file is made if there is none.
+    /// As [`open_writable`](Self::open_writable), but creates an empty file if there is none.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = system::open_or_create(path)
@@ -169,7 +169,7 @@ impl File {
             open_without_waiting(path, options).map_err(|e| match e.kind() {
                 IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
                     .with_path(path)
-                    .with_hint("unmount it, and end what else uses it, then run the command again"),
+                    .with_hint("unmount it and stop any other programs that use it, then run the command again"),
                 IoKind::IsADirectory => is_folder(path),
                 _ => Error::io(doing, e).with_path(path),
             })
@@ -177,7 +177,7 @@ impl File {
         Self::from_std(opened?, path)
     }
 
-    /// Wraps an open file; messages call it `path`. Pipes, terminals and folders are refused.
+    /// Wraps an open file, called `path` in messages. Refuses pipes, terminals and folders.
     pub fn from_std(file: fs::File, path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let kind = file
@@ -191,7 +191,7 @@ impl File {
             return Err(not_at_offsets(&path));
         }
         Ok(Self {
-            runs: Runs::of(&file),
+            runs: Runs::new(&file),
             inner: Arc::new(Lockable::new(file)),
             path,
             block_device: kind.is_block_device(),
@@ -205,11 +205,11 @@ impl File {
         })
     }
 
-    /// The same file, to be read in this way.
+    /// Sets how the file is read.
     #[must_use]
     pub fn with_policy(mut self, policy: IoPolicy) -> Self {
         self.policy = policy;
-        let direct = |cold_only| DirectReads::of(&self.inner, cold_only).map(Arc::new);
+        let direct = |cold_only| DirectReads::new(&self.inner, cold_only).map(Arc::new);
         self.direct = match policy.caching {
             Caching::Buffered => None,
             Caching::Auto => direct(true),
@@ -222,7 +222,7 @@ impl File {
     #[must_use]
     pub fn another_handle(&self) -> Self {
         Self {
-            runs: Runs::of(&self.inner),
+            runs: Runs::new(&self.inner),
             inner: Arc::clone(&self.inner),
             path: self.path.clone(),
             block_device: self.block_device,
@@ -236,7 +236,7 @@ impl File {
         }
     }
 
-    /// Another handle to the same open device, by which only its first `len` bytes are seen.
+    /// Another handle to the same open device that covers only its first `len` bytes.
     #[must_use]
     pub fn part_of_device(&self, len: u64) -> Self {
         Self {
@@ -245,13 +245,13 @@ impl File {
         }
     }
 
-    /// Lets what is written go to the device soon, and what is large past the page cache: for new files.
+    /// Starts write-back early, and writes large buffers past the page cache: for new files.
     pub(super) fn write_behind(&mut self) {
-        self.direct_writes = DirectWrites::of(&self.inner).map(Arc::new);
+        self.direct_writes = DirectWrites::new(&self.inner).map(Arc::new);
         self.behind = WriteBehind::start(&self.inner, &self.path).map(Arc::new);
     }
 
-    /// Whether reading it will mostly wait for the device, past the page cache, as a few places of it tell.
+    /// Returns whether most reads will have to wait for the device, judged by probing the page cache in a few places.
     pub fn is_mostly_cold(&self) -> bool {
         const PLACES: u64 = 16;
         let Some(direct) = &self.direct else {
@@ -266,19 +266,19 @@ impl File {
         cold.len() > warm.len()
     }
 
-    /// Has everything written through the page cache, by whichever handle.
+    /// Makes all writes go through the page cache, by whichever handle.
     pub fn write_through_cache(&self) {
         if let Some(direct) = &self.direct_writes {
             direct.refuse();
         }
     }
 
-    /// The file as the standard library knows it.
+    /// The underlying standard library file.
     pub(super) fn as_std(&self) -> &fs::File {
         &self.inner
     }
 
-    /// Writes past the page cache as far as that suits, else through it.
+    /// Writes past the page cache where that is better, else through it.
     pub(super) fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         if let Some(held) = &self.held {
             held.forget(&(offset..offset.saturating_add(buf.len() as u64)));
@@ -301,22 +301,22 @@ impl File {
         Ok(())
     }
 
-    /// The path it was opened by.
+    /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether this is a block device, which has a fixed length and can't be renamed over.
+    /// Returns whether this is a block device, which has a fixed length and can't be replaced by renaming.
     pub fn is_block_device(&self) -> bool {
         self.block_device
     }
 
-    /// Identity, size and times, now.
+    /// Returns the current identity, size and times.
     pub fn stamp(&self) -> Result<Stamp> {
         Ok(Stamp::from(&self.metadata()?))
     }
 
-    /// An error of kind [`Changed`](ErrorKind::Changed) if the file isn't in the state of `stamp` any more.
+    /// Fails with [`Changed`](ErrorKind::Changed) if the file no longer has the state of `stamp`.
     pub fn check_unchanged(&self, stamp: &Stamp) -> Result<()> {
         if self.stamp()? == *stamp {
             return Ok(());
@@ -325,41 +325,42 @@ impl File {
     }
 
     /// As [`check_unchanged`](Self::check_unchanged), for a file that may have been renamed, replaced or removed since:
-    /// what was opened must have the same bytes.
+    /// only the contents of the opened file must be the same.
     pub fn check_content_unchanged(&self, stamp: &Stamp) -> Result<()> {
         let now = self.stamp()?;
-        // Removing or replacing it changes one of its times, which otherwise shows changes that hide.
+        // Renaming or removing the file moves its ctime, which would otherwise reveal changes that don't show in the
+        // mtime.
         if now == *stamp || (now.same_content(stamp) && !self.is_at_its_path()?) {
             return Ok(());
         }
         Err(self.changed())
     }
 
-    /// The error for a file that changes under our eyes.
+    /// The error for a file that changes while it is being read.
     pub(super) fn changed(&self) -> Error {
         Error::new(
             ErrorKind::Changed,
-            "the file was changed by another program while it was read",
+            "the file was changed by another program while it was being read",
         )
         .with_path(&self.path)
         .with_hint("stop what writes to it, or take a snapshot of it, and run the command again")
     }
 
-    /// Owner, permissions and the like.
+    /// Returns owner, permissions and other metadata.
     pub fn metadata(&self) -> Result<Metadata> {
         self.inner
             .metadata()
             .map_err(|e| Error::io("cannot look at", e).with_path(&self.path))
     }
 
-    /// Lets the same people read and write this file as `other`, which it is about to replace.
+    /// Sets the permissions of this file to those of `other`, which it is about to replace.
     pub fn take_permissions_of(&self, other: &Self) -> Result<()> {
         self.take_owner_of(other)?;
         system::set_permissions(&self.inner, &self.path, other.metadata()?.permissions())
             .map_err(|e| Error::io("cannot set the permissions of", e).with_path(&self.path))
     }
 
-    /// Takes from the file's permissions what the umask takes from those of a new file.
+    /// Removes the permissions that the umask takes from new files.
     pub fn apply_umask(&self) -> Result<()> {
         let found = self.metadata()?.mode() & 0o7777;
         let mode = without_umask(found);
@@ -370,8 +371,8 @@ impl File {
             .map_err(|e| Error::io("cannot set the permissions of", e).with_path(&self.path))
     }
 
-    /// Gives this file the owner and the group of `other`, as far as that is allowed: only the superuser may give
-    /// files away, anyone else keeps what they make.
+    /// Gives this file the owner and group of `other`, as far as that is allowed: only the superuser may give files
+    /// away.
     pub(super) fn take_owner_of(&self, other: &Self) -> Result<()> {
         let (theirs, ours) = (other.metadata()?, self.metadata()?);
         if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
@@ -380,7 +381,7 @@ impl File {
         Ok(())
     }
 
-    /// Writes zeros, and makes no hole of them.
+    /// Writes zeros, without making a hole.
     pub(super) fn write_zeros_in(&self, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -398,7 +399,7 @@ impl File {
     }
 }
 
-/// Opens a file or a block device, and never waits: should a pipe take the place of a file meanwhile, nobody may ever open
+/// Opens a file or a block device without ever blocking: if a pipe replaces the file meanwhile, nobody may ever open
 /// its other end.
 fn open_without_waiting(path: &Path, options: &OpenOptions) -> io::Result<fs::File> {
     let kind = fs::metadata(path).map(|found| found.file_type());
@@ -408,7 +409,7 @@ fn open_without_waiting(path: &Path, options: &OpenOptions) -> io::Result<fs::Fi
     let mut at_once = options.clone();
     at_once.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     match at_once.open(path) {
-        // Another program has a lease of the file, which it gives up when it is asked.
+        // Another program holds a lease on the file, which the kernel asks it to release.
         Err(e) if e.kind() == IoKind::WouldBlock && kind.is_ok_and(|kind| kind.is_file()) => {
             options.open(path)
         }
@@ -420,7 +421,7 @@ fn open_without_waiting(path: &Path, options: &OpenOptions) -> io::Result<fs::Fi
     }
 }
 
-/// An error, without opening it, for what bytes can't be read of at offsets.
+/// Fails, without opening it, if `path` can't be read at offsets.
 fn refuse_streams(path: &Path) -> Result<()> {
     let is_stream =
         |kind: fs::FileType| kind.is_fifo() || kind.is_socket() || kind.is_char_device();
@@ -443,7 +444,8 @@ impl ReadAt for File {
 
     fn byte_len(&self) -> Result<u64> {
         if self.block_device {
-            // A device's metadata has no length; seeking tells it. Reads are positioned, so moving is harmless.
+            // The metadata of a device has no length; seeking returns it. Reads are positioned, so the file position
+            // doesn't matter.
             let len = seek(self.as_std(), SeekFrom::End(0))
                 .map_err(|e| self.failed("cannot find the length of", 0, e))?;
             return Ok(self.part.map_or(len, |part| part.min(len)));
@@ -462,12 +464,12 @@ impl ReadAt for File {
         system::read_exact_at(&self.inner, &self.path, buf, offset).map_err(|e| {
             if e.kind() == IoKind::UnexpectedEof {
                 let len = self.byte_len().unwrap_or(0);
-                return Error::damaged("the file ends too early")
+                return Error::damaged("the file is too short")
                     .with_path(&self.path)
                     .with_offset(offset)
                     .with_found(format_args!("{len} bytes"))
                     .with_expected(format_args!("at least {} bytes", offset.saturating_add(buf.len() as u64)))
-                    .with_hint("the file was cut off or is still being copied: copy it again from its source");
+                    .with_hint("the file was truncated or is still being copied: copy it again from its source");
             }
             self.failed("cannot read", offset, e)
                 .with_hint("the device may be failing: copy what can be read to another one, and check its log")

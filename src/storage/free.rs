@@ -1,11 +1,11 @@
-//! Names for files that aren't there yet.
+//! Names for new files.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `path`, or if there is such a file the same with a number before its ending, so that there is none: for names that are
-/// proposed, not yet taken.
+/// Returns `path` or, if it exists, a variant with a number before the extension that doesn't. For proposing names: the
+/// name isn't reserved.
 pub fn free_name(path: &Path) -> PathBuf {
     let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
     let numbered = |n: u32| {

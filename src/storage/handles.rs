@@ -1,4 +1,4 @@
-//! Many files, of which only so many are open at a time.
+//! A pool of many files, of which only a limited number is open at a time.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{File, ReadAt, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The files that are open now. The one that was used least recently is closed when there would be too many: an
-/// ordinary process may have 1024.
+/// The files that are open. Opening one more than the limit closes the least recently used one: an ordinary process may
+/// have only 1024 open.
 #[derive(Debug)]
 pub struct Handles {
     most: usize,
@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Handles {
-    /// Keeps `most` files open, at least one.
+    /// Creates a pool that keeps up to `most` files open, at least one.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most: most.max(1),
@@ -34,7 +34,7 @@ impl Handles {
         })
     }
 
-    /// A file to read from whenever it is needed. It is looked at once now.
+    /// Adds a file to read from whenever needed. It is opened once now, to record its state.
     pub fn open(self: &Arc<Self>, path: impl Into<PathBuf>) -> Result<PooledFile> {
         let path = path.into();
         let file = File::open(&path)?;
@@ -68,7 +68,7 @@ impl Inner {
     }
 }
 
-/// A file that is opened again when it is needed and was closed meanwhile. Clones are handles to the same one.
+/// A file that is reopened on demand after it was closed. Clones are handles to the same file.
 #[derive(Debug, Clone)]
 pub struct PooledFile(Arc<Pooled>);
 
@@ -78,30 +78,30 @@ struct Pooled {
     id: u64,
     path: PathBuf,
     stamp: Stamp,
-    /// The file, if it stays open.
+    /// The file, if it is held open.
     held: OnceLock<Arc<File>>,
 }
 
 impl PooledFile {
-    /// Identity, size and times when it was opened first. It is never read in another state.
+    /// The stamp of the file when it was first opened. It is never read in a different state.
     pub fn stamp(&self) -> &Stamp {
         &self.0.stamp
     }
 
-    /// Keeps the file open until this and all its clones are dropped, whatever becomes of its name meanwhile. It doesn't
-    /// count as one of the pool's.
+    /// Keeps the file open until this and all its clones are dropped, even if it is renamed or removed meanwhile. It
+    /// doesn't count towards the pool's limit.
     pub fn hold(&self) -> Result<()> {
         if self.0.held.get().is_none() {
             let file = self.0.file()?;
             self.0.release();
-            // If another thread was faster, its handle is as good.
+            // If another thread was faster, its handle is just as good.
             let _ = self.0.held.set(file);
         }
         Ok(())
     }
 
-    /// An error if the file was written to since it was opened first. One that is [held](Self::hold) may have lost its
-    /// name.
+    /// Fails if the file was changed since it was first opened. One that is [held](Self::hold) may have been renamed or
+    /// removed.
     pub fn check_unchanged(&self) -> Result<()> {
         match self.0.held.get() {
             Some(file) => file.check_content_unchanged(&self.0.stamp),
@@ -130,7 +130,7 @@ impl Pooled {
         let file = File::open(&self.path)?;
         if file.stamp()? != self.stamp {
             return Err(
-                Error::new(ErrorKind::Changed, "the file was changed while it was used")
+                Error::new(ErrorKind::Changed, "the file changed while it was in use")
                     .with_path(&self.path)
                     .with_hint("run the command again"),
             );
@@ -140,7 +140,7 @@ impl Pooled {
         Ok(file)
     }
 
-    /// Takes the file out of the pool.
+    /// Removes the file from the pool.
     fn release(&self) {
         let inner = &self.handles.inner;
         let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,10 +172,9 @@ impl ReadAt for PooledFile {
     }
 }
 
-/// How many more files this process may keep open, leaving room for everything else that it does; about, and at least
-/// none.
+/// Returns roughly how many more files this process may keep open, with some headroom for everything else.
 pub fn room_for_files() -> usize {
-    /// For pipes, terminals, locks, what is being written, and what a library opens.
+    /// Headroom for pipes, terminals, locks, output files, and what libraries open.
     const OTHERS: usize = 128;
     let limit = getrlimit(Resource::Nofile).current;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
@@ -186,7 +185,8 @@ pub fn room_for_files() -> usize {
         .saturating_sub(OTHERS)
 }
 
-/// Lets this process, and what it starts, open as many files as the system allows it, up to some ten thousands.
+/// Raises this process's limit of open files as far as the system allows, up to some ten thousand. Child processes
+/// inherit it.
 pub fn allow_many_files() {
     const MANY: u64 = 1 << 16;
     let found = getrlimit(Resource::Nofile);
@@ -196,7 +196,7 @@ pub fn allow_many_files() {
             current: Some(wanted),
             maximum: found.maximum,
         };
-        // With fewer, chains that are too long keep their locks.
+        // With a lower limit, chains that are too long are read through the pool.
         let _ = setrlimit(Resource::Nofile, raised);
     }
 }
@@ -226,7 +226,7 @@ mod tests {
                 assert!(handles.inner.lock().unwrap().open.len() <= 3);
             }
         }
-        // One that is held outlives its name, and isn't counted.
+        // A held file outlives its name and isn't counted.
         files[1].hold().unwrap();
         fs::remove_file(folder.path().join("1")).unwrap();
         fs::write(folder.path().join("1"), [7; 8]).unwrap();

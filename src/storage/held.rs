@@ -1,7 +1,7 @@
-//! Space that a file keeps while it is changed, so that there is a way back on a device that is full.
+//! Space that stays allocated while a file is changed, so that the changes can be undone on a full device.
 //!
-//! What is made zero becomes a hole only when all is done: the space of a hole is anybody's, and to put the old bytes back
-//! it would be needed again.
+//! Zeroed ranges become holes only at the end: other files can take the space of a hole, and restoring the old bytes
+//! would need it again.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use rustix::io::Errno;
 use super::{File, ReadAt as _, system};
 use crate::error::{Error, Result};
 
-/// More ranges than this aren't remembered: what is left over keeps its space, and is zero all the same.
+/// The most ranges that are remembered. Any others are zeroed as well, but stay allocated for good.
 const MOST: usize = 1 << 20;
 
-/// Ranges of a file that are zero and take space.
+/// Ranges of a file that are zero and still allocated.
 #[derive(Debug, Default)]
 pub(super) struct Held(Mutex<BTreeMap<u64, u64>>);
 
 impl File {
-    /// Another handle to the same open file, by which what is made zero keeps its space until it is
-    /// [given back](Self::give_back).
+    /// Another handle to the same open file, through which zeroed ranges stay allocated until
+    /// [`give_back`](Self::give_back).
     #[must_use]
     pub fn holding_space(&self) -> Self {
         let mut handle = self.another_handle();
@@ -30,8 +30,8 @@ impl File {
         handle
     }
 
-    /// Makes holes of what was made zero through this handle and those that were made of it. Where that can't be done, the
-    /// file only takes more space than it needs.
+    /// Turns the ranges that were zeroed through this handle and those derived from it into holes. If that fails, the
+    /// file only takes more space than necessary.
     pub fn give_back(&self) {
         let Some(held) = &self.held else {
             return;
@@ -58,23 +58,23 @@ impl File {
         Ok(())
     }
 
-    /// Reserves the space of what isn't stored yet of `range`, which reads as it did; also after the end of the file.
-    /// What it reserved is added to `reserved`. Does nothing where the file system can't.
+    /// Reserves space for the unallocated parts of `range`, also after the end of the file; the contents don't change.
+    /// Adds what it reserved to `reserved`. Does nothing if the file system doesn't support it.
     ///
     /// # Errors
     ///
-    /// If there is no space.
+    /// Fails if there isn't enough space.
     pub fn reserve_range(&self, range: Range<u64>, reserved: &mut Vec<Range<u64>>) -> Result<()> {
         let mut at = range.start;
         while at < range.end && !self.is_block_device() {
             let data = self.stored(at..range.end).unwrap_or(range.end..range.end);
             if at < data.start {
-                // Also what fails may have reserved a part.
+                // A failed call may have reserved a part.
                 reserved.push(at..data.start);
                 let done = system::allocate(self.as_std(), self.path(), at..data.start);
                 match done.map_err(|e| (Errno::from_io_error(&e), e)) {
                     Err((Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG), e)) => {
-                        return Err(Error::io("there is no space for what changes in", e)
+                        return Err(Error::io("there is not enough space for the changes to", e)
                             .with_path(self.path())
                             .with_hint(
                                 "nothing was changed: free some space and run the command again",
@@ -89,18 +89,18 @@ impl File {
         Ok(())
     }
 
-    /// Gives back what was reserved, and written to nowhere.
+    /// Frees the ranges that were reserved and not written to.
     pub fn release(&self, reserved: Vec<Range<u64>>) {
         for range in reserved {
             let _ = system::punch(self.as_std(), self.path(), range);
         }
-        // What lies after the end goes with it.
+        // Truncation also frees what lies after the end.
         if let Ok(len) = self.byte_len() {
             let _ = system::set_len(self.as_std(), self.path(), len);
         }
     }
 
-    /// The first run of `within` that takes space and holds something, asked anew each time.
+    /// The first run of `within` that is allocated and not known to be zero. Queries the file system each time.
     fn stored(&self, within: Range<u64>) -> Option<Range<u64>> {
         if within.is_empty() {
             return None;
@@ -108,7 +108,7 @@ impl File {
         let start = match seek(self.as_std(), SeekFrom::Data(within.start)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return None,
-            // No file system has to know its holes.
+            // Not every file system reports holes.
             Err(_) => return Some(within),
         };
         if start >= within.end {
@@ -128,10 +128,10 @@ impl Held {
         }
     }
 
-    /// What is written isn't zero any more.
+    /// Forgets `range`, which has been written and isn't zero any more.
     pub(super) fn forget(&self, range: &Range<u64>) {
         let mut ranges = self.ranges();
-        // From the last one back, as long as they overlap.
+        // Walks back from the last one as long as they overlap.
         while let Some((start, end)) = ranges
             .range(..range.end)
             .next_back()

@@ -1,7 +1,7 @@
-//! Where a file has data and where holes, so that the file system is asked once and not for every window.
+//! Caches which parts of a file are data and which are holes, so that the file system isn't queried for every window.
 //!
-//! To find where data ends, a file system may walk through all of its extents; asked anew for every window, that
-//! takes longer than reading.
+//! To find the end of a run of data, a file system may walk through all of its extents; repeated for every window, that
+//! would take longer than reading.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,19 +12,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{OFlags, SeekFrom, fcntl_getfl, seek};
 use rustix::io::Errno;
 
-/// Stretches that are remembered: more than there are threads near each other in a file.
+/// Stretches that are cached: more than there are threads working near each other in a file.
 const KEPT: usize = 32;
 
-/// What was found last of one open file.
+/// The latest answers for one open file.
 #[derive(Debug)]
 pub(super) struct Runs {
-    /// Whether holes may be remembered too. Data that became a hole may be read all the same, but a hole that was
-    /// written since may not be left out.
+    /// Whether holes may be cached too. Reading data that has become a hole is harmless, but a hole that was written
+    /// since must not be skipped.
     read_only: bool,
     known: Mutex<VecDeque<Stretch>>,
 }
 
-/// A hole, which may be empty, and the run of data that ends it; that is empty behind the last data.
+/// A hole, which may be empty, and the run of data after it, which is empty after the last data.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     hole: u64,
@@ -33,8 +33,8 @@ struct Stretch {
 }
 
 impl Runs {
-    /// Of `file`, as long as it is open.
-    pub(super) fn of(file: &fs::File) -> Self {
+    /// Creates a cache for `file`, as long as it is open.
+    pub(super) fn new(file: &fs::File) -> Self {
         let flags = fcntl_getfl(file);
         Self {
             read_only: flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY),
@@ -42,7 +42,7 @@ impl Runs {
         }
     }
 
-    /// The first run of data within `within`, or `None` if all of that is a hole.
+    /// Returns the first run of data within `within`, or `None` if all of it is a hole.
     pub(super) fn first_within(
         &self,
         file: &fs::File,
@@ -59,11 +59,11 @@ impl Runs {
         Ok((start < end).then_some(start..end))
     }
 
-    /// Asks the file system.
+    /// Queries the file system.
     fn find(&self, file: &fs::File, at: u64) -> io::Result<Stretch> {
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data,
-            // No data up to the end of the file.
+            // There is no data up to the end of the file.
             Err(Errno::NXIO) => u64::MAX,
             Err(e) if knows_no_holes(e) => at,
             Err(e) => return Err(e.into()),
@@ -88,8 +88,8 @@ impl Runs {
     }
 }
 
-/// Whether an error is the answer of a file system or a device that doesn't know its holes, as none has to. Any other
-/// says nothing: a device that fails isn't full of data.
+/// Returns whether an error means that the file system or device doesn't report holes, which is optional. Any other
+/// error says nothing about holes: a failing device isn't full of data.
 fn knows_no_holes(error: Errno) -> bool {
     matches!(
         error,
@@ -125,12 +125,12 @@ mod tests {
         let pieces = 200;
         let file = sparse(pieces);
         let read_only = fs::File::open(file.path()).unwrap();
-        let remembering = Runs::of(&read_only);
-        // Far and near, back and forth, twice.
+        let remembering = Runs::new(&read_only);
+        // Far apart and close together, forwards and backwards, twice.
         for n in (0..pieces * 2).map(|n| n * 77 % pieces) {
             for len in [1, PIECE / 2, PIECE * 2, u64::MAX - pieces * PIECE] {
                 let within = n * PIECE + 512..n * PIECE + 512 + len;
-                let fresh = Runs::of(&read_only);
+                let fresh = Runs::new(&read_only);
                 assert_eq!(
                     remembering.first_within(&read_only, &within).unwrap(),
                     fresh.first_within(&read_only, &within).unwrap(),
@@ -145,7 +145,7 @@ mod tests {
     fn a_hole_that_is_written_by_who_may_write_is_data() {
         let file = sparse(9);
         let writable = file.as_file();
-        let runs = Runs::of(writable);
+        let runs = Runs::new(writable);
         let hole = 3 * PIECE..4 * PIECE;
         assert_eq!(runs.first_within(writable, &hole).unwrap(), None);
         writable.write_all_at(&[1; 4096], hole.start).unwrap();

@@ -1,7 +1,7 @@
-//! Locks on files: readers share, a writer is alone, and nobody waits.
+//! Locks on files: shared by readers, exclusive for a writer, and never waited for.
 //!
-//! A file may be replaced by another of the same name between being opened and being locked: the lock is then on
-//! what nobody will open any more. So the name is looked at again once the lock is held.
+//! A file may be replaced by another of the same name between opening and locking it; the lock is then on a file that
+//! nobody will open any more. So the name is checked again once the lock is held.
 
 use std::fs::{self, TryLockError};
 use std::io::{self, ErrorKind as IoKind};
@@ -15,24 +15,24 @@ use super::stored::refuse_part_of_store;
 use super::{File, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a file that was replaced while it was being locked is opened again.
+/// How often a file is reopened if it was replaced before it was locked.
 const TRIES: usize = 5;
 
-/// What a file is opened and locked for.
+/// The purpose for which a file is opened and locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To read it, together with other readers.
+    /// Reading, together with other readers.
     Read,
-    /// To write it, alone.
+    /// Writing, exclusively.
     Write,
-    /// To put another file in its place, alone.
+    /// Replacing the file by another, exclusively.
     Replace,
 }
 
 /// An open file and the lock on it.
 ///
-/// The lock belongs to the open file, not to its descriptor: a program that another thread is just starting has
-/// inherited all descriptors for a moment, and with them every lock. So it is taken off, not only let go by closing.
+/// The lock belongs to the open file, not to the descriptor: a child process that another thread is just starting
+/// briefly inherits all descriptors, and with them every lock. So it is released explicitly, not only by closing.
 #[derive(Debug)]
 pub(super) struct Lockable {
     file: fs::File,
@@ -59,18 +59,18 @@ impl Deref for Lockable {
 impl Drop for Lockable {
     fn drop(&mut self) {
         if *self.locked.get_mut() {
-            // Closing it does the same, if nobody else has it.
+            // Closing it would do the same if nobody else had a descriptor.
             let _ = self.file.unlock();
         }
     }
 }
 
 impl File {
-    /// Opens the file at `path` and locks it, without waiting; the lock is held until the last handle to it is dropped.
+    /// Opens the file at `path` and locks it without waiting. The lock is held until the last handle is dropped.
     ///
     /// # Errors
     ///
-    /// [`Locked`](ErrorKind::Locked) if another command has the file, or keeps replacing it.
+    /// [`Locked`](ErrorKind::Locked) if another command has locked the file, or keeps replacing it.
     pub fn open_locked(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         let path = path.as_ref();
         if access != Access::Read {
@@ -91,19 +91,19 @@ impl File {
         }
         Err(Error::new(
             ErrorKind::Locked,
-            "it was replaced by another file again and again while it was being locked",
+            "the file kept being replaced while waiting for its lock",
         )
         .with_path(path)
         .with_hint("wait until the other commands have ended, then run this one again"))
     }
 
-    /// Takes the exclusive lock of a writer, without waiting; it is held until the last handle to the file is dropped.
+    /// Takes the exclusive lock of a writer without waiting. It is held until the last handle to the file is dropped.
     pub fn lock_exclusive(&self) -> Result<()> {
         self.locked(self.as_std().try_lock(), IN_USE)
     }
 
-    /// Takes the shared lock of a reader, without waiting; it is held until the last handle to the file is dropped. File
-    /// systems without locks are read without one.
+    /// Takes the shared lock of a reader without waiting. It is held until the last handle to the file is dropped. On
+    /// file systems without locks, files are read without one.
     pub fn lock_shared(&self) -> Result<()> {
         self.locked(self.as_std().try_lock_shared(), BEING_WRITTEN)
     }
@@ -121,17 +121,17 @@ impl File {
     }
 }
 
-/// A lock on a folder itself. No cleaner of temporary or empty files can remove it, unlike a lock file.
+/// A lock on a folder itself. Unlike a lock file, it can't be removed by tools that clean up temporary or empty files.
 #[derive(Debug)]
 pub struct FolderLock(Lockable);
 
 impl FolderLock {
-    /// Locks the folder at `path`, without waiting, shared or alone; until this is dropped. `None` where the file system
-    /// has no locks on folders.
+    /// Locks the folder at `path` without waiting, shared or exclusively, until this is dropped. Returns `None` if the
+    /// file system doesn't support locks on folders.
     ///
     /// # Errors
     ///
-    /// [`Locked`](ErrorKind::Locked) if another command has the folder.
+    /// [`Locked`](ErrorKind::Locked) if another command has locked the folder.
     pub fn take(path: &Path, shared: bool) -> Result<Option<Self>> {
         let folder =
             fs::File::open(path).map_err(|e| Error::io("cannot open", e).with_path(path))?;
@@ -144,14 +144,14 @@ impl FolderLock {
         match result {
             Ok(()) => *folder.locked.get_mut() = true,
             Err(TryLockError::WouldBlock) => return Err(in_use(path, busy)),
-            // Some network file systems lock only files that can be written.
+            // Some network file systems lock only files that are open for writing.
             Err(TryLockError::Error(e)) if is_without_locks(&e) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(Error::io("cannot lock", e).with_path(path)),
         }
         Ok(Some(Self(folder)))
     }
 
-    /// Whether `path` still leads to the locked folder.
+    /// Returns whether `path` still leads to the locked folder.
     pub fn is_at(&self, path: &Path) -> Result<bool> {
         let failed = |e| Error::io("cannot look at", e).with_path(path);
         let here = self.0.metadata().map_err(failed)?;
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(locked.kind(), ErrorKind::Locked);
         fs::rename(&other, &path).unwrap();
         assert!(!old.is_at_its_path().unwrap());
-        // Nobody has locked the file that is there now.
+        // The file that is there now isn't locked.
         let new = File::open_locked(&path, Access::Replace).unwrap();
         assert!(new.is_at_its_path().unwrap());
         fs::remove_file(&path).unwrap();

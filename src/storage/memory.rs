@@ -1,4 +1,4 @@
-//! Storage in memory, with the manners of a sparse file.
+//! In-memory storage that behaves like a sparse file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::{ReadAt, WriteAt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::to_usize;
 
-/// A vector of bytes as storage.
+/// Storage in a vector of bytes.
 #[derive(Debug)]
 pub struct Memory {
     bytes: RwLock<Vec<u8>>,
@@ -16,7 +16,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Storage that holds `bytes`.
+    /// Creates storage that holds `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self {
             bytes: RwLock::new(bytes),
@@ -24,19 +24,19 @@ impl Memory {
         }
     }
 
-    /// The same with a name for messages.
+    /// Sets the name that messages use.
     #[must_use]
     pub fn named(mut self, name: impl Into<PathBuf>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// A copy of the bytes.
+    /// Returns a copy of the bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         self.read().clone()
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn into_vec(self) -> Vec<u8> {
         self.bytes
             .into_inner()
@@ -80,7 +80,7 @@ impl ReadAt for Memory {
                 buf.copy_from_slice(from);
                 Ok(())
             }
-            None => Err(Error::damaged("the file ends too early")
+            None => Err(Error::damaged("the file is too short")
                 .with_path(&self.name)
                 .with_offset(offset)
                 .with_found(format_args!("{} bytes", bytes.len()))

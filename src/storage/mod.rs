@@ -1,8 +1,8 @@
 //! Bytes at offsets: where images and diffs are stored.
 //!
-//! [`ReadAt`] and [`WriteAt`] are all that the formats know of the outside. [`File`] is the operating system's
-//! file or block device, [`Memory`] a byte vector with the same manners. [`AtomicFile`] makes new files appear
-//! whole or not at all. Nothing outside of this module changes what a file system holds.
+//! [`ReadAt`] and [`WriteAt`] are all that the formats know of the outside world. [`File`] is a file or block device of
+//! the operating system, and [`Memory`] a byte vector with the same behaviour. [`AtomicFile`] creates new files that
+//! appear complete or not at all. Nothing outside of this module changes a file system.
 
 use std::ops::Range;
 use std::path::Path;
@@ -59,25 +59,25 @@ pub use stream::{Appender, Reader};
 pub use system::{bytes_read, bytes_written};
 pub use temporary::remove_all as remove_temporary_files;
 
-/// Reads bytes at offsets. Calls may come from many threads at once; an error names the file and the offset.
+/// Reads bytes at offsets. Methods may be called from many threads at once; errors name the file and the offset.
 pub trait ReadAt: Send + Sync {
-    /// What messages call this storage: the path of a file.
+    /// The name of this storage in messages: the path of a file.
     fn name(&self) -> &Path;
 
-    /// Current length in bytes.
+    /// Returns the current length in bytes.
     fn byte_len(&self) -> Result<u64>;
 
-    /// Fills `buf` from `offset`. The end of the storage within `buf` is an error of kind
-    /// [`Damaged`](crate::error::ErrorKind::Damaged).
+    /// Fills `buf` from `offset`. Fails with [`Damaged`](crate::error::ErrorKind::Damaged) if the storage ends within
+    /// `buf`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// The first run within `within` that holds stored bytes, or `None` if all of it is a hole and reads as
-    /// zeros. "All of it is stored" is always a right answer.
+    /// Returns the first run within `within` that holds stored bytes, or `None` if all of it is a hole and reads as
+    /// zeros. Returning all of `within` is always correct.
     fn data_range(&self, within: Range<u64>) -> Result<Option<Range<u64>>> {
         Ok((!within.is_empty()).then_some(within))
     }
 
-    /// How reads of it are best asked for.
+    /// Hints for efficient reading.
     fn io(&self) -> IoHints {
         IoHints::LOCAL
     }
@@ -85,18 +85,17 @@ pub trait ReadAt: Send + Sync {
 
 /// Writes bytes at offsets.
 pub trait WriteAt: ReadAt {
-    /// Writes all of `buf` at `offset`, growing the storage where needed.
+    /// Writes all of `buf` at `offset`, extending the storage if necessary.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
-    /// Cuts or extends (with zeros) to `len` bytes.
+    /// Truncates the storage, or extends it with zeros, to `len` bytes.
     fn set_len(&self, len: u64) -> Result<()>;
 
-    /// Makes `range`, which lies within the storage, read as zeros: as a hole where that is possible, else as
-    /// written zeros.
+    /// Makes `range`, which lies within the storage, read as zeros: as a hole where possible, else by writing zeros.
     fn write_zeros_at(&self, range: Range<u64>) -> Result<()>;
 
-    /// Returns when everything written so far has reached stable storage. A failure is final: what was written
-    /// since the last success may be lost, and a second call proves nothing.
+    /// Returns when everything written so far has reached stable storage. A failure is final: what was written since
+    /// the last success may be lost, and a second call proves nothing.
     fn sync(&self) -> Result<()>;
 }
 

@@ -1,5 +1,4 @@
-//! Mounts of file systems that this program itself answers for: `/dev/fuse`, and the calls that put it into the tree of
-//! files and take it out again.
+//! Mounts of file systems that this program itself serves: `/dev/fuse`, and the calls that mount and unmount them.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -15,23 +14,23 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The kind of file system that a list of mounts shows.
+/// The type of these file systems in lists of mounts.
 const KIND: &str = "fuse.vhdkit";
 
-/// The program that mounts for those who may not.
+/// The program that mounts for unprivileged users.
 const HELPER: &str = "fusermount3";
 
-/// The connection to the kernel: it asks, and is answered. Many threads may do that at once.
+/// The connection to the kernel, which sends requests and receives replies. Many threads may use it at once.
 #[derive(Debug)]
 pub struct FuseDevice(fs::File);
 
 impl FuseDevice {
-    /// Mounts a read-only file system at the folder `place`, whose requests are answered through what is returned.
-    /// `name` is shown as its source. Only the caller's user can enter it, unless `allow_other`.
+    /// Mounts a read-only file system at the folder `place` and returns the device by which its requests are served.
+    /// `name` is shown as its source. Only the caller's user can access it, unless `allow_other`.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](ErrorKind::Unsupported) where there is no `/dev/fuse`, else of kind [`Io`](ErrorKind::Io).
+    /// [`Unsupported`](ErrorKind::Unsupported) if there is no `/dev/fuse`, otherwise [`Io`](ErrorKind::Io).
     pub fn mount(place: &Path, name: &str, allow_other: bool) -> Result<Self> {
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).open("/dev/fuse");
@@ -73,13 +72,13 @@ impl FuseDevice {
         }
     }
 
-    /// Waits for the next request. `None` when it is unmounted.
+    /// Waits for the next request. Returns `None` once the file system is unmounted.
     pub fn next(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match (&self.0).read(buffer) {
                 Ok(len) => return Ok(Some(len)),
                 Err(e) => match Errno::from_io_error(&e) {
-                    // One that was taken back; or a signal.
+                    // The request was withdrawn, or a signal arrived.
                     Some(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
                     Some(Errno::NODEV) => return Ok(None),
                     _ => return Err(e),
@@ -88,32 +87,32 @@ impl FuseDevice {
         }
     }
 
-    /// Answers a request, in one piece.
+    /// Sends a reply, in one piece.
     pub fn answer(&self, parts: &[&[u8]]) -> io::Result<()> {
         let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         match (&self.0).write_vectored(&parts) {
             Ok(_) => Ok(()),
-            // Nobody waits for it any more.
+            // Nobody is waiting for it any more.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
     }
 }
 
-/// The user and the group of this process.
+/// The user and group ids of this process.
 pub fn own_ids() -> (u32, u32) {
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
     (user.as_raw(), group.as_raw())
 }
 
-/// Mounts with the help of a program that may, which sends the connection over a socket.
+/// Mounts through the privileged helper, which sends the device over a socket.
 fn by_helper(place: &Path, name: &str, allow_other: bool) -> Result<fs::File> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     let failed = |e: io::Error| Error::io(format!("cannot run {HELPER}"), e);
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
-        // The program inherits its end.
+        // The helper inherits its end.
         SocketFlags::empty(),
         None,
     )
@@ -179,7 +178,7 @@ pub enum Mounted {
     Other,
 }
 
-/// The folder with all links of the folders above it resolved; it itself isn't looked at, because a dead mount can't be.
+/// Resolves all links in the parents of `place`. The folder itself isn't accessed, because a dead mount can't be.
 pub fn mount_place(place: &Path) -> Result<PathBuf> {
     let failed = |e| Error::io("cannot look at", e).with_path(place);
     let place = std::path::absolute(place).map_err(failed)?;
@@ -190,7 +189,7 @@ pub fn mount_place(place: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Finds out what is mounted at a [place](mount_place).
+/// Determines what is mounted at a [place](mount_place).
 pub fn mounted_at(place: &Path) -> Result<Mounted> {
     let path = "/proc/self/mountinfo";
     let all = fs::read(path).map_err(|e| Error::io("cannot read", e).with_path(path))?;
@@ -201,7 +200,7 @@ pub fn mounted_at(place: &Path) -> Result<Mounted> {
             continue;
         }
         let kind = fields.skip_while(|field| *field != b"-").nth(1);
-        // The last one is on top.
+        // The last entry is on top.
         found = match kind {
             Some(kind) if kind == KIND.as_bytes() => Mounted::Ours,
             _ => Mounted::Other,
@@ -210,7 +209,7 @@ pub fn mounted_at(place: &Path) -> Result<Mounted> {
     Ok(found)
 }
 
-/// A path as a list of mounts has it: with some characters as `\040`.
+/// Decodes a path in a list of mounts, which has some characters escaped as `\040`.
 fn unescaped(text: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -230,12 +229,13 @@ fn unescaped(text: &[u8]) -> OsString {
     OsString::from_vec(out)
 }
 
-/// Whether an error is that of a mount whose program is gone.
+/// Returns whether an error is that of a mount whose program has died.
 pub fn is_dead_mount(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NOTCONN)
 }
 
-/// Unmounts what is mounted at `place`. With `lazily`, also if it is in use: it goes when the last user has gone.
+/// Unmounts what is mounted at `place`. With `lazily`, a mount in use is detached, and goes when its last user has
+/// gone.
 ///
 /// # Errors
 ///
@@ -274,7 +274,7 @@ fn busy(place: &Path) -> Error {
     Error::new(ErrorKind::Locked, "it is in use, so it is not unmounted")
         .with_path(place)
         .with_hint(format!(
-            "end what uses it, which fuser -vm {name} lists; or let it go when they end: vhd unmount --lazy {name}"
+            "stop the programs that use it, which fuser -vm {name} lists; or let it go when they end: vhd unmount --lazy {name}"
         ))
 }
 

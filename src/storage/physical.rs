@@ -1,8 +1,8 @@
-//! Where the file system keeps the bytes of a file: what two files keep in the same place needn't be compared.
+//! Physical locations of a file's bytes: ranges of two files with the same location needn't be compared.
 //!
-//! Only what is beyond doubt is told. The file system is XFS or btrfs, and flushes what it holds back before it
-//! answers (`FIEMAP_FLAG_SYNC`; without it most fresh changes are missed). An extent has a place of its own on the
-//! device, written, whole, neither compressed nor encrypted, and is known to the file system as shared.
+//! Only certain facts are reported. The file system must be XFS or btrfs, and flush delayed allocations before it
+//! answers (`FIEMAP_FLAG_SYNC`; without it, most recent changes are missed). An extent must have a location of its own
+//! on the device, be written, whole, neither compressed nor encrypted, and be flagged as shared.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,20 +13,20 @@ use rustix::fs::{AtFlags, FsWord, StatxFlags, fstatfs, statx};
 
 use super::File;
 
-/// The `f_type` of file systems whose answers were tested: XFS and btrfs.
+/// The `f_type` of the file systems that were tested: XFS and btrfs.
 const KNOWN: [FsWord; 2] = [0x5846_5342, 0x9123_683E];
 
-/// The flags that an extent may have: the last of its file, put together from smaller ones, shared. Any other,
-/// also one that isn't known yet, is a doubt.
+/// Flags that an extent may have: last of its file, merged from smaller ones, shared. Any other, including unknown
+/// ones, makes the extent unusable.
 const HARMLESS: FiemapExtentFlags = FiemapExtentFlags::LAST
     .union(FiemapExtentFlags::MERGED)
     .union(FiemapExtentFlags::SHARED);
 
-/// Extents kept for a file at most, 24 bytes each: enough for 256 GiB of shuffled 512 KiB pieces, and without limit
-/// where the file is asked for front to back.
+/// The most extents kept per file, 24 bytes each: enough for 256 GiB of shuffled 512 KiB pieces. There is no limit if
+/// the file is queried front to back.
 const MOST_KEPT: usize = 1 << 19;
 
-/// The space from which a file system takes places: the same place in the same space is the same bytes.
+/// The address space of a file system: equal locations in the same space are the same bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystemId {
     file_system: FsWord,
@@ -36,29 +36,29 @@ pub struct FileSystemId {
 }
 
 impl FileSystemId {
-    /// Whether both are one and the same space.
+    /// Returns whether both are the same space.
     pub fn is_same(&self, other: &Self) -> bool {
-        // The subvolumes of btrfs look like devices of their own; but a mount is of one file system. The files that
-        // XFS keeps on its real-time device see the size of that one.
+        // The subvolumes of btrfs look like separate devices, but a mount belongs to one file system. Files on the
+        // real-time device of XFS report the size of that device.
         let mounted_as_one = self.mount.is_some() && self.mount == other.mount;
         (self.device == other.device || mounted_as_one)
             && (self.file_system, self.blocks) == (other.file_system, other.blocks)
     }
 }
 
-/// Bytes of a file, or of a disk, and where they are kept.
+/// A range of a file or disk, and its physical location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PhysicalExtent {
     /// First byte.
     pub start: u64,
     /// The byte after the last.
     pub end: u64,
-    /// Where the first byte is kept, in the [`FileSystemId`] of the file.
+    /// Location of the first byte, in the [`FileSystemId`] of the file.
     pub at: u64,
 }
 
 impl PhysicalExtent {
-    /// The part of it that lies in `range`, if any.
+    /// The part of it within `range`, if any.
     #[must_use]
     pub fn cut(self, range: &Range<u64>) -> Option<Self> {
         let (start, end) = (self.start.max(range.start), self.end.min(range.end));
@@ -69,11 +69,11 @@ impl PhysicalExtent {
         })
     }
 
-    /// The extent, if there is no doubt about it.
+    /// Converts the extent if it can be trusted.
     fn trusted(extent: &FiemapExtent) -> Option<Self> {
         let harmless = HARMLESS.contains(extent.fe_flags);
         let shared = extent.fe_flags.contains(FiemapExtentFlags::SHARED);
-        // No file lies where the file system itself begins.
+        // Location 0 holds the file system's own superblock.
         if !harmless || !shared || extent.fe_physical == 0 {
             return None;
         }
@@ -87,7 +87,7 @@ impl PhysicalExtent {
 }
 
 impl File {
-    /// The space that the file's bytes are kept in, or `None` where places can't be trusted.
+    /// Returns the space of the file's bytes, or `None` if its locations can't be trusted.
     pub fn space(&self) -> Option<FileSystemId> {
         if self.is_block_device() {
             return None;
@@ -104,7 +104,7 @@ impl File {
         })
     }
 
-    /// The places of the file's shared bytes, as far as they are beyond doubt.
+    /// Returns the locations of the file's shared extents, as far as they are certain.
     pub fn shared_places(&self) -> SharedPhysical<'_> {
         SharedPhysical {
             extents: Some(Fiemap::with_flags(self.as_std(), FiemapFlags::SYNC)),
@@ -114,17 +114,18 @@ impl File {
     }
 }
 
-/// Where the shared bytes of a file are kept. Asks the file system as it goes on; what lies far behind is forgotten.
+/// The locations of a file's shared extents. Queries the file system on demand; extents far before the current position
+/// are forgotten.
 #[derive(Debug)]
 pub struct SharedPhysical<'a> {
     extents: Option<Fiemap<&'a fs::File>>,
-    /// The file system was asked about everything before.
+    /// The end of the part of the file that has been queried.
     known_to: u64,
     kept: VecDeque<PhysicalExtent>,
 }
 
 impl SharedPhysical<'_> {
-    /// The places of the shared bytes in `range`, in order. What isn't named may be anything.
+    /// The locations of shared extents in `range`, in order. Nothing is known about the rest.
     pub fn within(&mut self, range: Range<u64>) -> impl Iterator<Item = PhysicalExtent> {
         while self.known_to < range.end && self.ask() {}
         let first = self.kept.partition_point(|place| place.end <= range.start);
@@ -137,7 +138,7 @@ impl SharedPhysical<'_> {
             .filter_map(move |place| place.cut(&range))
     }
 
-    /// Takes one more extent; false at the end, or when the file system has nothing sensible to say.
+    /// Queries one more extent. Returns `false` at the end, or if the file system's answer makes no sense.
     fn ask(&mut self) -> bool {
         let next = self.extents.as_mut().and_then(Iterator::next);
         let sensible = next.and_then(Result::ok).filter(|extent| {

@@ -1,4 +1,4 @@
-//! How files are read: the one place where that is decided.
+//! How files are read: the one place that decides it.
 
 /// How a [`File`](super::File) is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -9,14 +9,14 @@ pub struct IoPolicy {
     pub ignore_holes: bool,
 }
 
-/// The way of large reads. Small ones always go through the page cache.
+/// How large reads are made. Small ones always go through the page cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Caching {
     /// Through the page cache.
     #[default]
     Buffered,
-    /// From the device where the page cache doesn't have it, and without leaving it there.
+    /// From the device where the page cache doesn't have the data, and without adding it to the cache.
     Auto,
-    /// From the device, where file system and device can.
+    /// From the device, if file system and device support direct I/O.
     Direct,
 }

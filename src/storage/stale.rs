@@ -1,8 +1,8 @@
-//! What a killed command left beside an image, and how it is told from what is in use.
+//! Recognizes and removes what a killed command left next to an image.
 //!
-//! The temporary files of an apply in place carry the name of their image, `.vhdkit-NAME-XXXXXX.tmp`, and are locked
-//! while they are in use. They are made by whoever holds the image's lock; who holds it next may remove what nobody
-//! has locked.
+//! The temporary files of an in-place apply carry the name of their image, `.vhdkit-NAME-XXXXXX.tmp`, and are locked
+//! while in use. They are created by whoever holds the image's lock; its next holder may remove those that nobody has
+//! locked.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry, OpenOptions};
@@ -15,16 +15,16 @@ use rustix::fs::OFlags;
 use super::directory::folder_of;
 use super::{Stamp, system};
 
-/// Ends the name of every temporary file.
+/// Suffix of the names of all temporary files.
 pub(super) const SUFFIX: &str = ".tmp";
 
-/// Random characters of such a name.
+/// Number of random characters in such a name.
 const RANDOM: usize = 6;
 
-/// Longer names of images wouldn't leave room for the rest; a hash stands for them.
+/// Longer image names wouldn't leave room for the rest and are replaced by a hash.
 const LONGEST: usize = 200;
 
-/// How the names of the temporary files of the image at `path` begin.
+/// Prefix of the names of the temporary files of the image at `path`.
 pub(super) fn prefix_of(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     let mut prefix = OsString::from(".vhdkit-");
@@ -37,8 +37,8 @@ pub(super) fn prefix_of(path: &Path) -> OsString {
     prefix
 }
 
-/// Removes what killed commands left of applying to the image at `path` in place, and returns how many files that
-/// were. The caller holds the image's exclusive lock, and `path` is no symbolic link. What can't be looked at stays.
+/// Removes the files that killed in-place applies left for the image at `path`, and returns their number. The caller
+/// holds the image's exclusive lock, and `path` is not a symbolic link. Files that can't be inspected are kept.
 pub fn remove_leftovers(path: &Path) -> usize {
     let prefix = prefix_of(path);
     let Ok(entries) = fs::read_dir(folder_of(path)) else {

@@ -1,8 +1,8 @@
-//! The files of a store of snapshots, which only the store's own commands change: whoever replaced, changed or removed
-//! one in another way would lose snapshots.
+//! Protects the files of a store, which only the store's own commands may change: replacing, changing or removing one
+//! in any other way would lose snapshots.
 //!
-//! A store's file is known by its name and by what is beside it. All that opens a file to change it, gives a new file its
-//! name, or removes one passes here. Whoever [holds](StoreFolder) the folder of a disk may do so.
+//! A file of a store is recognized by its name and the files next to it. Every function that opens a file for writing,
+//! publishes a new file, or removes one checks this. The holder of a [`StoreFolder`] may change the files in it.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
@@ -13,29 +13,30 @@ use std::sync::{PoisonError, RwLock};
 use super::directory::folder_of;
 use crate::error::{Error, Result, quoted};
 
-/// Ends the name of a data file until its manifest is there.
+/// Suffix of a data file until its manifest exists.
 pub const NEW: &str = ".new";
 
-/// Ends the names of a snapshot's files while it is being copied into the store.
+/// Suffix of a snapshot's files while it is being copied into the store.
 pub const PART: &str = ".part";
 
-/// Ends the name of a file that a repair has put aside, but for the number of a later one.
+/// Suffix of a file that a repair has set aside, possibly followed by a number.
 pub const DAMAGED: &str = ".damaged";
 
-/// Ends the name of a manifest.
+/// Suffix of a manifest.
 const MANIFEST: &str = ".json";
 
-/// The names of the files that a disk has once: its locks, its list of window hashes, and what a deletion will do.
+/// The names of the files that a disk has once: its locks, its list of window hashes, and the record of a deletion in
+/// progress.
 pub const ONCE: [&str; 4] = ["lock", "copy.lock", "newest.windows", "deleting.json"];
 
-/// The parts of the name of a snapshot's file: number, name, ending.
+/// Splits the name of a snapshot's file into number, name and suffix.
 pub fn split_stored_name(file: &str) -> Option<(u32, &str, &str)> {
     let (digits, rest) = file.split_once('-')?;
     let sequence: u32 = digits.parse().ok()?;
     if format!("{sequence:06}") != digits {
         return None;
     }
-    // Names may have dots; the endings are known.
+    // Names may contain dots; the suffixes are known.
     let whole = rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(PART));
     let whole = whole.unwrap_or(rest);
     let endings = [MANIFEST, ".vhddiff", ".vhd", ".raw"];
@@ -45,15 +46,15 @@ pub fn split_stored_name(file: &str) -> Option<(u32, &str, &str)> {
     (!name.is_empty()).then(|| (sequence, name, &rest[name.len()..]))
 }
 
-/// The folders that this process may change, by device and inode.
+/// The folders that this process may change, as device and inode.
 static HELD: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
 
-/// The right to change the files of a disk of a store, for whoever has its lock, until it is dropped.
+/// The right to change the files of a disk in a store, until it is dropped. Held by whoever has the disk's lock.
 #[derive(Debug)]
 pub struct StoreFolder((u64, u64));
 
 impl StoreFolder {
-    /// Takes the right for the folder at `path`. The caller has the lock of the disk.
+    /// Acquires the right for the folder at `path`. The caller holds the lock of the disk.
     pub fn hold(path: &Path) -> Result<Self> {
         let found =
             fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
@@ -73,26 +74,26 @@ impl Drop for StoreFolder {
     }
 }
 
-/// An error if the name `path`, or the file that it leads to, is one of a store's that isn't [held](StoreFolder).
+/// Fails if the name `path`, or the file it leads to, belongs to a store whose folder isn't [held](StoreFolder).
 ///
 /// # Errors
 ///
-/// [`Usage`](crate::error::ErrorKind::Usage), with what to do instead.
+/// [`Usage`](crate::error::ErrorKind::Usage), with advice.
 pub fn refuse_part_of_store(path: &Path) -> Result<()> {
-    // The name itself, which a new file would take; and what it leads to, which would be written.
+    // Both matter: a new file would replace the name itself, and writing would change the file it leads to.
     if is_part(&absolute(path)?)? || canonical(path)?.map_or(Ok(false), |real| is_part(&real))? {
         return Err(refusal(path));
     }
     Ok(())
 }
 
-/// The path with all links resolved but a last one.
+/// Resolves all links except in the last component.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default());
     Ok(canonical(folder)?.map_or_else(|| path.to_path_buf(), |folder| folder.join(name)))
 }
 
-/// The path with all links resolved; `None` if it leads nowhere.
+/// Resolves all links. Returns `None` if the path leads nowhere.
 fn canonical(path: &Path) -> Result<Option<PathBuf>> {
     match path.canonicalize() {
         Ok(real) => Ok(Some(real)),
@@ -105,10 +106,11 @@ fn is_part(path: &Path) -> Result<bool> {
     let folder = folder_of(path);
     let named = path.file_name().and_then(|name| name.to_str());
     if named.is_some_and(is_stored_name) {
-        // Whoever holds the folder comes here for each of its files, of which there may be thousands: no listing then.
+        // The holder of a folder gets here for each of its files, of which there may be thousands: don't list the
+        // folder.
         return Ok(!is_held(folder)? && is_disk(folder)?);
     }
-    // By another hard link beside them.
+    // The file may have another hard link in the same folder.
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.nlink() > 1 => {
             Ok(!is_held(folder)? && is_disk(folder)? && has_stored_link(folder, &found)?)
@@ -122,7 +124,7 @@ fn is_stored_name(name: &str) -> bool {
     ONCE.contains(&name) || split_stored_name(name).is_some()
 }
 
-/// Whether the folder is one of a disk: it has a manifest, or a lock beside a file of a snapshot.
+/// Returns whether the folder is that of a disk: it has a manifest, or a lock next to a snapshot's file.
 fn is_disk(folder: &Path) -> Result<bool> {
     let (mut lock, mut data) = (false, false);
     for name in names_in(folder)? {
@@ -148,7 +150,7 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
     let mut names = Vec::new();
     let entries = match fs::read_dir(folder) {
-        // There is nothing in it to be lost; or whoever wants to make a file there will be told.
+        // There is nothing to lose; creating a file there will report the error.
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(names),
         entries => entries.map_err(failed)?,
     };
@@ -160,7 +162,7 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
 
 fn is_held(folder: &Path) -> Result<bool> {
     let found = match fs::metadata(folder) {
-        // Whoever wants to make a file there will be told.
+        // Creating a file there will report the error.
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(false),
         found => found.map_err(|e| Error::io("cannot look at", e).with_path(folder))?,
     };
@@ -178,7 +180,7 @@ fn refusal(path: &Path) -> Error {
     Error::usage("this file is part of a store, which alone may change it")
         .with_path(path)
         .with_hint(format!(
-            "name another file; to have an image that may be changed: vhd snapshot restore {of} -o IMAGE; to repair the store: vhd snapshot repair {of}"
+            "name another file; to get an image that you can change: vhd snapshot restore {of} -o IMAGE; to repair the store: vhd snapshot repair {of}"
         ))
 }
 

@@ -1,4 +1,4 @@
-//! Files front to back, for what takes a [`std::io::Read`] or a [`std::io::Write`].
+//! Sequential access to files, for code that takes a [`std::io::Read`] or a [`std::io::Write`].
 
 use std::io::{self, Read};
 
@@ -6,14 +6,14 @@ use super::{File, system};
 use crate::page::to_usize;
 use crate::parallel::Buffer;
 
-/// Bytes that are gathered before they are written: what a device takes well at a time.
+/// Bytes that are buffered before they are written: an efficient size for a device.
 const PIECE: usize = 1 << 20;
 
-/// What is written from here on goes past the page cache, where that is possible. A small file is left to it: it is
-/// copied there faster than a device answers, and is likely to be read again soon.
+/// From this offset on, data is written past the page cache if possible. Small files go through it: that is faster than
+/// a device, and they are likely to be read again soon.
 const DIRECT_FROM: u64 = 32 << 20;
 
-/// Reads front to back.
+/// Reads a file sequentially.
 #[derive(Debug)]
 pub struct Reader<'a> {
     file: &'a File,
@@ -28,18 +28,18 @@ impl Read for Reader<'_> {
     }
 }
 
-/// Writes front to back, in large pieces. What it was given is in the file only once it is flushed.
+/// Writes a file sequentially, in large pieces. Data is in the file only after a flush.
 #[derive(Debug)]
 pub struct Appender<'a> {
     file: &'a File,
-    /// Where the gathered bytes belong.
+    /// Offset of the buffered bytes.
     offset: u64,
     gathered: Buffer,
     len: usize,
 }
 
 impl File {
-    /// A reader from offset 0 on.
+    /// A reader that starts at offset 0.
     pub fn reader(&self) -> Reader<'_> {
         Reader {
             file: self,
@@ -47,7 +47,7 @@ impl File {
         }
     }
 
-    /// A writer from offset 0 on; needs no buffer before it.
+    /// A writer that starts at offset 0. It is buffered already.
     pub fn appender(&self) -> Appender<'_> {
         Appender {
             file: self,
@@ -59,7 +59,7 @@ impl File {
 }
 
 impl Appender<'_> {
-    /// Writes all that `from` has, and flushes. Returns how many bytes that were.
+    /// Writes everything from `from`, and flushes. Returns the number of bytes.
     pub fn take_all(&mut self, from: &mut (impl Read + ?Sized)) -> io::Result<u64> {
         let mut taken = 0;
         loop {
@@ -76,18 +76,18 @@ impl Appender<'_> {
         Ok(taken)
     }
 
-    /// Where the next bytes are gathered; empty when the piece is full. It ends where a piece of the file does.
+    /// The free part of the buffer, empty when the piece is full. A piece ends at a multiple of its size in the file.
     fn room(&mut self) -> &mut [u8] {
         let before = to_usize(self.offset % PIECE as u64);
         if self.gathered.is_empty() {
-            self.gathered = Buffer::of(PIECE);
+            self.gathered = Buffer::new(PIECE);
         }
         self.gathered
             .get_mut(self.len..PIECE - before)
             .unwrap_or_default()
     }
 
-    /// `len` bytes more were put there.
+    /// Records that `len` bytes were added to the buffer.
     fn gathered(&mut self, len: usize) -> io::Result<()> {
         self.len += len;
         if self.room().is_empty() {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::storage::{AtomicFile, Overwrite};
 
-    /// Each byte tells where it belongs.
+    /// Each byte depends on its offset.
     fn bytes(at: usize, len: usize) -> Vec<u8> {
         (at..at + len).map(|n| (n / 509).to_be_bytes()[7]).collect()
     }

@@ -1,8 +1,7 @@
-//! The calls that read and change what is stored: bytes, lengths and names, and the syncs that make them last.
+//! The calls that read and change files: bytes, lengths and names, and the syncs that make changes durable.
 //!
-//! All calls that change something are here and nowhere else, so that whoever asks what this program does to a disk
-//! has one file to read, and a test has one place to stand: with the feature `fault-injection`, each asks the
-//! observer of its `path` first.
+//! All calls that change something are in this file, so that there is one place to audit and one place for tests to
+//! intercept: with the feature `fault-injection`, each call asks the observer of its `path` first.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -23,7 +22,7 @@ use tempfile::TempPath;
 #[cfg(feature = "fault-injection")]
 use super::fault::{Call, observed};
 
-/// Makes a call, and in tests asks first.
+/// Makes a call after asking the observer.
 #[cfg(feature = "fault-injection")]
 macro_rules! ask {
     ($path:expr, $call:expr, $act:expr) => {
@@ -43,16 +42,16 @@ macro_rules! ask {
     }};
 }
 
-/// Bytes that this process has read of files, and written to them, through the calls here.
+/// Bytes that this process has read from files, and written to them, through the functions here.
 static READ: AtomicU64 = AtomicU64::new(0);
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that this process has read of files so far.
+/// Returns the number of bytes that this process has read from files so far.
 pub fn bytes_read() -> u64 {
     READ.load(Ordering::Relaxed)
 }
 
-/// Bytes that this process has written to files so far. A hole that was made counts nothing.
+/// Returns the number of bytes that this process has written to files so far. Holes don't count.
 pub fn bytes_written() -> u64 {
     WRITTEN.load(Ordering::Relaxed)
 }
@@ -80,7 +79,7 @@ pub(super) fn read_exact_at(
     Ok(())
 }
 
-/// Reads what there is at `offset`, at most as much as fits.
+/// Reads as much as there is at `offset`, at most a full buffer.
 pub(super) fn read_at(
     file: &fs::File,
     path: &Path,
@@ -119,12 +118,12 @@ pub(super) fn write_all_at(
     Ok(())
 }
 
-/// Cuts or extends a file to `len` bytes.
+/// Truncates or extends a file to `len` bytes.
 pub(super) fn set_len(file: &fs::File, path: &Path, len: u64) -> io::Result<()> {
     ask!(path, Call::SetLen { file, len }, file.set_len(len))
 }
 
-/// Makes a hole of `range`, which isn't empty, and keeps the length. Not every file system can.
+/// Punches a hole at `range`, which isn't empty; the length doesn't change. Not every file system supports it.
 pub(super) fn punch(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let (start, len) = (range.start, range.end.saturating_sub(range.start));
@@ -135,7 +134,8 @@ pub(super) fn punch(file: &fs::File, path: &Path, range: Range<u64>) -> io::Resu
     )
 }
 
-/// Makes `range`, which isn't empty, read as zeros and keeps its space, and the length. Not every file system can.
+/// Zeroes `range`, which isn't empty, and keeps it allocated; the length doesn't change. Not every file system supports
+/// it.
 pub(super) fn zero(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
     let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
     let (start, len) = (range.start, range.end.saturating_sub(range.start));
@@ -146,7 +146,7 @@ pub(super) fn zero(file: &fs::File, path: &Path, range: Range<u64>) -> io::Resul
     )
 }
 
-/// Reserves the space of `range`, which isn't empty, and keeps the length and what the file reads as.
+/// Reserves space for `range`, which isn't empty; length and contents don't change.
 pub(super) fn allocate(file: &fs::File, path: &Path, range: Range<u64>) -> io::Result<()> {
     let flags = FallocateFlags::KEEP_SIZE;
     let (start, len) = (range.start, range.end.saturating_sub(range.start));
@@ -157,30 +157,30 @@ pub(super) fn allocate(file: &fs::File, path: &Path, range: Range<u64>) -> io::R
     )
 }
 
-/// Brings a file's bytes and length to stable storage.
+/// Syncs a file's bytes and length.
 pub(super) fn sync(file: &fs::File, path: &Path) -> io::Result<()> {
-    // fsync, not fdatasync: a grown file's new length must be there too.
+    // fsync, not fdatasync: the new length of an extended file must be durable too.
     ask!(path, Call::Sync { file }, file.sync_all())
 }
 
-/// Brings a file's bytes on their way, while more is written; [`sync`] has to follow.
+/// Starts writing a file's bytes back while more are being written. [`sync`] has to follow.
 pub(super) fn sync_behind(file: &fs::File, path: &Path) -> io::Result<()> {
     ask!(path, Call::Sync { file }, file.sync_data())
 }
 
-/// Makes sure that a later change of a file moves its times: whoever is writing has ended, and what is in memory is on
-/// the device, so that a store into a mapping of the file has to ask the file system first. For who reads it, this is
-/// part of reading.
+/// Makes sure that a later change of a file moves its times: pending writers have finished, and dirty pages are on the
+/// device, so that a store into a mapping of the file faults into the file system first. From a reader's point of view,
+/// this is part of reading.
 pub(super) fn settle(file: &fs::File, path: &Path) -> io::Result<()> {
     ask!(
         path,
         Call::Read { offset: 0, len: 0 },
         {
-            // There is no such attribute. To find that out, the system waits for the lock of those who write, whose
-            // time is that of their beginning.
+            // The attribute doesn't exist. To find that out, the kernel waits for the inode lock, which a writer holds
+            // whose times are those of its beginning.
             let _ = fremovexattr(file, "user.vhdkit.none");
             match fdatasync(file) {
-                // What has nothing in memory that could be written.
+                // A kind of file that has nothing to write back.
                 Ok(())
                 | Err(Errno::INVAL | Errno::ROFS | Errno::BADF | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
                 Err(e) => Err(e.into()),
@@ -190,7 +190,7 @@ pub(super) fn settle(file: &fs::File, path: &Path) -> io::Result<()> {
     )
 }
 
-/// Gives a file to another owner and group.
+/// Changes a file's owner and group.
 pub(super) fn set_owner(file: &fs::File, path: &Path, user: u32, group: u32) -> io::Result<()> {
     ask!(
         path,
@@ -199,7 +199,7 @@ pub(super) fn set_owner(file: &fs::File, path: &Path, user: u32, group: u32) -> 
     )
 }
 
-/// Sets who may read and write a file.
+/// Sets a file's permissions.
 pub(super) fn set_permissions(
     file: &fs::File,
     path: &Path,
@@ -212,7 +212,7 @@ pub(super) fn set_permissions(
     )
 }
 
-/// Sets the time of the last change of a file.
+/// Sets a file's modification time.
 pub(super) fn set_modified(
     file: &fs::File,
     path: &Path,
@@ -253,7 +253,7 @@ pub(super) fn clone(to: &fs::File, path: &Path, from: &fs::File) -> io::Result<(
     )
 }
 
-/// Creates a file that wasn't there, with what the umask leaves of the permissions `mode`.
+/// Creates a file that doesn't exist yet, with the permissions `mode` minus the umask.
 pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<fs::File> {
     ask!(
         path,
@@ -268,7 +268,7 @@ pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<fs::File> {
     )
 }
 
-/// Creates a file without a name, which is gone when closed.
+/// Creates a file without a name, which disappears when it is closed.
 pub(super) fn create_nameless(folder: &Path) -> io::Result<fs::File> {
     ask!(
         folder,
@@ -278,7 +278,7 @@ pub(super) fn create_nameless(folder: &Path) -> io::Result<fs::File> {
     )
 }
 
-/// Gives the file at `from` the name `to`, and takes that from whatever has it.
+/// Renames a file, replacing any file at `to`.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     ask!(
         from,
@@ -287,7 +287,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     )
 }
 
-/// The same for two names in one folder, which was opened before: its path may lead elsewhere by now.
+/// As [`rename`], within a folder that was opened before: its path may lead elsewhere by now.
 pub(super) fn rename_in(folder: &fs::File, from: &Path, to: &Path) -> io::Result<()> {
     ask!(
         from,
@@ -302,7 +302,7 @@ pub(super) fn name_of(path: &Path) -> io::Result<&OsStr> {
         .ok_or_else(|| io::ErrorKind::InvalidFilename.into())
 }
 
-/// The same, but an error of kind [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the name is taken.
+/// As [`rename`], but fails with [`AlreadyExists`](io::ErrorKind::AlreadyExists) if `to` exists.
 pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     ask!(
         from,
@@ -313,14 +313,14 @@ pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
         TempPath::try_from_path(from)?
             .persist_noclobber(to)
             .map_err(|failed| {
-                // Whoever called still owns the file.
+                // The caller still owns the file.
                 let _ = failed.path.keep();
                 failed.error
             })
     )
 }
 
-/// Makes a folder, and those above it, with what the umask leaves of the permissions `mode`.
+/// Creates a folder and its parents with the permissions `mode` minus the umask.
 pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -328,7 +328,7 @@ pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
 }
 
-/// Opens a file to read and write; an empty one is made if there is none.
+/// Opens a file for reading and writing, and creates an empty one if there is none.
 pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
     let options = || {
         let mut options = fs::OpenOptions::new();
@@ -346,7 +346,7 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Removes a name.
+/// Removes a file name.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     ask!(path, Call::Remove, fs::remove_file(path))
 }
@@ -356,7 +356,7 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     ask!(path, Call::Remove, fs::remove_dir(path))
 }
 
-/// Makes what happened to the names in a folder durable.
+/// Syncs a folder, which makes changes to the names in it durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     ask!(
         folder,

@@ -1,4 +1,4 @@
-//! The temporary files that exist now, so that a signal handler can remove them.
+//! The temporary files that currently exist, so that a signal handler can remove them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,17 +20,17 @@ fn files() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name of a temporary file. Dropped, it removes the file.
+/// The name of a temporary file. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
-    /// The folder in which it was made, wherever its path leads by now.
+    /// The folder in which it was created, wherever its path leads by now.
     folder: fs::File,
     renamed: bool,
 }
 
 impl Temporary {
-    /// Creates an empty file of a name that nobody else has and that begins with `prefix`.
+    /// Creates an empty file with a unique name that begins with `prefix`.
     pub(super) fn create_in(
         folder: &Path,
         prefix: &OsStr,
@@ -53,7 +53,8 @@ impl Temporary {
         Ok((file, made))
     }
 
-    /// What has the name of `target`, in the folder of this file, now; links aren't followed.
+    /// Returns the stamp of what currently has the name of `target` in the folder of this file, without following
+    /// links.
     pub(super) fn found_at(&self, target: &Path) -> io::Result<Option<Stamp>> {
         match statat(&self.folder, name_of(target)?, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(Stamp::identity(found.st_dev, found.st_ino))),
@@ -62,7 +63,7 @@ impl Temporary {
         }
     }
 
-    /// Gives the file its name, which is one in the same folder.
+    /// Renames the file to `target`, which is in the same folder.
     pub(super) fn rename_to(mut self, target: &Path, overwrite: Overwrite) -> io::Result<()> {
         match overwrite {
             Overwrite::Yes | Overwrite::EvenAParent => {
@@ -84,8 +85,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes every temporary file of this process: for a signal handler that is about to exit. The list stays
-/// locked for good, so that no file is published under way.
+/// Removes every temporary file of this process, from a signal handler that is about to exit. The list stays locked for
+/// good, so that no file is published meanwhile.
 pub fn remove_all() {
     let files = files();
     for file in files.iter() {

@@ -1,15 +1,16 @@
-//! What the times of a file prove: that nobody changed it since it was looked at.
+//! What file times prove: that a file hasn't been changed since its times were read.
 //!
-//! A change shows only if it moves a time, and to another value than the one that was seen. Three things are in the way,
-//! and [`File::settle`] waits until none of them is:
+//! A change shows only if it moves a time, and to a value other than the one that was read. Three things can prevent
+//! that, and [`File::settle`] waits until none of them does:
 //!
-//! * A store into a mapping moves the time when the page becomes dirty, and not again while it is. So what is dirty is
-//!   written first; then the next store has to ask the file system.
-//! * A long write has the time of its beginning. So the lock that writers hold is waited for.
-//! * Two changes within one step of the clock by which the file system keeps times leave the same time. So the time that
-//!   is seen must be older than that.
+//! * A store into a mapping moves the time when the page becomes dirty, and not again while it is dirty. So dirty pages
+//!   are written first; the next store then faults into the file system.
+//! * A long write carries the time of its beginning. So `settle` waits for the lock that writers hold.
+//! * Two changes within one step of the file system's clock leave the same time. So the time that was read must be
+//!   older than that step.
 //!
-//! All of it holds where pages are written back and times are this machine's own: [`File::time_doubt`] says where not.
+//! All of this applies where pages are written back and the times come from this machine. [`File::time_doubt`] reports
+//! where they don't.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,23 +32,23 @@ const RAMFS: FsWord = 0x8584_58F6;
 
 const SECOND: i128 = 1_000_000_000;
 
-/// Steps in which file systems with times to the nanosecond, or nearly, count: none is coarser.
+/// File systems with (nearly) nanosecond times count in steps no coarser than this.
 const FINE: i128 = 1000;
 
-/// What is waited in one go.
+/// How long to sleep at a time.
 const NAP: Duration = Duration::from_millis(1);
 
-/// How often a file that changes while it is looked at is looked at again.
+/// How often to try again if a file keeps changing.
 const TRIES: usize = 5;
 
 impl File {
-    /// Identity, size and times, such that any change of the file from now on changes one of them, as far as that can be
-    /// brought about here. Writes what is dirty to the device, and waits for the clock of the file system: up to some
-    /// milliseconds, or two seconds where times are kept in seconds.
+    /// Returns a stamp such that any later change of the file changes it, as far as that can be ensured. Writes dirty
+    /// pages to the device, and waits for the clock of the file system: some milliseconds, or up to two seconds where
+    /// times are kept in seconds.
     ///
     /// # Errors
     ///
-    /// [`Changed`](crate::ErrorKind::Changed) if somebody is changing it all the time.
+    /// [`Changed`](crate::ErrorKind::Changed) if the file keeps changing.
     pub fn settle(&self) -> Result<Stamp> {
         if self.is_block_device() {
             return self.stamp();
@@ -56,7 +57,7 @@ impl File {
         for _ in 0..TRIES {
             system::settle(self.as_std(), self.path()).map_err(|e| {
                 Error::io(
-                    "cannot bring to stable storage what another program wrote to",
+                    "cannot sync what another program wrote to",
                     e,
                 )
                 .with_path(self.path())
@@ -64,7 +65,7 @@ impl File {
                     "the device may be failing: check it and its log, then run the command again",
                 )
             })?;
-            // Of a page that became dirty since it was looked at, the time is that of before; then all is to be done again.
+            // A page that became dirty since then carries an older time; in that case everything has to be done again.
             if self.stamp()? == seen {
                 return Ok(seen);
             }
@@ -73,7 +74,7 @@ impl File {
         Err(self.changed())
     }
 
-    /// The times once a further change must leave others, of a file of which nothing is dirty.
+    /// Returns the times of a file without dirty pages, once a further change is bound to leave other times.
     pub(super) fn rest(&self) -> Result<Stamp> {
         let in_two_seconds = fstatfs(self.as_std()).is_ok_and(|found| found.f_type == FAT);
         let begin = Instant::now();
@@ -91,15 +92,14 @@ impl File {
         }
     }
 
-    /// Why the times of this file, though they are [settled](Self::settle), don't prove that it wasn't changed; `None`
-    /// if they do.
+    /// Returns why the [settled](Self::settle) times of this file don't prove that it is unchanged; `None` if they do.
     pub fn time_doubt(&self) -> Option<&'static str> {
         if self.is_block_device() {
             return Some("a block device doesn't show when it was changed");
         }
         match fstatfs(self.as_std()).map(|found| found.f_type) {
             Ok(EXT | XFS | BTRFS) => None,
-            // It shows what the file system below does. That is one with a device if it knows where bytes are kept.
+            // It behaves like its underlying file system, which is on a device if it reports physical extents.
             Ok(OVERLAY)
                 if Fiemap::new(self.as_std())
                     .next()
@@ -119,20 +119,20 @@ impl File {
 }
 
 impl Stamp {
-    /// Whether a change of the file at any time from `since` on, in nanoseconds since 1970, must show as another time of
-    /// modification or of change than these.
+    /// Returns whether any change of the file at or after `since`, in nanoseconds since 1970, must have left times
+    /// other than these.
     pub fn is_older_than(&self, since: i128) -> bool {
         newest(self) < since - since.rem_euclid(step(self))
     }
 }
 
-/// The clock by which the system gives files their times, in nanoseconds since 1970.
+/// The clock from which the kernel takes file times, in nanoseconds since 1970.
 fn now() -> i128 {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec)
 }
 
-/// The steps in which the times seem to be kept. Programs can set the time of modification, but not that of change.
+/// The apparent resolution of the times. Programs can set the modification time, but not the time of change.
 fn step(stamp: &Stamp) -> i128 {
     if stamp.changed().1 == 0 { SECOND } else { FINE }
 }
@@ -143,8 +143,8 @@ fn newest(stamp: &Stamp) -> i128 {
     whole(stamp.modified()).max(whole(stamp.changed()))
 }
 
-/// Whether a change at `now` could leave the same time, and one a little later couldn't: a time in the future doesn't
-/// become older by waiting.
+/// Returns whether a change at `now` could leave the same time while a slightly later one couldn't. A time in the
+/// future doesn't age by waiting.
 fn is_fresh(stamp: &Stamp, step: i128, now: i128) -> bool {
     let (newest, begin) = (newest(stamp), now - now.rem_euclid(step));
     newest >= begin && newest < begin + 2 * step.max(SECOND / 20)
@@ -170,7 +170,7 @@ mod tests {
                 (begin + step - 1, true),
                 (begin + step, false),
                 (begin + 100 * step, false),
-                // The clock was set back, or the time set ahead.
+                // The clock was set back, or the time was set ahead.
                 (begin - 3 * step.max(SECOND), false),
             ] {
                 assert_eq!(is_fresh(&stamp, step, now), fresh, "{step} {}", now - begin);

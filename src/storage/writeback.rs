@@ -1,5 +1,4 @@
-//! Writing behind: what was written goes to the device while more is being written, so that the sync at the end has
-//! little left to do.
+//! Early write-back: data goes to the device while more is being written, so that little is left for the final sync.
 
 use std::fs;
 use std::io;
@@ -11,25 +10,25 @@ use std::thread::{self, JoinHandle};
 
 use super::system;
 
-/// Bytes that may gather before they are sent on their way: few at first, so that the end of a small file needn't wait
-/// for all of it, and more of a large one, for which each step costs the file system a commit.
+/// Bytes that accumulate before a write-back step: few at first, so that the end of a small file needn't wait for all
+/// of it, and more for a large one, since each step costs the file system a commit.
 const FIRST_STEP: u64 = 4 << 20;
 const LARGEST_STEP: u64 = 64 << 20;
 
-/// Brings a file's bytes to stable storage on a thread of its own, a step behind the writer.
+/// Writes a file's data back on a thread of its own, one step after the writer.
 #[derive(Debug)]
 pub(super) struct WriteBehind {
-    /// Bytes written so far, and how many of them when the thread is woken next.
+    /// Bytes written so far, and the count at which the thread is woken next.
     written: AtomicU64,
     next: AtomicU64,
     thread: Mutex<Option<Thread>>,
 }
 
-/// What wakes the thread, and what waits for its end.
+/// The channel that wakes the thread, and its handle.
 type Thread = (SyncSender<()>, JoinHandle<io::Result<()>>);
 
 impl WriteBehind {
-    /// For `file`; `None` if there is no thread to be had, which costs only time.
+    /// Starts write-back for `file`. Returns `None` if no thread could be started; the final sync then takes longer.
     pub(super) fn start(file: &fs::File, path: &Path) -> Option<Self> {
         let (file, path) = (file.try_clone().ok()?, path.to_path_buf());
         let (wake, woken) = sync_channel(1);
@@ -49,20 +48,21 @@ impl WriteBehind {
         })
     }
 
-    /// `len` bytes more were written.
+    /// Records that `len` more bytes were written.
     pub(super) fn wrote(&self, len: u64) {
         let written = self.written.fetch_add(len, Ordering::Relaxed) + len;
         if written >= self.next.load(Ordering::Relaxed) {
             let step = (written / 2).clamp(FIRST_STEP, LARGEST_STEP);
             self.next.store(written + step, Ordering::Relaxed);
             if let Some((wake, _)) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
-                // Busy or ended by an error: the sync at the end does it, or tells.
+                // The thread is busy, or has ended with an error, which `finish` reports.
                 let _ = wake.try_send(());
             }
         }
     }
 
-    /// Ends it, and tells what went wrong. The system tells that once: a later sync of the file would succeed.
+    /// Stops the thread and returns its error. Must be checked: the kernel reports a write error only once, so a later
+    /// sync would succeed.
     pub(super) fn finish(&self) -> io::Result<()> {
         let Some((wake, thread)) = self
             .thread

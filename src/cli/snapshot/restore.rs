@@ -161,7 +161,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_same_file(&args.output, &point.files())?;
     let format = format(args, &point)?;
     if args.force == 0 && args.in_place.is_none() && args.output.exists() {
-        return Err(Error::usage("the file exists already")
+        return Err(Error::usage("the file already exists")
             .with_path(&args.output)
             .with_hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
     }

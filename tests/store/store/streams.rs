@@ -214,7 +214,7 @@ fn a_cut_stream_keeps_what_came_and_says_how_to_go_on() {
             random.below(stream.len())
         };
         let said = receive(&lab, 3, &stream[..len], "far");
-        assert!(said.contains("ends too early"), "{len}: {said}");
+        assert!(said.contains("ended too early"), "{len}: {said}");
         assert!(said.contains(&format!("at offset {len})")), "{len}: {said}");
         // What the message says brings the rest.
         if let Some((_, rest)) = said.split_once("vhd snapshot send --after ") {
