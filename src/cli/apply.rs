@@ -294,7 +294,7 @@ fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
         Error::usage("the base can't be checked in full: this diff has no content digests")
             .with_path(name)
             .with_hint(
-                "make the diff again, without --no-digest; or use --base-check touched, which looks only under the \
+                "create the diff again, without --no-digest; or use --base-check touched, which looks only under the \
                  changed pages",
             ),
     )

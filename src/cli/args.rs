@@ -298,7 +298,7 @@ pub(super) fn cloud_remark(format: Format, virtual_size: u64) -> Option<String> 
     }
     let whole = virtual_size.checked_next_multiple_of(MEBIBYTE)?;
     Some(format!(
-        "Azure takes only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
+        "Azure accepts only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
          vhd convert --azure makes it"
     ))
 }

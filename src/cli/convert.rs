@@ -157,7 +157,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     if args.azure && options.virtual_size < SMALLEST_MANAGED_DISK {
         context.note(
-            "a managed disk has at least 20 MiB; this one can be uploaded as a page blob only",
+            "a managed disk must have at least 20 MiB; this one can be uploaded as a page blob only",
         );
     }
     if let Some(remark) =
@@ -344,10 +344,12 @@ pub(super) fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -
     if read == written {
         return Ok(());
     }
-    Err(Error::damaged("what was read back is not what was written")
-        .with_path(&args.destination)
-        .with_field("content digest")
-        .with_found(written)
-        .with_expected(read)
-        .with_hint("the device or the memory may be failing: check both before trying again"))
+    Err(
+        Error::damaged("the data read back differs from the data written")
+            .with_path(&args.destination)
+            .with_field("content digest")
+            .with_found(written)
+            .with_expected(read)
+            .with_hint("the device or the memory may be failing: check both before trying again"),
+    )
 }

@@ -59,9 +59,11 @@ fn refuse_format(what: &Path, format: SaidFormat) -> Result<()> {
     if format.format.is_none() {
         return Ok(());
     }
-    Err(Error::usage("a point in time has no format to choose")
-        .with_path(what)
-        .with_hint("omit the option"))
+    Err(
+        Error::usage("the format of a point in time can't be chosen")
+            .with_path(what)
+            .with_hint("omit the option"),
+    )
 }
 
 /// Collects what can't be read, and tells it on stderr.

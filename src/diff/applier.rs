@@ -1,5 +1,5 @@
-//! A base with a chain of diffs over it, window by window: every page is read once and unpacked once, however
-//! many diffs there are.
+//! Applies a chain of diffs to a base, window by window: every page is read once and unpacked once, however many diffs
+//! there are.
 
 use super::base_check::{BaseCheck, BaseVerifier, FrameCheck, Touched, zero_checks};
 use super::before_after::BeforeAfter;
@@ -19,17 +19,16 @@ use crate::page::PageRange;
 use crate::parallel::{Buffer, Buffers, Work, Workers};
 use crate::progress::Progress;
 
-/// Pieces of the base closer together than this are read in one go.
+/// Ranges of the base that are closer together than this are read in one go.
 const READ_GAP: u64 = 64 << 10;
 
-/// Windows that are worked on in one go, at most: as long as what changes in them lies within no more than a window's
-/// length.
+/// The most windows that are processed together, provided that the changes in them span no more than a window's length.
 pub(super) const GROUP: usize = 64;
 
-/// Bytes of a run of windows that stay zero, at most: between two, it is asked whether to go on.
+/// The longest run of windows that stay zero, in bytes: between two of them, cancellation is checked.
 const LONGEST_RUN: u64 = 1 << 40;
 
-/// A base image and the diffs that lie over it.
+/// A base image and the diffs to apply to it.
 #[derive(Clone, Copy)]
 pub struct Applier<'a> {
     pub(super) base: &'a dyn Image,
@@ -47,18 +46,18 @@ impl std::fmt::Debug for Applier<'_> {
     }
 }
 
-/// What [`Applier::rebuild`] saw on its way.
+/// The digests that [`Applier::rebuild`] computed on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Content digest of the base, if it was wanted.
+    /// Content digest of the base, if requested.
     pub base_digest: Option<ContentDigest>,
-    /// Content digest of what was written.
+    /// Content digest of the data written.
     pub target_digest: ContentDigest,
 }
 
 impl<'a> Applier<'a> {
-    /// Lays `chain` over `base`, whose virtual size is that of the chain's base or, when an interrupted apply is
-    /// finished, any other.
+    /// Prepares applying `chain` to `base`, whose virtual size is that of the chain's base or, when an interrupted
+    /// apply is being finished, any other.
     pub fn new(
         base: &'a dyn Image,
         chain: &'a Chain,
@@ -74,16 +73,15 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Whether [`Applier::changes`] and [`Applier::inverse`] also compare what the base holds under the changed pages
-    /// with what the diffs were made for. The caller looks at the outcome, and takes back what it did if that is wrong.
+    /// Sets whether [`Applier::changes`] and [`Applier::inverse`] also compare the base under the changed pages with
+    /// what the diffs expect. The caller examines the outcome, and undoes its changes if there is a mismatch.
     #[must_use]
     pub fn checking(self, check: bool) -> Self {
         Self { check, ..self }
     }
 
-    /// Writes the result into `to`, which is new, reads as zeros and has the chain's target size. `check` says
-    /// how the base is checked on the way; the caller compares the digests that are returned, and publishes
-    /// nothing before that.
+    /// Writes the result into `to`, which is new, reads as zeros and has the chain's target size. `check` determines
+    /// how the base is checked on the way. The caller compares the returned digests before it publishes anything.
     pub fn rebuild(&self, to: &mut dyn ImageMut, check: BaseCheck) -> Result<(Rebuilt, Touched)> {
         let all = self.extent();
         let full = check == BaseCheck::Full;
@@ -168,7 +166,7 @@ impl<'a> Applier<'a> {
         Work::new(self.workers, self.progress)
     }
 
-    /// Reads what the base holds under the changed pages and compares it with what the diffs were made for.
+    /// Reads the base under the changed pages and compares it with what the diffs expect.
     pub fn check_touched(&self) -> Result<Touched> {
         let mut judge = BaseVerifier::new();
         self.each_changed(
@@ -183,9 +181,9 @@ impl<'a> Applier<'a> {
         Ok(judge.finish())
     }
 
-    /// Hands every page that the diffs really change to `sink`, as changes from the base to the result: pages
-    /// that already hold the right bytes are left out. Only if it is [`checking`](Self::checking) what is returned says
-    /// anything.
+    /// Passes every page that the diffs actually change to `sink`, as changes from the base to the result. Pages that
+    /// already hold the right bytes are omitted. The returned value is meaningful only when
+    /// [`checking`](Self::checking).
     pub fn changes<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
@@ -195,8 +193,8 @@ impl<'a> Applier<'a> {
         self.each_change(|window, held| held.forth(window, size), pack, sink)
     }
 
-    /// The opposite of [`Applier::changes`]: what turns the result back into the base, the part that the result
-    /// cuts off included.
+    /// The inverse of [`Applier::changes`]: what turns the result back into the base, including the part that the
+    /// result truncates.
     pub fn inverse<T: Send>(
         &self,
         pack: impl Fn(WindowChange) -> Result<T> + Sync,
@@ -206,7 +204,7 @@ impl<'a> Applier<'a> {
         self.each_change(|window, held| held.back(window, size), pack, sink)
     }
 
-    /// Packs what `find` says that changes in a window, one way or the other.
+    /// Packs the changes that `find` returns for each window, in one direction or the other.
     fn each_change<T: Send>(
         &self,
         find: impl Fn(PageRange, &BeforeAfter<'_>) -> Result<Option<WindowChange>> + Sync,
@@ -226,8 +224,8 @@ impl<'a> Applier<'a> {
         Ok(judge.finish())
     }
 
-    /// As [`Applier::inverse`], and remembers which pages change, as long as that takes no more than `limit` bytes of
-    /// memory: then [`Applier::change_map`] needn't read the base and compare again.
+    /// As [`Applier::inverse`], and remembers which pages change, as long as that takes at most `limit` bytes of
+    /// memory. [`Applier::change_map`] then needn't read the base and compare again.
     pub fn inverse_remembering<T: Send>(
         &self,
         limit: usize,
@@ -258,8 +256,8 @@ impl<'a> Applier<'a> {
         Ok((judge.finish(), (bytes <= limit).then_some(known)))
     }
 
-    /// Evaluates every window in which the result may differ from the base: `work` gets the window and what base and
-    /// result hold of it.
+    /// Evaluates every window in which the result may differ from the base: `work` gets the window and its contents in
+    /// base and result.
     fn each_changed<T: Send>(
         &self,
         check: bool,
@@ -267,7 +265,7 @@ impl<'a> Applier<'a> {
         mut sink: impl FnMut(PageRange, T, Vec<FrameCheck>) -> Result<()>,
     ) -> Result<()> {
         let all = self.extent();
-        // What the base holds where it is cut off.
+        // The part of the base that is truncated.
         let resized = self.resized();
         let aligned = PageRange::covering(
             resized.start() - resized.start() % WINDOW_SIZE,
@@ -333,7 +331,7 @@ impl<'a> Applier<'a> {
         })
     }
 
-    /// Lays the diffs over what was read.
+    /// Applies the diffs to the data that was read.
     fn evaluate<T>(
         &self,
         loaded: Loaded,
@@ -369,7 +367,7 @@ impl<'a> Applier<'a> {
         Ok((result, checks))
     }
 
-    /// Windows in which little changes are worked on together: handing each on by itself takes longer than the work.
+    /// Groups windows with few changes: passing each on separately would take longer than the work itself.
     fn groups(
         &self,
         windows: impl Iterator<Item = Result<PageRange>>,
@@ -395,24 +393,24 @@ impl<'a> Applier<'a> {
         })
     }
 
-    /// Bytes from the first change in the window to the last, those of all diffs together.
+    /// The distance from the first to the last changed byte in the window, over all diffs.
     fn reach(&self, window: PageRange) -> u64 {
         let of = |range: PageRange| range.intersect(window).map_or(0, PageRange::len);
         let diffs = self.chain.diffs().iter();
         let changes = diffs.map(|diff| match diff.entries_in(window) {
             Ok(entries) => entries.iter().map(|entry| of(entry.range)).sum(),
-            // Whoever reads the frames will say what is wrong.
+            // Whoever reads the frames will report the error.
             Err(_) => WINDOW_SIZE,
         });
         changes.fold(of(self.resized()), u64::saturating_add)
     }
 
-    /// As [`stays_zero`], and asks the base.
+    /// As [`stays_zero`], querying the base.
     pub(super) fn is_kept_zero(&self, window: PageRange, frames: &[Vec<Frame>]) -> Result<bool> {
         Ok(stays_zero(&[], frames) && DataOf::of([self.base], window).take(window)? == [[]])
     }
 
-    /// From zero to the largest of the virtual sizes that play a part.
+    /// The range from zero to the largest virtual size of any disk involved.
     pub(super) fn extent(&self) -> PageRange {
         let sizes = self
             .chain
@@ -422,8 +420,8 @@ impl<'a> Applier<'a> {
         PageRange::covering(0, sizes.fold(self.base.virtual_size(), u64::max))
     }
 
-    /// Where the result may differ from the base without a frame that says so: from the smallest size on the
-    /// way, because what is cut off there doesn't come back.
+    /// The range in which the result may differ from the base without a frame: everything from the smallest size on the
+    /// way, because truncated data doesn't come back.
     fn resized(&self) -> PageRange {
         let smallest = self
             .chain
@@ -435,8 +433,9 @@ impl<'a> Applier<'a> {
         PageRange::covering(smallest, self.base.virtual_size())
     }
 
-    /// Where the windows from `start` on end over which nothing but long clears lies, and in which the base is known to be
-    /// zero; `None` if that isn't more than one. A diff of a hundred bytes can clear a pebibyte, in which nothing happens.
+    /// Returns the end of a run of windows from `start` on that only long clears change and in which the base is known
+    /// to be zero, or `None` if there is at most one such window. A diff of a hundred bytes can clear a pebibyte in
+    /// which nothing needs to be done.
     fn zero_run(&self, start: u64, end: u64) -> Result<Option<u64>> {
         let second = start.saturating_add(WINDOW_SIZE);
         let mut until = end.min(start.saturating_add(LONGEST_RUN));
@@ -457,7 +456,8 @@ impl<'a> Applier<'a> {
         if !cleared || until <= second {
             return Ok(None);
         }
-        // Data here is found at once, and zeros end where data begins: neither needs a look at the whole run.
+        // Data at the start is found at once, and a run of zeros ends where data begins: neither requires a look at the
+        // whole run.
         let base = |start, end| {
             let inside = PageRange::covering(start, end).cut_to(whole(self.base));
             self.base.extents(inside).next().transpose()
@@ -500,7 +500,7 @@ impl<'a> Applier<'a> {
         )
     }
 
-    /// Puts the diffs' pages over what the base holds, in order; with `check`, looks first at what lies there.
+    /// Applies the diffs' pages to the data of the base, in order. With `check`, compares the data under them first.
     pub(super) fn lay_over(
         &self,
         window: PageRange,
@@ -517,7 +517,7 @@ impl<'a> Applier<'a> {
                 }
                 put(frame, window, spans, bytes).map_err(|e| e.with_path(diff.name()))?;
             }
-            // What this diff cuts off reads as zeros if a later one grows the disk again.
+            // The part that this diff truncates reads as zeros if a later one grows the disk again.
             let end = diff.header().target_size;
             spans.clear(bytes, PageRange::covering(end, u64::MAX).cut_to(window));
         }
@@ -525,8 +525,8 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// The windows in which some diff changes something. Those over which only long clears lie, and that are zero in the
-/// base, come in [runs](is_run).
+/// The windows that some diff changes. Those that only long clears change and that are zero in the base come in
+/// [runs](is_run).
 pub(super) struct ChangedRuns<'a> {
     layers: &'a Applier<'a>,
     windows: ChangedWindows<'a>,
@@ -551,7 +551,7 @@ impl Source for ChangedRuns<'_> {
     }
 
     fn take(&mut self, _: PageRange) -> Result<()> {
-        // Whether it is one of them doesn't matter: a window of the base is evaluated in the same way.
+        // It doesn't matter which of the two it is: a window of the base is evaluated in the same way.
         self.windows.check()
     }
 
@@ -562,11 +562,11 @@ impl Source for ChangedRuns<'_> {
     }
 }
 
-/// What is read of a window to evaluate it.
+/// The data needed to evaluate a window.
 struct Loaded {
     window: PageRange,
     frames: Vec<Vec<Frame>>,
-    /// Whether nothing but zeros lies there, before and after.
+    /// Whether the window is zero before and after.
     zero: bool,
     /// The pages that may change.
     ranges: Vec<PageRange>,
@@ -574,7 +574,7 @@ struct Loaded {
     before: Buffer,
 }
 
-/// What became of a window, or of a run of windows that stay zero.
+/// The result for a window, or for a run of windows that stay zero.
 enum Rebuild<'a> {
     Window(Box<RebuiltWindow<'a>>),
     Zero(Vec<FrameCheck>),
@@ -582,27 +582,27 @@ enum Rebuild<'a> {
 
 struct RebuiltWindow<'a> {
     window: Window<'a>,
-    /// Where it isn't zero.
+    /// The nonzero ranges.
     runs: Vec<PageRange>,
     before: Option<WindowHashes>,
     after: WindowHashes,
-    /// Whether it holds already what the diffs put there.
+    /// Whether the base already holds what the diffs write.
     already: bool,
     checks: Vec<FrameCheck>,
 }
 
-/// Whether only long clears lie over a window in which the base holds `data`, which is nothing. A diff of a hundred
-/// bytes can clear a pebibyte, so such windows are not even filled with zeros.
+/// Returns whether a window stays zero: the base holds no data in it (`data` is empty), and only long clears change it.
+/// A diff of a hundred bytes can clear a pebibyte, so such windows aren't even filled with zeros.
 pub(super) fn stays_zero(data: &[PageRange], frames: &[Vec<Frame>]) -> bool {
     data.is_empty() && frames.iter().flatten().all(Frame::is_long_clear)
 }
 
-/// Whether this is not a window but a run of them, which is zero before and after.
+/// Returns whether a range is not one window but a run of windows that are zero before and after.
 pub(super) fn is_run(range: PageRange) -> bool {
     range.len() > WINDOW_SIZE
 }
 
-/// The checks of a run; its frames must be what the index said.
+/// The checks for a run. Its frames must match the index.
 fn zero_run_checks(run: PageRange, frames: &[Vec<Frame>]) -> Result<Vec<FrameCheck>> {
     if frames.iter().flatten().all(Frame::is_long_clear) {
         return Ok(zero_checks(run, frames));

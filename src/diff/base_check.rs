@@ -1,4 +1,4 @@
-//! Whether a base is the one that the diffs were made for, as far as the bytes under their changes tell.
+//! Checks whether a base is the one that the diffs were made for, by the data under their changes.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -8,66 +8,66 @@ use super::sections::Frame;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
-/// How it is made sure that a base is the right one.
+/// How a base is checked to be the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BaseCheck {
-    /// The whole base is read and its content digest compared.
+    /// Read the whole base and compare its content digest.
     #[default]
     Full,
-    /// Only what the base holds under the changed pages is read and compared.
+    /// Read and compare only the data under the changed pages.
     Touched,
-    /// A valid state stamp or a current list of window hashes stands for the digest, and what lies under the changed pages
-    /// is compared. Without the list, and without either, as [`Full`](Self::Full): the digest of the result can't be
-    /// computed otherwise.
+    /// Accept a valid state stamp or a current list of window hashes in place of the digest, and compare the data under
+    /// the changed pages. Without the list the digest of the result can't be computed, and everything is read as with
+    /// [`Full`](Self::Full).
     Stamped,
-    /// As [`Stamped`](Self::Stamped), but a stamp alone will do: the diffs are taken at their word for the digest of the
-    /// result, which isn't noted in a stamp then.
+    /// As [`Stamped`](Self::Stamped), but a stamp alone suffices: the digest of the result is taken from the diffs and
+    /// then isn't recorded in a stamp.
     Trusted,
 }
 
-/// The first frame whose base isn't what it should be.
+/// The first frame whose data in the base differs from what the diff expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseMismatch {
     /// Position of the diff in the chain.
     pub diff: usize,
-    /// What the frame changes.
+    /// The range that the frame changes.
     pub range: PageRange,
 }
 
 impl BaseCheck {
-    /// Whether a state stamp is believed.
+    /// Returns whether a state stamp is trusted.
     pub const fn by_stamp(self) -> bool {
         matches!(self, Self::Stamped | Self::Trusted)
     }
 }
 
-/// What [`Applier::check_touched`](super::Applier::check_touched) found.
+/// The result of [`Applier::check_touched`](super::Applier::check_touched).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touched {
     /// The first place where the base isn't the one that the diffs were made for.
     pub mismatch: Option<BaseMismatch>,
-    /// Whether every changed page already holds what the diffs put there; not looked at by
+    /// Whether every changed page already holds what the diffs write. Not determined by
     /// [`Applier::rebuild`](super::Applier::rebuild) when the whole base is checked.
     pub already_applied: bool,
-    /// Whether some frame doesn't know what its base was, so that nothing can be said about it.
+    /// Whether some frame doesn't record a hash of its base, so that it can't be checked.
     pub unknown: bool,
 }
 
-/// Whether the base under a frame, or under this window's part of a long clear, is what it should be.
+/// The check of the base under a frame, or under this window's part of a long clear.
 #[derive(Debug)]
 pub(super) struct FrameCheck {
     diff: usize,
     range: PageRange,
-    /// `None` if the frame doesn't know.
+    /// `None` if the frame doesn't record it.
     expected: Option<Hash>,
     found: Hash,
     long: bool,
-    /// Of how many windows, one after another, this is true.
+    /// The number of consecutive windows to which this applies.
     windows: u64,
 }
 
 impl FrameCheck {
-    /// `bytes` is what the base holds of the window, as far as `spans` has it.
+    /// Checks a frame. `bytes` holds the base's data of the window, as far as `spans` covers it.
     pub(super) fn new(
         diff: usize,
         frame: &Frame,
@@ -93,7 +93,7 @@ impl FrameCheck {
     }
 }
 
-/// The checks of a window, or of whole windows one after another, that is zero and over which lie only long clears.
+/// The checks of a zero window, or of a run of zero windows, that only long clears change.
 pub(super) fn zero_checks(window: PageRange, frames: &[Vec<Frame>]) -> Vec<FrameCheck> {
     let each = frames
         .iter()
@@ -113,9 +113,9 @@ pub(super) fn zero_checks(window: PageRange, frames: &[Vec<Frame>]) -> Vec<Frame
     .collect()
 }
 
-/// Feeds a hash so many times.
+/// Updates a hasher with `hash`, `times` times.
 fn repeat(hasher: &mut blake3::Hasher, hash: &Hash, mut times: u64) {
-    /// Enough for BLAKE3 to be at full speed.
+    /// Enough for BLAKE3 to reach full speed.
     const AT_ONCE: usize = 4096;
     if times > 1 {
         let many = hash.repeat(AT_ONCE.min(to_usize(times)));
@@ -130,7 +130,7 @@ fn repeat(hasher: &mut blake3::Hasher, hash: &Hash, mut times: u64) {
     });
 }
 
-/// BLAKE3 of `len` zeros, a window's at most.
+/// The BLAKE3 hash of `len` zeros, at most a window.
 fn zeros_hash(len: u64) -> Hash {
     static WINDOW: OnceLock<Hash> = OnceLock::new();
     let compute = || {
@@ -148,14 +148,14 @@ fn zeros_hash(len: u64) -> Hash {
     }
 }
 
-/// Puts the checks of all windows together, in order.
+/// Combines the checks of all windows, in order.
 #[derive(Debug)]
 pub(super) struct BaseVerifier {
     mismatch: Option<BaseMismatch>,
     unknown: bool,
-    /// Until something is seen that isn't.
+    /// True until a page is found that doesn't hold its new data.
     pub(super) already_applied: bool,
-    /// The long clears under way, one at most of each diff.
+    /// The long clears in progress, at most one per diff.
     long: HashMap<usize, blake3::Hasher>,
 }
 

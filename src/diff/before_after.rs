@@ -1,11 +1,11 @@
-//! What base and result hold of a window, and how they differ.
+//! The contents of a window in base and result, and their differences.
 
 use super::compare::{ChangeCollector, Collected, WindowChange};
 use super::range_buffer::RangeBuffer;
 use crate::error::Result;
 use crate::page::PageRange;
 
-/// What base and result hold of a window, where they may differ.
+/// The contents of a window in base and result, where they may differ.
 pub(super) struct BeforeAfter<'b> {
     pub(super) ranges: &'b [PageRange],
     pub(super) spans: &'b RangeBuffer,
@@ -20,17 +20,18 @@ impl BeforeAfter<'_> {
         self.ranges.iter().all(same)
     }
 
-    /// What turns the base into the result, which has `size` bytes; to be written, not to be kept as a frame.
+    /// The changes from the base to the result, which has `size` bytes. They are for writing, not for storing as a
+    /// frame.
     pub(super) fn forth(&self, window: PageRange, size: u64) -> Result<Option<WindowChange>> {
         self.collect(Collected::Payload, (window, size), self.before, self.after)
     }
 
-    /// The same without the data.
+    /// As [`forth`](Self::forth), without the data.
     pub(super) fn places(&self, window: PageRange, size: u64) -> Result<Option<WindowChange>> {
         self.collect(Collected::Places, (window, size), self.before, self.after)
     }
 
-    /// What turns the result into the base, which has `size` bytes.
+    /// The changes from the result to the base, which has `size` bytes.
     pub(super) fn back(&self, window: PageRange, size: u64) -> Result<Option<WindowChange>> {
         self.collect(Collected::All, (window, size), self.after, self.before)
     }

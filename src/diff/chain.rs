@@ -1,4 +1,4 @@
-//! Consecutive diffs: each begins where the one before it ends.
+//! Consecutive diffs: each begins where the previous one ends.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Hash};
 use crate::text::shown;
 
-/// One or more verified diffs that follow one another.
+/// One or more verified, consecutive diffs.
 #[derive(Debug)]
 pub struct Chain(Vec<Arc<DiffFile>>);
 
 impl Chain {
-    /// Checks that each diff's base is the target of the one before it, by size and by content digest. Where a
-    /// digest wasn't computed the sizes must do; applying checks the bytes under the changed pages then.
+    /// Checks that each diff's base is the target of the previous one, by size and content digest. If a digest wasn't
+    /// computed, only the sizes are compared here, and applying checks the data under the changed pages.
     pub fn new(diffs: Vec<impl Into<Arc<DiffFile>>>) -> Result<Self> {
         let diffs: Vec<Arc<DiffFile>> = diffs.into_iter().map(Into::into).collect();
         if diffs.is_empty() {
-            return Err(Error::usage("no diff was given"));
+            return Err(Error::usage("no diffs were given"));
         }
         for pair in diffs.windows(2) {
             let [earlier, later] = pair else { continue };
@@ -46,32 +46,32 @@ impl Chain {
         self.0.last().map(Arc::as_ref)
     }
 
-    /// The virtual size of the image that the first diff is for.
+    /// The virtual size of the first diff's base.
     pub fn base_size(&self) -> u64 {
         self.first().map_or(0, |diff| diff.header().base_size)
     }
 
-    /// The virtual size of the image that the last diff makes.
+    /// The virtual size of the last diff's target.
     pub fn target_size(&self) -> u64 {
         self.last().map_or(0, |diff| diff.header().target_size)
     }
 
-    /// The content digest of the image that the first diff is for, if known.
+    /// The content digest of the first diff's base, if known.
     pub fn base_digest(&self) -> Option<ContentDigest> {
         self.first().and_then(|diff| diff.trailer().base_digest)
     }
 
-    /// The content digest of the image that the last diff makes, if known.
+    /// The content digest of the last diff's target, if known.
     pub fn target_digest(&self) -> Option<ContentDigest> {
         self.last().and_then(|diff| diff.trailer().target_digest)
     }
 
-    /// Which way the diffs are gone.
+    /// The direction in which the diffs are applied.
     pub fn direction(&self) -> Direction {
         self.first().map_or(Direction::Forward, DiffFile::direction)
     }
 
-    /// The chain seen from its other end: from its target back to its base. `None` unless all its diffs are
+    /// The chain in the opposite direction, from its target back to its base. Returns `None` unless all diffs are
     /// [reversible](DiffFile::is_reversible).
     pub fn reversed(&self) -> Option<Self> {
         let diffs = self.0.iter().rev();
@@ -84,8 +84,8 @@ impl Chain {
         self.0.iter().map(|diff| *diff.digest()).collect()
     }
 
-    /// How many diffs of the chain are already part of an image with this content: up to the last one whose
-    /// target it is.
+    /// Returns how many diffs of the chain are already applied to an image with this content: all up to the last one
+    /// with that target.
     pub fn already_applied(&self, digest: ContentDigest) -> usize {
         self.0
             .iter()
@@ -93,7 +93,7 @@ impl Chain {
             .map_or(0, |last| last + 1)
     }
 
-    /// The chain without its first `n` diffs, or `None` if nothing is left.
+    /// The chain without its first `n` diffs, or `None` if nothing remains.
     pub fn without_first(mut self, n: usize) -> Option<Self> {
         self.0.drain(..n.min(self.0.len()));
         (!self.0.is_empty()).then_some(self)
@@ -113,7 +113,7 @@ fn mismatch(earlier: &DiffFile, later: &DiffFile) -> Error {
         ),
         Direction::Back => (
             "target",
-            "this diff isn't the one before it in time, so it can't be taken back next",
+            "this diff isn't the previous one in time, so it can't be undone next",
             "base",
         ),
     };
@@ -130,9 +130,9 @@ fn mismatch(earlier: &DiffFile, later: &DiffFile) -> Error {
         .with_expected(format_args!("{expected}, the {made} of {earlier}"))
         .with_hint(match later.direction() {
             Direction::Forward => {
-                "give the diffs in the order in which they were made, without leaving one out"
+                "give the diffs in the order in which they were made, without gaps"
             }
-            Direction::Back => "to go back, give the newest diff first, without leaving one out",
+            Direction::Back => "to go back, give the newest diff first, without gaps",
         })
 }
 

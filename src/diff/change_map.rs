@@ -1,4 +1,4 @@
-//! Changes that an earlier pass over base and diffs found, made once more: from the diffs alone.
+//! Repeats the changes that an earlier pass over base and diffs found, reading only the diffs.
 
 use super::applier::{Applier, GROUP};
 use super::compare::WindowChange;
@@ -7,15 +7,15 @@ use crate::error::Result;
 use crate::page::{Change, ChangeKind, PageRange, to_usize};
 use crate::parallel::{Buffers, IoHints};
 
-/// Windows with so many bytes of data are enough for one go.
+/// Windows are grouped until they hold this many bytes of data.
 const GROUP_BYTES: u64 = 1 << 20;
 
-/// Which pages change from a base to the result, without their data.
+/// The pages that change from a base to the result, without their data.
 #[derive(Debug, Default)]
 pub struct ChangeMap(Vec<WindowChange>);
 
 impl ChangeMap {
-    /// Adds those of one window. Returns the bytes of memory that they take, about.
+    /// Adds the changes of one window. Returns their approximate size in memory, in bytes.
     pub(super) fn push(&mut self, change: WindowChange) -> usize {
         const EACH: usize = 512;
         let bytes = EACH + 2 * change.changes.len().saturating_mul(size_of::<Change>());
@@ -23,7 +23,7 @@ impl ChangeMap {
         bytes
     }
 
-    /// Where the result has other data than the base, in order.
+    /// The ranges where the result holds different data than the base, in order.
     pub fn updates(&self) -> impl Iterator<Item = PageRange> {
         let changes = self.0.iter().flat_map(|window| window.changes.iter());
         changes
@@ -31,7 +31,7 @@ impl ChangeMap {
             .map(|change| change.range)
     }
 
-    /// Windows to be worked on in one go.
+    /// The windows, grouped for processing.
     fn groups(self) -> impl Iterator<Item = Result<(PageRange, Vec<WindowChange>)>> {
         let mut windows = self.0.into_iter().peekable();
         std::iter::from_fn(move || {
@@ -52,7 +52,7 @@ impl ChangeMap {
 }
 
 impl Applier<'_> {
-    /// Hands the changes that are `known` to `sink`, with their data. What the diffs put there is all that is read.
+    /// Passes the changes in `known` to `sink`, with their data. Only the new data in the diffs is read.
     pub fn change_map(
         &self,
         known: ChangeMap,
@@ -74,7 +74,7 @@ impl Applier<'_> {
         )
     }
 
-    /// Adds the data of the updates, which is what the diffs put there.
+    /// Adds the data of the updates from the diffs.
     fn with_data(&self, mut change: WindowChange, buffers: &Buffers) -> Result<WindowChange> {
         let len = change.changes.bytes(ChangeKind::Update);
         if len == 0 {

@@ -1,4 +1,4 @@
-//! What two ends of a chain of diffs can differ in, known from the heads of the frames.
+//! The pages in which the two ends of a chain of diffs may differ, according to the frame heads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +9,21 @@ use crate::error::Result;
 use crate::image::{PageSet, WINDOW_SIZE, Windows};
 use crate::page::PageRange;
 
-/// Windows whose changed pages are remembered. A pipeline has no more than two per thread under way.
+/// The number of windows whose changed pages are cached. A pipeline processes at most two windows per thread.
 const KEPT: usize = 64;
 
-/// The pages in which the ends of a chain of diffs may differ: those that some diff changes, and all beyond the
-/// smallest size on the way. Known from the heads of the frames. [Masked](crate::image::Masked) by them, the two ends
-/// differ in the same pages as without.
+/// The pages in which the ends of a chain of diffs may differ: those that some diff changes, and everything beyond the
+/// smallest size on the way. Determined from the frame heads. When both ends are [masked](crate::image::Masked) by
+/// these pages, they still differ in the same pages.
 #[derive(Debug)]
 pub struct ChangedPages {
     diffs: Vec<Arc<DiffFile>>,
-    /// Of the windows looked at last: their first byte, and the pages.
+    /// The most recent windows: their first byte and changed pages.
     known: Mutex<VecDeque<(u64, Arc<[PageRange]>)>>,
 }
 
 impl ChangedPages {
-    /// The pages that `diffs`, which are consecutive, may change.
+    /// The pages that the consecutive `diffs` may change.
     pub fn new(diffs: Vec<Arc<DiffFile>>) -> Self {
         Self {
             diffs,

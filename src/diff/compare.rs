@@ -1,4 +1,4 @@
-//! What changed from one image to another, exact to the page.
+//! Finds the changes from one image to another, exact to the page.
 
 use std::cell::Cell;
 
@@ -14,18 +14,19 @@ use crate::progress::Progress;
 
 const PAGE: usize = 512;
 
-/// How to [`compare`].
+/// Options for [`compare`].
 #[derive(Clone, Copy)]
 pub struct CompareOptions<'a> {
     /// The threads that read, compare, hash and pack.
     pub workers: &'a Workers,
-    /// Told how much of the virtual disks is done.
+    /// Receives progress, in bytes of the virtual disks.
     pub progress: &'a dyn Progress,
-    /// Whether to compute the content digests of both images on the way.
+    /// Whether to compute the content digests of both images as well.
     pub digests: bool,
-    /// Whether to collect the changed data and the hash of what it replaces.
+    /// Whether to collect the changed data, and the hash of the data it replaces.
     pub payload: bool,
-    /// Where the two are known to be the same. That isn't read at all, or only from the target for its digest.
+    /// Where the two images are known to be equal. Such ranges aren't read at all, or only from the target for its
+    /// digest.
     pub equal: &'a dyn SharedExtents,
 }
 
@@ -38,21 +39,21 @@ impl std::fmt::Debug for CompareOptions<'_> {
     }
 }
 
-/// What changed in one window of the disk.
+/// The changes in one window of the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowChange {
     /// The window.
     pub window: PageRange,
     /// The changed page ranges.
     pub changes: PageList,
-    /// The data of all updates, in order, one after another; empty unless asked for.
+    /// The data of all updates, concatenated in order; empty unless requested.
     pub payload: Vec<u8>,
-    /// BLAKE3 of what the base holds under the changes; zeros where nobody asks for it.
+    /// BLAKE3 of the base's data under the changes; zeros unless requested.
     pub base_hash: Hash,
 }
 
 impl WindowChange {
-    /// Writes the changes, whose payload was collected, to `image`.
+    /// Writes the changes, whose payload must have been collected, to `image`.
     pub fn write_to(&self, image: &mut dyn ImageMut) -> Result<()> {
         let mut payload = self.payload.as_slice();
         for change in &self.changes {
@@ -76,19 +77,19 @@ impl WindowChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// Page ranges and clear ranges.
+    /// Number of ranges, updates and clears.
     pub ranges: u64,
     /// Bytes that hold other data now.
     pub update_bytes: u64,
     /// Bytes that became zero.
     pub clear_bytes: u64,
-    /// Bytes of the disk that were known to be the same, without comparing them.
+    /// Bytes of the disk that were known to be equal without comparing.
     pub known_bytes: u64,
     /// Whether the virtual sizes differ.
     pub resized: bool,
-    /// Content digest of the base, if asked for.
+    /// Content digest of the base, if requested.
     pub base_digest: Option<ContentDigest>,
-    /// Content digest of the target, if asked for.
+    /// Content digest of the target, if requested.
     pub target_digest: Option<ContentDigest>,
 }
 
@@ -101,11 +102,10 @@ impl Comparison {
 
 /// Finds every page of `target` that differs from `base`, in parallel.
 ///
-/// A page that became zero is a clear, any other changed page an update; a page beyond the end of the base counts
-/// as zero there, one beyond the end of the target isn't listed. What both images know to be zero, or what
-/// [is known](CompareOptions::equal) to be the same in both, isn't compared.
-/// `pack` is called with each window that changed, on whatever thread found it, and `sink` with what it made of
-/// that, on the calling thread, in ascending order.
+/// A page that became zero is a clear; any other changed page is an update. Pages beyond the end of the base count as
+/// zero, and pages beyond the end of the target aren't listed. Ranges that are zero in both images, or
+/// [known](CompareOptions::equal) to be equal, aren't compared. `pack` is called with the changes of each window, on
+/// any thread, and `sink` with its results, on the calling thread, in ascending order.
 pub fn compare<T: Send>(
     base: &dyn Image,
     target: &dyn Image,
@@ -117,9 +117,9 @@ pub fn compare<T: Send>(
     compare_windows(base, target, options, false, pack, sink)
 }
 
-/// As [`compare`], and with `back` also collects what turns the target back into the base: `pack` is called with
-/// the changes of both ways, one of which may be empty. On the way back, pages beyond the end of the base aren't
-/// listed, and those beyond the end of the target are unless they are zero in the base.
+/// As [`compare`], and with `back` also collects the changes from the target back to the base: `pack` is called with
+/// the changes in both directions, one of which may be empty. On the way back, pages beyond the end of the base aren't
+/// listed; pages beyond the end of the target are, unless they are zero in the base.
 pub(super) fn compare_windows<T: Send>(
     base: &dyn Image,
     target: &dyn Image,
@@ -190,7 +190,7 @@ pub(super) fn compare_windows<T: Send>(
 /// The parts of a window that are known to be equal.
 struct Equal {
     parts: Vec<PageRange>,
-    /// What of them is never read, but for the target's digest.
+    /// The parts of them that are never read, except for the target's digest.
     spare: Vec<PageRange>,
 }
 
@@ -210,7 +210,7 @@ impl Equal {
     }
 }
 
-/// Adds up what the windows, in order, say.
+/// Adds up the counts of consecutive windows.
 pub(super) struct Tally {
     pub(super) total: Comparison,
     previous: Option<Change>,
@@ -232,7 +232,7 @@ impl Tally {
         self.total.update_bytes += counts.update_bytes;
         self.total.clear_bytes += counts.clear_bytes;
         if let Some((first, last)) = counts.ends {
-            // A range that goes on where the one in the last window ended is one range.
+            // A range that continues the last one of the previous window counts as the same range.
             let joined = self
                 .previous
                 .is_some_and(|p| p.kind == first.kind && p.range.end() == first.range.start());
@@ -262,7 +262,7 @@ impl Counts {
     }
 }
 
-/// The whole list of changed page ranges: for images that are known to differ in a bounded number of places.
+/// Returns all changed page ranges, for images that are known to differ in a bounded number of places.
 pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Result<PageList> {
     let options = CompareOptions {
         workers,
@@ -278,7 +278,7 @@ pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Res
     Ok(list)
 }
 
-/// The changes of a window, one way or both.
+/// The changes of a window, in one direction or both.
 struct Found {
     forward: ChangeCollector,
     back: Option<ChangeCollector>,
@@ -293,7 +293,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Compares a window, of which the parts `equal` are known to be the same; with the way back if that is asked for.
+    /// Compares a window, whose parts `equal` are known to be equal. Also collects the way back if requested.
     fn compare(
         &mut self,
         equal: &[PageRange],
@@ -312,7 +312,8 @@ impl Pair<'_> {
             .copied()
             .collect();
         stored.sort_unstable();
-        // Outside of them no image holds data; those so near that one read is cheaper than two are one.
+        // Outside of these ranges neither image holds data. Ranges with small gaps are joined: one read is cheaper than
+        // two.
         let stored: Vec<_> = coalesce(stored, WORTH_SKIPPING).collect();
         for chunk in window.windows(CHUNK_SIZE as u64) {
             if !self.windows.iter().any(|w| w.may_hold_data(chunk)) {
@@ -321,7 +322,7 @@ impl Pair<'_> {
                     self.hashes.update_zeros(base, target);
                 }
             } else if !self.options.digests {
-                // What neither holds is zero in both.
+                // Where neither image holds data, both are zero.
                 for piece in parts_in(&stored, chunk).flat_map(|run| unknown(run, equal)) {
                     self.piece(piece, &mut found)?;
                 }
@@ -337,11 +338,11 @@ impl Pair<'_> {
         Ok((found.forward.finish(), back))
     }
 
-    /// Compares a chunk or a piece of one; digests need whole chunks.
+    /// Compares a chunk or part of one. Digests require whole chunks.
     fn piece(&mut self, piece: PageRange, found: &mut Found) -> Result<()> {
         let [base, target] = &mut self.windows;
         let (base, target) = (base.look_at(piece)?, target.look_at(piece)?);
-        // What lies within the size of each.
+        // The part within each image.
         let [base_len, target_len] = self.sizes.map(|size| inside(piece, size));
         let same = base == target;
         if self.options.digests {
@@ -360,12 +361,12 @@ impl Pair<'_> {
     }
 }
 
-/// Bytes of `piece` that lie within a disk of `size` bytes.
+/// Returns how many bytes of `piece` lie within a disk of `size` bytes.
 fn inside(piece: PageRange, size: u64) -> usize {
     piece.cut_to(PageRange::covering(0, size)).buffer_len()
 }
 
-/// Gathers the changed pages of one window from its pieces, in order.
+/// Collects the changed pages of one window from its pieces, in order.
 pub(super) struct ChangeCollector {
     change: WindowChange,
     hasher: blake3::Hasher,
@@ -375,16 +376,16 @@ pub(super) struct ChangeCollector {
 /// What a [`ChangeCollector`] collects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Collected {
-    /// Where something changes.
+    /// Only the ranges.
     Places,
-    /// And the data of updates.
+    /// The ranges and the data of updates.
     Payload,
-    /// And the hash of what all changes replace.
+    /// The ranges, the data of updates, and the hash of the replaced data.
     All,
 }
 
 impl Collected {
-    /// All, or the places alone.
+    /// Everything, or only the ranges.
     pub(super) fn all_if(payload: bool) -> Self {
         if payload { Self::All } else { Self::Places }
     }
@@ -403,7 +404,7 @@ impl ChangeCollector {
         }
     }
 
-    /// Compares equally long pieces of both disks, whole pages from `start`.
+    /// Compares equally long pieces of both disks, which consist of whole pages from `start` on.
     pub(super) fn add(&mut self, start: u64, base: &[u8], target: &[u8]) -> Result<()> {
         let mut run: Option<(usize, ChangeKind)> = None;
         let pages = base

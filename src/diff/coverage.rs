@@ -1,4 +1,4 @@
-//! Where consecutive diffs may change something: known from their indexes and the heads of their frames.
+//! Where consecutive diffs may change something, according to their indexes and frame heads.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 use crate::image::{Source, WINDOW_SIZE};
 use crate::page::{PageRange, coalesce};
 
-/// The pages in which the ends of consecutive diffs may differ: those that some diff changes, and all from the smallest
-/// size on, if sizes differ.
+/// The pages in which the ends of consecutive diffs may differ: those that some diff changes and, if sizes differ,
+/// everything from the smallest size on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Coverage<'a> {
     diffs: &'a [Arc<DiffFile>],
-    /// From where on everything may differ: what was cut off is zero if the disk grew again.
+    /// The offset from which everything may differ: truncated data is zero if the disk grew again.
     cut: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Coverage<'a> {
         Self { diffs, cut }
     }
 
-    /// The first byte from `at` on that may differ, for an `at` that begins a window.
+    /// Returns the first byte at or after `at`, the start of a window, that may differ.
     pub(super) fn next(&self, at: u64) -> Result<Option<u64>> {
         let cut = self.cut.map(|cut| cut.max(at));
         if cut == Some(at) {
@@ -32,7 +32,7 @@ impl<'a> Coverage<'a> {
         Ok([cut, change].into_iter().flatten().min())
     }
 
-    /// The pages of `window` that may differ: in order, joined.
+    /// The pages of `window` that may differ, in order, joined.
     pub(super) fn pages(&self, window: PageRange) -> Result<Vec<PageRange>> {
         let mut pages = Vec::new();
         for diff in self.diffs {
@@ -47,7 +47,7 @@ impl<'a> Coverage<'a> {
     }
 }
 
-/// The first byte from `at` on that some diff changes.
+/// Returns the first byte at or after `at` that some diff changes.
 pub(super) fn first_change(diffs: &[Arc<DiffFile>], at: u64) -> Result<Option<u64>> {
     let mut first = None;
     for diff in diffs {
@@ -62,30 +62,30 @@ pub(super) fn first_change(diffs: &[Arc<DiffFile>], at: u64) -> Result<Option<u6
     Ok(first)
 }
 
-/// The sizes before and after every diff that changes it.
+/// The sizes before and after every diff that changes the size.
 fn sizes_that_change(diffs: &[Arc<DiffFile>]) -> impl Iterator<Item = u64> + '_ {
     let headers = diffs.iter().map(|diff| diff.header());
     let resized = headers.filter(|header| header.base_size != header.target_size);
     resized.flat_map(|header| [header.base_size, header.target_size])
 }
 
-/// Ranges in any order as ranges in order, those that touch or overlap as one.
+/// Sorts ranges, and joins those that touch or overlap.
 pub(super) fn joined(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
     ranges.sort_unstable();
     coalesce(ranges, 0).collect()
 }
 
-/// The windows that some diff changes, or in which the disk ended on the way: with another size the last window has
+/// The windows that some diff changes, or in which the disk ended at some point: with another size, its last window has
 /// another length.
 pub(super) struct ChangedWindows<'a> {
     diffs: &'a [Arc<DiffFile>],
-    /// The first bytes of the windows in which the disk ended, in order.
+    /// The starts of the windows in which the disk ended at some point, in order.
     ends: Vec<u64>,
     failed: Option<Error>,
 }
 
 impl Source for Coverage<'_> {
-    /// An index that can't be read is found in its place.
+    /// If an index can't be read, the error occurs at the affected window.
     type Item = ();
 
     fn next(&mut self, at: u64) -> Option<u64> {
@@ -119,19 +119,19 @@ impl<'a> ChangedWindows<'a> {
         }
     }
 
-    /// Says why it couldn't be told where the next window is, if so.
+    /// Returns the error if the next window couldn't be determined.
     pub(super) fn check(&mut self) -> Result<()> {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    /// The first of the windows in which the disk ended.
+    /// The first window in which the disk ended at some point.
     pub(super) fn first_end(&self) -> Option<u64> {
         self.ends.first().copied()
     }
 }
 
 impl Source for ChangedWindows<'_> {
-    /// Whether the window is one of them.
+    /// Whether the disk ended in the window.
     type Item = bool;
 
     fn next(&mut self, at: u64) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! A diff that is stored: verified once, then read anywhere through its index.
+//! A stored diff: verified once, then read at random through its index.
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -25,17 +25,17 @@ pub struct DiffFile {
     storage: Arc<dyn ReadAt>,
     /// Length of the whole file.
     len: u64,
-    /// Which of its ways this is a view of. The header and the trailer are as seen from there.
+    /// The direction of this view. Header and trailer match it.
     direction: Direction,
     header: DiffHeader,
     trailer: Trailer,
     digest: Hash,
-    /// As it stands at the end of the file.
+    /// As stored at the end of the file.
     stored_digest: Hash,
     root: Arc<[Entry]>,
-    /// The root of the other way, in a reversible diff.
+    /// The root of the index for the other direction, in a reversible diff.
     other_root: Arc<[Entry]>,
-    /// The segment of the index that was used last.
+    /// The most recently used segment of the index.
     segment: Mutex<Option<(usize, Arc<[Entry]>)>>,
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Debug for DiffFile {
 }
 
 impl DiffFile {
-    /// Reads and verifies the whole diff: every byte of it is right, or this fails.
+    /// Reads and verifies the whole diff. Fails if any byte of it is wrong.
     pub fn open(storage: impl ReadAt + 'static, progress: &dyn Progress) -> Result<Self> {
         Self::verified(storage, progress, |frames| {
             for frame in frames {
@@ -59,8 +59,8 @@ impl DiffFile {
         })
     }
 
-    /// As [`open`](Self::open), and unpacks every payload: checksums say nothing of whether that can be done. For a diff
-    /// that is kept as it is, to be applied at another time.
+    /// As [`open`](Self::open), and also unpacks every payload: checksums don't prove that a payload can be unpacked.
+    /// For a diff that is kept, to be applied later.
     pub fn open_unpacking(
         storage: impl ReadAt + 'static,
         workers: &Workers,
@@ -113,9 +113,9 @@ impl DiffFile {
         })
     }
 
-    /// Opens the diff by its ends alone: header, trailer and the roots of the index. Frames and segments of the index
-    /// are checked, each by itself, when they are read. For a diff whose [digest](Self::digest) is known from
-    /// elsewhere, and whose result is compared with a content digest.
+    /// Opens the diff by reading only its header, its trailer and the roots of the index. Frames and index segments are
+    /// verified individually when they are read. For a diff whose [digest](Self::digest) is known from elsewhere, and
+    /// whose result is compared with a content digest.
     pub fn open_indexed(storage: impl ReadAt + 'static) -> Result<Self> {
         let len = storage.byte_len()?;
         let mut start = At::new(&storage, 0, len);
@@ -142,7 +142,7 @@ impl DiffFile {
         })
     }
 
-    /// The same diff seen from its other end: what turns the target back into the base. `None` unless it is
+    /// The same diff in the opposite direction, from the target back to the base. Returns `None` unless it is
     /// [reversible](Self::is_reversible).
     pub fn reversed(&self) -> Option<Self> {
         let trailer = self.trailer.reversed()?;
@@ -163,44 +163,44 @@ impl DiffFile {
         })
     }
 
-    /// Whether the diff has both ways.
+    /// Returns whether the diff contains both directions.
     pub fn is_reversible(&self) -> bool {
         self.trailer.way_back.is_some()
     }
 
-    /// Which way of the file this is.
+    /// The direction of this view.
     pub fn direction(&self) -> Direction {
         self.direction
     }
 
-    /// What messages call it.
+    /// The name of the diff in messages.
     pub fn name(&self) -> &Path {
         self.storage.name()
     }
 
-    /// What it turns into what.
+    /// The header: which disk the diff turns into which.
     pub fn header(&self) -> &DiffHeader {
         &self.header
     }
 
-    /// Totals and digests.
+    /// The trailer: totals and digests.
     pub fn trailer(&self) -> &Trailer {
         &self.trailer
     }
 
-    /// The identity of the diff: the digest at its end. The way back has another one, made from that, so that the
-    /// two are never taken for one another.
+    /// The identity of the diff: the digest at its end. The opposite direction has a different identity, derived from
+    /// it, so that the two can't be confused.
     pub fn digest(&self) -> &Hash {
         &self.digest
     }
 
-    /// Where the first frame that reaches beyond `at` begins, or `at` if it begins before: nothing from `at` to
-    /// there is changed. For an `at` that starts a window, that is the first changed byte.
+    /// Returns the start of the first frame that extends beyond `at`, or `at` if the frame begins before: nothing in
+    /// between is changed. If `at` starts a window, that is the first changed byte.
     pub fn first_change_from(&self, at: u64) -> Result<Option<u64>> {
         Ok(self.entry_from(at)?.map(|range| range.start().max(at)))
     }
 
-    /// Where the first frame stands that reaches beyond `at`: from its first changed byte to its last.
+    /// Returns the range, from its first changed byte to its last, of the first frame that extends beyond `at`.
     pub(super) fn entry_from(&self, at: u64) -> Result<Option<PageRange>> {
         let n = self
             .root
@@ -213,13 +213,13 @@ impl DiffFile {
         Ok(entry.map(|entry| entry.range))
     }
 
-    /// The frames that change something in `within`, in order.
+    /// Reads the frames that change something in `within`, in order.
     pub fn frames_in(&self, within: PageRange) -> Result<Vec<Frame>> {
         let entries = self.entries_in(within)?;
         entries.iter().map(|entry| self.frame(entry)).collect()
     }
 
-    /// Where the frames stand that change something in `within`, in order.
+    /// Returns the index entries of the frames that change something in `within`, in order.
     pub(super) fn entries_in(&self, within: PageRange) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let first = self
@@ -245,7 +245,7 @@ impl DiffFile {
         At::new(&*self.storage, offset, self.len)
     }
 
-    /// What a frame changes, without reading its payload.
+    /// Reads the changes of a frame, without its payload.
     pub(super) fn changes_of(&self, entry: &Entry) -> Result<PageList> {
         let mut input = self.at(entry.offset);
         SectionHeader::read(&mut input)
@@ -257,7 +257,7 @@ impl DiffFile {
             .map_err(|e| e.with_path(self.name()).with_offset(entry.offset))
     }
 
-    /// One frame.
+    /// Reads one frame.
     pub(super) fn frame(&self, entry: &Entry) -> Result<Frame> {
         let mut input = self.at(entry.offset);
         let frame = SectionHeader::read(&mut input)
@@ -315,10 +315,10 @@ impl DiffFile {
     }
 }
 
-/// The trailer, the roots of the index both ways, and the diff's digest.
+/// Reads the trailer, the roots of the index for both directions, and the diff's digest.
 fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
     let len = storage.byte_len()?;
-    let cut_off = || damaged("the diff was cut off").with_offset(len);
+    let cut_off = || damaged("the diff is truncated").with_offset(len);
     let at = len.checked_sub(END_LEN as u64).ok_or_else(cut_off)?;
     let mut bytes = [0; END_LEN];
     storage.read_exact_at(&mut bytes, at)?;
@@ -357,7 +357,7 @@ fn read_end(storage: &dyn ReadAt) -> Result<(Trailer, [Vec<Entry>; 2], Hash)> {
     Ok((trailer, [root, back], end.digest))
 }
 
-/// The identity of the way back of the diff with this digest.
+/// The identity of the reverse direction of the diff with this digest.
 fn back_identity(digest: &Hash) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"vhdkit reverse 1").update(digest);
@@ -368,7 +368,7 @@ fn changed() -> crate::error::Error {
     damaged("the diff was changed while it was in use")
 }
 
-/// Positioned reads as a stream.
+/// Positioned reads as a sequential stream.
 struct Sequential<'a> {
     storage: &'a dyn ReadAt,
     offset: u64,
@@ -390,16 +390,16 @@ impl Read for Sequential<'_> {
     }
 }
 
-/// Bytes read in one go where less is asked for: a frame with a few pages needs no second read.
+/// The smallest read, in bytes: a frame with a few pages needs no second one.
 const AHEAD: usize = 8 << 10;
 
-/// Positioned reads from one place on.
+/// Positioned reads from an offset on.
 struct At<'a> {
     storage: &'a dyn ReadAt,
     offset: u64,
-    /// Where the storage ends, or what may be read of it.
+    /// The end of the storage, or of the part that may be read.
     end: u64,
-    /// What was read ahead, and how much of it was used.
+    /// Data that was read ahead, and how much of it was used.
     ahead: Vec<u8>,
     used: usize,
 }
@@ -415,13 +415,13 @@ impl<'a> At<'a> {
         }
     }
 
-    /// Where the next byte comes from.
+    /// The offset of the next byte.
     fn position(&self) -> u64 {
         let ready = self.ahead.len().saturating_sub(self.used);
         self.offset.saturating_sub(ready as u64)
     }
 
-    /// Reads ahead if that is more than `wanted`, and otherwise nothing.
+    /// Reads ahead, unless `wanted` is larger than that.
     fn read_ahead(&mut self, wanted: usize) -> Result<()> {
         let left = self.end.saturating_sub(self.offset);
         let len = to_usize(left).min(AHEAD);

@@ -1,4 +1,4 @@
-//! What the result will be, before anything is written.
+//! Computes the digests of the result before anything is written.
 
 use super::applier::{Applier, ChangedRuns, is_run, stays_zero};
 use super::range_buffer::RangeBuffer;
@@ -11,12 +11,12 @@ use crate::page::PageRange;
 use crate::parallel::Buffers;
 use crate::storage::ReadAt;
 
-/// A digest window that changes: where, and its hashes before and after.
+/// A digest window that changes, and its hashes before and after.
 type Foreseen = (PageRange, WindowHashes, WindowHashes);
 
 impl Applier<'_> {
-    /// The content digests of the base and of the result. The base is read once, and what the diffs change in it is
-    /// hashed again. `each` is handed the window hashes of the result, in order; what is left out is zero.
+    /// Computes the content digests of the base and of the result. The base is read once, and the parts that the diffs
+    /// change are hashed again. `each` receives the window hashes of the result, in order; omitted windows are zero.
     pub fn digests(
         &self,
         mut each: impl FnMut(u64, &WindowHashes),
@@ -26,7 +26,7 @@ impl Applier<'_> {
         let pass = Pass::over([self.base], self.work()).within(self.extent());
         let windows = pass.windows(ChangedRuns::of(self));
         pass.run(
-            // Runs are zero before and after, and what isn't pushed is taken for zero.
+            // Runs are zero before and after, and omitted windows count as zero.
             windows.filter(|window| !matches!(window, Ok((range, _)) if is_run(*range))),
             all_needed,
             |[mut window], ()| {
@@ -61,9 +61,9 @@ impl Applier<'_> {
         Ok((before.finish(), after.finish()))
     }
 
-    /// The content digest of the result, computed from the list of the window hashes of the base: only the digest windows
-    /// that change are read. `each` is as for [`digests`](Self::digests). `None` if the base isn't what the list says
-    /// where it was read, or if the disk changes its size.
+    /// Computes the content digest of the result from the list of window hashes of the base: only the digest windows
+    /// that change are read. `each` is as for [`digests`](Self::digests). Returns `None` if the base doesn't match the
+    /// list where it was read, or if the disk is resized.
     pub fn digest_by_list<S: ReadAt>(
         &self,
         list: &WindowList<S>,
@@ -114,7 +114,7 @@ impl Applier<'_> {
         Ok(fits.then(|| after.finish()))
     }
 
-    /// The digest windows of `window`, or of a run of them that stays zero, that change.
+    /// Returns the digest windows that change within `window`, or within a run of windows that stay zero.
     fn foresee(&self, window: PageRange, buffers: &Buffers) -> Result<Vec<Foreseen>> {
         if is_run(window) {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Frames of diffs, unpacked: for reading a few bytes here and there.
+//! Unpacked frames, for random reads of a few bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,16 @@ use super::format::{Entry, damaged};
 use crate::error::Result;
 use crate::page::{ChangeKind, PageRange, to_usize};
 
-/// Payloads of fewer bytes aren't kept: unpacking them again takes less time than a larger one would lose its place for.
+/// Smaller payloads aren't cached: unpacking them again takes less time than the loss of a larger one would cost.
 const WORTH_KEEPING: usize = 64 << 10;
 
-/// Bytes of payloads that are kept: four of the largest.
+/// Size of the cache in bytes: four of the largest payloads.
 const ROOM: usize = 16 << 20;
 
-/// A frame whose payload was unpacked.
+/// A frame with its payload unpacked.
 #[derive(Debug)]
 pub(super) struct UnpackedFrame {
-    /// The updates in order, each with the place of its first byte in the payload.
+    /// The updates in order, each with the offset of its data in the payload.
     updates: Vec<(u64, PageRange)>,
     payload: Vec<u8>,
 }
@@ -42,7 +42,7 @@ impl UnpackedFrame {
         Ok(Self { updates, payload })
     }
 
-    /// Fills `buf` with what the disk holds from `offset` on, all of it within one update of the frame.
+    /// Fills `buf` with the disk's data from `offset` on, all of which lies within one update of the frame.
     pub(super) fn fill(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let n = self
             .updates
@@ -60,7 +60,7 @@ impl UnpackedFrame {
     }
 }
 
-/// The large frames that were used last, bounded by bytes.
+/// A cache of the most recently used large frames, bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct FrameCache(Mutex<VecDeque<Kept>>);
 
@@ -72,7 +72,7 @@ struct Kept {
 }
 
 impl FrameCache {
-    /// The frame of the diff with this number, from the cache or unpacked now.
+    /// Returns a frame of the diff with this number, from the cache or by unpacking it.
     pub(super) fn get(
         &self,
         number: usize,
@@ -89,8 +89,8 @@ impl FrameCache {
             kept.push_back(found);
             return Ok(frame);
         }
-        // Not held while unpacking: a thread that needs another frame needn't wait. Two that need the same one at the
-        // same moment both unpack it.
+        // The lock isn't held while unpacking: a thread that needs another frame needn't wait. Two threads that need
+        // the same one at the same moment both unpack it.
         drop(kept);
         let frame = Arc::new(UnpackedFrame::read(diff, entry)?);
         if frame.payload.len() < WORTH_KEEPING {

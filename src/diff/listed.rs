@@ -1,4 +1,4 @@
-//! What changed from an image whose window hashes are known: it is read only where they differ.
+//! Comparison with an image whose window hashes are known: it is read only where they differ.
 
 use super::compare::{
     ChangeCollector, Collected, CompareOptions, Comparison, Counts, Tally, WindowChange,
@@ -12,9 +12,9 @@ use crate::page::PageRange;
 use crate::parallel::{Buffers, Work};
 use crate::storage::ReadAt;
 
-/// As [`compare`](super::compare()), with the window hashes of the base at hand: the target is read and hashed, and the
-/// base only in the windows whose hashes differ. The target's window hashes are handed to `each`, with the first byte of
-/// their window, in order; windows that are left out are zero.
+/// As [`compare`](super::compare()), for a base whose window hashes are known: the target is read and hashed, and the
+/// base only in the windows whose hashes differ. `each` receives the target's window hashes with the first byte of
+/// their window, in order; omitted windows are zero.
 pub fn compare_listed<T: Send, S: ReadAt>(
     list: &WindowList<S>,
     (base, target): (&dyn Image, &dyn Image),
@@ -58,7 +58,7 @@ pub fn compare_listed<T: Send, S: ReadAt>(
     Ok(total)
 }
 
-/// The digest windows of `range` that aren't the same on a disk of `base_size` with the hashes `known` and on one of
+/// The digest windows of `range` whose hashes differ between a disk of `base_size` with the hashes `known` and one of
 /// `size` with `hashes`.
 fn different(
     range: PageRange,

@@ -1,4 +1,4 @@
-//! From two images to a diff.
+//! Creates a diff from two images.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,24 +14,24 @@ use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
-/// What this program calls itself in the diffs that it writes.
+/// The name that this program records in its diffs.
 pub const PROGRAM: &str = concat!("vhdkit ", env!("CARGO_PKG_VERSION"));
 
-/// How to [`write_diff`].
+/// Options for [`write_diff`].
 #[derive(Clone, Copy)]
 pub struct DiffOptions<'a> {
     /// The threads that read, compare, hash and pack.
     pub workers: &'a Workers,
-    /// Told how much of the virtual disks is done.
+    /// Receives progress, in bytes of the virtual disks.
     pub progress: &'a dyn Progress,
     /// How payloads are stored.
     pub compression: Compression,
-    /// Whether to compute the content digests, by which apply knows the right base.
+    /// Whether to compute the content digests by which an apply recognizes the right base.
     pub digests: bool,
-    /// Where the two images are known to be the same.
+    /// Where the two images are known to be equal.
     pub equal: &'a dyn SharedExtents,
-    /// Asked when everything was read, before the end is written: a diff of images that changed meanwhile gets
-    /// no end, and so can't be used.
+    /// Called when everything has been read, before the end is written. If it fails, because an image changed
+    /// meanwhile, the diff has no end and is unusable.
     pub confirm: &'a dyn Fn() -> Result<()>,
 }
 
@@ -47,19 +47,19 @@ impl std::fmt::Debug for DiffOptions<'_> {
 /// A diff that was written.
 #[derive(Debug)]
 pub struct Written<W> {
-    /// Where it was written to, to be published.
+    /// The writer, still to be published.
     pub out: W,
     /// Totals and digests.
     pub trailer: Trailer,
-    /// What differs, sizes included.
+    /// Totals of the differences, sizes included.
     pub comparison: Comparison,
     /// The identity of the diff.
     pub digest: Hash,
-    /// Its length in bytes.
+    /// The length of the diff in bytes.
     pub len: u64,
 }
 
-/// Writes the diff that turns `base` into `target` to `out`, which messages call `name`.
+/// Writes the diff from `base` to `target` to `out`, which messages call `name`.
 pub fn write_diff<W: Write>(
     base: (&dyn Image, Side),
     target: (&dyn Image, Side),
@@ -80,7 +80,7 @@ pub fn write_diff<W: Write>(
     )
 }
 
-/// As [`write_diff`], with the way from `target` back to `base` too: the old data of every changed page.
+/// As [`write_diff`], and includes the way back from `target` to `base`: the old data of every changed page.
 pub fn write_reversible_diff<W: Write>(
     base: (&dyn Image, Side),
     target: (&dyn Image, Side),
@@ -110,8 +110,8 @@ pub fn write_reversible_diff<W: Write>(
     })
 }
 
-/// As [`write_diff`], when the content digests are known already: what `base` and `target` are seen to hold may then
-/// be a part of the whole, as long as they differ in the same pages.
+/// As [`write_diff`], for known content digests. The given views of `base` and `target` may show only a part of them,
+/// as long as they differ in the same pages.
 pub fn write_diff_known<W: Write>(
     base: (&dyn Image, Side),
     target: (&dyn Image, Side),
@@ -143,8 +143,8 @@ pub fn write_diff_known<W: Write>(
     )
 }
 
-/// As [`write_diff`], when the window hashes of the base are known: it is read only in the windows that differ. The
-/// window hashes of the target are handed to `each`, with the first byte of their window, in order.
+/// As [`write_diff`], if the window hashes of the base are known: it is read only in the windows that differ. `each`
+/// receives the window hashes of the target with the first byte of their window, in order.
 pub fn write_diff_listed<W: Write, S: ReadAt>(
     list: &WindowList<S>,
     base: (&dyn Image, Side),
@@ -194,7 +194,7 @@ fn header(base: (&dyn Image, Side), target: (&dyn Image, Side)) -> DiffHeader {
     }
 }
 
-/// A diff of one way.
+/// Writes a diff in one direction.
 fn written<W: Write>(
     base: (&dyn Image, Side),
     target: (&dyn Image, Side),
@@ -207,7 +207,7 @@ fn written<W: Write>(
     finish(images, writer, options, compare)
 }
 
-/// What `compare` finds, confirmation, end.
+/// Writes the changes that `compare` finds, confirms, and writes the end.
 fn finish<W: Write>(
     [base, target]: [&dyn Image; 2],
     mut writer: DiffWriter<W>,

@@ -1,4 +1,4 @@
-//! Diffs: compare two images, carry what changed in a checked file or pipe, apply it.
+//! Diffs: compare two images, write the changes to a checksummed file or pipe, and apply them.
 //!
 //! ```text
 //!   base ──┐                                                        base ──┐
@@ -6,7 +6,7 @@
 //!   target ┘  (parallel)           (parallel)  (in order)          (verifies) (parallel)  (in order)
 //! ```
 //!
-//! Everything here sees images through [`Image`](crate::image::Image) alone and knows nothing of their formats.
+//! Everything here accesses images only through [`Image`](crate::image::Image) and knows nothing of their formats.
 
 mod applier;
 mod base_check;

@@ -1,8 +1,8 @@
-//! A base with diffs over it, as an image: each page comes from the newest diff that says something of it.
+//! A base with diffs applied, as an image: each page comes from the newest diff that changes it.
 //!
-//! Where the pages of a window come from is found out from the heads of the frames, newest diff first, until nothing
-//! is left to ask for; then only the payloads that are seen are read, each once, and the base only where no diff lies
-//! over it. So reading the result of two hundred diffs costs what reading that of one does.
+//! The origin of each page in a window is determined from the frame heads, newest diff first, until all pages are
+//! accounted for. Then only the payloads that are visible are read, each once, and the base only where no diff covers
+//! it. So reading the result of two hundred diffs costs as much as reading that of one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,18 +18,18 @@ use crate::image::{
 };
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
-/// Memory for plans: those of thousands of windows, so that reads here and there don't ask the frames again.
+/// Memory for plans: those of thousands of windows, so that random reads don't query the frames again.
 const PLANS: usize = 24 << 20;
 
-/// Reads of at most so many bytes unpack only the frames that hold them; larger ones are taken for a walk through the
-/// disk, which needs all of a window soon.
+/// Reads of at most this many bytes unpack only the frames they need; larger ones are assumed to be part of a
+/// sequential read, which will soon need all of the window.
 const FEW: usize = 16 << 10;
 
-/// Bytes of unpacked data that are kept for windows whose end nobody read: enough for the windows that a pipeline has
-/// under way.
+/// Bytes of unpacked data that are kept for windows that haven't been read to their end: enough for the windows that a
+/// pipeline processes at a time.
 fn room() -> usize {
     static ROOM: OnceLock<usize> = OnceLock::new();
-    // Two windows for each thread, and two threads for each processor where reading waits.
+    // Two windows per thread, and two threads per processor, since reads wait for the device.
     const EACH: usize = 16 << 20;
     const { assert!(EACH as u64 == 4 * WINDOW_SIZE) };
     *ROOM.get_or_init(|| {
@@ -37,23 +37,23 @@ fn room() -> usize {
     })
 }
 
-/// What a base becomes under consecutive diffs.
+/// The result of applying consecutive diffs to a base.
 pub struct Overlay<B> {
     base: B,
     diffs: Vec<Arc<DiffFile>>,
     plans: Mutex<Plans>,
-    /// The plans with unpacked data, the oldest first.
+    /// The plans with unpacked data, oldest first.
     unpacked: Mutex<VecDeque<Arc<WindowPlan>>>,
-    /// Bytes of unpacked data that may be kept.
+    /// The limit of unpacked data in bytes.
     room: usize,
     frames: FrameCache,
 }
 
-/// Plans by the first bytes of their windows, bounded by bytes.
+/// Plans by the first byte of their window, limited in bytes.
 #[derive(Debug, Default)]
 struct Plans {
     known: HashMap<u64, Arc<WindowPlan>>,
-    /// The oldest first.
+    /// The order of insertion, oldest first.
     order: VecDeque<u64>,
     bytes: usize,
 }
@@ -84,7 +84,7 @@ impl<B> std::fmt::Debug for Overlay<B> {
 }
 
 impl<B: Image> Overlay<B> {
-    /// Lays `diffs` over `base`, in order. Each must be for what the one before it makes, by size and, where they are
+    /// Applies `diffs` to `base`, in order. Each must be based on the target of the previous one, by size and, where
     /// known, by content digest; `base_digest` is that of the base.
     pub fn new(
         base: B,
@@ -125,7 +125,7 @@ impl<B: Image> Overlay<B> {
         &self.diffs
     }
 
-    /// The plan of the window that begins at `start`.
+    /// Returns the plan of the window that begins at `start`.
     fn plan(&self, start: u64) -> Result<Arc<WindowPlan>> {
         let lock = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().known.get(&start).cloned();
@@ -136,7 +136,7 @@ impl<B: Image> Overlay<B> {
         let window = PageRange::covering(start, end);
         let new = Arc::new(WindowPlan::of(window, &self.diffs)?);
         let mut plans = lock();
-        // Another thread may have been faster; whoever has the data keeps it.
+        // Another thread may have been faster; its plan may already hold data.
         if let Some(plan) = plans.known.get(&start) {
             return Ok(Arc::clone(plan));
         }
@@ -144,14 +144,13 @@ impl<B: Image> Overlay<B> {
         Ok(new)
     }
 
-    /// Notes that data of `plan` was unpacked and is kept, and lets data go that is more than there is room for, the
-    /// oldest first.
+    /// Records that data of `plan` was unpacked and is kept, and evicts the oldest data beyond the limit.
     fn note_unpacked(&self, plan: Arc<WindowPlan>) {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         unpacked.retain(|other| !Arc::ptr_eq(other, &plan));
         unpacked.push_back(plan);
         let mut kept = 0_usize;
-        // A plan whose data was used up, or let go, has none.
+        // A plan whose data was used up or evicted has none.
         let mut stay = VecDeque::with_capacity(unpacked.len());
         for plan in unpacked.drain(..).rev() {
             match plan.kept() {
@@ -169,21 +168,21 @@ impl<B: Image> Overlay<B> {
         *unpacked = stay;
     }
 
-    /// The first window at or after `at`, which begins one, in which some diff has a say; `None` if there is none.
+    /// Returns the first window at or after `at`, which starts a window, that some diff changes.
     fn next_changed(&self, at: u64) -> Result<Option<u64>> {
         let next = Coverage::of(&self.diffs).next(at)?;
         Ok(next.map(|next| next - next % WINDOW_SIZE))
     }
 
-    /// The end of the run of whole windows from `at` on that are zero by one long clear, `at` if that isn't so. A diff
-    /// of a hundred bytes can clear a pebibyte: that is one step.
+    /// Returns the end of the run of whole windows from `at` on that are zero because of one long clear, or `at` if
+    /// there is none. A diff of a hundred bytes can clear a pebibyte: that is a single step.
     fn cleared_until(&self, at: u64) -> Result<u64> {
         let mut end = self.virtual_size();
         for diff in self.diffs.iter().rev() {
             let first = diff.first_change_from(at)?.unwrap_or(u64::MAX);
             if first > at {
                 end = end.min(first - first % WINDOW_SIZE);
-                // What lies behind a cut was zero when the diff grew the disk again.
+                // Everything after the end of this diff's base was zero when the diff grew the disk.
                 if diff.header().base_size <= at {
                     return Ok(end.max(at));
                 }
@@ -277,7 +276,7 @@ impl<B: Image> Image for Overlay<B> {
 }
 
 impl<B: Image> Overlay<B> {
-    /// The extents from `at` to somewhere, `end` at most, and where that is.
+    /// Returns the extents from `at` to some point, at most `end`, and that point.
     fn step(&self, at: u64, end: u64) -> Result<(u64, Extents<'_>)> {
         let start = at - at % WINDOW_SIZE;
         let changed = self.next_changed(start)?.unwrap_or(u64::MAX);
@@ -364,7 +363,7 @@ mod tests {
             }
             assert!(kept() > 512 << 10);
         }
-        // A few bytes here and there are read right, and nothing is kept for them.
+        // A few bytes at random are read correctly, and nothing is kept for them.
         let unpacked = kept();
         for n in 0..2000 {
             let at = n * 7919 * 512 % (WINDOWS * WINDOW - 5000) + n % 512;

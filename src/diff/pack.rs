@@ -1,4 +1,4 @@
-//! Packing: a window's changes become the bytes of a frame, on the thread that found them.
+//! Packing: turns a window's changes into a frame, on the thread that found them.
 
 use std::cell::RefCell;
 use std::str::FromStr;
@@ -12,9 +12,9 @@ use crate::page::{ChangeKind, PageList, PageRange};
 /// How payloads are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// As they are.
+    /// Uncompressed.
     None,
-    /// zstd at this level, 1 to 19; stored as they are where that doesn't pay.
+    /// zstd at this level, 1 to 19; payloads that don't shrink enough are stored uncompressed.
     Zstd(i32),
 }
 
@@ -45,7 +45,7 @@ impl FromStr for Compression {
     }
 }
 
-/// A window's changes, ready to be written.
+/// The changes of a window, ready to be written.
 #[derive(Debug)]
 pub struct PackedFrame {
     pub(super) head: PageHead,
@@ -55,7 +55,7 @@ pub struct PackedFrame {
 }
 
 impl PackedFrame {
-    /// The one clear that is all there is, if so.
+    /// Returns the clear, if the frame consists of just one.
     pub(super) fn only_clear(&self) -> Option<PageRange> {
         let change = self.changes.iter().next()?;
         (self.changes.len() == 1 && change.kind == ChangeKind::Clear).then_some(change.range)
@@ -70,8 +70,8 @@ thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
 }
 
-/// Packs what changed in one window. Changes outside of the window, and a payload that isn't the data of all
-/// updates, are a caller's mistake and are refused.
+/// Packs the changes of one window. Fails if a change lies outside of the window, or if the payload isn't exactly the
+/// data of all updates.
 pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFrame> {
     let WindowChange {
         window,
@@ -102,7 +102,7 @@ pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFram
         Compression::Zstd(level) if !payload.is_empty() => Some(compress(&payload, level)?),
         _ => None,
     };
-    // Less than a sixteenth saved isn't worth the time that unpacking takes.
+    // Saving less than a sixteenth isn't worth the time for unpacking.
     let (codec, stored) = match packed {
         Some(packed) if packed.len() < payload.len() - payload.len() / 16 => (Codec::Zstd, packed),
         _ => (Codec::Stored, payload),

@@ -1,14 +1,14 @@
-//! Both content digests of a comparison, each part hashed once where the two disks are the same.
+//! Computes both content digests of a comparison, hashing equal parts of the disks once.
 
 use crate::image::{CHUNK_SIZE, DIGEST_WINDOW, WindowHasher, WindowHashes};
 
-/// Bytes that are hashed once for both images if they are the same, in a chunk that isn't.
+/// In a chunk with differences, the size of the parts that are hashed once if they are equal.
 const HASHED_APART: usize = 64 << 10;
 
-/// Hashes the same window of two images, once while they are the same.
+/// Hashes the same window of two images, once as long as they are equal.
 pub(super) struct PairHasher {
     target: WindowHasher,
-    /// The base's, from the first difference in a digest window to its end.
+    /// The base's own hasher, from the first difference in a digest window to its end.
     base: Option<WindowHasher>,
     base_done: WindowHashes,
     target_done: WindowHashes,
@@ -26,7 +26,7 @@ impl PairHasher {
         }
     }
 
-    /// The bytes of a whole chunk that lie within each image; `same` if the chunk has no difference.
+    /// Adds the parts of a whole chunk that lie within each image. `same` means that the chunk has no differences.
     pub(super) fn update(&mut self, base: &[u8], target: &[u8], same: bool) {
         let same = same && base.len() == target.len();
         match &mut self.base {
@@ -40,7 +40,7 @@ impl PairHasher {
         self.count();
     }
 
-    /// Parts that are the same are hashed once.
+    /// Hashes equal parts once.
     fn update_differing(hashers: [&mut WindowHasher; 2], bytes: [&[u8]; 2]) {
         let [base_hasher, target_hasher] = hashers;
         let [base, target] = bytes.map(|bytes| bytes.chunks(HASHED_APART));
@@ -70,7 +70,7 @@ impl PairHasher {
         self.count();
     }
 
-    /// At the end of each digest window both are the same again until shown otherwise.
+    /// At the end of each digest window, the two count as equal again.
     fn count(&mut self) {
         self.fed += CHUNK_SIZE as u64;
         if self.fed == DIGEST_WINDOW {

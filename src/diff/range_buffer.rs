@@ -1,26 +1,26 @@
-//! Where parts of the disk lie in a buffer: all of a window, or no more of it than a diff touches, so that a few changed
-//! pages take a few pages of memory.
+//! A buffer for parts of the disk: a whole window, or only the parts of it that a diff touches, so that a few changed
+//! pages take little memory.
 
 use super::format::damaged;
 use super::sections::Frame;
 use crate::error::Result;
 use crate::page::{ChangeKind, PageRange, coalesce};
 
-/// Ranges of the disk, in order, one after another in a buffer.
+/// Ranges of the disk, in order, stored one after another in a buffer.
 #[derive(Debug)]
 pub(super) struct RangeBuffer {
-    /// Each with where it begins in the buffer.
+    /// Each range with its offset in the buffer.
     list: Vec<(PageRange, usize)>,
     len: usize,
 }
 
 impl RangeBuffer {
-    /// One range.
+    /// A buffer for one range.
     pub(super) fn whole(range: PageRange) -> Self {
         Self::joining(&[range], 0)
     }
 
-    /// `ranges`, which are in order; those that are no more than `gap` apart with what lies between them.
+    /// A buffer for `ranges`, which are in order. Ranges at most `gap` apart are joined, including the gap.
     pub(super) fn joining(ranges: &[PageRange], gap: u64) -> Self {
         let mut len = 0;
         let place = |range: PageRange| {
@@ -32,7 +32,7 @@ impl RangeBuffer {
         Self { list, len }
     }
 
-    /// Bytes of the buffer.
+    /// Length of the buffer in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -42,17 +42,17 @@ impl RangeBuffer {
         self.list.iter().map(|(range, _)| *range)
     }
 
-    /// The bytes of `range`, which lies in one of the ranges.
+    /// Returns the bytes of `range`, which lies within one of the ranges.
     pub(super) fn piece<'b>(&self, bytes: &'b [u8], range: PageRange) -> &'b [u8] {
         bytes.get(self.place(range)).unwrap_or_default()
     }
 
-    /// The same, to be changed.
+    /// As [`piece`](Self::piece), mutable.
     pub(super) fn piece_mut<'b>(&self, bytes: &'b mut [u8], range: PageRange) -> &'b mut [u8] {
         bytes.get_mut(self.place(range)).unwrap_or_default()
     }
 
-    /// Makes zero what lies in `range` of any of the ranges.
+    /// Zeroes the parts of all ranges within `range`.
     pub(super) fn clear(&self, bytes: &mut [u8], range: PageRange) {
         for part in self.iter().filter_map(|span| span.intersect(range)) {
             self.piece_mut(bytes, part).fill(0);
@@ -72,7 +72,7 @@ impl RangeBuffer {
     }
 }
 
-/// Applies the part of a frame that lies in `within` to the bytes that `spans` has of it.
+/// Applies the part of a frame within `within` to the bytes that `spans` covers.
 pub(super) fn put(
     frame: Frame,
     within: PageRange,

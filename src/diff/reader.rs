@@ -1,4 +1,4 @@
-//! Reads a diff front to back and believes nothing: every byte is checked before the end is reported.
+//! Reads a diff sequentially and trusts nothing: every byte is checked before the end is reported.
 
 use std::io::{ErrorKind as IoKind, Read};
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ pub struct DiffReader<R> {
     header: DiffHeader,
     sequence: u64,
     forward: Track,
-    /// In a reversible diff.
+    /// The way back, in a reversible diff.
     back: Option<Track>,
     finished: Option<(Trailer, Hash)>,
 }
 
-/// The frames of one way, as far as they were read.
+/// The frames of one direction that have been read.
 #[derive(Debug)]
 struct Track {
-    /// Size of the disk that the way leads to.
+    /// Size of the target in this direction.
     size: u64,
     /// The end of the last frame's range.
     end: u64,
@@ -37,18 +37,18 @@ struct Track {
     seen: Totals,
 }
 
-/// A whole diff that was read: what of it [`DiffFile`](super::DiffFile) keeps.
+/// A complete diff, with what [`DiffFile`](super::DiffFile) keeps of it.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) header: DiffHeader,
-    /// The roots of the index, of the way forward and of the way back.
+    /// The roots of the index, for the way forward and the way back.
     pub(super) roots: [Vec<Entry>; 2],
     pub(super) trailer: Trailer,
     pub(super) digest: Hash,
 }
 
 impl<R: Read> DiffReader<R> {
-    /// Reads the header. Messages about `reader` call it `name`.
+    /// Reads the header. Messages call `reader` `name`.
     pub fn new(reader: R, name: impl Into<PathBuf>) -> Result<Self> {
         let mut input = Stream {
             reader,
@@ -67,18 +67,18 @@ impl<R: Read> DiffReader<R> {
         })
     }
 
-    /// What the diff turns into what.
+    /// The header.
     pub fn header(&self) -> &DiffHeader {
         &self.header
     }
 
-    /// Whether the diff also has the way from the target back to the base.
+    /// Returns whether the diff also contains the way from the target back to the base.
     pub fn is_reversible(&self) -> bool {
         self.back.is_some()
     }
 
-    /// The next frame of the way forward, or `None` when the end was reached and everything, the digest and the way
-    /// back included, was right. Until then frames are only as good as their own checksums.
+    /// Reads the next frame of the way forward. Returns `None` when the end was reached and everything was correct,
+    /// including the digest and the way back. Until then, frames are only protected by their own checksums.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         while let Some((direction, frame)) = self.next_of_both()? {
             if direction == Direction::Forward {
@@ -88,7 +88,7 @@ impl<R: Read> DiffReader<R> {
         Ok(None)
     }
 
-    /// As [`next_frame`](Self::next_frame), with the frames of the way back too. Those of each way are in order.
+    /// As [`next_frame`](Self::next_frame), including the frames of the way back. Those of each direction are in order.
     pub fn next_of_both(&mut self) -> Result<Option<(Direction, Frame)>> {
         while self.finished.is_none() {
             let start = self.input.offset;
@@ -102,7 +102,7 @@ impl<R: Read> DiffReader<R> {
         Ok(None)
     }
 
-    /// Totals and digests, and the diff's identity; after the end.
+    /// The trailer and the diff's identity, after the end was reached.
     pub fn finished(&self) -> Option<&(Trailer, Hash)> {
         self.finished.as_ref()
     }
@@ -112,7 +112,7 @@ impl<R: Read> DiffReader<R> {
         self.input.offset
     }
 
-    /// Everything but the frames; `None` before the end.
+    /// Returns everything except the frames, or `None` before the end.
     pub(super) fn into_verified(self) -> Option<Verified> {
         let (trailer, digest) = self.finished?;
         Some(Verified {
@@ -126,7 +126,7 @@ impl<R: Read> DiffReader<R> {
         })
     }
 
-    /// Reads one section: a frame, or something that only this reader needs.
+    /// Reads one section: either a frame, or one that only this reader needs.
     fn section(&mut self) -> Result<Option<(Direction, Frame)>> {
         let start = self.input.offset;
         let lead = SectionHeader::read(&mut self.input)?;
@@ -152,8 +152,7 @@ impl<R: Read> DiffReader<R> {
         };
         if lead.kind == section::INDEX {
             let entries = read_index(&mut self.input, &lead)?;
-            // A segment stands directly behind its last frame; the last ones stand at the end, that of the way
-            // forward first.
+            // A segment directly follows its last frame. The last ones are at the end, that of the way forward first.
             let early = other.is_some_and(|other| match lead.direction {
                 _ if other.segment.len() == INDEX_ENTRIES => true,
                 _ if entries.len() == INDEX_ENTRIES => other.is_closed(),
@@ -220,7 +219,7 @@ impl Track {
         }
     }
 
-    /// Whether an index segment with fewer than all entries was seen: the last one.
+    /// Returns whether an incomplete index segment was read, which is the last one.
     fn is_closed(&self) -> bool {
         let indexed = self.root.len() * INDEX_ENTRIES + self.segment.len();
         self.seen.frames != indexed as u64
@@ -264,7 +263,7 @@ impl Track {
         Ok(())
     }
 
-    /// Compares totals and root with what was seen; reads the root.
+    /// Compares totals and root with what was read. Reads the root.
     fn check(&self, input: &mut impl Input, totals: &Totals, segments: u32) -> Result<()> {
         if *totals != self.seen {
             return Err(wrong("totals")
@@ -303,7 +302,7 @@ fn wrong(field: &str) -> Error {
     damaged("the trailer doesn't match the diff before it").with_field(field)
 }
 
-/// A reader that counts and hashes what passes.
+/// A reader that counts and hashes all bytes.
 #[derive(Debug)]
 struct Stream<R> {
     reader: R,
@@ -337,7 +336,7 @@ impl<R: Read> Input for Stream<R> {
             match self.reader.read(&mut buf[filled..]) {
                 Ok(0) => {
                     let offset = self.offset + filled as u64;
-                    return Err(damaged("the diff was cut off")
+                    return Err(damaged("the diff is truncated")
                         .with_offset(offset)
                         .with_found("the end of the file")
                         .with_expected(format_args!(
@@ -356,7 +355,7 @@ impl<R: Read> Input for Stream<R> {
     }
 }
 
-/// Our own errors pass through `std::io::Read` unchanged.
+/// Passes this crate's own errors through `std::io::Read` unchanged.
 fn read_error(name: &Path, offset: u64, error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,

@@ -1,4 +1,4 @@
-//! Reads single sections of a diff, from a stream or at an offset, and checks each by itself.
+//! Reads single sections of a diff, from a stream or at an offset, and verifies each by itself.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -28,7 +28,7 @@ struct Payload {
 }
 
 impl Frame {
-    /// As it goes into another diff, without unpacking and packing; `None` for a long clear.
+    /// Converts the frame for another diff without unpacking it. Returns `None` for a long clear.
     pub(super) fn into_packed(self) -> Option<PackedFrame> {
         let Payload { codec, len, stored } = self.payload?;
         let start = self.changes.span()?.start();
@@ -57,23 +57,23 @@ impl Frame {
         self.changes.span().unwrap_or_default()
     }
 
-    /// BLAKE3 of the base's bytes under the page ranges (on the way back, of the target's); for a long clear, of the
-    /// hashes of its windows. `None` if they were never read.
+    /// BLAKE3 of the base's data under the page ranges (on the way back, of the target's); for a long clear, of the
+    /// hashes of its windows. `None` if it wasn't recorded.
     pub fn base_hash(&self) -> Option<&Hash> {
         self.base_hash.as_ref()
     }
 
-    /// Whether this is one clear that may span many windows.
+    /// Returns whether this is one clear that may span many windows.
     pub fn is_long_clear(&self) -> bool {
         self.payload.is_none()
     }
 
-    /// Bytes of the payload as stored.
+    /// Length of the payload as stored, in bytes.
     pub fn stored_len(&self) -> u64 {
         self.payload.as_ref().map_or(0, |p| p.stored.len() as u64)
     }
 
-    /// The data of all updates, in order, one after another.
+    /// Unpacks the data of all updates, concatenated in order.
     pub fn unpack(self) -> Result<Vec<u8>> {
         let range = self.range();
         match self.payload {
@@ -83,7 +83,7 @@ impl Frame {
         }
     }
 
-    /// An error if [`unpack`](Self::unpack) would fail. For who hands the frame on as it is.
+    /// Fails if [`unpack`](Self::unpack) would fail. For frames that are passed on unchanged.
     pub fn check_payload(&self) -> Result<()> {
         match &self.payload {
             Some(payload) if payload.codec == Codec::Zstd => payload.unzip(self.range()).map(drop),
@@ -93,7 +93,7 @@ impl Frame {
 }
 
 impl Payload {
-    /// What zstd packed. `range` is for messages.
+    /// Decompresses the payload. `range` is for messages.
     fn unzip(&self, range: PageRange) -> Result<Vec<u8>> {
         let bad =
             |message| damaged(message).with_field(format!("payload for {range:?} of the disk"));
@@ -114,8 +114,8 @@ impl Payload {
     }
 }
 
-/// Reads the trailer at `input`, up to and without the digest of everything before it: totals, and the root of the
-/// index, which has at most `most` entries.
+/// Reads the trailer at `input`, up to the digest of everything before it: the totals, and the root of the index, which
+/// has at most `most` entries.
 pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, Vec<Entry>)> {
     let lead = SectionHeader::read(input)?;
     if lead.kind != section::TAIL {
@@ -127,7 +127,7 @@ pub(super) fn read_tail(input: &mut impl Input, most: u64) -> Result<(Trailer, V
     Ok((trailer, read_root(input, lead.count, most)?))
 }
 
-/// Reads a root of the index of `count` entries, which must be at most `most`.
+/// Reads a root of the index with `count` entries, which must be at most `most`.
 pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result<Vec<Entry>> {
     if u64::from(count) > most.min(ROOT_MAX) {
         return Err(
@@ -144,19 +144,19 @@ pub(super) fn read_root(input: &mut impl Input, count: u32, most: u64) -> Result
         .ok_or_else(|| damaged("the root of the index is impossible").with_field("root"))
 }
 
-/// Segments of an index: a disk of 1 PiB has no more, 4096 windows in each.
+/// The most segments of an index: those of a disk of 1 PiB, with 4096 windows in each.
 const ROOT_MAX: u64 = MAX_VIRTUAL_SIZE / WINDOW_SIZE / INDEX_ENTRIES as u64 + 1;
 
-/// Bytes in order.
+/// Sequential input.
 pub(super) trait Input {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()>;
 }
 
-/// What every section but the header begins with.
+/// The header with which every section except HEAD begins.
 #[derive(Debug)]
 pub(super) struct SectionHeader {
     pub(super) direction: Direction,
-    /// As on the way forward.
+    /// The type, converted to the forward direction.
     pub(super) kind: [u8; 4],
     pub(super) count: u32,
     pub(super) sequence: u64,
@@ -178,10 +178,10 @@ impl SectionHeader {
         })
     }
 
-    /// An error about a section of this type.
+    /// The error for a section of this type.
     pub(super) fn unknown(&self) -> Error {
         let [a, b, c, d, ..] = self.bytes;
-        Error::unsupported("the diff has a section of a kind that this program doesn't know")
+        Error::unsupported("the diff has a section of an unknown type")
             .with_field("type")
             .with_found(format_args!("\"{}\"", [a, b, c, d].escape_ascii()))
             .with_expected("PAGE, CLER, INDX or TAIL")
@@ -191,11 +191,11 @@ impl SectionHeader {
     }
 }
 
-/// The header, and whether the diff is reversible.
+/// Reads the header. Also returns whether the diff is reversible.
 pub(super) fn read_header(input: &mut impl Input) -> Result<(DiffHeader, bool)> {
     let mut fixed = [0; HEAD_FIXED];
-    // The magic first: a short file that is no diff should be called that, not a diff that was cut off. Trouble
-    // with reading stays what it is.
+    // The magic bytes come first: a short file that isn't a diff should be reported as such, not as a truncated diff.
+    // Read errors are passed on.
     input
         .fill(&mut fixed[..8])
         .and_then(|()| input.fill(&mut fixed[8..]))
@@ -219,7 +219,7 @@ pub(super) fn read_header(input: &mut impl Input) -> Result<(DiffHeader, bool)> 
     ))
 }
 
-/// Reads what follows the lead of a frame, whose way leads to a disk of `target_size` bytes.
+/// Reads the part of a frame after its section header. `target_size` is the size of the disk it leads to.
 pub(super) fn read_frame(
     input: &mut impl Input,
     lead: &SectionHeader,
@@ -232,7 +232,7 @@ pub(super) fn read_frame(
     }
 }
 
-/// Reads what a frame changes, without its payload.
+/// Reads the changes of a frame, without its payload.
 pub(super) fn read_changes(
     input: &mut impl Input,
     lead: &SectionHeader,
@@ -307,7 +307,7 @@ fn read_clear(input: &mut impl Input, lead: &SectionHeader, target_size: u64) ->
     })
 }
 
-/// Reads what follows the lead of an index section.
+/// Reads the part of an index section after its section header.
 pub(super) fn read_index(input: &mut impl Input, lead: &SectionHeader) -> Result<Vec<Entry>> {
     let count = lead.count as usize;
     if lead.kind != section::INDEX || count > INDEX_ENTRIES {

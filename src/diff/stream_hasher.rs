@@ -1,8 +1,8 @@
-//! The digest of everything so far, while sections come in small pieces.
+//! The digest of everything so far, for sections that arrive in small pieces.
 
 use crate::image::Hash;
 
-/// Bytes are fed in multiples of this: BLAKE3 is at full speed only on long pieces that are whole parts of its tree.
+/// Bytes are fed in multiples of this: BLAKE3 is at full speed only on long inputs that are whole subtrees.
 const GATHERED: usize = 64 << 10;
 
 /// BLAKE3 of a stream.
@@ -30,7 +30,7 @@ impl StreamHasher {
         self.gathered.extend_from_slice(rest);
     }
 
-    /// The digest of all bytes until now.
+    /// Returns the digest of all bytes so far.
     pub(super) fn digest(&mut self) -> Hash {
         self.hasher.update(&self.gathered);
         self.gathered.clear();

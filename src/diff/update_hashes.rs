@@ -1,4 +1,5 @@
-//! The window hashes of the target of diffs, from those of their base: only what the diffs touch is hashed again.
+//! Derives the window hashes of the target of diffs from those of their base: only windows that the diffs touch are
+//! hashed again.
 
 use std::sync::Arc;
 
@@ -14,9 +15,9 @@ use crate::parallel::{Buffers, Work, Workers};
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
-/// Hands the window hashes of `target`, which is what the consecutive `diffs` make of the disk that `list` is of, to
-/// `each`, with the first byte of their window, in order; windows that are left out are zero. Only the windows that some
-/// diff touches, and those behind the smallest size on the way, are read.
+/// Passes the window hashes of `target`, the result of applying the consecutive `diffs` to the disk of `list`, to
+/// `each`, with the first byte of their window, in order; omitted windows are zero. Only the windows that some diff
+/// touches, and those after the smallest size on the way, are read.
 pub fn update_window_hashes<S: ReadAt>(
     list: &WindowList<S>,
     diffs: &[Arc<DiffFile>],
@@ -28,7 +29,7 @@ pub fn update_window_hashes<S: ReadAt>(
     let size = target.virtual_size();
     let buffers = Buffers::new();
     let changed = ChangedWindows::of(diffs);
-    // What was cut off is zero if the disk grew again.
+    // Truncated data is zero if the disk grew again.
     let cut = changed.first_end().unwrap_or(u64::MAX);
     let windows = Windows::within(whole(target), (Listed::new(list.windows()), changed));
     let windows = windows.map(|window| {

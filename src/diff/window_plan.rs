@@ -1,4 +1,4 @@
-//! Where the bytes of one window come from when many diffs lie over a base.
+//! Determines the origin of the bytes of one window when many diffs are applied to a base.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, read_or_zeros};
 use crate::page::{ChangeKind, PageRange, to_usize};
 
-/// Where the bytes of a piece of a window come from.
+/// The origin of a piece of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Base,
@@ -27,20 +27,20 @@ pub(super) struct Piece {
     pub(super) from: Origin,
 }
 
-/// Where the bytes of one window come from.
+/// The origin of the bytes of one window.
 #[derive(Debug)]
 pub(super) struct WindowPlan {
     window: PageRange,
     /// In order, without gaps.
     pieces: Vec<Piece>,
-    /// The frames that are seen: the diff's place in the list, and the frame's in the diff.
+    /// The visible frames: the diff's position in the list, and the frame's entry in the diff.
     frames: Vec<(usize, Entry)>,
-    /// The bytes of all pieces from frames, in the order of the pieces, once they were read.
+    /// The data of all pieces from frames, in the order of the pieces, once it was read.
     data: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
 impl WindowPlan {
-    /// Asks the heads of the frames, newest diff first, until nothing is left to ask for.
+    /// Queries the frame heads, newest diff first, until all pages are accounted for.
     pub(super) fn of(window: PageRange, diffs: &[Arc<DiffFile>]) -> Result<Self> {
         let mut open = vec![window];
         let (mut pieces, mut frames) = (Vec::new(), Vec::new());
@@ -70,7 +70,7 @@ impl WindowPlan {
                     frames.push((n, entry));
                 }
             }
-            // Where the base of this diff had ended, there were zeros, whatever lies further down.
+            // Beyond the end of this diff's base there were zeros, regardless of older diffs.
             let cut = range(diff.header().base_size.min(window.end()), window.end());
             open = take(&open, [(cut, ())].into_iter(), |range, ()| {
                 pieces.push(Piece {
@@ -84,7 +84,7 @@ impl WindowPlan {
             from: Origin::Base,
         }));
         pieces.sort_unstable_by_key(|piece| piece.range.start());
-        // Many plans are kept.
+        // Many plans are kept, so memory matters.
         pieces.shrink_to_fit();
         frames.shrink_to_fit();
         Ok(Self {
@@ -100,7 +100,7 @@ impl WindowPlan {
         self.window.start()
     }
 
-    /// The pieces that lie in `within`, cut at its ends.
+    /// The pieces within `within`, cut at its ends.
     pub(super) fn pieces_in(&self, within: PageRange) -> impl Iterator<Item = Piece> + '_ {
         let first = self
             .pieces
@@ -113,7 +113,7 @@ impl WindowPlan {
         })
     }
 
-    /// Fills `buf` from `offset` of the disk; both lie in the window. Returns whether data was unpacked that is kept.
+    /// Fills `buf` from `offset` of the disk, within the window. Returns whether data was unpacked that is now kept.
     pub(super) fn read(
         &self,
         buf: &mut [u8],
@@ -157,15 +157,15 @@ impl WindowPlan {
             .next()
             .is_some_and(|last| end >= last)
         {
-            // Whoever reads front to back is done with this window.
+            // A sequential reader is done with this window.
             self.forget();
             unpacked = false;
         }
         Ok(unpacked)
     }
 
-    /// As [`read`](Self::read), for a few bytes: only the frames that hold them are unpacked, or taken from `frames`, and
-    /// nothing else is kept.
+    /// As [`read`](Self::read), for a few bytes: unpacks only the frames needed, or takes them from `frames`, and keeps
+    /// nothing else.
     pub(super) fn read_some(
         &self,
         buf: &mut [u8],
@@ -194,7 +194,7 @@ impl WindowPlan {
         Ok(())
     }
 
-    /// Bytes of memory that the plan takes, without unpacked data.
+    /// Size of the plan in memory in bytes, without unpacked data.
     pub(super) fn size(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.pieces) + size_of_val(&*self.frames)
     }
@@ -205,14 +205,14 @@ impl WindowPlan {
         Some(held.as_ref().map_or(0, |data| data.len()))
     }
 
-    /// Lets the unpacked data go.
+    /// Drops the unpacked data.
     pub(super) fn forget(&self) {
         *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The bytes of all pieces from frames, read and unpacked if they aren't at hand; and whether they weren't.
+    /// Returns the data of all pieces from frames, unpacking it if necessary, and whether that was necessary.
     fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Vec<u8>>, bool)> {
-        // Held while reading: two threads in one window should not both do it.
+        // The lock is held while reading: two threads in one window should not both unpack it.
         let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = &*held {
             return Ok((Arc::clone(data), false));
@@ -245,8 +245,7 @@ impl WindowPlan {
     }
 }
 
-/// Takes `ranges`, in order, out of the ordered ranges `open`: what is in both goes to `taken`, what stays open is
-/// returned.
+/// Moves the parts of `ranges` that overlap the ordered ranges `open` to `taken`, and returns what remains open.
 fn take<K: Copy>(
     open: &[PageRange],
     ranges: impl Iterator<Item = (PageRange, K)>,
@@ -281,20 +280,20 @@ fn take<K: Copy>(
     left
 }
 
-/// A plan is of the diffs that it is read with.
+/// The error for a plan that is used with other diffs than those it was made from.
 fn lost_frame() -> Error {
     Error::new(
         ErrorKind::Usage,
-        "a plan was used with other diffs than it was made for",
+        "a plan was used with different diffs than it was made from",
     )
 }
 
-/// Bytes from `start` to `end`.
+/// Returns the bytes from `start` to `end`.
 fn slice(bytes: &[u8], start: u64, end: u64) -> &[u8] {
     &bytes[to_usize(start)..to_usize(end)]
 }
 
-/// As [`slice`], to write to.
+/// Mutable version of [`slice`].
 fn slice_mut(bytes: &mut [u8], start: u64, end: u64) -> &mut [u8] {
     &mut bytes[to_usize(start)..to_usize(end)]
 }

@@ -1,4 +1,4 @@
-//! Writes a diff front to back: to a file or a pipe, in bounded memory.
+//! Writes a diff sequentially to a file or a pipe, in bounded memory.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ use crate::page::{ChangeKind, PageRange};
 pub struct DiffWriter<W> {
     sections: SectionWriter<W>,
     forward: Track,
-    /// In a reversible diff.
+    /// The way back, in a reversible diff.
     back: Option<Track>,
 }
 
-/// Sections in order, counted and hashed.
+/// Writes sections in order, counting and hashing them.
 #[derive(Debug)]
 struct SectionWriter<W> {
     out: W,
@@ -32,11 +32,11 @@ struct SectionWriter<W> {
     sequence: u64,
 }
 
-/// The frames of one way.
+/// The frames of one direction.
 #[derive(Debug)]
 struct Track {
     direction: Direction,
-    /// Size of the disk that the way leads to.
+    /// Size of the target in this direction.
     size: u64,
     /// The end of the last frame's range.
     end: u64,
@@ -49,17 +49,17 @@ struct Track {
 /// A finished diff.
 #[derive(Debug)]
 pub struct FinishedDiff<W> {
-    /// Where it was written to.
+    /// The writer.
     pub out: W,
     /// Totals and digests.
     pub trailer: Trailer,
-    /// Its identity: the digest of all its bytes before the digest.
+    /// The identity: the digest of all bytes before the digest itself.
     pub digest: Hash,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u64,
 }
 
-/// A clear of whole windows that may go on.
+/// A clear of whole windows that may still grow.
 #[derive(Debug)]
 struct PendingClear {
     range: PageRange,
@@ -68,13 +68,13 @@ struct PendingClear {
 }
 
 impl<W: Write> DiffWriter<W> {
-    /// Begins a diff. Messages about `out` call it `name`.
+    /// Begins a diff. Messages call `out` `name`.
     pub fn new(out: W, name: impl Into<PathBuf>, header: &DiffHeader) -> Result<Self> {
         Self::begin(out, name.into(), header, false)
     }
 
-    /// Begins a diff that also leads from the target back to the base, by the frames that are
-    /// [pushed](Self::push_back) for it.
+    /// Begins a diff that also leads from the target back to the base, by the frames that are added with
+    /// [`push_back`](Self::push_back).
     pub fn reversible(out: W, name: impl Into<PathBuf>, header: &DiffHeader) -> Result<Self> {
         Self::begin(out, name.into(), header, true)
     }
@@ -96,12 +96,13 @@ impl<W: Write> DiffWriter<W> {
         Ok(writer)
     }
 
-    /// Adds the changes of one window; windows come in ascending order.
+    /// Adds the changes of one window. Windows must be in ascending order.
     pub fn push(&mut self, frame: &PackedFrame) -> Result<()> {
         self.forward.push(&mut self.sections, frame)
     }
 
-    /// Adds what turns one window of the target back into that of the base; windows come in ascending order.
+    /// Adds the changes that turn one window of the target back into that of the base. Windows must be in ascending
+    /// order.
     pub fn push_back(&mut self, frame: &PackedFrame) -> Result<()> {
         match &mut self.back {
             Some(back) => back.push(&mut self.sections, frame),
@@ -109,7 +110,7 @@ impl<W: Write> DiffWriter<W> {
         }
     }
 
-    /// Adds a clear of any number of whole windows. `base_hash` is that of the whole clear.
+    /// Adds a clear of any number of whole windows. `base_hash` is the hash for the whole clear.
     pub(super) fn push_long_clear(
         &mut self,
         direction: Direction,
@@ -223,7 +224,7 @@ impl Track {
         }
     }
 
-    /// Goes on to the end of a frame, if it is in order.
+    /// Advances to the end of a frame, after checking its order.
     fn advance(&mut self, range: PageRange) -> Result<()> {
         if range.start() < self.end || range.end() > self.size {
             return Err(Error::usage(
@@ -238,7 +239,7 @@ impl Track {
         Ok(())
     }
 
-    /// Whether a clear consists of whole windows, so that it can be part of a long one.
+    /// Returns whether a clear consists of whole windows, so that it can be part of a long one.
     fn is_whole(&self, range: PageRange) -> bool {
         range.start().is_multiple_of(WINDOW_SIZE)
             && (range.end().is_multiple_of(WINDOW_SIZE) || range.end() == self.size)

@@ -1,4 +1,4 @@
-//! Applying diffs to a base: how a new image is made.
+//! Applying diffs to a base: creating a new image.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::progress::Progress;
 use crate::storage::{Audience, Overwrite};
 use crate::vhd::VhdImage;
 
-/// How to apply.
+/// Options for applying diffs.
 #[derive(Clone, Copy)]
 pub struct ApplyOptions<'a> {
     /// The threads that read, unpack and hash.
     pub workers: &'a Workers,
-    /// Told how far the work is.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
-    /// How it is made sure that the base is the right one.
+    /// How the base is checked.
     pub check: BaseCheck,
-    /// Whether to read the result back and compare.
+    /// Whether to read the result back and compare it.
     pub verify: bool,
-    /// Where the parents of a differencing VHD may be.
+    /// Where to look for the parents of a differencing VHD.
     pub parents: &'a ParentOptions,
 }
 
@@ -42,56 +42,57 @@ impl std::fmt::Debug for ApplyOptions<'_> {
     }
 }
 
-/// How sure it is that the base was the right one.
+/// How thoroughly the base was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BaseChecked {
-    /// All of it was read: its content digest is the one that the diff names, or, if it names none, what the diff makes
-    /// of it has the one that it names for its target.
+    /// All of it was read. Its content digest is the one in the diff or, if the diff doesn't contain it, the result has
+    /// the content digest of the diff's target.
     Full,
-    /// What it held under the changed pages is what the diff says; the rest wasn't looked at.
+    /// The data under the changed pages matches the diff; the rest wasn't read.
     Touched,
-    /// Some frames of the diff don't say what the base held; the others fit.
+    /// Some frames of the diff don't record a hash of the base; the others match.
     Partly,
-    /// A valid state stamp of the file, or the list that is kept beside it, names its content digest, and what it held
-    /// under the changed pages is what the diff says.
+    /// A valid state stamp of the file, or the list of window hashes next to it, contains its content digest, and the
+    /// data under the changed pages matches the diff.
     Stamp,
 }
 
-/// What became of an apply.
+/// The outcome of an apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Applied {
-    /// How many of the diffs at the beginning of the chain the base held already.
+    /// How many diffs at the beginning of the chain were applied to the base already.
     pub already: usize,
-    /// How many diffs there were.
+    /// Number of diffs.
     pub diffs: usize,
     /// How the base was checked.
     pub checked: BaseChecked,
     /// Virtual size of the result.
     pub target_size: u64,
-    /// Content digest of the result: computed, or what the diff says.
+    /// Content digest of the result, computed or taken from the diff.
     pub target_digest: Option<ContentDigest>,
-    /// Bytes of the virtual disk written with data; those that were right already aren't.
+    /// Bytes of the virtual disk written with data, not counting those that were right already.
     pub updated: u64,
     /// Bytes of the virtual disk made zero.
     pub cleared: u64,
-    /// Whether the result was read back and found right.
+    /// Whether the result was read back and verified.
     pub verified: bool,
-    /// Whether an apply that had been interrupted was finished.
+    /// Whether an interrupted apply was finished.
     pub finished_interrupted: bool,
-    /// How the base was changed in place, if it was; [`Clone`](Strategy::Clone) also for a new image that began as one.
+    /// How the base was changed in place, if it was. Also [`Clone`](Strategy::Clone) for a new image that began as a
+    /// clone.
     pub strategy: Option<Strategy>,
-    /// Whether the result carries a state stamp now.
+    /// Whether the result has a state stamp.
     pub stamped: bool,
-    /// What the result doesn't have from the file that it replaced, in words.
+    /// Attributes of the replaced file that the result doesn't have, as text.
     pub lost: Vec<String>,
-    /// Bytes of a device behind the disk that the base is, which were neither looked at nor changed.
+    /// Bytes of a device after the end of the disk, which were neither read nor changed.
     pub behind: u64,
 }
 
 impl Applied {
-    /// Nothing was written so far.
+    /// An outcome in which nothing was written.
     pub(super) fn nothing(already: usize, checked: BaseChecked, chain: &Chain) -> Self {
         Self {
             already,
@@ -111,7 +112,7 @@ impl Applied {
     }
 }
 
-/// Where a new image shall be, and what.
+/// Where to create a new image, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
     /// The path.
@@ -120,14 +121,15 @@ pub struct Output<'a> {
     pub format: Format,
     /// Whether it may replace a file.
     pub overwrite: Overwrite,
-    /// The files beside the base whose bytes it will hold: it is open to nobody to whom they, and the base, aren't.
+    /// The files, besides the base, from which the data comes: nobody gets access to the image who has none to them and
+    /// the base.
     pub made_from: &'a Audience,
-    /// Whether the file has no holes in the end.
+    /// Whether to fill all holes of the file at the end.
     pub dense: bool,
 }
 
-/// Applies `chain` to `base` into a new image. The base is read once and checked on the way; the image gets its
-/// name only when base and result were found right.
+/// Applies `chain` to `base` and writes a new image. The base is read once and checked on the way; the image gets its
+/// name only when base and result have been verified.
 pub fn apply_to_new(
     base: &dyn Opened,
     chain: &Chain,
@@ -172,12 +174,12 @@ pub fn apply_to_new(
     })
 }
 
-/// Applies `chain` to `base` into `out`, which is written front to back and can't be taken back: before the first byte
-/// goes out, the base is known to be the right one.
+/// Applies `chain` to `base` and writes the result to `out`, sequentially and irrevocably: the base is verified before
+/// the first byte is written.
 ///
 /// # Errors
 ///
-/// [`Mismatch`](crate::ErrorKind::Mismatch) if the base isn't what the chain is for, with nothing written;
+/// [`Mismatch`](crate::ErrorKind::Mismatch) if the chain isn't for this base, with nothing written;
 /// [`Damaged`](crate::ErrorKind::Damaged) if the result isn't the target, which is known only at its end.
 pub fn apply_to_pipe(
     base: &dyn Opened,
@@ -215,7 +217,7 @@ pub fn apply_to_pipe(
     Ok(written(already, checked, chain, rebuilt.target_digest))
 }
 
-/// What became of an apply that wrote all of the result.
+/// The outcome of an apply that wrote all of the result.
 fn written(already: usize, checked: BaseChecked, chain: &Chain, digest: ContentDigest) -> Applied {
     let sum = |of: fn(&DiffFile) -> u64| chain.diffs().iter().map(|diff| of(diff)).sum();
     Applied {
@@ -226,9 +228,9 @@ fn written(already: usize, checked: BaseChecked, chain: &Chain, digest: ContentD
     }
 }
 
-/// As [`apply_to_new`], but the new image begins as a clone of `base`, which isn't read but under the changed pages: for
-/// a base with a valid state stamp, if it may be trusted. `None` if there can't be a clone, or if the base isn't the one
-/// that the chain is for.
+/// As [`apply_to_new`], but the new image begins as a clone of `base`, of which only the data under the changed pages
+/// is read: for a base with a valid state stamp that may be trusted. Returns `None` if it can't be cloned, or if the
+/// chain isn't for this base.
 pub fn apply_to_clone(
     base: &OpenImage,
     chain: &Chain,
@@ -251,8 +253,8 @@ pub fn apply_to_clone(
     write_to(new, base, Some(chain), found, applied, output.path, options).map(Some)
 }
 
-/// Applies `chain` to `base` into a new image: as a clone of a base that is known by its state stamp where the file
-/// system can clone it, else page by page.
+/// Applies `chain` to `base` and writes a new image: as a clone, if the base is identified by its state stamp and the
+/// file system supports clones, otherwise page by page.
 pub fn apply_to_image(
     base: &dyn Opened,
     chain: &Chain,
@@ -267,8 +269,8 @@ pub fn apply_to_image(
     apply_to_new(base, chain, output, options)
 }
 
-/// The format of the new image at `output`, when none is chosen: raw or VHD by its name; the kind of VHD is that of the
-/// diffs' target, or of the base.
+/// The format of the new image at `output` if none is specified. Its name decides between raw and VHD; the kind of VHD
+/// is that of the diffs' target, or of the base.
 pub fn format_of_result(output: &Path, base: &dyn Opened, chain: &Chain) -> Result<Format> {
     let by_name = Format::by_name(output)?;
     if by_name == Format::Raw {
@@ -280,13 +282,13 @@ pub fn format_of_result(output: &Path, base: &dyn Opened, chain: &Chain) -> Resu
     let kind = [target, Some(base.format())]
         .into_iter()
         .flatten()
-        // A child of another image is made only if asked for.
+        // A differencing VHD is created only on request.
         .find(|format| !matches!(format, Format::Raw | Format::Differencing));
     Ok(kind.unwrap_or(by_name))
 }
 
-/// Applies `chain` to `base` into a new differencing VHD, which stores only what changed and has `base` as its
-/// parent. The base is checked before anything is written, as for an apply in place.
+/// Applies `chain` to `base` and writes a new differencing VHD, which stores only the changes and has `base` as its
+/// parent. The base is checked before anything is written, as for an in-place apply.
 pub fn apply_to_child(
     parent: ChildOf,
     chain: Chain,
@@ -317,7 +319,7 @@ pub fn apply_to_child(
     )
 }
 
-/// Writes what `rest`, what there is left of the chain, changes in `base` to `new`, which reads as the base so far, and
+/// Writes the changes of `rest`, the remaining part of the chain, to `new`, which currently reads like the base, and
 /// publishes it.
 fn write_to(
     mut new: NewImage,
@@ -356,11 +358,12 @@ fn write_to(
     Ok(applied)
 }
 
-/// How it is known which pages change.
+/// How the pages to change are determined.
 pub(super) enum Changes {
-    /// By comparing what the base holds under the pages of the diffs; with `check`, also with what they were made for.
+    /// By comparing the base under the pages of the diffs. With `check`, it is also compared with what the diffs
+    /// expect.
     Compared { check: bool },
-    /// It was remembered, and was checked then.
+    /// An earlier pass determined and checked them.
     Known(ChangeMap),
 }
 
@@ -374,13 +377,12 @@ fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
             .with_field("virtual size")
             .with_found(format_args!("{} bytes", parent.virtual_size()))
             .with_expected(format_args!("at most {size} bytes, the size of the child"))
-            .with_hint("make an image without a parent, or take a parent from after the disk became smaller"),
+            .with_hint("create an image without a parent, or use a parent from after the disk became smaller"),
     )
 }
 
-/// Writes what the chain changes in `base` to `image`, which holds the same as the base so far. Returns the bytes
-/// updated and cleared and, if that was to be checked, how what the base holds there compares with what the diffs were
-/// made for.
+/// Writes the chain's changes of `base` to `image`, which currently has the same contents as the base. Returns the
+/// bytes updated and cleared and, if requested, the result of comparing the base with what the diffs expect.
 pub(super) fn write_changes(
     base: &dyn Image,
     image: &mut dyn ImageMut,
@@ -412,7 +414,7 @@ fn new_options(base: &dyn Opened, chain: &Chain, output: Output<'_>) -> Result<N
     Ok(NewImageOptions {
         format: output.format,
         virtual_size: chain.target_size(),
-        // A dynamic disk stays in blocks of its size.
+        // A dynamic disk keeps its block size.
         block_size: base
             .block_size()
             .filter(|_| output.format == Format::Dynamic),
@@ -424,7 +426,7 @@ fn new_options(base: &dyn Opened, chain: &Chain, output: Output<'_>) -> Result<N
     })
 }
 
-/// The footer whose identity the result takes over: the target's, or else what it had.
+/// The footer whose identity the result adopts: that of the target, otherwise that of the base.
 pub(super) fn identity(
     chain: &Chain,
     before: Option<crate::vhd::Footer>,
@@ -436,7 +438,7 @@ pub(super) fn identity(
     Ok(footer.or(before))
 }
 
-/// Compares what was made with what the last diff says its target is.
+/// Compares the result with the last diff's target.
 pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
     match chain.target_digest() {
         Some(expected) if expected != found => Err(Error::damaged("the result is not the target of the diff")
@@ -450,13 +452,13 @@ pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> 
     }
 }
 
-/// Compares what was read back with what was written.
+/// Compares the data read back with the data written.
 pub(super) fn read_back(path: &Path, found: ContentDigest, expected: ContentDigest) -> Result<()> {
     if found == expected {
         return Ok(());
     }
     Err(
-        Error::damaged("what was read back is not what should be there")
+        Error::damaged("the data read back differs from the data written")
             .with_path(path)
             .with_field("content digest")
             .with_found(found)

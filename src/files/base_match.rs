@@ -1,4 +1,4 @@
-//! Whether a base is what a chain of diffs is for.
+//! Determines whether a chain of diffs is for a given base.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image as _};
 use crate::text::shown;
 
-/// Where in a chain a base stands.
+/// The position of a base in a chain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BaseMatch {
-    /// How many diffs it holds already.
+    /// How many diffs were applied to it already.
     pub(super) already: usize,
     pub(super) checked: BaseChecked,
-    /// Its content digest, if that was computed, now or for its state stamp.
+    /// Its content digest, if it was computed, now or for its state stamp.
     pub(super) digest: Option<ContentDigest>,
-    /// The content digest of the result, if that was computed.
+    /// The content digest of the result, if it was computed.
     pub(super) target: Option<ContentDigest>,
 }
 
-/// The content digest that the list beside an image, or its state stamp, names, if one of them counts.
+/// The content digest from the list next to an image or from its state stamp, if either is valid.
 pub(super) fn known_digest(base: &OpenImage) -> Result<Option<ContentDigest>> {
     let list = kept::find(base).and_then(|kept| kept.current);
     match list {
@@ -32,9 +32,9 @@ pub(super) fn known_digest(base: &OpenImage) -> Result<Option<ContentDigest>> {
     }
 }
 
-/// Finds out whether `base` is what the chain, or a later part of it, is for; as far as that can be told without looking
-/// under the changed pages, if it [is open](BaseMatch::is_open). What the diffs say of their target is compared with what they
-/// make of the base, before anything is written. If there is a `list`, it is that of the result in the end, or `None`.
+/// Determines whether the chain, or a later part of it, is for `base`, as far as possible without reading under the
+/// changed pages (see [`is_open`](BaseMatch::is_open)). The diffs' target digest is compared with the predicted result
+/// before anything is written. A `list` becomes that of the result, or `None`.
 pub(super) fn fit(
     base: &OpenImage,
     chain: &Chain,
@@ -62,7 +62,7 @@ pub(super) fn fit(
         });
     }
     if list.is_some() {
-        // From the beginning.
+        // Starts from the beginning.
         *list = NewList::begin(base, chain.target_size());
     }
     let size = base.virtual_size().max(chain.target_size());
@@ -76,7 +76,7 @@ pub(super) fn fit(
     let already = if by_digest {
         position(base, chain, digest)?
     } else {
-        // What the base should be isn't known, but what becomes of it.
+        // The digest of the base isn't known, but that of the result is.
         chain.already_applied(digest)
     };
     check_result(base.path(), chain, target)?;
@@ -88,8 +88,8 @@ pub(super) fn fit(
     })
 }
 
-/// The same without reading the base as a whole, by the list beside it or by its state stamp. `None` if neither counts, or
-/// neither is enough to say what the result will be.
+/// As [`fit`], without reading all of the base, by the list next to it or by its state stamp. Returns `None` if neither
+/// is valid or sufficient to determine the result.
 fn fit_known(
     base: &OpenImage,
     chain: &Chain,
@@ -140,14 +140,15 @@ fn fit_known(
 }
 
 impl BaseMatch {
-    /// Whether what the base holds under the changed pages is still to be compared with what the diffs were made for.
-    /// That is done while the changes are made somewhere else: nothing that was made may be used before
-    /// [`settle`](Self::settle) has seen the outcome.
+    /// Returns whether the base's data under the changed pages still has to be compared with what the diffs expect.
+    /// That happens while the changes are written somewhere else, which must not be used before
+    /// [`settle`](Self::settle) has examined the outcome.
     pub(super) fn is_open(&self) -> bool {
         self.checked != BaseChecked::Full
     }
 
-    /// How the base was checked, with the outcome of that comparison. `None` if it holds the result already.
+    /// Returns how the base was checked, given the outcome of that comparison. Returns `None` if it already holds the
+    /// result.
     pub(super) fn settle(
         &self,
         base: &OpenImage,
@@ -176,7 +177,7 @@ pub(super) fn checked(touched: &Touched) -> BaseChecked {
     }
 }
 
-/// An error if all of the base is to be checked, and the diffs don't say what it should hold.
+/// Fails if a full check is requested but the diffs don't contain the base's digest.
 pub(super) fn check_can_be_full(
     base: &dyn Opened,
     chain: &Chain,
@@ -191,11 +192,11 @@ pub(super) fn check_can_be_full(
     .with_path(base.path())
     .with_found(format_args!("{} without a content digest of its base", first_name(chain)))
     .with_hint(
-        "make the diff without --no-digest; or omit --base-check, to have compared what is under the changed pages",
+        "create the diff without --no-digest; or omit --base-check to compare only the data under the changed pages",
     ))
 }
 
-/// How many diffs a base with this digest holds already.
+/// Returns how many diffs were applied already to a base with this digest.
 pub(super) fn position(base: &dyn Opened, chain: &Chain, digest: ContentDigest) -> Result<usize> {
     if chain.base_digest() == Some(digest) {
         return Ok(0);
@@ -233,10 +234,10 @@ pub(super) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
         chain.base_size(),
         starts(chain)
     ))
-    .with_hint("take the right base, or the diff that belongs to this one"))
+    .with_hint("use the right base, or the diff that belongs to this one"))
 }
 
-/// An error if the base isn't what its state stamp says, as far as the bytes under the changed pages tell.
+/// Fails if the base doesn't match its state stamp, as far as the data under the changed pages shows.
 fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
         error.with_hint(
@@ -263,20 +264,20 @@ pub(super) fn check_touched(base: &dyn Opened, chain: &Chain, touched: &Touched)
         }))
 }
 
-/// The beginning of an error about a base that the chain isn't for.
+/// The common part of errors about a base that the chain isn't for.
 fn not_its_base(base: &dyn Opened, chain: &Chain) -> Error {
     match chain.direction() {
         Direction::Forward => Error::mismatch("this is not the image that the diff was made from").with_hint(
-            "bring the image to that point in time first: apply the earlier diffs, or take the right base",
+            "bring the image to that point in time first: apply the earlier diffs, or use the right base",
         ),
         Direction::Back => Error::mismatch("this is not the image that the diff leads to").with_hint(
-            "to go back, begin with the image at that point in time: take the newer diffs back first",
+            "to go back, start with the image at that point in time: undo the newer diffs first",
         ),
     }
     .with_path(base.path())
 }
 
-/// Says which diff starts where the chain does.
+/// Describes which diff the chain starts with.
 fn starts(chain: &Chain) -> String {
     match chain.direction() {
         Direction::Forward => format!("{} starts from", first_name(chain)),

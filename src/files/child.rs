@@ -1,4 +1,4 @@
-//! What a new differencing VHD says of its parent.
+//! A new differencing VHD's description of its parent.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +10,7 @@ use super::OpenImage;
 use crate::error::{Error, Result};
 use crate::vhd::{NewParent, Parent, Timestamp};
 
-/// What the folder of a child is called on Windows: a path with a drive or a server.
+/// The Windows path of a child's folder, with a drive or a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowsFolder(Vec<String>);
 
@@ -65,7 +65,7 @@ fn not_of_windows(text: &str) -> Error {
 }
 
 impl WindowsFolder {
-    /// The path to which `relative` leads from this folder.
+    /// The path that results from following `relative` from this folder.
     fn join(&self, relative: &str) -> Result<String> {
         let mut parts = self.0.clone();
         for part in relative.split('\\') {
@@ -86,8 +86,8 @@ impl WindowsFolder {
     }
 }
 
-/// The parent of a new child at `child`, with the names by which it will be found again; with its absolute path on Windows
-/// if it is known what the folder of the child is called there.
+/// Describes the parent of a new child at `child`, with the names by which it can be found. Includes its absolute
+/// Windows path if the folder's Windows path is given.
 pub(super) fn new_parent(
     child: &Path,
     parent: &Arc<OpenImage>,
@@ -110,12 +110,12 @@ pub(super) fn new_parent(
     })
 }
 
-/// Whether a child at `child` will find its parent by itself: in its folder or below.
+/// Returns whether a child at `child` will find its parent without help: in its own folder or below.
 pub fn finds_parent(child: &Path, parent: &Path) -> Result<bool> {
     Ok(real_folder(parent)?.starts_with(real_folder(child)?))
 }
 
-/// The folder of a file, without links.
+/// The folder of a file, with links resolved.
 fn real_folder(path: &Path) -> Result<PathBuf> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -125,7 +125,7 @@ fn real_folder(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Error::io("cannot look at the folder", e).with_path(folder))
 }
 
-/// The path from one folder to another as Windows writes it, with a backslash at its end.
+/// The relative path from one folder to another in Windows style, with a trailing backslash.
 fn relative(from: &Path, to: &Path, path: &Path) -> Result<String> {
     let mut common = to;
     while !from.starts_with(common) {
@@ -152,7 +152,7 @@ fn relative(from: &Path, to: &Path, path: &Path) -> Result<String> {
     Ok(out)
 }
 
-/// A name as text; backslashes in it would be read as separators.
+/// Returns a name as text. Backslashes in it would be taken for separators.
 fn text(name: &Path, path: &Path) -> Result<String> {
     let text = name.to_str().filter(|text| !text.contains('\\'));
     text.map(str::to_owned).ok_or_else(|| no_name(path))

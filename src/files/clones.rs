@@ -1,5 +1,5 @@
-//! What two images share: where one is a clone of the other, or both are of a third, on a file system that keeps one
-//! copy for all.
+//! Finds the data that two images share because one is a clone of the other, or both of a third, on a file system with
+//! shared extents.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,8 @@ use crate::page::{PAGE_SIZE, PageRange};
 use crate::storage::{PhysicalExtent, SharedPhysical};
 use crate::vhd::StoredRun;
 
-/// Knows that what two images keep in the same place is the same. Of differencing VHDs nothing is known, nor of
-/// images on different file systems or on one that doesn't tell for certain.
+/// Reports equal ranges of two images by their physical locations. Nothing is known about differencing VHDs, or about
+/// images on different file systems or on one whose answers aren't reliable.
 #[derive(Debug, Clone, Copy)]
 pub struct Clones<'a> {
     base: &'a OpenImage,
@@ -18,7 +18,7 @@ pub struct Clones<'a> {
 }
 
 impl<'a> Clones<'a> {
-    /// Of these two images.
+    /// Prepares the comparison of these two images.
     pub fn new(base: &'a OpenImage, target: &'a OpenImage) -> Self {
         Self { base, target }
     }
@@ -35,7 +35,7 @@ impl SharedExtents for Clones<'_> {
     }
 }
 
-/// The whole pages that both keep in the same places.
+/// The whole pages that have the same location in both.
 fn same_places(
     mut base: impl Iterator<Item = PhysicalExtent>,
     mut target: impl Iterator<Item = PhysicalExtent>,
@@ -66,7 +66,7 @@ fn whole_pages(place: PhysicalExtent) -> Option<PageRange> {
     PageRange::new(start, place.end - place.end % PAGE_SIZE).filter(|range| !range.is_empty())
 }
 
-/// Where the bytes of a virtual disk are kept, as far as that is certain: in order of the disk.
+/// The physical locations of a virtual disk's data, as far as they are certain, in order of the disk.
 struct DiskPlaces<'a> {
     runs: Box<dyn Iterator<Item = (PageRange, u64)> + 'a>,
     file: SharedPhysical<'a>,
@@ -100,8 +100,8 @@ impl Iterator for DiskPlaces<'_> {
     }
 }
 
-/// Pieces of the disk that the image stores, none larger than a window, and where in its file. What can't be read is
-/// not told here: the comparison will meet it.
+/// The stored pieces of the disk, none larger than a window, with their offsets in the file. Read errors are ignored:
+/// the comparison will encounter them.
 fn stored_runs(image: &OpenImage) -> Option<Box<dyn Iterator<Item = (PageRange, u64)> + '_>> {
     let disk = whole(image);
     match (image.format(), image.vhd()) {

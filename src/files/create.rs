@@ -1,4 +1,4 @@
-//! Creating an image: a new file that appears whole or not at all, or a block device that is written in place.
+//! Creating an image: a new file that appears complete or not at all, or a block device that is written in place.
 
 use std::fs;
 use std::io;
@@ -24,24 +24,24 @@ use crate::storage::{
 use crate::text::shown;
 use crate::vhd::{CreateOptions, DiskType, Footer, VhdImage};
 
-/// What a [new image](NewImage) will be.
+/// Options for a [new image](NewImage).
 #[derive(Debug, Clone)]
 pub struct NewImageOptions {
-    /// How it is stored.
+    /// The format.
     pub format: Format,
     /// Size of the virtual disk in bytes: whole pages, at least one.
     pub virtual_size: u64,
-    /// Bytes in a data block of a VHD that has them, if not the format's usual size.
+    /// Bytes in a data block of a VHD with blocks, if not the format's default.
     pub block_size: Option<u32>,
-    /// The footer of the VHD whose identity a new VHD takes over.
+    /// The footer of the VHD whose identity a new VHD adopts.
     pub identity: Option<Footer>,
     /// The parent of a differencing VHD.
     pub parent: Option<ChildOf>,
-    /// Whether a file of that name is replaced. A block device is written only if so.
+    /// Whether an existing file is replaced. A block device is written only if so.
     pub overwrite: Overwrite,
-    /// The files whose bytes it will hold: it is open to nobody to whom they aren't.
+    /// The files from which the data comes: nobody gets access to the image who has none to them.
     pub made_from: Audience,
-    /// Whether the file has no holes in the end.
+    /// Whether to fill all holes of the file at the end.
     pub dense: bool,
 }
 
@@ -66,8 +66,7 @@ impl NewImageOptions {
 pub struct ChildOf {
     /// The parent.
     pub image: Arc<OpenImage>,
-    /// What the folder of the child is called on Windows, if that is known: then the child names the absolute path of its
-    /// parent there too.
+    /// The Windows path of the child's folder, if known: then the child also records the absolute path of its parent.
     pub windows_folder: Option<WindowsFolder>,
 }
 
@@ -86,8 +85,8 @@ impl From<OpenImage> for ChildOf {
     }
 }
 
-/// An image that is being written, and that reads as zeros, or as its parent, where it wasn't. Unless it is
-/// [published](NewImage::publish), nothing remains of it; only on a block device there is no way back.
+/// An image that is being written. It reads as zeros, or as its parent, where nothing was written. Unless it is
+/// [published](NewImage::publish), nothing remains of it, except on a block device.
 #[derive(Debug)]
 pub struct NewImage {
     stored: FileImage,
@@ -100,12 +99,12 @@ pub struct NewImage {
 
 #[derive(Debug)]
 enum Place {
-    /// A file that gets its name at the end. What it replaces stays locked until then.
+    /// A file that gets its name at the end. The file it replaces stays locked until then.
     File {
         file: Box<AtomicFile>,
         replaced: Option<File>,
     },
-    /// A block device, written where it is.
+    /// A block device, which is written directly.
     Device,
 }
 
@@ -114,9 +113,9 @@ impl NewImage {
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::ErrorKind::Usage) when the name is taken and may not be overwritten, and for sizes that
-    /// the format can't have; [`Locked`](crate::ErrorKind::Locked) and [`Pending`](crate::ErrorKind::Pending)
-    /// when the file to be replaced is in use or in the middle of an apply.
+    /// [`Usage`](crate::ErrorKind::Usage) if the name is taken and may not be overwritten, or the format doesn't allow
+    /// the size; [`Locked`](crate::ErrorKind::Locked) or [`Pending`](crate::ErrorKind::Pending) if the file to be
+    /// replaced is in use or an apply to it was interrupted.
     pub fn create(path: impl AsRef<Path>, options: &NewImageOptions) -> Result<Self> {
         let path = path.as_ref();
         check_size(path, options.virtual_size)?;
@@ -127,7 +126,7 @@ impl NewImage {
         };
         let stored = new_stored(path, file, options).map_err(|error| error.with_path(path))?;
         if options.dense {
-            // Of an image that is stored in blocks nobody knows yet how many there will be.
+            // For an image with blocks, the final size isn't known yet.
             stored.file().reserve(stored.file().byte_len()?)?;
         }
         Ok(Self {
@@ -139,9 +138,9 @@ impl NewImage {
         })
     }
 
-    /// The same, but the image begins as a clone of `base`, with which it shares what isn't written. `None` if there
-    /// can't be one: on a device, for another format or virtual size, for a base that has a parent or something wrong
-    /// with it, and where the file system has no clones or keeps the two apart.
+    /// As [`create`](Self::create), but the image begins as a clone of `base`, with which it shares data until it is
+    /// overwritten. Returns `None` if that isn't possible: on a device, for a different format or virtual size, for a
+    /// base with a parent or a problem, and if the file system can't clone between the two.
     pub fn clone_of(
         base: &OpenImage,
         path: impl AsRef<Path>,
@@ -170,7 +169,7 @@ impl NewImage {
         }))
     }
 
-    /// What was written so far.
+    /// The image in its current state.
     pub fn image(&self) -> &dyn Image {
         self.stored.image()
     }
@@ -180,15 +179,15 @@ impl NewImage {
         self.stored.image_mut()
     }
 
-    /// Has it written in this way; unless told, what is large goes past the page cache.
+    /// Sets how the file is written. By default, large writes go past the page cache.
     pub fn written(&self, caching: Caching) {
         if let (Place::File { file, .. }, Caching::Buffered) = (&self.place, caching) {
             file.file().write_through_cache();
         }
     }
 
-    /// Brings what was written to stable storage, and fills the holes of an image that shall have none: before the image
-    /// is read back, or published.
+    /// Syncs the image and, if it should have no holes, fills them. To be called before the image is read back or
+    /// published.
     pub fn complete(&mut self, progress: &dyn Progress) -> Result<()> {
         self.stored.image_mut().flush()?;
         if self.to_fill {
@@ -198,15 +197,15 @@ impl NewImage {
         Ok(())
     }
 
-    /// Brings everything to stable storage and gives the file its name.
+    /// Syncs the file and gives it its name.
     pub fn publish(self) -> Result<()> {
         let overwrite = self.overwrite;
         self.finished()?
             .map_or(Ok(()), |file| file.publish(overwrite))
     }
 
-    /// The same, and [stamps](set_stamp) the image, which holds the disk with this `digest` for certain. Returns
-    /// whether it has a stamp now.
+    /// As [`publish`](Self::publish), and [stamps](set_stamp) the image, whose contents are certain to have this
+    /// `digest`. Returns whether it has a stamp now.
     pub fn publish_stamped(self, digest: ContentDigest) -> Result<bool> {
         let format = self.stored.format();
         let parent = self.parent.clone();
@@ -215,7 +214,7 @@ impl NewImage {
             return Ok(false);
         };
         let (file, written) = file.publish_settled(overwrite)?;
-        // Whoever reads it already must not see it change; and it must be what was written here.
+        // Existing readers must not see it change, and it must still be the file that was written here.
         if file.lock_exclusive().is_err() {
             return Ok(false);
         }
@@ -242,7 +241,7 @@ impl NewImage {
         set_stamp(&image, digest)
     }
 
-    /// The file, complete and with its name still to come; `None` for a device.
+    /// Returns the completed file before it gets its name; `None` for a device.
     fn finished(mut self) -> Result<Option<Box<AtomicFile>>> {
         self.complete(&Silent)?;
         match self.place {
@@ -257,7 +256,7 @@ impl NewImage {
     }
 }
 
-/// Finds out, without writing anything, whether a [new image](NewImage) could be begun at `path`.
+/// Checks, without writing anything, whether a [new image](NewImage) can be created at `path`.
 pub fn check_output(path: &Path, overwrite: Overwrite) -> Result<()> {
     match find(path, overwrite)? {
         Some(_) => lock_target(path).map(drop),
@@ -265,8 +264,8 @@ pub fn check_output(path: &Path, overwrite: Overwrite) -> Result<()> {
     }
 }
 
-/// An error if `output` is one and the same file as one of `inputs`, by whatever name: through symbolic links,
-/// hard links or device nodes; or if it is part of a store, which is no place for an output at all.
+/// Fails if `output` is the same file as one of `inputs` under any name, through symbolic links, hard links or device
+/// nodes, or if it is part of a store, where no output may go.
 pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
     refuse_part_of_store(output)?;
     for input in inputs {
@@ -282,7 +281,7 @@ pub fn refuse_same_file(output: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Whether two paths lead to one and the same file or device, which exists.
+/// Returns whether two paths lead to the same existing file or device.
 pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
     Ok(match identity(a)? {
         Some(identity) => Some(identity) == self::identity(b)?,
@@ -290,7 +289,7 @@ pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
     })
 }
 
-/// What tells a file from all others: for a device its number, for a file its place; `None` if there is none.
+/// The identity of a file: a device's number, or a file's device and inode. Returns `None` if there is no file.
 fn identity(path: &Path) -> Result<Option<(bool, u64, u64)>> {
     match fs::metadata(path) {
         Ok(m) if m.file_type().is_block_device() => Ok(Some((true, m.rdev(), 0))),
@@ -318,10 +317,10 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
 fn taken(path: &Path) -> Error {
     Error::usage("the file already exists")
         .with_path(path)
-        .with_hint("choose another name, or have it replaced with --force")
+        .with_hint("choose another name, or use --force to replace it")
 }
 
-/// What is to be replaced, if anything, unless it may not be.
+/// Finds the file to be replaced, if any. Fails if it may not be.
 fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
     refuse_pending(path)?;
     match fs::symlink_metadata(path) {
@@ -339,7 +338,7 @@ fn find(path: &Path, overwrite: Overwrite) -> Result<Option<(PathBuf, bool)>> {
     }
 }
 
-/// The file that `path` leads to, and whether it is a block device; `None` for a link that leads nowhere.
+/// The file to which `path` leads, and whether it is a block device. Returns `None` for a dangling link.
 fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
     let looked = fs::canonicalize(path).and_then(|target| {
         let kind = fs::metadata(&target)?.file_type();
@@ -367,12 +366,12 @@ fn existing_target(path: &Path) -> Result<Option<(PathBuf, bool)>> {
     }
 }
 
-/// Holds what is to be replaced, so that no other command reads or writes it until then.
+/// Locks the file to be replaced, so that no other command reads or writes it meanwhile.
 fn lock_target(path: &Path) -> Result<File> {
     File::open_locked(path, Access::Replace)
 }
 
-/// Begins the file that will be called `path`, or in its stead that of which `path` is the name already.
+/// Creates the temporary file for `path` or, if that is a link, for the file it leads to.
 fn begin_file(
     path: &Path,
     existing: Option<PathBuf>,
@@ -406,7 +405,7 @@ fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
             .with_hint("use -O raw, or write to a file"));
     }
     let device = File::open_locked(path, Access::Write)?;
-    // Refuses a device that is too small.
+    // This fails if the device is too small.
     device.set_len(options.virtual_size)?;
     let size = device.byte_len()?;
     device.write_zeros_at(0..size)?;
@@ -426,10 +425,10 @@ fn new_stored(path: &Path, file: File, options: &NewImageOptions) -> Result<File
     }
 }
 
-/// The image in a file that is a clone of one like it.
+/// Opens the image in a file that is a clone of a similar one.
 fn cloned_stored(file: File, options: &NewImageOptions) -> Result<FileImage> {
     if options.format == Format::Raw {
-        // The last page of the other may have been cut off.
+        // The last page of the original may have been truncated.
         file.set_len(options.virtual_size)?;
         let image = RawImage::with_size(file, options.virtual_size);
         return Ok(FileImage::Raw(image));
@@ -452,7 +451,7 @@ fn vhd(
     if disk_type == DiskType::Differencing {
         let parent = options.parent.as_ref().ok_or_else(|| {
             Error::usage("a differencing VHD needs a parent")
-                .with_hint("make one with vhd create CHILD --parent PARENT, or with vhd-apply")
+                .with_hint("create one with vhd create CHILD --parent PARENT, or with vhd-apply")
         })?;
         let windows = parent.windows_folder.as_ref();
         create.parent = Some(new_parent(path, &parent.image, windows)?);

@@ -1,4 +1,4 @@
-//! Diffs as files: what they say of an image, and opening them from a path or a stream.
+//! Diffs as files: the information about an image that they contain, and opening them from a path or a stream.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -11,27 +11,27 @@ use crate::progress::Progress;
 use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer};
 
-/// What a diff is told of an image.
+/// The information about an image that is recorded in a diff.
 pub fn side_of(image: &dyn Opened) -> Side {
     image.side()
 }
 
-/// The format of the image that a side of a diff is about, if it says one that is known.
+/// The format of the image that a side of a diff describes, if it is recorded and known.
 pub fn format_of(side: &Side) -> Option<Format> {
     side.format.as_deref().and_then(|name| name.parse().ok())
 }
 
-/// The footer of the VHD that the target of a diff was.
+/// The footer of a diff's target, if it was a VHD.
 pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
     let Some(bytes) = &header.target.footer else {
         return Ok(None);
     };
     let footer = Footer::decode(bytes);
     footer.verify_intact(0).map_err(|error| {
-        Error::damaged("the footer that the diff carries is damaged")
+        Error::damaged("the footer in the diff is damaged")
             .with_field("target footer")
             .with_source(error)
-            .with_hint("make the diff again, or write a raw image with -O raw")
+            .with_hint("create the diff again, or write a raw image with -O raw")
     })?;
     Ok(Some(footer))
 }
@@ -44,8 +44,8 @@ pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
     DiffFile::open(file, progress)
 }
 
-/// Reads a diff from a stream, which messages call `name`, into a nameless file beside `beside`, then verifies it:
-/// nothing of it is used before all of it is known to be right.
+/// Reads a diff from a stream, called `name` in messages, into an unnamed file in the folder of `beside`, then verifies
+/// it. Nothing of it is used before all of it is verified.
 pub fn spool_diff(
     (stream, name): (&mut dyn Read, &Path),
     beside: &Path,
@@ -53,12 +53,12 @@ pub fn spool_diff(
 ) -> Result<DiffFile> {
     let fill = |out: &mut dyn Write, name: &Path| {
         let copied = io::copy(stream, out).map(drop);
-        copied.map_err(|e| Error::io("cannot store what comes in", e).with_path(name))
+        copied.map_err(|e| Error::io("cannot store the input", e).with_path(name))
     };
     spool(fill, beside, name, progress)
 }
 
-/// The same for a diff that `make` writes to what it is given, which messages call as the path says.
+/// As [`spool_diff`], for a diff that `make` writes. The path is its name in messages.
 pub fn spool_made(
     make: impl FnOnce(&mut dyn Write, &Path) -> Result<()>,
     beside: &Path,
@@ -84,14 +84,14 @@ fn spool(
     DiffFile::open(spool, progress)
 }
 
-/// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) if the file at `path` is in a format that is not read
-/// here: a diff that was given as an image, say.
+/// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) if the file at `path` has a format that isn't supported,
+/// for example if a diff was given as an image.
 pub fn refuse_foreign(path: &Path, option: Option<&str>) -> Result<()> {
     probe::refuse_foreign(&File::open(path)?, option)
 }
 
-/// An error if `file` is not a diff but a VHD image, of kind [`Usage`](crate::ErrorKind::Usage), or is in a format that
-/// is not read here.
+/// Fails if `file` is a VHD image instead of a diff ([`Usage`](crate::ErrorKind::Usage)), or if its format isn't
+/// supported.
 pub fn refuse_image(file: &File) -> Result<()> {
     let len = file.byte_len()?;
     let mut start = [0; 8];
@@ -105,7 +105,7 @@ pub fn refuse_image(file: &File) -> Result<()> {
     let mut end = [0; 8];
     file.read_exact_at(&mut end, len.saturating_sub(FOOTER_SIZE as u64))?;
     if start != *b"conectix" && end != *b"conectix" {
-        // A diff that was packed is unpacked first.
+        // A compressed diff has to be decompressed first.
         return foreign::refuse(file);
     }
     Err(Error::usage("this is a VHD image, not a diff")

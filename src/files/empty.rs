@@ -1,4 +1,4 @@
-//! The empty disk: what a diff that holds all of a disk starts from.
+//! The empty disk: the base of a diff that contains a complete disk.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use crate::image::{Extent, ExtentState, Extents, Image, check_within, whole};
 use crate::page::PageRange;
 use crate::vhd::Footer;
 
-/// What names the empty disk where an image is read, as `/dev/null` names an empty file.
+/// The name of the empty disk where an image is read, by analogy to an empty file.
 const NAME: &str = "/dev/null";
 
-/// A disk of zeros, of any size. A diff from it holds all that its target has, and its base digest is that of the empty
-/// disk of its size.
+/// A disk of zeros, of any size. A diff based on it contains all data of its target, and its base digest is that of the
+/// empty disk of its size.
 #[derive(Debug, Clone, Copy)]
 pub struct EmptyDisk {
     size: u64,
@@ -24,18 +24,18 @@ impl EmptyDisk {
         Self { size }
     }
 
-    /// Whether `path` names the empty disk.
+    /// Returns whether `path` is the name of the empty disk.
     pub fn is_named(path: &Path) -> bool {
         path == Path::new(NAME)
     }
 
-    /// An error with this `hint` if `path` names the empty disk, where a file is meant.
+    /// Fails with this `hint` if `path` is the name of the empty disk, where a file is required.
     pub fn refuse(path: &Path, hint: &str) -> Result<()> {
         if !Self::is_named(path) {
             return Ok(());
         }
         Err(
-            Error::usage("this stands for an empty disk, which can only be a base that is read")
+            Error::usage("this means an empty disk, which can only be used as a base to read from")
                 .with_path(path)
                 .with_hint(hint),
         )

@@ -11,7 +11,7 @@ use crate::page::{PAGE_SIZE, PageList, PageRange};
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
 
-/// The image in a page blob or a snapshot of one, to be read.
+/// The image in a page blob or in a snapshot of one, for reading.
 #[derive(Debug)]
 pub struct BlobImage {
     stored: Stored,
@@ -25,12 +25,13 @@ enum Stored {
 }
 
 impl BlobImage {
-    /// Finds out what `blob` holds, unless `format` says it; `option` is how the caller's users say it.
+    /// Detects the format of `blob`, unless `format` specifies it. `option` is the name of the corresponding option for
+    /// hints.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for formats that aren't read here, and for a differencing VHD, whose
-    /// parent would have to be found.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for formats that aren't supported, and for a differencing VHD,
+    /// whose parent would have to be found.
     pub fn open(
         blob: BlobFile,
         format: Option<FormatChoice>,
@@ -72,7 +73,7 @@ impl BlobImage {
         };
         match format {
             Some(choice) if !choice.allows(image.format()) => {
-                Err(Error::usage("the image has another format than was said")
+                Err(Error::usage("the image doesn't have the specified format")
                     .with_path(name)
                     .with_found(image.format())
                     .with_expected(choice))
@@ -97,7 +98,7 @@ impl BlobImage {
         }
     }
 
-    /// What is wrong with it, but doesn't keep it from being read.
+    /// Problems with the image that don't prevent reading it.
     pub fn warnings(&self) -> Vec<&Error> {
         let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
         of_vhd.iter().chain(&self.doubts).collect()
@@ -111,23 +112,23 @@ impl BlobImage {
     }
 }
 
-/// What a blob carries while its image is being written.
+/// The metadata that marks a blob while its image is being written.
 const STATE: &str = "vhdkit_state";
 const WRITING: &str = "writing";
 
-/// How to make a [`NewBlobImage`].
+/// Options for a [`NewBlobImage`].
 #[derive(Debug, Clone)]
 pub struct NewBlobImageOptions {
-    /// Bytes of the virtual disk.
+    /// Size of the virtual disk in bytes.
     pub virtual_size: u64,
     /// The footer of a fixed VHD; without one, the blob is a raw disk.
     pub footer: Option<Footer>,
-    /// Whether to replace a blob of that name.
+    /// Whether to replace an existing blob.
     pub replace: bool,
 }
 
-/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob says that it isn't whole,
-/// and has no footer.
+/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob is marked as
+/// incomplete and has no footer.
 #[derive(Debug)]
 pub struct NewBlobImage {
     image: RawImage<BlobFile>,
@@ -135,12 +136,12 @@ pub struct NewBlobImage {
 }
 
 impl NewBlobImage {
-    /// Makes the blob called `name`, or takes the managed disk of that name.
+    /// Creates the blob called `name`, or opens the managed disk of that name.
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::ErrorKind::Usage) if there is a blob of that name that isn't to be replaced, or if it can't have
-    /// this size; [`Locked`](crate::ErrorKind::Locked) if another program writes to it.
+    /// [`Usage`](crate::ErrorKind::Usage) if the blob exists and may not be replaced, or can't have this size;
+    /// [`Locked`](crate::ErrorKind::Locked) if another program is writing to it.
     pub fn create(
         connector: &Connector,
         name: &BlobName,
@@ -159,7 +160,7 @@ impl NewBlobImage {
             replace: options.replace,
         };
         let blob = connector.create(name, &new)?;
-        // A managed disk may hold another image, and with its footer it would pass for a whole one.
+        // A managed disk may hold another image, and with its footer it would look complete.
         blob.write_zeros_at(0..size)?;
         Ok(Self {
             image: RawImage::with_size(blob, options.virtual_size),
@@ -167,17 +168,17 @@ impl NewBlobImage {
         })
     }
 
-    /// The virtual disk, to be read.
+    /// The virtual disk, for reading.
     pub fn image(&self) -> &dyn Image {
         &self.image
     }
 
-    /// The virtual disk, to be written.
+    /// The virtual disk, for writing.
     pub fn image_mut(&mut self) -> &mut dyn ImageMut {
         &mut self.image
     }
 
-    /// Brings everything to the blob, the footer last, and says that it is whole.
+    /// Writes everything to the blob, the footer last, and marks it as complete.
     pub fn publish(mut self) -> Result<()> {
         self.image.flush()?;
         let (blob, size) = (self.image.storage(), self.image.virtual_size());
@@ -192,30 +193,30 @@ impl NewBlobImage {
     }
 }
 
-/// An error if a program is writing the blob, or was interrupted.
+/// Fails if a program is writing the blob, or was interrupted.
 fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
     let properties = blob.properties();
     if properties.metadata.get(STATE).map(String::as_str) != Some(WRITING) {
         return Ok(());
     }
     let hint = if properties.leased {
-        "another program writes it right now: wait until that ends"
+        "another program is writing it right now: wait until that ends"
     } else {
         "run the command that wrote it again, with --force"
     };
     Err(Error::new(
         ErrorKind::Pending,
-        "the blob isn't whole: what wrote it hasn't ended",
+        "the blob isn't complete: the program that writes it hasn't finished",
     )
     .with_path(blob.name())
     .with_hint(hint))
 }
 
-/// Checks what a blob holds as [`check_file`](super::check_file) does a file.
+/// Checks the contents of a blob as [`check_file`](super::check_file) checks a file.
 ///
 /// # Errors
 ///
-/// Only when the blob can't be read, holds a format that is not read here, or was changed meanwhile.
+/// Fails only if the blob can't be read, has an unsupported format, or was changed meanwhile.
 pub fn check_blob(blob: &BlobFile, options: &CheckOptions<'_>) -> Result<Report> {
     refuse_unfinished(blob)?;
     refuse_foreign(blob, None)?;
@@ -224,12 +225,12 @@ pub fn check_blob(blob: &BlobFile, options: &CheckOptions<'_>) -> Result<Report>
     Ok(report)
 }
 
-/// The pages that were written to `this` since `earlier` was taken, by the service; `None` if the two aren't a blob and a
-/// snapshot of it, or snapshots of one blob.
+/// The pages of `this` that were written since `earlier` was taken, according to the service. Returns `None` unless the
+/// two are a blob and a snapshot of it, or snapshots of one blob.
 ///
 /// # Errors
 ///
-/// The service's, when it can't tell.
+/// Fails if the service can't determine them.
 fn changes_between(this: &BlobFile, earlier: &BlobFile) -> Option<Result<PageList>> {
     let time = earlier_time(this.blob(), earlier.blob())?;
     let container = |blob: &BlobFile| blob.store().shown(&BlobId::live(""));
@@ -237,11 +238,11 @@ fn changes_between(this: &BlobFile, earlier: &BlobFile) -> Option<Result<PageLis
     same.then(|| this.changes_since(&Since::Snapshot(time)))
 }
 
-/// The time of `other`, if it is a snapshot that is earlier than `this`.
+/// The time of `other`, if it is an earlier snapshot than `this`.
 fn earlier_time(this: &BlobId, other: &BlobId) -> Option<String> {
     let time = other.snapshot.clone()?;
     match &this.snapshot {
-        // The service writes times so that the order of the letters is that of time.
+        // The service writes times such that alphabetical order is chronological.
         Some(this) if *this <= time => None,
         _ => Some(time),
     }
@@ -300,19 +301,19 @@ impl Opened for BlobImage {
 
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, blob) = (self.blob(), other.as_blob()?);
-        // Only there the bytes of the virtual disk are those of the blob, at the same offsets.
+        // Only for these formats are the bytes of the virtual disk at the same offsets in the blob.
         if self.format() == Format::Dynamic || other.format() == Format::Dynamic {
             return None;
         }
         let changes = changes_between(this, blob).or_else(|| changes_between(blob, this))?;
-        // Where the service can't tell, everything is read.
+        // If the service can't determine the changes, everything is read.
         let changes = changes.ok()?;
         let size = self.virtual_size().min(other.virtual_size());
         Some(Box::new(Unchanged { changes, size }))
     }
 }
 
-/// Everything but what changed.
+/// Everything except the changes.
 struct Unchanged {
     changes: PageList,
     size: u64,
@@ -360,7 +361,7 @@ mod tests {
                 4096,
                 &[(512, 1024), (2048, 4096)],
             ),
-            // A change beyond the smaller one, as of the footer.
+            // A change beyond the end of the smaller one, such as in the footer.
             (
                 &[(512, 1024), (4096, 4608)],
                 4096,

@@ -6,7 +6,7 @@ use crate::image::{Image, ImageMut, RawImage};
 use crate::storage::File;
 use crate::vhd::{DiskType, VhdImage};
 
-/// One of the formats, on a file.
+/// An image of any format in a file.
 #[derive(Debug)]
 pub(super) enum FileImage {
     Raw(RawImage<File>),

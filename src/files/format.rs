@@ -8,17 +8,17 @@ use super::{foreign, is_named_part};
 use crate::error::{Error, Result};
 use crate::vhd::is_named_vhd;
 
-/// How a stored file presents a virtual disk.
+/// How a stored file represents a virtual disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
     /// The bytes of the file are the virtual disk.
     Raw,
-    /// A VHD with all bytes of the virtual disk and a footer behind them.
+    /// A VHD with all bytes of the virtual disk, followed by a footer.
     Fixed,
-    /// A VHD with the blocks that were written.
+    /// A VHD with only the blocks that were written.
     Dynamic,
-    /// A VHD with what was written over another image, its parent.
+    /// A VHD with the data that differs from another image, its parent.
     Differencing,
 }
 
@@ -33,11 +33,11 @@ impl Format {
         }
     }
 
-    /// The format that the name of a new image stands for: a dynamic VHD for `.vhd` and `.avhd`, else raw.
+    /// The format implied by the name of a new image: a dynamic VHD for `.vhd` and `.avhd`, otherwise raw.
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::ErrorKind::Usage) for the name of a format that isn't written here, such as `.vhdx`.
+    /// [`Usage`](crate::ErrorKind::Usage) for the name of a format that can't be written, such as `.vhdx`.
     pub fn by_name(path: &Path) -> Result<Self> {
         if is_named_vhd(path) {
             return Ok(Self::Dynamic);
@@ -76,7 +76,7 @@ impl FromStr for Format {
     }
 }
 
-/// What the caller says about the format of an image, instead of having it probed.
+/// The format of an image as specified by the caller, instead of detecting it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FormatChoice {
     /// A VHD of any type.
@@ -86,7 +86,7 @@ pub enum FormatChoice {
 }
 
 impl FormatChoice {
-    /// Whether an image of `format` is what was said.
+    /// Returns whether `format` agrees with the choice.
     pub fn allows(self, format: Format) -> bool {
         match self {
             Self::AnyVhd => format != Format::Raw,
@@ -113,7 +113,7 @@ impl fmt::Display for FormatChoice {
 impl FromStr for FormatChoice {
     type Err = Error;
 
-    /// The names of the formats, and `vhd` or `vpc` for any VHD.
+    /// Parses the name of a format, or `vhd` or `vpc` for any VHD.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "vhd" | "vpc" => Ok(Self::AnyVhd),

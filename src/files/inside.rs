@@ -1,12 +1,12 @@
-//! A VHD that was converted once more, as if it were a raw disk.
+//! Warns about a VHD that was converted again as if it were a raw disk.
 
 use super::OpenImage;
 use crate::error::Error;
 use crate::image::Image as _;
 use crate::vhd;
 
-/// What is said of an image whose virtual disk is itself a VHD, with the command that takes that out; `None` for any
-/// other. The last MiB of the disk is read.
+/// The warning for an image whose virtual disk is itself a VHD, with the command that extracts it; `None` for any
+/// other. Reads the last MiB of the disk.
 pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
     if image.vhd().is_none() || image.parent().is_some() {
         return None;
@@ -14,12 +14,14 @@ pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
     let inside = vhd::vhd_inside(image)?;
     let take_out = inside.take_out(image.path(), image.virtual_size());
     Some(
-        Error::unsupported("the virtual disk is itself a VHD: it was taken for a raw disk, and converted once more")
-            .with_path(image.path())
-            .with_found(format_args!(
-                "the footer of a {} VHD that ends at {} of the virtual disk",
-                inside.footer.disk_type, inside.len
-            ))
-            .with_hint(format!("take it out: {take_out}")),
+        Error::unsupported(
+            "the virtual disk is itself a VHD: it was treated as a raw disk and converted again",
+        )
+        .with_path(image.path())
+        .with_found(format_args!(
+            "the footer of a {} VHD that ends at {} of the virtual disk",
+            inside.footer.disk_type, inside.len
+        ))
+        .with_hint(format!("take it out: {take_out}")),
     )
 }

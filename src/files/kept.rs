@@ -1,9 +1,9 @@
-//! The list of window hashes that is kept beside an image, `IMAGE.windows`: with it the digest of what an apply makes of
-//! the image is computed from the windows that change, and nothing else is read.
+//! The list of window hashes that is kept next to an image, `IMAGE.windows`. With it, the digest of the result of an
+//! apply is computed by reading only the windows that change.
 //!
-//! `vhd hash --stamp` makes it, and every apply in place that computes the digest of its result keeps it up to date. It is
-//! as any other [list](super::windows) of one state of one file. A list that is missing, stale or damaged only costs
-//! reading the image.
+//! `vhd hash --stamp` creates it, and every in-place apply that computes the digest of its result keeps it up to date.
+//! Like any other [list](super::windows), it is for one state of one file. If it is missing, stale or damaged, the
+//! image is read instead.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, beside};
 
-/// Ends the name of the list that is kept beside an image.
+/// Suffix of the list that is kept next to an image.
 const SUFFIX: &str = ".windows";
 
-/// The path of the list that is kept beside the image at `path`.
+/// The path of the list next to the image at `path`.
 fn list_path(path: &Path) -> PathBuf {
     beside(&place_of(path), SUFFIX)
 }
 
-/// Whether a list can say what this image holds: a child's content depends on its parents, and times must prove that the
-/// image wasn't changed.
+/// Returns whether a list can describe this image: the contents of a child depend on its parents, and file times must
+/// prove that the image is unchanged.
 fn can_have_one(image: &OpenImage) -> bool {
     image.format() != Format::Differencing && image.file().time_doubt().is_none()
 }
 
-/// Whether what has the name of the list of `image` may be replaced by a new list: a list, of somebody who may write
-/// the image. `Ok(None)` if nothing has that name.
+/// Returns whether the file with the name of `image`'s list may be replaced by a new list: it must be a list that
+/// belongs to somebody who may write the image. Returns `Ok(None)` if there is no such file.
 fn is_ours(image: &OpenImage, list: &Path) -> Result<Option<bool>> {
     if !exists(list)? {
         return Ok(None);
@@ -50,27 +50,27 @@ fn is_ours(image: &OpenImage, list: &Path) -> Result<Option<bool>> {
     Ok(Some(long && label == *LABEL))
 }
 
-/// The list that is kept beside an image.
+/// The list next to an image.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// What it says, if it is of the image as that is now.
+    /// The list, if it is for the current state of the image.
     pub(super) current: Option<ImageWindows>,
 }
 
-/// Looks for the list of `image`; `None` if none is kept.
+/// Looks for the list of `image`. Returns `None` if there is none.
 pub(super) fn find(image: &OpenImage) -> Option<Kept> {
     let list = list_path(image.path());
     if !can_have_one(image) || !matches!(is_ours(image, &list), Ok(Some(true))) {
         return None;
     }
-    // Whatever is wrong with it, the image itself can be read instead. The stamp also says as what it was read.
+    // Whatever is wrong with it, the image itself can be read instead. The stamp must also agree on the format.
     let current = open_windows(&list, image).ok().filter(|list| {
         is_stamped(image, image.stamp(), list.digest()).is_ok_and(|stamped| stamped)
     });
     Some(Kept { current })
 }
 
-/// A list in the making. It is never needed, so that a failure ends it and nothing else.
+/// A list that is being written. It is never essential, so a failure only ends it.
 #[derive(Debug)]
 pub(super) struct NewList {
     file: AtomicFile,
@@ -79,7 +79,8 @@ pub(super) struct NewList {
 }
 
 impl NewList {
-    /// Begins the list of what `image` is going to hold, a disk of `size` bytes. The caller has the image locked alone.
+    /// Begins the list of the future contents of `image`, a disk of `size` bytes. The caller holds the image's
+    /// exclusive lock.
     pub(super) fn begin(image: &OpenImage, size: u64) -> Option<Self> {
         let list = list_path(image.path());
         let begin = || -> Result<Self> {
@@ -96,13 +97,13 @@ impl NewList {
         begin().ok()
     }
 
-    /// Adds the windows from `start` on, which come in order; those that are left out are zero.
+    /// Adds the windows from `start` on, in order. Omitted windows are zero.
     pub(super) fn push(&mut self, start: u64, hashes: &WindowHashes) {
         self.failed = self.failed || self.writer.push(start, hashes).is_err();
     }
 
-    /// Gives the list its name, if the file of `image`, of which the caller alone has the lock, has a state stamp with the
-    /// digest that the list makes. Returns whether the list is kept.
+    /// Publishes the list, if the file of `image`, whose exclusive lock the caller holds, has a state stamp with the
+    /// digest of the list. Returns whether the list is kept.
     pub(super) fn publish(self, image: &OpenImage) -> bool {
         let Self {
             file,
@@ -111,7 +112,7 @@ impl NewList {
         } = self;
         let publish = || -> Result<bool> {
             let digest = writer.finish()?;
-            // The stamp, an attribute, has moved the time of change.
+            // Setting the stamp, an attribute, has moved the ctime.
             let now = image.file().settle()?;
             if failed || !can_have_one(image) || !is_stamped(image, &now, digest)? {
                 return Ok(false);
@@ -124,7 +125,7 @@ impl NewList {
     }
 }
 
-/// What comes after the head of a list.
+/// The part of a list after its head.
 #[derive(Debug)]
 struct Body {
     file: File,
@@ -153,7 +154,7 @@ impl Write for Body {
     }
 }
 
-/// An image that was read to be given a state stamp.
+/// An image that was read in order to be stamped.
 #[derive(Debug)]
 pub struct Stamping<'a> {
     image: &'a OpenImage,
@@ -187,9 +188,9 @@ impl<'a> Stamping<'a> {
         self.digest
     }
 
-    /// Gives the file its stamp, and keeps the window hashes beside it, in `IMAGE.windows`, so that the next apply reads
-    /// only the windows that it changes. Something else that has that name stays, and there is no list then; nor is there
-    /// one of a differencing VHD. `Ok(false)` if there is no stamp, as for [`set_stamp`].
+    /// Stamps the file, and keeps the window hashes next to it, in `IMAGE.windows`, so that the next apply reads only
+    /// the windows that it changes. There is no list if something else has that name, which is kept, or for a
+    /// differencing VHD. Returns `Ok(false)` if there is no stamp, as for [`set_stamp`].
     ///
     /// # Errors
     ///

@@ -1,18 +1,19 @@
-//! Folding a differencing VHD into its parent, in place.
+//! Merges a differencing VHD into its parent, in place.
 //!
 //! ```text
 //!   lock all ─► merge diff: parent to child, beside the parent ─► apply it in place ─► remove the merge diff
 //!            ─► its own children get the parent as theirs ─► remove the child
 //! ```
 //!
-//! Other children of the parent wouldn't read as before: there must be none. Those of the child do, for once the parent
-//! holds what the child reads as, it is all the same which of the two they are read over. So each step leaves every image
-//! readable, and doing it all again goes on where it ended. ([`relatives`](super::relatives) finds both.)
+//! Other children of the parent would read differently afterwards, so there must be none. Children of the child are
+//! fine: once the parent holds what the child reads as, it doesn't matter which of the two they use. So each step
+//! leaves every image readable, and repeating everything continues where it stopped. ([`relatives`](super::relatives)
+//! finds both.)
 //!
-//! A merge is the apply of a diff: of the pages that the child stores and that differ in the parent. Were the diff
-//! made again from a parent that is half written, it would be another one; so it is kept until the apply has ended,
-//! and finishing an interrupted merge applies that very diff. A merge diff without an undo journal beside it is a
-//! leftover: either the parent wasn't touched yet, or all is done.
+//! A merge is the apply of a diff with the pages that the child stores and that differ in the parent. A diff created
+//! again from a half-written parent would be a different one, so it is kept until the apply has finished, and an
+//! interrupted merge is finished with that very diff. A merge diff without an undo journal next to it is a leftover:
+//! either the parent wasn't changed yet, or everything is done.
 
 use std::fs;
 use std::io::{self, Write};
@@ -41,30 +42,31 @@ use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_
 use crate::text::shown;
 use crate::vhd::{ParentPolicy, VhdImage};
 
-/// How to [`merge`].
+/// Options for [`merge`].
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct MergeOptions<'a> {
     /// The threads that read, compare and pack.
     pub workers: &'a Workers,
-    /// Told how far the work is.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
-    /// Where the parents of the child may be.
+    /// Where to look for the parents of the child.
     pub parents: &'a ParentOptions,
-    /// Whether to read all of both disks and compare content digests. Without it, what was written is read back and
+    /// Whether to read all of both disks and compare content digests. Otherwise, the written data is read back and
     /// compared page by page.
     pub verify: bool,
-    /// Look at everything, write nothing.
+    /// Check everything, but write nothing.
     pub dry_run: bool,
-    /// Whether the parent's file has no holes in the end.
+    /// Whether to fill all holes of the parent's file at the end.
     pub dense: bool,
-    /// Whether to remove the child once the merge is on stable storage, and its own children have the parent as theirs.
+    /// Whether to remove the child once the merge is on stable storage and the child's own children refer to the
+    /// parent.
     pub delete: bool,
     /// What to do if the parent has other children.
     pub orphans: Orphans,
-    /// What the folder of the images is called on Windows, for the children that get another parent.
+    /// The Windows path of the images' folder, for children that get another parent.
     pub windows_folder: Option<&'a WindowsFolder>,
-    /// Told what is wrong with the images, but doesn't keep them from being merged.
+    /// Receives warnings about the images.
     pub warn: &'a dyn Fn(&Error),
 }
 
@@ -80,7 +82,7 @@ impl std::fmt::Debug for MergeOptions<'_> {
     }
 }
 
-/// What became of a merge.
+/// The outcome of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
@@ -94,36 +96,36 @@ pub struct Merged {
     pub updated: u64,
     /// Bytes of the virtual disk made zero.
     pub cleared: u64,
-    /// Whether there was nothing to write: the parent holds the same as the child.
+    /// Whether there was nothing to write because the parent already had the same contents as the child.
     pub same: bool,
-    /// Content digest of the child and of the merged parent, if it was asked for.
+    /// Content digest of the child and of the merged parent, if requested.
     pub digest: Option<ContentDigest>,
-    /// Whether a merge that had been interrupted was finished, or would be.
+    /// Whether an interrupted merge was finished, or would be.
     pub finished_interrupted: bool,
     /// Whether the child was removed.
     pub deleted: bool,
-    /// Other children of the parent, which don't read as before if anything was written to it.
+    /// Other children of the parent, which read differently if anything was written to it.
     pub siblings: Vec<PathBuf>,
-    /// Children of the child. If it was removed, or would be, they have the parent as theirs instead.
+    /// Children of the child. If it was removed, or would be, they get its parent as theirs.
     pub grandchildren: Vec<PathBuf>,
-    /// Where children were looked for, in words.
+    /// Where children were looked for, as text.
     pub looked_in: String,
 }
 
-/// Writes what the differencing VHD at `child` stores into its parent, so that the parent holds what the child reads
-/// as. Crash-safe as an apply in place; run again, it finishes an interrupted merge. The parent keeps its identity,
-/// and grows if the child is larger.
+/// Writes the data of the differencing VHD at `child` to its parent, so that the parent has the same contents as the
+/// child. As crash-safe as an in-place apply; repeating it finishes an interrupted merge. The parent keeps its
+/// identity, and grows if the child is larger.
 ///
 /// # Errors
 ///
-/// [`Usage`](ErrorKind::Usage) before anything is written if the parent has other children and isn't the same already;
-/// [`Locked`](ErrorKind::Locked) if an image that is read or written is in use.
+/// [`Usage`](ErrorKind::Usage), before anything is written, if the parent has other children and doesn't have the same
+/// contents already; [`Locked`](ErrorKind::Locked) if an image involved is in use.
 pub fn merge(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     let finished = finish_interrupted(child, options)?;
     if let (Some(finished), true) = (&finished, options.dry_run) {
         return Ok(finished.clone());
     }
-    // What was written to the child since is merged, too: usually nothing.
+    // Anything written to the child meanwhile is merged as well; usually there is nothing.
     let merged = merge_open(child, options)?;
     Ok(match finished {
         Some(finished) => Merged {
@@ -138,7 +140,7 @@ pub fn merge(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     })
 }
 
-/// Finishes the merge of this child that left an undo journal beside its parent, if there is one.
+/// Finishes the merge of this child that left an undo journal next to its parent, if there is one.
 fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<Merged>> {
     let Some((child_id, candidates)) = places(child, options.parents)? else {
         return Ok(None);
@@ -194,7 +196,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
             .with_path(child)
             .with_found(image.format())
             .with_expected(Format::Differencing)
-            .with_hint("name the child; its parent is found by what the child says of it")
+            .with_hint("name the child; its parent is found by the child's own references")
     })?;
     let path = parent.path().to_path_buf();
     let locks = Locks::take(&image, parent, options)?;
@@ -232,7 +234,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     relatives.check(&merged, options)?;
     if merged.same {
         drop(file);
-        // Of a merge that was interrupted when all was done.
+        // The remains of a merge that was interrupted after everything was done.
         remove_merge_diff(&path)?;
     } else {
         if let Some(vhd) = parent.vhd() {
@@ -278,7 +280,7 @@ impl Relatives {
         let siblings = look(parent).sure(options.orphans)?;
         let grandchildren = look(image);
         let grandchildren = if options.delete {
-            // Who isn't given another parent is lost.
+            // Any that aren't given another parent would be lost.
             grandchildren.certain(options.orphans)?
         } else {
             grandchildren
@@ -290,7 +292,7 @@ impl Relatives {
         })
     }
 
-    /// An error if what the merge writes changes what other children of the parent read as.
+    /// Fails if the merge changes what other children of the parent read as.
     fn check(&self, merged: &Merged, options: MergeOptions<'_>) -> Result<()> {
         if merged.same || options.orphans == Orphans::Allow {
             return Ok(());
@@ -303,8 +305,8 @@ impl Relatives {
 struct Heirs(Vec<File>);
 
 impl Heirs {
-    /// Locks them if they will be needed, and makes sure that each can be given the new parent. Those that an interrupted
-    /// merge was giving it are children of the parent by now, and count too.
+    /// Locks them if necessary, and checks that each can be given the new parent. Those whose parent an interrupted
+    /// merge was changing refer to the parent already, and count as well.
     fn take(
         relatives: &Relatives,
         image: &OpenImage,
@@ -341,7 +343,7 @@ impl Heirs {
         for path in relatives.siblings.paths() {
             let is_between = File::open(&path)
                 .and_then(|file| VhdImage::open_over(file, ParentPolicy::LeftOut))
-                // What is wrong with an image that isn't needed doesn't matter.
+                // Problems with an image that isn't needed don't matter.
                 .is_ok_and(|vhd| vhd.is_between_parents());
             if is_between {
                 files.push(File::open_locked(&path, access)?);
@@ -350,7 +352,7 @@ impl Heirs {
         Ok(Self(files))
     }
 
-    /// Gives each the merged parent.
+    /// Gives each of them the merged parent.
     fn inherit(&self, parent: &File, image: &OpenImage, options: MergeOptions<'_>) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
@@ -384,7 +386,7 @@ impl Heirs {
     }
 }
 
-/// Applies the merge diff. If the parent wasn't touched, no trace stays behind of what failed.
+/// Applies the merge diff. If the parent wasn't changed, a failure leaves nothing behind.
 fn apply(
     parent: &File,
     merge_diff: &Path,
@@ -417,7 +419,7 @@ impl Merged {
     }
 }
 
-/// Opens the chain without locks: they are taken all together afterwards.
+/// Opens the chain without locks, which are taken together afterwards.
 fn open_child(child: &Path, options: MergeOptions<'_>) -> Result<OpenImage> {
     open_image(
         child,
@@ -439,8 +441,8 @@ struct Locks {
 }
 
 impl Locks {
-    /// Locks the parent for writing and the rest of the chain for reading, and makes sure that nothing happened
-    /// to them since they were opened.
+    /// Locks the parent for writing and the rest of the chain for reading, and checks that they haven't changed since
+    /// they were opened.
     fn take(image: &OpenImage, parent: &OpenImage, options: MergeOptions<'_>) -> Result<Self> {
         let access = if options.dry_run {
             Access::Read
@@ -476,7 +478,7 @@ impl Locks {
     }
 }
 
-/// Writes the diff from the parent to the child. It carries no footer: the parent keeps its identity.
+/// Writes the diff from the parent to the child. It contains no footer: the parent keeps its identity.
 fn write<W: Write>(
     image: &OpenImage,
     parent: &OpenImage,
@@ -518,7 +520,7 @@ fn apply_options<'a>(options: MergeOptions<'a>, parents: &'a ParentOptions) -> A
     ApplyOptions {
         workers: options.workers,
         progress: options.progress,
-        // The diff was made from this very parent under the lock.
+        // The diff was made from this very parent, under the lock.
         check: BaseCheck::Touched,
         verify: true,
         parents,
@@ -536,7 +538,7 @@ fn without(options: &ParentOptions, parent: &Path) -> ParentOptions {
     options
 }
 
-/// Removes the child itself, wherever a link to it lies, unless somebody wrote to it.
+/// Removes the child itself, not a link to it, unless it was changed meanwhile.
 fn delete(image: &OpenImage) -> Result<()> {
     image.file().check_unchanged(image.stamp())?;
     let path = image.path();

@@ -1,4 +1,4 @@
-//! Images and diffs as files: probe and open, create, apply in place or anew.
+//! Images and diffs as files: detecting formats, opening, creating, applying in place or to a new image.
 
 mod apply;
 mod base_match;

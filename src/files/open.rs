@@ -1,4 +1,4 @@
-//! Opening an image: probe what it is, lock it, and refuse what can't be read safely.
+//! Opening an image: detects its format, locks it, and refuses what can't be read safely.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use crate::page::PageRange;
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
 use crate::vhd::{DiskType, ParentPolicy, StoredRun, VhdImage, filled};
 
-/// How to [open an image](open_image). By default: probe the format, read only, with a lock, and not while an
-/// interrupted apply is in the way.
+/// Options for [opening an image](open_image). By default: detect the format, open read-only and with a lock, and fail
+/// if an interrupted apply is pending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct OpenOptions {
-    /// The format, when it is not to be probed.
+    /// The format, unless it is to be detected.
     pub format: Option<FormatChoice>,
-    /// The option by which the caller's users say the format, for advice that names it.
+    /// The name of the option that specifies the format, for hints.
     pub format_option: Option<&'static str>,
-    /// Whether to open for writing too.
+    /// Whether to open for writing as well.
     pub writable: bool,
-    /// Whether to open without a lock; else readers share one and a writer has it alone.
+    /// Whether to open without a lock. Otherwise readers share a lock, and a writer holds it exclusively.
     pub no_lock: bool,
-    /// Whether to open although an undo journal stands beside the image: for the code that works with it.
+    /// Whether to open despite an undo journal next to the image: for the code that works with it.
     pub ignore_journal: bool,
-    /// Whether to read damaged VHDs as far as they go, parents included; not for writing.
+    /// Whether to read as much as possible of damaged VHDs, parents included; not for writing.
     pub salvage: bool,
-    /// Where the parents of a differencing VHD may be.
+    /// Where to look for the parents of a differencing VHD.
     pub parents: ParentOptions,
-    /// How it and its parents are read.
+    /// How the image and its parents are read.
     pub io: IoPolicy,
-    /// Whether [any later change must show](File::settle), of its parents too, so that what was read is one state: for
-    /// who reads all of it. What other programs have written is brought to the device first.
+    /// Whether to [settle](File::settle) the image and its parents, so that any later change shows and everything read
+    /// belongs to one state: for reading all of an image. Data that other programs have written is synced first.
     pub settle: bool,
 }
 
@@ -47,7 +47,7 @@ pub struct OpenOptions {
 pub struct OpenImage {
     path: PathBuf,
     stored: FileImage,
-    /// Why a raw image may be something else.
+    /// Reasons why a raw image may be something else.
     doubts: Vec<Error>,
     has_footer_inside: bool,
     stamp: Stamp,
@@ -55,12 +55,12 @@ pub struct OpenImage {
     parent: Option<Arc<OpenImage>>,
 }
 
-/// A run of a virtual disk, and the image of a chain that says what it holds.
+/// A run of a virtual disk, and the image of a chain that determines its contents.
 #[derive(Debug, Clone, Copy)]
 pub struct Mapped<'a> {
-    /// Where, and whether it may hold data.
+    /// The range, and whether it may hold data.
     pub extent: Extent,
-    /// How many parents down that image is; 0 for the opened one itself.
+    /// The depth of that image in the chain; 0 for the opened image itself.
     pub depth: usize,
     /// That image.
     pub image: &'a OpenImage,
@@ -77,9 +77,8 @@ fn failed<'a>(error: Error) -> MappedExtents<'a> {
 ///
 /// # Errors
 ///
-/// [`Locked`] when another command is in the way, [`Pending`] when an interrupted apply is, [`Usage`] for what is a
-/// folder or a pipe, [`Unsupported`] for formats that aren't read here (a diff among them), [`Damaged`] for what
-/// breaks the rules of its format.
+/// [`Locked`] if another command is using it, [`Pending`] after an interrupted apply, [`Usage`] for a folder or a pipe,
+/// [`Unsupported`] for unsupported formats (including diffs), [`Damaged`] for a violation of its format.
 ///
 /// [`Locked`]: crate::ErrorKind::Locked
 /// [`Pending`]: crate::ErrorKind::Pending
@@ -95,7 +94,7 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
     Ok(image)
 }
 
-/// Opens one image of a chain, of which those above are in `trail`.
+/// Opens one image of a chain; those above are in `trail`.
 pub(super) fn open_link(
     path: &Path,
     options: &OpenOptions,
@@ -108,14 +107,14 @@ pub(super) fn open_link(
         (false, false) => File::open_locked(path, Access::Read)?,
     };
     let file = file.with_policy(options.io);
-    // Only now: who writes a journal holds the lock.
+    // Checked only now, because whoever writes a journal holds the lock.
     if !options.ignore_journal {
         refuse_pending(path)?;
     }
     open_in(file, options, trail)
 }
 
-/// Opens the image in a file that the caller has opened, and locked if that is needed.
+/// Opens the image in a file that the caller has opened and, if necessary, locked.
 pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> {
     let mut trail = Trail::default();
     let image = open_in(file, options, &mut trail)?;
@@ -123,8 +122,8 @@ pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> 
     Ok(image)
 }
 
-/// The first `size` bytes of a raw image on a larger device, else the image itself: what a diff is for may lie on a
-/// device that is larger.
+/// Returns the first `size` bytes of a raw image on a larger device, or the image itself: the target of a diff may be
+/// on a larger device.
 pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
     let larger = image.file().is_block_device() && image.virtual_size() > size;
     if !larger || image.format() != Format::Raw {
@@ -141,7 +140,8 @@ pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
 fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
     let path = file.path().to_path_buf();
     let path = path.as_path();
-    // What settled is what counts: a store right after it makes a page dirty, and the next ones wouldn't show.
+    // The settled stamp is the one that counts: a store right after it makes a page dirty, and further ones wouldn't
+    // show.
     let stamp = if options.settle {
         file.settle()?
     } else {
@@ -153,7 +153,7 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
     {
-        let error = Error::usage("the image doesn't have the format that was given")
+        let error = Error::usage("the image doesn't have the specified format")
             .with_path(path)
             .with_found(stored.format())
             .with_expected(choice);
@@ -183,14 +183,14 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
         return Ok(());
     }
     Err(
-        Error::unsupported("the virtual disk is larger than this program goes")
+        Error::unsupported("the virtual disk is larger than this program supports")
             .with_path(path)
             .with_found(format_args!("{virtual_size} bytes"))
             .with_expected(format_args!("at most {MAX_VIRTUAL_SIZE} bytes (1 PiB)")),
     )
 }
 
-/// The image, its parent, and why it may be something else.
+/// The image, its parent, and reasons why it may be something else.
 type OpenedFile = (FileImage, Option<Arc<OpenImage>>, Vec<Doubt>);
 
 fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenedFile> {
@@ -228,11 +228,11 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
     Ok((FileImage::from_vhd(image)?, finder.found, Vec::new()))
 }
 
-/// Where the footer says another type, nothing is written that would depend on it.
+/// The error if the footer has a different type, on which writes would depend.
 fn refuse_told(image: &VhdImage<File>) -> Error {
     let path = image.storage().path();
     Error::usage(
-        "the footer has another type than was given, so the image is read but not changed in place",
+        "the footer has a different type than specified, so the image can be read but not changed in place",
     )
     .with_path(path)
     .with_hint(format!(
@@ -242,7 +242,7 @@ fn refuse_told(image: &VhdImage<File>) -> Error {
     ))
 }
 
-/// An error if a file that is said to be a VHD has nothing of one.
+/// Fails if a file specified as a VHD has no trace of one.
 fn refuse_without_footer(file: &File, options: &OpenOptions) -> Result<()> {
     if file.byte_len()? == 0 || VhdImage::probe(file)?.is_some() {
         return Ok(());
@@ -256,11 +256,11 @@ fn refuse_without_footer(file: &File, options: &OpenOptions) -> Result<()> {
         "there is no VHD footer at the end of the file, nor a copy of one at its beginning",
     )
     .with_path(file.path())
-    .with_hint(format!("if it was cut off, copy it again{raw}")))
+    .with_hint(format!("if it was truncated, copy it again{raw}")))
 }
 
 impl OpenImage {
-    /// The path it was opened by.
+    /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -275,23 +275,23 @@ impl OpenImage {
         self.stored.vhd()
     }
 
-    /// The VHD for changes of its footer, if it is one and was opened for writing.
+    /// The VHD for changing its footer, if it is one and was opened for writing.
     pub fn vhd_mut(&mut self) -> Option<&mut VhdImage<File>> {
         self.stored.vhd_mut().filter(|_| self.writable)
     }
 
-    /// What is wrong with the file, but doesn't keep it from being read.
+    /// Problems with the file that don't prevent reading it.
     pub fn warnings(&self) -> Vec<&Error> {
         let of_vhd = self.vhd().map_or(&[][..], VhdImage::warnings);
         of_vhd.iter().chain(&self.doubts).collect()
     }
 
-    /// Whether it is read as a raw image although the footer of a fixed VHD is before its end.
+    /// Returns whether it is read as a raw image although there is a footer of a fixed VHD before its end.
     pub fn has_footer_inside(&self) -> bool {
         self.has_footer_inside
     }
 
-    /// What a damaged VHD that is read as far as it goes has lost of its virtual disk, in order.
+    /// The ranges of the virtual disk that a damaged VHD has lost, in order.
     pub fn lost(&self) -> &[PageRange] {
         self.vhd().map_or(&[], VhdImage::lost)
     }
@@ -301,13 +301,13 @@ impl OpenImage {
         self.parent.as_ref()
     }
 
-    /// The images that the virtual disk is read from: this one, its parent, that one's parent and so on.
+    /// The images from which the virtual disk is read: this one, its parent, that one's parent and so on.
     pub fn chain(&self) -> impl Iterator<Item = &OpenImage> {
         std::iter::successors(Some(self), |image| image.parent.as_deref())
     }
 
-    /// The extents of `within`, each with the image of the chain that it comes from: in order and without gaps. An
-    /// extent may be given in several parts.
+    /// The extents of `within`, each with the image of the chain that it comes from, in order and without gaps. An
+    /// extent may be divided into several parts.
     pub fn mapped(&self, within: PageRange) -> MappedExtents<'_> {
         self.mapped_at(within.cut_to(whole(self)), 0)
     }
@@ -333,7 +333,7 @@ impl OpenImage {
         }
     }
 
-    /// Extents that this image itself knows.
+    /// Extents that this image itself determines.
     fn own<'a>(&'a self, extents: Extents<'a>, depth: usize) -> MappedExtents<'a> {
         Box::new(extents.map(move |extent| {
             extent.map(|extent| Mapped {
@@ -352,23 +352,23 @@ impl OpenImage {
         }
     }
 
-    /// The file below, which holds the lock.
+    /// The underlying file, which holds the lock.
     pub fn file(&self) -> &File {
         self.stored.file()
     }
 
-    /// Whether reading it will mostly wait for a device.
+    /// Returns whether most reads will have to wait for the device.
     pub fn is_mostly_cold(&self) -> bool {
         self.chain().any(|image| image.file().is_mostly_cold())
     }
 
-    /// The state of the file when it was opened.
+    /// The stamp of the file when it was opened.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
     }
 
-    /// An error of kind [`Changed`](crate::ErrorKind::Changed) if another program wrote to the file, or to one of
-    /// its parents, since it was opened: what was read may then be a mixture of two states.
+    /// Fails with [`Changed`](crate::ErrorKind::Changed) if another program wrote to the file or one of its parents
+    /// since it was opened: the data read may then be a mixture of two states.
     pub fn check_unchanged(&self) -> Result<()> {
         self.chain()
             .try_for_each(|image| image.file().check_unchanged(&image.stamp))

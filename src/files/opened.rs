@@ -1,4 +1,4 @@
-//! What the commands need to know of an image that they read, wherever it lies.
+//! What commands need to know about an image that they read, wherever it is.
 
 use std::path::Path;
 
@@ -11,28 +11,27 @@ use crate::image::{Image, SharedExtents};
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
-/// A virtual disk with what is known of the image that presents it.
+/// A virtual disk with information about the image it comes from.
 pub trait Opened: Image + std::fmt::Debug {
-    /// What messages call it: the path of a file, or what stands for it.
+    /// Its name in messages: the path of a file, or a substitute.
     fn path(&self) -> &Path;
 
-    /// The format of the image, or of the one that it was made from.
+    /// The format of the image, or of the image from which it was made.
     fn format(&self) -> Format;
 
-    /// The footer of the VHD that it is, or was made from.
+    /// The footer of the VHD that it is, or from which it was made.
     fn footer(&self) -> Option<&Footer>;
 
     /// Bytes in a data block, if it has blocks.
     fn block_size(&self) -> Option<u32>;
 
-    /// The files that it is read from.
+    /// The files from which it is read.
     fn files(&self) -> Vec<&Path>;
 
-    /// An error of kind [`Changed`](crate::ErrorKind::Changed) if what it is read from was written to since it was
-    /// opened.
+    /// Fails with [`Changed`](crate::ErrorKind::Changed) if any of its files was changed since it was opened.
     fn check_unchanged(&self) -> Result<()>;
 
-    /// The file, if it is one image in a file.
+    /// The file, if it is a single image in a file.
     fn as_file(&self) -> Option<&OpenImage> {
         None
     }
@@ -43,27 +42,26 @@ pub trait Opened: Image + std::fmt::Debug {
         None
     }
 
-    /// What is wrong with an image that isn't in a file, but doesn't keep it from being read.
+    /// Problems with an image outside of a file that don't prevent reading it.
     fn doubts(&self) -> Vec<&Error> {
         Vec::new()
     }
 
-    /// Where this image and `other` are certainly the same, without reading either: what they share as clones,
-    /// or what a service says didn't change.
-    /// `None` if nothing is known.
+    /// Where this image and `other` are certain to be equal, without reading either: extents they share as clones, or
+    /// ranges that didn't change according to a service. Returns `None` if nothing is known.
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, other) = (self.as_file()?, other.as_file()?);
         Some(Box::new(Clones::new(other, this)))
     }
 
-    /// What a diff is told of it.
+    /// The information about it that is recorded in a diff.
     fn side(&self) -> Side {
         let footer = self.footer();
         Side {
             name: self
                 .path()
                 .file_name()
-                // It goes with the diff to wherever that goes.
+                // It accompanies the diff wherever that goes.
                 .map(|name| without_secrets(&name.to_string_lossy()).into_owned()),
             format: Some(self.format().name().to_owned()),
             unique_id: footer.map(|footer| footer.unique_id.0),

@@ -1,4 +1,4 @@
-//! What a check learns of the parents of a differencing VHD.
+//! Looks up the parents of a differencing VHD for a check.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -48,7 +48,7 @@ impl<'a> ParentLookup<'a> {
         Ok(ChainState::Found(found))
     }
 
-    /// What the error of a search says of the chain.
+    /// Converts the error of a search to the state of the chain.
     fn state_of(&self, error: &Error) -> ChainState {
         let own = error.path() == Some(self.child);
         let of_search = error.field() == Some("header.parent_unique_id");
@@ -73,7 +73,7 @@ impl<'a> ParentLookup<'a> {
 impl ChainLookup for ParentLookup<'_> {
     fn look_up(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState> {
         match self.parent(child, header) {
-            // That nothing is there was found out by looking; all else that fails says nothing about the chain.
+            // A missing file was established by looking; any other failure says nothing about the chain.
             Err(error) if error.says_nothing() => Err(error),
             Err(error) => Ok(self.state_of(&error)),
             found => found,
@@ -81,7 +81,7 @@ impl ChainLookup for ParentLookup<'_> {
     }
 }
 
-/// What a search found instead of the parent, without what the finding says itself.
+/// What a search found instead of the parent, without what the finding states itself.
 fn trouble(error: &Error) -> Trouble {
     Trouble {
         found: error.found().unwrap_or(error.message()).to_owned(),
@@ -89,7 +89,7 @@ fn trouble(error: &Error) -> Trouble {
     }
 }
 
-/// Why a file of the chain can't be read: its name and the message; a check of it tells the rest.
+/// Why a file of the chain can't be read: its name and the message. Checking that file reports the rest.
 fn unreadable(error: &Error) -> Trouble {
     let file = error.path();
     let found = match file {

@@ -1,8 +1,8 @@
-//! Finding the parents of differencing VHDs among files.
+//! Finds the parents of differencing VHDs among files.
 //!
-//! A child is data from somewhere, so what it says of its parent is not obeyed but checked: of the paths that it
-//! names, only those that lead to its own folder or below are followed, and only an image with the right unique id
-//! is taken. Everything else has to be allowed by whoever runs the program.
+//! A child may come from anywhere, so its references aren't followed blindly: of the paths it contains, only those to
+//! its own folder or below are used, and only an image with the right unique id is accepted. Anything else has to be
+//! allowed by the user.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,21 +17,21 @@ use crate::storage::{File, IoPolicy, Stamp};
 use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
-/// Images in a chain at most, the child itself included.
+/// The most images in a chain, including the child itself.
 pub const MAX_CHAIN: usize = 64;
 
-/// Where parents may be looked for, beyond the child's own folder.
+/// Where to look for parents besides the child's own folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParentOptions {
-    /// Images of which each child takes the one with the right unique id.
+    /// Images from which each child gets the one with the right unique id.
     pub files: Vec<PathBuf>,
-    /// Folders in which to look for the file names that a child gives its parent.
+    /// Folders in which to look for the file names by which a child refers to its parent.
     pub folders: Vec<PathBuf>,
-    /// Whether a child that names no unique id is read over a raw image, which can't be told from any other.
+    /// Whether a child without a unique id for its parent may use a raw image, which can't be identified.
     pub allow_raw: bool,
-    /// Whether to open parents without locks: for code that holds them itself.
+    /// Whether to open parents without locks, for code that holds them itself.
     pub no_lock: bool,
-    /// Whether to open the child without its parent: to look at what it says and stores itself.
+    /// Whether to open the child without its parent, to inspect it and the data it stores itself.
     pub leave_out: bool,
 }
 
@@ -48,7 +48,7 @@ impl Trail {
         self.links.push((path.to_path_buf(), stamp));
     }
 
-    /// An error if parents were named for `image`, which has one, and none of them was it.
+    /// Fails if parents were specified for `image`, which has one, and none of them was it.
     pub(super) fn check_used(&self, image: &OpenImage, options: &ParentOptions) -> Result<()> {
         let (Some(named), Some(parent)) = (options.files.first(), image.parent()) else {
             return Ok(());
@@ -77,21 +77,21 @@ impl Trail {
 #[derive(Debug)]
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
-    /// Whether to read damaged parents as far as they go.
+    /// Whether to read as much as possible of damaged parents.
     salvage: bool,
     io: IoPolicy,
     settle: bool,
     trail: &'a mut Trail,
-    /// What was found.
+    /// The parent that was found.
     pub(super) found: Option<Arc<OpenImage>>,
 }
 
-/// What a file is to a child.
+/// The relation of a file to a child.
 enum Candidate {
     Missing,
-    /// Another disk, with this unique id if it is a VHD.
+    /// A different disk, with its unique id if it is a VHD.
     Other(Option<UniqueId>),
-    /// An image of the chain that the child is part of.
+    /// An image of the chain to which the child belongs.
     Loop(PathBuf),
     Right(Stamp),
 }
@@ -108,7 +108,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Has what it finds read in this way.
+    /// Opens parents in the way that `options` specify.
     pub(super) fn reading(mut self, options: &OpenOptions) -> Self {
         (self.io, self.settle) = (options.io, options.settle);
         self
@@ -186,7 +186,7 @@ impl ParentResolver for Finder<'_> {
                 Candidate::Loop(link) => cycle = cycle.or(Some(link)),
             }
         }
-        // Nothing but the id speaks for a file of another name.
+        // A file with another name is identified only by its id.
         let alike = if raw {
             Vec::new()
         } else {
@@ -215,8 +215,8 @@ impl ParentResolver for Finder<'_> {
     }
 }
 
-/// Where the parent of the differencing VHD at `child` may be, and the child's unique id; nothing is looked for
-/// there. `None` for any other image.
+/// The places where the parent of the differencing VHD at `child` may be, and the child's unique id, without looking
+/// there. Returns `None` for any other image.
 pub(super) fn places(
     child: &Path,
     options: &ParentOptions,
@@ -238,7 +238,7 @@ pub(super) fn places(
         options,
         found: None,
     };
-    // Whatever is wrong with the image comes out when it is opened.
+    // Any problem with the image is reported when it is opened.
     let _ = VhdImage::open_with(File::open(child)?, &mut asked);
     Ok(asked.found)
 }
@@ -251,7 +251,7 @@ fn is_missing(error: &std::io::Error) -> bool {
     )
 }
 
-/// The error for a parent that is nowhere it was looked for.
+/// The error for a parent that wasn't found in any of the places.
 fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> Error {
     const SHOWN: usize = 2;
     let tried: Vec<String> = places
@@ -288,12 +288,12 @@ fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions
     .with_hint(how_to_find(request, places, options))
 }
 
-/// Where the parent is, if it can be seen although it isn't taken from there; else what can be done.
+/// Where the parent is, if it is visible but isn't used from there; otherwise what can be done.
 fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> String {
     let id = request.parent_id;
     let child = quoted(request.child);
     for place in &places.elsewhere {
-        // Only to advise: what can't be looked at isn't advised.
+        // This is only for advice: places that can't be inspected aren't suggested.
         let is_there = is_image_with(place, id).unwrap_or(false);
         if let (Some(folder), true) = (place.parent(), is_there) {
             return format!(
@@ -322,22 +322,22 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
     NOWHERE.to_owned()
 }
 
-/// What is advised when a parent isn't seen anywhere.
+/// The advice if a parent isn't visible anywhere.
 const NOWHERE: &str =
     "put the parent beside it, or give its place with --parent FILE or --parent-path DIR";
 
-/// The error for several files that could be the parent, none of which has exactly the name.
+/// The error for several files that could be the parent, none of which has exactly the right name.
 fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
-    Error::usage("two files could be the parent: both have its unique id, and its name but for the case of letters")
+    Error::usage("two files could be the parent: both have its unique id, and its name except for upper and lower case")
         .with_path(request.child)
         .with_field("header.parent_unique_id")
         .with_found(format_args!("{} and {}", shown(a), shown(b)))
         .with_expected(format_args!("one file with the unique id {}", request.parent_id))
-        .with_hint("name the right one with --parent, or give it the name that the child has for it")
+        .with_hint("name the right one with --parent, or rename it to the name by which the child refers to it")
 }
 
 fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
-    Error::damaged("the chain of parents goes round in a circle")
+    Error::damaged("the chain of parents contains a loop")
         .with_reason(Reason::ParentsInCircle)
         .with_path(request.child)
         .with_field("header.parent_unique_id")

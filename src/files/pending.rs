@@ -1,4 +1,4 @@
-//! What stands beside an image while it is changed in place: files that bar it, and that tell how to go on.
+//! Files next to an image that is being changed in place: they block it, and show how to proceed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,36 +12,36 @@ use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::storage::{File, beside, create_folder, own_user, remove_if_there};
 use crate::text::shown;
 
-/// Ends the name of the undo journal of an image.
+/// Suffix of the undo journal of an image.
 const JOURNAL_SUFFIX: &str = ".undo-journal";
 
-/// Ends the name of the diff that is being merged into an image.
+/// Suffix of the diff that is being merged into an image.
 const MERGE_SUFFIX: &str = ".merge-diff";
 
-/// Where the journals of block devices are, unless [another folder](keep_journals_of_devices_in) was named.
+/// The folder for the journals of block devices, unless [another one](keep_journals_of_devices_in) is set.
 pub const STATE_FOLDER: &str = "/var/lib/vhdkit";
 
 static NAMED_FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Has the undo journals of block devices kept, and looked for, in another folder than [`STATE_FOLDER`]: beside a
-/// device there is none that outlives the machine. Counts for the whole process, from the first call on.
+/// Sets the folder for the undo journals of block devices, instead of [`STATE_FOLDER`]: next to a device there is no
+/// persistent storage. Applies to the whole process, from the first call on.
 pub fn keep_journals_of_devices_in(folder: PathBuf) {
     let _ = NAMED_FOLDER.set(folder);
 }
 
-/// The path of the undo journal of the image at `path`: beside the file itself, wherever a symbolic link to it
-/// lies. That of a block device is in a folder of its own, named for the device.
+/// The path of the undo journal of the image at `path`: next to the file itself, wherever a symbolic link to it is. The
+/// journal of a block device is in a separate folder and named after the device.
 pub fn journal_path(path: &Path) -> PathBuf {
     beside(&place_of(path), JOURNAL_SUFFIX)
 }
 
-/// The path of the diff that a merge writes beside the image at `path`, its parent, before it changes that.
+/// The path of the diff that a merge writes next to the parent at `path` before it changes that.
 pub(super) fn merge_diff_path(path: &Path) -> PathBuf {
     beside(&place_of(path), MERGE_SUFFIX)
 }
 
-/// The path beside which everything lies that belongs to the image at `path`. It is the image itself, unless that is
-/// a block device.
+/// The path next to which all files are kept that belong to the image at `path`: the image itself, unless it is a block
+/// device.
 pub(super) fn place_of(path: &Path) -> PathBuf {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if !is_block_device(&path) {
@@ -60,11 +60,11 @@ pub(super) fn place_of(path: &Path) -> PathBuf {
     folder.join(name)
 }
 
-/// The same, and makes the folder for what belongs to a device.
+/// As [`place_of`], and creates the folder for the files of a device.
 pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
     let place = place_of(path);
     if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
-        // What was on the disk is nobody else's business.
+        // The contents of a disk must stay private.
         create_folder(folder, 0o700).map_err(|error| {
             error.with_hint(
                 "the undo journals of devices need a folder that lasts: name one with --journal-dir, to all commands \
@@ -79,10 +79,10 @@ fn is_block_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
-/// An error of kind [`Pending`](ErrorKind::Pending) while the undo journal of an interrupted apply or merge stands
-/// beside the image at `path`: its content is neither the base nor the target.
+/// Fails with [`Pending`](ErrorKind::Pending) if there is an undo journal of an interrupted apply or merge next to the
+/// image at `path`: its contents are neither those of the base nor those of the target.
 ///
-/// A journal that somebody put there who may not write the image isn't believed, and bars nothing.
+/// A journal created by somebody who may not write the image is ignored.
 pub fn refuse_pending(path: &Path) -> Result<()> {
     let journal = journal_path(path);
     if !exists(&journal)? || stranger(&journal, path)?.is_some() {
@@ -99,7 +99,7 @@ pub fn refuse_pending(path: &Path) -> Result<()> {
         .with_hint(how_to_go_on(path)))
 }
 
-/// The two ways out when the image at `path` was left between two points in time.
+/// The two ways to proceed if the image at `path` is between two points in time.
 pub(super) fn how_to_go_on(path: &Path) -> String {
     let merge = merge_diff_path(path);
     let again = match exists(&merge) {
@@ -108,10 +108,10 @@ pub(super) fn how_to_go_on(path: &Path) -> String {
         _ => "vhd-apply".to_owned(),
     };
     let rollback = rollback_of(path);
-    format!("run the same {again} again to finish it, or take it back with: {rollback}")
+    format!("run the same {again} again to finish it, or undo it with: {rollback}")
 }
 
-/// Whether the image at `path` was on its way to a point in time of a store.
+/// Returns whether the image at `path` was being changed to a point in time of a store.
 fn is_of_a_snapshot(path: &Path) -> bool {
     let journal = journal_path(path);
     let known = File::open(&journal).and_then(|file| {
@@ -121,7 +121,7 @@ fn is_of_a_snapshot(path: &Path) -> bool {
     known.unwrap_or(false)
 }
 
-/// The command that takes an interrupted apply to the image at `path` back.
+/// The command that undoes an interrupted apply to the image at `path`.
 pub(super) fn rollback_of(path: &Path) -> String {
     let folder = NAMED_FOLDER.get().filter(|_| is_block_device(path));
     let folder = folder.map(|folder| format!(" --journal-dir {}", quoted(folder)));
@@ -132,45 +132,45 @@ pub(super) fn rollback_of(path: &Path) -> String {
     )
 }
 
-/// The name of the child that a diff was made from.
+/// The name of the child from which a diff was made.
 fn child_of(merge: &Path) -> String {
     let name = File::open(merge).and_then(|file| {
         let reader = DiffReader::new(file.reader(), merge)?;
         Ok(reader.header().target.name.clone())
     });
     match name {
-        // The name comes from a file: it must control neither a terminal nor a shell.
+        // The name comes from a file and must be safe for both terminal and shell.
         Ok(Some(name)) => quoted(name),
         _ => "CHILD".to_owned(),
     }
 }
 
-/// Removes the diff of a merge that has ended, if there is one.
+/// Removes the diff of a finished merge, if there is one.
 pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
     remove_if_there(&merge_diff_path(path)).map(drop)
 }
 
-/// An error if what has the name of the undo journal of the image at `path` was put there by somebody who may not write
-/// the image: it is no way back.
+/// Fails if the file with the name of the undo journal of the image at `path` was created by somebody who may not write
+/// the image: it can't be used to undo anything.
 pub(super) fn refuse_foreign(path: &Path) -> Result<()> {
     let journal = journal_path(path);
     let Some(who) = stranger(&journal, path)? else {
         return Ok(());
     };
     Err(
-        Error::usage("what has the name of the image's undo journal isn't believed")
+        Error::usage("the file with the name of the image's undo journal isn't trusted")
             .with_path(&journal)
             .with_found(who)
-            .with_expected("a file of the image's owner, of root, or of who runs this, that nobody else may write")
+            .with_expected("a file that belongs to the image's owner, to root or to the current user, and that nobody else may write")
             .with_hint(format!(
-                "it was not made by an apply of theirs: look at it, then remove it with: rm {}",
+                "it wasn't created by an apply of theirs: inspect it, then remove it with: rm {}",
                 quoted(&journal)
             )),
     )
 }
 
-/// Why what lies at `left`, beside the image at `path`, needn't be of somebody who may write the image; `None` also if
-/// nothing is there.
+/// Returns why the file `left` next to the image at `path` may belong to somebody who may not write the image. Returns
+/// `None` if it doesn't, or if there is no such file.
 pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
     let looked = |path: &Path, found: io::Result<fs::Metadata>| match found {
         Ok(found) => Ok(Some(found)),
@@ -189,7 +189,7 @@ pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
     if !ours && image.as_ref().is_none_or(|image| image.uid() != owner) {
         return Ok(Some(format!("a file of the user with number {owner}")));
     }
-    // Who may write the image may write its journal.
+    // Whoever may write the image may write its journal.
     let allowed = image.map_or(0, |image| {
         let group = if image.gid() == found.gid() { 0o020 } else { 0 };
         image.mode() & (0o002 | group)
@@ -203,12 +203,12 @@ pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
     }))
 }
 
-/// Whether there is such a file.
+/// Returns whether there is such a file.
 pub(super) fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        // No file can have that name here.
+        // A file can't have that name here.
         Err(e) if e.kind() == io::ErrorKind::InvalidFilename => Ok(false),
         Err(e) => {
             Err(Error::io("cannot look for what an interrupted command left", e).with_path(path))

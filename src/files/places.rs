@@ -1,8 +1,8 @@
-//! Where the parent of a differencing VHD may be.
+//! The places where the parent of a differencing VHD may be.
 //!
-//! What a child says comes from wherever the child came from. Of its locators and its name only what leads to its own
-//! folder or below is followed, and of all others the last part, as the name of a file beside it. What leads elsewhere is
-//! only looked at to tell whoever asks where the parent may be.
+//! The references in a child are only as trustworthy as its origin. Of its locators and its name, only those that lead
+//! to its own folder or below are followed; for all others, the last component is used as the name of a file next to
+//! it. References to other places are inspected only to advise the user where the parent may be.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use super::ParentOptions;
 use crate::vhd::{ParentPath, ParentRequest};
 
-/// So many entries of a folder are looked at for a name in another case.
+/// The most entries of a folder that are searched for a name in different case.
 const MOST_ENTRIES: usize = 1 << 17;
 
-/// So many files whose names differ only in case are looked at.
+/// The most files that are considered whose names differ only in case.
 const MOST_ALIKE: usize = 64;
 
-/// Where the parent of one child may be.
+/// The places where the parent of one child may be.
 pub(super) struct Places {
     /// Files, in the order in which they are tried.
     pub(super) candidates: Vec<PathBuf>,
-    /// Folders and what is looked for below each, name by name.
+    /// Folders, and the path components to look for below each.
     below: Vec<(PathBuf, Vec<String>)>,
-    /// Where the child says its parent is, if that isn't followed.
+    /// Where the parent is according to the child, if that isn't followed.
     pub(super) elsewhere: Vec<PathBuf>,
 }
 
@@ -33,7 +33,7 @@ impl Places {
         let folder = folder_of(request.child);
         let mut names: Vec<String> = Vec::new();
         let mut add = |name: Option<String>| names.extend(name);
-        // The field holds a whole path when some versions of Windows wrote it.
+        // Some versions of Windows wrote a whole path to this field.
         add(file_name(request.parent_name));
         request.paths.iter().for_each(|path| add(name_in(path)));
         let (mut steps, mut elsewhere) = (Vec::new(), Vec::new());
@@ -74,7 +74,7 @@ impl Places {
         }
     }
 
-    /// The files that only the case of letters keeps from being among the candidates. Windows doesn't mind it.
+    /// The files that would be among the candidates if case were ignored, as on Windows.
     pub(super) fn ignoring_case(&self) -> Vec<PathBuf> {
         let mut found = BTreeSet::new();
         for (folder, parts) in &self.below {
@@ -97,7 +97,7 @@ impl Places {
     }
 }
 
-/// The entries of a folder whose names are `wanted` but for the case of letters. A folder that can't be read has none.
+/// The entries of a folder whose names are `wanted` except for case. An unreadable folder has none.
 fn entries_called(folder: &Path, wanted: &str) -> Vec<PathBuf> {
     let here = if folder.as_os_str().is_empty() {
         Path::new(".")
@@ -113,7 +113,7 @@ fn entries_called(folder: &Path, wanted: &str) -> Vec<PathBuf> {
     names.map(|name| folder.join(name)).collect()
 }
 
-/// A name without the case of its letters, character by character, so that no two letters become one.
+/// Folds the case of a name, character by character, so that no two characters become one.
 fn folded(name: &str) -> String {
     fn single(mut chars: impl Iterator<Item = char>, otherwise: char) -> char {
         match (chars.next(), chars.next()) {
@@ -128,7 +128,7 @@ fn folded(name: &str) -> String {
     name.chars().map(fold).collect()
 }
 
-/// The folder in which the image really is, as it was written where possible.
+/// The actual folder of the image, spelled as given where possible.
 pub(super) fn folder_of(path: &Path) -> PathBuf {
     let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
     let path = match fs::canonicalize(path) {
@@ -138,8 +138,8 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// A path of Windows or Unix as the steps from the folder it starts from to a file there or below; `None` for any other:
-/// absolute ones, drives, servers, devices, and those that go up.
+/// Splits a Windows or Unix path into the components leading from its starting folder to a file there or below. Returns
+/// `None` for any other path: absolute ones, drives, servers, devices, and those that go up.
 fn parts_below(text: &str) -> Option<Vec<String>> {
     let text = text.trim_end_matches('\0');
     if text.starts_with(['/', '\\']) || text.contains([':', '\0']) {
@@ -156,24 +156,24 @@ fn parts_below(text: &str) -> Option<Vec<String>> {
     (!parts.is_empty()).then_some(parts)
 }
 
-/// The last part of a path of Windows or Unix.
+/// The last component of a Windows or Unix path.
 fn file_name(text: &str) -> Option<String> {
     let name = text.rsplit(['/', '\\', ':']).next()?;
     let is_name = !matches!(name, "" | "." | "..") && !name.contains('\0');
     is_name.then(|| name.to_owned())
 }
 
-/// The file name that a locator gives the parent.
+/// The file name by which a locator refers to the parent.
 fn name_in(path: &ParentPath) -> Option<String> {
     let name = file_name(&path.text)?;
     if path.platform_code.0 != *b"MacX" {
         return Some(name);
     }
-    // A name that holds a separator once it is decoded is none.
+    // A name that contains a separator after decoding isn't valid.
     percent_decoded(&name).filter(|name| file_name(name).as_ref() == Some(name))
 }
 
-/// Text of a URL without its escapes, if it is UTF-8 then.
+/// Decodes the percent escapes of a URL, if the result is UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -193,7 +193,8 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Where on this system a path leads that isn't followed by itself; `None` if that is nowhere, as on a drive of Windows.
+/// The local path of a reference that isn't followed automatically. Returns `None` if there is none, as for a Windows
+/// drive.
 fn outside(path: &ParentPath, folder: &Path) -> Option<PathBuf> {
     let text = path.text.trim_end_matches('\0');
     let text = if path.platform_code.0 == *b"MacX" {

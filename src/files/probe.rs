@@ -1,4 +1,4 @@
-//! What a file is, from its first and last bytes.
+//! Detects what a file is from its first and last bytes.
 
 use std::path::Path;
 
@@ -8,31 +8,32 @@ use crate::page::PAGE_SIZE;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FooterPlace, ProbeHint, VhdImage, is_named_vhd, is_optical_image};
 
-/// What the bytes say.
+/// The detected kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Probed {
     /// A VHD, by its footer or by the footer's copy.
     Vhd,
-    /// Nothing that is known: the bytes themselves are the virtual disk, unless one of the doubts is right.
+    /// Unknown: the bytes themselves are the virtual disk, unless one of the doubts is justified.
     Raw(Vec<Doubt>),
 }
 
 /// Why a file that is read as a raw disk may be something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// The footer of a fixed VHD is at this offset, before the end. Whoever writes the last bytes of a disk must not
-    /// decide what it is.
+    /// There is a footer of a fixed VHD at this offset, before the end. The guest controls the last sectors of a raw
+    /// disk, so a footer there proves nothing.
     FooterInside(u64),
-    /// It has the name of a VHD and no footer.
+    /// It has the name of a VHD but no footer.
     NoFooter,
-    /// It is the image of a CD or DVD.
+    /// It is an image of a CD or DVD.
     Optical,
 }
 
-/// Looks at `storage`. What is known and is not an image that can be read here is an error that says so.
+/// Detects what `storage` is. Fails if it is known not to be a supported image.
 ///
-/// The footer at the end decides: a guest can write anything into the first sectors of its disk, which are the
-/// first bytes of a fixed VHD, but nothing after the last one. `option` is how the caller's users say the format.
+/// The footer at the end decides: a guest can write anything to the first sectors of its disk, which are the first
+/// bytes of a fixed VHD, but nothing after the last one. `option` is the name of the option that specifies the format,
+/// for hints.
 pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Probed> {
     let len = storage.byte_len()?;
     if len == 0 {
@@ -43,7 +44,7 @@ pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Prob
     let mut doubts = Vec::new();
     if let Some(hint) = VhdImage::probe(storage)? {
         match hint.place {
-            // A file that is not a whole number of pages can't be raw.
+            // A file that isn't a whole number of pages can't be raw.
             FooterPlace::Displaced(at)
                 if hint.footer.disk_type == DiskType::Fixed && len.is_multiple_of(PAGE_SIZE) =>
             {
@@ -67,8 +68,8 @@ pub(super) fn probe<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<Prob
     Ok(Probed::Raw(doubts))
 }
 
-/// An error if `storage` is in a format that is not read here, or is a part of an image. What may be wrong with a VHD is
-/// left to whoever opens it.
+/// Fails if `storage` has an unsupported format, or is a part of an image. Problems with a VHD are left to whoever
+/// opens it.
 pub(super) fn refuse_foreign<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<()> {
     match probe(storage, option) {
         Err(error) if error.kind() == crate::error::ErrorKind::Unsupported => Err(error),
@@ -76,14 +77,14 @@ pub(super) fn refuse_foreign<S: ReadAt>(storage: &S, option: Option<&str>) -> Re
     }
 }
 
-/// The same of a file that is known not to be a VHD.
+/// As [`refuse_foreign`], for a file that is known not to be a VHD.
 pub(super) fn refuse_not_disk<S: ReadAt>(storage: &S, option: Option<&str>) -> Result<()> {
     foreign::refuse(storage)?;
     split::refuse(storage.name(), option)
 }
 
-/// Whether a VHD may be the first or the last part of one: its footer is only at the start, or is after less than the
-/// whole disk.
+/// Returns whether a VHD may be the first or the last part of a split one: its footer is only at the start, or it is
+/// shorter than the disk.
 fn may_be_part(hint: &ProbeHint, len: u64) -> bool {
     let fixed = hint.footer.disk_type == DiskType::Fixed;
     let header_missing = hint.footer.data_offset >= len;
@@ -96,7 +97,7 @@ fn may_be_part(hint: &ProbeHint, len: u64) -> bool {
 }
 
 impl Doubt {
-    /// What is said of it to whoever reads the file at `path`; `option` is how they say the format.
+    /// The warning for readers of the file at `path`. `option` is the name of the option that specifies the format.
     pub(super) fn warning(self, path: &Path, option: Option<&str>) -> Error {
         let say =
             |text: &str| option.map_or_else(String::new, |option| format!("{text} {option} raw"));
@@ -108,7 +109,7 @@ impl Doubt {
             .with_field("footer.cookie")
             .with_offset(at)
             .with_hint(format!(
-                "if it is a VHD, cut off what is after its footer: vhd check --repair {}{}",
+                "if it is a VHD, remove the data after its footer: vhd check --repair {}{}",
                 quoted(path),
                 say("; if it is a raw disk, use"),
             )),
@@ -117,7 +118,7 @@ impl Doubt {
             )
             .with_path(path)
             .with_hint(format!(
-                "if it was cut off, copy it again; if it is a raw disk, give it another name{}",
+                "if it was truncated, copy it again; if it is a raw disk, give it another name{}",
                 say(" or use"),
             )),
             Self::Optical => Error::damaged("this is the image of a CD or DVD, which is read as a raw disk")

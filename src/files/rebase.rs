@@ -1,12 +1,12 @@
-//! Another parent for a differencing VHD, without a change of what it reads as.
+//! Changes the parent of a differencing VHD without changing its contents.
 //!
 //! ```text
 //!   lock child and both chains ─► where they differ below the child, the child stores what it reads as ─► sync
 //!                              ─► the child names the new parent
 //! ```
 //!
-//! What is stored in the child hides its parent, so until the last step it reads the same over the old parent, and from
-//! the first step on over the new one: whenever it ends, doing it again goes on.
+//! Data stored in the child hides its parent. So until the last step it reads the same with the old parent, and from
+//! the first step on also with the new one: whenever it is interrupted, repeating it continues.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,21 +27,21 @@ use crate::storage::{Access, File};
 use crate::text::shown;
 use crate::vhd::{NewParent, ParentPolicy, UniqueId, VhdImage};
 
-/// How to [`rebase`].
+/// Options for [`rebase`].
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct RebaseOptions<'a> {
-    /// Told how far the work is.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
-    /// Where the present parents of the child may be, and the parents of the new one.
+    /// Where to look for the current parents of the child, and the parents of the new one.
     pub parents: &'a ParentOptions,
-    /// What the folder of the child is called on Windows, if the child is to name an absolute path there.
+    /// The Windows path of the child's folder, if the child should record an absolute path.
     pub windows_folder: Option<&'a WindowsFolder>,
-    /// Whether only to have the child name the new parent, whatever that holds.
+    /// Whether to change only the child's reference, whatever the new parent contains.
     pub blindly: bool,
-    /// Look at everything, write nothing.
+    /// Check everything, but write nothing.
     pub dry_run: bool,
-    /// Told what is wrong with the images, but doesn't keep them from being read.
+    /// Receives warnings about the images.
     pub warn: &'a dyn Fn(&Error),
 }
 
@@ -56,46 +56,46 @@ impl std::fmt::Debug for RebaseOptions<'_> {
     }
 }
 
-/// How it is known that a child reads the same over its new parent.
+/// How it was established that a child reads the same with its new parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compared {
-    /// What is read of both parents was compared, and what differs was stored in the child.
+    /// The visible data of both parents was compared, and differences were stored in the child.
     Content,
-    /// The new parent has the unique id that the child names; the present one couldn't be read.
+    /// The new parent has the unique id that the child refers to; the current one couldn't be read.
     Id,
-    /// Not at all: that was wanted.
+    /// Not at all, as requested.
     Nothing,
 }
 
-/// What became of a rebase.
+/// The outcome of a rebase.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Rebased {
-    /// The parent before, if it was found.
+    /// The previous parent, if it was found.
     pub old_parent: Option<PathBuf>,
     /// How the two were compared.
     pub compared: Compared,
-    /// Bytes that were read of both parents.
+    /// Bytes read from both parents.
     pub read: u64,
-    /// Bytes of data that the child stores now because the new parent holds something else.
+    /// Bytes of data that the child stores now because the new parent differs.
     pub updated: u64,
-    /// Bytes of zeros that it stores now for the same reason.
+    /// Bytes of zeros that the child stores now because the new parent differs.
     pub cleared: u64,
-    /// Whether the child names this parent as it should already, and nothing had to be written.
+    /// Whether the child already refers to this parent correctly, so that nothing had to be written.
     pub already: bool,
-    /// Images that have the child as their parent, and read something else if the child does.
+    /// Images that have the child as their parent, and read differently if the child does.
     pub children: Children,
 }
 
-/// Gives the differencing VHD at `child` the image at `parent` as its parent. What it reads as stays: where the new
-/// parent holds something else than the present one, the child stores that itself from then on. Run again, it finishes
-/// what was interrupted.
+/// Gives the differencing VHD at `child` the image at `parent` as its parent. Its contents don't change: where the new
+/// parent differs from the current one, the child stores the data itself from then on. Repeating it finishes an
+/// interrupted rebase.
 ///
 /// # Errors
 ///
-/// [`Usage`](ErrorKind::Usage) for a child that isn't one, and for a parent that is read through the child; the error of
-/// opening the present parent if that can't be read, the new one has another id, and the options don't say `blindly`.
+/// [`Usage`](ErrorKind::Usage) for a child that isn't one, and for a parent that is read through the child. The error
+/// of opening the current parent if that can't be read, the new one has another id, and `blindly` isn't set.
 pub fn rebase(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<Rebased> {
     let new = open_new(child, parent, options)?;
     let access = if options.dry_run {
@@ -130,7 +130,7 @@ pub fn rebase(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result
         children: Relative::at(child)?.children(options.parents, &[], &[]),
     };
     if !options.dry_run && old.is_some() {
-        // The stamp speaks of the present parents.
+        // The stamp depends on the current parents.
         remove_stamp(&file)?;
     }
     vhd.lay_over(named.parent.clone());
@@ -148,7 +148,8 @@ pub fn rebase(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result
     Ok(rebased)
 }
 
-/// Has the child in `file`, which the caller has locked alone, name another parent that is known to hold what it needs.
+/// Changes the reference of the child in `file`, which the caller has locked exclusively, to another parent that is
+/// known to have the necessary contents.
 pub(super) fn relink(
     file: &File,
     parent: &Arc<OpenImage>,
@@ -173,7 +174,7 @@ fn write(file: &File, mut vhd: VhdImage<File>, named: &NewParent) -> Result<()> 
     if there.names_parent(named) {
         return Ok(());
     }
-    Err(Error::damaged("what was read back is not what was written")
+    Err(Error::damaged("the data read back differs from the data written")
         .with_path(file.path())
         .with_field("header.parent_unique_id")
         .with_hint(
@@ -234,7 +235,8 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
     Ok(Arc::new(image))
 }
 
-/// The present parent of the child. `None` if it can't be read, but the new one has the id that the child names.
+/// The current parent of the child. Returns `None` if it can't be read, but the new one has the id that the child
+/// refers to.
 fn old_parent(
     child: &Path,
     (wanted, new): (Option<UniqueId>, &OpenImage),
@@ -258,13 +260,13 @@ fn old_parent(
             Ok(image.parent().cloned())
         }
         Err(_) if same_id => Ok(None),
-        // In use, or an interrupted apply: that passes.
+        // In use, or an interrupted apply: a temporary condition.
         Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Pending) => Err(error),
         Err(error) => Err(unproven(child, new, wanted, &error)),
     }
 }
 
-/// The error for a present parent that can't be read, so that nothing tells what the child reads as.
+/// The error for a current parent that can't be read, so that the child's contents are unknown.
 fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Error) -> Error {
     let new_path = new.path();
     Error::new(
@@ -302,7 +304,7 @@ struct Below<'a> {
 }
 
 impl Below<'_> {
-    /// Has `vhd` store what it doesn't store and the two don't have in common.
+    /// Stores in `vhd` whatever it doesn't store and in which the two differ.
     fn carry(
         &self,
         vhd: &mut VhdImage<File>,
@@ -325,7 +327,7 @@ impl Below<'_> {
         Ok(())
     }
 
-    /// The parts of `range` that aren't known to be the same without being read.
+    /// The parts of `range` that aren't known to be equal without being read.
     fn may_differ(&self, range: PageRange) -> Result<Vec<PageRange>> {
         let mut different = Vec::new();
         let mut sides = [Side::of(self.old, range), Side::of(self.new, range)];
@@ -405,7 +407,7 @@ enum Kind {
     Cleared,
 }
 
-/// What `vhd` doesn't store of `chunk`.
+/// The parts of `chunk` that `vhd` doesn't store.
 fn absent(vhd: &VhdImage<File>, chunk: PageRange) -> Result<Vec<PageRange>> {
     let runs = vhd.stored_runs(chunk);
     runs.filter_map(|run| match run {
@@ -416,7 +418,7 @@ fn absent(vhd: &VhdImage<File>, chunk: PageRange) -> Result<Vec<PageRange>> {
     .collect()
 }
 
-/// Where a parent has what it reads as: in order, with zeros behind its end.
+/// The contents of a parent: its runs in order, with zeros after its end.
 struct Side<'a> {
     image: &'a OpenImage,
     within: PageRange,
@@ -424,7 +426,7 @@ struct Side<'a> {
     now: Option<Mapped<'a>>,
 }
 
-/// Where one run of a parent is.
+/// The location of one run of a parent.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     place: Place<'a>,
@@ -434,7 +436,7 @@ struct Run<'a> {
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Zeros,
-    /// In the file of this image, at the same place of its virtual disk.
+    /// In the file of this image, at the same offset of its virtual disk.
     Data(&'a OpenImage),
 }
 
@@ -448,7 +450,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The run that goes on at `at`, which never becomes less.
+    /// The run that contains `at`, which never decreases.
     fn at(&mut self, at: u64) -> Result<Run<'a>> {
         while self.now.is_none_or(|now| now.extent.range.end() <= at) {
             self.now = self.runs.next().transpose()?;

@@ -1,7 +1,7 @@
-//! The VHDs of a folder, and which of them are children of an image.
+//! Finds the VHDs of a folder, and which of them are children of an image.
 //!
-//! Nothing in a parent names its children, so whoever is about to change or remove a parent has to look for them. A few
-//! sectors of each file are read, and only of what has a footer at one of its ends: what isn't a VHD costs two reads.
+//! A parent contains no references to its children, so they have to be searched for before it is changed or removed.
+//! Only a few sectors are read of each file with a footer at one of its ends; a file that isn't a VHD costs two reads.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
@@ -14,10 +14,10 @@ use crate::storage::{File, Stamp};
 use crate::text::shown;
 use crate::vhd::{Glance, ParentRequest, UniqueId, VhdImage};
 
-/// So many entries of a folder are looked at.
+/// The most entries of a folder that are inspected.
 const MOST_ENTRIES: usize = 1 << 17;
 
-/// So many files are named in a message.
+/// The most files named in a message.
 const MOST_NAMED: usize = 10;
 
 /// A VHD of a folder.
@@ -29,7 +29,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Looks at one file; `None` if it isn't a VHD.
+    /// Inspects one file. Returns `None` if it isn't a VHD.
     pub(super) fn look(path: &Path) -> Result<Option<Self>> {
         let file = File::open(path)?;
         let stamp = file.stamp()?;
@@ -45,17 +45,17 @@ impl Seen {
         self.glance.footer.unique_id
     }
 
-    /// Whether it is a VHD with this id. An id of all zeros names nothing.
+    /// Returns whether it is a VHD with this id. An id of all zeros identifies nothing.
     pub(super) fn is_image_with(&self, id: UniqueId) -> bool {
         !id.is_nil() && self.glance.intact && self.id() == id
     }
 
-    /// Whether it may be a child, but doesn't tell of whom.
+    /// Returns whether it may be a child whose parent can't be determined.
     fn is_beyond_judgement(&self) -> bool {
         self.glance.header.is_none() && !self.glance.intact
     }
 
-    /// What it says of its parent, to `take`; `None` if it has none.
+    /// Passes its reference to its parent to `take`. Returns `None` if it has none.
     pub(super) fn ask<T>(&self, take: impl FnOnce(&ParentRequest<'_>) -> T) -> Option<T> {
         let parent_id = self.glance.parent_id()?;
         let header = self.glance.header.as_ref()?;
@@ -70,17 +70,17 @@ impl Seen {
     }
 }
 
-/// Whether there is a VHD with this id at `path`. Nothing but an ordinary file is opened.
+/// Returns whether there is a VHD with this id at `path`. Only ordinary files are opened.
 ///
 /// # Errors
 ///
-/// When there is a file, or may be, that couldn't be looked at.
+/// Fails if there is, or may be, a file that couldn't be inspected.
 pub(super) fn is_image_with(path: &Path, id: UniqueId) -> Result<bool> {
     let is_file = stamp_at(path)?.is_some_and(|found| found.is_file());
     Ok(is_file && Seen::look(path)?.is_some_and(|seen| seen.is_image_with(id)))
 }
 
-/// What the file system says of `path`; `None` if nothing is there.
+/// The metadata of `path`; `None` if it doesn't exist.
 fn stamp_at(path: &Path) -> Result<Option<fs::Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -89,16 +89,16 @@ fn stamp_at(path: &Path) -> Result<Option<fs::Metadata>> {
     }
 }
 
-/// What was seen in a folder.
+/// The contents of a folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) images: Vec<Seen>,
-    /// What couldn't be looked at.
+    /// Errors for what couldn't be inspected.
     pub(super) unread: Vec<Error>,
 }
 
 impl Folder {
-    /// Looks at all ordinary files of a folder, through links too, in the order of their names.
+    /// Inspects all ordinary files of a folder, including those behind links, in the order of their names.
     pub(super) fn look(folder: &Path) -> Self {
         let here = if folder.as_os_str().is_empty() {
             Path::new(".")
@@ -139,7 +139,7 @@ impl Folder {
             match fs::metadata(&path) {
                 Ok(found) if !found.is_file() => continue,
                 Ok(_) => {}
-                // A link that leads nowhere, or what went meanwhile.
+                // A dangling link, or a file that has disappeared.
                 Err(e) if e.kind() == IoKind::NotFound => continue,
                 Err(e) => {
                     seen.unread
@@ -149,7 +149,7 @@ impl Folder {
             }
             match Seen::look(&path) {
                 Ok(image) => seen.images.extend(image),
-                // It went meanwhile.
+                // It has disappeared meanwhile.
                 Err(error) if error.io_kind() == Some(IoKind::NotFound) => {}
                 Err(error) => seen.unread.push(error),
             }
@@ -158,7 +158,7 @@ impl Folder {
     }
 }
 
-/// Whether a file is one that a command is writing, or that a killed one left.
+/// Returns whether a file is one that a command is writing, or that a killed one left.
 pub(super) fn is_unfinished(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".vhdkit-")
 }
@@ -169,18 +169,18 @@ pub enum Orphans {
     /// Refuse to change or replace it.
     #[default]
     Refuse,
-    /// Change it: they don't read as before, or can't be read any more.
+    /// Change it: they will read differently, or not at all.
     Allow,
 }
 
-/// The children of an image, as far as they were seen.
+/// The children of an image, as far as they were found.
 #[derive(Debug, Default)]
 pub struct Children {
     /// Their files, each with its virtual size.
     pub found: Vec<(PathBuf, u64)>,
     /// The folders in which they were looked for.
     pub folders: Vec<PathBuf>,
-    /// What couldn't be looked at.
+    /// Errors for what couldn't be inspected.
     pub unread: Vec<Error>,
 }
 
@@ -190,7 +190,7 @@ impl Children {
         self.found.iter().map(|(path, _)| path.clone()).collect()
     }
 
-    /// The folders, in words.
+    /// The folders, as text.
     pub fn looked_in(&self) -> String {
         let folders: Vec<String> = self
             .folders
@@ -200,8 +200,8 @@ impl Children {
         folders.join(" and ")
     }
 
-    /// The same, unless an error kept something from being looked at that another time will do: what was seen then
-    /// proves nothing. Files of other people, and damaged ones, are only told of.
+    /// Returns the children, or fails if something couldn't be inspected for a temporary reason, which proves nothing.
+    /// Files of other users and damaged ones are only reported.
     pub(super) fn sure(self, orphans: Orphans) -> Result<Self> {
         let passing = |error: &Error| {
             error.kind() == ErrorKind::Io && error.io_kind() != Some(IoKind::PermissionDenied)
@@ -209,7 +209,7 @@ impl Children {
         self.unless(orphans, passing)
     }
 
-    /// The same, unless anything at all wasn't looked at: for what can't be undone.
+    /// Returns the children, or fails if anything couldn't be inspected: for changes that can't be undone.
     pub(super) fn certain(self, orphans: Orphans) -> Result<Self> {
         self.unless(orphans, |_| true)
     }
@@ -227,7 +227,7 @@ impl Children {
         ))
     }
 
-    /// An error if there are any.
+    /// Fails if there are any.
     pub(super) fn refuse(&self, parent: &Path) -> Result<()> {
         let Some((first, _)) = self.found.first() else {
             return Ok(());
@@ -245,7 +245,7 @@ impl Children {
     }
 }
 
-/// Paths in words; of many, the first.
+/// Lists paths as text; if there are many, only the first ones.
 pub fn names_of<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
     let more = paths.len().saturating_sub(MOST_NAMED);
     let names: Vec<String> = paths
@@ -266,7 +266,7 @@ fn folder_name(folder: &Path) -> String {
     }
 }
 
-/// An image whose children are wanted.
+/// An image whose children are searched for.
 #[derive(Debug)]
 pub(super) struct Parent {
     path: PathBuf,
@@ -296,9 +296,9 @@ impl Parent {
         })
     }
 
-    /// Looks for children in the folder of the image, in those of `options`, and in `more`; but for the files in
-    /// `except`. A VHD is one if it has the image's id for its parent's, unless it finds another file with that id; over
-    /// a raw image, which has none, if it has its name.
+    /// Looks for children in the folder of the image, in those of `options`, and in `more`, ignoring the files in
+    /// `except`. A VHD is a child if its parent's id is the image's, unless it finds another file with that id. A raw
+    /// image has no id, and its children are identified by its name.
     pub(super) fn children(
         &self,
         options: &ParentOptions,
@@ -344,7 +344,7 @@ impl Parent {
                         let size = seen.glance.footer.current_size;
                         children.found.push((seen.path, size));
                     }
-                    // By its id it is one: that the other file is somebody else's proves nothing.
+                    // By its id it is a child; an inaccessible other file proves nothing.
                     Err(error) => {
                         let unsure =
                             Error::new(error.kind(), "the parent of this VHD can't be determined");
@@ -357,7 +357,8 @@ impl Parent {
         children
     }
 
-    /// Whether a VHD is a child of the image. An error if another file that could be its parent can't be looked at.
+    /// Returns whether a VHD is a child of the image. Fails if another file that could be its parent can't be
+    /// inspected.
     fn is_parent_of(&self, seen: &Seen, options: &ParentOptions) -> Result<bool> {
         let found = seen.ask(|request| {
             let same = match self.id {
@@ -386,7 +387,7 @@ impl Parent {
                 }
                 return Ok(false);
             };
-            // Copies have one id: a child is read over the one that it finds.
+            // Copies have the same id: a child uses the one that it finds.
             for path in &places.candidates {
                 if ours(path)? {
                     return Ok(true);
@@ -401,7 +402,7 @@ impl Parent {
     }
 }
 
-/// The children of an open image; none is looked for on a device.
+/// The children of an open image. On a device, none are searched for.
 pub(super) fn children_of(image: &OpenImage, options: &ParentOptions) -> Children {
     if image.file().is_block_device() {
         return Children::default();
@@ -409,13 +410,13 @@ pub(super) fn children_of(image: &OpenImage, options: &ParentOptions) -> Childre
     Parent::of(image).children(options, &[], &[])
 }
 
-/// An error if an image is about to be changed that others have as their parent.
+/// Fails if other images have this one, which is about to be changed, as their parent.
 pub(super) fn refuse_orphans(image: &OpenImage, options: &ParentOptions) -> Result<()> {
     let children = children_of(image, options).sure(Orphans::Refuse)?;
     children.refuse(image.path())
 }
 
-/// The same for the file at `path`, which is about to be replaced.
+/// As [`refuse_orphans`], for the file at `path`, which is about to be replaced.
 pub(super) fn refuse_orphans_of(path: &Path) -> Result<()> {
     if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Checking and repairing files: locks, what is saved first, and the way back.
+//! Checking and repairing files: locks, saving the replaced data first, and undoing.
 
 use std::path::{Path, PathBuf};
 
@@ -12,12 +12,11 @@ use crate::storage::{Access, File, refuse_part_of_store};
 use crate::vhd::{CheckOptions, Fix, RepairPlan, Report, check};
 
 /// Checks the file at `path`, and looks for the parents of a differencing VHD as `parents` allows. A raw image has
-/// next to nothing to check.
+/// hardly anything to check.
 ///
 /// # Errors
 ///
-/// Only when the file can't be read, is in a format that is not read here, is locked by a writer or was changed
-/// meanwhile.
+/// Fails only if the file can't be read, has an unsupported format, is locked by a writer or was changed meanwhile.
 pub fn check_file(
     path: &Path,
     options: &CheckOptions<'_>,
@@ -37,26 +36,26 @@ pub fn check_file(
     Ok(report)
 }
 
-/// What became of a repair.
+/// The outcome of a repair.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Repaired {
-    /// What was found before it.
+    /// The findings before it.
     pub before: Report,
-    /// What was mended, or would be.
+    /// The repairs that were made, or would be.
     pub mends: Vec<Fix>,
-    /// Where the replaced bytes are, if anything was mended.
+    /// The file with the replaced bytes, if anything was repaired.
     pub saved: Option<PathBuf>,
-    /// What is found after it; `None` if nothing was written.
+    /// The findings after it; `None` if nothing was written.
     pub after: Option<Report>,
 }
 
-/// Checks the file at `path` and mends what can be mended without loss; with `dry_run` it only says what it would
-/// do. The bytes that are replaced are saved beside the file first, and brought to stable storage.
+/// Checks the file at `path` and repairs what can be repaired without loss. With `dry_run`, only reports what it would
+/// do. The replaced bytes are saved to a file next to the image first, on stable storage.
 ///
 /// # Errors
 ///
-/// When the file can't be read or written, or is in use. An interrupted repair is finished by the next one.
+/// Fails if the file can't be read or written, or is in use. Repeating an interrupted repair finishes it.
 pub fn repair(
     path: &Path,
     options: &CheckOptions<'_>,
@@ -110,12 +109,12 @@ pub fn repair(
     Ok(repaired)
 }
 
-/// Takes a repair of the file at `path` back: the bytes in the file `saved` are put where they were.
+/// Undoes a repair of the file at `path` by restoring the bytes in the file `saved`.
 ///
 /// # Errors
 ///
-/// [`Damaged`](crate::error::ErrorKind::Damaged) if `saved` isn't whole, [`Mismatch`](crate::error::ErrorKind::Mismatch)
-/// if it doesn't fit the image; nothing is written then.
+/// [`Damaged`](crate::error::ErrorKind::Damaged) if `saved` isn't intact, or
+/// [`Mismatch`](crate::error::ErrorKind::Mismatch) if it doesn't fit the image; nothing is written in either case.
 pub fn take_back(path: &Path, saved: &Path) -> Result<()> {
     let file = File::open_locked(path, Access::Write)?;
     refuse_pending(path)?;

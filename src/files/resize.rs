@@ -1,4 +1,4 @@
-//! Another size for an image in a file, in place.
+//! Resizes an image in a file, in place.
 
 use std::path::Path;
 
@@ -10,23 +10,23 @@ use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
 use crate::storage::{ReadAt as _, WriteAt as _, refuse_part_of_store};
 
-/// How to [`resize`].
+/// Options for [`resize`].
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct ResizeOptions<'a> {
-    /// Bytes of the virtual disk.
+    /// The new size of the virtual disk in bytes.
     pub virtual_size: u64,
-    /// Whether what is cut off may hold data.
+    /// Whether the part that is removed may hold data.
     pub allow_data_loss: bool,
-    /// Look at everything, write nothing.
+    /// Check everything, but write nothing.
     pub dry_run: bool,
-    /// Whether the file has no holes in the end.
+    /// Whether to fill all holes of the file at the end.
     pub dense: bool,
-    /// Whether to bring the backup of a GPT to the end of the disk.
+    /// Whether to move the backup of a GPT to the end of the disk.
     pub fix_gpt: bool,
-    /// What to do if other images have this one as their parent, of another size than it will have.
+    /// What to do if other images have this one as their parent, at a size other than its new one.
     pub orphans: Orphans,
-    /// Told how far the work is.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
 }
 
@@ -43,29 +43,29 @@ impl std::fmt::Debug for ResizeOptions<'_> {
     }
 }
 
-/// What became of a resize.
+/// The outcome of a resize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resized {
-    /// How the image is stored.
+    /// The format of the image.
     pub format: Format,
     /// Virtual size before, in bytes.
     pub old_size: u64,
     /// Virtual size now, in bytes.
     pub virtual_size: u64,
-    /// Whether data was cut off, or would be.
+    /// Whether data was removed, or would be.
     pub lost_data: bool,
-    /// Where the backup of the disk's GPT is; `None` if the disk has no GPT that is whole.
+    /// The location of the backup of the disk's GPT; `None` if the disk has no intact GPT.
     pub gpt: Option<GptBackup>,
 }
 
-/// Where the backup of a GPT is.
+/// The location of the backup of a GPT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GptBackup {
-    /// At the end of the disk, as it belongs.
+    /// At the end of the disk, where it belongs.
     AtEnd,
-    /// It was brought there, or would be.
+    /// It was moved there, or would be.
     Moved,
     /// Somewhere else on the disk, or beyond its end.
     Elsewhere,
@@ -82,8 +82,8 @@ impl GptBackup {
     }
 }
 
-/// What has to be written to a disk that is going to have `size` bytes so that the backup of its GPT is at its end, if
-/// `fix` is wanted, and where it is then. Without `fix`, a damaged table is nobody's business here.
+/// Plans the writes that, if `fix` is set, move the backup of the GPT to the end of a disk that will have `size` bytes,
+/// and returns its location afterwards. Without `fix`, a damaged table is ignored.
 pub fn plan_gpt(
     image: &dyn Image,
     size: u64,
@@ -112,8 +112,8 @@ pub fn plan_gpt(
     Ok((Some(place), wanted))
 }
 
-/// Grows or cuts the image at `path` in place. What is new reads as zeros. After a crash the image has the old or the
-/// new size, and holds what it held.
+/// Grows or shrinks the image at `path` in place. The new part reads as zeros. After a crash the image has the old or
+/// the new size, and has kept its contents.
 pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Result<Resized> {
     refuse_part_of_store(path)?;
     let mut image = open_image(
@@ -135,7 +135,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
     }
     let (gpt, wanted) = plan_gpt(&image, size, options.fix_gpt).map_err(|e| e.with_path(path))?;
     let cut = PageRange::covering(size, old_size);
-    // The backup isn't lost if it is written anew.
+    // The backup isn't lost if it is written again.
     let backup = if options.fix_gpt {
         backup_of_gpt(&image)?
     } else {
@@ -147,7 +147,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
             .with_path(path)
             .with_field("virtual disk")
             .with_offset(offset)
-            .with_found("a page that isn't zero")
+            .with_found("a nonzero page")
             .with_expected(format_args!("zeros from {size} to {old_size}"))
             .with_hint("shrink partitions and file systems first, or give --allow-data-loss"));
     }
@@ -178,11 +178,11 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         image.file().check_room_for(if flat { size } else { len })?;
     }
     if let Some(wanted) = wanted.as_ref().filter(|_| size < old_size) {
-        // Before the old backup goes.
+        // Written before the old backup is removed.
         wanted.write(&mut image)?;
     }
     if let Some(vhd) = image.vhd_mut() {
-        // The size it has finishes a resize that was interrupted.
+        // Resizing to the current size finishes an interrupted resize.
         vhd.resize(size)?;
     } else if size != old_size {
         image.file().set_len(size)?;
@@ -192,7 +192,7 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         if image.vhd().is_some() {
             wanted.write(&mut image)?;
         } else {
-            // As it is now; it was opened when it had another size.
+            // Reopened in its current state, since it was opened with another size.
             let file = image.file().another_handle();
             wanted.write(&mut RawImage::with_size(file, size))?;
         }
@@ -210,7 +210,7 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
     let error = Error::usage("a virtual disk can't have this size")
         .with_path(path)
         .with_found(format_args!("{size} bytes"))
-        .with_expected("a multiple of 512 that isn't zero, at most 1 PiB");
+        .with_expected("a nonzero multiple of 512, at most 1 PiB");
     Err(match size.checked_next_multiple_of(PAGE_SIZE) {
         Some(next) if (1..=MAX_VIRTUAL_SIZE).contains(&next) => {
             error.with_hint(format!("use {next}"))
@@ -219,8 +219,8 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
     })
 }
 
-/// Where the copy of a GPT is that is nearest to the end of the disk, if it is whole. A cut that was interrupted leaves one
-/// that isn't the backup any more.
+/// The range of the last intact copy of a GPT on the disk. After an interrupted shrink, that copy may no longer be the
+/// registered backup.
 fn backup_of_gpt(image: &dyn Image) -> Result<PageRange> {
     let Some(gpt) = Gpt::find(image)? else {
         return Ok(PageRange::default());
@@ -232,14 +232,14 @@ fn backup_of_gpt(image: &dyn Image) -> Result<PageRange> {
     })
 }
 
-/// Where the first page of `within`, outside of `allowed`, lies that isn't zero.
+/// The first nonzero page of `within`, outside of `allowed`.
 fn first_data(
     image: &dyn Image,
     within: PageRange,
     allowed: PageRange,
     progress: &dyn Progress,
 ) -> Result<Option<u64>> {
-    progress.begin("looking at what is cut off", within.len());
+    progress.begin("checking the part to be removed", within.len());
     let mut bytes = vec![0; CHUNK_SIZE];
     for extent in image.extents(within) {
         let extent = extent?;

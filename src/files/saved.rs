@@ -1,4 +1,4 @@
-//! The bytes that a repair replaced, in a file of their own: plain text that anyone can read.
+//! The bytes replaced by a repair, saved in a separate plain text file.
 //!
 //! ```text
 //! vhdkit saved bytes 1
@@ -24,18 +24,18 @@ const FIRST_LINE: &str = "vhdkit saved bytes 1";
 /// Bytes in a line.
 const LINE: usize = 64;
 
-/// Longer lines are no part of such a file.
+/// A file with longer lines is refused.
 const MAX_LINE: u64 = 8 << 10;
 
-/// What a repair is about to replace.
+/// The data that a repair is about to replace.
 pub(super) struct Saved<'a> {
     pub(super) ranges: &'a [Range<u64>],
     pub(super) old_len: u64,
     pub(super) new_len: u64,
 }
 
-/// Saves bytes of `image` beside it, as IMAGE.before-repair or with a number behind that if the name is taken.
-/// When it returns they are on stable storage.
+/// Saves bytes of `image` next to it, as IMAGE.before-repair, with a number appended if the name is taken. When it
+/// returns, they are on stable storage.
 pub(super) fn save(image: &File, what: &Saved<'_>) -> Result<PathBuf> {
     let path = free_name(image.path())?;
     let new = AtomicFile::begin(&path, Overwrite::No, Audience::of_file(image)?)?;
@@ -111,7 +111,7 @@ fn write<W: std::io::Write>(image: &File, what: &Saved<'_>, out: &mut Hashed<W>)
     Ok(())
 }
 
-/// Puts the bytes saved at `saved` back into `image`, after all of them were verified.
+/// Restores the bytes saved in `saved` to `image`, after verifying all of them.
 pub(super) fn put_back(image: &File, saved: &Path) -> Result<()> {
     let mut lengths = (0, 0);
     read(saved, |part| {
@@ -126,13 +126,13 @@ pub(super) fn put_back(image: &File, saved: &Path) -> Result<()> {
     let (old, new) = lengths;
     if have < old.min(new) || have > old.max(new) {
         return Err(Error::mismatch(
-            "these bytes were not saved from this image, or it was changed since",
+            "these bytes weren't saved from this image, or it has been changed since",
         )
         .with_path(image.path())
         .with_field("file_size")
         .with_found(format_args!("{have} bytes"))
         .with_expected(format_args!("{new} bytes"))
-        .with_hint("where a file was repaired more than once, take back the last repair first"));
+        .with_hint("if a file was repaired more than once, undo the last repair first"));
     }
     image.set_len(old)?;
     read(saved, |part| match part {
@@ -148,7 +148,7 @@ enum Part {
     Bytes(u64, Vec<u8>),
 }
 
-/// Reads a file of saved bytes and verifies it to its end.
+/// Reads a file of saved bytes and verifies it up to its end.
 fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
     let damaged = || {
         Error::damaged("this is not a file of saved bytes, or it is damaged")

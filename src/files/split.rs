@@ -1,4 +1,4 @@
-//! Images that were cut into several files, of which one by itself is not an image.
+//! Images that were split into several files, none of which is an image by itself.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,30 +9,30 @@ use super::foreign::word;
 use crate::error::{Error, Result};
 use crate::storage::free_name;
 
-/// So many parts are looked for.
+/// The most parts that are searched for.
 const MOST: usize = 4096;
 
-/// So many parts are named one by one in a command; more of them by a pattern, where it gives them in order.
+/// The most parts that are listed individually in a command; more are given by a pattern, if its expansion is in order.
 const LISTED: usize = 64;
 
 /// Bytes at the start of two files by which they are compared.
 const START: usize = 4096;
 
-/// The name of a part: what all parts have in common, and which part it is.
+/// The name of a part: a common stem, and a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Name {
-    /// What is before the counter.
+    /// The text before the counter.
     lead: String,
     counter: Counter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counter {
-    /// Virtual PC: `.vhd` is the first part, `.v01` to `.v63` follow; whether in capitals.
+    /// Virtual PC: `.vhd` is the first part, `.v01` to `.v63` follow. `capitals` means upper case.
     VirtualPc { number: usize, capitals: bool },
-    /// So many digits, with zeros in front.
+    /// A fixed number of digits, with leading zeros.
     Digits { number: usize, width: usize },
-    /// So many letters from `aa` on, as `split` names its files.
+    /// A fixed number of letters, starting with `aa`, as written by `split`.
     Letters { number: usize, width: usize },
 }
 
@@ -75,7 +75,7 @@ impl Counter {
         }
     }
 
-    /// A pattern of the shell for the counters of all parts, if it gives them in their order.
+    /// A shell pattern for the counters of all parts, if its expansion is in order.
     fn pattern(self) -> Option<String> {
         match self {
             Self::VirtualPc { .. } | Self::Digits { width: ..2, .. } => None,
@@ -88,7 +88,7 @@ impl Counter {
 impl Name {
     fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
-        // What split calls its files if it isn't told: xaa, xab and so on.
+        // The default names of split: xaa, xab and so on.
         let bare = name.len() == 3 && name.starts_with('x');
         let (stem, ending) = match name.rsplit_once('.') {
             Some(("", _)) => return None,
@@ -134,7 +134,7 @@ impl Name {
                 continue;
             };
             let is_counter = ["", "vhd", "avhd", "raw", "img", "part"].contains(&word)
-                // Endings of three letters are mostly something else.
+                // Extensions of three letters usually mean something else.
                 && (width == 2 || letters.starts_with("aa"));
             let is_counter = if stem.is_empty() {
                 word == "x"
@@ -155,8 +155,8 @@ impl Name {
         None
     }
 
-    /// The part with this number beside the file at `beside`, if there is one: with as many digits as that has, or with as
-    /// many as the number needs.
+    /// Finds the part with this number next to the file at `beside`, with as many digits as that has, or as many as the
+    /// number needs.
     fn find(&self, beside: &Path, number: usize) -> Option<PathBuf> {
         let padded = self.counter.with(number).text();
         let natural = match self.counter {
@@ -168,14 +168,14 @@ impl Name {
             .flatten()
             .map(|counter| beside.with_file_name(format!("{}{counter}", self.lead)));
         paths.find(|path| {
-            // A counter that has outgrown its width comes round.
+            // A counter that has outgrown its width starts over.
             let same = Self::of(path)
                 .is_some_and(|name| name.lead == self.lead && name.counter.number() == number);
             same && fs::symlink_metadata(path).is_ok()
         })
     }
 
-    /// What the whole may be called.
+    /// A name for the complete image.
     fn whole(&self, beside: &Path) -> PathBuf {
         let lead = self.lead.trim_end_matches("part").trim_end_matches('.');
         let name = match self.counter {
@@ -187,19 +187,19 @@ impl Name {
     }
 }
 
-/// Whether an ending is one of those that Virtual PC gives the parts of a split image after the first.
+/// Returns whether an extension is one that Virtual PC uses for the later parts of a split image.
 fn is_later_of_virtual_pc(ending: &str) -> bool {
     matches!(ending.as_bytes(), [b'v' | b'V', tens, units]
         if tens.is_ascii_digit() && units.is_ascii_digit() && ending.get(1..) != Some("00"))
 }
 
-/// Whether a file at `path` would be taken for a part of a split image, whatever is beside it.
+/// Returns whether `path` looks like a part of a split image, whatever other files exist.
 pub fn is_named_part(path: &Path) -> bool {
     let ending = path.extension().and_then(OsStr::to_str);
     path.file_stem().is_some() && ending.is_some_and(is_later_of_virtual_pc)
 }
 
-/// All parts of the split image of which `path` is one by its name, in order; none if there is no other part.
+/// All parts of the split image to which `path` belongs by its name, in order; empty if there is no other part.
 pub(super) fn parts(path: &Path) -> Vec<PathBuf> {
     let Some(name) = Name::of(path) else {
         return Vec::new();
@@ -243,8 +243,8 @@ pub(super) fn words(parts: &[PathBuf]) -> String {
     words.join(" ")
 }
 
-/// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) if the file at `path`, which by itself is not a whole
-/// VHD, is one of the parts of an image. `option` names the option that says the format.
+/// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) if the file at `path`, which isn't a complete VHD, is one
+/// of the parts of an image. `option` is the name of the option that specifies the format.
 pub(super) fn refuse(path: &Path, option: Option<&str>) -> Result<()> {
     let parts = parts(path);
     let place = parts.iter().position(|part| part == path);
@@ -256,7 +256,7 @@ pub(super) fn refuse(path: &Path, option: Option<&str>) -> Result<()> {
             return Ok(());
         }
         return Err(
-            Error::unsupported("this is a later part of a split image, of which the part before is missing")
+            Error::unsupported("this is a later part of a split image, and the part before it is missing")
                 .with_path(path)
                 .with_hint(match option {
                     None => "put all parts into one folder: the .vhd, the .v01 and so on".to_owned(),
@@ -278,8 +278,8 @@ pub(super) fn refuse(path: &Path, option: Option<&str>) -> Result<()> {
         )))
 }
 
-/// Whether the file is a disk of its own although it is named like a part, as with disks that are numbered: it, or what
-/// would be its second part, starts as a disk does.
+/// Returns whether the file is a disk of its own although it is named like a part, as numbered disks are: it, or its
+/// supposed second part, starts like a disk.
 fn stands_alone(parts: &[PathBuf], place: usize) -> bool {
     let starts = |n: usize| parts.get(n).and_then(|part| start(part));
     let (Some(first), Some(other)) = (starts(0), starts(place.max(1))) else {

@@ -1,4 +1,4 @@
-//! State stamps: what an image file held when it was last known for certain, in an extended attribute of the file.
+//! State stamps: the contents of an image file at a time when they were certain, in an extended attribute of the file.
 //!
 //! ```text
 //! vhdkit state 1
@@ -11,9 +11,9 @@
 //! parents 9f3c...                only for a differencing VHD: BLAKE3 over its parents
 //! ```
 //!
-//! Setting the attribute changes the file's time of change (ctime), so the stamp can't name that time. It names the
-//! clock instead: a time of change later than a second after it means that something happened to the file since,
-//! even if its other times were set back. The attribute travels with copies, but their inode and times give them away.
+//! Setting the attribute changes the file's ctime, so the stamp can't contain that. It contains the current time
+//! instead: if the ctime is later than a second after that, the file was changed since, even if its other times were
+//! set back. Copies include the attribute, but their inode and times differ.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,23 +27,23 @@ pub const STATE_ATTRIBUTE: &str = "user.vhdkit.state";
 
 const FIRST_LINE: &str = "vhdkit state 1";
 
-/// Longer values are no stamps.
+/// Longer values aren't stamps.
 const LONGEST: usize = 1024;
 
-/// Nanoseconds by which the time of change may be later than the clock that the stamp names.
+/// How much later than the time in the stamp the ctime may be, in nanoseconds.
 const SLACK: i128 = SECOND;
 
-/// Bytes of a disk that is read whatever its stamp says: that takes no time, and then everything is checked.
+/// Disks up to this size are read regardless of their stamp: that takes no time and checks everything.
 const SMALL: u64 = 2 * WINDOW_SIZE;
 
 const SECOND: i128 = 1_000_000_000;
 
-/// What an image held, and in which state its file was then.
+/// The contents of an image, and the state of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateStamp {
     /// Content digest of the virtual disk.
     pub digest: ContentDigest,
-    /// When it was set: nanoseconds since 1970.
+    /// When it was set, in nanoseconds since 1970.
     pub stamped: i128,
     format: Format,
     size: u64,
@@ -52,16 +52,16 @@ pub struct StateStamp {
     parents: Option<Hash>,
 }
 
-/// A stamp that was found, and whether it still tells what the image holds.
+/// A stamp, and whether it still describes the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundStamp {
     /// The stamp.
     pub stamp: StateStamp,
-    /// Why it doesn't count any more, if so.
+    /// The reason why it is no longer valid, if so.
     pub stale: Option<&'static str>,
 }
 
-/// The state stamp of an image, valid or not; `None` if there is none that this program understands.
+/// Reads the state stamp of an image, valid or not. Returns `None` if there is none that this program understands.
 pub fn find_stamp(image: &OpenImage) -> Result<Option<FoundStamp>> {
     let stamp = read(image.file())?;
     Ok(stamp.map(|stamp| FoundStamp {
@@ -70,7 +70,7 @@ pub fn find_stamp(image: &OpenImage) -> Result<Option<FoundStamp>> {
     }))
 }
 
-/// The content digest that a valid stamp of the image names, if that spares reading it.
+/// The content digest from a valid stamp of the image, if using it saves reading the image.
 pub(super) fn stamped_digest(image: &OpenImage) -> Result<Option<ContentDigest>> {
     if image.virtual_size() <= SMALL {
         return Ok(None);
@@ -81,10 +81,10 @@ pub(super) fn stamped_digest(image: &OpenImage) -> Result<Option<ContentDigest>>
         .map(|found| found.stamp.digest))
 }
 
-/// Stamps an image that holds the disk with this `digest` for certain, in the [settled](File::settle) state in which it
-/// was opened. The caller has it locked alone, because other commands see a file that is stamped as changed. `Ok(false)`
-/// if there is no stamp now: on a device, on a file system without extended attributes or whose times don't prove
-/// anything, or when the clock was set back.
+/// Stamps an image that is certain to have this `digest`, in the [settled](File::settle) state in which it was opened.
+/// The caller holds the exclusive lock, since other commands would notice the stamp as a change of the file. Returns
+/// `Ok(false)` if there is no stamp now: on a device, on a file system without extended attributes or with unreliable
+/// times, or if the clock was set back.
 pub fn set_stamp(image: &OpenImage, digest: ContentDigest) -> Result<bool> {
     let file = image.file();
     let settled = image.stamp().is_older_than(now());
@@ -93,7 +93,7 @@ pub fn set_stamp(image: &OpenImage, digest: ContentDigest) -> Result<bool> {
             .chain()
             .any(|image| image.file().time_doubt().is_some())
     {
-        // An older one would be as wrong.
+        // An older one would be just as wrong.
         if !file.is_block_device() {
             remove_stamp(file)?;
         }
@@ -118,7 +118,7 @@ pub fn set_stamp(image: &OpenImage, digest: ContentDigest) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether the file of `image`, in the settled state `now`, has a valid stamp with this digest.
+/// Returns whether the file of `image`, in the settled state `now`, has a valid stamp with this digest.
 pub(super) fn is_stamped(image: &OpenImage, now: &Stamp, digest: ContentDigest) -> Result<bool> {
     let found = read(image.file())?.filter(|stamp| stamp.stale_by(now).is_none());
     Ok(
@@ -127,7 +127,7 @@ pub(super) fn is_stamped(image: &OpenImage, now: &Stamp, digest: ContentDigest) 
     )
 }
 
-/// Removes the stamp of a file that is about to be written. Where it can't be removed, times and size tell.
+/// Removes the stamp of a file that is about to be written. If it can't be removed, times and size reveal the change.
 pub(super) fn remove_stamp(file: &File) -> Result<()> {
     match file.attribute(STATE_ATTRIBUTE)? {
         Some(_) => file.remove_attribute(STATE_ATTRIBUTE),
@@ -192,11 +192,11 @@ impl StateStamp {
             ),
         };
         let stamp = Self { parents, ..stamp };
-        // What a child holds depends on its parents: without them the stamp is half of one.
+        // The contents of a child depend on its parents: without them the stamp is incomplete.
         if parents.is_some() != (stamp.format == Format::Differencing) {
             return None;
         }
-        // Whatever else it may say, this program doesn't know what it means.
+        // Additional lines have a meaning unknown to this program.
         (lines.next().is_none() && stamp.encode() == text).then_some(stamp)
     }
 
@@ -221,7 +221,7 @@ impl StateStamp {
             Some("the file was written to")
         } else if file.changed().1 == 0 && self.modified / SECOND >= self.stamped.div_euclid(SECOND)
         {
-            // Where times are whole seconds, a later change may have left the same one.
+            // If times are whole seconds, a later change may have left the same one.
             Some("it was set in the second in which the file was written")
         } else if nanoseconds(file.changed()) > self.stamped.saturating_add(SLACK) {
             Some("the file, or something about it, was changed")
@@ -231,7 +231,7 @@ impl StateStamp {
     }
 }
 
-/// What tells the parents of a differencing VHD from changed or other ones; `None` if it has none.
+/// A hash that identifies the parents of a differencing VHD and their state; `None` if it has none.
 fn parents_of(image: &OpenImage) -> Option<Hash> {
     if image.format() != Format::Differencing {
         return None;
@@ -253,7 +253,7 @@ fn parents_of(image: &OpenImage) -> Option<Hash> {
     Some(*hasher.finalize().as_bytes())
 }
 
-/// The clock, in nanoseconds since 1970.
+/// The current time in nanoseconds since 1970.
 pub(super) fn now() -> i128 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0))
@@ -263,7 +263,7 @@ fn nanoseconds((seconds, nanoseconds): (i64, i64)) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
 }
 
-/// Nanoseconds since 1970, as seconds with nine digits behind the point.
+/// Nanoseconds since 1970, printed as seconds with nine decimal places.
 struct Time(i128);
 
 impl std::fmt::Display for Time {

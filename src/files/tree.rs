@@ -1,4 +1,4 @@
-//! Which VHD of a folder is the child of which.
+//! Determines the parent-child relations of the VHDs in a folder.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,18 +15,18 @@ use crate::progress::Progress;
 use crate::storage::{Stamp, is_endless_link};
 use crate::vhd::{DiskType, ParentRequest, UniqueId};
 
-/// So many entries are looked at, in all folders together.
+/// The most entries that are inspected, in all folders together.
 const MOST_ENTRIES: usize = 1 << 17;
 
-/// So many folders are gone into, one within the other.
+/// The maximum depth of nested folders.
 const DEEPEST: usize = 32;
 
-/// How to make a [`tree`].
+/// Options for [`tree`].
 #[derive(Clone, Copy)]
 pub struct TreeOptions<'a> {
-    /// Told how far the work is, and asked whether to go on.
+    /// Receives progress, and may stop the job.
     pub progress: &'a dyn Progress,
-    /// Where else parents may be.
+    /// Where else to look for parents.
     pub parents: &'a ParentOptions,
 }
 
@@ -38,14 +38,14 @@ impl std::fmt::Debug for TreeOptions<'_> {
     }
 }
 
-/// The VHDs of a folder and of those below.
+/// The VHDs of a folder and its subfolders.
 #[derive(Debug)]
 pub struct Tree {
-    /// In the order of their paths.
+    /// The VHDs, ordered by path.
     pub nodes: Vec<Node>,
-    /// What couldn't be looked at.
+    /// Errors for what couldn't be inspected.
     pub unread: Vec<Error>,
-    /// Symbolic links, none of which was followed.
+    /// Number of symbolic links, which aren't followed.
     pub links: usize,
 }
 
@@ -54,13 +54,13 @@ pub struct Tree {
 pub struct Node {
     /// Its file.
     pub path: PathBuf,
-    /// How it is stored, if its footer tells.
+    /// Its format, if its footer reveals it.
     pub format: Option<Format>,
     /// `footer.unique_id`.
     pub unique_id: UniqueId,
-    /// Bytes of the virtual disk.
+    /// Size of the virtual disk in bytes.
     pub virtual_size: u64,
-    /// Whether its footer, and its header if it has one, have their right checksums.
+    /// Whether the checksums of its footer and, if there is one, of its header are correct.
     pub intact: bool,
     /// Its parent, if it is a differencing disk.
     pub parent: Option<Link>,
@@ -69,40 +69,40 @@ pub struct Node {
 /// The parent of a differencing VHD.
 #[derive(Debug)]
 pub struct Link {
-    /// The file name that the child has for it; may be empty.
+    /// The file name by which the child refers to it; may be empty.
     pub name: String,
     /// `header.parent_unique_id`.
     pub unique_id: UniqueId,
-    /// What became of it.
+    /// The result of the search for it.
     pub found: Found,
 }
 
-/// What was found of a parent.
+/// The result of a search for a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// The node of this number, where the child looks for it.
+    /// The node with this number, where the child looks for it.
     Node(usize),
     /// An image outside of the folder, where the options allow it.
     Outside(PathBuf),
-    /// The node of this number has its id, but isn't where the child looks for it.
+    /// The node with this number has its id, but isn't where the child looks for it.
     Elsewhere(usize),
     /// A link that leads out of the folder, and wasn't followed.
     Unfollowed(PathBuf),
-    /// This file may be it, and couldn't be looked at.
+    /// This file may be it, but couldn't be inspected.
     Unread(PathBuf),
-    /// Another disk has its name: its file, and its id if it is a VHD.
+    /// A different disk has its name; with its file, and its id if it is a VHD.
     Another(PathBuf, Option<UniqueId>),
     /// Several files could be the parent.
     Ambiguous(Vec<PathBuf>),
-    /// A raw image, which can't be told from any other.
+    /// A raw image, which can't be identified.
     Raw,
-    /// The node of this number, which is read through the child.
+    /// The node with this number, which is read through the child.
     Circle(usize),
-    /// The node of this number, which is larger than the child.
+    /// The node with this number, which is larger than the child.
     Larger(usize),
-    /// The node of this number; the chain is longer than is read.
+    /// The node with this number; the chain is too long to be read.
     TooDeep(usize),
-    /// Nothing.
+    /// Not found.
     Missing,
 }
 
@@ -119,7 +119,7 @@ impl Found {
         }
     }
 
-    /// Whether the child can be read, as far as that was looked at.
+    /// Returns whether the child can be read, as far as was checked.
     pub const fn is_sound(&self) -> bool {
         matches!(
             self,
@@ -129,7 +129,7 @@ impl Found {
 }
 
 impl Tree {
-    /// Whether every VHD is intact and has its parent.
+    /// Returns whether every VHD is intact and has its parent.
     pub fn is_sound(&self) -> bool {
         self.unread.is_empty()
             && self.nodes.iter().all(|node| {
@@ -154,12 +154,12 @@ impl Tree {
     }
 }
 
-/// Looks at all VHDs in `folder` and below, and finds for each differencing one the parent that it would be read over.
-/// A few sectors of each file are read. No symbolic link is followed, and at most 131072 entries are looked at.
+/// Inspects all VHDs in `folder` and its subfolders, and finds the parent of each differencing one. A few sectors of
+/// each file are read. Symbolic links aren't followed, and at most 131072 entries are inspected.
 ///
 /// # Errors
 ///
-/// When `folder` isn't a folder or can't be read, or the work is cancelled.
+/// Fails if `folder` isn't a folder or can't be read, or if the work is cancelled.
 pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
     let root =
         fs::canonicalize(folder).map_err(|e| Error::io("cannot find", e).with_path(folder))?;
@@ -168,7 +168,7 @@ pub fn tree(folder: &Path, options: TreeOptions<'_>) -> Result<Tree> {
     if !found.is_dir() {
         return Err(Error::usage("this is not a folder")
             .with_path(folder)
-            .with_hint("name the folder in which the images are"));
+            .with_hint("name the folder that contains the images"));
     }
     let mut walk = Walk {
         seen: Vec::new(),
@@ -279,7 +279,7 @@ impl Walk {
     }
 }
 
-/// The numbers of the images that have each key.
+/// The numbers of the images with each key.
 fn numbered<K: Ord>(seen: &[Seen], key: impl Fn(&Seen) -> K) -> BTreeMap<K, Vec<usize>> {
     let mut numbered: BTreeMap<K, Vec<usize>> = BTreeMap::new();
     for (n, image) in seen.iter().enumerate() {
@@ -288,19 +288,19 @@ fn numbered<K: Ord>(seen: &[Seen], key: impl Fn(&Seen) -> K) -> BTreeMap<K, Vec<
     numbered
 }
 
-/// Finds the parents of what was seen.
+/// Finds the parents of the VHDs.
 struct Finder<'a> {
     seen: &'a [Seen],
-    /// What couldn't be looked at.
+    /// Errors for what couldn't be inspected.
     unread: RefCell<Vec<Error>>,
     by_id: BTreeMap<UniqueId, Vec<usize>>,
     by_inode: BTreeMap<u64, Vec<usize>>,
     options: &'a ParentOptions,
-    /// Folders and files in which parents may be, without links.
+    /// Folders and files in which parents may be, with links resolved.
     allowed: Vec<PathBuf>,
 }
 
-/// What a file is that may be a parent.
+/// The kind of a file that may be a parent.
 enum Candidate {
     Missing,
     Unfollowed,
@@ -386,7 +386,7 @@ impl Finder<'_> {
     fn look(&self, path: &Path) -> Candidate {
         self.try_look(path).unwrap_or_else(|error| {
             let mut unread = self.unread.borrow_mut();
-            // The walk through the folder may have told the same.
+            // The walk through the folder may have reported the same error.
             if !unread.iter().any(|known| known.path() == error.path()) {
                 unread.push(error);
             }
@@ -398,7 +398,7 @@ impl Finder<'_> {
         let missing = |e: &io::Error| matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory);
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            // Nothing, or a link in a circle.
+            // Missing, or a loop of links.
             Err(e) if missing(&e) || is_endless_link(&e) => return Ok(Candidate::Missing),
             Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
         };
@@ -441,7 +441,7 @@ impl Finder<'_> {
     }
 }
 
-/// Marks the links that lead round in a circle, to a larger parent, or through too many images.
+/// Marks links that form a loop, lead to a larger parent, or through too many images.
 fn judge_chains(nodes: &mut [Node]) {
     let parent = |nodes: &[Node], n: usize| {
         let link = nodes.get(n)?.parent.as_ref()?;

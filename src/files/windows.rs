@@ -1,7 +1,7 @@
-//! Window hashes of an image in a file of their own: with them, a diff from that image is made by reading the target
-//! alone, and of the image only what differs. `docs/windows-format.md` describes the file.
+//! A file with the window hashes of an image: with it, a diff from that image is created by reading the target and only
+//! the differing windows of the image. `docs/windows-format.md` describes the file.
 //!
-//! The list says in which state the image was. It is refused for any other.
+//! The list records the state of the image, and is refused for any other state.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -17,13 +17,13 @@ use crate::text::shown;
 
 pub(super) const LABEL: &[u8; 16] = b"vhdkit state  1\0";
 const HASHED: usize = LABEL.len() + Stamp::LEN;
-/// Bytes before the list itself: the state of the image that it is of.
+/// Bytes before the list itself: the state of the image.
 pub(super) const HEAD: usize = HASHED + size_of::<Hash>();
 
-/// A list of window hashes, and the state of the image that it is of.
+/// A list of window hashes, and the state of its image.
 pub type ImageWindows = WindowList<Behind>;
 
-/// Hashes `image` and writes the list to a new file at `path`. Gives the content digest.
+/// Hashes `image` and writes the list to a new file at `path`. Returns the content digest.
 pub fn write_windows(
     image: &OpenImage,
     path: &Path,
@@ -57,14 +57,14 @@ pub fn write_windows(
     Ok(digest)
 }
 
-/// Opens the list at `path`, which must be of `image` as it is now.
+/// Opens the list at `path`, which must be for the current state of `image`.
 pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     refuse_unstamped(image)?;
     let file = File::open(path)?;
     let not_one = || {
-        Error::damaged("this is not a list of window hashes of a known version")
+        Error::damaged("this is not a list of window hashes of a supported version")
             .with_path(path)
-            .with_hint("make one with vhd hash --windows")
+            .with_hint("create one with vhd hash --windows")
     };
     if file.byte_len()? < HEAD as u64 {
         return Err(not_one());
@@ -80,19 +80,19 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
             Error::damaged("the state of the image in this list was changed")
                 .with_path(path)
                 .with_offset(0)
-                .with_hint("make the list again with vhd hash --windows"),
+                .with_hint("create the list again with vhd hash --windows"),
         );
     }
     if found != head(image.stamp()) {
         return Err(stale(path, image));
     }
-    // Before the list is read: its digest takes time that follows the size that it claims.
+    // Checked before the list is read, because computing its digest takes time proportional to the size that it claims.
     let list = Behind { file };
     let mut size = [0; 8];
     list.read_exact_at(&mut size, 16)?;
     if size != image.virtual_size().to_be_bytes() {
         return Err(
-            Error::damaged("the list of window hashes is of a disk of another size")
+            Error::damaged("the list of window hashes is for a disk of another size")
                 .with_path(path)
                 .with_field("virtual size")
                 .with_found(u64::from_be_bytes(size))
@@ -105,7 +105,7 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
 fn stale(path: &Path, image: &OpenImage) -> Error {
     Error::new(
         ErrorKind::Changed,
-        "the list of window hashes is of another image, or of another state of it",
+        "the list of window hashes is for another image, or for another state of it",
     )
     .with_path(path)
     .with_expected(format_args!("the state of {}", shown(image.path())))
@@ -116,7 +116,7 @@ fn stale(path: &Path, image: &OpenImage) -> Error {
     ))
 }
 
-/// What a list of an image in this state begins with.
+/// The beginning of a list for an image in this state.
 pub(super) fn head(stamp: &Stamp) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     let (hashed, hash) = head.split_at_mut(HASHED);
@@ -126,10 +126,11 @@ pub(super) fn head(stamp: &Stamp) -> [u8; HEAD] {
     head
 }
 
-/// Only a file shows by its times that it was changed, on some file systems, and only what depends on that file alone.
+/// Fails unless the file's times reveal changes, which depends on the file system, and unless the contents depend on
+/// that file alone.
 fn refuse_unstamped(image: &OpenImage) -> Result<()> {
     let depends = (image.format() == Format::Differencing)
-        .then_some("what a differencing VHD holds depends on its parent too");
+        .then_some("the contents of a differencing VHD depend on its parent as well");
     let Some(what) = image.file().time_doubt().or(depends) else {
         return Ok(());
     };
@@ -138,7 +139,7 @@ fn refuse_unstamped(image: &OpenImage) -> Result<()> {
         .with_hint("omit the list of window hashes"))
 }
 
-/// What stands behind the head of a file.
+/// The part of a file after its head.
 #[derive(Debug)]
 pub struct Behind {
     file: File,

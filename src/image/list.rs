@@ -128,7 +128,7 @@ impl<S: ReadAt> WindowList<S> {
         storage.read_exact_at(&mut head, 0)?;
         if !head.starts_with(LABEL) {
             return Err(damaged(
-                "this is not a list of window hashes of a known version",
+                "this is not a list of window hashes of a supported version",
             ));
         }
         let virtual_size = BigEndian::read_u64(&head[16..]);

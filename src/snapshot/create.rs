@@ -215,9 +215,7 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
                     newest.virtual_size,
                     shown(&disk.label(newest))
                 ))
-                .with_hint(
-                    "add the diffs in the order in which they were made, without leaving one out",
-                ),
+                .with_hint("add the diffs in the order in which they were made, without gaps"),
         );
     }
     Ok(target)

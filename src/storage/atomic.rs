@@ -215,7 +215,7 @@ impl AtomicFile {
 fn exists(target: &Path) -> Error {
     Error::new(ErrorKind::Usage, "the file already exists")
         .with_path(target)
-        .with_hint("choose another name, or have it replaced with --force")
+        .with_hint("choose another name, or use --force to replace it")
 }
 
 /// Creates an unnamed file in the folder of `beside`, for bytes that must be read twice. It disappears when it is

@@ -1,43 +1,43 @@
-//! The block allocation table (BAT): for each block of the virtual disk, where it is stored.
+//! The block allocation table (BAT): the location of each block of the virtual disk.
 
 use super::SECTOR_SIZE;
 
-/// The stored value of a block that isn't stored.
+/// The stored value for an absent block.
 pub const ABSENT: u32 = u32::MAX;
 
-/// One entry of the BAT: the sector at which a block's bitmap starts, its data following, or [`ABSENT`]
+/// One entry of the BAT: the sector at which a block's bitmap starts, followed by its data, or [`ABSENT`]
 /// (specification, "Block Allocation Table and Data Blocks").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatEntry(pub u32);
 
 impl BatEntry {
-    /// A block that isn't stored.
+    /// An absent block.
     pub const ABSENT: Self = Self(ABSENT);
 
-    /// The entry for a block stored at `offset` bytes, or `None` if the offset isn't a sector's or lies beyond
-    /// what an entry can say.
+    /// The entry for a block at byte `offset`. Returns `None` if the offset isn't a multiple of a sector or too large
+    /// for an entry.
     pub fn at(offset: u64) -> Option<Self> {
         let sector = u32::try_from(offset / SECTOR_SIZE).ok()?;
         (offset.is_multiple_of(SECTOR_SIZE) && sector != ABSENT).then_some(Self(sector))
     }
 
-    /// Reads an entry.
+    /// Decodes an entry.
     pub fn decode(bytes: &[u8; 4]) -> Self {
         Self(u32::from_be_bytes(*bytes))
     }
 
-    /// The bytes that [`decode`](Self::decode) reads.
+    /// Encodes the entry; the inverse of [`decode`](Self::decode).
     pub fn encode(self) -> [u8; 4] {
         self.0.to_be_bytes()
     }
 
-    /// Offset of the block in the file in bytes, or `None` if it isn't stored.
+    /// The block's offset in the file in bytes, or `None` if it is absent.
     pub fn offset(self) -> Option<u64> {
         (self.0 != ABSENT).then(|| u64::from(self.0) * SECTOR_SIZE)
     }
 }
 
-/// Bytes that a BAT of `entries` entries takes in the file, filled up to a whole sector.
+/// Size of a BAT of `entries` entries in the file, in bytes, rounded up to a whole sector.
 pub fn table_bytes(entries: u32) -> u64 {
     (u64::from(entries) * 4).next_multiple_of(SECTOR_SIZE)
 }

@@ -1,8 +1,8 @@
-//! Block bitmaps: one bit per sector of a block, the most significant bit of a byte first.
+//! Block bitmaps: one bit per sector of a block, most significant bit first.
 
 use super::SECTOR_SIZE;
 
-/// Bytes that the bitmap of a block of `block_size` bytes takes in the file, filled up to a whole sector
+/// Size of the bitmap of a block of `block_size` bytes in the file, in bytes, rounded up to a whole sector
 /// (specification, "Data Block").
 pub fn bitmap_bytes(block_size: u32) -> u64 {
     u64::from(block_size)
@@ -10,18 +10,18 @@ pub fn bitmap_bytes(block_size: u32) -> u64 {
         .next_multiple_of(SECTOR_SIZE)
 }
 
-/// A run of sectors whose bits are equal; sectors are counted from the start of the bitmap.
+/// A run of sectors with equal bits, counted from the start of the bitmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// First sector.
     pub start: u64,
     /// The sector after the last.
     pub end: u64,
-    /// Whether the bits are set: the sectors are stored.
+    /// Whether the bits are set, which means that the sectors are stored.
     pub stored: bool,
 }
 
-/// The bits of consecutive sectors, or a part of a bitmap that begins at a multiple of eight sectors.
+/// A bitmap, or a part of one that begins at a multiple of eight sectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitmap {
     bytes: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// A bitmap, or the part of one whose first bit is that of sector `first`, a multiple of eight.
+    /// Wraps a bitmap, or the part of one that begins with sector `first`, a multiple of eight.
     pub fn new(bytes: Vec<u8>, first: u64) -> Self {
         Self { bytes, first }
     }
@@ -40,7 +40,7 @@ impl Bitmap {
         &self.bytes
     }
 
-    /// Whether the sector's bit is set; a sector that lies outside isn't stored.
+    /// Returns whether the sector's bit is set. A sector outside of the bitmap isn't stored.
     pub fn is_stored(&self, sector: u64) -> bool {
         let bit = sector.wrapping_sub(self.first);
         let byte = usize::try_from(bit / 8)
@@ -49,19 +49,19 @@ impl Bitmap {
         byte.is_some_and(|byte| byte & (0x80 >> (bit % 8)) != 0)
     }
 
-    /// Whether all bits of `sectors` are set.
+    /// Returns whether all bits of `sectors` are set.
     pub fn is_full(&self, sectors: std::ops::Range<u64>) -> bool {
         self.run_end(sectors.start, sectors.end, true) == sectors.end
     }
 
-    /// Sets the bits of `sectors`; says whether any of them was clear.
+    /// Sets the bits of `sectors`. Returns whether any of them was clear.
     pub fn set(&mut self, sectors: std::ops::Range<u64>) -> bool {
         let mut changed = false;
         let mut sector = sectors.start;
         while sector < sectors.end {
             let bit = sector.wrapping_sub(self.first);
             let last = (8 - bit % 8).min(sectors.end - sector);
-            // `last` bits from bit `bit % 8` on.
+            // `last` bits, starting with bit `bit % 8`.
             let mask = (0xFF_u8 >> (bit % 8)) & !(0xFF_u16 >> (bit % 8 + last)).to_be_bytes()[1];
             let byte = usize::try_from(bit / 8)
                 .ok()
@@ -92,7 +92,7 @@ impl Bitmap {
         })
     }
 
-    /// The first sector in `start..end` whose bit isn't `stored`, or `end`.
+    /// Returns the first sector in `start..end` whose bit differs from `stored`, or `end`.
     fn run_end(&self, start: u64, end: u64, stored: bool) -> u64 {
         let uniform = if stored { 0xFF } else { 0 };
         let mut at = start;

@@ -1,15 +1,15 @@
-//! Small helpers of the structures: pieces of byte arrays, and the listing of fields.
+//! Helpers for on-disk structures: slices of byte arrays, and lists of fields.
 
 use std::fmt;
 
-/// One field of an on-disk structure, for people.
+/// One field of an on-disk structure, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// Offset within the structure, in bytes.
     pub offset: usize,
     /// Name as in the specification.
     pub name: String,
-    /// Value, with its meaning where it has one.
+    /// Value, with an explanation if there is one.
     pub value: String,
 }
 
@@ -23,14 +23,14 @@ impl Field {
     }
 }
 
-/// The `N` bytes at `at`, a constant place within a structure.
+/// The `N` bytes at `at`, a constant offset within a structure.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
 }
 
-/// `all zero`, or the nonzero bytes of a reserved area.
+/// Describes a reserved area: `all zero`, or its nonzero bytes.
 pub(super) fn reserved(bytes: &[u8]) -> String {
     let nonzero = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
     let count = nonzero.clone().count();

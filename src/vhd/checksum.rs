@@ -1,7 +1,7 @@
 //! The checksum of footer and dynamic disk header.
 
-/// One's complement of the wrapping sum of all bytes, those of the checksum field itself (at `field`, four
-/// bytes) left out (specification, "Checksum").
+/// Computes the one's complement of the wrapping sum of all bytes except the checksum field itself, four bytes at
+/// `field` (specification, "Checksum").
 pub fn checksum(bytes: &[u8], field: usize) -> u32 {
     let sum = bytes
         .iter()

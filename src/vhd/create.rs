@@ -1,4 +1,4 @@
-//! Making a new VHD.
+//! Creating a new VHD.
 
 use super::bitmap::bitmap_bytes;
 use super::dynamic::Dynamic;
@@ -15,31 +15,31 @@ use crate::error::{Error, Result};
 use crate::page::to_usize;
 use crate::storage::WriteAt;
 
-/// Bytes of data in a block, unless told otherwise: 2 MiB, the only size that all readers know.
+/// Default block size in bytes: 2 MiB, the only size that all readers support.
 pub const DEFAULT_BLOCK_SIZE: u32 = 2 << 20;
 
-/// What lies behind the footer's copy and the header: the data of parent locators if there are any, then the BAT.
+/// End of the footer's copy and the header. The data of parent locators follows, if there are any, then the BAT.
 const HEADER_END: u64 = (FOOTER_SIZE + HEADER_SIZE) as u64;
 
-/// What [`VhdImage::create`] makes.
+/// Options for [`VhdImage::create`].
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
-    /// Bytes of the virtual disk: a multiple of 512, not zero, for a dynamic disk at most
-    /// [`MAX_DYNAMIC_SIZE`].
+    /// Size of the virtual disk in bytes: a nonzero multiple of 512, at most [`MAX_DYNAMIC_SIZE`] unless it is a fixed
+    /// disk.
     pub virtual_size: u64,
     /// [`Fixed`](DiskType::Fixed), [`Dynamic`](DiskType::Dynamic), or with a parent
     /// [`Differencing`](DiskType::Differencing).
     pub disk_type: DiskType,
-    /// Bytes of data in a block, if it is stored in blocks: a power of two from 512 bytes to 1 GiB.
+    /// Bytes of data in a block, except for fixed disks: a power of two from 512 bytes to 1 GiB.
     pub block_size: u32,
-    /// The footer of the disk whose identity the new one takes over; see [`Footer::for_disk`].
+    /// The footer of the disk whose identity the new one adopts; see [`Footer::for_disk`].
     pub identity: Option<Footer>,
     /// The parent of a differencing disk, at most as large as the new one.
     pub parent: Option<NewParent>,
 }
 
 impl CreateOptions {
-    /// A new disk with an identity of its own and blocks of the usual size.
+    /// A new disk with its own identity and blocks of the default size.
     pub fn new(disk_type: DiskType, virtual_size: u64) -> Self {
         Self {
             virtual_size,
@@ -50,7 +50,7 @@ impl CreateOptions {
         }
     }
 
-    /// A new child of `parent`, which reads like it, with zeros beyond its end.
+    /// A new child of `parent`. It reads like its parent, with zeros beyond the parent's end.
     pub fn child(parent: NewParent, virtual_size: u64) -> Self {
         Self {
             parent: Some(parent),
@@ -60,8 +60,8 @@ impl CreateOptions {
 }
 
 impl<S: WriteAt> VhdImage<S> {
-    /// Makes a new VHD in `storage`, which is empty. It reads as zeros or like its parent, and is durable after the first
-    /// [`flush`](crate::image::ImageMut::flush).
+    /// Creates a new VHD in `storage`, which is empty. It reads as zeros or like its parent, and is durable after the
+    /// first [`flush`](crate::image::ImageMut::flush).
     pub fn create(storage: S, options: &CreateOptions) -> Result<Self> {
         match lay_out(&storage, options) {
             Ok((footer, dynamic, end)) => Ok(Self {
@@ -94,7 +94,7 @@ fn lay_out<S: WriteAt>(
     let mut footer = Footer::for_disk(options.disk_type, size, options.identity.as_ref());
     let parent_id = options.parent.as_ref().and_then(|p| p.parent.unique_id);
     if parent_id == Some(footer.unique_id) {
-        // A child that has its parent's id would pass for it.
+        // A child with its parent's id would be mistaken for it.
         footer = footer.with_unique_id(UniqueId::random());
     }
     match options.disk_type {
@@ -107,9 +107,11 @@ fn lay_out<S: WriteAt>(
             let (dynamic, end) = lay_out_dynamic(storage, options, &footer)?;
             Ok((footer, Some(dynamic), end))
         }
-        other @ DiskType::Other(_) => Err(Error::unsupported("VHDs of this type aren't made here")
-            .with_found(other)
-            .with_expected("fixed, dynamic or differencing")),
+        other @ DiskType::Other(_) => Err(Error::unsupported(
+            "creating VHDs of this type is not supported",
+        )
+        .with_found(other)
+        .with_expected("fixed, dynamic or differencing")),
     }
 }
 
@@ -130,7 +132,7 @@ fn lay_out_dynamic<S: WriteAt>(
     }
     if options.virtual_size > MAX_DYNAMIC_SIZE {
         return Err(
-            Error::usage("this is too large for a VHD that is stored in blocks")
+            Error::usage("this is too large for a dynamic or differencing VHD")
                 .with_found(format_args!("{} bytes", options.virtual_size))
                 .with_expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
                 .with_hint("choose a fixed VHD or a raw image"),
@@ -139,7 +141,7 @@ fn lay_out_dynamic<S: WriteAt>(
     let blocks = options.virtual_size.div_ceil(u64::from(block_size));
     let entries = u32::try_from(blocks).ok().filter(|_| blocks <= MAX_LOADED);
     let Some(entries) = entries else {
-        return Err(Error::usage("so many blocks aren't sensible")
+        return Err(Error::usage("the disk would have too many blocks")
             .with_found(format_args!("{blocks} blocks of {block_size} bytes"))
             .with_expected(format_args!("at most {MAX_LOADED}"))
             .with_hint("choose a larger block size; 2 MiB is usual"));
@@ -170,7 +172,7 @@ fn lay_out_dynamic<S: WriteAt>(
     Ok((dynamic, end))
 }
 
-/// The parent of a differencing disk, which must fit it.
+/// Returns the parent of a differencing disk, after checking that it fits.
 fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
     match (&options.parent, options.disk_type) {
         (Some(new), DiskType::Differencing) => {
@@ -180,13 +182,13 @@ fn parent_of(options: &CreateOptions) -> Result<Option<&NewParent>> {
         }
         (None, DiskType::Dynamic) => Ok(None),
         (_, disk_type) => Err(Error::usage(
-            "a differencing VHD has a parent, any other VHD has none",
+            "a differencing VHD needs a parent, and no other VHD can have one",
         )
         .with_found(disk_type)),
     }
 }
 
-/// Fills the header in for a child of `new`. Returns the data of its locators, which comes before the BAT.
+/// Fills in the header of a child of `new`. Returns the data of its locators, which precedes the BAT.
 fn name_parent(header: &mut DynamicHeader, new: &NewParent) -> Result<Vec<u8>> {
     let (named, data) = relink::named(header, new, HEADER_END)?;
     *header = DynamicHeader {
@@ -198,12 +200,12 @@ fn name_parent(header: &mut DynamicHeader, new: &NewParent) -> Result<Vec<u8>> {
 }
 
 pub(super) fn check_size(size: u64) -> Result<()> {
-    // Files end at 2^63 bytes.
+    // File sizes are limited to 2^63 bytes.
     let largest = i64::MAX.unsigned_abs() - (FOOTER_SIZE as u64 * 2 - 1);
     if size == 0 || !size.is_multiple_of(SECTOR_SIZE) || size > largest {
         return Err(Error::usage("a virtual disk can't have this size")
             .with_found(format_args!("{size} bytes"))
-            .with_expected("a multiple of 512 that isn't zero"));
+            .with_expected("a nonzero multiple of 512"));
     }
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Who wrote a VHD: application, version, operating system.
+//! The creator of a VHD: application, version, operating system.
 
 use std::fmt;
 
-/// `footer.creator_application`: four bytes, mostly readable.
+/// `footer.creator_application`: four bytes, mostly text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CreatorApplication(pub [u8; 4]);
 
 impl CreatorApplication {
-    /// This program. No reader knows it, so all take `current_size` for the size.
+    /// This program. Other readers don't know it, so all of them use `current_size` as the size.
     pub const OURS: Self = Self(*b"vhdk");
 
-    /// The program's name, where it is known.
+    /// The program's name, if known.
     pub fn name(self) -> Option<&'static str> {
         Some(match &self.0 {
             b"vhdk" => "vhdkit",
@@ -35,7 +35,7 @@ impl CreatorApplication {
         })
     }
 
-    /// Whether some readers (qemu among them) take the CHS geometry of such a file for its size, and not
+    /// Returns whether some readers (including qemu) use the CHS geometry of such a file as its size instead of
     /// `current_size`.
     pub fn size_may_be_read_from_geometry(self) -> bool {
         matches!(&self.0, b"vpc " | b"vs  " | b"qemu")
@@ -53,10 +53,10 @@ impl fmt::Display for CreatorApplication {
 pub struct HostOs(pub [u8; 4]);
 
 impl HostOs {
-    /// Windows: what every reader expects.
+    /// Windows, which every reader expects.
     pub const WINDOWS: Self = Self(*b"Wi2k");
 
-    /// The system's name, where it is known.
+    /// The system's name, if known.
     pub fn name(self) -> Option<&'static str> {
         Some(match &self.0 {
             b"Wi2k" => "Windows",
@@ -81,12 +81,12 @@ impl Version {
     /// Version 1.0, the only one of footer and dynamic disk header.
     pub const ONE: Self = Self(0x0001_0000);
 
-    /// The part that says whether a reader can cope.
+    /// The major version, which determines compatibility.
     pub const fn major(self) -> u32 {
         self.0 >> 16
     }
 
-    /// The part that doesn't matter for that.
+    /// The minor version, which doesn't affect compatibility.
     pub const fn minor(self) -> u32 {
         self.0 & 0xFFFF
     }

@@ -1,17 +1,17 @@
-//! The kinds of virtual disk.
+//! Disk types.
 
 use std::fmt;
 
 /// `footer.disk_type`: how the virtual disk is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DiskType {
-    /// All data in a row, then the footer (2).
+    /// All data contiguously, then the footer (2).
     Fixed,
-    /// Blocks stored where data was written (3).
+    /// Blocks, stored where data was written (3).
     Dynamic,
-    /// Like dynamic, over a parent (4).
+    /// Like dynamic, on top of a parent (4).
     Differencing,
-    /// 0 none, 1, 5 and 6 deprecated, or a value unknown to the specification.
+    /// 0 (none), 1, 5 and 6 (deprecated), or a value unknown to the specification.
     Other(u32),
 }
 
@@ -36,7 +36,7 @@ impl DiskType {
         }
     }
 
-    /// Whether the disk is stored in blocks behind a BAT.
+    /// Returns whether the disk is stored in blocks located by a BAT.
     pub const fn is_sparse(self) -> bool {
         matches!(self, Self::Dynamic | Self::Differencing)
     }

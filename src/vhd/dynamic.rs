@@ -1,4 +1,4 @@
-//! Reading a dynamic or differencing disk: BAT, block bitmaps, blocks, and what lies beneath them.
+//! Reading a dynamic or differencing disk: BAT, block bitmaps, blocks, and its backing image.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -13,10 +13,10 @@ use crate::image::{Extent, Extents, join_extents, storage_extents};
 use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
 
-/// Larger blocks are looked at in pieces of this many bytes, so that memory doesn't follow the block size.
+/// Larger blocks are processed in pieces of this many bytes, so that memory doesn't depend on the block size.
 const PIECE: u64 = 4 << 20;
 
-/// What an open dynamic or differencing disk knows.
+/// The state of an open dynamic or differencing disk.
 #[derive(Debug)]
 pub(super) struct Dynamic {
     pub(super) header: DynamicHeader,
@@ -25,20 +25,20 @@ pub(super) struct Dynamic {
     pub(super) block_size: u64,
     /// Bytes of a block's bitmap in the file.
     pub(super) bitmap_bytes: u64,
-    /// Where blocks end at the latest: at the trailing footer, or at the end of the file if there is none.
+    /// The limit for blocks: the trailing footer, or the end of the file if there is none.
     pub(super) data_end: u64,
-    /// Whether what should be stored behind `data_end` reads as if it weren't stored; else it is an error.
+    /// Whether data that should be stored after `data_end` reads as if it weren't stored; otherwise it is an error.
     pub(super) reads_zeros_behind: bool,
-    /// What of the disk reads as if it weren't stored, in order: what a salvage gave up.
+    /// Ranges of the disk that read as if they weren't stored, in order, because a salvage found them lost.
     pub(super) lost: Vec<PageRange>,
-    /// Whether something else is where the last block goes on after the end of the disk.
+    /// Whether the last block's part after the end of the disk is used by something else.
     pub(super) shares_tail: bool,
     /// What is read where nothing is stored.
     pub(super) beneath: Backing,
     /// The block that is being written.
     pub(super) current: Option<OpenBlock>,
-    /// Bitmaps of blocks that the file's BAT knows, by block: kept out of the file until the data that they make
-    /// visible is on stable storage.
+    /// Bitmaps, by block, of blocks that are in the file's BAT. They are kept out of the file until the data that they
+    /// make visible is on stable storage.
     pub(super) waiting: BTreeMap<u64, DeferredBitmap>,
     /// Which blocks are known to have all bits set. Bits are never cleared, so this never becomes wrong.
     full: FullBlocks,
@@ -48,22 +48,22 @@ pub(super) struct Dynamic {
 #[derive(Debug)]
 pub(super) struct OpenBlock {
     pub(super) block: u64,
-    /// Where the bitmap belongs in the file.
+    /// Offset of the bitmap in the file.
     pub(super) bitmap_at: u64,
     pub(super) bitmap: Bitmap,
-    /// Whether the bitmap in the file is older.
+    /// Whether the bitmap in the file is outdated.
     pub(super) dirty: bool,
 }
 
-/// A bitmap that isn't in the file yet.
+/// A bitmap that hasn't been written yet.
 #[derive(Debug, Clone)]
 pub(super) struct DeferredBitmap {
-    /// Where it belongs in the file.
+    /// Its offset in the file.
     pub(super) at: u64,
     pub(super) bitmap: Bitmap,
 }
 
-/// A run of the virtual disk that is stored in one piece, or isn't stored at all.
+/// A run of the virtual disk that is stored contiguously, or not stored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     /// Offset on the disk, in bytes.
@@ -74,7 +74,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// The run, if it was asked for in whole pages.
+    /// The run as a range. It must have been requested in whole pages.
     pub(super) fn range(self) -> PageRange {
         PageRange::covering(self.start, self.end)
     }
@@ -98,11 +98,11 @@ impl Piece {
 
 /// How a piece is stored.
 enum BlockState {
-    /// Not at all.
+    /// Not stored.
     Absent,
-    /// All of it, in a block whose data starts at this offset of the file.
+    /// Completely stored, in a block whose data starts at this offset of the file.
     Full(u64),
-    /// The sectors that the bitmap says.
+    /// Stored where the bitmap has set bits.
     Partly(u64, Bitmap),
 }
 
@@ -124,12 +124,12 @@ impl Dynamic {
         }
     }
 
-    /// Bytes of a block in the file: bitmap and data.
+    /// Size of a block in the file in bytes, bitmap and data.
     pub(super) fn stride(&self) -> u64 {
         self.bitmap_bytes + self.block_size
     }
 
-    /// The pieces of `start..end`, in order; each lies in one block.
+    /// The pieces of `start..end`, in order, each within one block.
     pub(super) fn pieces(&self, start: u64, end: u64) -> impl Iterator<Item = Piece> + use<> {
         let block_size = self.block_size.max(SECTOR_SIZE);
         let mut at = start;
@@ -202,8 +202,7 @@ impl Dynamic {
         }))
     }
 
-    /// Where the bytes of `start..end` are stored: in order, without gaps, and what isn't stored in runs as long
-    /// as can be.
+    /// The locations of the bytes of `start..end`: in order, without gaps, and with maximal runs of what isn't stored.
     pub(super) fn spans<'a, S: ReadAt>(
         &'a self,
         storage: &'a S,
@@ -215,7 +214,7 @@ impl Dynamic {
         let mut failed = false;
         std::iter::from_fn(move || {
             loop {
-                // What isn't stored may go on in the next block.
+                // A run that isn't stored may continue in the next block.
                 let complete = ready.len() > 1 || ready.front().is_some_and(|s| s.at.is_some());
                 if complete {
                     return ready.pop_front().map(Ok);
@@ -283,7 +282,7 @@ impl Dynamic {
         Ok(())
     }
 
-    /// What a salvage gave up of `range`, in order.
+    /// The parts of `range` that a salvage found lost, in order.
     fn lost_within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let first = self.lost.partition_point(|lost| lost.end() <= range.start);
         let lost = self.lost.get(first..).unwrap_or_default().iter();
@@ -291,7 +290,7 @@ impl Dynamic {
             .take_while(|lost| lost.start < lost.end)
     }
 
-    /// Whether all of the block's sectors are known to be stored.
+    /// Returns whether all of the block's sectors are known to be stored.
     pub(super) fn is_known_full(&self, block: u64) -> bool {
         self.full.contains(block)
     }
@@ -300,8 +299,8 @@ impl Dynamic {
         self.full.insert(block);
     }
 
-    /// Where what is stored of `range` of a block ends: at its end, for what lies behind the end of the file or
-    /// within the trailing footer is refused, unless it reads as if it weren't stored.
+    /// Returns the end of the stored part of `range` in a block: its own end, unless data past the end of the file or
+    /// within the trailing footer reads as if it weren't stored. Otherwise such data is an error.
     fn within_file(&self, piece: Piece, data: u64, range: Range<u64>) -> Result<u64> {
         let end = data + range.end;
         if end <= self.data_end {
@@ -344,13 +343,13 @@ impl Dynamic {
     }
 }
 
-/// Whether the bits of `sectors` in the bitmap at `at` are known to be clear, without reading them.
+/// Returns whether the bits of `sectors` in the bitmap at `at` are known to be clear without reading them.
 fn is_hole<S: ReadAt>(storage: &S, at: u64, sectors: &Range<u64>) -> Result<bool> {
     let bits = at.saturating_add(sectors.start / 8)..at.saturating_add(sectors.end.div_ceil(8));
     Ok(storage.data_range(bits)?.is_none())
 }
 
-/// The bits of `sectors` in the bitmap at `at`.
+/// Reads the bits of `sectors` in the bitmap at `at`.
 pub(super) fn read_bitmap<S: ReadAt>(storage: &S, at: u64, sectors: Range<u64>) -> Result<Bitmap> {
     let first = sectors.start / 8;
     let mut bytes = vec![0; to_usize(sectors.end.div_ceil(8) - first)];
@@ -358,25 +357,25 @@ pub(super) fn read_bitmap<S: ReadAt>(storage: &S, at: u64, sectors: Range<u64>) 
     Ok(Bitmap::new(bytes, first * 8))
 }
 
-/// The error for data that should be stored where the file has none.
+/// The error for data that should be stored past the end of the file.
 pub(super) fn cut_off(entry_at: u64, block: u64, data_end: u64, needed: u64) -> Error {
-    Error::damaged("the file ends within a block that should be longer by its bitmap")
+    Error::damaged("the file ends within a block that should be longer according to its bitmap")
         .with_field(format!("bat[{block}]"))
         .with_offset(entry_at)
         .with_found(format_args!("{data_end} bytes before the footer"))
         .with_expected(format_args!("at least {needed} bytes"))
         .with_hint(
-            "the file was cut off: copy it again from its source; if it is the first part of a split image \
+            "the file was truncated: copy it again from its source; if it is the first part of a split image \
              (.vhd, .v01, .v02 and so on), join the parts into one file first",
         )
 }
 
-/// One bit per block, set from any thread.
+/// One bit per block, which any thread may set.
 #[derive(Debug)]
 struct FullBlocks(Vec<AtomicU64>);
 
 impl FullBlocks {
-    /// For disks with absurdly many blocks nothing is remembered.
+    /// Nothing is remembered for disks with absurdly many blocks.
     fn new(blocks: u64) -> Self {
         let words = if blocks <= super::table::MAX_LOADED {
             blocks.div_ceil(64)

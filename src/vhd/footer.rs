@@ -1,4 +1,4 @@
-//! The footer: 512 bytes at the end of every VHD, and once more at the start of a dynamic one.
+//! The footer: 512 bytes at the end of every VHD, with a copy at the start of a dynamic one.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -9,16 +9,16 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Bytes of a footer.
+/// Length of a footer in bytes.
 pub const FOOTER_SIZE: usize = 512;
 
-/// Where the checksum lies within the footer.
+/// Offset of the checksum within the footer.
 const CHECKSUM_AT: usize = 64;
 
-/// tapdisk's mark of a hidden disk lies in the first reserved byte.
+/// tapdisk marks a hidden disk in the first reserved byte.
 const HIDDEN: usize = 0;
 
-/// Every field of a footer as found (specification, "Hard Disk Footer Format").
+/// The fields of a footer as found (specification, "Hard Disk Footer Format").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
     /// `conectix`.
@@ -45,13 +45,13 @@ pub struct Footer {
     pub disk_geometry: Geometry,
     /// How the disk is stored.
     pub disk_type: DiskType,
-    /// As found; see [`compute_checksum`](Self::compute_checksum).
+    /// The stored checksum; see [`compute_checksum`](Self::compute_checksum).
     pub checksum: u32,
-    /// Identity of the disk, by which a child knows its parent.
+    /// Identity of the disk, by which a child recognizes its parent.
     pub unique_id: UniqueId,
     /// 1 while the virtual machine is in saved state.
     pub saved_state: u8,
-    /// Zero; tapdisk keeps a mark in the first byte.
+    /// Zero; tapdisk stores a mark in the first byte.
     pub reserved: [u8; 427],
 }
 
@@ -65,16 +65,17 @@ impl Footer {
     /// `data_offset` of a fixed disk.
     pub const NO_OFFSET: u64 = u64::MAX;
 
-    /// Where a dynamic disk's header lies in the files written here.
+    /// Offset of a dynamic disk's header in the files written here.
     pub(super) const HEADER_AT: u64 = FOOTER_SIZE as u64;
 
-    /// A sealed footer for a disk of `virtual_size` bytes, whose dynamic disk header (if it has one) follows the
+    /// Creates a sealed footer for a disk of `virtual_size` bytes, whose dynamic disk header, if any, follows the
     /// footer's copy.
     ///
-    /// With the identity of a disk of the same type and size it is that footer, byte for byte. With the identity
-    /// of another disk it keeps unique id, time stamp, creator, features, original size, saved state and reserved
-    /// bytes. Only a creator of whom readers would expect what the new file hasn't gives way to our own: a geometry
-    /// that tells the size, or tapdisk's batmap. Without an identity the disk is new: random id, now.
+    /// With the identity of a disk of the same type and size, the result is that footer, byte for byte. With the
+    /// identity of a different disk it keeps unique id, time stamp, creator, features, original size, saved state and
+    /// reserved bytes. The creator is replaced by our own only if readers would expect of it what the new file doesn't
+    /// have: a geometry that determines the size, or tapdisk's batmap. Without an identity the disk is new, with a
+    /// random id and the current time.
     pub fn for_disk(disk_type: DiskType, virtual_size: u64, identity: Option<&Self>) -> Self {
         let data_offset = if disk_type.is_sparse() {
             Self::HEADER_AT
@@ -147,7 +148,7 @@ impl Footer {
         .sealed()
     }
 
-    /// Reads a footer; every array of bytes is one.
+    /// Decodes a footer; every array of bytes is valid.
     pub fn decode(bytes: &[u8; FOOTER_SIZE]) -> Self {
         Self {
             cookie: array(bytes, 0),
@@ -169,7 +170,7 @@ impl Footer {
         }
     }
 
-    /// The bytes that [`decode`](Self::decode) reads.
+    /// Encodes the footer; the inverse of [`decode`](Self::decode).
     pub fn encode(&self) -> [u8; FOOTER_SIZE] {
         let mut bytes = [0; FOOTER_SIZE];
         bytes[0..8].copy_from_slice(&self.cookie);
@@ -191,26 +192,26 @@ impl Footer {
         bytes
     }
 
-    /// The checksum that the other fields ask for.
+    /// The correct checksum for the other fields.
     pub fn compute_checksum(&self) -> u32 {
         checksum(&self.encode(), CHECKSUM_AT)
     }
 
-    /// The same footer, sealed, with another identity.
+    /// The footer with another identity, sealed.
     #[must_use]
     pub(super) fn with_unique_id(self, unique_id: UniqueId) -> Self {
         Self { unique_id, ..self }.sealed()
     }
 
-    /// The same footer with a right checksum.
+    /// The footer with a correct checksum.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.checksum = self.compute_checksum();
         self
     }
 
-    /// The same footer, with our creator in place of one of whose disks some readers take the geometry for the size, if
-    /// that would be another size here.
+    /// The footer with our creator, if some readers would take the geometry for the size because of its creator, and
+    /// that would be a different size.
     #[must_use]
     pub fn measured_by_size(self) -> Self {
         let by_geometry = self.creator_application.size_may_be_read_from_geometry();
@@ -225,12 +226,12 @@ impl Footer {
         .sealed()
     }
 
-    /// Whether tapdisk marked the disk as hidden: it belongs to a chain and isn't shown to people.
+    /// Returns whether tapdisk marked the disk as hidden: it belongs to a chain and isn't shown to users.
     pub fn is_hidden(&self) -> bool {
         self.is_tapdisk() && self.reserved[HIDDEN] == 1
     }
 
-    /// The first reason not to believe this footer, found at offset `at` of its file: cookie or checksum.
+    /// Fails with the first reason not to trust this footer, found at offset `at` of its file: cookie or checksum.
     pub fn verify_intact(&self, at: u64) -> Result<()> {
         if self.cookie == Self::POISON {
             return Err(
@@ -248,7 +249,7 @@ impl Footer {
                 .with_offset(at)
                 .with_found(format_args!("\"{}\"", self.cookie.escape_ascii()))
                 .with_expected("\"conectix\"")
-                .with_hint("if this is a raw image, give its format; if not, it was cut off: copy it again"));
+                .with_hint("if this is a raw image, give its format; otherwise it is truncated: copy it again"));
         }
         let expected = self.compute_checksum();
         if self.checksum != expected && !self.is_sealed_without_mark() {
@@ -262,13 +263,13 @@ impl Footer {
         Ok(())
     }
 
-    /// The first fault of this footer, found at offset `at` of its file. What depends on the rest of the file is
-    /// looked at when an image is opened.
+    /// Fails with the first problem of this footer, found at offset `at` of its file. Problems that depend on the rest
+    /// of the file are found when an image is opened.
     pub fn verify(&self, at: u64) -> Result<()> {
         self.verify_intact(at)?;
         if self.file_format_version.major() != 1 {
             return Err(
-                Error::unsupported("this version of the VHD format is not known")
+                Error::unsupported("this version of the VHD format is not supported")
                     .with_field("footer.file_format_version")
                     .with_offset(at.saturating_add(12))
                     .with_found(self.file_format_version)
@@ -277,7 +278,7 @@ impl Footer {
             );
         }
         if let DiskType::Other(_) = self.disk_type {
-            return Err(Error::unsupported("this type of disk is not known")
+            return Err(Error::unsupported("this type of disk is not supported")
                 .with_field("footer.disk_type")
                 .with_offset(at.saturating_add(60))
                 .with_found(self.disk_type)
@@ -295,13 +296,13 @@ impl Footer {
                 .with_found(format_args!("{} bytes", self.current_size))
                 .with_expected(expected)
                 .with_hint(
-                    "the file is damaged, or its writer was wrong: copy it again from its source",
+                    "the file is damaged, or was written incorrectly: copy it again from its source",
                 ))
         };
         if self.current_size == 0 || !self.current_size.is_multiple_of(SECTOR_SIZE) {
             return wrong(
-                "the virtual size makes no sense",
-                "a multiple of 512 that isn't zero",
+                "the virtual size is impossible",
+                "a nonzero multiple of 512",
             );
         }
         if self.disk_type.is_sparse() && self.current_size > super::MAX_DYNAMIC_SIZE {
@@ -313,7 +314,7 @@ impl Footer {
         Ok(())
     }
 
-    /// Whether readers expect tapdisk's batmap behind the BAT: by its versions from 1.2 on it is always there.
+    /// Returns whether readers expect tapdisk's batmap after the BAT: since tapdisk version 1.2 it is always there.
     fn promises_batmap(&self) -> bool {
         self.is_tapdisk() && self.creator_version >= Version(0x0001_0002)
     }
@@ -322,14 +323,14 @@ impl Footer {
         self.creator_application.0 == *b"tap\0"
     }
 
-    /// Old tapdisks set their mark of a hidden disk without touching the checksum.
+    /// Old versions of tapdisk set the mark of a hidden disk without updating the checksum.
     fn is_sealed_without_mark(&self) -> bool {
         let mut unmarked = self.clone();
         unmarked.reserved[HIDDEN] = 0;
         self.is_hidden() && unmarked.compute_checksum() == self.checksum
     }
 
-    /// Every field with its offset, for people.
+    /// The fields with their offsets, for display.
     pub fn fields(&self) -> Vec<Field> {
         let data_offset = match self.data_offset {
             Self::NO_OFFSET => "none (all ones)".to_string(),

@@ -1,11 +1,11 @@
-//! Cylinders, heads and sectors per track.
+//! Disk geometry: cylinders, heads and sectors per track.
 
 use std::fmt;
 
 use super::SECTOR_SIZE;
 
-/// `footer.disk_geometry`. It never says the size of a disk here (that is `current_size`); it is written for
-/// those who want it.
+/// `footer.disk_geometry`. It is never used as the size of a disk here (that is `current_size`); it is written for
+/// other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Geometry {
     /// Cylinders.
@@ -17,8 +17,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of a disk of `size` bytes by the specification's "Appendix: CHS Calculation". The product
-    /// rounds down: it may be less than the size, and is at most that of 65535 × 16 × 255 sectors.
+    /// Computes the geometry of a disk of `size` bytes by the specification's "Appendix: CHS Calculation". It is
+    /// rounded down: it may cover less than the size, and covers at most 65535 × 16 × 255 sectors.
     pub fn for_size(size: u64) -> Self {
         let total = (size / SECTOR_SIZE).min(65_535 * 16 * 255);
         let (heads, sectors_per_track) = if total >= 65_535 * 16 * 63 {
@@ -34,7 +34,7 @@ impl Geometry {
         }
     }
 
-    /// Heads and sectors per track of a disk that fits into 63 sectors per track.
+    /// Heads and sectors per track for a disk that fits into 63 sectors per track.
     fn small(total: u64) -> (u64, u64) {
         let tracks = total / 17;
         let heads = tracks.div_ceil(1024).max(4);
@@ -47,7 +47,7 @@ impl Geometry {
         (16, 63)
     }
 
-    /// Bytes that the geometry covers.
+    /// Bytes covered by the geometry.
     pub fn size(self) -> u64 {
         u64::from(self.cylinders)
             * u64::from(self.heads)

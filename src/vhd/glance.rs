@@ -1,4 +1,4 @@
-//! What a VHD says of itself and of its parent, at the cost of a few sectors.
+//! A quick look at a VHD's metadata and its parent, by reading a few sectors.
 
 use super::{
     DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, ParentPath, UniqueId, VhdImage,
@@ -10,34 +10,34 @@ use crate::storage::ReadAt;
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 const HEADER_LEN: u64 = HEADER_SIZE as u64;
 
-/// What [`VhdImage::glance`] saw.
+/// The result of [`VhdImage::glance`].
 #[derive(Debug, Clone)]
 pub struct Glance {
     /// The footer at the end of the file, or else its copy at the start.
     pub footer: Footer,
-    /// The dynamic disk header, if there is one where the footer says, or else in the usual place.
+    /// The dynamic disk header, if there is one at the footer's offset or at its usual one.
     pub header: Option<DynamicHeader>,
-    /// What its locators say, for a differencing disk.
+    /// The paths in its locators, for a differencing disk.
     pub paths: Vec<ParentPath>,
-    /// Whether footer and header, as far as the disk has one, have their right checksums.
+    /// Whether the checksums of the footer and, if there is one, of the header are correct.
     pub intact: bool,
 }
 
 impl Glance {
-    /// The identity of the parent that a differencing disk names; all zeros stand for a raw image.
+    /// The identity of a differencing disk's parent; all zeros for a raw image.
     pub fn parent_id(&self) -> Option<UniqueId> {
         let header = self.header.as_ref()?;
         let differencing = self.footer.disk_type == DiskType::Differencing;
-        // Of one whose footers are damaged, the header alone can tell that it has a parent.
+        // If its footers are damaged, only the header can show that it has a parent.
         let named = !self.intact && !header.parent_unique_id.is_nil();
         (differencing || named).then_some(header.parent_unique_id)
     }
 }
 
 impl<S: ReadAt> VhdImage<S> {
-    /// Looks at both ends of `storage`, and at the header that a footer there points at: for searches among many files,
-    /// most of which are none. Nothing that is said is checked but for its checksum. `None` if there is no footer at
-    /// either end; unlike [`probe`](Self::probe), a footer within the file isn't looked for.
+    /// Reads both ends of `storage`, and the header that a footer there points to. For searching many files, most of
+    /// which aren't VHDs. Nothing is verified except for checksums. Returns `None` if there is no footer at either end;
+    /// unlike [`probe`](Self::probe), it doesn't search for a footer within the file.
     pub fn glance(storage: &S) -> Result<Option<Glance>> {
         let len = storage.byte_len()?;
         if len < FOOTER_LEN {
@@ -47,7 +47,7 @@ impl<S: ReadAt> VhdImage<S> {
         storage.read_exact_at(&mut copy, 0)?;
         let mut end = [0; FOOTER_SIZE];
         storage.read_exact_at(&mut end, len - FOOTER_LEN)?;
-        // The last byte is missing from what some old programs wrote.
+        // Files by some old programs lack the last byte.
         let mut short = [0; FOOTER_SIZE];
         if let (Some(to), Some(from)) = (short.get_mut(..FOOTER_SIZE - 1), end.get(1..)) {
             to.copy_from_slice(from);

@@ -1,4 +1,4 @@
-//! The dynamic disk header: 1024 bytes that say where the BAT lies and how large blocks are.
+//! The dynamic disk header: 1024 bytes that contain the location of the BAT and the block size.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -6,17 +6,16 @@ use super::bytes::{Field, array, reserved};
 use super::{LOCATOR_SIZE, ParentLocator, SECTOR_SIZE, Timestamp, UniqueId, Version, checksum};
 use crate::error::{Error, Result};
 
-/// Bytes of a dynamic disk header.
+/// Length of a dynamic disk header in bytes.
 pub const HEADER_SIZE: usize = 1024;
 
-/// The largest block that is read: with it, a block's bitmap takes 256 KiB. No writer is known to go beyond
-/// 2 MiB.
+/// The largest supported block size: its bitmap takes 256 KiB. No writer is known to go beyond 2 MiB.
 pub const MAX_BLOCK_SIZE: u32 = 1 << 30;
 
 const CHECKSUM_AT: usize = 36;
 const LOCATORS_AT: usize = 576;
 
-/// Every field of a dynamic disk header as found (specification, "Dynamic Disk Header Format").
+/// The fields of a dynamic disk header as found (specification, "Dynamic Disk Header Format").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DynamicHeader {
     /// `cxsparse`.
@@ -31,23 +30,23 @@ pub struct DynamicHeader {
     pub max_table_entries: u32,
     /// Bytes of data in a block, without its bitmap.
     pub block_size: u32,
-    /// As found; see [`compute_checksum`](Self::compute_checksum).
+    /// The stored checksum; see [`compute_checksum`](Self::compute_checksum).
     pub checksum: u32,
     /// `footer.unique_id` of the parent; differencing disks only.
     pub parent_unique_id: UniqueId,
-    /// Time of the parent's last change; differencing disks only.
+    /// Modification time of the parent; differencing disks only.
     pub parent_timestamp: Timestamp,
     /// Zero.
     pub reserved: u32,
-    /// Name of the parent, UTF-16 big-endian, filled up with zeros.
+    /// Name of the parent, UTF-16 big-endian, padded with zeros.
     pub parent_unicode_name: [u8; 512],
-    /// Where the parent may be found.
+    /// Locations of the parent.
     pub parent_locators: [ParentLocator; 8],
     /// Zero.
     pub reserved_tail: [u8; 256],
 }
 
-/// Where entry `n` of the parent locators lies within the header.
+/// Offset of entry `n` of the parent locators within the header.
 pub(super) fn locator_at(n: usize) -> u64 {
     (LOCATORS_AT + n * LOCATOR_SIZE) as u64
 }
@@ -56,7 +55,7 @@ impl DynamicHeader {
     /// The cookie of every dynamic disk header.
     pub const COOKIE: [u8; 8] = *b"cxsparse";
 
-    /// A sealed header of a dynamic disk.
+    /// Creates a sealed header of a dynamic disk.
     pub fn new(table_offset: u64, max_table_entries: u32, block_size: u32) -> Self {
         Self {
             cookie: Self::COOKIE,
@@ -76,7 +75,7 @@ impl DynamicHeader {
         .sealed()
     }
 
-    /// Reads a header; every array of bytes is one.
+    /// Decodes a header; every array of bytes is valid.
     pub fn decode(bytes: &[u8; HEADER_SIZE]) -> Self {
         Self {
             cookie: array(bytes, 0),
@@ -97,7 +96,7 @@ impl DynamicHeader {
         }
     }
 
-    /// The bytes that [`decode`](Self::decode) reads.
+    /// Encodes the header; the inverse of [`decode`](Self::decode).
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         bytes[0..8].copy_from_slice(&self.cookie);
@@ -119,19 +118,19 @@ impl DynamicHeader {
         bytes
     }
 
-    /// The checksum that the other fields ask for.
+    /// The correct checksum for the other fields.
     pub fn compute_checksum(&self) -> u32 {
         checksum(&self.encode(), CHECKSUM_AT)
     }
 
-    /// The same header with a right checksum.
+    /// The header with a correct checksum.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.checksum = self.compute_checksum();
         self
     }
 
-    /// The parent's name up to the first NUL; what isn't UTF-16 becomes U+FFFD.
+    /// The parent's name up to the first NUL. Invalid UTF-16 becomes U+FFFD.
     pub fn parent_name(&self) -> String {
         let (units, _) = self.parent_unicode_name.as_chunks::<2>();
         let units: Vec<u16> = units
@@ -142,7 +141,7 @@ impl DynamicHeader {
         String::from_utf16_lossy(&units)
     }
 
-    /// Stores the parent's name; an error if it has more than 255 UTF-16 units.
+    /// Stores the parent's name. Fails if it has more than 255 UTF-16 units.
     pub(super) fn set_parent_name(&mut self, name: &str) -> Result<()> {
         let bytes: Vec<u8> = name.encode_utf16().flat_map(u16::to_be_bytes).collect();
         // A final NUL is part of the field.
@@ -160,8 +159,8 @@ impl DynamicHeader {
         Ok(())
     }
 
-    /// The first fault of this header, found at offset `at` of its file. What depends on the rest of the file is
-    /// looked at when an image is opened.
+    /// Fails with the first problem of this header, found at offset `at` of its file. Problems that depend on the rest
+    /// of the file are found when an image is opened.
     pub fn verify(&self, at: u64) -> Result<()> {
         let fault = |field: &str, offset: u64, message: &str| {
             Error::damaged(message)
@@ -187,18 +186,18 @@ impl DynamicHeader {
             .with_expected(format_args!("{expected:#010x}")));
         }
         if self.header_version.major() != 1 {
-            return Err(
-                Error::unsupported("this version of the dynamic disk header is not known")
-                    .with_field("header.header_version")
-                    .with_offset(at.saturating_add(24))
-                    .with_found(self.header_version)
-                    .with_expected("1.0")
-                    .with_hint("convert it with the program that wrote it"),
-            );
+            return Err(Error::unsupported(
+                "this version of the dynamic disk header is not supported",
+            )
+            .with_field("header.header_version")
+            .with_offset(at.saturating_add(24))
+            .with_found(self.header_version)
+            .with_expected("1.0")
+            .with_hint("convert it with the program that wrote it"));
         }
         let sensible = SECTOR_SIZE..=u64::from(MAX_BLOCK_SIZE);
         if !self.block_size.is_power_of_two() || !sensible.contains(&u64::from(self.block_size)) {
-            return Err(fault("block_size", 32, "the block size makes no sense")
+            return Err(fault("block_size", 32, "the block size is impossible")
                 .with_found(format_args!("{} bytes", self.block_size))
                 .with_expected("a power of two from 512 bytes to 1 GiB"));
         }
@@ -217,7 +216,7 @@ impl DynamicHeader {
         Ok(())
     }
 
-    /// Every field with its offset, for people. Unused parent locators are left out.
+    /// The fields with their offsets, for display. Unused parent locators are omitted.
     pub fn fields(&self) -> Vec<Field> {
         let data_offset = match self.data_offset {
             u64::MAX => "none (all ones)".to_string(),

@@ -16,14 +16,14 @@ use crate::storage::{ReadAt, WriteAt};
 pub struct VhdImage<S> {
     pub(super) storage: S,
     pub(super) footer: Footer,
-    /// Header, BAT and blocks; a fixed disk has none.
+    /// Header, BAT and blocks; `None` for a fixed disk.
     pub(super) dynamic: Option<Dynamic>,
-    /// Where the trailing footer belongs: right behind everything else.
+    /// The proper offset of the trailing footer, directly after everything else.
     pub(super) end: u64,
     pub(super) unwritten: Unwritten,
     pub(super) warnings: Vec<Error>,
     pub(super) lost: Vec<PageRange>,
-    /// Whether it is read as another type than its footer says.
+    /// Whether it is read as another type than its footer's.
     pub(super) is_told: bool,
     /// Whether there is data between the end of a fixed disk and its footer.
     pub(super) slack_has_data: bool,
@@ -31,18 +31,18 @@ pub struct VhdImage<S> {
     pub(super) parent_paths: Vec<ParentPath>,
 }
 
-/// A run of a virtual disk that its own file stores, or doesn't.
+/// A run of a virtual disk that its own file stores or doesn't store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredRun {
-    /// Where on the virtual disk.
+    /// Its range on the virtual disk.
     pub range: PageRange,
-    /// Offset in this file, where it is stored in one piece. If it isn't, it is zero or, in a differencing disk, the
-    /// parent's.
+    /// Offset in this file, where it is stored contiguously. If it isn't stored, it is zero or, in a differencing disk,
+    /// the parent's.
     pub at: Option<u64>,
 }
 
 impl StoredRun {
-    /// Whether it is stored in this file.
+    /// Returns whether it is stored in this file.
     pub fn is_stored(&self) -> bool {
         self.at.is_some()
     }
@@ -56,12 +56,12 @@ pub(super) struct Unwritten {
 }
 
 impl<S: ReadAt> VhdImage<S> {
-    /// The footer in force: the trailing one, or its copy where that is damaged.
+    /// The footer in force: the trailing one, or its copy if that is damaged.
     pub fn footer(&self) -> &Footer {
         &self.footer
     }
 
-    /// The dynamic disk header; a fixed disk has none.
+    /// The dynamic disk header; `None` for a fixed disk.
     pub fn header(&self) -> Option<&DynamicHeader> {
         self.dynamic.as_ref().map(|dynamic| &dynamic.header)
     }
@@ -71,29 +71,29 @@ impl<S: ReadAt> VhdImage<S> {
         self.footer.disk_type
     }
 
-    /// What is wrong with the file, but doesn't keep it from being read.
+    /// Problems with the file that don't prevent reading it.
     pub fn warnings(&self) -> &[Error] {
         &self.warnings
     }
 
-    /// The ranges of the virtual disk that a [salvaged](Self::salvage) image lost, in order; they may go on behind its
+    /// The ranges of the virtual disk that a [salvaged](Self::salvage) image lost, in order. They may extend past its
     /// end.
     pub fn lost(&self) -> &[PageRange] {
         &self.lost
     }
 
-    /// Whether it is read as another type than its footer says, because that was asked for.
+    /// Returns whether it is read as another type than its footer's because the caller asked for it.
     pub fn is_told(&self) -> bool {
         self.is_told
     }
 
-    /// Where what a fixed disk holds ends.
+    /// The end of a fixed disk's contents.
     fn fixed_end(&self) -> u64 {
         let lost = self.lost.first().map(|range| range.start());
         lost.unwrap_or(self.footer.current_size)
     }
 
-    /// Number of blocks that are stored; 0 for a fixed disk, which has no blocks.
+    /// Number of stored blocks; 0 for a fixed disk, which has no blocks.
     pub fn allocated_blocks(&self) -> u64 {
         self.dynamic
             .as_ref()
@@ -113,13 +113,13 @@ impl<S: ReadAt> VhdImage<S> {
         }
     }
 
-    /// Where a differencing disk says that its parent lies.
+    /// The locations at which a differencing disk refers to its parent.
     pub fn parent_paths(&self) -> &[ParentPath] {
         &self.parent_paths
     }
 
-    /// Which parts of `within` this file stores itself: in order and without gaps. A fixed disk stores everything,
-    /// the others the pages whose bits are set. Neighbouring runs that are stored may be given apart.
+    /// The parts of `within` that this file stores itself, in order and without gaps. A fixed disk stores everything,
+    /// other types the pages whose bits are set. Adjacent stored runs aren't necessarily joined.
     pub fn stored_runs(
         &self,
         within: PageRange,
@@ -142,18 +142,18 @@ impl<S: ReadAt> VhdImage<S> {
         }))
     }
 
-    /// The storage below.
+    /// The underlying storage.
     pub fn storage(&self) -> &S {
         &self.storage
     }
 
-    /// Gives the storage back. What wasn't flushed may be missing there.
+    /// Returns the storage. Anything not flushed may be missing from it.
     pub fn into_storage(self) -> S {
         self.storage
     }
 
-    /// Offset in the file of the byte at `offset` of the virtual disk, or `None` if its page isn't stored in this
-    /// file.
+    /// Returns the offset in the file of the byte at `offset` of the virtual disk, or `None` if its page isn't stored
+    /// in this file.
     pub fn locate(&self, offset: u64) -> Result<Option<u64>> {
         self.checked(offset, 1)?;
         let place = match &self.dynamic {
@@ -216,8 +216,8 @@ impl<S: ReadAt> Image for VhdImage<S> {
     }
 }
 
-/// The pages that the file itself stores. A child and its parent, [masked](crate::image::Masked) by the child, differ
-/// in the same pages as without: what the child doesn't store is the same in both.
+/// The pages that the file itself stores. A child and its parent, both [masked](crate::image::Masked) by the child,
+/// differ in the same pages as unmasked: pages that the child doesn't store are the same in both.
 impl<S: ReadAt> PageSet for VhdImage<S> {
     fn pages(&self, within: PageRange) -> Box<dyn Iterator<Item = Result<PageRange>> + '_> {
         Box::new(self.stored_runs(within).filter_map(|run| match run {

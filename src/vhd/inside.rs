@@ -1,4 +1,5 @@
-//! A VHD that was taken for a raw disk: the virtual disk of another image holds all of it, its footer too.
+//! Detects a VHD that was treated as a raw disk: the virtual disk of another image contains all of it, including its
+//! footer.
 
 use std::path::Path;
 
@@ -8,17 +9,17 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::storage::ReadAt;
 
-/// A whole VHD within a virtual disk.
+/// A complete VHD within a virtual disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside {
-    /// Where its footer ends: so many bytes of the virtual disk are the VHD.
+    /// The end of its footer: the VHD takes this many bytes of the virtual disk.
     pub len: u64,
     /// Its footer.
     pub footer: Footer,
 }
 
 impl Inside {
-    /// The command that makes a file of the VHD, for the image at `file` whose virtual disk has `virtual_size` bytes.
+    /// The command that extracts the VHD from the image at `file`, whose virtual disk has `virtual_size` bytes.
     pub fn take_out(&self, file: &Path, virtual_size: u64) -> String {
         let copy = filled("vhd convert -O raw {file} {new}", file);
         if self.len >= virtual_size {
@@ -32,10 +33,11 @@ impl Inside {
     }
 }
 
-/// The VHD that the virtual disk of `image` begins with, if there is one whose intact footer, in the last MiB, proves
-/// itself: it comes after as many bytes as its fixed disk has, or its dynamic disk header is where it says.
+/// Finds a VHD at the beginning of the virtual disk of `image`: there must be an intact footer in the last MiB that is
+/// consistent with its position, following as many bytes as its fixed disk has, or with its dynamic disk header at the
+/// right offset.
 ///
-/// What can't be read is not looked at: whoever reads the disk will hear of it.
+/// Read errors are ignored: whoever reads the disk will encounter them.
 pub fn vhd_inside(image: &dyn Image) -> Option<Inside> {
     let disk = Disk(image);
     let hint = VhdImage::probe(&disk).ok()??;
@@ -55,7 +57,7 @@ pub fn vhd_inside(image: &dyn Image) -> Option<Inside> {
     })
 }
 
-/// A virtual disk as if it were a file.
+/// A virtual disk as a storage.
 struct Disk<'a>(&'a dyn Image);
 
 impl Disk<'_> {

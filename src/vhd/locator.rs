@@ -1,4 +1,4 @@
-//! Parent locators: where a differencing disk says its parent lies.
+//! Parent locators: a differencing disk's references to its parent.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::SECTOR_SIZE;
 use super::bytes::array;
 use super::creator::write_code;
 
-/// Bytes of one parent locator entry.
+/// Length of a parent locator entry in bytes.
 pub const LOCATOR_SIZE: usize = 24;
 
-/// The form of a parent locator: four bytes, mostly readable.
+/// The format of a parent locator: four bytes, mostly text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlatformCode(pub [u8; 4]);
 
@@ -25,7 +25,7 @@ impl PlatformCode {
     /// A `file://` URL in UTF-8.
     pub const MACX: Self = Self(*b"MacX");
 
-    /// What the code stands for, where it is known.
+    /// The meaning of the code, if known.
     pub fn name(self) -> Option<&'static str> {
         Some(match &self.0 {
             b"\0\0\0\0" => "none",
@@ -49,9 +49,9 @@ impl fmt::Display for PlatformCode {
 /// One of the eight entries at the end of the dynamic disk header (specification, "Parent Locator Entries").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParentLocator {
-    /// Form of the data.
+    /// Format of the data.
     pub platform_code: PlatformCode,
-    /// Room for the data. The specification says sectors, nearly all writers mean bytes: see
+    /// Space for the data. The specification says sectors, but nearly all writers mean bytes: see
     /// [`space_bytes`](Self::space_bytes).
     pub data_space: u32,
     /// Length of the data in bytes.
@@ -72,7 +72,7 @@ impl ParentLocator {
         data_offset: 0,
     };
 
-    /// Reads an entry; every array of bytes is one.
+    /// Decodes an entry; every array of bytes is valid.
     pub fn decode(bytes: &[u8; LOCATOR_SIZE]) -> Self {
         Self {
             platform_code: PlatformCode(array(bytes, 0)),
@@ -83,7 +83,7 @@ impl ParentLocator {
         }
     }
 
-    /// The bytes that [`decode`](Self::decode) reads.
+    /// Encodes the entry; the inverse of [`decode`](Self::decode).
     pub fn encode(&self) -> [u8; LOCATOR_SIZE] {
         let mut bytes = [0; LOCATOR_SIZE];
         bytes[0..4].copy_from_slice(&self.platform_code.0);
@@ -94,13 +94,13 @@ impl ParentLocator {
         bytes
     }
 
-    /// Whether the entry is in use.
+    /// Returns whether the entry is in use.
     pub fn is_used(&self) -> bool {
         self.platform_code != PlatformCode::NONE
     }
 
-    /// Room for the data in bytes: values below 512 are taken for sectors, as the specification has it, larger
-    /// ones for bytes, as Windows and nearly everybody has it.
+    /// Space for the data in bytes: values below 512 are taken as sectors, as specified, larger ones as bytes, as
+    /// written by Windows and nearly everyone else.
     pub fn space_bytes(&self) -> u64 {
         let space = u64::from(self.data_space);
         if space < SECTOR_SIZE {
@@ -110,8 +110,8 @@ impl ParentLocator {
         }
     }
 
-    /// The path, URL or file name in `data`, which the entry points at; what isn't in its character set becomes U+FFFD.
-    /// `None` for a form that is unknown or holds no text, and for half a UTF-16 unit.
+    /// Decodes the path, URL or file name in `data`, to which the entry points. Invalid characters become U+FFFD.
+    /// Returns `None` for a format that is unknown or not textual, and for an odd number of UTF-16 bytes.
     pub fn text(&self, data: &[u8]) -> Option<String> {
         let text = match &self.platform_code.0 {
             b"W2ru" | b"W2ku" => {
@@ -123,13 +123,13 @@ impl ParentLocator {
             b"Mac " => alias_name(data)?,
             _ => return None,
         };
-        // Some writers count the final NUL.
+        // Some writers include the final NUL in the length.
         Some(text.trim_end_matches('\0').to_owned())
     }
 }
 
-/// The file name in an alias of Mac OS (an alias record of version 2: the name has a length byte at offset 50). Its path
-/// is numbers of folders. Names beyond ASCII are in a character set that depends on the language.
+/// Extracts the file name from a Mac OS alias (an alias record of version 2: the name has a length byte at offset 50).
+/// Its path consists of folder numbers. Names beyond ASCII are in a character set that depends on the language.
 fn alias_name(data: &[u8]) -> Option<String> {
     const VERSION_AT: usize = 6;
     const NAME_AT: usize = 50;
@@ -148,7 +148,7 @@ fn alias_name(data: &[u8]) -> Option<String> {
     is_known.then(|| name.iter().map(shown).collect())
 }
 
-/// A text as the locators of Windows hold it: UTF-16 little-endian, without a final NUL.
+/// Encodes a text as in Windows locators: UTF-16 little-endian, without a final NUL.
 pub(super) fn utf16_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() * 2);
     for unit in text.encode_utf16() {

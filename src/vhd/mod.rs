@@ -1,4 +1,4 @@
-//! The VHD format: one file per on-disk structure, and the image built of them.
+//! The VHD format: one file per on-disk structure, and the image built from them.
 //!
 //! ```text
 //!   fixed     data ──────────────────────────────────────────────────────── footer
@@ -7,12 +7,12 @@
 //!   a differencing disk is stored like a dynamic one; what it doesn't store is read from its parent
 //! ```
 //!
-//! The structures decode from and encode to arrays of bytes, without I/O and without loss: whatever was found,
-//! reserved bytes and wrong checksums included, comes back byte for byte. Whether it makes sense is asked apart,
-//! by their `verify` functions. Numbers are big-endian; sectors of 512 bytes exist only inside this module.
+//! The structures are decoded from and encoded to byte arrays, without I/O and without loss: whatever was found,
+//! including reserved bytes and wrong checksums, is preserved byte for byte. Their `verify` functions check validity
+//! separately. Numbers are big-endian; 512-byte sectors exist only inside this module.
 //!
-//! The source is the "Virtual Hard Disk Image Format Specification", version 1.0, quoted as "the specification";
-//! `docs/vhd-format.md` tells where writers in the field depart from it and what is made of that here.
+//! The source is the "Virtual Hard Disk Image Format Specification", version 1.0, quoted as "the specification".
+//! `docs/vhd-format.md` describes where actual writers deviate from it and how that is handled here.
 
 mod bat;
 mod bitmap;
@@ -70,7 +70,7 @@ pub use repair::{Fix, RepairPlan};
 pub use timestamp::Timestamp;
 pub use unique_id::UniqueId;
 
-/// Bytes in a sector, the unit of the BAT and of the block bitmaps: 512, whatever the disk.
+/// Bytes per sector, the unit of the BAT and of the block bitmaps: always 512.
 pub const SECTOR_SIZE: u64 = 512;
 
 /// The largest virtual disk that a dynamic or differencing VHD can hold: 2040 GiB (specification, "Dynamic Disk

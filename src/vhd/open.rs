@@ -1,4 +1,4 @@
-//! Opening: the check's verdict on the structures decides, and what it found is what is read.
+//! Opening a VHD, based on a check of its structures.
 
 use super::check::{self, Facts, Footers, Place, Report, Why, no_vhd};
 use super::dynamic::Dynamic;
@@ -14,41 +14,40 @@ use crate::error::{Error, Result};
 use crate::page::PageRange;
 use crate::storage::ReadAt;
 
-/// What to do about the parent of a differencing disk.
+/// How to treat the parent of a differencing disk.
 #[allow(missing_debug_implementations, reason = "it borrows a trait")]
 pub enum ParentPolicy<'a> {
-    /// Refuse the disk: it can't be read without its parent.
+    /// Refuse the disk, since it can't be read without its parent.
     Refused,
-    /// Open it without its parent: to look at its structures and at what it stores itself. To read what it doesn't
-    /// store is an error.
+    /// Open the disk without its parent, to inspect its structures and the data it stores itself. Reading anything else
+    /// is an error.
     LeftOut,
-    /// Have its parent opened.
+    /// Open its parent through the resolver.
     Resolved(&'a mut dyn ParentResolver),
 }
 
 impl<S: ReadAt> VhdImage<S> {
-    /// Opens the VHD in `storage`, unless [`check`](super::check) finds an error in it, which is then the first of
-    /// its errors. Bitmaps are not looked at: nothing that is found in them is an error.
+    /// Opens the VHD in `storage`. If [`check`](super::check) finds errors, fails with the first one. Bitmaps aren't
+    /// checked: nothing found in them is an error.
     ///
-    /// The trailing footer is in force, its copy at the start only where the trailing one is damaged
-    /// (specification, "Hard Disk Footer Format"). A differencing disk is refused: it can't be read without its
-    /// parent.
+    /// The trailing footer is in force, and its copy at the start only if the trailing one is damaged (specification,
+    /// "Hard Disk Footer Format"). A differencing disk is refused, since it can't be read without its parent.
     pub fn open(storage: S) -> Result<Self> {
         Self::open_over(storage, ParentPolicy::Refused)
     }
 
-    /// As [`open`](Self::open), and has `resolver` open the parent of a differencing disk.
+    /// As [`open`](Self::open), but has `resolver` open the parent of a differencing disk.
     pub fn open_with(storage: S, resolver: &mut dyn ParentResolver) -> Result<Self> {
         Self::open_over(storage, ParentPolicy::Resolved(resolver))
     }
 
-    /// As [`open`](Self::open), and does about the parent of a differencing disk what `family` says.
+    /// As [`open`](Self::open), but treats the parent of a differencing disk according to `family`.
     pub fn open_over(storage: S, family: ParentPolicy<'_>) -> Result<Self> {
         Self::open_as(storage, family, None)
     }
 
-    /// As [`open_over`](Self::open_over), as a disk of type `told`, if it can be read so: that beats what the footer
-    /// says.
+    /// As [`open_over`](Self::open_over), but as a disk of type `told`, if it can be read as that type, whatever the
+    /// footer says.
     pub fn open_as(storage: S, family: ParentPolicy<'_>, told: Option<DiskType>) -> Result<Self> {
         let parts = check::judge(&storage, told).and_then(|report| {
             report.refuse_errors()?;
@@ -57,18 +56,18 @@ impl<S: ReadAt> VhdImage<S> {
         Self::of_parts(parts, storage)
     }
 
-    /// Opens what is left of a damaged VHD, to be read only: what [`lost`](Self::lost) names reads as if it had
-    /// never been stored. The errors are among the [`warnings`](Self::warnings). A fixed disk behind whose end is data
-    /// goes on to its footer.
+    /// Opens what is left of a damaged VHD, read-only: the ranges in [`lost`](Self::lost) read as if they had never
+    /// been stored. The errors are among the [`warnings`](Self::warnings). A fixed disk that is followed by data is
+    /// extended to its footer.
     ///
     /// # Errors
     ///
-    /// [`Damaged`](crate::error::ErrorKind::Damaged) if nothing tells where the data lies.
+    /// [`Damaged`](crate::error::ErrorKind::Damaged) if the location of the data can't be determined.
     pub fn salvage(storage: S, family: ParentPolicy<'_>) -> Result<Self> {
         Self::salvage_as(storage, family, None)
     }
 
-    /// As [`salvage`](Self::salvage), as a disk of type `told`, if it can be read so.
+    /// As [`salvage`](Self::salvage), but as a disk of type `told`, if it can be read as that type.
     pub fn salvage_as(
         storage: S,
         family: ParentPolicy<'_>,
@@ -125,7 +124,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// What `report` found; `left` is what is left of a damaged disk.
+    /// Builds the parts from `report`; `left` describes the rest of a damaged disk.
     fn new<S: ReadAt>(
         report: &Report,
         left: Option<Salvaged>,
@@ -195,7 +194,7 @@ impl Parts {
         }
         let mut data_end = self.end;
         if facts.footers.displaced.is_some() && left.is_none() {
-            // What stands behind the footer stays: new blocks, and the footer, go behind it.
+            // Data after the footer is kept: new blocks, and the footer, go after it.
             data_end = facts.footers.file_len.next_multiple_of(SECTOR_SIZE);
         }
         let mut dynamic = Dynamic::new(header, table, blocks, data_end);
@@ -214,7 +213,7 @@ impl Parts {
     }
 }
 
-/// The footers that aren't where they belong, or not as they should be.
+/// Determines which footers are missing, misplaced or wrong.
 fn unwritten(report: &Report, footer: &Footer) -> Unwritten {
     let footers = &report.facts.footers;
     let is_short = footers.trailing.as_ref().is_some_and(|seen| seen.is_short);
@@ -248,12 +247,12 @@ fn resolve(
     Backing::resolve(&request, footer.current_size, resolver)
 }
 
-/// What is said where the disk isn't read as its footer has it, because that was asked for.
+/// The warning if the disk is read as another type than its footer's because the caller asked for it.
 fn told(footers: &Footers) -> Option<Error> {
     let taken = footers.taken.filter(|taken| taken.why == Why::AsTold)?;
     let seen = footers.believed()?;
     let error =
-        Error::damaged("the disk is read as the type that was given, not the one in its footer")
+        Error::damaged("the disk is read as the specified type, not as the one in its footer")
             .with_field("footer.disk_type")
             .with_offset(seen.at.saturating_add(60))
             .with_found(seen.footer.disk_type)

@@ -1,4 +1,4 @@
-//! Parents of differencing disks: what a child says of its parent, and what lies beneath it.
+//! Parents of differencing disks: a child's references to its parent, and the backing image.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::page::{PageRange, to_usize};
 use crate::storage::ReadAt;
 use crate::text::shown;
 
-/// The longest locator data that is looked at. Windows paths end at 32767 characters of two bytes.
+/// The longest locator data that is read. Windows paths have at most 32767 characters of two bytes.
 const MAX_LOCATOR: u32 = 64 << 10;
 
 /// An open parent.
@@ -21,7 +21,7 @@ const MAX_LOCATOR: u32 = 64 << 10;
 pub struct Parent {
     /// Its virtual disk.
     pub image: Arc<dyn Image>,
-    /// What messages call it.
+    /// Its name in messages.
     pub name: PathBuf,
     /// `footer.unique_id`; `None` for a raw image, which has no identity.
     pub unique_id: Option<UniqueId>,
@@ -39,24 +39,24 @@ impl fmt::Debug for Parent {
 /// The text of a parent locator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParentPath {
-    /// Which of the eight locators it is.
+    /// Index of the locator, of eight.
     pub locator: usize,
-    /// Its form.
+    /// Its format.
     pub platform_code: PlatformCode,
-    /// The path or URL as found; what isn't in its character set becomes U+FFFD.
+    /// The path or URL as found. Invalid characters become U+FFFD.
     pub text: String,
 }
 
-/// What a differencing disk says of its parent.
+/// A differencing disk's description of its parent.
 #[derive(Debug, Clone)]
 pub struct ParentRequest<'a> {
     /// The child's file.
     pub child: &'a Path,
     /// The child's own `footer.unique_id`.
     pub child_id: UniqueId,
-    /// `header.parent_unique_id`: the identity that the parent must have. All zeros stand for a raw image.
+    /// `header.parent_unique_id`: the required identity of the parent. All zeros mean a raw image.
     pub parent_id: UniqueId,
-    /// `header.parent_timestamp`: when the parent was changed last. Some programs leave it zero.
+    /// `header.parent_timestamp`: when the parent was last changed. Some programs leave it zero.
     pub parent_timestamp: Timestamp,
     /// `header.parent_unicode_name`: a file name, or a whole path.
     pub parent_name: &'a str,
@@ -64,9 +64,9 @@ pub struct ParentRequest<'a> {
     pub paths: &'a [ParentPath],
 }
 
-/// Finds and opens parents. A VHD opens no other file except through one that the caller hands in.
+/// Finds and opens parents. A VHD opens other files only through a resolver provided by the caller.
 pub trait ParentResolver {
-    /// Opens the parent that `request` asks for. Its identity is checked by the caller, too.
+    /// Opens the parent described by `request`. The caller checks its identity as well.
     fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent>;
 }
 
@@ -82,7 +82,7 @@ pub(super) enum Backing {
 }
 
 impl Backing {
-    /// What lies beneath the differencing disk of `request`: asks for the parent and makes sure that it is one.
+    /// Resolves the backing of the differencing disk of `request`: opens the parent and verifies it.
     pub(super) fn resolve(
         request: &ParentRequest<'_>,
         child_size: u64,
@@ -124,7 +124,7 @@ impl Backing {
         }
     }
 
-    /// How reads of it are best asked for.
+    /// Hints for efficient reading.
     pub(super) fn io(&self) -> IoHints {
         match self {
             Self::Parent(parent) => parent.image.io(),
@@ -132,7 +132,7 @@ impl Backing {
         }
     }
 
-    /// Whether any of `range` may read as something else than zeros.
+    /// Returns whether any of `range` may be nonzero.
     pub(super) fn may_hold_data(&self, range: PageRange) -> Result<bool> {
         for extent in self.extents(range) {
             if extent?.state == ExtentState::Data {
@@ -143,7 +143,7 @@ impl Backing {
     }
 }
 
-/// The error for an image that was named as the parent but is another disk.
+/// The error for an image that was specified as the parent but is a different disk.
 pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<UniqueId>) -> Error {
     let is = match id {
         Some(id) => format!("the unique id {id}"),
@@ -173,7 +173,7 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
         ))
 }
 
-/// A child is never smaller than its parent.
+/// Fails if the child is smaller than its parent.
 pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
     let parent_size = parent.image.virtual_size();
     if child_size >= parent_size {
@@ -195,7 +195,7 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
     )
 }
 
-/// An error for a VHD whose id is all zeros: a child that names it would seem to have a raw parent.
+/// Fails if a VHD's id is all zeros: a child that refers to it would seem to have a raw parent.
 pub(super) fn refuse_nil(parent: &Parent) -> Result<()> {
     if !parent.unique_id.is_some_and(|id| id.is_nil()) {
         return Ok(());
@@ -205,12 +205,12 @@ pub(super) fn refuse_nil(parent: &Parent) -> Result<()> {
         .with_field("footer.unique_id")
         .with_found("all zeros")
         .with_hint(
-            "a VHD made from it would keep its id: convert it to a raw image, and that to a new VHD",
+            "converting it to a VHD would keep its id: convert it to a raw image first, and that to a new VHD",
         ))
 }
 
-/// What the locators of `header`, which stands in `storage`, say. One that can't be read is left out: another may
-/// do, and a check tells what is wrong with it.
+/// Reads the locators of `header` from `storage`. Unreadable ones are skipped: another may do, and a check reports what
+/// is wrong with them.
 pub fn read_paths<S: ReadAt + ?Sized>(
     storage: &S,
     header: &DynamicHeader,
@@ -235,24 +235,24 @@ pub fn read_paths<S: ReadAt + ?Sized>(
     Ok(paths)
 }
 
-/// What a new differencing disk says of its parent.
+/// A new differencing disk's description of its parent.
 #[derive(Debug, Clone)]
 pub struct NewParent {
     /// The parent itself.
     pub parent: Parent,
-    /// When it was changed last.
+    /// When it was last changed.
     pub timestamp: Timestamp,
     /// Its file name.
     pub file_name: String,
-    /// Its path from the child's folder, as Windows writes it.
+    /// Windows-style path relative to the child's folder.
     pub relative: String,
-    /// Its path with a drive or a server, where that is known. Windows refuses a child whose absolute path is wrong, so
-    /// there is none rather than a guess.
+    /// Path with a drive or a server, if known. Windows refuses a child whose absolute path is wrong, so it is omitted
+    /// rather than guessed.
     pub absolute: Option<String>,
 }
 
 impl NewParent {
-    /// The locators of a file that stores their data from `at` on, and that data, of whole sectors.
+    /// Builds the locators of a file that stores their data at `at`, and that data, in whole sectors.
     pub(super) fn locators(&self, at: u64) -> Result<(Vec<super::ParentLocator>, Vec<u8>)> {
         let mut data: Vec<u8> = Vec::new();
         let mut locators = Vec::new();
@@ -271,7 +271,7 @@ impl NewParent {
             data.resize(data.len().next_multiple_of(sector), 0);
             locators.push(super::ParentLocator {
                 platform_code: code,
-                // In bytes: Windows refuses the sectors that the specification speaks of.
+                // In bytes: Windows refuses the sectors that the specification prescribes.
                 data_space: u32::try_from(at + data.len() as u64 - data_offset).unwrap_or(length),
                 data_length: length,
                 reserved: 0,

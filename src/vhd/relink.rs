@@ -1,16 +1,17 @@
-//! Another parent for a differencing disk, in place and crash-safe.
+//! Changes the parent of a differencing disk, in place and crash-safe.
 //!
-//! A header has two sectors, and both change: a crash while it is written leaves neither the old one nor the new one. So
-//! it is never written where it is in force. A copy with the new parent goes to the end of the file, the footers lead to
-//! the copy while the header itself is written, then they lead back:
+//! A header has two sectors, and both change: a crash while writing leaves neither the old one nor the new one. So the
+//! header in force is never overwritten. A copy with the new parent is written to the end of the file, the footers are
+//! pointed at it while the header itself is written, and then they are pointed back:
 //!
 //! ```text
 //!   locators and header behind the last block ─► footer, its copy: there ─► header in its place
 //!                                             ─► footer, its copy: back ─► what isn't needed any more is cut off
 //! ```
 //!
-//! Each step is on stable storage before the next, and a footer is one sector: after a crash at any point the file opens,
-//! with the old or the new parent. Doing it again brings a header that was left at the end back to its place.
+//! Each step is on stable storage before the next, and a footer is one sector: after a crash at any point the file can
+//! be opened, with the old or the new parent. Repeating the operation moves a header that was left at the end back to
+//! its place.
 
 use super::dynamic::Dynamic;
 use super::image::Unwritten;
@@ -27,7 +28,7 @@ const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 const HEADER_LEN: u64 = HEADER_SIZE as u64;
 
 impl<S: WriteAt> VhdImage<S> {
-    /// Whether the disk can be given that parent; see [`set_parent`](Self::set_parent).
+    /// Fails if the disk can't be given that parent; see [`set_parent`](Self::set_parent).
     pub fn check_parent(&self, new: &NewParent) -> Result<()> {
         let checked = self.differencing().and_then(|dynamic| {
             parent::check_sizes(self.footer.current_size, &new.parent)?;
@@ -43,29 +44,29 @@ impl<S: WriteAt> VhdImage<S> {
                     shown(&new.parent.name)
                 ))
                 .with_expected("another unique id")
-                .with_hint("a copy of an image keeps its id: take the image that the copy was made from, or its parent"));
+                .with_hint("a copy of an image keeps its id: use the original image, or its parent"));
             }
             named(&dynamic.header, new, 0).map(drop)
         });
         checked.map_err(|error| error.with_path(self.storage.name()))
     }
 
-    /// Names another parent in the file of a differencing disk, with its id, time stamp, name and locators. What the disk
-    /// stores stays, and is read over the new parent from then on: whether it reads the same is the caller's business.
-    /// Returns when that is on stable storage.
+    /// Changes the parent of a differencing disk: its id, time stamp, name and locators in the file. The disk's own
+    /// data doesn't change, and is combined with the new parent from then on; whether the result reads the same is up
+    /// to the caller. Returns when the change is on stable storage.
     ///
     /// # Errors
     ///
-    /// Before anything is written: for another type of disk, for a parent that is larger or has the disk's own id, and for
-    /// names that are too long.
+    /// Fails before anything is written if the disk has another type, if the parent is larger or has the disk's own id,
+    /// or if names are too long.
     pub fn set_parent(&mut self, new: &NewParent) -> Result<()> {
         self.check_parent(new)?;
         self.relink(new)
             .map_err(|error| error.with_path(self.storage.name()))
     }
 
-    /// Whether the file names exactly this parent already, with its header in its place and both footers as they should
-    /// be. Time stamps don't count: copying changes them.
+    /// Returns whether the file already refers to exactly this parent, with its header in place and both footers
+    /// correct. Time stamps are ignored, since copying changes them.
     pub fn names_parent(&self, new: &NewParent) -> bool {
         let Ok(dynamic) = self.differencing() else {
             return false;
@@ -82,14 +83,14 @@ impl<S: WriteAt> VhdImage<S> {
             && !self.is_between_parents()
     }
 
-    /// Whether [`set_parent`](Self::set_parent) may have been interrupted: the header isn't in its place, or the footers
-    /// aren't as they should be. Doing it again finishes it.
+    /// Returns whether [`set_parent`](Self::set_parent) may have been interrupted: the header isn't in its place, or
+    /// the footers aren't correct. Repeating it completes it.
     pub fn is_between_parents(&self) -> bool {
         self.unwritten != Unwritten::default() || self.home() != self.footer.data_offset
     }
 
-    /// Has what the disk doesn't store read from `parent` from now on. The file isn't changed, but what is written to the
-    /// disk is stored so that it reads right over this parent as well as over the one that the file names.
+    /// Reads data that the disk doesn't store from `parent` from now on. The file isn't changed, but writes are stored
+    /// so that the disk reads correctly with this parent as well as with the one that the file refers to.
     pub fn lay_over(&mut self, parent: Parent) {
         if let Some(dynamic) = &mut self.dynamic {
             dynamic.beneath = Backing::Parent(parent);
@@ -102,12 +103,12 @@ impl<S: WriteAt> VhdImage<S> {
             _ => Err(Error::usage("only a differencing VHD has a parent")
                 .with_found(self.footer.disk_type)
                 .with_expected("a differencing VHD")
-                .with_hint("vhd create CHILD --parent FILE makes a child of an image")),
+                .with_hint("vhd create CHILD --parent FILE creates a child of an image")),
         }
     }
 
     fn relink(&mut self, new: &NewParent) -> Result<()> {
-        // From here on both footers are in place, and whole.
+        // From here on, both footers are complete and in place.
         self.commit()?;
         self.mend_end()?;
         let (home, room) = (self.home(), self.room_for_locators()?);
@@ -116,7 +117,7 @@ impl<S: WriteAt> VhdImage<S> {
         let (away, locators) = named(&old, new, start)?;
         let copy = start + locators.len() as u64;
         let end = copy + HEADER_LEN;
-        // The file always ends with a footer: the new one comes before its old place is filled.
+        // The file always ends with a footer: the new one is written before its old place is overwritten.
         self.storage.write_all_at(&self.footer.encode(), end)?;
         self.storage.sync()?;
         self.storage.write_all_at(&locators, start)?;
@@ -124,7 +125,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.storage.sync()?;
         self.set_end(end);
         self.lead_to(copy)?;
-        // Nothing points at the old header and its locators any more.
+        // Nothing refers to the old header and its locators any more.
         let mut header = away;
         let mut cut = copy;
         if locators.len() as u64 <= room {
@@ -153,7 +154,7 @@ impl<S: WriteAt> VhdImage<S> {
         }
     }
 
-    /// Has both footers lead to the header at `at`.
+    /// Points both footers to the header at `at`.
     fn lead_to(&mut self, at: u64) -> Result<()> {
         self.footer = Footer {
             data_offset: at,
@@ -167,10 +168,10 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Where the header belongs: behind the footer's copy if nothing else is there, else where it is.
+    /// The proper offset of the header: after the footer's copy if nothing else is there, otherwise its current offset.
     fn home(&self) -> u64 {
         let is_free = self.next_structure(FOOTER_LEN).is_ok_and(|next| {
-            // Blocks and the BAT; the header and its locators are what is written anew.
+            // Only blocks and the BAT count; the header and its locators are rewritten.
             next >= FOOTER_LEN + HEADER_LEN
         });
         if is_free {
@@ -180,18 +181,18 @@ impl<S: WriteAt> VhdImage<S> {
         }
     }
 
-    /// Bytes behind the header's place in which locators can be without moving anything else.
+    /// Bytes after the header's place that locators can use without moving anything else.
     fn room_for_locators(&self) -> Result<u64> {
         let start = self.home() + HEADER_LEN;
         let header = &self.differencing()?.header;
         if header.table_offset < start {
-            // What some programs put behind the BAT isn't known here.
+            // It is unknown what some programs store after the BAT.
             return Ok(0);
         }
         Ok(self.next_structure(start)?.saturating_sub(start))
     }
 
-    /// Where the first block, the BAT or the end of the file comes from `start` on.
+    /// The first offset from `start` on at which a block, the BAT or the end of the file is.
     fn next_structure(&self, start: u64) -> Result<u64> {
         let dynamic = self.differencing()?;
         let mut next = self.end;
@@ -214,7 +215,7 @@ impl<S: WriteAt> VhdImage<S> {
     }
 }
 
-/// `header` with another parent, whose locators' data is at `at`; and that data, of whole sectors.
+/// Returns `header` with another parent, whose locators' data is at `at`, and that data, in whole sectors.
 pub(super) fn named(
     header: &DynamicHeader,
     new: &NewParent,

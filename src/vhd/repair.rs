@@ -1,15 +1,15 @@
-//! Repairs without loss: what to write so that a check finds nothing to repair.
+//! Repairs without loss: the writes after which a check finds nothing more to repair.
 //!
-//! Only what proves itself is written, and only where nothing of the virtual disk can be:
+//! Only data with proof is written, and only where no part of the virtual disk can be:
 //!
-//! - at the start of the file, a footer's copy, if the dynamic disk header that the footer points at is there with
-//!   its cookie and checksum: the first sector of a fixed disk is the guest's;
-//! - at the end, a footer over a damaged one or after everything else, if no block says that it is there;
-//! - a map of full blocks that says nothing over one that is wrong, if there are no errors and nothing else is there;
+//! - at the start of the file, a footer's copy, if the footer's dynamic disk header is there with its cookie and
+//!   checksum: the first sector of a fixed disk belongs to the guest;
+//! - at the end, a footer over a damaged one or after everything else, if no block claims that place;
+//! - an empty map of full blocks over a wrong one, if there are no errors and nothing else is there;
 //! - the type in the footer of a fixed disk, over that footer.
 //!
-//! What is cut off comes after an intact footer. Every step may be interrupted and done again, and none touches the
-//! last good footer but the one about the type: a fixed disk has no other footer, and the step is a single sector.
+//! Only data after an intact footer is truncated. Every step may be interrupted and repeated, and none touches the last
+//! good footer, except for the one about the type: a fixed disk has no other footer, and the step is a single sector.
 
 use std::ops::Range;
 
@@ -20,21 +20,21 @@ use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
-/// The rule about zeros behind the footer.
+/// The rule about zeros after the footer.
 const ZEROS_BEHIND: &str = "trailing-zeros";
 
 /// One repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fix {
-    /// The id of the rule that is kept after it; `footer-short` for a footer of 511 bytes, which breaks none.
+    /// The id of the rule that it satisfies; `footer-short` for a footer of 511 bytes, which breaks none.
     pub id: &'static str,
-    /// What is done, for people.
+    /// What it does, for display.
     pub what: String,
     writes: Vec<(u64, Vec<u8>)>,
     new_len: Option<u64>,
 }
 
-/// The repairs of a file, in the order in which they are done.
+/// The repairs of a file, in the order in which they are performed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RepairPlan {
     mends: Vec<Fix>,
@@ -42,7 +42,7 @@ pub struct RepairPlan {
 }
 
 impl RepairPlan {
-    /// The repairs that the findings of `report` allow.
+    /// Plans the repairs that the findings of `report` allow.
     pub fn new(report: &Report) -> Self {
         let mends = [
             trailing(report),
@@ -56,19 +56,19 @@ impl RepairPlan {
         }
     }
 
-    /// The repairs, in the order in which they are done.
+    /// The repairs, in the order in which they are performed.
     pub fn mends(&self) -> &[Fix] {
         &self.mends
     }
 
-    /// Whether the rule `id` is kept after them.
+    /// Returns whether they satisfy the rule `id`.
     pub(super) fn repairs(&self, id: &str) -> bool {
         let mut mends = self.mends.iter();
         mends.clone().any(|mend| mend.id == id)
             || is_of_batmap(id) && mends.any(|mend| is_of_batmap(mend.id))
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.mends.is_empty()
     }
@@ -89,8 +89,8 @@ impl RepairPlan {
         })
     }
 
-    /// The ranges of the file as it is whose bytes are overwritten or cut off: what must be kept to go back. Zeros at the
-    /// end come back with the length.
+    /// The ranges of the current file that are overwritten or truncated, which must be saved to undo the repair. Zeros
+    /// at the end are restored with the length.
     pub fn old_ranges(&self) -> Vec<Range<u64>> {
         let writes = self.mends.iter().flat_map(|mend| {
             let cut = mend.new_len.filter(|_| mend.id != ZEROS_BEHIND);
@@ -103,7 +103,7 @@ impl RepairPlan {
         kept.filter(|range| range.start < range.end).collect()
     }
 
-    /// Does the repairs, each brought to stable storage before the next.
+    /// Performs the repairs, each on stable storage before the next.
     pub fn apply<S: WriteAt + ?Sized>(&self, storage: &S) -> Result<()> {
         for mend in &self.mends {
             for (at, bytes) in &mend.writes {
@@ -119,21 +119,21 @@ impl RepairPlan {
     }
 }
 
-/// The rules that are kept once the map of full blocks is empty.
+/// The rules that are satisfied once the map of full blocks is empty.
 const OF_BATMAP: [&str; 2] = ["batmap-stale", "batmap-bad"];
 
 fn is_of_batmap(id: &str) -> bool {
     OF_BATMAP.contains(&id)
 }
 
-/// Whether a block says that it is where a footer is: that may be what somebody keeps in the block.
+/// Returns whether a block claims the place of a footer: it may hold data.
 fn is_claimed(report: &Report) -> bool {
     ["bat-over-footer", "bat-past-end", "block-cut-off"]
         .iter()
         .any(|id| report.found(id))
 }
 
-/// The end of the file.
+/// Repairs the end of the file.
 fn trailing(report: &Report) -> Option<Fix> {
     let footers = &report.facts.footers;
     let sound = !report.facts.has_errors;
@@ -148,7 +148,7 @@ fn trailing(report: &Report) -> Option<Fix> {
         let id = ["trailing-garbage", ZEROS_BEHIND];
         let id = id.into_iter().find(|id| report.found(id))?;
         let what = format!(
-            "cut off the {} bytes after the footer",
+            "remove the {} bytes after the footer",
             footers.file_len.saturating_sub(end)
         );
         return Some(mend(id, what, Vec::new(), Some(end)));
@@ -157,7 +157,7 @@ fn trailing(report: &Report) -> Option<Fix> {
     match footers.in_force? {
         Place::Trailing => {
             let short = trailing.filter(|seen| seen.is_short && label(report).is_none())?;
-            let what = "fill the footer up to 512 bytes".into();
+            let what = "extend the footer to 512 bytes".into();
             let at = short.at.saturating_add(FOOTER_LEN - 1);
             Some(mend("footer-short", what, vec![(at, vec![0])], None))
         }
@@ -168,25 +168,25 @@ fn trailing(report: &Report) -> Option<Fix> {
             if let Some(trailing) = trailing.filter(|seen| seen.is_meant()) {
                 let ids = ["footer-damaged", "footer-overruled"];
                 let id = ids.into_iter().find(|id| free && report.found(id))?;
-                let what = format!("write the footer at {} anew from its copy", trailing.at);
+                let what = format!("rewrite the footer at {} from its copy", trailing.at);
                 return Some(mend(id, what, vec![(trailing.at, bytes)], None));
             }
             let used_end = report.facts.used_end.filter(|_| sound)?;
             let at = if footers.file_len <= used_end.saturating_add(FOOTER_LEN) {
                 used_end
             } else {
-                // What stands behind the last block may be of use to somebody.
+                // Data after the last block may be of use to somebody.
                 footers.file_len.checked_next_multiple_of(SECTOR_SIZE)?
             };
             let id = ["footer-cut-off", "footer-damaged"];
             let id = id.into_iter().find(|id| report.found(id))?;
-            let what = format!("write the footer at {at} anew from its copy");
+            let what = format!("rewrite the footer at {at} from its copy");
             Some(mend(id, what, vec![(at, bytes)], None))
         }
     }
 }
 
-/// The type in the only footer of a fixed disk.
+/// Repairs the type in the only footer of a fixed disk.
 fn label(report: &Report) -> Option<Fix> {
     let is_wrong = report.found("type-label") && !report.facts.has_errors;
     let seen = report
@@ -205,21 +205,21 @@ fn label(report: &Report) -> Option<Fix> {
     })
 }
 
-/// The copy of the footer.
+/// Repairs the copy of the footer.
 fn copy(report: &Report) -> Option<Fix> {
     let footers = &report.facts.footers;
     let trailing = match footers.in_force? {
         Place::Trailing => footers.trailing.as_ref()?,
-        // With other faults beside it, what was found before the end may be no footer of this disk.
+        // If there are other problems, what was found before the end may not be a footer of this disk.
         Place::Displaced if report.facts.has_errors => return None,
         Place::Displaced => footers.displaced.as_ref()?,
         Place::Copy => return None,
     };
-    // Without a header that proves itself the disk may be a fixed one, whose first sector is the guest's.
+    // Without a valid header the disk may be a fixed one, whose first sector belongs to the guest.
     if !report.facts.has_header || is_claimed(report) {
         return None;
     }
-    // Where other things are wrong, an intact copy may be the one that is right.
+    // If there are other problems, an intact copy may be the correct one.
     let differs = !report.facts.has_errors && report.found("footer-copy-differs");
     let id = if report.found("footer-copy-damaged") {
         "footer-copy-damaged"
@@ -230,13 +230,13 @@ fn copy(report: &Report) -> Option<Fix> {
     };
     Some(Fix {
         id,
-        what: "write the footer's copy at 0 anew from the trailing footer".into(),
+        what: "rewrite the footer's copy at 0 from the trailing footer".into(),
         writes: vec![(0, Footer::encode(&trailing.footer).to_vec())],
         new_len: None,
     })
 }
 
-/// The map of full blocks.
+/// Repairs the map of full blocks.
 fn batmap(report: &Report) -> Option<Fix> {
     let id = OF_BATMAP.into_iter().find(|id| report.found(id))?;
     if report.facts.has_errors {

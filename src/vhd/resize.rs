@@ -1,7 +1,7 @@
-//! Another size for a VHD, in place and crash-safe.
+//! Resizes a VHD, in place and crash-safe.
 //!
-//! Every write that something depends on is one sector, and what it depends on is on stable storage before: so
-//! after a crash at any point the file opens, has the old or the new size, and holds what it held.
+//! Every critical write is one sector, and everything it depends on is on stable storage before it. After a crash at
+//! any point the file can be opened, has the old or the new size, and has kept its contents.
 //!
 //! ```text
 //!   fixed     old footer at the new end ─► zeros in between ─► new footer over it
@@ -9,8 +9,8 @@
 //!   cutting   trailing footer ─► its copy ─► BAT entries become absent ─► header ─► their blocks become holes
 //! ```
 //!
-//! A BAT that has no room to grow is written anew at the end of the file. Both tables say the same until the header
-//! names the new one: all fields of the header that change then lie in its first sector.
+//! A BAT without room to grow is rewritten at the end of the file. Both tables have the same contents until the header
+//! refers to the new one: all header fields that change are in its first sector.
 
 use super::create::check_size;
 use super::dynamic::Dynamic;
@@ -27,22 +27,22 @@ use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
-/// Bytes of a BAT that are copied or filled at once.
+/// Bytes of a BAT that are copied or filled at a time.
 const PIECE: usize = 16 << 10;
 
 impl<S: WriteAt> VhdImage<S> {
-    /// Grows or cuts the virtual disk to `virtual_size` bytes: a multiple of 512, not zero, for the types that are
-    /// stored in blocks at most [`MAX_DYNAMIC_SIZE`]. What is new reads as zeros; what lies beyond is lost. Returns
-    /// when the result is on stable storage.
+    /// Grows or shrinks the virtual disk to `virtual_size` bytes: a nonzero multiple of 512, at most
+    /// [`MAX_DYNAMIC_SIZE`] unless it is a fixed disk. The new part reads as zeros; anything beyond the new end is
+    /// lost. Returns when the result is on stable storage.
     ///
-    /// The identity stays, `original_size` too; `current_size` and `disk_geometry` change. A child can't become
-    /// smaller than its parent. A parent that changes its size may become unreadable for its children.
+    /// The identity and `original_size` don't change; `current_size` and `disk_geometry` do. A child can't become
+    /// smaller than its parent. Resizing a parent may make its children unreadable.
     pub fn resize(&mut self, virtual_size: u64) -> Result<()> {
         self.resize_to(virtual_size)
             .map_err(|error| error.with_path(self.storage.name()))
     }
 
-    /// Whether the disk can be given that size; see [`resize`](Self::resize).
+    /// Fails if the disk can't be resized to that size; see [`resize`](Self::resize).
     pub fn check_resize(&self, virtual_size: u64) -> Result<()> {
         self.check_new_size(virtual_size)
             .map_err(|error| error.with_path(self.storage.name()))
@@ -66,7 +66,7 @@ impl<S: WriteAt> VhdImage<S> {
         };
         if dynamic.shares_tail && size > self.footer.current_size {
             return Err(Error::unsupported(
-                "the last block can't grow: something else is in its way",
+                "the last block can't grow: something else is in the way",
             )
             .with_field("footer.current_size")
             .with_hint(filled(
@@ -78,7 +78,7 @@ impl<S: WriteAt> VhdImage<S> {
         match &dynamic.beneath {
             Backing::Parent(parent) => parent::check_sizes(size, parent),
             Backing::Unknown if size < self.footer.current_size => Err(Error::unsupported(
-                "a differencing VHD can't be cut without its parent",
+                "a differencing VHD can't be shrunk without its parent",
             )
             .with_hint("open it together with its parent")),
             Backing::Unknown | Backing::Zeros => Ok(()),
@@ -96,7 +96,7 @@ impl<S: WriteAt> VhdImage<S> {
         };
         let blocks = size.div_ceil(block_size.max(SECTOR_SIZE));
         let old_blocks = self.block_count();
-        // From here on both footers are in place, and whole.
+        // From here on, both footers are complete and in place.
         self.commit()?;
         self.mend_end()?;
         if size > old {
@@ -119,7 +119,7 @@ impl<S: WriteAt> VhdImage<S> {
         let old = self.footer.current_size;
         let footer = Footer::for_disk(DiskType::Fixed, size, Some(&self.footer));
         if size > self.end {
-            // The file is longer than its disk for a while, and what lies between isn't looked at.
+            // The file is temporarily longer than its disk, and the space in between is ignored.
             let len = self.storage.byte_len()?;
             let place = size.max(len.next_multiple_of(SECTOR_SIZE));
             self.storage.write_all_at(&self.footer.encode(), place)?;
@@ -137,7 +137,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.cut_to(size)
     }
 
-    /// Moves the trailing footer to `end`, where nothing lies that is needed, and cuts the file behind it.
+    /// Moves the trailing footer to `end`, where nothing needed is stored, and truncates the file after it.
     pub(super) fn cut_to(&mut self, end: u64) -> Result<()> {
         if end + FOOTER_LEN > self.end {
             return Ok(());
@@ -150,7 +150,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Makes the rest of the last block zero, behind the end of a disk of `size` bytes.
+    /// Zeroes the rest of the last block, after the end of a disk of `size` bytes.
     fn wipe_behind(&self, size: u64) -> Result<()> {
         let Some(dynamic) = &self.dynamic else {
             return Ok(());
@@ -168,7 +168,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Gives the BAT `blocks` entries at least; those that are new are absent.
+    /// Extends the BAT to at least `blocks` entries, of which the new ones are absent.
     fn lengthen_table(&mut self, blocks: u64) -> Result<()> {
         let room = self.table_room()?;
         let Some(dynamic) = &mut self.dynamic else {
@@ -186,7 +186,7 @@ impl<S: WriteAt> VhdImage<S> {
             let end = start + table_bytes(longer).min(room.max(blocks * 4));
             fill_absent(&self.storage, start + have * 4, end)?;
         } else {
-            // The file always ends with a footer: the new one comes before its old place is filled.
+            // The file always ends with a footer: the new one is written before its old place is filled.
             let at = self.end;
             let table_end = at + table_bytes(longer);
             let end = footer_place(table_end, dynamic.bitmap_bytes);
@@ -202,7 +202,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.write_header(header)
     }
 
-    /// Writes the part of the header in which everything lies that changes with the BAT: one sector.
+    /// Writes the sector of the header that contains all fields that change with the BAT.
     fn write_header(&mut self, header: DynamicHeader) -> Result<()> {
         let at = self.footer.data_offset;
         let Some(dynamic) = &mut self.dynamic else {
@@ -219,7 +219,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Bytes from the start of the BAT to whatever comes next in the file.
+    /// Bytes from the start of the BAT to the next structure in the file.
     fn table_room(&self) -> Result<u64> {
         let Some(dynamic) = &self.dynamic else {
             return Ok(0);
@@ -254,7 +254,7 @@ impl<S: WriteAt> VhdImage<S> {
             .map_or(0, |bytes| size.div_ceil(bytes.max(SECTOR_SIZE)))
     }
 
-    /// Writes the footer of a disk of `size` bytes: the trailing one, which is in force, then its copy.
+    /// Writes the footers of a disk of `size` bytes: the trailing one, which is in force, then its copy.
     fn write_footers(&mut self, size: u64) -> Result<()> {
         let Footer {
             disk_type,
@@ -269,7 +269,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Writes the copy of the footer if a resize to the size that the disk has now was interrupted just before that.
+    /// Writes the copy of the footer if a resize to the current size was interrupted just before that.
     fn finish_footers(&self) -> Result<()> {
         if self.dynamic.is_none() {
             return Ok(());
@@ -292,7 +292,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.storage.sync()
     }
 
-    /// Makes `blocks` absent in the file. Returns where they were.
+    /// Makes `blocks` absent in the file. Returns their previous entries.
     fn drop_entries(&self, blocks: std::ops::Range<u64>) -> Result<Vec<BatEntry>> {
         let mut dropped = Vec::new();
         let Some(dynamic) = &self.dynamic else {
@@ -314,7 +314,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(dropped)
     }
 
-    /// Some programs refuse a BAT that is longer than needed.
+    /// Shortens the BAT, since some programs refuse one that is longer than needed.
     fn shorten_table(&mut self, blocks: u64) -> Result<()> {
         let Some(dynamic) = &self.dynamic else {
             return Ok(());
@@ -337,7 +337,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Cuts off what lies behind the last thing in the file that is still needed.
+    /// Truncates the file after the last thing that is still needed.
     fn cut_file(&mut self) -> Result<()> {
         let Some(dynamic) = &self.dynamic else {
             return Ok(());
@@ -360,7 +360,7 @@ impl<S: WriteAt> VhdImage<S> {
             && footer_place(needed, bitmap_bytes) < self.end
         {
             let end = footer_place(needed, bitmap_bytes);
-            // Of blocks that nothing points at any more.
+            // These are blocks that nothing refers to any more.
             self.storage.write_zeros_at(needed..end)?;
             self.cut_to(end)?;
         }
@@ -370,7 +370,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Gives the space of blocks back that nothing points at any more.
+    /// Punches holes for blocks that nothing refers to any more.
     fn punch(&self, dropped: &[BatEntry]) -> Result<()> {
         let stride = self.dynamic.as_ref().map_or(0, Dynamic::stride);
         for at in dropped.iter().filter_map(|entry| entry.offset()) {
@@ -387,7 +387,7 @@ impl<S: WriteAt> VhdImage<S> {
 fn check_blocks(dynamic: &Dynamic, size: u64) -> Result<()> {
     if size > MAX_DYNAMIC_SIZE {
         return Err(
-            Error::usage("this is too large for a VHD that is stored in blocks")
+            Error::usage("this is too large for a dynamic or differencing VHD")
                 .with_found(format_args!("{size} bytes"))
                 .with_expected(format_args!("at most {MAX_DYNAMIC_SIZE} bytes (2040 GiB)"))
                 .with_hint("convert it to a fixed VHD or a raw image first"),
@@ -395,7 +395,7 @@ fn check_blocks(dynamic: &Dynamic, size: u64) -> Result<()> {
     }
     let blocks = size.div_ceil(dynamic.block_size.max(SECTOR_SIZE));
     if blocks > MAX_LOADED && blocks > u64::from(dynamic.header.max_table_entries) {
-        return Err(Error::usage("so many blocks aren't sensible")
+        return Err(Error::usage("the disk would have too many blocks")
             .with_found(format_args!(
                 "{blocks} blocks of {} bytes",
                 dynamic.block_size

@@ -1,4 +1,4 @@
-//! What is left of a damaged VHD: what to take for right, and what of the virtual disk is lost.
+//! Salvages a damaged VHD: decides what to trust, and which parts of the virtual disk are lost.
 
 use std::ops::Range;
 
@@ -9,16 +9,16 @@ use crate::error::{Error, Result};
 use crate::image::MAX_VIRTUAL_SIZE;
 use crate::page::PageRange;
 
-/// What a damaged disk is read by.
+/// The basis for reading a damaged disk.
 pub(super) struct Salvaged {
     pub(super) footer: Footer,
     /// The header of a dynamic or differencing disk.
     pub(super) header: Option<DynamicHeader>,
-    /// What can't be read, in order.
+    /// The ranges that can't be read, in order.
     pub(super) lost: Vec<PageRange>,
 }
 
-/// What is left of the disk of which `facts` are known.
+/// Determines what is left of the disk with the given `facts`.
 pub(super) fn salvage(facts: &Facts) -> Result<Salvaged> {
     let believed = facts.footers.believed_as_taken();
     let left = believed.filter(|_| !facts.doubts_type).and_then(|seen| {
@@ -34,7 +34,7 @@ pub(super) fn salvage(facts: &Facts) -> Result<Salvaged> {
         }
     });
     left.ok_or_else(|| {
-        Error::damaged("too much is lost: the places of the data are unknown")
+        Error::damaged("too much is lost: the locations of the data are unknown")
             .with_hint("copy the file again from its source, or take the last good backup; with -f raw its bytes are read as they are")
     })
 }
@@ -44,7 +44,7 @@ fn fixed(facts: &Facts, mut footer: Footer) -> Option<Salvaged> {
     let end = data_end / SECTOR_SIZE * SECTOR_SIZE;
     let size = footer.current_size / SECTOR_SIZE * SECTOR_SIZE;
     footer.current_size = if facts.slack_has_data {
-        // What is behind the end of the disk as the footer has it is kept.
+        // Data after the end of the disk according to the footer is kept.
         data_end.checked_next_multiple_of(SECTOR_SIZE)?
     } else if (1..=MAX_VIRTUAL_SIZE).contains(&size) {
         size
@@ -63,7 +63,7 @@ fn sparse(facts: &Facts, mut footer: Footer) -> Option<Salvaged> {
     let (header, header_at) = facts.header.as_ref()?;
     let block_size = u64::from(header.block_size);
     let blocks = footer.current_size / block_size.max(SECTOR_SIZE);
-    // Which bitmaps aren't to be read isn't remembered of disks with absurdly many blocks.
+    // For disks with absurdly many blocks, untrustworthy bitmaps aren't remembered.
     if facts.lost.more || !facts.lost.bitmaps.is_empty() && blocks >= MAX_LOADED {
         return None;
     }
@@ -97,7 +97,7 @@ fn sparse(facts: &Facts, mut footer: Footer) -> Option<Salvaged> {
     })
 }
 
-/// The ranges in order, neighbours joined, empty ones left out.
+/// The ranges in order, joined, without empty ones.
 fn ranges(mut lost: Vec<Range<u64>>) -> Vec<PageRange> {
     lost.sort_unstable_by_key(|range| range.start);
     let mut joined: Vec<Range<u64>> = Vec::new();

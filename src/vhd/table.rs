@@ -1,4 +1,4 @@
-//! The BAT of an open image: in memory where it is of a sensible size, else read as needed.
+//! The BAT of an open image: in memory if its size is reasonable, otherwise read on demand.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,32 +9,32 @@ use crate::error::{Error, Result};
 use crate::page::to_usize;
 use crate::storage::{ReadAt, WriteAt};
 
-/// A BAT of at most this many entries (64 MiB) is kept in memory. With 2 MiB blocks the largest dynamic disk has
-/// a sixteenth of it.
+/// A BAT of up to this many entries (64 MiB) is kept in memory. With 2 MiB blocks the largest dynamic disk has a
+/// sixteenth of it.
 pub(super) const MAX_LOADED: u64 = 16 << 20;
 
-/// Entries that are read or written at once: 64 KiB.
+/// Entries that are read or written at a time: 64 KiB.
 const PART: u64 = 16 << 10;
 
-/// New entries that wait for a flush at most, so that memory stays bounded.
+/// The most new entries that wait for a flush, so that memory stays bounded.
 const MAX_PENDING: usize = 1 << 20;
 
 /// The entries of the BAT that the virtual disk needs.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Of the first entry in the file, in bytes.
+    /// Offset of the first entry in the file, in bytes.
     offset: u64,
     entries: u64,
     allocated: u64,
     content: Content,
-    /// New entries, kept out of the file until what they point at is on stable storage.
+    /// New entries, kept out of the file until the blocks they refer to are on stable storage.
     pending: BTreeMap<u64, BatEntry>,
 }
 
 #[derive(Debug)]
 enum Content {
     Loaded(Vec<u32>),
-    /// The part that was read last, and its number.
+    /// The part that was last read, and its number.
     OnDemand(Mutex<Option<(u64, Vec<u32>)>>),
 }
 
@@ -55,7 +55,7 @@ impl Table {
         }
     }
 
-    /// Reads a table of `entries` entries at `offset`, which lies within the file.
+    /// Reads a table of `entries` entries at `offset`, which is within the file.
     pub(super) fn read<S: ReadAt>(storage: &S, offset: u64, entries: u64) -> Result<Self> {
         let mut loaded = (entries <= MAX_LOADED).then(|| Vec::with_capacity(to_usize(entries)));
         let mut allocated = 0;
@@ -78,7 +78,7 @@ impl Table {
         })
     }
 
-    /// Takes a block for absent, whatever the file says of it. Such a table is not to be written.
+    /// Treats a block as absent, whatever the file says. Such a table must not be written.
     pub(super) fn lose(&mut self, block: u64) {
         if block >= self.entries {
             return;
@@ -96,7 +96,7 @@ impl Table {
         }
     }
 
-    /// Number of blocks that are stored.
+    /// Number of stored blocks.
     pub(super) fn allocated(&self) -> u64 {
         self.allocated
     }
@@ -109,7 +109,7 @@ impl Table {
         }
     }
 
-    /// Where entry `block` stands in the file.
+    /// Offset of entry `block` in the file.
     pub(super) fn entry_offset(&self, block: u64) -> u64 {
         self.offset.saturating_add(block.saturating_mul(4))
     }
@@ -141,7 +141,7 @@ impl Table {
         entry.map(|e| BatEntry(*e)).ok_or_else(outside)
     }
 
-    /// Sets the entry of a block that was absent; the file learns of it by [`write_pending`](Self::write_pending).
+    /// Sets the entry of an absent block. It reaches the file with [`write_pending`](Self::write_pending).
     pub(super) fn set(&mut self, block: u64, entry: BatEntry) {
         if let Content::Loaded(entries) = &mut self.content
             && let Some(slot) = usize::try_from(block).ok().and_then(|n| entries.get_mut(n))
@@ -152,22 +152,22 @@ impl Table {
         self.pending.insert(block, entry);
     }
 
-    /// Whether there are entries that the file doesn't have yet.
+    /// Returns whether there are entries that aren't in the file yet.
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Whether the file doesn't have the entry of `block` yet.
+    /// Returns whether the entry of `block` isn't in the file yet.
     pub(super) fn is_pending(&self, block: u64) -> bool {
         self.pending.contains_key(&block)
     }
 
-    /// Whether so many wait that they should be written now.
+    /// Returns whether so many entries are pending that they should be written now.
     pub(super) fn is_crowded(&self) -> bool {
         self.pending.len() >= MAX_PENDING
     }
 
-    /// Writes the new entries, neighbours together.
+    /// Writes the new entries, adjacent ones together.
     pub(super) fn write_pending<S: WriteAt>(&mut self, storage: &S) -> Result<()> {
         let mut run: Range<u64> = 0..0;
         let mut bytes = Vec::new();

@@ -10,18 +10,18 @@ const EPOCH: i64 = 946_684_800;
 pub struct Timestamp(pub u32);
 
 impl Timestamp {
-    /// Now, or the nearest time that can be stored.
+    /// The current time, or the nearest time that can be stored.
     pub fn now() -> Self {
         Self::from_unix(jiff::Timestamp::now().as_second())
     }
 
-    /// From Unix time in seconds, or the nearest time that can be stored.
+    /// Converts Unix time in seconds to the nearest time that can be stored.
     pub fn from_unix(seconds: i64) -> Self {
         let since = seconds.saturating_sub(EPOCH).clamp(0, i64::from(u32::MAX));
         Self(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
-    /// The time that is meant if whoever wrote it counted from 1970.
+    /// The intended time if the writer counted from 1970.
     #[must_use]
     pub fn since_1970(self) -> Self {
         Self::from_unix(i64::from(self.0))

@@ -4,8 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-/// `footer.unique_id`. Writers disagree on the byte order (Windows stores a GUID as it lies in memory, others
-/// store big-endian text), so ids are compared as bytes and shown in both forms.
+/// `footer.unique_id`. Writers disagree on the byte order (Windows stores a GUID in its memory layout, others store
+/// big-endian text), so ids are compared as bytes and displayed in both forms.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct UniqueId(pub [u8; 16]);
 
@@ -15,17 +15,17 @@ impl UniqueId {
         Self(*Uuid::new_v4().as_bytes())
     }
 
-    /// Whether all bytes are zero.
+    /// Returns whether all bytes are zero.
     pub fn is_nil(&self) -> bool {
         self.0 == [0; 16]
     }
 
-    /// Text of the bytes as they stand: right for Virtual PC, qemu, tapdisk and this program.
+    /// The bytes in their order, as text: correct for Virtual PC, qemu, tapdisk and this program.
     pub fn big_endian(&self) -> String {
         Uuid::from_bytes(self.0).to_string()
     }
 
-    /// Text of a GUID whose first three fields are little-endian: right for Windows and most of its tools.
+    /// The text of a GUID whose first three fields are little-endian: correct for Windows and most of its tools.
     pub fn guid_layout(&self) -> String {
         Uuid::from_bytes_le(self.0).to_string()
     }

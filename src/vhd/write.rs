@@ -1,16 +1,17 @@
-//! Writing into a VHD: blocks grow at the end, and the BAT learns of them last.
+//! Writing to a VHD: blocks are appended, and the BAT is updated last.
 //!
-//! A crash at any point leaves a file that opens and shows for every page what was there before or what was
-//! written since, never something else:
+//! A crash at any point leaves a file that can be opened and in which every page has its previous contents or contents
+//! written since, never anything else:
 //!
-//! 1. A new block first gets a trailing footer behind it, so that the file always ends with one; only then is
-//!    the old footer's place filled, with the new block's bitmap and zeros.
-//! 2. BAT entries stay in memory until all they point at is on stable storage. Until then the new blocks are
-//!    dead weight in the file. Should the storage reorder writes, the footer's copy still opens it.
-//! 3. So do the bitmaps of blocks that the file's BAT knows already: a set bit says that data is there, not in
-//!    the parent.
+//! 1. A new block first gets a trailing footer after it, so that the file always ends with one; only then is the old
+//!    footer's place filled with the new block's bitmap and zeros.
+//! 2. BAT entries stay in memory until everything they refer to is on stable storage. Until then the new blocks are
+//!    unreferenced space in the file. If the storage reorders writes, the file can still be opened by the footer's
+//!    copy.
+//! 3. The same applies to the bitmaps of blocks that are in the file's BAT already: a set bit means that the data is
+//!    here, not in the parent.
 //!
-//! Over a parent nothing is left out because it is zero: an absent page is the parent's.
+//! With a parent, zeros can't be omitted: an absent page is the parent's.
 
 use super::dynamic::{self, DeferredBitmap, OpenBlock, Piece};
 use super::image::Unwritten;
@@ -19,14 +20,14 @@ use crate::error::{Error, Result};
 use crate::page::{PageRange, is_zero, to_usize};
 use crate::storage::WriteAt;
 
-/// Block data starts at multiples of this, the block of most file systems and devices.
+/// Block data starts at multiples of this, the block size of most file systems and devices.
 const DATA_ALIGNMENT: u64 = 4096;
 
-/// Where the trailing footer belongs behind structures and blocks that end at `end`.
+/// The offset of the trailing footer after structures and blocks that end at `end`.
 ///
-/// Writers put a new block where the footer was, its bitmap first. Behind a bitmap of one sector the data is aligned if the
-/// footer was the last sector of a unit of 4 KiB; Hyper-V takes that for the sign of an aligned file. The gap isn't lost: the
-/// next block needs it before its bitmap all the same. Behind larger bitmaps it would be.
+/// Writers put a new block in place of the footer, its bitmap first. After a bitmap of one sector the data is aligned
+/// if the footer was the last sector of a 4 KiB unit; Hyper-V recognizes an aligned file by this. The gap isn't wasted:
+/// the next block needs it before its bitmap anyway. Before larger bitmaps it would be.
 pub(super) fn footer_place(end: u64, bitmap_bytes: u64) -> u64 {
     if bitmap_bytes == FOOTER_LEN {
         (end + FOOTER_LEN).next_multiple_of(DATA_ALIGNMENT) - FOOTER_LEN
@@ -35,16 +36,16 @@ pub(super) fn footer_place(end: u64, bitmap_bytes: u64) -> u64 {
     }
 }
 
-/// Bytes of bitmaps that wait for a flush at most, so that memory stays bounded.
+/// The most bytes of bitmaps that wait for a flush, so that memory stays bounded.
 const MAX_WAITING: u64 = 16 << 20;
 
 const FOOTER_LEN: u64 = super::FOOTER_SIZE as u64;
 
-/// The largest file whose sectors all have numbers that a BAT entry can hold: 2 TiB.
+/// The largest file in which every sector number fits into a BAT entry: 2 TiB.
 const MAX_FILE: u64 = 1 << 41;
 
 impl<S: WriteAt> VhdImage<S> {
-    /// Takes over the identity of `footer`, as [`Footer::for_disk`] does; written by the next flush.
+    /// Adopts the identity of `footer`, as [`Footer::for_disk`] does. It is written by the next flush.
     pub fn set_footer(&mut self, footer: &Footer) {
         if *footer == self.footer {
             return;
@@ -57,7 +58,7 @@ impl<S: WriteAt> VhdImage<S> {
             ..
         } = self.footer;
         self.footer = Footer::for_layout(disk_type, current_size, data_offset, Some(footer));
-        // A child that has its parent's id would pass for it.
+        // A child with its parent's id would be mistaken for it.
         let parent = self.header().map(|header| header.parent_unique_id);
         if disk_type == DiskType::Differencing && parent == Some(self.footer.unique_id) {
             self.footer = self.footer.clone().with_unique_id(unique_id);
@@ -66,7 +67,7 @@ impl<S: WriteAt> VhdImage<S> {
         self.unwritten.copy = self.dynamic.is_some();
     }
 
-    /// Makes everything written so far durable, in the order that the module's description promises.
+    /// Makes everything written so far durable, in the order that the module documentation describes.
     pub(super) fn commit(&mut self) -> Result<()> {
         self.write_bitmap()?;
         if self.unwritten != Unwritten::default() {
@@ -172,7 +173,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Sets the bits of a piece of the current block, or of one that has them all.
+    /// Sets the bits of a piece of the current block. A block that isn't current has all bits set.
     fn set_bits(&mut self, piece: Piece) {
         let Some(dynamic) = &mut self.dynamic else {
             return;
@@ -189,7 +190,7 @@ impl<S: WriteAt> VhdImage<S> {
         }
     }
 
-    /// Reserves space for an absent block behind all others, and returns where its bitmap starts.
+    /// Allocates an absent block after all others, and returns the offset of its bitmap.
     fn allocate(&mut self, block: u64) -> Result<u64> {
         self.write_bitmap()?;
         if self.dynamic.as_ref().is_some_and(|d| d.table.is_crowded()) {
@@ -203,12 +204,12 @@ impl<S: WriteAt> VhdImage<S> {
         let end = footer_place(data + dynamic.block_size, dynamic.bitmap_bytes);
         let entry = super::BatEntry::at(at).filter(|_| end <= MAX_FILE - DATA_ALIGNMENT);
         let Some(entry) = entry else {
-            return Err(Error::unsupported(
-                "the file can't grow: a dynamic VHD takes at most 2 TiB",
-            )
-            .with_field(format!("bat[{block}]"))
-            .with_offset(self.end)
-            .with_hint("convert it to a fixed VHD or to a raw image, or use larger blocks"));
+            return Err(
+                Error::unsupported("the file can't grow: a dynamic VHD has at most 2 TiB")
+                    .with_field(format!("bat[{block}]"))
+                    .with_offset(self.end)
+                    .with_hint("convert it to a fixed VHD or to a raw image, or use larger blocks"),
+            );
         };
         self.storage.write_all_at(&self.footer.encode(), end)?;
         let gap_and_bitmap = vec![0; to_usize(data - self.end)];
@@ -253,7 +254,7 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Brings the current block's bitmap into the file, or has it wait if the file's BAT knows the block.
+    /// Writes the current block's bitmap to the file, or defers it if the block is in the file's BAT.
     fn write_bitmap(&mut self) -> Result<()> {
         let Some(dynamic) = &mut self.dynamic else {
             return Ok(());
@@ -276,8 +277,8 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(())
     }
 
-    /// Before anything else is written: completes a last block that was cut short, and puts a whole footer
-    /// behind all blocks where there was none.
+    /// Called before anything else is written: completes a last block that was stored only in part, and writes a
+    /// complete footer after all blocks if there is none.
     pub(super) fn mend_end(&mut self) -> Result<()> {
         let Some(dynamic) = &mut self.dynamic else {
             return Ok(());

@@ -334,7 +334,7 @@ fn what_does_not_fit_is_noticed_before_it_takes_the_place() {
         ]
         .concat(),
     );
-    assert!(said.contains("the base is as it was"), "{said}");
+    assert!(said.contains("the base is unchanged"), "{said}");
 }
 
 #[test]

@@ -547,7 +547,7 @@ fn damaged_and_future_diffs_are_refused() {
     show(&changed(11), "of a version that this program doesn't know");
     show(
         &changed(15),
-        "needs a feature that this program doesn't have",
+        "needs a feature that this program doesn't support",
     );
     show(&changed(diff.len() / 2), "bad: ");
     show(&changed(diff.len() - 10), "bad: ");

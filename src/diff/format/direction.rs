@@ -1,6 +1,6 @@
-//! The two ways that a reversible diff leads.
+//! The two directions of a reversible diff.
 
-/// Where the frames of a diff lead.
+/// The direction in which frames of a diff lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Direction {
     /// From the base to the target, as in every diff.
@@ -11,10 +11,10 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub(crate) const BOTH: [Self; 2] = [Self::Forward, Self::Back];
 
-    /// The other one.
+    /// The opposite direction.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -23,7 +23,7 @@ impl Direction {
         }
     }
 
-    /// A section type as it stands on this way: in lower case on the way back.
+    /// The stored form of a section type in this direction: lower case for the way back.
     pub(crate) fn section(self, kind: [u8; 4]) -> [u8; 4] {
         match self {
             Self::Forward => kind,
@@ -31,7 +31,8 @@ impl Direction {
         }
     }
 
-    /// The way of a section type, and the type as it stands on the way forward. Letters in both cases are no type.
+    /// Splits a stored section type into its direction and its form in the forward direction. Mixed case isn't a valid
+    /// type.
     pub(crate) fn of(kind: [u8; 4]) -> (Self, [u8; 4]) {
         if kind.iter().all(u8::is_ascii_lowercase) {
             (Self::Back, kind.map(|letter| letter.to_ascii_uppercase()))

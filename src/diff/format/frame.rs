@@ -9,7 +9,7 @@ use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 
 const WINDOW_PAGES: u64 = WINDOW_SIZE / PAGE_SIZE;
 
-/// The bit of a page range's second half that tells a clear from an update.
+/// The bit in the second half of a page range that marks a clear.
 const CLEAR_BIT: u16 = 0x8000;
 
 /// How the payload is stored.
@@ -19,26 +19,26 @@ pub(crate) enum Codec {
     Zstd = 1,
 }
 
-/// The head of a `PAGE` frame, between its lead and its page ranges.
+/// The head of a `PAGE` frame, between its section header and its page ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PageHead {
     /// First byte of the window.
     pub(crate) window: u64,
-    /// Bytes of all updates together.
+    /// Total length of all updates in bytes.
     pub(crate) payload_len: u32,
-    /// Bytes of them as stored.
+    /// Their length as stored, in bytes.
     pub(crate) stored_len: u32,
     pub(crate) codec: Codec,
     /// CRC-32 of the stored bytes.
     pub(crate) payload_crc: u32,
-    /// BLAKE3 of what the disk that the way starts from holds under the frame's ranges; zeros when that isn't known.
+    /// BLAKE3 of the source disk's data under the frame's ranges; zeros if that isn't known.
     pub(crate) base_hash: Hash,
 }
 
 impl PageHead {
     pub(crate) const LEN: usize = 56;
 
-    /// The frame up to its payload.
+    /// Encodes the frame up to its payload.
     pub(crate) fn encode(
         &self,
         direction: Direction,
@@ -75,13 +75,13 @@ impl PageHead {
             0 => Codec::Stored,
             1 => Codec::Zstd,
             other => {
-                return Err(Error::unsupported(
-                    "the payload is packed in a way that this program doesn't know",
-                )
-                .with_field("codec")
-                .with_found(other)
-                .with_expected("0 (stored) or 1 (zstd)")
-                .with_hint("use the program that wrote the diff, or a newer vhdkit"));
+                return Err(
+                    Error::unsupported("the payload is compressed with an unknown method")
+                        .with_field("codec")
+                        .with_found(other)
+                        .with_expected("0 (stored) or 1 (zstd)")
+                        .with_hint("use the program that wrote the diff, or a newer vhdkit"),
+                );
             }
         };
         let head = Self {
@@ -93,7 +93,7 @@ impl PageHead {
             base_hash: b[24..].try_into().unwrap_or_default(),
         };
         if !head.window.is_multiple_of(WINDOW_SIZE) {
-            return Err(damaged("a window starts at an odd place")
+            return Err(damaged("a window has an unaligned start")
                 .with_field("window")
                 .with_found(head.window)
                 .with_expected(format_args!("a multiple of {WINDOW_SIZE}")));
@@ -114,13 +114,13 @@ impl PageHead {
     }
 }
 
-/// Half of a page range: a number below [`WINDOW_PAGES`], and the bit for a clear.
+/// Encodes half of a page range: a number below [`WINDOW_PAGES`], and the bit for a clear.
 fn half(pages: u64, bit: u16) -> [u8; 2] {
     (u16::try_from(pages).unwrap_or(u16::MAX) | bit).to_be_bytes()
 }
 
-/// Decodes the page ranges of a `PAGE` frame: in order, without overlap, joined, within the window and the
-/// target, and with as many updates as the payload has bytes.
+/// Decodes the page ranges of a `PAGE` frame, which must be in order, joined, without overlap, within the window and
+/// the target, and whose updates must add up to the payload's length.
 pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> Result<PageList> {
     let bad = |found: std::fmt::Arguments<'_>| {
         damaged("a frame's page ranges are impossible")
@@ -138,7 +138,7 @@ pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> 
         } else {
             ChangeKind::Clear
         };
-        // Pages are checked before they become bytes: no window of any disk makes the sums overflow.
+        // Numbers of pages are checked before they are converted to bytes, so that the sums can't overflow.
         let room = target_size.saturating_sub(head.window) / PAGE_SIZE;
         if first + pages > room.min(WINDOW_PAGES) {
             return Err(bad(format_args!(
@@ -167,12 +167,12 @@ pub(crate) fn decode_ranges(bytes: &[u8], head: &PageHead, target_size: u64) -> 
     Ok(list)
 }
 
-/// A `CLER` frame: one clear of any length, from a multiple of the window size to another one or to the end of
-/// the target.
+/// A `CLER` frame: one clear of any length, from one multiple of the window size to another or to the end of the
+/// target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClearHead {
     pub(crate) range: PageRange,
-    /// BLAKE3 of the BLAKE3 hashes of the base's windows under the clear; zeros when that isn't known.
+    /// BLAKE3 of the BLAKE3 hashes of the base's windows under the clear; zeros if that isn't known.
     pub(crate) base_hash: Hash,
 }
 
@@ -192,7 +192,7 @@ impl ClearHead {
         out
     }
 
-    /// Decodes what follows the lead; the checksum is the caller's to check.
+    /// Decodes the bytes after the section header. The caller checks the checksum.
     pub(crate) fn decode(b: &[u8; Self::LEN], target_size: u64) -> Result<Self> {
         let (start, len) = (BigEndian::read_u64(b), BigEndian::read_u64(&b[8..]));
         let end = start

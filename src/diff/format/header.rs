@@ -1,4 +1,4 @@
-//! The header: what the diff turns into what.
+//! The header: which disk the diff turns into which.
 
 use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 
@@ -7,16 +7,16 @@ use crate::error::{Error, Result};
 use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::PAGE_SIZE;
 
-/// Bytes of the header before its records.
+/// Length of the header before its records.
 pub(crate) const HEAD_FIXED: usize = 48;
 
-/// The window size as it stands in the header.
+/// The window size as stored in the header.
 const WINDOW: u32 = 4 << 20;
 
-/// A header longer than this is refused before memory is taken for it.
+/// A longer header is refused before memory is allocated for it.
 pub(crate) const HEAD_MAX: usize = 1 << 20;
 
-/// What is known of one side of a diff. All of it is for people and for identity; nothing of it is needed to
+/// What is known about the base or the target of a diff. It serves people and identification; none of it is needed to
 /// rebuild the virtual disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Side {
@@ -26,15 +26,15 @@ pub struct Side {
     pub format: Option<String>,
     /// The VHD's unique id, as stored.
     pub unique_id: Option<[u8; 16]>,
-    /// When the image was made, in seconds since 1970-01-01T00:00:00Z.
+    /// When the image was created, in seconds since 1970-01-01T00:00:00Z.
     pub time: Option<i64>,
     /// Name of the snapshot.
     pub snapshot: Option<String>,
-    /// The cloud's id of the disk that the snapshot is of (`SourceResourceId`).
+    /// The cloud's id of the disk of which the snapshot was taken (`SourceResourceId`).
     pub source_resource_id: Option<String>,
-    /// The cloud's id of that very disk, another one if it is deleted and made again (`SourceUniqueId`).
+    /// The cloud's id of that disk instance; it changes if the disk is deleted and created again (`SourceUniqueId`).
     pub source_unique_id: Option<String>,
-    /// The VHD's footer, so that a fixed VHD comes out byte for byte.
+    /// The VHD's footer, so that a fixed VHD can be restored byte for byte.
     pub footer: Option<Box<[u8; 512]>>,
 }
 
@@ -47,19 +47,19 @@ pub struct DiffHeader {
     pub target_size: u64,
     /// The program that wrote the diff.
     pub program: Option<String>,
-    /// What is known of the base.
+    /// What is known about the base.
     pub base: Side,
-    /// What is known of the target.
+    /// What is known about the target.
     pub target: Side,
-    /// In an undo journal: the identities of the diffs whose application it undoes, in order.
+    /// In an undo journal: the identities of the diffs that it undoes, in order.
     pub undoes: Vec<Hash>,
 }
 
-/// Record tags. Those of the base have this added, those of the target twice this.
+/// Record tags. This is added once for the base and twice for the target.
 const SIDE: u16 = 0x100;
-/// A reader that doesn't know a tag with this bit must refuse the diff.
+/// A reader must refuse the diff if it doesn't know a tag with this bit.
 const MUST_UNDERSTAND: u16 = 0x8000;
-/// Must be understood: the diff is reversible.
+/// A feature flag that must be understood: the diff is reversible.
 const REVERSIBLE: u32 = 1;
 const PROGRAM: u16 = 1;
 const UNDOES: u16 = 2;
@@ -72,8 +72,7 @@ const SOURCE_RESOURCE_ID: u16 = 6;
 const SOURCE_UNIQUE_ID: u16 = 7;
 const FOOTER: u16 = 8;
 
-/// The header as it stands in the file; an error if its texts are too long to fit, or if no reader would take its
-/// sizes.
+/// Encodes the header. Fails if its texts are too long, or if no reader would accept its sizes.
 pub(crate) fn encode_header(header: &DiffHeader, reversible: bool) -> Result<Vec<u8>> {
     for (field, size) in [
         ("base_size", header.base_size),
@@ -148,8 +147,8 @@ fn record(out: &mut Vec<u8>, tag: u16, value: Option<impl AsRef<[u8]>>) {
 }
 
 impl DiffHeader {
-    /// The length of the whole header, from its fixed part: what must be read before [`DiffHeader::decode`].
-    /// Refuses what is no diff, or one from the future.
+    /// Returns the length of the whole header, given its fixed part: what must be read before [`DiffHeader::decode`].
+    /// Fails if it isn't a diff, or one of a newer version.
     pub(crate) fn length(fixed: &[u8; HEAD_FIXED]) -> Result<usize> {
         if fixed[..8] != MAGIC {
             return Err(Error::damaged(
@@ -163,19 +162,19 @@ impl DiffHeader {
         }
         let version = BigEndian::read_u32(&fixed[8..]);
         if version != VERSION {
-            return Err(Error::unsupported(
-                "the diff is of a version that this program doesn't know",
-            )
-            .with_offset(8)
-            .with_field("version")
-            .with_found(version)
-            .with_expected(VERSION)
-            .with_hint("use the program that wrote it, or a newer vhdkit"));
+            return Err(
+                Error::unsupported("this version of the diff format is not supported")
+                    .with_offset(8)
+                    .with_field("version")
+                    .with_found(version)
+                    .with_expected(VERSION)
+                    .with_hint("use the program that wrote it, or a newer vhdkit"),
+            );
         }
         let flags = BigEndian::read_u32(&fixed[12..]);
         if flags & !REVERSIBLE != 0 {
             return Err(Error::unsupported(
-                "the diff needs a feature that this program doesn't have",
+                "the diff needs a feature that this program doesn't support",
             )
             .with_offset(12)
             .with_field("must_understand")
@@ -194,12 +193,12 @@ impl DiffHeader {
         Ok(length)
     }
 
-    /// Whether the diff with this header is reversible.
+    /// Returns whether the diff with this header is reversible.
     pub(crate) fn is_reversible(fixed: &[u8; HEAD_FIXED]) -> bool {
         BigEndian::read_u32(&fixed[12..]) & REVERSIBLE != 0
     }
 
-    /// The header of the way back.
+    /// The header for the opposite direction.
     pub(crate) fn reversed(&self) -> Self {
         Self {
             base_size: self.target_size,
@@ -211,7 +210,7 @@ impl DiffHeader {
         }
     }
 
-    /// Decodes the whole header, checksum included.
+    /// Decodes the whole header, including its checksum.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let (fields, crc) = bytes
             .split_last_chunk::<4>()
@@ -231,7 +230,7 @@ impl DiffHeader {
             [20, 24, 28].map(|at| BigEndian::read_u32(&fixed[at..]));
         if (u64::from(page_size), u64::from(window_size), reserved) != (PAGE_SIZE, WINDOW_SIZE, 0) {
             return Err(Error::unsupported(
-                "the diff has another page or window size than this version allows",
+                "this version doesn't allow the page or window size of the diff",
             )
             .with_offset(20)
             .with_field("page_size, window_size, reserved")
@@ -256,7 +255,7 @@ impl DiffHeader {
         let mut last = 0;
         while !rest.is_empty() {
             let cut = || {
-                damaged("a record reaches beyond the end of the header")
+                damaged("a record extends beyond the end of the header")
                     .with_offset(offset)
                     .with_field("record")
             };
@@ -264,7 +263,8 @@ impl DiffHeader {
             let tag = BigEndian::read_u16(&lead[..2]);
             let len = BigEndian::read_u32(&lead[2..]) as usize;
             let (value, after) = after.split_at_checked(len).ok_or_else(cut)?;
-            // In order means at most once, so that no two readers can disagree about which one counts.
+            // Strict order means that each tag occurs at most once, so that no two readers can disagree about which one
+            // counts.
             if tag <= last {
                 return Err(damaged("a record is repeated or in the wrong place")
                     .with_offset(offset)
@@ -310,7 +310,7 @@ impl DiffHeader {
             0x200 => &mut self.target,
             _ if tag & MUST_UNDERSTAND != 0 => {
                 return Err(Error::unsupported(
-                    "the diff needs a feature that this program doesn't have",
+                    "the diff needs a feature that this program doesn't support",
                 )
                 .with_field(format!("record {tag:#06x}"))
                 .with_hint("use the program that wrote it, or a newer vhdkit"));
@@ -351,8 +351,8 @@ fn size(fixed: &[u8; HEAD_FIXED], at: usize, field: &str) -> Result<u64> {
 
 const SIZES: &str = "a multiple of 512 up to 1 PiB";
 
-/// Whether a virtual disk can have this size. The limit leaves room for every sum of an offset and a length that
-/// is computed later.
+/// Returns whether a virtual disk can have this size. The limit ensures that no sum of an offset and a length
+/// overflows.
 fn is_size(size: u64) -> bool {
     size.is_multiple_of(PAGE_SIZE) && size <= MAX_VIRTUAL_SIZE
 }

@@ -1,14 +1,14 @@
-//! The index: where each frame stands, in segments of a bounded size.
+//! The index: the location of each frame, in segments of bounded size.
 
 use byteorder::{BigEndian, ByteOrder};
 
 use super::{Direction, LEAD, count, section};
 use crate::page::PageRange;
 
-/// Frames per `INDX` section at most; only the last section may have fewer.
+/// The most frames per `INDX` section; only the last section may have fewer.
 pub(crate) const INDEX_ENTRIES: usize = 4096;
 
-/// Where a frame, or a segment of the index, stands.
+/// The location of a frame, or of a segment of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// From the first changed byte to the last.
@@ -26,7 +26,7 @@ impl Entry {
         out.extend_from_slice(&self.offset.to_be_bytes());
     }
 
-    /// `None` if the range is impossible.
+    /// Decodes an entry. Returns `None` if the range is invalid.
     pub(crate) fn decode(b: &[u8; Self::LEN]) -> Option<Self> {
         let range = PageRange::new(BigEndian::read_u64(b), BigEndian::read_u64(&b[8..]))?;
         Some(Self {
@@ -49,7 +49,7 @@ pub(crate) fn encode_index(direction: Direction, sequence: u64, entries: &[Entry
     out
 }
 
-/// The entries in the bytes between an index's lead and its checksum; `None` if one is impossible.
+/// Decodes the entries between an index's section header and its checksum. Returns `None` if one is invalid.
 pub(crate) fn decode_index(bytes: &[u8]) -> Option<Vec<Entry>> {
     bytes.as_chunks().0.iter().map(Entry::decode).collect()
 }

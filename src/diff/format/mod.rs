@@ -1,4 +1,4 @@
-//! The diff file byte by byte: pure encoding and decoding of each of its sections, without I/O.
+//! The binary format of diffs: pure encoding and decoding of each section, without I/O.
 //!
 //! `docs/diff-format.md` describes the same bytes in the same order. All integers are big-endian.
 //!
@@ -6,8 +6,8 @@
 //! HEAD  PAGE|CLER …  INDX  PAGE|CLER …  INDX  …  TAIL
 //! ```
 //!
-//! A reversible diff has a second sequence of frames and index segments among those, which lead from the target
-//! back to the base: their types are in lower case.
+//! A reversible diff also contains frames and index segments that lead from the target back to the base. Their section
+//! types are in lower case.
 
 mod direction;
 mod frame;
@@ -27,10 +27,10 @@ pub use trailer::{Totals, Trailer};
 
 use crate::error::Error;
 
-/// The first eight bytes of every diff. The first isn't text, and the last shows a transfer that changed line ends.
+/// The first eight bytes of every diff. The first one isn't text, and the last one reveals line-ending conversion.
 pub const MAGIC: [u8; 8] = *b"\x89VHDDIF\n";
 
-/// The version this program writes, and the only one it reads.
+/// The version that this program writes, and the only one it reads.
 pub const VERSION: u32 = 1;
 
 /// Section types: four ASCII letters.
@@ -41,17 +41,17 @@ pub(crate) mod section {
     pub(crate) const TAIL: [u8; 4] = *b"TAIL";
 }
 
-/// Bytes of what every section but the header begins with: type, a count, the sequence number.
+/// Length of the header with which every section except HEAD begins: type, a count, the sequence number.
 pub(crate) const LEAD: usize = 16;
 
-/// A count as it stands in the file. What is counted is bounded far below the limit of the field, and a reader
-/// refuses what doesn't add up.
+/// Encodes a count. Counts are limited to values far below the maximum of the field, and a reader refuses inconsistent
+/// ones.
 fn count(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-/// An error about a diff's bytes, with the remedy that helps against most of them.
+/// An error about a diff's bytes, with the advice that usually helps.
 pub(crate) fn damaged(message: &str) -> Error {
     Error::damaged(message)
-        .with_hint("get the diff again from its source, or make it again with vhd-diff")
+        .with_hint("get the diff again from its source, or create it again with vhd-diff")
 }

@@ -1,60 +1,60 @@
-//! The trailer: totals, digests, the root of the index, and the digest of everything.
+//! The trailer: totals, digests, the root of the index, and the digest of the whole file.
 
 use byteorder::{BigEndian, ByteOrder};
 
 use super::{Entry, LEAD, MAGIC, count, section};
 use crate::image::{ContentDigest, Hash};
 
-/// Bytes of the trailer's fields between its lead and the root of the index.
+/// Length of the trailer's fields between its section header and the root of the index.
 pub(crate) const TAIL_FIXED: usize = 112;
 
-/// Bytes of a reversible diff's second part of the trailer before its root.
+/// Length of the second part of a reversible diff's trailer, before its root.
 pub(crate) const BACK_FIXED: usize = 48;
 
-/// Bytes at the very end: offset of the trailer, digest, the magic backwards.
+/// Length of the end of the file: offset of the trailer, digest, reversed magic bytes.
 pub(crate) const END_LEN: usize = 48;
 
 const BASE_KNOWN: u32 = 1;
 const TARGET_KNOWN: u32 = 2;
 
-/// Totals of one way of a diff.
+/// Totals for one direction of a diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Number of frames.
     pub frames: u64,
     /// Number of page ranges in all frames.
     pub ranges: u64,
-    /// Bytes of all updates on the disk.
+    /// Total length of all updates on the disk, in bytes.
     pub update_bytes: u64,
-    /// Bytes of all clears on the disk.
+    /// Total length of all clears on the disk, in bytes.
     pub clear_bytes: u64,
-    /// Bytes of all payloads as stored.
+    /// Total length of all payloads as stored, in bytes.
     pub stored_bytes: u64,
 }
 
-/// What a diff says of itself at its end.
+/// The totals and digests at the end of a diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trailer {
     /// Number of frames.
     pub frames: u64,
-    /// Number of page ranges in all frames; a long clear counts as one, a range that crosses windows once in each.
+    /// Number of page ranges in all frames. A long clear counts once; a range that crosses windows counts once in each.
     pub ranges: u64,
     /// Bytes of the virtual disk that hold other data now.
     pub update_bytes: u64,
     /// Bytes of the virtual disk that became zero.
     pub clear_bytes: u64,
-    /// Bytes of all payloads as stored.
+    /// Total length of all payloads as stored, in bytes.
     pub stored_bytes: u64,
     /// Content digest of the base, if it was computed.
     pub base_digest: Option<ContentDigest>,
     /// Content digest of the target, if it was computed.
     pub target_digest: Option<ContentDigest>,
-    /// Totals of the way back, in a reversible diff.
+    /// Totals for the opposite direction, in a reversible diff.
     pub way_back: Option<Totals>,
 }
 
 impl Trailer {
-    /// A trailer with these totals and digests, and no way back.
+    /// A trailer with these totals and digests, and no opposite direction.
     pub(crate) fn new(
         totals: Totals,
         base_digest: Option<ContentDigest>,
@@ -72,7 +72,7 @@ impl Trailer {
         }
     }
 
-    /// The totals of the way from the base to the target.
+    /// The totals for the direction from the base to the target.
     pub fn totals(&self) -> Totals {
         Totals {
             frames: self.frames,
@@ -83,7 +83,7 @@ impl Trailer {
         }
     }
 
-    /// The same seen from the other end; `None` unless the diff is reversible.
+    /// The trailer for the opposite direction. Returns `None` unless the diff is reversible.
     pub(crate) fn reversed(&self) -> Option<Self> {
         Some(Self {
             way_back: Some(self.totals()),
@@ -92,7 +92,7 @@ impl Trailer {
     }
 }
 
-/// The trailer up to, but without, the digest of everything before that.
+/// Encodes the trailer up to the digest of everything before it.
 pub(crate) fn encode_tail(
     sequence: u64,
     offset: u64,
@@ -153,13 +153,13 @@ fn decode_totals(b: &[u8; 40]) -> Totals {
     }
 }
 
-/// The digest and the magic that end the file.
+/// Appends the digest and the magic bytes that end the file.
 pub(crate) fn finish_tail(out: &mut Vec<u8>, digest: &Hash) {
     out.extend_from_slice(digest);
     out.extend(MAGIC.iter().rev());
 }
 
-/// Decodes the trailer's fixed fields; `None` if a flag is unknown or an absent digest isn't zero.
+/// Decodes the trailer's fixed fields. Returns `None` if a flag is unknown or an absent digest isn't zero.
 pub(crate) fn decode_tail(b: &[u8; TAIL_FIXED]) -> Option<Trailer> {
     let (totals, _) = b.split_first_chunk()?;
     let flags = BigEndian::read_u32(&b[40..]);
@@ -181,8 +181,8 @@ pub(crate) fn decode_tail(b: &[u8; TAIL_FIXED]) -> Option<Trailer> {
     ))
 }
 
-/// Decodes what a reversible diff's trailer says of the way back: the number of its index segments, and the totals;
-/// `None` if the reserved field isn't zero.
+/// Decodes the part of a reversible diff's trailer about the opposite direction: the number of its index segments, and
+/// the totals. Returns `None` if the reserved field isn't zero.
 pub(crate) fn decode_back(b: &[u8; BACK_FIXED]) -> Option<(u32, Totals)> {
     let (head, totals) = b.split_first_chunk::<8>()?;
     let totals = totals.first_chunk()?;
@@ -192,14 +192,14 @@ pub(crate) fn decode_back(b: &[u8; BACK_FIXED]) -> Option<(u32, Totals)> {
 /// The last bytes of a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct End {
-    /// Where the trailer begins.
+    /// Offset of the trailer.
     pub(crate) tail_offset: u64,
     /// BLAKE3 of every byte before it: the identity of the diff.
     pub(crate) digest: Hash,
 }
 
 impl End {
-    /// `None` if these aren't the last bytes of a diff.
+    /// Decodes the last bytes of a diff. Returns `None` if they are something else.
     pub(crate) fn decode(b: &[u8; END_LEN]) -> Option<Self> {
         b[40..].iter().eq(MAGIC.iter().rev()).then(|| Self {
             tail_offset: BigEndian::read_u64(b),

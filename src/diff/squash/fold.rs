@@ -1,4 +1,4 @@
-//! Lays the frames of one item over one another.
+//! Folds the frames of one item into one.
 
 use super::super::compare::WindowChange;
 use super::super::coverage::joined;
@@ -14,18 +14,18 @@ use crate::parallel::{Buffer, Buffers};
 
 /// Folds the items of a plan.
 pub(super) struct Folder<'a> {
-    /// The way forward, and in a reversible chain the way back.
+    /// The way forward and, in a reversible chain, the way back.
     pub(super) lanes: &'a [Lane<'a>],
     pub(super) buffers: &'a Buffers,
     pub(super) compression: Compression,
 }
 
-/// What the diffs of one lane put into a window.
+/// The combined content that the diffs of one lane write into a window.
 struct Content {
     bytes: Buffer,
-    /// Where they put something: in order, joined.
+    /// The ranges they write, in order, joined.
     known: Vec<PageRange>,
-    /// The one frame of the first diff that changes the window: it knows what the base holds under its pages.
+    /// The only frame of the first diff that changes the window. It records a hash of the base under its pages.
     first: Option<FirstFrame>,
 }
 
@@ -36,7 +36,7 @@ struct FirstFrame {
 }
 
 impl Folder<'_> {
-    /// What becomes of the item on each of the ways.
+    /// Folds an item, for each direction.
     pub(super) fn fold(&self, item: &Item) -> Result<[Option<Folded>; 2]> {
         if item.run {
             return Ok([self.fold_run(item, 0)?, self.fold_run(item, 1)?]);
@@ -62,7 +62,7 @@ impl Folder<'_> {
         Ok(folded)
     }
 
-    /// A run becomes one clear, unless it is known to have been zero before.
+    /// Folds a run into one clear, unless it is known to have been zero before.
     fn fold_run(&self, item: &Item, n: usize) -> Result<Option<Folded>> {
         let range = item.range;
         let clears = |n: usize| {
@@ -76,7 +76,7 @@ impl Folder<'_> {
         if range.start() >= lane.base_size() || clears(1 - n).is_some() {
             return Ok(None);
         }
-        // What the first of its diffs knows is what the base holds, if no other has cut it off before.
+        // The hash in the first of its diffs describes the base, unless an earlier diff truncated it.
         let first = touched.first().copied().filter(|first| {
             let before = lane.sizes.iter().take(first + 1);
             before.min().is_some_and(|size| *size >= range.end())
@@ -93,7 +93,7 @@ impl Folder<'_> {
         Ok(Some(Folded::Clear(range, hash)))
     }
 
-    /// A window that only one diff changes, with one frame on each way, stays as it is.
+    /// Passes on unchanged a window that only one diff changes, with one frame in each direction.
     fn pass(&self, item: &Item) -> Result<Option<[Option<Folded>; 2]>> {
         let mut passed = [None, None];
         for ((lane, touched), passed) in self.lanes.iter().zip(&item.touched).zip(&mut passed) {
@@ -106,11 +106,11 @@ impl Folder<'_> {
             let Ok([frame]) = <[Frame; 1]>::try_from(diff.frames_in(item.range)?) else {
                 return Ok(None);
             };
-            // It is handed on as it is: whoever gets it must be able to unpack it.
+            // The payload is passed on unchanged: its recipient must be able to unpack it.
             frame
                 .check_payload()
                 .map_err(|e| e.with_path(diff.name()))?;
-            // Where the way back knows what the base holds, a clear may become part of a longer one.
+            // If the way back knows the base's data, a clear may become part of a longer one.
             if frame.is_long_clear() && self.lanes.len() > 1 {
                 return Ok(None);
             }
@@ -122,7 +122,7 @@ impl Folder<'_> {
         Ok(Some(passed))
     }
 
-    /// Lays the diffs of a lane over one another, the oldest first.
+    /// Applies the diffs of a lane in order, oldest first.
     fn content(&self, lane: &Lane<'_>, touched: &[usize], window: PageRange) -> Result<Content> {
         let all = RangeBuffer::whole(window);
         let mut content = Content {
@@ -156,8 +156,8 @@ impl Folder<'_> {
         Ok(content)
     }
 
-    /// The frame that leads along `lane`: `own` is what its diffs put into the window, `other` what those of the way
-    /// back put there, which is what the base holds.
+    /// Builds the frame for `lane`: `own` is what its diffs write into the window, `other` what those of the opposite
+    /// direction write, which is the content of the base.
     fn fold_window(
         &self,
         window: PageRange,
@@ -238,7 +238,7 @@ impl Content {
 }
 
 impl FirstFrame {
-    /// `None` unless there is exactly one.
+    /// Returns `None` unless there is exactly one frame.
     fn of(frames: &[Frame]) -> Option<Self> {
         match frames {
             [frame] => Some(Self {
@@ -251,7 +251,7 @@ impl FirstFrame {
     }
 }
 
-/// The frame as it stands, if it lies within the window and can be part of a diff with this target.
+/// Returns the frame unchanged, if it lies within the window and can be part of a diff with this target.
 fn keep(frame: Frame, window: PageRange, target_size: u64) -> Option<Folded> {
     let range = frame.range();
     if range.intersect(window) != Some(range) {
@@ -264,13 +264,13 @@ fn keep(frame: Frame, window: PageRange, target_size: u64) -> Option<Folded> {
     is_whole(range, target_size).then_some(Folded::Clear(range, hash))
 }
 
-/// Whether a clear can stand as a long one.
+/// Returns whether a clear can be stored as a long one.
 fn is_whole(range: PageRange, target_size: u64) -> bool {
     range.start().is_multiple_of(WINDOW_SIZE)
         && (range.end().is_multiple_of(WINDOW_SIZE) || range.end() == target_size)
 }
 
-/// Whether two lists have the same pages, whatever becomes of them.
+/// Returns whether two lists cover the same pages, regardless of the kind of change.
 fn same_pages(a: &PageList, b: &PageList) -> bool {
     let pages = |list: &PageList| joined(list.iter().map(|change| change.range).collect());
     pages(a) == pages(b)

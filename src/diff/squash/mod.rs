@@ -1,14 +1,14 @@
-//! Squashing: consecutive diffs become one that leads from the base of the first to the target of the last, without
-//! any image.
+//! Squashing: merges consecutive diffs into one that leads from the base of the first to the target of the last,
+//! without any image.
 //!
 //! ```text
 //!   indexes of all diffs ──► plan ──► windows and runs ──► fold ──► pack ──► writer
 //!                                     (in order)           (all threads)     (in order)
 //! ```
 //!
-//! The plan goes through the indexes side by side. Where only long clears lie, whole runs of windows are one item;
-//! elsewhere a window's frames are laid over one another, one diff after the other. In a reversible chain both ways
-//! are folded together: what one of them puts into a page is what the other one finds there.
+//! The plan walks the indexes in parallel. Where there are only long clears, whole runs of windows are one item;
+//! elsewhere the frames of a window are applied one after another. In a reversible chain, both directions are folded
+//! together: what one of them writes to a page is what the other one finds there.
 
 mod fold;
 mod plan;
@@ -29,14 +29,14 @@ use crate::progress::Progress;
 use fold::Folder;
 use plan::{FoldPlan, Item, Lane};
 
-/// How to [`squash`].
+/// Options for [`squash`].
 #[derive(Clone, Copy)]
 pub struct SquashOptions<'a> {
-    /// The threads that read, unpack, lay over one another and pack.
+    /// The threads that read, unpack, fold and pack.
     pub workers: &'a Workers,
-    /// Told how much of the virtual disk is done.
+    /// Receives progress, in bytes of the virtual disk.
     pub progress: &'a dyn Progress,
-    /// How payloads are stored that have to be packed anew. A window that only one diff changes keeps its bytes.
+    /// How payloads are stored that have to be packed again. A window that only one diff changes keeps its bytes.
     pub compression: Compression,
 }
 
@@ -48,18 +48,18 @@ impl std::fmt::Debug for SquashOptions<'_> {
     }
 }
 
-/// What becomes of a window or a run on one of the ways.
+/// The result for a window or a run in one direction.
 enum Folded {
     /// Pages of one window.
     Pages(PackedFrame),
-    /// A clear of whole windows; the hash is that of the whole clear.
+    /// A clear of whole windows, with the hash for the whole clear.
     Clear(PageRange, Option<Hash>),
 }
 
-/// Writes one diff to `out`, which messages call `name`, that does what the diffs of `chain` do one after another. It
-/// is reversible if all of them are.
+/// Writes one diff that has the effect of all diffs of `chain` to `out`, which messages call `name`. It is reversible
+/// if all of them are.
 ///
-/// Memory is bounded by the number of threads, but for what open diffs hold: the roots of their indexes and a
+/// Memory is bounded by the number of threads, except for what open diffs hold: the roots of their indexes and a
 /// segment each.
 pub fn squash<W: Write>(
     chain: &Chain,

@@ -1,17 +1,17 @@
-//! What there is to fold, found in the indexes: in order, each part of the disk once.
+//! Plans the work of a squash from the indexes: in order, each part of the disk once.
 
 use super::super::chain::Chain;
 use crate::error::Result;
 use crate::image::WINDOW_SIZE;
 use crate::page::PageRange;
 
-/// A chain of diffs, gone one way.
+/// A chain of diffs in one direction.
 pub(super) struct Lane<'a> {
     pub(super) chain: &'a Chain,
-    /// The virtual sizes on the way: of the base, and after each diff.
+    /// The virtual sizes on the way: that of the base, and those after each diff.
     pub(super) sizes: Vec<u64>,
-    /// What a diff in the middle cuts off, as far as base and target both have it: it reads as zeros in the target
-    /// though no frame says so.
+    /// The range that an intermediate diff truncates, within both base and target: it reads as zeros in the target
+    /// although no frame clears it.
     pub(super) cut: PageRange,
 }
 
@@ -39,8 +39,8 @@ impl<'a> Lane<'a> {
         self.chain.target_size()
     }
 
-    /// Whether no size on the way ends within `range` or before it, or all are the same: then nothing but frames
-    /// changes what lies there.
+    /// Returns whether the sizes are all equal, or none of them ends within `range` or before it: then only frames
+    /// change its contents.
     pub(super) fn is_quiet(&self, range: PageRange) -> bool {
         let same = self.sizes.iter().all(|size| *size == self.base_size());
         same || self.sizes.iter().all(|size| *size >= range.end())
@@ -50,17 +50,17 @@ impl<'a> Lane<'a> {
 /// A part of the disk to fold.
 pub(super) struct Item {
     pub(super) range: PageRange,
-    /// Whether only long clears, and what was cut off, cover it, each as a whole: it may be of any length. Otherwise
-    /// it is one window.
+    /// Whether each long clear and truncation that affects it covers all of it, and nothing else does. Such an item may
+    /// have any length; any other is one window.
     pub(super) run: bool,
     /// For each lane, the positions of the diffs that change something there.
     pub(super) touched: Vec<Vec<usize>>,
 }
 
-/// Goes through the indexes of all diffs side by side.
+/// Walks the indexes of all diffs in parallel.
 pub(super) struct FoldPlan<'a> {
     lanes: &'a [Lane<'a>],
-    /// For each diff of each lane, where its next frame stands.
+    /// For each diff of each lane, the range of its next frame.
     next: Vec<Vec<Option<PageRange>>>,
     at: u64,
     end: u64,
@@ -90,7 +90,7 @@ impl<'a> FoldPlan<'a> {
             .map(|lane| lane.cut.start());
         let frames = self.next.iter().flatten().flatten();
         let starts = frames.map(|range| range.start()).chain(cuts);
-        // A frame of a diff in the middle may reach beyond both ends.
+        // A frame of an intermediate diff may extend beyond both ends.
         let first = starts.map(|start| start.max(self.at)).min();
         let Some(first) = first.filter(|first| *first < self.end) else {
             return Ok(None);
@@ -110,7 +110,7 @@ impl<'a> FoldPlan<'a> {
         }))
     }
 
-    /// Finds each diff's next frame that reaches beyond `at` and begins within the target.
+    /// Finds each diff's next frame that extends beyond `at` and begins within the target.
     fn advance(&mut self) -> Result<()> {
         for (lane, next) in self.lanes.iter().zip(&mut self.next) {
             for (diff, next) in lane.chain.diffs().iter().zip(next) {
@@ -126,12 +126,12 @@ impl<'a> FoldPlan<'a> {
         Ok(())
     }
 
-    /// How far the windows from `start` on are all covered by the same long clears and by nothing else; `None` if
-    /// not even the first is.
+    /// Returns the end of the run of windows from `start` on that are all covered by the same long clears and by
+    /// nothing else, or `None` if not even the first one is.
     fn run_end(&self, start: u64) -> Option<u64> {
         let mut end = self.end;
         for range in self.next.iter().flatten().flatten() {
-            // Longer than a window: a long clear, which starts at a window.
+            // Longer than a window means a long clear, which starts at a window.
             if range.start() <= start && range.len() > WINDOW_SIZE {
                 end = end.min(range.end());
             } else if range.start() >= start.saturating_add(WINDOW_SIZE) {
@@ -144,7 +144,7 @@ impl<'a> FoldPlan<'a> {
         let end = sizes
             .filter(|size| **size > start)
             .fold(end, |end, size| end.min(*size));
-        // Within a window only the very end may lie.
+        // Only the end of the disk may lie within a window.
         let end = if end == self.end {
             end
         } else {
@@ -162,7 +162,7 @@ impl Iterator for FoldPlan<'_> {
     }
 }
 
-/// The positions of the frames that lie at least in part in `range`.
+/// The positions of the frames that overlap `range`.
 fn touched(next: &[Option<PageRange>], range: PageRange) -> Vec<usize> {
     let inside =
         |next: &Option<PageRange>| next.is_some_and(|next| next.intersect(range).is_some());

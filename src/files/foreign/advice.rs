@@ -1,4 +1,4 @@
-//! The commands that make something of a file in a foreign format that is read here, with its real name.
+//! The commands that convert a file from a foreign format, with real file names filled in.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::files::split;
 use crate::storage::{ReadAt, free_name};
 use crate::vhd::MAX_DYNAMIC_SIZE;
 
-/// What to do about the file in `storage`, which starts with `head`.
+/// The advice for the file in `storage`, which starts with `head`.
 pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
     let path = storage.name();
     let (lead, command) = match way {
@@ -19,13 +19,13 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
         Way::Unpack(command) => ("unpack it first: ", command),
         Way::Tell(text) => ("", text),
         Way::Answer => (
-            "it may say why no image came: ",
+            "it may say why there is no image: ",
             "head -c 500 {in}; then get the image again",
         ),
     };
     let mut command = command.to_owned();
     if super::marks::disk_size(storage, head).is_some_and(|size| size > MAX_DYNAMIC_SIZE) {
-        // No dynamic VHD holds it.
+        // It doesn't fit into a dynamic VHD.
         command = command
             .replace("-O vpc -o subformat=dynamic,force_size=on", "-O raw")
             .replace("{vhd}", "{raw}");
@@ -34,7 +34,7 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
     if parts.len() > 1 {
         let joined = format!("cat {} |", split::words(&parts));
         command = match command.split_once(" < {in}") {
-            // What reads a pipe needn't be joined first.
+            // A tool that reads a pipe needs no joined file.
             Some((tool, rest)) => format!("{joined} {tool}{rest}"),
             None => command,
         };
@@ -50,7 +50,7 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
 
 type Place<'a> = (&'static str, Box<dyn Fn() -> PathBuf + 'a>);
 
-/// The names that a command may write to.
+/// The placeholders for output names in a command.
 fn places(path: &Path) -> [Place<'_>; 6] {
     let beside = beside(path);
     let stem = beside.with_extension("");
@@ -71,7 +71,7 @@ fn places(path: &Path) -> [Place<'_>; 6] {
     ]
 }
 
-/// The path of the file, or its name in the current folder where nothing should be written beside it: in `/dev`.
+/// The path of the file, or its name in the current folder if nothing should be written next to it, as in `/dev`.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().map(PathBuf::from);
     let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
@@ -86,7 +86,7 @@ fn with_ending(stem: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The name without the ending of a packer: `disk.vhd.gz` is `disk.vhd`, `disk.tgz` is `disk.tar`.
+/// The name without the extension of a compressor: `disk.vhd.gz` becomes `disk.vhd`, `disk.tgz` becomes `disk.tar`.
 fn unpacked(path: &Path) -> PathBuf {
     let stem = path.with_extension("");
     let is = |ending: &&str| {
@@ -105,19 +105,19 @@ fn unpacked(path: &Path) -> PathBuf {
     }
 }
 
-/// The description of the split VMDK image of which `path` is a part: `disk-s001.vmdk` belongs to `disk.vmdk`.
+/// The descriptor of the split VMDK image to which `path` belongs: `disk-s001.vmdk` is part of `disk.vmdk`.
 fn descriptor(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let whole = stem.rsplit_once('-').map_or(&*stem, |(whole, _)| whole);
     path.with_file_name(format!("{whole}.vmdk"))
 }
 
-/// What dar calls an archive of which `path` is a slice: `disk.1.dar` is one of `disk`.
+/// dar's name for the archive to which the slice `path` belongs: `disk.1.dar` is part of `disk`.
 fn slices(path: &Path) -> PathBuf {
     path.with_extension("").with_extension("")
 }
 
-/// `path` as one word for a shell, and so that no program takes it for the address of another machine.
+/// Quotes `path` as a single word for a shell, such that no program takes it for the address of another machine.
 pub(in crate::files) fn word(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     let first = bytes.split(|byte| *byte == b'/').next();

@@ -5,17 +5,17 @@ use super::marks;
 use super::marks::Mark::{self, At, BeforeEnd, Fields, Name, Start};
 use Way::{Answer, Convert, Tell, Unpack};
 
-/// What to do about a file in a foreign format. In commands `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}` are
-/// names beside it that are free: with another ending, without one, or without that of the packer.
+/// What to do with a file in a foreign format. In commands, `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}`
+/// are unused names next to it, with another extension, without one, or without that of the compressor.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
-    /// By this command it becomes an image.
+    /// This command converts it to an image.
     Convert(&'static str),
-    /// By this command comes out what is packed in it.
+    /// This command extracts its contents.
     Unpack(&'static str),
-    /// There is no such command, or more to say than one.
+    /// There is no single command.
     Tell(&'static str),
-    /// It is what a service has answered, in place of an image.
+    /// It is a service's response instead of an image.
     Answer,
 }
 
@@ -39,9 +39,9 @@ const fn kind(
     }
 }
 
-/// Every foreign format that is recognised. Where two marks fit, the first one counts.
+/// All foreign formats that are recognized. If two marks match, the first one counts.
 pub static KINDS: &[Kind] = &[
-    // Images of other virtual machines.
+    // Images of other hypervisors.
     kind(
         "a VHD set",
         Fields(marks::vhd_set),
@@ -327,7 +327,7 @@ pub static KINDS: &[Kind] = &[
         &["dar"],
         Unpack("mkdir {dir} && dar -x {slices} -R {dir}"),
     ),
-    // Packed files.
+    // Compressed files.
     kind(
         "a file packed with compress",
         Fields(marks::compress),
@@ -388,20 +388,18 @@ pub static KINDS: &[Kind] = &[
         &["lzma"],
         Unpack("xz --format=lzma -dc < {in} > {out}"),
     ),
-    // What stands for a file, or came in place of one.
+    // Placeholders for files, and responses received instead of them.
     kind(
         "a Git LFS pointer",
         Start(&[b"version https://git-lfs.github.com/spec/"]),
         &[],
-        Tell(
-            "it stands for a file that isn't here, and that git lfs pull fetches, in its repository",
-        ),
+        Tell("the actual file isn't here: git lfs pull, run in its repository, fetches it"),
     ),
     kind(
         "a git-annex pointer",
         Start(&[b"/annex/objects/"]),
         &[],
-        Tell("the file that it stands for isn't here: git annex get {in}"),
+        Tell("the actual file isn't here: git annex get {in}"),
     ),
     kind("a page of HTML", Fields(marks::html), &[], Answer),
     kind("an XML document", Fields(marks::xml), &[], Answer),
@@ -424,7 +422,7 @@ pub static KINDS: &[Kind] = &[
         &["enc"],
         Tell("decrypt it first, with openssl enc -d and the cipher that it was encrypted with"),
     ),
-    // Our own files.
+    // vhdkit's own files.
     kind(
         "a diff",
         Start(&[&crate::diff::MAGIC]),
@@ -437,16 +435,16 @@ pub static KINDS: &[Kind] = &[
         "a stream of snapshots",
         Start(&[b"\x89VHDSND\n"]),
         &[],
-        Tell("take it into a store: vhd snapshot receive --store DIR < {in}"),
+        Tell("receive it into a store: vhd snapshot receive --store DIR < {in}"),
     ),
     kind(
         "a list of window hashes",
         Start(&[b"vhdkit state  1\0", b"vhdkit windows 1"]),
         &[],
-        Tell("name the image that it was made of"),
+        Tell("name the image from which it was made"),
     ),
     kind(
-        "what a repair has replaced",
+        "the saved bytes of a repair",
         Start(&[b"vhdkit saved bytes 1"]),
         &[],
         Tell("put it back into its image with vhd check --take-back"),
@@ -466,5 +464,5 @@ pub static KINDS: &[Kind] = &[
     kind(JSON, Fields(marks::json), &[], Answer),
 ];
 
-/// What any other JSON is called.
+/// The name for any other JSON.
 pub const JSON: &str = "a JSON document";

@@ -1,4 +1,4 @@
-//! What a foreign format is told by.
+//! Recognizing foreign formats.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::page::to_usize;
 use crate::storage::ReadAt;
 
-/// Bytes from the start that are looked at.
+/// Bytes read from the start of a file.
 const HEAD: u64 = 512;
 
-/// Bytes from the end that are looked at.
+/// Bytes read from the end of a file.
 const TAIL: u64 = 512;
 
 /// The first and last bytes of a file.
@@ -48,7 +48,7 @@ impl Sample {
             .is_some_and(|head| head.starts_with(bytes))
     }
 
-    /// The head without the mark and the spaces that a text may begin with.
+    /// The head, without a byte order mark or leading spaces.
     fn text(&self) -> &[u8] {
         let head = self.head.as_slice();
         head.strip_prefix(b"\xEF\xBB\xBF")
@@ -70,24 +70,24 @@ impl Sample {
         Some(LittleEndian::read_u64(bytes))
     }
 
-    /// Whether the first sector may be that of a disk: it has the signature of a boot sector.
+    /// Returns whether the first sector may be that of a disk, with a boot signature.
     fn can_boot(&self) -> bool {
         self.has(510, &[0x55, 0xAA])
     }
 }
 
-/// What a format is told by.
+/// How a format is recognized.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Mark {
-    /// One of these at the start of the file.
+    /// By one of these at the start of the file.
     Start(&'static [&'static [u8]]),
-    /// These bytes at this offset.
+    /// By these bytes at this offset.
     At(usize, &'static [u8]),
-    /// These bytes, so many bytes before the end of the file.
+    /// By these bytes, this many bytes before the end of the file.
     BeforeEnd(u64, &'static [u8]),
-    /// More than a constant.
+    /// By more than a constant.
     Fields(fn(&Sample) -> bool),
-    /// Nothing within the file is known: the end of its name, unless the first sector is that of a disk.
+    /// By its extension alone, unless the first sector is that of a disk: nothing inside the file is known.
     Name,
 }
 
@@ -108,13 +108,13 @@ impl Mark {
     }
 }
 
-/// gzip: two bytes, the only method there is, and three flags that must be clear: 27 bits.
+/// gzip: two bytes, the only defined method, and three flags that must be clear: 27 bits.
 pub(super) fn gzip(sample: &Sample) -> bool {
     let flags = sample.byte(3).is_some_and(|flags| flags & 0xE0 == 0);
     sample.has(0, &[0x1F, 0x8B, 8]) && flags
 }
 
-/// bzip2: `BZh` and the size of its blocks: 28 bits.
+/// bzip2: `BZh` and the block size: 28 bits.
 pub(super) fn bzip2(sample: &Sample) -> bool {
     sample.has(0, b"BZh")
         && sample
@@ -122,15 +122,15 @@ pub(super) fn bzip2(sample: &Sample) -> bool {
             .is_some_and(|size| (b'1'..=b'9').contains(&size))
 }
 
-/// zstd: its frame, or a frame to be skipped, as those begin that parallel writers make: 28 bits.
+/// zstd: a frame, or a skippable frame, with which files by parallel compressors begin: 28 bits.
 pub(super) fn zstd(sample: &Sample) -> bool {
     const SKIPPED: u32 = 0x184D_2A50;
     let magic = sample.le32(0);
     magic == Some(0xFD2F_B528) || magic.is_some_and(|magic| magic & !0xF == SKIPPED)
 }
 
-/// lzma has no signature: the usual properties, a dictionary of the sizes that are written, and a length that is not
-/// known or that a file can have: 70 bits and more.
+/// lzma has no signature: the usual properties, a dictionary size that is actually used, and a length that is unknown
+/// or possible for a file: at least 70 bits.
 pub(super) fn lzma(sample: &Sample) -> bool {
     let dictionary = sample.le32(1).is_some_and(|size| {
         let half = size & size.wrapping_sub(1);
@@ -141,17 +141,17 @@ pub(super) fn lzma(sample: &Sample) -> bool {
     sample.byte(0) == Some(0x5D) && dictionary && length && !sample.can_boot()
 }
 
-/// tar: `ustar`, or, from before that, a header whose checksum is right.
+/// tar: `ustar` or, in older archives, a header with a correct checksum.
 pub(super) fn tar(sample: &Sample) -> bool {
     sample.has(257, b"ustar\0") || sample.has(257, b"ustar ") || old_tar(sample)
 }
 
-/// An OVA: a tar whose first file is the description of a machine.
+/// OVA: a tar archive whose first file is a virtual machine's description.
 pub(super) fn ova(sample: &Sample) -> bool {
     tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b".ovf"))
 }
 
-/// An XVA: a tar whose first file is what `XenServer` says of the machine.
+/// XVA: a tar archive whose first file is `XenServer`'s description of the virtual machine.
 pub(super) fn xva(sample: &Sample) -> bool {
     tar(sample) && first_name(sample).is_some_and(|name| name.ends_with(b"ova.xml"))
 }
@@ -160,7 +160,7 @@ fn first_name(sample: &Sample) -> Option<&[u8]> {
     sample.head.get(..100)?.split(|byte| *byte == 0).next()
 }
 
-/// A header of tar as of 1979: a name, then octal numbers, of which one is the sum of all bytes.
+/// A tar header as of 1979: a name, then octal numbers, one of which is the sum of all bytes.
 fn old_tar(sample: &Sample) -> bool {
     let Some(header) = sample.head.first_chunk::<512>() else {
         return false;
@@ -180,7 +180,7 @@ fn old_tar(sample: &Sample) -> bool {
     sum == computed && mode.is_some() && size.is_some() && header[0] > b' ' && header[0] < 0x7F
 }
 
-/// The number in a field of tar: octal digits after spaces, ended by a space or a zero byte.
+/// A number in a tar field: octal digits after spaces, terminated by a space or a zero byte.
 fn octal(field: &[u8]) -> Option<u64> {
     let digits = field.trim_ascii_start();
     let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte));
@@ -192,13 +192,13 @@ fn octal(field: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, add))
 }
 
-/// AFF4: a zip whose first file is one that only these have.
+/// AFF4: a zip archive whose first file is one that only these have.
 pub(super) fn aff4(sample: &Sample) -> bool {
     let names: [&[u8]; 3] = [b"container.description", b"information.turtle", b"aff4"];
     sample.has(0, b"PK\x03\x04") && names.iter().any(|name| sample.has(30, name))
 }
 
-/// A sparse file of `VMware` that has no description of the disk: one of several.
+/// A sparse VMDK extent without a disk descriptor: one of several.
 pub(super) fn vmdk_part(sample: &Sample) -> bool {
     let stem = sample.path.file_stem().unwrap_or_default();
     let stem = stem.as_encoded_bytes();
@@ -210,33 +210,33 @@ pub(super) fn vmdk_part(sample: &Sample) -> bool {
     sample.has(0, b"KDMV") && sample.le64(28) == Some(0) && numbered
 }
 
-/// Norton Ghost: three bytes, of which no processor makes a program, and the way of packing: 28 bits.
+/// Norton Ghost: three bytes that aren't valid code on any processor, and the compression method: 28 bits.
 pub(super) fn ghost(sample: &Sample) -> bool {
     sample.has(0, &[0xFE, 0xEF, 1]) && sample.byte(3).is_some_and(|packing| packing <= 10)
 }
 
-/// ZFS: the magic of a send stream, of either byte order, in its first record, which is of type 0.
+/// ZFS: the magic number of a send stream, in either byte order, in its first record, which is of type 0.
 pub(super) fn zfs_send(sample: &Sample) -> bool {
     const MAGIC: u64 = 0x0002_F5BA_CBAC;
     let magic = sample.le64(8);
     sample.le32(0) == Some(0) && (magic == Some(MAGIC) || magic == Some(MAGIC.swap_bytes()))
 }
 
-/// What Xen Orchestra leaves for a VHD that it keeps as a folder of blocks: the name of that folder.
+/// An alias of Xen Orchestra for a VHD that is stored as a folder of blocks: the name of that folder.
 pub(super) fn alias(sample: &Sample) -> bool {
     let name = sample.path.file_name().unwrap_or_default();
     let name = name.to_string_lossy().to_ascii_lowercase();
     name.ends_with(".alias.vhd") && sample.len <= 4096
 }
 
-/// A VHD set: the small VHDX that Hyper-V keeps beside the files which hold the disk.
+/// A VHD set: the small VHDX that Hyper-V keeps next to the files that contain the disk.
 pub(super) fn vhd_set(sample: &Sample) -> bool {
     let extension = sample.path.extension().unwrap_or_default();
     sample.has(0, b"vhdxfile") && extension.eq_ignore_ascii_case("vhds")
 }
 
-/// cpio: six octal digits, or, in its oldest form, 16 bits of either byte order, a mode that a file can have, and a name
-/// that ends where its length says.
+/// cpio: six octal digits or, in its oldest form, 16 bits in either byte order, a possible file mode, and a name that
+/// ends where its length says.
 pub(super) fn cpio(sample: &Sample) -> bool {
     let digits = |from: usize, hex: bool| {
         let digits = sample.head.get(from..from + 8).unwrap_or_default();
@@ -265,8 +265,8 @@ pub(super) fn cpio(sample: &Sample) -> bool {
     (sample.has(0, &[0xC7, 0x71]) || sample.has(0, &[0x71, 0xC7])) && mode && named
 }
 
-/// compress: two bytes, the width of its codes, and then codes none of which is larger than those known so far: more than
-/// 80 bits where there are 100 of them.
+/// compress: two bytes, the code width, and then codes, none of which exceeds those known so far: more than 80 bits for
+/// 100 codes.
 pub(super) fn compress(sample: &Sample) -> bool {
     const WIDTH: usize = 9;
     let flags = sample.byte(2).unwrap_or_default();
@@ -288,8 +288,8 @@ pub(super) fn compress(sample: &Sample) -> bool {
     known && sample.len > 3 && !sample.can_boot()
 }
 
-/// dar: the number 123, a label of ten bytes, the flag of the last slice or of one before it, and the one way in which its
-/// header goes on.
+/// dar: the number 123, a label of ten bytes, the flag of the last or an earlier slice, and the only possible
+/// continuation of its header.
 pub(super) fn dar(sample: &Sample) -> bool {
     let flag = sample.byte(14).is_some_and(|flag| b"TN".contains(&flag));
     let more = sample.byte(15).is_some_and(|more| b"TSN".contains(&more));
@@ -302,14 +302,14 @@ pub(super) fn zpaq(sample: &Sample) -> bool {
     sample.has(0, tag) || sample.has(0, b"zPQ\x01\x01") || sample.has(0, b"zPQ\x02\x01")
 }
 
-/// LHA: the name of its way of packing, after the length and the sum of its header.
+/// LHA: the name of its compression method, after the length and the sum of its header.
 pub(super) fn lha(sample: &Sample) -> bool {
     let way = sample.head.get(2..7).unwrap_or_default();
     let known = |way: &[u8]| way.starts_with(b"-lh") || way.starts_with(b"-lz");
     known(way) && way.ends_with(b"-") && !sample.can_boot()
 }
 
-/// A page of HTML: how one starts, in letters of either case.
+/// HTML: the beginning of a page, in upper or lower case.
 pub(super) fn html(sample: &Sample) -> bool {
     let text = sample.text();
     [&b"<!doctype html"[..], b"<html"].iter().any(|start| {
@@ -318,13 +318,13 @@ pub(super) fn html(sample: &Sample) -> bool {
     })
 }
 
-/// An XML document, as services answer with.
+/// XML, as in responses of services.
 pub(super) fn xml(sample: &Sample) -> bool {
     let text = sample.text();
     text.starts_with(b"<?xml ") || text.starts_with(b"<Error>") || text.starts_with(b"<Error ")
 }
 
-/// A JSON document: the start of an object, or of an array of them, in nothing but text up to the end or to zeros.
+/// JSON: the start of an object, or of an array of objects, and nothing but text up to the end or up to zeros.
 pub(super) fn json(sample: &Sample) -> bool {
     let text = sample.text();
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -335,14 +335,14 @@ pub(super) fn json(sample: &Sample) -> bool {
     (object || array) && text.len() >= 8 && text.iter().all(printed)
 }
 
-/// A manifest of a store: JSON with the member that all of ours have first.
+/// A manifest of a store: JSON that begins with the member that all manifests have first.
 pub(super) fn manifest(sample: &Sample) -> bool {
     let head = sample.head.trim_ascii_start();
     head.strip_prefix(b"{")
         .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"schema_version\":"))
 }
 
-/// The size of the virtual disk, where the first sector of a foreign image says it.
+/// The size of the virtual disk, if the first sector of a foreign image contains it.
 pub(super) fn disk_size<S: ReadAt>(storage: &S, head: &[u8]) -> Option<u64> {
     let le64 = |at: usize| Some(LittleEndian::read_u64(head.get(at..at.checked_add(8)?)?));
     let be64 = |at: usize| Some(BigEndian::read_u64(head.get(at..at.checked_add(8)?)?));
@@ -367,7 +367,7 @@ pub(super) fn disk_size<S: ReadAt>(storage: &S, head: &[u8]) -> Option<u64> {
     if is_vdi { le64(368) } else { None }
 }
 
-/// The size that a VHDX says of its disk: in its metadata, which its table of regions says where to find.
+/// The disk size in the metadata of a VHDX, which is located by its region table.
 fn vhdx_size<S: ReadAt>(storage: &S) -> Option<u64> {
     const REGIONS: u64 = 192 << 10;
     const METADATA: [u8; 16] = [
@@ -382,7 +382,7 @@ fn vhdx_size<S: ReadAt>(storage: &S) -> Option<u64> {
         let mut table = [0; 4096];
         storage.read_exact_at(&mut table, at).ok().map(|()| table)
     };
-    // After a header come entries of 32 bytes, each with an id and a place.
+    // The header is followed by entries of 32 bytes, each with an id and an offset.
     let entry = |table: &[u8; 4096], head: usize, id: &[u8; 16]| {
         let (_, entries) = table.split_at(head);
         let (entries, _) = entries.as_chunks::<32>();

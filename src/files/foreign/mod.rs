@@ -1,11 +1,11 @@
-//! Files that people keep beside their images and that are not images read here: what they are, and how to make an
-//! image of them.
+//! Recognizes files that people keep next to their images but that aren't supported as images, and knows how to convert
+//! them.
 //!
-//! There is one list, [`KINDS`], for every command that opens an image, for `vhd check` and for the store. What a file
-//! is told by must be strong enough that no raw disk is refused: a disk starts with boot code, with zeros, with the
-//! signature of a file system, or, if it is encrypted as a whole, with random bytes. Signatures have 27 bits at least,
-//! and shorter ones are checked together with other fields of their header. What a disk may legitimately hold from its
-//! first byte on (file systems, LUKS, LVM, ISO 9660) is not in the list.
+//! The one list, [`KINDS`], serves every command that opens an image, `vhd check` and the store. A mark must be strong
+//! enough that no raw disk is refused: a disk starts with boot code, zeros, the signature of a file system or, if it is
+//! encrypted as a whole, random bytes. Signatures have at least 27 bits, and shorter ones are checked together with
+//! other header fields. Anything that a disk may legitimately begin with (file systems, LUKS, LVM, ISO 9660) is not in
+//! the list.
 
 mod advice;
 mod kinds;
@@ -21,21 +21,21 @@ use kinds::Way;
 pub use kinds::{JSON, KINDS};
 use marks::Sample;
 
-/// A format that is not read here.
+/// A format that isn't supported.
 #[derive(Debug)]
 pub struct Kind {
-    /// What such a file is, with its article.
+    /// A description of such a file, with an article.
     pub name: &'static str,
-    /// What it is told by.
+    /// How it is recognized.
     mark: marks::Mark,
-    /// The endings of the names of such files, in lower case and without the dot.
+    /// The extensions of such files, in lower case and without the dot.
     pub extensions: &'static [&'static str],
     /// What to do about it.
     way: Way,
 }
 
 impl Kind {
-    /// The error for such a file at `path`, with the command that makes something of it that is read here.
+    /// The error for such a file at `path`, with the command that converts it.
     fn refusal<S: ReadAt>(&self, storage: &S, head: &[u8]) -> Error {
         let path = storage.name();
         let what = match self.way {
@@ -46,7 +46,7 @@ impl Kind {
         error.with_hint(advice::hint(self.way, storage, head))
     }
 
-    /// The program that unpacks it in a pipe, if one does.
+    /// The program that decompresses it in a pipe, if there is one.
     pub fn filter(&self) -> Option<&'static str> {
         match self.way {
             Way::Unpack(command) => command.split_once(" < {in}").map(|(filter, _)| filter),
@@ -54,12 +54,12 @@ impl Kind {
         }
     }
 
-    /// Whether it is what a service has answered, in place of an image.
+    /// Returns whether it is a service's response instead of an image.
     pub fn is_answer(&self) -> bool {
         matches!(self.way, Way::Answer)
     }
 
-    /// Whether an image at `path` would have the name of such a file.
+    /// Returns whether `path` has the extension of such a file.
     fn is_named(&self, path: &Path) -> bool {
         path.extension().is_some_and(|extension| {
             let mut known = self.extensions.iter();
@@ -68,13 +68,13 @@ impl Kind {
     }
 }
 
-/// The format that `storage` has, if it is one that is not read here. A VHD is not looked for: its footer at the end
-/// counts more than what a guest wrote at the start.
+/// Detects the format of `storage`, if it is one that isn't supported. Doesn't look for a VHD, whose footer at the end
+/// takes precedence over anything a guest wrote at the start.
 pub fn find<S: ReadAt>(storage: &S) -> Result<Option<&'static Kind>> {
     Ok(found(storage)?.map(|(kind, _)| kind))
 }
 
-/// The same of a stream that begins with `head`.
+/// As [`find`], for a stream that begins with `head`.
 pub fn find_in_stream(head: &[u8]) -> Result<Option<&'static Kind>> {
     find(&Memory::new(head.to_vec()))
 }
@@ -85,7 +85,7 @@ fn found<S: ReadAt>(storage: &S) -> Result<Option<(&'static Kind, Vec<u8>)>> {
     Ok(kind.map(|kind| (kind, sample.into_head())))
 }
 
-/// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) if `storage` is in a format that is not read here.
+/// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) if `storage` has an unsupported format.
 pub(super) fn refuse<S: ReadAt>(storage: &S) -> Result<()> {
     match found(storage)? {
         Some((kind, head)) => Err(kind.refusal(storage, &head)),
@@ -93,7 +93,7 @@ pub(super) fn refuse<S: ReadAt>(storage: &S) -> Result<()> {
     }
 }
 
-/// The format that a file at `path` would be taken for by its name, if it is not one that is written here.
+/// The format suggested by the name `path`, if it is one that can't be written here.
 pub fn named(path: &Path) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.is_named(path))
 }
@@ -127,7 +127,7 @@ mod tests {
         found.map(|kind| kind.name)
     }
 
-    /// A header of tar as of 1979, before there was a signature.
+    /// A tar header as of 1979, before there was a signature.
     fn old_tar(name: &[u8]) -> Vec<u8> {
         let mut header = with(&[
             (0, name),
@@ -143,7 +143,7 @@ mod tests {
         header
     }
 
-    /// A file for every mark that is more than a constant, and for every one that is.
+    /// A file for every mark.
     fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         let mut samples: Vec<(&str, &str, Vec<u8>)> = Vec::new();
         for kind in KINDS {
@@ -172,7 +172,7 @@ mod tests {
         samples
     }
 
-    /// Files that are told by more than a constant.
+    /// Files that are recognized by more than a constant.
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn with_fields() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         let mut samples: Vec<(&str, &str, Vec<u8>)> = Vec::new();
@@ -385,7 +385,7 @@ mod tests {
         }
     }
 
-    /// Numbers as good as random, the same in every run.
+    /// Pseudorandom numbers, the same in every run.
     fn random(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -421,7 +421,7 @@ mod tests {
                     let mut changed = bytes.to_vec();
                     changed[bit / 8] ^= 1 << (bit % 8);
                     let found = found_in(with(&[(at, &changed)]), "x");
-                    // One kind's mark may be another's with a bit changed.
+                    // A kind's mark may equal another's with one bit flipped.
                     assert!(
                         found != Some(kind.name) || is_mark(kind, &changed),
                         "{}: {changed:x?}",
@@ -443,7 +443,7 @@ mod tests {
         }
         for (kind, name, bytes) in samples() {
             for len in [0, 1, 3, 511] {
-                // It may be told or not, but nothing fails.
+                // It may or may not be recognized, but nothing fails.
                 let found = found_in(bytes[..len].to_vec(), name);
                 assert!(found.is_none() || len > 0 || name != "x", "{kind}");
             }

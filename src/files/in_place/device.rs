@@ -1,4 +1,4 @@
-//! Block devices: they keep their length, so only what keeps its size is applied to them.
+//! Block devices have a fixed length, so only diffs that don't change the size can be applied to them.
 
 use crate::diff::Chain;
 use crate::error::{Error, Result};
@@ -7,8 +7,8 @@ use crate::image::Image as _;
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::FOOTER_SIZE;
 
-/// The part of a device that the chain is for, if that isn't all of it: the beginning of a larger one that holds a raw
-/// image. An error if `base` is on a device and the chain, or its format, would give it another size.
+/// The part of a device that the chain is for, if that isn't all of it: the beginning of a larger device with a raw
+/// image. Fails if `base` is on a device and the chain, or its format, would change its size.
 pub(super) fn part(base: &OpenImage, chain: &Chain) -> Result<Option<File>> {
     let file = base.file();
     if !file.is_block_device() {

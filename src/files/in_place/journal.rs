@@ -1,4 +1,4 @@
-//! Applying behind an undo journal: the base itself is written, once the way back lies beside it on stable storage.
+//! Applying with an undo journal: the base itself is written once the journal next to it is on stable storage.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ use crate::files::state::remove_stamp;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove, rename};
 use crate::vhd::FOOTER_SIZE;
 
-/// `None` if the base holds the result already.
+/// Returns `None` if the base already holds the result.
 pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let path = job.lock.path();
-    // What is made zero keeps its space while the way back might need it.
+    // Zeroed ranges stay allocated as long as undoing might need the space.
     let lock = &job.lock.holding_space();
     let journal = journal_path(path);
     let footer = identity(&job.chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
@@ -30,7 +30,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
         .iter()
         .any(|diff| diff.name() == merge_diff)
     {
-        // A leftover of an older merge: beside this journal it would tell a wrong story.
+        // The remains of an older merge: next to this journal they would be misleading.
         remove_merge_diff(path)?;
     }
     let Some(seen) = write(&journal, job)? else {
@@ -67,13 +67,14 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     }))
 }
 
-/// Lengths from which on a file system may refuse a file. Below, one that knows no holes would write all of it.
+/// From this length on, a file system may refuse a file. Below it, a file system without holes would have to write all
+/// of it.
 const LONG: u64 = 1 << 31;
 
-/// An error if the image is to grow to a length that no file may have here: found out with the journal, which lies beside
-/// it and isn't named yet, before anything bars the image.
+/// Fails if the image has to grow to a length that isn't possible here. That is tested with the journal, which is next
+/// to it and has no name yet, before anything blocks the image.
 fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
-    // Others grow with what is stored.
+    // Other formats grow with the stored data.
     let Some(len) = length(job) else {
         return Ok(());
     };
@@ -93,14 +94,15 @@ fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
     file.set_len(0)
 }
 
-/// Writes the journal; when it returns, that stands on stable storage. `None` if nothing has to be done.
+/// Writes the journal, which is on stable storage when this returns. Returns `None` if there is nothing to do.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     let place = make_place_of(job.lock.path())?;
     let file = AtomicFile::beside(journal, &place)?;
     try_length(file.file(), job)?;
-    // It holds what the base held: who may write that may finish this or take it back, and nobody else may read it.
+    // It contains data of the base: whoever may write the base may finish or undo the apply, and nobody else may read
+    // it.
     file.file().take_permissions_of(job.base.file())?;
-    // What is read again only after a crash isn't worth packing.
+    // Compression isn't worthwhile for data that is read only after a crash.
     let compression = job
         .how
         .undo
@@ -109,7 +111,7 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     if let Some(seen) = &seen {
         reserve(job, seen)?;
         if !job.lock.is_block_device() {
-            // Beside any other file it would be no way back, and bar that one.
+            // Next to any other file it would be useless, and would block that file.
             file.check_beside(&place, job.lock)?;
         }
         file.publish(Overwrite::No)?;
@@ -117,7 +119,7 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
     Ok(seen)
 }
 
-/// The length that the image will have, where that is known before it is written.
+/// The length that the image will have, if it is known in advance.
 fn length(job: &Job<'_>) -> Option<u64> {
     let size = job.chain.target_size();
     match job.base.format() {
@@ -127,8 +129,8 @@ fn length(job: &Job<'_>) -> Option<u64> {
     }
 }
 
-/// Reserves the space of what will be written where nothing is stored so far, before the image is marked. Dynamic VHDs
-/// grow as they are written; should that fail, there is the way back.
+/// Reserves space for writes to unallocated ranges before the image is marked. Dynamic VHDs grow as they are written;
+/// if that fails, the journal can undo it.
 fn reserve(job: &Job<'_>, seen: &Seen) -> Result<()> {
     let (Some(changes), Some(_)) = (&seen.changes, length(job)) else {
         return Ok(());
@@ -146,7 +148,7 @@ fn reserve(job: &Job<'_>, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// Brings what was written to stable storage, and fills the holes of an image that shall have none.
+/// Syncs the image and, if it should have no holes, fills them.
 pub(super) fn complete(file: &File, how: InPlace<'_>, options: ApplyOptions<'_>) -> Result<()> {
     file.sync()?;
     if how.dense {
@@ -155,7 +157,7 @@ pub(super) fn complete(file: &File, how: InPlace<'_>, options: ApplyOptions<'_>)
     Ok(())
 }
 
-/// Keeps or removes the journal: from now on the new point in time is what the image holds.
+/// Keeps or removes the journal: from now on the image holds the new point in time.
 pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
     let Some(undo) = undo else {
         return remove(journal);
@@ -168,7 +170,7 @@ pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
     rename(journal, undo)
 }
 
-/// Says how to go on after a failure between the old and the new point in time.
+/// Adds how to proceed after a failure between the old and the new point in time.
 pub(super) fn unfinished(error: Error, path: &Path) -> Error {
     error.with_hint(format!(
         "the image is between two points in time, and its undo journal exists: remove the cause and {}",
@@ -176,10 +178,10 @@ pub(super) fn unfinished(error: Error, path: &Path) -> Error {
     ))
 }
 
-/// Says how to go on when what was written isn't what should be there.
+/// How to proceed if the data written isn't correct.
 pub(super) fn take_back(path: &Path) -> String {
     format!(
-        "the journal still exists: take the apply back with: {}",
+        "the journal still exists: undo the apply with: {}",
         rollback_of(path)
     )
 }

@@ -1,4 +1,4 @@
-//! Applying diffs to a base in place, so that it is always one command away from the old or the new point in time.
+//! Applying diffs to a base in place, such that one command always suffices to reach the old or the new point in time.
 //!
 //! ```text
 //!   lock ─► check everything ─┬─► by the undo journal (journal.rs)
@@ -12,13 +12,13 @@
 //! | --- | --- |
 //! | `device.rs` | what can be applied to a block device |
 //! | `journal.rs` | applying behind an undo journal: a diff from the new point in time back to the old one |
-//! | `replace.rs` | applying to a clone or a copy that then takes the place of the base |
+//! | `replace.rs` | applying to a clone or a copy that then replaces the base |
 //! | `recover.rs` | finishing what was interrupted while a journal stands, or taking it back |
-//! | `undo.rs` | the inverse diff, which is journal and `--undo` |
+//! | `undo.rs` | the inverse diff, which serves as the journal and for `--undo` |
 //! | `redo.rs` | writing an image so that it holds the result, and reading it back |
 //!
-//! Writing goes through [`redo`](redo::redo) in all cases: it only ever writes what the result shall hold, so it may
-//! be repeated from any state in between.
+//! All writing goes through [`redo`](redo::redo), which only writes data of the result, so it can be repeated from any
+//! intermediate state.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -45,22 +45,22 @@ mod undo;
 
 pub use recover::roll_back;
 
-/// What only an apply in place can be told.
+/// Options specific to an in-place apply.
 #[derive(Clone, Copy, Default)]
 pub struct InPlace<'a> {
-    /// The format of the base, unless it is to be probed.
+    /// The format of the base, unless it is to be detected.
     pub format: Option<FormatChoice>,
-    /// How it is done; by default on a clone where that loses nothing, else behind an undo journal.
+    /// How it is done. By default on a clone if that loses nothing, otherwise with an undo journal.
     pub strategy: Option<Strategy>,
-    /// Where the diff that undoes the apply is kept.
+    /// Where to keep the diff that undoes the apply.
     pub undo: Option<&'a Path>,
-    /// Check everything, write nothing.
+    /// Check everything, but write nothing.
     pub dry_run: bool,
-    /// Whether the file has no holes in the end.
+    /// Whether to fill all holes of the file at the end.
     pub dense: bool,
-    /// What to do if other images have the base as their parent. One that was interrupted is finished in any case.
+    /// What to do if other images have the base as their parent. An interrupted apply is finished in any case.
     pub orphans: Orphans,
-    /// Told what is wrong with the base or a parent of it, if that doesn't keep it from being read.
+    /// Receives warnings about the base or its parents.
     pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
 }
 
@@ -77,14 +77,14 @@ impl std::fmt::Debug for InPlace<'_> {
     }
 }
 
-/// How an apply in place keeps the base from being neither the old nor the new point in time.
+/// How an in-place apply ensures that the base can always be brought to the old or the new point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// The diffs go onto a clone, which then takes the place of the base.
+    /// The diffs are applied to a clone, which then replaces the base.
     Clone,
-    /// The same with a full copy.
+    /// As [`Clone`](Self::Clone), with a full copy.
     Copy,
-    /// The base itself is written, behind an undo journal.
+    /// The base itself is written, with an undo journal.
     Journal,
 }
 
@@ -99,12 +99,12 @@ impl Strategy {
     }
 }
 
-/// What all strategies are given: a base that was checked, and diffs that fit it.
+/// The input of all strategies: a checked base, and diffs for it.
 struct Job<'a> {
     base: OpenImage,
     /// The base's file, with the lock.
     lock: &'a File,
-    /// What is still to be applied.
+    /// The part of the chain that is still to be applied.
     chain: Chain,
     found: BaseMatch,
     /// The list of the window hashes of the result, if one is kept.
@@ -113,7 +113,7 @@ struct Job<'a> {
     options: ApplyOptions<'a>,
 }
 
-/// What came of a strategy.
+/// The outcome of a strategy.
 struct Done {
     strategy: Strategy,
     checked: BaseChecked,
@@ -124,7 +124,7 @@ struct Done {
     lost: Vec<String>,
 }
 
-/// Applies `chain` to the image at `path` in place, or finishes the same apply that was interrupted.
+/// Applies `chain` to the image at `path` in place, or finishes the same apply after an interruption.
 pub fn apply_in_place(
     path: &Path,
     chain: Chain,
@@ -144,9 +144,9 @@ pub fn apply_in_place(
     apply_locked(&lock, chain, how, options)
 }
 
-/// Applies to the image at `path` what `make` makes of it once it is locked, or nothing if that is `None`. What an
-/// interrupted apply left is taken back first; an interrupted merge is refused. If the image lies on a device that is
-/// larger than `size`, only its beginning is meant.
+/// Locks the image at `path` and applies the diffs that `make` returns for it, or nothing if that is `None`. An
+/// interrupted apply is undone first; an interrupted merge is refused. If the image is on a device larger than `size`,
+/// only the beginning of the device is used.
 pub fn apply_made_in_place(
     path: &Path,
     size: u64,
@@ -171,7 +171,7 @@ pub fn apply_made_in_place(
         .transpose()
 }
 
-/// As [`apply_in_place`], when the caller holds the lock on the base.
+/// As [`apply_in_place`], for a caller that holds the lock on the base.
 pub(super) fn apply_locked(
     lock: &File,
     chain: Chain,
@@ -203,7 +203,7 @@ pub(super) fn apply_locked(
         base = open(part, Some(FormatChoice::Only(Format::Raw)), false, options)?;
     }
     let lock = part.as_ref().unwrap_or(lock);
-    // One that is kept stays up to date.
+    // An existing list is kept up to date.
     let mut list = if how.dry_run {
         None
     } else {
@@ -256,7 +256,7 @@ pub(super) fn apply_locked(
         vhd.check_resize(job.chain.target_size())?;
     }
     if job.how.dense {
-        // At least; nobody knows yet how many blocks will be added.
+        // A lower bound: the number of new blocks isn't known yet.
         let len = job.lock.byte_len()?;
         let flat = matches!(job.base.format(), Format::Raw | Format::Fixed);
         let size = job.chain.target_size();
@@ -279,7 +279,7 @@ pub(super) fn apply_locked(
 }
 
 impl Job<'_> {
-    /// `None` if the base holds the result already.
+    /// Returns `None` if the base already holds the result.
     fn run(&self) -> Result<Option<Done>> {
         match self.how.strategy {
             Some(Strategy::Journal) => journal::apply(self),
@@ -294,7 +294,7 @@ impl Job<'_> {
         }
     }
 
-    /// An error if others have the base as their parent, unless that is allowed.
+    /// Fails if other images have the base as their parent, unless that is allowed.
     fn refuse_orphans(&self) -> Result<()> {
         match self.how.orphans {
             Orphans::Refuse => refuse_orphans(&self.base, self.options.parents),
@@ -302,25 +302,25 @@ impl Job<'_> {
         }
     }
 
-    /// Whether what lies under the changed pages is still to be compared with what the diffs were made for.
+    /// Returns whether the data under the changed pages still has to be compared with what the diffs expect.
     fn check(&self) -> bool {
         self.found.is_open()
     }
 
-    /// How the base was checked, after that comparison; `None` if it holds the result already.
+    /// Returns how the base was checked, after that comparison; `None` if it already holds the result.
     fn settle(&self, touched: &Touched) -> Result<Option<BaseChecked>> {
         self.found.settle(&self.base, &self.chain, touched)
     }
 
-    /// The digest that the result has for certain: what was read back if it was `verified`, or what was computed when
-    /// the base was read.
+    /// The digest that the result has for certain: that of the data read back if it was `verified`, or the one
+    /// predicted when the base was read.
     fn certain_digest(&self, verified: bool) -> Option<ContentDigest> {
         let read_back = self.chain.target_digest().filter(|_| verified);
         read_back.or(self.found.target)
     }
 
-    /// Stamps the result in `file`, which is on stable storage, if its digest is known for certain, and keeps the list of
-    /// its window hashes.
+    /// Stamps the result in `file`, which is on stable storage, if its digest is certain, and publishes the list of its
+    /// window hashes.
     fn stamp(&self, file: &File, verified: bool) -> Result<bool> {
         let list = self.list.borrow_mut().take();
         let digest = self.certain_digest(verified);
@@ -328,8 +328,8 @@ impl Job<'_> {
     }
 }
 
-/// Opens the image in `file`, the lock on which, or on the file that it shall replace, is held by the caller; a
-/// journal beside it is this module's own.
+/// Opens the image in `file`. The caller holds the lock on it, or on the file that it will replace. A journal next to
+/// it is this module's own.
 fn open(
     file: &File,
     format: Option<FormatChoice>,
@@ -345,7 +345,7 @@ fn open(
     )
 }
 
-/// The same for reading, so that [any later change must show](File::settle).
+/// As [`open`], for reading, in a [settled](File::settle) state.
 fn open_settled(
     file: &File,
     format: Option<FormatChoice>,
@@ -370,7 +370,7 @@ fn open_options(format: Option<FormatChoice>, options: ApplyOptions<'_>) -> Open
     }
 }
 
-/// Stamps the image in `file`, which is on stable storage, if it holds the disk with `digest` for certain.
+/// Stamps the image in `file`, which is on stable storage, if it is certain to hold the disk with `digest`.
 fn stamp(
     file: &File,
     format: Format,

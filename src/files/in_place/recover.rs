@@ -1,4 +1,4 @@
-//! After an interruption: the same apply is finished, or taken back by its undo journal.
+//! Recovery after an interruption: the same apply is finished, or undone with its journal.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ use crate::image::ContentDigest;
 use crate::storage::{Access, File, WriteAt as _};
 use crate::text::shown;
 
-/// Takes an interrupted apply back: the image at `path` holds the old point in time again. Returns its digest,
-/// if the journal knows it; it was checked then.
+/// Undoes an interrupted apply: the image at `path` holds the old point in time again. Returns its digest, which was
+/// verified, if the journal contains it.
 pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
     let lock = &File::open_locked(path, Access::Write)?;
     let journal_path = journal_path(path);
@@ -35,7 +35,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     }
     let (journal, format) = open_journal(&journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
-    // Until it is done, there are two ways to go, and both may need the space that there is.
+    // Until it is done, both directions are possible, and either may need the available space.
     let lock = &part.as_ref().unwrap_or(lock).holding_space();
     let footer = journal
         .last()
@@ -72,7 +72,7 @@ fn part_of(lock: &File, format: Format, journal: &Chain) -> Result<Option<File>>
     }
 }
 
-/// Finishes the apply that left `journal_path`, if it was of these diffs.
+/// Finishes the apply that left `journal_path`, if it was an apply of these diffs.
 pub(super) fn finish(
     lock: &File,
     journal_path: &Path,
@@ -83,7 +83,7 @@ pub(super) fn finish(
     let path = lock.path();
     let (journal, format) = open_journal(journal_path, options)?;
     let part = part_of(lock, format, &journal)?;
-    // Until it is done, there are two ways to go, and both may need the space that there is.
+    // Until it is done, both directions are possible, and either may need the available space.
     let lock = &part.as_ref().unwrap_or(lock).holding_space();
     let undoes = journal
         .first()
@@ -113,7 +113,7 @@ pub(super) fn finish(
         return Ok(applied);
     }
     if let Some(place) = how.undo {
-        // Before anything is written; it is looked at again in the end.
+        // Checked before anything is written, and again at the end.
         is_kept(&File::open(journal_path)?, place)?;
     }
     let before = journal
@@ -127,7 +127,8 @@ pub(super) fn finish(
         redo(lock, format, chain.base_size(), &chain, footer, options)
             .and_then(|counts| complete(lock, how, options).map(|()| counts))
             .map_err(|error| unfinished(error, path))?;
-    // A base that was checked only under the changed pages needn't become the target elsewhere; the journal knows.
+    // If the base was checked only under the changed pages, the rest may differ from the target; the journal has the
+    // right digest.
     let digest = journal.base_digest();
     applied.verified = Verify {
         file: lock,

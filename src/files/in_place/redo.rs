@@ -1,4 +1,4 @@
-//! Writing an image so that it holds what a chain makes of it, from whatever state in between, and reading it back.
+//! Brings an image from any intermediate state to a chain's result, and reads it back.
 
 use super::{Job, open};
 use crate::diff::{Applier, Chain, ChangeMap, Touched, WindowChange};
@@ -10,8 +10,8 @@ use crate::page::{ChangeKind, PAGE_SIZE};
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
-/// Makes the image in `file` hold the chain's result, whatever part of it it holds already; the caller syncs. Returns
-/// the bytes updated and cleared. `base_size` is the virtual size that it had, or has, before.
+/// Makes the image in `file` hold the chain's result, however much of it is there already; the caller syncs. Returns
+/// the bytes updated and cleared. `base_size` is the virtual size that it has or had before.
 pub(super) fn redo(
     file: &File,
     format: Format,
@@ -30,8 +30,7 @@ pub(super) fn redo(
     Ok((updated, cleared))
 }
 
-/// The same for a file that holds `base`, of which nothing was changed so far; `changes` are those that lead to the
-/// result, if they are known.
+/// As [`redo`], for a file that holds `base` unchanged. `changes` are those that lead to the result, if they are known.
 pub(super) fn first(
     file: &File,
     base: &OpenImage,
@@ -45,7 +44,7 @@ pub(super) fn first(
     Ok((updated, cleared))
 }
 
-/// The same for any file that holds the same as `base` so far.
+/// As [`redo`], for a different file that has the same contents as `base`.
 pub(super) fn redo_elsewhere(
     file: &File,
     base: &OpenImage,
@@ -63,7 +62,7 @@ pub(super) fn redo_elsewhere(
     to.write(chain, from, options)
 }
 
-/// What is written.
+/// The file being written.
 struct To<'a> {
     file: &'a File,
     format: Format,
@@ -73,12 +72,12 @@ struct To<'a> {
 
 /// Where the changes come from.
 pub(super) enum Source<'a> {
-    /// From comparing the file that is written with what the diffs make of it.
+    /// From comparing the file being written with the diffs.
     Itself,
-    /// From comparing the base, which is another file that holds the same so far. With `true`, what lies under the
-    /// changed pages is also compared with what the diffs were made for, and the caller looks at the outcome.
+    /// From comparing the base, which is a different file with the same contents. With `true`, the data under the
+    /// changed pages is also compared with what the diffs expect, and the caller examines the outcome.
     Base(&'a dyn Image, bool),
-    /// From the diffs alone: which pages change was remembered when the inverse diff was written.
+    /// From the diffs alone: the changed pages were remembered when the inverse diff was written.
     Known(ChangeMap),
 }
 
@@ -143,8 +142,8 @@ impl To<'_> {
         Ok(counts)
     }
 
-    /// Raw images and fixed VHDs: the file is taken as plain bytes, because a crash may have left it without a footer
-    /// where it is looked for.
+    /// Writes raw images and fixed VHDs. The file is treated as plain bytes, since a crash may have left it without a
+    /// footer in its place.
     fn write_flat(
         self,
         chain: &Chain,
@@ -158,7 +157,7 @@ impl To<'_> {
             file.set_len(size)?;
         }
         if footer.is_some() && base_size < size {
-            // Where the old footer stood, and whatever there was before it, there is disk now.
+            // The place of the old footer, and anything before it, is part of the disk now.
             file.write_zeros_at(base_size..size.min(len).max(base_size))?;
         }
         let reader = RawImage::with_size(file, size);
@@ -181,18 +180,18 @@ impl To<'_> {
     }
 }
 
-/// Where the last page begins in a file of `len` bytes; footers of 511 bytes occur.
+/// The offset of the last page in a file of `len` bytes; footers may have 511 bytes.
 fn last_page(len: u64) -> u64 {
     let last = len.saturating_sub(1);
     last - last % FOOTER_SIZE as u64
 }
 
-/// The bytes that the job would update and clear, and what looking under them showed.
+/// The bytes that the job would update and clear, and the result of checking the data under them.
 pub(super) fn count(job: &Job<'_>) -> Result<(u64, u64, Touched)> {
     count_changes(&job.base, &job.chain, job.check(), job.options)
 }
 
-/// The bytes that [`redo`] would update and clear in `file`, which holds some state in between.
+/// The bytes that [`redo`] would update and clear in `file`, which holds some intermediate state.
 pub(super) fn count_again(
     file: &File,
     format: Format,
@@ -233,20 +232,20 @@ fn count_changes(
     Ok((updated, cleared, touched))
 }
 
-/// Reading the result back.
+/// Reads the result back.
 pub(super) struct Verify<'a> {
     pub(super) file: &'a File,
     pub(super) format: Format,
     pub(super) chain: &'a Chain,
-    /// The digest that it shall have, if that is known.
+    /// The expected digest, if known.
     pub(super) digest: Option<ContentDigest>,
-    /// How to go on if it is wrong.
+    /// How to proceed if it is wrong.
     pub(super) hint: &'a str,
 }
 
 impl Verify<'_> {
-    /// Reads all of the result if its digest is known. `Ok(true)` if it is right, `Ok(false)` never: what is wrong is
-    /// an error.
+    /// Reads all of the result if its digest is known, and returns `Ok(true)` if it is right; a wrong result is an
+    /// error.
     pub(super) fn run(&self, options: ApplyOptions<'_>) -> Result<bool> {
         let path = self.file.path();
         let image = open(
@@ -262,13 +261,15 @@ impl Verify<'_> {
                 .map(|()| true)
                 .map_err(|error| error.with_hint(self.hint));
         }
-        // Without a digest, what the diffs change is compared page by page.
+        // Without a digest, the changes are compared page by page.
         let (updated, cleared, _) = count_changes(&image, self.chain, false, options)?;
         if (updated, cleared) == (0, 0) {
             return Ok(true);
         }
-        Err(Error::damaged("what was read back is not what was written")
-            .with_path(path)
-            .with_hint(self.hint))
+        Err(
+            Error::damaged("the data read back differs from the data written")
+                .with_path(path)
+                .with_hint(self.hint),
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! Applying to a clone or a copy that then takes the place of the base, by one rename. Until then the base is as it
-//! was; whatever happens, all that is left over is a temporary file.
+//! Applying to a clone or a copy that then replaces the base with one rename. Until then the base is unchanged;
+//! whatever happens, only a temporary file is left over.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,14 +15,14 @@ use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::storage::{AtomicFile, Audience, File, Overwrite, remove, remove_leftovers};
 
-/// The file that shall replace the base, with the bytes of the base so far.
+/// The replacement for the base, with the base's data so far.
 pub(super) struct Replacement {
     file: AtomicFile,
-    /// What it doesn't have from the base, in words.
+    /// Attributes of the base that it doesn't have, as text.
     lost: Vec<String>,
 }
 
-/// Begins a replacement, if a clone can be made and nothing of what the base is would be lost.
+/// Begins a replacement, if a clone is possible and no attribute of the base would be lost.
 pub(super) fn begin_if_nothing_is_lost(job: &Job<'_>) -> Result<Option<Replacement>> {
     if refusal(job.lock)?.is_some() {
         return Ok(None);
@@ -31,7 +31,7 @@ pub(super) fn begin_if_nothing_is_lost(job: &Job<'_>) -> Result<Option<Replaceme
     Ok(new.filter(|new| new.lost.is_empty()))
 }
 
-/// Begins the replacement that `strategy` names, or says why it can't.
+/// Begins the replacement for `strategy`, or fails with the reason why that isn't possible.
 pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
     if let Some(error) = refusal(job.lock)? {
         return Err(error);
@@ -58,7 +58,7 @@ fn begin_clone(base: &File) -> Result<Option<Replacement>> {
 }
 
 fn begin_file(base: &File) -> Result<AtomicFile> {
-    // Where a symbolic link leads; the link stays. Once only: somebody may turn it.
+    // A symbolic link is resolved and stays. It is resolved only once, since it may be changed meanwhile.
     let path = real_path(base.path())?;
     let file = AtomicFile::beside(&path, &path)?;
     file.check_replaces(base)?;
@@ -70,7 +70,7 @@ fn finish_begin(file: AtomicFile, base: &File) -> Result<Replacement> {
     Ok(Replacement { file, lost })
 }
 
-/// Why the base can't be replaced by another file, if so.
+/// Returns why the base can't be replaced by another file, if so.
 fn refusal(base: &File) -> Result<Option<Error>> {
     let error = if base.is_block_device() {
         Error::usage("a block device can't be replaced by a file")
@@ -88,7 +88,7 @@ fn refusal(base: &File) -> Result<Option<Error>> {
     )))
 }
 
-/// `None` if the base holds the result already.
+/// Returns `None` if the base already holds the result.
 pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Result<Option<Done>> {
     let Replacement { file, lost } = new;
     let (chain, options) = (&job.chain, job.options);
@@ -104,7 +104,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
         Some(None) => return Ok(None),
         Some(Some((undo, seen))) => (Some(undo), Some(seen)),
     };
-    // Where the undo diff was written, what lies under the changed pages was looked at already.
+    // If the undo diff was written, the data under the changed pages has been checked already.
     let (checked, from) = match seen {
         Some(seen) => {
             let again = Source::Base(&job.base, false);
@@ -130,11 +130,11 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
             format,
             chain,
             digest: chain.target_digest(),
-            hint: "the base is as it was",
+            hint: "the base is unchanged",
         }
         .run(options)?;
     let file = put_in_place(file, job, undo)?;
-    // Of an older merge: it tells of a parent that isn't any more.
+    // The remains of an older merge, which refer to a parent that is gone.
     remove_merge_diff(job.lock.path())?;
     Ok(Some(Done {
         strategy,
@@ -147,7 +147,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     }))
 }
 
-/// An undo diff that waits for its name.
+/// An undo diff that doesn't have its name yet.
 type Undo<'a> = (AtomicFile, &'a Path);
 
 fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<Option<(Undo<'a>, Seen)>> {
@@ -157,7 +157,7 @@ fn write_undo<'a>(place: &'a Path, job: &Job<'_>) -> Result<Option<(Undo<'a>, Se
     Ok(seen.map(|seen| ((file, place), seen)))
 }
 
-/// The way back gets its name, then the new file gets that of the base.
+/// Names the undo diff, then gives the new file the name of the base.
 fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Result<File> {
     job.base.check_unchanged()?;
     if !job.lock.is_at_its_path()? {
@@ -176,14 +176,14 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Resu
     }
     file.check_replaces(job.lock)?;
     file.publish_open(Overwrite::Yes).inspect_err(|_| {
-        // While the base has its name, it would lead back from where nobody has gone. Else it is needed.
+        // As long as the base has its name, the undo diff is useless and is removed. Otherwise it is needed.
         if let (Some(place), Ok(true)) = (named, job.lock.is_at_its_path()) {
             let _ = remove(place);
         }
     })
 }
 
-/// Removes what killed commands left of applying to this image.
+/// Removes what killed in-place applies left for this image.
 pub(super) fn remove_leftovers_of(path: &Path) {
     remove_leftovers(&place_of(path));
 }

@@ -1,5 +1,5 @@
-//! The inverse diff: from the new point in time back to the old one. Beside the image it is the undo journal,
-//! elsewhere what `--undo` keeps.
+//! The inverse diff, from the new point in time back to the old one. Next to the image it is the undo journal,
+//! elsewhere it is what `--undo` keeps.
 
 use std::fs;
 use std::path::Path;
@@ -18,11 +18,11 @@ use crate::storage::{
     AtomicFile, Audience, File, Overwrite, WriteAt as _, refuse_part_of_store, sync_folder_of,
 };
 
-/// Bytes of memory for remembering which pages change from writing the inverse diff until the base is written. Where
-/// that doesn't do, the base is read and compared a second time.
+/// Memory, in bytes, for remembering which pages change between writing the inverse diff and writing the base. If it
+/// doesn't suffice, the base is read and compared a second time.
 const REMEMBERED: usize = 64 << 20;
 
-/// What writing the inverse diff showed.
+/// The results of writing the inverse diff.
 pub(super) struct Seen {
     /// How the base was checked.
     pub(super) checked: BaseChecked,
@@ -30,8 +30,8 @@ pub(super) struct Seen {
     pub(super) changes: Option<ChangeMap>,
 }
 
-/// Writes the diff from the result of the job back to its base into `file`, which isn't named yet. `None` if the base
-/// holds the result already.
+/// Writes the diff from the job's result back to its base into `file`, which has no name yet. Returns `None` if the
+/// base already holds the result.
 pub(super) fn write(
     file: &AtomicFile,
     job: &Job<'_>,
@@ -64,16 +64,16 @@ pub(super) fn write(
     let Some(checked) = job.settle(&touched)? else {
         return Ok(None);
     };
-    // Only what was computed, not what the diffs say of their target.
+    // Only computed digests are recorded, not those that the diffs contain for their target.
     writer.finish(job.found.target, job.found.digest)?;
     Ok(Some(Seen { checked, changes }))
 }
 
-/// Opens and verifies the undo journal at `path`, and says what format its image has.
+/// Opens and verifies the undo journal at `path`. Also returns the format of its image.
 pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
     let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
         ErrorKind::Damaged | ErrorKind::Usage => error.with_hint(
-            "the undo journal can't be used, and the image may be between two points in time: make it again from a \
+            "the undo journal can't be used, and the image may be between two points in time: restore it from a \
              good copy, then remove the journal",
         ),
         _ => error,
@@ -84,8 +84,8 @@ pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Ch
     Ok((Chain::new(vec![journal])?, format))
 }
 
-/// Finds out before anything is written whether the undo diff of `chain` can be kept at `undo`. One that an apply of
-/// the same diffs left, which was killed before it changed the base, may be there: [`is_kept`] looks at its bytes.
+/// Checks, before anything is written, whether the undo diff of `chain` can be kept at `undo`. It may exist already if
+/// an apply of the same diffs was killed before it changed the base: [`is_kept`] compares its bytes.
 pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<()> {
     refuse_part_of_store(undo)?;
     if fs::symlink_metadata(undo).is_ok() {
@@ -116,18 +116,18 @@ pub(super) fn check_place(undo: &Path, journal: &Path, chain: &Chain) -> Result<
                 .with_hint("choose another name"),
         );
     }
-    // It gets its name at the very end, which is too late to find out that it can't.
+    // It gets its name at the very end, which would be too late to find out that it can't.
     AtomicFile::begin(undo, Overwrite::No, Audience::default()).map(drop)
 }
 
 fn taken(undo: &Path) -> Error {
-    Error::usage("the file for the undo diff exists already")
+    Error::usage("the file for the undo diff already exists")
         .with_path(undo)
         .with_hint("choose another name or remove it first")
 }
 
-/// Whether the undo diff `file` is at `place` already, on stable storage, where an interrupted apply left it. An error
-/// if something else is there.
+/// Returns whether the undo diff `file` is already at `place`, on stable storage, where an interrupted apply left it.
+/// Fails if something else is there.
 pub(super) fn is_kept(file: &File, place: &Path) -> Result<bool> {
     if !exists(place)? {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! What to do about findings: texts with places for names, and the names.
+//! Advice about findings: texts with placeholders for file names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::error::quoted;
 use crate::storage::free_name;
 
-/// What to do about a finding.
+/// Advice about a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Advice {
-    /// A text with places for names.
+    /// A text with placeholders.
     Template(&'static str),
-    /// A finished text.
+    /// A complete text.
     Text(String),
 }
 
@@ -25,8 +25,8 @@ impl Advice {
     }
 }
 
-/// `text` with the names of files in its places, each as a shell takes it for one word: `{file}` is the image,
-/// `{new}` a new VHD and `{raw}` a new raw image beside it, `{saved}` what a repair of it keeps.
+/// Replaces the placeholders in `text` by shell-quoted file names: `{file}` is the image, `{new}` a new VHD and `{raw}`
+/// a new raw image next to it, and `{saved}` the file in which a repair saves the old data.
 pub(crate) fn filled(text: &str, file: &Path) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
@@ -44,7 +44,7 @@ pub(crate) fn filled(text: &str, file: &Path) -> String {
     filled
 }
 
-/// The text before the next place, its name, and the text after it.
+/// The text before the next placeholder, its name, and the text after it.
 fn next_place(text: &str) -> Option<(&str, &str, &str)> {
     const PLACES: [&str; 4] = ["{file}", "{new}", "{raw}", "{saved}"];
     let places = PLACES
@@ -56,7 +56,7 @@ fn next_place(text: &str) -> Option<(&str, &str, &str)> {
     Some((before, place.trim_matches(['{', '}']), after))
 }
 
-/// A new file for what is read from `file`: in its folder, or in the current one if it is a device.
+/// A name for a new file made from `file`: in its folder, or in the current one if it is a device.
 fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file
         .file_stem()
@@ -88,7 +88,7 @@ mod tests {
             "run vhd check --repair 'a/my disk.vhd', or vhd convert 'a/my disk.vhd' 'a/my disk-new.vhd'; \
              'a/my disk-new.raw' 'a/my disk.vhd.before-repair' {other}"
         );
-        // A name that looks like a place is a name.
+        // A file name that looks like a placeholder isn't replaced.
         assert_eq!(
             filled("{file} {new}", Path::new("{new}")),
             "'{new}' '{new}-new.vhd'"

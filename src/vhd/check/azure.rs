@@ -1,4 +1,4 @@
-//! What Azure takes as an upload.
+//! Requirements of Azure for uploads.
 
 use super::advice::Advice;
 use super::candidate::FooterCandidate;
@@ -11,24 +11,25 @@ const MEBIBYTE: u64 = 1 << 20;
 
 const FOOTER: u64 = FOOTER_SIZE as u64;
 
-/// The largest disk that can be uploaded to a managed disk: with its footer 35183298347520 bytes, which texts call 32 TiB.
+/// The largest disk that can be uploaded to a managed disk: 35183298347520 bytes with its footer, commonly called 32
+/// TiB.
 const LARGEST_DISK: u64 = 32767 << 30;
 
-/// The largest page blob, in which the footer counts.
+/// The largest page blob, including the footer.
 const LARGEST_BLOB: u64 = 8 << 40;
 
-/// What is done first where there are errors: until then the disk gets no other size.
+/// The advice if there are errors; until they are resolved, the size shouldn't be changed.
 const AFTER_ERRORS: &str = "deal with the errors above first, and check the result again";
 
 impl Checker<'_> {
-    /// Applies the rules for uploads to the disk of the footer `seen`.
+    /// Applies the rules for uploads to the disk with the footer `seen`.
     pub(super) fn azure(&mut self, seen: &FooterCandidate, facts: &Facts) {
         let footer = &seen.footer;
         let size = footer.current_size;
         let file_len = facts.footers.file_len;
         let fixed = footer.disk_type == DiskType::Fixed;
         let mut add = |rule: &'static Rule, field, at, found: String, expected: String| {
-            // What converting needs is said when all is known.
+            // Advice about converting depends on all findings and is added at the end.
             let advice = if facts.has_errors && rule.advice != rules::AZURE {
                 AFTER_ERRORS
             } else {
@@ -51,7 +52,7 @@ impl Checker<'_> {
                 "fixed".into(),
             );
         } else if file_len.checked_sub(FOOTER) != Some(size) && size <= facts.footers.data_end() {
-            // A file that is too short for its disk has an error of its own.
+            // A file that is too short for its disk is reported separately.
             let found = format!("{file_len} bytes");
             let at = file_len.saturating_sub(seen.at);
             add(
@@ -101,10 +102,10 @@ impl Checker<'_> {
         }
     }
 
-    /// What Windows takes, for which the format was made.
+    /// Applies the limits of Windows, for which the format was made.
     pub(super) fn windows(&mut self, seen: &FooterCandidate) {
         let size = seen.footer.current_size;
-        // A size that makes no sense has an error of its own.
+        // An invalid size is reported separately.
         let senseless = self.findings.has_any(&[&rules::CURRENT_SIZE]);
         if size > MAX_DYNAMIC_SIZE && !senseless {
             let found = format_args!("{size} bytes");
@@ -116,7 +117,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A VHD within the virtual disk, which an upload would hand on as data.
+    /// Looks for a VHD within the virtual disk, which an upload would treat as data.
     pub(super) fn inside(&mut self, seen: &FooterCandidate) {
         let opened =
             crate::vhd::VhdImage::open_over(self.storage, crate::vhd::ParentPolicy::LeftOut);

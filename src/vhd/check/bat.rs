@@ -1,4 +1,4 @@
-//! The BAT: every entry, and through it every block.
+//! Checks the BAT: every entry and, through it, every block.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::table::Table;
 use crate::error::Result;
 use crate::vhd::{ABSENT, BatEntry, FOOTER_SIZE, SECTOR_SIZE};
 
-/// Bytes of the BAT that are read at once.
+/// Bytes of the BAT that are read at a time.
 const PART: u64 = 64 << 10;
 
-/// A range of the file that something else needs, and the field that says so.
+/// A range of the file that belongs to something else, and the field that refers to it.
 pub(super) struct Reserved {
     pub(super) range: Range<u64>,
     pub(super) field: String,
@@ -22,7 +22,7 @@ pub(super) struct Reserved {
 }
 
 impl Checker<'_> {
-    /// Looks at the whole BAT and at all blocks. Returns where the last structure or block ends.
+    /// Checks the whole BAT and all blocks. Returns the end of the last structure or block.
     pub(super) fn bat(
         &mut self,
         table: &Table,
@@ -73,7 +73,7 @@ impl Checker<'_> {
         Ok(Some(end.next_multiple_of(SECTOR_SIZE)))
     }
 
-    /// A block of which is known what lies over it.
+    /// Checks a block once its overlaps are known.
     fn placed(&mut self, table: &Table, stood: &Stood, batmap: Option<&Batmap>) -> Result<()> {
         let placed = stood.placed;
         self.shares_tail |= stood.shares_tail;
@@ -108,7 +108,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Gives up the pages of a block that are at `doubt` in the file.
+    /// Marks the pages of a block at the file range `doubt` as lost.
     fn lose_under(&mut self, table: &Table, placed: Placed, doubt: &Range<u64>) {
         let data = placed.at() + table.bitmap_bytes();
         let end = placed.at() + table.wanted_bytes(placed.block);
@@ -121,8 +121,8 @@ impl Checker<'_> {
         }
     }
 
-    /// A block whose bitmap is under something else. If all bits are set, it is what it was; else in a child it can't
-    /// be told what is the parent's, and in a dynamic disk never written pages are zeros anyway.
+    /// Handles a block whose bitmap is overlapped. If all of its bits are set, it is still right; otherwise it is
+    /// unknown which pages of a child are the parent's, whereas unwritten pages of a dynamic disk are zeros anyway.
     fn unsure_bitmap(&mut self, table: &Table, placed: Placed) -> Result<()> {
         if !table.is_child {
             self.lost.add_bitmap(placed.block);
@@ -139,7 +139,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reads all entries; on the first pass each is judged, on every pass the sound ones go to `batch`.
+    /// Reads all entries. They are checked on the first pass; on every pass, the sound ones are added to `batch`.
     fn entries(&mut self, table: &Table, batch: &mut Batch) -> Result<()> {
         let end = table.start() + table.entries * 4;
         let mut at = table.start();
@@ -147,7 +147,7 @@ impl Checker<'_> {
         while at < end {
             self.options.progress.check()?;
             let data = self.storage.data_range(at..end)?.unwrap_or(end..end);
-            // Entries in a hole are zeros. Only whole parts of them are worth passing over.
+            // Entries in a hole are zeros. Only multiples of a part are worth skipping.
             let hole = (data.start.saturating_sub(at)) / PART * PART;
             if hole > 0 {
                 self.zero_entries(table, (at - table.start()) / 4, hole / 4, batch);
@@ -169,8 +169,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// `count` entries from `first` on that are all zero: the first of them are judged one by one, the others
-    /// like them.
+    /// Reports `count` zero entries from `first` on: the first ones individually, and the others like them.
     fn zero_entries(&mut self, table: &Table, first: u64, count: u64, batch: &mut Batch) {
         let wanted = table.blocks.saturating_sub(first).min(count);
         for (first, count, rule) in [
@@ -188,7 +187,7 @@ impl Checker<'_> {
         }
     }
 
-    /// One entry that isn't absent.
+    /// Checks an entry that isn't absent.
     fn entry(&mut self, table: &Table, block: u64, entry: BatEntry, batch: &mut Batch) {
         let start = u64::from(entry.0) * SECTOR_SIZE;
         if block >= table.blocks {
@@ -228,7 +227,7 @@ impl Checker<'_> {
             .add(rule, field, table.entry_at(block), found, expected);
     }
 
-    /// Locators and the like under a block: harmless to its data.
+    /// Reports locators and the like overlapped by a block, which doesn't affect the block's data.
     fn over_reserved(&mut self, table: &Table, reserved: &[Reserved], placed: Placed) {
         let place = placed.at()..placed.at() + table.wanted_bytes(placed.block);
         for Reserved { range, field, at } in reserved {
@@ -241,7 +240,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What fills the last sector of the BAT.
+    /// Checks the padding in the last sector of the BAT.
     fn padding(&mut self, table: &Table) -> Result<()> {
         let start = table.end();
         let end = start.next_multiple_of(SECTOR_SIZE).min(table.data_end);
@@ -263,12 +262,12 @@ impl Checker<'_> {
     }
 }
 
-/// Whether two ranges have bytes in common.
+/// Returns whether two ranges overlap.
 pub(super) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start.max(b.start) < a.end.min(b.end)
 }
 
-/// What is wrong with the place of a block.
+/// A problem with a block's location.
 struct Fault {
     rule: &'static Rule,
     expected: String,
@@ -276,7 +275,7 @@ struct Fault {
     is_lost: bool,
 }
 
-/// What is wrong with the block `block` that starts at `start`.
+/// Returns the problem with block `block` at `start`, if any.
 fn fault_of(table: &Table, block: u64, start: u64) -> Option<Fault> {
     let place = start..start + table.wanted_bytes(block);
     let bitmap = start..start + table.wanted_bitmap(block);
@@ -285,7 +284,7 @@ fn fault_of(table: &Table, block: u64, start: u64) -> Option<Fault> {
         return Some(Fault {
             rule: &rules::BAT_OVER_STRUCTURE,
             expected: format!("a place of its own, not over {what}"),
-            // Those are known to be there, so that under them is no bitmap.
+            // The structures are known to be intact, so a bitmap that they overlap is not.
             is_lost: structures.iter().any(|(range, _)| overlap(range, &bitmap)),
         });
     }

@@ -1,39 +1,39 @@
-//! tapdisk's map of full blocks, which stands behind the BAT.
+//! tapdisk's map of full blocks (batmap), which follows the BAT.
 
 use std::ops::Range;
 
 use byteorder::{BigEndian, ByteOrder};
 
-/// Bytes of its header.
+/// Length of its header in bytes.
 pub(super) const HEADER: usize = 512;
 
-/// Larger maps aren't looked at: 4 MiB are 32 Mi blocks.
+/// Larger maps aren't checked: 4 MiB cover 32 Mi blocks.
 pub(super) const MAX_MAP: u64 = 4 << 20;
 
 pub(super) const COOKIE: [u8; 8] = *b"tdbatmap";
 
-/// Where the key's mark lies in the header.
+/// Offset of the key's hash in the header.
 pub(super) const KEY_AT: usize = 29;
 
-/// A map as found.
+/// A map as found in the file.
 #[derive(Debug)]
 pub(in crate::vhd) struct Batmap {
-    /// Where its header lies.
+    /// Offset of its header.
     pub(in crate::vhd) header_at: u64,
     pub(super) header: [u8; HEADER],
-    /// The bits, if they could be read.
+    /// The map's bytes, if they could be read.
     pub(super) map: Vec<u8>,
     pub(super) map_at: u64,
-    /// Whether its place and size make sense.
+    /// Whether its location and size are valid.
     pub(super) is_placed: bool,
     /// Whether its checksum is right.
     pub(super) is_sound: bool,
-    /// Whether anything else is where it is.
+    /// Whether it overlaps something else.
     pub(super) is_overlapped: bool,
 }
 
 impl Batmap {
-    /// Whether the map calls the block full, and can be believed.
+    /// Returns whether the map marks the block as full and can be trusted.
     pub(super) fn is_full(&self, block: u64) -> bool {
         let byte = usize::try_from(block / 8)
             .ok()
@@ -41,7 +41,7 @@ impl Batmap {
         self.is_sound && byte.is_some_and(|byte| byte & (0x80 >> (block % 8)) != 0)
     }
 
-    /// Where it ends.
+    /// Its end in the file.
     pub(super) fn end(&self) -> u64 {
         let header_end = self.header_at.saturating_add(HEADER as u64);
         if self.is_placed {
@@ -59,14 +59,14 @@ impl Batmap {
             .any(|range| range.start < place.end && place.start < range.end)
     }
 
-    /// The writes that empty the map: no block is called full, which is always true. `None` if its place makes no
-    /// sense.
+    /// The writes that clear the map: not marking any block as full is always correct. Returns `None` if its location
+    /// is invalid.
     pub(in crate::vhd) fn emptied(&self) -> Option<[(u64, Vec<u8>); 2]> {
         if !self.is_placed || self.is_overlapped || self.header.get(..8) != Some(&COOKIE) {
             return None;
         }
         let mut header = self.header;
-        // The complement of a sum of zeros.
+        // The one's complement of a sum of zeros.
         BigEndian::write_u32(&mut header[24..28], u32::MAX);
         Some([
             (self.map_at, vec![0; self.map.len()]),

@@ -1,4 +1,4 @@
-//! What is wrong with tapdisk's map of full blocks.
+//! The rules for tapdisk's map of full blocks (batmap).
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::vhd::{Footer, SECTOR_SIZE, Version, table_bytes};
 
 impl Checker<'_> {
-    /// Looks at the map of full blocks, if there is one or should be one.
+    /// Checks the map of full blocks, if there is one or should be one.
     pub(super) fn batmap(&mut self, footer: &Footer, table: &Table) -> Result<Option<Batmap>> {
         let at = table.start() + table_bytes(table.header.max_table_entries);
         let is_tapdisk = footer.creator_application.0 == *b"tap\0";
@@ -86,7 +86,7 @@ impl Checker<'_> {
     }
 }
 
-/// One's complement of the sum of all bytes, which version 1.1 took for signed ones.
+/// The one's complement of the sum of all bytes, which version 1.1 treated as signed.
 fn checksum(map: &[u8], version: u32) -> u32 {
     let signed = version <= 0x0001_0001;
     !map.iter().fold(0_u32, |sum, byte| {

@@ -1,4 +1,4 @@
-//! Block bitmaps, against the data below them and the map of full blocks.
+//! Checks block bitmaps against the block's data and the map of full blocks.
 
 use std::ops::Range;
 
@@ -12,17 +12,17 @@ use crate::error::Result;
 use crate::page::to_usize;
 use crate::vhd::{Bitmap, Run, SECTOR_SIZE};
 
-/// Of a block that is cut off in more pieces than that, everything from the first to the last is given up.
+/// If a truncated block is missing more runs than this, everything from the first to the last is treated as lost.
 const MOST_RUNS: usize = 256;
 
-/// Where the last run of set bits in `sectors` ends.
+/// The end of the last run of set bits in `sectors`.
 fn last_stored(bitmap: &Bitmap, sectors: Range<u64>) -> Option<u64> {
     let runs = bitmap.runs(sectors).filter(|run| run.stored);
     runs.last().map(|run| run.end)
 }
 
 impl Checker<'_> {
-    /// Looks at the bitmap of a block that lies where it may.
+    /// Checks the bitmap of a block whose location is valid.
     pub(super) fn block(
         &mut self,
         table: &Table,
@@ -30,7 +30,7 @@ impl Checker<'_> {
         batmap: Option<&Batmap>,
     ) -> Result<()> {
         let start = placed.at();
-        // Nothing that is found in the bitmap of a block that is all there is an error.
+        // In a block that is entirely within the file, nothing found in the bitmap is an error.
         if self.depth == Depth::Structures && start + table.stride() <= table.data_end {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl Checker<'_> {
         if called_full {
             self.stale(placed);
         }
-        // The clear bits of a child stand for the parent, whatever is stored there.
+        // Clear bits of a child refer to the parent, whatever is stored here.
         if !table.is_child && self.depth == Depth::Whole {
             self.under_clear_bits(table, placed, &bitmap, sectors)?;
         }
@@ -114,7 +114,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Bits behind the last sector.
+    /// Checks the bits after the last sector.
     fn bitmap_padding(&mut self, bytes: &[u8], sectors: u64, placed: Placed) {
         let whole = usize::try_from(sectors / 8).unwrap_or(usize::MAX);
         let within = sectors % 8;
@@ -130,7 +130,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The bitmap of a block, as far as the file has it; what is missing there is clear.
+    /// Reads the bitmap of a block. Missing parts count as clear.
     pub(super) fn bitmap_of(&self, table: &Table, placed: Placed) -> Result<Bitmap> {
         let mut bytes = vec![0; to_usize(table.bitmap_bytes())];
         let there = table.data_end.saturating_sub(placed.at());
@@ -141,7 +141,7 @@ impl Checker<'_> {
         Ok(Bitmap::new(bytes, 0))
     }
 
-    /// Gives up what the file has no room for of a block that is under another one.
+    /// Marks the truncated part of an overlapped block as lost.
     pub(super) fn cut_of_block(&mut self, table: &Table, placed: Placed) -> Result<()> {
         if placed.at() + table.wanted_bytes(placed.block) > table.data_end {
             let bitmap = self.bitmap_of(table, placed)?;
@@ -150,7 +150,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Gives up what should be stored past the end of the file; returns where the last of it ends, as a number of
+    /// Marks the stored sectors past the end of the file as lost. Returns the end of the last of them, as a number of
     /// sectors.
     fn lose_past_end_of(&mut self, table: &Table, placed: Placed, bitmap: &Bitmap) -> Option<u64> {
         let wanted = table.wanted_sectors(placed.block);
@@ -172,7 +172,7 @@ impl Checker<'_> {
         Some(last)
     }
 
-    /// Gives up those of the block's `sectors` that are past the end of the file.
+    /// Marks the block's `sectors` past the end of the file as lost.
     pub(super) fn lose_past_end(&mut self, table: &Table, placed: Placed, sectors: Range<u64>) {
         let data = placed.at() + table.bitmap_bytes();
         let there = table.data_end.saturating_sub(data) / SECTOR_SIZE;

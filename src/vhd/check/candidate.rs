@@ -1,15 +1,15 @@
-//! What was found where a footer belongs.
+//! The data found where a footer belongs.
 
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, Version};
 
-/// What stands where a footer belongs.
+/// The data found where a footer belongs, decoded as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::vhd) struct FooterCandidate {
     pub(in crate::vhd) footer: Footer,
     pub(in crate::vhd) at: u64,
     /// Whether cookie and checksum are right.
     pub(in crate::vhd) intact: bool,
-    /// Whether its last byte is missing, as before Virtual PC 2004.
+    /// Whether its last byte is missing, as in files from before Virtual PC 2004.
     pub(in crate::vhd) is_short: bool,
 }
 
@@ -28,7 +28,7 @@ impl FooterCandidate {
         [Footer::COOKIE, Footer::POISON].contains(&self.footer.cookie)
     }
 
-    /// Whether it was meant as a footer: by its cookie, or by fields that nothing else has.
+    /// Returns whether it was meant as a footer, judged by its cookie or by fields that nothing else has.
     pub(in crate::vhd) fn is_meant(&self) -> bool {
         let known = !matches!(self.footer.disk_type, DiskType::Other(_));
         let shaped = self.footer.file_format_version == Version::ONE

@@ -1,4 +1,4 @@
-//! The parents of a differencing disk, which somebody else looks up.
+//! Checks the parents of a differencing disk, which the caller looks up.
 
 use super::advice::Advice;
 use super::checker::Checker;
@@ -7,11 +7,11 @@ use super::rules;
 use crate::error::{Result, quoted};
 use crate::vhd::{DynamicHeader, Footer, Timestamp};
 
-/// The longest chain that Xen tools take.
+/// The longest chain that Xen tools accept.
 const XEN_CHAIN: usize = 30;
 
 impl Checker<'_> {
-    /// Has the parent looked up and judges what is found; says whether there was one.
+    /// Looks up the parent and checks it. Returns whether there is one.
     pub(super) fn chain(
         &mut self,
         footer: &Footer,

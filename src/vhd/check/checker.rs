@@ -1,4 +1,4 @@
-//! The state of a check, and the order in which a file is looked at.
+//! The state of a check, and the order of its steps.
 
 use super::candidate::FooterCandidate;
 use super::finding::Findings;
@@ -11,19 +11,19 @@ use crate::progress::{Progress, Silent};
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, Timestamp};
 
-/// What to check, and with whose help.
+/// Options for a check.
 #[derive(Clone, Copy)]
 #[allow(missing_debug_implementations, reason = "it borrows traits")]
 pub struct CheckOptions<'a> {
-    /// Whether to apply the rules of Azure for uploads too.
+    /// Whether to apply Azure's rules for uploads as well.
     pub azure: bool,
-    /// Finds the parents of differencing disks; without it, only what the file itself says is checked.
+    /// Finds the parents of differencing disks. Without it, only the file itself is checked.
     pub chain: Option<&'a dyn ChainLookup>,
-    /// The type that the file is said to have: it beats the footer's where the disk can be read so.
+    /// The type given by the user. It takes precedence over the footer's if the disk can be read as that type.
     pub disk_type: Option<DiskType>,
-    /// The time by which a time stamp is in the future.
+    /// The current time, after which time stamps are in the future.
     pub now: Timestamp,
-    /// Hears how far the check is.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
 }
 
@@ -39,12 +39,12 @@ impl Default for CheckOptions<'_> {
     }
 }
 
-/// How far a check looks.
+/// How thorough a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// At everything.
+    /// Everything.
     Whole,
-    /// Not into bitmaps and data, and not at parents.
+    /// Everything except bitmaps, data and parents.
     Structures,
 }
 
@@ -92,7 +92,7 @@ impl Checker<'_> {
         self.windows(&believed);
         facts.doubts_type = self.doubts_type(&facts.footers)?;
         if facts.doubts_type && !footer.disk_type.is_sparse() {
-            // What it would mean for a fixed disk needn't be said.
+            // Consequences for a fixed disk needn't be reported.
         } else if footer.disk_type == DiskType::Fixed {
             facts.slack_has_data = self.fixed(&facts.footers, &believed)?;
         } else if footer.disk_type.is_sparse() {
@@ -108,7 +108,7 @@ impl Checker<'_> {
         Ok((Kind::Vhd(footer.disk_type), facts))
     }
 
-    /// A fixed disk: its bytes, then the footer. Says whether there is data between the two.
+    /// Checks a fixed disk: its data, then the footer. Returns whether there is data between the two.
     fn fixed(&mut self, footers: &Footers, seen: &FooterCandidate) -> Result<bool> {
         if footers.in_force == Some(Place::Displaced) {
             self.behind_footer(footers);
@@ -129,7 +129,7 @@ impl Checker<'_> {
         Ok(false)
     }
 
-    /// A dynamic or differencing disk: header, BAT, blocks.
+    /// Checks a dynamic or differencing disk: header, BAT, blocks.
     fn sparse(&mut self, footer: &Footer, facts: &mut Facts) -> Result<()> {
         if let Some(table) = self.header(footer, &facts.footers)? {
             facts.header = Some((table.header.clone(), table.header_at));

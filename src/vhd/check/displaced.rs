@@ -1,4 +1,4 @@
-//! Footers that don't stand at the end of the file, because something was put behind them.
+//! Finds footers that aren't at the end of the file because something was appended to it.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, SECTOR_SIZE};
 
-/// A displaced footer is looked for in so many bytes.
+/// A displaced footer is searched for in this many bytes.
 const SEARCHED: u64 = 1 << 20;
 
-/// The last intact footer near the end of the file that stands where it says itself: behind as many bytes as a
-/// fixed disk has, or behind the header that another type points at. Where the file ends in a hole, as after it was
-/// lengthened, that of a fixed disk is looked for before the hole too.
+/// Finds the last intact footer near the end of the file whose position is consistent: for a fixed disk, it follows as
+/// many bytes as the disk has; for other types, it follows the header it points to. If the file ends in a hole, as it
+/// does after being extended, a fixed disk's footer is also searched for before the hole.
 pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<FooterCandidate>> {
     let found = find_last_before(storage, file_len, |seen| match seen.footer.disk_type {
         DiskType::Fixed => Ok(seen.footer.current_size == seen.at),
@@ -34,7 +34,7 @@ pub(super) fn find_last(storage: &dyn ReadAt, file_len: u64) -> Result<Option<Fo
     })
 }
 
-/// The first footer near the start of `range` that is the equal of `copy`.
+/// Finds the first footer near the start of `range` that equals `copy`.
 pub(super) fn first_equal(
     storage: &dyn ReadAt,
     range: Range<u64>,
@@ -53,7 +53,7 @@ fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last intact footer in the bytes before `end` that `is_right`.
+/// Finds the last intact footer in the bytes before `end` for which `is_right` holds.
 fn find_last_before(
     storage: &dyn ReadAt,
     end: u64,
@@ -69,7 +69,7 @@ fn find_last_before(
     Ok(None)
 }
 
-/// Where the hole begins in which the file ends, or its length.
+/// Returns the start of the hole at the end of the file, or the length of the file.
 fn stored_end(storage: &dyn ReadAt, file_len: u64) -> Result<u64> {
     let (mut end, mut step) = (file_len, SEARCHED);
     while end > 0 {
@@ -87,7 +87,7 @@ fn stored_end(storage: &dyn ReadAt, file_len: u64) -> Result<u64> {
     Ok(0)
 }
 
-/// The intact footers in `bytes`, which stand at `start` in the file.
+/// The intact footers in `bytes`, which start at `start` in the file.
 fn intact(bytes: &[u8], start: u64) -> impl DoubleEndedIterator<Item = FooterCandidate> {
     let (sectors, _) = bytes.as_chunks::<FOOTER_SIZE>();
     let seen = sectors.iter().enumerate().filter_map(move |(n, sector)| {

@@ -1,4 +1,4 @@
-//! The fields of a footer.
+//! Checks the fields of a footer.
 
 use super::candidate::FooterCandidate;
 use super::checker::Checker;
@@ -7,14 +7,14 @@ use crate::vhd::{
     DiskType, FOOTER_SIZE, Footer, Geometry, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Timestamp, Version,
 };
 
-/// The bits of `features` that the specification knows.
+/// The bits of `features` defined by the specification.
 const KNOWN_FEATURES: u32 = 3;
 
-/// So many seconds in the future a time stamp may lie: Virtual PC for the Macintosh wrote local time.
+/// How many seconds in the future a time stamp may be: Virtual PC for the Macintosh wrote local time.
 const TOLERANCE: u32 = 26 * 3600;
 
 impl Checker<'_> {
-    /// Looks at every field of the footer that is in force, called `name` in findings.
+    /// Checks every field of the footer in force, which findings call `name`.
     pub(super) fn footer_fields(&mut self, seen: &FooterCandidate, name: &str) {
         let FooterCandidate { footer, at, .. } = seen;
         let at = |offset: u64| at.saturating_add(offset);
@@ -36,7 +36,7 @@ impl Checker<'_> {
                 expected,
             );
         }
-        // Of the eight bytes the specification prints only four.
+        // The specification prints only four of the eight bytes.
         let unused = [Footer::NO_OFFSET, 0xFFFF_FFFF].contains(&footer.data_offset);
         if footer.disk_type == DiskType::Fixed && !unused {
             let found = format_args!("{:#x}", footer.data_offset);

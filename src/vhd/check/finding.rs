@@ -1,4 +1,4 @@
-//! What a check finds, and how findings are kept so that memory doesn't follow their number.
+//! Findings, stored in bounded memory however many there are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,19 +8,19 @@ use super::advice::Advice;
 use super::rules::{Rule, Severity};
 use crate::error::Error;
 
-/// One fault: which rule is broken, where, and by what.
+/// One problem: which rule is broken, where, and by which value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule, with its stable id, severity, meaning and advice.
+    /// The rule, with its stable id, severity, message and advice.
     pub rule: &'static Rule,
     /// The field: `file_size`, `footer.<field>`, `footer_copy.<field>`, `header.<field>`,
     /// `header.parent_locator[i].<field>`, `bat[i]`, `bat.padding`, `bitmap[i]`, `batmap` or `chain`.
     pub field: String,
-    /// Where it stands in the file, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// What stands there.
+    /// The value found.
     pub found: String,
-    /// What should stand there.
+    /// The value expected.
     pub expected: String,
     advice: Advice,
 }
@@ -31,27 +31,27 @@ impl Finding {
         self.rule.id
     }
 
-    /// How bad it is.
+    /// The severity.
     pub fn severity(&self) -> Severity {
         self.rule.severity
     }
 
-    /// What to do about it in the image at `file`, without a final stop. The commands in it can be pasted into a shell.
+    /// The advice for the image at `file`, without a final period. Commands in it can be pasted into a shell.
     pub fn advice(&self, file: &Path) -> String {
         self.advice.text(file)
     }
 
-    /// Whether its advice is this template.
+    /// Returns whether its advice is this template.
     pub(super) fn advises(&self, template: &'static str) -> bool {
         self.advice == Advice::Template(template)
     }
 
-    /// Gives advice that fits this finding better than the rule's.
+    /// Replaces the rule's advice by one that fits this finding better.
     pub(super) fn advise(&mut self, advice: Advice) {
         self.advice = advice;
     }
 
-    /// The finding as what keeps the image at `file` from being read, or as a warning to whoever reads it.
+    /// Converts the finding into the error that prevents reading the image at `file`, or into a warning for its reader.
     pub fn to_error(&self, file: &Path) -> Error {
         let error = Error::new(self.rule.kind(), self.rule.message);
         error
@@ -63,19 +63,19 @@ impl Finding {
     }
 }
 
-/// So many findings of one rule are kept; the others are only counted.
+/// The most findings per rule that are kept; any others are only counted.
 pub const LISTED: u64 = 1000;
 
-/// Findings of one rule that were counted and not kept.
+/// The number of findings of one rule that were not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unlisted {
     /// The rule.
     pub rule: &'static Rule,
-    /// How many more there are.
+    /// How many there are.
     pub count: u64,
 }
 
-/// Findings as they come.
+/// Collects findings.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
@@ -83,7 +83,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Adds a finding, or counts it if there are enough of its rule.
+    /// Adds a finding, or only counts it if there are enough for its rule.
     pub(super) fn add(
         &mut self,
         rule: &'static Rule,
@@ -106,7 +106,7 @@ impl Findings {
         }
     }
 
-    /// As [`add`](Self::add), with advice of its own.
+    /// As [`add`](Self::add), with its own advice.
     pub(super) fn add_advising(
         &mut self,
         rule: &'static Rule,
@@ -122,7 +122,7 @@ impl Findings {
         }
     }
 
-    /// Gives the findings of these rules this advice.
+    /// Sets the advice of all findings of these rules.
     pub(super) fn advise_those_of(&mut self, those: &[&'static Rule], advice: &Advice) {
         let list = self.list.iter_mut();
         for finding in list.filter(|finding| those.contains(&finding.rule)) {
@@ -130,18 +130,18 @@ impl Findings {
         }
     }
 
-    /// Whether any of these rules is broken.
+    /// Returns whether any of these rules is broken.
     pub(super) fn has_any(&self, those: &[&'static Rule]) -> bool {
         those.iter().any(|rule| self.counts.contains_key(rule.id))
     }
 
-    /// Counts `more` findings of a rule of which enough are listed.
+    /// Counts `more` findings of a rule that has enough in the list.
     pub(super) fn count(&mut self, rule: &'static Rule, more: u64) {
         let (_, count) = self.counts.entry(rule.id).or_insert((rule, 0));
         *count = count.saturating_add(more);
     }
 
-    /// How many findings of this severity there are, the unlisted among them.
+    /// The number of findings with this severity, including unlisted ones.
     pub(super) fn total(&self, severity: Severity) -> u64 {
         let of = self
             .counts
@@ -150,7 +150,7 @@ impl Findings {
         of.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
-    /// The findings that were kept, and how many weren't.
+    /// The findings that were kept, and the number of those that weren't.
     pub(super) fn finish(self) -> (Vec<Finding>, Vec<Unlisted>) {
         let unlisted = self.counts.values().filter_map(|(rule, count)| {
             let count = count.checked_sub(LISTED).filter(|more| *more > 0)?;

@@ -1,4 +1,4 @@
-//! What is wrong with the footers as such, and what became of those that aren't in force.
+//! The rules for footers as such, and for those that aren't in force.
 
 use super::advice::Advice;
 use super::candidate::FooterCandidate;
@@ -22,7 +22,7 @@ const READ_AS_FIXED: &str = "vhd convert -f fixed {file} {new} reads it as what 
 const READ_AS_RAW: &str = "copy the file again from its source; vhd convert -f raw {file} {raw} takes its bytes as they are, the footer among them";
 
 impl Checker<'_> {
-    /// What is wrong with the footers as such.
+    /// Checks the footers as such.
     pub(super) fn footers(&mut self, footers: &Footers) {
         match footers.in_force {
             None => self.no_footer(footers),
@@ -71,7 +71,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports the cookie or the checksum of a footer that isn't intact.
+    /// Reports the cookie or the checksum of a damaged footer.
     fn damaged(&mut self, rule: &'static rules::Rule, name: &str, seen: &FooterCandidate) {
         let Footer {
             cookie, checksum, ..
@@ -107,7 +107,7 @@ impl Checker<'_> {
         if footer.disk_type == DiskType::Fixed {
             self.first_sector_of_fixed(footers, footer, copy);
         } else if !footer.disk_type.is_sparse() {
-            // Nothing is known of what such a disk has there.
+            // It is unknown what such a disk has there.
         } else if !copy.intact {
             self.damaged(&rules::FOOTER_COPY_DAMAGED, "footer_copy", copy);
         } else {
@@ -162,7 +162,7 @@ impl Checker<'_> {
         );
     }
 
-    /// Whether it can't be told which type the disk has; says with which option it can be read.
+    /// Returns whether the type of the disk is uncertain, and reports the option that resolves it.
     pub(super) fn doubts_type(&mut self, footers: &Footers) -> Result<bool> {
         let rules = [
             &rules::DISK_TYPE,
@@ -190,7 +190,7 @@ impl Checker<'_> {
         Ok(true)
     }
 
-    /// The fields in which an intact trailing footer is wrong.
+    /// Reports the wrong fields of an intact trailing footer.
     fn overruled(&mut self, footers: &Footers) {
         let Some((trailing, copy)) = footers.trailing.as_ref().zip(footers.copy.as_ref()) else {
             return;
@@ -208,7 +208,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What stands behind a footer that should be the last.
+    /// Reports data after a footer that should be the last.
     pub(super) fn behind_footer(&mut self, footers: &Footers) {
         let Some(displaced) = &footers.displaced else {
             return;
@@ -224,7 +224,7 @@ impl Checker<'_> {
         self.findings.add(rule, "file_size", end, found, expected);
     }
 
-    /// What became of the trailing footer of a sparse disk, once it is known where its blocks end.
+    /// Checks the trailing footer of a sparse disk, once the end of its blocks is known.
     pub(super) fn trailing(&mut self, facts: &mut Facts) -> Result<()> {
         let used_end = facts.used_end;
         let footers = &mut facts.footers;

@@ -1,4 +1,4 @@
-//! Where the footers are, and which of them is in force.
+//! Finds the footers, and determines which of them is in force.
 
 use super::candidate::FooterCandidate;
 use super::displaced::find_last;
@@ -10,18 +10,18 @@ use crate::vhd::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, SECT
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
-/// Which footer is believed.
+/// The location of the footer in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vhd) enum Place {
     /// The one at the end of the file.
     Trailing,
-    /// A trailing one, behind which something else stands.
+    /// A trailing one with something else after it.
     Displaced,
     /// The copy at the start.
     Copy,
 }
 
-/// Another type than the footer says, by which the disk is read.
+/// A type other than the footer's as which the disk is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vhd) struct Taken {
     pub(in crate::vhd) disk_type: DiskType,
@@ -29,12 +29,12 @@ pub(in crate::vhd) struct Taken {
     data_offset: u64,
 }
 
-/// Why a disk is read as another type than its footer says.
+/// Why a disk is read as another type than its footer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vhd) enum Why {
     /// The length of the file proves that it is fixed.
     ByLength,
-    /// Whoever reads it said so, and it can be read so.
+    /// The user specified the type, and the disk can be read as that type.
     AsTold,
 }
 
@@ -46,24 +46,24 @@ pub(in crate::vhd) struct Footers {
     pub(in crate::vhd) trailing: Option<FooterCandidate>,
     pub(in crate::vhd) copy: Option<FooterCandidate>,
     pub(in crate::vhd) displaced: Option<FooterCandidate>,
-    /// Whether there is anything behind the displaced footer but zeros.
+    /// Whether there is nonzero data after the displaced footer.
     pub(super) garbage: bool,
-    /// The footer that is intact and decides; `None` if there is none.
+    /// The location of the intact footer in force; `None` if there is none.
     pub(in crate::vhd) in_force: Option<Place>,
-    /// Whether there is a footer, damaged or not, or a dynamic disk header in its usual place.
+    /// Whether there is a footer, damaged or not, or a dynamic disk header at its usual offset.
     pub(in crate::vhd) is_vhd: bool,
-    /// Whether a dynamic disk header stands behind the copy.
+    /// Whether a dynamic disk header follows the copy.
     pub(super) header_follows: bool,
-    /// Whether the trailing footer is intact, but the copy is believed: header and BAT fit only that.
+    /// Whether the copy is trusted although the trailing footer is intact: header and BAT fit only the copy.
     pub(super) overruled: bool,
-    /// Whether header and BAT fit the trailing footer, where that and the copy differ in the type.
+    /// Whether header and BAT fit the trailing footer, if it and the copy differ in the type.
     pub(super) proven: bool,
-    /// The type to read the disk as, if it isn't that of the footer.
+    /// The type as which to read the disk, if it isn't the footer's.
     pub(in crate::vhd) taken: Option<Taken>,
 }
 
 impl Footers {
-    /// Looks for all footers; `told` is the type that whoever reads the file says it has.
+    /// Looks for all footers. `told` is the type that the user specified.
     pub(in crate::vhd) fn read(storage: &dyn ReadAt, told: Option<DiskType>) -> Result<Self> {
         let file_len = storage.byte_len()?;
         let copy = read_copy(storage, file_len)?;
@@ -82,7 +82,7 @@ impl Footers {
         };
         footers.in_force = footers.choose();
         footers.compare(storage)?;
-        // A damaged trailing footer is where it belongs: nothing before it is one.
+        // A damaged trailing footer is in its place: nothing before it is a footer.
         if footers.in_force.is_none()
             && !footers
                 .trailing
@@ -104,7 +104,7 @@ impl Footers {
         Ok(footers)
     }
 
-    /// Where two intact footers of one disk differ in what decides how it is read: which of them header and BAT fit.
+    /// If two intact footers of one disk differ in an essential field, determines which of them fits header and BAT.
     fn compare(&mut self, storage: &dyn ReadAt) -> Result<()> {
         let Some((trailing, copy)) = self.trailing.as_ref().zip(self.copy.as_ref()) else {
             return Ok(());
@@ -126,7 +126,7 @@ impl Footers {
             return Ok(());
         }
         self.proven = proof::fits(storage, ours, trailing.at)?;
-        // A fixed disk's own first sectors may hold anything.
+        // The first sectors of a fixed disk may contain anything.
         let is_fixed = ours.disk_type == DiskType::Fixed && ours.current_size == trailing.at;
         if !self.proven && !is_fixed && proof::fits(storage, theirs, trailing.at)? {
             self.overruled = true;
@@ -135,7 +135,7 @@ impl Footers {
         Ok(())
     }
 
-    /// As what else than its footer says the disk is to be read.
+    /// Determines the type as which to read the disk, if it isn't the footer's.
     fn take(&self, storage: &dyn ReadAt, told: Option<DiskType>) -> Result<Option<Taken>> {
         let seen = self
             .believed()
@@ -161,7 +161,7 @@ impl Footers {
                     && !proof::has_header_cookie(storage, seen)?;
                 Ok(readable.then(|| fixed(Why::AsTold)))
             }
-            // Of a sparse disk only what its two footers don't agree on is open.
+            // For a sparse disk, only the fields in which its two footers differ are uncertain.
             Some(disk_type)
                 if disk_type.is_sparse() && (!label.is_sparse() || self.types_differ()) =>
             {
@@ -176,7 +176,7 @@ impl Footers {
         }
     }
 
-    /// The header that is where `footer` says, or in its usual place, and where that is; only if it proves itself.
+    /// The header at the offset in `footer` or at its usual offset, and that offset; only if it is valid.
     pub(super) fn header(
         &self,
         storage: &dyn ReadAt,
@@ -194,7 +194,7 @@ impl Footers {
         Ok(None)
     }
 
-    /// Whether two whole footers contradict each other. A torn one, as a crash leaves it, says nothing.
+    /// Returns whether two complete footers contradict each other. A torn one, as left by a crash, proves nothing.
     fn types_differ(&self) -> bool {
         let copy = self.copy.as_ref().filter(|copy| copy.intact);
         let trailing = self.trailing.as_ref().filter(|trailing| trailing.intact);
@@ -202,7 +202,7 @@ impl Footers {
         types.is_some_and(|(trailing, copy)| trailing.footer.disk_type != copy.footer.disk_type)
     }
 
-    /// The footer to go by, with the type that the disk is read as.
+    /// The footer to use, with the type as which the disk is read.
     pub(in crate::vhd) fn believed_as_taken(&self) -> Option<FooterCandidate> {
         let mut seen = self.believed()?.clone();
         if let Some(taken) = self.taken {
@@ -213,7 +213,7 @@ impl Footers {
         Some(seen)
     }
 
-    /// Whether whoever reads the file said which type it has, against the footer.
+    /// Returns whether the user specified a type that contradicts the footer.
     pub(in crate::vhd) fn is_told(&self) -> bool {
         self.taken.is_some_and(|taken| taken.why == Why::AsTold)
     }
@@ -224,7 +224,8 @@ impl Footers {
             return Some(Place::Trailing);
         }
         let copy = self.copy.as_ref()?;
-        // The first sector of a fixed disk is the guest's: what it says of another disk is no copy of this footer.
+        // The first sector of a fixed disk belongs to the guest: a footer of another disk there isn't a copy of this
+        // one.
         let foreign = trailing.is_some_and(|trailing| {
             let fixed = trailing.footer.disk_type == DiskType::Fixed;
             trailing.is_poisoned()
@@ -235,7 +236,7 @@ impl Footers {
         (copy.intact && copy.footer.disk_type.is_sparse() && !foreign).then_some(Place::Copy)
     }
 
-    /// Whether the first sector was meant as a copy of the footer.
+    /// Returns whether the first sector was meant as a copy of the footer.
     pub(super) fn copy_is_meant(&self) -> bool {
         self.copy
             .as_ref()
@@ -250,7 +251,7 @@ impl Footers {
         Ok(())
     }
 
-    /// The footer to go by: the one in force, else the least damaged.
+    /// The footer to use: the one in force, otherwise the least damaged one.
     pub(in crate::vhd) fn believed(&self) -> Option<&FooterCandidate> {
         match self.in_force {
             Some(Place::Trailing) => self.trailing.as_ref(),
@@ -263,7 +264,7 @@ impl Footers {
         }
     }
 
-    /// What fields of `seen` are called.
+    /// The name that findings use for `seen`.
     pub(super) fn name_of(&self, seen: &FooterCandidate) -> &'static str {
         let is_copy = self.copy.as_ref() == Some(seen) && self.trailing.as_ref() != Some(seen);
         if is_copy { "footer_copy" } else { "footer" }

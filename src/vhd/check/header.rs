@@ -1,4 +1,4 @@
-//! The dynamic disk header, and where the BAT lies.
+//! Checks the dynamic disk header, and the location of the BAT.
 
 use super::checker::Checker;
 use super::footers::Footers;
@@ -14,7 +14,7 @@ const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 const HEADER_LEN: u64 = HEADER_SIZE as u64;
 
 impl Checker<'_> {
-    /// Looks at every field of the header; returns the BAT if it can be found.
+    /// Checks every field of the header. Returns the BAT if it can be located.
     pub(super) fn header(&mut self, footer: &Footer, footers: &Footers) -> Result<Option<Table>> {
         let data_end = footers.data_end();
         let Some(at) = self.header_place(footer, footers, data_end)? else {
@@ -35,7 +35,7 @@ impl Checker<'_> {
                 ..header.clone()
             };
             if header.checksum != expected && whole.compute_checksum() != header.checksum {
-                // There is no header at all: its fields mean nothing.
+                // There is no header at all, so its fields mean nothing.
                 return Ok(None);
             }
         } else if header.checksum != expected {
@@ -61,7 +61,7 @@ impl Checker<'_> {
             None
         };
         if let Some((_, entries)) = blocks {
-            // A table that doesn't fit is taken for one that does.
+            // A table of the wrong size is treated as one that fits.
             let entries = u32::try_from(entries).unwrap_or(u32::MAX);
             header.max_table_entries = header.max_table_entries.min(entries);
         }
@@ -78,7 +78,8 @@ impl Checker<'_> {
         }))
     }
 
-    /// Where the header lies. If the footer points nowhere, but there is one in the usual place, then there.
+    /// Returns the header's offset. If the footer's is invalid, but there is a header at the usual offset, returns that
+    /// one.
     fn header_place(
         &mut self,
         footer: &Footer,
@@ -138,7 +139,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The parent's fields mean nothing for a dynamic disk.
+    /// Reports parent fields in a dynamic disk, where they mean nothing.
     fn no_parent(&mut self, header: &DynamicHeader, at: u64) {
         let mut add = |field: &str, offset: u64, found: &dyn std::fmt::Display| {
             let rule = &rules::PARENT_UNWANTED;
@@ -161,7 +162,7 @@ impl Checker<'_> {
             add("parent_unicode_name", 64, &name);
         }
         for (n, locator) in header.parent_locators.iter().enumerate() {
-            // Some programs leave the places of empty locators.
+            // Some programs leave the offsets of empty locators in place.
             if locator.is_used() || locator.data_length != 0 {
                 let field = format!("parent_locator[{n}].platform_code");
                 add(&field, 576 + n as u64 * 24, &locator);
@@ -202,7 +203,7 @@ impl Checker<'_> {
         sound
     }
 
-    /// How many entries can be looked at.
+    /// The number of entries that can be checked.
     fn table_size(
         &mut self,
         header: &DynamicHeader,

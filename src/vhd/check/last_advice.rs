@@ -1,11 +1,11 @@
-//! Advice that depends on all that was found.
+//! Advice that depends on all findings.
 
 use super::advice::Advice;
 use super::report::Report;
 use super::rules;
 use crate::vhd::{RepairPlan, salvage};
 
-/// Gives findings the advice that works on this file, where that isn't the rule's.
+/// Replaces the rules' advice where something else works for this file.
 pub(super) fn advise(report: &mut Report) {
     let plan = RepairPlan::new(report);
     let left = salvage::salvage(&report.facts).is_ok();
@@ -17,7 +17,7 @@ pub(super) fn advise(report: &mut Report) {
             (true, false) => rules::NEITHER,
             (false, false) if finding.advises(rules::COPY_AGAIN) => rules::COPY_ONLY,
             _ if !finding.advises(rules::AZURE) => continue,
-            // What else is wrong comes first.
+            // Other problems come first.
             _ if !plan.is_empty() => rules::AZURE_AFTER_REPAIR,
             (_, true) if report.facts.has_errors || report.facts.slack_has_data => {
                 rules::AZURE_SALVAGE

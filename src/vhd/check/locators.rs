@@ -1,4 +1,4 @@
-//! What a differencing disk says of its parent: identity, name, locators.
+//! Checks a differencing disk's references to its parent: identity, name, locators.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::vhd::{Footer, ParentLocator, PlatformCode};
 const MAX_PATH: u64 = 64 << 10;
 
 impl Checker<'_> {
-    /// Looks at everything that names the parent. Returns where locators lie.
+    /// Checks everything that refers to the parent. Returns the ranges of the locators.
     pub(super) fn parent(&mut self, footer: &Footer, table: &Table) -> Result<Vec<Reserved>> {
         let (header, at) = (&table.header, table.header_at);
         if header.parent_unique_id.is_nil() {
@@ -61,14 +61,14 @@ impl Checker<'_> {
                 });
             }
         }
-        // Who opens the file opens the parent, too, and finds out.
+        // When an image is opened, its parent is opened and checked anyway.
         if self.depth == Depth::Whole && !self.chain(footer, header, at)? {
             self.named(table, &names);
         }
         Ok(reserved)
     }
 
-    /// Whether anything leads to the parent, and whether it leads back to this file.
+    /// Checks that something refers to the parent, and that it doesn't refer back to this file.
     fn named(&mut self, table: &Table, names: &[String]) {
         let at = table.header_at + 64;
         if names.is_empty() {
@@ -86,7 +86,8 @@ impl Checker<'_> {
             let base = name.rsplit(['\\', '/']).next().unwrap_or_default();
             own.as_deref() == Some(base)
         };
-        // With a lookup the files themselves are compared; a folder may hold another file of the same name.
+        // With a lookup, the files themselves are compared; another folder may contain a different file of the same
+        // name.
         if self.options.chain.is_none() && names.iter().all(is_own) {
             let found = format_args!("\"{}\"", own.unwrap_or_default());
             let rule = &rules::PARENT_SELF;
@@ -94,7 +95,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Looks at one entry; returns where its data lies, if it can be read.
+    /// Checks one entry. Returns the range of its data if it can be read.
     fn locator(&mut self, table: &Table, n: usize, locator: &ParentLocator) -> Option<Range<u64>> {
         let code = locator.platform_code;
         if code.name().is_none() {
@@ -172,7 +173,7 @@ impl Checker<'_> {
         self.findings.add(rule, field, at, found, expected);
     }
 
-    /// The path that the data at `place` holds, if it holds one.
+    /// The path in the data at `place`, if there is one.
     fn locator_path(&self, locator: &ParentLocator, place: &Range<u64>) -> Result<Option<String>> {
         let mut bytes = vec![0; usize::try_from(place.end - place.start).unwrap_or(0)];
         self.storage.read_exact_at(&mut bytes, place.start)?;

@@ -1,54 +1,53 @@
-//! What whoever checks a file tells of its parents.
+//! The interface by which a check learns about parents.
 
 use super::advice::Advice;
 use super::rules::Rule;
 use crate::error::Result;
 use crate::vhd::{DynamicHeader, Footer, Timestamp, UniqueId};
 
-/// Looks up the parent of a differencing disk, by the rules and permissions of whoever asks for the check.
+/// Looks up the parent of a differencing disk, by the rules and permissions of the caller.
 pub trait ChainLookup {
-    /// What is to be found of the parent that `header` of the disk with the footer `child` names, and of its own
-    /// parents.
+    /// Looks up the parent that `header` of the disk with the footer `child` refers to, and its own parents.
     ///
     /// # Errors
     ///
-    /// What kept it from being looked at, which says nothing about the chain: no permission, a device that fails, a
-    /// file that is locked or changes.
+    /// Fails if something prevented the lookup, which says nothing about the chain: missing permissions, a failing
+    /// device, or a file that is locked or changing.
     fn look_up(&self, child: &Footer, header: &DynamicHeader) -> Result<ChainState>;
 }
 
-/// What was found of a chain.
+/// The result of looking up a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainState {
     /// The parent can be read, and so can its own parents.
     Found(FoundParent),
-    /// Nothing is known, because the child can't be opened, or because its parent is raw and none was named.
+    /// Nothing is known, because the child can't be opened, or because its parent is raw and wasn't given.
     Unknown,
-    /// No file that the child names is there; what was tried, and what to do about it.
+    /// None of the files that the child names exists; with what was tried, and advice.
     Missing(Trouble),
-    /// Only another disk was found; which, and what to do about it.
+    /// Only a different disk was found; with which one, and advice.
     Another(Trouble),
     /// The parent is the child's own file.
     Itself(String),
-    /// A file further up is one of those below it.
+    /// A parent is one of its own descendants.
     Loop(String),
-    /// The chain has more than so many files.
+    /// The chain has more than this many files.
     TooDeep(usize),
-    /// The parent, or one of its own, can't be read; why, and what to do about it.
+    /// The parent, or one of its own, can't be read; with the reason, and advice.
     Damaged(Trouble),
 }
 
-/// What was found instead of a parent, for people.
+/// What was found in place of a usable parent, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// What was found, in a few words.
+    /// A short description of what was found.
     pub found: String,
-    /// What to do, if more is known than the rule says.
+    /// Advice, if it can be more specific than the rule's.
     pub advice: Option<String>,
 }
 
 impl Trouble {
-    /// The advice: this one's, or else that of `rule`.
+    /// This advice or, if there is none, that of `rule`.
     pub(super) fn advice(&self, rule: &'static Rule) -> Advice {
         let own = self.advice.clone().map(Advice::Text);
         own.unwrap_or(Advice::Template(rule.advice))
@@ -58,14 +57,14 @@ impl Trouble {
 /// A parent that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundParent {
-    /// Its file, for people.
+    /// Its file, for display.
     pub file: String,
     /// Its identity; `None` for a raw image.
     pub unique_id: Option<UniqueId>,
     /// Its virtual size in bytes.
     pub virtual_size: u64,
-    /// When its file was last changed.
+    /// Modification time of its file.
     pub modified: Option<Timestamp>,
-    /// Files of the chain, from the child to the last parent.
+    /// Number of files in the chain, from the child to the last parent.
     pub depth: usize,
 }

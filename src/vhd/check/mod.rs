@@ -1,7 +1,7 @@
-//! Checking a VHD: all of its faults, never only the first.
+//! Checks a VHD and reports all of its problems, not just the first.
 //!
-//! The checker looks at the bytes of the file, not through an open image, so nothing it finds depends on opening.
-//! Its time follows the size of the BAT and of the stored data, its memory is bounded.
+//! The checker works on the bytes of the file, not on an open image, so its results don't depend on opening. Its time
+//! is proportional to the size of the BAT and of the stored data; its memory is bounded.
 
 mod advice;
 mod azure;
@@ -54,16 +54,16 @@ use crate::storage::ReadAt;
 ///
 /// # Errors
 ///
-/// Only when the file can't be read, or the work was cancelled: a fault of the file is a [`Finding`].
+/// Fails only if the file can't be read, or the work was cancelled. Problems of the file are reported as [`Finding`]s.
 pub fn check(storage: &dyn ReadAt, options: &CheckOptions<'_>) -> Result<Report> {
     look(storage, options, Depth::Whole)
 }
 
-/// Checks what reading relies on: everything that can be an error or repairable in this file itself. Parents are
-/// left to whoever opens them, and of the bitmaps only that of a block that isn't all there is read.
+/// Checks what reading relies on: everything in the file itself that can be an error or repairable. Parents are checked
+/// when they are opened, and only the bitmap of a truncated block is read.
 ///
-/// Parents are opened within each other, up to 64 of them, while the report of each is kept: so neither it nor the work on
-/// it is on the stack.
+/// Up to 64 parents are opened recursively while the report of each is kept, so neither the report nor this function's
+/// work is on the stack.
 #[inline(never)]
 pub(super) fn judge(storage: &dyn ReadAt, disk_type: Option<DiskType>) -> Result<Box<Report>> {
     let options = CheckOptions {

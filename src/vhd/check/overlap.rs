@@ -1,4 +1,4 @@
-//! Blocks in the order of their places, in as many passes over the BAT as memory asks for.
+//! Sorts blocks by their location, in as many passes over the BAT as memory requires.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::table::Table;
 use crate::vhd::{BatEntry, SECTOR_SIZE};
 
-/// So many blocks are sorted at once, which takes 32 MiB at most. The largest disk with 2 MiB blocks has half as
+/// The most blocks that are sorted at a time, which takes up to 32 MiB. The largest disk with 2 MiB blocks has half as
 /// many.
 const BATCH: usize = 2 << 20;
 
-/// A block and where it lies.
+/// A block and its location.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
     pub(super) entry: BatEntry,
@@ -23,7 +23,7 @@ impl Placed {
         u64::from(self.entry.0) * SECTOR_SIZE
     }
 
-    /// Sorts by place, then by block. A BAT has fewer than 2^32 entries.
+    /// Sorts by location, then by block. A BAT has fewer than 2^32 entries.
     fn key(self) -> u64 {
         u64::from(self.entry.0) << 32 | self.block & 0xFFFF_FFFF
     }
@@ -36,13 +36,13 @@ impl Placed {
     }
 }
 
-/// The blocks of one pass: those with the lowest places behind the pass before.
+/// The blocks of one pass: those with the lowest locations after the previous pass.
 #[derive(Debug)]
 pub(super) struct Batch {
     keys: Vec<u64>,
-    /// The last key of the pass before.
+    /// The last key of the previous pass.
     after: Option<u64>,
-    /// Keys above this one wait for a later pass.
+    /// Keys above this one are left to a later pass.
     limit: Option<u64>,
     size: usize,
 }
@@ -81,7 +81,7 @@ impl Batch {
         }
     }
 
-    /// The blocks in the order of their places.
+    /// The blocks sorted by location.
     pub(super) fn sorted(&mut self) -> Vec<Placed> {
         self.keys.sort_unstable();
         self.keys.iter().map(|key| Placed::from_key(*key)).collect()
@@ -96,34 +96,34 @@ impl Batch {
     }
 }
 
-/// Blocks as they come in the order of their places, each held back until those are known that may lie over it.
+/// Blocks in the order of their locations, each held back until all blocks that may overlap it are known.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     waiting: VecDeque<Placed>,
-    /// The block before them that reaches furthest, and how far.
+    /// The previous block that extends furthest, and its end.
     furthest: Option<(Placed, u64)>,
 }
 
-/// A block, and what of it lies under others.
+/// A block, and its overlaps.
 #[derive(Debug)]
 pub(super) struct Stood {
     pub(super) placed: Placed,
-    /// The earlier block over which it lies.
+    /// The earlier block that it overlaps.
     pub(super) over: Option<Placed>,
-    /// Where in the file it and another block are both.
+    /// The ranges of the file that it shares with another block.
     pub(super) doubts: Vec<Range<u64>>,
-    /// Whether the next block is where this one goes on after the end of the disk.
+    /// Whether the next block starts within the part of this one after the end of the disk.
     pub(super) shares_tail: bool,
 }
 
 impl Row {
-    /// Takes the next block; gives back the one of which enough is known then.
+    /// Adds the next block. Returns the one whose overlaps are then known.
     pub(super) fn push(&mut self, table: &Table, placed: Placed) -> Option<Stood> {
         self.waiting.push_back(placed);
         (self.waiting.len() > 2).then(|| self.pop(table)).flatten()
     }
 
-    /// The next of those that still wait, once there are no more.
+    /// Returns the next of the remaining blocks, once there are no more to add.
     pub(super) fn pop(&mut self, table: &Table) -> Option<Stood> {
         let placed = self.waiting.pop_front()?;
         let (next, second) = (self.waiting.front().copied(), self.waiting.get(1).copied());
@@ -136,7 +136,7 @@ impl Row {
                     doubts.push(placed.at()..reach.min(end));
                     earlier
                 });
-        // Only the last block of the disk is shorter than the others, so no more than two have to be looked at.
+        // Only the last block of the disk is shorter than the others, so it is enough to look at two.
         let mut under = |later: Option<Placed>, after: Option<Placed>| {
             if let Some(later) = later.filter(|later| later.at() < end) {
                 doubts.push(later.at()..end.min(end_of(table, later, after)));
@@ -158,7 +158,7 @@ impl Row {
     }
 }
 
-/// Where a block ends. The last one of the disk ends with the disk if the next in the file comes right after that:
+/// The end of a block. The last block of the disk ends with the disk if the next one in the file directly follows it:
 /// then its writer stored no more of it.
 fn end_of(table: &Table, placed: Placed, next: Option<Placed>) -> u64 {
     const ALIGNMENT: u64 = 4096;

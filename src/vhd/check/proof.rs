@@ -1,4 +1,4 @@
-//! What proves a footer right: a dynamic disk header that proves itself, a BAT that fits, or the length of the file.
+//! Evidence for a footer: a valid dynamic disk header, a BAT that fits, or the length of the file.
 
 use super::candidate::FooterCandidate;
 use crate::error::Result;
@@ -7,8 +7,8 @@ use crate::vhd::{
     DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_DYNAMIC_SIZE, SECTOR_SIZE,
 };
 
-/// The dynamic disk header that `footer` points at, if it is before `data_end` and its cookie, checksum and fields are
-/// right.
+/// The dynamic disk header that `footer` points to, if it is before `data_end` and has a correct cookie, checksum and
+/// fields.
 pub(super) fn header_of(
     storage: &dyn ReadAt,
     footer: &Footer,
@@ -27,7 +27,7 @@ pub(super) fn header_of(
     Ok(header.verify(at).is_ok().then_some(header))
 }
 
-/// Whether header and BAT are those of a disk of this footer's type and size.
+/// Returns whether header and BAT belong to a disk of this footer's type and size.
 pub(super) fn fits(storage: &dyn ReadAt, footer: &Footer, data_end: u64) -> Result<bool> {
     let size = footer.current_size;
     if !footer.disk_type.is_sparse()
@@ -48,7 +48,7 @@ pub(super) fn fits(storage: &dyn ReadAt, footer: &Footer, data_end: u64) -> Resu
         && type_of(&header) == Some(footer.disk_type))
 }
 
-/// Which of the two types that have a header this one is of, if what it says of a parent is clear.
+/// Returns whether the header is that of a dynamic or a differencing disk, if its parent fields are conclusive.
 pub(super) fn type_of(header: &DynamicHeader) -> Option<DiskType> {
     let has_id = !header.parent_unique_id.is_nil();
     let has_name = header.parent_unicode_name != [0; 512];
@@ -63,14 +63,14 @@ pub(super) fn type_of(header: &DynamicHeader) -> Option<DiskType> {
     }
 }
 
-/// Whether the file is a fixed disk by its length, whatever its footer says: as many bytes as the disk has come before
-/// the footer, and nothing says that there is a dynamic disk header.
+/// Returns whether the length of the file proves that it is a fixed disk, whatever its footer says: the footer is
+/// preceded by exactly as many bytes as the disk has, and there is no sign of a dynamic disk header.
 pub(super) fn is_fixed_by_length(storage: &dyn ReadAt, seen: &FooterCandidate) -> Result<bool> {
     let size = seen.footer.current_size;
     Ok(size > 0 && size == seen.at && !has_header_cookie(storage, seen)?)
 }
 
-/// Whether a dynamic disk header, damaged or not, is where the footer says or in its usual place.
+/// Returns whether a dynamic disk header, damaged or not, is at the footer's offset or at its usual one.
 pub(super) fn has_header_cookie(storage: &dyn ReadAt, seen: &FooterCandidate) -> Result<bool> {
     for at in [seen.footer.data_offset, FOOTER_SIZE as u64] {
         let mut cookie = [0; 8];

@@ -1,4 +1,4 @@
-//! A file without any trace of a VHD: all there is to check is its length, its name, and that it is not something else.
+//! Checks a file without any trace of a VHD: its length, its name, and whether it is something else.
 
 use super::checker::Checker;
 use super::rules;
@@ -7,7 +7,7 @@ use crate::storage::ReadAt;
 use crate::vhd::{SECTOR_SIZE, is_named_vhd};
 
 impl Checker<'_> {
-    /// What is wrong with a file of `len` bytes in which nothing of a VHD was found.
+    /// Checks a file of `len` bytes without any trace of a VHD.
     pub(super) fn raw(&mut self, len: u64) -> Result<()> {
         let add = &mut self.findings;
         if len == 0 {
@@ -50,8 +50,8 @@ impl Checker<'_> {
     }
 }
 
-/// Whether `storage` begins with the file system of a CD or DVD and can't be started from as a disk. A hybrid has a boot
-/// sector too, and is a disk like any other.
+/// Returns whether `storage` begins with a CD or DVD file system and isn't bootable as a disk. A hybrid image has a
+/// boot sector as well, and counts as a disk.
 pub fn is_optical_image<S: ReadAt>(storage: &S) -> Result<bool> {
     const DESCRIPTOR: u64 = 32769;
     if storage.byte_len()? < DESCRIPTOR + 5 {

@@ -1,4 +1,4 @@
-//! What a check found, and what it learned of the file on the way.
+//! The result of a check, and the facts it established about the file.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,40 +11,40 @@ use super::rules::Severity;
 use crate::error::{Error, Result, quoted};
 use crate::vhd::{DiskType, DynamicHeader};
 
-/// What kind of file was found.
+/// The kind of file that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A VHD of this type, as far as its footers can be believed.
+    /// A VHD of this type, as far as its footers can be trusted.
     Vhd(DiskType),
-    /// Nothing of a VHD: if it is an image at all, its bytes are the virtual disk.
+    /// No trace of a VHD: if it is an image at all, it is a raw one.
     Raw,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Report {
-    /// What the file is.
+    /// The kind of the file.
     pub kind: Kind,
-    /// The findings, in the order in which a file is looked at; of each rule at most [`LISTED`](super::LISTED).
+    /// The findings, in the order of the checks; at most [`LISTED`](super::LISTED) per rule.
     pub findings: Vec<Finding>,
-    /// Of which rules there are more.
+    /// The rules with further findings.
     pub unlisted: Vec<Unlisted>,
-    /// Number of errors, the unlisted among them.
+    /// Number of errors, including unlisted ones.
     pub errors: u64,
     /// Number of repairable faults.
     pub repairable: u64,
     /// Number of warnings.
     pub warnings: u64,
-    /// The file, as its messages and advice name it.
+    /// The file, as its messages and advice call it.
     pub file: PathBuf,
-    /// Number of blocks whose bitmaps were looked at.
+    /// Number of blocks whose bitmaps were checked.
     pub bitmaps: u64,
-    /// What a repair goes by.
+    /// The facts on which a repair is based.
     pub(in crate::vhd) facts: Facts,
 }
 
 impl Report {
-    /// The first of the errors, as what keeps the file from being read, with the number of the others.
+    /// Fails with the first error, as the reason why the file can't be read, and the number of other errors.
     pub fn refuse_errors(&self) -> Result<()> {
         if self.kind == Kind::Raw {
             return Err(no_vhd(&self.facts.footers));
@@ -67,8 +67,8 @@ impl Report {
         })
     }
 
-    /// What whoever reads the file is told: errors, what is repairable, and the warnings that bear on what is read. Of
-    /// each rule one finding.
+    /// The findings to report to whoever reads the file: errors, repairable problems, and the warnings that affect what
+    /// is read. One finding per rule.
     pub(in crate::vhd) fn told(&self) -> Vec<Error> {
         let mut told = std::collections::BTreeSet::new();
         let findings = self.findings.iter();
@@ -79,18 +79,18 @@ impl Report {
             .collect()
     }
 
-    /// Whether the rule `id` is broken.
+    /// Returns whether the rule `id` is broken.
     pub(in crate::vhd) fn found(&self, id: &str) -> bool {
         self.findings.iter().any(|finding| finding.id() == id)
     }
 
-    /// Whether there are neither errors nor repairable faults, nor data that is left out.
+    /// Returns whether there are neither errors nor repairable problems, nor data that would be left out.
     pub fn is_clean(&self) -> bool {
         let faults = || self.findings.iter().any(|finding| finding.rule.is_fault());
         self.errors == 0 && self.repairable == 0 && !faults()
     }
 
-    /// What to do about the first error.
+    /// The advice for the first error.
     pub(in crate::vhd) fn first_advice(&self) -> Option<String> {
         let errors = &mut self.findings.iter();
         let first = errors.find(|finding| finding.severity() == Severity::Error)?;
@@ -98,44 +98,45 @@ impl Report {
     }
 }
 
-/// What the check learned of the file.
+/// The facts that the check established about the file.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(in crate::vhd) struct Facts {
     pub(in crate::vhd) footers: Footers,
-    /// Where the last structure ends, if all of them were found.
+    /// The end of the last structure, if all of them were found.
     pub(in crate::vhd) used_end: Option<u64>,
     pub(in crate::vhd) batmap: Option<Batmap>,
-    /// The header and where it lies, if the BAT can be looked at.
+    /// The header and its offset, if the BAT can be checked.
     pub(in crate::vhd) header: Option<(DynamicHeader, u64)>,
-    /// Whether the header is where the footer in force says, with its cookie and the right checksum.
+    /// Whether the header is at the offset in the footer, with a correct cookie and checksum.
     pub(in crate::vhd) has_header: bool,
-    /// Whether it can't be told which type the disk has.
+    /// Whether the type of the disk is uncertain.
     pub(in crate::vhd) doubts_type: bool,
     /// Whether there is data between the end of a fixed disk and its footer.
     pub(in crate::vhd) slack_has_data: bool,
-    /// Whether something else is where the last block goes on after the end of the disk.
+    /// Whether the last block's part after the end of the disk is used by something else.
     pub(in crate::vhd) shares_tail: bool,
     pub(in crate::vhd) lost: Lost,
-    /// Whether the file breaks a rule of the format, whatever a service wants of it.
+    /// Whether the file violates the format, regardless of a service's requirements.
     pub(in crate::vhd) has_errors: bool,
 }
 
-/// What of the virtual disk can't be read.
+/// The parts of the virtual disk that can't be read.
 #[derive(Debug, Default)]
 pub(in crate::vhd) struct Lost {
-    /// Blocks that are where none can be, or whose bitmap can't be believed and tells what is the parent's.
+    /// Blocks with an impossible location, or with an untrustworthy bitmap that distinguishes own pages from the
+    /// parent's.
     pub(in crate::vhd) blocks: Vec<u64>,
-    /// Ranges of the virtual disk in other blocks: under something else, or past the end of the file.
+    /// Ranges of the virtual disk in other blocks: overlapped, or past the end of the file.
     pub(in crate::vhd) ranges: Vec<Range<u64>>,
-    /// Blocks whose bitmap is under something else; all that they hold is taken for stored.
+    /// Blocks whose bitmap is overlapped; all their pages are assumed to be stored.
     pub(in crate::vhd) bitmaps: Vec<u64>,
     /// Whether there are more than are remembered.
     pub(in crate::vhd) more: bool,
 }
 
 impl Lost {
-    /// So many are remembered.
+    /// The most ranges that are remembered.
     const MOST: usize = 1 << 18;
 
     pub(in crate::vhd) fn add_block(&mut self, block: u64) {
@@ -163,10 +164,10 @@ impl Lost {
     }
 }
 
-/// The error for what nothing speaks for being a VHD.
+/// The error for a file without any sign of being a VHD.
 pub(in crate::vhd) fn no_vhd(footers: &Footers) -> Error {
     let error = Error::damaged("there is no VHD footer")
-        .with_hint("if it was cut off, copy it again; if it is a raw image, read it as one");
+        .with_hint("if it was truncated, copy it again; if it is a raw image, read it as one");
     match &footers.trailing {
         Some(FooterCandidate { footer, at, .. }) => error
             .with_field("footer.cookie")

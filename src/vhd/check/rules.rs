@@ -1,18 +1,18 @@
-//! Every rule that a check knows: its id, how bad it is to break it, what that means and what to do.
+//! The rules that a check knows: id, severity, message and advice.
 
 use std::fmt;
 
 use crate::error::ErrorKind;
 use Severity::{Error, Repairable, Warning};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; the image is read as if nothing were.
+    /// Worth knowing; the image is read normally.
     Warning,
-    /// There is a repair without loss, and the image is read as it will be after it.
+    /// Can be repaired without loss; the image is read as it will be after the repair.
     Repairable,
-    /// The image is not to be read, or not wholly.
+    /// The image can't be read, or not completely.
     Error,
 }
 
@@ -38,17 +38,17 @@ impl fmt::Display for Severity {
 pub struct Rule {
     /// Stable name, in words joined by hyphens.
     pub id: &'static str,
-    /// How bad it is to break it.
+    /// The severity of breaking it.
     pub severity: Severity,
-    /// What is wrong, in one sentence without a final stop.
+    /// The problem, in one sentence without a final period.
     pub message: &'static str,
-    /// What to do, without a final stop. `{file}` stands for the image, `{new}` and `{raw}` for new files beside it; see
-    /// [`Finding::advice`](super::Finding::advice).
+    /// The advice, without a final period. `{file}` stands for the image, `{new}` and `{raw}` for new files next to it;
+    /// see [`Finding::advice`](super::Finding::advice).
     pub advice: &'static str,
 }
 
 impl Rule {
-    /// What breaking it means to whoever opens the file.
+    /// The kind of error if it prevents opening the file.
     pub(super) fn kind(&self) -> ErrorKind {
         let foreign = [
             &FOOTER_POISONED,
@@ -64,23 +64,23 @@ impl Rule {
         }
     }
 
-    /// Whether whoever reads the file is told that it is broken.
+    /// Returns whether whoever reads the file is informed of the problem.
     pub(super) fn is_told(&self) -> bool {
         self.severity != Warning || TOLD.contains(&self)
     }
 
-    /// Whether an image that breaks it isn't clean: a warning counts only if data is left out by going on.
+    /// Returns whether an image that breaks it isn't clean. A warning counts only if data would be left out.
     pub fn is_fault(&self) -> bool {
         self.severity != Warning || *self == FIXED_SLACK_DATA
     }
 
-    /// Whether there may be a repair.
+    /// Returns whether there may be a repair.
     pub(super) fn may_be_repaired(&self) -> bool {
         self.severity == Repairable || [&BATMAP_BAD, &BATMAP_STALE].contains(&self)
     }
 }
 
-/// The warnings that bear on what is read.
+/// The warnings that affect what is read.
 static TOLD: [&Rule; 7] = [
     &FIXED_SLACK,
     &FIXED_SLACK_DATA,
@@ -91,35 +91,34 @@ static TOLD: [&Rule; 7] = [
     &LOCATOR_PLACE,
 ];
 
-/// For errors; where nothing can be salvaged, [`COPY_ONLY`] takes its place.
+/// For errors. [`COPY_ONLY`] replaces it if nothing can be salvaged.
 pub(super) const COPY_AGAIN: &str = "copy the file again from its source, or take the last good backup; \
      vhd convert --salvage {file} {new} saves what is left";
 pub(super) const COPY_ONLY: &str = "copy the file again from its source, or take the last good backup: too little is left of this one to be salvaged";
 
 const REPAIR: &str = "vhd check --repair {file} repairs it";
-/// For what is repairable, but isn't repaired because of what else is wrong.
+/// For problems that could be repaired, but aren't because of other errors.
 pub(super) const NOT_REPAIRED: &str = "it is not repaired while there are errors; vhd convert --salvage {file} {new} saves what is left";
-/// The same, where nothing can be salvaged.
+/// As [`NOT_REPAIRED`], if nothing can be salvaged.
 pub(super) const NEITHER: &str = "it is not repaired while there are errors: copy the file again from its source, or take the last good backup";
 
 const REWRITE: &str = "nothing has to be done; vhd convert {file} {new} makes a file without it";
 const HARMLESS: &str = "nothing has to be done: nothing that is read depends on it";
 const VERSION: &str = "convert it with the program that wrote it; vhd convert --salvage {file} {new} reads it as if it were version 1.0";
 /// A finding says which of these it is.
-const READ_AS: &str = "vhd convert -f dynamic {file} {new} reads it by its dynamic disk header, -f differencing over its parent, -f \
-     fixed as what comes before the footer, -f raw with the footer";
-const SHORTEN: &str = "vhd merge MIDDLE -o NEW makes an image of its own of one from the middle of the chain, with the same id: \
-     give it that one's name";
-const OTHER_WAY: &str = "nothing has to be done where another locator or the name leads to the parent; else give --parent FILE \
+const READ_AS: &str = "vhd convert -f dynamic {file} {new} reads it according to its dynamic disk header, -f differencing on top of its parent, -f \
+     fixed as the data before the footer, -f raw including the footer";
+const SHORTEN: &str = "vhd merge MIDDLE -o NEW makes a standalone image from one in the middle of the chain, with the same id: \
+     rename it to replace that one";
+const OTHER_WAY: &str = "nothing has to be done if another locator or the name leads to the parent; otherwise give --parent FILE \
      or --parent-path DIR";
-pub(super) const AZURE: &str = "vhd convert --azure {file} {new} makes one that fits, of whole MiB";
-/// The same beside faults that a repair mends.
-pub(super) const AZURE_AFTER_REPAIR: &str =
-    "vhd check --repair {file} comes first; after it look again";
-/// The same beside errors, and beside data that is left out.
-pub(super) const AZURE_SALVAGE: &str =
-    "vhd convert --azure --salvage {file} {new} makes one that fits of all that is there";
-/// A finding names the command, which depends on where the VHD ends.
+pub(super) const AZURE: &str =
+    "vhd convert --azure {file} {new} makes one that fits, with a size in whole MiB";
+/// As [`AZURE`], if there are problems that a repair fixes.
+pub(super) const AZURE_AFTER_REPAIR: &str = "run vhd check --repair {file} first, then check again";
+/// As [`AZURE`], if there are errors or data that would be left out.
+pub(super) const AZURE_SALVAGE: &str = "vhd convert --azure --salvage {file} {new} makes one that fits from everything that can be read";
+/// Each finding contains the command, which depends on where the VHD ends.
 const TAKE_OUT: &str = "take it out: vhd convert -O raw {file} {new}";
 
 macro_rules! rules {
@@ -133,7 +132,7 @@ macro_rules! rules {
             };
         )*
 
-        /// Every rule, in the order in which a file is looked at.
+        /// All rules, in the order of the checks.
         pub static RULES: &[&Rule] = &[$(&$name),*];
     };
 }
@@ -141,25 +140,25 @@ macro_rules! rules {
 rules! {
     FILE_EMPTY: "file-empty", Error, "the file is empty", COPY_ONLY;
     RAW_SIZE: "raw-size", Error,
-        "nothing of a VHD is in the file, and its length is not that of a raw image: a whole number of pages of 512 bytes", COPY_ONLY;
-    FOOTER_MISSING: "footer-missing", Error, "the file has the name of a VHD, but there is no footer at its end, nor the copy of one that a dynamic VHD has at its beginning",
-        "if it was cut off, copy it again; if it is a whole raw disk, make a VHD of it: vhd convert {file} {new}";
+        "the file has no trace of a VHD, and its length isn't a multiple of 512 bytes, as that of a raw image is", COPY_ONLY;
+    FOOTER_MISSING: "footer-missing", Error, "the file is named like a VHD, but has no footer at its end, nor the copy that a dynamic VHD has at its beginning",
+        "if it was truncated, copy it again; if it is a complete raw disk, convert it to a VHD: vhd convert {file} {new}";
     OPTICAL_IMAGE: "optical-image", Warning, "this is the image of a CD or DVD",
-        "nothing has to be done: a machine takes it as a CD or DVD, not as a disk";
+        "nothing has to be done: a machine uses it as a CD or DVD, not as a disk";
     FIXED_CUT_OFF: "fixed-cut-off", Error, "the file is too short for its virtual disk", COPY_AGAIN;
     FIXED_SLACK: "fixed-slack", Warning, "the file is longer than its virtual disk and its footer; zeros are between them",
-        "no data is lost by it, but the cloud refuses such files: vhd convert -O fixed {file} {new} makes one without them";
+        "no data is lost, but the cloud refuses such files: vhd convert -O fixed {file} {new} makes one without them";
     FIXED_SLACK_DATA: "fixed-slack-data", Warning,
         "data is stored between the end of the virtual disk and the footer, and is not read",
         "if the disk should extend to the footer, vhd convert --salvage {file} {new} keeps the data; vhd convert {file} {new} drops it";
-    FOOTER_CUT_OFF: "footer-cut-off", Repairable, "the trailing footer was cut off; its copy is good", REPAIR;
-    TRAILING_GARBAGE: "trailing-garbage", Repairable, "something comes after the trailing footer",
-        "vhd check --repair {file} cuts it off, and keeps it in {saved}";
-    TRAILING_ZEROS: "trailing-zeros", Repairable, "zeros come after the trailing footer", "vhd check --repair {file} cuts them off";
+    FOOTER_CUT_OFF: "footer-cut-off", Repairable, "the trailing footer is missing; its copy is good", REPAIR;
+    TRAILING_GARBAGE: "trailing-garbage", Repairable, "there is data after the trailing footer",
+        "vhd check --repair {file} removes it, and saves it to {saved}";
+    TRAILING_ZEROS: "trailing-zeros", Repairable, "there are zeros after the trailing footer", "vhd check --repair {file} removes them";
     FOOTER_POISONED: "footer-poisoned", Error, "this disk was disabled on purpose",
         "use the disk that took its place: XenServer disables disks that were moved or merged; vhd convert --salvage {file} {new} \
-         reads this one all the same";
-    FOOTER_LOST: "footer-lost", Error, "the footer is damaged, and there is no good copy of it", COPY_AGAIN;
+         reads this one anyway";
+    FOOTER_LOST: "footer-lost", Error, "the footer is damaged, and there is no good copy", COPY_AGAIN;
     FOOTER_DAMAGED: "footer-damaged", Repairable, "the trailing footer is damaged; its copy is good", REPAIR;
     FOOTER_OVERRULED: "footer-overruled", Repairable,
         "the trailing footer contradicts the header and the BAT; its copy fits them and is in force", REPAIR;
@@ -172,97 +171,97 @@ rules! {
         READ_AS;
     FIXED_LABEL: "fixed-label", Error, "the footer's type is fixed, but the file holds a dynamic disk header of the same disk", READ_AS;
     NESTED_FOOTER: "nested-footer", Warning, "the disk's own first sector looks like a VHD footer; the trailing one is in force",
-        "nothing has to be done: programs that look at the start of the file may take it for another disk; give them the type fixed";
-    FEATURES: "features", Warning, "the features are not those of the specification", HARMLESS;
-    FORMAT_VERSION: "file-format-version", Error, "this version of the VHD format is not known", VERSION;
+        "nothing has to be done: programs that look at the start of the file may mistake it for another disk; specify the type fixed there";
+    FEATURES: "features", Warning, "the features differ from the specification", HARMLESS;
+    FORMAT_VERSION: "file-format-version", Error, "this version of the VHD format is not supported", VERSION;
     DATA_OFFSET: "data-offset", Error, "the dynamic disk header is in an impossible place", COPY_AGAIN;
     DATA_OFFSET_FIXED: "data-offset-fixed", Warning, "a fixed disk has no dynamic disk header to point at", REWRITE;
     TIMESTAMP: "timestamp-future", Warning, "the disk was created in the future",
-        "nothing has to be done: nothing that is read depends on it; the clock of the machine that made it may be wrong";
-    TIMESTAMP_UNIX: "timestamp-unix", Warning, "the time of creation was counted from 1970 instead of 2000", HARMLESS;
-    CURRENT_SIZE: "current-size", Error, "the virtual size makes no sense", COPY_AGAIN;
+        "nothing has to be done: nothing depends on it; the clock of the machine that created it may be wrong";
+    TIMESTAMP_UNIX: "timestamp-unix", Warning, "the creation time is counted from 1970 instead of 2000", HARMLESS;
+    CURRENT_SIZE: "current-size", Error, "the virtual size is impossible", COPY_AGAIN;
     GEOMETRY_ZERO: "geometry-zero", Warning, "there is no geometry", HARMLESS;
-    GEOMETRY_SIZE: "geometry-size", Warning, "some programs take this disk for one of another size, by its geometry",
-        "with qemu, give force_size_calc=current_size; vhd convert {file} {new} makes a file that all programs measure alike";
-    DISK_TYPE: "disk-type", Error, "this type of disk is not known", READ_AS;
+    GEOMETRY_SIZE: "geometry-size", Warning, "some programs derive a different disk size from the geometry",
+        "with qemu, use force_size_calc=current_size; vhd convert {file} {new} makes a file of which all programs see the same size";
+    DISK_TYPE: "disk-type", Error, "this type of disk is not supported", READ_AS;
     UNIQUE_ID_NIL: "unique-id-nil", Warning, "the disk has no identity",
         "nothing has to be done unless it becomes a parent: vhd convert -O raw {file} {raw} && vhd convert {raw} {new} makes one with an id";
-    SAVED_STATE: "saved-state", Warning, "a machine is suspended on this disk, or the mark makes no sense",
+    SAVED_STATE: "saved-state", Warning, "a suspended machine uses this disk, or the mark is invalid",
         "shut the machine down before changing or moving the disk";
     FOOTER_RESERVED: "footer-reserved", Warning, "reserved bytes of the footer are not zero", HARMLESS;
     HEADER_COOKIE: "header-cookie", Error, "there is no dynamic disk header", COPY_AGAIN;
     HEADER_CHECKSUM: "header-checksum", Error, "the checksum of the dynamic disk header is wrong", COPY_AGAIN;
-    HEADER_VERSION: "header-version", Error, "this version of the dynamic disk header is not known", VERSION;
+    HEADER_VERSION: "header-version", Error, "this version of the dynamic disk header is not supported", VERSION;
     HEADER_DATA_OFFSET: "header-data-offset", Warning, "the unused offset of the header is not all ones", REWRITE;
     TABLE_OFFSET: "table-offset", Error, "the BAT is in an impossible place", COPY_AGAIN;
     MAX_TABLE_ENTRIES: "max-table-entries", Error, "the BAT doesn't fit the virtual disk or the file", COPY_AGAIN;
-    BLOCK_SIZE: "block-size", Error, "the block size makes no sense", COPY_AGAIN;
+    BLOCK_SIZE: "block-size", Error, "the block size is impossible", COPY_AGAIN;
     HEADER_RESERVED: "header-reserved", Warning, "reserved bytes of the header are not zero", REWRITE;
-    PARENT_UNWANTED: "parent-unwanted", Warning, "a dynamic disk has no parent, but this one names one", REWRITE;
-    BAT_OVER_STRUCTURE: "bat-over-structure", Error, "a block is over another structure of the file", COPY_AGAIN;
-    BAT_OVER_FOOTER: "bat-over-footer", Error, "a block is over the trailing footer", COPY_AGAIN;
+    PARENT_UNWANTED: "parent-unwanted", Warning, "a dynamic disk has no parent, but this one refers to one", REWRITE;
+    BAT_OVER_STRUCTURE: "bat-over-structure", Error, "a block overlaps another structure of the file", COPY_AGAIN;
+    BAT_OVER_FOOTER: "bat-over-footer", Error, "a block overlaps the trailing footer", COPY_AGAIN;
     BAT_PAST_END: "bat-past-end", Error, "a block is past the end of the file",
-        "the file was cut off: copy it again; if it is the first part of a split image (.vhd, .v01 and so on), join the parts first; \
+        "the file was truncated: copy it again; if it is the first part of a split image (.vhd, .v01 and so on), join the parts first; \
          vhd convert --salvage {file} {new} saves what is left";
     BAT_DUPLICATE: "bat-duplicate", Error, "two blocks are in the same place", COPY_AGAIN;
     BAT_OVERLAP: "bat-overlap", Error, "two blocks overlap", COPY_AGAIN;
-    BLOCK_CUT_OFF: "block-cut-off", Error, "the file ends within a block that should be longer by its bitmap", COPY_AGAIN;
-    BLOCK_SHORT: "block-short", Warning, "the last block is stored only as far as the virtual disk goes", REWRITE;
+    BLOCK_CUT_OFF: "block-cut-off", Error, "the file ends within a block that should be longer according to its bitmap", COPY_AGAIN;
+    BLOCK_SHORT: "block-short", Warning, "the last block is stored only up to the end of the virtual disk", REWRITE;
     BAT_BEYOND_DISK: "bat-beyond-disk", Warning, "a block after the end of the virtual disk is stored", REWRITE;
     BAT_PADDING: "bat-padding", Warning, "the rest of the BAT's last sector is neither all ones nor all zeros", REWRITE;
     BITMAP_DATA: "bitmap-clear-data", Warning, "the bitmap says that a sector was never written, but data is there",
-        "programs disagree on such sectors; here they read as zeros, and vhd convert {file} {new} makes a file in which all read zeros";
+        "programs disagree on such sectors; here they read as zeros, and vhd convert {file} {new} makes a file in which all programs read zeros";
     BITMAP_EMPTY: "bitmap-empty-data", Warning, "the bitmap says that nothing was ever written, but data is in the block",
-        "programs disagree on such blocks; here they read as zeros, and vhd convert {file} {new} makes a file in which all read zeros";
+        "programs disagree on such blocks; here they read as zeros, and vhd convert {file} {new} makes a file in which all programs read zeros";
     BITMAP_PADDING: "bitmap-padding", Warning, "bits after the last sector of the block are set", REWRITE;
-    BATMAP_MISSING: "batmap-missing", Warning, "the creator promises a map of full blocks, and there is none",
-        "nothing has to be done: it is not used here; where XenServer asks for it, vhd convert {file} {new} makes a file that doesn't \
+    BATMAP_MISSING: "batmap-missing", Warning, "this creator writes a map of full blocks, but there is none",
+        "nothing has to be done: it is not used here; where XenServer requires it, vhd convert {file} {new} makes a file that doesn't \
          promise one";
     BATMAP_BAD: "batmap-bad", Warning, "the map of full blocks is damaged",
         "it is not used here; vhd check --repair {file} empties it for XenServer";
-    BATMAP_STALE: "batmap-stale", Warning, "the map of full blocks calls a block full that isn't",
+    BATMAP_STALE: "batmap-stale", Warning, "the map of full blocks marks a block as full that isn't",
         "it is not used here, but XenServer may read wrong data: vhd check --repair {file} empties it";
     BATMAP_ENCRYPTED: "batmap-encrypted", Error, "XenServer encrypted the data of this disk",
-        "decrypt it where the key is: what would be read here is not the disk's content";
-    LOCATOR_CODE: "locator-code", Warning, "this kind of parent locator is not known", OTHER_WAY;
+        "decrypt it where the key is: otherwise its content can't be read";
+    LOCATOR_CODE: "locator-code", Warning, "this kind of parent locator is unknown", OTHER_WAY;
     LOCATOR_DUPLICATE: "locator-duplicate", Warning, "there are two parent locators of this kind",
-        "nothing has to be done: the first is tried first, and only a parent with the right id is taken";
-    LOCATOR_LENGTH: "locator-length", Warning, "the length of the parent locator makes no sense", OTHER_WAY;
+        "nothing has to be done: the first is tried first, and only a parent with the right id is accepted";
+    LOCATOR_LENGTH: "locator-length", Warning, "the length of the parent locator is impossible", OTHER_WAY;
     LOCATOR_RESERVED: "locator-reserved", Warning, "the reserved field of a parent locator is not zero", REWRITE;
     LOCATOR_PLACE: "locator-place", Warning, "the parent locator is in an impossible place", OTHER_WAY;
     LOCATOR_PATH: "locator-path", Warning, "the parent locator leads out of the disk's folder",
         "it isn't followed automatically: give --parent FILE or --parent-path DIR if you trust it";
     PARENT_RAW: "parent-raw", Warning, "the parent has no identity, so it is a raw image",
-        "give --raw-parent to read the child over it, and --parent FILE if it isn't beside the child under its own name";
-    PARENT_UNNAMED: "parent-unnamed", Error, "nothing in the file names the place of the parent", "give --parent FILE";
+        "give --raw-parent to read the child over it, and --parent FILE if it isn't next to the child under its own name";
+    PARENT_UNNAMED: "parent-unnamed", Error, "nothing in the file refers to the parent", "give --parent FILE";
     PARENT_SELF: "parent-self", Error, "the disk names itself as its parent", "give --parent FILE";
     PARENT_MISSING: "parent-missing", Error, "the parent was not found",
-        "put it beside the child, or give --parent FILE or --parent-path DIR";
-    PARENT_MISMATCH: "parent-mismatch", Error, "the parent that was found is another disk",
-        "find the parent whose unique id the child names, and give --parent FILE";
-    PARENT_LOOP: "parent-loop", Error, "the chain of parents runs in a circle",
+        "put it next to the child, or give --parent FILE or --parent-path DIR";
+    PARENT_MISMATCH: "parent-mismatch", Error, "the parent that was found is a different disk",
+        "find the parent with the unique id in the child, and give --parent FILE";
+    PARENT_LOOP: "parent-loop", Error, "the chain of parents contains a loop",
         "one of its files was replaced by another: give --parent FILE with the right one, or restore it from a backup";
     PARENT_DAMAGED: "parent-damaged", Error, "the parent can't be read", "check the parent itself with vhd check";
-    PARENT_LARGER: "parent-larger", Error, "the parent is larger than its child", "find the parent that the child was made over";
-    PARENT_TIMESTAMP: "parent-timestamp", Warning, "the parent's modification time isn't the one that the child records",
-        "if it was written to after the child was made, the child is worthless; a mere copy is harmless";
-    CHAIN_DEPTH: "chain-depth", Error, "the chain has more files than are followed", SHORTEN;
-    CHAIN_LONG: "chain-long", Warning, "the chain is longer than XenServer takes", SHORTEN;
+    PARENT_LARGER: "parent-larger", Error, "the parent is larger than its child", "find the parent from which the child was created";
+    PARENT_TIMESTAMP: "parent-timestamp", Warning, "the parent's modification time differs from the one in the child",
+        "if it was written to after the child was created, the child is worthless; copying it is harmless";
+    CHAIN_DEPTH: "chain-depth", Error, "the chain has too many files", SHORTEN;
+    CHAIN_LONG: "chain-long", Warning, "the chain is too long for XenServer", SHORTEN;
     SIZE_WINDOWS: "size-windows", Warning, "Windows and Hyper-V don't open a VHD above 2040 GiB",
-        "nothing has to be done unless it is for them: they take so large a disk as VHDX";
-    VHD_INSIDE: "vhd-inside", Warning, "the virtual disk is itself a VHD: it was taken for a raw disk, and converted once more", TAKE_OUT;
-    AZURE_NO_FOOTER: "azure-no-footer", Error, "Azure takes only fixed VHDs, and there is no VHD footer",
-        "if the file is a whole raw disk, convert it: vhd convert --azure {file} {new}";
-    AZURE_TYPE: "azure-type", Error, "Azure takes only fixed VHDs", AZURE;
+        "nothing has to be done unless it is for them: they support such large disks as VHDX";
+    VHD_INSIDE: "vhd-inside", Warning, "the virtual disk is itself a VHD: it was treated as a raw disk and converted again", TAKE_OUT;
+    AZURE_NO_FOOTER: "azure-no-footer", Error, "Azure accepts only fixed VHDs, and there is no VHD footer",
+        "if the file is a complete raw disk, convert it: vhd convert --azure {file} {new}";
+    AZURE_TYPE: "azure-type", Error, "Azure accepts only fixed VHDs", AZURE;
     AZURE_FILE_SIZE: "azure-file-size", Error, "Azure requires the virtual size and a footer of 512 bytes, nothing else", AZURE;
-    AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure takes only whole MiB", AZURE;
-    AZURE_TOO_SMALL: "azure-too-small", Error, "a managed disk has at least 20 MiB",
+    AZURE_WHOLE_MIB: "azure-whole-mib", Error, "Azure accepts only whole MiB", AZURE;
+    AZURE_TOO_SMALL: "azure-too-small", Error, "a managed disk must have at least 20 MiB",
         "a page blob may be smaller; to make the disk larger: vhd resize {file} --size 20M";
-    AZURE_TOO_LARGE: "azure-too-large", Error, "an upload to a managed disk has at most 32767 GiB and the footer",
-        "if nothing is stored at its end, cut that off: vhd resize {file} --size 32767G";
-    AZURE_PAGE_BLOB: "azure-page-blob-size", Warning, "a page blob has at most 8 TiB, the footer included",
-        "upload it as a managed disk directly; or if nothing is stored at its end, cut that off: vhd resize {file} --size 8388607M";
-    AZURE_CREATOR: "azure-creator", Error, "some services take this disk for one of another size, by its creator and geometry",
+    AZURE_TOO_LARGE: "azure-too-large", Error, "an upload to a managed disk can have at most 32767 GiB plus the footer",
+        "if nothing is stored at its end, shrink it: vhd resize {file} --size 32767G";
+    AZURE_PAGE_BLOB: "azure-page-blob-size", Warning, "a page blob can have at most 8 TiB, including the footer",
+        "upload it as a managed disk directly; or if nothing is stored at its end, shrink it: vhd resize {file} --size 8388607M";
+    AZURE_CREATOR: "azure-creator", Error, "some services derive a different disk size from the creator and the geometry",
         AZURE;
-    AZURE_VHD_INSIDE: "azure-vhd-inside", Error, "the upload would hold a VHD as its data, and no machine could start from it", TAKE_OUT;
+    AZURE_VHD_INSIDE: "azure-vhd-inside", Error, "the upload would contain a VHD as its data, and no machine could start from it", TAKE_OUT;
 }

@@ -1,14 +1,14 @@
-//! Looking through the bytes of a file.
+//! Scans the bytes of a file.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::storage::ReadAt;
 
-/// Bytes read at once.
+/// Bytes read at a time.
 const PART: u64 = 256 << 10;
 
-/// The first byte of `range` that isn't zero; holes aren't read.
+/// Returns the first nonzero byte of `range`. Holes aren't read.
 pub(super) fn first_nonzero(storage: &dyn ReadAt, range: Range<u64>) -> Result<Option<u64>> {
     let mut at = range.start;
     let mut bytes = Vec::new();

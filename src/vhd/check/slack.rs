@@ -1,4 +1,4 @@
-//! What is between the end of a fixed disk and its footer: room that no reader asks for, but perhaps not empty.
+//! Checks the space between the end of a fixed disk and its footer, which no reader uses but which may not be empty.
 
 use std::ops::Range;
 
@@ -9,24 +9,24 @@ use crate::error::Result;
 use crate::page::is_zero;
 use crate::vhd::{FOOTER_SIZE, Footer, SECTOR_SIZE};
 
-/// Who only opens the file looks at so many bytes of data at most.
+/// The most bytes of data that are checked when an image is only opened.
 const LOOKED_AT: u64 = 256 << 20;
 
-/// Bytes that are read at once.
+/// Bytes that are read at a time.
 const PIECE: u64 = 1 << 20;
 
-/// What was found of data.
+/// The data that was found.
 #[derive(Default)]
 struct Data {
-    /// Offsets of the first and the last page that isn't zero.
+    /// Offsets of the first and the last nonzero page.
     pages: Option<(u64, u64)>,
     count: u64,
-    /// Where the look ended early.
+    /// The position at which the search stopped early.
     stopped: Option<u64>,
 }
 
 impl Checker<'_> {
-    /// Looks at `slack`, what is between the disk of `footer` and its footer. Says whether there is data in it.
+    /// Checks `slack`, the space between the disk of `footer` and its footer. Returns whether there is data in it.
     pub(super) fn slack(&mut self, slack: Range<u64>, footer: &Footer) -> Result<bool> {
         let mut rest = slack.clone();
         let old = self.is_old_footer(&slack, footer)?;
@@ -63,7 +63,7 @@ impl Checker<'_> {
         Ok(false)
     }
 
-    /// Whether the slack begins with a footer of the same disk, as while a disk is made longer.
+    /// Returns whether the slack begins with a footer of the same disk, as it does while a disk is being enlarged.
     fn is_old_footer(&self, slack: &Range<u64>, footer: &Footer) -> Result<bool> {
         let mut bytes = [0; FOOTER_SIZE];
         if slack.end - slack.start < FOOTER_SIZE as u64 {
@@ -76,7 +76,7 @@ impl Checker<'_> {
             && seen.footer.current_size == slack.start)
     }
 
-    /// The pages with data in `range`; who only opens the file is content with the first.
+    /// Finds the pages with data in `range`. When an image is only opened, the first one suffices.
     fn data_in(&self, range: Range<u64>) -> Result<Data> {
         let mut data = Data::default();
         let (mut at, mut read) = (range.start, 0);

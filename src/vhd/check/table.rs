@@ -1,4 +1,4 @@
-//! Where the BAT and the blocks of a file are.
+//! The locations of the BAT and the blocks of a file.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use crate::vhd::{DynamicHeader, FOOTER_SIZE, HEADER_SIZE, SECTOR_SIZE, bitmap_by
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 const HEADER_LEN: u64 = HEADER_SIZE as u64;
 
-/// A BAT that can be looked at.
+/// A BAT that can be checked.
 pub(super) struct Table {
     pub(super) header: DynamicHeader,
     pub(super) header_at: u64,
-    /// Entries that lie in the file, or those that the disk needs if not all do.
+    /// Entries within the file, or those that the disk needs if there aren't enough.
     pub(super) entries: u64,
     /// Blocks of the virtual disk.
     pub(super) blocks: u64,
     /// Where blocks must end.
     pub(super) data_end: u64,
-    /// What is said of the end of the file: the trailing footer, if it is in place.
+    /// Length of the file for messages: up to the trailing footer, if it is in place.
     pub(super) file_len: u64,
     pub(super) is_child: bool,
     /// Bytes of the virtual disk.
     pub(super) virtual_size: u64,
-    /// Whether the header is where the footer says, with its cookie and the right checksum.
+    /// Whether the header is at the offset in the footer, with a correct cookie and checksum.
     pub(super) is_proven: bool,
 }
 
@@ -31,7 +31,7 @@ impl Table {
         self.header.table_offset
     }
 
-    /// Where the last entry ends.
+    /// The end of the last entry.
     pub(super) fn end(&self) -> u64 {
         self.start() + u64::from(self.header.max_table_entries) * 4
     }
@@ -44,19 +44,19 @@ impl Table {
         bitmap_bytes(self.header.block_size)
     }
 
-    /// Sectors of a block that the disk has: fewer than all in its last one.
+    /// Sectors of a block within the disk: fewer than all in its last one.
     pub(super) fn wanted_sectors(&self, block: u64) -> u64 {
         let start = block.saturating_mul(self.block_size());
         let left = self.virtual_size.saturating_sub(start);
         left.min(self.block_size()).div_ceil(SECTOR_SIZE)
     }
 
-    /// Bytes of a block's bitmap that somebody may ask for.
+    /// Bytes of a block's bitmap that are ever needed.
     pub(super) fn wanted_bitmap(&self, block: u64) -> u64 {
         self.wanted_sectors(block).div_ceil(8)
     }
 
-    /// Bytes of a block in the file that somebody may ask for: its bitmap, and its data up to the end of the disk.
+    /// Bytes of a block in the file that are ever needed: its bitmap, and its data up to the end of the disk.
     pub(super) fn wanted_bytes(&self, block: u64) -> u64 {
         self.bitmap_bytes() + self.wanted_sectors(block) * SECTOR_SIZE
     }
@@ -70,7 +70,7 @@ impl Table {
         self.start().saturating_add(block.saturating_mul(4))
     }
 
-    /// What no block may lie on.
+    /// The structures that no block may overlap.
     pub(super) fn structures(&self) -> [(Range<u64>, &'static str); 3] {
         let header = self.header_at..self.header_at + HEADER_LEN;
         [
@@ -80,7 +80,7 @@ impl Table {
         ]
     }
 
-    /// Where the last of these structures ends.
+    /// The end of the last of these structures.
     pub(super) fn structures_end(&self) -> u64 {
         let table = self.start() + table_bytes(self.header.max_table_entries);
         table.max(self.header_at + HEADER_LEN)

@@ -388,7 +388,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "check of a child whose parent was made larger",
-        before: "find the parent that the child was made over",
+        before: "find the parent from which the child was created",
         now: "the command that takes the growth back",
         run: |lab| {
             lab.shell(

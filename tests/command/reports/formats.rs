@@ -69,7 +69,7 @@ const CASES: &[Case] = &[
                 .code(1)
                 .says("footer-missing");
             ended
-                .says("if it was cut off, copy it again")
+                .says("if it was truncated, copy it again")
                 .omits("no problems");
             lab.shell("vhd check --azure cut.vhd")
                 .code(1)

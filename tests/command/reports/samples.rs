@@ -233,7 +233,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     add("a list of window hashes", &[(0, b"vhdkit state  1\0")]);
     add("a list of window hashes", &[(0, b"vhdkit windows 1")]);
     add(
-        "what a repair has replaced",
+        "the saved bytes of a repair",
         &[(0, b"vhdkit saved bytes 1\n")],
     );
     add(
