@@ -1,4 +1,4 @@
-//! Turns one disk image into another with the help of a diff.
+//! Turns one disk image into another by applying diffs.
 
 use std::process::ExitCode;
 

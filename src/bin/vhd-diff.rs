@@ -1,4 +1,4 @@
-//! What changed from one disk image to another.
+//! Shows what changed from one disk image to another.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The toolbox: look at, make, compare and patch disk images.
+//! The toolbox: inspects, creates, compares and patches disk images.
 
 use std::process::ExitCode;
 

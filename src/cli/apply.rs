@@ -34,8 +34,9 @@ use crate::text::shown;
 
 /// Turn a base into the target of a diff, in place or as a new image.
 ///
-/// Without -o the base itself becomes the target: as a clone that takes its place where the file system has clones,
-/// else behind an undo journal, so that it is always the old or the new point in time, or one command away from either.
+/// Without -o the base itself becomes the target: as a clone that replaces it if the file system supports clones,
+/// otherwise with an undo journal, so that it is always the old or the new point in time, or one command away from
+/// either.
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -45,62 +46,62 @@ use crate::text::shown;
     "Several diffs are applied in order, each page written once. Nothing is written before all diffs are verified, \
      follow one another, and the base is known to be the one they were made from. Diffs that the base holds already \
      are left out.\n\n\
-     What the result holds is noted in an extended attribute of its file, its state stamp: while nothing writes to the file, the next apply needn't read all of it. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
+     The content of the result is recorded in an extended attribute of its file, its state stamp: as long as nothing writes to the file, the next apply needn't read all of it. vhd info shows the stamp, vhd hash --stamp sets one.\n\n",
     "Examples:\n",
-    "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      make a new image\n",
+    "  vhd-apply monday.vhd tuesday.vhddiff -o tuesday.vhd      create a new image\n",
     "  vhd-apply disk.vhd tuesday.vhddiff wednesday.vhddiff     bring a copy up to date in place\n",
     "  vhd-diff a.raw b.raw -o - | vhd-apply copy.raw -         through a pipe\n",
-    "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep the way back\n",
-    "  vhd-apply --reverse disk.vhd wednesday.vhddiff           go back, by a reversible diff\n",
-    "  vhd-apply /dev/null all.vhddiff -o disk.vhd              a disk out of a diff from an empty one\n",
-    "  vhd-apply --rollback disk.vhd                            take an interrupted apply back\n  \
-         vhd-apply base.vhd d -o child.vhd -O differencing        store only what changed, over the base\n\n",
+    "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep a diff to undo it\n",
+    "  vhd-apply --reverse disk.vhd wednesday.vhddiff           undo a reversible diff\n",
+    "  vhd-apply /dev/null all.vhddiff -o disk.vhd              a disk from a diff based on an empty one\n",
+    "  vhd-apply --rollback disk.vhd                            undo an interrupted apply\n  \
+         vhd-apply base.vhd d -o child.vhd -O differencing        store only the changes, on top of the base\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The image to bring to the target.
+    /// The image to change into the target.
     base: PathBuf,
     /// The diffs, in order; - is stdin.
     #[arg(value_name = "DIFF", required_unless_present = "rollback")]
     diffs: Vec<PathBuf>,
-    /// Make a new image instead of changing the base; - writes the raw disk to stdout.
+    /// Write a new image instead of changing the base; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["undo", "rollback"])]
     output: Option<PathBuf>,
     /// Go back: turn the target of reversible diffs into their base. Several are given newest first, in the order in
-    /// which they are taken back.
+    /// which they are undone.
     #[arg(long, conflicts_with = "rollback")]
     reverse: bool,
-    /// Format of the new image [default: raw or VHD by its name, the kind of VHD as the target was].
+    /// Format of the new image [default: raw or VHD by its name, the kind of VHD like the target].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
-    /// With -o: replace the output if it exists; twice: even if other images have it as their parent. In place: change the
-    /// base even if other images have it as theirs.
+    /// With -o: replace the output if it exists; twice: even if other images have it as their parent. In place: change
+    /// the base even if other images have it as theirs.
     #[arg(long, action = clap::ArgAction::Count, conflicts_with = "rollback")]
     force: u8,
     #[command(flatten)]
     windows: Windows,
-    /// Keep the diff that leads back in this file.
+    /// Keep a diff that undoes the apply in this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rollback", "dry_run"])]
     undo: Option<PathBuf>,
-    /// Take an interrupted apply back.
+    /// Undo an interrupted apply.
     #[arg(long, conflicts_with_all = ["diffs", "dry_run"])]
     rollback: bool,
-    /// How to make sure that the base is the right one.
+    /// How to check that the base is the right one.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     base_check: Check,
     /// How the base is changed in place.
     #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["output", "rollback"])]
     in_place: InPlaceWay,
-    /// Check everything, say what would be done, write nothing.
+    /// Check everything and report what would be done, but write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Read the result back and compare its content digest.
     #[arg(long)]
     verify: bool,
-    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write the result as a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long, conflicts_with = "rollback")]
     dense: bool,
-    /// Format of the base [default: found out].
+    /// Format of the base [default: detected].
     #[arg(short = 'f', long, value_name = "FORMAT")]
     base_format: Option<InputFormat>,
     /// Print a JSON summary.
@@ -112,13 +113,14 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
-    /// As full, or by the window hashes that vhd hash --stamp keeps beside it, and what lies under the changed pages.
+    /// Like full, or by the window hashes that vhd hash --stamp keeps next to it, plus the data under the changed
+    /// pages.
     Auto,
-    /// By a valid state stamp alone, if there is one; the digest of the result is then what the diff says.
+    /// By a valid state stamp alone, if there is one; the digest of the result is then taken from the diff.
     Stamp,
     /// Read all of it and compare its content digest.
     Full,
-    /// Look only at what lies under the changed pages.
+    /// Read only the data under the changed pages.
     Touched,
 }
 
@@ -163,7 +165,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             );
         }
     }
-    // Not to be printed while progress is shown.
+    // Kept until progress is no longer shown.
     let warnings = Mutex::new(Vec::new());
     let warn = |warning: &Error| {
         let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +202,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 dry_run: args.dry_run,
                 dense: args.dense,
                 orphans: match output {
-                    // The base stays as it is.
+                    // The base isn't changed.
                     Some(_) => Orphans::Allow,
                     None => orphans(args.force),
                 },
@@ -226,7 +228,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// Says of a result that is a file where the backup of its GPT is, if not at the end.
+/// Reports the location of the GPT's backup in a resulting file, if it isn't at the end.
 fn say_gpt(args: &Args, applied: &Applied, context: &Context) {
     let written = args.output.is_some() || applied.already < applied.diffs;
     if written && !args.dry_run && !args.output.as_deref().is_some_and(is_stdout) {
@@ -235,7 +237,7 @@ fn say_gpt(args: &Args, applied: &Applied, context: &Context) {
     }
 }
 
-/// Images where diffs belong, and the other way round: what was meant is known.
+/// Refuses images in place of diffs and vice versa, with a hint what was probably meant.
 fn refuse_misplaced(args: &Args) -> Result<()> {
     let is_diff = |path: &Path| {
         let mut start = [0; MAGIC.len()];
@@ -265,7 +267,7 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         return Err(Error::usage("there is no such diff")
             .with_path(last)
             .with_hint(format!(
-                "if that is the image to make, write -o {}",
+                "if that is the image to create, use -o {}",
                 quoted(last)
             )));
     }
@@ -277,14 +279,13 @@ fn chain(args: &Args, beside: &Path, progress: &dyn Progress) -> Result<Chain> {
     if !args.reverse {
         return check_possible(args, Chain::new(diffs)?);
     }
-    let hint =
-        "apply the diff that --undo kept; make diffs with vhd-diff --reversible to go both ways";
+    let hint = "apply the diff that --undo kept; create diffs with vhd-diff --reversible to be able to undo them";
     let back = |diff: &DiffFile| diff.reversed().ok_or_else(|| not_reversible(diff, hint));
     let chain = Chain::new(diffs.iter().map(back).collect::<Result<_>>()?)?;
     check_possible(args, chain)
 }
 
-/// An error if the base is to be checked in full, and nothing says what it should hold.
+/// Fails if a full check is requested, but the diffs don't contain the base's digest.
 fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
     if args.base_check != Check::Full || chain.base_digest().is_some() {
         return Ok(chain);
@@ -294,13 +295,13 @@ fn check_possible(args: &Args, chain: Chain) -> Result<Chain> {
         Error::usage("the base can't be checked in full: this diff has no content digests")
             .with_path(name)
             .with_hint(
-                "create the diff again, without --no-digest; or use --base-check touched, which looks only under the \
+                "create the diff again, without --no-digest; or use --base-check touched, which reads only the data under the \
                  changed pages",
             ),
     )
 }
 
-/// What the user said of the format of the base.
+/// The format of the base as the user specified it.
 fn said(args: &Args) -> SaidFormat {
     SaidFormat::by("-f", args.base_format)
 }
@@ -310,7 +311,7 @@ fn inputs(args: &Args) -> Vec<&Path> {
     diffs.chain([args.base.as_path()]).collect()
 }
 
-/// Who may read all the diffs; one from stdin is from nobody knows where.
+/// Who may read all the diffs; the origin of one from stdin is unknown.
 fn diffs_audience(args: &Args) -> Result<Audience> {
     Audience::of(args.diffs.iter().filter(|path| *path != Path::new("-")))
 }
@@ -325,7 +326,7 @@ fn to_new(
         return to_stdout(args, options, context).map(|applied| (applied, Format::Raw));
     }
     refuse_same_file(output, &inputs(args))?;
-    // Before the diffs are read.
+    // Checked before the diffs are read.
     check_output(output, overwrite(args.force))?;
     if super::store_path::is_point(&args.base) || EmptyDisk::is_named(&args.base) {
         return from_point(args, output, options, context);
@@ -360,13 +361,13 @@ fn is_stdout(output: &Path) -> bool {
     output == Path::new("-")
 }
 
-/// Writes the raw disk that the base becomes to stdout.
+/// Writes the resulting raw disk to stdout.
 fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Result<Applied> {
     refuse_on_stdout("--json", args.json)?;
     refuse_on_stdout("--verify", args.verify)?;
     Stdout::disk(args.output_format, 0)?;
     let reading = Reading::default();
-    // Nothing is made beside an output that isn't there.
+    // There is no output file in whose folder to create it.
     let beside = std::env::temp_dir().join("diff");
     let (base, chain) = open_base(args, &beside, reading, options.progress, context)?;
     let mut out = Stdout::disk(args.output_format, chain.target_size())?;
@@ -375,7 +376,7 @@ fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Resul
     Ok(applied)
 }
 
-/// Opens a base that needn't be a file, and the diffs. An empty disk is as large as the diffs want it.
+/// Opens the diffs, and a base that needn't be a file. An empty disk gets the size that the diffs require.
 fn open_base(
     args: &Args,
     beside: &Path,
@@ -391,7 +392,7 @@ fn open_base(
     Ok((base, chain(args, beside, progress)?))
 }
 
-/// The same from a point in time of a store, or from an empty disk.
+/// As [`apply`] for a base that is a point in time of a store, or an empty disk.
 fn from_point(
     args: &Args,
     output: &Path,
@@ -403,7 +404,7 @@ fn from_point(
     refuse_files(output, &*base)?;
     let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
-        EmptyDisk::refuse(&args.base, "make a VHD of another format of it")?;
+        EmptyDisk::refuse(&args.base, "create a VHD of another format from it")?;
         return Err(Error::usage(
             "a point in time of a store can't be the parent of a differencing VHD",
         )
@@ -421,7 +422,7 @@ fn from_point(
     Ok((apply_to_image(&*base, &chain, out, options)?, format))
 }
 
-/// What was asked for, else what name, target and base stand for.
+/// The requested format, otherwise the one implied by name, target and base.
 fn output_format(args: &Args, output: &Path, base: &dyn Opened, chain: &Chain) -> Result<Format> {
     if let Some(format) = args.output_format {
         return Ok(format.into());
@@ -430,7 +431,7 @@ fn output_format(args: &Args, output: &Path, base: &dyn Opened, chain: &Chain) -
     format_of_result(output, base, chain)
 }
 
-/// A check that couldn't be thorough: a warning, unless that is what was asked for.
+/// Reports that a check couldn't be thorough: as a warning, unless the user asked for that.
 fn say_doubt(args: &Args, context: &Context, doubt: &str) {
     if args.base_check == Check::Touched {
         context.note(doubt);
@@ -439,7 +440,7 @@ fn say_doubt(args: &Args, context: &Context, doubt: &str) {
     }
 }
 
-/// What the result is called.
+/// The name of the result.
 fn result(args: &Args) -> &Path {
     match &args.output {
         Some(output) if is_stdout(output) => Path::new(STDOUT),
@@ -457,17 +458,17 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
         (BaseChecked::Touched, _) => say_doubt(
             args,
             context,
-            "the base was checked only under the changed pages: the rest of it is not known to be right",
+            "the base was checked only under the changed pages: the rest of it wasn't verified",
         ),
         (BaseChecked::Partly, _) => say_doubt(
             args,
             context,
-            "the diff doesn't record what the base held everywhere, so it isn't certain that this is the right base",
+            "the diff doesn't fully describe its base, so it isn't certain that this is the right base",
         ),
     }
     if applied.already == applied.diffs && !new {
         context.note(format_args!(
-            "{path}: holds the target already, nothing was written"
+            "{path}: already holds the target, nothing was written"
         ));
         return;
     }
@@ -496,18 +497,18 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
     ));
 }
 
-/// What only those want to know who ask for it, and what was lost.
+/// Reports details with -v, and attributes that were lost.
 fn say_how(args: &Args, applied: &Applied, context: &Context) {
     let path = shown(result(args));
     if applied.checked == BaseChecked::Stamp {
         context.detail(format_args!(
-            "{}: known by its state stamp or its window hashes, so it wasn't read as a whole",
+            "{}: identified by its state stamp or its window hashes, so it wasn't read completely",
             shown(&args.base)
         ));
     }
     if let (Some(output), Some(_)) = (&args.output, applied.strategy) {
         context.detail(format_args!(
-            "{}: made as a clone of {}, with which it shares what didn't change",
+            "{}: created as a clone of {}, with which it shares unchanged data",
             shown(&output),
             shown(&args.base)
         ));
@@ -525,28 +526,28 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
             (true, _) => format!("{path}: stamped with its state"),
             (false, false) => format!("{path}: not stamped with its state"),
             (false, true) => format!(
-                "{path}: not stamped with its state, since its digest is known only from the diff; to have it read and \
-                 stamped: vhd hash --stamp {}",
+                "{path}: not stamped with its state, since its digest is only taken from the diff; to read and stamp \
+                 it: vhd hash --stamp {}",
                 quoted(args.output.as_ref().unwrap_or(&args.base))
             ),
         });
     }
 }
 
-/// Of an image that was changed in place: by which strategy, and what was left or lost.
+/// Reports how an image was changed in place, and what was left or lost.
 pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Context) {
     let image = shown(&image);
     if let Some(strategy) = applied.strategy {
         let how = match strategy {
-            Strategy::Clone => "changed as a clone that took its place",
-            Strategy::Copy => "changed as a copy that took its place",
-            Strategy::Journal => "changed itself, behind an undo journal",
+            Strategy::Clone => "changed by replacing it with a clone",
+            Strategy::Copy => "changed by replacing it with a copy",
+            Strategy::Journal => "changed directly, with an undo journal",
         };
         context.detail(format_args!("{image}: {how}"));
     }
     if applied.behind > 0 {
         context.note(format_args!(
-            "{image}: the device is larger: its last {} were neither looked at nor changed",
+            "{image}: the device is larger: its last {} were neither read nor changed",
             Size(applied.behind)
         ));
     }
@@ -570,9 +571,9 @@ struct Details {
     diffs: usize,
     already_applied: usize,
     base_check: &'static str,
-    /// How the base was changed in place, or `clone` for a new image that began as one; else `null`.
+    /// How the base was changed in place, or `clone` for a new image that began as one; otherwise `null`.
     strategy: Option<&'static str>,
-    /// Whether the result carries a state stamp.
+    /// Whether the result has a state stamp.
     stamped: bool,
     virtual_size: u64,
     content_digest: Option<String>,

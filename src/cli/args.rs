@@ -11,7 +11,7 @@ use crate::files::{ChildOf, Format, OpenImage, Orphans, ParentOptions, Strategy,
 use crate::storage::{Caching, Overwrite};
 use crate::vhd::MAX_DYNAMIC_SIZE;
 
-/// The lines about exit codes at the end of every help text.
+/// The description of exit codes at the end of every help text.
 macro_rules! exit_codes {
     () => {
         "Exit codes:\n  \
@@ -26,7 +26,7 @@ macro_rules! exit_codes {
 }
 pub(super) use exit_codes;
 
-// Options of every command. (A comment for the documentation would become the description of each program.)
+// Options of every command. (A doc comment would become the description of each program.)
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct Common {
@@ -34,17 +34,17 @@ pub(super) struct Common {
     /// page cache].
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
-    /// When to show progress on stderr; `auto` is: when stderr is a terminal.
+    /// When to show progress on stderr; `auto`: if stderr is a terminal.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub progress: When,
-    /// Where the undo journals of block devices are, the same for every command; without it, what the environment
-    /// has in `VHDKIT_STATE_DIR`, else /var/lib/vhdkit.
+    /// Folder for the undo journals of block devices, the same for every command [default: the value of
+    /// `VHDKIT_STATE_DIR`, else /var/lib/vhdkit].
     #[arg(long, global = true, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
-    /// Print nothing when all is well, but warnings and errors.
+    /// Print nothing on success, except for warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, overrides_with = "quiet")]
     pub quiet: bool,
-    /// Report details on stderr, and how long it took.
+    /// Report details on stderr, including the time taken.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet", overrides_with = "verbose")]
     pub verbose: bool,
 }
@@ -57,18 +57,19 @@ pub(super) enum When {
     Never,
 }
 
-// Where the parents of differencing VHDs are, for every command that reads images.
+// Where to look for the parents of differencing VHDs, for every command that reads images.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Parents of differencing VHDs")]
 pub(super) struct Parents {
-    /// The parent, or one more image of a longer chain; without it, a parent is looked for only in the folder of its
+    /// The parent, or another image of a longer chain; without it, a parent is looked for only in the folder of its
     /// child and below.
     #[arg(long = "parent", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Look for parents in this folder too, by their file names.
     #[arg(long = "parent-path", value_name = "DIR")]
     pub folders: Vec<PathBuf>,
-    /// Read a child that names no unique id over a raw image: nothing tells if it is the right one.
+    /// Read a child that contains no unique id for its parent on top of a raw image: nothing shows whether it is the
+    /// right one.
     #[arg(long)]
     pub raw_parent: bool,
 }
@@ -85,7 +86,7 @@ impl Parents {
     }
 }
 
-/// The format of an image to read, as `-f` takes it.
+/// The format of an input image, for `-f`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum InputFormat {
     /// The bytes of the file are the virtual disk.
@@ -113,7 +114,7 @@ impl From<InputFormat> for crate::files::FormatChoice {
     }
 }
 
-/// The format of an image to read, as the user said it or not, and the option to say it by.
+/// The format of an input image as the user specified it, if at all, and the name of the option.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SaidFormat {
     pub(super) option: Option<&'static str>,
@@ -121,7 +122,7 @@ pub(super) struct SaidFormat {
 }
 
 impl SaidFormat {
-    /// What the user gave by `option`, if anything.
+    /// The value that the user gave for `option`, if any.
     pub(super) const fn by(option: &'static str, format: Option<InputFormat>) -> Self {
         Self {
             option: Some(option),
@@ -129,22 +130,22 @@ impl SaidFormat {
         }
     }
 
-    /// There is no option for it.
+    /// There is no such option.
     pub(super) const NEVER: Self = Self {
         option: None,
         format: None,
     };
 }
 
-/// How images are read and written, as `--io` takes it.
+/// How images are read and written, for `--io`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Io {
-    /// Directly from the device what the page cache doesn't have, and directly to it what is written in large pieces;
-    /// neither is left in the cache.
+    /// Read data that isn't in the page cache directly from the device, and write large pieces directly to it; neither
+    /// stays in the cache.
     Auto,
     /// Through the page cache.
     Buffered,
-    /// Directly from the device and to it, whatever the page cache has, where both can.
+    /// Directly from and to the device, whatever the page cache has, if both sides support it.
     Direct,
 }
 
@@ -158,17 +159,17 @@ impl From<Io> for Caching {
     }
 }
 
-/// The format of an image to write, as `-O` takes it.
+/// The format of an output image, for `-O`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
     /// The bytes of the file are the virtual disk.
     Raw,
-    /// A VHD that stores the whole disk, with a footer behind it.
+    /// A VHD that stores the whole disk, followed by a footer.
     Fixed,
     /// A VHD that stores only the blocks that were written; vhd and vpc are the same.
     #[value(aliases = ["vhd", "vpc"])]
     Dynamic,
-    /// A VHD that stores only what differs from another image, its parent.
+    /// A VHD that stores only the differences to another image, its parent.
     Differencing,
 }
 
@@ -183,16 +184,16 @@ impl From<OutputFormat> for Format {
     }
 }
 
-/// How an image is changed in place, as `--in-place` takes it.
+/// How an image is changed in place, for `--in-place`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum InPlaceWay {
-    /// On a clone where the file system can make one and nothing of the file is lost, else by the undo journal.
+    /// By a clone if the file system supports it and no attribute of the file is lost, otherwise with an undo journal.
     Auto,
-    /// Change a clone of the base, which then takes its place.
+    /// Change a clone of the base, which then replaces it.
     Clone,
-    /// Write the base itself, with an undo journal beside it.
+    /// Write the base itself, with an undo journal next to it.
     Journal,
-    /// Change a full copy of the base, which then takes its place.
+    /// Change a full copy of the base, which then replaces it.
     Copy,
 }
 
@@ -210,7 +211,7 @@ impl InPlaceWay {
 /// Bytes in a mebibyte.
 pub(super) const MEBIBYTE: u64 = 1 << 20;
 
-/// The format that the name of a new image stands for.
+/// The format implied by the name of a new image.
 pub(super) fn default_format(path: &Path) -> Result<Format> {
     Format::by_name(path).map_err(|error| {
         error.with_hint(
@@ -219,19 +220,19 @@ pub(super) fn default_format(path: &Path) -> Result<Format> {
     })
 }
 
-/// An error if the child that is to be made at `path` would have the name of something else.
+/// Fails if the name of the child to be created at `path` is that of something else.
 pub(super) fn check_name_of_child(path: &Path) -> Result<()> {
     if default_format(path)? != Format::Raw || path.extension().is_none() {
         return Ok(());
     }
     Err(
-        Error::usage("a child is a VHD, and this is not the name of one")
+        Error::usage("a child is a VHD, but this is not the name of one")
             .with_path(path)
             .with_hint("name it .vhd or .avhd, or use -O differencing"),
     )
 }
 
-/// What `--force` allows: once to replace a file, twice even if that is an image which others have as their parent.
+/// What `--force` allows: once to replace a file, twice even one that other images have as their parent.
 pub(super) fn overwrite(force: impl Into<u8>) -> Overwrite {
     match force.into() {
         0 => Overwrite::No,
@@ -240,7 +241,7 @@ pub(super) fn overwrite(force: impl Into<u8>) -> Overwrite {
     }
 }
 
-/// What `--force` allows where an image is changed in place.
+/// What `--force` allows if an image is changed in place.
 pub(super) const fn orphans(force: u8) -> Orphans {
     if force > 0 {
         Orphans::Allow
@@ -249,17 +250,17 @@ pub(super) const fn orphans(force: u8) -> Orphans {
     }
 }
 
-// What a new child is told of Windows.
+// Windows paths for new children.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Windows {
-    /// What the folder of a new differencing VHD is called on Windows, as in 'D:\vms': it then names its parent's absolute
-    /// path there too.
+    /// Windows path of the folder of a new differencing VHD, as in 'D:\vms': it then also records its parent's absolute
+    /// path there.
     #[arg(long, value_name = "DIR")]
     windows_dir: Option<WindowsFolder>,
 }
 
 impl Windows {
-    /// The parent of a new child.
+    /// Describes the parent of a new child.
     pub(super) fn child_of(&self, parent: Arc<OpenImage>) -> ChildOf {
         ChildOf {
             image: parent,
@@ -267,19 +268,19 @@ impl Windows {
         }
     }
 
-    /// An error if the folder was named and what is made has no parent.
+    /// Fails if the option is given for an image without a parent.
     pub(super) fn refuse_without_parent(&self) -> Result<()> {
         if self.windows_dir.is_none() {
             return Ok(());
         }
-        Err(Error::usage(
-            "--windows-dir is for differencing VHDs: other images have no parent to name",
+        Err(
+            Error::usage("--windows-dir is for differencing VHDs: other images have no parent")
+                .with_hint("omit it, or make a differencing VHD"),
         )
-        .with_hint("omit it, or make a differencing VHD"))
     }
 }
 
-/// What keeps a VHD of this size from being opened by the system that the format comes from, if anything does.
+/// Returns why the system that the format comes from can't open a VHD of this size, if so.
 pub(super) fn windows_remark(format: Format, virtual_size: u64) -> Option<String> {
     let too_large = format != Format::Raw && virtual_size > MAX_DYNAMIC_SIZE;
     too_large.then(|| {
@@ -290,15 +291,14 @@ pub(super) fn windows_remark(format: Format, virtual_size: u64) -> Option<String
     })
 }
 
-/// What keeps a VHD of this size from being accepted as an upload by the cloud, if anything does. Raw images
-/// aren't meant to be uploaded.
+/// Returns why the cloud refuses to upload a VHD of this size, if so. Raw images aren't meant to be uploaded.
 pub(super) fn cloud_remark(format: Format, virtual_size: u64) -> Option<String> {
     if format == Format::Raw || virtual_size.is_multiple_of(MEBIBYTE) {
         return None;
     }
     let whole = virtual_size.checked_next_multiple_of(MEBIBYTE)?;
     Some(format!(
-        "Azure accepts only whole MiB and would refuse {virtual_size} bytes; the next size it takes is {whole}: \
-         vhd convert --azure makes it"
+        "Azure accepts only whole MiB and would refuse {virtual_size} bytes; the next accepted size is {whole}: \
+         vhd convert --azure creates it"
     ))
 }

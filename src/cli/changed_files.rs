@@ -1,4 +1,4 @@
-//! `--files`: which files own what changed.
+//! `--files`: lists the files that own the changes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,10 +16,10 @@ use crate::inside::{
 };
 use crate::text::shown;
 
-/// How to say it.
+/// How to print the list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
-    /// Also files of which only owner, permissions or times changed.
+    /// Include files of which only owner, permissions or times changed.
     pub(super) all: bool,
     pub(super) json: bool,
 }
@@ -30,7 +30,7 @@ impl Form {
     }
 }
 
-/// Prints who owns the bytes `changed`.
+/// Prints the owners of the bytes in `changed`.
 pub(super) fn print(
     base: &dyn Opened,
     target: &dyn Opened,

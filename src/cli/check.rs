@@ -1,4 +1,4 @@
-//! `vhd check`: every fault of an image, and the repairs that lose nothing.
+//! `vhd check`: lists all problems of an image, and repairs what can be repaired without loss.
 
 use std::path::{Path, PathBuf};
 
@@ -17,37 +17,37 @@ use crate::files::{self, Repaired};
 use crate::text::shown;
 use crate::vhd::{CheckOptions, DiskType, Finding, Fix, Kind, Report, Severity, Unlisted};
 
-/// Find every fault of VHD files, and mend those that can be mended without loss.
+/// Find every problem of VHD files, and repair what can be repaired without loss.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = concat!(
-    "Each fault is named with its severity, its field and its offset in the file. An error keeps the image from \
-     being read, or from being read wholly; what is repairable can be repaired without loss, and is read as it will be then; a warning is worth knowing. docs/check.md lists all of them.\n\n",
-    "--repair saves the bytes that it replaces first, in IMAGE.before-repair, and --take-back puts them back. An \
-     interrupted repair is finished by running it again. What can't be repaired is left as it is.\n\n",
+    "Each problem is listed with its severity, its field and its offset in the file. An error keeps the image from \
+     being read, or read completely; a repairable problem can be repaired without loss, and the image is read as it will be then; a warning is worth knowing. docs/check.md lists all of them.\n\n",
+    "--repair first saves the bytes that it replaces to IMAGE.before-repair, and --take-back restores them. An \
+     interrupted repair is finished by running it again. Anything that can't be repaired isn't changed.\n\n",
     "Examples:\n",
     "  vhd check disk.vhd\n",
     "  vhd check *.vhd --json | jq '.findings[].id'\n",
     "  vhd check disk.vhd --repair --dry-run            what a repair would do\n",
     "  vhd check disk.vhd --repair\n",
     "  vhd check disk.vhd --take-back disk.vhd.before-repair\n",
-    "  vhd check upload.vhd --azure                     would Azure take it?\n\n",
+    "  vhd check upload.vhd --azure                     would Azure accept it?\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The images to check.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// Apply the rules of Azure for uploads too.
+    /// Apply Azure's rules for uploads, too.
     #[arg(long)]
     azure: bool,
-    /// Mend what can be mended without loss.
+    /// Repair what can be repaired without loss.
     #[arg(long)]
     repair: bool,
-    /// Only say what --repair would do.
+    /// Only report what --repair would do.
     #[arg(long, requires = "repair")]
     dry_run: bool,
-    /// Take a repair back: put the bytes saved in FILE back into the image.
+    /// Undo a repair: restore the bytes saved in FILE to the image.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["repair", "azure"])]
     take_back: Option<PathBuf>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     all.finish()
 }
 
-/// Of several images: how many are as they should be.
+/// The totals for several images.
 #[derive(Debug, Default)]
 struct Sum {
     images: u64,
@@ -89,7 +89,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds an image: whether it is clean, and what was found; `None` if it couldn't be checked.
+    /// Adds an image: whether it is clean, and its findings; `None` if it couldn't be checked.
     fn add(&mut self, checked: Option<&(bool, [u64; 3])>) {
         self.images += 1;
         match checked {
@@ -126,13 +126,15 @@ impl std::fmt::Display for Sum {
 
 fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     let [image] = args.images.as_slice() else {
-        return Err(Error::usage("saved bytes go back into one image")
-            .with_found(format_args!("{} images", args.images.len()))
-            .with_hint("name the image that they were saved from"));
+        return Err(
+            Error::usage("saved bytes can be restored to one image only")
+                .with_found(format_args!("{} images", args.images.len()))
+                .with_hint("name the image that they were saved from"),
+        );
     };
     files::take_back(image, saved)?;
     context.note(format_args!(
-        "{}: is as it was before the repair",
+        "{}: restored to its state before the repair",
         shown(&image)
     ));
     if args.json {
@@ -147,7 +149,7 @@ fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What `--json` prints after a repair was taken back.
+/// What `--json` prints after a repair was undone.
 #[derive(Serialize)]
 struct TakenBack {
     image: String,
@@ -155,8 +157,8 @@ struct TakenBack {
     saved: String,
 }
 
-/// Checks one file; says whether it is clean, after a repair if one was asked for, and how many errors, repairable
-/// faults and warnings are left.
+/// Checks one file. Returns whether it is clean, after a repair if one was requested, and the remaining number of
+/// errors, repairable problems and warnings.
 fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])> {
     let progress = context.progress();
     let options = CheckOptions {
@@ -186,7 +188,7 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])
     let view = View::new(path, &repaired);
     let left = repaired.after.as_ref().unwrap_or(&repaired.before);
     let counts = [left.errors, left.repairable, left.warnings];
-    // Nothing is to be told of an image without any finding.
+    // There is nothing to report about an image without findings.
     let well = repaired.before.findings.is_empty() && repaired.saved.is_none();
     if args.json || !context.quiet() || !well {
         let mut output = Output::text()?;
@@ -208,7 +210,7 @@ fn check_blob(
     context: &Context,
 ) -> Result<Report> {
     if args.repair {
-        return Err(Error::usage("a page blob isn't repaired where it is")
+        return Err(Error::usage("a page blob can't be repaired in place")
             .with_path(path)
             .with_hint(format!(
                 "copy its bytes to a file and repair that: vhd convert -f raw -O raw {} disk.vhd && vhd check --repair disk.vhd",
@@ -226,23 +228,23 @@ fn check_blob(
 struct View<'a> {
     image: String,
     format: String,
-    /// How far the check went: `structure` of a VHD, or only the `length` of a raw image.
+    /// The extent of the check: `structure` of a VHD, or only the `length` of a raw image.
     checked: &'static str,
     errors: u64,
     repairable: u64,
     warnings: u64,
-    /// What was found, before a repair if one was asked for.
+    /// The findings, before a repair if one was requested.
     findings: Vec<FindingView<'a>>,
-    /// What was looked at, for people.
+    /// What was checked, as text.
     #[serde(skip)]
     looked_at: String,
-    /// Of which ids there are more findings than are listed.
+    /// The ids with more findings than are listed.
     unlisted: Vec<UnlistedView>,
-    /// What was mended, or would be.
+    /// The repairs that were made, or would be.
     repairs: Vec<MendView<'a>>,
     /// The file with the bytes that were replaced.
     saved: Option<String>,
-    /// What is left after a repair.
+    /// The findings that remain after a repair.
     left: Option<Vec<FindingView<'a>>>,
 }
 
@@ -354,9 +356,9 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     if view.format != "raw" {
         output.line(format_args!("{image}: {} VHD, {summary}", view.format))?;
     } else if faults.is_empty() {
-        // There is nothing else to look at: that is not the same as no fault.
+        // There is nothing else to check: that isn't the same as no problem.
         output.line(format_args!(
-            "{image}: a raw image, of which only the length was checked"
+            "{image}: a raw image, only the length was checked"
         ))?;
     } else {
         output.line(format_args!("{image}: not a VHD, {summary}"))?;
@@ -370,7 +372,7 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
         output.line(format_args!("  {done} {what} ({id})"))?;
     }
     if let Some(saved) = &view.saved {
-        output.line(format_args!("  what was replaced is kept in {saved}"))?;
+        output.line(format_args!("  the replaced bytes are saved in {saved}"))?;
     }
     if args.repair && view.repairs.is_empty() {
         output.line("  nothing to repair, or nothing that could be repaired without loss")?;
@@ -382,10 +384,10 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// What a check that found nothing has looked at, and what it hasn't.
+/// What a check without findings covered, and what it didn't.
 fn looked_at(report: &Report) -> String {
     let bitmaps = match report.bitmaps {
-        0 => "no block is stored".to_owned(),
+        0 => "no blocks are stored".to_owned(),
         1 => "1 bitmap".to_owned(),
         count => format!("{count} bitmaps"),
     };
@@ -411,7 +413,7 @@ fn counted(count: u64, one: &str, many: &str) -> Option<String> {
     }
 }
 
-/// Findings in columns; the same advice of a rule is printed once.
+/// Lists findings in columns; the same advice for a rule is printed once.
 fn list(findings: &[FindingView<'_>], output: &mut Output) -> Result<()> {
     let severity = Severity::Repairable.name().len();
     let field = findings.iter().map(|f| f.field.len()).max().unwrap_or(0);

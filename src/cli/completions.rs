@@ -1,4 +1,4 @@
-//! `vhd completions`: what a shell needs to complete the command line.
+//! `vhd completions`: completion scripts for shells.
 
 use clap_complete::Shell;
 use serde::Serialize;
@@ -35,8 +35,8 @@ struct View {
     script: String,
 }
 
-/// The script for bash with files where a command takes them: as generated, it offers nothing but options until a letter
-/// is typed. What is left to the shell it completes and quotes as usual.
+/// Completes files in bash where a command takes them: the generated script offers nothing but options until a letter
+/// is typed. What is left to the shell is completed and quoted as usual.
 fn with_files(script: &str) -> String {
     let mut lines = Vec::new();
     let mut leaf = false;
@@ -48,7 +48,7 @@ fn with_files(script: &str) -> String {
             .and_then(|text| text.strip_suffix('"'))
         {
             in_options = false;
-            // A command with subcommands names them among its words.
+            // A command with subcommands has them among its words.
             leaf = !words.is_empty()
                 && words
                     .split(' ')

@@ -1,4 +1,4 @@
-//! What every command is given: the common options, worked out.
+//! The context of a command: the evaluated common options.
 
 use std::io::{self, IsTerminal as _};
 use std::num::NonZeroUsize;
@@ -18,12 +18,12 @@ use crate::progress::Progress;
 use crate::storage::IoPolicy;
 use crate::text::shown;
 
-/// An error if the output is one of the files that `input` is read from.
+/// Fails if the output is one of the files from which `input` is read.
 pub(super) fn refuse_files(output: &Path, input: &dyn Opened) -> Result<()> {
     refuse_same_file(output, &input.files())
 }
 
-/// What is wrong with an image, and what to do about it on a line of its own.
+/// A problem with an image, with advice on a separate line.
 #[derive(Debug)]
 pub(super) struct Warning {
     text: String,
@@ -42,14 +42,14 @@ impl Warning {
 /// How an image is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reading {
-    /// A damaged one as far as it goes.
+    /// Whether to read as much as possible of a damaged image.
     pub(super) salvage: bool,
-    /// Through which cache, and with trust in what.
+    /// Through which cache, and what to trust.
     pub(super) io: IoPolicy,
 }
 
 impl Reading {
-    /// A damaged image as far as it goes, if `salvage` says so.
+    /// Reads as much as possible of a damaged image if `salvage` is set.
     pub(super) fn salvaging(salvage: bool) -> Self {
         Self {
             salvage,
@@ -58,8 +58,8 @@ impl Reading {
     }
 }
 
-/// Threads that read page blobs, divided by the number of images: each has a request under way, and two windows of 4 MiB
-/// in memory.
+/// Threads that read page blobs, divided by the number of images: each has a request in flight, and two windows of 4
+/// MiB in memory.
 const FAR_THREADS: usize = 16;
 
 /// The surroundings of a command.
@@ -79,14 +79,14 @@ impl Context {
         }
     }
 
-    /// The threads to work with.
+    /// Creates the threads to work with.
     pub(super) fn workers(&self) -> Result<Workers> {
         let threads = self.common.threads.map(usize::from);
         Workers::new(threads.and_then(NonZeroUsize::new))
     }
 
-    /// The threads to read `sources` with. Where they mostly wait for a device there are two for each processor:
-    /// while one waits, the other compares and hashes.
+    /// Creates the threads for reading `sources`. If they mostly wait for a device, there are two per processor: while
+    /// one waits, the other compares and hashes.
     pub(super) fn workers_reading(&self, sources: &[&dyn Opened]) -> Result<Workers> {
         let is_cold =
             |source: &&dyn Opened| source.as_file().is_some_and(OpenImage::is_mostly_cold);
@@ -102,7 +102,7 @@ impl Context {
         Workers::new(twice)
     }
 
-    /// Shows progress as the user wants it, until dropped. Print nothing to stderr while it lives.
+    /// Shows progress as requested, until dropped. Nothing may be printed to stderr meanwhile.
     pub(super) fn progress(&self) -> Box<dyn Progress> {
         let terminal = io::stderr().is_terminal();
         let shown = match self.common.progress {
@@ -117,7 +117,7 @@ impl Context {
         progress
     }
 
-    /// Whether only what is wrong is to be said.
+    /// Returns whether only problems should be reported.
     pub(super) fn quiet(&self) -> bool {
         self.common.quiet
     }
@@ -126,7 +126,7 @@ impl Context {
         self.common.verbose
     }
 
-    /// Says how long the command took, and how fast it was, if that is wanted.
+    /// Reports how long the command took, and its speed, if requested.
     pub(super) fn tell_time(&self) {
         if !self.verbose() {
             return;
@@ -153,45 +153,45 @@ impl Context {
         ));
     }
 
-    /// Says something that isn't an error on stderr, unless that is unwanted.
+    /// Prints a note on stderr, unless suppressed.
     pub(super) fn note(&self, text: impl std::fmt::Display) {
         self.say("note", &text, None);
     }
 
-    /// Says on stderr how something was done, if that is wanted.
+    /// Prints details on stderr, if requested.
     pub(super) fn detail(&self, text: impl std::fmt::Display) {
         if self.common.verbose {
             self.note(text);
         }
     }
 
-    /// Says on stderr that something isn't as it should be: also to those who want to hear nothing when all is well.
+    /// Prints a warning on stderr, even with `-q`.
     pub(super) fn warn(&self, text: impl std::fmt::Display) {
         self.say("warning", &text, None);
     }
 
-    /// Warns of an error that doesn't keep the work from being done.
+    /// Warns of an error that doesn't prevent the work.
     pub(super) fn warn_of(&self, warning: &Warning) {
         self.say("warning", &warning.text, warning.hint.as_deref());
     }
 
-    /// The same even if silence is wanted: for what would be noticed too late. And what to do about it.
+    /// As [`warn`](Self::warn), with a hint, for problems that would be noticed too late.
     pub(super) fn warn_always(&self, text: impl std::fmt::Display, hint: Option<&str>) {
         exit::say(self.program, "warning", &text, hint);
     }
 
-    /// Says of a block device that is about to be written what it isn't told from a file by its name.
+    /// Notes that a block device is about to be overwritten, which its name alone doesn't reveal.
     pub(super) fn note_device(&self, output: &Path) {
         let looked = std::fs::metadata(output);
         if looked.is_ok_and(|found| found.file_type().is_block_device()) {
             self.note(format_args!(
-                "{}: a device is overwritten where it is: if this is interrupted it is half written, so run it again",
+                "{}: a device is overwritten in place: if this is interrupted, it is half written and the command has to be run again",
                 shown(&output)
             ));
         }
     }
 
-    /// Says that all of a raw disk went to stdout.
+    /// Notes that a complete raw disk was written to stdout.
     pub(super) fn note_disk_sent(&self, of: &Path, size: u64) {
         self.note(format_args!(
             "{STDOUT}: {} as raw, virtual size {}",
@@ -200,7 +200,7 @@ impl Context {
         ));
     }
 
-    /// Opens an image to read, and says what is wrong with it if that doesn't keep it from being read.
+    /// Opens an image for reading, and reports problems that don't prevent that.
     pub(super) fn open(
         &self,
         path: &Path,
@@ -210,7 +210,7 @@ impl Context {
         self.open_with(path, format, parents, Reading::default())
     }
 
-    /// The same, to be read as `reading` says; of a damaged image it is said what is lost.
+    /// As [`open`](Self::open), read as specified by `reading`. For a damaged image, reports what is lost.
     pub(super) fn open_with(
         &self,
         path: &Path,
@@ -245,7 +245,7 @@ impl Context {
         Ok(image)
     }
 
-    /// Says what gives access to a blob, if that is wanted.
+    /// Reports what grants access to a blob, if requested.
     pub(super) fn tell_access(&self, blob: &Path) -> Result<()> {
         if self.verbose() {
             let name = BlobName::parse(blob.to_str().unwrap_or_default())?;
@@ -255,7 +255,7 @@ impl Context {
         Ok(())
     }
 
-    /// Says what is wrong with an image that can be read all the same, and what it lost.
+    /// Reports problems that don't prevent reading an image, and its losses.
     fn warn_of_image(&self, image: &OpenImage) {
         for warning in image.chain().flat_map(OpenImage::warnings) {
             self.warn_of(&Warning::of(warning));
@@ -265,12 +265,12 @@ impl Context {
         }
     }
 
-    /// Whether nothing but errors is wanted.
+    /// Returns whether only errors should be printed.
     pub(super) fn is_quiet(&self) -> bool {
         self.common.quiet
     }
 
-    /// Prints errors that don't end the command, from whichever thread.
+    /// Returns a function that prints errors that don't end the command, from any thread.
     pub(super) fn reporter(&self) -> impl Fn(&Error) + Send + Sync + use<> {
         let program = self.program;
         move |error| exit::report(program, error)
@@ -300,10 +300,10 @@ fn options(format: SaidFormat, parents: &Parents, reading: Reading) -> OpenOptio
     }
 }
 
-/// So many lost ranges are listed.
+/// The most lost ranges that are listed.
 const LISTED: usize = 20;
 
-/// What a damaged image has lost, for people.
+/// The losses of a damaged image, as text.
 pub(super) fn losses(image: &OpenImage) -> Vec<String> {
     let (path, lost) = (shown(image.path()), image.lost());
     let bytes = lost

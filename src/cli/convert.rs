@@ -1,4 +1,4 @@
-//! `vhd convert`: the same virtual disk in another format.
+//! `vhd convert`: copies a virtual disk to another format.
 
 use std::path::{Path, PathBuf};
 
@@ -24,15 +24,15 @@ use crate::storage::{Audience, IoPolicy};
 use crate::text::shown;
 use crate::vhd::Footer;
 
-/// The smallest managed disk that a cloud takes as an upload.
+/// The smallest managed disk that can be uploaded.
 const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 
 /// Copy a virtual disk into a new image of any format.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "What is zero stays unwritten: a sparse image gives a sparse image, unless --dense is given. The size is kept exactly; with --azure \
+    "Zeros aren't written: a sparse image gives a sparse image, unless --dense is given. The size is kept exactly; with --azure \
      it is rounded up to a whole MiB. A VHD made from a VHD keeps its unique id and the other fields of its \
-     footer. The destination appears whole or not at all.\n\n",
+     footer. The destination appears complete or not at all.\n\n",
     "Examples:\n",
     "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
     "  vhd convert disk.vhd disk.raw\n",
@@ -48,15 +48,15 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 pub(super) struct Args {
     /// The image to read.
     pub(super) source: PathBuf,
-    /// The image to make: a file, or a block device; - writes the raw disk to stdout.
+    /// The image to create: a file, or a block device; - writes the raw disk to stdout.
     pub(super) destination: PathBuf,
-    /// Format of the source [default: found out].
+    /// Format of the source [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     pub(super) format: Option<InputFormat>,
     /// Format of the destination [default: dynamic if it ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     pub(super) output_format: Option<OutputFormat>,
-    /// Make what a cloud accepts as an upload: a fixed VHD whose size is a whole number of MiB.
+    /// Create what a cloud accepts as an upload: a fixed VHD whose size is a whole number of MiB.
     #[arg(long)]
     pub(super) azure: bool,
     /// Bytes in a block of a dynamic VHD, a power of two [default: 2MiB].
@@ -65,19 +65,19 @@ pub(super) struct Args {
     /// Replace the destination if it exists; twice: even if other images have it as their parent.
     #[arg(long, action = clap::ArgAction::Count)]
     pub(super) force: u8,
-    /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
     pub(super) dense: bool,
-    /// Bring the backup of the partition table (GPT) to the end of the disk, if it isn't there.
+    /// Move the backup of the partition table (GPT) to the end of the disk, if it isn't there.
     #[arg(long)]
     pub(super) fix_gpt: bool,
-    /// Read a damaged VHD as far as it goes: what is lost reads as zeros, and is listed.
+    /// Read as much as possible of a damaged VHD: what is lost reads as zeros, and is listed.
     #[arg(long)]
     pub(super) salvage: bool,
     /// Whether to read and write through the page cache.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub(super) io: Io,
-    /// Read the destination back and compare it with what was read from the source.
+    /// Read the destination back and compare it with the source.
     #[arg(long)]
     pub(super) verify: bool,
     /// Print a JSON summary.
@@ -146,7 +146,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     match gpt {
         Some(GptBackup::Moved) => {
             context
-                .note("the backup of the partition table (GPT) was brought to the end of the disk");
+                .note("the backup of the partition table (GPT) was moved to the end of the disk");
         }
         Some(GptBackup::Elsewhere) => {
             context.note(gpt_remark(&args.destination, options.virtual_size, false));
@@ -172,7 +172,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Opens what is to be converted, and says what is doubtful about it.
+/// Opens the source, and reports doubts about it.
 pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Opened>> {
     let source = context.open_source(
         &args.source,
@@ -192,7 +192,7 @@ pub(super) fn open_source(args: &Args, context: &Context) -> Result<Box<dyn Open
     Ok(source)
 }
 
-/// Prints the summary if it is wanted.
+/// Prints the summary if requested.
 pub(super) fn print_json(
     args: &Args,
     (format, virtual_size): (Format, u64),
@@ -218,8 +218,8 @@ pub(super) fn print_json(
     output.finish()
 }
 
-/// Says of a VHD that holds a VHD how to take that out; for an upload it is refused, and so is a raw image with a footer
-/// before its end, unless it was said what the source is.
+/// Reports how to extract a VHD from a VHD. For an upload it is refused, and so is a raw image with a footer before its
+/// end, unless the source's format was specified.
 fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> {
     let refused = args.azure && args.format.is_none();
     if let Some(inside) = files::vhd_inside(image) {
@@ -231,11 +231,11 @@ fn look_inside(args: &Args, image: &OpenImage, context: &Context) -> Result<()> 
     if refused && image.has_footer_inside() {
         let file = quoted(image.path());
         return Err(Error::unsupported(
-            "an upload would hold the footer of a VHD as data of its disk",
+            "the upload would contain the footer of a VHD as data of its disk",
         )
         .with_path(image.path())
         .with_hint(format!(
-            "cut off what is after the footer first: vhd check --repair {file}"
+            "remove the data after the footer first: vhd check --repair {file}"
         )));
     }
     Ok(())
@@ -264,18 +264,18 @@ fn to_stdout(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outc
     Ok(Outcome::Done)
 }
 
-/// An error about an option that what goes to stdout can't have.
+/// Fails for an option that can't be used with stdout.
 pub(super) fn refuse_on_stdout(option: &str, given: bool) -> Result<()> {
     if !given {
         return Ok(());
     }
-    Err(
-        Error::usage(format!("{option} doesn't go with the raw disk on stdout"))
-            .with_hint("name a file instead of -, or omit the option"),
-    )
+    Err(Error::usage(format!(
+        "{option} can't be used with the raw disk on stdout"
+    ))
+    .with_hint("name a file instead of -, or omit the option"))
 }
 
-/// What the destination shall be.
+/// The options for the destination.
 fn destination(args: &Args, source: &dyn Opened) -> Result<NewImageOptions> {
     let mut virtual_size = source.virtual_size();
     let mut format = match args.output_format {
@@ -287,7 +287,7 @@ fn destination(args: &Args, source: &dyn Opened) -> Result<NewImageOptions> {
             .output_format
             .is_some_and(|format| format != OutputFormat::Fixed)
         {
-            return Err(Error::usage("--azure makes a fixed VHD")
+            return Err(Error::usage("--azure creates a fixed VHD")
                 .with_found(format_args!("-O {format}"))
                 .with_hint("omit -O"));
         }
@@ -310,7 +310,7 @@ fn destination(args: &Args, source: &dyn Opened) -> Result<NewImageOptions> {
     })
 }
 
-/// The size that Azure takes for a disk of `size` bytes.
+/// The size that Azure accepts for a disk of `size` bytes.
 pub(super) fn whole_mebibytes(size: u64) -> Result<u64> {
     size.checked_next_multiple_of(MEBIBYTE)
         .ok_or_else(|| Error::usage("the size can't be rounded up to a whole MiB"))

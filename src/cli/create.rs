@@ -1,4 +1,4 @@
-//! `vhd create`: an empty image.
+//! `vhd create`: creates an empty image.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use crate::storage::Audience;
 use crate::text::shown;
 use crate::vhd::VhdImage;
 
-/// Make an empty image, or a child of another image.
+/// Create an empty image, or a child of another image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The disk reads as zeros and takes no more space than its metadata. The file appears whole or not at all. With \
+    "The disk reads as zeros and takes no more space than its metadata. The file appears complete or not at all. With \
      --parent it is a differencing VHD: it reads like its parent, and stores what is written to it. The parent must \
      not be written to any more.\n\n",
     "Examples:\n",
     "  vhd create disk.vhd --size 10G\n",
-    "  vhd create disk.vhd --size 10G -O fixed       what a cloud takes as an upload\n",
+    "  vhd create disk.vhd --size 10G -O fixed       what a cloud accepts as an upload\n",
     "  vhd create disk.vhd --size 1T --block-size 512K\n\
      \x20 vhd create child.vhd --parent disk.vhd\n  \
      vhd create child.avhd --parent disk.vhd --windows-dir 'D:\\vms'\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The image to make.
+    /// The image to create.
     #[arg(value_name = "IMAGE")]
     path: PathBuf,
     /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512 [default with --parent: the parent's].
@@ -46,13 +46,13 @@ pub(super) struct Args {
     /// Format of the image [default: dynamic if IMAGE ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
-    /// Make a differencing VHD with this parent.
+    /// Create a differencing VHD with this parent.
     #[arg(long, value_name = "FILE")]
     parent: Option<PathBuf>,
     /// Look in this folder for the parent's own parents.
     #[arg(long, value_name = "DIR", requires = "parent")]
     parent_path: Vec<PathBuf>,
-    /// Take a raw image as the parent: nothing will tell if it is the right one.
+    /// Accept a raw image as the parent: nothing will show whether it is the right one.
     #[arg(long, requires = "parent")]
     raw_parent: bool,
     /// Bytes in a block of a VHD that has them, a power of two [default: the parent's, or 2MiB].
@@ -63,7 +63,7 @@ pub(super) struct Args {
     force: u8,
     #[command(flatten)]
     windows: Windows,
-    /// Write a file without holes, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
     dense: bool,
     /// Print JSON.
@@ -167,7 +167,7 @@ fn parent(args: &Args, context: &Context) -> Result<Option<Arc<OpenImage>>> {
     Ok(Some(Arc::new(parent)))
 }
 
-/// Refuses a raw parent unless that is wanted, and says what reading the child at `child` will need.
+/// Refuses a raw parent unless allowed, and reports what reading the child at `child` will require.
 pub(super) fn check_new_parent(
     parent: &OpenImage,
     child: &Path,

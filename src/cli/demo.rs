@@ -1,4 +1,4 @@
-//! `vhd demo`: the whole path on small images, with proof that every point in time was rebuilt.
+//! `vhd demo`: the whole workflow on small images, with proof that every point in time was rebuilt.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -21,19 +21,19 @@ use crate::vhd::{DiskType, Footer, Timestamp, UniqueId};
 
 /// Run the whole workflow on sample images and check every result.
 ///
-/// Makes a fixed and a dynamic VHD at three points in time, diffs them, rebuilds each point from the first one and the
-/// diffs, and compares byte by byte. Then keeps the same points in a store, copies it, and restores them.
+/// Creates a fixed and a dynamic VHD at three points in time, diffs them, rebuilds each point from the first one and
+/// the diffs, and compares byte by byte. Then keeps the same points in a store, copies it, and restores them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The commands are run for real, and their output is what they print. All files are made in a temporary folder, \
-     which is removed again.\n\n",
+    "The commands are actually run, and their real output is shown. All files are created in a temporary folder, \
+     which is removed afterwards.\n\n",
     "Examples:\n",
     "  vhd demo\n",
     "  vhd demo --keep try\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// Also make the first disk's images in DIR: monday.vhd, tuesday.vhd and wednesday.vhd, to go on by hand.
+    /// Also create the first disk's images in DIR, to continue by hand: monday.vhd, tuesday.vhd and wednesday.vhd.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Print JSON instead: the commands, and how many comparisons agreed.
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     let folder = tempfile::Builder::new()
         .prefix("vhd-demo-")
         .tempdir()
-        .map_err(|e| Error::io("cannot make a temporary folder", e))?;
+        .map_err(|e| Error::io("cannot create a temporary folder", e))?;
     let mut demo = Demo {
         folder: folder.path().to_path_buf(),
         output: if args.json {
@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
         SERVER.make(kept)?;
         let kept = shown(kept);
         demo.say(&format!(
-            "{kept} has monday.vhd, tuesday.vhd and wednesday.vhd."
+            "{kept} contains monday.vhd, tuesday.vhd and wednesday.vhd."
         ))?;
     }
     if let Some(output) = demo.output {
@@ -97,7 +97,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
 
 /// A disk of the demo.
 struct Disk {
-    /// What the names of its images begin with.
+    /// The prefix of its images' names.
     prefix: &'static str,
     format: Format,
     id: &'static [u8; 16],
@@ -118,7 +118,7 @@ const LAPTOP: Disk = Disk {
 const DAYS: [&str; 3] = ["monday", "tuesday", "wednesday"];
 
 impl Disk {
-    /// Makes an image for each day in `folder`: the same bytes each time.
+    /// Creates an image for each day in `folder`, with the same bytes each time.
     fn make(&self, folder: &Path) -> Result<()> {
         for (day, name) in DAYS.into_iter().enumerate() {
             let options = NewImageOptions {
@@ -150,7 +150,7 @@ impl Disk {
     }
 }
 
-/// Makes the folder that is kept; one that is there already must be empty.
+/// Creates the folder that is kept; an existing one must be empty.
 fn make_kept(folder: &Path) -> Result<()> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
         Ok(false) => Ok(()),
@@ -158,14 +158,14 @@ fn make_kept(folder: &Path) -> Result<()> {
             .with_path(folder)
             .with_hint("name a new folder")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder)
-            .map_err(|e| Error::io("cannot make the folder", e).with_path(folder)),
+            .map_err(|e| Error::io("cannot create the folder", e).with_path(folder)),
         Err(error) => Err(Error::io("cannot use the folder", error).with_path(folder)),
     }
 }
 
 struct Demo {
     folder: PathBuf,
-    /// Where it is shown; `None` if only its outcome is wanted.
+    /// Where the commands are shown; `None` if only the outcome is wanted.
     output: Option<Output>,
     commands: Vec<String>,
     proofs: u32,
@@ -185,7 +185,7 @@ impl Demo {
         self.say("What changed from Monday to Tuesday? (Exit code 1: they differ.)")?;
         self.vhd(1, "diff monday.vhd tuesday.vhd")?;
 
-        self.say("Only that travels: a diff for each later day, made once.")?;
+        self.say("Send only that: a diff for each later day.")?;
         for disk in [SERVER.prefix, LAPTOP.prefix] {
             for [from, to] in [["monday", "tuesday"], ["tuesday", "wednesday"]] {
                 self.vhd(
@@ -197,7 +197,7 @@ impl Demo {
         self.vhd(0, "show tuesday.vhddiff")?;
 
         self.say(
-            "Far away there are Monday's image and the diffs. Any day can be rebuilt from them.",
+            "A remote machine has Monday's image and the diffs. Any day can be rebuilt from them.",
         )?;
         self.vhd(
             0,
@@ -210,7 +210,7 @@ impl Demo {
         )?;
         self.same("restored-wednesday.vhd", "wednesday.vhd")?;
 
-        self.say("Or the copy itself is brought up to date, in place, with the way back kept.")?;
+        self.say("Or bring the copy itself up to date, in place, and keep a diff to undo it.")?;
         self.copy("laptop-monday.vhd", "copy.vhd")?;
         self.vhd(0, "apply copy.vhd laptop-tuesday.vhddiff laptop-wednesday.vhddiff --undo back.vhddiff --verify")?;
         self.digests("copy.vhd", "laptop-wednesday.vhd")?;
@@ -218,11 +218,11 @@ impl Demo {
         self.vhd(0, "apply copy.vhd back.vhddiff")?;
         self.digests("copy.vhd", "laptop-monday.vhd")?;
 
-        self.say("A diff doesn't touch a base that it wasn't made from. (Exit code 4.)")?;
+        self.say("A diff is never applied to the wrong base. (Exit code 4.)")?;
         self.vhd(4, "apply copy.vhd laptop-wednesday.vhddiff")?;
         self.digests("copy.vhd", "laptop-monday.vhd")?;
 
-        self.say("Through a pipe, without a file between; into another format.")?;
+        self.say("Through a pipe, without a file in between, to another format.")?;
         self.vhd(0, "convert laptop-monday.vhd copy.raw")?;
         self.pipe(
             "diff laptop-monday.vhd laptop-wednesday.vhd -o -",
@@ -238,9 +238,9 @@ impl Demo {
         ))
     }
 
-    /// The same points in time, kept in order by a store.
+    /// Keeps the same points in time in a store.
     fn store(&mut self) -> Result<()> {
-        self.say("Or a store keeps the points in time, and the order. Monday is the base, then what changed.")?;
+        self.say("Or let a store keep the points in time in order. Monday is the base, followed by the changes.")?;
         for (date, name) in [(16, "monday"), (17, "tuesday"), (18, "wednesday")] {
             self.vhd(
                 0,
@@ -253,7 +253,9 @@ impl Demo {
         self.vhd(0, "snapshot list --store store")?;
         self.vhd(1, "snapshot diff --store store monday wednesday")?;
 
-        self.say("A second store is brought up to date; then Monday goes, and the others stay what they are.")?;
+        self.say(
+            "Bring a second store up to date; then delete Monday, which doesn't affect the others.",
+        )?;
         self.vhd(0, "snapshot copy --store store --to second")?;
         self.vhd(0, "snapshot delete --store store monday")?;
         self.vhd(0, "snapshot verify --store store --read-data")?;
@@ -270,7 +272,9 @@ impl Demo {
             self.same(&image, &format!("{name}.vhd"))?;
         }
 
-        self.say("The files of a store are ordinary ones: a base and diffs, in the order of their names.")?;
+        self.say(
+            "A store consists of ordinary files: a base and diffs, in the order of their names.",
+        )?;
         self.vhd(
             0,
             "apply second/server/000001-monday.vhd second/server/000002-tuesday.vhddiff -o by-hand.vhd",
@@ -301,7 +305,7 @@ impl Demo {
         self.line(format_args!("# {text}"))
     }
 
-    /// Runs `vhd` with these arguments and shows it as typed, with all that it prints.
+    /// Runs `vhd` with these arguments and shows the command line and all its output.
     fn vhd(&mut self, expected: i32, line: &str) -> Result<()> {
         self.typed(format!("vhd {line}"))?;
         let done = self
@@ -349,7 +353,7 @@ impl Demo {
         Ok(command)
     }
 
-    /// Proves that two files are the same, byte by byte.
+    /// Proves that two files are identical.
     fn same(&mut self, a: &str, b: &str) -> Result<()> {
         self.typed(format!("cmp {a} {b}"))?;
         let (first, second) = (self.read(a)?, self.read(b)?);
@@ -360,7 +364,7 @@ impl Demo {
         self.line(format_args!("(the same {} bytes)", first.len()))
     }
 
-    /// Proves that two images present the same virtual disk.
+    /// Proves that two images contain the same virtual disk.
     fn digests(&mut self, a: &str, b: &str) -> Result<()> {
         let line = format!("hash {a} {b}");
         self.typed(format!("vhd {line}"))?;
@@ -380,7 +384,7 @@ impl Demo {
                 Ok(())
             }
             _ => Err(Error::damaged(format!(
-                "{a} and {b} hold different virtual disks"
+                "{a} and {b} contain different virtual disks"
             ))),
         }
     }
@@ -403,12 +407,12 @@ fn unexpected(line: &str, status: std::process::ExitStatus) -> Error {
         .with_hint("this should not happen on any machine: please report it with the output above")
 }
 
-/// Something that was written to the disk on some day and later.
+/// A change that was written to the disk on some day.
 struct Write {
     day: usize,
     page: u64,
     pages: u64,
-    /// What the data is made from; `None` is cleared.
+    /// The seed of the data; `None` clears.
     seed: Option<u64>,
 }
 
@@ -421,7 +425,7 @@ const fn write(day: usize, page: u64, pages: u64, seed: Option<u64>) -> Write {
     }
 }
 
-/// A disk that is used for three days: files appear, change and go.
+/// A disk that is used for three days: files appear, change and disappear.
 const WRITES: [Write; 12] = [
     write(0, 0, 1, Some(1)),
     write(0, 2048, 6000, Some(2)),
@@ -437,7 +441,7 @@ const WRITES: [Write; 12] = [
     write(2, 65535, 1, Some(10)),
 ];
 
-/// Whole pages of data that is the same for the same seed: half of it text, which packs, half of it not.
+/// Whole pages of data, the same for the same seed: half of it text, which compresses, half of it not.
 fn data(seed: u64, pages: u64) -> Vec<u8> {
     let len = to_usize(pages * PAGE_SIZE);
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -1,4 +1,4 @@
-//! `vhd diff`: what changed from one image to another.
+//! `vhd diff`: shows what changed from one image to another.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use crate::inside::ChangedBytes;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
 
-/// The heading of the options on how images are read.
+/// The heading of the options about reading images.
 const READING: &str = "Reading";
 
-/// Say what changed from one image to another: list it, or write a diff.
+/// Show what changed from one image to another: list it, or write a diff.
 ///
 /// Without -o the changed page ranges are listed, and the exit code tells whether there are any.
 #[derive(Debug, clap::Args)]
@@ -43,9 +43,9 @@ const READING: &str = "Reading";
     "  vhd-diff monday.vhd tuesday.vhd                        list the changed page ranges\n",
     "  vhd-diff monday.vhd tuesday.vhd --format xml           the same as a PageList\n",
     "  vhd-diff monday.vhd tuesday.vhd -o tuesday.vhddiff     write a diff\n",
-    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a distant copy up to date\n",
-    "  vhd-diff /dev/null monday.vhd -o all.vhddiff           all of a disk, packed: a diff from an empty one\n",
-    "  vhd-diff a.raw b.raw -o ab.vhddiff --reversible        a diff that goes both ways\n  \
+    "  vhd-diff a.raw b.raw -o - | ssh far vhd-apply a.raw -  bring a remote copy up to date\n",
+    "  vhd-diff /dev/null monday.vhd -o all.vhddiff           a complete disk, compressed: a diff from an empty one\n",
+    "  vhd-diff a.raw b.raw -o ab.vhddiff --reversible        a diff that can be undone\n  \
          vhd-diff --from-child child.vhd -o child.vhddiff       what a child changed in its parent\n\n",
     super::args::exit_codes!(),
 ))]
@@ -56,15 +56,14 @@ pub(super) struct Args {
     /// The image that the diff leads to.
     #[arg(required_unless_present = "from_child")]
     target: Option<PathBuf>,
-    /// What changed from the parent of a differencing VHD to the child itself, by reading only the pages that the
-    /// child stores.
+    /// Compare a differencing VHD with its parent, reading only the pages that the child stores.
     #[arg(long, value_name = "CHILD", conflicts_with_all = ["base", "target", "base_format", "target_format"])]
     from_child: Option<PathBuf>,
-    /// With --from-child: compute the content digests, which takes reading both disks whole.
+    /// With --from-child: compute the content digests, which requires reading both disks completely.
     #[arg(long, requires = "from_child", conflicts_with = "no_digest")]
     digest: bool,
-    /// The base's window hashes, as vhd hash --windows has written them: then only the target is read, and of the
-    /// base what differs.
+    /// The base's window hashes, as written by vhd hash --windows: then only the target is read, and the base only
+    /// where they differ.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from_child", "reversible"], help_heading = READING)]
     base_digests: Option<PathBuf>,
     /// Write a diff to this file; - is stdout.
@@ -78,43 +77,43 @@ pub(super) struct Args {
         conflicts_with = "output"
     )]
     format: ListFormat,
-    /// Say which files own what changed, instead of the ranges: + created, - removed, M modified, R renamed.
+    /// Show which files own the changes, instead of the ranges: + created, - removed, M modified, R renamed.
     #[arg(long = "files", conflicts_with_all = ["output", "format"])]
     by_file: bool,
-    /// With --files: list also files of which only owner, permissions or times changed, as A.
+    /// With --files: also list files of which only owner, permissions or times changed, as A.
     #[arg(long, requires = "by_file")]
     all: bool,
     /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
     compress: Compression,
-    /// Leave the content digests out: faster, but apply can't know the right base for certain.
+    /// Omit the content digests: faster, but apply can't be certain of the right base.
     #[arg(long)]
     no_digest: bool,
     /// Whether to read through the page cache.
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = READING)]
     io: Io,
-    /// Read also what both images share as clones of one another.
+    /// Also read data that both images share as clones of one another.
     #[arg(long, help_heading = READING)]
     no_clones: bool,
-    /// Read also the holes of files, in case their file system is wrong about them.
+    /// Also read the holes of files, in case their file system is wrong about them.
     #[arg(long, help_heading = READING)]
     no_holes: bool,
-    /// Store the old data of every changed page too, so that the diff also leads back: vhd-apply --reverse.
+    /// Also store the old data of every changed page, so that the diff can be undone: vhd-apply --reverse.
     #[arg(long, requires = "output")]
     reversible: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
-    /// Read damaged VHDs as far as they go: what is lost reads as zeros.
+    /// Read as much as possible of damaged VHDs: what is lost reads as zeros.
     #[arg(long)]
     salvage: bool,
     /// Print a JSON summary of the diff written; without -o the same as --format json.
     #[arg(long)]
     json: bool,
-    /// Format of the base [default: found out].
+    /// Format of the base [default: detected].
     #[arg(long, value_name = "FORMAT")]
     base_format: Option<InputFormat>,
-    /// Format of the target [default: found out].
+    /// Format of the target [default: detected].
     #[arg(long, value_name = "FORMAT")]
     target_format: Option<InputFormat>,
     #[command(flatten)]
@@ -127,7 +126,7 @@ pub(super) enum ListFormat {
     Text,
     /// One object.
     Json,
-    /// A `PageList` as the cloud's REST interface gives it, with inclusive ends.
+    /// A `PageList` as in the cloud's REST interface, with inclusive ends.
     Xml,
     /// Lines of START LENGTH data|zero|same over the whole target.
     Map,
@@ -173,7 +172,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         };
         let views = [&**parent, &child].map(|image| Masked::new(image, vhd));
         let [base, target] = &views;
-        // What a smaller child cuts off its parent isn't stored in the child, but is part of the way back.
+        // The part that a smaller child cuts off its parent isn't stored in the child, but belongs to the way back.
         let cut = args.reversible && parent.virtual_size() > child.virtual_size();
         let views: Option<[&dyn Image; 2]> = (!args.digest && !cut).then_some([base, target]);
         return diff(args, &Pair::new(&**parent, &child, views), context);
@@ -184,7 +183,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if same_file(base, target)? {
         return Err(Error::usage("base and target are one and the same file")
             .with_path(target)
-            .with_hint("name two images; an image doesn't differ from itself"));
+            .with_hint("name two images; an image can't differ from itself"));
     }
     let base_format = SaidFormat::by("--base-format", args.base_format);
     let target_format = SaidFormat::by("--target-format", args.target_format);
@@ -200,7 +199,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut pair = Pair::new(&*base, &*target, None);
     if let Some(path) = &args.base_digests {
         let image = base.as_file().ok_or_else(|| {
-            Error::usage("a list of window hashes is of an image in a file")
+            Error::usage("a list of window hashes is for an image in a file")
                 .with_path(path)
                 .with_hint("omit --base-digests")
         })?;
@@ -209,12 +208,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     diff(args, &pair, context)
 }
 
-/// The two images, and what of them is compared.
+/// The two images, and which parts of them are compared.
 struct Pair<'a> {
     base: &'a dyn Opened,
     target: &'a dyn Opened,
     compared: [&'a dyn Image; 2],
-    /// Whether what is compared is all of both.
+    /// Whether all of both is compared.
     whole: bool,
     /// The window hashes of the base.
     list: Option<ImageWindows>,
@@ -239,7 +238,7 @@ impl<'a> Pair<'a> {
         self.base.virtual_size().max(self.target.virtual_size())
     }
 
-    /// What is known of the two without reading them.
+    /// What is known of the two images without reading them.
     fn known(&self, args: &Args) -> Box<dyn SharedExtents + '_> {
         let trusted = self.whole && !args.no_clones;
         let known = trusted.then(|| self.target.shared_with(self.base));
@@ -402,7 +401,7 @@ fn to_file(args: &Args, pair: &Pair<'_>, path: &Path, context: &Context) -> Resu
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
         if summary.reversible {
-            ", and the way back"
+            ", reversible"
         } else {
             ""
         },

@@ -1,8 +1,8 @@
-//! The JSON document of a command: one mould for all commands, and for errors (docs/json.md).
+//! The JSON document of a command, in the same form for all commands and for errors (docs/json.md).
 //!
-//! A document begins with `schema_version`, `command` and `started`, goes on with the members of the command, and ends
-//! with `messages`, `seconds`, `bytes_read`, `bytes_written`, `exit_code` and, if it failed, `error`. Since the end is
-//! known only when the command has ended, what a command gives to [`hold`] is printed by [`end`].
+//! A document begins with `schema_version`, `command` and `started`, continues with the members of the command, and
+//! ends with `messages`, `seconds`, `bytes_read`, `bytes_written`, `exit_code` and, if it failed, `error`. Since the
+//! end is known only when the command has ended, members passed to [`hold`] are printed by [`end`].
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -19,11 +19,11 @@ use crate::error::Error;
 use crate::snapshot::Time;
 use crate::storage::{bytes_read, bytes_written};
 
-/// The version of the schema of all documents. It changes only when a member is taken away or changes its meaning;
+/// The version of the schema of all documents. It changes only when a member is removed or changes its meaning;
 /// additions don't count.
 const SCHEMA_VERSION: u32 = 2;
 
-/// The document of this process; `None` if none is wanted.
+/// The document of this process; `None` if JSON isn't requested.
 static CURRENT: Mutex<Option<Document>> = Mutex::new(None);
 
 struct Document {
@@ -33,25 +33,25 @@ struct Document {
     read_before: u64,
     written_before: u64,
     messages: Vec<Said>,
-    /// Each document is a line of its own: the command takes several images.
+    /// Each document is on a line of its own, because the command takes several images.
     lines: bool,
     state: State,
 }
 
 enum State {
-    /// The command has given nothing yet.
+    /// The command hasn't provided anything yet.
     Empty,
     /// The command's members, without the braces around them.
     Held(String),
-    /// The beginning and an unfinished list are printed.
+    /// The beginning and an unfinished list have been printed.
     InList,
-    /// The beginning and the list are printed; these members come after it.
+    /// The beginning and the list have been printed; these members come after it.
     AfterList(String),
-    /// All is printed.
+    /// Everything has been printed.
     Ended,
 }
 
-/// Something that is said on stderr too.
+/// A message that is also printed on stderr.
 #[derive(Serialize)]
 struct Said {
     severity: &'static str,
@@ -59,7 +59,7 @@ struct Said {
     hint: Option<String>,
 }
 
-/// An error as all documents show it.
+/// An error as it appears in all documents.
 #[derive(Debug, Serialize)]
 pub(super) struct ErrorView {
     kind: &'static str,
@@ -110,7 +110,7 @@ struct Tail<'a> {
     error: Option<ErrorView>,
 }
 
-/// Begins the document of `command`, which is a command with its subcommand: `vhd snapshot list`.
+/// Begins the document of `command`, which includes the subcommand: `vhd snapshot list`.
 pub(super) fn begin(command: &str) {
     *lock() = Some(Document {
         command: command.to_owned(),
@@ -124,14 +124,14 @@ pub(super) fn begin(command: &str) {
     });
 }
 
-/// Makes each document a line: the command takes several images, and there is one for each.
+/// Puts each document on one line, because the command takes several images.
 pub(super) fn one_a_line() {
     if let Some(document) = &mut *lock() {
         document.lines = true;
     }
 }
 
-/// Notes what is said on stderr.
+/// Records a message that is printed on stderr.
 pub(super) fn said(severity: &str, text: &dyn Display, hint: Option<&str>) {
     if let Some(document) = &mut *lock() {
         document.messages.push(Said {
@@ -147,7 +147,7 @@ pub(super) fn said(severity: &str, text: &dyn Display, hint: Option<&str>) {
     }
 }
 
-/// Takes the command's own members; [`end`] prints them.
+/// Stores the command's own members, which [`end`] prints.
 pub(super) fn hold(value: &impl Serialize) -> io::Result<()> {
     if let Some(document) = &mut *lock() {
         document.state = State::Held(document.members(value)?);
@@ -155,7 +155,7 @@ pub(super) fn hold(value: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
-/// The beginning of a document with the members of `value` and the list `name`, for the caller to print.
+/// Returns the beginning of a document with the members of `value` and the list `name`, for the caller to print.
 pub(super) fn begin_list(value: &impl Serialize, name: &str) -> io::Result<String> {
     let Some(document) = &mut *lock() else {
         return Ok(String::new());
@@ -168,7 +168,7 @@ pub(super) fn begin_list(value: &impl Serialize, name: &str) -> io::Result<Strin
     Ok(text)
 }
 
-/// Takes the members that come after the list, whose end the caller has printed.
+/// Stores the members that come after the list, whose end the caller has printed.
 pub(super) fn end_list(value: &impl Serialize) -> io::Result<()> {
     if let Some(document) = &mut *lock() {
         document.state = State::AfterList(document.members(value)?);
@@ -176,7 +176,7 @@ pub(super) fn end_list(value: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints what is left of the document, with the error that ended the command if one did.
+/// Prints the rest of the document, with the error that ended the command, if any.
 pub(super) fn end(
     exit_code: u8,
     error: Option<&Error>,
@@ -213,7 +213,7 @@ pub(super) fn end(
     out.flush()
 }
 
-/// Prints the document of one of several images, with the error that kept it from being looked at if there was one.
+/// Prints the document of one of several images, with the error that prevented processing it, if any.
 pub(super) fn end_one(
     image: &Path,
     exit_code: u8,
@@ -240,11 +240,11 @@ pub(super) fn end_one(
     Ok(())
 }
 
-/// Says that a signal ended the command, if nothing of the document is printed yet.
+/// Reports that a signal ended the command, if nothing of the document has been printed yet.
 pub(super) fn interrupted(exit_code: u8) {
     if matches!(&*lock(), Some(document) if matches!(document.state, State::Empty | State::Held(_)))
     {
-        // Nobody is left to hear that this failed.
+        // There is no way to report a failure here.
         let _ = end(exit_code, Some(&Error::interrupted()), &mut io::stdout());
     }
 }
@@ -287,12 +287,12 @@ impl Document {
     }
 }
 
-/// Adds members to those that are there.
+/// Appends members to the existing ones.
 fn push(text: &mut String, members: &str, between: &str) {
     if members.is_empty() {
         return;
     }
-    // Right after the brace nothing is before it; an empty text goes on with what is printed.
+    // Nothing precedes them right after the brace; an empty text continues what was printed.
     if !text.ends_with(['{', '\n']) {
         text.push_str(between);
     }

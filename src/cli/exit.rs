@@ -1,4 +1,4 @@
-//! How a command ends: the exit code, and the lines on stderr that explain it.
+//! The end of a command: the exit code, and the lines on stderr that explain it.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -9,14 +9,14 @@ use super::{document, help, output, progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
 
-/// How a command ended that did its work.
+/// How a command that did its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Done; or, to a question, yes (exit code 0).
+    /// Success; or the answer yes (exit code 0).
     Done,
-    /// The answer is no: images differ, faults found (exit code 1).
+    /// The answer no: images differ, problems found (exit code 1).
     No,
-    /// Another command ran with this exit code, which is ours then.
+    /// Another command ran and had this exit code, which becomes ours.
     Code(u8),
 }
 
@@ -31,7 +31,7 @@ impl Outcome {
     }
 }
 
-/// Reports the end of `program` and gives its exit code. A reader of stdout that has had enough is not a failure.
+/// Reports the end of `program` and returns its exit code. It is not a failure if the reader closes stdout early.
 pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
     match result {
         Ok(outcome) => {
@@ -48,7 +48,7 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
         Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             let code = code_of(error.kind());
-            // The same is said on stderr, whatever becomes of this.
+            // Even if this fails, the error is printed on stderr.
             let _ = document::end(code, Some(&error), &mut io::stdout());
             report(program, &error);
             ExitCode::from(code)
@@ -56,13 +56,13 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
     }
 }
 
-/// Prints an error, and what to do about it on a line of its own.
+/// Prints an error, and advice on a separate line.
 pub(super) fn report(program: &str, error: &Error) {
     say(program, "error", error, error.hint());
 }
 
-/// Says something on stderr, on one line whatever it contains, and what to do about it on another. All messages pass
-/// here, so that nothing that is told of a file reaches the terminal as it is.
+/// Prints a message on stderr, always on one line, and a hint on another. All messages pass through here, so that no
+/// text from a file reaches the terminal unescaped.
 pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&str>) {
     document::said(label, text, hint);
     let mut said = format!("{program}: {label}: {}\n", OneLine(text));
@@ -73,7 +73,7 @@ pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&
     to_stderr(&said);
 }
 
-/// Says that a signal ended the program, and what became of what it was writing.
+/// Reports that a signal ended the program, and the state of what it was writing.
 pub(super) fn ended(program: &str, how: &str, became: &[(String, Option<String>)]) {
     let mut said = format!("{program}: {how}");
     for (text, _) in became {
@@ -86,13 +86,13 @@ pub(super) fn ended(program: &str, how: &str, became: &[(String, Option<String>)
     to_stderr(&said);
 }
 
-/// Writes to stderr, without anything that gives access to something.
+/// Writes to stderr, with secrets removed.
 fn to_stderr(text: &str) {
-    // A closed stderr leaves nobody to tell.
+    // If stderr is closed, there is nobody to inform.
     let _ = progress::hidden(|| io::stderr().write_all(without_secrets(text).as_bytes()));
 }
 
-/// Prints what the argument parser has to say: help and version to stdout, mistakes to stderr.
+/// Prints the argument parser's output: help and version to stdout, errors to stderr.
 pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let text = error.render();
@@ -107,7 +107,7 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
         };
     }
     let text = error.render().to_string();
-    // What comes after an empty line is advice and usage.
+    // Advice and usage come after an empty line.
     let reason = text.split("\n\n").next().unwrap_or(&text);
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let usage = Error::usage(reason.strip_prefix("error: ").unwrap_or(&reason))
@@ -119,7 +119,7 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     } else {
         text.to_string()
     };
-    // Without a command the parser prints the help, which is no message.
+    // Without a command, the parser prints the help, which isn't an error message.
     let help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let prefix = if help {
         String::new()
@@ -130,7 +130,7 @@ pub(super) fn from_clap(program: &str, error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints what the argument parser says of arguments of which only what can't be shown is wrong: the reason alone.
+/// Prints the argument parser's error for arguments that contain unprintable text: the reason alone.
 pub(super) fn unreadable_arguments(program: &str, error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let reason = text.split("\n\n").next().unwrap_or(&text);

@@ -1,6 +1,7 @@
-//! Page blobs on the command line: addresses, what gives access, and how the service is reached.
+//! Page blobs on the command line: addresses, credentials, and how the service is reached.
 //!
-//! What gives access goes no further than here: from the argument on, a blob is called by what is shown of its name.
+//! Credentials go no further than this module: from the arguments on, a blob is known by the printable form of its
+//! name.
 
 use std::env;
 use std::fs;
@@ -11,17 +12,17 @@ use std::sync::{Arc, OnceLock};
 use crate::blob::{BlobName, Connector, Route, Secret};
 use crate::error::{Error, Result};
 
-/// Longest file that an address is read from.
+/// The longest file from which an address is read.
 const LONGEST_FILE: u64 = 64 << 10;
 
 static CONNECTOR: OnceLock<Arc<Connector>> = OnceLock::new();
 
-/// Whether `path` is an address.
+/// Returns whether `path` is an address.
 pub(super) fn is_address(path: &Path) -> bool {
     path.to_str().is_some_and(BlobName::is_address)
 }
 
-/// What an argument stands for: itself, or the address that is in the file which it names as `@FILE`.
+/// Resolves an argument: itself, or the address in the file given as `@FILE`.
 pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
     let named = path.to_str().and_then(|text| text.strip_prefix('@'));
     let Some(file) = named.filter(|file| !file.is_empty()) else {
@@ -43,7 +44,7 @@ pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
     Ok(PathBuf::from(address))
 }
 
-/// Takes an address, and gives what is shown of it.
+/// Registers an address, and returns its printable form.
 pub(super) fn admit(path: &Path) -> Result<PathBuf> {
     let name = BlobName::parse(path.to_str().unwrap_or_default())?;
     let shown = name.shown().to_path_buf();
@@ -58,7 +59,7 @@ pub(super) fn admit(path: &Path) -> Result<PathBuf> {
     Ok(shown)
 }
 
-/// What reaches the service.
+/// The connection to the service.
 pub(super) fn connector() -> Result<Arc<Connector>> {
     if let Some(connector) = CONNECTOR.get() {
         return Ok(Arc::clone(connector));
@@ -67,7 +68,7 @@ pub(super) fn connector() -> Result<Arc<Connector>> {
     Ok(Arc::clone(CONNECTOR.get_or_init(|| connector)))
 }
 
-/// How many requests were sent, and how many bytes; `None` if no blob was named.
+/// The number of requests, and the bytes sent and received; `None` if no blob was used.
 pub(super) fn traffic() -> Option<(u64, u64, u64)> {
     let traffic = CONNECTOR.get()?.http().traffic();
     Some((traffic.requests(), traffic.sent(), traffic.received()))

@@ -25,7 +25,7 @@ use crate::text::shown;
 /// path.
 #[derive(Debug, clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true, after_help = concat!(
-    "Nothing is mounted or written, and no rights are needed but to read the image. Journals are read, so that a \
+    "Nothing is mounted or written, and no privileges are needed except to read the image. Journals are read, so that a \
      snapshot of a running machine shows its newest state. What is read: ext2, ext3, ext4, NTFS, FAT12, FAT16 and FAT32, in \
      MBR and GPT partitions or on the whole disk.\n\n",
     "Examples:\n",
@@ -78,7 +78,7 @@ struct Ls {
 struct Get {
     /// Image, partition and path.
     what: OsString,
-    /// Write to this file; - is stdout. The time of a file is kept.
+    /// Write to this file; - is stdout. The modification time of a file is preserved.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Replace the output if it exists.
@@ -95,7 +95,7 @@ struct Get {
 struct Find {
     /// Image, partition and path.
     what: OsString,
-    /// Only names like this, with * and ? for any characters.
+    /// Only names that match this pattern, with * and ? as wildcards.
     #[arg(long, value_name = "PATTERN")]
     name: Option<String>,
     /// Print JSON.
@@ -113,20 +113,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// What a person names: an image, a partition, a path in it.
+/// An image, a partition and a path in it, as specified by the user.
 #[derive(Debug, PartialEq, Eq)]
 struct Named {
     image: PathBuf,
     partition: Option<u32>,
-    /// `None` if the image alone is named.
+    /// `None` if only the image is given.
     path: Option<Vec<u8>>,
 }
 
 impl Named {
-    /// Takes `what` apart: the image is the longest beginning for which `is_image` holds.
+    /// Splits `what`: the image is the longest prefix for which `is_image` holds.
     fn parse(what: &Path, is_image: impl Fn(&Path) -> bool) -> Self {
         let bytes = what.as_os_str().as_bytes();
-        // The path begins with a slash after the image; after a store it is after the name of the disk.
+        // The path begins with the slash after the image; for a store, with the slash after the name of the disk.
         let point = bytes.windows(2).position(|two| two == b"::");
         let whole = std::iter::once(bytes.len());
         let slashes = bytes
@@ -168,7 +168,7 @@ impl Named {
     }
 }
 
-/// `disk.vhd:2` as `disk.vhd` and 2; the colon is after `from`.
+/// Splits `disk.vhd:2` into `disk.vhd` and 2, if the colon is after `from`.
 fn numbered(image: &[u8], from: usize) -> (&[u8], Option<u32>) {
     let colon = image
         .iter()
@@ -273,7 +273,7 @@ fn place<'a>(named: &Named, image: &'a dyn Opened) -> Result<Place<'a>> {
     }
 }
 
-/// Nothing comes after a list.
+/// Nothing follows the list.
 #[derive(Serialize)]
 struct NoMore {}
 
@@ -513,7 +513,7 @@ fn find(args: &Find, context: &Context) -> Result<Outcome> {
                 None => output.line(shown(OsStr::from_bytes(&path)))?,
             }
         }
-        // A folder with two names would never end.
+        // A folder with two names would lead to an endless walk.
         if node.kind != NodeKind::Folder || !seen.insert(node.id) {
             continue;
         }
@@ -543,9 +543,9 @@ fn find(args: &Find, context: &Context) -> Result<Outcome> {
     Ok(if found { Outcome::Done } else { Outcome::No })
 }
 
-/// Whether a name is like a pattern with * and ?.
+/// Returns whether a name matches a pattern with * and ?.
 fn is_like(name: &[u8], pattern: &[u8]) -> bool {
-    // Where to go on if a longer part must be taken for the last star.
+    // Where to continue if the last star has to match more.
     let (mut n, mut p, mut star) = (0, 0, None);
     while n < name.len() {
         match pattern.get(p) {
@@ -623,7 +623,7 @@ fn get(args: &Get, context: &Context) -> Result<Outcome> {
     whole
 }
 
-/// Writes a file, or a folder as tar; the inner result says whether all of it was read.
+/// Writes a file, or a folder as tar. The inner result tells whether all of it was read.
 fn write(
     place: &Place<'_>,
     out: &mut dyn std::io::Write,

@@ -1,4 +1,4 @@
-//! `vhd hash`: the digest of what a virtual disk holds.
+//! `vhd hash`: prints the digest of a virtual disk's contents.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,20 +40,20 @@ pub(super) struct Args {
     /// Which digest.
     #[arg(short, long, value_name = "NAME", default_value = "content")]
     algorithm: Algorithm,
-    /// Write the image's window hashes to this file too: vhd-diff --base-digests then needn't read the image.
+    /// Also write the image's window hashes to this file: vhd-diff --base-digests then needn't read the image.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["algorithm", "stamp"])]
     windows: Option<PathBuf>,
     /// Replace that file if it exists.
     #[arg(long, requires = "windows")]
     force: bool,
-    /// Note the content digest in the file's state stamp, an extended attribute, and its window hashes in
+    /// Record the content digest in the file's state stamp, an extended attribute, and its window hashes in
     /// IMAGE.windows: vhd-apply then reads only what changes.
     #[arg(long, conflicts_with = "salvage")]
     stamp: bool,
-    /// Their format [default: found out, for each].
+    /// Their format [default: detected, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
-    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    /// Read as much as possible of a damaged VHD: what is lost reads as zeros.
     #[arg(long, conflicts_with = "windows")]
     salvage: bool,
     /// Print JSON, one document for each image.
@@ -65,7 +65,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Algorithm {
-    /// BLAKE3 over size and windows: the digest that diffs carry.
+    /// BLAKE3 over size and windows: the digest in diffs.
     Content,
     /// SHA-256 of all bytes.
     Sha256,
@@ -98,12 +98,12 @@ struct View {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.stamp && !matches!(args.algorithm, Algorithm::Content) {
         return Err(
-            Error::usage("a state stamp holds the content digest and no other")
+            Error::usage("a state stamp contains only the content digest")
                 .with_hint("omit --algorithm"),
         );
     }
     if args.windows.is_some() && args.images.len() != 1 {
-        return Err(Error::usage("a list of window hashes is of one image")
+        return Err(Error::usage("a list of window hashes is for one image")
             .with_found(format_args!("{} images", args.images.len()))
             .with_hint("make a list for each"));
     }
@@ -192,7 +192,7 @@ fn hash(path: &Path, args: &Args, context: &Context) -> Result<()> {
     output.finish()
 }
 
-/// The image as a file, which alone has a state.
+/// The image as a file, since only files have a state.
 fn file(image: &dyn Opened) -> Result<&OpenImage> {
     image.as_file().ok_or_else(|| {
         Error::usage("only an image in a file has a state stamp or a list of window hashes")
@@ -201,7 +201,7 @@ fn file(image: &dyn Opened) -> Result<&OpenImage> {
     })
 }
 
-/// An error if the file can't be opened for writing, before all of it is read for nothing.
+/// Fails early if the file can't be opened for writing, before all of it is read in vain.
 fn refuse_unwritable(path: &Path) -> Result<()> {
     let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
     if is_file {
@@ -210,7 +210,7 @@ fn refuse_unwritable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Notes the digest of what the image holds.
+/// Records the digest of the image's contents.
 fn stamp(read: Stamping<'_>, path: &Path) -> Result<()> {
     if read.stamp()? {
         return Ok(());

@@ -1,16 +1,16 @@
-//! The form of the help: short with `-h`, all of it with `--help`, and every example on one line.
+//! The form of the help: short with `-h`, complete with `--help`, and every example on one line.
 
 use clap::{Arg, Command};
 
 use super::store_path::STORE_VARIABLE;
 
-/// Stands for a space at which a line isn't broken, until the help is printed.
+/// A placeholder for a space at which a line must not be broken, until the help is printed.
 const UNBROKEN: char = '\u{a0}';
 
-/// Headings whose options only the long help lists.
+/// Headings whose options only the long help shows.
 const LONG_ONLY: &[&str] = &["Parents of differencing VHDs", "Reading"];
 
-/// Options of every command that only the long help lists.
+/// Options of every command that only the long help shows.
 const RARE: &[&str] = &["threads", "progress", "journal_dir"];
 
 /// Gives `command` and its subcommands a short and a long help.
@@ -53,12 +53,12 @@ fn unbroken(line: &str) -> String {
     line.replace(' ', &UNBROKEN.to_string())
 }
 
-/// The help as it is printed.
+/// The help in its printed form.
 pub(super) fn printed(text: &str) -> String {
     text.replace(UNBROKEN, " ")
 }
 
-/// What the manual says beside the help: the name of a section and its text.
+/// The manual's additional sections: name and text.
 pub(super) fn sections(command: &Command) -> Vec<(&'static str, String)> {
     let mut environment = String::new();
     let store = command

@@ -1,4 +1,4 @@
-//! `vhd info`: every field of an image.
+//! `vhd info`: prints every field of an image.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::vhd::{
     DynamicHeader, Field, Footer, Geometry, ParentPath, PlatformCode, Timestamp, VhdImage,
 };
 
-/// Print everything that an image says about itself.
+/// Print everything that an image contains about itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The unique id is printed twice, because programs disagree on the order of its bytes: as stored, and as Windows shows it. The virtual size is footer.current_size, never the geometry.\n\n",
@@ -32,13 +32,13 @@ use crate::vhd::{
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The images to look at.
+    /// The images to inspect.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// Their format [default: found out, for each].
+    /// Their format [default: detected, for each].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
-    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    /// Read as much as possible of a damaged VHD: what is lost reads as zeros.
     #[arg(long, visible_alias = "force")]
     salvage: bool,
     /// Print JSON, one document for each image.
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     all.finish()
 }
 
-/// Prints what is known of one image; with `apart`, after an empty line.
+/// Prints the information about one image; with `apart`, after an empty line.
 fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outcome> {
     if let Some(point) = store_path::open(path)? {
         return snapshot::print_point(&point, args.json);
@@ -64,7 +64,7 @@ fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outc
     if far::is_address(path) {
         return info_of_blob(args, path, apart, context);
     }
-    // Not through the context: here warnings belong to what is asked for.
+    // Not through the context: here warnings are part of the output.
     let options = OpenOptions {
         format: args.format.map(Into::into),
         format_option: Some("-f"),
@@ -77,7 +77,7 @@ fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outc
     show(args, &info, &Structures::of(image.vhd()), apart)
 }
 
-/// The same of a page blob.
+/// As [`info`], for a page blob.
 fn info_of_blob(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outcome> {
     let mut opener = store_path::opener(path)?;
     if let Some(format) = args.format {
@@ -105,7 +105,7 @@ fn show(args: &Args, info: &Info, structures: &Structures, apart: bool) -> Resul
     Ok(Outcome::Done)
 }
 
-/// The structures of a VHD, field by field, for people.
+/// The structures of a VHD, field by field, for display.
 #[derive(Default)]
 struct Structures {
     locators: Vec<String>,
@@ -129,7 +129,7 @@ impl Structures {
     }
 }
 
-/// Opens the image, and a differencing VHD whose parent can't be read alone, with what is wrong.
+/// Opens the image. A differencing VHD whose parent can't be read is opened alone, and the error is returned.
 fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)> {
     let error = match open_image(path, &options) {
         Ok(image) => return Ok((image, None)),
@@ -151,7 +151,7 @@ struct Info {
     virtual_size: u64,
     /// Length of the file.
     file_size: u64,
-    /// What the file takes on its file system.
+    /// The space that the file takes on its file system.
     stored_size: u64,
     footer: Option<FooterInfo>,
     dynamic_header: Option<HeaderInfo>,
@@ -159,13 +159,13 @@ struct Info {
     /// The parents of a differencing VHD, the nearest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     parents: Option<Vec<ParentInfo>>,
-    /// What the file was last known to hold for certain.
+    /// The last certain contents of the file.
     state_stamp: Option<StampInfo>,
-    /// What a reader may want to know.
+    /// Noteworthy facts.
     remarks: Vec<String>,
-    /// What is wrong with the file, but doesn't keep it from being read.
+    /// Problems with the file that don't prevent reading it.
     warnings: Vec<String>,
-    /// What to do about a parent that can't be read.
+    /// Advice about a parent that can't be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -174,7 +174,7 @@ struct Info {
 struct FooterInfo {
     features: u32,
     file_format_version: String,
-    /// `null` is all ones: a fixed disk has no dynamic disk header.
+    /// `null` means all ones: a fixed disk has no dynamic disk header.
     data_offset: Option<u64>,
     timestamp: String,
     creator_application: Code,
@@ -185,7 +185,7 @@ struct FooterInfo {
     disk_geometry: GeometryInfo,
     disk_type: String,
     checksum: u32,
-    /// The bytes as they stand.
+    /// The bytes in their order.
     unique_id: String,
     /// The same bytes as Windows shows them.
     unique_id_guid: String,
@@ -193,7 +193,7 @@ struct FooterInfo {
     reserved: String,
 }
 
-/// Four bytes and what they stand for.
+/// Four bytes and their meaning.
 #[derive(Debug, Serialize)]
 struct Code {
     code: String,
@@ -205,7 +205,7 @@ struct GeometryInfo {
     cylinders: u16,
     heads: u8,
     sectors_per_track: u8,
-    /// Bytes that they make.
+    /// The product in bytes.
     size: u64,
 }
 
@@ -230,7 +230,7 @@ struct LocatorInfo {
     data_space: u32,
     data_length: u32,
     data_offset: u64,
-    /// What the data says, if it can be read.
+    /// The text in the data, if it can be read.
     text: Option<String>,
 }
 
@@ -335,7 +335,7 @@ fn state_stamp(image: &OpenImage, broken: Option<&Error>) -> Result<Option<Stamp
     }))
 }
 
-/// Nanoseconds since 1970 as a date, to the second.
+/// Converts nanoseconds since 1970 to a date, to the second.
 fn date(nanoseconds: i128) -> String {
     let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok();
     let date = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
@@ -365,7 +365,7 @@ fn parents(image: &OpenImage) -> Vec<ParentInfo> {
         .collect()
 }
 
-/// What is worth knowing about the parent of a differencing VHD.
+/// A remark about the parent of a differencing VHD, if there is one to make.
 fn parent_remark(image: &OpenImage) -> Result<Option<String>> {
     let (Some(header), Some(parent)) = (image.vhd().and_then(VhdImage::header), image.parent())
     else {
@@ -376,7 +376,7 @@ fn parent_remark(image: &OpenImage) -> Result<Option<String>> {
     let differs = known != Timestamp(0) && known != changed;
     Ok(differs.then(|| {
         format!(
-            "the parent's file was changed at {changed}, and the child expects {known}: fine if it was only copied"
+            "the parent's file was changed at {changed}, but the child expects {known}: harmless if it was only copied"
         )
     }))
 }
@@ -389,15 +389,15 @@ fn remarks<S: ReadAt>(vhd: &VhdImage<S>, format: Format) -> Vec<String> {
         let creator = footer.creator_application;
         let consequence = if creator.size_may_be_read_from_geometry() {
             format!(
-                ", but some programs, qemu among them, take it for the size of files made by {creator}"
+                ", but some programs, including qemu, use it as the size of files created by {creator}"
             )
         } else if geometry == Geometry::for_size(size) {
-            ": rounded down, as the specification has it".to_owned()
+            ": rounded down, as specified".to_owned()
         } else {
-            ", which is not what the specification makes of the size".to_owned()
+            ", which is not the specified geometry for the size".to_owned()
         };
         let made = Size(geometry.size());
-        remarks.push(format!("the geometry {geometry} makes {made}{consequence}"));
+        remarks.push(format!("the geometry {geometry} gives {made}{consequence}"));
     }
     if footer.original_size != size {
         let original = Size(footer.original_size);
@@ -415,7 +415,7 @@ fn remarks<S: ReadAt>(vhd: &VhdImage<S>, format: Format) -> Vec<String> {
         } else {
             ""
         };
-        format!("the size is a whole number of MiB, as Azure wants it{upload}")
+        format!("the size is a whole number of MiB, as Azure requires{upload}")
     }));
     remarks
 }

@@ -1,4 +1,4 @@
-//! JSON as it is printed: what a terminal would obey in a string is escaped, and reads back as what it was.
+//! JSON output in which control characters in strings are escaped, and can be read back unchanged.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::text::{is_unseen, without_secrets};
 
-/// Writes a document, one member a line.
+/// Writes a document with one member per line.
 pub(super) fn pretty(out: impl Write, value: &impl Serialize) -> io::Result<()> {
     let formatter = Safe(PrettyFormatter::new());
     Ok(value.serialize(&mut Serializer::with_formatter(out, formatter))?)
@@ -19,7 +19,7 @@ pub(super) fn compact(out: impl Write, value: &impl Serialize) -> io::Result<()>
     Ok(value.serialize(&mut Serializer::with_formatter(out, formatter))?)
 }
 
-/// Another formatter, with more escaped in its strings: JSON itself demands it of the first 32 characters only.
+/// A formatter that escapes more in strings: JSON itself requires it for the first 32 characters only.
 struct Safe<F>(F);
 
 impl<F: Formatter> Formatter for Safe<F> {

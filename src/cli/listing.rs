@@ -1,5 +1,5 @@
-//! Lists of changed page ranges: columns, JSON, the cloud's `PageList`, and the map that other programs read. All of
-//! them stream: memory doesn't grow with the number of ranges.
+//! Lists of changed page ranges: columns, JSON, the cloud's `PageList`, and a map for other programs. All of them are
+//! streamed: memory doesn't grow with the number of ranges.
 
 use serde::Serialize;
 
@@ -19,13 +19,13 @@ pub(super) enum ListingFormat {
     Map,
 }
 
-/// A list under way.
+/// A list in progress.
 pub(super) struct Listing {
     output: Output,
     format: ListingFormat,
     target_size: u64,
     joiner: Joiner,
-    /// Where the map has come to.
+    /// The current position of the map.
     at: u64,
     ranges: u64,
     json: Option<JsonList>,
@@ -80,7 +80,7 @@ struct Totals {
     clear_bytes: u64,
 }
 
-/// Prints the columns of one range: the form that `vhd show --ranges` shares.
+/// Prints the columns of one range, also for `vhd show --ranges`.
 pub(super) fn text_line(output: &mut Output, change: Change) -> Result<()> {
     let (start, len) = (change.range.start(), change.range.len());
     output.line(format_args!(
@@ -90,7 +90,7 @@ pub(super) fn text_line(output: &mut Output, change: Change) -> Result<()> {
     ))
 }
 
-/// Prints the heads of the columns.
+/// Prints the column headings.
 pub(super) fn text_head(output: &mut Output) -> Result<()> {
     output.line(format_args!(
         "{:>18} {:>18}  {:<6}  {}",
@@ -107,7 +107,7 @@ impl Listing {
     ) -> Result<Self> {
         let mut json = None;
         match format {
-            // The heads of the columns come with the first range.
+            // The column headings are printed with the first range.
             ListingFormat::Text | ListingFormat::Map => {}
             ListingFormat::Json => {
                 let head = Head {
@@ -132,7 +132,7 @@ impl Listing {
         })
     }
 
-    /// Adds a change behind the last one; one that goes on where the last ended becomes part of it.
+    /// Adds a change after the previous one, and joins the two if they are adjacent and of the same kind.
     pub(super) fn push(&mut self, change: Change) -> Result<()> {
         self.joiner
             .push(change)

@@ -1,4 +1,4 @@
-//! `vhd man`: manual pages from the same definitions as the help.
+//! `vhd man`: manual pages, generated from the same definitions as the help.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Every page by its name. `vhd diff` and `vhd apply` have the pages of the programs that they are.
+/// All pages by name. `vhd diff` and `vhd apply` have the pages of the corresponding programs.
 fn pages() -> Vec<(String, clap::Command)> {
     let mut pages: Vec<(String, clap::Command)> = Program::ALL
         .iter()
@@ -124,14 +124,14 @@ fn render(command: clap::Command) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The usage as the help has it, with values and in order.
+/// The usage as in the help, with values and in order.
 fn synopsis(usage: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let usage = usage.trim_start_matches("Usage: ");
     let lines: Vec<&str> = usage.lines().map(str::trim).collect();
     writeln!(page, ".SH SYNOPSIS\n.nf\n{}\n.fi", roff(&lines.join("\n")))
 }
 
-/// The end of the help as sections: what is there before the examples, examples, exit codes.
+/// Converts the end of the help to sections: the text before the examples, the examples, the exit codes.
 fn after_sections(after: &str) -> String {
     let (notes, rest) = after.split_once("Examples:\n").unwrap_or((after, ""));
     let (examples, codes) = rest.split_once("Exit codes:\n").unwrap_or((rest, ""));
@@ -154,7 +154,7 @@ fn after_sections(after: &str) -> String {
     page
 }
 
-/// Text in which nothing means anything to a formatter.
+/// Escapes text for the formatter.
 fn roff(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-");
     let lines = escaped.lines().map(|line| {

@@ -1,4 +1,4 @@
-//! `vhd map`: the extents of a virtual disk.
+//! `vhd map`: lists the extents of a virtual disk.
 
 use std::path::PathBuf;
 
@@ -27,12 +27,12 @@ use crate::vhd::VhdImage;
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The image to look at.
+    /// The image to inspect.
     image: PathBuf,
-    /// Its format [default: found out].
+    /// Its format [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
-    /// Read a damaged VHD as far as it goes: what is lost reads as zeros.
+    /// Read as much as possible of a damaged VHD: what is lost reads as zeros.
     #[arg(long, visible_alias = "force")]
     salvage: bool,
     /// Split data at the blocks of the file, so that all of it has an offset.
@@ -59,10 +59,10 @@ struct Item {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
-    /// Of a differencing VHD: how many parents down the data lies.
+    /// For a differencing VHD: how many parents down the data is.
     #[serde(skip_serializing_if = "Option::is_none")]
     depth: Option<usize>,
-    /// And in which file.
+    /// The file that contains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
 }
@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The extents, with their places if all of it lies in one file; if `split`, cut where that goes on elsewhere.
+/// The extents, with their offsets where all of one is contiguous in one file. With `split`, they are cut where it
+/// isn't.
 fn items(image: &dyn Opened, split: bool) -> Box<dyn Iterator<Item = Result<Item>> + '_> {
     match image.as_file() {
         Some(image) => Box::new(placed(image, split)),
@@ -125,7 +126,7 @@ fn placed(image: &OpenImage, split: bool) -> impl Iterator<Item = Result<Item>> 
     })
 }
 
-/// Neighbours in one state as one extent; data of different files stays apart.
+/// Joins adjacent extents in the same state; data from different files is kept apart.
 fn joined<'a>(mut extents: MappedExtents<'a>) -> impl Iterator<Item = Result<Mapped<'a>>> {
     let mut held: Option<Mapped<'a>> = None;
     std::iter::from_fn(move || {
@@ -155,12 +156,12 @@ fn is_one(last: &Mapped<'_>, next: &Mapped<'_>) -> bool {
     last.extent.state == next.extent.state && same_file
 }
 
-/// Blocks never lie end to end: each begins with its bitmap.
+/// Blocks are never contiguous: each begins with its bitmap.
 fn block_of(image: &OpenImage) -> Option<u64> {
     image.vhd().and_then(VhdImage::block_size)
 }
 
-/// Data cut at the blocks of its file, if it shall be; zeros are one piece.
+/// Cuts data at the blocks of its file if `split` is set; zeros are one piece.
 fn pieces(mapped: Mapped<'_>, split: bool) -> impl Iterator<Item = Mapped<'_>> {
     let Extent { range, state } = mapped.extent;
     let cut = block_of(mapped.image)
@@ -193,7 +194,7 @@ fn item(mapped: Mapped<'_>, chain: bool) -> Result<Item> {
     })
 }
 
-/// Nothing comes after the extents.
+/// Nothing follows the extents.
 #[derive(Serialize)]
 struct NoMore {}
 
@@ -209,7 +210,7 @@ fn json(image: &dyn Opened, split: bool, output: &mut Output) -> Result<()> {
 }
 
 fn text(image: &dyn Opened, split: bool, output: &mut Output) -> Result<()> {
-    // Columns as wide as the largest number, so that lines can be written as they come.
+    // Columns are as wide as the largest number, so that lines can be written as they come.
     let width = image.virtual_size().to_string().len().max("LENGTH".len());
     let place = if image
         .as_file()

@@ -1,4 +1,4 @@
-//! `vhd merge`: folds a differencing VHD into its parent, or a chain into a new image.
+//! `vhd merge`: merges a differencing VHD into its parent, or a chain into a new image.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::files::{
 };
 use crate::text::shown;
 
-/// Fold a differencing VHD into its parent, or a whole chain into a new image.
+/// Merge a differencing VHD into its parent, or a whole chain into a new image.
 ///
-/// Without -o the parent itself comes to hold what the child reads as: behind an undo journal, so that it is always
-/// in the old or the new state, or one command away from either.
+/// Without -o the parent itself gets the content of the child: with an undo journal, so that it is always in the old or
+/// the new state, or one command away from either.
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -37,39 +37,40 @@ use crate::text::shown;
     "  vhd merge child.vhd                          into its parent\n",
     "  vhd merge child.vhd --delete                 and remove the child; its own children get the parent\n",
     "  vhd merge child.vhd -o whole.vhd             the chain as one new image\n",
-    "  vhd-apply --rollback parent.vhd              take an interrupted merge back\n\n",
+    "  vhd-apply --rollback parent.vhd              undo an interrupted merge\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     /// The differencing VHD.
     child: PathBuf,
-    /// Make a new image of the whole chain instead of changing the parent; - writes the raw disk to stdout.
+    /// Write a new image of the whole chain instead of changing the parent; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["delete", "dry_run"])]
     output: Option<PathBuf>,
     /// Format of the new image [default: dynamic if it ends in .vhd or .avhd, else raw].
     #[arg(short = 'O', long, value_name = "FORMAT", requires = "output")]
     output_format: Option<OutputFormat>,
-    /// Go on although the parent has other children, which then don't read as before. With -o: replace the output if it
-    /// exists; twice: even if other images have it as their parent.
+    /// Continue although the parent has other children, which then won't read as before. With -o: replace the output if
+    /// it exists; twice: even if other images have it as their parent.
     #[arg(long, action = clap::ArgAction::Count)]
     force: u8,
-    /// What the folder of the images is called on Windows, as in 'D:\vms': children that get another parent then name its
-    /// absolute path there too.
+    /// Windows path of the images' folder, as in 'D:\vms': children that get another parent then also record its
+    /// absolute path there.
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     windows_dir: Option<WindowsFolder>,
-    /// With -o: read damaged images as far as they go; what is lost in one reads as its parent has it, or as zeros.
+    /// With -o: read as much as possible of damaged images; what is lost in one reads as its parent has it, or as
+    /// zeros.
     #[arg(long, requires = "output")]
     salvage: bool,
-    /// Remove the child once the merge is on stable storage; its own children get the parent as theirs.
+    /// Remove the child once the merge is on stable storage; its own children are given the parent.
     #[arg(long)]
     delete: bool,
-    /// Check everything, say what would be done, write nothing.
+    /// Check everything and report what would be done, but write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Read all of the result and compare its content digest, not only what was written.
     #[arg(long)]
     verify: bool,
-    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write the result as a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
     dense: bool,
     /// Print a JSON summary.
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let workers = context.workers()?;
     let progress = context.progress();
-    // Not to be printed while progress is shown.
+    // Kept until progress is no longer shown.
     let warnings = RefCell::new(Vec::new());
     let options = MergeOptions {
         workers: &workers,
@@ -118,7 +119,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The parent is what is changed. What keeps it from being opened, the merge itself says.
+/// The parent is what is changed. The merge itself reports if it can't be opened.
 fn watch_parent(args: &Args) {
     let options = OpenOptions {
         parents: args.parents.options(),
@@ -130,7 +131,7 @@ fn watch_parent(args: &Args) {
     }
 }
 
-/// The chain reads as one disk: to make one of it is to convert it.
+/// The chain reads as one disk, so merging it to a new image is a conversion.
 fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
     convert::refuse_on_stdout("--json", args.json && output == Path::new("-"))?;
     let converted = convert::run(
@@ -165,7 +166,7 @@ fn to_new(args: &Args, output: &Path, context: &Context) -> Result<Outcome> {
 fn say(args: &Args, merged: &Merged, context: &Context) {
     let (child, parent) = (shown(&args.child), shown(&merged.parent));
     if merged.same {
-        context.note(format_args!("{parent}: holds the same as {child} already"));
+        context.note(format_args!("{parent}: already holds the same as {child}"));
     } else {
         let what = match (args.dry_run, merged.finished_interrupted) {
             (true, true) => "an interrupted merge would be finished",
@@ -188,7 +189,7 @@ fn say(args: &Args, merged: &Merged, context: &Context) {
     say_of_children(args, merged, context);
 }
 
-/// What becomes of the images that are read through the two.
+/// Reports the effect on images that are read through the two.
 fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
     let (child, parent) = (shown(&args.child), shown(&merged.parent));
     let folders = &merged.looked_in;
@@ -219,7 +220,7 @@ fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
         ));
     } else {
         context.note(format_args!(
-            "{child}: kept, it is the parent of {heirs} (--delete has them read over {parent}, and removes it)"
+            "{child}: kept, it is the parent of {heirs} (--delete gives them {parent} as their parent, and removes it)"
         ));
     }
 }
@@ -237,7 +238,7 @@ struct Summary {
     deleted: bool,
     /// Other children of the parent.
     siblings: Vec<String>,
-    /// Children of the child: of the parent, if the child was deleted.
+    /// Children of the child, or of the parent if the child was deleted.
     grandchildren: Vec<String>,
 }
 

@@ -1,9 +1,9 @@
-//! The command line: the only module that prints, exits or knows terminals. One file per command.
+//! The command line: the only module that prints, exits or knows about terminals. One file per command.
 //!
 //! Data goes to stdout, everything else to stderr. `vhd diff` and `vhd-diff` are the same code, as are
 //! `vhd apply` and `vhd-apply`.
 
-// This is where printing belongs.
+// Printing belongs here.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
@@ -64,7 +64,7 @@ use args::Common;
 use context::Context;
 use exit::Outcome;
 
-/// Look at, make, compare and patch disk images: VHD files and raw ones.
+/// Inspect, create, compare and patch disk images: VHD files and raw ones.
 #[derive(Debug, Parser)]
 #[command(
     name = "vhd",
@@ -78,7 +78,7 @@ use exit::Outcome;
         "  vhd convert disk.raw disk.vhd             a raw disk as a dynamic VHD\n",
         "  vhd diff monday.vhd tuesday.vhd -o d      what changed from monday to tuesday\n",
         "  vhd apply monday.vhd d -o restored.vhd    tuesday, rebuilt from monday and the diff\n",
-        "  vhd demo                                  the whole path on small images\n\n",
+        "  vhd demo                                  the whole workflow on small images\n\n",
         args::exit_codes!(),
     )
 )]
@@ -174,7 +174,7 @@ pub fn vhd_apply() -> ExitCode {
     )
 }
 
-/// A program that is one command.
+/// A program that consists of one command.
 #[derive(Debug)]
 struct Single<A> {
     common: Common,
@@ -214,7 +214,7 @@ impl Program {
         }
     }
 
-    /// What it understands: the one definition behind parsing, help, completions and man pages.
+    /// The one definition behind parsing, help, completions and man pages.
     fn command(self) -> clap::Command {
         help::shape(names::guard(match self {
             Self::Vhd => Vhd::command(),
@@ -227,7 +227,7 @@ impl Program {
         let command = clap::Command::new(self.name())
             .version(env!("CARGO_PKG_VERSION"))
             .max_term_width(100);
-        // The common options last: their heading would go on over what follows.
+        // The common options come last: their heading would apply to everything after them.
         Common::augment_args(A::augment_args(command))
     }
 }
@@ -251,7 +251,7 @@ fn start<T: clap::FromArgMatches>(
             if let Some(meant) = usage::explain(&mut error, &program.command(), &args) {
                 return exit::code(name, Err(meant));
             }
-            // What isn't understood is repeated: as it can be shown, so that it says nothing by itself.
+            // Unknown arguments are repeated in escaped form.
             let seen = args.iter().map(|arg| shown(arg).to_string().into());
             return match parse::<T>(program, seen) {
                 Err(seen) => exit::from_clap(name, &seen),
@@ -267,7 +267,7 @@ fn start<T: clap::FromArgMatches>(
     let named = common.journal_dir.clone();
     let named = named.or_else(|| std::env::var_os("VHDKIT_STATE_DIR").map(Into::into));
     if let Some(folder) = named.filter(|folder| !folder.as_os_str().is_empty()) {
-        // A command started elsewhere must find it by what a message says.
+        // A command started in another folder must find it by the path in a message.
         keep_journals_of_devices_in(std::path::absolute(&folder).unwrap_or(folder));
     }
     let context = Context::new(name, common);
@@ -282,7 +282,7 @@ fn parse<T: clap::FromArgMatches>(
     program: Program,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<(T, clap::ArgMatches), clap::Error> {
-    // Usage lines name the program, whatever the link is called by which it was started.
+    // Usage lines contain the name of the program, whatever the name of the link that was used to start it.
     let args: Vec<OsString> = std::iter::once(program.name().into())
         .chain(args.into_iter().skip(1))
         .collect();
@@ -293,7 +293,7 @@ fn parse<T: clap::FromArgMatches>(
     Ok((parsed, matches))
 }
 
-/// Whether a command lists its findings as JSON without the option for it.
+/// Returns whether a command lists its findings as JSON without the `--json` option.
 fn asks_for_json(matches: &clap::ArgMatches) -> bool {
     let format = matches.try_get_one::<diff::ListFormat>("format");
     matches!(format, Ok(Some(diff::ListFormat::Json)))

@@ -50,16 +50,16 @@ pub(super) struct Args {
     what: PathBuf,
     /// An empty folder to mount it at.
     dir: PathBuf,
-    /// The format of an image [default: found out].
+    /// The format of an image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
     /// Let other users read it too.
     #[arg(long)]
     allow_other: bool,
-    /// Return when it is mounted, and go on in the background.
+    /// Return when it is mounted, and continue in the background.
     #[arg(long, conflicts_with = "command")]
     detach: bool,
-    /// Say on stdout when it is mounted, and then nothing more: for --detach.
+    /// Report on stdout when it is mounted, and print nothing after that: for --detach.
     #[arg(long, hide = true, conflicts_with_all = ["command", "detach"])]
     detached: bool,
     /// Print JSON when it ends; with --detach, when it is mounted.
@@ -67,12 +67,12 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     parents: Parents,
-    /// Run this while it is mounted, and end with it.
+    /// Run this command while it is mounted, and end with it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// What the process in the background says when it is mounted.
+/// The report of the background process when it is mounted.
 const READY: &str = "mounted";
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let code = waiting.wait(&args.command, ("VHD_MOUNT", place.as_os_str()), may_end)?;
     if let Err(error) = session.unmount(false) {
-        // The command has ended, but something that it began has not.
+        // The command has ended, but a process that it started has not.
         context.report(&error);
         session.unmount(true)?;
     }
@@ -126,9 +126,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     serving::end(code, &faults, context)
 }
 
-/// Lets the terminal go: the process is on its own from now on.
+/// Detaches from the terminal.
 fn leave_terminal() -> Result<()> {
-    let failed = |e: std::io::Error| Error::io("cannot go to the background", e);
+    let failed = |e: std::io::Error| Error::io("cannot continue in the background", e);
     let null = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -142,10 +142,10 @@ fn leave_terminal() -> Result<()> {
         .map_err(|e| failed(e.into()))
 }
 
-/// The folder, if something can be mounted there.
+/// Checks that something can be mounted at the folder.
 fn check_place(dir: &Path) -> Result<PathBuf> {
     let unmount = || format!("unmount it first: vhd unmount {}", quoted(dir));
-    // What the system remembers of a dead mount doesn't tell; opening it does.
+    // The kernel's cached metadata doesn't reveal a dead mount; opening the folder does.
     let opened = fs::read_dir(dir).map(drop);
     let dead = opened.is_err_and(|e| is_dead_mount(&e));
     match fs::metadata(dir) {
@@ -154,7 +154,7 @@ fn check_place(dir: &Path) -> Result<PathBuf> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::usage("there is no such folder")
                 .with_path(dir)
-                .with_hint(format!("make it first: mkdir -p {}", quoted(dir))));
+                .with_hint(format!("create it first: mkdir -p {}", quoted(dir))));
         }
         Err(e) => return Err(Error::io("cannot look at", e).with_path(dir)),
         Ok(found) if !found.is_dir() => {
@@ -186,11 +186,11 @@ fn dead_mount(dir: &Path) -> Error {
     Error::usage("something is mounted here whose program has ended").with_path(dir)
 }
 
-/// Starts this program again, to stay, and returns when it has mounted.
+/// Starts this program again in the background, and returns when it has mounted.
 fn detach(args: &Args, place: &Path) -> Result<Outcome> {
     let failed = |e| Error::io("cannot start in the background", e);
     let program = std::env::current_exe().map_err(failed)?;
-    // They are options before --, which a command isn't given with.
+    // The options are those before --; a command can't be given here.
     let words = std::env::args_os().skip(1).filter(|word| word != "--json");
     let words = words.map(|word| {
         if word == "--detach" {
@@ -217,13 +217,13 @@ fn detach(args: &Args, place: &Path) -> Result<Outcome> {
         }
         return Ok(Outcome::Done);
     }
-    // It has told why.
+    // It has reported the reason.
     let status = child.wait().map_err(failed)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(Outcome::Code(code.filter(|code| *code != 0).unwrap_or(2)))
 }
 
-/// What is told of a mount.
+/// Information about a mount.
 #[derive(Serialize)]
 struct Place {
     dir: String,
@@ -243,13 +243,13 @@ impl Place {
     "Works for a mount whose program was killed, too. The program ends with its mount.\n\n",
     "Examples:\n",
     "  vhd unmount /mnt/tue\n",
-    "  vhd unmount --lazy /mnt/tue      even if it is in use: it goes with its last user\n\n",
+    "  vhd unmount --lazy /mnt/tue      even if it is in use: it disappears with its last user\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct UnmountArgs {
     /// Where it is mounted.
     dir: PathBuf,
-    /// Take it away at once, and end it when its last user has gone.
+    /// Detach it at once, and end it when its last user has gone.
     #[arg(long)]
     lazy: bool,
     /// Print JSON.
@@ -262,7 +262,7 @@ pub(super) fn run_unmount(args: &UnmountArgs) -> Result<Outcome> {
     let other = match mounted_at(&place)? {
         Mounted::Ours => None,
         Mounted::Nothing => Some("nothing is mounted here"),
-        Mounted::Other => Some("what is mounted here isn't of vhd mount"),
+        Mounted::Other => Some("this was not mounted by vhd mount"),
     };
     if let Some(message) = other {
         return Err(Error::usage(message)

@@ -1,8 +1,9 @@
-//! What the words of a command line may name: one door for the paths of every command.
+//! What the arguments of a command line may refer to: one check for the paths of every command.
 //!
-//! `-` is a pipe, `STORE::DISK@SNAPSHOT` a point in time, and an address of another machine is never taken for a file or
-//! a folder of that name: whoever writes to `backup@nas:/srv/web` must not find out later that it was a folder beside
-//! the data. Each argument that is a path has a [`Role`]; what doesn't fit it is refused before anything else happens.
+//! `-` is a pipe, `STORE::DISK@SNAPSHOT` a point in time, and an address of another machine is never treated as a file
+//! or folder of that name: someone who writes to `backup@nas:/srv/web` must not find out later that it was a folder
+//! next to the data. Each argument that is a path has a [`Role`]; unsuitable values are refused before anything else
+//! happens.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::api::PointName;
 use crate::error::{Error, Result, quoted};
 use crate::snapshot::disks;
 
-/// What a path on the command line is for.
+/// The purpose of a path on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// An image to read, or a point in time.
@@ -36,14 +37,14 @@ pub(super) enum Role {
     OutputFile,
     /// A store.
     Store,
-    /// The store that a copy goes to; the command itself looks at it, because it can tell how to send instead.
+    /// The target store of a copy; the command itself checks it, because it can suggest how to send instead.
     StoreTo,
     /// Any other folder.
     Folder,
 }
 
-/// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. `None` for an
-/// argument that isn't known here; a test finds those.
+/// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. Returns `None` for an
+/// unknown argument; a test finds those.
 fn role(command: &str, id: &str) -> Option<Role> {
     Some(match (command, id) {
         ("check" | "merge" | "resize", "images" | "image" | "child")
@@ -63,7 +64,7 @@ fn role(command: &str, id: &str) -> Option<Role> {
     })
 }
 
-/// Gives every path among the arguments of `command`, and of its subcommands, the door that fits its role.
+/// Attaches the check for its role to every path among the arguments of `command` and of its subcommands.
 pub(super) fn guard(command: Command) -> Command {
     let name = command.get_name().trim_start_matches("vhd-").to_owned();
     command
@@ -72,10 +73,10 @@ pub(super) fn guard(command: Command) -> Command {
                 return arg;
             }
             if !is_path(&arg) {
-                // Files are no values of it.
+                // Its value isn't a file.
                 return arg.value_hint(ValueHint::Other);
             }
-            // A variable that is set to nothing names no store, as if it weren't set.
+            // An empty variable doesn't specify a store, as if it weren't set.
             let variable = arg.get_env().and_then(std::env::var_os);
             let arg = if variable.is_some_and(|value| value.is_empty()) {
                 arg.env(None::<&str>)
@@ -96,7 +97,7 @@ pub(super) fn guard(command: Command) -> Command {
         .mut_subcommands(guard)
 }
 
-/// Whether the argument `id` of `command` may be the address of a page blob.
+/// Returns whether the argument `id` of `command` may be the address of a page blob.
 fn takes_blobs(command: &str, id: &str) -> bool {
     matches!(
         (command, id),
@@ -107,20 +108,20 @@ fn takes_blobs(command: &str, id: &str) -> bool {
     )
 }
 
-/// What a path stands for; what it can't be is an error.
+/// Resolves a path, and refuses what it can't be.
 fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
     if !blobs {
         return admit(role, &path).map(|()| path);
     }
     let path = far::from_file(path)?;
-    // A store isn't reached so.
+    // A store can't be reached like this.
     if far::is_address(&path) && PointName::parse(&path).is_none() {
         return far::admit(&path);
     }
     admit(role, &path).map(|()| path)
 }
 
-/// Tells which files and stores the command will write, so that it can be said of them when it is interrupted.
+/// Records which files and stores the command will write, so that their state can be reported if it is interrupted.
 pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
     let name = command.get_name().trim_start_matches("vhd-");
     for arg in command.get_arguments().filter(|arg| is_path(arg)) {
@@ -146,7 +147,7 @@ pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
     }
 }
 
-/// The commands that change the store that they are given.
+/// The commands that change the given store.
 const WRITE_STORES: &[&str] = &["create", "receive", "delete", "prune", "repair"];
 
 fn is_path(arg: &clap::Arg) -> bool {
@@ -154,7 +155,7 @@ fn is_path(arg: &clap::Arg) -> bool {
         && arg.get_value_parser().type_id() == std::any::TypeId::of::<PathBuf>()
 }
 
-/// An error if `path` names something that an argument in this role can't be.
+/// Fails if `path` refers to something that an argument in this role can't be.
 pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
     if path == Path::new("-") {
         return refuse_pipe(role);
@@ -178,7 +179,7 @@ pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
     }
 }
 
-/// A store where an image is to be named.
+/// Refuses a store in place of an image.
 fn refuse_store(path: &Path) -> Result<()> {
     if !path.is_dir() || disks(path).map_or(true, |disks| disks.is_empty()) {
         return Ok(());
@@ -194,8 +195,8 @@ fn refuse_store(path: &Path) -> Result<()> {
         )))
 }
 
-/// An error if no file can be made at `path`, because that is a folder or because the folder isn't there: it is told
-/// before anything is read.
+/// Fails if a file can't be created at `path` because that is a folder or its folder doesn't exist, before anything is
+/// read.
 fn check_place(path: &Path) -> Result<()> {
     let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     if path.is_dir() || slash {
@@ -203,7 +204,7 @@ fn check_place(path: &Path) -> Result<()> {
             Error::usage("this is a folder, where the name of a file is needed")
                 .with_path(path)
                 .with_hint(format!(
-                    "name a file in it, as in {}",
+                    "use the name of a file in it, as in {}",
                     quoted(path.join("disk.vhd"))
                 )),
         );
@@ -213,13 +214,13 @@ fn check_place(path: &Path) -> Result<()> {
             let there = std::fs::symlink_metadata(folder).is_ok();
             let (message, hint) = if there {
                 (
-                    "this isn't a folder, so no file can be made in it",
+                    "this isn't a folder, so no file can be created in it",
                     "check the name".into(),
                 )
             } else {
                 (
                     "there is no such folder",
-                    format!("make it first: mkdir -p {}", quoted(folder)),
+                    format!("create it first: mkdir -p {}", quoted(folder)),
                 )
             };
             Err(Error::usage(message).with_path(folder).with_hint(hint))
@@ -232,7 +233,7 @@ fn refuse_pipe(role: Role) -> Result<()> {
     let (message, hint) = match role {
         Role::Input | Role::Output => return Ok(()),
         Role::Image | Role::ImageFile | Role::Served => (
-            "an image can't be read from a pipe, because it isn't read from front to back",
+            "an image can't be read from a pipe, because it isn't read sequentially",
             "save it to a file first; ./- is a file of that name",
         ),
         Role::InputFile => (
@@ -240,7 +241,7 @@ fn refuse_pipe(role: Role) -> Result<()> {
             "save it to a file first; ./- is a file of that name",
         ),
         Role::OutputFile => (
-            "this can't be written to a pipe, because it isn't written from front to back",
+            "this can't be written to a pipe, because it isn't written sequentially",
             "name a file; ./- is a file of that name",
         ),
         Role::Store | Role::StoreTo => (
@@ -253,7 +254,7 @@ fn refuse_pipe(role: Role) -> Result<()> {
 }
 
 fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
-    // A new file of such a name can be asked for.
+    // A new file of such a name can be requested explicitly.
     let explicit = path.as_os_str().as_encoded_bytes().starts_with(b"./");
     let store = if point.store.is_empty() {
         String::new()
@@ -272,16 +273,18 @@ fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
         Role::ImageFile | Role::InputFile => (
             "a point in time of a store isn't a file",
             format!(
-                "make an image of it first: vhd snapshot restore{store} {whole} -o {}",
+                "create an image from it first: vhd snapshot restore{store} {whole} -o {}",
                 quoted(format!("{name}.vhd"))
             ),
         ),
         Role::Input => (
             "a point in time of a store isn't a diff",
-            format!("make a diff between two points first: vhd snapshot diff{store} --disk {disk}"),
+            format!(
+                "create a diff between two points first: vhd snapshot diff{store} --disk {disk}"
+            ),
         ),
         Role::Output | Role::OutputFile => (
-            "a point in time of a store isn't made by naming it as an output",
+            "a point in time of a store can't be created by using it as an output",
             format!(
                 "add one with vhd snapshot create{store} --disk {disk}; {} is a file of that name",
                 quoted(Path::new(".").join(path))
@@ -289,7 +292,7 @@ fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
         ),
         Role::Store | Role::StoreTo => (
             "this is a point in time of a store, not a store",
-            format!("name the two apart:{store} --disk {disk}"),
+            format!("specify them separately:{store} --disk {disk}"),
         ),
         Role::Folder => (
             "a folder is needed, not a point in time of a store",
@@ -299,7 +302,7 @@ fn refuse_point(role: Role, path: &Path, point: &PointName<'_>) -> Result<()> {
     Err(Error::usage(message).with_path(path).with_hint(hint))
 }
 
-/// `DISK@SNAPSHOT` as an image, where a store is named by the environment: two colons are missing.
+/// Refuses `DISK@SNAPSHOT` as an image if the store is given by the environment: two colons are missing.
 fn refuse_bare_point(path: &Path) -> Result<()> {
     let Some(text) = path.to_str() else {
         return Ok(());

@@ -1,10 +1,10 @@
 //! Writing to stdout: text, JSON and binary data.
 //!
-//! Text passes one door, [`Output::line`], which escapes what a terminal would obey or a line could be forged with; so
-//! does JSON, in its own way. Whoever prints gives values as they are.
+//! All text goes through [`Output::line`], which escapes control characters and anything that could forge a line; JSON
+//! has its own escaping. Callers pass values unchanged.
 //!
-//! When the reader has closed the pipe, writing fails with an error that ends the program quietly and
-//! successfully (see [`exit`](super::exit)).
+//! When the reader has closed the pipe, writing fails with an error that ends the program quietly and successfully (see
+//! [`exit`](super::exit)).
 
 use std::fmt::{Display, Write as _};
 use std::fs;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::image::Sequential;
 use crate::text::{Escaping, without_secrets};
 
-/// What messages call stdout.
+/// The name of stdout in messages.
 pub(super) const STDOUT: &str = "(standard output)";
 
 /// Standard output, buffered.
@@ -30,7 +30,7 @@ pub(super) struct Output {
     line: String,
 }
 
-/// Standard output itself. A progress bar isn't on the terminal while it is written to.
+/// Standard output itself. The progress bar is hidden while it is written to.
 #[derive(Debug)]
 struct Stdout {
     file: fs::File,
@@ -59,9 +59,9 @@ impl io::Write for Stdout {
 }
 
 impl Output {
-    /// For text.
+    /// Output for text.
     pub(super) fn text() -> Result<Self> {
-        // A handle of its own: the library's stdout would look for line ends in everything.
+        // A separate handle: the library's stdout would look for line ends in everything.
         let handle = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self {
             out: BufWriter::with_capacity(64 << 10, Stdout::new(fs::File::from(handle))),
@@ -69,7 +69,7 @@ impl Output {
         })
     }
 
-    /// For binary data, which isn't sent to a terminal.
+    /// Output for binary data, which isn't sent to a terminal.
     pub(super) fn binary() -> Result<Self> {
         if io::stdout().is_terminal() {
             return Err(Error::usage("binary data is not sent to a terminal")
@@ -78,19 +78,19 @@ impl Output {
         Self::text()
     }
 
-    /// For the raw disk, which is the only form in which a disk goes into a pipe: a VHD is written at its beginning and
-    /// at its end.
+    /// Output for a raw disk, the only form of a disk that can be written to a pipe: the beginning and the end of a VHD
+    /// are written repeatedly.
     pub(super) fn disk(format: Option<OutputFormat>, size: u64) -> Result<Sequential<Self>> {
         if !matches!(format, None | Some(OutputFormat::Raw)) {
             return Err(Error::usage(
-                "only the raw disk can be written to stdout: a VHD isn't written from front to back",
+                "only the raw disk can be written to stdout: a VHD isn't written sequentially",
             )
             .with_hint("omit -O, or name a file instead of -"));
         }
         Ok(Sequential::new(Self::binary()?, STDOUT, size))
     }
 
-    /// Writes one line. Whatever `text` contains, it is one, and no terminal obeys it.
+    /// Writes one line. Whatever `text` contains, it stays one line and can't control a terminal.
     pub(super) fn line(&mut self, text: impl Display) -> Result<()> {
         self.line.clear();
         // Writing to a string can't fail.
@@ -101,18 +101,18 @@ impl Output {
             .map_err(failed)
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(failed)
     }
 
-    /// Takes the members of the command's JSON document, which is printed when the command ends.
+    /// Stores the members of the command's JSON document, which is printed when the command ends.
     #[expect(clippy::unused_self, reason = "who has the output prints the document")]
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<()> {
         document::hold(value).map_err(failed)
     }
 
-    /// Ends the output: everything has been taken by the reader's side when this returns.
+    /// Ends the output: the receiving side has everything when this returns.
     pub(super) fn finish(mut self) -> Result<()> {
         self.out.flush().map_err(failed)
     }
@@ -132,14 +132,14 @@ pub(super) fn failed(error: io::Error) -> Error {
     Error::io("cannot write", error).with_path(STDOUT)
 }
 
-/// A JSON document with a list of any length among its members, written as it comes: memory doesn't grow with it.
+/// A JSON document that contains a list of any length, written as it comes: memory doesn't grow with it.
 #[derive(Debug)]
 pub(super) struct JsonList {
     separator: &'static str,
 }
 
 impl JsonList {
-    /// Begins the command's document with the members of `head`, and the list `name`.
+    /// Begins the command's document with the members of `head` and the list `name`.
     pub(super) fn begin(output: &mut Output, head: &impl Serialize, name: &str) -> Result<Self> {
         let text = document::begin_list(head, name).map_err(failed)?;
         output.bytes(text.as_bytes())?;

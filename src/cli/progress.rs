@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, now and then a line elsewhere.
+//! Progress on stderr: a bar on a terminal, otherwise occasional lines.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::progress::{Progress, Silent};
 use crate::text::shown;
 
-/// Times per second that the bar is drawn at most.
+/// The maximum number of redraws per second.
 const DRAWS_PER_SECOND: u8 = 5;
 
-/// The time between two lines where there is no terminal; and no two lines have the same percentage, so that a
-/// log doesn't grow with the work.
+/// The minimum time between two lines if there is no terminal. In addition, no two lines have the same percentage, so
+/// that a log doesn't grow with the work.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// What shows progress: nothing, a bar on a terminal, or lines.
+/// Creates the display of progress: nothing, a bar on a terminal, or lines.
 pub(super) fn new(shown: bool, terminal: bool) -> Box<dyn Progress> {
     match (shown, terminal) {
         (false, _) => Box::new(Silent),
@@ -26,7 +26,7 @@ pub(super) fn new(shown: bool, terminal: bool) -> Box<dyn Progress> {
     }
 }
 
-/// The bar that is on the terminal, if there is one.
+/// The bar on the terminal, if there is one.
 static CURRENT: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 fn current() -> Option<ProgressBar> {
@@ -36,7 +36,7 @@ fn current() -> Option<ProgressBar> {
         .clone()
 }
 
-/// Does something to the terminal while no bar is on it.
+/// Does something on the terminal while the bar is hidden.
 pub(super) fn hidden<T>(act: impl FnOnce() -> T) -> T {
     match current() {
         Some(bar) => bar.suspend(act),
@@ -44,22 +44,22 @@ pub(super) fn hidden<T>(act: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Wipes the bar for good, because the program ends.
+/// Removes the bar for good, because the program ends.
 pub(super) fn wipe() {
     if let Some(bar) = current() {
         bar.finish_and_clear();
     }
 }
 
-/// Bytes that were handled by everything that showed progress.
+/// Bytes that were processed by everything that showed progress.
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that were handled so far, if that is [counted](Counted).
+/// Returns the bytes that were processed so far, if they are [counted](Counted).
 pub(super) fn handled() -> u64 {
     HANDLED.load(Ordering::Relaxed)
 }
 
-/// Counts what is handled, for the summary of `-v`.
+/// Counts processed bytes, for the summary of `-v`.
 pub(super) struct Counted(pub(super) Box<dyn Progress>);
 
 impl Progress for Counted {
@@ -77,7 +77,7 @@ impl Progress for Counted {
     }
 }
 
-/// A bar with bytes, rate and time left; it is wiped when dropped.
+/// A bar with bytes, rate and remaining time. It is removed when dropped.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -99,7 +99,7 @@ impl Progress for Bar {
     }
 
     fn advance(&self, bytes: u64) {
-        // Nothing is known of how fast it is before something is done.
+        // The speed is unknown before anything is done.
         if self.0.position() == 0 && bytes > 0 {
             self.0.set_style(style(UNDER_WAY));
         }
@@ -107,10 +107,10 @@ impl Progress for Bar {
     }
 }
 
-/// What is shown before anything is done.
+/// The template before anything is done.
 const BEGUN: &str = "{msg} {wide_bar} {percent:>3}% of {binary_total_bytes}";
 
-/// And from then on.
+/// The template from then on.
 const UNDER_WAY: &str = "{msg} {wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes}, \
                          {binary_bytes_per_sec}, {eta} left";
 
@@ -125,7 +125,7 @@ impl Drop for Bar {
     }
 }
 
-/// A line now and then, for logs.
+/// Occasional lines, for logs.
 #[derive(Default)]
 struct Lines {
     done: AtomicU64,

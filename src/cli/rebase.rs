@@ -1,4 +1,4 @@
-//! `vhd rebase`: another parent for a differencing VHD.
+//! `vhd rebase`: changes the parent of a differencing VHD.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use crate::text::shown;
 
 /// Give a differencing VHD another parent.
 ///
-/// What the child reads as stays: both parents are compared where the child stores nothing, and where the new one holds
-/// something else, the child stores that itself from then on.
+/// The content of the child doesn't change: both parents are compared where the child stores nothing, and where the new
+/// one differs, the child stores the data itself from then on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "What both chains have from one file isn't read. If the present parent can't be found, a new one is taken only if it \
+    "Data that both chains take from the same file isn't read. If the current parent can't be found, a new one is accepted only if it \
      has the unique id that the child names, as after moving or renaming it. With --unsafe nothing is compared, and any \
      image that isn't larger is taken: what the child reads as then is up to you.\n\n\
-     If the command is killed, the child reads as before, over one parent or the other: run it again to finish it.\n\n",
+     If the command is killed, the child reads as before, with one parent or the other: run it again to finish it.\n\n",
     "Examples:\n",
     "  vhd rebase child.avhd --parent 'renamed base.vhd'       after its parent was renamed or moved\n",
     "  vhd rebase leaf.avhd --parent base.vhd                  past the image between the two\n",
@@ -39,23 +39,23 @@ pub(super) struct Args {
     /// Its new parent.
     #[arg(long, value_name = "FILE")]
     parent: PathBuf,
-    /// Its present parent, or one more image of that one's chain, if it isn't found by itself.
+    /// Its current parent, or another image of that one's chain, if it isn't found automatically.
     #[arg(long, value_name = "FILE", conflicts_with = "blindly")]
     old_parent: Vec<PathBuf>,
-    /// Look in this folder too, by their file names, for the present parent and for the parents of the new one.
+    /// Also look in this folder, by their file names, for the current parent and for the parents of the new one.
     #[arg(long, value_name = "DIR")]
     parent_path: Vec<PathBuf>,
-    /// Take raw images as parents: nothing tells if they are the right ones.
+    /// Accept raw images as parents: nothing shows whether they are the right ones.
     #[arg(long)]
     raw_parent: bool,
-    /// Compare nothing: only have the child name the new parent.
+    /// Compare nothing: only change the child's reference to its parent.
     #[arg(long = "unsafe")]
     blindly: bool,
-    /// What the folder of the child is called on Windows, as in 'D:\vms': the child then names its parent's absolute path
-    /// there too.
+    /// Windows path of the child's folder, as in 'D:\vms': the child then also records its parent's absolute path
+    /// there.
     #[arg(long, value_name = "DIR")]
     windows_dir: Option<WindowsFolder>,
-    /// Check everything, say what would be done, write nothing.
+    /// Check everything and report what would be done, but write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print a JSON summary.
@@ -65,7 +65,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
-    // Not to be printed while progress is shown.
+    // Kept until progress is no longer shown.
     let warnings = RefCell::new(Vec::new());
     let parents = ParentOptions {
         files: args.old_parent.clone(),
@@ -103,7 +103,7 @@ fn say(args: &Args, rebased: &Rebased, context: &Context) -> Result<()> {
     let would = if args.dry_run { "would be" } else { "is" };
     if rebased.already {
         context.note(format_args!(
-            "{child}: has {parent} as its parent already, nothing was written"
+            "{child}: already has {parent} as its parent, nothing was written"
         ));
     } else {
         context.note(format_args!("{child}: {parent} {would} its parent now"));
@@ -112,19 +112,19 @@ fn say(args: &Args, rebased: &Rebased, context: &Context) -> Result<()> {
         Compared::Content if stored > 0 => {
             let more = if args.dry_run { "would have to store" } else { "stores" };
             context.note(format_args!(
-                "{child}: {more} {} more, which the new parent doesn't hold",
+                "{child}: {more} {} more, which the new parent doesn't contain",
                 Size(stored)
             ));
         }
         Compared::Content => context.detail(format_args!(
-            "{child}: reads the same over both, {} of each were read",
+            "{child}: reads the same with both, {} of each were read",
             Size(rebased.read)
         )),
         Compared::Id => context.note(
-            "the new parent was known by its unique id, and nothing was compared: the present one can't be read",
+            "the new parent was identified by its unique id, and nothing was compared: the current one can't be read",
         ),
         Compared::Nothing => context.warn(format_args!(
-            "nothing was compared: {child} reads as before only if {parent} holds what its parent held"
+            "nothing was compared: {child} reads as before only if {parent} has the same content as its previous parent"
         )),
     }
     let children = rebased.children.paths();
@@ -148,7 +148,7 @@ struct Summary {
     old_parent: Option<String>,
     /// `rebased`, `would_rebase` or `already`.
     outcome: &'static str,
-    /// How it is known that the child reads the same: `content`, `unique_id` or `nothing`.
+    /// How it was established that the child reads the same: `content`, `unique_id` or `nothing`.
     compared: &'static str,
     /// Bytes that were read of both parents.
     compared_bytes: u64,

@@ -1,4 +1,4 @@
-//! Addresses of other machines and services, which must not be taken for files and folders.
+//! Addresses of other machines and services, which must not be mistaken for files and folders.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ const SERVICES: &[&str] = &[
     "s3", "gs", "gcs", "b2", "swift", "rclone", "rest", "abfs", "abfss", "wasb", "wasbs", "azblob",
 ];
 
-/// What a path addresses outside of this machine's files.
+/// An address outside of this machine's file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remote {
-    /// A path on another machine, and how ssh is told of that machine.
+    /// A path on another machine, and that machine's name for ssh.
     Host { host: String, path: String },
-    /// A URL that names a file of this machine.
+    /// A URL of a file on this machine.
     LocalUrl(String),
     /// Any other URL.
     Url { azure: bool },
@@ -24,13 +24,13 @@ pub(super) enum Remote {
     Azure,
     /// A bucket or container of a storage service.
     Service,
-    /// A path of Windows.
+    /// A Windows path.
     Windows,
 }
 
 impl Remote {
-    /// What `path` addresses; `None` if it is a file or a folder of this machine, which `./` before it says for
-    /// certain. Of what has no scheme, what exists here comes first.
+    /// Parses `path` as an address. Returns `None` if it is a file or a folder of this machine, which a leading `./`
+    /// makes certain. If there is no scheme, existing files take precedence.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let text = path.to_string_lossy();
         if text.starts_with(['.', '/']) && !text.starts_with("//") {
@@ -94,7 +94,7 @@ impl Remote {
         }
     }
 
-    /// The error about `path`, for an argument in this role.
+    /// The error for `path` as an argument in this role.
     pub(super) fn refusal(&self, role: Role, path: &Path) -> Error {
         let folder = matches!(role, Role::Store | Role::StoreTo | Role::Folder);
         let wanted = if folder { "a folder" } else { "a file" };
@@ -103,7 +103,7 @@ impl Remote {
             Self::LocalUrl(_) | Self::Url { .. } => "this is a URL",
             Self::Azure => "this is the address of an Azure disk, which isn't supported yet",
             Self::Service => "this is the address of a storage service, which isn't supported",
-            Self::Windows => "this is a path of Windows or of a network share",
+            Self::Windows => "this is a Windows path or a network share",
         };
         let message = match self {
             Self::Azure | Self::Service => what.to_owned(),
@@ -123,9 +123,9 @@ impl Remote {
                 let kind = if folder { "folder" } else { "file" };
                 format!("{way}; {here} is a {kind} of that name")
             }
-            Self::LocalUrl(local) => format!("name it as {}", quoted(local)),
+            Self::LocalUrl(local) => format!("use {}", quoted(local)),
             Self::Url { azure: true } if output => {
-                "page blobs aren't written yet: write a file, and upload that with azcopy".into()
+                "page blobs can't be written yet: write a file, and upload that with azcopy".into()
             }
             Self::Url { azure: true } if !folder => {
                 "this command doesn't read page blobs: convert it to a file first, with vhd convert"
@@ -133,7 +133,7 @@ impl Remote {
             }
             _ if folder => "name a folder of this machine, or one that is mounted here".into(),
             Self::Windows => {
-                "mount the share or the drive, and name the file where it is mounted".into()
+                "mount the share or the drive, and use the path where it is mounted".into()
             }
             _ if output => "write a file, and upload that".into(),
             _ => "download it to a file first".into(),
@@ -141,11 +141,11 @@ impl Remote {
     }
 }
 
-/// What to do about a path on another machine that is reached by ssh.
+/// The advice for a path on another machine that is reached by ssh.
 fn host_way(role: Role, host: &str, there: &str, output: bool) -> String {
     let ssh = quoted(host);
     if there.starts_with(':') {
-        // A module of rsync, which only that program writes and reads.
+        // An rsync module, which only rsync can access.
         let module = quoted(format!("{host}:{there}"));
         return match role {
             Role::Store | Role::StoreTo | Role::Folder => {
@@ -172,11 +172,11 @@ fn host_way(role: Role, host: &str, there: &str, output: bool) -> String {
         }
         Role::Folder => "name a folder of this machine, or one that is mounted here".into(),
         Role::Input => format!(
-            "read it through ssh and name - here: {} |",
+            "read it through ssh and use - here: {} |",
             on(host, &format!("cat {}", quoted(there)))
         ),
         Role::Output => format!(
-            "name - here and send what comes out through ssh: | ssh {ssh} {}",
+            "use - here and pipe the output through ssh: | ssh {ssh} {}",
             quoted(format!("cat > {}", quoted(there)))
         ),
         _ if output => format!("write a file here, and copy that to {ssh} with scp"),
@@ -190,7 +190,7 @@ fn host_way(role: Role, host: &str, there: &str, output: bool) -> String {
     }
 }
 
-/// How `command` is run on `host`, whose shell takes it apart once more.
+/// The command line that runs `command` on `host`, whose shell parses it once more.
 pub(super) fn on(host: &str, command: &str) -> String {
     let host = quoted(host);
     if command.contains(['\'', '$', '\\']) {
@@ -207,10 +207,10 @@ fn is_scheme(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
-/// `HOST:PATH` as rsync and scp take it: a colon before the first slash.
+/// Splits `HOST:PATH` as rsync and scp do: at a colon before the first slash.
 fn split_host(text: &str) -> Option<(&str, &str)> {
     let (host, path) = match text.split_once("]:") {
-        // An address of version 6.
+        // An IPv6 address.
         Some((host, path)) if host.contains('[') => (&text[..=host.len()], path),
         _ => text.split_once(':')?,
     };
@@ -221,7 +221,7 @@ fn split_host(text: &str) -> Option<(&str, &str)> {
     (named && !point).then_some((host, path))
 }
 
-/// `//server/share`, of which the first name isn't a folder here.
+/// Returns whether it is `//server/share`, where the first component isn't a folder here.
 fn is_share(text: &str) -> bool {
     let Some(rest) = text
         .strip_prefix("//")
@@ -233,7 +233,7 @@ fn is_share(text: &str) -> bool {
     rest.contains('/') && fs::symlink_metadata(Path::new("/").join(first)).is_err()
 }
 
-/// `C:\disks`, `C:/disks`, `C:disk.vhd` or `C:`; two colons are those of a point in time.
+/// Returns whether it is `C:\disks`, `C:/disks`, `C:disk.vhd` or `C:`. Two colons mean a point in time.
 fn is_drive(text: &str) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes, [letter, b':', rest @ ..] if letter.is_ascii_alphabetic() && !rest.starts_with(b":"))

@@ -1,4 +1,4 @@
-//! `vhd resize`: another size for an image.
+//! `vhd resize`: changes the size of an image.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,16 @@ use crate::error::Result;
 use crate::files::{Format, GptBackup, OpenOptions, ResizeOptions, Resized, resize};
 use crate::text::shown;
 
-/// Give an image another size, in place.
+/// Change the size of an image, in place.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "What is new reads as zeros. To cut a disk, what is cut off must be zero, or --allow-data-loss be given; shrink \
+    "The new part reads as zeros. To shrink a disk, the removed part must be zero, or --allow-data-loss be given; shrink \
      the partitions and file systems on it first. If the command is killed, the image has the old or the new size and \
      holds what it held. A VHD keeps its unique id. An image that others in its folder, or in that of --parent-path, have as \
      their parent keeps its size, unless --force is given; one that was resized alone can be given their size again.\n\n",
     "Examples:\n",
     "  vhd resize disk.vhd --size 20G\n",
-    "  vhd resize disk.vhd --size 20G --fix-gpt    and bring the backup of its GPT to the new end\n",
+    "  vhd resize disk.vhd --size 20G --fix-gpt    and move the backup of its GPT to the new end\n",
     "  vhd resize disk.vhd --size 8G --dry-run     is there data after the first 8 GiB?\n\n",
     super::args::exit_codes!(),
 ))]
@@ -34,22 +34,22 @@ pub(super) struct Args {
     /// Size of the virtual disk: 512, 4K, 2MiB, 1G; a multiple of 512.
     #[arg(short, long, value_name = "SIZE", value_parser = size::parse)]
     size: u64,
-    /// Cut the disk even where it holds data.
+    /// Shrink the disk even if the removed part holds data.
     #[arg(long)]
     allow_data_loss: bool,
-    /// Resize it even if other images have it as their parent: they can't be read then, or not rightly.
+    /// Resize it even if other images have it as their parent: they can't be read then, or read wrong data.
     #[arg(long, action = clap::ArgAction::Count)]
     force: u8,
-    /// Check everything, say what would be done, write nothing.
+    /// Check everything and report what would be done, but write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Make a file without holes of the result, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write the result as a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
     dense: bool,
-    /// Bring the backup of the partition table (GPT) to the new end of the disk.
+    /// Move the backup of the partition table (GPT) to the new end of the disk.
     #[arg(long)]
     fix_gpt: bool,
-    /// Format of the image [default: found out].
+    /// Format of the image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
     /// Print a JSON summary.
@@ -97,7 +97,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
     }
     if old == new {
         context.note(format_args!(
-            "{path}: has that size already, nothing was written"
+            "{path}: already has that size, nothing was written"
         ));
         return;
     }
@@ -109,7 +109,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
     ));
     if resized.lost_data {
         let was = if args.dry_run { "would be" } else { "was" };
-        context.note(format_args!("data after the new end {was} cut off"));
+        context.note(format_args!("data after the new end {was} removed"));
     }
     if !args.dry_run
         && new < old
@@ -121,7 +121,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
             "is a hole in the file"
         };
         context.note(format_args!(
-            "what the blocks that were cut off took {is} now, or gone; vhd convert makes a file that has no room for them"
+            "the space of the removed blocks {is} now, or was freed; vhd convert makes a file without it"
         ));
     }
     if let Some(remark) = windows_remark(resized.format, new) {
@@ -136,7 +136,7 @@ fn say_gpt(args: &Args, resized: Resized, context: &Context) {
     let path = shown(&args.image);
     match resized.gpt {
         Some(GptBackup::Moved) if args.dry_run => context.note(format_args!(
-            "{path}: the backup of the partition table (GPT) would be brought to the end of the disk"
+            "{path}: the backup of the partition table (GPT) would be moved to the end of the disk"
         )),
         Some(GptBackup::Moved) => context.note(format_args!(
             "{path}: the backup of the partition table (GPT) is at the end of the disk now"
@@ -159,7 +159,7 @@ struct Summary {
     old_virtual_size: u64,
     virtual_size: u64,
     data_lost: bool,
-    /// Where the backup of a GPT is: `at_end`, `moved` there, or `elsewhere`.
+    /// The location of the GPT's backup: `at_end`, `moved` there, or `elsewhere`.
     gpt_backup: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! `vhd serve`: images and points in time over NBD.
+//! `vhd serve`: serves images and points in time over NBD.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -40,13 +40,14 @@ use crate::serve::nbd::{Address, Server};
 pub(super) struct Args {
     /// What to serve.
     what: PathBuf,
-    /// The format of an image [default: found out].
+    /// The format of an image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
-    /// Make the socket here [default: in a new folder that only its owner can enter].
+    /// Create the socket here [default: in a new folder that only its owner can enter].
     #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     socket: Option<PathBuf>,
-    /// Listen at this port of this machine instead; 0 takes a free one. Every user of the machine can read what is served.
+    /// Listen on this port of this machine instead; 0 chooses a free one. Every user of the machine can read what is
+    /// served.
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = loopback)]
     listen: Option<SocketAddr>,
     /// Print the address and the exports as JSON, at once; the document is complete when serving ends.
@@ -54,12 +55,12 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     parents: Parents,
-    /// Run this while it is served, and end with it.
+    /// Run this command while it is served, and end with it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// Parses where to listen; only this machine itself can reach it.
+/// Parses the address to listen on, which must be local to this machine.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = match text.parse::<u16>() {
         Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -85,7 +86,7 @@ struct Serving<'a> {
     uri: &'a str,
 }
 
-/// Nothing more comes after the exports.
+/// Nothing follows the exports.
 #[derive(Serialize)]
 struct Nothing {}
 
@@ -100,11 +101,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let format = SaidFormat::by("-f", args.format);
     let shelf = serving::shelf(&args.what, format, &args.parents, context)?;
     let faults = serving::faults(context);
-    // The folder goes with the command, and the socket with it.
+    // The folder is removed with the command, and the socket with it.
     let (address, folder) = match (&args.listen, &args.socket) {
         (Some(address), _) => (Address::Tcp(*address), None),
         (None, Some(path)) => {
-            // A client may be started elsewhere.
+            // A client may be started in another folder.
             let path = std::path::absolute(path)
                 .map_err(|e| Error::io("cannot find the current folder", e).with_path(path))?;
             (Address::Unix(path), None)
@@ -129,7 +130,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.command.is_empty() {
         let mut output = Output::text()?;
         if args.json {
-            // The document is complete at the end; the address is needed now.
+            // The document is completed at the end, but the address is needed now.
             let list = list(&server, &uri, &mut output)?;
             output.flush().map_err(failed)?;
             told = Some((list, output));
@@ -155,7 +156,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     serving::end(code, &faults, context)
 }
 
-/// A socket that goes when the command ends.
+/// A socket that is removed when the command ends.
 struct Named(Option<PathBuf>);
 
 impl Drop for Named {
@@ -177,7 +178,7 @@ fn list(server: &Server, uri: &str, output: &mut Output) -> Result<JsonList> {
         };
         list.item(output, &export)?;
     }
-    // What is read line by line is complete so far.
+    // Readers that read line by line get complete lines so far.
     output.bytes(b"\n")?;
     Ok(list)
 }

@@ -1,4 +1,4 @@
-//! What `vhd serve` and `vhd mount` have in common: what is served, by its name on the command line, and how long.
+//! Common parts of `vhd serve` and `vhd mount`: opening what is served, and waiting until the end.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,7 +18,7 @@ use crate::snapshot::disks;
 use crate::storage::allow_many_files;
 use crate::text::shown;
 
-/// Opens what is named: a file, `STORE::DISK@SNAPSHOT`, `STORE::DISK` with all its snapshots, or a store.
+/// Opens the given source: a file, `STORE::DISK@SNAPSHOT`, `STORE::DISK` with all its snapshots, or a store.
 pub(super) fn shelf(
     what: &Path,
     format: SaidFormat,
@@ -66,41 +66,41 @@ fn refuse_format(what: &Path, format: SaidFormat) -> Result<()> {
     )
 }
 
-/// Collects what can't be read, and tells it on stderr.
+/// Collects read errors, and reports them on stderr.
 pub(super) fn faults(context: &Context) -> Arc<Faults> {
     Arc::new(Faults::new(Box::new(context.reporter())))
 }
 
-/// What ends the waiting.
+/// Events that end the waiting.
 enum Event {
     Signal(i32),
     Ended(std::io::Result<ExitStatus>),
     Gone,
 }
 
-/// Tells that what is served has gone.
+/// Reports that what is served has gone.
 pub(super) struct Notifier(mpsc::Sender<Event>);
 
 impl Notifier {
     pub(super) fn gone(&self) {
-        // Whoever doesn't wait any more knows it.
+        // If nobody is waiting any more, it is known already.
         let _ = self.0.send(Event::Gone);
     }
 }
 
-/// Waits for what ends a command that serves something.
+/// Waits for the end of a command that serves something.
 pub(super) struct Waiting(mpsc::Sender<Event>, mpsc::Receiver<Event>);
 
-/// The two ends of the waiting.
+/// Creates the two ends of the waiting.
 pub(super) fn events() -> (Notifier, Waiting) {
     let (sender, events) = mpsc::channel();
     (Notifier(sender.clone()), Waiting(sender, events))
 }
 
 impl Waiting {
-    /// Waits until the user ends it, or what is served has gone; or runs a command, in whose arguments `{}` stands for
-    /// `place` and in whose environment `variable` names it, and waits for its end. Signals are passed on to the command.
-    /// Without one, `may_end` says whether a signal ends the waiting.
+    /// Waits until the user ends it, or what is served has gone. With a command, runs that and waits for its end
+    /// instead; in its arguments `{}` is replaced by `place`, which is also in the environment variable `variable`.
+    /// Signals are passed on to the command. Without one, `may_end` decides whether a signal ends the waiting.
     ///
     /// Returns the exit code of the command.
     pub(super) fn wait(
@@ -150,7 +150,7 @@ fn start(command: &[OsString], variable: &str, place: &OsStr) -> Result<Option<C
     })
 }
 
-/// An argument with `place` wherever it has `{}`.
+/// Replaces `{}` in an argument by `place`.
 fn with_place(arg: &OsStr, place: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     let (mut out, mut rest) = (Vec::new(), arg.as_bytes());
@@ -164,7 +164,7 @@ fn with_place(arg: &OsStr, place: &OsStr) -> OsString {
     OsString::from_vec(out)
 }
 
-/// What was typed at the terminal reaches the command without us.
+/// Terminal signals reach the command without our help.
 fn pass_on(pid: u32, signal: i32) {
     let pid = i32::try_from(pid)
         .ok()
@@ -175,19 +175,19 @@ fn pass_on(pid: u32, signal: i32) {
         _ => return,
     };
     if let Some(pid) = pid {
-        // It may have ended just now.
+        // It may just have ended.
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
-/// The exit code of a command, as a shell gives it.
+/// The exit code of a command, as a shell reports it.
 fn code_of(status: ExitStatus) -> u8 {
     let code = status.code();
     let code = code.or_else(|| status.signal().map(|signal| signal.saturating_add(128)));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// How a command ends that served something: damage that somebody came across is told even if all else went well.
+/// Ends a command that served something: damage that was encountered is reported even if everything else went well.
 pub(super) fn end(code: u8, faults: &Faults, context: &Context) -> Result<Outcome> {
     match (code, faults.check()) {
         (0, found) => found.map(|()| Outcome::Done),
@@ -199,7 +199,7 @@ pub(super) fn end(code: u8, faults: &Faults, context: &Context) -> Result<Outcom
     }
 }
 
-/// A folder of our own for what has to have a name while a command runs, which nobody else may enter.
+/// Creates a private folder for what needs a name while a command runs.
 pub(super) fn private_folder() -> Result<tempfile::TempDir> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.filter(|folder| folder.is_dir());

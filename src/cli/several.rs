@@ -1,5 +1,5 @@
-//! Commands over several files or disks: one that fails doesn't keep the others from being worked on, and the exit code
-//! is that of the worst.
+//! Commands over several files or disks: a failure of one doesn't prevent processing the others, and the exit code is
+//! that of the worst.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::{document, output};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What became of several.
+/// The outcome of several items.
 pub(super) struct Several<'a> {
     context: &'a Context,
     outcome: Outcome,
@@ -27,11 +27,12 @@ impl<'a> Several<'a> {
         }
     }
 
-    /// Takes what became of one. Of several errors all but the worst are told at once; that one ends the command.
+    /// Adds the outcome of one item. Of several errors, all but the worst are reported at once; that one ends the
+    /// command.
     ///
     /// # Errors
     ///
-    /// What ends the work on all of them: nobody reads what is printed any more, or the user wants to stop.
+    /// Fails if the work on all of them should end: the reader closed the pipe, or the user wants to stop.
     pub(super) fn take(&mut self, image: &Path, one: Result<Outcome>) -> Result<()> {
         let gone = matches!(&one, Err(error) if error.io_kind() == Some(io::ErrorKind::BrokenPipe));
         if !gone {
@@ -68,7 +69,7 @@ impl<'a> Several<'a> {
         Ok(())
     }
 
-    /// How the command ends.
+    /// The outcome of the command.
     pub(super) fn finish(self) -> Result<Outcome> {
         self.worst.map_or(Ok(self.outcome), Err)
     }

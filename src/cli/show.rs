@@ -1,4 +1,4 @@
-//! `vhd show`: what a diff says of itself.
+//! `vhd show`: shows and verifies a diff.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::page::{Change, Joiner};
 use crate::storage::{Access, File, ReadAt as _};
 use crate::vhd::{Timestamp, UniqueId};
 
-/// Look into a diff, verifying it on the way.
+/// Show and verify a diff.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The whole diff is read and every byte of it checked: exit code 0 means that it is whole. The identity is the \
+    "The whole diff is read and every byte of it checked: exit code 0 means that it is intact. The identity is the \
      digest at its end, of everything before it.\n\n",
     "Examples:\n",
     "  vhd show tuesday.vhddiff\n",
@@ -32,7 +32,7 @@ use crate::vhd::{Timestamp, UniqueId};
 pub(super) struct Args {
     /// The diff; - is stdin.
     diff: PathBuf,
-    /// List the page ranges too.
+    /// List the page ranges, too.
     #[arg(long)]
     ranges: bool,
     /// Print JSON, with the ranges.
@@ -84,7 +84,7 @@ fn show<R: Read>(
                 print(change, &mut output)?;
             }
         }
-        // The payload too: a frame that can't be unpacked is damage, whatever its checksums say.
+        // The payload is checked, too: a frame that can't be unpacked is damaged, whatever its checksums.
         frame.unpack()?;
         progress.advance(reader.bytes_read() - done);
         done = reader.bytes_read();

@@ -1,4 +1,4 @@
-//! Ctrl-C and termination: nothing half-written stays behind, and it is said what became of what was being written.
+//! Ctrl-C and termination: nothing half-written is left behind, and the state of what was being written is reported.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -16,12 +16,12 @@ use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
 use crate::text::shown;
 
-/// Waits on a thread of its own for a signal; then removes the temporary files and exits with 128 plus the
-/// signal's number: 130 for Ctrl-C, 143 for termination, 129 when the terminal is gone. An apply in place is protected
-/// by its undo journal.
+/// Waits for a signal on a separate thread; then removes the temporary files and exits with 128 plus the signal's
+/// number: 130 for Ctrl-C, 143 for termination, 129 when the terminal is gone. An in-place apply is protected by its
+/// undo journal.
 pub(super) fn watch(program: &'static str) -> Result<()> {
     let failed = |e| Error::io("cannot watch for signals", e);
-    // Where a limit is set, a file that grows too large is an error to report, not a reason to die.
+    // If a limit is set, a file that grows too large is an error to report, not a reason to die.
     let ignored = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGXFSZ, ignored).map_err(failed)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -58,14 +58,14 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// Who takes signals.
+/// The handler of signals.
 static HANDED: Mutex<Option<Handler>> = Mutex::new(None);
 
-/// Takes a signal; returns whether it could.
+/// Handles a signal. Returns whether it did.
 type Handler = Box<dyn Fn(i32) -> bool + Send>;
 
-/// Hands signals to `handler`, for a command that they end as it should. One that it doesn't take ends the program at
-/// once.
+/// Passes signals to `handler`, for a command that they end regularly. A signal that it doesn't handle ends the program
+/// at once.
 pub(super) fn hand_to(handler: impl Fn(i32) -> bool + Send + 'static) {
     let mut handed = HANDED.lock().unwrap_or_else(PoisonError::into_inner);
     *handed = Some(Box::new(handler));
@@ -74,9 +74,9 @@ pub(super) fn hand_to(handler: impl Fn(i32) -> bool + Send + 'static) {
 /// What the command is about to write.
 static UNDER_WAY: Mutex<Vec<Work>> = Mutex::new(Vec::new());
 
-/// Something that a command writes, by which an interrupted one tells what became of it.
+/// Something that a command writes, whose state is reported on an interruption.
 enum Work {
-    /// A file, as it was before.
+    /// A file, with its previous state.
     File(PathBuf, Option<State>),
     /// A store.
     Store(PathBuf),
@@ -84,7 +84,7 @@ enum Work {
     Blob(PathBuf),
 }
 
-/// By which a file is known to be the one it was.
+/// The state by which a file is recognized as unchanged.
 #[derive(PartialEq, Eq)]
 struct State {
     file: (u64, u64),
@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-/// Tells that this file will be made, replaced or changed, so that an interrupted command can say what became of it.
+/// Registers a file that will be created, replaced or changed, so that an interrupted command can report its state.
 pub(super) fn writes(path: &Path) {
     let work = if far::is_address(path) {
         Work::Blob(path.to_path_buf())
@@ -120,20 +120,20 @@ pub(super) fn writes(path: &Path) {
     }
 }
 
-/// The same of a store.
+/// As [`writes`], for a store.
 pub(super) fn writes_store(path: &Path) {
     let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     all.push(Work::Store(path.to_path_buf()));
 }
 
 impl Work {
-    /// What became of it, and what to do.
+    /// Its state, and advice.
     fn became(&self) -> (String, Option<String>) {
         let (path, before) = match self {
             Self::File(path, before) => (path, before),
             Self::Store(store) => {
                 let text = format!(
-                    "{}: complete snapshots are as they were; what was begun is finished or removed by the next \
+                    "{}: complete snapshots are unchanged; anything unfinished is completed or removed by the next \
                      command that changes the disk",
                     shown(store)
                 );
@@ -142,7 +142,7 @@ impl Work {
             Self::Blob(blob) => {
                 return (
                     format!(
-                        "{}: if writing had begun, the blob says that it isn't whole",
+                        "{}: if writing had begun, the blob is marked as incomplete",
                         shown(blob)
                     ),
                     Some("run the same command again, with --force".to_owned()),
@@ -171,8 +171,8 @@ impl Work {
     }
 }
 
-/// Whether whoever started this program wants it to go on in spite of the signal, as `nohup` does. Where that can't be
-/// found out, yes: the system's own way is kept then.
+/// Returns whether the caller of this program wants it to ignore the signal, as `nohup` does. If that can't be
+/// determined, yes: the system's default behaviour is kept then.
 fn ignored_by_caller(signal: i32) -> bool {
     let mask = std::fs::read_to_string("/proc/self/status")
         .ok()

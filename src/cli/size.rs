@@ -1,18 +1,19 @@
-//! Sizes as people write and read them.
+//! Parsing and formatting sizes.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::files::Format;
 
-/// Suffixes by rising power of 1024.
+/// Suffixes by increasing power of 1024.
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/// Reads `512`, `4K`, `2MiB`, `1G`: a whole number and a binary unit, which needs neither `iB` nor capitals.
+/// Parses `512`, `4K`, `2MiB`, `1G`: a whole number and a binary unit, of which `iB` is optional and case doesn't
+/// matter.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
     if let Some(more) = text.strip_prefix('+') {
         return Err(format!(
-            "a size is the whole size of the disk: use {more} for that, without a sign"
+            "a size is the total size of the disk: use {more} for that, without a sign"
         ));
     }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -43,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
                 'G'
             };
             format!(
-                "\"{unit}\" is not a unit: K, M, G, T and P are (or KiB to PiB), each 1024 times the one before, as in \
+                "unknown unit \"{unit}\": use K, M, G, T or P (or KiB to PiB), each 1024 times the previous one, as in \
                  {number}{example}"
             )
         });
@@ -55,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "the number is too large".into())
 }
 
-/// The size of a block as an option of `format`, which must be the one that has blocks.
+/// The block size as an option of `format`, which must be one with blocks.
 pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
     match size {
         None => Ok(None),
@@ -67,12 +68,12 @@ pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
         Some(size) => u32::try_from(size).map(Some).map_err(|_| {
             Error::usage("the block size is too large")
                 .with_found(format_args!("{size} bytes"))
-                .with_hint("2MiB is what every reader of VHD files knows")
+                .with_hint("2MiB is supported by every reader of VHD files")
         }),
     }
 }
 
-/// Prints bytes and, from one kibibyte on, the nearest binary unit: `1073741824 bytes (1 GiB)`.
+/// Displays bytes and, from one kibibyte on, the nearest binary unit: `1073741824 bytes (1 GiB)`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size(pub u64);
 
@@ -86,8 +87,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// Prints the nearest binary unit alone: `1.5 GiB`. Two places at most, rounded down, so that what isn't whole
-/// never looks larger than it is.
+/// Displays only the nearest binary unit: `1.5 GiB`. At most two decimal places, rounded down, so that an incomplete
+/// amount never looks complete.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Short(pub u64);
 
@@ -106,7 +107,7 @@ impl fmt::Display for Short {
     }
 }
 
-/// How many there are of something, whose plural ends in s.
+/// Displays a count of something whose plural ends in s.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count<'a>(pub(super) u64, pub(super) &'a str);
 

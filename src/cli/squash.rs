@@ -1,4 +1,4 @@
-//! `vhd squash`: folds consecutive diffs into one.
+//! `vhd squash`: merges consecutive diffs into one.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
-/// Fold consecutive diffs into one, without any image.
+/// Merge consecutive diffs into one, without any image.
 ///
-/// The result turns the base of the first diff into the target of the last one, as the diffs do one after another.
+/// The result turns the base of the first diff into the target of the last one, like the diffs one after another.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Every diff is verified first, and each must start from the target of the one before it. Of a page that several \
@@ -35,16 +35,16 @@ use crate::text::shown;
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
-    /// The diffs, in the order in which they were made; - is stdin.
+    /// The diffs, in the order in which they were created; - is stdin.
     #[arg(value_name = "DIFF", required = true)]
     diffs: Vec<PathBuf>,
     /// Write the result to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Refuse to make a diff that doesn't go both ways.
+    /// Refuse to write a diff that can't be undone.
     #[arg(long)]
     reversible: bool,
-    /// How data is stored that has to be packed anew: none, zstd or zstd:LEVEL with a level from 1 to 19.
+    /// How data is stored that has to be compressed again: none, zstd or zstd:LEVEL with a level from 1 to 19.
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = super::diff::parse_compression)]
     compress: Compression,
     /// Replace the output if it exists.
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Size(summary.update_bytes),
         Size(summary.clear_bytes),
         if summary.reversible {
-            ", and the way back"
+            ", reversible"
         } else {
             ""
         },
@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Opens the diffs of a command line, of which one may come from stdin: it is kept beside `beside` meanwhile.
+/// Opens the diffs of a command line, one of which may come from stdin: it is spooled in the folder of `beside`.
 pub(super) fn open_diffs(
     diffs: &[PathBuf],
     beside: &Path,
@@ -137,7 +137,7 @@ pub(super) fn open_diffs(
     diffs.iter().map(open).collect()
 }
 
-/// The first diff without a way back, because of which the result has none, if there also are others.
+/// The first diff that isn't reversible, because of which the result isn't, if there are also others.
 fn check_reversible<'a>(args: &Args, chain: &'a Chain) -> Result<Option<&'a Path>> {
     let Some(first) = chain.diffs().iter().find(|diff| !diff.is_reversible()) else {
         return Ok(None);
@@ -145,16 +145,16 @@ fn check_reversible<'a>(args: &Args, chain: &'a Chain) -> Result<Option<&'a Path
     if args.reversible {
         return Err(not_reversible(
             first,
-            "leave --reversible out to squash it one way",
+            "omit --reversible to squash it one way",
         ));
     }
     let others = chain.diffs().iter().any(|diff| diff.is_reversible());
     Ok(others.then_some(first.name()))
 }
 
-/// An error about a diff that should go both ways.
+/// The error for a diff that should be reversible.
 pub(super) fn not_reversible(diff: &DiffFile, hint: &str) -> Error {
-    Error::usage("this diff isn't reversible: it doesn't hold what its base held")
+    Error::usage("this diff isn't reversible: it doesn't contain the old data of its base")
         .with_path(diff.name())
         .with_hint(hint)
 }

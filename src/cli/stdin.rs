@@ -1,4 +1,4 @@
-//! Reading stdin: what comes is looked at first, so that a pipe that failed, or was led to the wrong place, is named.
+//! Reading stdin: its beginning is inspected first, so that a failed or misdirected pipe is reported.
 
 use std::io::{self, Chain, Cursor, IsTerminal as _, Read, StdinLock};
 
@@ -6,16 +6,16 @@ use crate::diff::MAGIC;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::foreign;
 
-/// What messages call stdin.
+/// The name of stdin in messages.
 pub(super) const STDIN: &str = "(standard input)";
 
 /// What a command expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     Diff,
-    /// What `vhd snapshot send` writes.
+    /// The output of `vhd snapshot send`.
     Stream,
-    /// The list of `vhd snapshot family`.
+    /// The list for `vhd snapshot family`.
     List,
 }
 
@@ -29,20 +29,20 @@ impl Expected {
     }
 }
 
-/// Stdin, of which the beginning was read already.
+/// Stdin, of which the beginning has been read already.
 pub(super) type Stdin = Chain<Cursor<Vec<u8>>, StdinLock<'static>>;
 
 /// The first bytes of a stream of snapshots.
 const STREAM: &[u8] = b"\x89VHDSND\n";
 
-/// Bytes that tell what comes.
+/// Bytes that suffice to recognize the input.
 const HEAD: usize = 512;
 
 /// Opens stdin.
 ///
 /// # Errors
 ///
-/// If it is a terminal, if nothing comes, or if its first bytes are those of something else that is known.
+/// Fails if it is a terminal, if it is empty, or if its first bytes are those of something else that is known.
 pub(super) fn open(expected: Expected) -> Result<Stdin> {
     let name = expected.name();
     if io::stdin().is_terminal() {
@@ -70,25 +70,25 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     let name = expected.name();
     if head.is_empty() {
         return Err(Error::damaged(
-            "nothing came: the command before the pipe failed, or wrote nothing",
+            "the input is empty: the command before the pipe failed, or wrote nothing",
         )
         .with_expected(name)
-        .with_hint("look at the messages of the other command, and run both again"));
+        .with_hint("check the messages of the other command, and run both again"));
     }
     let other = if head.starts_with(&MAGIC) && expected != Expected::Diff {
         Some((
-            "what comes is a diff",
-            "vhd-apply takes it, and vhd snapshot create --diff - adds it to a store",
+            "the input is a diff",
+            "vhd-apply accepts it, and vhd snapshot create --diff - adds it to a store",
         ))
     } else if head.starts_with(STREAM) && expected != Expected::Stream {
         Some((
-            "what comes is a stream of snapshots",
-            "vhd snapshot receive takes it",
+            "the input is a stream of snapshots",
+            "vhd snapshot receive accepts it",
         ))
     } else if head.starts_with(b"conectix") {
         Some((
-            "what comes is a VHD image",
-            "an image can't be read from a pipe: save it to a file, and make a diff of it with vhd-diff",
+            "the input is a VHD image",
+            "an image can't be read from a pipe: save it to a file, and create a diff from it with vhd-diff",
         ))
     } else {
         None
@@ -99,23 +99,24 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     if head.starts_with(&MAGIC) || head.starts_with(STREAM) {
         return Ok(());
     }
-    // The list is JSON, and whoever reads it knows more of it.
+    // The list is JSON, and its reader knows more about it.
     let kind = foreign::find_in_stream(head)?;
     let kind = kind.filter(|kind| expected != Expected::List || kind.name != foreign::JSON);
     let Some(kind) = kind else {
         return Ok(());
     };
-    let error = Error::unsupported(format!("what comes is {}", kind.name)).with_expected(name);
+    let error = Error::unsupported(format!("the input is {}", kind.name)).with_expected(name);
     Err(error.with_hint(match kind.filter() {
         Some(filter) => format!("unpack it on the way, with {filter} before this command"),
         None if kind.is_answer() => {
-            "look at it without this command: it may say why nothing else came".to_owned()
+            "look at it without this command: it may say why the input isn't what you expect"
+                .to_owned()
         }
-        None => "save it to a file, and see what vhd info says of that".to_owned(),
+        None => "save it to a file, and check that with vhd info".to_owned(),
     }))
 }
 
-/// What is wrong with what came through stdin, with advice for a pipe: there is no file to get again.
+/// Adapts an error about stdin, with advice for a pipe: there is no file that could be fetched again.
 pub(super) fn of_pipe(error: Error) -> Error {
     let came = error.path().is_some_and(|file| file == STDIN);
     if came && error.kind() == ErrorKind::Damaged {

@@ -1,4 +1,4 @@
-//! `STORE::DISK@SNAPSHOT`: a point in time wherever a command reads an image.
+//! `STORE::DISK@SNAPSHOT`: a point in time in place of an image.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +7,24 @@ use crate::api::{Opener, PointName};
 use crate::error::{Error, Result};
 use crate::snapshot::PointImage;
 
-/// The environment variable that names the store.
+/// The environment variable with the default store.
 pub(super) const STORE_VARIABLE: &str = "VHDKIT_STORE";
 
-/// Whether `path` names a point in time.
+/// Returns whether `path` is a point in time.
 pub(super) fn is_point(path: &Path) -> bool {
     PointName::parse(path).is_some()
 }
 
-/// An error if `path` names a point in time, where a file is to be changed.
+/// Fails if `path` is a point in time where a file is to be changed.
 pub(super) fn refuse_point(path: &Path) -> Result<()> {
     if !is_point(path) {
         return Ok(());
     }
     Err(Error::usage("a point in time can't be changed")
         .with_path(path)
-        .with_hint("make a new image of it with -o, or restore it first with vhd snapshot restore"))
+        .with_hint(
+            "create a new image from it with -o, or restore it first with vhd snapshot restore",
+        ))
 }
 
 /// An opener that knows the store of the environment.
@@ -37,7 +39,7 @@ pub(super) fn opener(path: &Path) -> Result<Opener> {
     }
 }
 
-/// The store that a name means: the one of the environment if it names none.
+/// The store of a point in time, or that of the environment if it has none.
 pub(super) fn store_of(point: &PointName<'_>) -> Result<PathBuf> {
     if !point.store.is_empty() {
         return Ok(PathBuf::from(point.store));
@@ -50,7 +52,7 @@ pub(super) fn store_of(point: &PointName<'_>) -> Result<PathBuf> {
     })
 }
 
-/// Opens the point in time that `path` names; `None` if it is the path of a file.
+/// Opens the point in time `path`. Returns `None` if it is the path of a file.
 pub(super) fn open(path: &Path) -> Result<Option<PointImage>> {
     opener(path)?.point(path)
 }

@@ -1,4 +1,4 @@
-//! `vhd tree`: which image of a folder is the child of which.
+//! `vhd tree`: shows parents and children among the images of a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::files::{Format, Found, Link, MAX_CHAIN, Node, ParentOptions, Tree, TreeOptions, tree};
 use crate::text::shown;
 
-/// Show which VHD of a folder is the child of which, and which parents are missing.
+/// Show the parent of each VHD in a folder, and which parents are missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "All VHDs in the folder and below it are looked at, whatever they are called; no symbolic link is followed. A parent \
+    "All VHDs in the folder and below it are inspected, whatever their names; symbolic links aren't followed. A parent \
      counts as found if reading the child finds it: by its unique id, where the child says, in the child's folder or \
      below. One that is somewhere else is named, with the command that has the child find it. Only a few sectors of each \
-     file are read: vhd check looks at all of one.\n\n",
+     file are read: vhd check checks a file completely.\n\n",
     "Examples:\n",
     "  vhd tree .\n",
     "  vhd tree /srv/vms --parent-path /srv/templates\n",
@@ -28,7 +28,7 @@ use crate::text::shown;
 pub(super) struct Args {
     /// The folder.
     folder: PathBuf,
-    /// Look for parents in this folder too, by their file names.
+    /// Also look for parents in this folder, by their file names.
     #[arg(long = "parent-path", value_name = "DIR")]
     parent_path: Vec<PathBuf>,
     /// Print JSON.
@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else if !context.is_quiet() || !tree.is_sound() {
         print(args, &tree)?;
     }
-    // What couldn't be read ends the command, as nothing is known of it; the rest is told before.
+    // Read errors end the command, as nothing is known then; everything else is reported before.
     let is_unread = |error: &Error| error.kind() == ErrorKind::Io;
     let first = tree.unread.iter().position(is_unread);
     let first = first.map(|at| tree.unread.remove(at));
@@ -72,13 +72,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// A path as it is called from the folder.
+/// A path relative to the folder.
 fn name(args: &Args, path: &Path) -> String {
     let within = path.strip_prefix(&args.folder).unwrap_or(path);
     shown(within).to_string()
 }
 
-/// Lines of text, with the children of each image below it.
+/// Prints a tree, with the children of each image below it.
 fn print(args: &Args, tree: &Tree) -> Result<()> {
     let mut output = Output::text()?;
     let count = tree.nodes.len();
@@ -164,7 +164,7 @@ fn line(args: &Args, node: &Node) -> String {
     )
 }
 
-/// What keeps an image from being read, or makes that uncertain.
+/// What prevents reading an image, or makes that uncertain.
 fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
     let link = match &node.parent {
         Some(link) => link,
@@ -188,7 +188,7 @@ fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
         Found::Elsewhere(n) => {
             let there = node_of(n)?;
             format!(
-                "{parent} isn't where it looks for it: it is {}; fix it with: vhd rebase {} --parent {}",
+                "{parent} isn't where the child looks for it: it is {}; fix it with: vhd rebase {} --parent {}",
                 name(args, there),
                 quoted(&node.path),
                 quoted(there)
@@ -247,7 +247,7 @@ struct Listing {
     images: Vec<Image>,
     /// Images that share a unique id.
     duplicates: Vec<Duplicate>,
-    /// What couldn't be looked at.
+    /// What couldn't be inspected.
     unread: Vec<String>,
     links_not_followed: usize,
 }
@@ -268,10 +268,10 @@ struct Parent {
     /// `found`, `outside`, `elsewhere`, `link_not_followed`, `unread`, `another_disk`, `ambiguous`, `raw`, `circle`, `larger`,
     /// `too_deep` or `missing`.
     state: &'static str,
-    /// The file name that the child has for it.
+    /// The file name by which the child refers to it.
     name: String,
     unique_id: String,
-    /// Its file, or the other disk that has its name.
+    /// Its file, or the different disk that has its name.
     image: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `vhd convert` into a page blob.
+//! `vhd convert` to a page blob.
 
 use std::path::Path;
 
@@ -15,19 +15,19 @@ use crate::image::{CopyOptions, Resized, content_digest, copy};
 use crate::text::shown;
 use crate::vhd::{DiskType, Footer};
 
-/// Whether the destination is a blob.
+/// Returns whether the destination is a blob.
 pub(super) fn is_wanted(args: &Args) -> bool {
     far::is_address(&args.destination)
 }
 
-/// Writes the disk of the source to the blob that the destination names.
+/// Writes the disk of the source to the destination blob.
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_options(args)?;
     let source = open_source(args, context)?;
     to_blob(args, &*source, context)
 }
 
-/// An error about options that a blob can't have, or about a blob that is its own source.
+/// Fails for options that a blob can't have, or for a blob that is its own source.
 fn refuse_options(args: &Args) -> Result<()> {
     let refuse = |what: &str, hint: &str| {
         Err(Error::usage(what.to_owned())
@@ -49,7 +49,7 @@ fn refuse_options(args: &Args) -> Result<()> {
     format(args).map(drop)
 }
 
-/// A fixed VHD, as the service wants it, unless it is said or named otherwise.
+/// A fixed VHD, as the service requires, unless specified otherwise by option or name.
 fn format(args: &Args) -> Result<Format> {
     let named = args
         .destination
@@ -133,7 +133,7 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
     Ok(Outcome::Done)
 }
 
-/// Says what was written, and what it is good for.
+/// Reports what was written, and its use.
 fn tell(
     blob: &Path,
     (format, read, size): (Format, u64, u64),
@@ -153,7 +153,7 @@ fn tell(
     }
     match gpt {
         Some(GptBackup::Moved) => {
-            context.note("the backup of the partition table (GPT) was brought to the end of the disk");
+            context.note("the backup of the partition table (GPT) was moved to the end of the disk");
         }
         Some(GptBackup::Elsewhere) => context.note(
             "the backup of the partition table (GPT) is not at the end of the disk: --fix-gpt, with --force, brings it there",

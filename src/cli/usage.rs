@@ -1,4 +1,4 @@
-//! Mistakes on the command line: what the argument parser says, and what was probably meant.
+//! Mistakes on the command line: the argument parser's messages, and what was probably meant.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,9 +9,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::{size, store_path::STORE_VARIABLE};
 use crate::error::{Error, quoted};
 
-/// The program and the subcommands that `args` name.
+/// The program and the subcommands in `args`.
 struct Called<'a> {
-    /// As it is typed, without options.
+    /// As typed, without options.
     words: Vec<String>,
     command: &'a Command,
     parent: Option<&'a Command>,
@@ -48,13 +48,13 @@ impl<'a> Called<'a> {
     }
 }
 
-/// The command that was called, as it is typed, without options.
+/// The command that was called, as typed, without options.
 pub(super) fn called(program: &Command, args: &[OsString]) -> String {
     Called::of(program, args).words.join(" ")
 }
 
-/// What is better said in other words than the parser's; `None` where its own are good. What the parser adds without
-/// help to anybody is taken out of `error`.
+/// Replaces the parser's message if there is a better one; returns `None` if its own is good. Unhelpful additions by
+/// the parser are removed from `error`.
 pub(super) fn explain(
     error: &mut clap::Error,
     program: &Command,
@@ -69,7 +69,7 @@ pub(super) fn explain(
         ErrorKind::UnknownArgument => {
             let found = text(error, ContextKind::InvalidArg)?;
             if found.starts_with('-') {
-                // An option that isn't there is hardly ever meant as a value.
+                // An unknown option is hardly ever meant as a value.
                 error.remove(ContextKind::Suggested);
                 return None;
             }
@@ -107,7 +107,7 @@ pub(super) fn explain(
     }
 }
 
-/// An error of [`names`](super::names), of which the parser lends no more than a look.
+/// A copy of an error of [`names`](super::names), since the parser only lends a reference.
 fn again(error: &Error) -> Error {
     let again = Error::new(error.kind(), error.message());
     let again = error.path().into_iter().fold(again, Error::with_path);
@@ -121,7 +121,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
     }
 }
 
-/// What to do about an argument more than there can be.
+/// Advice about an argument too many.
 fn unexpected(called: &Called<'_>, found: &str, args: &[OsString]) -> Option<String> {
     let with = |option: &str| {
         let line = corrected(called, found, option, args);
@@ -131,7 +131,7 @@ fn unexpected(called: &Called<'_>, found: &str, args: &[OsString]) -> Option<Str
         ("diff", _) | ("restore", true) => Some(with("-o")),
         ("create" | "resize", false) if size::parse(found).is_ok() => Some(with("--size")),
         ("create" | "resize", false) if found.starts_with('+') => {
-            Some("a size is the whole size of the disk: --size 20G".into())
+            Some("a size is the total size of the disk: --size 20G".into())
         }
         ("merge", false) => Some(with("--parent")),
         ("delete", true) => {
@@ -143,7 +143,7 @@ fn unexpected(called: &Called<'_>, found: &str, args: &[OsString]) -> Option<Str
     }
 }
 
-/// The command line with `option` before the last argument that is `found`.
+/// The command line with `option` before the last argument that equals `found`.
 fn corrected(called: &Called<'_>, found: &str, option: &str, args: &[OsString]) -> String {
     let at = args.iter().rposition(|arg| arg == found);
     let mut words = vec![called.words.first().cloned().unwrap_or_default()];
@@ -151,7 +151,7 @@ fn corrected(called: &Called<'_>, found: &str, option: &str, args: &[OsString]) 
         if Some(n) == at {
             words.push(option.to_owned());
         }
-        // Options stay as they are; a name that begins with a hyphen isn't among those.
+        // Options are kept; a name that begins with a hyphen isn't one of them.
         let plain = arg.to_str().filter(|arg| arg.starts_with('-'));
         words.push(plain.map_or_else(|| quoted(arg), str::to_owned));
     }
@@ -164,7 +164,7 @@ fn meant(called: &Called<'_>, program: &Command, found: &str) -> Option<String> 
     let snapshot = program.find_subcommand("snapshot");
     let is_snapshot = called.command.get_name() == "snapshot";
     let lower = found.to_lowercase();
-    // Where another command has it under that very name.
+    // Another command may have it under that very name.
     let elsewhere = if is_snapshot { Some(program) } else { snapshot };
     let found_there = elsewhere.and_then(|other| other.find_subcommand(&lower));
     if let Some(there) = found_there {
@@ -177,20 +177,20 @@ fn meant(called: &Called<'_>, program: &Command, found: &str) -> Option<String> 
         return Some(format!("{here} {one}"));
     }
     let nearest = names().min_by_key(|name| distance(name, &lower))?;
-    // Half of the letters must be there.
+    // Half of the letters must match.
     (distance(nearest, &lower) * 2 <= nearest.len()).then(|| format!("{here} {nearest}"))
 }
 
-/// A file where a command was expected.
+/// A file in place of a command.
 fn path_first(called: &Called<'_>, found: &str) -> Option<String> {
     let file = called.parent.is_none() && Path::new(found).exists();
     file.then(|| format!("a command comes first, as in vhd info {}", quoted(found)))
 }
 
-/// How many letters are to be changed, added, removed or exchanged with the next one to make `b` of `a`.
+/// The number of letters to change, add, remove or swap with the next one to turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // Of a word that is much longer than any command nothing is to be learned.
+    // A word that is much longer than any command reveals nothing.
     if b.len() > 32 {
         return usize::MAX / 2;
     }

@@ -1,4 +1,4 @@
-//! `vhd snapshot copy`: another store, up to date.
+//! `vhd snapshot copy`: brings another store up to date.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,13 +34,13 @@ use crate::snapshot::{Copied, Work, copy_disks};
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The store to copy to, made if it isn't there.
+    /// The store to copy to, created if it doesn't exist.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     disk: Vec<String>,
-    /// Disks that are copied at a time.
+    /// Number of disks that are copied at a time.
     #[arg(long, value_name = "N", default_value = "4", value_parser = value_parser!(u16).range(1..=256))]
     jobs: u16,
     /// Print JSON.
@@ -134,7 +134,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     for copied in &all {
         say(copied, context);
     }
-    // All are told; the first one says how the command ends.
+    // All are reported; the first one determines the exit code.
     let mut errors = all.into_iter().filter_map(|copied| copied.error);
     let first = errors.next();
     for error in errors {
@@ -143,7 +143,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     first.map_or(Ok(Outcome::Done), Err)
 }
 
-/// An address on another machine, with the way there.
+/// Refuses an address on another machine, and explains how to send.
 fn refuse_remote(args: &Args) -> Result<()> {
     let Some(remote) = Remote::of(&args.to) else {
         return Ok(());

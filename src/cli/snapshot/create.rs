@@ -1,4 +1,4 @@
-//! `vhd snapshot create`: a new point in time.
+//! `vhd snapshot create`: adds a new point in time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,34 +34,34 @@ use crate::text::shown;
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The disk; it is new if the store has none of that name.
+    /// The disk; it is created if the store has none of that name.
     #[arg(long, value_name = "NAME")]
     disk: String,
     /// The name of the snapshot.
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// The image whose content it is.
+    /// Image to add.
     #[arg(required_unless_present = "diff", conflicts_with = "diff")]
     image: Option<PathBuf>,
-    /// Add a diff that was made elsewhere from the newest snapshot; - is stdin.
+    /// Add a diff from the newest snapshot that was created elsewhere; - is stdin.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "format"])]
     diff: Option<PathBuf>,
-    /// The moment whose content it is, as 2026-11-20T06:00:00Z [default: now, or what the diff says].
+    /// Point in time that the image shows, as 2026-11-20T06:00:00Z [default: now, or the time in the diff].
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<Time>,
-    /// The cloud's id of the disk that it is of (`SourceResourceId`).
+    /// The cloud's id of its disk (`SourceResourceId`).
     #[arg(long, value_name = "ID")]
     source_resource_id: Option<String>,
-    /// The cloud's id of that very disk, another one if it is deleted and made again (`SourceUniqueId`).
+    /// The cloud's id of that disk instance, which changes if the disk is deleted and created again (`SourceUniqueId`).
     #[arg(long, value_name = "ID")]
     source_unique_id: Option<String>,
-    /// Something to remember; may be given several times.
+    /// A tag to store with it; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
     tag: Vec<(String, String)>,
-    /// Make a new base, which needs none of the earlier snapshots.
+    /// Create a new base, which doesn't depend on any earlier snapshot.
     #[arg(long)]
     full: bool,
-    /// Format of the image [default: found out].
+    /// Format of the image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
     /// Print JSON.
@@ -175,7 +175,7 @@ fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) ->
     add_diff(disk, (&mut file.reader(), diff), &new, work)
 }
 
-/// What there was before the snapshot was made.
+/// What existed before the snapshot was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     /// No store, or an empty folder.
@@ -203,29 +203,29 @@ impl Found {
     }
 }
 
-/// A new snapshot as it is shown.
+/// A new snapshot, for display.
 #[derive(Debug, Serialize)]
 struct View {
     #[serde(flatten)]
     point: show::View,
-    /// Whether the disk, and the store, were made for it.
+    /// Whether the disk, and the store, were created for it.
     new_disk: bool,
     new_store: bool,
     warnings: Vec<String>,
 }
 
-/// What may be a mistake. It is said even if silence is wanted: what isn't noticed now is found when it is too late.
+/// Possible mistakes. They are reported even with `-q`, since otherwise they would be noticed too late.
 fn warnings(args: &Args, created: &Created) -> Vec<String> {
     let name = format!("{}@{}", args.disk, created.manifest.name);
     let mut all = Vec::new();
     if let Some([before, now]) = &created.other_unique_id {
         all.push(format!(
-            "{name}: this VHD has another unique id ({now}) than the one before ({before}): make sure that it is the same disk; with --source-unique-id it is certain"
+            "{name}: this VHD has a different unique id ({now}) than the previous one ({before}): make sure that it is the same disk; --source-unique-id makes it certain"
         ));
     }
     if created.manifest.time.is_ahead() {
         all.push(format!(
-            "{name}: its time, {}, is yet to come: until then no snapshot of the present can be added",
+            "{name}: its time, {}, is in the future: until then no current snapshot can be added",
             created.manifest.time
         ));
     }
@@ -248,7 +248,7 @@ fn warnings(args: &Args, created: &Created) -> Vec<String> {
     all
 }
 
-/// What to do if it was a mistake.
+/// How to undo a mistake.
 fn way_back(args: &Args, disk: &Disk, created: &Created) -> String {
     let alone = if disk.points().len() == 1 {
         " --last"
@@ -256,7 +256,7 @@ fn way_back(args: &Args, disk: &Disk, created: &Created) -> String {
         ""
     };
     format!(
-        "if that is not what was meant, delete it again: vhd snapshot delete --store {} --disk {}{alone} {}",
+        "if that is not intended, delete it again: vhd snapshot delete --store {} --disk {}{alone} {}",
         quoted(&args.store.store),
         quoted(&args.disk),
         quoted(&created.manifest.name)

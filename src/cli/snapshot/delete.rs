@@ -1,11 +1,11 @@
-//! `vhd snapshot delete`: a point in time less, and all others as they were.
+//! `vhd snapshot delete`: deletes a point in time and preserves all others.
 
 use serde::Serialize;
 
 use super::{Access, Context, DiskArgs, Outcome, Output, Result};
 use crate::snapshot::{Deleted, Work, delete};
 
-/// Delete a snapshot; all others stay what they are.
+/// Delete a snapshot; all others keep their content.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The diff of a snapshot between others is folded into the next one. When the base is deleted, the next diff is \

@@ -1,4 +1,4 @@
-//! `vhd snapshot diff`: what changed between two points in time.
+//! `vhd snapshot diff`: shows what changed between two points in time.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::snapshot::{Between, Work};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
-/// Say what changed between any two snapshots of a disk: list it, or write a diff.
+/// Show what changed between any two snapshots of a disk: list it, or write a diff.
 ///
 /// Without -o the changed page ranges are listed, and the exit code tells whether there are any.
 #[derive(Debug, clap::Args)]
@@ -53,10 +53,10 @@ pub(super) struct Args {
         conflicts_with = "output"
     )]
     format: ListFormat,
-    /// Say which files own what changed, instead of the ranges: + created, - removed, M modified, R renamed.
+    /// Show which files own the changes, instead of the ranges: + created, - removed, M modified, R renamed.
     #[arg(long = "files", conflicts_with_all = ["output", "format"])]
     by_file: bool,
-    /// With --files: list also files of which only owner, permissions or times changed, as A.
+    /// With --files: also list files of which only owner, permissions or times changed, as A.
     #[arg(long, requires = "by_file")]
     all: bool,
     /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
@@ -70,7 +70,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What `--json` prints of a diff that was written.
+/// What `--json` prints about a diff that was written.
 #[derive(Serialize)]
 struct Summary {
     diff: String,

@@ -34,10 +34,11 @@ pub(super) struct Args {
     /// The list; - is stdin.
     #[arg(value_name = "FILE")]
     list: PathBuf,
-    /// Only snapshots of this disk: its resource id (`SourceResourceId`), or the end of it, as the name of the disk.
+    /// Only snapshots of this disk: its resource id (`SourceResourceId`), or the end of it, such as the name of the
+    /// disk.
     #[arg(long, value_name = "ID")]
     source_resource_id: Option<String>,
-    /// Only snapshots of this very disk (`SourceUniqueId`).
+    /// Only snapshots of this disk instance (`SourceUniqueId`).
     #[arg(long, value_name = "ID")]
     source_unique_id: Option<String>,
     /// The store that may lack some of them.
@@ -51,7 +52,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What the store has.
+/// The contents of the store.
 struct Stored {
     family: Family,
     names: Vec<String>,
@@ -127,7 +128,7 @@ fn read(list: &Path) -> Result<(Vec<u8>, PathBuf)> {
     Ok((bytes, path))
 }
 
-/// What the store has of the disk, if one is named. It may be new.
+/// The contents of the store's disk, if one is given. It may be new.
 fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
     let (Some(store), Some(name)) = (&args.store, &args.disk) else {
         return Ok(None);
@@ -162,7 +163,7 @@ fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
     }))
 }
 
-/// The one family that is meant.
+/// Chooses the family.
 fn choose(
     args: &Args,
     list: Vec<CloudSnapshot>,
@@ -180,7 +181,7 @@ fn choose(
         source_unique_id: args.source_unique_id.clone(),
     };
     let args_ids = &said.clone();
-    // Where the command line and the store contradict each other, say so, with both ids.
+    // If the command line and the store contradict each other, reports both ids.
     let wanted = match stored {
         Some(stored) => stored.family.join(&said)?,
         None => said,
@@ -188,7 +189,7 @@ fn choose(
     let full = listed - all.iter().map(|(_, all)| all.len()).sum::<usize>();
     if full > 0 {
         context.note(format_args!(
-            "{} not incremental and left out",
+            "{} not incremental and omitted",
             if full == 1 {
                 "1 snapshot is".to_owned()
             } else {
@@ -196,7 +197,7 @@ fn choose(
             }
         ));
     }
-    // An id that is asked for must be there; one that is only not known says nothing.
+    // A requested id must exist; one that is merely unknown says nothing.
     let fits = |family: &Family| {
         let has =
             |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || found.is_some();
@@ -222,7 +223,7 @@ fn choose(
                 Error::usage("the list has no incremental snapshot of this disk")
                     .with_found(Count(found as u64, "other disk"))
                     .with_hint(if *args_ids == Family::default() {
-                        "the ids are those of the disk in the store: name the right one with --disk".to_owned()
+                        "the ids are those of the disk in the store: specify the right one with --disk".to_owned()
                     } else {
                         choose_hint(args, others.first().map(|(family, _)| family))
                     }),
@@ -240,7 +241,7 @@ fn choose(
     }
 }
 
-/// How one of the disks is chosen, with the ids of the first.
+/// How to choose one of the disks, with the ids of the first.
 fn choose_hint(args: &Args, first: Option<&Family>) -> String {
     let id = first.and_then(|family| {
         let unique = family.source_unique_id.as_deref();
@@ -258,7 +259,7 @@ fn choose_hint(args: &Args, first: Option<&Family>) -> String {
     }
 }
 
-/// The resource id that is meant: it itself, or one that ends in it, as a disk is known by its name.
+/// Completes a resource id: it may be the whole id, or the end of one, such as the disk's name.
 fn whole_id(said: &str, all: &[(Family, Vec<CloudSnapshot>)]) -> Result<String> {
     let ids = all
         .iter()
@@ -319,7 +320,7 @@ fn view(family: &Family, all: &[CloudSnapshot], stored: Option<&Stored>) -> View
         .collect();
     let mut warnings = limits(all, &missing);
     warnings.extend(lacking().filter(|(_, late)| *late).map(|(name, _)| {
-        format!("{name}: the store has a later one already, so this one can't be added any more")
+        format!("{name}: the store already has a later one, so this one can't be added any more")
     }));
     View {
         source_resource_id: family.source_resource_id.clone(),

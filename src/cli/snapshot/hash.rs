@@ -11,7 +11,7 @@ use crate::text::shown;
 /// Print the content digests of snapshots, computed from their data.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The same digest that vhd hash prints of an image. It is compared with what the manifest says: if a snapshot isn't what it should be, the exit code is 3.\n\n",
+    "The same digest that vhd hash prints of an image. It is compared with the manifest: if a snapshot is wrong, the exit code is 3.\n\n",
     "Examples:\n",
     "  vhd snapshot hash --store /backup --disk web tue\n",
     "  vhd snapshot hash --store /backup --disk web --all\n\n",
@@ -22,7 +22,7 @@ pub(super) struct Args {
     disk: DiskArgs,
     /// The snapshots, or DISK@SNAPSHOT [default: the newest].
     snapshots: Vec<String>,
-    /// All of the disk.
+    /// All snapshots of the disk.
     #[arg(long, conflicts_with = "snapshots")]
     all: bool,
     /// Print JSON.

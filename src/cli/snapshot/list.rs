@@ -10,7 +10,7 @@ use super::{
 /// List the snapshots of all disks, or of one, the oldest first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "USED is what a snapshot takes on its own: a base the whole disk without its zeros, a later one what changed. A \
+    "USED is the space that a snapshot takes by itself: a base the whole disk without its zeros, a later one its changes. A \
      manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store has a percentage; it can't be used until it is complete.\n\n",
     "Examples:\n",
     "  vhd snapshot list --store /backup\n",

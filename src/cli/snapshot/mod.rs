@@ -31,7 +31,7 @@ mod verify;
 
 pub(super) use show::print_point;
 
-/// Keep points in time of disks in a store: each new one takes only what changed.
+/// Keep points in time of disks in a store: each new one takes only the space of its changes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "A store is a folder with one folder for each disk: a base image, one diff for each later snapshot, and a JSON \
@@ -97,7 +97,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-// Which store. (A comment for the documentation would become the description of each command.)
+// The store. (A doc comment would become the description of each command.)
 #[derive(Debug, Clone, clap::Args)]
 struct StoreArgs {
     /// The folder of the store.
@@ -105,7 +105,7 @@ struct StoreArgs {
     store: PathBuf,
 }
 
-// Which disk of which store.
+// The disk of a store.
 #[derive(Debug, Clone, clap::Args)]
 struct DiskArgs {
     #[command(flatten)]
@@ -120,7 +120,7 @@ impl DiskArgs {
         Disk::open(&self.store.store, &self.name()?, access)
     }
 
-    /// Opens the disk of which these snapshots are, each named as SNAPSHOT or DISK@SNAPSHOT. Returns their names in it.
+    /// Opens the disk of these snapshots, each given as SNAPSHOT or DISK@SNAPSHOT. Returns their names.
     fn open_for<'a>(
         &self,
         access: Access,
@@ -166,19 +166,19 @@ impl DiskArgs {
                 .with_hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
         };
         Err(
-            Error::usage("the store has several disks, and none is named")
+            Error::usage("the store has several disks, and none is specified")
                 .with_path(store)
                 .with_found(format_args!(
                     "{}: {some}",
                     Count(names.len() as u64, "disk")
                 ))
                 .with_expected("--disk NAME, or DISK@SNAPSHOT")
-                .with_hint(format!("name one of them: --disk {first}")),
+                .with_hint(format!("specify one of them: --disk {first}")),
         )
     }
 }
 
-/// A snapshot is named within its store here.
+/// Refuses an address: here a snapshot is specified within its store.
 fn refuse_address(snapshot: &str) -> Result<()> {
     let Some((store, point)) = snapshot.rsplit_once("::") else {
         return Ok(());
@@ -189,14 +189,14 @@ fn refuse_address(snapshot: &str) -> Result<()> {
         format!("--store {} ", quoted(store))
     };
     Err(
-        Error::usage("here the store is named apart from the snapshot")
+        Error::usage("here the store is specified separately from the snapshot")
             .with_found(snapshot)
             .with_hint(format!("write {named}{}", quoted(point))),
     )
 }
 
-/// The disks of a store, of which there must be one: an empty folder isn't a store, and is most often the place where
-/// a disk isn't mounted.
+/// The disks of a store, of which there must be at least one: an empty folder isn't a store, and is usually the mount
+/// point of a disk that isn't mounted.
 fn disks_there(store: &Path) -> Result<Vec<String>> {
     let names = disks(store)?;
     if names.is_empty() {
@@ -211,7 +211,7 @@ fn disks_there(store: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A time as it is shown in JSON and text.
+/// Parses a time in the form in which it is printed.
 fn parse_time(text: &str) -> Result<Time, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
@@ -223,7 +223,7 @@ fn used(points: &[&Manifest]) -> u64 {
         .fold(0, |sum, point| sum.saturating_add(point.used_size))
 }
 
-/// Says what is wrong with the manifests that can't be read. Returns whether there are such.
+/// Reports problems with manifests that can't be read. Returns whether there are any.
 fn report_damaged(disk: &mut Disk, context: &Context) -> bool {
     let damaged = disk.take_damaged();
     for error in &damaged {
@@ -232,7 +232,7 @@ fn report_damaged(disk: &mut Disk, context: &Context) -> bool {
     !damaged.is_empty()
 }
 
-/// What is worth saying of a disk on which a deletion was interrupted.
+/// A note about a disk on which a deletion was interrupted.
 fn unfinished(disk: &Disk) -> Option<String> {
     let going = disk.interrupted_deletion();
     let names: Vec<&str> = going.iter().map(|point| point.name.as_str()).collect();
@@ -245,7 +245,7 @@ fn unfinished(disk: &Disk) -> Option<String> {
     })
 }
 
-/// Says of snapshots that came from elsewhere what may be a mistake: that their disk is new, or their time yet to come.
+/// Reports possible mistakes about snapshots from elsewhere: a new disk, or a time in the future.
 fn say_what_is_unusual(
     (store, disk): (&Path, &str),
     is_new: bool,
@@ -261,7 +261,7 @@ fn say_what_is_unusual(
     if let Some(newest) = newest.filter(|newest| newest.time.is_ahead()) {
         context.warn_always(
             format_args!(
-                "{disk}@{}: its time, {}, is yet to come: until then no snapshot of the present can be added",
+                "{disk}@{}: its time, {}, is in the future: until then no current snapshot can be added",
                 newest.name, newest.time
             ),
             None,

@@ -1,4 +1,4 @@
-//! `vhd snapshot prune`: thinning out by rule.
+//! `vhd snapshot prune`: thins out snapshots by rules.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, d
 /// Delete the snapshots that no rule keeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "A snapshot stays when one rule or more keeps it; the newest always stays, and all others of it stay what they are. \
+    "A snapshot is kept if at least one rule keeps it; the newest is always kept, and those that are kept don't change. \
      --keep-daily 7 keeps the newest snapshot of each of the last seven days that have one; days without a snapshot \
      aren't counted. So with hours, weeks, months and years. Periods are those of UTC, weeks begin on Monday (ISO 8601). \
      N may be unlimited. --keep-within 30d keeps what is less than 30 days older than the newest snapshot; y, m (months), \
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     disk: Vec<String>,
-    /// Say what would be kept and what would go; delete nothing.
+    /// Report what would be kept and deleted; delete nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
@@ -60,10 +60,10 @@ struct Rules {
     /// Keep the newest of each of the last N years that have one.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_yearly: Option<Amount>,
-    /// Keep what is younger than this, counted back from the newest.
+    /// Keep everything younger than this, counted back from the newest.
     #[arg(long, value_name = "TIME", value_parser = parse::<Within>)]
     keep_within: Option<Within>,
-    /// Keep what has this tag; may be given several times.
+    /// Keep everything with this tag; may be given several times.
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = parse::<TagRule>)]
     keep_tag: Vec<TagRule>,
 }
@@ -159,7 +159,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     for name in names {
         let mut disk = Disk::open(store, &name, access)?;
         let decisions = decide(&mut disk, &policy)?;
-        // What is about to happen is said before it does.
+        // What is about to happen is reported before it does.
         let told = !args.json && (!context.quiet() || args.dry_run);
         if told {
             let mut output = Output::text()?;

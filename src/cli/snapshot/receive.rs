@@ -1,4 +1,4 @@
-//! `vhd snapshot receive`: snapshots from a stream.
+//! `vhd snapshot receive`: receives snapshots from a stream.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use super::{
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::snapshot::{Future, Received, Work, receive};
 
-/// Take in the snapshots that come from vhd snapshot send on stdin.
+/// Receive snapshots from vhd snapshot send on stdin.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "Each snapshot is read back and compared with its digest before it counts. What the store has already is skipped. \
+    "Each snapshot is read back and compared with its digest before it counts. Snapshots that the store already has are skipped. \
      If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message says how to continue.\n\n",
     "Examples:\n",
     "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
@@ -24,10 +24,10 @@ use crate::snapshot::{Future, Received, Work, receive};
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The disk to add the snapshots to [default: called as where they come from].
+    /// The disk to add the snapshots to [default: the name of the disk they come from].
     #[arg(long, value_name = "NAME")]
     disk: Option<String>,
-    /// Take snapshots whose time is more than a day ahead of the clock here.
+    /// Accept snapshots whose time is more than a day ahead of the clock here.
     #[arg(long)]
     accept_future: bool,
     /// Print JSON.

@@ -1,4 +1,4 @@
-//! `vhd snapshot repair`: what is damaged, made again.
+//! `vhd snapshot repair`: rebuilds damaged files.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::snapshot::{
     RepairSources, RepairedDisk, Work, repair, set_aside_intent, take_back_damaged,
 };
 
-/// Make again what is damaged, from what is left, other stores, or source images.
+/// Rebuild what is damaged, from the remaining files, other stores, or source images.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "All data of the disk is read, as by verify --read-data, and what is damaged is rebuilt: window hashes from the data; a manifest from its own bytes if one of them is wrong, from another store, or from its data and the diff \
@@ -42,16 +42,16 @@ pub(super) struct Args {
     /// Another store that has the disk under the same name; may be given several times.
     #[arg(long, value_name = "STORE")]
     from: Vec<PathBuf>,
-    /// An image that holds what a snapshot did; may be given several times.
+    /// An image with the content of a snapshot; may be given several times.
     #[arg(long, value_name = "SNAPSHOT=FILE", value_parser = parse_image)]
     image: Vec<(String, PathBuf)>,
-    /// Give up what can't be mended.
+    /// Give up what can't be repaired.
     #[arg(long)]
     drop: bool,
-    /// Give the files that were put aside their names again; overwrite nothing.
+    /// Give the files that were set aside their names again; overwrite nothing.
     #[arg(long, conflicts_with_all = ["drop", "from", "image"])]
     take_back: bool,
-    /// Say what would be done; change nothing.
+    /// Report what would be done; change nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
@@ -70,7 +70,7 @@ fn parse_image(text: &str) -> Result<(String, PathBuf)> {
         }
         _ => Err(
             Error::usage(format!("this isn't SNAPSHOT=FILE: {text}")).with_hint(
-                "name the snapshot and the image that holds what it held, as in mon=monday.vhd",
+                "specify the snapshot and the image with its content, as in mon=monday.vhd",
             ),
         ),
     }
@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut disk = args.disk.open(access)?;
     let means = means(args, disk.name(), context)?;
     for (name, _) in &means.images {
-        // A name that is wrong would only be ignored; one whose manifest is damaged isn't known yet.
+        // A wrong name would only be ignored; one whose manifest is damaged isn't known yet.
         if disk.damaged().is_empty() {
             disk.find(name)?;
         }
@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     output.finish()?;
     match unread {
         _ if view.sound => Ok(Outcome::Done),
-        // Whether that could be mended isn't known.
+        // Whether that could be repaired is unknown.
         Some(error) => Err(error),
         None => Ok(Outcome::No),
     }
@@ -202,7 +202,7 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<RepairSources> {
     for store in &args.from {
         let opened = Disk::open(store, name, Access::Read);
         let opened = opened.map_err(|error| match error.kind() {
-            ErrorKind::Locked => error.with_hint("--from names another store than --store"),
+            ErrorKind::Locked => error.with_hint("use another store with --from than with --store"),
             _ => error,
         });
         means.stores.push(opened?);
@@ -254,7 +254,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
     };
     if !lost.is_empty() {
         output.line(
-            "hint: --from STORE and --image SNAPSHOT=FILE name what it can be made from again; --drop gives it up",
+            "hint: --from STORE and --image SNAPSHOT=FILE specify what it can be rebuilt from; --drop gives it up",
         )?;
     }
     let files = Count(view.repaired.len() as u64, "file");

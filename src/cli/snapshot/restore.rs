@@ -1,4 +1,4 @@
-//! `vhd snapshot restore`: a point in time as an image.
+//! `vhd snapshot restore`: writes a point in time to an image.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::snapshot::{
 use crate::storage::{Audience, refuse_part_of_store};
 use crate::text::shown;
 
-/// Make an image of a snapshot.
+/// Write a snapshot to an image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Every page is read once, from the newest diff that has it, however many there are. The image appears only when \
@@ -54,32 +54,32 @@ pub(super) struct Args {
     disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
-    /// The newest that isn't newer than this time.
+    /// Newest snapshot at or before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "snapshot")]
     at: Option<Time>,
-    /// The image to make, or to bring to the snapshot; - writes the raw disk to stdout.
+    /// The image to create, or to change to the snapshot; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Its format [default: raw or VHD by its name, the kind of VHD as it was].
+    /// Its format [default: raw or VHD by its name, the kind of VHD like the original].
     #[arg(short = 'O', long, value_name = "FORMAT")]
     output_format: Option<OutputFormat>,
-    /// Replace the image as a whole if it exists; twice: even if other images have it as their parent. With --in-place:
+    /// Replace the image completely if it exists; twice: even if other images have it as their parent. With --in-place:
     /// change it even if other images have it as theirs.
     #[arg(long, action = clap::ArgAction::Count)]
     force: u8,
-    /// Make a file without holes of it, as Windows and Hyper-V want it: zeros are stored too.
+    /// Write it as a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
     dense: bool,
     /// If the image exists, write only what differs, in this way [default: auto].
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
     in_place: Option<InPlaceWay>,
-    /// The parent of the differencing VHD to make.
+    /// The parent of the differencing VHD to create.
     #[arg(long, value_name = "FILE", conflicts_with = "in_place")]
     parent: Option<PathBuf>,
     /// Look in this folder for the parents of the parent, or of the image in place.
     #[arg(long, value_name = "DIR")]
     parent_path: Vec<PathBuf>,
-    /// Take a raw image as the parent: nothing will tell if it is the right one.
+    /// Accept a raw image as the parent: nothing will show whether it is the right one.
     #[arg(long)]
     raw_parent: bool,
     #[command(flatten)]
@@ -104,7 +104,7 @@ struct View {
     clear_bytes: Option<u64>,
 }
 
-/// Prints what was made of the point; `applied` is what was written where not all of it was.
+/// Prints the result; `applied` describes what was written if it wasn't everything.
 fn print(
     args: &Args,
     (disk, point): (&str, &PointImage),
@@ -163,7 +163,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.force == 0 && args.in_place.is_none() && args.output.exists() {
         return Err(Error::usage("the file already exists")
             .with_path(&args.output)
-            .with_hint("choose another name; or have only what differs written to it with --in-place, or all replaced with --force"));
+            .with_hint("choose another name; or write only the differences to it with --in-place, or replace it with --force"));
     }
     if let Some(way) = args.in_place
         && args.output.exists()
@@ -251,7 +251,7 @@ fn format(args: &Args, point: &PointImage) -> Result<Format> {
         .with_expected("--parent FILE")
         .with_hint("restore an earlier snapshot to a VHD first, and name that")),
         (Some(format), None) => Ok(format),
-        // What is there already keeps its format, whatever it is called.
+        // An existing image keeps its format, whatever its name.
         (None, None) if args.in_place.is_some() && args.output.exists() => Ok(Format::Raw),
         (None, None) => Ok(match (default_format(&args.output)?, point.format()) {
             (Format::Dynamic, Format::Fixed) => Format::Fixed,
@@ -298,12 +298,12 @@ fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &
     let (path, point) = (shown(&args.output), shown(point.path()));
     if let Some(from) = &restored.from {
         context.detail(format_args!(
-            "{path}: holds {from} by its state stamp, so only what changed between the two was compared"
+            "{path}: holds {from} according to its state stamp, so only the changes between the two were compared"
         ));
     }
     let Some(applied) = &restored.applied else {
         context.note(format_args!(
-            "{path}: holds {point} already, nothing was written"
+            "{path}: already holds {point}, nothing was written"
         ));
         return;
     };

@@ -1,4 +1,4 @@
-//! `vhd snapshot send`: snapshots as a stream.
+//! `vhd snapshot send`: writes snapshots as a stream.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::storage::{AtomicFile, Audience};
 /// Write snapshots to stdout as a stream, for vhd snapshot receive.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "For where no folder is shared: a pipe, ssh, or a file that is carried. The two sides ask each other nothing; vhd \
+    "For use without a shared folder: a pipe, ssh, or a file that is carried over. The two sides don't communicate; vhd \
      snapshot show at the receiver says what to continue after. What the receiver has already is skipped there. Zeros \
      and holes aren't sent; what is sent isn't packed any further (docs/send-format.md).\n\n",
     "Examples:\n",
@@ -27,10 +27,10 @@ use crate::storage::{AtomicFile, Audience};
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// Send only what comes after this snapshot, which the receiver has.
+    /// Send only snapshots after this one, which the receiver has.
     #[arg(long, value_name = "SNAPSHOT")]
     after: Option<String>,
-    /// Send nothing that comes after this snapshot.
+    /// Send no snapshots after this one.
     #[arg(long, value_name = "SNAPSHOT")]
     until: Option<String>,
     /// Write the stream to this file [default: -, which is stdout].

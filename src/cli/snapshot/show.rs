@@ -1,4 +1,4 @@
-//! `vhd snapshot show`: everything that is known of a point in time.
+//! `vhd snapshot show`: prints all information about a point in time.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::files::Opened as _;
 use crate::snapshot::PointImage;
 
-/// Print everything that is known of a snapshot.
+/// Print all information about a snapshot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The used size of a snapshot is what it takes on its own; that of its chain is what would be needed to restore it \
@@ -25,7 +25,7 @@ pub(super) struct Args {
     disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
-    /// The newest that isn't newer than this time.
+    /// Newest snapshot at or before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "snapshot")]
     at: Option<Time>,
     /// Print JSON.
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     print(&View::of(&disk, point)?, args.json)
 }
 
-/// The snapshot that the user means.
+/// The snapshot that the user selected.
 pub(super) fn choose<'a>(
     disk: &'a Disk,
     name: Option<&str>,
@@ -56,7 +56,7 @@ pub(super) fn choose<'a>(
     }
 }
 
-/// Prints what is known of a point in time that was opened as an image.
+/// Prints the information about a point in time that was opened as an image.
 pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
     let chain = (point.chain_length(), point.chain_used_size());
     let name = point.path().to_string_lossy().into_owned();
@@ -64,7 +64,7 @@ pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outc
     print(&view, json)
 }
 
-/// A snapshot as it is shown. Sizes are bytes.
+/// A snapshot, for display. Sizes are in bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
     point: String,

@@ -1,4 +1,4 @@
-//! `vhd snapshot verify`: whether everything is there and right.
+//! `vhd snapshot verify`: checks whether everything is present and correct.
 
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Read all data.
     #[arg(long)]
     read_data: bool,
-    /// Read about so much of the data, other parts each time.
+    /// Read about this part of the data, a different one each time.
     #[arg(long, value_name = "N%", value_parser = parse_percent, conflicts_with = "read_data")]
     read_data_subset: Option<u8>,
     /// Print JSON.
@@ -58,7 +58,7 @@ struct DiskView {
     disk: String,
     snapshots: usize,
     findings: Vec<FindingView>,
-    /// Why not all of the disk could be looked at, if so.
+    /// Why the disk couldn't be checked completely, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
     /// How many files couldn't be read.
@@ -71,10 +71,10 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// So many errors are reported one by one.
+/// The most errors that are reported individually.
 const REPORTED: usize = 20;
 
-/// Something that is wrong, as it is shown.
+/// A problem, for display.
 #[derive(Serialize)]
 pub(super) struct FindingView {
     message: String,
@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             workers: &workers,
             progress: &*progress,
         };
-        // One that is locked, or can't be read, doesn't keep the others from being looked at.
+        // One that is locked or unreadable doesn't prevent checking the others.
         let (found, snapshots) =
             look(args, &name, read, work, &mut notes).unwrap_or_else(|error| {
                 let unread = vec![error];
@@ -173,7 +173,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         }
         output.finish()?;
     }
-    // All are told; the first one says how the command ends.
+    // All are reported; the first one determines the exit code.
     let more = errors.len().saturating_sub(REPORTED);
     let mut errors = errors.into_iter();
     let first = errors.next();
@@ -228,7 +228,7 @@ fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
             (_, Some(_)) => format!("{}, and not all could be read", Count(faults, "problem")),
         };
         if disk.error.is_some() && disk.snapshots == 0 && faults == 0 {
-            // Nothing was seen of it.
+            // Nothing of it was checked.
             output.line(format_args!("{}: not verified", disk.disk))?;
             continue;
         }

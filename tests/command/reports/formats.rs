@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
         run: |lab| {
             lab.file("disk.raw", &disk(3, SIZE));
             let ended = lab.shell("vhd check disk.raw").code(0).omits("no problems");
-            ended.says("a raw image, of which only the length was checked");
+            ended.says("a raw image, only the length was checked");
         },
     },
     Case {

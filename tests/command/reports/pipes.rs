@@ -224,7 +224,7 @@ const CASES: &[Case] = &[
                     "vhd merge child.vhd -o - --json",
                     "vhd snapshot restore --store st tue -o - --in-place",
                 ],
-                "doesn't go with the raw disk on stdout",
+                "can't be used with the raw disk on stdout",
             );
             // A file of that name can be had.
             lab.shell("vhd create -q ./- --size 1M && vhd info ./- && rm ./-")
@@ -350,7 +350,7 @@ const CASES: &[Case] = &[
             refused(
                 lab,
                 &["vhd info file:///tmp/a.vhd"],
-                "name it as /tmp/a.vhd",
+                "use /tmp/a.vhd",
             );
         },
     },
@@ -518,11 +518,11 @@ const CASES: &[Case] = &[
                     .omits("temporary file");
                 lab.shell(&format!("vhd snapshot send -q --store st | {command}"))
                     .code(2)
-                    .says("vhd snapshot receive takes it");
+                    .says("vhd snapshot receive accepts it");
             }
             lab.shell("vhd snapshot receive --store st < ab.vhddiff")
                 .code(2)
-                .says("what comes is a diff");
+                .says("the input is a diff");
         },
     },
     Case {
