@@ -1,26 +1,26 @@
-//! A file that changed, and what is noted while that is found out.
+//! Changed files, and notes that are made while finding them.
 
 use super::model::NodeKind;
 use super::read::is_damage;
 use crate::error::{Error, Result};
 
-/// What became of a file.
+/// How a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileChangeKind {
-    /// It is new.
+    /// It was created.
     Created,
-    /// It is gone.
+    /// It was removed.
     Removed,
     /// Its content was written.
     Modified,
-    /// It has another name or folder.
+    /// It was renamed or moved.
     Renamed,
-    /// Its owner, permissions or times changed, and nothing else.
+    /// Only its owner, permissions or times changed.
     Attributes,
 }
 
 impl FileChangeKind {
-    /// A letter for a list.
+    /// The letter for it in a list.
     pub const fn letter(self) -> char {
         match self {
             Self::Created => '+',
@@ -46,9 +46,9 @@ impl FileChangeKind {
 /// A file or folder that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
-    /// The path in the target, or in the base if it was removed: bytes, beginning with a slash.
+    /// The path in the target, or in the base if it was removed: bytes, starting with a slash.
     pub path: Vec<u8>,
-    /// What became of it.
+    /// How it changed.
     pub change: FileChangeKind,
     /// What it is.
     pub kind: NodeKind,
@@ -58,19 +58,19 @@ pub struct FileChange {
     pub size_before: Option<u64>,
     /// Size in the target.
     pub size_after: Option<u64>,
-    /// Changed bytes of its content on the disk. Of a file with several names the first has them all.
+    /// Changed bytes of its content on the disk. For a file with several names, they are all counted with the first.
     pub changed_bytes: u64,
 }
 
-/// What a node owns of what changed.
+/// The changed bytes that a node owns.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Owned {
     pub(super) bytes: u64,
-    /// Whether an entry has told of the bytes.
+    /// Whether the bytes have been attributed to an entry.
     pub(super) told: bool,
 }
 
-/// What was found to be damaged, and left out.
+/// Damage that was found and skipped.
 #[derive(Debug, Default)]
 pub(super) struct Wrong {
     pub(super) first: Option<String>,
@@ -83,7 +83,7 @@ impl Wrong {
         self.count += 1;
     }
 
-    /// `None` for what is damaged, which is noted; other errors end the work.
+    /// Returns `None` for damage, which is noted; other errors end the work.
     pub(super) fn pass<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(done) => Ok(Some(done)),

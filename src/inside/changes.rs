@@ -1,4 +1,5 @@
-//! Who owns what changed from one disk to another: files, the file system itself, free space, what is outside.
+//! Attributes the changes from one disk to another to their owners: files, the file system itself, free space, and the
+//! space outside.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,10 +21,10 @@ pub struct Area {
     pub changed_bytes: u64,
 }
 
-/// What changed in a partition.
+/// The changes in a partition.
 #[derive(Debug)]
 pub struct PartitionChanges {
-    /// Which, as in the target.
+    /// The partition in the target.
     pub partition: Partition,
     /// The file system in the target, or what it looks like.
     pub file_system: &'static str,
@@ -31,24 +32,24 @@ pub struct PartitionChanges {
     pub label: String,
     /// `read`, `not read` or `damaged`.
     pub state: &'static str,
-    /// What should be known of the answer.
+    /// Remarks about the result.
     pub notes: Vec<String>,
-    /// Transactions that were replayed from the journal of the target.
+    /// Number of transactions replayed from the journal of the target.
     pub transactions: u64,
-    /// All changed bytes.
+    /// Total changed bytes.
     pub changed_bytes: u64,
-    /// In so many ranges.
+    /// Number of changed ranges.
     pub ranges: u64,
     /// Files, sorted by path.
     pub entries: Vec<FileChange>,
-    /// Everything else that is known by name.
+    /// All other known areas.
     pub areas: Vec<Area>,
     /// Changed bytes that no file and no area of the target owns.
     pub free_bytes: u64,
 }
 
 impl PartitionChanges {
-    /// The sum over all owners: always [`changed_bytes`](Self::changed_bytes).
+    /// The sum over all owners, which always equals [`changed_bytes`](Self::changed_bytes).
     pub fn accounted(&self) -> u64 {
         let files = self
             .entries
@@ -65,23 +66,23 @@ impl PartitionChanges {
     }
 }
 
-/// What changed from one disk to another.
+/// The changes from one disk to another.
 #[derive(Debug)]
 pub struct FileChanges {
     /// `gpt`, `mbr` or `none`.
     pub table: &'static str,
     /// The partitions of the target.
     pub partitions: Vec<PartitionChanges>,
-    /// What is outside of them.
+    /// The areas outside of them.
     pub outside: Vec<Area>,
-    /// What should be known of the answer.
+    /// Remarks about the result.
     pub notes: Vec<String>,
-    /// All changed bytes.
+    /// Total changed bytes.
     pub changed_bytes: u64,
 }
 
 impl FileChanges {
-    /// The sum over all owners: always [`changed_bytes`](Self::changed_bytes).
+    /// The sum over all owners, which always equals [`changed_bytes`](Self::changed_bytes).
     pub fn accounted(&self) -> u64 {
         let inside = self
             .partitions
@@ -97,14 +98,14 @@ impl FileChanges {
     }
 }
 
-/// Says who owns the bytes that changed from `base` to `target`.
+/// Attributes the bytes that changed from `base` to `target` to their owners.
 ///
-/// Bytes belong to who owns them in the target. Memory is bounded: of too many changed ranges, and of too many changed
-/// files, the rest is summed up under a name that says so.
+/// Bytes belong to their owner in the target. Memory is bounded: if there are too many changed ranges or changed files,
+/// the rest is added up under a descriptive name.
 ///
 /// # Errors
 ///
-/// If a disk can't be read. What is damaged or not known is told in the answer.
+/// Fails if a disk can't be read. Damaged or unknown structures are reported in the result.
 pub fn file_changes(
     base: &dyn Image,
     target: &dyn Image,
@@ -230,7 +231,7 @@ fn in_partition(
     let old = match in_base(base)? {
         Ok(files) => Some(files),
         Err(why) => {
-            let note = format!("{why}: every file is told as created");
+            let note = format!("{why}: every file is reported as created");
             changes.notes.push(note);
             None
         }
@@ -253,10 +254,10 @@ fn in_partition(
         .filter(|owned| !owned.told)
         .map(|owned| owned.bytes)
         .sum();
-    areas.insert("files whose name was not found", nameless);
+    areas.insert("files whose names were not found", nameless);
     let rest = left.bytes();
     if wrong.count > 0 {
-        areas.insert("free, or of what could not be read", rest);
+        areas.insert("free, or belonging to what could not be read", rest);
     } else {
         changes.free_bytes = rest;
     }
@@ -286,7 +287,7 @@ fn in_partition(
 
 type Owners = (HashMap<NodeId, Owned>, BTreeMap<&'static str, u64>);
 
-/// Gives every changed byte to its owner in `fs`.
+/// Attributes every changed byte to its owner in `fs`.
 fn own(
     fs: &dyn FileSystem,
     left: &mut Unclaimed,
@@ -304,7 +305,7 @@ fn own(
             Owner::Area(name) => *areas.entry(name).or_default() += bytes,
             Owner::Content(id) => owned.entry(id).or_default().bytes += bytes,
             Owner::Map(id) => {
-                // That it was touched is reason enough to look at the node.
+                // Being touched is reason enough to compare the node.
                 owned.entry(id).or_default();
                 *areas.entry(super::model::MAPS).or_default() += bytes;
             }

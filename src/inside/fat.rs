@@ -1,6 +1,6 @@
 //! FAT12, FAT16 and FAT32.
 //!
-//! A file is its entry in a folder: the number of a node is the place of that entry, and 0 is the root.
+//! A file is identified by its directory entry: the id of a node is the location of that entry, and 0 is the root.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::read::{Fields, Volume, utf16};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
-/// Bytes of an entry.
+/// Length of an entry.
 const ENTRY: u64 = 32;
 const ROOT: NodeId = 0;
 
@@ -22,7 +22,7 @@ const LABEL: u8 = 0x08;
 const READ_ONLY: u8 = 0x01;
 const LONG_NAME: u8 = 0x0F;
 
-/// A folder isn't longer: 65,536 entries; some programs write more.
+/// The longest folder that is read: 65,536 entries, and more, since some programs write more.
 const LONGEST_FOLDER: u64 = 64 << 20;
 
 /// Characters 128 to 255 of short names: code page 437.
@@ -34,11 +34,11 @@ const HIGH: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥
 pub(super) struct Fat<'a> {
     volume: Volume<'a>,
     shape: Shape,
-    /// Clusters that may still be followed in this pass: no sound file system shares them.
+    /// Clusters that may still be followed in this pass: a sound file system doesn't share them.
     left: AtomicU64,
 }
 
-/// Where everything is.
+/// The layout of the file system.
 #[derive(Debug, Clone)]
 struct Shape {
     bits: u8,
@@ -112,7 +112,7 @@ impl Shape {
     }
 }
 
-/// Whether the first sector of a disk of `len` bytes is one of FAT: then it isn't one with partitions.
+/// Returns whether the first sector of a disk of `len` bytes is a FAT boot sector: then the disk isn't partitioned.
 pub(super) fn is_boot_sector(sector: &Fields, len: u64) -> bool {
     matches!(Shape::read(sector, len), Ok(Some(_)))
 }
@@ -150,7 +150,7 @@ impl<'a> Fat<'a> {
         self.shape.data + (cluster - 2) * self.shape.cluster
     }
 
-    /// The next cluster of a chain; `None` at its end.
+    /// The next cluster of a chain, or `None` at its end.
     fn next(&self, cluster: u64) -> Result<Option<u64>> {
         let fat = self.shape.reserved;
         let (value, end) = match self.shape.bits {
@@ -184,7 +184,7 @@ impl<'a> Fat<'a> {
         Ok(Some(value))
     }
 
-    /// The runs of a chain.
+    /// Passes the runs of a chain to `each`.
     fn chain(&self, first: u64, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()> {
         if first == 0 {
             return Ok(());
@@ -252,7 +252,7 @@ impl<'a> Fat<'a> {
         Ok(high | u64::from(f.u16(26)?))
     }
 
-    /// Where the entries of a folder are.
+    /// Passes the locations of a folder's entries to `each`.
     fn folder_runs(&self, id: NodeId, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()> {
         let root = &self.shape.root;
         if id == ROOT && self.shape.bits != 32 {
@@ -316,7 +316,7 @@ impl<'a> Fat<'a> {
     }
 }
 
-/// A long name, put together from the entries before the short one.
+/// A long name, assembled from the entries before the short one.
 #[derive(Debug, Default)]
 struct LongName {
     parts: Vec<Vec<u8>>,
@@ -338,7 +338,7 @@ impl LongName {
         Ok(())
     }
 
-    /// The name, if it is of this short one.
+    /// The name, if it belongs to this short one.
     fn finish(self, f: &Fields) -> Result<Option<String>> {
         let sum = f
             .part(0, 11)?
@@ -361,7 +361,7 @@ fn short_name(f: &Fields) -> Result<String> {
     let case = f.u8(12)?;
     let part = |bytes: &[u8], lower: bool| -> String {
         let chars = bytes.iter().map(|byte| match byte {
-            // The mark of a removed file, in a name.
+            // The mark of a removed file, as part of a name.
             0x05 => 'σ',
             b'/' => '\u{2215}',
             0..0x80 => char::from(*byte),
@@ -387,7 +387,7 @@ fn short_name(f: &Fields) -> Result<String> {
     })
 }
 
-/// Seconds since 1970 of a date and a time of DOS, taken as UTC: the file system doesn't know its zone.
+/// Converts a DOS date and time to seconds since 1970, treated as UTC: the file system doesn't record its time zone.
 pub(super) fn dos_time(date: u16, time: u16) -> i64 {
     let (year, month, day) = (
         i64::from(date >> 9) + 1980,

@@ -1,4 +1,4 @@
-//! What is in a partition, and its files by path.
+//! The contents of a partition, and its files by path.
 
 use super::ext::Ext;
 use super::fat::Fat;
@@ -9,20 +9,20 @@ use super::read::Volume;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
-/// More names than anybody keeps in one folder: what a listing may take of memory.
+/// The most names that are read in one folder, which bounds the memory of a listing.
 const MOST_NAMES: usize = 2_000_000;
 
-/// A path isn't longer.
+/// The longest path of a link.
 const LONGEST_LINK: u64 = 64 << 10;
 
-/// What was found in a partition.
+/// The contents of a partition.
 #[derive(Debug)]
 pub enum Contents<'a> {
     /// A file system that can be read.
     Files(Files<'a>),
-    /// Something that is not read: what it looks like (`unknown` if like nothing).
+    /// Something that isn't supported, with what it looks like (`unknown` if like nothing).
     NotRead(&'static str),
-    /// A file system that would be read if it were whole.
+    /// A supported file system that is damaged.
     Damaged(&'static str, Error),
 }
 
@@ -32,11 +32,11 @@ pub struct Files<'a> {
     pub(super) fs: Box<dyn FileSystem + 'a>,
 }
 
-/// Looks at what is in a partition.
+/// Determines the contents of a partition.
 ///
 /// # Errors
 ///
-/// If the disk can't be read. What is wrong with what is on it is told in [`Contents`].
+/// Fails if the disk can't be read. Problems with its contents are reported in [`Contents`].
 pub fn contents<'a>(image: &'a dyn Image, partition: &Partition) -> Result<Contents<'a>> {
     let volume = || Volume::new(image, partition.range());
     let open = |name, found: Result<Box<dyn FileSystem + 'a>>| match found {
@@ -59,7 +59,7 @@ pub fn contents<'a>(image: &'a dyn Image, partition: &Partition) -> Result<Conte
     Ok(Contents::NotRead("unknown"))
 }
 
-/// What is known by its mark, and not read.
+/// Recognizes unsupported contents by their signature.
 fn foreign(volume: &Volume<'_>) -> Result<Option<&'static str>> {
     const MARKS: &[(u64, &[u8], &str)] = &[
         (0, b"LUKS\xBA\xBE", "luks (encrypted)"),
@@ -92,27 +92,27 @@ impl Files<'_> {
         self.fs.name()
     }
 
-    /// The name that its owner gave it, or nothing.
+    /// The volume label, or an empty string.
     pub fn label(&self) -> String {
         self.fs.label()
     }
 
-    /// Transactions of its journal that are seen as if they had been written.
+    /// Number of journal transactions that are treated as if they had been written.
     pub fn transactions(&self) -> u64 {
         self.fs.transactions()
     }
 
-    /// What should be known of it.
+    /// Remarks about the file system.
     pub fn notes(&self) -> Vec<String> {
         self.fs.notes()
     }
 
-    /// The folder of all.
+    /// The root folder.
     pub fn root(&self) -> Result<Node> {
         self.fs.node(self.fs.root())
     }
 
-    /// The node that has a name.
+    /// The node of a name.
     pub fn node(&self, entry: &Entry) -> Result<Node> {
         self.fs.node(entry.id)
     }
@@ -122,8 +122,8 @@ impl Files<'_> {
         list(&*self.fs, folder)
     }
 
-    /// The node at a path from the root; `None` if there is none. Links are not followed. Where the file system takes
-    /// names that differ only in case for one, so does this.
+    /// The node at a path from the root, or `None` if there is none. Links are not followed. Case is ignored where the
+    /// file system ignores it.
     pub fn find(&self, path: &[u8]) -> Result<Option<Node>> {
         let fold = |name: &[u8]| {
             if self.fs.folds_case() {
@@ -161,7 +161,7 @@ impl Files<'_> {
         read_content(&*self.fs, node, &mut each)
     }
 
-    /// Where a symbolic link leads to.
+    /// The target of a symbolic link.
     pub fn link(&self, node: &Node) -> Result<Vec<u8>> {
         if node.size > LONGEST_LINK {
             return Err(self
@@ -178,7 +178,7 @@ impl Files<'_> {
         Ok(target)
     }
 
-    /// Whether the content can be read, else why not.
+    /// Returns why the content can't be read, or `None` if it can.
     pub fn unread(node: &Node) -> Option<&'static str> {
         match node.stored {
             Stored::NotRead(why) => Some(why),
@@ -187,7 +187,7 @@ impl Files<'_> {
     }
 }
 
-/// The names in a folder, sorted; of a name that is there twice only the first.
+/// The names in a folder, sorted; of duplicate names only the first.
 pub(super) fn list(fs: &dyn FileSystem, folder: &Node) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     fs.list(folder, &mut |entry| {

@@ -1,10 +1,10 @@
-//! Inside of disks: partitions, file systems, and the files that own changed bytes.
+//! The contents of disks: partitions, file systems, and the files that own changed bytes.
 //!
-//! Everything is read through an [`Image`](crate::image::Image), so a point in time of a store works as a file does. Nothing is mounted, and
-//! nothing is written. What a file system says about itself is believed only as far as it fits: a wrong number is an
-//! error for what needed it, and the rest is still read.
+//! Everything is read through an [`Image`](crate::image::Image), so a point in time of a store works like a file.
+//! Nothing is mounted, and nothing is written. Metadata of a file system is trusted only as far as it is consistent: a
+//! wrong number is an error for whatever needed it, and the rest is still read.
 //!
-//! What isn't known is said to be not read, and never guessed.
+//! Unknown structures are reported as not read, never guessed.
 
 mod changed;
 mod changes;

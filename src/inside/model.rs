@@ -1,4 +1,4 @@
-//! What all file systems have in common: nodes, names, where content is, and who owns which bytes.
+//! The common model of file systems: nodes, names, locations of content, and ownership of bytes.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use super::read::Volume;
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
-/// The number of a file or folder: an inode, a file record, the place of a directory entry.
+/// The id of a file or folder: an inode number, a file record number, or the location of a directory entry.
 pub type NodeId = u64;
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeKind {
     /// A regular file.
@@ -34,14 +34,14 @@ impl NodeKind {
     }
 }
 
-/// Where the content of a node is.
+/// How the content of a node is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// In runs of the disk.
     Runs,
     /// In the node itself.
     Inline(Vec<u8>),
-    /// In a form that isn't read here, as a word: "compressed", "encrypted".
+    /// In an unsupported form, described by a word: "compressed", "encrypted".
     NotRead(&'static str),
 }
 
@@ -50,121 +50,122 @@ pub enum Stored {
 pub struct Node {
     /// Its number.
     pub id: NodeId,
-    /// What tells it from another node that has the same number at another time.
+    /// Distinguishes it from another node that had the same id at another time.
     pub identity: u128,
-    /// What it is.
+    /// The kind of node.
     pub kind: NodeKind,
-    /// Bytes of its content.
+    /// Length of its content in bytes.
     pub size: u64,
-    /// Unix permissions; made up from attributes where the file system has none.
+    /// Unix permissions; derived from attributes if the file system has none.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Time of the last change of the content: seconds since 1970 UTC, and nanoseconds.
+    /// Modification time: seconds since 1970 UTC, and nanoseconds.
     pub modified: (i64, u32),
-    /// Where its content is.
+    /// How its content is stored.
     pub stored: Stored,
 }
 
 /// A name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// The name, as bytes; UTF-8 where the file system stores characters.
+    /// The name as bytes, in UTF-8 if the file system stores characters.
     pub name: Vec<u8>,
-    /// The node that has it.
+    /// The node it refers to.
     pub id: NodeId,
-    /// Whether it is a folder, where the folder that has the name tells.
+    /// Whether it is a folder, if the directory entry says so.
     pub folder: Option<bool>,
 }
 
 /// A run of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// The first byte within the content.
+    /// Offset within the content, in bytes.
     pub logical: u64,
-    /// The first byte within the partition.
+    /// Offset within the partition, in bytes.
     pub place: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// Whether it holds content; allocated space that reads as zeros doesn't.
+    /// Whether it holds content, as opposed to allocated space that reads as zeros.
     pub written: bool,
 }
 
-/// Who owns bytes of a partition.
+/// The owner of bytes in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The file system itself: a part of it, by name.
+    /// A part of the file system itself, by name.
     Area(&'static str),
     /// The content of a node.
     Content(NodeId),
-    /// What says where the content of a node is.
+    /// The map that locates the content of a node.
     Map(NodeId),
 }
 
-/// Takes ranges of the partition and their owners.
+/// Receives ranges of the partition and their owners.
 pub(super) type Owners<'a> = dyn FnMut(Range<u64>, Owner) -> Result<()> + 'a;
 
 /// Space of files after their end, or allocated in advance.
 pub(super) const AFTER_END: &str = "space after the end of files";
 /// The content of folders.
 pub(super) const FOLDERS: &str = "folders";
-/// Blocks that say where content is.
+/// Blocks that locate content.
 pub(super) const MAPS: &str = "maps of files";
 
-/// A file system that can be read.
+/// A supported file system.
 pub(super) trait FileSystem: Send + Sync + std::fmt::Debug {
     /// `ext4`, `ntfs`.
     fn name(&self) -> &'static str;
 
-    /// The name that its owner gave it, if any.
+    /// The volume label, if any.
     fn label(&self) -> String;
 
-    /// The folder of all.
+    /// The root folder.
     fn root(&self) -> NodeId;
 
-    /// The bytes that it is in.
+    /// The volume that contains it.
     fn volume(&self) -> &Volume<'_>;
 
-    /// Whether names that differ in case only are one.
+    /// Returns whether names are case-insensitive.
     fn folds_case(&self) -> bool {
         false
     }
 
-    /// What was done or found when it was opened.
+    /// Remarks from opening it.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Transactions of its journal that were replayed.
+    /// Number of transactions replayed from its journal.
     fn transactions(&self) -> u64 {
         0
     }
 
-    /// A node by its number.
+    /// Reads a node by its id.
     fn node(&self, id: NodeId) -> Result<Node>;
 
-    /// The places of what [`node`](Self::node) reads: if none of its bytes changed, the node didn't.
+    /// The location of everything that [`node`](Self::node) reads: if none of its bytes changed, the node didn't.
     fn record(&self, id: NodeId) -> Option<Range<u64>>;
 
-    /// The names in a folder, without itself and its parent, in any order.
+    /// The names in a folder, except for itself and its parent, in any order.
     fn list(&self, node: &Node, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()>;
 
-    /// The runs of a node in ascending order of its content; of a folder, where its names are.
+    /// The runs of a node in ascending order of its content; for a folder, the location of its names.
     fn runs(&self, node: &Node, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()>;
 
-    /// Tells who owns what. What is told first counts; what is damaged is told to `wrong` and left out.
+    /// Reports the owners of all ranges. If ranges overlap, the first owner counts. Damage is reported to `wrong` and
+    /// skipped.
     fn owners(&self, each: &mut Owners<'_>, wrong: &mut dyn FnMut(Error)) -> Result<()>;
 }
 
-/// Tells the owner of a run of a node: its content, what is after the end, folders.
+/// Reports the owner of a node's run: its content, the space after the end, or folders.
 pub(super) fn own_run(node: &Node, run: Run, each: &mut Owners<'_>) -> Result<()> {
     let all = run.place..run.place.saturating_add(run.len);
     if node.kind == NodeKind::Folder {
         return each(all, Owner::Area(FOLDERS));
     }
-    // A page is the smallest part that changes: the one with the last byte is content.
+    // Changes have page granularity: the page with the last byte counts as content.
     let end = node.size.div_ceil(512).saturating_mul(512);
     let content = if run.written {
         end.saturating_sub(run.logical).min(run.len)
@@ -181,7 +182,7 @@ pub(super) fn own_run(node: &Node, run: Run, each: &mut Owners<'_>) -> Result<()
     Ok(())
 }
 
-/// Reads the content of a node in order, in pieces of at most 1 MiB; holes come as zeros.
+/// Reads the content of a node in order, in pieces of at most 1 MiB, with holes as zeros.
 pub(super) fn read_content(
     fs: &dyn FileSystem,
     node: &Node,

@@ -1,5 +1,5 @@
-//! NTFS: files are records in one table. Names are read from the indexes of folders; who owns which clusters, from the
-//! records in order, without following lists of attributes.
+//! NTFS: files are records in one table. Names are read from the indexes of folders, and the ownership of clusters from
+//! the records in order, without following attribute lists.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::page::to_usize;
 
 const ROOT: NodeId = 5;
 const EXTEND: NodeId = 11;
-/// Records below are of the file system itself.
+/// Lower record numbers belong to the file system itself.
 const FIRST_FILE: NodeId = 16;
 
-/// Lower 48 bits of a reference are the number of a record.
+/// The lower 48 bits of a reference are the record number.
 const NUMBER: u64 = (1 << 48) - 1;
 
-/// Runs of an attribute that are read.
+/// The most runs of an attribute that are read.
 const MOST_RUNS: usize = 4 << 20;
-/// Records that one file is spread over.
+/// The most records over which a file may be spread.
 const MOST_PARTS: usize = 4096;
 
 mod kind {
@@ -33,7 +33,7 @@ mod kind {
     pub(super) const REPARSE: u32 = 0xC0;
 }
 
-/// The name of the index of names.
+/// The name of the file name index.
 const NAMES: &str = "$I30";
 
 /// An NTFS file system.
@@ -43,7 +43,7 @@ pub(super) struct Ntfs<'a> {
     cluster: u64,
     clusters: u64,
     record: u64,
-    /// Where the table of records is.
+    /// The location of the file table.
     table: Vec<Run>,
     records: u64,
     label: String,
@@ -69,7 +69,7 @@ enum Value {
     },
 }
 
-/// A file, put together from its records.
+/// A file, assembled from its records.
 struct File {
     base: Fields,
     attributes: Vec<Attribute>,
@@ -136,7 +136,7 @@ impl<'a> Ntfs<'a> {
         Ok(ntfs)
     }
 
-    /// Where the table itself is: its first part is in its first record, others may be in records that it leads to.
+    /// Locates the file table itself: its first part is in its first record, others may be in records listed there.
     fn read_table(&mut self) -> Result<()> {
         let f = self.fields(0)?;
         let mut parts = self.attributes(&f)?;
@@ -165,7 +165,7 @@ impl<'a> Ntfs<'a> {
         };
         let (runs, size) = data(&parts);
         if runs.is_empty() {
-            return Err(f.damaged("the table of files has no place"));
+            return Err(f.damaged("the file table has no location"));
         }
         self.table = runs;
         self.records = size / self.record;
@@ -196,7 +196,7 @@ impl<'a> Ntfs<'a> {
         })
     }
 
-    /// A record, put right: the last two bytes of each sector are kept elsewhere.
+    /// Reads a record and restores the last two bytes of each sector, which are stored elsewhere.
     fn fields(&self, number: u64) -> Result<Fields> {
         let place = self.record_place(number)?;
         let f = self.volume.fields(place, to_usize(self.record))?;
@@ -240,7 +240,7 @@ impl<'a> Ntfs<'a> {
         Ok(found)
     }
 
-    /// Pairs of a length and a distance from the last place, each in as few bytes as it needs.
+    /// Decodes pairs of a length and a distance from the previous location, each in as few bytes as it needs.
     fn runs_of(&self, a: &Fields, first: u64) -> Result<Vec<Run>> {
         let mut at = usize::from(a.u16(32)?);
         let (mut vcn, mut lcn) = (first, 0_i64);
@@ -295,7 +295,7 @@ impl<'a> Ntfs<'a> {
         }
     }
 
-    /// The other records of a file, of which its list of attributes tells.
+    /// The other records of a file, from its attribute list.
     fn other_records(&self, id: NodeId, attributes: &[Attribute]) -> Result<Vec<u64>> {
         let Some(list) = attributes
             .iter()
@@ -339,7 +339,9 @@ impl<'a> Ntfs<'a> {
     fn file(&self, id: NodeId) -> Result<File> {
         let base = self.fields(id)?;
         if base.u16(22)? & 1 == 0 || base.u64(32)? & NUMBER != 0 {
-            return Err(base.damaged("this record is not of a file").with_found(id));
+            return Err(base
+                .damaged("this record doesn't belong to a file")
+                .with_found(id));
         }
         let mut attributes = self.attributes(&base)?;
         for number in self.other_records(id, &attributes)? {
@@ -359,7 +361,7 @@ impl File {
             .filter(move |part| part.kind == kind && part.name == name)
     }
 
-    /// The runs of an attribute in order, its size, and how much of it was ever written.
+    /// The runs of an attribute in order, its size, and its initialized length.
     fn runs(&self, kind: u32, name: &str) -> Result<(Vec<Run>, u64, u64)> {
         let (mut all, mut total, mut filled): (Vec<Run>, _, _) = (Vec::new(), 0, 0);
         for part in self.parts(kind, name) {
@@ -384,11 +386,11 @@ impl File {
     }
 }
 
-/// A record with the last two bytes of each sector, which are kept elsewhere in it.
+/// Restores the last two bytes of each sector of a record, which are stored elsewhere in it.
 fn put_right(mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
     const SECTOR: usize = 512;
     if f.part(0, 4)? != magic {
-        return Err(f.damaged("a record has another mark at its beginning"));
+        return Err(f.damaged("a record begins with a different signature"));
     }
     let (at, count) = (usize::from(f.u16(4)?), usize::from(f.u16(6)?));
     if count == 0 || (count - 1) * SECTOR > f.bytes.len() {
@@ -399,7 +401,7 @@ fn put_right(mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
         let kept = f.part(at + 2 * n, 2)?.to_vec();
         let end = n * SECTOR - 2;
         if f.part(end, 2)? != mark {
-            return Err(f.damaged("a record was written in part"));
+            return Err(f.damaged("a record was only partly written"));
         }
         if let Some(there) = f.bytes.get_mut(end..end + 2) {
             there.copy_from_slice(&kept);
@@ -408,7 +410,7 @@ fn put_right(mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
     Ok(f)
 }
 
-/// Seconds and nanoseconds since 1970 of a time in 100 ns since 1601.
+/// Converts a time in 100 ns since 1601 to seconds and nanoseconds since 1970.
 fn time(ticks: u64) -> (i64, u32) {
     const SECOND: u64 = 10_000_000;
     let seconds = i64::try_from(ticks / SECOND).unwrap_or(i64::MAX);
@@ -416,7 +418,8 @@ fn time(ticks: u64) -> (i64, u32) {
     (seconds.saturating_sub(11_644_473_600), nanos)
 }
 
-/// A name of an index, and the record that has it. Of a file with a short name for DOS too, that isn't told.
+/// Passes on the names of an index with their record numbers, without the short DOS names of files that have a long
+/// one.
 fn entries(
     f: &Fields,
     start: usize,
@@ -444,7 +447,7 @@ fn entries(
             let attributes = name.u32(56)?;
             let hidden = id < FIRST_FILE && id != EXTEND;
             if space != 2 && !hidden && text != "." {
-                // A link has the mark of a folder too.
+                // Links are also marked as folders.
                 let folder = (attributes & 0x400 == 0).then_some(attributes & 0x1000_0000 != 0);
                 each(Entry {
                     name: text.replace('/', "\u{2215}").into_bytes(),
@@ -508,7 +511,7 @@ impl FileSystem for Ntfs<'_> {
         }
         let reparse = file.parts(kind::REPARSE, "").next();
         if let Some(Value::Resident(f)) = reparse.map(|part| &part.value) {
-            // A symbolic link, or a folder that is mounted elsewhere.
+            // A symbolic link, or a mount point.
             if matches!(f.u32(0)?, 0xA000_000C | 0xA000_0003) {
                 let head = if f.u32(0)? == 0xA000_000C { 20 } else { 16 };
                 let (at, len) = (usize::from(f.u16(12)?), usize::from(f.u16(14)?));
@@ -599,7 +602,7 @@ impl FileSystem for Ntfs<'_> {
             if byte >> (number % 8) & 1 == 0 {
                 continue;
             }
-            // A block may be in several runs where clusters are small.
+            // A block may span several runs if clusters are small.
             let (mut bytes, mut place) = (Vec::new(), 0);
             while (bytes.len() as u64) < block {
                 let at = number * block + bytes.len() as u64;
@@ -639,7 +642,7 @@ impl FileSystem for Ntfs<'_> {
         }
         let (runs, _, written) = file.runs(kind::DATA, "")?;
         for mut run in runs {
-            // What is after the last byte that was ever written reads as zeros.
+            // Everything after the initialized length reads as zeros.
             let content = written.saturating_sub(run.logical).min(run.len);
             if content == 0 {
                 run.written = false;
@@ -669,7 +672,7 @@ impl FileSystem for Ntfs<'_> {
             let Ok(place) = self.record_place(number) else {
                 continue;
             };
-            // Most of a table that was made for more files is zeros.
+            // Most of a file table that was created for more files is zeros.
             let head = self.volume.fields(place, 4)?;
             if head.u32(0)? == 0 {
                 continue;
@@ -719,7 +722,7 @@ impl Ntfs<'_> {
                             id,
                             identity: 0,
                             kind: NodeKind::File,
-                            // How much of it is content is in another record where this isn't the first.
+                            // In further records, the length of the content is unknown.
                             size: match &part.value {
                                 Value::Runs { first: 0, size, .. } => *size,
                                 _ => u64::MAX,

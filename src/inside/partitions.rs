@@ -7,44 +7,44 @@ use super::read::{Fields, Volume};
 use crate::error::{ErrorKind, Result};
 use crate::image::{Gpt, Image};
 
-/// Bytes of a sector in an MBR.
+/// Bytes per sector in an MBR.
 const SECTOR: u64 = 512;
 
-/// More logical partitions than anybody makes.
+/// The most logical partitions that are read.
 const MOST_LOGICAL: u32 = 256;
 
-/// A partition, or the whole disk where there is no table.
+/// A partition, or the whole disk if there is no table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Its number, as Linux counts; 0 is the whole disk.
+    /// Its number as in Linux; 0 is the whole disk.
     pub number: u32,
     /// The name in a GPT.
     pub name: String,
-    /// First byte on the disk.
+    /// Offset on the disk, in bytes.
     pub start: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
 impl Partition {
-    /// The bytes of the disk that it takes.
+    /// Its byte range on the disk.
     pub fn range(&self) -> Range<u64> {
         self.start..self.start.saturating_add(self.len)
     }
 }
 
-/// What a disk is divided into.
+/// How a disk is partitioned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionTable {
     /// `gpt`, `mbr`, or `none` if the whole disk is one file system or unknown.
     pub kind: &'static str,
     /// In the order of their numbers.
     pub partitions: Vec<Partition>,
-    /// What is wrong with it, if that doesn't keep it from being read.
+    /// A problem with the table that doesn't prevent reading it.
     pub note: Option<String>,
 }
 
-/// Reads the partition table of a disk. A disk without one is a single partition with the number 0.
+/// Reads the partition table of a disk. A disk without one has a single partition with the number 0.
 pub fn partitions(image: &dyn Image) -> Result<PartitionTable> {
     let mut note = None;
     let gpt = match Gpt::find(image) {
@@ -74,7 +74,7 @@ pub fn partitions(image: &dyn Image) -> Result<PartitionTable> {
         });
     }
     if let Some(error) = note {
-        // A table that can't be read isn't guessed at.
+        // The contents of an unreadable table aren't guessed.
         return Ok(PartitionTable {
             kind: "gpt",
             partitions: Vec::new(),
@@ -127,8 +127,8 @@ fn slots(sector: &Fields) -> Result<Option<Vec<Slot>>> {
     slots.collect::<Result<_>>().map(Some)
 }
 
-/// The partitions of an MBR; none if there isn't one. A boot sector of a file system has the same mark at its end, and
-/// code or text where the table would be.
+/// The partitions of an MBR; empty if there is none. A file system's boot sector has the same signature at its end,
+/// with code or text in place of the table.
 fn mbr(disk: &Volume<'_>) -> Result<Vec<Partition>> {
     if disk.len() < SECTOR {
         return Ok(Vec::new());

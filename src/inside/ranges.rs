@@ -1,11 +1,11 @@
-//! Changed bytes: which there are, and which of them nobody has owned yet.
+//! Changed bytes, and which of them don't have an owner yet.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::page::PageRange;
 
-/// Ranges that are kept: 32 MiB of them. What comes after is counted, and looked at no further.
+/// The most ranges that are kept, in 32 MiB. Further ones are only counted.
 const MOST: usize = 2 << 20;
 
 /// The changed bytes of a disk, in order.
@@ -35,12 +35,12 @@ impl ChangedBytes {
         }
     }
 
-    /// All bytes.
+    /// Total number of bytes.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Bytes in ranges that are too many to be kept.
+    /// Bytes in ranges beyond the limit.
     pub(super) fn beyond(&self) -> u64 {
         self.beyond
     }
@@ -55,7 +55,7 @@ impl ChangedBytes {
     }
 }
 
-/// Ranges that something is asked of.
+/// Ranges prepared for queries.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Touched(Vec<Range<u64>>);
 
@@ -72,19 +72,19 @@ impl Touched {
         Self(joined)
     }
 
-    /// Whether any byte of `range` is one of them.
+    /// Returns whether any of them overlaps `range`.
     pub(super) fn any_in(&self, range: &Range<u64>) -> bool {
         let after = self.0.partition_point(|own| own.end <= range.start);
         self.0.get(after).is_some_and(|own| own.start < range.end)
     }
 }
 
-/// Changed bytes that have no owner yet: each is given once, so that the sum over owners is what changed.
+/// Changed bytes without an owner: each is assigned once, so that the sum over owners is the total.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unclaimed(BTreeMap<u64, u64>);
 
 impl Unclaimed {
-    /// Takes what of `range` is unclaimed, and gives the ranges to `each`.
+    /// Removes the unclaimed parts of `range`, and passes them to `each`.
     pub(super) fn take_each(
         &mut self,
         range: &Range<u64>,
@@ -94,7 +94,7 @@ impl Unclaimed {
         if range.start >= range.end {
             return 0;
         }
-        // The last that begins before the end.
+        // The last one that begins before the end.
         while let Some((start, end)) = self.last_before(range.end) {
             if end <= range.start {
                 break;
@@ -119,12 +119,12 @@ impl Unclaimed {
         last.map(|(start, end)| (*start, *end))
     }
 
-    /// Takes what of `range` is unclaimed: bytes.
+    /// Removes the unclaimed parts of `range`. Returns their length in bytes.
     pub(super) fn take(&mut self, range: &Range<u64>) -> u64 {
         self.take_each(range, |_| {})
     }
 
-    /// Takes out what of `range` is unclaimed, with its beginning as 0.
+    /// Removes the unclaimed parts of `range` and returns them, relative to its beginning.
     pub(super) fn split_off(&mut self, range: &Range<u64>) -> Self {
         let mut part = Self::default();
         self.take_each(range, |found| {

@@ -1,4 +1,4 @@
-//! Bytes of a partition: read through a small cache, with the blocks that a journal holds in their place.
+//! Reads the bytes of a partition through a small cache, replacing blocks by those in a journal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -10,16 +10,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExtentState, Image};
 use crate::page::{PageRange, to_usize};
 
-/// Bytes of a piece that is read at once and kept.
+/// Bytes that are read and cached at a time.
 const PIECE: u64 = 64 << 10;
 
-/// Pieces kept: 8 MiB.
+/// Number of cached pieces: 8 MiB.
 const KEPT: usize = 128;
 
-/// The largest structure that is read whole.
+/// The largest structure that is read as a whole.
 const LARGEST: usize = 4 << 20;
 
-/// A partition, or a whole disk, as bytes from 0.
+/// A partition, or a whole disk, with offsets from 0.
 #[derive(Debug)]
 pub(super) struct Volume<'a> {
     image: Held<'a>,
@@ -28,7 +28,7 @@ pub(super) struct Volume<'a> {
     replayed: Replayed,
 }
 
-/// An image, which says nothing about itself in messages for developers.
+/// An image that prints nothing about itself in debug output.
 struct Held<'a>(&'a dyn Image);
 
 impl std::fmt::Debug for Held<'_> {
@@ -43,20 +43,20 @@ struct Cache {
     pieces: HashMap<u64, (u64, Arc<Vec<u8>>)>,
 }
 
-/// Blocks whose newest content is in the journal.
+/// Blocks whose latest content is in the journal.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
-    /// Bytes of a block.
+    /// Block size in bytes.
     pub(super) block: u64,
-    /// By number of the block: where its content is, and whether its first four bytes are those of a journal block.
+    /// By block number: the location of its content, and whether its first four bytes were escaped.
     pub(super) blocks: BTreeMap<u64, (u64, bool)>,
 }
 
-/// The first bytes of every block of a journal, which a data block in it doesn't have.
+/// The first bytes of every journal block, which are escaped in data blocks.
 pub(super) const JOURNAL_MAGIC: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
 
 impl<'a> Volume<'a> {
-    /// The bytes `range` of `image`, cut to its end.
+    /// The bytes `range` of `image`, cut at its end.
     pub(super) fn new(image: &'a dyn Image, range: Range<u64>) -> Self {
         let end = range.end.min(image.virtual_size());
         Self {
@@ -67,12 +67,12 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// Bytes of the volume.
+    /// Length of the volume in bytes.
     pub(super) fn len(&self) -> u64 {
         self.range.end - self.range.start
     }
 
-    /// From now on the blocks of a journal are read in their place.
+    /// Reads blocks from the journal from now on.
     pub(super) fn replay(&mut self, replayed: Replayed) {
         self.replayed = replayed;
     }
@@ -84,7 +84,7 @@ impl<'a> Volume<'a> {
         blocks.map(move |n| n.saturating_mul(block)..n.saturating_add(1).saturating_mul(block))
     }
 
-    /// The place in the disk of a place in the volume.
+    /// Converts an offset in the volume to one on the disk.
     pub(super) fn on_disk(&self, at: u64) -> u64 {
         self.range.start.saturating_add(at)
     }
@@ -120,7 +120,7 @@ impl<'a> Volume<'a> {
         Ok(())
     }
 
-    /// `len` bytes from `at`.
+    /// Reads `len` bytes at `at`.
     pub(super) fn bytes(&self, at: u64, len: usize) -> Result<Vec<u8>> {
         if len > LARGEST {
             return Err(self
@@ -132,7 +132,7 @@ impl<'a> Volume<'a> {
         Ok(bytes)
     }
 
-    /// The same, as fields.
+    /// As [`bytes`](Self::bytes), as fields.
     pub(super) fn fields(&self, at: u64, len: usize) -> Result<Fields> {
         Ok(Fields {
             bytes: self.bytes(at, len)?,
@@ -140,15 +140,15 @@ impl<'a> Volume<'a> {
         })
     }
 
-    /// Reads what is on the disk, whatever the journal says.
+    /// Reads the disk itself, ignoring the journal.
     fn raw(&self, buf: &mut [u8], at: u64) -> Result<()> {
         let end = at.checked_add(buf.len() as u64);
         if end.is_none_or(|end| end > self.len()) {
             return Err(self
-                .damaged("a place beyond the end of the partition is named", at)
+                .damaged("there is a reference beyond the end of the partition", at)
                 .with_expected(format_args!("at most {} bytes", self.len())));
         }
-        // What is large is read once, by whoever copies a file.
+        // Large reads happen once, when a file is copied, and aren't cached.
         if buf.len() as u64 >= PIECE {
             return self.image.0.read_exact_at(buf, self.on_disk(at));
         }
@@ -196,7 +196,7 @@ impl<'a> Volume<'a> {
         Ok(piece)
     }
 
-    /// The parts of `range` that may hold anything but zeros, widened to whole pages and cut to `range`.
+    /// The parts of `range` that may be nonzero, extended to whole pages and cut to `range`.
     pub(super) fn data_in(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
         let start = self.range.start;
         let within = PageRange::covering(
@@ -228,7 +228,7 @@ impl<'a> Volume<'a> {
         Ok(found)
     }
 
-    /// An error about what is at `at`.
+    /// The error for damage at `at`.
     pub(super) fn damaged(&self, what: impl Into<String>, at: u64) -> Error {
         Error::damaged(what)
             .with_field("file system")
@@ -236,11 +236,11 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// Bytes with numbers in them. A field that isn't there is damage, not zero.
+/// Bytes that contain numbers. A missing field is damage, not zero.
 #[derive(Debug, Clone)]
 pub(super) struct Fields {
     pub(super) bytes: Vec<u8>,
-    /// The place in the disk.
+    /// Offset on the disk.
     pub(super) at: u64,
 }
 
@@ -255,7 +255,7 @@ impl Fields {
         })
     }
 
-    /// From `at` to `at + len` as fields of their own.
+    /// The bytes from `at` to `at + len` as separate fields.
     pub(super) fn sub(&self, at: usize, len: usize) -> Result<Self> {
         Ok(Self {
             bytes: self.part(at, len)?.to_vec(),
@@ -287,7 +287,7 @@ impl Fields {
         self.part(at, 2).map(BigEndian::read_u16)
     }
 
-    /// An error about this structure.
+    /// The error for damage to this structure.
     pub(super) fn damaged(&self, what: impl Into<String>) -> Error {
         Error::damaged(what)
             .with_field("file system")
@@ -295,12 +295,12 @@ impl Fields {
     }
 }
 
-/// Whether an error is about what is stored: what isn't damaged can be read all the same.
+/// Returns whether an error is about the stored data, so that everything else can still be read.
 pub(super) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
-/// UTF-16 in little-endian order as text; what isn't is replaced.
+/// Decodes UTF-16 little-endian; invalid characters are replaced.
 pub(super) fn utf16(bytes: &[u8]) -> String {
     let units = bytes.chunks_exact(2).map(LittleEndian::read_u16);
     char::decode_utf16(units)

@@ -1,4 +1,4 @@
-//! A folder as a tar archive (GNU form, which every tar reads): contents, times, permissions, links.
+//! Exports a folder as a tar archive (GNU format, which every tar supports): contents, times, permissions, links.
 
 use std::io::Write;
 
@@ -7,23 +7,23 @@ use super::model::{Node, NodeKind};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 512;
-/// A path that is longer has an entry of its own before the file's.
+/// A longer path gets an entry of its own before the file's.
 const SHORT: usize = 100;
-/// Folders in folders.
+/// The maximum depth of folders.
 const DEEPEST: usize = 255;
 
-/// What was written, and what was left out.
+/// What was written, and what was skipped.
 #[derive(Debug, Default)]
 pub struct TarSummary {
     /// Files, folders and links.
     pub entries: u64,
-    /// Paths of what couldn't be read, and why.
+    /// Paths that couldn't be read, and the reasons.
     pub left_out: Vec<(Vec<u8>, String)>,
 }
 
-/// Writes a node and all in it to `out`; paths begin with `name`.
+/// Writes a node and everything in it to `out`, with paths that begin with `name`.
 ///
-/// Devices, pipes and sockets are left out, and what can't be read; the summary says so.
+/// Devices, pipes, sockets and unreadable files are skipped and listed in the summary.
 pub fn tar(files: &Files<'_>, node: &Node, name: &[u8], out: &mut dyn Write) -> Result<TarSummary> {
     let mut archive = Archive {
         files,
@@ -107,7 +107,7 @@ impl Archive<'_> {
                         .map_err(|error| Error::io("cannot write", error))
                 });
                 if let Err(error) = done {
-                    // The header is out: what follows must not be taken for its content.
+                    // The header has been written: what follows must not be mistaken for content.
                     return Err(error.with_path(String::from_utf8_lossy(path).as_ref()));
                 }
                 let rest = usize::try_from(node.size % BLOCK as u64).unwrap_or(0);
@@ -164,7 +164,7 @@ impl Archive<'_> {
     }
 }
 
-/// A number in a field of `len` bytes: octal, or binary where it is too large for that.
+/// Encodes a number in a field of `len` bytes: octal, or binary if it is too large for that.
 fn number(n: u64, len: usize) -> Vec<u8> {
     let octal = format!("{n:0width$o}", width = len - 1);
     if octal.len() < len {

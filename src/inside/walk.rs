@@ -1,4 +1,5 @@
-//! Two trees side by side: which names came, went and moved, and which files have other content.
+//! Walks two trees in parallel, and finds which names were added, removed or moved, and which files have different
+//! content.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,19 +11,19 @@ use super::model::{Entry, FileSystem, Node, NodeId, NodeKind, Stored};
 use super::ranges::Touched;
 use crate::error::Result;
 
-/// Names in names in names.
+/// The maximum depth of folders.
 const DEEPEST: usize = 255;
 
-/// Folders that are walked: what is remembered of them takes 64 MiB.
+/// The most folders that are walked, which takes 64 MiB.
 const MOST_FOLDERS: usize = 2 << 20;
 
-/// Bytes of memory for files that changed; what comes after is summed up.
+/// Memory for changed files, in bytes; further ones are summed up.
 const MOST_MEMORY: usize = 64 << 20;
 
 /// The name of that sum.
 const MORE: &str = "files that are too many to list";
 
-/// What was found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     pub(super) entries: Vec<FileChange>,
@@ -32,7 +33,7 @@ pub(super) struct Walked {
 /// A name that is in one tree only.
 #[derive(Debug)]
 struct Single {
-    /// The one that it is in, if that is in one tree only too.
+    /// Its folder, if that is also in one tree only.
     parent: Option<usize>,
     path: Vec<u8>,
     node: Node,
@@ -53,7 +54,7 @@ struct Walk<'a> {
     memory: usize,
 }
 
-/// Walks both trees. Without a base every file is new.
+/// Walks both trees. Without a base, every file is new.
 pub(super) fn walk(
     base: Option<&dyn FileSystem>,
     target: &dyn FileSystem,
@@ -103,7 +104,7 @@ enum Side {
 }
 
 impl Walk<'_> {
-    /// Whether a folder is entered: each once, and none too deep.
+    /// Returns whether to enter a folder: each only once, and none too deep.
     fn enter(&mut self, side: Side, id: NodeId) -> bool {
         let seen = match side {
             Side::Base => self.seen.first_mut(),
@@ -127,17 +128,17 @@ impl Walk<'_> {
         true
     }
 
-    /// Whether the node certainly is the same in both.
+    /// Returns whether the node is certain to be the same in both trees.
     fn is_same(&self, id: NodeId) -> bool {
         let record = self.target.record(id);
-        // In a file system that was made anew it may be elsewhere.
+        // In a newly created file system it may be elsewhere.
         if self.base.and_then(|base| base.record(id)) != record {
             return false;
         }
         !self.owned.contains_key(&id) && record.is_some_and(|record| !self.touched.any_in(&record))
     }
 
-    /// Whether a folder that is the same node in both has the same names.
+    /// Returns whether a folder that is the same node in both trees has the same names.
     fn has_same_names(&self, node: &Node) -> Result<bool> {
         if !self.is_same(node.id) {
             return Ok(false);
@@ -155,7 +156,7 @@ impl Walk<'_> {
     /// Compares two folders.
     fn pair(&mut self, old: &Node, new: &Node) -> Result<()> {
         let Some(base) = self.base else { return Ok(()) };
-        // Both are remembered, whatever becomes of the other.
+        // Both are recorded, whatever becomes of the other.
         let entered = [
             self.enter(Side::Base, old.id),
             self.enter(Side::Target, new.id),
@@ -190,7 +191,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Looks at a name that is in one folder or in both.
+    /// Processes a name that is in one folder or in both.
     fn name(&mut self, old: Option<&Entry>, new: Option<&Entry>) -> Result<()> {
         let Some(name) = old.or(new).map(|entry| &entry.name) else {
             return Ok(());
@@ -268,7 +269,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Remembers a name that is in one tree only, and all in it.
+    /// Records a name that is in one tree only, and everything in it.
     fn single(&mut self, side: Side, node: &Node, parent: Option<usize>) -> Result<()> {
         let size = self.path.len() + 2 * size_of::<Single>();
         let mut own = None;
@@ -323,7 +324,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Finds what has another name only, and tells of all names that are in one tree only.
+    /// Finds renamed nodes, and reports all names that are in one tree only.
     fn match_up(&mut self) -> Result<()> {
         let (removed, created) = (
             std::mem::take(&mut self.removed),
@@ -406,7 +407,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether the content of a file was written: bytes of it changed, or are elsewhere now.
+    /// Returns whether the content of a file was written: its bytes changed or moved.
     fn has_other_content(&mut self, old: &Node, new: &Node) -> Result<bool> {
         let written = self.owned.get(&new.id).is_some_and(|owned| owned.bytes > 0);
         if written || old.size != new.size {
@@ -420,7 +421,7 @@ impl Walk<'_> {
         Ok(before != after)
     }
 
-    /// Bytes of a node that no entry tells of.
+    /// Adds up bytes of a node that isn't listed.
     fn sum_up(&mut self, id: NodeId) {
         if let Some(owned) = self.owned.get_mut(&id).filter(|owned| !owned.told) {
             owned.told = true;
@@ -472,7 +473,7 @@ fn has_other_attributes(old: &Node, new: &Node, times: bool) -> bool {
         || times && old.modified != new.modified
 }
 
-/// Where the content is, as a number: holes and space that was never written are alike.
+/// A hash of the content's layout: holes and unwritten space are treated alike.
 fn layout(fs: &dyn FileSystem, node: &Node) -> Result<u64> {
     let mut hash = DefaultHasher::new();
     if let Stored::Inline(bytes) = &node.stored {

@@ -1,5 +1,4 @@
-//! What couldn't be read: told once, and remembered until the end, because a copy that was made through damage must not
-//! look good.
+//! Read errors: each is reported once and remembered until the end, because a copy of damaged data must not look good.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// So many different messages are told; whoever has seen those knows enough.
+/// The most different messages that are reported.
 const MOST_TOLD: usize = 100;
 
-/// Who is told of an error that a client is told only by a number.
+/// Reports an error of which a client sees only a number.
 pub type Told = Box<dyn Fn(&Error) + Send + Sync>;
 
-/// Collects the errors of reads.
+/// Collects read errors.
 pub struct Faults {
     tell: Told,
     seen: Mutex<Seen>,
@@ -35,7 +34,7 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// Collects, and calls `tell` with each error whose text is a new one.
+    /// Creates a collector that calls `tell` with each error whose text is new.
     pub fn new(tell: Told) -> Self {
         Self {
             tell,
@@ -43,7 +42,7 @@ impl Faults {
         }
     }
 
-    /// Notes that a read failed.
+    /// Records a failed read.
     pub fn note(&self, error: &Error) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match error.kind() {
@@ -55,7 +54,7 @@ impl Faults {
         }
     }
 
-    /// An error if any read failed: of kind [`Damaged`](ErrorKind::Damaged) if damage was the reason.
+    /// Fails if any read failed, with [`Damaged`](ErrorKind::Damaged) if damage was the reason.
     pub fn check(&self) -> Result<()> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (kind, count) = match (seen.damaged, seen.other) {
@@ -63,9 +62,11 @@ impl Faults {
             (0, other) => (ErrorKind::Io, other),
             (damaged, other) => (ErrorKind::Damaged, damaged.saturating_add(other)),
         };
-        Err(Error::new(kind, "not everything that was asked for could be read")
+        Err(Error::new(kind, "not all requested data could be read")
             .with_found(format_args!("{count} failed reads"))
-            .with_hint("what was copied meanwhile may lack data: mend what was told above, and copy it again"))
+            .with_hint(
+                "copies made meanwhile may lack data: fix the problems above, and copy again",
+            ))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Images and points in time for other programs, without restoring them first: [`nbd`] over a socket, and
-//! files through FUSE ([`fuse`]).
+//! Images and points in time for other programs, without restoring them first: [`nbd`] over a socket, and files through
+//! FUSE ([`fuse`]).
 //!
 //! ```text
 //! shelf     what is served, by name: an image, a point in time, the snapshots of a disk or of a store
@@ -8,8 +8,7 @@
 //! fuse      a read-only file system
 //! ```
 //!
-//! Everything that comes from a client is checked before it is believed; nothing that a client sends makes a server
-//! change a file.
+//! Everything that comes from a client is validated first; nothing that a client sends makes a server change a file.
 
 mod faults;
 pub mod fuse;

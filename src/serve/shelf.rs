@@ -1,8 +1,7 @@
 //! What is served, by name.
 //!
-//! A point in time is opened when it is asked for, and closed when nobody uses it any more: a store with a thousand
-//! snapshots costs nothing until they are read, and what is deleted meanwhile gives its space back as soon as its last
-//! reader is gone.
+//! A point in time is opened on request, and closed when nobody uses it any more: a store with a thousand snapshots
+//! costs nothing until they are read, and the space of deleted ones is freed as soon as their last reader has gone.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,7 +36,7 @@ impl Served {
         &*self.image
     }
 
-    /// When it was taken, if it is a point in time.
+    /// The time of the snapshot, if it is a point in time.
     pub fn time(&self) -> Option<Time> {
         self.time
     }
@@ -61,29 +60,29 @@ pub(super) fn data_in(image: &dyn Opened, range: PageRange) -> Result<u64> {
     })
 }
 
-/// What is known of a point in time without opening it.
+/// What is known about a point in time without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointEntry {
     /// The name of the snapshot.
     pub name: String,
-    /// By which it is told from another one that gets its name later.
+    /// Distinguishes it from another snapshot that gets its name later.
     pub id: String,
     /// Size of the virtual disk in bytes.
     pub size: u64,
-    /// When it was taken.
+    /// Its time.
     pub time: Time,
 }
 
-/// When a disk was looked at, and its snapshots then.
+/// When a disk was last read, and its snapshots at that time.
 type Listed = (Instant, Arc<[PointEntry]>);
 
-/// What is served: one image, the snapshots of one disk, or those of all disks of a store.
+/// The source of what is served: one image, the snapshots of one disk, or those of all disks of a store.
 #[derive(Debug)]
 pub struct Shelf {
     what: What,
-    /// By disk and id.
+    /// Open points, by disk and id.
     open: Mutex<HashMap<(String, String), Weak<Served>>>,
-    /// The snapshots of a disk when it was last looked at, by its name.
+    /// The snapshots of a disk when it was last read, by its name.
     listed: Mutex<HashMap<String, Listed>>,
 }
 
@@ -97,12 +96,12 @@ enum What {
 }
 
 impl Shelf {
-    /// One image, which may be a point in time.
+    /// Serves one image, which may be a point in time.
     pub fn of_image(image: Box<dyn Opened>, time: Option<Time>) -> Self {
         Self::new(What::Image(Arc::new(Served::new(image, time))))
     }
 
-    /// All snapshots of one disk; those that are added later, too.
+    /// Serves all snapshots of one disk, including those added later.
     ///
     /// # Errors
     ///
@@ -116,7 +115,7 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// All snapshots of all disks of a store; those that are added later, too.
+    /// Serves all snapshots of all disks of a store, including those added later.
     pub fn of_store(store: PathBuf) -> Result<Self> {
         disks(&store)?;
         Ok(Self::new(What::Store { store, disk: None }))
@@ -130,7 +129,7 @@ impl Shelf {
         }
     }
 
-    /// The image, if it is only one.
+    /// The image, if it is the only one.
     pub fn image(&self) -> Option<&Arc<Served>> {
         match &self.what {
             What::Image(image) => Some(image),
@@ -146,7 +145,7 @@ impl Shelf {
         }
     }
 
-    /// The names of the disks in order; none for an image.
+    /// The names of the disks in order; empty for an image.
     pub fn disks(&self) -> Result<Vec<String>> {
         match &self.what {
             What::Image(_) => Ok(Vec::new()),
@@ -157,12 +156,12 @@ impl Shelf {
         }
     }
 
-    /// The snapshots of a disk, oldest first, as they were a second ago at most; while another command changes the disk, as
-    /// they were before.
+    /// The snapshots of a disk, oldest first, at most one second old; while another command changes the disk, as they
+    /// were before.
     ///
     /// # Errors
     ///
-    /// [`Locked`](ErrorKind::Locked) while another command changes a disk that wasn't looked at before.
+    /// [`Locked`](ErrorKind::Locked) while another command changes a disk that wasn't read before.
     pub fn points(&self, name: &str) -> Result<Arc<[PointEntry]>> {
         const FRESH: Duration = Duration::from_secs(1);
         let lock = || self.listed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +196,7 @@ impl Shelf {
         points
     }
 
-    /// Opens a snapshot, or finds it open; the newest one if no name is given.
+    /// Opens a snapshot, or returns the one that is open already. Without a name, the newest one.
     ///
     /// # Errors
     ///
@@ -233,7 +232,7 @@ impl Shelf {
         Ok(served)
     }
 
-    /// A snapshot that is open, by what was last known of its disk.
+    /// A snapshot that is open, according to what was last known about its disk.
     fn already_open(&self, disk: &str, name: Option<&str>) -> Option<Arc<Served>> {
         let points = self.points(disk).ok()?;
         let point = match name {

@@ -210,7 +210,7 @@ fn damage_is_told_on_both_sides() {
     assert!(said.contains(".vhddiff: "), "{said}");
     assert!(said.contains("hint: make it again"), "{said}");
     assert!(
-        said.contains("not everything that was asked for could be read"),
+        said.contains("not all requested data could be read"),
         "{said}"
     );
     // Other points, and other places, are served as ever; the command's own exit code comes first.
@@ -255,7 +255,7 @@ fn what_can_not_be_served_is_refused() {
         (
             &["mon.raw", "--socket", "taken"],
             2,
-            "nobody listens there any more",
+            "no program listens there any more",
         ),
         (&["mon.raw", "--", "no such program"], 2, "after --"),
     ] {

@@ -1,6 +1,6 @@
-//! The checksum of metadata.
+//! Metadata checksums.
 
-/// CRC-32C, without the inversions at both ends that some add.
+/// CRC-32C, without the inversions at both ends that some implementations add.
 pub(super) fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];

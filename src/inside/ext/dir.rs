@@ -1,4 +1,4 @@
-//! Folders: lists of names in blocks. The blocks of an index look like a single unused name, so all are read alike.
+//! Folders: lists of names in blocks. Index blocks look like a single unused name, so all blocks are read alike.
 
 use super::super::model::{Entry, Node, NodeKind, Stored};
 use super::super::read::Fields;
@@ -6,7 +6,7 @@ use super::{Ext, FileSystem as _};
 use crate::error::Result;
 use crate::page::to_usize;
 
-/// Names say what they are of.
+/// Names include the type of their inode.
 const FILE_TYPE: u32 = 0x2;
 
 impl Ext<'_> {
@@ -42,7 +42,7 @@ impl Ext<'_> {
             let mut at = run.place;
             let len = run.len.min(node.size.saturating_sub(run.logical));
             while run.written && at < run.place + len {
-                // A folder isn't longer than its partition.
+                // A folder can't be longer than its partition.
                 left = left
                     .checked_sub(1)
                     .ok_or_else(|| self.volume.damaged("an endless folder", at))?;

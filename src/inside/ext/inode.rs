@@ -1,4 +1,4 @@
-//! Inodes: what a file is, and small content that is kept in them.
+//! Inodes: the metadata of files, and small content stored in them.
 
 use super::super::model::{Node, NodeId, NodeKind, Stored};
 use super::super::read::Fields;
@@ -9,7 +9,7 @@ const ENCRYPTED: u32 = 0x800;
 const ATTRIBUTE: u32 = 0x20_0000;
 const INLINE: u32 = 0x1000_0000;
 
-/// Bytes for the map of blocks, or for content.
+/// Length of the block map, which may instead hold content.
 const MAP: usize = 60;
 const MAP_AT: usize = 40;
 
@@ -42,7 +42,7 @@ impl Inode {
         self.flags() & INLINE != 0
     }
 
-    /// Whether it holds an extended attribute of another inode.
+    /// Returns whether it holds an extended attribute of another inode.
     pub(super) fn holds_attributes(&self) -> bool {
         self.flags() & ATTRIBUTE != 0
     }
@@ -60,7 +60,7 @@ impl Inode {
         Ok(u64::from(self.f.u32(4)?) | u64::from(self.f.u32(108)?) << 32)
     }
 
-    /// Whether it may own blocks.
+    /// Returns whether it may own blocks.
     pub(super) fn has_blocks(&self) -> Result<bool> {
         if self.has_inline_data() || self.short_link()?.is_some() {
             return Ok(false);
@@ -83,7 +83,7 @@ impl Inode {
         })
     }
 
-    /// The bytes that say where its blocks are.
+    /// The bytes that locate its blocks.
     pub(super) fn map(&self) -> Result<Fields> {
         self.f.sub(MAP_AT, MAP)
     }
@@ -123,7 +123,7 @@ impl Inode {
         })
     }
 
-    /// Content that is kept in the inode: what fits where the map would be, and the rest as an extended attribute.
+    /// The content stored in the inode: the first part in place of the map, and the rest as an extended attribute.
     pub(super) fn inline_data(&self) -> Result<Vec<u8>> {
         let size = usize::try_from(self.size()?).unwrap_or(usize::MAX);
         let mut data = self.f.part(MAP_AT, MAP)?.to_vec();
@@ -137,7 +137,7 @@ impl Inode {
         Ok(data)
     }
 
-    /// The rest alone.
+    /// The part in the extended attribute.
     pub(super) fn inline_rest(&self) -> Result<Vec<u8>> {
         const HEADER: usize = 4;
         let extra = if self.f.bytes.len() > 130 {

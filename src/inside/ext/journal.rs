@@ -1,7 +1,7 @@
-//! The journal: transactions that were committed, but not written to their places.
+//! The journal: transactions that were committed but not yet written in place.
 //!
-//! A transaction is descriptor blocks, each followed by the blocks that it names, and a commit block; revoke blocks name
-//! blocks whose older content must not be written any more. Numbers are big-endian.
+//! A transaction consists of descriptor blocks, each followed by the blocks that it lists, and a commit block; revoke
+//! blocks list blocks whose older content must not be written any more. Numbers are big-endian.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,10 +24,10 @@ mod feature {
     pub(super) const KNOWN: u32 = 1 | BITS_64 | 4 | CSUM_V2 | CSUM_V3 | FAST_COMMIT;
 }
 
-/// The journal as a row of blocks.
+/// The journal as a sequence of blocks.
 struct Journal<'a, 'b> {
     ext: &'a Ext<'b>,
-    /// First block, place in the volume, blocks.
+    /// First block, location in the volume, number of blocks.
     runs: Vec<(u64, u64, u64)>,
     block: u64,
     first: u64,
@@ -36,7 +36,7 @@ struct Journal<'a, 'b> {
     seed: u32,
 }
 
-/// A block that a transaction holds.
+/// A block contained in a transaction.
 struct Held {
     place: u64,
     escaped: bool,
@@ -67,7 +67,7 @@ impl Journal<'_, '_> {
         if n + 1 >= self.end { self.first } else { n + 1 }
     }
 
-    /// Whether the area for fast commits holds any: it begins with a head, which is tag 9.
+    /// Returns whether the fast-commit area is in use: it then begins with a head, which is tag 9.
     fn holds_fast_commits(&self, first: u64) -> Result<bool> {
         let head = self.read(first)?;
         Ok(head.part(0, 2)? == [9, 0])
@@ -77,7 +77,7 @@ impl Journal<'_, '_> {
         self.features & (feature::CSUM_V2 | feature::CSUM_V3) != 0
     }
 
-    /// Whether the checksum at `at`, over the block as if it were zero, is right.
+    /// Returns whether the checksum at `at`, computed over the block with that field zeroed, is correct.
     fn is_sealed(&self, f: &Fields, at: usize) -> Result<bool> {
         if !self.has_checksums() {
             return Ok(true);
@@ -95,7 +95,7 @@ impl Journal<'_, '_> {
         let mut revoked: HashMap<u64, u32> = HashMap::new();
         let (mut at, mut transaction, mut count) = (start, sequence, 0);
         let (mut new, mut new_revoked) = (Vec::new(), Vec::new());
-        // Once around is all.
+        // At most once around.
         let mut left = self.end - self.first;
         loop {
             if left == 0 || at < self.first || at >= self.end {
@@ -165,7 +165,7 @@ impl Journal<'_, '_> {
         ))
     }
 
-    /// The blocks that a descriptor names, and whether their first bytes were changed to be told from it.
+    /// The blocks that a descriptor lists, and whether their first bytes were escaped.
     fn tags(&self, f: &Fields) -> Result<Vec<(u64, bool)>> {
         let wide = self.features & feature::BITS_64 != 0;
         let v3 = self.features & feature::CSUM_V3 != 0;
@@ -210,7 +210,7 @@ impl Journal<'_, '_> {
 }
 
 impl Ext<'_> {
-    /// Reads the journal: the blocks to replay, and the number of transactions.
+    /// Reads the journal. Returns the blocks to replay, and the number of transactions.
     pub(super) fn read_journal(&self) -> Result<(Replayed, u64)> {
         let ext = self;
         let nothing = (Replayed::default(), 0);
@@ -277,7 +277,7 @@ impl Ext<'_> {
         Err(self
             .volume
             .damaged(
-                "the journal names a block beyond the end of the file system",
+                "the journal refers to a block beyond the end of the file system",
                 1024,
             )
             .with_found(block))

@@ -1,4 +1,4 @@
-//! Where the blocks of an inode are: trees of extents, and the older lists of blocks.
+//! Locates the blocks of an inode: extent trees, and the older block lists.
 
 use std::sync::atomic::Ordering;
 
@@ -10,17 +10,17 @@ use crate::error::Result;
 
 const EXTENT_MAGIC: u16 = 0xF30A;
 
-/// A tree of extents isn't deeper.
+/// The maximum depth of an extent tree.
 const DEEPEST: u16 = 5;
 
-/// Extents that are longer are allocated, but not written.
+/// Longer extents are allocated but unwritten.
 const UNWRITTEN: u16 = 0x8000;
 
 type Runs<'a> = dyn FnMut(Run) -> Result<()> + 'a;
 type Blocks<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
 impl Ext<'_> {
-    /// Calls `each` with the runs of an inode in order, and `tree` with each block that says where they are.
+    /// Calls `each` with the runs of an inode in order, and `tree` with each block of the map itself.
     pub(super) fn map(
         &self,
         inode: &Inode,
@@ -41,7 +41,7 @@ impl Ext<'_> {
             logical: 0,
             each,
             tree,
-            // A block of the longest file, for files whose size isn't in bytes of content.
+            // The last block of the longest file, for files whose size isn't the length of their content.
             end: u64::from(u32::MAX),
         };
         for n in 0..12 {
@@ -54,7 +54,7 @@ impl Ext<'_> {
         list.flush()
     }
 
-    /// Counts a block of a map that is read.
+    /// Counts a map block that is read.
     fn count_map(&self, f: &Fields) -> Result<()> {
         let left = self
             .maps_left
@@ -63,7 +63,7 @@ impl Ext<'_> {
             });
         match left {
             Ok(_) => Ok(()),
-            Err(_) => Err(f.damaged("the maps of files name the same blocks again and again")),
+            Err(_) => Err(f.damaged("the maps of files refer to the same blocks repeatedly")),
         }
     }
 
@@ -111,7 +111,7 @@ impl Ext<'_> {
     }
 }
 
-/// The blocks of a file one by one, joined to runs.
+/// Joins the blocks of a file to runs.
 struct List<'a, 'b> {
     ext: &'a Ext<'a>,
     held: Option<Run>,

@@ -1,4 +1,4 @@
-//! ext2, ext3 and ext4: the superblock, the groups, and who owns what.
+//! ext2, ext3 and ext4: the superblock, the groups, and block ownership.
 
 mod checksum;
 mod dir;
@@ -16,7 +16,7 @@ use super::read::{Fields, Volume, is_damage};
 use crate::error::{Error, Result};
 use inode::Inode;
 
-/// Where the superblock is, whatever the size of a block.
+/// Offset of the superblock, whatever the block size.
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u16 = 0xEF53;
 
@@ -30,7 +30,7 @@ mod incompat {
     pub(super) const META_BG: u32 = 0x10;
     pub(super) const BITS_64: u32 = 0x80;
     pub(super) const MMP: u32 = 0x100;
-    /// Everything that is understood, or doesn't matter to a reader.
+    /// Features that are supported, or irrelevant to a reader.
     pub(super) const KNOWN: u32 = 0x2
         | RECOVER
         | META_BG
@@ -52,7 +52,7 @@ mod ro_compat {
     pub(super) const METADATA_CSUM: u32 = 0x400;
 }
 
-/// More groups than 4 KiB blocks have on the largest disk.
+/// More groups than the largest disk has with 4 KiB blocks.
 const MOST_GROUPS: u64 = 1 << 24;
 
 const ROOT: NodeId = 2;
@@ -66,11 +66,11 @@ pub(super) struct Ext<'a> {
     sb: Superblock,
     transactions: u64,
     notes: Vec<String>,
-    /// Blocks of maps that may still be read in this pass: no sound file system shares them.
+    /// Map blocks that may still be read in this pass: a sound file system doesn't share them.
     maps_left: AtomicU64,
 }
 
-/// What is needed of a superblock.
+/// The relevant fields of a superblock.
 #[derive(Debug, Clone)]
 struct Superblock {
     block: u64,
@@ -182,7 +182,7 @@ impl Superblock {
             .saturating_add(group.saturating_mul(self.per_group))
     }
 
-    /// Whether a group begins with a copy of the superblock.
+    /// Returns whether a group begins with a copy of the superblock.
     fn has_super(&self, group: u64) -> bool {
         if self.compat & compat::SPARSE_SUPER2 != 0 {
             return group == 0 || self.backups.contains(&group);
@@ -213,7 +213,7 @@ impl Superblock {
             && group / self.descriptors_per_block() >= self.first_meta_bg
     }
 
-    /// Where the descriptor of a group is.
+    /// Offset of a group's descriptor.
     fn descriptor_at(&self, group: u64) -> u64 {
         let per_block = self.descriptors_per_block();
         let within = (group % per_block) * self.descriptor;
@@ -226,7 +226,7 @@ impl Superblock {
         block.saturating_mul(self.block).saturating_add(within)
     }
 
-    /// The block with descriptors that `group` has, in a file system that spreads them.
+    /// The block with descriptors in `group`, in a file system with meta block groups.
     fn meta_block(&self, group: u64) -> u64 {
         let mut skip = u64::from(self.has_super(group));
         if group == 0 && self.block == 1024 && self.first_block == 0 {
@@ -236,7 +236,7 @@ impl Superblock {
     }
 }
 
-/// Where the tables of a group are.
+/// The locations of a group's tables.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     block_bitmap: u64,
@@ -249,7 +249,7 @@ struct Group {
 const INODE_UNINIT: u16 = 1;
 
 impl<'a> Ext<'a> {
-    /// Whether there is a superblock.
+    /// Returns whether there is a superblock.
     pub(super) fn is_there(volume: &Volume<'_>) -> Result<bool> {
         if volume.len() < 2 * SUPERBLOCK {
             return Ok(false);
@@ -257,7 +257,7 @@ impl<'a> Ext<'a> {
         Ok(volume.fields(SUPERBLOCK, 1024)?.u16(56)? == MAGIC)
     }
 
-    /// Opens it, with the transactions that its journal holds.
+    /// Opens the file system, including the transactions in its journal.
     pub(super) fn open(volume: Volume<'a>) -> Result<Self> {
         let sb = Superblock::read(&volume)?;
         let mut ext = Self {
@@ -280,7 +280,7 @@ impl<'a> Ext<'a> {
             ext.volume.replay(replayed);
             ext.sb = Superblock::read(&ext.volume)?;
         }
-        // What isn't there can't be read.
+        // A file system without a root can't be read.
         ext.inode(ROOT)?;
         Ok(ext)
     }
@@ -363,13 +363,13 @@ impl<'a> Ext<'a> {
         Inode::new(id, self.volume.fields(at, len)?)
     }
 
-    /// Byte ranges of blocks.
+    /// The byte range of blocks.
     fn bytes_of(&self, block: u64, blocks: u64) -> Range<u64> {
         let start = block.saturating_mul(self.sb.block);
         start..start.saturating_add(blocks.saturating_mul(self.sb.block))
     }
 
-    /// Tells where superblock, descriptors and bitmaps are.
+    /// Reports the locations of superblock, descriptors and bitmaps.
     fn own_groups(&self, each: &mut Owners<'_>, wrong: &mut dyn FnMut(Error)) -> Result<()> {
         let sb = &self.sb;
         each(0..SUPERBLOCK, Owner::Area("boot sectors"))?;
@@ -427,7 +427,7 @@ impl<'a> Ext<'a> {
         Ok(())
     }
 
-    /// Calls `each` with every inode that is used.
+    /// Calls `each` with every inode in use.
     fn inodes(
         &self,
         each: &mut dyn FnMut(&Inode) -> Result<()>,
@@ -472,7 +472,7 @@ impl<'a> Ext<'a> {
         Ok(())
     }
 
-    /// Tells who owns the runs of an inode.
+    /// Reports the owners of an inode's runs.
     fn own_inode(&self, inode: &Inode, each: &mut Owners<'_>) -> Result<()> {
         let node = inode.node()?;
         let area = match inode.id {
@@ -506,7 +506,7 @@ impl<'a> Ext<'a> {
         )
     }
 
-    /// An error if blocks aren't within the file system.
+    /// Fails unless the blocks are within the file system.
     fn check_run(&self, block: u64, blocks: u64) -> Result<()> {
         if block == 0
             || block
@@ -516,7 +516,7 @@ impl<'a> Ext<'a> {
             return Err(self
                 .volume
                 .damaged(
-                    "a block beyond the end of the file system is named",
+                    "there is a reference to a block beyond the end of the file system",
                     SUPERBLOCK,
                 )
                 .with_found(format_args!("{blocks} from block {block}"))
@@ -591,7 +591,7 @@ impl FileSystem for Ext<'_> {
     }
 }
 
-/// The fields of a block.
+/// Reads a block as fields.
 fn block_fields(ext: &Ext<'_>, block: u64) -> Result<Fields> {
     ext.check_run(block, 1)?;
     let len = usize::try_from(ext.sb.block).unwrap_or(1024);

@@ -1,4 +1,4 @@
-//! What the files hold.
+//! The contents of the files.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 pub(super) enum Content {
     /// The virtual disk.
     Raw(Arc<Served>),
-    /// A fixed VHD of it: the disk, and this footer.
+    /// A fixed VHD with the disk and this footer.
     Vhd(Arc<Served>, Arc<[u8; FOOTER_SIZE]>),
-    /// A part of it: the first byte, and the length.
+    /// A part of the disk: offset and length.
     Part(Arc<Served>, u64, u64),
 }
 
 impl Content {
-    /// A fixed VHD of an image, as a restore makes it.
+    /// A fixed VHD of an image, like that of a restore.
     pub(super) fn vhd(served: &Arc<Served>) -> Self {
         let image = served.image();
         let footer = Footer::for_disk(DiskType::Fixed, image.virtual_size(), image.footer());
@@ -33,7 +33,7 @@ impl Content {
         served
     }
 
-    /// Where in the disk it begins.
+    /// Its offset on the disk.
     fn start(&self) -> u64 {
         match self {
             Self::Part(_, start, _) => *start,
@@ -41,7 +41,7 @@ impl Content {
         }
     }
 
-    /// How much of the disk it holds.
+    /// The length of its part of the disk.
     fn of_disk(&self) -> u64 {
         match self {
             Self::Part(.., len) => *len,
@@ -57,7 +57,7 @@ impl Content {
         }
     }
 
-    /// When it was taken: seconds since 1970.
+    /// The time of the snapshot in seconds since 1970.
     pub(super) fn time(&self) -> u64 {
         let time = self.served().time();
         time.and_then(|time| u64::try_from(time.to_unix()).ok())
@@ -76,7 +76,7 @@ impl Content {
         }
     }
 
-    /// Fills `buffer` from `offset`, as far as there is something; returns how much.
+    /// Fills `buffer` from `offset`, up to the end. Returns the number of bytes.
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let size = self.size();
         let len = to_usize(size.saturating_sub(offset).min(buffer.len() as u64));
@@ -118,7 +118,7 @@ impl Content {
                 }
             }
         }
-        // The footer is data, and every file ends in a hole.
+        // The footer is data, and every file ends in a virtual hole.
         Ok(match (data, self) {
             (true, Self::Vhd(..)) => Some(offset.max(self.of_disk())),
             (true, _) => None,

@@ -1,4 +1,4 @@
-//! A read-only file system for what is on a [`Shelf`]: the images as files.
+//! A read-only file system with the images on a [`Shelf`] as files.
 //!
 //! ```text
 //! of an image:  disk.raw  disk.vhd  p1.raw  p2.raw ...
@@ -6,8 +6,8 @@
 //! of a store:   DISK/SNAPSHOT.raw ...
 //! ```
 //!
-//! The protocol of the Linux kernel, spoken by hand over `/dev/fuse`: a few fixed structures, in the order of bytes of
-//! the machine.
+//! The Linux kernel's protocol is implemented directly on top of `/dev/fuse`: a few fixed structures in the machine's
+//! byte order.
 
 mod content;
 mod partitions;

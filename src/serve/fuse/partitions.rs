@@ -1,4 +1,4 @@
-//! Where the partitions of a disk are: as much of MBR and GPT as it takes to show each as a file.
+//! Locates the partitions of a disk: as much of MBR and GPT as is needed to show each as a file.
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
@@ -6,14 +6,14 @@ use crate::error::{ErrorKind, Result};
 use crate::image::{Gpt, Image};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 
-/// Larger tables are nobody's.
+/// The largest table that is accepted.
 const LARGEST_TABLE: u64 = 1 << 20;
 
-/// More logical partitions than anybody makes.
+/// The most logical partitions that are read.
 const MOST_LOGICAL: u32 = 128;
 
-/// The partitions: the number that Linux gives them, and their bytes, as far as they are on the disk. None where there
-/// is no table, or one that is damaged.
+/// The partitions: their numbers as in Linux, and their ranges, as far as they are on the disk. Empty if there is no
+/// table or it is damaged.
 pub fn partitions(image: &dyn Image) -> Result<Vec<(u32, PageRange)>> {
     let gpt = match Gpt::find(image) {
         Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Vec::new()),
@@ -31,7 +31,7 @@ pub fn partitions(image: &dyn Image) -> Result<Vec<(u32, PageRange)>> {
     mbr_entries(image)
 }
 
-/// `len` bytes at `at`, if the disk has them.
+/// Reads `len` bytes at `at`, if the disk has them.
 fn bytes(image: &dyn Image, at: u64, len: u64) -> Result<Option<Vec<u8>>> {
     let end = at.checked_add(len);
     if end.is_none_or(|end| end > image.virtual_size()) {
@@ -42,7 +42,7 @@ fn bytes(image: &dyn Image, at: u64, len: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The part of the disk from one sector on, if there is anything of it.
+/// The part of the disk from one sector on, if it isn't empty.
 fn range(image: &dyn Image, sector: u64, first: u64, count: u64) -> Option<PageRange> {
     let start = first.checked_mul(sector)?;
     let end = start.saturating_add(count.checked_mul(sector)?);
@@ -73,7 +73,7 @@ fn gpt_entries(image: &dyn Image, sector: u64) -> Result<Vec<(u32, PageRange)>> 
     Ok(found.collect())
 }
 
-/// An entry of an MBR: its kind, first sector and number of sectors.
+/// An entry of an MBR: type, first sector and number of sectors.
 type Slot = (u8, u64, u64);
 
 /// The entries of the MBR in `sector`; `None` if there is none.
@@ -94,7 +94,7 @@ fn slots(image: &dyn Image, sector: u64) -> Result<Option<Vec<Slot>>> {
             u64::from(number(12)?),
         ))
     };
-    // A boot sector of a file system ends in the same way, and has anything there.
+    // A file system's boot sector ends with the same signature, with arbitrary data in place of the table.
     Ok(entries.map(slot).collect())
 }
 

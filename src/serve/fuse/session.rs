@@ -16,16 +16,16 @@ use crate::error::{Error, Result};
 use crate::page::PageRange;
 use crate::storage::{FuseDevice, own_ids, unmount_at};
 
-/// Requests are short, because nothing is written; the kernel wants room for more.
+/// Requests are short, because nothing is written, but the kernel requires a larger buffer.
 const REQUEST: usize = 64 << 10;
 
-/// The largest read that is asked for: pages of 4 KiB.
+/// The largest read that is requested, in pages of 4 KiB.
 const PAGES: u16 = 256;
 
-/// How long a file may be remembered by the kernel: what a number stands for never changes.
+/// How long the kernel may cache a file: a number always refers to the same file.
 const FILE_SECONDS: u64 = 3600;
 
-/// And a folder, in which snapshots come and go.
+/// How long it may cache a folder, in which snapshots come and go.
 const FOLDER_SECONDS: u64 = 1;
 
 const ASYNC_READ: u32 = 1;
@@ -42,9 +42,9 @@ pub struct SessionOptions {
     pub name: String,
     /// Whether other users may read it too.
     pub allow_other: bool,
-    /// Threads that answer.
+    /// Number of threads that answer.
     pub threads: usize,
-    /// Of an image, the partitions that get a file each: number and bytes of the disk.
+    /// For an image, the partitions that are shown as files: number and range on the disk.
     pub parts: Vec<(u32, PageRange)>,
 }
 
@@ -65,13 +65,13 @@ struct Shared {
     /// Whether it is unmounted.
     gone: AtomicBool,
     open: Mutex<HashMap<u64, Arc<Content>>>,
-    /// The entries of folders that are being read, so that they stay the same from piece to piece.
+    /// The entries of folders that are being read, so that they don't change between requests.
     folders: Mutex<HashMap<u64, Arc<Vec<u8>>>>,
 }
 
 impl Session {
-    /// Mounts what is on `shelf` at the folder `place`. `gone` is called once when it is unmounted, by whomever. Reads
-    /// that fail are noted in `faults`.
+    /// Mounts the contents of `shelf` at the folder `place`. `gone` is called once when it is unmounted, by whomever.
+    /// Failed reads are recorded in `faults`.
     pub fn mount(
         shelf: Shelf,
         place: &Path,
@@ -121,26 +121,26 @@ impl Session {
         }
     }
 
-    /// Unmounts it; `lazily` even if it is in use.
+    /// Unmounts it. With `lazily`, even if it is in use.
     ///
     /// # Errors
     ///
-    /// [`Locked`](crate::ErrorKind::Locked) if it is in use; then it stays.
+    /// [`Locked`](crate::ErrorKind::Locked) if it is in use; then it stays mounted.
     pub fn unmount(&self, lazily: bool) -> Result<()> {
         if self.shared.gone.load(Ordering::SeqCst) {
             return Ok(());
         }
         match unmount_at(&self.place, lazily) {
-            // Somebody else was faster.
+            // Someone else was faster.
             Err(_) if self.shared.gone.load(Ordering::SeqCst) => Ok(()),
             unmounted => unmounted,
         }
     }
 
-    /// Waits until everything is answered that was asked before it was unmounted.
+    /// Waits until all requests made before the unmount are answered.
     pub fn join(self) {
         for thread in self.threads {
-            // A panic is a mistake of ours that its thread has shown already.
+            // A panic is a bug whose message its thread has printed already.
             let _ = thread.join();
         }
         drop(self.shared);
@@ -163,7 +163,7 @@ impl Shared {
             let Some(request) = buffer.get(..len).and_then(Request::parse) else {
                 continue;
             };
-            // What can't be delivered is waited for by nobody.
+            // If a reply can't be delivered, nobody is waiting for it.
             let _ = match request.op {
                 op::FORGET | op::BATCH_FORGET | op::INTERRUPT => Ok(()),
                 op::READ => self.read(request, &mut data),
@@ -278,7 +278,7 @@ impl Shared {
         Ok(Out::default().u64(found.ok_or(errno::NXIO)?))
     }
 
-    /// The entries of a folder as the kernel reads them.
+    /// The entries of a folder in the kernel's format.
     fn folder(&self, node: u64) -> Result<Vec<u8>, Refusal> {
         let mut bytes = Vec::new();
         let entries = self.tree.list(node)?;
@@ -291,7 +291,7 @@ impl Shared {
             const FOLDER: u32 = 4;
             const FILE: u32 = 8;
             let padded = name.len().next_multiple_of(8);
-            // Where the next one begins.
+            // The offset of the next one.
             let next = (bytes.len() + 24 + padded) as u64;
             let len = u32::try_from(name.len()).map_err(|_| errno::INVAL)?;
             let kind = if is_folder { FOLDER } else { FILE };
@@ -304,7 +304,7 @@ impl Shared {
     }
 }
 
-/// The whole entries from `offset` on, `size` bytes at most.
+/// The complete entries from `offset` on, at most `size` bytes.
 fn piece(entries: &[u8], offset: u64, size: usize) -> &[u8] {
     let all = usize::try_from(offset)
         .ok()
@@ -356,7 +356,7 @@ fn init(request: Request<'_>) -> Result<Out, Refusal> {
         .u32(flags)
         .u16(64)
         .u16(48)
-        // Nothing is written, but less isn't understood.
+        // Nothing is written, but the kernel rejects a smaller value.
         .u32(4096)
         .u32(1)
         .u16(PAGES)

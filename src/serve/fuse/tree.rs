@@ -1,4 +1,4 @@
-//! Which files there are, by number.
+//! The files, by number.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use super::{Faults, PointEntry, Served, Shelf};
 use crate::error::{Error, ErrorKind};
 use crate::page::PageRange;
 
-/// The number of the uppermost folder.
+/// The number of the root folder.
 pub(super) const ROOT: u64 = 1;
 
-/// What a number stands for.
+/// What a number refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Node {
     Root,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) is_folder: bool,
 }
 
-/// The files for what is on a shelf.
+/// The files for the contents of a shelf.
 #[derive(Debug)]
 pub(super) struct Tree {
     shelf: Shelf,
@@ -44,7 +44,7 @@ pub(super) struct Tree {
     numbers: Mutex<Numbers>,
 }
 
-/// Numbers are given once, and never to something else.
+/// Numbers are assigned once, and never reused.
 #[derive(Debug, Default)]
 struct Numbers {
     nodes: Vec<Node>,
@@ -65,7 +65,7 @@ impl Numbers {
     }
 }
 
-/// What the kernel is told instead of an answer.
+/// The error number that the kernel receives instead of an answer.
 pub(super) type Refusal = i32;
 
 impl Tree {
@@ -108,11 +108,11 @@ impl Tree {
         numbers.nodes.get(at).cloned().ok_or(errno::NOENT)
     }
 
-    /// Tells what went wrong, and gives its number.
+    /// Reports an error, and returns its number.
     pub(super) fn refusal(&self, error: &Error) -> Refusal {
         match error.kind() {
             ErrorKind::Usage => errno::NOENT,
-            // Another command is changing the disk; it passes.
+            // Another command is changing the disk; this is temporary.
             ErrorKind::Locked | ErrorKind::Pending => errno::BUSY,
             _ => {
                 self.faults.note(error);
@@ -131,7 +131,7 @@ impl Tree {
         Node::Point(disk.to_owned(), point.name.clone(), point.id.clone())
     }
 
-    /// The disk whose snapshots a folder holds.
+    /// The disk whose snapshots a folder contains.
     fn disk_of<'a>(&'a self, folder: &'a Node) -> Option<&'a str> {
         match folder {
             Node::Root => self.shelf.disk(),
@@ -140,7 +140,7 @@ impl Tree {
         }
     }
 
-    /// What is called `name` in a folder.
+    /// Looks up `name` in a folder.
     pub(super) fn find(&self, folder: u64, name: &[u8]) -> Result<Attributes, Refusal> {
         let folder = self.node(folder)?;
         let name = std::str::from_utf8(name).map_err(|_| errno::NOENT)?;
@@ -162,7 +162,7 @@ impl Tree {
         self.attributes(self.number(&node))
     }
 
-    /// What is in a folder.
+    /// The entries of a folder.
     pub(super) fn list(&self, folder: u64) -> Result<Vec<Entry>, Refusal> {
         let node = self.node(folder)?;
         let entry = |node: &Node, name: String, is_folder| Entry {
@@ -196,7 +196,7 @@ impl Tree {
             .collect())
     }
 
-    /// What a file holds.
+    /// The content of a file.
     pub(super) fn open(&self, number: u64) -> Result<Content, Refusal> {
         match self.node(number)? {
             Node::Root | Node::Disk(_) => Err(errno::INVAL),
@@ -213,7 +213,7 @@ impl Tree {
 
     fn open_point(&self, disk: &str, name: &str, id: &str) -> Result<Arc<Served>, Refusal> {
         let points = self.points(disk)?;
-        // Another one may have its name by now.
+        // Another snapshot may have its name by now.
         if !points
             .iter()
             .any(|point| point.id == id && point.name == name)
@@ -224,7 +224,7 @@ impl Tree {
         opened.map_err(|error| self.refusal(&error))
     }
 
-    /// What `stat` shows.
+    /// The result of `stat`.
     pub(super) fn attributes(&self, number: u64) -> Result<Attributes, Refusal> {
         let folder = Attributes {
             node: number,

@@ -1,16 +1,16 @@
-//! The structures of the FUSE protocol. They never leave the machine, so their numbers are in its own order of bytes.
+//! The structures of the FUSE protocol. They never leave the machine, so numbers are in its own byte order.
 //!
-//! `include/uapi/linux/fuse.h` of the kernel has them all.
+//! They are defined in `include/uapi/linux/fuse.h` of the kernel.
 
 #![allow(
     clippy::host_endian_bytes,
     reason = "the kernel of this machine speaks its order of bytes"
 )]
 
-/// Bytes of a request before its own structure.
+/// Length of a request's header.
 pub(super) const HEAD: usize = 40;
 
-/// The version of the protocol that is spoken here: 7.31, of 2019.
+/// The protocol version used here: 7.31, of 2019.
 pub(super) const VERSION: (u32, u32) = (7, 31);
 
 /// Kinds of requests.
@@ -32,7 +32,7 @@ pub(super) mod op {
     pub(crate) const LSEEK: u32 = 46;
 }
 
-/// Errors, as Linux numbers them.
+/// Error numbers of Linux.
 pub(super) mod errno {
     pub(crate) const NOENT: i32 = 2;
     pub(crate) const IO: i32 = 5;
@@ -51,7 +51,7 @@ pub(super) struct Request<'a> {
     pub(super) op: u32,
     pub(super) unique: u64,
     pub(super) node: u64,
-    /// What follows the head.
+    /// The data after the header.
     pub(super) body: &'a [u8],
 }
 
@@ -90,7 +90,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// A structure that is being put together.
+/// A structure under construction.
 #[derive(Debug, Default)]
 pub(super) struct Out(pub(super) Vec<u8>);
 
@@ -121,7 +121,7 @@ impl Out {
     }
 }
 
-/// What `stat` shows.
+/// The result of `stat`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attributes {
     pub(super) node: u64,

@@ -1,16 +1,16 @@
-//! The names by which clients ask for what is on a shelf.
+//! The names by which clients request what is on a shelf.
 
 use std::sync::Arc;
 
 use super::super::{PointEntry, Served, Shelf};
 use crate::error::{Error, Result};
 
-/// The exports of a server: the names of NBD for what is on a [`Shelf`].
+/// The exports of a server: NBD names for the contents of a [`Shelf`].
 #[derive(Debug)]
 pub(super) struct Exports(pub(super) Shelf);
 
 impl Exports {
-    /// The export that a client means.
+    /// The export that a client requests.
     pub(super) fn open(&self, name: &[u8]) -> Result<Arc<Served>> {
         let unknown = || {
             Error::usage("there is no such export")
@@ -38,7 +38,7 @@ impl Exports {
         crate::text::shown(name).to_string()
     }
 
-    /// The name that is listed for what a client asks for as `name`.
+    /// The listed name for what a client requests as `name`.
     pub(super) fn canonical(&self, name: &[u8]) -> String {
         match self.0.image() {
             Some(image) => Self::name_of(image),
@@ -54,7 +54,7 @@ impl Exports {
         }
     }
 
-    /// Names and descriptions of all exports. Those of a disk that can't be looked at just now are missing.
+    /// Names and descriptions of all exports, except those of a disk that currently can't be read.
     pub(super) fn list(&self) -> Vec<(String, String)> {
         if let Some(image) = self.0.image() {
             return vec![(Self::name_of(image), Self::description(image))];

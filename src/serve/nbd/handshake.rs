@@ -1,4 +1,4 @@
-//! The handshake of a connection: which export, and what both sides can do.
+//! The handshake of a connection: selects an export, and negotiates features.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::wire::{
 };
 use crate::error::ErrorKind;
 
-/// Longer options are nobody's: a name has 4096 bytes at most.
+/// Longer options are rejected: a name has at most 4096 bytes.
 const LONGEST_OPTION: u32 = 64 << 10;
 
-/// Names have at most so many bytes, as the protocol says.
+/// The maximum length of names according to the protocol.
 const LONGEST_NAME: usize = 4096;
 
 /// A client that still hasn't chosen an export never will.
 const MOST_OPTIONS: usize = 128;
 
-/// What was agreed.
+/// The result of the negotiation.
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) export: Arc<Served>,
@@ -29,15 +29,15 @@ pub(super) struct Agreed {
     pub(super) allocation: bool,
 }
 
-/// Whether a client is served, or has only looked.
+/// The agreement, or `None` if the client has only looked.
 pub(super) type Handshake = io::Result<Option<Agreed>>;
 
-/// Why a connection ends here. Its text is for tests and logs; the client only sees the connection close.
+/// The reason for ending a connection. Its text is for tests and logs; the client only sees the connection close.
 fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// What an export is and can do.
+/// The properties of an export.
 pub(super) fn flags(structured: bool) -> u16 {
     let always = flag::HAS_FLAGS | flag::READ_ONLY | flag::FLUSH | flag::MULTI_CONN | flag::CACHE;
     if structured {
@@ -47,7 +47,7 @@ pub(super) fn flags(structured: bool) -> u16 {
     }
 }
 
-/// Shakes hands. `None` if the client ended it, as one does that only lists exports.
+/// Performs the handshake. Returns `None` if the client ended it, as one does that only lists exports.
 pub(super) fn shake_hands<S: Read + Write>(stream: &mut S, exports: &Exports) -> Handshake {
     let mut hello = Vec::with_capacity(18);
     hello.extend(MAGIC.to_be_bytes());
@@ -56,7 +56,7 @@ pub(super) fn shake_hands<S: Read + Write>(stream: &mut S, exports: &Exports) ->
     stream.write_all(&hello)?;
     let client = read_u32(stream)?;
     if client & !u32::from(can::FIXED_NEWSTYLE | can::NO_ZEROES) != 0 {
-        return Err(broken("the client asks for what nobody knows"));
+        return Err(broken("the client requests unknown features"));
     }
     let mut talk = Talk {
         stream,
@@ -84,7 +84,7 @@ pub(super) fn shake_hands<S: Read + Write>(stream: &mut S, exports: &Exports) ->
 enum Next {
     More,
     End,
-    /// The export, and the name by which it was asked for.
+    /// The export, and the name by which it was requested.
     Go(Arc<Served>, Vec<u8>),
 }
 
@@ -93,7 +93,7 @@ struct Talk<'a, S> {
     exports: &'a Exports,
     zeroes: bool,
     structured: bool,
-    /// The name of the export for which the context was asked for.
+    /// The name of the export for which the context was requested.
     allocation: Option<Vec<u8>>,
 }
 
@@ -104,7 +104,7 @@ impl<S: Read + Write> Talk<'_, S> {
         }
         let (asked, len) = (read_u32(self.stream)?, read_u32(self.stream)?);
         if len > LONGEST_OPTION {
-            // The name can't be answered any other way.
+            // This option has no other way to refuse a name.
             if asked == option::EXPORT_NAME || len > 64 * LONGEST_OPTION {
                 return Err(broken("the option is too long"));
             }
@@ -146,7 +146,7 @@ impl<S: Read + Write> Talk<'_, S> {
         self.stream.write_all(&reply)
     }
 
-    /// The old way to choose, which can't be refused but by closing.
+    /// The old way to choose an export, which can only be refused by closing the connection.
     fn export_name(&mut self, name: Vec<u8>) -> io::Result<Next> {
         let export = self
             .exports
@@ -249,25 +249,25 @@ fn length(len: usize) -> io::Result<u32> {
     u32::try_from(len).map_err(|_| broken("the reply is too long"))
 }
 
-/// A message that a client is sent, in the length that the protocol allows.
+/// Shortens a message for a client to the length that the protocol allows.
 pub(super) fn shortened(message: &str) -> String {
     message.chars().take(1000).collect()
 }
 
-/// Takes `len` bytes off the front of `data`.
+/// Removes `len` bytes from the front of `data`.
 fn take<'a>(data: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (front, rest) = data.split_at_checked(len)?;
     *data = rest;
     Some(front)
 }
 
-/// Takes a text with its length before it off the front of `data`.
+/// Removes a length-prefixed text from the front of `data`.
 fn take_text<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = read_u32(&mut take(data, 4)?).ok()? as usize;
     take(data, len).filter(|text| text.len() <= LONGEST_NAME)
 }
 
-/// The name and the kinds of information that are asked for.
+/// Parses the name and the requested kinds of information.
 fn parse_go(mut data: &[u8]) -> Option<(&[u8], Vec<u16>)> {
     let name = take_text(&mut data)?;
     let count = usize::from(read_u16(&mut take(&mut data, 2)?).ok()?);
@@ -276,11 +276,11 @@ fn parse_go(mut data: &[u8]) -> Option<(&[u8], Vec<u16>)> {
     data.is_empty().then_some((name, kinds))
 }
 
-/// The name of the export, and the queries.
+/// Parses the name of the export, and the queries.
 fn parse_contexts(mut data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     let name = take_text(&mut data)?;
     let count = read_u32(&mut take(&mut data, 4)?).ok()? as usize;
-    // Each takes four bytes at least.
+    // Each takes at least four bytes.
     let mut queries = Vec::with_capacity(count.min(data.len() / 4));
     for _ in 0..count {
         queries.push(take_text(&mut data)?);

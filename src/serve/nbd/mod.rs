@@ -1,7 +1,7 @@
 //! A server of the NBD protocol: read-only, fixed newstyle, with structured replies and the context `base:allocation`.
 //!
-//! Blocking sockets and plain threads: one that accepts, one for each connection that reads requests, and a few that
-//! answer them. What a client sends is bounded in length and time.
+//! It uses blocking sockets and plain threads: one that accepts, one per connection that reads requests, and a few that
+//! answer them. Everything that a client sends is bounded in length and time.
 
 mod exports;
 mod handshake;
@@ -26,22 +26,22 @@ use exports::Exports;
 use handshake::shake_hands;
 use wire::{Hurried, Stream};
 
-/// So many clients at a time; others are turned away.
+/// The most clients at a time; others are turned away.
 const MOST_CONNECTIONS: usize = 64;
 
-/// A client has so long to choose its export.
+/// The time in which a client must choose its export.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A socket in the file system, which isn't there yet.
+    /// A socket in the file system, which must not exist yet.
     Unix(PathBuf),
-    /// A port of this machine; 0 for any that is free.
+    /// A port of this machine; 0 for any free one.
     Tcp(SocketAddr),
 }
 
-/// A server that is running, until it is dropped or [stopped](Server::stop).
+/// A running server, until it is dropped or [stopped](Server::stop).
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -56,7 +56,7 @@ struct Shared {
     threads: usize,
     stopped: AtomicBool,
     next: AtomicU64,
-    /// The connections that there are, by number.
+    /// The current connections, by number.
     open: Mutex<HashMap<u64, Stream>>,
 }
 
@@ -80,8 +80,8 @@ impl Listener {
 }
 
 impl Server {
-    /// Listens at `address`, and serves what is on `shelf`; each connection with `threads` threads. Reads that fail are
-    /// noted in `faults`.
+    /// Listens on `address`, and serves the contents of `shelf` with `threads` threads per connection. Failed reads are
+    /// recorded in `faults`.
     pub fn start(
         shelf: Shelf,
         address: Address,
@@ -106,12 +106,12 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The address of the export called `name` in the form that NBD clients know; that of the default one for "".
+    /// The NBD URI of the export called `name`, or of the default one for "".
     pub fn uri(&self, name: &str) -> String {
         let name = escaped(name.as_bytes(), b"@");
         match &self.address {
@@ -123,12 +123,12 @@ impl Server {
         }
     }
 
-    /// Names and descriptions of what is served now.
+    /// Names and descriptions of what is currently served.
     pub fn exports(&self) -> Vec<(String, String)> {
         self.shared.exports.list()
     }
 
-    /// Accepts nobody any more, and ends all connections.
+    /// Stops accepting clients, and ends all connections.
     pub fn stop(mut self) {
         self.end();
     }
@@ -160,7 +160,7 @@ impl Drop for Server {
     }
 }
 
-/// `text` as a part of an address: everything but letters, digits and a few signs in hexadecimal.
+/// Escapes `text` for a URI: everything except letters, digits and a few signs.
 fn escaped(text: &[u8], also: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text {
@@ -181,7 +181,7 @@ fn listen(address: Address) -> Result<(Listener, Address)> {
             Ok((Listener::Unix(listener), Address::Unix(path)))
         }
         Address::Tcp(address) => {
-            let failed = |e| Error::io(format!("cannot listen at {address}"), e);
+            let failed = |e| Error::io(format!("cannot listen on {address}"), e);
             let listener = TcpListener::bind(address).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             Ok((Listener::Tcp(listener), Address::Tcp(address)))
@@ -196,17 +196,17 @@ fn refused(error: io::Error, path: &Path) -> Error {
                 "another program listens there: choose another name".to_owned()
             } else {
                 format!(
-                    "nobody listens there any more: remove it with rm {}",
+                    "no program listens there any more: remove it with rm {}",
                     crate::error::quoted(path)
                 )
             }
         }
         io::ErrorKind::InvalidInput => {
-            "the name of a socket has 107 bytes at most: choose a shorter one".to_owned()
+            "the name of a socket can have at most 107 bytes: choose a shorter one".to_owned()
         }
-        _ => return Error::io("cannot make the socket", error).with_path(path),
+        _ => return Error::io("cannot create the socket", error).with_path(path),
     };
-    Error::new(ErrorKind::Io, "cannot make the socket")
+    Error::new(ErrorKind::Io, "cannot create the socket")
         .with_path(path)
         .with_source(error)
         .with_hint(hint)
@@ -226,7 +226,7 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             return;
         }
         let Ok(stream) = accepted else {
-            // The client was gone at once; or there are too many files open, which passes.
+            // The client disconnected at once; or there are too many open files, which is temporary.
             thread::sleep(Duration::from_millis(20));
             continue;
         };
@@ -243,7 +243,7 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
         }
         let client = Arc::clone(shared);
         let started = spawn("nbd client", move || {
-            // Whatever ended it, only this client is concerned.
+            // Whatever ended it, only this client is affected.
             let _ = client.serve(&stream);
             stream.close();
             client.forget(number);

@@ -1,6 +1,6 @@
-//! Requests of a connection that has its export, and their replies.
+//! Requests of a connection that has chosen its export, and their replies.
 //!
-//! One thread reads requests; several work on them and write the replies, each as it is done.
+//! One thread reads requests; several process them and write each reply as it is ready.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -18,16 +18,16 @@ use crate::error::{Error, Result};
 use crate::image::ExtentState;
 use crate::page::PageRange;
 
-/// Data goes out in pieces of this size, which is all the memory that a read takes.
+/// Data is sent in pieces of this size, which is all the memory that a read takes.
 const PIECE: usize = 1 << 20;
 
-/// So many requests wait at most; a client that sends more isn't read from until some are answered.
+/// The most waiting requests; a client that sends more isn't read from until some are answered.
 const WAITING: usize = 64;
 
-/// So many extents are told at most in one reply.
+/// The most extents in one reply.
 const MOST_EXTENTS: usize = 1 << 14;
 
-/// A client that doesn't take a reply for so long is gone.
+/// A client that doesn't accept a reply for this long is considered gone.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ impl Request {
     }
 }
 
-/// Answers requests until the client ends the connection or breaks the protocol.
+/// Answers requests until the client ends the connection or violates the protocol.
 pub(super) fn serve(
     stream: &Stream,
     agreed: &Agreed,
@@ -84,7 +84,7 @@ pub(super) fn serve(
             }
             if request.kind == command::WRITE {
                 if request.len > LARGEST_READ {
-                    // So much isn't read only to refuse it.
+                    // This is too much to read only to refuse it.
                     break;
                 }
                 let data = io::copy(
@@ -123,7 +123,7 @@ impl Connection<'_> {
                 return;
             };
             if self.answer(request, &mut buffer).is_err() {
-                // The client is gone, or can't be told any more what is wrong.
+                // The client is gone, or can't be informed of errors any more.
                 stream.close();
             }
         }
@@ -145,7 +145,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Why a range can't be asked for.
+    /// The reason for refusing a range, if any.
     fn refusal(&self, request: Request) -> Option<u32> {
         let end = request.offset.checked_add(u64::from(request.len));
         let inside = end.is_some_and(|end| end <= self.agreed.export.image().virtual_size());
@@ -199,7 +199,7 @@ impl Connection<'_> {
         self.send_chunk(request, (chunk::DONE, chunk::ERROR), &parts)
     }
 
-    /// Tells that a read failed, and where.
+    /// Reports that a read failed, and where.
     fn failed(&self, request: Request, at: u64, error: &Error) -> io::Result<()> {
         self.faults.note(error);
         let why = shortened(&error.to_string());
@@ -251,7 +251,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Sends a read whose first piece is in `buffer` as a simple reply, which nothing else may interrupt.
+    /// Sends a read whose first piece is in `buffer` as a simple reply, which can't be interleaved with others.
     fn read_simple(&self, request: Request, buffer: &mut [u8], first: usize) -> io::Result<()> {
         let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out: &Stream = &out;
@@ -267,7 +267,7 @@ impl Connection<'_> {
             let at = request.offset.saturating_add(done as u64);
             let bytes = buffer.get_mut(..now).unwrap_or_default();
             if let Err(error) = self.agreed.export.image().read_exact_at(bytes, at) {
-                // The beginning is sent already: only the end of the connection says that it is void.
+                // The beginning has been sent already: only closing the connection can invalidate it.
                 self.faults.note(&error);
                 return Err(io::Error::other(error));
             }
@@ -294,7 +294,7 @@ impl Connection<'_> {
         }
     }
 
-    /// The extents of a request as it is answered: length and flags of each.
+    /// The extents for a request in the form of the reply: length and flags of each.
     fn extents(&self, request: Request) -> Result<Vec<u8>> {
         let (start, end) = (
             request.offset,
@@ -326,7 +326,7 @@ impl Connection<'_> {
     }
 }
 
-/// A simple reply, without data.
+/// A simple reply without data.
 fn simple(request: Request, number: u32) -> Vec<u8> {
     let mut reply = Vec::with_capacity(16);
     reply.extend(SIMPLE_REPLY_MAGIC.to_be_bytes());

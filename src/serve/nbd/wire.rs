@@ -1,4 +1,4 @@
-//! The numbers of the NBD protocol, and the streams that carry them. All numbers are big-endian.
+//! The constants of the NBD protocol, and the streams that carry it. All numbers are big-endian.
 //!
 //! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>
 
@@ -16,7 +16,7 @@ pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 pub(super) const CHUNK_MAGIC: u32 = 0x668E_33EF;
 
-/// What both sides can do, in the handshake.
+/// Features negotiated in the handshake.
 pub(super) mod can {
     pub(crate) const FIXED_NEWSTYLE: u16 = 1;
     pub(crate) const NO_ZEROES: u16 = 2;
@@ -56,7 +56,7 @@ pub(super) mod info {
     pub(crate) const BLOCK_SIZE: u16 = 3;
 }
 
-/// What an export is and can do.
+/// Properties of an export.
 pub(super) mod flag {
     pub(crate) const HAS_FLAGS: u16 = 1;
     pub(crate) const READ_ONLY: u16 = 1 << 1;
@@ -77,13 +77,13 @@ pub(super) mod command {
     pub(crate) const WRITE_ZEROES: u16 = 6;
     pub(crate) const BLOCK_STATUS: u16 = 7;
 
-    /// With READ: all in one piece.
+    /// With READ: reply in one piece.
     pub(crate) const FLAG_DONT_FRAGMENT: u16 = 1 << 2;
     /// With `BLOCK_STATUS`: only the first extent.
     pub(crate) const FLAG_ONE: u16 = 1 << 3;
 }
 
-/// Pieces of structured replies.
+/// Chunks of structured replies.
 pub(super) mod chunk {
     pub(crate) const DONE: u16 = 1;
     pub(crate) const NONE: u16 = 0;
@@ -93,7 +93,7 @@ pub(super) mod chunk {
     pub(crate) const ERROR_AT: u16 = 0x8002;
 }
 
-/// What went wrong, by number.
+/// Error numbers.
 pub(super) mod errno {
     pub(crate) const PERM: u32 = 1;
     pub(crate) const IO: u32 = 5;
@@ -101,13 +101,13 @@ pub(super) mod errno {
     pub(crate) const OVERFLOW: u32 = 75;
 }
 
-/// The largest read, and write, that the protocol lets a client expect.
+/// The largest read or write that a client may expect to work.
 pub(super) const LARGEST_READ: u32 = 32 << 20;
 
-/// The size of reads that suits.
+/// The preferred size of reads.
 pub(super) const PREFERRED: u32 = 64 << 10;
 
-/// The one context of block status that there is, and its number in a connection.
+/// The only supported context of block status, and its number in a connection.
 pub(super) const ALLOCATION: &str = "base:allocation";
 pub(super) const ALLOCATION_ID: u32 = 1;
 
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     pub(super) fn close(&self) {
-        // Whoever has gone needs nothing.
+        // If the peer has gone, there is nothing to do.
         let _ = either!(self, stream => stream.shutdown(Shutdown::Both));
     }
 
@@ -168,7 +168,7 @@ impl Write for &Stream {
     }
 }
 
-/// A stream that has to have brought everything by a moment, however slowly it drips.
+/// A stream that must deliver everything by a deadline, however slowly it trickles.
 #[derive(Debug)]
 pub(super) struct Hurried<'a> {
     stream: &'a Stream,
@@ -210,21 +210,21 @@ impl Write for Hurried<'_> {
     }
 }
 
-/// Reads a number.
+/// Reads a `u16`.
 pub(super) fn read_u16(from: &mut impl Read) -> io::Result<u16> {
     let mut bytes = [0; 2];
     from.read_exact(&mut bytes)?;
     Ok(u16::from_be_bytes(bytes))
 }
 
-/// Reads a number.
+/// Reads a `u32`.
 pub(super) fn read_u32(from: &mut impl Read) -> io::Result<u32> {
     let mut bytes = [0; 4];
     from.read_exact(&mut bytes)?;
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// Reads a number.
+/// Reads a `u64`.
 pub(super) fn read_u64(from: &mut impl Read) -> io::Result<u64> {
     let mut bytes = [0; 8];
     from.read_exact(&mut bytes)?;

@@ -347,11 +347,7 @@ const CASES: &[Case] = &[
             }
             lab.shell("vhd create -q ./nas:a.vhd --size 1M && vhd info nas:a.vhd")
                 .code(0);
-            refused(
-                lab,
-                &["vhd info file:///tmp/a.vhd"],
-                "use /tmp/a.vhd",
-            );
+            refused(lab, &["vhd info file:///tmp/a.vhd"], "use /tmp/a.vhd");
         },
     },
     Case {
