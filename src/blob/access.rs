@@ -1,19 +1,19 @@
-//! What is known of the access that requests are sent with, without what gives it.
+//! What is known about the access that requests use, without the credentials themselves.
 
 use super::name::decoded;
 use super::secret::Secret;
 use super::times;
 
-/// How requests prove that they are allowed: for advice, and for the one line that says which was taken.
+/// The kind of access that requests use: for advice, and for the line that reports which was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// A signature (SAS).
     Signature {
-        /// Valid from then on, in seconds since 1970.
+        /// Start of its validity, in seconds since 1970.
         from: Option<i64>,
-        /// Valid until then.
+        /// End of its validity, in seconds since 1970.
         until: Option<i64>,
-        /// The letters of what it allows.
+        /// The letters of its permissions.
         permissions: Option<String>,
         /// Where it came from.
         origin: &'static str,
@@ -28,12 +28,12 @@ pub enum Access {
         /// Where it came from.
         from: &'static str,
     },
-    /// Nothing: what is public can be read.
+    /// None: only public data can be read.
     None,
 }
 
 impl Access {
-    /// Of a signature.
+    /// The access of a signature.
     pub(super) fn of_signature(sas: &Secret, origin: &'static str) -> Self {
         let value = |name: &str| {
             let mut parts = sas
@@ -51,7 +51,7 @@ impl Access {
         }
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub fn what(&self) -> String {
         match self {
             Self::Signature { origin, .. } => format!("a signature (SAS) from {origin}"),
@@ -61,7 +61,7 @@ impl Access {
         }
     }
 
-    /// What to do when access is refused for want of it.
+    /// Advice if access is refused because it is insufficient.
     pub(super) fn missing(&self) -> String {
         let now = match self {
             Self::None => String::new(),

@@ -1,4 +1,4 @@
-//! Checksums of what is sent and received: CRC-64 as the service has it, MD5 where it has no other.
+//! Checksums of data sent and received: the service's CRC-64, or MD5 for servers without it.
 
 use std::sync::LazyLock;
 
@@ -12,10 +12,10 @@ use crate::page::to_usize;
 /// The polynomial of CRC-64/NVME, reflected.
 const POLYNOMIAL: u64 = 0x9A6C_9329_AC4B_C9B5;
 
-/// Bytes taken at once.
+/// Bytes processed at a time.
 const STEP: usize = 16;
 
-/// For each place within a step, what each byte there adds.
+/// For each position within a step, the contribution of each byte value.
 static TABLES: LazyLock<[[u64; 256]; STEP]> = LazyLock::new(|| {
     let mut tables = [[0; 256]; STEP];
     for (byte, entry) in (0_u64..).zip(&mut tables[0]) {
@@ -37,7 +37,7 @@ fn low_byte(crc: u64) -> usize {
     to_usize(crc & 0xFF)
 }
 
-/// CRC-64/NVME of `bytes`.
+/// Computes the CRC-64/NVME of `bytes`.
 pub fn crc64(bytes: &[u8]) -> u64 {
     let tables = &*TABLES;
     let (steps, rest) = bytes.as_chunks::<STEP>();
@@ -57,17 +57,17 @@ pub fn crc64(bytes: &[u8]) -> u64 {
     !crc
 }
 
-/// Which checksum requests carry.
+/// The checksum in requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
-    /// `x-ms-content-crc64`: cheaper than the other.
+    /// `x-ms-content-crc64`, the cheaper one.
     Crc64,
-    /// `Content-MD5`, for servers that have nothing else.
+    /// `Content-MD5`, for servers that support nothing else.
     Md5,
 }
 
 impl Checksum {
-    /// The header that carries it.
+    /// The header that contains it.
     pub const fn header(self) -> &'static str {
         match self {
             Self::Crc64 => "x-ms-content-crc64",
@@ -75,7 +75,7 @@ impl Checksum {
         }
     }
 
-    /// The checksum of `bytes` as that header has it.
+    /// Computes the checksum of `bytes` in the form of that header.
     pub fn of(self, bytes: &[u8]) -> String {
         match self {
             Self::Crc64 => {

@@ -1,4 +1,4 @@
-//! From a name to an opened blob.
+//! Opens blobs by name.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 
 type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Reaches page blobs by name: finds what gives access, and keeps connections.
+/// Opens page blobs by name: finds credentials, and keeps connections.
 pub struct Connector {
     http: Arc<Http>,
     environment: Environment,
     retry: Retry,
-    /// By the name of the container: those whose access comes from the environment.
+    /// Containers whose credentials come from the environment, by name.
     containers: Mutex<HashMap<PathBuf, Arc<Rest>>>,
-    /// Names with signatures, by what is shown of them.
+    /// Names with signatures, by their printable form.
     signed: Mutex<HashMap<PathBuf, BlobName>>,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Over `route`; `environment` gives the variables that [`Credential::resolve`] asks for.
+    /// Creates a connector over `route`. `environment` returns the variables that [`Credential::resolve`] asks for.
     pub fn new(
         route: &Route,
         environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
@@ -50,18 +50,18 @@ impl Connector {
         })
     }
 
-    /// What requests are sent over.
+    /// The HTTP client for requests.
     pub fn http(&self) -> &Http {
         &self.http
     }
 
-    /// From now on the name that is shown as `name` is means `name`, with its signature.
+    /// Registers `name`, with its signature, under its printable form.
     pub fn remember(&self, name: BlobName) {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         signed.insert(name.shown().to_path_buf(), name);
     }
 
-    /// The container that `name` is in.
+    /// The container of `name`.
     pub fn container(&self, name: &BlobName) -> Result<Arc<Rest>> {
         let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = signed.get(name.shown()).cloned();
@@ -70,7 +70,7 @@ impl Connector {
             .filter(|_| !name.has_signature())
             .unwrap_or_else(|| name.clone());
         if let Some(sas) = name.sas() {
-            // A signature may be for one blob alone.
+            // A signature may be for one blob only.
             let credential = Credential::of_signature(sas.clone(), "the address");
             return Ok(Arc::new(Rest::new(
                 name,
@@ -92,24 +92,24 @@ impl Connector {
         Ok(container)
     }
 
-    /// Opens the blob or snapshot called `name` to read it.
+    /// Opens the blob or snapshot called `name` for reading.
     pub fn open(&self, name: &BlobName) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
         BlobFile::open(store as Arc<dyn PageStore>, id, self.retry.clone())
     }
 
-    /// How requests for `name` prove that they are allowed.
+    /// The kind of access that requests for `name` use.
     pub fn access(&self, name: &BlobName) -> Result<Access> {
         Ok(self.container(name)?.credential().access().clone())
     }
 
-    /// Opens the page blob called `name` to read and write it.
+    /// Opens the page blob called `name` for reading and writing.
     pub fn open_writable(&self, name: &BlobName) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
         BlobFile::open_writable(store, id, self.retry.clone())
     }
 
-    /// Makes the page blob called `name`.
+    /// Creates the page blob called `name`.
     pub fn create(&self, name: &BlobName, new: &NewBlobFile) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
         BlobFile::create(store, id, new, self.retry.clone())

@@ -1,4 +1,4 @@
-//! What gives access: a signature, the key of the account, or a token of an identity; and where it comes from.
+//! Credentials: a signature, an account key, or a token of an identity; and where they come from.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::sign::{AccountKey, Signed, shared_key};
 use super::token::Tokens;
 use crate::error::{Error, Result};
 
-/// Gives the value of a variable of the environment; `None` if it isn't set.
+/// Returns the value of an environment variable, or `None` if it isn't set.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What requests are allowed by.
+/// The credentials for requests.
 pub struct Credential {
     kind: Kind,
     access: Access,
@@ -35,7 +35,7 @@ impl fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// Nothing: only what is public can be read.
+    /// No credentials: only public data can be read.
     pub fn none() -> Self {
         Self {
             kind: Kind::None,
@@ -43,7 +43,7 @@ impl Credential {
         }
     }
 
-    /// The key of an account.
+    /// Credentials with an account key.
     pub fn key(account: impl Into<String>, key: AccountKey, from: &'static str) -> Self {
         Self {
             kind: Kind::Key {
@@ -61,16 +61,16 @@ impl Credential {
         }
     }
 
-    /// The first that there is for `name`: a signature in it, `AZURE_STORAGE_SAS_TOKEN`,
+    /// Finds the first credentials available for `name`: a signature in it, `AZURE_STORAGE_SAS_TOKEN`,
     /// `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_KEY` (with `AZURE_STORAGE_ACCOUNT`), then an identity:
-    /// `AZURE_CLIENT_ID` with a secret or a file of a workload's token, the identity of a machine, and at last what
-    /// `az login` left.
+    /// `AZURE_CLIENT_ID` with a secret or a workload's token file, the identity of a machine, and finally that of `az
+    /// login`.
     ///
-    /// What belongs to another account is not used, and a token goes only to the service itself or to this machine.
+    /// Credentials for another account are not used, and a token is sent only to the service itself or to this machine.
     ///
     /// # Errors
     ///
-    /// What is set and can't be understood is an error: it isn't passed over.
+    /// A variable that is set but invalid is an error; it isn't skipped.
     pub fn resolve(name: &BlobName, environment: Lookup<'_>, http: &Http) -> Result<Self> {
         if let Some(sas) = name.sas() {
             return Ok(Self::of_signature(sas.clone(), "the address"));
@@ -78,7 +78,7 @@ impl Credential {
         let account = name.endpoint().account();
         let lookup =
             |variable: &str| environment(variable).filter(|value| !value.trim().is_empty());
-        // Whoever names an account means that account.
+        // An explicit account name means that account only.
         let said = lookup("AZURE_STORAGE_ACCOUNT");
         let ours = said.as_deref().is_none_or(|said| said.trim() == account);
         if let Some(text) = lookup("AZURE_STORAGE_SAS_TOKEN").filter(|_| ours) {
@@ -103,7 +103,7 @@ impl Credential {
         let endpoint = name.endpoint();
         let trusted = endpoint.is_service() && endpoint.is_encrypted() || endpoint.is_loopback();
         if !trusted {
-            // A token would open everything of its owner to whoever answers there.
+            // A token would expose everything of its owner to whoever answers there.
             return Ok(Self::none());
         }
         match Tokens::find(&lookup, http)? {
@@ -117,7 +117,7 @@ impl Credential {
         }
     }
 
-    /// How requests prove that they are allowed.
+    /// The kind of access that requests use.
     pub fn access(&self) -> &Access {
         &self.access
     }
@@ -129,7 +129,7 @@ impl Credential {
         }
     }
 
-    /// The value of the header `Authorization`, if this has one.
+    /// The value of the header `Authorization`, if these credentials use it.
     pub(super) fn authorization(
         &self,
         http: &Http,
@@ -153,7 +153,7 @@ impl Credential {
         }
     }
 
-    /// Whether a new attempt may be accepted: a token is got anew.
+    /// Fetches a new token. Returns whether another attempt may be accepted.
     pub(super) fn renew(&self) -> bool {
         match &self.kind {
             Kind::Token(tokens) => tokens.forget(),
@@ -162,7 +162,7 @@ impl Credential {
     }
 }
 
-/// What a connection string gives for `account`; `None` if it is of another one.
+/// The credentials in a connection string for `account`, or `None` if it is for another one.
 fn connection(text: &str, account: &str) -> Result<Option<Credential>> {
     const VARIABLE: &str = "AZURE_STORAGE_CONNECTION_STRING";
     let refuse = |what: &str| {
@@ -190,7 +190,7 @@ fn connection(text: &str, account: &str) -> Result<Option<Credential>> {
             _ => {}
         }
     }
-    // A string with a signature may name its account in the address alone.
+    // A string with a signature may contain its account in the address only.
     let of_address = blobs.and_then(|address| {
         let container = format!("{}/container", address.trim_end_matches('/'));
         Some(
@@ -205,14 +205,14 @@ fn connection(text: &str, account: &str) -> Result<Option<Credential>> {
     match named {
         Some(named) if named != account => return Ok(None),
         Some(_) => {}
-        None => return Err(refuse("names no account")),
+        None => return Err(refuse("contains no account")),
     }
     if let Some(key) = key {
-        let key = AccountKey::new(key).map_err(|_| refuse("has no key that is base64"))?;
+        let key = AccountKey::new(key).map_err(|_| refuse("has a key that is not base64"))?;
         return Ok(Some(Credential::key(account, key, VARIABLE)));
     }
     let sas = sas.ok_or_else(|| refuse("has neither a key nor a signature"))?;
-    let sas = signature(sas).ok_or_else(|| refuse("has a signature that was cut off"))?;
+    let sas = signature(sas).ok_or_else(|| refuse("has a truncated signature"))?;
     Ok(Some(Credential::of_signature(sas, VARIABLE)))
 }
 

@@ -1,4 +1,4 @@
-//! What went wrong with a request: the error for a person, and what a program must know to go on.
+//! Failed requests: the error for a person, and what a program needs to know to continue.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -9,7 +9,7 @@ use super::access::Access;
 use super::times;
 use crate::error::{Error, ErrorKind};
 
-/// A request that failed.
+/// A failed request.
 pub struct Failure {
     error: Error,
     status: Option<u16>,
@@ -19,7 +19,7 @@ pub struct Failure {
     after: Option<Duration>,
 }
 
-/// Whether a request that failed was carried out.
+/// Whether a failed request was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
     /// It wasn't, and never will be.
@@ -29,7 +29,7 @@ pub enum Done {
 }
 
 impl Failure {
-    /// A failure that won't go away when the request is sent again.
+    /// A failure that persists when the request is repeated.
     pub fn lasting(error: Error) -> Self {
         Self {
             error,
@@ -41,7 +41,7 @@ impl Failure {
         }
     }
 
-    /// A failure that may go away.
+    /// A failure that may be temporary.
     pub fn passing(error: Error, done: Done) -> Self {
         Self {
             again: true,
@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    /// With what the service answered.
+    /// Adds the service's response.
     #[must_use]
     pub fn answered(mut self, status: u16, code: impl Into<String>) -> Self {
         self.status = Some(status);
@@ -63,42 +63,42 @@ impl Failure {
         &self.error
     }
 
-    /// The same, to be handed on. (Not by `From`: a second way to an [`Error`] would make `?` ambiguous in many places.)
+    /// Converts it to an [`Error`]. (There is no `From`: a second conversion would make `?` ambiguous in many places.)
     pub fn into_error(self) -> Error {
         self.error
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
-    /// What the service gave as its reason.
+    /// The reason given by the service.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
 
-    /// Whether the service gave this as its reason.
+    /// Returns whether the service gave this reason.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
-    /// Whether it was carried out.
+    /// Returns whether it was carried out.
     pub fn done(&self) -> Done {
         self.done
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     pub fn may_pass(&self) -> bool {
         self.again
     }
 
-    /// How long the service wants to be left alone.
+    /// How long the service asks to wait.
     pub fn after(&self) -> Option<Duration> {
         self.after
     }
 
-    /// The same, of which is known that it won't go away.
+    /// The failure, known to be permanent.
     #[must_use]
     pub fn given_up(mut self, why: &str) -> Self {
         self.again = false;
@@ -127,7 +127,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a request is for: how messages call it, and which right it needs.
+/// The purpose of a request: its name in messages, and the permission it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     Look,
@@ -160,7 +160,7 @@ impl Task {
         }
     }
 
-    /// The permission of a signature, and the role that allows it.
+    /// The permission of a signature, and the role that grants it.
     fn right(self) -> (&'static str, &'static str) {
         const READER: &str = "Storage Blob Data Reader";
         const WRITER: &str = "Storage Blob Data Contributor";
@@ -174,15 +174,15 @@ impl Task {
     }
 }
 
-/// What of an answer matters when it is a refusal.
+/// The relevant parts of a response that is a refusal.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     pub(super) status: u16,
     /// The service's code, from the header or the body.
     pub(super) code: String,
-    /// Its words.
+    /// Its message.
     pub(super) message: String,
-    /// What it says more of a signature it doesn't accept.
+    /// Details about a signature that it doesn't accept.
     pub(super) detail: String,
     /// The request's number in the service's logs.
     pub(super) request: String,
@@ -191,12 +191,11 @@ pub(super) struct Refusal {
     pub(super) after: Option<Duration>,
 }
 
-/// Minutes that the clocks may differ: the service refuses more.
+/// The maximum difference of the clocks in minutes: the service refuses more.
 const CLOCK_MINUTES: i64 = 15;
 
 impl Refusal {
-    /// The failure of `task` on what is shown as `name`, for who sent what `access` gives, at `now` by this machine's
-    /// clock.
+    /// The failure of `task` on what is shown as `name`, for requests with `access`, at `now` by this machine's clock.
     pub(super) fn failure(self, task: Task, name: &Path, access: &Access, now: i64) -> Failure {
         let (kind, hint) = self.advice(task, access, now);
         let source = match self.status {
@@ -211,7 +210,7 @@ impl Refusal {
         if !self.request.is_empty() {
             let _ = write!(said, ", request {}", plain(&self.request, 80));
         }
-        // Some answers go on with what was signed and with numbers of their own.
+        // Some responses continue with what was signed, and with numbers of their own.
         let first = self.message.lines().next().unwrap_or_default();
         let first = first.trim().trim_end_matches('.');
         if !first.is_empty() && first != self.code {
@@ -249,7 +248,7 @@ impl Refusal {
             (403, _) => (ErrorKind::Io, Some(self.forbidden(task, access, now))),
             (404, "ContainerNotFound") => (
                 ErrorKind::Io,
-                say("there is no such container: check the name, or make it first"),
+                say("there is no such container: check the name, or create it first"),
             ),
             (404, _) => (
                 ErrorKind::Io,
@@ -309,7 +308,7 @@ impl Refusal {
             (400, "Md5Mismatch" | "Crc64Mismatch") => (
                 ErrorKind::Io,
                 say(
-                    "what arrives is not what was sent: check the memory of this machine and the network",
+                    "the data that arrives is not what was sent: check the memory of this machine and the network",
                 ),
             ),
             (408 | 429 | 500..=504, _) => (
@@ -320,7 +319,7 @@ impl Refusal {
         }
     }
 
-    /// Why a request was forbidden, as far as the answer tells.
+    /// Why a request was forbidden, as far as the response reveals it.
     fn forbidden(&self, task: Task, access: &Access, now: i64) -> String {
         let service = self.date.unwrap_or(now);
         let skew = now - service;
@@ -360,7 +359,7 @@ impl Refusal {
             "AuthenticationFailed" if skew.abs() > CLOCK_MINUTES * 60 || about_date => clock(),
             "AuthenticationFailed" => match access {
                 Access::Signature { .. } => {
-                    "the signature (SAS) isn't for this blob, was cut off, or its key was changed: get a new one, and put \
+                    "the signature (SAS) isn't for this blob, is truncated, or its key was changed: get a new one, and put \
                      the address between single quotes"
                         .into()
                 }
@@ -385,7 +384,7 @@ impl Refusal {
                 ),
             },
             "KeyBasedAuthenticationNotPermitted" => {
-                "the account takes no keys and no signatures made with them: omit them, so that az login or another identity \
+                "the account accepts no keys and no signatures made with them: omit them, so that az login or another identity \
                  is used"
                     .into()
             }
@@ -406,7 +405,7 @@ impl Refusal {
     }
 }
 
-/// The text of a service on one line, without what gives access, and not endless.
+/// A text of the service on one line, without credentials, and of limited length.
 fn plain(text: &str, longest: usize) -> String {
     let text = crate::text::without_secrets(text);
     text.chars().take(longest).collect()

@@ -19,75 +19,75 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PAGE_SIZE, PageList, to_usize};
 use crate::storage::{ReadAt, WriteAt};
 
-/// Requests under way at most: with 4 MiB each, what one blob gives at 20 ms for each.
+/// The most requests in flight: with 4 MiB each, this reaches the speed of one blob at 20 ms per request.
 pub const DEPTH: usize = 16;
 
-/// Reads shorter than this get the whole aligned block of that length around them, and keep it.
+/// Shorter reads fetch and cache the whole aligned block of that length.
 const BLOCK: u64 = 64 << 10;
 
-/// Blocks that are kept.
+/// The number of cached blocks.
 const BLOCKS: usize = 64;
 
-/// Gaps between stored bytes that are read, too, because another request would cost more.
+/// Gaps between stored bytes that are read as well, because another request would cost more.
 const GAP: u64 = 128 << 10;
 
-/// Metadata by which a program knows the blob that it has made, although the answer was lost.
+/// Metadata by which a program recognizes a blob that it has created although the response was lost.
 const MAKER: &str = "vhdkit_maker";
 
-/// How to make a [`BlobFile`].
+/// Options for creating a [`BlobFile`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewBlobFile {
-    /// Bytes, a whole number of pages.
+    /// Size in bytes, a whole number of pages.
     pub size: u64,
-    /// What the blob carries.
+    /// Metadata of the blob.
     pub metadata: Metadata,
-    /// Whether to replace a blob of that name; its snapshots stay.
+    /// Whether to replace an existing blob; its snapshots are kept.
     pub replace: bool,
 }
 
 /// A page blob, or a snapshot of one, as [storage](crate::storage).
 ///
 /// The pages that hold data are listed once, when they are first needed; everything else is known to be zero and isn't
-/// read. Writes are gathered, and sent by a few threads: [`sync`](WriteAt::sync) returns when all are done, with the first
-/// error of any. What is read was written: reads wait for writes to the same bytes.
+/// read. Writes are collected, and sent by a few threads: [`sync`](WriteAt::sync) returns when all are done, with the
+/// first error of any. Reads see preceding writes: they wait for writes to the same bytes.
 ///
-/// Whoever writes holds a lease, which keeps other programs from writing, and ends when this is dropped. A blob that is
-/// only read must stay as it is: another write to it is an error of kind [`Changed`](ErrorKind::Changed).
+/// A writer holds a lease, which keeps other programs from writing, and which ends when this is dropped. A blob that is
+/// only read must not change: another write to it is an error of kind [`Changed`](ErrorKind::Changed).
 #[derive(Debug)]
 pub struct BlobFile {
-    // Ends before the lease does.
+    // Must end before the lease does.
     writer: Option<Writer>,
     lease: Option<Held>,
     store: Arc<dyn PageStore>,
     blob: BlobId,
     name: PathBuf,
     retry: Retry,
-    /// For reads.
+    /// The conditions for reads.
     only_if: Conditions,
     properties: Properties,
     size: AtomicU64,
-    /// What the blob stores, once that is listed.
+    /// The stored ranges, once they have been listed.
     stored: Mutex<Option<Stored>>,
     blocks: Mutex<Blocks>,
-    /// Held by who reads pages to write them again.
+    /// Held while pages are read in order to write them again.
     partial: Mutex<()>,
 }
 
-/// Blocks that were read.
+/// Cached blocks.
 #[derive(Debug, Default)]
 struct Blocks {
-    /// Counts writes: what was read meanwhile isn't kept.
+    /// Counts writes: data read during a write isn't cached.
     writes: u64,
     list: VecDeque<(u64, Arc<[u8]>)>,
 }
 
 impl BlobFile {
-    /// Opens a blob or a snapshot to read it.
+    /// Opens a blob or a snapshot for reading.
     pub fn open(store: Arc<dyn PageStore>, blob: BlobId, retry: Retry) -> Result<Self> {
         let properties = retry
             .run(|| store.properties(&blob))
             .map_err(Failure::into_error)?;
-        // A snapshot can't change, and a managed disk takes no conditions.
+        // A snapshot can't change, and a managed disk accepts no conditions.
         let may_change = blob.snapshot.is_none() && !store.is_managed_disk();
         let only_if = Conditions {
             etag: may_change.then(|| properties.etag.clone()),
@@ -99,7 +99,7 @@ impl BlobFile {
         Ok(Self::with(store, blob, retry, properties, stored, only_if))
     }
 
-    /// Opens a page blob to read and write it, and keeps others from writing.
+    /// Opens a page blob for reading and writing, and keeps others from writing.
     pub fn open_writable(store: Arc<dyn PageStore>, blob: BlobId, retry: Retry) -> Result<Self> {
         let name = store.shown(&blob);
         if blob.snapshot.is_some() {
@@ -108,7 +108,7 @@ impl BlobFile {
                 .with_hint("write to the blob itself, or to a new one"));
         }
         let lease = Self::lease(&store, &blob, &retry)?;
-        // Only now: nobody else changes it any more.
+        // Requested only now, when nobody else can change it any more.
         let properties = retry
             .run(|| store.properties(&blob))
             .map_err(Failure::into_error)?;
@@ -124,11 +124,11 @@ impl BlobFile {
         Ok(file)
     }
 
-    /// Makes a page blob of zeros to write it, and keeps others from writing.
+    /// Creates a page blob of zeros for writing, and keeps others from writing.
     ///
     /// # Errors
     ///
-    /// [`Usage`](ErrorKind::Usage) if there is one and it isn't to be replaced. A managed disk is never made here: it is
+    /// [`Usage`](ErrorKind::Usage) if it exists and may not be replaced. A managed disk is never created here: it is
     /// opened, and must have this size.
     pub fn create(
         store: Arc<dyn PageStore>,
@@ -175,7 +175,7 @@ impl BlobFile {
         Ok(file)
     }
 
-    /// Makes the blob; knows its own if the answer is lost.
+    /// Creates the blob, and recognizes its own if the response is lost.
     fn make(store: &dyn PageStore, blob: &BlobId, new: &NewBlobFile, retry: &Retry) -> Answer<()> {
         let maker = uuid::Uuid::new_v4().to_string();
         let mut metadata = new.metadata.clone();
@@ -255,29 +255,29 @@ impl BlobFile {
         self.lease = lease;
     }
 
-    /// The container that it is in.
+    /// The container of the blob.
     pub fn store(&self) -> &Arc<dyn PageStore> {
         &self.store
     }
 
-    /// Which blob it is.
+    /// The id of the blob.
     pub fn blob(&self) -> &BlobId {
         &self.blob
     }
 
-    /// What was known of the blob when it was opened.
+    /// The properties of the blob when it was opened.
     pub fn properties(&self) -> &Properties {
         &self.properties
     }
 
-    /// Bytes that it stores.
+    /// Number of bytes that it stores.
     pub fn stored_bytes(&self) -> Result<u64> {
         let stored = self.listed()?;
         Ok(stored.as_ref().map_or(0, Stored::bytes))
     }
 
-    /// The pages that were written or cleared since an earlier snapshot, by the service. What it says was written may hold
-    /// the same bytes as before.
+    /// The pages that were written or cleared since an earlier snapshot, according to the service. Pages reported as
+    /// written may hold the same bytes as before.
     pub fn changes_since(&self, since: &Since) -> Result<PageList> {
         if let Some(writer) = &self.writer {
             writer.drain()?;
@@ -289,7 +289,7 @@ impl BlobFile {
         changes(&listing).map_err(Failure::into_error)
     }
 
-    /// Replaces what the blob carries.
+    /// Replaces the blob's metadata.
     pub fn set_metadata(&self, metadata: &Metadata) -> Result<()> {
         let writer = self.writer()?;
         writer.drain()?;
@@ -300,7 +300,8 @@ impl BlobFile {
         Ok(())
     }
 
-    /// An error of kind [`Changed`](ErrorKind::Changed) if somebody else has changed the blob since it was opened to be read.
+    /// Fails with [`Changed`](ErrorKind::Changed) if somebody else has changed the blob since it was opened for
+    /// reading.
     pub fn check_unchanged(&self) -> Result<()> {
         let Some(etag) = &self.only_if.etag else {
             return Ok(());
@@ -312,13 +313,14 @@ impl BlobFile {
         if now.etag == *etag {
             return Ok(());
         }
-        Err(
-            Error::new(ErrorKind::Changed, "the blob was changed while it was read")
-                .with_path(&self.name)
-                .with_found(now.etag)
-                .with_expected(etag)
-                .with_hint("run the command again, or read a snapshot of it"),
+        Err(Error::new(
+            ErrorKind::Changed,
+            "the blob was changed while it was being read",
         )
+        .with_path(&self.name)
+        .with_found(now.etag)
+        .with_expected(etag)
+        .with_hint("run the command again, or read a snapshot of it"))
     }
 
     fn writer(&self) -> Result<&Writer> {
@@ -346,11 +348,11 @@ impl BlobFile {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the blob stores; it is listed by the first who asks, while the others wait.
+    /// The stored ranges, listed by the first caller while others wait.
     fn listed(&self) -> Result<MutexGuard<'_, Option<Stored>>> {
         let mut stored = self.lock_stored();
         if stored.is_none() {
-            // What is under way would be missing in the list. Nothing new comes in: whoever writes needs this lock.
+            // Pending writes would be missing in the list. There can't be new ones, since writing requires this lock.
             if let Some(writer) = &self.writer {
                 writer.drain()?;
             }
@@ -359,7 +361,7 @@ impl BlobFile {
         Ok(stored)
     }
 
-    /// The runs of `range` that are stored, those that are near each other as one.
+    /// The stored runs of `range`, with those close to each other joined.
     fn runs(&self, range: &Range<u64>, list: bool) -> Result<Vec<Range<u64>>> {
         let stored = if list {
             self.listed()?
@@ -381,7 +383,7 @@ impl BlobFile {
         Ok(runs)
     }
 
-    /// Reads what is stored of the bytes at `offset`; the rest is zero.
+    /// Reads the stored parts of the bytes at `offset`; the rest is zero.
     fn fetch(&self, buf: &mut [u8], offset: u64, list: bool) -> Result<()> {
         let range = offset..offset.saturating_add(buf.len() as u64);
         let runs = self.runs(&range, list)?;
@@ -429,7 +431,7 @@ impl BlobFile {
         Ok(block)
     }
 
-    /// `range` is about to be written: what was kept of it is out of date.
+    /// Drops cached data of `range`, which is about to be written.
     fn forget(&self, range: &Range<u64>) {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.writes += 1;
@@ -446,7 +448,7 @@ impl BlobFile {
             stored.insert(range.clone());
         }
         let is_listed = stored.is_some();
-        // Until it is listed, nobody may list while this comes in.
+        // Until the list exists, nobody may list while this write is added.
         let held = (!is_listed).then_some(stored);
         let done = writer.put(offset, data);
         drop(held);
@@ -454,7 +456,7 @@ impl BlobFile {
         done
     }
 
-    /// Writes any bytes within the blob: pages that are written in part are read first.
+    /// Writes any bytes within the blob: partially written pages are read first.
     fn write_any(&self, data: &[u8], offset: u64) -> Result<()> {
         let _alone = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         let end = offset.saturating_add(data.len() as u64);
@@ -501,7 +503,7 @@ impl ReadAt for BlobFile {
                 if take == 0 {
                     return Err(Error::new(
                         ErrorKind::Changed,
-                        "the blob was cut off while it was read",
+                        "the blob was truncated while it was being read",
                     )
                     .with_path(&self.name));
                 }
@@ -556,7 +558,7 @@ impl WriteAt for BlobFile {
             return refuse("the size of a managed disk can't be changed through its blob");
         }
         if len > MAX_BLOB {
-            return refuse("a page blob has 8 TiB at most");
+            return refuse("a page blob can have at most 8 TiB");
         }
         let mut stored = self.lock_stored();
         writer.drain()?;
@@ -576,7 +578,7 @@ impl WriteAt for BlobFile {
         let writer = self.writer()?;
         let end = range.end.min(self.len());
         let (mut start, last) = (range.start.min(end), end - end % PAGE_SIZE);
-        // Pages that are zeroed in part.
+        // Partially zeroed pages.
         let head = start.next_multiple_of(PAGE_SIZE).min(end);
         if start < head {
             self.write_any(&vec![0; to_usize(head - start)], start)?;
@@ -671,7 +673,7 @@ mod tests {
         }
         file.sync().unwrap();
         assert!(store.bytes(&blob()).unwrap() == memory.to_vec());
-        // Every page that isn't zero is among those that count as stored.
+        // Every nonzero page is among those that count as stored.
         drop(file);
         let file = BlobFile::open(store, blob(), at_once()).unwrap();
         let mut at = 0;
@@ -739,7 +741,7 @@ mod tests {
         ] {
             assert_eq!(error.kind(), ErrorKind::Changed);
         }
-        // A snapshot stays.
+        // A snapshot is kept.
         let time = store.snapshot(&blob(), &Metadata::new(), &any()).unwrap();
         let file = BlobFile::open(store.clone(), blob().at(&time), at_once()).unwrap();
         store.put_pages(&blob(), 0, &[2; 512], &any()).unwrap();
@@ -758,7 +760,7 @@ mod tests {
         BlobFile::open(store.clone(), blob(), at_once()).unwrap();
         drop(file);
         let file = BlobFile::open_writable(store.clone(), blob(), at_once()).unwrap();
-        // Somebody takes it away.
+        // Somebody breaks the lease.
         store.lease(&blob(), &Lease::Break).unwrap();
         file.write_all_at(&[1; 512], 0).unwrap();
         assert_eq!(file.sync().unwrap_err().kind(), ErrorKind::Locked);

@@ -1,4 +1,4 @@
-//! HTTP: one request, one answer, with time limits on everything that could last for ever.
+//! HTTP: one request, one response, with time limits on everything that could take forever.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -14,21 +14,21 @@ use super::failure::{Done, Failure, Task};
 use super::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Connections that are kept open when nothing goes through them.
+/// Idle connections that are kept open.
 const IDLE: usize = 64;
 
-/// How requests reach the service; the environment of the program says it.
+/// How requests reach the service, as configured by the program's environment.
 #[derive(Debug, Clone, Default)]
 pub struct Route {
     /// The address of a proxy.
     pub proxy: Option<Secret>,
-    /// Hosts that aren't reached through it, between commas.
+    /// Hosts that are reached without it, separated by commas.
     pub direct: Option<String>,
-    /// Certificates of authorities to trust instead of the usual ones, as PEM.
+    /// Certificates of authorities to trust instead of the built-in ones, as PEM.
     pub authorities: Option<Vec<u8>>,
 }
 
-/// What was sent and received.
+/// Totals of what was sent and received.
 #[derive(Debug, Default)]
 pub struct Traffic {
     requests: AtomicU64,
@@ -37,33 +37,33 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Requests that were sent, those that were sent again included.
+    /// Number of requests sent, including repeated ones.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Bytes of bodies that were sent.
+    /// Bytes of bodies sent.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Bytes of bodies that were received.
+    /// Bytes of bodies received.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }
 
-/// Sends requests. One for each program is enough: it keeps the connections.
+/// Sends requests. One per program is enough: it pools connections.
 pub struct Http {
     agent: Agent,
     traffic: Traffic,
-    /// Whether a server ever answered.
+    /// Whether a server ever responded.
     reached: AtomicBool,
 }
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the proxy, whose address may have a password in it.
+        // Not the proxy, whose address may contain a password.
         f.debug_struct("Http")
             .field("traffic", &self.traffic)
             .finish_non_exhaustive()
@@ -74,14 +74,14 @@ impl fmt::Debug for Http {
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) method: &'static str,
-    /// The whole address, with what gives access.
+    /// The whole address, including credentials.
     pub(super) url: &'a Secret,
     pub(super) headers: &'a [(&'a str, String)],
     pub(super) body: &'a [u8],
 }
 
 impl Http {
-    /// Over this route.
+    /// Creates a client over this route.
     pub fn new(route: &Route) -> Result<Self> {
         let second = Duration::from_secs;
         let mut config = Config::builder()
@@ -96,7 +96,7 @@ impl Http {
             .timeout_connect(Some(second(20)))
             .timeout_per_write(Some(second(60)))
             .timeout_per_read(Some(second(60)))
-            // The service itself gives up on a request after some 30 seconds for each MiB.
+            // The service itself gives up on a request after about 30 seconds per MiB.
             .timeout_recv_response(Some(second(150)))
             .proxy(proxy(route)?);
         if let Some(pem) = &route.authorities {
@@ -110,17 +110,17 @@ impl Http {
         })
     }
 
-    /// What was sent and received so far.
+    /// The totals so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the response.
     pub(super) fn send(&self, call: &Call<'_>) -> std::result::Result<Reply<'_>, ureq::Error> {
         self.send_within(call, None)
     }
 
-    /// The same, with a limit for all of it.
+    /// As [`send`](Self::send), with a limit for the whole request.
     pub(super) fn send_within(
         &self,
         call: &Call<'_>,
@@ -160,9 +160,9 @@ impl Http {
         })
     }
 
-    /// The failure of `task` on what is shown as `name`, which got no answer.
+    /// The failure of `task` on what is shown as `name`, without a response.
     pub(super) fn failure(&self, task: Task, name: &Path, e: &ureq::Error) -> Failure {
-        // A name that was never reached may be wrong; one that was will be there again.
+        // A name that was never reached may be wrong; one that was reached will come back.
         let reached = self.reached.load(Ordering::Relaxed);
         let (kind, what, hint, again, done) = match e {
             ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Resolve) => (
@@ -188,7 +188,7 @@ impl Http {
             ),
             ureq::Error::ConnectProxyFailed(_) | ureq::Error::InvalidProxyUrl => (
                 io::ErrorKind::Other,
-                "the proxy made no connection".into(),
+                "the proxy could not connect".into(),
                 "check HTTPS_PROXY, and NO_PROXY for hosts that need none",
                 reached,
                 Done::No,
@@ -264,7 +264,7 @@ fn proxy(route: &Route) -> Result<Option<Proxy>> {
     let Some(address) = &route.proxy else {
         return Ok(None);
     };
-    // What the address says is in no message: it may have a password in it.
+    // The address is in no message: it may contain a password.
     let refuse = || {
         Error::usage("the address of the proxy isn't one")
             .with_hint("write it as http://HOST:PORT in HTTPS_PROXY")
@@ -303,7 +303,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
     Ok(found)
 }
 
-/// An answer, of which the head has arrived.
+/// A response whose head has arrived.
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     http: &'a Http,
@@ -321,13 +321,13 @@ impl Reply<'_> {
         self.head.headers.get(name)?.to_str().ok()
     }
 
-    /// Names and values of all headers that are text.
+    /// Names and values of all text headers.
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.head.headers.iter();
         all.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 
-    /// Fills `buf`; the body must be exactly as long.
+    /// Fills `buf`; the body must have exactly its length.
     pub(super) fn read_exact(mut self, buf: &mut [u8]) -> io::Result<()> {
         let mut reader = self.body.as_reader();
         reader.read_exact(buf)?;
@@ -336,7 +336,7 @@ impl Reply<'_> {
             u64::try_from(buf.len()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
         );
-        // Also what makes the connection fit for the next request.
+        // Reading to the end also makes the connection reusable.
         match reader.read(&mut [0])? {
             0 => Ok(()),
             _ => Err(io::Error::new(
@@ -346,7 +346,7 @@ impl Reply<'_> {
         }
     }
 
-    /// The whole body, if it has at most `longest` bytes.
+    /// Reads the whole body, if it has at most `longest` bytes.
     pub(super) fn read_all(mut self, longest: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut reader = self.body.as_reader().take(longest.saturating_add(1));

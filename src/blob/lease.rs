@@ -1,4 +1,4 @@
-//! A lease on a blob, held for as long as it is written: no other program can write meanwhile.
+//! A lease on a blob, held while it is written: no other program can write meanwhile.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -8,13 +8,13 @@ use super::retry::Retry;
 use super::store::{Answer, BlobId, Lease, PageStore};
 use crate::error::{Error, Result};
 
-/// How long the service holds it without being asked again: what a program that was killed leaves ends by itself.
+/// How long the lease lasts without renewal: that of a killed program ends by itself.
 const LASTS: Duration = Duration::from_secs(60);
 
 /// How often it is renewed.
 const RENEWED: Duration = Duration::from_secs(20);
 
-/// A lease that is renewed until it is dropped, and then given back.
+/// A lease that is renewed until it is dropped, and then released.
 #[derive(Debug)]
 pub(super) struct Held {
     id: String,
@@ -25,10 +25,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Takes the lease.
+    /// Acquires the lease.
     pub(super) fn take(store: &Arc<dyn PageStore>, blob: &BlobId, retry: &Retry) -> Answer<Self> {
         let id = uuid::Uuid::new_v4().to_string();
-        // Under an id of its own, so that taking it twice does no harm.
+        // With an id of its own, so that acquiring it twice does no harm.
         let acquire = Lease::Acquire(id.clone(), Some(LASTS));
         retry.run(|| store.lease(blob, &acquire))?;
         let mut held = Self {
@@ -42,7 +42,7 @@ impl Held {
         Ok(held)
     }
 
-    /// What writes must name.
+    /// The id that writes must contain.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -60,7 +60,7 @@ impl Held {
                     break;
                 }
                 drop(over);
-                // If this fails, the next one may not; if the lease is lost, the next write says so.
+                // If this fails, the next renewal may succeed; if the lease is lost, the next write reports it.
                 let _ = store.lease(&blob, &renew);
                 over = ended.lock().unwrap_or_else(PoisonError::into_inner);
             }
@@ -77,7 +77,7 @@ impl Drop for Held {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // If this fails, it ends by itself.
+        // If this fails, the lease ends by itself.
         let _ = self
             .store
             .lease(&self.blob, &Lease::Release(self.id.clone()));

@@ -1,4 +1,4 @@
-//! Lists in XML: page ranges and clear ranges, which alternate, and blobs with their snapshots.
+//! Lists in XML: alternating page ranges and clear ranges, and blobs with their snapshots.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -7,14 +7,14 @@ use super::store::{BlobId, BlobKind, Blobs, Listed, Metadata, Pages, Properties}
 use crate::error::{Error, Result};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageRange};
 
-/// Deepest nesting of elements; lists have six.
+/// The deepest nesting of elements that is accepted; lists have six levels.
 const DEEPEST: usize = 16;
 
-/// Longest text of one element that is kept.
+/// The longest text of one element that is kept.
 const LONGEST: usize = 16 << 10;
 
-/// Walks the elements of a document. `end` gets each element when it ends: the names around it and its own, and its
-/// text.
+/// Walks the elements of a document. `end` is called when an element ends, with the names of its ancestors and itself,
+/// and its text.
 fn walk(xml: &[u8], mut end: impl FnMut(&[String], &str) -> Result<()>) -> Result<()> {
     let refuse =
         |what: &str| Error::damaged(format!("the answer of the service is not a list: {what}"));
@@ -53,7 +53,7 @@ fn walk(xml: &[u8], mut end: impl FnMut(&[String], &str) -> Result<()>) -> Resul
                 Ok(Some(c)) => text.push(c),
                 _ => text.push(named(&reference).ok_or_else(|| refuse("an entity is unknown"))?),
             },
-            Ok(Event::Eof) if !names.is_empty() => return Err(refuse("it was cut off")),
+            Ok(Event::Eof) if !names.is_empty() => return Err(refuse("it is truncated")),
             Ok(Event::Eof) if elements == 0 => return Err(refuse("it is empty")),
             Ok(Event::Eof) => return Ok(()),
             Ok(_) => {}
@@ -80,7 +80,7 @@ fn named(reference: &str) -> Option<char> {
     })
 }
 
-/// Reads a `PageList`. `size` is that of the blob: what lies beyond is cut off.
+/// Parses a `PageList`. `size` is that of the blob: everything beyond is cut.
 pub(super) fn pages(xml: &[u8], size: Option<u64>) -> Result<Pages> {
     let size = size.unwrap_or(u64::MAX);
     let mut pages = Pages::default();
@@ -118,7 +118,7 @@ pub(super) fn pages(xml: &[u8], size: Option<u64>) -> Result<Pages> {
     Ok(pages)
 }
 
-/// The range from `start` to the byte `last`, cut to the size; `None` if nothing is left.
+/// The range from `start` to the byte `last`, cut at the size; `None` if nothing is left.
 fn range(start: Option<u64>, last: Option<u64>, size: u64) -> Result<Option<PageRange>> {
     let end = last.and_then(|last| last.checked_add(1));
     let (Some(start), Some(end)) = (start, end) else {
@@ -137,12 +137,12 @@ fn range(start: Option<u64>, last: Option<u64>, size: u64) -> Result<Option<Page
 
 fn number(text: &str) -> Result<u64> {
     text.parse().map_err(|_| {
-        Error::damaged("a number of the list is none")
+        Error::damaged("a number in the list is invalid")
             .with_found(text.chars().take(40).collect::<String>())
     })
 }
 
-/// Reads what List Blobs answers.
+/// Parses the response to List Blobs.
 pub(super) fn blobs(xml: &[u8]) -> Result<Blobs> {
     let mut blobs = Blobs::default();
     let mut next = Draft::default();
@@ -171,7 +171,7 @@ pub(super) fn blobs(xml: &[u8]) -> Result<Blobs> {
     Ok(blobs)
 }
 
-/// A blob of a list, as far as it was read.
+/// A blob of a list that is being parsed.
 #[derive(Default)]
 struct Draft {
     name: Option<String>,
@@ -209,7 +209,7 @@ impl Draft {
 
     fn finish(self) -> Result<Option<Listed>> {
         let (Some(name), Some(size)) = (self.name, self.size) else {
-            // A folder's marker, or what is deleted: nothing that could be read.
+            // A folder marker, or a deleted blob: nothing that could be read.
             return Ok(None);
         };
         Ok(Some(Listed {
@@ -236,7 +236,7 @@ impl Draft {
     }
 }
 
-/// Headers have the tag in quotes, lists don't.
+/// Headers contain the tag in quotes, lists don't.
 fn quoted_etag(text: &str) -> String {
     if text.starts_with('"') || text.starts_with("W/") {
         text.to_owned()
@@ -245,10 +245,10 @@ fn quoted_etag(text: &str) -> String {
     }
 }
 
-/// Code, message and details of an error in XML; empty where there are none.
+/// Code, message and details of an error in XML; empty if missing.
 pub(super) fn error(xml: &[u8]) -> (String, String, String) {
     let (mut code, mut message, mut detail) = (String::new(), String::new(), String::new());
-    // What can't be read is no worse than what isn't there.
+    // An unreadable error is no worse than a missing one.
     let _ = walk(xml, |names, text| {
         match names.last().map(String::as_str) {
             Some("Code") if code.is_empty() => text.clone_into(&mut code),

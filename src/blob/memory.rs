@@ -1,4 +1,4 @@
-//! Page blobs in memory, with true lists of what changed between snapshots, and with faults on demand: for tests.
+//! Page blobs in memory, with correct lists of changes between snapshots and with faults on demand: for tests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::page::{Change, ChangeKind, PAGE_SIZE, PageRange, to_usize};
 
 const PAGE: usize = to_usize(PAGE_SIZE);
 
-/// Ranges that one answer has at most.
+/// The most ranges in one response.
 const LONGEST_LIST: usize = 10_000;
 
-/// A request, as a test that plants faults sees it.
+/// A request, as seen by a test that injects faults.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The number of the request, from 0.
@@ -32,16 +32,16 @@ pub struct Asked<'a> {
     pub range: Option<PageRange>,
 }
 
-/// What goes wrong with a request.
+/// A fault in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The service is busy: nothing was done.
     Busy,
-    /// It is done, but the answer is lost.
+    /// It is carried out, but the response is lost.
     Lost,
-    /// It isn't done, and the answer is lost.
+    /// It isn't carried out, and the response is lost.
     Never,
-    /// The answer is lost, and it is done only after so many other requests.
+    /// The response is lost, and it is carried out only after this many other requests.
     Late(u64),
     /// Access is refused.
     Forbidden,
@@ -81,7 +81,7 @@ impl Default for MemoryStore {
 #[derive(Default)]
 struct State {
     blobs: BTreeMap<String, Blob>,
-    /// Counts every change of anything.
+    /// Counts every change.
     generation: u64,
     requests: u64,
     late: Vec<Later>,
@@ -108,7 +108,7 @@ struct Blob {
     lease: Option<String>,
 }
 
-/// A page: when it was written, and what with; nothing if it was cleared.
+/// A page: when it was written, and its data; `None` if it was cleared.
 type Page = (u64, Option<Box<[u8]>>);
 
 /// A blob at one time.
@@ -119,7 +119,7 @@ struct Version {
     pages: BTreeMap<u64, Page>,
     sequence: u64,
     changed: u64,
-    /// When the blob was made or replaced.
+    /// When the blob was created or replaced.
     born: u64,
     /// When the snapshot was taken.
     taken: u64,
@@ -164,7 +164,7 @@ impl Version {
 }
 
 impl MemoryStore {
-    /// The same with faults: `plan` says which request goes wrong, and how.
+    /// Adds faults: `plan` decides which requests fail, and how.
     #[must_use]
     pub fn with_faults(
         mut self,
@@ -174,28 +174,28 @@ impl MemoryStore {
         self
     }
 
-    /// The same with so many ranges in an answer at most.
+    /// Limits the number of ranges in a response.
     #[must_use]
     pub fn with_longest_list(mut self, ranges: usize) -> Self {
         self.longest_list = ranges.max(1);
         self
     }
 
-    /// The same as a managed disk.
+    /// Behaves like a managed disk.
     #[must_use]
     pub fn as_managed_disk(mut self) -> Self {
         self.managed = true;
         self
     }
 
-    /// The same under another name, which begins the names of its blobs.
+    /// Sets the name, with which the names of its blobs begin.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Requests so far.
+    /// Number of requests so far.
     pub fn requests(&self) -> u64 {
         self.state().requests
     }
@@ -203,7 +203,7 @@ impl MemoryStore {
     /// All bytes of a blob.
     pub fn bytes(&self, blob: &BlobId) -> Option<Vec<u8>> {
         let mut state = self.state();
-        // What is late lands at last.
+        // Late writes land eventually.
         self.land(&mut state, u64::MAX);
         let version = version(&state, blob)?;
         let mut bytes = vec![0; to_usize(version.size)];
@@ -220,7 +220,7 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request, and tells what goes wrong with it.
+    /// Counts a request, and returns its fault.
     fn begin(
         &self,
         what: &'static str,
@@ -251,7 +251,7 @@ impl MemoryStore {
         }
     }
 
-    /// Carries out what is late and due.
+    /// Carries out late requests that are due.
     fn land(&self, state: &mut State, now: u64) {
         let (due, late) = std::mem::take(&mut state.late)
             .into_iter()
@@ -264,7 +264,7 @@ impl MemoryStore {
                 only_if,
                 ..
             } = later;
-            // Nobody hears of it if it is refused.
+            // Nobody learns if it is refused.
             let _ = self.write_now(state, &blob, &write, &only_if);
         }
     }
@@ -321,7 +321,7 @@ impl MemoryStore {
         self.end(fault, blob, answer)
     }
 
-    /// The answer, unless it is lost.
+    /// Returns the response, unless it is lost.
     fn end<T>(&self, fault: Option<Fault>, blob: &BlobId, answer: T) -> Answer<T> {
         match fault {
             None => Ok(answer),
@@ -645,7 +645,7 @@ impl PageStore for MemoryStore {
         if !metadata.is_empty() {
             metadata.clone_into(&mut taken.metadata);
         }
-        // Ascending times, and never two the same.
+        // Times increase, and no two are equal.
         let time = format!(
             "2026-11-28T{:02}:{:02}:{:02}.0000000Z",
             generation / 3600 % 24,

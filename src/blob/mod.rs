@@ -1,10 +1,10 @@
-//! Page blobs: disks at a storage service, or at whatever speaks as it does.
+//! Page blobs: disks on a storage service, or on a compatible server.
 //!
-//! [`BlobName`] is what a person types, [`Credential`] what gives access, [`PageStore`] what the service can be asked,
-//! [`Rest`] the service over HTTP, and [`BlobFile`] a blob as [storage](crate::storage): an image, a VHD or a raw disk, on
-//! top of it is like one in a file.
+//! [`BlobName`] is the name that a person types, [`Credential`] the credentials, [`PageStore`] the operations of the
+//! service, [`Rest`] the service over HTTP, and [`BlobFile`] a blob as [storage](crate::storage): images on top of it,
+//! VHD or raw, work as in a file.
 //!
-//! Nothing that gives access is shown by any `Debug` or message.
+//! No `Debug` output and no message contains credentials.
 
 mod access;
 mod checksum;

@@ -1,4 +1,4 @@
-//! Names of page blobs: addresses with a part that is shown and a part that gives access.
+//! Names of page blobs: addresses with a printable part and a secret part.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::secret::Secret;
 use crate::error::{Error, Result};
 
-/// Longest name of a blob, in characters.
+/// The longest name of a blob, in characters.
 const LONGEST_BLOB: usize = 1024;
 
-/// Hosts of the service itself, which get bearer tokens, and nothing without TLS.
+/// Host suffixes of the service itself, which receives bearer tokens, and only over TLS.
 const SERVICE_SUFFIXES: &[&str] = &[
     ".blob.core.windows.net",
     ".blob.core.chinacloudapi.cn",
@@ -19,10 +19,10 @@ const SERVICE_SUFFIXES: &[&str] = &[
     ".blob.storage.azure.net",
 ];
 
-/// What an address looks like, for advice.
+/// The form of an address, for advice.
 const FORM: &str = "an address looks like https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB";
 
-/// Parameters that a request adds itself: no part of a name.
+/// Parameters that requests add themselves: not part of a name.
 const RESERVED: &[&str] = &[
     "comp",
     "restype",
@@ -34,14 +34,14 @@ const RESERVED: &[&str] = &[
     "delimiter",
 ];
 
-/// Where a service answers, and for which account.
+/// The host of a service, and the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     tls: bool,
     /// Host and port, in lower case.
     authority: String,
     account: String,
-    /// Whether the account is the first part of the path, as emulators have it.
+    /// Whether the account is the first part of the path, as in emulators.
     path_style: bool,
 }
 
@@ -51,13 +51,13 @@ impl Endpoint {
         &self.account
     }
 
-    /// Whether it is the service itself, by its host.
+    /// Returns whether it is the service itself, by its host.
     pub fn is_service(&self) -> bool {
         let host = self.host();
         SERVICE_SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
     }
 
-    /// Whether it is on this machine.
+    /// Returns whether it is on this machine.
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -65,7 +65,7 @@ impl Endpoint {
         ip.is_some_and(|ip| ip.is_loopback()) || host == "localhost" || host.ends_with(".localhost")
     }
 
-    /// Whether requests go through TLS.
+    /// Returns whether requests use TLS.
     pub fn is_encrypted(&self) -> bool {
         self.tls
     }
@@ -81,7 +81,7 @@ impl Endpoint {
         if self.tls { "https" } else { "http" }
     }
 
-    /// Scheme and host, as an address begins.
+    /// Scheme and host, as in the beginning of an address.
     pub(super) fn root(&self) -> String {
         format!("{}://{}", self.scheme(), self.authority)
     }
@@ -107,8 +107,8 @@ impl Endpoint {
 /// The name of a container, of a page blob in it, or of a snapshot of one.
 ///
 /// `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB[?snapshot=TIME][&SAS]`, the same with another host and the
-/// account as the first part of the path (`http://127.0.0.1:10000/ACCOUNT/CONTAINER/BLOB`), or the address that access
-/// to a managed disk is granted by. What gives access is never shown: not by `Debug`, not by [`shown`](Self::shown).
+/// account as the first part of the path (`http://127.0.0.1:10000/ACCOUNT/CONTAINER/BLOB`), or the address by which
+/// access to a managed disk is granted. Credentials are never shown: not by `Debug`, not by [`shown`](Self::shown).
 #[derive(Clone, PartialEq, Eq)]
 pub struct BlobName {
     endpoint: Endpoint,
@@ -120,17 +120,17 @@ pub struct BlobName {
 }
 
 impl BlobName {
-    /// Whether `text` is an address, right or wrong, and so no path.
+    /// Returns whether `text` is an address, valid or not, rather than a path.
     pub fn is_address(text: &str) -> bool {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         scheme.is_some_and(|s| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("http"))
     }
 
-    /// Takes an address apart.
+    /// Parses an address.
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::ErrorKind::Usage) for what isn't the address of a container or blob.
+    /// [`Usage`](crate::ErrorKind::Usage) unless it is the address of a container or blob.
     pub fn parse(text: &str) -> Result<Self> {
         let refuse = |message: &str, hint: &str| {
             let shown = crate::text::without_secrets(text).into_owned();
@@ -154,7 +154,7 @@ impl BlobName {
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
         if authority.contains('@') {
             return refuse(
-                "the address has a user or password in it, which the service doesn't know",
+                "the address contains a user or password, which the service doesn't support",
                 "access is given by a signature (SAS) in the address, or by the environment",
             );
         }
@@ -172,13 +172,13 @@ impl BlobName {
         };
         let account = decoded(account);
         let account = match account.as_deref() {
-            // A host of that ending has the account's copy in another region.
+            // A host with that suffix has the account's copy in another region.
             Some(account) if in_host.is_some() => account
                 .strip_suffix("-secondary")
                 .unwrap_or(account)
                 .to_owned(),
             Some(account) if !account.is_empty() => account.to_owned(),
-            _ => return refuse("the address names no storage account", FORM),
+            _ => return refuse("the address contains no storage account", FORM),
         };
         let endpoint = Endpoint {
             tls,
@@ -210,7 +210,7 @@ impl BlobName {
             Err((message, hint)) => return refuse(message, hint),
         };
         if blob.is_empty() && snapshot.is_some() {
-            return refuse("the address names a snapshot, but no blob", FORM);
+            return refuse("the address contains a snapshot, but no blob", FORM);
         }
         Ok(Self::new(endpoint, container, blob, snapshot, sas))
     }
@@ -237,12 +237,12 @@ impl BlobName {
         }
     }
 
-    /// The address without what gives access: what messages and files name it by.
+    /// The address without credentials: its name in messages and files.
     pub fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// Where the service answers.
+    /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -252,12 +252,12 @@ impl BlobName {
         &self.container
     }
 
-    /// The blob; empty in the name of a container.
+    /// The blob; empty for a container.
     pub fn blob(&self) -> &str {
         &self.blob
     }
 
-    /// The time that a snapshot is known by; `None` is the blob itself.
+    /// The time that identifies a snapshot; `None` for the blob itself.
     pub fn snapshot(&self) -> Option<&str> {
         self.snapshot.as_deref()
     }
@@ -267,18 +267,19 @@ impl BlobName {
         self.sas.as_ref()
     }
 
-    /// Whether there is a signature in it.
+    /// Returns whether it contains a signature.
     pub fn has_signature(&self) -> bool {
         self.sas.is_some()
     }
 
-    /// Whether this is a managed disk or a snapshot of one, to which access was granted: fewer requests are possible.
+    /// Returns whether this is a managed disk or a snapshot of one, to which access was granted: it supports fewer
+    /// requests.
     pub fn is_managed_disk(&self) -> bool {
-        // No account that a user makes has a hyphen in its name.
+        // User-created accounts can't have a hyphen in their name.
         self.endpoint.account.starts_with("md-")
     }
 
-    /// Another blob, or another snapshot, of the same container, with the same access.
+    /// Another blob, or another snapshot, in the same container, with the same credentials.
     #[must_use]
     pub fn sibling(&self, blob: &str, snapshot: Option<&str>) -> Self {
         Self::new(
@@ -290,7 +291,7 @@ impl BlobName {
         )
     }
 
-    /// The whole address, with what gives access: for the service alone.
+    /// The whole address, including credentials: for the service only.
     pub(super) fn address(&self) -> Secret {
         let mut address = self.endpoint.root() + &self.endpoint.path(&self.container, &self.blob);
         let snapshot = self.snapshot.as_ref();
@@ -315,7 +316,7 @@ impl fmt::Debug for BlobName {
     }
 }
 
-/// What stands after the question mark.
+/// The part after the question mark.
 struct Parameters {
     snapshot: Option<String>,
     sas: Option<Secret>,
@@ -331,15 +332,15 @@ fn parameters(query: &str) -> Result<Parameters, (&'static str, &'static str)> {
                 Some(time) if is_time(&time) && snapshot.is_none() => snapshot = Some(time),
                 _ => {
                     return Err((
-                        "the address names no time of a snapshot",
+                        "the address contains no valid time of a snapshot",
                         "write it as the service lists it: ?snapshot=2026-11-28T10:00:00.0000000Z",
                     ));
                 }
             },
             "versionid" => {
                 return Err((
-                    "versions of blobs aren't read here",
-                    "name a snapshot, or copy the version to a blob of its own",
+                    "versions of blobs aren't supported",
+                    "use a snapshot, or copy the version to a blob of its own",
                 ));
             }
             reserved if RESERVED.contains(&reserved) => {
@@ -364,7 +365,7 @@ fn parameters(query: &str) -> Result<Parameters, (&'static str, &'static str)> {
     Ok(Parameters { snapshot, sas })
 }
 
-/// The parameters of a signature that come from elsewhere than the address, with or without a question mark.
+/// Parses the parameters of a signature that doesn't come from the address, with or without a question mark.
 pub(super) fn signature(text: &str) -> Option<Secret> {
     let text = text.trim().trim_start_matches('?');
     if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '#') {
@@ -374,7 +375,7 @@ pub(super) fn signature(text: &str) -> Option<Secret> {
     found.sas.filter(|_| found.snapshot.is_none())
 }
 
-/// Whether it may be the time of a snapshot, which the service writes as `2026-11-28T10:00:00.1234567Z`.
+/// Returns whether it may be the time of a snapshot, which the service writes as `2026-11-28T10:00:00.1234567Z`.
 fn is_time(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_digit() || b"-:.TZ".contains(&b);
     text.len() >= 20 && text.len() <= 40 && text.bytes().all(allowed)
@@ -384,7 +385,7 @@ fn check_container(name: &str) -> Result<(), &'static str> {
     let special = matches!(name, "$root" | "$web" | "$logs");
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() {
-        return Err("this is not the address of a blob: it names no container");
+        return Err("this is not the address of a blob: it contains no container");
     }
     if !special && (!name.bytes().all(allowed) || !(3..=63).contains(&name.len())) {
         return Err(
@@ -394,7 +395,7 @@ fn check_container(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Percent-encodes all but letters, digits, `-._~` and what `also` names.
+/// Percent-encodes everything except letters, digits, `-._~` and the characters in `also`.
 pub(super) fn encoded(text: &str, also: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -409,7 +410,7 @@ pub(super) fn encoded(text: &str, also: &str) -> String {
     out
 }
 
-/// Undoes percent-encoding; `None` if that isn't text.
+/// Decodes percent-encoding; `None` if the result isn't text.
 pub(super) fn decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -1,4 +1,4 @@
-//! The pages of a blob that hold data, listed in as many requests as it takes.
+//! The pages of a blob that hold data, listed in as many requests as necessary.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,13 +9,13 @@ use super::store::{Answer, BlobId, Conditions, PageStore, Pages, PagesAsked, Sin
 use crate::error::Error;
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 
-/// The shortest part of a blob that a list is asked of where the service fails at longer ones.
+/// The shortest range for which a list is requested if the service fails on longer ones.
 const SHORTEST: u64 = 32 << 20;
 
-/// Ranges that are remembered at most; if there are more, short gaps count as data.
+/// The most ranges that are remembered; if there are more, short gaps count as data.
 const MOST: usize = 1 << 21;
 
-/// Answers without a range that are put up with, one after the other.
+/// The most consecutive responses without a range that are tolerated.
 const MOST_EMPTY: u32 = 1000;
 
 /// What to list.
@@ -30,7 +30,7 @@ pub(super) struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// Gives all ranges in order to `take`. Where the service fails at the whole blob, it is asked about parts of it.
+    /// Passes all ranges in order to `take`. If the service fails on the whole blob, parts of it are requested.
     pub(super) fn each(&self, mut take: impl FnMut(Change) -> Answer<()>) -> Answer<()> {
         let size = self.size - self.size % PAGE_SIZE;
         let mut parts = vec![PageRange::covering(0, size)];
@@ -69,7 +69,7 @@ impl Listing<'_> {
             let pages = self.ask(&asked, part)?;
             empty = if pages.list.is_empty() { empty + 1 } else { 0 };
             for change in &pages.list {
-                // A server may go by its own blocks at both ends.
+                // A server may round to its own blocks at both ends.
                 let Some(range) = change.range.intersect(part) else {
                     continue;
                 };
@@ -92,7 +92,7 @@ impl Listing<'_> {
         }
     }
 
-    /// One request; of a part that could be shorter, a failure that may come from its length is not tried again.
+    /// Sends one request. For a part that could be shorter, a failure that may be due to its length is not retried.
     fn ask(&self, asked: &PagesAsked, part: PageRange) -> Answer<Pages> {
         let mut attempts = self.retry.begin();
         let mut tried = 0;
@@ -118,12 +118,12 @@ impl Listing<'_> {
     }
 }
 
-/// Whether the service may have failed because the list is too long.
+/// Returns whether the service may have failed because the list is too long.
 fn is_too_much(failure: &Failure) -> bool {
     failure.may_pass() && failure.done() == Done::Perhaps
 }
 
-/// Lists what changed since, as a list of changes.
+/// Lists the changes since then.
 pub(super) fn changes(listing: &Listing<'_>) -> Answer<PageList> {
     let mut list = PageList::new();
     listing.each(|change| {
@@ -141,24 +141,24 @@ pub(super) fn changes(listing: &Listing<'_>) -> Answer<PageList> {
     Ok(list)
 }
 
-/// Bytes of a blob that are stored; everything else reads as zeros.
+/// The stored ranges of a blob; everything else reads as zeros.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Stored {
     /// Ends by starts.
     ranges: BTreeMap<u64, u64>,
-    /// Gaps up to this long count as stored.
+    /// Gaps up to this length count as stored.
     joined: u64,
 }
 
 impl Stored {
-    /// All of it.
+    /// Treats everything as stored.
     pub(super) fn all(size: u64) -> Self {
         let mut stored = Self::default();
         stored.insert(0..size);
         stored
     }
 
-    /// As the service lists it.
+    /// Gets the list from the service.
     pub(super) fn list(listing: &Listing<'_>) -> Answer<Self> {
         let mut stored = Self::default();
         listing.each(|change| {
@@ -170,7 +170,7 @@ impl Stored {
         Ok(stored)
     }
 
-    /// Bytes in all ranges.
+    /// Number of bytes in all ranges.
     pub(super) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|(start, end)| end - start).sum()
     }
@@ -237,7 +237,7 @@ impl Stored {
         (!run.is_empty()).then_some(run)
     }
 
-    /// Joins what is near, until half as many ranges are left.
+    /// Joins ranges with small gaps until half as many are left.
     fn coarsen(&mut self) {
         while self.ranges.len() > MOST / 2 {
             self.joined = (self.joined * 2).max(PAGE_SIZE);

@@ -21,28 +21,28 @@ use super::{BlobName, list, times};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::PageRange;
 
-/// The version of the interface that requests are written for: the first ones with pages of a list are a year older.
+/// The API version of requests: the first one with paged lists is a year older.
 const VERSION: &str = "2021-12-02";
 
-/// Longest list that is read, and longest explanation of a refusal.
+/// The longest list that is read; and the longest error response.
 const LONGEST_LIST: u64 = 32 << 20;
 const LONGEST_REFUSAL: u64 = 64 << 10;
 
-/// What carries the name of a metadata entry.
+/// The prefix of metadata headers.
 const METADATA: &str = "x-ms-meta-";
 
-/// A container at the service, or at whatever else speaks as it does.
+/// A container on the service, or on a compatible server.
 #[derive(Debug)]
 pub struct Rest {
     container: BlobName,
     credential: Credential,
     http: Arc<Http>,
-    /// The checksums that the server is known to take and to give.
+    /// The checksums that the server is known to accept and to return.
     put: Level,
     get: Level,
 }
 
-/// The best checksum that a server has; found out by asking for better ones first.
+/// The best checksum that a server supports, found by trying better ones first.
 #[derive(Debug, Default)]
 struct Level(AtomicU8);
 
@@ -55,7 +55,7 @@ impl Level {
         }
     }
 
-    /// Goes on to the next worse one after `refused`.
+    /// Switches to the next worse one after `refused`.
     fn lower(&self, refused: Checksum) {
         let next = match refused {
             Checksum::Crc64 => 1,
@@ -69,13 +69,13 @@ impl Level {
 struct Draft<'a> {
     method: &'static str,
     task: Task,
-    /// `None` is the container.
+    /// `None` means the container.
     blob: Option<&'a BlobId>,
     query: Vec<(&'static str, String)>,
     headers: Vec<(&'static str, String)>,
     metadata: Option<&'a Metadata>,
     body: &'a [u8],
-    /// What the service answers if all is well.
+    /// The status of a successful response.
     expected: u16,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Draft<'a> {
 }
 
 impl Rest {
-    /// The container of `name`, reached with `credential`.
+    /// The container of `name`, accessed with `credential`.
     pub fn new(name: &BlobName, credential: Credential, http: Arc<Http>) -> Self {
         Self {
             container: name.sibling("", None),
@@ -137,12 +137,12 @@ impl Rest {
         }
     }
 
-    /// What requests are sent over.
+    /// The HTTP client for requests.
     pub fn http(&self) -> &Arc<Http> {
         &self.http
     }
 
-    /// How requests prove that they are allowed.
+    /// The credentials for requests.
     pub fn credential(&self) -> &Credential {
         &self.credential
     }
@@ -155,7 +155,7 @@ impl Rest {
         }
         let refusal = refusal(reply);
         if refusal.status == 401 && self.credential.renew() {
-            // The token has ended before its time.
+            // The token has expired early.
             let reply = self.send_once(draft, name.as_path())?;
             if reply.status() == draft.expected {
                 return Ok(reply);
@@ -243,7 +243,7 @@ impl Rest {
         }
     }
 
-    /// The failure of a body that didn't arrive whole.
+    /// The failure for a body that didn't arrive completely.
     fn cut(&self, draft: &Draft<'_>, e: &io::Error) -> Failure {
         let error = Error::io(
             draft.task.doing(),
@@ -263,12 +263,12 @@ impl Rest {
                 .header("x-ms-blob-sequence-number")
                 .and_then(|number| number.parse().ok()),
         };
-        // So that the connection can be used again.
+        // Makes the connection reusable.
         let _ = reply.read_all(LONGEST_REFUSAL);
         Ok(changed)
     }
 
-    /// Whether `failure` means that the server doesn't know such a checksum.
+    /// Returns whether `failure` means that the server doesn't support this checksum.
     fn lacks_checksum(failure: &Failure) -> bool {
         match failure.status() {
             Some(501) => true,
@@ -317,7 +317,7 @@ impl Rest {
         if !range.starts_with(&expected) {
             let range = range.to_owned();
             return Err(damaged(
-                "the service sent another range than was asked for",
+                "the service sent a different range than requested",
                 range,
                 expected,
             ));
@@ -328,7 +328,7 @@ impl Rest {
             let received = sum.of(buf);
             if received != sent {
                 return Err(damaged(
-                    "the checksum of what was received is wrong",
+                    "the checksum of the received data is wrong",
                     received,
                     sent,
                 ));
@@ -338,7 +338,7 @@ impl Rest {
     }
 }
 
-/// Names are those of variables, values are printable ASCII: else a server stores something else than was meant.
+/// Names must be identifiers, and values printable ASCII: otherwise a server stores something other than intended.
 fn check_metadata(metadata: &Metadata, name: &Path) -> Result<()> {
     for (key, value) in metadata {
         let good_key = key.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
@@ -347,7 +347,7 @@ fn check_metadata(metadata: &Metadata, name: &Path) -> Result<()> {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         let good_value = value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value;
         if !good_key || !good_value {
-            return Err(Error::usage("a blob can't carry this")
+            return Err(Error::usage("a blob can't have this")
                 .with_path(name)
                 .with_found(format_args!("{key}={value}"))
                 .with_expected(
@@ -526,7 +526,7 @@ impl PageStore for Rest {
                 draft = draft.header(checksum.header(), checksum.of(data));
             }
             match (self.change(&draft), checksum) {
-                // Without a checksum nothing is written.
+                // Nothing is written without a checksum.
                 (Err(failure), Some(Checksum::Crc64)) if Self::lacks_checksum(&failure) => {
                     self.put.lower(Checksum::Crc64);
                 }
@@ -554,7 +554,7 @@ impl PageStore for Rest {
             return Ok(());
         }
         loop {
-            // The service has checksums of 4 MiB at most.
+            // The service supports checksums for at most 4 MiB.
             let small = u64::try_from(buf.len()).is_ok_and(|len| len <= MAX_PUT);
             let checksum = self.get.checksum().filter(|_| small);
             match (
@@ -592,7 +592,7 @@ impl PageStore for Rest {
         let reply = self.send(&draft)?;
         let server = reply.header("server").unwrap_or_default();
         if asked.since.is_some() && server.starts_with("Azurite-Blob/") {
-            // It lists all pages, whatever it is asked.
+            // It lists all pages, whatever the request.
             return Err(
                 Error::unsupported("this server can't list what changed since a snapshot")
                     .with_path(self.shown(blob))

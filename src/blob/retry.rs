@@ -1,4 +1,4 @@
-//! Trying again: how often, after how long, and until when.
+//! Retries: how often, with which delays, and until when.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use super::store::Answer;
 
-/// How long one request is tried, unless it is said.
+/// How long one request is retried by default.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Longest wait that a service may ask for.
+/// The longest delay that a service may request.
 const LONGEST_ASKED: Duration = Duration::from_secs(120);
 
-/// Waits after the first attempts, and after all others: the first one is short, since a connection that was left idle
-/// often ends so.
+/// Delays after the first attempts, and after all others. The first one is short, since idle connections are often
+/// closed.
 const WAITS: [Duration; 8] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
@@ -28,16 +28,15 @@ const WAITS: [Duration; 8] = [
     Duration::from_secs(30),
 ];
 
-/// Tells the time and waits: of the system, or of a test.
+/// Provides the time and waits: the system's clock, or that of a test.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Since any fixed moment.
+    /// Returns the time since some fixed moment.
     fn now(&self) -> Duration;
 
     /// Returns after `wait`.
     fn sleep(&self, wait: Duration);
 
-    /// A number from 0 to 1, another one each time: many programs that were refused together shouldn't come back
-    /// together.
+    /// Returns a random number from 0 to 1, so that many programs that were refused together don't return together.
     fn chance(&self) -> f64;
 }
 
@@ -66,7 +65,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// How to try again.
+/// The retry policy.
 #[derive(Debug, Clone)]
 pub struct Retry {
     clock: Arc<dyn Clock>,
@@ -81,7 +80,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// By this clock, each request for this long.
+    /// Retries each request for this long, by this clock.
     pub fn new(clock: Arc<dyn Clock>, patience: Duration) -> Self {
         Self {
             clock,
@@ -90,18 +89,18 @@ impl Retry {
         }
     }
 
-    /// From now on nothing is tried again, and who waits waits no longer.
+    /// Stops all retries and waits from now on.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// The same with a stop of its own.
+    /// A copy that is stopped separately.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self::new(Arc::clone(&self.clock), self.patience)
     }
 
-    /// Begins with one request.
+    /// Begins one request.
     pub fn begin(&self) -> Attempts<'_> {
         Attempts {
             retry: self,
@@ -110,7 +109,7 @@ impl Retry {
         }
     }
 
-    /// Sends `request` until it succeeds, or fails for good, or time is up.
+    /// Sends `request` until it succeeds, fails for good, or time is up.
     pub fn run<T>(&self, mut request: impl FnMut() -> Answer<T>) -> Answer<T> {
         let mut attempts = self.begin();
         loop {
@@ -141,11 +140,11 @@ pub struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    /// Returns when the request should be sent again, with the failure of the last attempt.
+    /// Waits until the request should be sent again. Returns the failure of the last attempt.
     ///
     /// # Errors
     ///
-    /// The failure, if it won't pass or time is up.
+    /// Fails with that failure if it is permanent or time is up.
     pub fn wait(&mut self, failure: Failure) -> Answer<Failure> {
         if !failure.may_pass() || self.retry.stopped.load(Ordering::Relaxed) {
             return Err(failure);
@@ -177,7 +176,7 @@ pub(super) mod tests {
     use crate::error::{Error, ErrorKind};
     use std::sync::Mutex;
 
-    /// A clock that only waiting moves.
+    /// A clock that only advances by waiting.
     #[derive(Debug, Default)]
     pub(crate) struct Still(Mutex<Duration>);
 
@@ -195,7 +194,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Tries again without waiting.
+    /// Retries without waiting.
     pub(crate) fn at_once() -> Retry {
         Retry::new(Arc::new(Still::default()), PATIENCE)
     }

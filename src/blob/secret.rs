@@ -1,4 +1,4 @@
-//! What gives access: kept apart from everything that is shown.
+//! Secrets, kept separate from everything that is shown.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Shared Key: signing a request with the key of the account.
+//! Shared Key: signing a request with the account key.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::secret::Secret;
 use crate::error::{Error, Result};
 
-/// Headers with a line of their own in what is signed, in that order; all but `content-length` are empty if missing.
+/// Headers with a line of their own in the signed text, in that order; all but `content-length` are empty if missing.
 const STANDARD: &[&str] = &[
     "content-encoding",
     "content-language",
@@ -30,7 +30,7 @@ const STANDARD: &[&str] = &[
 pub struct AccountKey(Secret);
 
 impl AccountKey {
-    /// From base64, as the portal shows it.
+    /// Parses base64, as shown in the portal.
     pub fn new(base64: &str) -> Result<Self> {
         match BASE64_STANDARD.decode(base64.trim()) {
             Ok(key) if !key.is_empty() => Ok(Self(Secret::new(base64.trim()))),
@@ -49,7 +49,7 @@ impl AccountKey {
     }
 }
 
-/// A request as far as it is signed.
+/// The signed parts of a request.
 #[derive(Debug)]
 pub(super) struct Signed<'a> {
     pub(super) method: &'a str,
@@ -57,7 +57,7 @@ pub(super) struct Signed<'a> {
     pub(super) path: &'a str,
     /// Names and values of the parameters, decoded.
     pub(super) query: &'a [(&'a str, String)],
-    /// All headers, names in lower case, `content-length` among them if there is a body.
+    /// All headers, with names in lower case, including `content-length` if there is a body.
     pub(super) headers: &'a [(&'a str, String)],
 }
 
@@ -76,7 +76,7 @@ fn string_to_sign(account: &str, request: &Signed<'_>) -> String {
     for name in STANDARD {
         text.push('\n');
         text += match (*name, value(name)) {
-            // What is empty is signed as nothing; the time is signed as `x-ms-date`.
+            // An empty body is signed as nothing; the time is signed as `x-ms-date`.
             ("content-length", "0") => "",
             ("date", _) if !value("x-ms-date").is_empty() => "",
             (_, value) => value,
@@ -88,7 +88,7 @@ fn string_to_sign(account: &str, request: &Signed<'_>) -> String {
     for (name, value) in own {
         let _ = write!(text, "\n{name}:{}", value.trim());
     }
-    // Twice the account where it is the first part of the path, too.
+    // The account appears twice if it is also the first part of the path.
     let _ = write!(text, "\n/{account}{}", request.path);
     let mut query: Vec<_> = request.query.iter().collect();
     query.sort();
@@ -113,7 +113,7 @@ mod tests {
             .collect()
     }
 
-    /// Requests of other programs, with the signatures that these put on them.
+    /// Requests of other programs, with the signatures that they computed.
     #[test]
     fn other_clients_sign_the_same() {
         let common = [

@@ -1,4 +1,4 @@
-//! What a page-blob service can be asked: one request per method.
+//! The operations of a page-blob service: one request per method.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use super::BlobName;
 use super::failure::Failure;
 use crate::page::{PageList, PageRange};
 
-/// Largest number of bytes that one [`put_pages`](PageStore::put_pages) takes.
+/// The maximum number of bytes in one [`put_pages`](PageStore::put_pages).
 pub const MAX_PUT: u64 = 4 << 20;
 
-/// Largest page blob: 8 TiB.
+/// The largest page blob: 8 TiB.
 pub const MAX_BLOB: u64 = 8 << 40;
 
 /// The outcome of one request.
@@ -22,7 +22,7 @@ pub type Answer<T> = std::result::Result<T, Failure>;
 pub struct BlobId {
     /// The name of the blob.
     pub name: String,
-    /// The time that a snapshot is known by.
+    /// The time that identifies a snapshot.
     pub snapshot: Option<String>,
 }
 
@@ -45,15 +45,15 @@ impl BlobId {
     }
 }
 
-/// Names and values that a blob or a snapshot carries, in the order of the names.
+/// Metadata of a blob or a snapshot, ordered by name.
 pub type Metadata = std::collections::BTreeMap<String, String>;
 
-/// What must be so, or the request is refused.
+/// Conditions under which a request is carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conditions {
     /// The blob is unchanged since it had this `ETag`.
     pub etag: Option<String>,
-    /// There is no such blob.
+    /// The blob doesn't exist.
     pub absent: bool,
     /// The lease that the caller holds.
     pub lease: Option<String>,
@@ -61,7 +61,7 @@ pub struct Conditions {
     pub sequence_at_most: Option<u64>,
 }
 
-/// What kind of blob it is.
+/// The kind of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobKind {
     /// Made of pages, which can be written and listed.
@@ -70,165 +70,165 @@ pub enum BlobKind {
     Other,
 }
 
-/// What is known of a blob without reading it.
+/// Properties of a blob, known without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Properties {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Changes with every write.
     pub etag: String,
-    /// When it was last changed, as the service writes it.
+    /// When it was last changed, in the service's format.
     pub last_modified: Option<String>,
-    /// What kind of blob.
+    /// The kind of blob.
     pub kind: BlobKind,
-    /// The number that writes can be made to depend on.
+    /// The sequence number, on which writes can be conditional.
     pub sequence: u64,
     /// Whether somebody holds a lease.
     pub leased: bool,
-    /// What it carries.
+    /// Its metadata.
     pub metadata: Metadata,
 }
 
-/// What a request that changed a blob made of it.
+/// The result of a request that changed a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changed {
     /// The new `ETag`.
     pub etag: Option<String>,
-    /// The sequence number, where it is told.
+    /// The sequence number, if it is reported.
     pub sequence: Option<u64>,
 }
 
-/// A blob to be made.
+/// A blob to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewBlob {
-    /// Bytes, a whole number of pages.
+    /// Size in bytes, a whole number of pages.
     pub size: u64,
     /// Its first sequence number.
     pub sequence: u64,
-    /// What it carries.
+    /// Its metadata.
     pub metadata: Metadata,
 }
 
 /// A change of the sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequence {
-    /// To this number, unless it is higher already.
+    /// Set it to this number, unless it is higher already.
     AtLeast(u64),
-    /// To this number.
+    /// Set it to this number.
     Set(u64),
-    /// One more.
+    /// Increment it.
     Next,
 }
 
-/// What a list of changes is compared with.
+/// The reference for a list of changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
     /// An earlier snapshot of the same blob, by its time.
     Snapshot(String),
-    /// An earlier snapshot of the same managed disk, by the address that access to it was granted by.
+    /// An earlier snapshot of the same managed disk, by the address that grants access to it.
     Disk(Box<BlobName>),
 }
 
-/// Which pages to list.
+/// A request for a list of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PagesAsked {
     /// Only in this range.
     pub within: Option<PageRange>,
-    /// Only what changed since; else all that hold data.
+    /// Only what changed since; otherwise all pages that hold data.
     pub since: Option<Since>,
-    /// Where the last answer ended.
+    /// The marker of the previous response.
     pub marker: Option<String>,
-    /// So many ranges at most; the service gives 10,000 at most in any case.
+    /// The maximum number of ranges; the service returns at most 10,000 in any case.
     pub max: Option<u32>,
 }
 
 /// A part of a list of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pages {
-    /// Those that hold data are updates, those that were cleared are clears.
+    /// Pages that hold data are updates, cleared ones are clears.
     pub list: PageList,
-    /// Where to go on, if this isn't all.
+    /// The marker for the next request, if this isn't everything.
     pub marker: Option<String>,
-    /// The size of the blob, where it is told.
+    /// The size of the blob, if it is reported.
     pub size: Option<u64>,
 }
 
-/// What to do with a lease.
+/// An operation on a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
-    /// Take it for so long (15 to 60 seconds, `None` for ever) under this id.
+    /// Acquire it for this duration (15 to 60 seconds, `None` for infinite) under this id.
     Acquire(String, Option<Duration>),
-    /// Hold it for as long again.
+    /// Renew it for the same duration.
     Renew(String),
-    /// Give it back.
+    /// Release it.
     Release(String),
-    /// Take it away from whoever has it.
+    /// Break it, whoever holds it.
     Break,
 }
 
 /// Which of a blob and its snapshots are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// The named one alone; a blob that has snapshots is refused.
+    /// Only the given one; a blob with snapshots is refused.
     Itself,
     /// The blob with its snapshots.
     WithSnapshots,
 }
 
-/// Which blobs to list.
+/// A request for a list of blobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BlobsAsked {
-    /// Only those whose names begin so.
+    /// Only those with this prefix.
     pub prefix: String,
-    /// Their snapshots, too.
+    /// Include their snapshots.
     pub snapshots: bool,
-    /// Where the last answer ended.
+    /// The marker of the previous response.
     pub marker: Option<String>,
-    /// So many at most.
+    /// The maximum number.
     pub max: Option<u32>,
 }
 
 /// A blob or a snapshot of one in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Which.
+    /// Its id.
     pub id: BlobId,
-    /// What is known of it.
+    /// Its properties.
     pub properties: Properties,
 }
 
 /// A part of a list of blobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Blobs {
-    /// In the order of the service, which is no promise.
+    /// In the order of the service, which isn't guaranteed.
     pub list: Vec<Listed>,
-    /// Where to go on, if this isn't all.
+    /// The marker for the next request, if this isn't everything.
     pub marker: Option<String>,
 }
 
-/// A container of page blobs. Each method is one request; nothing is tried twice.
+/// A container of page blobs. Each method is one request, and isn't retried.
 ///
 /// # Contract
 ///
-/// * Calls may come from many threads at once.
-/// * A [`Failure`] says if the request may have been carried out all the same.
-/// * No error and no `Debug` output holds a signature, key or token.
+/// * Methods may be called from many threads at once.
+/// * A [`Failure`] tells whether the request may have been carried out nevertheless.
+/// * No error and no `Debug` output contains a signature, key or token.
 pub trait PageStore: Send + Sync + fmt::Debug {
-    /// What messages call a blob.
+    /// The name of a blob in messages.
     fn shown(&self, blob: &BlobId) -> PathBuf;
 
-    /// Whether this is a managed disk: no conditions, leases, snapshots or metadata.
+    /// Returns whether this is a managed disk, which supports no conditions, leases, snapshots or metadata.
     fn is_managed_disk(&self) -> bool {
         false
     }
 
-    /// Asks for size, `ETag` and metadata.
+    /// Requests size, `ETag` and metadata.
     fn properties(&self, blob: &BlobId) -> Answer<Properties>;
 
-    /// Makes a page blob of zeros, or replaces one.
+    /// Creates a page blob of zeros, or replaces one.
     fn create(&self, blob: &BlobId, new: &NewBlob, only_if: &Conditions) -> Answer<Changed>;
 
-    /// Cuts or extends a blob.
+    /// Truncates or extends a blob.
     fn resize(&self, blob: &BlobId, size: u64, only_if: &Conditions) -> Answer<Changed>;
 
     /// Replaces the metadata.
@@ -247,7 +247,7 @@ pub trait PageStore: Send + Sync + fmt::Debug {
         only_if: &Conditions,
     ) -> Answer<Changed>;
 
-    /// Writes whole pages, [`MAX_PUT`] bytes at most.
+    /// Writes whole pages, at most [`MAX_PUT`] bytes.
     fn put_pages(
         &self,
         blob: &BlobId,
@@ -266,10 +266,10 @@ pub trait PageStore: Send + Sync + fmt::Debug {
     /// Lists pages that hold data, or that changed.
     fn pages(&self, blob: &BlobId, asked: &PagesAsked, only_if: &Conditions) -> Answer<Pages>;
 
-    /// Takes a snapshot, which carries `metadata` if there is any, else the blob's; gives its time.
+    /// Takes a snapshot with `metadata` or, if that is empty, the blob's own. Returns its time.
     fn snapshot(&self, blob: &BlobId, metadata: &Metadata, only_if: &Conditions) -> Answer<String>;
 
-    /// Takes, holds or ends a lease.
+    /// Acquires, renews or ends a lease.
     fn lease(&self, blob: &BlobId, lease: &Lease) -> Answer<()>;
 
     /// Deletes a blob or a snapshot.
@@ -278,6 +278,6 @@ pub trait PageStore: Send + Sync + fmt::Debug {
     /// Lists blobs.
     fn blobs(&self, asked: &BlobsAsked) -> Answer<Blobs>;
 
-    /// Makes the container. One that is there already is a failure with the code `ContainerAlreadyExists`.
+    /// Creates the container. If it exists, fails with the code `ContainerAlreadyExists`.
     fn create_container(&self) -> Answer<()>;
 }

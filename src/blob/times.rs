@@ -1,26 +1,26 @@
-//! Times as the service writes them.
+//! Times in the service's formats.
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-/// Seconds since 1970, by this machine's clock.
+/// The current time in seconds since 1970, by this machine's clock.
 pub(super) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// As a header has it: `Sat, 28 Nov 2026 06:13:57 GMT`.
+/// Formats a time for a header: `Sat, 28 Nov 2026 06:13:57 GMT`.
 pub(super) fn to_header(seconds: i64) -> Option<String> {
     let printer = rfc2822::DateTimePrinter::new();
     let time = Timestamp::from_second(seconds).ok()?;
     printer.timestamp_to_rfc9110_string(&time).ok()
 }
 
-/// From a header.
+/// Parses a time in a header.
 pub(super) fn from_header(text: &str) -> Option<i64> {
     Some(rfc2822::parse(text.trim()).ok()?.timestamp().as_second())
 }
 
-/// From the parameter of a signature: a date, or a date and a time of UTC.
+/// Parses a time in a signature's parameter: a date, or a date and a UTC time.
 pub(super) fn from_signature(text: &str) -> Option<i64> {
     let text = text.trim_end_matches('Z');
     let whole = match text.len() {
@@ -31,7 +31,7 @@ pub(super) fn from_signature(text: &str) -> Option<i64> {
     Some(whole.parse::<Timestamp>().ok()?.as_second())
 }
 
-/// For people: `2026-11-28 06:13:57 UTC`.
+/// Formats a time for people: `2026-11-28 06:13:57 UTC`.
 pub(super) fn shown(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(
         |_| seconds.to_string(),

@@ -1,4 +1,4 @@
-//! Tokens of an identity: of an application, a workload, a machine, or of who signed in with `az login`.
+//! Tokens of an identity: of an application, a workload, a machine, or the user of `az login`.
 
 use std::fmt;
 use std::fs;
@@ -15,25 +15,25 @@ use super::secret::Secret;
 use super::times;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a token is for.
+/// The resource for which tokens are requested.
 const RESOURCE: &str = "https://storage.azure.com";
 
 /// Where identities of people and applications get their tokens.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 
-/// Where a machine asks for its own.
+/// Where a machine requests its own token.
 const MACHINE: &str = "http://169.254.169.254";
 
-/// How long a token must last at least to be used.
+/// The remaining lifetime that a token must have to be used.
 const MARGIN: i64 = 300;
 
-/// How long to wait for an answer about identities. A machine that has none doesn't answer at all.
+/// How long to wait for a response about identities. Without a machine identity there is no response at all.
 const WAIT: Duration = Duration::from_secs(30);
 const MACHINE_WAIT: Duration = Duration::from_secs(2);
 
 const LONGEST: u64 = 1 << 20;
 
-/// Gets tokens, and keeps the last one for as long as it lasts.
+/// Fetches tokens, and caches the last one as long as it is valid.
 pub(super) struct Tokens {
     source: Source,
     kept: Mutex<Option<Token>>,
@@ -46,25 +46,25 @@ struct Token {
 }
 
 enum Source {
-    /// An application with a secret of its own.
+    /// An application with its own secret.
     Application {
         address: String,
         id: String,
         secret: Secret,
     },
-    /// A workload, whose token lies in a file and is exchanged.
+    /// A workload, whose token in a file is exchanged.
     Workload {
         address: String,
         id: String,
         file: String,
     },
-    /// A place where a machine or a service asks for its own token.
+    /// An endpoint from which a machine or a service gets its own token.
     Machine {
         address: String,
         header: (&'static str, Secret),
         limit: Duration,
     },
-    /// What `az login` left, by the program `az`.
+    /// The login of the program `az`.
     Cli(String),
 }
 
@@ -75,7 +75,7 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// The first source that there is; `None` if there is none.
+    /// The first available source, or `None`.
     pub(super) fn find(
         lookup: &dyn Fn(&str) -> Option<String>,
         http: &Http,
@@ -135,7 +135,7 @@ impl Tokens {
         let cli = Self::of(Source::Cli("az".into()));
         match cli.get(http) {
             Ok(_) => Ok(Some(cli)),
-            // Without any identity, what is public can still be read.
+            // Without any identity, public data can still be read.
             Err(_) => Ok(None),
         }
     }
@@ -147,7 +147,7 @@ impl Tokens {
         }
     }
 
-    /// Where the tokens come from, for people.
+    /// The origin of the tokens, for display.
     pub(super) fn origin(&self) -> &'static str {
         match &self.source {
             Source::Application { .. } => "AZURE_CLIENT_SECRET",
@@ -161,7 +161,7 @@ impl Tokens {
         }
     }
 
-    /// A token that lasts for a while.
+    /// Returns a token that is still valid for a while.
     pub(super) fn get(&self, http: &Http) -> Result<Secret> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &*kept
@@ -175,7 +175,7 @@ impl Tokens {
         Ok(text)
     }
 
-    /// Drops the token that is kept; says whether there was one.
+    /// Drops the cached token. Returns whether there was one.
     pub(super) fn forget(&self) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.take().is_some()
@@ -257,9 +257,9 @@ impl Tokens {
         let status = reply.status();
         let body = reply
             .read_all(LONGEST)
-            .map_err(|_| refuse("the answer was cut off".into()))?;
+            .map_err(|_| refuse("the answer was truncated".into()))?;
         if status != 200 {
-            // The code alone: descriptions repeat what was sent.
+            // Only the code: descriptions repeat what was sent.
             let answer: Option<Value> = serde_json::from_slice(&body).ok();
             let code = answer
                 .as_ref()
@@ -269,7 +269,7 @@ impl Tokens {
                 code.unwrap_or_default()
             )));
         }
-        token(&body).ok_or_else(|| refuse("the answer holds no token".into()))
+        token(&body).ok_or_else(|| refuse("the answer contains no token".into()))
     }
 
     fn by_cli(&self, program: &str) -> Result<Token> {
@@ -304,7 +304,7 @@ impl Tokens {
     }
 }
 
-/// A secret is sent there.
+/// Secrets are sent to it.
 fn check_authority(authority: &str) -> Result<()> {
     let local = ["http://127.0.0.1:", "http://localhost:"];
     if authority.starts_with("https://") || local.iter().any(|start| authority.starts_with(start)) {
@@ -314,7 +314,7 @@ fn check_authority(authority: &str) -> Result<()> {
         .with_hint("set it as https://HOST, or unset it"))
 }
 
-/// The token in an answer: each of the places that give one names its end in another way.
+/// Parses the token in a response. Each source describes its expiry in another way.
 fn token(json: &[u8]) -> Option<Token> {
     let answer: Value = serde_json::from_slice(json).ok()?;
     let text = answer
@@ -330,7 +330,7 @@ fn token(json: &[u8]) -> Option<Token> {
     let until = number("expires_on").or_else(|| Some(times::now() + number("expires_in")?));
     Some(Token {
         text: Secret::new(text),
-        // One that doesn't say it is asked for each time it might have ended.
+        // Without an expiry, it is requested again when it might have ended.
         until: until.unwrap_or_else(|| times::now() + MARGIN + 60),
     })
 }

@@ -1,8 +1,9 @@
-//! Writing pages: what is written is gathered into large requests, which a few threads send.
+//! Writes pages: data is collected into large requests, which a few threads send.
 //!
-//! Requests that overlap never wait or run at the same time, so the last write to a page is the one that stays. A
-//! request whose answer is lost may still land later. So each carries the sequence number that the blob has at most; after
-//! a lost answer the blob's number is raised, which bars what may be under way, and only then it is sent again.
+//! Overlapping requests never wait or run at the same time, so the last write to a page wins. A request whose response
+//! is lost may still land later. So each contains the highest sequence number that the blob may have; after a lost
+//! response the blob's number is raised, which bars requests that may still be pending, and only then is the request
+//! repeated.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,18 +16,18 @@ use super::store::{Answer, BlobId, Changed, Conditions, MAX_PUT, PageStore, Sequ
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageRange, to_usize};
 
-/// Requests that wait for a thread at most; with those that run, a bound on memory.
+/// The most requests that wait for a thread; together with the running ones, a bound on memory.
 const WAITING: usize = 4;
 
-/// What is written, and how.
+/// The blob to write to, and how.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) store: Arc<dyn PageStore>,
     pub(super) blob: BlobId,
     pub(super) retry: Retry,
-    /// The id of the lease that is held.
+    /// The id of the held lease.
     pub(super) lease: Option<String>,
-    /// The sequence number that the blob has; `None` where there are no conditions.
+    /// The sequence number of the blob; `None` if conditions aren't supported.
     pub(super) sequence: Option<Mutex<u64>>,
 }
 
@@ -36,14 +37,14 @@ impl Target {
         Some(*number.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Raises the sequence number above `seen`, so that nothing that was sent before can land any more.
+    /// Raises the sequence number above `seen`, so that no earlier request can land any more.
     fn bar(&self, seen: u64) -> Answer<()> {
         let Some(number) = &self.sequence else {
             return Ok(());
         };
         let mut number = number.lock().unwrap_or_else(PoisonError::into_inner);
         if *number > seen {
-            // Another thread did it.
+            // Another thread has done it.
             return Ok(());
         }
         let next = seen.saturating_add(1);
@@ -59,7 +60,7 @@ impl Target {
         Ok(())
     }
 
-    /// Sends a request that may be sent twice, until its outcome is known.
+    /// Sends an idempotent request until its outcome is known.
     pub(super) fn send(&self, request: impl Fn(&Conditions) -> Answer<Changed>) -> Answer<Changed> {
         let mut attempts = self.retry.begin();
         loop {
@@ -73,7 +74,7 @@ impl Target {
                 Ok(changed) => return Ok(changed),
                 Err(failure) => failure,
             };
-            // It was barred together with what another thread had to bar.
+            // It was barred together with a request of another thread.
             if failure.is("SequenceNumberConditionNotMet") && number < self.number() {
                 continue;
             }
@@ -135,17 +136,17 @@ struct Work {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What is being gathered.
+    /// The data that is being collected.
     open: Option<(u64, Vec<u8>)>,
     waiting: VecDeque<Job>,
     running: Vec<Range<u64>>,
-    /// Threads that have nothing to do.
+    /// Idle threads.
     idle: usize,
     failed: Option<Failed>,
     closed: bool,
 }
 
-/// The first error, until it was told, and what is said after that.
+/// The first error, until it is reported, and the error after that.
 #[derive(Debug)]
 struct Failed {
     error: Option<Error>,
@@ -178,7 +179,7 @@ impl Queue {
 }
 
 impl Writer {
-    /// With `depth` threads at most.
+    /// Creates a writer with at most `depth` threads.
     pub(super) fn new(target: Target, depth: usize) -> Self {
         Self {
             work: Arc::new(Work {
@@ -195,7 +196,7 @@ impl Writer {
         &self.work.target
     }
 
-    /// Writes whole pages, some time until the next [`drain`](Self::drain).
+    /// Writes whole pages, at some time before the next [`drain`](Self::drain) returns.
     pub(super) fn put(&self, offset: u64, data: &[u8]) -> Result<()> {
         let (mut at, mut rest) = (offset, data);
         let mut queue = self.lock();
@@ -204,7 +205,7 @@ impl Writer {
             let room = MAX_PUT - at % MAX_PUT;
             let wanted = at..at.saturating_add((rest.len() as u64).min(room));
             match queue.open_range() {
-                // It is written again before it was sent.
+                // It overwrites data that hasn't been sent yet.
                 Some(open) if open.contains(&at) => {
                     let take = rest.len().min(to_usize(open.end - at));
                     let (now, later) = rest.split_at(take);
@@ -218,7 +219,7 @@ impl Writer {
                     }
                     (at, rest) = (at + take as u64, later);
                 }
-                // It goes on where the last write ended.
+                // It continues the last write.
                 Some(open)
                     if open.end == at
                         && !at.is_multiple_of(MAX_PUT)
@@ -248,7 +249,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes whole pages read as zeros, some time until the next [`drain`](Self::drain).
+    /// Makes whole pages read as zeros, at some time before the next [`drain`](Self::drain) returns.
     pub(super) fn clear(&self, range: Range<u64>) -> Result<()> {
         let mut queue = self.lock();
         loop {
@@ -274,7 +275,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns when nothing that is written to `range` is still to be done.
+    /// Returns when no write to `range` is pending.
     pub(super) fn wait_for(&self, range: &Range<u64>) -> Result<()> {
         let mut queue = self.lock();
         loop {
@@ -289,7 +290,7 @@ impl Writer {
         }
     }
 
-    /// Returns when everything is written; the first error of any write is its error.
+    /// Returns when everything is written. Fails with the first error of any write.
     pub(super) fn drain(&self) -> Result<()> {
         let mut queue = self.lock();
         if queue.open.is_some() && queue.failed.is_none() {
@@ -301,7 +302,7 @@ impl Writer {
         queue.check()
     }
 
-    /// Hands what was gathered to the threads.
+    /// Passes the collected data to the threads.
     fn close_open<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> Result<MutexGuard<'a, Queue>> {
         match queue.open.take() {
             Some((at, data)) => self.push(queue, Job::Put(at, data)),
@@ -314,7 +315,7 @@ impl Writer {
         mut queue: MutexGuard<'a, Queue>,
         job: Job,
     ) -> Result<MutexGuard<'a, Queue>> {
-        // It comes in at once, so that no other write to the same pages gets in before it.
+        // It is queued at once, so that no other write to the same pages can get in before it.
         queue.waiting.push_back(job);
         if queue.idle == 0 {
             self.spawn()?;
@@ -337,7 +338,7 @@ impl Writer {
         match thread::Builder::new().name(name).spawn(move || work.run()) {
             Ok(thread) => threads.push(thread),
             Err(e) if threads.is_empty() => return Err(Error::io("cannot start a thread", e)),
-            // Fewer will do.
+            // Fewer threads suffice.
             Err(_) => {}
         }
         Ok(())
@@ -363,7 +364,7 @@ impl Drop for Writer {
             queue.closed = true;
             queue.waiting.clear();
         }
-        // What wasn't drained was not promised.
+        // Data that wasn't drained was never guaranteed.
         self.work.target.retry.stop();
         self.work.changed.notify_all();
         let threads = self
@@ -460,7 +461,7 @@ mod tests {
         for n in 0..150_u64 {
             let start = next(SIZE / 512) * 512;
             let len = ((1 + next(if n % 10 == 0 { 12_000 } else { 40 })) * 512).min(SIZE - start);
-            // Often where the last one was.
+            // Often close to the last one.
             let start = if n % 3 == 0 { start % (1 << 20) } else { start };
             let range = start as usize..(start + len) as usize;
             if next(4) == 0 {
@@ -537,7 +538,7 @@ mod tests {
     fn who_is_kept_out_by_another_writer_hears_of_it() {
         let (store, writer) = writer(MemoryStore::default(), 2);
         let blob = BlobId::live("b");
-        // Another program raises the number, as one does before it writes.
+        // Another program raises the number, as programs do before they write.
         store
             .set_sequence(&blob, Sequence::Next, &Conditions::default())
             .unwrap();

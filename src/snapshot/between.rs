@@ -1,4 +1,4 @@
-//! What changed between any two points in time of a disk, in either direction, without reading what didn't.
+//! The changes between any two points in time of a disk, in either direction, without reading what didn't change.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::image::{Image, Masked, NoneShared};
 pub struct Between {
     from: PointImage,
     to: PointImage,
-    /// `None` when they don't lie over one base: then both are read whole.
+    /// `None` if they don't share a base: then both are read completely.
     pages: Option<ChangedPages>,
 }
 
 impl Between {
-    /// From one point to another, which may be the older one.
+    /// Opens the two points; the first may be the newer one.
     pub fn open(disk: &Disk, from: &Manifest, to: &Manifest) -> Result<Self> {
         let (from, to) = (disk.image(from)?, disk.image(to)?);
         let one_base = from.base().path() == to.base().path();
@@ -37,17 +37,17 @@ impl Between {
         Ok(Self { from, to, pages })
     }
 
-    /// Where it starts.
+    /// The starting point.
     pub fn from(&self) -> &PointImage {
         &self.from
     }
 
-    /// Where it leads.
+    /// The end point.
     pub fn to(&self) -> &PointImage {
         &self.to
     }
 
-    /// What must be compared of both.
+    /// Calls `work` with the parts of both that must be compared.
     fn views<T>(&self, work: impl FnOnce(&dyn Image, &dyn Image) -> Result<T>) -> Result<T> {
         match &self.pages {
             None => work(&self.from, &self.to),
@@ -58,7 +58,7 @@ impl Between {
         }
     }
 
-    /// Hands what changed to `sink`, window by window, in order.
+    /// Passes the changes to `sink`, window by window, in order.
     pub fn changes(
         &self,
         work: Work<'_>,
@@ -74,7 +74,7 @@ impl Between {
         self.views(|from, to| compare(from, to, options, Ok, sink))
     }
 
-    /// Writes the diff, with the digests that the manifests know.
+    /// Writes the diff, with the digests in the manifests.
     pub fn write<W: Write>(
         &self,
         out: W,
@@ -89,7 +89,7 @@ impl Between {
             digests: true,
             equal: &NoneShared,
             confirm: &|| match &self.pages {
-                // The longer of the two is made of all that the other one is.
+                // The longer chain contains the other one.
                 Some(_) if self.from.diffs().len() < self.to.diffs().len() => {
                     self.to.check_unchanged()
                 }

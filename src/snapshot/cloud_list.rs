@@ -1,6 +1,5 @@
-//! Lists of snapshots as the cloud's own tools print them: `az snapshot list -o json`, `Get-AzSnapshot | ConvertTo-Json`,
-//! and the REST interface. Members are found whatever the case of their names; those that mean nothing here are passed
-//! over.
+//! Lists of snapshots as printed by the cloud's own tools: `az snapshot list -o json`, `Get-AzSnapshot |
+//! ConvertTo-Json`, and the REST interface. The case of member names is ignored, as are unknown members.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,46 +12,46 @@ use crate::error::{Error, Result};
 /// A longer list is refused.
 pub const LONGEST_LIST: u64 = 64 << 20;
 
-/// Snapshots that may have signed links at the same time, of one family.
+/// The most snapshots of one family that may have signed links at the same time.
 const LINKS: usize = 5;
-/// Incremental snapshots that a disk may have; newer documents of the service say 500.
+/// The most incremental snapshots of a disk; newer documentation of the service says 500.
 const MOST: usize = 200;
-/// No difference is to be had between sizes on both sides of this.
+/// There are no differences between sizes on both sides of this.
 const BOUNDARY: u64 = 4 << 40;
 
-/// A snapshot as the cloud lists it.
+/// A snapshot in the cloud's list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CloudSnapshot {
     /// Its name.
     pub name: String,
     /// Its resource id.
     pub id: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub time: Time,
-    /// The disk that it is of.
+    /// The disk to which it belongs.
     pub family: Family,
-    /// Whether it holds only what changed.
+    /// Whether it contains only changes.
     pub incremental: bool,
     /// The size of its disk in bytes.
     pub size: Option<u64>,
-    /// How much of it is there, if the list says so.
+    /// How complete it is, if the list contains that.
     pub completion_percent: Option<f64>,
 }
 
 impl CloudSnapshot {
-    /// Whether it can be used.
+    /// Returns whether it can be used.
     pub fn is_complete(&self) -> bool {
         self.completion_percent
             .is_none_or(|percent| percent >= 100.0)
     }
 }
 
-/// Reads a list, which messages call `path`.
+/// Parses a list, called `path` in messages.
 ///
 /// # Errors
 ///
-/// [`Damaged`](crate::ErrorKind::Damaged) with line and column if it is no JSON, or with the place in the list and the
-/// member if it is none of snapshots.
+/// [`Damaged`](crate::ErrorKind::Damaged) with line and column if it isn't JSON, or with the position in the list and
+/// the member if it isn't a list of snapshots.
 pub fn read_cloud_list(bytes: &[u8], path: &Path) -> Result<Vec<CloudSnapshot>> {
     let text = text_of(bytes).ok_or_else(|| {
         Error::damaged("this list is not text")
@@ -69,7 +68,7 @@ pub fn read_cloud_list(bytes: &[u8], path: &Path) -> Result<Vec<CloudSnapshot>> 
         Value::Array(items) => items,
         Value::Object(mut object) => match remove(&mut object, "value") {
             Some(Value::Array(items)) => items,
-            // One snapshot alone, as PowerShell prints it.
+            // A single snapshot, as PowerShell prints it.
             _ => vec![Value::Object(object)],
         },
         _ => {
@@ -84,7 +83,7 @@ pub fn read_cloud_list(bytes: &[u8], path: &Path) -> Result<Vec<CloudSnapshot>> 
         .collect()
 }
 
-/// Snapshots of one disk each, in the order in which they were made; those of the same moment by name.
+/// Groups the snapshots by disk, each in the order in which they were created; those of the same moment by name.
 pub fn families(list: Vec<CloudSnapshot>) -> Vec<(Family, Vec<CloudSnapshot>)> {
     let mut families: Vec<(Family, Vec<CloudSnapshot>)> = Vec::new();
     let key = |family: &Family| {
@@ -110,7 +109,8 @@ pub fn families(list: Vec<CloudSnapshot>) -> Vec<(Family, Vec<CloudSnapshot>)> {
     families
 }
 
-/// What the service's limits mean for these snapshots of one disk, of which those in `missing` are still to be copied.
+/// The consequences of the service's limits for these snapshots of one disk, of which those in `missing` are still to
+/// be copied.
 pub fn limits(all: &[CloudSnapshot], missing: &[&str]) -> Vec<String> {
     let mut told = Vec::new();
     for listed in all.iter().filter(|listed| !listed.is_complete()) {
@@ -174,7 +174,7 @@ fn listed(item: &Value) -> Result<CloudSnapshot> {
     let object = item.as_object().ok_or_else(|| {
         Error::damaged("this is not a snapshot as the cloud lists it").with_expected("an object")
     })?;
-    // The REST interface keeps most of it one level deeper.
+    // The REST interface nests most of it one level deeper.
     let inner = member(object, "properties").and_then(Value::as_object);
     let find = |name: &str| {
         let found = member(object, name).filter(|value| !value.is_null());
@@ -232,8 +232,8 @@ fn remove(object: &mut Map<String, Value>, name: &str) -> Option<Value> {
     object.remove(&key)
 }
 
-/// A time as the tools print it: RFC 3339, the same without an offset (which is UTC), or `/Date(milliseconds)/`, alone
-/// or as the value of an object.
+/// Parses a time in the tools' formats: RFC 3339, the same without an offset (which is UTC), or `/Date(milliseconds)/`,
+/// alone or as the value of an object.
 fn time_of(value: &Value) -> Option<Time> {
     let text = match value {
         Value::String(text) => text,
@@ -258,7 +258,7 @@ fn time_of(value: &Value) -> Option<Time> {
     text.parse().or_else(|_| format!("{text}Z").parse()).ok()
 }
 
-/// The text of a file that a shell wrote: UTF-8, or UTF-16 as PowerShell's redirection makes it.
+/// Decodes a file that a shell wrote: UTF-8, or UTF-16 from PowerShell's redirection.
 fn text_of(bytes: &[u8]) -> Option<String> {
     let units = |big: bool, rest: &[u8]| {
         let (pairs, odd) = rest.as_chunks::<2>();
@@ -314,7 +314,7 @@ mod tests {
         for other in [powershell, &dated, &plain, rest] {
             assert_eq!(read(other).unwrap(), expected, "{other}");
         }
-        // As redirections of different shells write it.
+        // As written by redirections of different shells.
         let marked = ["\u{feff}", az].concat();
         let wide = marked.encode_utf16().flat_map(u16::to_be_bytes);
         let other = marked

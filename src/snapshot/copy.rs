@@ -1,4 +1,4 @@
-//! Bringing another store up to date.
+//! Brings another store up to date.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,34 +13,34 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::storage::{Audience, File};
 
-/// What became of the copy of one disk.
+/// The outcome of copying one disk.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Copied {
     /// The disk.
     pub disk: String,
-    /// The snapshots that were copied, the oldest first.
+    /// The snapshots that were copied, oldest first.
     pub points: Vec<CopiedPoint>,
-    /// The newest snapshot of the target now.
+    /// The target's newest snapshot afterwards.
     pub newest: Option<Manifest>,
-    /// Whether the disk was made for them.
+    /// Whether the disk was created for them.
     pub is_new: bool,
-    /// What kept the rest from being copied.
+    /// The reason why the rest couldn't be copied.
     pub error: Option<Error>,
 }
 
 /// A snapshot that was copied.
 #[derive(Debug)]
 pub struct CopiedPoint {
-    /// What is known of it.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// Bytes that were read and written now; what an interrupted copy had brought, and zeros, don't count.
+    /// Bytes read and written now, not counting zeros and what an interrupted copy had transferred.
     pub bytes: u64,
 }
 
-/// Copies what the disks called `names` in the store `from` have and those in the store `to` lack, at most `jobs` disks
-/// at a time, and of each disk one snapshot after the other. Each disk is a matter of its own: an error ends only its
-/// own copy.
+/// Copies the snapshots that the disks called `names` have in the store `from` and lack in the store `to`, at most
+/// `jobs` disks at a time, and of each disk one snapshot after the other. Disks are independent: an error ends only the
+/// copy of its own disk.
 pub fn copy_disks(
     (from, to): (&Path, &Path),
     names: &[String],
@@ -80,11 +80,11 @@ pub fn copy_disks(
     done.into_iter().map(|(_, copied)| copied).collect()
 }
 
-/// Bytes that copying the disk `name` takes: of the files, and of what is read back to verify them.
+/// The number of bytes for copying the disk `name`: of the files, and of what is read back to verify them.
 pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
     let source = Disk::open(from, name, Access::Read)?;
     let target = match Disk::open(to, name, Access::Read) {
-        // Absent, or removed just now by a copy of which nothing came.
+        // It doesn't exist, or was just removed by a copy that failed.
         Err(_) if is_absent(&to.join(name)) => None,
         opened => Some(opened?),
     };
@@ -98,8 +98,8 @@ pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
     }))
 }
 
-/// Copies what the disk `name` of the store `from` has and that of the store `to` lacks. Both are locked meanwhile: the
-/// source as by a reader, the target against all but readers.
+/// Copies the snapshots of the disk `name` that the store `from` has and the store `to` lacks. Both are locked
+/// meanwhile: the source as by a reader, the target against everyone except readers.
 pub fn copy_disk((from, to): (&Path, &Path), name: &str, work: Work<'_>) -> Copied {
     let mut copied = Copied {
         disk: name.to_owned(),
@@ -150,7 +150,7 @@ fn copy_missing(
         copied.newest = Some(manifest.clone());
         copied.points.push(CopiedPoint { manifest, bytes });
     }
-    // What was to be copied and verified is; this takes little, and isn't part of the sum.
+    // Copying and verifying are done; the rest takes little time, and isn't part of the total.
     let progress = Uncounted(work.progress);
     let work = Work {
         progress: &progress,
@@ -186,7 +186,7 @@ fn copy_point(
     Ok((manifest, bytes))
 }
 
-/// Progress of work that isn't told of.
+/// Suppresses the progress of some work.
 struct Uncounted<'a>(&'a dyn Progress);
 
 impl Progress for Uncounted<'_> {
@@ -195,7 +195,7 @@ impl Progress for Uncounted<'_> {
     }
 }
 
-/// Progress of one of several pieces of work, which together were begun.
+/// Progress of one of several pieces of work with a common total.
 struct OneOfMany<'a>(&'a dyn Progress);
 
 impl Progress for OneOfMany<'_> {

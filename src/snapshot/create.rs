@@ -1,4 +1,4 @@
-//! A new snapshot: from an image, or from a diff that was made elsewhere.
+//! Creates a new snapshot: from an image, or from a diff that was created elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -26,45 +26,45 @@ use crate::text::shown;
 use crate::text::without_secrets;
 use crate::vhd::UniqueId;
 
-/// The largest disk that a dynamic VHD can hold; larger bases are raw.
+/// The largest disk that a dynamic VHD can contain; larger bases are raw.
 pub(super) const LARGEST_DYNAMIC: u64 = 2040 << 30;
 
-/// What a new snapshot shall be.
+/// Options for a new snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct NewPoint {
     /// Its name.
     pub name: String,
-    /// The moment whose content it is; now, if `None`.
+    /// The time of its content; now, if `None`.
     pub time: Option<Time>,
-    /// The disk that it is of, as far as known.
+    /// The disk to which it belongs, as far as known.
     pub family: Family,
-    /// Whatever shall be remembered.
+    /// User-defined tags.
     pub tags: BTreeMap<String, String>,
-    /// Whether it shall be a base of its own.
+    /// Whether it becomes a base.
     pub full: bool,
-    /// Who may see it at most; nobody who may not see the image, or the newest snapshot of the disk, anyway.
+    /// Limits who may access it. Nobody gets access who has none to the image, or to the newest snapshot of the disk.
     pub made_from: Audience,
 }
 
-/// A snapshot that was made.
+/// A snapshot that was created.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Created {
-    /// What is known of it.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// Bytes updated since the snapshot before; all data of a base.
+    /// Bytes updated since the previous snapshot; all data of a base.
     pub updated: u64,
-    /// Bytes cleared since.
+    /// Bytes cleared since the previous snapshot.
     pub cleared: u64,
-    /// The unique ids of the VHDs of the snapshot before and of this one, if they differ and nothing else says that both
-    /// are of one disk.
+    /// The unique ids of the VHDs of the previous and this snapshot, if they differ and nothing else shows that both
+    /// belong to one disk.
     pub other_unique_id: Option<[String; 2]>,
-    /// How it is so unlike the snapshot before that it may be a mistake.
+    /// Differences from the previous snapshot that may indicate a mistake.
     pub doubts: Vec<Doubt>,
 }
 
-/// Makes a snapshot of `image`. Only the image is read, and what is stored where the window hashes of the newest
-/// snapshot differ from the image's; the first one, or one that shall be full, is a base.
+/// Creates a snapshot of `image`. Only the image and those windows of the newest snapshot are read whose hashes differ
+/// from the image's. The first snapshot, or a full one, is a base.
 pub fn create(
     disk: &mut Disk,
     image: &dyn Opened,
@@ -79,8 +79,8 @@ pub fn create(
     }
 }
 
-/// Makes a snapshot of a diff that was made elsewhere and comes from `stream`, which messages call `name`: it must start
-/// from the newest snapshot. It is stored as it is.
+/// Creates a snapshot from a diff that was created elsewhere and comes from `stream`, called `name` in messages. It
+/// must be based on the newest snapshot, and is stored unchanged.
 pub fn add_diff(
     disk: &mut Disk,
     (stream, name): (&mut dyn Read, &Path),
@@ -89,21 +89,20 @@ pub fn add_diff(
 ) -> Result<Created> {
     let Some(newest) = disk.newest().cloned() else {
         return Err(
-            Error::usage("there is nothing yet that a diff could be added to")
+            Error::usage("there is no snapshot yet to which a diff could be added")
                 .with_path(disk.folder())
-                .with_hint("make the first snapshot of the image that the diff starts from"),
+                .with_hint("create the first snapshot from the image that the diff starts from"),
         );
     };
     check_name(&new.name)?;
     disk.made_from(new.made_from.clone());
-    // Its name is known only now; the file gets its place beside the others.
+    // The snapshot's name is known only now; the file is moved next to the others.
     let stem = next_stem(disk, &new.name)?;
     let file = format!("{stem}.vhddiff");
     let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     let mut out = stored.file().appender();
-    out.take_all(stream).map_err(|e| {
-        Error::io("cannot store the diff that comes in", e).with_path(disk.folder())
-    })?;
+    out.take_all(stream)
+        .map_err(|e| Error::io("cannot store the incoming diff", e).with_path(disk.folder()))?;
     drop(out);
     let len = stored.file().byte_len()?;
     work.progress.begin("verifying the diff", len);
@@ -141,7 +140,8 @@ pub fn add_diff(
     Ok(created)
 }
 
-/// The window hashes of what `diff` makes of the newest snapshot: a proof that it leads to what it says.
+/// Computes the window hashes of the result of applying `diff` to the newest snapshot, which proves that it leads to
+/// its target.
 fn carried(
     disk: &Disk,
     (newest, known): (&Manifest, &WindowList<File>),
@@ -165,18 +165,18 @@ fn carried(
     })?;
     if list.digest != expected {
         return Err(
-            Error::damaged("this diff doesn't lead to the target that it names")
+            Error::damaged("this diff doesn't lead to its recorded target")
                 .with_path(name)
                 .with_field("target digest")
                 .with_found(list.digest)
                 .with_expected(expected)
-                .with_hint("make it again with vhd-diff"),
+                .with_hint("create it again with vhd-diff"),
         );
     }
     Ok(list)
 }
 
-/// A file under construction that messages call by the name of what it is made from.
+/// A file under construction whose name in messages is that of its source.
 struct Named(File, PathBuf);
 
 impl ReadAt for Named {
@@ -193,15 +193,15 @@ impl ReadAt for Named {
     }
 }
 
-/// Refuses a diff that doesn't start from the newest snapshot. Returns the digest of its target.
+/// Fails unless a diff is based on the newest snapshot. Returns the digest of its target.
 fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentDigest> {
     let (DiffHeader { base_size, .. }, trailer) = (diff.header(), diff.trailer());
     let (Some(base), Some(target)) = (trailer.base_digest, trailer.target_digest) else {
-        return Err(
-            Error::mismatch("this diff doesn't name its base and its target")
-                .with_path(diff.name())
-                .with_hint("make it again without --no-digest"),
-        );
+        return Err(Error::mismatch(
+            "this diff doesn't contain the digests of its base and its target",
+        )
+        .with_path(diff.name())
+        .with_hint("create it again without --no-digest"));
     };
     if base != newest.content_digest || *base_size != newest.virtual_size {
         return Err(
@@ -230,7 +230,7 @@ pub(super) fn told_family(side: &Side) -> Family {
 
 pub(super) fn origin(side: &Side) -> Origin {
     Origin {
-        // The diff may come from a program that didn't leave a signature out.
+        // The diff may come from a program that didn't remove a signature.
         name: side
             .name
             .as_deref()
@@ -258,7 +258,7 @@ fn next_stem(disk: &Disk, name: &str) -> Result<PointFileName> {
     })
 }
 
-/// An error if a snapshot of this time can't be added: they are in the order of their times.
+/// Fails if a snapshot with this time can't be added: snapshots are in chronological order.
 fn check_time(disk: &Disk, time: Time) -> Result<()> {
     let Some(newest) = disk.newest().filter(|newest| time < newest.time) else {
         return Ok(());
@@ -277,26 +277,26 @@ fn check_time(disk: &Disk, time: Time) -> Result<()> {
         ""
     };
     Err(error.with_hint(format!(
-        "the time of {} is yet to come; if it is wrong, delete that snapshot: {}{last} {}",
+        "the time of {} is in the future; if it is wrong, delete that snapshot: {}{last} {}",
         newest.name,
         disk.command("delete"),
         newest.name
     )))
 }
 
-/// What is known of a new snapshot before its data is.
+/// What is known about a new snapshot before its data is.
 struct Draft {
     stem: PointFileName,
     time: Time,
     family: Family,
     source: Origin,
     tags: BTreeMap<String, String>,
-    /// Whether it is said for certain which disk it is.
+    /// Whether its disk is identified with certainty.
     told: bool,
 }
 
 impl Draft {
-    /// Checks that such a snapshot may follow what is there.
+    /// Checks that such a snapshot may follow the existing ones.
     fn of(disk: &mut Disk, new: &NewPoint, source: Origin) -> Result<Self> {
         disk.check_writable()?;
         check_name(&new.name)?;
@@ -304,7 +304,7 @@ impl Draft {
             return Err(partial::incomplete(disk, part));
         }
         if disk.points.named(&new.name).is_some() {
-            return Err(Error::usage("there is a snapshot of this name already")
+            return Err(Error::usage("a snapshot of this name already exists")
                 .with_path(disk.folder())
                 .with_found(&new.name)
                 .with_hint("choose another name, or delete that one first"));
@@ -410,13 +410,13 @@ fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -
 fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
     list.publish().map_err(|error| {
         error.with_hint(format!(
-            "the snapshot {} is complete and needn't be made again; only its window hashes are missing, which the next one computes from the data",
+            "the snapshot {} is complete and needn't be created again; only its window hashes are missing, which the next one computes from the data",
             point.name
         ))
     })
 }
 
-/// The length of a file, and what it takes on its file system.
+/// The length of a file, and its allocated size.
 pub(super) fn lengths(path: &Path) -> Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = File::open(path)?.metadata()?;

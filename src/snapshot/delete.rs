@@ -1,4 +1,4 @@
-//! Deleting a snapshot: every other point in time stays what it is.
+//! Deletes a snapshot while every other point in time keeps its content.
 //!
 //! ```text
 //! newest, or before another base    its files go
@@ -7,9 +7,9 @@
 //!                                   somebody reads it, the next one's base is a new file
 //! ```
 //!
-//! Several in a row that are made of one another go at once: one fold or one apply, whatever their number.
+//! Consecutive ones that depend on each other are deleted together: with one fold or one apply, whatever their number.
 //!
-//! What shall be done is written down first; a command that was interrupted after that is finished by the next one.
+//! The intent is recorded first; a command that is interrupted after that is finished by the next one.
 
 use std::path::Path;
 
@@ -29,25 +29,25 @@ use crate::files::{
 use crate::image::ContentDigest;
 use crate::storage::{Access, File, Overwrite, remove_if_there, rename};
 
-/// What became of the snapshot after the deleted one.
+/// What happened to the snapshot after the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Deleted {
-    /// Nothing was made of the deleted one.
+    /// No other snapshot depended on it.
     Alone,
-    /// Its diff holds what changed since the one before the deleted one.
+    /// The diff of the next one now contains the changes since the one before the deleted one.
     Folded {
         /// The name of the next one.
         next: String,
     },
-    /// It is the base now.
+    /// The next one is the base now.
     Rolled {
         /// The name of the next one.
         next: String,
     },
 }
 
-/// Deletes the snapshot called `name`. The last one of a disk only goes if `last`.
+/// Deletes the snapshot called `name`. The last one of a disk is deleted only if `last` is set.
 pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result<Deleted> {
     disk.check_writable()?;
     if disk.copying().is_some_and(|part| part.name == name) {
@@ -64,7 +64,7 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
     delete_run(disk, vec![deleted], work)
 }
 
-/// Deletes snapshots in a row, the oldest first, each made of the one before it.
+/// Deletes consecutive snapshots, oldest first, each of which depends on the previous one.
 pub(super) fn delete_run(
     disk: &mut Disk,
     deleted: Vec<Manifest>,
@@ -72,14 +72,14 @@ pub(super) fn delete_run(
 ) -> Result<Deleted> {
     disk.check_writable()?;
     let mut became = Deleted::Alone;
-    // What is written down must stay readable. The newest part goes first, so that all is made of what stays.
+    // The record must stay readable. The newest part goes first, so that everything depends only on what still exists.
     for part in parts(deleted)?.into_iter().rev() {
         became = delete_part(disk, part, work)?;
     }
     Ok(became)
 }
 
-/// A run in parts, each of which can be written down.
+/// Splits a run into parts, each of which can be recorded.
 fn parts(run: Vec<Manifest>) -> Result<Vec<Vec<Manifest>>> {
     let (mut parts, mut room) = (Vec::<Vec<Manifest>>::new(), 0);
     for point in run {
@@ -131,7 +131,7 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
         rebuild(disk, &next, base, work).map_err(|error| {
             if is_read && is_want_of_room(&error) {
                 return error.with_hint(
-                    "the base is being read, so it is made anew: make room, or end what reads it, and it is changed where it is",
+                    "the base is being read, so a new one is written: free some space, or stop the programs that read it so that it can be changed in place",
                 );
             }
             error
@@ -144,11 +144,11 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     Ok(Deleted::Rolled { next: name })
 }
 
-/// Deletes snapshots that no other is made of.
+/// Deletes snapshots on which no other depends.
 fn delete_alone(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Result<Deleted> {
     let intent = Intent::new(deleted, None, false);
     match carry_out(disk, &intent, work) {
-        // On a full disk there may be no room even to write that down, and nothing else frees any.
+        // On a full disk there may not be enough space even for the record, and nothing else frees any.
         Err(error) if is_want_of_room(&error) && is_absent(&disk.path(DELETING)) => {
             delete_without_room(disk, &intent.deleted).map_err(|_| error)?;
         }
@@ -157,8 +157,8 @@ fn delete_alone(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resu
     Ok(Deleted::Alone)
 }
 
-/// Deletes snapshots that no other is made of, the newest first, by renaming and removing alone: data that has its
-/// provisional name and no manifest is removed by whatever comes next.
+/// Deletes snapshots on which no other depends, newest first, only by renaming and removing: data with a provisional
+/// name and without a manifest is removed by the next command.
 fn delete_without_room(disk: &mut Disk, deleted: &[Manifest]) -> Result<()> {
     for point in deleted.iter().rev() {
         let (file, new) = (
@@ -175,11 +175,11 @@ fn delete_without_room(disk: &mut Disk, deleted: &[Manifest]) -> Result<()> {
     Ok(())
 }
 
-/// Writes down what will be done, and does it. What can't be done for want of room, or else, is taken back as long as
-/// nothing was done.
+/// Records the intent and carries it out. If it can't be carried out, for lack of space or otherwise, it is revoked as
+/// long as nothing was done.
 fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
     if let Err(error) = intent.write(disk) {
-        // It may have its name already; nothing was done yet.
+        // It may have its name already, but nothing was done yet.
         let _ = forget(disk, intent);
         return Err(error);
     }
@@ -191,11 +191,11 @@ fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
     }
     disk.load()?;
     Err(error.with_hint(
-        "nothing was deleted, and every snapshot is as it was: remove the cause, then run the command again",
+        "nothing was deleted, and all snapshots are unchanged: remove the cause, then run the command again",
     ))
 }
 
-/// Does what was written down; it may have been begun already.
+/// Carries out a recorded intent, which may have been begun already.
 pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
     let mut next = None;
     if let Some([old, new]) = &intent.next {
@@ -216,7 +216,7 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
         }
         next = Some(new);
     }
-    // First what makes room. Until the end, everything is written down.
+    // What frees space comes first. Until the end, everything is recorded.
     for deleted in &intent.deleted {
         remove_if_there(&disk.path(&deleted.stem().manifest()))?;
         remove_if_there(&disk.path(&deleted.data.file))?;
@@ -233,13 +233,13 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
     remove_if_there(&disk.path(DELETING)).map(drop)
 }
 
-/// Removes the window hashes if they are those of a snapshot that goes: nothing could tell them from those of a newest
-/// snapshot that was lost.
+/// Removes the window hashes if they belong to a snapshot that is deleted: they couldn't be distinguished from those of
+/// a newest snapshot that was lost.
 fn forget_list(disk: &Disk, deleted: &[Manifest]) -> Result<()> {
     let digest = match digest_of(disk) {
         Ok(Some(digest)) => digest,
         Ok(None) => return Ok(()),
-        // Of whichever it is, to make it again costs only time.
+        // Whatever they belong to, computing them again only takes time.
         Err(_) => return remove_if_there(&disk.path(WINDOWS)).map(drop),
     };
     let goes = deleted.iter().any(|point| point.content_digest == digest);
@@ -293,20 +293,20 @@ fn as_base(next: &Manifest, file: String) -> Manifest {
     }
 }
 
-/// Whether somebody reads the file: a point in time that holds it keeps a lock on it and none on the disk. As the disk is
-/// ours alone, nobody can begin to.
+/// Returns whether somebody reads the file: a point in time that holds it open keeps a lock on it, and none on the
+/// disk. As the disk is locked exclusively, nobody can start reading.
 fn is_read(file: &Path) -> Result<bool> {
     match File::open_locked(file, Access::Replace) {
         Ok(_) => Ok(false),
         Err(error) if error.kind() == ErrorKind::Locked => Ok(true),
-        // Whoever works with it says what is wrong.
+        // Whoever uses it will report the error.
         Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// The base of `next` as a new file, complete under its provisional name: the old one is too small a format for it, or is
-/// being read.
+/// Writes the base of `next` to a new file, complete under its provisional name: the format of the old one is too small
+/// for it, or it is being read.
 fn rebuild(disk: &Disk, next: &Manifest, mut base: Manifest, work: Work<'_>) -> Result<Manifest> {
     let path = disk.path(&format!("{}{NEW}", base.data.file));
     let dynamic = Path::new(&base.data.file)
@@ -328,7 +328,7 @@ fn rebuild(disk: &Disk, next: &Manifest, mut base: Manifest, work: Work<'_>) -> 
     Ok(base)
 }
 
-/// Brings the base of the deleted snapshots to the next one, in place, and gives it its name.
+/// Brings the base of the deleted snapshots to the next one, in place, and renames it.
 fn roll_forward(
     disk: &Disk,
     deleted: &[Manifest],
@@ -356,7 +356,7 @@ fn roll_forward(
         .chain([old])
         .map(|point| open_diff(&disk.path(&point.data.file), work.progress))
         .collect::<Result<_>>()?;
-    // What a store holds is no image's parent: all commands refuse that.
+    // Files in a store can't be the parents of images: all commands refuse that.
     let how = InPlace {
         orphans: Orphans::Allow,
         ..InPlace::default()

@@ -1,5 +1,5 @@
-//! A disk in a store: its snapshots, its lock, and what there is of its files. It changes nothing; what an interrupted
-//! command left is the matter of `recovery.rs`.
+//! A disk in a store: its snapshots, its lock, and its files. It changes nothing; `recovery.rs` handles what an
+//! interrupted command left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,15 +23,15 @@ use crate::storage::{
 };
 use crate::text::shown;
 
-/// Diffs of one disk that are open at a time.
+/// The most diffs of one disk that are open at a time.
 const OPEN_DIFFS: usize = 64;
 
-/// The threads to work with, and who is told how far the work is.
+/// The environment of a job: its threads, and the receiver of its progress.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
     /// The threads.
     pub workers: &'a Workers,
-    /// Told what is done.
+    /// Receives progress.
     pub progress: &'a dyn Progress,
 }
 
@@ -41,18 +41,18 @@ impl std::fmt::Debug for Work<'_> {
     }
 }
 
-/// What a disk is opened for.
+/// The purpose of opening a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To read, beside other readers.
+    /// Reading, together with other readers.
     Read,
-    /// To change it, alone.
+    /// Changing it, exclusively.
     Write,
-    /// To change it, and to make it if it isn't there.
+    /// Changing it, and creating it if it doesn't exist.
     Create,
 }
 
-/// A disk in a store, locked until it is dropped. Images of its points in time keep the lock too.
+/// A disk in a store, locked until it is dropped. Images of its points in time also keep the lock.
 #[derive(Debug)]
 pub struct Disk {
     store: PathBuf,
@@ -63,16 +63,16 @@ pub struct Disk {
     pub(super) copying: Option<Manifest>,
     /// The names of its files when they were last listed.
     pub(super) names: FileNames,
-    /// Files that still have other names, under which they are read: a command was interrupted.
+    /// Files that still have other names, under which they are read, because a command was interrupted.
     pub(super) unnamed: BTreeMap<String, String>,
-    /// Snapshots that a deletion is taking away, and of which others are still made.
+    /// Snapshots that a deletion is removing, but on which others still depend.
     pub(super) going: Vec<Manifest>,
-    /// What the next one becomes, if the base of the first of them is just being brought forward to it.
+    /// The next snapshot's future manifest, if the base of the first of them is being rolled forward to it.
     pub(super) next_base: Option<Manifest>,
     lock: Arc<DiskLock>,
     handles: Arc<Handles>,
     open_diffs: OpenDiffs,
-    /// Who may see what is made now, at most: who may see the newest snapshot, and what it is made from.
+    /// Limits who may access new files: those who may access the newest snapshot, and the sources.
     audience: Audience,
     writable: bool,
 }
@@ -83,7 +83,7 @@ pub fn disks(store: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| Error::io("cannot read the folder", e).with_path(store))?;
-        // No other name can be that of a disk.
+        // No other name is valid for a disk.
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
@@ -99,7 +99,7 @@ pub fn disks(store: &Path) -> Result<Vec<String>> {
 fn is_folder(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),
-        // A link that leads nowhere.
+        // A dangling link.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
     }
@@ -110,13 +110,13 @@ fn no_store(store: &Path, error: io::Error) -> Error {
     let error = Error::io("cannot open the store", error).with_path(store);
     if missing {
         return error.with_hint(
-            "name a store with --store or VHDKIT_STORE; vhd snapshot create makes a new one",
+            "specify a store with --store or VHDKIT_STORE; vhd snapshot create creates a new one",
         );
     }
     error
 }
 
-/// The names of the files of a folder that may belong to snapshots.
+/// The names of the files in a folder that may belong to snapshots.
 pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
     let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
     let mut names = FileNames::default();
@@ -129,7 +129,7 @@ pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
     Ok(names)
 }
 
-/// An error if `path` leads to something else than a plain file in its own folder. What isn't there is left to whoever
+/// Fails if `path` leads to something other than a plain file in its own folder. A missing file is left to whoever
 /// opens it.
 pub(super) fn check_plain(path: &Path) -> Result<()> {
     let found = match fs::symlink_metadata(path) {
@@ -149,7 +149,7 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
         return Err(Error::damaged("this is not a plain file")
             .with_path(path)
             .with_found(what)
-            .with_hint("nothing but plain files belongs into a store"));
+            .with_hint("a store must contain only plain files"));
     }
     let follow = |path: &Path| {
         fs::canonicalize(path)
@@ -168,8 +168,8 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
     )
 }
 
-/// All bytes of the file at `path`; `None` if there is no such file. What is longer than `most`, or isn't a plain file,
-/// is damaged.
+/// Reads the file at `path`; `None` if it doesn't exist. It is damaged if it is longer than `most` or isn't a plain
+/// file.
 pub(super) fn read_limited(
     path: &Path,
     most: u64,
@@ -254,10 +254,10 @@ impl Disk {
         Ok(())
     }
 
-    /// Lets what is made from now on be seen by nobody who may not see what it is made from, nor the newest snapshot.
+    /// Restricts access to files created from now on to those who may access the sources and the newest snapshot.
     pub(super) fn made_from(&mut self, audience: Audience) {
         let newest = self.newest().map(|newest| self.path(&newest.data.file));
-        // One that isn't there says nothing.
+        // A missing one imposes no limit.
         let newest = newest.and_then(|path| Audience::of([path]).ok());
         self.audience = audience.and(newest.unwrap_or_default());
     }
@@ -266,8 +266,8 @@ impl Disk {
         &self.audience
     }
 
-    /// Begins a file at `path`, which may end in `.new`, for the place that `file` has. If there is such a file, the new
-    /// one gets its owner and its permissions.
+    /// Creates a file at `path`, which may end in `.new`, to replace `file`. If `file` exists, the new one gets its
+    /// owner and permissions.
     pub(super) fn new_file(&self, path: PathBuf, file: &str) -> Result<AtomicFile> {
         let mut new = AtomicFile::for_audience(path, self.audience.clone())?;
         let place = self.path(file);
@@ -283,7 +283,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The first snapshot must not be lost with its folder, which may have been made by a command that was killed.
+    /// The first snapshot must not be lost with its folder, which may have been created by a command that was killed.
     pub(super) fn ensure_folder(&self) -> Result<()> {
         if self.points().is_empty() {
             create_folder(&self.folder, 0o777)?;
@@ -291,7 +291,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The folder of its files.
+    /// The folder with its files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -301,33 +301,33 @@ impl Disk {
         &self.name
     }
 
-    /// The store that it is in.
+    /// The store that contains it.
     pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// The snapshots whose manifests can be read, the oldest first.
+    /// The snapshots whose manifests can be read, oldest first.
     pub fn points(&self) -> &[Manifest] {
         self.points.as_slice()
     }
 
-    /// What is wrong with the other manifests.
+    /// The problems with the other manifests.
     pub fn damaged(&self) -> &[Error] {
         &self.damaged
     }
 
-    /// Takes out what is wrong with the manifests.
+    /// Returns the problems with the manifests, and forgets them.
     pub fn take_damaged(&mut self) -> Vec<Error> {
         std::mem::take(&mut self.damaged)
     }
 
-    /// The snapshots that an interrupted deletion was taking away. The next command that changes the disk finishes it;
-    /// until then the others are read as they are.
+    /// The snapshots that an interrupted deletion was removing. The next command that changes the disk finishes it;
+    /// until then the others can be read as they are.
     pub fn interrupted_deletion(&self) -> &[Manifest] {
         &self.going
     }
 
-    /// Whether an interrupted deletion was taking these files away.
+    /// Returns whether an interrupted deletion was removing these files.
     pub(super) fn is_going(&self, stem: &PointFileName) -> bool {
         self.going.iter().any(|point| point.stem() == *stem)
     }
@@ -342,7 +342,7 @@ impl Disk {
         self.points().last()
     }
 
-    /// What all snapshots together say of the disk that they are of.
+    /// The disk to which all snapshots belong, from everything that they record about it.
     pub(super) fn family(&self) -> Result<Family> {
         self.points.family()
     }
@@ -363,7 +363,7 @@ impl Disk {
         })
     }
 
-    /// The newest snapshot that isn't newer than `time`.
+    /// The newest snapshot at or before `time`.
     pub fn at(&self, time: Time) -> Result<&Manifest> {
         let found = self.points().iter().rev().find(|point| point.time <= time);
         found.ok_or_else(|| {
@@ -376,7 +376,7 @@ impl Disk {
         })
     }
 
-    /// The snapshot that the diff of `point` starts from; `None` if that isn't there, and for a base.
+    /// The snapshot on which the diff of `point` is based; `None` if that is missing, and for a base.
     pub(super) fn parent_of(&self, point: &Manifest) -> Option<&Manifest> {
         let id = point.parent.as_deref()?;
         let known = self.points.with_id_before(id, point.sequence);
@@ -386,7 +386,7 @@ impl Disk {
         })
     }
 
-    /// The snapshots that `point` is made of: a base, then the diffs up to it.
+    /// The snapshots on which `point` depends: a base, then the diffs up to `point` itself.
     pub fn chain<'a>(&'a self, point: &'a Manifest) -> Result<Vec<&'a Manifest>> {
         let mut chain = vec![point];
         let mut last = point;
@@ -398,9 +398,9 @@ impl Disk {
         Ok(chain)
     }
 
-    /// The error for a snapshot whose parent isn't there.
+    /// The error for a snapshot whose parent is missing.
     pub(super) fn orphan(&self, point: &Manifest) -> Error {
-        let error = Error::damaged("a snapshot that this one is made of is missing")
+        let error = Error::damaged("a snapshot on which this one depends is missing")
             .with_path(self.folder.join(point.stem().manifest()))
             .with_field("parent")
             .with_found(point.parent.as_deref().unwrap_or("none"));
@@ -410,10 +410,10 @@ impl Disk {
         }
     }
 
-    /// What makes damaged files again.
+    /// The advice for rebuilding damaged files.
     pub(super) fn repair_hint(&self) -> String {
         format!(
-            "make it again, from another store (--from STORE) or an image (--image SNAPSHOT=FILE) if that is needed: {}",
+            "rebuild it, from another store (--from STORE) or an image (--image SNAPSHOT=FILE) if necessary: {}",
             self.command("repair")
         )
     }
@@ -427,7 +427,7 @@ impl Disk {
         )
     }
 
-    /// The snapshots that are made of `point`, itself included, in order.
+    /// The snapshots that depend on `point`, including itself, in order.
     pub fn made_of(&self, point: &Manifest) -> Vec<&Manifest> {
         let mut made = BTreeSet::new();
         let all = self.points.from(point.sequence).iter();
@@ -453,14 +453,14 @@ impl Disk {
                         .with_field("state, completion_percent")
                         .with_found(completion(part))
                         .with_expected("complete, 100")
-                        .with_hint("run the command again that was copying it"),
+                        .with_hint("run the command that was copying it again"),
                 );
             }
         }
         PointImage::open(self, point)
     }
 
-    /// What messages call a point in time: `STORE::DISK@SNAPSHOT`.
+    /// The name of a point in time in messages: `STORE::DISK@SNAPSHOT`.
     pub fn label(&self, point: &Manifest) -> PathBuf {
         let name = format!("{}::{}@{}", shown(&self.store), self.name, point.name);
         PathBuf::from(name)
@@ -482,20 +482,20 @@ impl Disk {
         self.folder.join(file)
     }
 
-    /// Where the data of a snapshot is read. An error if something else than a plain file is there.
+    /// The path of a snapshot's data. Fails if something other than a plain file is there.
     pub(super) fn data_path(&self, point: &Manifest) -> Result<PathBuf> {
         let path = self.data_name(point);
         check_plain(&path)?;
         Ok(path)
     }
 
-    /// The same without a look at it.
+    /// As [`data_path`](Self::data_path), without checking the file.
     pub(super) fn data_name(&self, point: &Manifest) -> PathBuf {
         let file = &point.data.file;
         self.folder.join(self.unnamed.get(file).unwrap_or(file))
     }
 
-    /// An error unless the disk may be changed.
+    /// Fails unless the disk may be changed.
     pub(super) fn check_open_for_writing(&self) -> Result<()> {
         if self.writable {
             return Ok(());
@@ -503,19 +503,19 @@ impl Disk {
         Err(Error::usage("the disk was opened only for reading").with_path(&self.folder))
     }
 
-    /// Knows a snapshot as it is now, in the place of one with its number.
+    /// Adds or replaces the manifest with its number in memory.
     pub(super) fn put(&mut self, point: Manifest) {
         self.open_diffs.forget(&point.data.file);
         self.points.put(point);
     }
 
-    /// Knows a snapshot no longer.
+    /// Removes a manifest from memory.
     pub(super) fn take_out(&mut self, point: &Manifest) {
         self.open_diffs.forget(&point.data.file);
         self.points.take_out(point.sequence, &point.id);
     }
 
-    /// An error unless the disk may be changed and nothing of it is damaged.
+    /// Fails unless the disk may be changed and nothing of it is damaged.
     pub(super) fn check_writable(&mut self) -> Result<()> {
         self.check_open_for_writing()?;
         match self.damaged.pop() {
@@ -524,14 +524,14 @@ impl Disk {
         }
     }
 
-    /// Makes a snapshot exist whose data stands under its name with `.new` at the end: writes the manifest, then gives
-    /// the data its name. Of one that can't exist for want of room, nothing is left.
+    /// Makes a snapshot exist whose data has its name with `.new` appended: writes the manifest, then renames the data.
+    /// If that fails for lack of space, nothing is left of it.
     pub(super) fn commit(&mut self, manifest: Manifest) -> Result<()> {
         let file = self.path(&manifest.data.file);
         let new = self.path(&format!("{}{NEW}", manifest.data.file));
         if let Err(error) = self.write_manifest(&manifest, Overwrite::No) {
             if is_absent(&self.path(&manifest.stem().manifest())) {
-                // It would only take room until the next command removes it.
+                // It would only take space until the next command removes it.
                 let _ = remove_if_there(&new);
             }
             return Err(error);
@@ -550,7 +550,8 @@ impl Disk {
         file.publish(overwrite)
     }
 
-    /// Removes the folder of a disk that has no snapshot and no file but its locks: what began to make it has failed.
+    /// Removes the folder of a disk that has no snapshot and no file except its locks, because the command that created
+    /// it has failed.
     pub fn discard_if_empty(self) {
         const OURS: [&str; 2] = [super::layout::LOCK, super::layout::COPY_LOCK];
         if !self.points().is_empty() || !self.damaged.is_empty() {
@@ -569,7 +570,7 @@ impl Disk {
     }
 }
 
-/// Whether an error says nothing of what was read, because it couldn't be read: it may pass, and is no damage.
+/// Returns whether an error is about reading rather than about the data: it may be temporary, and isn't damage.
 pub(super) fn is_passing(error: &Error) -> bool {
     !matches!(
         error.kind(),
@@ -577,12 +578,12 @@ pub(super) fn is_passing(error: &Error) -> bool {
     )
 }
 
-/// Whether a snapshot can be used, and how much of it is there: the two may contradict each other.
+/// Describes whether a snapshot can be used, and how complete it is: the two may contradict each other.
 pub(super) fn completion(point: &Manifest) -> String {
     format!("{}, {}", point.state.name(), point.completion_percent)
 }
 
-/// Whether there is no such file, for certain.
+/// Returns whether the file is certain not to exist.
 pub(super) fn is_absent(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
@@ -605,7 +606,7 @@ fn no_disk(store: &Path, name: &str) -> Error {
     }
 }
 
-/// Reads the manifest at `path`, which is called `name` when it is complete.
+/// Reads the manifest at `path`, whose final name is `name`.
 pub(super) fn read_manifest(path: &Path, name: &Path) -> Result<Manifest> {
     let damaged = || Error::damaged("this is not a manifest").with_path(path);
     let bytes = read_limited(path, LONGEST, damaged)?

@@ -1,19 +1,19 @@
-//! What is so unlike the snapshot before that it may be a mistake: the wrong image, or one that lost its end.
+//! Differences from the previous snapshot that may indicate a mistake: the wrong image, or a truncated one.
 
 use super::Manifest;
 
-/// How a new snapshot is unlike the one before it.
+/// A difference of a new snapshot from the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// The virtual disk had so many bytes, and has so many now.
+    /// The virtual disk had the first number of bytes, and now has the second.
     Size([u64; 2]),
-    /// The image had this format, and has another one now.
+    /// The image had the first format, and now has the second.
     Format([String; 2]),
-    /// So many of its mebibytes held something, and less than half as many do now.
+    /// The first number of its mebibytes held data; now it is the second, which is less than half.
     Data([u64; 2]),
 }
 
-/// How `now` is unlike `before`. `windows` are the mebibytes of each that aren't zero, as far as known.
+/// Finds differences between `before` and `now`. `windows` are their numbers of nonzero mebibytes, as far as known.
 pub(super) fn doubts(before: &Manifest, now: &Manifest, windows: [Option<u64>; 2]) -> Vec<Doubt> {
     let sizes = [before.virtual_size, now.virtual_size];
     let formats = [&before.source.format, &now.source.format].map(Clone::clone);

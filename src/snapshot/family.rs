@@ -1,37 +1,37 @@
-//! Whether two snapshots are of one and the same disk.
+//! Determines whether two snapshots belong to the same disk.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The cloud's ids of the disk that snapshots are of. Snapshots are one family when both agree: a disk that was
-/// deleted and made again has the same resource id and another unique id.
+/// The cloud's ids of the disk of a snapshot. Snapshots are of one family if both agree: a disk that was deleted and
+/// created again has the same resource id and another unique id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Family {
-    /// `SourceResourceId`: which disk, by its place; upper and lower case are the same.
+    /// `SourceResourceId`: identifies the disk by its location; case is ignored.
     pub source_resource_id: Option<String>,
-    /// `SourceUniqueId`: which disk for certain.
+    /// `SourceUniqueId`: identifies the disk with certainty.
     pub source_unique_id: Option<String>,
 }
 
 impl Family {
-    /// What is known of the family when `newer` joins it. An id that isn't known on either side says nothing.
+    /// The combined knowledge about the family when `newer` joins it. An id that is unknown on one side doesn't matter.
     ///
     /// # Errors
     ///
-    /// [`Mismatch`](crate::ErrorKind::Mismatch) with both ids when they are of different disks.
+    /// [`Mismatch`](crate::ErrorKind::Mismatch) with both ids if they belong to different disks.
     pub fn join(&self, newer: &Self) -> Result<Self> {
         let join = |field: &str, old: &Option<String>, new: &Option<String>| match (old, new) {
             (Some(old), Some(new)) if !old.eq_ignore_ascii_case(new) => {
                 Err(Error::mismatch("this is a snapshot of another disk")
                     .with_field(field)
                     .with_found(new)
-                    .with_expected(format_args!("{old}, as in the snapshots that are there"))
-                    .with_hint("keep each disk under a name of its own: --disk NAME"))
+                    .with_expected(format_args!("{old}, as in the existing snapshots"))
+                    .with_hint("keep each disk under its own name: --disk NAME"))
             }
             (old, new) => Ok(old.clone().or_else(|| new.clone())),
         };
-        // The unique id first: it is the one that decides.
+        // The unique id first: it is the decisive one.
         let unique = join(
             "source unique id",
             &self.source_unique_id,

@@ -1,4 +1,4 @@
-//! The names of a disk's files when they were last listed, of which there may be tens of thousands.
+//! The names of a disk's files when they were last listed. There may be tens of thousands.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use super::PointFileName;
 use super::layout::PART;
 
-/// File names in order, and those among them of a copy that isn't complete, found without a look at the others.
+/// File names in order. Those of an incomplete copy are found without searching the others.
 #[derive(Debug, Default)]
 pub(super) struct FileNames {
     all: BTreeSet<String>,
@@ -22,13 +22,13 @@ impl FileNames {
         self.all.insert(name);
     }
 
-    /// Forgets a name.
+    /// Removes a name.
     pub(super) fn remove(&mut self, name: &str) {
         self.parts.remove(name);
         self.all.remove(name);
     }
 
-    /// All of them, for who removes some on the way.
+    /// A list of all names, for callers that remove some while iterating.
     pub(super) fn list(&self) -> Vec<String> {
         self.all.iter().cloned().collect()
     }
@@ -38,7 +38,7 @@ impl FileNames {
         &self.parts
     }
 
-    /// The names that begin with those of the files of a snapshot.
+    /// The names that begin with the stem of a snapshot's files.
     pub(super) fn of<'a>(&'a self, stem: &PointFileName) -> impl Iterator<Item = &'a String> {
         let start = stem.to_string();
         let names = self.all.range(start.clone()..);
@@ -70,7 +70,7 @@ impl Deref for FileNames {
     }
 }
 
-/// Whether this is the name of a file of a snapshot that is still being copied.
+/// Returns whether this is the name of a file of a snapshot that is still being copied.
 pub(super) fn is_part(name: &str) -> bool {
     name.ends_with(PART)
 }

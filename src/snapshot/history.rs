@@ -1,4 +1,4 @@
-//! Whether one history of a disk continues another: what a copy has to bring, or why it can't.
+//! Compares the histories of two copies of a disk: what has to be copied, or why it can't be.
 
 use super::manifest::LAST_SEQUENCE;
 use super::verify::check_footer;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Mismatch`](crate::ErrorKind::Mismatch) when the target isn't at a point of the source's history.
+/// [`Mismatch`](crate::ErrorKind::Mismatch) if the target isn't at a point of the source's history.
 pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<&'a [Manifest]> {
     for there in target.points() {
         if let Some(here) = source.points.numbered(there.sequence).next() {
@@ -24,7 +24,7 @@ pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<&'a [Manife
         .ok_or_else(|| gone(source, target, newest))
 }
 
-/// An error unless two snapshots under one number are one and the same.
+/// Fails unless two snapshots with the same number are identical.
 pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> Result<()> {
     let (field, found, expected) = if there.id != here.id {
         ("id", there.id.clone(), here.id.clone())
@@ -73,7 +73,7 @@ fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
     }
 }
 
-/// An error unless `next` may be the next snapshot of `target`.
+/// Fails unless `next` may be the next snapshot of `target`.
 pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     check_alone(next)?;
     if let Some(taken) = target.points.named(&next.name) {
@@ -128,7 +128,7 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     })
 }
 
-/// An error if a snapshot that comes from elsewhere can't be part of any disk.
+/// Fails if a snapshot from elsewhere can't be part of any disk.
 fn check_alone(next: &Manifest) -> Result<()> {
     if next.sequence >= LAST_SEQUENCE {
         return Err(
@@ -142,22 +142,22 @@ fn check_alone(next: &Manifest) -> Result<()> {
     check_footer(next).map_err(|error| error.with_path(next.stem().manifest()))
 }
 
-/// An error if a snapshot is of a time that is yet to come, more than clocks differ: nothing could be added after it
-/// until then, and rules that keep the newest of a day would keep none but it.
+/// Fails if the time of a snapshot is further in the future than clocks differ: nothing could be added after it until
+/// then, and rules that keep the newest of a day would keep only this one.
 pub(super) fn check_time(next: &Manifest) -> Result<()> {
     let latest = Time::from_unix(Time::now().to_unix().saturating_add(DAY));
     if next.time <= latest {
         return Ok(());
     }
     Err(
-        Error::mismatch("this snapshot is of a time that is yet to come")
+        Error::mismatch("the time of this snapshot is in the future")
             .with_path(next.stem().manifest())
             .with_field("time")
             .with_found(next.time)
             .with_expected(format_args!("{latest} or before, as the clock is here"))
-            .with_hint("set the clock right on both sides; --accept-future takes it as it is"),
+            .with_hint("correct the clocks on both sides; --accept-future accepts it anyway"),
     )
 }
 
-/// Clocks may differ by so many seconds.
+/// The maximum difference of clocks in seconds.
 const DAY: i64 = 24 * 60 * 60;

@@ -1,5 +1,5 @@
-//! A snapshot on its way into a store: it grows beside the others, and is one of them only when it is complete and was
-//! read back.
+//! A snapshot that is being copied into a store: it grows next to the others, and becomes one of them only when it is
+//! complete and was read back.
 //!
 //! ```text
 //! 000003-wed.json.part       what it shall be
@@ -26,8 +26,8 @@ use crate::storage::{
     Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
 };
 
-/// A disk that snapshots are copied into. Readers may be at it meanwhile, as snapshots only join; whatever else changes
-/// it is kept away, and so are other copies.
+/// A disk into which snapshots are copied. Readers may use it meanwhile, since snapshots are only added; commands that
+/// change it in other ways, and other copies, are locked out.
 #[derive(Debug)]
 pub(super) struct Target {
     disk: Disk,
@@ -36,16 +36,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Opens the disk `name` of the store at `store`, or makes it.
+    /// Opens the disk `name` of the store at `store`, or creates it.
     pub(super) fn open(store: &Path, name: &str, audience: &Audience) -> Result<Self> {
-        // Who may change the disk finishes what was interrupted, which a reader only looks past.
+        // A writer first finishes what was interrupted, which a reader only looks past.
         let mut disk = Self::open_disk(store, name, audience)?;
         let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
         copy_lock.lock_exclusive()?;
         let hold = StoreFolder::hold(disk.folder())?;
-        // Another copy may have ended since.
+        // Another copy may have ended meanwhile.
         disk.load()?;
-        // Only copies that were killed and commands that need the disk alone leave these.
+        // Only copies that were killed, and commands that lock the disk exclusively, leave these.
         for name in disk.names.list() {
             if name.starts_with(".vhdkit-") {
                 remove_if_there(&disk.path(&name))?;
@@ -65,14 +65,14 @@ impl Target {
         Ok(target)
     }
 
-    /// Opens the disk as a reader does, made and finished. Another copy may make it, or remove it again since nothing
-    /// came of it, at any moment: then it is looked for again.
+    /// Opens the disk as a reader, created and recovered. Another copy may create it, or remove it again after a
+    /// failure, at any moment: then this tries again.
     fn open_disk(store: &Path, name: &str, audience: &Audience) -> Result<Disk> {
         const TRIES: usize = 5;
         let folder = store.join(name);
         let unfinished = |disk: &Disk| !disk.going.is_empty() || !disk.unnamed.is_empty();
         for _ in 0..TRIES {
-            // Looked at before it is opened: what is made in between is opened, or locked.
+            // Checked before it is opened: if it is created in between, it is opened, or locked.
             let absent = is_absent(&folder);
             match Disk::open(store, name, Access::Read) {
                 Ok(disk) if !unfinished(&disk) => return Ok(disk),
@@ -83,10 +83,10 @@ impl Target {
         }
         Err(Error::new(
             ErrorKind::Locked,
-            "the disk is made and removed again by another command",
+            "the disk is being created and removed by another command",
         )
         .with_path(folder)
-        .with_hint("run the command again when the other one has ended"))
+        .with_hint("run the command again when the other one has finished"))
     }
 
     pub(super) fn disk(&self) -> &Disk {
@@ -99,12 +99,12 @@ impl Target {
         partial::give_up(&mut self.disk)
     }
 
-    /// Removes the disk again if nothing came of it.
+    /// Removes the disk if nothing was added to it.
     pub(super) fn discard_if_empty(self) {
         self.disk.discard_if_empty();
     }
 
-    /// An error if somebody has removed the lock file, and perhaps another copy has begun since.
+    /// Fails if somebody has removed the lock file, so that another copy may have begun.
     fn check_lock(&self) -> Result<()> {
         if self.copy_lock.is_at_its_path()? {
             return Ok(());
@@ -116,8 +116,8 @@ impl Target {
         )
     }
 
-    /// Begins to take in `point`, as its store has it; or goes on where an interrupted copy of the very same data
-    /// stopped, as far as that is what `original` holds.
+    /// Begins to receive `point`, as recorded in its own store, or continues where an interrupted copy of the very same
+    /// data stopped, as far as that matches `original`.
     pub(super) fn begin(
         &mut self,
         point: &Manifest,
@@ -127,7 +127,7 @@ impl Target {
         self.check_lock()?;
         self.disk.made_from(match original {
             Some(original) => Audience::of_file(original)?,
-            // Nobody says who could see it where it comes from; from the first one on, the disk does.
+            // It is unknown who may access it at its origin; later snapshots follow the first one.
             None if self.disk.points().is_empty() => Audience::nobody_else(),
             None => Audience::default(),
         });
@@ -156,12 +156,12 @@ impl Target {
         check_plain(&path)?;
         match (!is_absent(&named), same) {
             (false, _) => {}
-            // All that it lacked was its manifest.
+            // Only its manifest was missing.
             (true, true) => rename(&named, &path)?,
             (true, false) => {
                 return Err(Error::damaged("this file has no manifest")
                     .with_path(named)
-                    .with_hint("take the manifest from a copy of the store; or remove the file if it isn't wanted"));
+                    .with_hint("take the manifest from a copy of the store; or remove the file if it isn't needed"));
             }
         }
         if is_absent(&path) {
@@ -175,7 +175,7 @@ impl Target {
             Some(original) => same_until(original, &file, len)?,
             None => 0,
         };
-        // What comes behind may be anything, and zeros won't be written over it.
+        // Anything may follow, and zeros won't be written over it.
         file.set_len(from)?;
         Ok(PartialPoint {
             from,
@@ -187,7 +187,7 @@ impl Target {
     }
 }
 
-/// A snapshot that is being taken in. Dropped before it is finished, it stays for the next copy to go on with.
+/// A snapshot that is being received. If it is dropped before it is finished, the next copy can continue it.
 #[derive(Debug)]
 pub(super) struct PartialPoint<'a> {
     target: &'a mut Target,
@@ -198,18 +198,18 @@ pub(super) struct PartialPoint<'a> {
 }
 
 impl PartialPoint<'_> {
-    /// Where it goes on: everything before this offset is there.
+    /// The offset to continue from: everything before it is there.
     pub(super) fn from(&self) -> u64 {
         self.from
     }
 
-    /// Stores a piece of the file. What lies between pieces is zero.
+    /// Stores a piece of the file. Gaps between pieces are zero.
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Reads back what was stored and, if it is what the manifest says, makes it a snapshot of the disk. Else nothing
-    /// of it is kept.
+    /// Reads back what was stored and, if it matches the manifest, makes it a snapshot of the disk. Otherwise all of it
+    /// is discarded.
     pub(super) fn finish(self, work: Work<'_>) -> Result<Manifest> {
         let Self {
             target,
@@ -228,7 +228,7 @@ impl PartialPoint<'_> {
                 target.tidy()?;
                 return Err(match error.kind() {
                     ErrorKind::Damaged => error,
-                    _ => Error::damaged("what arrived can't be used")
+                    _ => Error::damaged("the received snapshot can't be used")
                         .with_path(path)
                         .with_source(error),
                 });
@@ -255,7 +255,7 @@ impl PartialPoint<'_> {
         Ok(point)
     }
 
-    /// Keeps nothing of it.
+    /// Discards the partial copy.
     pub(super) fn give_up(self) -> Result<()> {
         self.target.tidy()
     }
@@ -265,7 +265,7 @@ fn name_of(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// Bytes that are read back to see whether `point` arrived.
+/// Number of bytes that are read back to verify `point`.
 pub(super) fn to_verify(point: &Manifest) -> u64 {
     if point.is_base() {
         point.virtual_size
@@ -274,14 +274,16 @@ pub(super) fn to_verify(point: &Manifest) -> u64 {
     }
 }
 
-/// Reads back all that was stored, and compares it with what the manifest says. Of a base the window hashes come out.
+/// Reads back everything that was stored, and compares it with the manifest. For a base, returns its window hashes.
 fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<Option<MadeList>> {
     let wrong = |field: &str, found: String, expected: String| {
-        Err(Error::damaged("what arrived doesn't match its manifest")
-            .with_path(path)
-            .with_field(field)
-            .with_found(found)
-            .with_expected(expected))
+        Err(
+            Error::damaged("the received data doesn't match its manifest")
+                .with_path(path)
+                .with_field(field)
+                .with_found(found)
+                .with_expected(expected),
+        )
     };
     if point.is_base() {
         let format = if point.data.file.strip_suffix(".raw").is_some() {

@@ -1,4 +1,5 @@
-//! What a deletion is about to do, written down first so that it can be finished, or taken back while nothing was done.
+//! The record of a deletion, written first so that the deletion can be finished, or revoked as long as nothing was
+//! done.
 
 use std::path::Path;
 
@@ -13,16 +14,16 @@ use crate::storage::{Overwrite, WriteAt as _};
 /// A longer file is not an intent.
 const LONGEST: u64 = 32 << 20;
 
-/// So many bytes of manifests are deleted by one intent at most; a longer run goes in parts.
+/// The most bytes of manifests in one intent; a longer run is split.
 pub(super) const MOST_AT_ONCE: usize = 8 << 20;
 
-/// What a deletion will do.
+/// A planned deletion.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Intent {
     schema_version: u32,
-    /// The snapshots that go: one, or several in a row that are made of one another, the oldest first.
+    /// The snapshots to delete: one, or several consecutive ones that depend on each other, oldest first.
     pub(super) deleted: Vec<Manifest>,
-    /// The next one as it was, and as it will be.
+    /// The next one before and after the deletion.
     pub(super) next: Option<[Manifest; 2]>,
     /// Whether the base of the deleted one becomes the next one's, by applying its diff.
     pub(super) forward: bool,
@@ -53,7 +54,7 @@ impl Intent {
         file.publish(Overwrite::No)
     }
 
-    /// What an interrupted deletion left, if anything.
+    /// Reads what an interrupted deletion left, if anything.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(DELETING);
         let damaged = || {

@@ -1,4 +1,4 @@
-//! The names of the files of a disk in a store.
+//! The names of a disk's files in a store.
 
 use std::fmt;
 use std::path::Path;
@@ -9,29 +9,29 @@ use crate::storage::split_stored_name;
 
 pub(super) use crate::storage::{DAMAGED, NEW, PART};
 
-/// Holds the lock of the disk.
+/// The lock file of the disk.
 pub(super) const LOCK: &str = "lock";
 
 /// The window hashes of the newest snapshot.
 pub(super) const WINDOWS: &str = "newest.windows";
 
-/// Held by the command that copies snapshots to the disk.
+/// The lock file of commands that copy snapshots to the disk.
 pub(super) const COPY_LOCK: &str = "copy.lock";
 
-/// What a deletion that is under way shall do.
+/// The intent of a deletion in progress.
 pub(super) const DELETING: &str = "deleting.json";
 
-/// What the names of a snapshot's files begin with: `000002-tue`. In the order of `ls` they are in the order of time.
+/// The stem of a snapshot's file names: `000002-tue`. Alphabetical order is chronological.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PointFileName {
-    /// Numbers the snapshots of a disk in order of creation, from 1: one more than the newest one has.
+    /// Numbers the snapshots of a disk in order of creation, from 1: one more than that of the newest one.
     pub sequence: u32,
     /// The name of the snapshot.
     pub name: String,
 }
 
 impl PointFileName {
-    /// The stem and the rest of a file name; `None` if it isn't one of a snapshot's.
+    /// Splits a file name into the stem and the rest; `None` if it isn't that of a snapshot's file.
     pub fn parse(file: &str) -> Option<(Self, &str)> {
         let (sequence, name, ending) = split_stored_name(file)?;
         check_name(name).ok()?;
@@ -54,7 +54,7 @@ impl fmt::Display for PointFileName {
     }
 }
 
-/// How the base at `path` is opened: one that is raw, as its name says, is raw whatever a guest wrote into it.
+/// The options for opening the base at `path`: one with the name of a raw image is raw, whatever a guest wrote to it.
 pub(super) fn base_options(path: &Path) -> OpenOptions {
     let raw = path.extension().is_some_and(|ending| ending == "raw");
     OpenOptions {

@@ -1,4 +1,4 @@
-//! The lock of a disk: on its folder, which no cleaner removes, and on the file `lock`, which older programs know.
+//! The lock of a disk: on its folder, which no clean-up tool removes, and on the file `lock`, for older programs.
 
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
@@ -7,19 +7,19 @@ use super::layout::LOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{File, FolderLock, StoreFolder};
 
-/// Held while a disk is read, or changed. It goes when it is dropped.
+/// Held while a disk is read or changed. It is released when it is dropped.
 #[derive(Debug)]
 pub(super) struct DiskLock {
     _folder: Option<FolderLock>,
     _file: Option<File>,
-    /// Who may change the disk may change its files.
+    /// Whoever may change the disk may change its files.
     _hold: Option<StoreFolder>,
 }
 
 impl DiskLock {
-    /// Locks the disk in `folder`, without waiting: alone to change it, together with others to read it.
+    /// Locks the disk in `folder` without waiting: exclusively for changing it, shared for reading it.
     ///
-    /// Who reads needs no lock file that isn't there and can't be made: on a read-only medium nobody writes.
+    /// A reader doesn't need a lock file that doesn't exist and can't be created: on a read-only medium nobody writes.
     pub(super) fn take(folder: &Path, to_change: bool) -> Result<Self> {
         let of_folder = FolderLock::take(folder, !to_change)?;
         let path = folder.join(LOCK);
@@ -53,12 +53,12 @@ impl DiskLock {
     }
 }
 
-/// Opens a lock file, and makes it if it isn't there.
+/// Opens a lock file, and creates it if it doesn't exist.
 pub(super) fn open_lock(path: &Path, to_change: bool) -> Result<File> {
     super::disk::check_plain(path)?;
     if to_change {
         return match File::open_or_create(path) {
-            // A lock can be taken by who may only read the file.
+            // A lock can be taken even with read-only access to the file.
             Err(error) if error.io_kind() == Some(IoKind::PermissionDenied) => {
                 File::open(path).map_err(|_| error)
             }

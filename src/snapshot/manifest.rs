@@ -1,4 +1,4 @@
-//! The manifest of a snapshot: JSON that a person can read, with a checksum that a person can compute.
+//! The manifest of a snapshot: human-readable JSON, with a checksum that can be verified by hand.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,51 +13,52 @@ use crate::image::{ContentDigest, MAX_VIRTUAL_SIZE};
 use crate::page::PAGE_SIZE;
 use crate::vhd::Footer;
 
-/// The version of the manifests that are written, and the only one that is read.
+/// The version of manifests that are written, and the only one that is read.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// A manifest longer than this isn't searched for a damaged byte: trying all takes the square of its length.
+/// In a longer manifest, a damaged byte isn't searched for: trying all takes time proportional to the square of its
+/// length.
 const LONGEST_MENDED: u64 = 4096;
 
-/// The greatest number of a snapshot, so that there always is a next one to refuse.
+/// The highest number of a snapshot, so that there is always a next one to refuse.
 pub(super) const LAST_SEQUENCE: u32 = 999_999_999;
 
-/// No data file has more bytes than this, however much it stores beside the disk: so that sums of them stay right.
+/// The largest data file, however much it stores besides the disk, so that sums can't overflow.
 const LARGEST_FILE: u64 = 2 * MAX_VIRTUAL_SIZE;
 
-/// A manifest longer than this is none.
+/// A longer file isn't a manifest.
 pub(super) const LONGEST: u64 = 1 << 20;
 
-/// What is known of a snapshot.
+/// The metadata of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Its name, one of its kind on the disk.
+    /// Its name, unique on the disk.
     pub name: String,
-    /// Its place in the order of creation, from 1.
+    /// Its position in the order of creation, from 1.
     pub sequence: u32,
-    /// What tells it from all other snapshots anywhere: a random UUID.
+    /// Distinguishes it from all other snapshots anywhere: a random UUID.
     pub id: String,
-    /// The id of the snapshot that its diff starts from; `None` for a base.
+    /// The id of the snapshot on which its diff is based; `None` for a base.
     pub parent: Option<String>,
-    /// The moment whose content it is.
+    /// The time of its content.
     #[serde(with = "text")]
     pub time: Time,
-    /// The disk that it is of.
+    /// The disk to which it belongs.
     pub family: Family,
     /// Size of the virtual disk in bytes.
     pub virtual_size: u64,
     /// The content digest of the virtual disk.
     #[serde(with = "text")]
     pub content_digest: ContentDigest,
-    /// The image that it was taken from.
+    /// The image from which it was taken.
     pub source: Origin,
-    /// Where its data is.
+    /// The location of its data.
     pub data: Data,
     /// Bytes that it takes by itself.
     pub used_size: u64,
-    /// Whatever its owner wants to remember.
+    /// User-defined tags.
     pub tags: BTreeMap<String, String>,
     /// Whether it can be used.
     pub state: State,
@@ -65,20 +66,20 @@ pub struct Manifest {
     pub completion_percent: u8,
 }
 
-/// The image that a snapshot was taken from.
+/// The image from which a snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Its file name, without a folder.
     pub name: Option<String>,
     /// `raw`, `fixed`, `dynamic` or `differencing`.
     pub format: String,
-    /// A VHD's unique id, as it stands.
+    /// A VHD's unique id, in stored byte order.
     pub unique_id: Option<String>,
-    /// A VHD's footer, as hexadecimal digits.
+    /// A VHD's footer in hexadecimal.
     pub footer: Option<String>,
 }
 
-/// The file that holds a snapshot's data.
+/// The file with a snapshot's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// A whole image, or a diff.
@@ -92,13 +93,13 @@ pub struct Data {
     pub identity: Option<ContentDigest>,
 }
 
-/// What a data file is.
+/// The kind of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataKind {
     /// An image with all of the disk.
     Base,
-    /// A diff from the snapshot before.
+    /// A diff from the previous snapshot.
     Diff,
 }
 
@@ -111,7 +112,7 @@ impl DataKind {
         }
     }
 
-    /// How the names of such files end.
+    /// The extensions of such files.
     const fn endings(self) -> &'static [&'static str] {
         match self {
             Self::Base => &[".vhd", ".raw"],
@@ -153,7 +154,7 @@ impl Origin {
     }
 }
 
-/// The bytes of a footer as text.
+/// Formats the bytes of a footer as text.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string can't fail.
@@ -173,7 +174,7 @@ fn unhex(text: &str) -> Option<[u8; 512]> {
 }
 
 impl Manifest {
-    /// What the names of its files begin with.
+    /// The stem of its files' names.
     pub fn stem(&self) -> PointFileName {
         PointFileName {
             sequence: self.sequence,
@@ -181,12 +182,12 @@ impl Manifest {
         }
     }
 
-    /// Whether it holds a whole image.
+    /// Returns whether it contains a whole image.
     pub fn is_base(&self) -> bool {
         self.data.kind == DataKind::Base
     }
 
-    /// The bytes of the file: pretty JSON whose last member is the checksum of all lines before it.
+    /// Encodes the file: pretty-printed JSON whose last member is the checksum of all lines before it.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage("the manifest can't be written").with_source(e))?;
@@ -197,7 +198,8 @@ impl Manifest {
         Ok(text.into_bytes())
     }
 
-    /// Reads what [`encode`](Self::encode) made. Messages call the file `path`, whose name must be that of the manifest.
+    /// Decodes the output of [`encode`](Self::encode). Messages call the file `path`, whose name must be that of the
+    /// manifest.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |what: &str| {
             Error::damaged(what.to_owned())
@@ -227,14 +229,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What `bytes` were before one of them was damaged: the only change of one byte with which the checksum fits.
+    /// Reconstructs `bytes` if one of them was damaged: finds the only change of one byte for which the checksum
+    /// matches.
     pub(super) fn decode_mended(bytes: &[u8], path: &Path) -> Option<Self> {
         let tail = CHECKSUM.len() + 64 + "\"\n}\n".len();
         if bytes.len() as u64 > LONGEST_MENDED {
             return None;
         }
         let (head, _) = bytes.split_at_checked(bytes.len().checked_sub(tail)?)?;
-        // In the checksum: what is before it is right, and says what it must be.
+        // The damage is in the checksum: the text before it is right, and determines it.
         let mut good = head.to_vec();
         let checksum = blake3::hash(head).to_hex();
         good.extend(format!("{CHECKSUM}{checksum}\"\n}}\n").bytes());
@@ -242,7 +245,7 @@ impl Manifest {
         if wrong <= 1 {
             return Self::decode(&good, path).ok();
         }
-        // Before it.
+        // The damage is before it.
         let mut bytes = bytes.to_vec();
         for at in 0..head.len() {
             let old = bytes.get(at).copied()?;
@@ -263,7 +266,7 @@ impl Manifest {
         stored == Some(blake3::hash(head).to_hex().as_bytes())
     }
 
-    /// Refuses what can't be, whatever the checksum says.
+    /// Refuses impossible values, whatever the checksum.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         let wrong = |field: &str, found: &dyn std::fmt::Display| {
             Error::damaged("this manifest has an impossible value")
@@ -272,12 +275,14 @@ impl Manifest {
                 .with_found(found)
         };
         if self.schema_version != SCHEMA_VERSION {
-            return Err(Error::unsupported("this manifest is of another version")
-                .with_path(path)
-                .with_field("schema_version")
-                .with_found(self.schema_version)
-                .with_expected(SCHEMA_VERSION)
-                .with_hint("use the program that wrote the store, or a newer vhdkit"));
+            return Err(
+                Error::unsupported("this manifest has an unsupported version")
+                    .with_path(path)
+                    .with_field("schema_version")
+                    .with_found(self.schema_version)
+                    .with_expected(SCHEMA_VERSION)
+                    .with_hint("use the program that wrote the store, or a newer vhdkit"),
+            );
         }
         if self.sequence == 0 || self.sequence > LAST_SEQUENCE {
             return Err(wrong("sequence", &self.sequence)
@@ -337,7 +342,7 @@ impl Manifest {
 
 const CHECKSUM: &str = "  \"checksum\": \"";
 
-/// Values as the text that they print.
+/// Values serialized by their displayed text.
 mod text {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -358,7 +363,7 @@ mod text {
     }
 }
 
-/// The same for what may be absent.
+/// As [`text`], for optional values.
 mod optional_text {
     use std::fmt::Display;
     use std::str::FromStr;

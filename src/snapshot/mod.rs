@@ -7,8 +7,8 @@
 //!              lock
 //! ```
 //!
-//! `docs/store-format.md` describes the files so that a person can use them without this module. A [`PointImage`] is any
-//! point in time as an image: whatever reads images reads it.
+//! `docs/store-format.md` describes the files so that they can be used without this module. A [`PointImage`] presents
+//! any point in time as an image, which works wherever an image is read.
 
 mod between;
 mod cloud_list;

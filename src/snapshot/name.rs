@@ -1,16 +1,16 @@
-//! Names of disks and snapshots: parts of file names, so nothing in them may lead elsewhere.
+//! Names of disks and snapshots. They become parts of file names, so they must not lead elsewhere.
 
 use crate::error::{Error, Result};
 
-/// The longest name; that of the cloud's snapshots too.
+/// The longest name; the same as for the cloud's snapshots.
 const LONGEST: usize = 80;
 
-/// An error that names the rule if `name` is none for a snapshot.
+/// Fails, with the rule, if `name` isn't valid for a snapshot.
 pub fn check_name(name: &str) -> Result<()> {
     check("snapshot", name)
 }
 
-/// An error that names the rule if `name` is none for a disk.
+/// Fails, with the rule, if `name` isn't valid for a disk.
 pub fn check_disk_name(name: &str) -> Result<()> {
     check("disk", name)
 }

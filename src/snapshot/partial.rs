@@ -1,4 +1,4 @@
-//! A snapshot whose copy isn't complete: what there is of it, and giving it up.
+//! A snapshot whose copy isn't complete: finding it, and giving it up.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,17 +10,17 @@ use super::{Disk, Manifest, PointFileName, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::remove_if_there;
 
-/// The file that says what is being copied.
+/// The file that records what is being copied.
 pub(super) fn mark(disk: &Disk, point: &Manifest) -> PathBuf {
     disk.path(&format!("{}{PART}", point.stem().manifest()))
 }
 
-/// Its data, as far as it has come.
+/// Its data so far.
 pub(super) fn part(disk: &Disk, point: &Manifest) -> PathBuf {
     disk.path(&format!("{}{PART}", point.data.file))
 }
 
-/// The snapshot that is being copied to `disk`, and how far that is.
+/// Finds the snapshot that is being copied to `disk`, and how complete it is.
 pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
     for name in disk.names.parts() {
         let Some((stem, ".json.part")) = PointFileName::parse(name) else {
@@ -32,10 +32,10 @@ pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
         }
         let mut point = match read_manifest(&disk.path(name), &disk.path(&complete)) {
             Ok(point) => point,
-            // A copy that is running has just ended.
+            // A running copy has just ended.
             Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => continue,
             Err(error) if is_passing(&error) => return Err(error),
-            // One that is damaged is as good as none: the copy begins again.
+            // A damaged one is ignored: the copy starts again.
             Err(_) => continue,
         };
         let files = [part(disk, &point), disk.path(&point.data.file)];
@@ -50,7 +50,7 @@ pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
     Ok(None)
 }
 
-/// The error for using a snapshot that isn't complete.
+/// The error for using an incomplete snapshot.
 pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
     Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
         .with_path(disk.label(part))
@@ -64,9 +64,9 @@ pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
         ))
 }
 
-/// Removes all that was taken in of a snapshot that isn't complete, as far as the disk knows of it.
+/// Removes everything received of an incomplete snapshot, as far as the disk knows about it.
 pub(super) fn give_up(disk: &mut Disk) -> Result<()> {
-    // The data first: as long as there is any, the mark says what it is.
+    // The data first: as long as there is any, the mark identifies it.
     if let Some(point) = disk.copying.take() {
         remove_if_there(&part(disk, &point))?;
         if is_absent(&disk.path(&point.stem().manifest())) {

@@ -15,31 +15,31 @@ use crate::page::PageRange;
 use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
 use crate::vhd::{Footer, VhdImage};
 
-/// A point in time: the base with the diffs up to it. It keeps the lock of its disk, unless it
-/// [holds its files](PointImage::hold_files).
+/// A point in time: the base with the diffs up to it. It keeps the lock of its disk, unless it [holds its
+/// files](PointImage::hold_files).
 #[derive(Debug)]
 pub struct PointImage {
     label: PathBuf,
-    /// How many snapshots it is made of, itself included, and the bytes that they take.
+    /// How many snapshots it depends on, including itself, and their size in bytes.
     chain: (usize, u64),
     manifest: Manifest,
     footer: Option<Footer>,
-    /// Over the base with the size that it had when its snapshot was made. One that is just being brought forward may
-    /// have another one already: what was cut off reads as zeros, and what came after the end isn't seen, so that the
-    /// diffs over it fit.
+    /// On top of the base with the size that it had when its snapshot was created. A base that is being rolled forward
+    /// may have another size already: the truncated part reads as zeros, and everything beyond the old end is hidden,
+    /// so that the diffs still fit.
     overlay: Overlay<Resized<OpenImage>>,
     base_file: PathBuf,
     base_stamp: Stamp,
     /// Whether an interrupted deletion was changing the base.
     base_changes: bool,
     diffs: Vec<Arc<OpenDiff>>,
-    /// What to do about damage.
+    /// The advice about damage.
     repair: String,
     /// `None` if it holds its files.
     lock: Option<Arc<DiskLock>>,
 }
 
-/// A diff of a snapshot, opened by its ends.
+/// A diff of a snapshot, of which only the ends have been read.
 #[derive(Debug)]
 pub(super) struct OpenDiff {
     pub(super) diff: Arc<DiffFile>,
@@ -48,8 +48,7 @@ pub(super) struct OpenDiff {
     identity: Option<ContentDigest>,
 }
 
-/// The diffs of a disk that were opened, by the names of their files: who folds a thousand snapshots needs each many
-/// times.
+/// The open diffs of a disk, by file name: folding a thousand snapshots needs each of them many times.
 #[derive(Debug, Default)]
 pub(super) struct OpenDiffs(Mutex<HashMap<String, Arc<OpenDiff>>>);
 
@@ -57,7 +56,7 @@ impl OpenDiffs {
     fn get(&self, disk: &Disk, point: &Manifest) -> Result<Arc<OpenDiff>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&point.data.file).map(Arc::clone);
-        // What is open was a plain file when it was opened; whether it still has its name is asked at the end.
+        // An open file was a plain file when it was opened; whether it still has its name is checked at the end.
         if let Some(known) = known
             && known.identity == point.data.identity
             && known.path == disk.data_name(point)
@@ -70,7 +69,7 @@ impl OpenDiffs {
         Ok(opened)
     }
 
-    /// Closes one whose file is replaced or removed.
+    /// Closes a diff whose file is replaced or removed.
     pub(super) fn forget(&self, file: &str) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(file);
@@ -99,7 +98,7 @@ impl PointImage {
             return Err(Error::damaged("a snapshot without a base").with_path(disk.folder()));
         };
         let base_file = disk.data_path(base)?;
-        // Whatever of it is brought forward already, the diffs over it say.
+        // Whatever part of it has been rolled forward, the diffs on top determine the content.
         let is_going = disk.going.contains(base);
         let options = OpenOptions {
             ignore_journal: is_going,
@@ -139,12 +138,12 @@ impl PointImage {
         })
     }
 
-    /// Keeps every file open that it is read from, and lets the lock of the disk go: other commands may then add, delete
-    /// and prune snapshots, this one too, and what it reads stays the same, because no command changes a file of a store
-    /// that somebody has open. What a deletion sets free comes back to the file system when this is dropped.
+    /// Holds all of its files open and releases the lock of the disk: other commands may then add, delete and prune
+    /// snapshots, including this one, and what it reads stays the same, because no command changes a file of a store
+    /// that somebody has open. Space freed by a deletion returns to the file system when this is dropped.
     ///
-    /// Returns whether that could be done. It keeps the lock where there are more files than a process may have open,
-    /// and where an interrupted deletion was changing the base.
+    /// Returns whether that was possible. It keeps the lock if there are more files than a process may have open, or if
+    /// an interrupted deletion was changing the base.
     pub fn hold_files(&mut self) -> Result<bool> {
         if self.lock.is_none() {
             return Ok(true);
@@ -157,22 +156,22 @@ impl PointImage {
         Ok(true)
     }
 
-    /// What is known of it.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// How many snapshots it is made of, itself included.
+    /// How many snapshots it depends on, including itself.
     pub fn chain_length(&self) -> usize {
         self.chain.0
     }
 
-    /// The bytes that those take together.
+    /// Their total size in bytes.
     pub fn chain_used_size(&self) -> u64 {
         self.chain.1
     }
 
-    /// The diffs that lie over the base, in order.
+    /// The diffs on top of the base, in order.
     pub fn diffs(&self) -> &[Arc<DiffFile>] {
         self.overlay.diffs()
     }
@@ -183,7 +182,7 @@ impl PointImage {
     }
 }
 
-/// Says how a damaged file of a store is made again: whoever reads only that file knows nothing of the store.
+/// Adds how to rebuild a damaged file of a store: code that reads only that file knows nothing about the store.
 pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Damaged => error.with_hint(disk.repair_hint()),
@@ -192,7 +191,7 @@ pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
 }
 
 impl PointImage {
-    /// The same for what is found while it is read.
+    /// As [`with_repair`], for errors while it is being read.
     fn with_repair(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Damaged => error.with_hint(&self.repair),
@@ -201,7 +200,7 @@ impl PointImage {
     }
 }
 
-/// Opens the diff of a snapshot by its ends, which must be those that the manifest says.
+/// Opens the diff of a snapshot by its ends, which must match the manifest.
 pub(super) fn open_diff(disk: &Disk, point: &Manifest) -> Result<DiffFile> {
     let path = disk.data_path(point)?;
     let diff = DiffFile::open_indexed(disk.handles().open(&path)?)
@@ -306,7 +305,7 @@ impl Opened for PointImage {
     }
 }
 
-/// What a diff is told of a snapshot.
+/// The information about a snapshot that is recorded in a diff.
 pub(super) fn side(point: &Manifest) -> Side {
     let footer = point.source.footer();
     Side {

@@ -1,20 +1,20 @@
-//! The snapshots of a disk in order, each found at once by its name, its number or its id: a disk can have thousands.
+//! The snapshots of a disk in order, indexed by name, number and id: a disk can have thousands.
 
 use std::collections::HashMap;
 
 use super::{Family, Manifest};
 use crate::error::Result;
 
-/// Snapshots in the order of their numbers.
+/// Snapshots ordered by number.
 #[derive(Debug, Default)]
 pub(super) struct Points {
     all: Vec<Manifest>,
-    /// The numbers of those that have an id or a name, ascending. In a sound store each has one.
+    /// The numbers of the snapshots with each id or name, ascending. In a sound store there is one.
     by_id: HashMap<String, Vec<u32>>,
     by_name: HashMap<String, Vec<u32>>,
-    /// The numbers of those that name this id as their parent's.
+    /// The numbers of the snapshots with this parent id.
     by_parent: HashMap<String, Vec<u32>>,
-    /// What all of them together say of their family; `None` if that has to be found out.
+    /// The combined knowledge about their family; `None` if it has to be determined.
     family: Option<Family>,
 }
 
@@ -34,7 +34,7 @@ impl Points {
         &self.all
     }
 
-    /// The first one that is called `name`.
+    /// The first one called `name`.
     pub(super) fn named(&self, name: &str) -> Option<&Manifest> {
         let number = *self.by_name.get(name)?.first()?;
         self.numbered(number).find(|point| point.name == name)
@@ -53,7 +53,7 @@ impl Points {
         self.numbered(number).find(|point| point.id == id)
     }
 
-    /// Those with a greater number than `parent` that are made of it: one at most, in a sound store.
+    /// Those with a higher number than `parent` that are based on it: at most one, in a sound store.
     pub(super) fn children(&self, parent: &Manifest) -> impl Iterator<Item = &Manifest> {
         let numbers = self.by_parent.get(&parent.id).into_iter().flatten();
         let later = numbers.filter(|number| **number > parent.sequence);
@@ -70,19 +70,19 @@ impl Points {
             .take_while(move |point| point.sequence == number)
     }
 
-    /// Those whose numbers are `number` or more.
+    /// Those with `number` or a higher number.
     pub(super) fn from(&self, number: u32) -> &[Manifest] {
         let start = self.all.partition_point(|point| point.sequence < number);
         self.all.get(start..).unwrap_or_default()
     }
 
-    /// Those whose numbers are less than `number`.
+    /// Those with numbers below `number`.
     pub(super) fn before(&self, number: u32) -> &[Manifest] {
         let end = self.all.partition_point(|point| point.sequence < number);
         self.all.get(..end).unwrap_or_default()
     }
 
-    /// What all of them together say of their family.
+    /// The combined knowledge about their family.
     pub(super) fn family(&self) -> Result<Family> {
         match &self.family {
             Some(family) => Ok(family.clone()),
@@ -90,7 +90,7 @@ impl Points {
         }
     }
 
-    /// Adds one, or replaces that of the same number.
+    /// Adds one, or replaces the one with the same number.
     pub(super) fn put(&mut self, point: Manifest) {
         self.remove(|old| old.sequence == point.sequence, point.sequence);
         self.add_keys(&point);
@@ -100,7 +100,7 @@ impl Points {
         self.all.insert(at, point);
     }
 
-    /// Takes out the one with this number and id.
+    /// Removes the one with this number and id.
     pub(super) fn take_out(&mut self, number: u32, id: &str) {
         self.remove(|point| point.id == id, number);
     }
@@ -122,7 +122,7 @@ impl Points {
                     }
                 }
             }
-            // It may have been the only one that knew.
+            // It may have been the only one with this information.
             if gone.family != Family::default() {
                 self.family = None;
             }

@@ -1,41 +1,41 @@
-//! Thinning out a disk by rule: what isn't kept is deleted, each run of neighbours at once.
+//! Thins out a disk by rules: what isn't kept is deleted, each run of consecutive snapshots at once.
 
 use super::delete::delete_run;
 use super::disk::completion;
 use super::{Candidate, Disk, Manifest, Policy, State, Work};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the rules say of a snapshot.
+/// The decision of the rules about a snapshot.
 #[derive(Debug, Clone)]
 pub struct Decision {
     /// The snapshot.
     pub point: Manifest,
-    /// Why it is kept; if nothing is said for it, it goes.
+    /// The reasons for keeping it; without any, it is deleted.
     pub reasons: Vec<String>,
 }
 
 impl Decision {
-    /// Whether it is kept.
+    /// Returns whether it is kept.
     pub fn is_kept(&self) -> bool {
         !self.reasons.is_empty()
     }
 }
 
-/// What a prune did.
+/// The outcome of a prune.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Snapshots that went.
+    /// Number of deleted snapshots.
     pub deleted: usize,
     /// Used size before and after, in bytes.
     pub used: [u64; 2],
 }
 
-/// What the rules say of every snapshot of the disk, the oldest first.
+/// Decides about every snapshot of the disk, oldest first.
 ///
 /// # Errors
 ///
-/// [`Usage`](ErrorKind::Usage) without a rule; that of a manifest that can't be read, whose snapshot no rule can judge;
-/// [`Pending`](ErrorKind::Pending) while a snapshot isn't complete.
+/// [`Usage`](ErrorKind::Usage) without a rule; the error of an unreadable manifest, about whose snapshot no rule can
+/// decide; [`Pending`](ErrorKind::Pending) while a snapshot isn't complete.
 pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     if !policy.has_rules() {
         return Err(Error::usage("no rule says what to keep")
@@ -70,8 +70,9 @@ pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
         .collect())
 }
 
-/// Deletes what `decisions` don't keep, the oldest first. What is kept is rewritten at most once: a run of snapshots in a
-/// row is folded at once into the next one. A prune that was interrupted has deleted some; the same again goes on.
+/// Deletes what `decisions` don't keep, oldest first. Kept snapshots are rewritten at most once: a run of consecutive
+/// snapshots is folded into the next one at once. An interrupted prune has deleted some of them; repeating it
+/// continues.
 pub fn prune(disk: &mut Disk, decisions: &[Decision], work: Work<'_>) -> Result<Pruned> {
     let before = used(disk);
     let mut deleted = 0;
@@ -86,7 +87,7 @@ pub fn prune(disk: &mut Disk, decisions: &[Decision], work: Work<'_>) -> Result<
     })
 }
 
-/// What goes, in runs of snapshots that are made of one another.
+/// Groups what is deleted into runs of snapshots that depend on each other.
 fn runs(decisions: &[Decision]) -> Vec<Vec<Manifest>> {
     let mut runs: Vec<Vec<Manifest>> = Vec::new();
     let mut last_goes = false;

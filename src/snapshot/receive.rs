@@ -1,4 +1,4 @@
-//! Taking in a stream of snapshots.
+//! Receives a stream of snapshots.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,35 +14,35 @@ use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Audience;
 
-/// What became of a stream.
+/// The outcome of receiving a stream.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Received {
-    /// The disk that the snapshots are of, once that is known.
+    /// The disk of the snapshots, once it is known.
     pub disk: String,
-    /// The snapshots that are part of the store now.
+    /// The snapshots that are now part of the store.
     pub points: Vec<Manifest>,
-    /// How many came that the store had already, or that are older than what it has.
+    /// How many snapshots were skipped because the store had them already or is past them.
     pub skipped: u32,
-    /// The newest snapshot of the disk now.
+    /// The newest snapshot of the disk afterwards.
     pub newest: Option<Manifest>,
-    /// Whether the disk was made for them.
+    /// Whether the disk was created for them.
     pub is_new: bool,
-    /// What kept the rest from being received.
+    /// The reason why the rest couldn't be received.
     pub error: Option<Error>,
 }
 
-/// Whether snapshots are taken that are of a time that is yet to come by the clock here.
+/// Whether snapshots are accepted whose time is in the future by the clock here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Future {
-    /// As they are.
+    /// Accepted.
     Accepted,
-    /// Not if they are more than a day ahead.
+    /// Refused if they are more than a day ahead.
     Refused,
 }
 
-/// Takes the snapshots that come from `input`, which messages call `name`, into a disk of the store at `store`: the
-/// one called `disk`, or as in the stream. Those that came completely before something went wrong are kept.
+/// Receives the snapshots from `input`, called `name` in messages, into a disk of the store at `store`: the one called
+/// `disk`, or the name in the stream. Snapshots received completely before an error are kept.
 pub fn receive<R: Read>(
     store: &Path,
     disk: Option<&str>,
@@ -58,7 +58,7 @@ pub fn receive<R: Read>(
     received
 }
 
-/// Adds how to go on.
+/// Adds how to continue.
 fn and_then(error: Error, newest: Option<&Manifest>) -> Error {
     let helps = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io);
     if !helps || error.hint().is_some() {
@@ -66,7 +66,7 @@ fn and_then(error: Error, newest: Option<&Manifest>) -> Error {
     }
     error.with_hint(match newest {
         Some(newest) => format!(
-            "what came before it was kept: send again what comes after it, with vhd snapshot send --after {}",
+            "everything before it was kept: send the rest again, with vhd snapshot send --after {}",
             newest.name
         ),
         None => "nothing was kept: send again from the beginning".to_owned(),
@@ -146,14 +146,16 @@ fn take_into<R: Read>(
         return windows::keep_up(target.disk(), None, work);
     }
     Err(
-        Error::mismatch("nothing that came continues what is there")
+        Error::mismatch("none of the received snapshots continues the existing ones")
             .with_path(target.disk().folder())
             .with_found(format_args!("{count} older snapshots"))
-            .with_hint("vhd snapshot list shows what both have; send what comes after the newest of the target"),
+            .with_hint(
+                "vhd snapshot list shows what both have; send what comes after the target's newest",
+            ),
     )
 }
 
-/// Whether the disk has this snapshot, or is past it.
+/// Returns whether the disk has this snapshot, or is past it.
 fn is_there(target: &Target, point: &Manifest) -> Result<bool> {
     let disk = target.disk();
     if let Some(there) = disk.points.numbered(point.sequence).next() {
@@ -175,7 +177,7 @@ fn complete(result: Result<()>, incoming: PartialPoint<'_>, work: Work<'_>) -> R
     }
 }
 
-/// The data of a snapshot, up to its end.
+/// Receives the data of a snapshot, up to its end.
 fn data<R: Read>(
     stream: &mut StreamReader<R>,
     point: &Manifest,
@@ -208,7 +210,7 @@ fn data<R: Read>(
     }
 }
 
-/// The manifest that came.
+/// Decodes the received manifest.
 fn manifest(bytes: &[u8]) -> Result<Manifest> {
     #[derive(Deserialize)]
     struct Names {
@@ -224,7 +226,7 @@ fn manifest(bytes: &[u8]) -> Result<Manifest> {
     Manifest::decode(bytes, &PathBuf::from(stem.manifest()))
 }
 
-/// What is wrong with a part of the stream, said of the stream.
+/// Converts a problem with a part of the stream to an error about the stream.
 fn in_stream<R: Read>(stream: &StreamReader<R>, name: &Path, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Damaged if error.path() != Some(name) => stream

@@ -1,5 +1,5 @@
-//! Opening a disk after whatever happened to it: who changes it finishes or takes back first what an interrupted command
-//! left; who reads it looks past that.
+//! Opens a disk whatever happened to it: a writer first finishes or revokes what an interrupted command left; a reader
+//! looks past it.
 //!
 //! ```text
 //! deleting.json                    finished, or taken back if nothing was done and there is no room
@@ -28,17 +28,17 @@ use crate::progress::Silent;
 use crate::storage::{Audience, create_folder_for, remove_if_there, rename};
 
 impl Disk {
-    /// Opens the disk `name` of the store at `store`. To change it, what an interrupted command left is finished or
-    /// taken back first; to read it, that is not needed, and a medium that can't be written does.
+    /// Opens the disk `name` of the store at `store`. For changing it, what an interrupted command left is finished or
+    /// revoked first; for reading it, that isn't necessary, and works on a read-only medium.
     ///
     /// # Errors
     ///
-    /// [`Locked`](crate::ErrorKind::Locked) at once when another command is in the way.
+    /// [`Locked`](crate::ErrorKind::Locked) immediately if another command is using it.
     pub fn open(store: &Path, name: &str, access: Access) -> Result<Self> {
         Self::open_for(store, name, access, &Audience::default())
     }
 
-    /// The same; folders that have to be made are open to nobody who isn't in the `audience`.
+    /// As [`open`](Self::open), but created folders are accessible only to the `audience`.
     pub fn open_for(store: &Path, name: &str, access: Access, audience: &Audience) -> Result<Self> {
         check_disk_name(name)?;
         let folder = store.join(name);
@@ -57,7 +57,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Finishes or takes back what an interrupted command left. Data under its final name is never touched.
+    /// Finishes or revokes what an interrupted command left. Data under its final name is never touched.
     fn recover(&mut self) -> Result<()> {
         if let Some(intent) = Intent::read(&self.folder)? {
             let (workers, progress) = (Workers::new(None)?, Silent);
@@ -83,7 +83,7 @@ impl Disk {
                 continue;
             }
             if is_part(&name) && self.copying.is_none() {
-                // The copy was complete but for this, or what it was of can't be told any more.
+                // The copy was complete except for this, or its purpose is unknown.
                 remove_if_there(&path)?;
                 self.names.remove(&name);
                 continue;
@@ -95,8 +95,8 @@ impl Disk {
                 rename(&path, &self.path(file))?;
                 self.names.insert(file.to_owned());
             } else if self.damaged().is_empty() {
-                // Without its manifest it was never a snapshot; beside the file that it should have replaced, the
-                // deletion that made it was never decided.
+                // Without its manifest it was never a snapshot; if the file that it should have replaced still exists,
+                // the deletion that created it was never decided.
                 remove_if_there(&path)?;
             } else {
                 continue;
@@ -106,7 +106,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Sees the disk as it will be once what an interrupted command left is finished, and changes nothing.
+    /// Presents the disk as it will be once what an interrupted command left is finished, without changing anything.
     fn read_past(&mut self) -> Result<()> {
         if let Some(intent) = Intent::read(&self.folder)? {
             self.see_deleted(intent)?;
@@ -121,9 +121,9 @@ impl Disk {
         Ok(())
     }
 
-    /// Sees the disk as a deletion will leave it, wherever that was interrupted. While a base is brought forward its
-    /// pages are those from before, or those of the diffs that are applied to it: with these diffs over it, it reads as
-    /// the next snapshot all the time.
+    /// Presents the disk as a deletion will leave it, wherever that was interrupted. While a base is being rolled
+    /// forward, its pages are the old ones, or those of the diffs that are applied to it: with these diffs on top, it
+    /// always reads as the next snapshot.
     fn see_deleted(&mut self, intent: Intent) -> Result<()> {
         for deleted in &intent.deleted {
             self.take_out(deleted);
@@ -149,12 +149,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Sees the disk so that each of its snapshots is made of those that it has, for who copies their files: while a base
-    /// is brought forward, that is the disk before or after it, as the base turns out to be. It is read for that.
+    /// Presents the disk such that each of its snapshots depends only on existing ones, for copying their files. While
+    /// a base is being rolled forward, that is the disk before or after it, depending on the state of the base, which
+    /// is read to find out.
     ///
     /// # Errors
     ///
-    /// [`Pending`](ErrorKind::Pending) in the middle, where it is neither.
+    /// [`Pending`](ErrorKind::Pending) if it is in between.
     pub(super) fn settle(&mut self, work: Work<'_>) -> Result<()> {
         let Some(base) = self
             .going

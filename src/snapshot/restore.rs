@@ -1,4 +1,5 @@
-//! A point in time as an image file again: a new one, an existing one that is given what it lacks, or a child of one.
+//! Writes a point in time to an image file: a new one, an existing one that gets only the differences, or a child of
+//! another image.
 
 use std::path::Path;
 
@@ -14,8 +15,8 @@ use crate::files::{
 use crate::image::{ContentDigest, CopyOptions, Image as _, NoneShared, copy};
 use crate::storage::Audience;
 
-/// Writes a point in time into a new image, which appears only when its content digest is the one that the manifest
-/// says. A fixed VHD comes out byte for byte.
+/// Writes a point in time to a new image, which appears only if its content digest matches the manifest. A fixed VHD is
+/// restored byte for byte.
 pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result<()> {
     let mut new = NewImage::create(
         output.path,
@@ -52,16 +53,16 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Restored {
-    /// What was written; `None` if it held the point already.
+    /// What was written; `None` if the image already held the point.
     pub applied: Option<Applied>,
-    /// The snapshot that it held before, if its state stamp said so.
+    /// The snapshot that it held before, according to its state stamp.
     pub from: Option<String>,
 }
 
-/// Makes the image at `path` hold a point in time by writing only what differs, as crash-safe as an apply in place, and
-/// reads the result back. What differs is found by comparing all of both; or, if a valid state stamp says which snapshot
-/// of `disk` the image holds, by the diffs between the two. A VHD takes over the identity of the point; the image must
-/// have this `format`, if one is given.
+/// Changes the image at `path` to a point in time by writing only the differences, as crash-safe as an in-place apply,
+/// and reads the result back. The differences are found by comparing all of both or, if a valid state stamp identifies
+/// a snapshot of `disk`, from the diffs between the two. A VHD adopts the identity of the point; the image must have
+/// this `format`, if one is given.
 pub fn restore_in_place(
     disk: &Disk,
     point: &PointImage,
@@ -89,12 +90,12 @@ fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
         .with_path(image.path())
         .with_found(image.format())
         .with_expected(format)
-        .with_hint("omit -O, or use --force instead of --in-place to have it replaced")),
+        .with_hint("omit -O, or use --force instead of --in-place to replace it")),
         _ => Ok(()),
     }
 }
 
-/// Makes a new differencing VHD that reads as a point in time and stores only what differs from its parent.
+/// Creates a new differencing VHD that reads as a point in time and stores only the differences to its parent.
 pub fn restore_to_child(
     disk: &Disk,
     point: &PointImage,
@@ -111,23 +112,23 @@ fn options<'a>(parents: &'a ParentOptions, work: Work<'a>) -> ApplyOptions<'a> {
     ApplyOptions {
         workers: work.workers,
         progress: work.progress,
-        // The diff was just made from this very image.
+        // The diff was just created from this very image.
         check: BaseCheck::Touched,
         verify: true,
         parents,
     }
 }
 
-/// What leads from an image to a point in time.
+/// The difference between an image and a point in time.
 struct Difference {
     chain: Chain,
-    /// Whether both hold the same.
+    /// Whether both have the same content.
     same: bool,
-    /// The snapshot that the image holds, if that was known.
+    /// The snapshot that the image holds, if known.
     from: Option<String>,
 }
 
-/// The diff from `image` to `point`, in a nameless file beside `beside`.
+/// The diff from `image` to `point`, in an unnamed file in the folder of `beside`.
 fn difference(
     disk: &Disk,
     image: &OpenImage,
@@ -175,7 +176,7 @@ fn difference(
     })
 }
 
-/// The snapshot that `image` holds, if its state stamp says so.
+/// The snapshot that `image` holds according to its state stamp.
 fn stamped_point<'a>(disk: &'a Disk, image: &OpenImage) -> Result<Option<&'a Manifest>> {
     let found = find_stamp(image)?.filter(|found| found.stale.is_none());
     let Some(digest) = found.map(|found| found.stamp.digest) else {
@@ -185,7 +186,7 @@ fn stamped_point<'a>(disk: &'a Disk, image: &OpenImage) -> Result<Option<&'a Man
     Ok(points.find(|point| point.content_digest == digest))
 }
 
-/// The diff between two snapshots, by reading only what may differ.
+/// The diff between two snapshots, reading only what may differ.
 fn known_difference(
     disk: &Disk,
     from: &Manifest,
@@ -207,7 +208,7 @@ fn known_difference(
     Chain::new(vec![diff])
 }
 
-/// An error if what was read of a point in time isn't what its manifest says.
+/// Fails if the content read from a point in time doesn't match its manifest.
 pub fn check_content(point: &PointImage, found: ContentDigest) -> Result<()> {
     let expected = point.manifest().content_digest;
     if found == expected {

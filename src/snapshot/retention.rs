@@ -1,7 +1,7 @@
-//! Which snapshots are kept when a store is thinned out by rule.
+//! Decides which snapshots are kept when a store is thinned out by rules.
 //!
-//! A rule of periods keeps the newest snapshot of each of the last N hours, days, weeks, months or years that have one;
-//! a period without a snapshot isn't counted. Periods are those of UTC, weeks those of ISO 8601 (from Monday).
+//! A period rule keeps the newest snapshot of each of the last N hours, days, weeks, months or years that have one;
+//! periods without a snapshot don't count. Periods are in UTC, weeks as in ISO 8601 (from Monday).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +13,16 @@ use jiff::{Span, Zoned};
 use super::Time;
 use crate::error::{Error, Result};
 
-/// How many a rule keeps.
+/// How many snapshots a rule keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Amount {
-    /// So many.
+    /// This many.
     AtMost(u32),
     /// Every one.
     Unlimited,
 }
 
-/// A length of time by the calendar.
+/// A calendar-based length of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Within {
     years: u16,
@@ -37,11 +37,11 @@ pub struct Within {
 pub struct TagRule {
     /// Its name.
     pub key: String,
-    /// Its value; any, if `None`.
+    /// Its value; `None` for any.
     pub value: Option<String>,
 }
 
-/// The rules. A snapshot is kept when one of them keeps it.
+/// The rules. A snapshot is kept if at least one of them keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The newest ones.
@@ -56,13 +56,13 @@ pub struct Policy {
     pub monthly: Option<Amount>,
     /// The newest of each year.
     pub yearly: Option<Amount>,
-    /// Those that are younger than the newest by less than this.
+    /// Those that are less than this older than the newest.
     pub within: Option<Within>,
     /// Those that have one of these tags.
     pub tags: Vec<TagRule>,
 }
 
-/// What the rules look at in a snapshot.
+/// The properties of a snapshot that matter to the rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// Its time.
@@ -72,7 +72,7 @@ pub struct Candidate<'a> {
 }
 
 impl Policy {
-    /// Whether there is a rule that keeps anything by itself.
+    /// Returns whether there is a rule that keeps anything by itself.
     pub fn has_rules(&self) -> bool {
         let amounts = [
             self.last,
@@ -86,7 +86,7 @@ impl Policy {
         amounts.iter().any(keeps) || self.within.is_some() || !self.tags.is_empty()
     }
 
-    /// Why each of `points`, the oldest first, is kept: all reasons, or none, and then it goes. The newest is always kept.
+    /// The reasons for keeping each of `points`, oldest first; without any, it is deleted. The newest is always kept.
     pub fn decide(&self, points: &[Candidate<'_>]) -> Vec<Vec<String>> {
         let times: Vec<Zoned> = points.iter().map(|point| point.time.in_utc()).collect();
         let mut reasons = vec![Vec::new(); points.len()];
@@ -136,7 +136,7 @@ impl Policy {
         ]
     }
 
-    /// The rules that look at one snapshot alone.
+    /// The rules that consider one snapshot at a time.
     fn by_themselves(
         &self,
         points: &[Candidate<'_>],
@@ -144,7 +144,7 @@ impl Policy {
         reasons: &mut [Vec<String>],
     ) {
         let limit = self.within.zip(times.last());
-        // What is further back than any time that can be told is all there is.
+        // A limit before the earliest possible time includes everything.
         let limit = limit.map(|(within, newest)| newest.checked_sub(within.span()).ok());
         for ((point, time), why) in points.iter().zip(times).zip(reasons) {
             if limit
@@ -228,7 +228,7 @@ impl FromStr for TagRule {
 
 impl Within {
     fn span(self) -> Span {
-        // Each part is far below what a span can hold.
+        // Each part is far below the limits of a span.
         Span::new()
             .years(self.years)
             .months(self.months)
@@ -248,7 +248,7 @@ impl Within {
     }
 }
 
-/// The largest number of years, months and so on: no snapshot is older than that.
+/// The maximum number of years, months and so on: no snapshot is older than that.
 const MOST: u16 = 9999;
 
 impl FromStr for Within {
@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// Which of these times stay, by their place.
+    /// The positions of those times that are kept.
     fn kept(policy: &Policy, times: &[Time]) -> Vec<usize> {
         let tags = BTreeMap::new();
         let points: Vec<_> = times
@@ -434,7 +434,7 @@ mod tests {
     }
 
     fn any_times() -> impl Strategy<Value = Vec<Time>> {
-        // Steps from none to months, so that all periods are met, some of them empty.
+        // Steps from zero to months, so that all periods occur, some of them empty.
         let step = prop_oneof![0_i64..7200, 0_i64..200_000, 0_i64..6_000_000];
         prop::collection::vec(step, 0..60).prop_map(|steps| {
             let mut now = 1_700_000_000;
@@ -479,7 +479,7 @@ mod tests {
             prop_assert!(few.iter().all(|n| many.contains(n)));
         }
 
-        /// The days against a plain statement of what is meant.
+        /// Compares the days with a plain statement of the intended rule.
         #[test]
         fn the_last_days_that_have_one_keep_their_newest(times in any_times(), n in 1_u32..9) {
             let day = |time: &Time| time.to_unix().div_euclid(86_400);

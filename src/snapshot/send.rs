@@ -1,4 +1,4 @@
-//! Snapshots as a stream, for where no folder is shared.
+//! Snapshots as a stream, for use without a shared folder.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,26 +9,26 @@ use super::{Disk, Manifest, Work};
 use crate::error::{Error, Result};
 use crate::storage::File;
 
-/// Which snapshots of a disk.
+/// A range of snapshots of a disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Span<'a> {
     /// Only those after the one of this name.
     pub after: Option<&'a str>,
-    /// Only those up to the one of this name, itself included.
+    /// Only those up to the one of this name, inclusive.
     pub until: Option<&'a str>,
 }
 
-/// What was sent.
+/// The outcome of sending.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sent {
-    /// The snapshots, the oldest first.
+    /// The snapshots, oldest first.
     pub points: Vec<Manifest>,
-    /// Bytes of the stream.
+    /// Length of the stream in bytes.
     pub bytes: u64,
 }
 
-/// Writes the snapshots of `disk` in `span` to `out`, which messages call `name`.
+/// Writes the snapshots of `disk` in `span` to `out`, called `name` in messages.
 pub fn send<W: Write>(
     disk: &mut Disk,
     span: Span<'_>,

@@ -1,15 +1,15 @@
-//! A file piece by piece, without its holes and zeros: what a copy and a stream carry of it.
+//! A file in chunks, without its holes and zeros, for copies and streams.
 
 use crate::error::{Error, Result};
 use crate::page::is_zero;
 use crate::progress::Progress;
 use crate::storage::{File, ReadAt as _};
 
-/// The most bytes that a piece has, and where pieces begin: at multiples of this.
+/// The maximum length of a chunk, and the alignment of their starts.
 pub(super) const PIECE: u64 = 1 << 20;
 
-/// Hands what `file` holds from `from` on to `sink`, with offsets, in order. Pieces of zeros are left out. The file
-/// must have `len` bytes.
+/// Passes the contents of `file` from `from` on to `sink`, with offsets, in order. Chunks of zeros are skipped. The
+/// file must have `len` bytes.
 pub(super) fn pieces(
     file: &File,
     from: u64,
@@ -47,7 +47,7 @@ pub(super) fn pieces(
     Ok(())
 }
 
-/// Up to where two files, which both have `len` bytes or more, are the same; in whole pieces, or all of `len`.
+/// The offset up to which two files, both at least `len` bytes long, are equal; a multiple of the chunk size, or `len`.
 pub(super) fn same_until(a: &File, b: &File, len: u64) -> Result<u64> {
     let [mut of_a, mut of_b] = [Vec::new(), Vec::new()];
     let mut at = 0;
@@ -110,7 +110,7 @@ mod tests {
             assert!(found == bytes, "{from}");
         }
         assert!(pieces(&file, 0, 5, &Silent, |_, _| Ok(())).is_err());
-        // Against a copy without holes, which differs first at one place or the other.
+        // Compared with a copy without holes, which first differs at one place or the other.
         let other = folder.path().join("other");
         std::fs::write(&other, &bytes).unwrap();
         let len = bytes.len() as u64;

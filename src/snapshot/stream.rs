@@ -1,5 +1,5 @@
-//! The stream of snapshots, byte by byte: pure encoding and decoding of its records, and reading and writing them in
-//! order. `docs/send-format.md` describes the same bytes. All integers are big-endian.
+//! The binary format of snapshot streams: pure encoding and decoding of records, and reading and writing them in order.
+//! `docs/send-format.md` describes the same bytes. All integers are big-endian.
 //!
 //! ```text
 //! header  (SNAP DATA… DONE)…  ENDS
@@ -13,7 +13,7 @@ use super::name::check_disk_name;
 use super::sparse_chunks::PIECE;
 use crate::error::{Error, Result};
 
-/// The first eight bytes. The first isn't text, and the last shows a transfer that changed line ends.
+/// The first eight bytes. The first one isn't text, and the last one reveals line-ending conversion.
 const MAGIC: [u8; 8] = *b"\x89VHDSND\n";
 
 /// The last eight bytes.
@@ -30,20 +30,20 @@ const DATA: [u8; 4] = *b"DATA";
 const DONE: [u8; 4] = *b"DONE";
 const END: [u8; 4] = *b"ENDS";
 
-/// What a record says.
+/// The contents of a record.
 #[derive(Debug)]
 pub enum Record<'a> {
-    /// A snapshot begins: its manifest, as it stands in its file.
+    /// A snapshot begins: its manifest, exactly as in its file.
     Snapshot(&'a [u8]),
-    /// Bytes of its data from this offset on.
+    /// Bytes of its data at this offset.
     Data(u64, &'a [u8]),
-    /// All of its data, of so many bytes, was there.
+    /// The snapshot's data, of this length, is complete.
     Done(u64),
-    /// All snapshots, of which there are so many, were there.
+    /// The stream with this many snapshots is complete.
     End(u32),
 }
 
-/// Writes a stream of snapshots, as `docs/send-format.md` describes it.
+/// Writes a stream of snapshots, as described in `docs/send-format.md`.
 #[derive(Debug)]
 pub struct StreamWriter<W> {
     out: W,
@@ -71,7 +71,7 @@ impl<W: Write> StreamWriter<W> {
         Ok(writer)
     }
 
-    /// Writes the next record. Those of a snapshot come in the order of the format; nothing checks that here.
+    /// Writes the next record. The caller is responsible for the order that the format requires.
     pub fn push(&mut self, record: &Record<'_>) -> Result<()> {
         match *record {
             Record::Snapshot(manifest) => {
@@ -89,7 +89,7 @@ impl<W: Write> StreamWriter<W> {
         }
     }
 
-    /// All that was pushed has been taken by `out` when this returns. Gives the length of the stream in bytes.
+    /// Flushes everything to `out`. Returns the length of the stream in bytes.
     pub fn finish(mut self) -> Result<u64> {
         self.out.flush().map_err(|e| self.failed(e))?;
         Ok(self.offset)
@@ -127,8 +127,8 @@ fn count(n: usize) -> Result<[u8; 4]> {
     Ok(n.to_be_bytes())
 }
 
-/// Reads a stream of snapshots and believes nothing, but for what only the manifests in it can tell: which record may
-/// follow which, and whether the data is what they say.
+/// Reads a stream of snapshots and trusts nothing, except for what only the manifests in it can tell: which record may
+/// follow which, and whether the data matches.
 #[derive(Debug)]
 pub struct StreamReader<R> {
     input: R,
@@ -136,7 +136,7 @@ pub struct StreamReader<R> {
     disk: String,
     hasher: blake3::Hasher,
     offset: u64,
-    /// Where the record begins that was read last.
+    /// The offset of the current record.
     start: u64,
     sequence: u64,
     buffer: Vec<u8>,
@@ -172,27 +172,30 @@ impl<R: Read> StreamReader<R> {
             [self.take()?, self.take()?, self.take()?];
         let numbers = [version, must_understand].map(u32::from_be_bytes);
         if numbers != [VERSION, 0] {
-            return Err(Error::unsupported("this stream is of another version")
-                .with_path(&self.name)
-                .with_offset(8)
-                .with_found(format_args!("{numbers:?}"))
-                .with_expected(format_args!("{:?}", [VERSION, 0]))
-                .with_hint("use the program that wrote it, or a newer vhdkit"));
+            return Err(
+                Error::unsupported("this version of the stream format is not supported")
+                    .with_path(&self.name)
+                    .with_offset(8)
+                    .with_found(format_args!("{numbers:?}"))
+                    .with_expected(format_args!("{:?}", [VERSION, 0]))
+                    .with_hint("use the program that wrote it, or a newer vhdkit"),
+            );
         }
         let disk = self.sized(u32::from_be_bytes(len), 80)?;
         self.crc(&[&magic, &version, &must_understand, &len, &disk])?;
         let disk = String::from_utf8(disk).unwrap_or_default();
-        check_disk_name(&disk).map_err(|e| self.damaged("this names no disk").with_source(e))?;
+        check_disk_name(&disk)
+            .map_err(|e| self.damaged("the disk name is invalid").with_source(e))?;
         self.disk = disk;
         Ok(())
     }
 
-    /// The disk whose snapshots these are.
+    /// The name of the disk.
     pub fn disk(&self) -> &str {
         &self.disk
     }
 
-    /// The next record, which is what was written there, or an error. After [`Record::End`] there is none.
+    /// Reads and verifies the next record. There is none after [`Record::End`].
     pub fn next_record(&mut self) -> Result<Record<'_>> {
         self.start = self.offset;
         let before = *self.hasher.finalize().as_bytes();
@@ -214,7 +217,7 @@ impl<R: Read> StreamReader<R> {
         let expected = self.sequence.saturating_add(1);
         if sequence != expected {
             return Err(self
-                .damaged("a record is lost, repeated or out of its place")
+                .damaged("a record is lost, repeated or out of place")
                 .with_field("sequence")
                 .with_found(sequence)
                 .with_expected(expected));
@@ -247,7 +250,7 @@ impl<R: Read> StreamReader<R> {
         })
     }
 
-    /// What comes behind the last record: nothing.
+    /// Checks that nothing follows the last record.
     fn end(&mut self, digest: &[u8; 32]) -> Result<()> {
         if self.buffer != digest {
             return Err(self
@@ -272,7 +275,7 @@ impl<R: Read> StreamReader<R> {
             .with_expected("SNAP, DATA, DONE or ENDS")
     }
 
-    /// An error about the record that was read last.
+    /// The error for the current record.
     pub(super) fn damaged(&self, message: &str) -> Error {
         Error::damaged(message)
             .with_path(&self.name)
@@ -319,7 +322,7 @@ impl<R: Read> StreamReader<R> {
             return Ok(());
         }
         Err(self
-            .damaged("a record was changed on its way")
+            .damaged("a record was changed in transit")
             .with_field("crc32")
             .with_found(format_args!("{found:#010x}"))
             .with_expected(format_args!("{expected:#010x}")))
@@ -391,7 +394,7 @@ mod tests {
                 bad[at] ^= bit;
                 let error = read(&bad).unwrap_err();
                 let said = error.offset().unwrap();
-                // A length that grew leads beyond the end.
+                // A length that was increased leads beyond the end.
                 let cut = said == good.len() as u64;
                 assert!(cut || said <= at as u64, "{at}: {error}");
             }

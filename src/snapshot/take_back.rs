@@ -1,4 +1,4 @@
-//! Taking a decided deletion back, as long as nothing was done: for want of room it must not close the disk.
+//! Revokes a decided deletion as long as nothing was done: a lack of space must not block the disk.
 
 use std::io::ErrorKind as IoKind;
 
@@ -13,22 +13,22 @@ use crate::files::{ApplyOptions, ParentOptions, journal_path, open_image, roll_b
 use crate::image::{Image as _, content_digest};
 use crate::storage::{Overwrite, remove_if_there};
 
-/// Takes back a deletion that `error` kept from being done. `false` if that can't be: something of it was done already,
-/// and the next command that changes the disk finishes it.
+/// Revokes a deletion that couldn't be carried out because of `error`. Returns `false` if that isn't possible: part of
+/// it was done already, and the next command that changes the disk finishes it.
 pub(super) fn take_back(
     disk: &Disk,
     intent: &Intent,
     error: &Error,
     work: Work<'_>,
 ) -> Result<bool> {
-    // Whoever wants to stop doesn't want more work done.
+    // A user who wants to stop doesn't want more work done.
     if error.kind() == ErrorKind::Interrupted || !nothing_was_done(disk, intent, error, work)? {
         return Ok(false);
     }
     forget(disk, intent).map(|()| true)
 }
 
-/// Removes what says that there is a deletion, of which nothing was done.
+/// Removes the record of a deletion of which nothing was done.
 pub(super) fn forget(disk: &Disk, intent: &Intent) -> Result<()> {
     remove_if_there(&disk.path(DELETING))?;
     if let Some([_, new]) = intent.next.as_ref().filter(|_| !intent.forward) {
@@ -37,7 +37,7 @@ pub(super) fn forget(disk: &Disk, intent: &Intent) -> Result<()> {
     Ok(())
 }
 
-/// Whether every file still is what it was before the deletion. A base that was being changed is brought back first.
+/// Returns whether every file is in its state before the deletion. A base that was being changed is restored first.
 fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>) -> Result<bool> {
     let is_there = |file: &str| !is_absent(&disk.path(file));
     let mut deleted = intent.deleted.iter();
@@ -74,7 +74,7 @@ fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>)
     if !holds_its_snapshot(disk, base, work)? {
         return Ok(false);
     }
-    // What was undone may have left the file longer.
+    // Undoing may have left the file longer.
     let (length, used) = lengths(&path)?;
     if length != base.data.length {
         let mut now = base.clone();
@@ -84,8 +84,8 @@ fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>)
     Ok(true)
 }
 
-/// Whether a base that is to be brought forward still is what its manifest says. That no undo journal stands is no
-/// proof: its removal may be what failed.
+/// Returns whether a base that is to be rolled forward still matches its manifest. A missing undo journal doesn't prove
+/// that: removing the journal may be what failed.
 pub(super) fn holds_its_snapshot(disk: &Disk, base: &Manifest, work: Work<'_>) -> Result<bool> {
     let path = disk.data_path(base)?;
     let image = open_image(&path, &base_options(&path))?;
@@ -96,7 +96,7 @@ pub(super) fn holds_its_snapshot(disk: &Disk, base: &Manifest, work: Work<'_>) -
     Ok(content_digest(&image, work.workers, work.progress)? == base.content_digest)
 }
 
-/// Whether there was no room for something.
+/// Returns whether the error is a lack of space.
 pub(super) fn is_want_of_room(error: &Error) -> bool {
     matches!(
         error.io_kind(),

@@ -1,21 +1,21 @@
-//! The time of a snapshot, as people and the cloud write it.
+//! The time of a snapshot, in the format of people and the cloud.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// A moment, printed and read as RFC 3339: `2026-11-20T06:00:00Z`.
+/// A point in time, formatted and parsed as RFC 3339: `2026-11-20T06:00:00Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(jiff::Timestamp);
 
 impl Time {
-    /// Now, to the second.
+    /// The current time, to the second.
     pub fn now() -> Self {
         Self::from_unix(jiff::Timestamp::now().as_second())
     }
 
-    /// From Unix time in seconds, or the nearest moment that can be told.
+    /// Converts Unix time in seconds, or returns the nearest time that can be represented.
     pub fn from_unix(seconds: i64) -> Self {
         let (first, last) = (
             jiff::Timestamp::MIN.as_second(),
@@ -30,7 +30,7 @@ impl Time {
         self.0.as_second()
     }
 
-    /// Whether it is yet to come by the clock here, by more than a minute.
+    /// Returns whether it is more than a minute in the future by the clock here.
     pub fn is_ahead(self) -> bool {
         self.to_unix() > Self::now().to_unix().saturating_add(60)
     }

@@ -1,4 +1,4 @@
-//! The window hashes of the newest snapshot: with them, the next one is made by reading the new image alone.
+//! The window hashes of the newest snapshot: with them, the next one is created by reading only the new image.
 
 use super::disk::{check_plain, is_absent, is_passing};
 use super::layout::WINDOWS;
@@ -11,14 +11,14 @@ use crate::image::{
 };
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _};
 
-/// The list of `newest`, made again from its data if it is missing, damaged or of another snapshot.
+/// The list of `newest`, computed from its data if it is missing, damaged or for another snapshot.
 pub(super) fn of_newest(
     disk: &Disk,
     newest: &Manifest,
     work: Work<'_>,
 ) -> Result<WindowList<File>> {
     let path = disk.path(WINDOWS);
-    // One that is missing, stale or damaged is made again.
+    // A list that is missing, stale or damaged is computed again.
     if let Some(list) = stored(disk)?
         && list.digest() == newest.content_digest
     {
@@ -35,8 +35,8 @@ pub(super) fn of_newest(
     WindowList::open(File::open(&path)?)
 }
 
-/// Sees to it that the list is of the newest snapshot, where that can be had without reading all of it: snapshots were
-/// copied into `disk`, from `source` if that is a disk at hand.
+/// Updates the list to the newest snapshot, if that is possible without reading all of it, after snapshots were copied
+/// into `disk`, from `source` if that is available.
 pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Result<()> {
     let Some(newest) = disk.newest() else {
         return Ok(());
@@ -58,7 +58,7 @@ pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Res
     }
 }
 
-/// The list that is there, of whatever snapshot it is; `None` if it is missing or damaged.
+/// The existing list, for whichever snapshot; `None` if it is missing or damaged.
 fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
     match open(disk) {
         Err(error) if is_passing(&error) => Err(error),
@@ -66,7 +66,7 @@ fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
     }
 }
 
-/// The list that is there, of whatever snapshot it is; `None` if there is none.
+/// The existing list, for whichever snapshot; `None` if there is none.
 pub(super) fn open(disk: &Disk) -> Result<Option<WindowList<File>>> {
     let path = disk.path(WINDOWS);
     check_plain(&path)?;
@@ -76,7 +76,7 @@ pub(super) fn open(disk: &Disk) -> Result<Option<WindowList<File>>> {
     WindowList::open(File::open(path)?).map(Some)
 }
 
-/// How many windows that aren't zero the newest snapshot has, if its list is there.
+/// The number of nonzero windows of the newest snapshot, if its list exists.
 pub(super) fn count(disk: &Disk) -> Option<u64> {
     let newest = disk.newest()?.content_digest;
     let is_current = digest_of(disk).ok()? == Some(newest);
@@ -84,7 +84,7 @@ pub(super) fn count(disk: &Disk) -> Option<u64> {
     is_current.then(|| windows_in(len))
 }
 
-/// The digest at the end of the list that is there, believed without a look at the rest. `None` if that can't be had.
+/// The digest at the end of the existing list, without checking the rest. `None` if it isn't available.
 pub(super) fn digest_of(disk: &Disk) -> Result<Option<ContentDigest>> {
     let path = disk.path(WINDOWS);
     if check_plain(&path).is_err() || is_absent(&path) {
@@ -109,8 +109,8 @@ fn take(disk: &Disk, source: &Disk) -> Result<()> {
     file.publish(Overwrite::Yes)
 }
 
-/// Makes the list of the newest snapshot from the `list` of one that it is made of, by reading what the diffs between
-/// the two touch.
+/// Computes the list of the newest snapshot from the `list` of one that it depends on, by reading what the diffs
+/// between the two touch.
 fn carry(disk: &Disk, newest: &Manifest, list: &WindowList<File>, work: Work<'_>) -> Result<()> {
     let chain = disk.chain(newest)?;
     let Some(known) = chain
@@ -130,17 +130,18 @@ fn carry(disk: &Disk, newest: &Manifest, list: &WindowList<File>, work: Work<'_>
     new.publish()
 }
 
-/// A list that is complete, and not yet the disk's.
+/// A complete list that isn't the disk's yet.
 pub(super) struct MadeList {
     file: AtomicFile,
-    /// The content digest that it makes.
+    /// The content digest that follows from it.
     pub(super) digest: ContentDigest,
 }
 
-/// Takes window hashes, with the first byte of their window, in order.
+/// Receives window hashes, with the first byte of their window, in order.
 pub(super) type Each<'a> = dyn FnMut(u64, &WindowHashes) -> Result<()> + 'a;
 
-/// Makes the list of a disk of `size` bytes from what `work` hands to what it is given. What that returns comes along.
+/// Builds the list of a disk of `size` bytes from what `work` passes to its argument. Also returns the result of
+/// `work`.
 pub(super) fn make<T>(
     disk: &Disk,
     size: u64,
@@ -156,7 +157,7 @@ pub(super) fn make<T>(
 }
 
 impl MadeList {
-    /// An error if it isn't the list of `point`, from whose data it was made.
+    /// Fails unless it is the list of `point`, from whose data it was computed.
     fn check(&self, disk: &Disk, point: &Manifest) -> Result<()> {
         if self.digest == point.content_digest {
             return Ok(());
@@ -171,7 +172,7 @@ impl MadeList {
         )
     }
 
-    /// How many windows that aren't zero it names.
+    /// The number of nonzero windows in it.
     pub(super) fn windows(&self) -> Result<u64> {
         self.file.file().byte_len().map(windows_in)
     }

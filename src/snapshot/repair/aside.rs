@@ -1,4 +1,4 @@
-//! Files that a repair puts aside: nothing that was damaged is thrown away, and what was given up can be taken back.
+//! Files that a repair sets aside: damaged files are never discarded, and giving something up can be undone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::snapshot::layout::DAMAGED;
 use crate::snapshot::{Disk, PointFileName};
 use crate::storage::{AtomicFile, File, Overwrite, rename};
 
-/// Keeps a file under a name that says what it is; the original name is free then.
+/// Renames a file to a name that says it is damaged, so that the original name is free.
 pub(super) fn move_aside(path: &Path) -> Result<()> {
     if is_absent(path) {
         return Ok(());
@@ -25,11 +25,11 @@ pub(super) fn copy_aside(path: &Path) -> Result<()> {
         return Ok(());
     }
     if crate::snapshot::disk::check_plain(path).is_err() {
-        // What isn't a file can't be copied, and nothing is lost by moving it.
+        // Anything but a file can't be copied, and moving it loses nothing.
         return move_aside(path);
     }
     let file = File::open(path)?;
-    // A repair that was interrupted has kept it already.
+    // An interrupted repair has kept it already.
     for kept in asides(path).take_while(|kept| !is_absent(kept)) {
         if File::open(kept)?.holds_the_same_as(&file)? {
             return Ok(());
@@ -53,26 +53,26 @@ fn asides(path: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// One of them that nothing has.
+/// The first of them that is free.
 fn aside(path: &Path) -> Result<PathBuf> {
     asides(path).find(|name| is_absent(name)).ok_or_else(|| {
-        Error::usage("too many damaged files of this name were put aside")
+        Error::usage("too many damaged files of this name were set aside")
             .with_path(path)
             .with_hint("remove those that end in .damaged and a number")
     })
 }
 
-/// What became of the files that were put aside.
+/// The outcome of restoring the files that were set aside.
 #[derive(Debug, Default)]
 pub struct TakenBack {
     /// Files that have their names again.
     pub files: Vec<String>,
-    /// Files that still are aside, and why.
+    /// Files that are still set aside, and why.
     pub left: Vec<(String, String)>,
 }
 
-/// Gives the files that repairs put aside their names again, where these are free and the snapshot can be where it was.
-/// Of several of one name, the one that was put aside last comes back. Nothing is overwritten; with `dry_run`, nothing
+/// Gives the files that repairs set aside their names again, where these are free and the snapshot can have its place
+/// again. Of several with one name, the last one set aside is restored. Nothing is overwritten; with `dry_run`, nothing
 /// is done.
 pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
     if !dry_run {
@@ -82,13 +82,13 @@ pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
     for (stem, files) in set_aside(disk)? {
         let refused = refusal(disk, &stem);
         let mut files: Vec<_> = files.into_iter().collect();
-        // The data first: only with its manifest it is a snapshot.
+        // The data first: it is a snapshot only with its manifest.
         files.sort_by_key(|(name, _)| *name == stem.manifest());
         for (name, asides) in files {
             let Some((aside, older)) = asides.split_last() else {
                 continue;
             };
-            let taken = (!is_absent(&disk.path(&name))).then(|| format!("{name} is there again"));
+            let taken = (!is_absent(&disk.path(&name))).then(|| format!("{name} exists again"));
             if let Some(why) = refused.clone().or(taken) {
                 done.left.push((aside.clone(), why));
             } else {
@@ -97,7 +97,7 @@ pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
                 }
                 done.files.push(name.clone());
             }
-            let later = || format!("{aside} was put aside later");
+            let later = || format!("{aside} was set aside later");
             done.left
                 .extend(older.iter().map(|name| (name.clone(), later())));
         }
@@ -108,7 +108,7 @@ pub fn take_back(disk: &mut Disk, dry_run: bool) -> Result<TakenBack> {
     Ok(done)
 }
 
-/// The files that were put aside, the older ones of a name first, by the snapshot and the name that they had.
+/// The files that were set aside, by snapshot and original name, the older ones of a name first.
 type Asides = BTreeMap<PointFileName, BTreeMap<String, Vec<String>>>;
 
 fn set_aside(disk: &Disk) -> Result<Asides> {
@@ -146,7 +146,7 @@ fn set_aside(disk: &Disk) -> Result<Asides> {
         .collect())
 }
 
-/// Why a snapshot can't be again where it was, if so.
+/// Returns why a snapshot can't have its place again, if so.
 fn refusal(disk: &Disk, stem: &PointFileName) -> Option<String> {
     if let Some(other) = disk
         .points
@@ -169,7 +169,7 @@ fn refusal(disk: &Disk, stem: &PointFileName) -> Option<String> {
     });
     match later {
         Some(later) if !is_there => Some(format!(
-            "{} was made without it, or is tied to one before it now",
+            "{} was created without it, or is now based on an earlier one",
             later.name
         )),
         _ => None,

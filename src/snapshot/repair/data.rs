@@ -1,4 +1,4 @@
-//! Bases and diffs that are lost or damaged.
+//! Repairs lost or damaged bases and diffs.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::storage::{File, Overwrite, rename};
 use crate::text::shown;
 
 impl Job<'_> {
-    /// Reads the data of all snapshots, and changes nothing. Returns those whose data is lost or damaged.
+    /// Reads the data of all snapshots, without changing anything. Returns those whose data is lost or damaged.
     pub(super) fn look(&self) -> Result<Vec<(Manifest, Finding)>> {
         let mut damaged = Vec::new();
         for point in self.disk.points() {
@@ -30,17 +30,16 @@ impl Job<'_> {
         Ok(damaged)
     }
 
-    /// What is wrong with a snapshot's own file. An error if it couldn't be read.
+    /// The problem with a snapshot's own file. Fails if it couldn't be read.
     pub(super) fn finding(&self, point: &Manifest, error: Error) -> Result<Finding> {
-        // With its journal the base can be had again, so it isn't lost.
+        // The journal can restore the base, so it isn't lost.
         if error.kind() == ErrorKind::Pending {
             return Err(error);
         }
         finding(self.disk, point, error)
     }
 
-    /// Makes the data files again that are lost or damaged, the oldest first, so that the next ones can be made from
-    /// them.
+    /// Rebuilds lost or damaged data files, oldest first, so that later ones can be rebuilt from them.
     pub(super) fn data(&mut self, damaged: Vec<(Manifest, Finding)>) -> Result<()> {
         for (point, fault) in damaged {
             let before = self.before(&point);
@@ -59,8 +58,8 @@ impl Job<'_> {
         self.bases_of_deletions()
     }
 
-    /// A deletion of which nobody can tell any more what it was may have made a base for what came next: it does for a
-    /// snapshot whose diff starts from nothing that is whole.
+    /// Uses a base that a deletion may have created for the next snapshot, if the deletion's record is lost: it serves
+    /// a snapshot whose diff has no intact base.
     fn bases_of_deletions(&mut self) -> Result<()> {
         for point in self.disk.points().to_vec() {
             let before = self.disk.parent_of(&point);
@@ -73,7 +72,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// A base that stands beside the diff of a snapshot, or in its place, and holds the same: the manifest becomes that
+    /// Adopts a base next to the diff of a snapshot, or in its place, with the same content: the manifest becomes that
     /// of a base.
     fn adopt_base(&mut self, point: &Manifest) -> Result<bool> {
         if point.is_base() {
@@ -113,7 +112,7 @@ impl Job<'_> {
         Ok(false)
     }
 
-    /// A file that isn't the one that the manifest says, and holds the same: the manifest learns to know it.
+    /// Adopts a file that differs from the one in the manifest but has the right content: the manifest is updated.
     fn adopt(&mut self, point: &Manifest, before: Option<&Manifest>) -> Result<bool> {
         if !self.disk.names.contains(&point.data.file) {
             return Ok(false);
@@ -148,13 +147,13 @@ impl Job<'_> {
             self.disk.write_manifest(&known, Overwrite::Yes)?;
         }
         let file = point.stem().manifest();
-        self.say(&file, "from the data, which holds what it should");
+        self.say(&file, "from the data, which has the right content");
         self.disk.put(known);
         Ok(true)
     }
 
-    /// The data of `point` made again over `before`, from the first source that proves to hold it. Returns what the
-    /// manifest is now.
+    /// Rebuilds the data of `point` on top of `before`, from the first source that proves to have its content. Returns
+    /// the updated manifest.
     fn make_again(
         &mut self,
         point: &Manifest,
@@ -169,7 +168,7 @@ impl Job<'_> {
         self.make_from_elsewhere(point, before)
     }
 
-    /// The same from an image of the whole disk at that time.
+    /// As [`make_again`](Self::make_again), from an image of the whole disk at that time.
     pub(super) fn make_from_elsewhere(
         &mut self,
         point: &Manifest,
@@ -193,7 +192,7 @@ impl Job<'_> {
             };
             match made {
                 Ok(made) => {
-                    // Here no other source helps: an error is one of the store itself.
+                    // No other source helps here: an error is about the store itself.
                     self.replace(point, &made)?;
                     return Ok(Some((made, how)));
                 }
@@ -203,7 +202,7 @@ impl Job<'_> {
         Ok(None)
     }
 
-    /// The very same diff from another store.
+    /// Copies the very same diff from another store.
     fn copy_diff(&mut self, point: &Manifest) -> Result<Option<String>> {
         if point.is_base() {
             return Ok(None);
@@ -243,7 +242,7 @@ impl Job<'_> {
         Ok(None)
     }
 
-    /// A base that holds what `target` does, complete under its provisional name.
+    /// Writes a base with the content of `target`, complete under its provisional name.
     fn new_base(&self, point: &Manifest, target: &OtherCopy<'_>) -> Result<Manifest> {
         let (format, ending) = if point.virtual_size <= LARGEST_DYNAMIC {
             (Format::Dynamic, "vhd")
@@ -289,7 +288,7 @@ impl Job<'_> {
         Ok(made)
     }
 
-    /// The same, a diff over `before`.
+    /// As [`new_base`](Self::new_base), a diff on top of `before`.
     fn new_diff(
         &self,
         point: &Manifest,
@@ -300,9 +299,11 @@ impl Job<'_> {
             let base = self.disk.image(before)?;
             return self.diff_over(point, (before, &base), target);
         }
-        let mut last = Error::damaged("what this diff starts from can't be read")
+        let mut last = Error::damaged("the base of this diff can't be read")
             .with_path(self.disk.label(before))
-            .with_hint("name an image or a store that has it: --image SNAPSHOT=FILE, --from STORE");
+            .with_hint(
+                "specify an image or a store that has it: --image SNAPSHOT=FILE, --from STORE",
+            );
         for base in self.elsewhere(before) {
             let made = base.and_then(|base| self.diff_over(point, (before, base.image()), target));
             match made {
@@ -358,8 +359,8 @@ impl Job<'_> {
         Ok(made)
     }
 
-    /// Puts the file that is complete under its provisional name in the place of the damaged one, which is kept aside. A
-    /// crash in between leaves a file that the next command gives its name, and the next repair the manifest for it.
+    /// Replaces the damaged file, which is set aside, by the one that is complete under its provisional name. A crash
+    /// in between leaves a file that the next command renames, and for which the next repair writes the manifest.
     fn replace(&mut self, old: &Manifest, made: &Manifest) -> Result<()> {
         move_aside(&self.disk.path(&old.data.file))?;
         if made != old {
@@ -389,7 +390,7 @@ fn check(path: &Path, field: &str, found: Option<ContentDigest>, point: &Manifes
     }
     let found = found.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
     Err(
-        Error::mismatch("this image doesn't hold what the snapshot did")
+        Error::mismatch("this image doesn't have the content of the snapshot")
             .with_path(path)
             .with_field(field)
             .with_found(found)

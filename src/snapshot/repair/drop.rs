@@ -1,4 +1,4 @@
-//! Snapshots that can't be mended go, so that the others can be used and added to.
+//! Gives up snapshots that can't be repaired, so that the others can be used and new ones added.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -12,12 +12,13 @@ use crate::snapshot::verify::is_missing;
 use crate::snapshot::{DataKind, Manifest, PointFileName};
 
 impl Job<'_> {
-    /// Takes out what is damaged. Where a later point is known elsewhere, it is tied to the last good one before; only
-    /// what lies between is lost.
+    /// Removes what is damaged. If a later point is available elsewhere, it is based on the last good one before; only
+    /// what is in between is lost.
     ///
     /// # Errors
     ///
-    /// When a second look shows something else, or what might have helped couldn't be read; nothing is given up then.
+    /// Fails if a second look shows a different result, or if a possible source couldn't be read; nothing is given up
+    /// then.
     pub(super) fn drop_broken(&mut self) -> Result<()> {
         self.look_again()?;
         if let Some(error) = self.unread.take().filter(|_| !self.faults.is_empty()) {
@@ -40,11 +41,11 @@ impl Job<'_> {
                 lost.push(point);
             }
         }
-        // What wasn't to be had when something was to be tied may pass, too.
+        // Whatever was unavailable for rebasing a point may also be a temporary problem.
         if let Some(error) = self.unread.take().filter(|_| !lost.is_empty()) {
             return Err(error);
         }
-        // The newest first: what is left always hangs together.
+        // The newest first: the rest is always consistent.
         for point in lost.iter().rev() {
             if !self.means.dry_run {
                 move_aside(&self.disk.path(&point.stem().manifest()))?;
@@ -64,7 +65,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Reads once more what is about to be given up, through files that are opened anew: it must be as wrong as before.
+    /// Reads what is about to be given up once more, through newly opened files: the result must be the same.
     fn look_again(&mut self) -> Result<()> {
         if self.faults.is_empty() {
             return Ok(());
@@ -99,7 +100,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What has no manifest, and gets none.
+    /// Sets aside files that have no manifest, and get none.
     fn drop_strays(&mut self) -> Result<()> {
         let known: HashSet<PointFileName> = self.disk.points().iter().map(Manifest::stem).collect();
         let lost = self.faults.iter().map(|(stem, _)| stem.clone());
@@ -119,7 +120,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Makes `point` start from `before`, or be a base, if it is known elsewhere.
+    /// Bases `point` on `before`, or makes it a base, if it is available elsewhere.
     fn tie(&mut self, point: &Manifest, before: Option<&Manifest>) -> Result<bool> {
         let Some((mut made, how)) = self.make_from_elsewhere(point, before)? else {
             return Ok(false);

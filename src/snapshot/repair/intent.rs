@@ -1,4 +1,4 @@
-//! A deletion that was interrupted, and of which nobody can read any more what it was.
+//! An interrupted deletion whose record can't be read.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use crate::snapshot::{Work, check_disk_name};
 
 use super::aside::move_aside;
 
-/// Puts aside what says how a deletion in the disk `name` is to be finished, if that can't be read: it keeps the disk
-/// from being opened. A base that was being brought forward is taken back first. What the deletion had done by then is
-/// found by [`repair`](super::repair). Returns what was done, in words.
+/// Sets aside the record of how a deletion in the disk `name` is to be finished if it is unreadable, because it
+/// prevents opening the disk. A base that was being rolled forward is restored first. [`repair`](super::repair) finds
+/// out what the deletion had done. Returns a description of what was done.
 pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Option<String>> {
     check_disk_name(name)?;
     let folder = store.join(name);
@@ -26,7 +26,7 @@ pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
     let _lock = DiskLock::take(&folder, true)?;
     match Intent::read(&folder) {
         Err(error) if error.kind() == ErrorKind::Damaged => {}
-        // It can be finished; or why it can't is found out when the disk is opened.
+        // It can be finished; or opening the disk reports why not.
         _ => return Ok(None),
     }
     let parents = ParentOptions::default();
@@ -38,12 +38,12 @@ pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
         parents: &parents,
     };
     let mut what =
-        format!("{DELETING} is damaged and was set aside: what was to be deleted isn't known");
+        format!("{DELETING} is damaged and was set aside: what was to be deleted is unknown");
     for file in file_names(&folder)?.iter() {
         let path = folder.join(file);
         if !is_absent(&journal_path(&path)) {
             roll_back(&path, options)?;
-            what = format!("{what}; {file} was taken back to what it was");
+            what = format!("{what}; {file} was restored to its previous content");
         }
     }
     move_aside(&intent)?;

@@ -1,4 +1,4 @@
-//! Manifests that are lost or damaged.
+//! Repairs lost or damaged manifests.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::text::shown;
 use crate::vhd::UniqueId;
 
 impl Job<'_> {
-    /// Makes every manifest again that is lost or damaged, the oldest first, and writes none yet.
+    /// Rebuilds every lost or damaged manifest, oldest first, without writing them yet.
     pub(super) fn manifests(&mut self) -> Result<()> {
         for stem in self.without_manifest() {
             let Some((manifest, how)) = self.manifest_of(&stem)? else {
@@ -45,7 +45,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The snapshots that have files, and no manifest that can be read.
+    /// The snapshots with files but without a readable manifest.
     fn without_manifest(&self) -> Vec<PointFileName> {
         let points = self.disk.points().iter();
         let known: HashSet<PointFileName> = points.map(Manifest::stem).collect();
@@ -85,13 +85,13 @@ impl Job<'_> {
         }
         match self.derived(stem) {
             Ok(found) => Ok(found),
-            // The files of the disk itself must be readable; what they hold may be wrong.
+            // The files of the disk itself must be readable; their content may be wrong.
             Err(error) if is_passing(&error) && !is_missing(self.disk, &error) => Err(error),
             Err(error) => self.refuse(error).map(|()| None),
         }
     }
 
-    /// The manifest of another store for a snapshot here, if its neighbours are the same.
+    /// Takes over the manifest of a snapshot from another store, if its neighbours are the same.
     fn taken_over(&self, stem: &PointFileName, other: &Manifest) -> Result<Option<Manifest>> {
         let orphan = self.orphan_after(stem);
         if orphan.is_some_and(|orphan| orphan.parent.as_ref() != Some(&other.id)) {
@@ -111,7 +111,7 @@ impl Job<'_> {
         };
         manifest.data.file = format!("{stem}.{ending}");
         if !self.disk.names.contains(&manifest.data.file) {
-            // Nothing but its name says that it is the same.
+            // Only its name shows that it is the same.
             let is_unknown = manifest.is_base() && orphan.is_none();
             return Ok((!is_unknown).then_some(manifest));
         }
@@ -119,7 +119,7 @@ impl Job<'_> {
         if manifest.is_base() && orphan.is_none() && !self.holds(&path, other)? {
             return Ok(None);
         }
-        // The file here may have been written anew since, and hold the same nevertheless.
+        // The file here may have been rewritten since, with the same content.
         let (length, used) = lengths(&path)?;
         let diff = judged(File::open(&path).and_then(DiffFile::open_indexed))?;
         let target = diff.as_ref().and_then(|diff| diff.trailer().target_digest);
@@ -139,7 +139,7 @@ impl Job<'_> {
         Ok(Some(manifest))
     }
 
-    /// Whether a base holds what a snapshot did.
+    /// Returns whether a base has the content of a snapshot.
     fn holds(&self, path: &Path, point: &Manifest) -> Result<bool> {
         let image = open_image(path, &base_options(path));
         let digest =
@@ -147,7 +147,7 @@ impl Job<'_> {
         Ok(judged(digest)? == Some(point.content_digest))
     }
 
-    /// The first snapshot behind `stem` whose parent isn't there: it was made of the one that is lost.
+    /// The first snapshot after `stem` whose parent is missing: it was based on the lost one.
     fn orphan_after(&self, stem: &PointFileName) -> Option<&Manifest> {
         let later = self
             .disk
@@ -158,7 +158,7 @@ impl Job<'_> {
         is_orphan.then_some(later)
     }
 
-    /// A manifest from the data and what the next diff says of it.
+    /// Derives a manifest from the data and from what the next diff records about it.
     fn derived(&self, stem: &PointFileName) -> Result<Option<(Manifest, String)>> {
         let after = self.orphan_after(stem);
         let after_diff = after
@@ -198,7 +198,7 @@ impl Job<'_> {
             size = image.virtual_size();
             digest = content_digest(&image, self.work.workers, self.work.progress)?;
             (identity, before) = (None, None);
-            // Only the next diff knows when it was taken, and from what.
+            // Only the next diff contains its time and its origin.
             let Some(next) = &after_diff else {
                 return Ok(None);
             };
@@ -248,7 +248,7 @@ impl Job<'_> {
     }
 }
 
-/// What was read; `None` if that is damaged. An error if it couldn't be read.
+/// The value that was read; `None` if it is damaged. Fails if it couldn't be read.
 fn judged<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Err(error) if is_passing(&error) => Err(error),

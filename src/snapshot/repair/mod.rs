@@ -1,9 +1,9 @@
-//! What is damaged in a disk of a store, made again from what is left of it, from other stores, or from the images that
-//! the snapshots were taken from.
+//! Repairs a disk of a store from what is left of it, from other stores, or from the images from which the snapshots
+//! were taken.
 //!
-//! First everything is read; what can't be read now ends the repair before anything is changed. Then the manifests, the
-//! oldest first, then the data, then what can't be mended goes if that is wanted, after a second look. Nothing that was
-//! damaged is thrown away: it is kept beside, with `.damaged` behind its name.
+//! First everything is read; a read error ends the repair before anything is changed. Then the manifests are repaired,
+//! oldest first, then the data; then, on request and after a second look, what can't be repaired is given up. Damaged
+//! files are never discarded: they are kept with `.damaged` appended to their names.
 
 mod aside;
 mod data;
@@ -24,48 +24,48 @@ use super::{Disk, Finding, Manifest, PointFileName, ReadData, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened;
 
-/// What a repair may use, and what it may do.
+/// The sources that a repair may use, and what it may do.
 #[derive(Debug, Default)]
 pub struct RepairSources {
     /// The same disk in other stores.
     pub stores: Vec<Disk>,
-    /// Images of snapshots, by their names. Each is used only if it holds what the manifest says.
+    /// Images of snapshots, by snapshot name. Each is used only if its content matches the manifest.
     pub images: Vec<(String, Box<dyn Opened>)>,
-    /// Whether snapshots that can't be mended shall go.
+    /// Whether to give up snapshots that can't be repaired.
     pub drop: bool,
-    /// Whether it is only said what would be done.
+    /// Whether to report only what would be done.
     pub dry_run: bool,
 }
 
-/// A file that was made again.
+/// A file that was rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
     /// Its name in the folder of the disk.
     pub file: String,
-    /// From what, and what was lost.
+    /// From what it was rebuilt, and what was lost.
     pub how: String,
 }
 
-/// What a repair came to.
+/// The outcome of a repair.
 #[derive(Debug, Default)]
 pub struct RepairedDisk {
-    /// What was made again, in order.
+    /// The files that were rebuilt, in order.
     pub mended: Vec<Repaired>,
-    /// Snapshots that went because they couldn't be mended.
+    /// Snapshots that were given up because they couldn't be repaired.
     pub dropped: Vec<String>,
-    /// Why something that was at hand could not be used.
+    /// Why available sources could not be used.
     pub refused: Vec<Error>,
-    /// What is still wrong.
+    /// The remaining problems.
     pub left: Vec<Finding>,
-    /// Why something that might have helped couldn't be read, so that more may be possible another time.
+    /// Why a possible source couldn't be read, so that more may be possible another time.
     pub unread: Option<Error>,
 }
 
-/// Mends what it can. Reads all data of the disk, before and after.
+/// Repairs what it can. Reads all data of the disk, before and after.
 ///
 /// # Errors
 ///
-/// When something of the disk can't be read, which says nothing of what it holds; nothing was changed then.
+/// Fails if something of the disk can't be read, which says nothing about its content; nothing was changed then.
 pub fn repair(disk: &mut Disk, means: &RepairSources, work: Work<'_>) -> Result<RepairedDisk> {
     if !means.dry_run {
         disk.check_open_for_writing()?;
@@ -105,19 +105,19 @@ pub fn repair(disk: &mut Disk, means: &RepairSources, work: Work<'_>) -> Result<
     Ok(done)
 }
 
-/// A repair under way. The snapshots of its disk are what they are known to be; without a dry run they also stand so in
-/// the folder.
+/// A repair in progress. The snapshots of its disk are in their currently known state; without a dry run, the folder is
+/// in that state as well.
 struct Job<'a> {
     disk: &'a mut Disk,
     means: &'a RepairSources,
     work: Work<'a>,
-    /// The ids of snapshots whose own file is damaged still.
+    /// The ids of snapshots whose own file is still damaged.
     broken: BTreeSet<String>,
-    /// What couldn't be mended.
+    /// What couldn't be repaired.
     faults: Vec<(PointFileName, Finding)>,
-    /// Manifests that are made again, but not written yet.
+    /// Manifests that have been rebuilt but not written yet.
     manifests: Vec<Manifest>,
-    /// Why something that might have helped couldn't be read.
+    /// Why a possible source couldn't be read.
     unread: Option<Error>,
     done: RepairedDisk,
 }
@@ -131,7 +131,7 @@ impl Job<'_> {
         });
     }
 
-    /// Whether something goes on after this error, which is remembered; not if the user doesn't want to.
+    /// Records an error after which the repair continues. Fails if the user wants to stop.
     fn refuse(&mut self, error: Error) -> Result<()> {
         if error.kind() == ErrorKind::Interrupted {
             return Err(error);
@@ -151,22 +151,24 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Nothing makes the manifest of these files again.
+    /// Records that the manifest of these files can't be rebuilt.
     fn lost(&mut self, stem: &PointFileName) {
         let error = Error::damaged("this manifest is lost or damaged, and can't be reconstructed")
             .with_path(self.disk.path(&stem.manifest()))
-            .with_hint("name a store that has it: --from STORE; or give the snapshot up: --drop");
+            .with_hint(
+                "specify a store that has it: --from STORE; or give up the snapshot: --drop",
+            );
         let affected = vec![stem.name.clone()];
         self.faults
             .push((stem.clone(), Finding { error, affected }));
     }
 
-    /// The snapshot that the diff of `point` starts from.
+    /// The snapshot on which the diff of `point` is based.
     fn before(&self, point: &Manifest) -> Option<Manifest> {
         self.disk.parent_of(point).cloned()
     }
 
-    /// The snapshots of which nothing that they are made of is damaged, by their numbers.
+    /// The numbers of the snapshots of whose dependencies nothing is damaged.
     fn whole(&self) -> HashSet<u32> {
         let mut whole = HashSet::new();
         for point in self.disk.points() {
@@ -179,13 +181,13 @@ impl Job<'_> {
         whole
     }
 
-    /// Whether nothing that the snapshot is made of is damaged.
+    /// Returns whether nothing that the snapshot depends on is damaged.
     fn is_whole(&self, point: &Manifest) -> bool {
         let chain = self.disk.chain(point);
         chain.is_ok_and(|chain| chain.iter().all(|part| !self.broken.contains(&part.id)))
     }
 
-    /// The window hashes cost nothing but time: what isn't right is made again.
+    /// Rebuilds the window hashes if they aren't right, which only takes time.
     fn windows(&mut self) -> Result<()> {
         let newest = self.disk.newest().filter(|newest| self.is_whole(newest));
         let Some(newest) = newest.cloned() else {
@@ -197,7 +199,7 @@ impl Job<'_> {
             _ => {}
         }
         if !self.means.dry_run {
-            // It is replaced at once, by a file that is complete.
+            // It is replaced at once by a complete file.
             windows::of_newest(self.disk, &newest, self.work)?;
         }
         self.say(WINDOWS, "from the data of the newest snapshot");

@@ -1,4 +1,4 @@
-//! Where else the content of a snapshot is to be had.
+//! Other sources for the content of a snapshot.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use crate::error::Result;
 use crate::files::Opened;
 use crate::snapshot::{Manifest, PointImage};
 
-/// An image that should hold what a snapshot does; only its digest proves it.
+/// An image that should have the content of a snapshot; only its digest proves it.
 pub(super) enum OtherCopy<'a> {
     /// A snapshot in another store.
     Point(Box<PointImage>),
-    /// An image that was named for it.
+    /// An image that the user specified.
     Given(&'a dyn Opened),
 }
 
@@ -29,7 +29,7 @@ impl OtherCopy<'_> {
 }
 
 impl<'a> Job<'a> {
-    /// All images that should hold what `point` does.
+    /// All images that should have the content of `point`.
     pub(super) fn elsewhere(&self, point: &Manifest) -> Vec<Result<OtherCopy<'a>>> {
         let means = self.means;
         let given = means.images.iter().filter(|(name, _)| *name == point.name);

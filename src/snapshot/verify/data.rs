@@ -1,4 +1,4 @@
-//! Reading the data of the snapshots: that it is what it was when they were made, and if not, where.
+//! Reads the data of the snapshots and verifies that it is unchanged since they were created; if not, finds out where.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(super) fn data(
     }
 }
 
-/// Reads the windows of the newest snapshot, each by itself, so that damage has a place.
+/// Reads the windows of the newest snapshot individually, so that damage can be located.
 fn newest_windows(
     look: &mut Look<'_>,
     newest: &Manifest,
@@ -93,7 +93,8 @@ fn newest_windows(
             .with_offset(place)
             .with_found(format_args!("another hash of this window ({places} such)"))
     };
-    // A damaged base has no place by itself: its only digest is that of the whole disk. It is what is wrong here.
+    // Damage to a base can't be located by itself: its only digest is that of the whole disk. The base is what is wrong
+    // here.
     if let Some(base) = disk.chain(newest)?.first() {
         let base = disk.path(&base.data.file);
         let mut known = look.found.findings.iter_mut();
@@ -104,12 +105,13 @@ fn newest_windows(
             return Ok(());
         }
     }
-    let error = Error::damaged("the disk doesn't hold what it did when the snapshot was made")
-        .with_path(disk.label(newest))
-        .with_hint(format!(
-            "the file that holds it is damaged, and named by: {} --read-data",
-            disk.command("verify")
-        ));
+    let error =
+        Error::damaged("the content of the disk has changed since the snapshot was created")
+            .with_path(disk.label(newest))
+            .with_hint(format!(
+                "a file of the store is damaged; this finds it: {} --read-data",
+                disk.command("verify")
+            ));
     look.add(newest, at_place(error))
 }
 
@@ -137,11 +139,11 @@ fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
         .with_expected(point.content_digest))
 }
 
-/// The field of the error for a base that is wrong somewhere.
+/// The field in errors about a base that is wrong somewhere.
 const CONTENT_DIGEST: &str = "content digest";
 
 fn wrong_base(disk: &Disk, path: &Path) -> Error {
-    Error::damaged("the base doesn't hold what it did when the snapshot was made")
+    Error::damaged("the content of the base has changed since the snapshot was created")
         .with_path(path)
         .with_hint(disk.repair_hint())
 }
@@ -156,7 +158,7 @@ fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     })
 }
 
-/// The first byte of the first digest window that isn't what the list says.
+/// The first byte of the first digest window that doesn't match the list.
 fn first_wrong(image: &dyn Image, window: &ListedWindow) -> Result<Option<u64>> {
     let size = image.virtual_size();
     let mut buffer = Vec::new();
@@ -180,11 +182,11 @@ fn too_long(error: std::num::TryFromIntError) -> Error {
     Error::usage("a window doesn't fit into memory").with_source(error)
 }
 
-/// Numbers that nobody foresees, for choosing what is read.
+/// Unpredictable numbers, for choosing what is read.
 struct Dice(u64);
 
 impl Dice {
-    /// Yes, about `percent` of a hundred times.
+    /// Returns `true` in about `percent` of a hundred cases.
     fn roll(&mut self, percent: u8) -> bool {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

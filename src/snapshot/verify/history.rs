@@ -1,5 +1,5 @@
-//! What all snapshots of a disk say together: each is one of its kind, they go forward in time, and none is lost that
-//! something else still speaks of.
+//! Checks all snapshots of a disk together: each is unique, they are in chronological order, and none is lost to which
+//! something else still refers.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::image::ContentDigest;
 use crate::snapshot::layout::WINDOWS;
 use crate::snapshot::{Disk, Manifest};
 
-/// Looks at the manifests, each beside the others.
+/// Compares the manifests with each other.
 pub(super) fn all(look: &mut Look<'_>) {
     let disk = look.disk;
     let (mut ids, mut names) = (HashMap::new(), HashMap::new());
@@ -58,25 +58,27 @@ fn twice(disk: &Disk, field: &str, value: &str, [first, second]: [&Manifest; 2])
         .with_hint("only one of the two was made by this program: the files of the other were put here by something else")
 }
 
-/// An error if what a manifest keeps as the footer of a VHD isn't one.
+/// Fails if a manifest's copy of a VHD footer isn't valid.
 pub(in crate::snapshot) fn check_footer(point: &Manifest) -> Result<()> {
     let Some(footer) = point.source.footer() else {
         return Ok(());
     };
     footer.verify_intact(0).map_err(|error| {
-        Error::damaged("what this manifest keeps as the footer of a VHD is not one")
+        Error::damaged("the VHD footer in this manifest is invalid")
             .with_field("source.footer")
             .with_source(error.to_string())
-            .with_hint("the content is not concerned: restore the snapshot to a raw image or a dynamic VHD")
+            .with_hint(
+                "the content is not affected: restore the snapshot to a raw image or a dynamic VHD",
+            )
     })
 }
 
-/// Whether the window hashes are of a snapshot that is here. They are written last when a snapshot is made, and removed
-/// when theirs is deleted: of any other they can only be if that was lost, with both its files.
+/// Checks that the window hashes belong to an existing snapshot. They are written last when a snapshot is created, and
+/// removed when theirs is deleted: they can belong to another one only if that was lost, with both its files.
 pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
     let disk = look.disk;
     let known = disk.points().iter().chain(&disk.going);
-    // They may be of the one whose manifest nobody can read, which is told already.
+    // They may belong to the one with the unreadable manifest, which is reported already.
     if look.lacks_manifest
         || known
             .chain(disk.copying())
@@ -84,7 +86,7 @@ pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
     {
         return;
     }
-    let error = Error::damaged("these window hashes are of a snapshot that isn't here")
+    let error = Error::damaged("these window hashes belong to a snapshot that isn't here")
         .with_path(disk.path(WINDOWS))
         .with_field("content digest")
         .with_found(digest)

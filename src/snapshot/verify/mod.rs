@@ -1,4 +1,4 @@
-//! Finding what is damaged, in which file and where, and which points in time it affects.
+//! Finds damage: in which file and where, and which points in time it affects.
 //!
 //! | file | looks at |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | `history.rs` | all snapshots together: ids, names, times, and what says that there were more |
 //! | `data.rs` | the bytes |
 //!
-//! Only what was read and found wrong is a finding. What couldn't be read is told as that.
+//! Only what was read and found wrong is a finding. Anything that couldn't be read is reported as such.
 
 mod data;
 mod history;
@@ -27,39 +27,39 @@ use crate::storage::File;
 /// How much of the data is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadData {
-    /// Nothing: manifests, lengths, the ends of the diffs, and how all hang together.
+    /// Nothing: only manifests, lengths, the ends of the diffs, and their consistency.
     Nothing,
-    /// About so many percent of it, others each time.
+    /// About this percentage of it, a different part each time.
     Percent(u8),
     /// Every byte.
     All,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Debug)]
 pub struct Finding {
-    /// What, in which file, where.
+    /// The problem, with file and location.
     pub error: Error,
-    /// The names of the snapshots that can't be relied on, the oldest first.
+    /// The names of the affected snapshots, oldest first.
     pub affected: Vec<String>,
 }
 
-/// What a look at a disk showed.
+/// The result of verifying a disk.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Verified {
     /// What was read and is wrong.
     pub findings: Vec<Finding>,
-    /// What couldn't be read, so that nothing is known of it.
+    /// What couldn't be read, so that nothing is known about it.
     pub unread: Vec<Error>,
 }
 
 impl Verified {
-    /// The findings, if everything could be looked at.
+    /// The findings, if everything could be checked.
     ///
     /// # Errors
     ///
-    /// The first one of those that kept something from being read.
+    /// Fails with the first read error.
     pub fn into_findings(self) -> Result<Vec<Finding>> {
         match self.unread.into_iter().next() {
             Some(error) => Err(error),
@@ -68,15 +68,15 @@ impl Verified {
     }
 }
 
-/// After so many findings, the next ones name only affected snapshots that weren't named before.
+/// After this many findings, further ones list only affected snapshots that weren't listed before.
 const TOLD_IN_FULL: usize = 100;
 
-/// Looks at everything that belongs to the disk, and reads as much of its data as `read` says. What can't be read
-/// doesn't keep the rest from being looked at.
+/// Checks everything that belongs to the disk, and reads as much of its data as `read` specifies. Read errors don't
+/// prevent checking the rest.
 ///
 /// # Errors
 ///
-/// When the user stops it.
+/// Fails if the user stops it.
 pub fn verify(disk: &mut Disk, read: ReadData, work: Work<'_>) -> Result<Verified> {
     let damaged = disk.take_damaged();
     let mut look = Look {
@@ -99,18 +99,18 @@ pub fn verify(disk: &mut Disk, read: ReadData, work: Work<'_>) -> Result<Verifie
     Ok(look.found)
 }
 
-/// A look at a disk, and what it showed so far.
+/// A check of a disk, and its findings so far.
 struct Look<'a> {
     disk: &'a Disk,
     found: Verified,
-    /// The numbers of the snapshots that can't be relied on.
+    /// The numbers of affected snapshots.
     bad: HashSet<u32>,
-    /// Whether a manifest is damaged or lost of which there are files: one that nothing is known of.
+    /// Whether there are files whose manifest is damaged or lost.
     lacks_manifest: bool,
 }
 
 impl Look<'_> {
-    /// What is wrong with a snapshot's own file, or that it couldn't be read.
+    /// Adds a problem with a snapshot's own file, or that it couldn't be read.
     fn add(&mut self, point: &Manifest, error: Error) -> Result<()> {
         match finding(self.disk, point, error) {
             Ok(finding) => self.tell(finding.error, finding.affected),
@@ -120,7 +120,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The same, if nothing is known yet of why the snapshot can't be relied on.
+    /// As [`add`](Self::add), unless the snapshot is known to be affected already.
     fn add_unless_known(&mut self, point: &Manifest, error: Error) -> Result<()> {
         if self.bad.contains(&point.sequence) && !is_passing(&error) {
             return Ok(());
@@ -142,7 +142,7 @@ impl Look<'_> {
     }
 }
 
-/// What is made of a snapshot whose manifest can't be read: it and all up to the next base.
+/// The snapshots affected by an unreadable manifest: its own and all up to the next base.
 fn after_damage(disk: &Disk, error: &Error) -> Vec<String> {
     let name = error.path().and_then(|path| path.file_name()?.to_str());
     let Some((stem, _)) = name.and_then(PointFileName::parse) else {
@@ -154,15 +154,15 @@ fn after_damage(disk: &Disk, error: &Error) -> Vec<String> {
     [stem.name.clone()].into_iter().chain(later).collect()
 }
 
-/// What is wrong with a snapshot, and which ones it affects.
+/// Converts a problem with a snapshot to a finding, with the snapshots that it affects.
 ///
 /// # Errors
 ///
-/// The same error, if it says nothing of what was read: no descriptor, no permission, a device that failed, a lock. Of a
-/// file that wasn't found it is damage only if the folder, which could be read, has no such name either.
+/// Fails with the same error if it says nothing about the data: no descriptor, no permission, a device error, a lock. A
+/// missing file is damage only if it is also missing in the listing of the folder, which could be read.
 pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Finding> {
     let missing = is_missing(disk, &error);
-    // Found by looking: an undo journal stands beside the file.
+    // This was found by looking: there is an undo journal next to the file.
     let pending = error.kind() == ErrorKind::Pending;
     if is_passing(&error) && !missing && !pending {
         return Err(error);
@@ -183,7 +183,8 @@ pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Fin
     Ok(Finding { error, affected })
 }
 
-/// Whether an error is that a file of the disk isn't there, by its name and by the listing of the folder.
+/// Returns whether an error means that a file of the disk is missing, both by its name and in the listing of the
+/// folder.
 pub(super) fn is_missing(disk: &Disk, error: &Error) -> bool {
     let Some(path) = error.path() else {
         return false;
@@ -195,8 +196,8 @@ pub(super) fn is_missing(disk: &Disk, error: &Error) -> bool {
         && is_absent(path)
 }
 
-/// The window hashes of the newest snapshot, if they are there and right; what is wrong with them costs nothing but the
-/// time to make them again.
+/// The window hashes of the newest snapshot, if they exist and are right. Problems with them only cost the time to
+/// compute them again.
 fn list(look: &mut Look<'_>) -> Result<Option<WindowList<File>>> {
     match windows::open(look.disk) {
         Ok(Some(list)) => {

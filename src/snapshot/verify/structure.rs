@@ -1,4 +1,4 @@
-//! Whether the file of each snapshot is there and continues the one before it, without reading its data.
+//! Checks that the file of each snapshot exists and continues the previous one, without reading its data.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::snapshot::{Disk, Manifest, PointFileName, Work};
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::{CheckOptions, Severity};
 
-/// Looks at every snapshot's own file, and whether what it is made of is there. Each is looked at once.
+/// Checks every snapshot's own file, and that what it depends on exists. Each is checked once.
 pub(super) fn all(look: &mut Look<'_>, work: Work<'_>) -> Result<()> {
     let disk = look.disk;
     for point in disk.points() {
         work.progress.check()?;
         let whole = structure(disk, point).and_then(|()| {
-            // The rest of what it is made of was looked at before it.
+            // Its other dependencies were checked before it.
             if point.is_base() || disk.parent_of(point).is_some() {
                 Ok(())
             } else {
@@ -34,7 +34,7 @@ pub(super) fn all(look: &mut Look<'_>, work: Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file of a snapshot is there and continues the one before it, if that is there, without reading its data.
+/// Checks that the file of a snapshot exists and continues the previous one, if there is one, without reading its data.
 pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()> {
     let path = disk.data_path(point)?;
     let file = File::open(&path)?;
@@ -68,7 +68,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
         digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
     };
     Err(
-        Error::damaged("this diff doesn't start from the snapshot before it")
+        Error::damaged("this diff isn't based on the previous snapshot")
             .with_path(&path)
             .with_field("base digest")
             .with_found(show(diff.trailer().base_digest))
@@ -77,10 +77,10 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
     )
 }
 
-/// An error if the structures of a base are damaged.
+/// Fails if the structures of a base are damaged.
 pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
     if base_options(path).format.is_some() {
-        // Nothing but its bytes.
+        // A raw image is nothing but its bytes.
         return Ok(());
     }
     let report = check_file(path, &CheckOptions::default(), &ParentOptions::default())?;
@@ -100,7 +100,7 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
     }
 }
 
-/// Files that belong to no snapshot.
+/// Reports files that don't belong to any snapshot.
 pub(super) fn strays(look: &mut Look<'_>) {
     let disk = look.disk;
     let going: HashSet<PointFileName> = disk.going.iter().map(Manifest::stem).collect();
@@ -119,7 +119,7 @@ pub(super) fn strays(look: &mut Look<'_>) {
             let error = Error::damaged("this file has no manifest")
                 .with_path(disk.path(name))
                 .with_hint(format!(
-                    "make the manifest again, from another store (--from STORE) if that is needed, or give the snapshot \
+                    "rebuild the manifest, from another store (--from STORE) if necessary, or give the snapshot \
                      up with --drop: {}",
                     disk.command("repair")
                 ));

@@ -313,7 +313,7 @@ const CASES: &[Case] = &[
             }
             lab.shell("vhd snapshot repair --take-back --store S")
                 .code(1)
-                .says("000002-b.vhddiff is there again");
+                .says("000002-b.vhddiff exists again");
             fs::remove_file(&diff).unwrap();
             lab.shell("vhd snapshot repair --take-back --store S")
                 .code(1)
