@@ -544,7 +544,7 @@ fn damaged_and_future_diffs_are_refused() {
         bytes[at] ^= 0x40;
         bytes
     };
-    show(&changed(11), "of a version that this program doesn't know");
+    show(&changed(11), "version of the diff format is not supported");
     show(
         &changed(15),
         "needs a feature that this program doesn't support",

@@ -293,7 +293,7 @@ fn a_mount_ends_as_it_should() {
         (&["mount", "mon.vhd", "store"], "isn't empty"),
         (&["mount", "mon.vhd", "mon.vhd"], "isn't a folder"),
         (&["mount", "nothing.vhd", "m", "--detach"], "cannot open"),
-        (&["unmount", "/"], "isn't of vhd mount"),
+        (&["unmount", "/"], "not mounted by vhd mount"),
     ] {
         let output = run_to(&mut lab.command("vhd", args), 2);
         let said = String::from_utf8_lossy(&output.stderr);

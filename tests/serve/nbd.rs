@@ -250,7 +250,7 @@ fn what_can_not_be_served_is_refused() {
         (&["::nothing"], 2, "no such disk"),
         (&["nothing.raw"], 2, "cannot open"),
         (&["-"], 2, "pipe"),
-        (&["::web@mon", "-f", "raw"], 2, "no format to choose"),
+        (&["::web@mon", "-f", "raw"], 2, "can't be chosen"),
         (&["mon.raw", "--listen", "0.0.0.0:0"], 2, "ssh -L"),
         (
             &["mon.raw", "--socket", "taken"],

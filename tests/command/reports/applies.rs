@@ -264,7 +264,7 @@ sys.exit(p.returncode)";
                 .code(0);
             lab.shell("vhd-apply base.raw lie.vhddiff -v --base-check stamp")
                 .code(0)
-                .says("known only from the diff");
+                .says("only taken from the diff");
             assert!(!valid(lab, "base.raw"));
             lie(lab, "d2.vhddiff", "lie2.vhddiff");
             lab.shell("vhd-apply base.raw lie2.vhddiff").code(3);
@@ -354,7 +354,7 @@ sys.exit(p.returncode)";
                 "vhd-apply base.raw d.vhddiff --in-place journal",
                 "vhd-apply base.raw d.vhddiff",
             ] {
-                let said = lab.shell(line).code(2).says("isn't believed");
+                let said = lab.shell(line).code(2).says("isn't trusted");
                 assert!(lab.read("base.raw") == old, "{line}");
                 assert!(said.err.contains("rm "), "{}", said.err);
             }

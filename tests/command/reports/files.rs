@@ -506,7 +506,7 @@ const CASES: &[Case] = &[
                 let fix = format!("vhd resize d.img --size {size} --fix-gpt");
                 lab.shell(&format!("{fix} --dry-run"))
                     .code(0)
-                    .says("would be brought");
+                    .says("would be moved");
                 lab.shell(&fix)
                     .code(0)
                     .says("is at the end of the disk now");

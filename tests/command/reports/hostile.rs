@@ -195,7 +195,7 @@ const CASES: &[Case] = &[
     Case {
         name: "the advice of that refusal, followed",
         before: "there was none",
-        now: "an image that may be changed",
+        now: "an image that you can change",
         run: |lab| {
             store(lab);
             let ended = lab.shell("vhd-apply S/w/000001-a.vhd d1").code(2);

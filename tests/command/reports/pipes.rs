@@ -496,7 +496,7 @@ const CASES: &[Case] = &[
                         .omits("temporary file")
                         .omits("\\\\x")
                 };
-                ended("true").code(3).says("nothing came");
+                ended("true").code(3).says("the input is empty");
                 ended("printf '\\x1f\\x8b\\x08\\x00bcdefghijklmnop'")
                     .code(3)
                     .says("packed with gzip")
@@ -802,7 +802,7 @@ const CASES: &[Case] = &[
             );
             ended
                 .code(130)
-                .says("interrupted; st: complete snapshots are as they were");
+                .says("interrupted; st: complete snapshots are unchanged");
             assert!(!has_temporary(lab));
         },
     },
@@ -870,7 +870,7 @@ const CASES: &[Case] = &[
                 ("vhd create d.raw --size 10", "512"),
                 ("vhd create d.raw --size 10GB", "10G"),
                 ("vhd create d.raw --size 1.5G", "1536M"),
-                ("vhd resize a.vhd --size +1G", "whole size"),
+                ("vhd resize a.vhd --size +1G", "total size"),
                 ("vhd dif a b", "vhd diff"),
                 ("vhd restore x", "vhd snapshot restore"),
                 ("vhd list", "vhd snapshot list"),

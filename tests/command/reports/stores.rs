@@ -609,7 +609,7 @@ const CASES: &[Case] = &[
             stream(lab, "future", |m| m.time = year);
             lab.shell("vhd snapshot receive --store R < future")
                 .code(4)
-                .says("yet to come")
+                .says("in the future")
                 .says("--accept-future");
             lab.shell("vhd snapshot receive -q --accept-future --store R < future")
                 .code(0)
@@ -625,7 +625,7 @@ const CASES: &[Case] = &[
             lab.shell("vhd snapshot create -q --store S --disk w --name fut --time 2199-01-01T00:00:00Z a.raw")
                 .code(0)
                 .says("warning")
-                .says("yet to come");
+                .says("in the future");
             let said = add(lab, "d", "a.raw").code(2).says("(fut) or later");
             follow(lab, &said, "").code(0).says("w@fut: deleted");
             add(lab, "d", "a.raw").code(0);
@@ -717,7 +717,7 @@ const CASES: &[Case] = &[
             }
             lab.shell("vhd snapshot verify --store S")
                 .code(1)
-                .says("of a snapshot that isn't here");
+                .says("belong to a snapshot that isn't here");
             for file in ["000003-c.json", "000003-c.vhddiff"] {
                 fs::rename(lab.path(file), lab.path(&format!("S/w/{file}"))).unwrap();
             }

@@ -51,7 +51,7 @@ fn the_store_says_which_disk_and_what_it_lacks() {
         warnings.iter().any(|w| w
             .as_str()
             .unwrap()
-            .starts_with("web-tue: the store has a later one")),
+            .starts_with("web-tue: the store already has a later one")),
         "{warnings:?}"
     );
     // Another disk under this name.

@@ -191,7 +191,7 @@ fn bases_and_diffs_come_back_from_images() {
         let other = if name == "d" { "a.vhd" } else { "d.vhd" };
         let refused = lab.ends(1, &["repair", "--image", &format!("{name}={other}")]);
         assert!(
-            refused.contains("doesn't hold what the snapshot did"),
+            refused.contains("doesn't have the content of the snapshot"),
             "{refused}"
         );
         for form in ["vhd", "raw"] {
