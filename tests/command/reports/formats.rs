@@ -363,7 +363,7 @@ const CASES: &[Case] = &[
                 ended.out
             );
             let repair = ended.advice("vhd check --repair");
-            let repair = repair.iter().find(|line| line.contains("comes first"));
+            let repair = repair.iter().find(|line| line.contains(" first, then"));
             follow(lab, repair.unwrap());
             lab.shell("vhd check --azure 'my long.vhd'").code(0);
         },
@@ -443,7 +443,7 @@ const CASES: &[Case] = &[
 #[track_caller]
 fn follow(lab: &Lab, command: &str) {
     // What follows a command in the same sentence.
-    let command = [" makes one", " comes first"]
+    let command = [" makes one", " first, then"]
         .iter()
         .fold(command, |command, rest| command.split(rest).next().unwrap());
     let ended = lab.shell(command);

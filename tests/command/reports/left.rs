@@ -254,8 +254,8 @@ const CASES: &[Case] = &[
             images(lab);
             let before = lab.names();
             for (address, says) in [
-                ("D:", "a path of Windows"),
-                ("D:x.vhd", "a path of Windows"),
+                ("D:", "this is a Windows path"),
+                ("D:x.vhd", "this is a Windows path"),
                 ("nas::backup/x.vhd", "another machine"),
             ] {
                 for line in [

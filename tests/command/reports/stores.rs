@@ -920,7 +920,7 @@ const CASES: &[Case] = &[
             lab.file("full.json", one(false).as_bytes());
             lab.shell("vhd snapshot family full.json")
                 .code(2)
-                .says("left out")
+                .says("omitted")
                 .says("1 snapshot");
             lab.file("list.json", one(true).as_bytes());
             lab.shell("vhd snapshot family list.json --source-unique-id 2")

@@ -83,7 +83,10 @@ fn what_is_there_is_skipped_and_what_does_not_fit_is_refused() {
     let said = receive(&lab, 0, &all, "far");
     assert!(said.contains("0 snapshots received, 4 skipped"), "{said}");
     let said = receive(&lab, 4, &sent(&lab, &["--until", "a"]), "far");
-    assert!(said.contains("none of the received snapshots continues"), "{said}");
+    assert!(
+        said.contains("none of the received snapshots continues"),
+        "{said}"
+    );
     // Another history.
     lab.good(&["delete", "d"]);
     lab.add("e", "disk.raw");
