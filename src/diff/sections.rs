@@ -68,6 +68,12 @@ impl Frame {
         self.payload.is_none()
     }
 
+    /// Whether it clears any page.
+    pub(super) fn clears(&self) -> bool {
+        let mut changes = self.changes.iter();
+        changes.any(|change| change.kind == ChangeKind::Clear)
+    }
+
     /// Length of the payload as stored, in bytes.
     pub fn stored_len(&self) -> u64 {
         self.payload.as_ref().map_or(0, |p| p.stored.len() as u64)

@@ -32,6 +32,13 @@ pub type Hash = [u8; 32];
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentDigest(pub Hash);
 
+impl ContentDigest {
+    /// The digest of a disk of `virtual_size` bytes that are all zero.
+    pub fn of_empty(virtual_size: u64) -> Self {
+        ContentHasher::new(virtual_size).finish()
+    }
+}
+
 impl fmt::Display for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

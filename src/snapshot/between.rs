@@ -25,7 +25,7 @@ impl Between {
     /// Opens the two points; the first may be the newer one.
     pub fn open(disk: &Disk, from: &Manifest, to: &Manifest) -> Result<Self> {
         let (from, to) = (disk.image(from)?, disk.image(to)?);
-        let one_base = from.base().path() == to.base().path();
+        let one_base = from.base_file() == to.base_file();
         let pages = one_base.then(|| {
             let (few, many) = if from.diffs().len() < to.diffs().len() {
                 (from.diffs().len(), to.diffs())

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::doubts::doubts;
-use super::layout::NEW;
-use super::manifest::{LAST_SEQUENCE, hex};
+use super::layout::{NEW, PACKED};
+use super::manifest::{FIRST_SCHEMA, LAST_SEQUENCE, hex};
+use super::packed::write_packed;
 use super::point::side;
 use super::windows::{self, MadeList};
 use super::{
-    Data, DataKind, Disk, Doubt, Family, Manifest, Origin, PointFileName, SCHEMA_VERSION, State,
-    Time, Work, check_name, partial,
+    BaseForm, Data, DataKind, Disk, Doubt, Family, Manifest, Origin, PointFileName, SCHEMA_VERSION,
+    State, Time, Work, check_name, partial,
 };
 use crate::diff::{
     Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, update_window_hashes,
@@ -42,6 +43,10 @@ pub struct NewPoint {
     pub tags: BTreeMap<String, String>,
     /// Whether it becomes a base.
     pub full: bool,
+    /// What it is stored as if it is a base.
+    pub base: BaseForm,
+    /// How its data is packed; level 3 of zstd if it is a base and level 1 if it is a diff, if `None`.
+    pub compression: Option<Compression>,
     /// Limits who may access it. Nobody gets access who has none to the image, or to the newest snapshot of the disk.
     pub made_from: Audience,
 }
@@ -74,8 +79,14 @@ pub fn create(
     let draft = Draft::of(disk, new, origin(&image.side()))?;
     disk.made_from(new.made_from.clone().and(Audience::of(image.files())?));
     match disk.newest().cloned() {
-        Some(newest) if !new.full => add_changes(disk, image, &newest, draft, work),
-        _ => add_base(disk, image, draft, work),
+        Some(newest) if !new.full => {
+            let compression = new.compression.unwrap_or_default();
+            add_changes(disk, image, &newest, (draft, compression), work)
+        }
+        _ => match new.base {
+            BaseForm::Packed => add_packed(disk, image, (draft, new.compression), work),
+            BaseForm::Image => add_base(disk, image, draft, work),
+        },
     }
 }
 
@@ -323,6 +334,17 @@ impl Draft {
         })
     }
 
+    /// What a diff to it is told of it.
+    fn side(&self, image: &dyn Opened) -> Side {
+        Side {
+            time: Some(self.time.to_unix()),
+            snapshot: Some(self.stem.name.clone()),
+            source_resource_id: self.family.source_resource_id.clone(),
+            source_unique_id: self.family.source_unique_id.clone(),
+            ..image.side()
+        }
+    }
+
     fn finish(
         self,
         parent: Option<&Manifest>,
@@ -332,7 +354,11 @@ impl Draft {
         used_size: u64,
     ) -> Manifest {
         Manifest {
-            schema_version: SCHEMA_VERSION,
+            schema_version: if parent.is_none() && data.identity.is_some() {
+                SCHEMA_VERSION
+            } else {
+                FIRST_SCHEMA
+            },
             name: self.stem.name,
             sequence: self.stem.sequence,
             id: UniqueId::random().to_string(),
@@ -406,6 +432,47 @@ fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -
     })
 }
 
+/// A base that is a diff from nothing.
+fn add_packed(
+    disk: &mut Disk,
+    image: &dyn Opened,
+    (draft, compression): (Draft, Option<Compression>),
+    work: Work<'_>,
+) -> Result<Created> {
+    let size = image.virtual_size();
+    let file = format!("{}{PACKED}", draft.stem);
+    let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
+    work.progress.begin("packing the base", size);
+    let target = draft.side(image);
+    let out = stored.file().appender();
+    let (list, written) = windows::make(disk, size, |each| {
+        let out = (out, disk.path(&file));
+        write_packed((image, target), out, compression, work, each)
+    })?;
+    let windows = [windows::count(disk), list.windows().ok()];
+    let before = disk.newest().cloned();
+    let data = Data {
+        kind: DataKind::Base,
+        file,
+        length: written.len,
+        identity: Some(ContentDigest(written.digest)),
+    };
+    let manifest = draft.finish(None, size, list.digest, data, written.len);
+    let doubts = before.map_or_else(Vec::new, |before| doubts(&before, &manifest, windows));
+    let updated = written.comparison.update_bytes;
+    drop(written);
+    stored.publish(Overwrite::Yes)?;
+    disk.commit(manifest.clone())?;
+    publish_list(list, &manifest)?;
+    Ok(Created {
+        manifest,
+        updated,
+        cleared: 0,
+        other_unique_id: None,
+        doubts,
+    })
+}
+
 /// Publishes the window hashes of `point`, which is complete without them.
 fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
     list.publish().map_err(|error| {
@@ -427,7 +494,7 @@ fn add_changes(
     disk: &mut Disk,
     image: &dyn Opened,
     newest: &Manifest,
-    draft: Draft,
+    (draft, compression): (Draft, Compression),
     work: Work<'_>,
 ) -> Result<Created> {
     let known = windows::of_newest(disk, newest, work)?;
@@ -438,18 +505,12 @@ fn add_changes(
     let options = DiffOptions {
         workers: work.workers,
         progress: work.progress,
-        compression: Compression::default(),
+        compression,
         digests: true,
         equal: &NoneShared,
         confirm: &|| image.check_unchanged(),
     };
-    let target = Side {
-        time: Some(draft.time.to_unix()),
-        snapshot: Some(draft.stem.name.clone()),
-        source_resource_id: draft.family.source_resource_id.clone(),
-        source_unique_id: draft.family.source_unique_id.clone(),
-        ..image.side()
-    };
+    let target = draft.side(image);
     let out = stored.file().appender();
     let (list, written) = windows::make(disk, image.virtual_size(), |each| {
         write_diff_listed(

@@ -3,7 +3,8 @@
 //! ```text
 //! newest, or before another base    its files go
 //! between others                    its diff is folded into the next one
-//! a base                            the next diff is applied to it in place: it becomes the next one's base; while
+//! a base                            its diff is folded into the next one, which becomes the base
+//! a base that is an image           the next diff is applied to it in place: it becomes the next one's base; while
 //!                                   somebody reads it, the next one's base is a new file
 //! ```
 //!
@@ -12,15 +13,17 @@
 //! The intent is recorded first; a command that is interrupted after that is finished by the next one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::create::{LARGEST_DYNAMIC, lengths};
 use super::disk::is_absent;
 use super::intent::{Intent, MOST_AT_ONCE};
 use super::layout::{DELETING, NEW, WINDOWS};
+use super::packed::BASE_COMPRESSION;
 use super::take_back::{forget, is_want_of_room, take_back};
 use super::windows::digest_of;
-use super::{Between, Data, DataKind, Disk, Manifest, Work, partial};
-use crate::diff::{BaseCheck, Chain, Compression};
+use super::{Disk, Manifest, Work, partial};
+use crate::diff::{BaseCheck, Chain, Compression, SquashOptions, squash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
     ApplyOptions, Format, InPlace, Orphans, Output, ParentOptions, apply_in_place, journal_path,
@@ -114,11 +117,16 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
             .with_hint(format!("{} says more", disk.command("verify"))));
     }
     let name = next.name.clone();
-    if let Some(before) = disk.parent_of(first).cloned() {
-        let folded = fold(disk, &before, &next, work)?;
+    if !first.is_base() || first.is_packed() {
+        let rolled = first.is_base();
+        let folded = fold(disk, &deleted, &next, work)?;
         let intent = Intent::new(deleted, Some([next, folded]), false);
         carry_out(disk, &intent, work)?;
-        return Ok(Deleted::Folded { next: name });
+        return Ok(if rolled {
+            Deleted::Rolled { next: name }
+        } else {
+            Deleted::Folded { next: name }
+        });
     }
     let dynamic = Path::new(&first.data.file)
         .extension()
@@ -253,44 +261,43 @@ fn forget_list(disk: &Disk, deleted: &[Manifest]) -> Result<()> {
     Ok(())
 }
 
-/// The diff from the snapshot before the deleted one to the next one, complete under its provisional name.
-fn fold(disk: &Disk, before: &Manifest, next: &Manifest, work: Work<'_>) -> Result<Manifest> {
-    let between = Between::open(disk, before, next)?;
+/// The diff from what was before the deleted ones to the next one, complete under its provisional name: a base, if
+/// nothing was before them. Nothing but their own diffs is read.
+fn fold(disk: &Disk, deleted: &[Manifest], next: &Manifest, work: Work<'_>) -> Result<Manifest> {
+    let open = deleted
+        .iter()
+        .chain([next])
+        .map(|point| disk.open_diffs().get(disk, point))
+        .collect::<Result<Vec<_>>>()?;
+    let chain = Chain::new(open.iter().map(|open| Arc::clone(&open.diff)).collect())?;
+    let parent = deleted.first().and_then(|first| first.parent.clone());
     let path = disk.path(&next.data.file);
     let stored = disk.new_file(
         disk.path(&format!("{}{NEW}", next.data.file)),
         &next.data.file,
     )?;
-    work.progress
-        .begin("folding", next.virtual_size.max(before.virtual_size));
-    let out = stored.file().appender();
-    let written = between.write(out, path, Compression::default(), work)?;
-    let (len, digest) = (written.len, written.digest);
+    work.progress.begin("folding", chain.target_size());
+    let options = SquashOptions {
+        workers: work.workers,
+        progress: work.progress,
+        compression: if parent.is_none() {
+            BASE_COMPRESSION
+        } else {
+            Compression::default()
+        },
+    };
+    let written = squash(&chain, stored.file().appender(), path, options)?;
+    open.iter()
+        .try_for_each(|open| open.file.check_unchanged())?;
+    let (len, digest) = (written.len, ContentDigest(written.digest));
     drop(written);
     stored.publish(Overwrite::Yes)?;
-    Ok(Manifest {
-        parent: Some(before.id.clone()),
-        data: Data {
-            length: len,
-            identity: Some(ContentDigest(digest)),
-            ..next.data.clone()
-        },
-        used_size: len,
-        ..next.clone()
-    })
+    let file = next.data.file.clone();
+    Ok(next.stored_as(parent, file, (len, len), Some(digest)))
 }
 
 fn as_base(next: &Manifest, file: String) -> Manifest {
-    Manifest {
-        parent: None,
-        data: Data {
-            kind: DataKind::Base,
-            file,
-            length: 0,
-            identity: None,
-        },
-        ..next.clone()
-    }
+    next.stored_as(None, file, (0, 0), None)
 }
 
 /// Returns whether somebody reads the file: a point in time that holds it open keeps a lock on it, and none on the

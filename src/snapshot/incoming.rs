@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::base::{nothing, unpacked};
 use super::create::lengths;
 use super::disk::{check_plain, is_absent, is_passing};
 use super::history::check_next;
@@ -234,7 +235,7 @@ impl PartialPoint<'_> {
                 });
             }
         };
-        if point.is_base() {
+        if point.is_base() && !point.is_packed() {
             point.used_size = lengths(&path)?.1;
         }
         (point.state, point.completion_percent) = (State::Complete, 100);
@@ -267,10 +268,10 @@ fn name_of(path: &Path) -> Option<String> {
 
 /// Number of bytes that are read back to verify `point`.
 pub(super) fn to_verify(point: &Manifest) -> u64 {
-    if point.is_base() {
-        point.virtual_size
-    } else {
-        point.data.length
+    match (point.is_base(), point.is_packed()) {
+        (true, false) => point.virtual_size,
+        (true, true) => point.data.length.saturating_add(point.virtual_size),
+        _ => point.data.length,
     }
 }
 
@@ -285,7 +286,7 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
                 .with_expected(expected),
         )
     };
-    if point.is_base() {
+    if point.is_base() && !point.is_packed() {
         let format = if point.data.file.strip_suffix(".raw").is_some() {
             Format::Raw
         } else {
@@ -320,7 +321,11 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
     let show = |digest: Option<ContentDigest>| {
         digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
     };
-    let before = disk.newest().map(|newest| newest.content_digest);
+    let before = if point.is_packed() {
+        Some(nothing(&diff))
+    } else {
+        disk.newest().map(|newest| newest.content_digest)
+    };
     let (header, trailer) = (diff.header(), diff.trailer());
     let digests = [
         (
@@ -347,5 +352,19 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
             point.virtual_size.to_string(),
         );
     }
-    Ok(None)
+    if !point.is_packed() {
+        return Ok(None);
+    }
+    let image = unpacked(diff)?;
+    let (list, _) = windows::make(disk, image.virtual_size(), |each| {
+        window_hashes(&image, work.workers, work.progress, each)
+    })?;
+    if list.digest != point.content_digest {
+        return wrong(
+            "content digest",
+            list.digest.to_string(),
+            point.content_digest.to_string(),
+        );
+    }
+    Ok(Some(list))
 }

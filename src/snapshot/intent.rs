@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::read_limited;
 use super::layout::DELETING;
-use super::{Disk, Manifest, SCHEMA_VERSION};
+use super::manifest::FIRST_SCHEMA;
+use super::{Disk, Manifest};
 use crate::error::{Error, Result};
 use crate::storage::{Overwrite, WriteAt as _};
 
@@ -32,7 +33,7 @@ pub(super) struct Intent {
 impl Intent {
     pub(super) fn new(deleted: Vec<Manifest>, next: Option<[Manifest; 2]>, forward: bool) -> Self {
         Self {
-            schema_version: SCHEMA_VERSION,
+            schema_version: FIRST_SCHEMA,
             deleted,
             next,
             forward,

@@ -12,6 +12,12 @@ pub(super) use crate::storage::{DAMAGED, NEW, PART};
 /// The lock file of the disk.
 pub(super) const LOCK: &str = "lock";
 
+/// How the names of diffs end, those from nothing among them: packed bases.
+pub(super) const PACKED: &str = ".vhddiff";
+
+/// How the names of the files of bases end, without the dot.
+pub(super) const BASE_ENDINGS: [&str; 3] = ["vhd", "raw", "vhddiff"];
+
 /// The window hashes of the newest snapshot.
 pub(super) const WINDOWS: &str = "newest.windows";
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::PACKED;
 use super::{Family, PointFileName, Time, check_name};
 use crate::error::{Error, Result};
 use crate::files::Format;
@@ -13,8 +14,11 @@ use crate::image::{ContentDigest, MAX_VIRTUAL_SIZE};
 use crate::page::PAGE_SIZE;
 use crate::vhd::Footer;
 
-/// The version of manifests that are written, and the only one that is read.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The newest version of manifests: of packed bases. Those of all others have version 1.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The version of the manifests of diffs, and of bases that are images.
+pub(super) const FIRST_SCHEMA: u32 = 1;
 
 /// In a longer manifest, a damaged byte isn't searched for: trying all takes time proportional to the square of its
 /// length.
@@ -32,7 +36,7 @@ pub(super) const LONGEST: u64 = 1 << 20;
 /// The metadata of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`SCHEMA_VERSION`].
+    /// [`SCHEMA_VERSION`] of a packed base, else 1.
     pub schema_version: u32,
     /// Its name, unique on the disk.
     pub name: String,
@@ -88,7 +92,7 @@ pub struct Data {
     pub file: String,
     /// Its length in bytes.
     pub length: u64,
-    /// A diff's identity: the digest at its end.
+    /// A diff's identity, and that of a packed base: the digest at its end.
     #[serde(with = "optional_text")]
     pub identity: Option<ContentDigest>,
 }
@@ -115,7 +119,7 @@ impl DataKind {
     /// The extensions of such files.
     const fn endings(self) -> &'static [&'static str] {
         match self {
-            Self::Base => &[".vhd", ".raw"],
+            Self::Base => &[".vhd", ".raw", ".vhddiff"],
             Self::Diff => &[".vhddiff"],
         }
     }
@@ -185,6 +189,11 @@ impl Manifest {
     /// Returns whether it contains a whole image.
     pub fn is_base(&self) -> bool {
         self.data.kind == DataKind::Base
+    }
+
+    /// Whether it is a base that is stored as a diff from nothing.
+    pub fn is_packed(&self) -> bool {
+        self.is_base() && self.data.identity.is_some()
     }
 
     /// Encodes the file: pretty-printed JSON whose last member is the checksum of all lines before it.
@@ -274,13 +283,14 @@ impl Manifest {
                 .with_field(field)
                 .with_found(found)
         };
-        if self.schema_version != SCHEMA_VERSION {
+        let versions = FIRST_SCHEMA..=SCHEMA_VERSION;
+        if !versions.contains(&self.schema_version) {
             return Err(
                 Error::unsupported("this manifest has an unsupported version")
                     .with_path(path)
                     .with_field("schema_version")
                     .with_found(self.schema_version)
-                    .with_expected(SCHEMA_VERSION)
+                    .with_expected(format_args!("{FIRST_SCHEMA} to {SCHEMA_VERSION}"))
                     .with_hint("use the program that wrote the store, or a newer vhdkit"),
             );
         }
@@ -329,14 +339,49 @@ impl Manifest {
                 &"other than 1024 hexadecimal digits",
             ));
         }
-        if self.is_base() != self.parent.is_none() || self.is_base() == self.data.identity.is_some()
-        {
+        let is_diff = self.data.file.ends_with(PACKED);
+        if self.is_base() != self.parent.is_none() || is_diff != self.data.identity.is_some() {
             return Err(wrong(
                 "parent, data.identity",
                 &"what a base and a diff don't have in common",
             ));
         }
+        if self.is_packed() != (self.schema_version == SCHEMA_VERSION) {
+            return Err(wrong("schema_version", &self.schema_version)
+                .with_expected("2 of a base that is a diff, else 1"));
+        }
         Ok(())
+    }
+
+    /// This snapshot with its data in `file`, whose form that tells: a base then, if it has no `parent`.
+    pub(super) fn stored_as(
+        &self,
+        parent: Option<String>,
+        file: String,
+        (length, used_size): (u64, u64),
+        identity: Option<ContentDigest>,
+    ) -> Self {
+        let is_packed = parent.is_none() && identity.is_some();
+        Self {
+            schema_version: if is_packed {
+                SCHEMA_VERSION
+            } else {
+                FIRST_SCHEMA
+            },
+            data: Data {
+                kind: if parent.is_none() {
+                    DataKind::Base
+                } else {
+                    DataKind::Diff
+                },
+                file,
+                length,
+                identity,
+            },
+            parent,
+            used_size,
+            ..self.clone()
+        }
     }
 }
 
@@ -396,7 +441,7 @@ pub(super) mod tests {
 
     pub(in crate::snapshot) fn manifest() -> Manifest {
         Manifest {
-            schema_version: SCHEMA_VERSION,
+            schema_version: FIRST_SCHEMA,
             name: "mon".to_owned(),
             sequence: 1,
             id: "4b2f".to_owned(),
@@ -445,7 +490,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_whatever_the_checksum_says() {
         let path = Path::new("000001-mon.json");
-        let forge: [fn(&mut Manifest); 12] = [
+        let forge: [fn(&mut Manifest); 14] = [
             |m| m.sequence = 0,
             |m| m.sequence = LAST_SEQUENCE + 1,
             |m| m.sequence = u32::MAX,
@@ -458,6 +503,8 @@ pub(super) mod tests {
             |m| m.parent = Some("x".to_owned()),
             |m| m.source.footer = Some("00".to_owned()),
             |m| m.schema_version = 2,
+            |m| m.schema_version = 3,
+            |m| m.data.identity = Some(ContentDigest([1; 32])),
         ];
         for change in forge {
             let mut bad = manifest();

@@ -10,6 +10,7 @@
 //! `docs/store-format.md` describes the files so that they can be used without this module. A [`PointImage`] presents
 //! any point in time as an image, which works wherever an image is read.
 
+mod base;
 mod between;
 mod cloud_list;
 mod copy;
@@ -25,7 +26,9 @@ mod intent;
 mod layout;
 mod lock;
 mod manifest;
+mod marker;
 mod name;
+mod packed;
 mod partial;
 mod point;
 mod points;
@@ -43,6 +46,7 @@ mod time;
 mod verify;
 mod windows;
 
+pub use base::BaseForm;
 pub use between::Between;
 pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_list};
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
@@ -53,6 +57,7 @@ pub use doubts::Doubt;
 pub use family::Family;
 pub use layout::PointFileName;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
+pub use marker::{MARKER, Marker, STORE_VERSION, init, store_version};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::base::{Ground, nothing, starts_from_nothing};
 use super::layout::base_options;
 use super::lock::DiskLock;
 use super::{Disk, Manifest};
 use crate::diff::{DiffFile, Overlay, Side};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{Format, OpenImage, OpenOptions, Opened, open_image};
+use crate::files::{EmptyDisk, Format, OpenImage, OpenOptions, Opened, open_image};
 use crate::image::{ContentDigest, Extents, Image, IoHints, Resized};
 use crate::page::PageRange;
 use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
@@ -27,9 +28,10 @@ pub struct PointImage {
     /// On top of the base with the size that it had when its snapshot was created. A base that is being rolled forward
     /// may have another size already: the truncated part reads as zeros, and everything beyond the old end is hidden,
     /// so that the diffs still fit.
-    overlay: Overlay<Resized<OpenImage>>,
+    overlay: Overlay<Ground>,
     base_file: PathBuf,
-    base_stamp: Stamp,
+    /// Of a base that is an image; a packed one is the first of the diffs.
+    base_stamp: Option<Stamp>,
     /// Whether an interrupted deletion was changing the base.
     base_changes: bool,
     diffs: Vec<Arc<OpenDiff>>,
@@ -44,7 +46,7 @@ pub struct PointImage {
 pub(super) struct OpenDiff {
     pub(super) diff: Arc<DiffFile>,
     path: PathBuf,
-    file: PooledFile,
+    pub(super) file: PooledFile,
     identity: Option<ContentDigest>,
 }
 
@@ -53,7 +55,7 @@ pub(super) struct OpenDiff {
 pub(super) struct OpenDiffs(Mutex<HashMap<String, Arc<OpenDiff>>>);
 
 impl OpenDiffs {
-    fn get(&self, disk: &Disk, point: &Manifest) -> Result<Arc<OpenDiff>> {
+    pub(super) fn get(&self, disk: &Disk, point: &Manifest) -> Result<Arc<OpenDiff>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&point.data.file).map(Arc::clone);
         // An open file was a plain file when it was opened; whether it still has its name is checked at the end.
@@ -91,15 +93,29 @@ impl OpenDiff {
     }
 }
 
+/// What is below a packed base.
+fn empty_below(disk: &Disk, base: &Manifest) -> Result<EmptyDisk> {
+    let open = disk.open_diffs().get(disk, base)?;
+    Ok(EmptyDisk::new(open.diff.header().base_size))
+}
+
 impl PointImage {
     pub(super) fn open(disk: &Disk, point: &Manifest) -> Result<Self> {
         let chain = disk.chain(point)?;
-        let Some((base, later)) = chain.split_first() else {
+        let Some(base) = chain.first() else {
             return Err(Error::damaged("a snapshot without a base").with_path(disk.folder()));
         };
         let base_file = disk.data_path(base)?;
+        if base.is_packed() {
+            return Self::over(
+                disk,
+                &chain,
+                point,
+                (Ground::Nothing(empty_below(disk, base)?), base_file),
+            );
+        }
         // Whatever part of it has been rolled forward, the diffs on top determine the content.
-        let is_going = disk.going.contains(base);
+        let is_going = disk.going.iter().any(|gone| gone == *base);
         let options = OpenOptions {
             ignore_journal: is_going,
             ..base_options(&base_file)
@@ -113,8 +129,28 @@ impl PointImage {
                 .with_expected(format_args!("{} bytes", base.virtual_size))
                 .with_hint(disk.repair_hint()));
         }
-        let diffs = later
+        let stamp = *image.stamp();
+        let ground = Ground::Image(Box::new(Resized::new(image, base.virtual_size)));
+        let mut point = Self::over(disk, &chain, point, (ground, base_file))?;
+        point.base_stamp = Some(stamp);
+        point.base_changes = is_going;
+        Ok(point)
+    }
+
+    /// The diffs of `chain` over what is below them.
+    fn over(
+        disk: &Disk,
+        chain: &[&Manifest],
+        point: &Manifest,
+        (ground, base_file): (Ground, PathBuf),
+    ) -> Result<Self> {
+        let digest = match &ground {
+            Ground::Nothing(empty) => Some(ContentDigest::of_empty(empty.virtual_size())),
+            Ground::Image(_) => chain.first().map(|base| base.content_digest),
+        };
+        let diffs = chain
             .iter()
+            .filter(|part| part.data.identity.is_some())
             .map(|part| disk.open_diffs().get(disk, part))
             .collect::<Result<Vec<_>>>()?;
         let overlaid = diffs.iter().map(|open| Arc::clone(&open.diff)).collect();
@@ -124,14 +160,10 @@ impl PointImage {
             footer: point.source.footer(),
             manifest: point.clone(),
             chain: (chain.len(), used.fold(0, u64::saturating_add)),
-            base_stamp: *image.stamp(),
-            overlay: Overlay::new(
-                Resized::new(image, base.virtual_size),
-                Some(base.content_digest),
-                overlaid,
-            )?,
+            overlay: Overlay::new(ground, digest, overlaid)?,
             base_file,
-            base_changes: is_going,
+            base_stamp: None,
+            base_changes: false,
             diffs,
             repair: disk.repair_hint(),
             lock: Some(Arc::clone(disk.lock())),
@@ -173,12 +205,21 @@ impl PointImage {
 
     /// The diffs on top of the base, in order.
     pub fn diffs(&self) -> &[Arc<DiffFile>] {
-        self.overlay.diffs()
+        let below = usize::from(matches!(self.overlay.base(), Ground::Nothing(_)));
+        self.overlay.diffs().get(below..).unwrap_or_default()
     }
 
-    /// The base.
-    pub fn base(&self) -> &OpenImage {
-        self.overlay.base().inner()
+    /// The file of the base.
+    pub fn base_file(&self) -> &Path {
+        &self.base_file
+    }
+
+    /// The base, if it is an image.
+    fn base_image(&self) -> Option<&OpenImage> {
+        match self.overlay.base() {
+            Ground::Image(image) => Some(image.inner()),
+            Ground::Nothing(_) => None,
+        }
     }
 }
 
@@ -222,6 +263,13 @@ fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Re
         |digest: Option<ContentDigest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
     if point.data.identity != Some(identity) {
         return wrong("digest", identity.to_string(), show(point.data.identity));
+    }
+    if point.is_packed() && !starts_from_nothing(diff) {
+        return wrong(
+            "base digest",
+            show(diff.trailer().base_digest),
+            format!("{}, of an empty disk", nothing(diff)),
+        );
     }
     let target = diff.trailer().target_digest;
     if target != Some(point.content_digest) {
@@ -276,7 +324,7 @@ impl Opened for PointImage {
     }
 
     fn block_size(&self) -> Option<u32> {
-        let size = self.base().vhd().and_then(VhdImage::block_size);
+        let size = self.base_image()?.vhd().and_then(VhdImage::block_size);
         size.and_then(|size| u32::try_from(size).ok())
     }
 
@@ -289,11 +337,13 @@ impl Opened for PointImage {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        if self.lock.is_none() {
-            let base = self.base().file();
-            base.check_content_unchanged(&self.base_stamp)?;
-        } else {
-            check_unchanged_at(&self.base_file, &self.base_stamp)?;
+        match (self.base_image(), &self.base_stamp) {
+            (Some(base), Some(stamp)) if self.lock.is_none() => {
+                base.file().check_content_unchanged(stamp)?;
+            }
+            (_, Some(stamp)) => check_unchanged_at(&self.base_file, stamp)?,
+            // It is one of the diffs.
+            (_, None) => {}
         }
         self.diffs
             .iter()

@@ -37,6 +37,8 @@ const BASE: &str = "base";
 const JOURNAL: &str = "base.undo-journal";
 const MERGE: &str = "base.merge-diff";
 const SAVED: &str = "base.before-repair";
+/// The base that the second snapshot gets.
+const FOLDED_BASE: &str = "000002-tue.vhddiff.new";
 const NEW_DIFF: &str = "000003-wed.vhddiff.new";
 const MANIFEST: &str = "000003-wed.json";
 const INTENT: &str = "deleting.json";
@@ -168,6 +170,11 @@ const FAULTS: &[(&str, Plant, &[&str])] = &[
         ],
     ),
     (
+        "the data of a folded base isn't synced",
+        Plant::Unsynced(FOLDED_BASE),
+        &["store: delete, the base"],
+    ),
+    (
         "the name of a snapshot's data isn't synced before its manifest",
         Plant::NameUnsynced(NEW_DIFF),
         &["store: create"],
@@ -215,7 +222,7 @@ const FAULTS: &[(&str, Plant, &[&str])] = &[
     (
         "what a deletion shall do goes before the last sync of a base",
         Plant::GoesEarly(INTENT, "000001-mon.vhd"),
-        &["store: delete, the base"],
+        &["store of version 1: delete, the base"],
     ),
 ];
 

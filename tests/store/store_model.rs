@@ -20,7 +20,7 @@ use vhdkit::image::{CopyOptions, Image, NoneShared, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::{Progress, Silent};
 use vhdkit::snapshot::{
-    Access, Amount, Disk, Future, NewPoint, Policy, ReadData, Span, Time, Work, add_diff,
+    Access, Amount, BaseForm, Disk, Future, NewPoint, Policy, ReadData, Span, Time, Work, add_diff,
     copy_disk, create, decide, delete, prune, receive, restore, restore_in_place, restore_to_child,
     send, verify,
 };
@@ -239,6 +239,12 @@ impl World {
             name: name.clone(),
             time: Some(Time::from_unix(self.time)),
             full: matches!(how, How::Full(_)),
+            // A disk may have bases of both forms.
+            base: if edits.len().is_multiple_of(2) {
+                BaseForm::Packed
+            } else {
+                BaseForm::Image
+            },
             ..NewPoint::default()
         };
         let created = match how {

@@ -11,8 +11,12 @@ use super::{
     parse_time, show,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
-use crate::error::quoted;
-use crate::snapshot::{Created, Disk, Doubt, Family, NewPoint, Work, add_diff, create};
+use crate::diff::Compression;
+use crate::error::{Error, quoted};
+use crate::snapshot::{
+    BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create,
+    store_version,
+};
 use crate::storage::{Audience, File};
 use crate::text::shown;
 
@@ -61,6 +65,9 @@ pub(super) struct Args {
     /// Create a new base, which doesn't depend on any earlier snapshot.
     #[arg(long)]
     full: bool,
+    /// How data is packed: none, zstd or zstd:1 to zstd:19 [default: zstd:3 for a base, zstd:1 for what changed].
+    #[arg(long, value_name = "HOW", conflicts_with = "diff", value_parser = parse_compression)]
+    compress: Option<Compression>,
     /// Format of the image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -69,6 +76,10 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     parents: Parents,
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 fn parse_tag(text: &str) -> Result<(String, String), String> {
@@ -88,6 +99,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         },
         tags: args.tag.iter().cloned().collect::<BTreeMap<_, _>>(),
         full: args.full,
+        // A store of the first version stays what older programs read.
+        base: if store_version(&args.store.store)? == Some(STORE_VERSION) {
+            BaseForm::Packed
+        } else {
+            BaseForm::Image
+        },
+        compression: args.compress,
         made_from: Audience::default(),
     };
     crate::snapshot::check_name(&new.name)?;

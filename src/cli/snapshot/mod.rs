@@ -20,6 +20,7 @@ mod delete;
 mod diff;
 mod family;
 mod hash;
+mod init;
 mod list;
 mod prune;
 mod receive;
@@ -39,6 +40,7 @@ pub(super) use show::print_point;
      takes a point in time as STORE::DISK@SNAPSHOT, and its newest as STORE::DISK.\n\n",
     "Examples:\n",
     "  export VHDKIT_STORE=/backup\n",
+    "  vhd snapshot init /backup\n",
     "  vhd snapshot create --disk web --name mon monday.vhd\n",
     "  vhd snapshot create --disk web --name tue tuesday.vhd\n",
     "  vhd snapshot list\n",
@@ -60,6 +62,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Args),
     Create(create::Args),
     #[command(alias = "ls")]
     List(list::Args),
@@ -80,6 +83,7 @@ enum Command {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     match &args.command {
+        Command::Init(args) => init::run(args, context),
         Command::Create(args) => create::run(args, context),
         Command::List(args) => list::run(args, context),
         Command::Show(args) => show::run(args),

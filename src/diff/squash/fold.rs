@@ -18,6 +18,8 @@ pub(super) struct Folder<'a> {
     pub(super) lanes: &'a [Lane<'a>],
     pub(super) buffers: &'a Buffers,
     pub(super) compression: Compression,
+    /// Whether the base is known to be all zeros.
+    pub(super) from_empty: bool,
 }
 
 /// The combined content that the diffs of one lane write into a window.
@@ -73,7 +75,7 @@ impl Folder<'_> {
         let Some((lane, touched)) = clears(n) else {
             return Ok(None);
         };
-        if range.start() >= lane.base_size() || clears(1 - n).is_some() {
+        if self.from_empty || range.start() >= lane.base_size() || clears(1 - n).is_some() {
             return Ok(None);
         }
         // The hash in the first of its diffs describes the base, unless an earlier diff truncated it.
@@ -114,6 +116,10 @@ impl Folder<'_> {
             if frame.is_long_clear() && self.lanes.len() > 1 {
                 return Ok(None);
             }
+            // Of a base of zeros nothing needs to be cleared.
+            if self.from_empty && frame.clears() {
+                return Ok(None);
+            }
             *passed = keep(frame, item.range, lane.target_size());
             if passed.is_none() {
                 return Ok(None);
@@ -130,8 +136,9 @@ impl Folder<'_> {
             known: Vec::new(),
             first: None,
         };
+        let mut next = touched.iter().copied().peekable();
         for (n, diff) in lane.chain.diffs().iter().enumerate() {
-            if touched.contains(&n) {
+            if next.next_if_eq(&n).is_some() {
                 let frames = diff.frames_in(window)?;
                 if touched.first() == Some(&n) && lane.is_quiet(window) {
                     content.first = FirstFrame::of(&frames);
@@ -176,7 +183,7 @@ impl Folder<'_> {
         let known = known.filter_map(|range| range.intersect(within));
         for page in known.flat_map(|range| range.windows(PAGE_SIZE)) {
             let after = all.piece(&own.bytes, page);
-            let before = if page.start() >= lane.base_size() {
+            let before = if self.from_empty || page.start() >= lane.base_size() {
                 Some(&ZEROS[..])
             } else {
                 let known = other.filter(|other| other.is_known(page));

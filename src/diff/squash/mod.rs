@@ -22,7 +22,7 @@ use super::make::PROGRAM;
 use super::pack::{Compression, PackedFrame};
 use super::writer::{DiffWriter, FinishedDiff};
 use crate::error::Result;
-use crate::image::Hash;
+use crate::image::{ContentDigest, Hash};
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
@@ -84,6 +84,7 @@ pub fn squash<W: Write>(
         lanes: &lanes,
         buffers: &buffers,
         compression: options.compression,
+        from_empty: reversed.is_none() && starts_empty(chain),
     };
     let mut done = 0;
     options.workers.ordered(
@@ -109,6 +110,11 @@ pub fn squash<W: Write>(
         },
     )?;
     writer.finish(chain.base_digest(), chain.target_digest())
+}
+
+/// Whether the first diff starts from an empty disk: what lies under a page is zero then, whatever it is.
+fn starts_empty(chain: &Chain) -> bool {
+    chain.base_digest() == Some(ContentDigest::of_empty(chain.base_size()))
 }
 
 fn header(chain: &Chain) -> DiffHeader {

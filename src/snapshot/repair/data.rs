@@ -5,16 +5,18 @@ use std::path::Path;
 use super::Job;
 use super::aside::move_aside;
 use super::sources::OtherCopy;
-use crate::diff::{Compression, DiffOptions, write_diff};
+use crate::diff::{Compression, DiffFile, DiffOptions, write_diff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, NoneShared, copy};
+use crate::snapshot::base::{nothing, starts_from_nothing};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
 use crate::snapshot::disk::check_plain;
-use crate::snapshot::layout::NEW;
+use crate::snapshot::layout::{BASE_ENDINGS, NEW, PACKED};
+use crate::snapshot::packed::write_packed;
 use crate::snapshot::point::side;
 use crate::snapshot::verify::{file_data, finding, structure};
-use crate::snapshot::{Data, DataKind, Disk, Finding, Manifest, Work};
+use crate::snapshot::{Disk, Finding, Manifest, Work};
 use crate::storage::{File, Overwrite, rename};
 use crate::text::shown;
 
@@ -50,7 +52,7 @@ impl Job<'_> {
             }
             if let Some((_, how)) = self.make_again(&point, before.as_ref())? {
                 self.say(&point.data.file, how);
-            } else {
+            } else if !self.adopt_base(&point)? {
                 self.broken.insert(point.id.clone());
                 self.faults.push((point.stem(), fault));
             }
@@ -78,23 +80,27 @@ impl Job<'_> {
         if point.is_base() {
             return Ok(false);
         }
-        for ending in ["vhd", "raw"] {
+        for ending in BASE_ENDINGS {
             let file = format!("{}.{ending}", point.stem());
             let path = self.disk.path(&file);
             if !self.disk.names.contains(&file) || check_plain(&path).is_err() {
                 continue;
             }
-            let (length, used_size) = lengths(&path)?;
-            let known = Manifest {
-                parent: None,
-                data: Data {
-                    kind: DataKind::Base,
-                    file,
-                    length,
-                    identity: None,
-                },
-                used_size,
-                ..point.clone()
+            let (length, used) = lengths(&path)?;
+            let known = if PACKED.ends_with(ending) {
+                let diff = File::open(&path).and_then(DiffFile::open_indexed);
+                let diff = match diff {
+                    Ok(diff) if starts_from_nothing(&diff) => diff,
+                    Ok(_) => continue,
+                    Err(error) => {
+                        self.finding(point, error)?;
+                        continue;
+                    }
+                };
+                let identity = Some(ContentDigest(*diff.digest()));
+                point.stored_as(None, file, (length, length), identity)
+            } else {
+                point.stored_as(None, file, (length, used), None)
             };
             if let Err(error) = sound(self.disk, &known, self.work) {
                 self.finding(point, error)?;
@@ -102,7 +108,9 @@ impl Job<'_> {
             }
             if !self.means.dry_run {
                 self.disk.write_manifest(&known, Overwrite::Yes)?;
-                move_aside(&self.disk.path(&point.data.file))?;
+                if known.data.file != point.data.file {
+                    move_aside(&self.disk.path(&point.data.file))?;
+                }
             }
             let how = "its data is a base: a deletion that was interrupted had made it";
             self.say(&point.stem().manifest(), how);
@@ -124,18 +132,22 @@ impl Job<'_> {
         let (length, used) = lengths(&path)?;
         let mut known = point.clone();
         known.data.length = length;
-        known.used_size = if point.is_base() { used } else { length };
-        if !point.is_base() {
-            let Some(before) = before else {
+        known.used_size = if point.data.identity.is_some() {
+            length
+        } else {
+            used
+        };
+        if point.data.identity.is_some() {
+            if before.is_none() && !point.is_base() {
                 return Ok(false);
-            };
-            let diff = File::open(&path)
-                .and_then(|file| crate::diff::DiffFile::open(file, self.work.progress));
+            }
+            let diff = File::open(&path).and_then(|file| DiffFile::open(file, self.work.progress));
             let diff = match diff {
                 Ok(diff) => diff,
                 Err(error) => return self.finding(point, error).map(|_| false),
             };
-            if diff.trailer().base_digest != Some(before.content_digest) {
+            let starts = before.map_or_else(|| nothing(&diff), |before| before.content_digest);
+            if diff.trailer().base_digest != Some(starts) {
                 return Ok(false);
             }
             known.data.identity = Some(ContentDigest(*diff.digest()));
@@ -204,7 +216,7 @@ impl Job<'_> {
 
     /// Copies the very same diff from another store.
     fn copy_diff(&mut self, point: &Manifest) -> Result<Option<String>> {
-        if point.is_base() {
+        if point.data.identity.is_none() {
             return Ok(None);
         }
         let means = self.means;
@@ -242,21 +254,19 @@ impl Job<'_> {
         Ok(None)
     }
 
-    /// Writes a base with the content of `target`, complete under its provisional name.
+    /// A base that holds what `target` does, complete under its provisional name: an image in a disk that has such.
     fn new_base(&self, point: &Manifest, target: &OtherCopy<'_>) -> Result<Manifest> {
+        let mut points = self.disk.points().iter();
+        if !points.any(|point| point.is_base() && !point.is_packed()) {
+            return self.new_packed(point, target);
+        }
         let (format, ending) = if point.virtual_size <= LARGEST_DYNAMIC {
             (Format::Dynamic, "vhd")
         } else {
             (Format::Raw, "raw")
         };
-        let mut made = point.clone();
-        made.parent = None;
-        made.data = Data {
-            kind: DataKind::Base,
-            file: format!("{}.{ending}", point.stem()),
-            length: 0,
-            identity: None,
-        };
+        let file = format!("{}.{ending}", point.stem());
+        let mut made = point.stored_as(None, file, (0, 0), None);
         let path = new_path(self.disk, &made);
         let image = target.image();
         let mut base = NewImage::create(
@@ -286,6 +296,30 @@ impl Job<'_> {
         base.publish()?;
         (made.data.length, made.used_size) = lengths(&path)?;
         Ok(made)
+    }
+
+    /// The same, packed.
+    fn new_packed(&self, point: &Manifest, target: &OtherCopy<'_>) -> Result<Manifest> {
+        let file = format!("{}{PACKED}", point.stem());
+        let draft = point.stored_as(None, file.clone(), (0, 0), None);
+        let stored = self.disk.new_file(new_path(self.disk, &draft), &file)?;
+        let image = target.image();
+        self.work
+            .progress
+            .begin("packing the base", point.virtual_size);
+        let written = write_packed(
+            (image, side(point)),
+            (stored.file().appender(), self.disk.path(&file)),
+            None,
+            self.work,
+            &mut |_, _| Ok(()),
+        )?;
+        let found = written.comparison.target_digest;
+        check(image.path(), "content digest", found, point)?;
+        let (len, digest) = (written.len, ContentDigest(written.digest));
+        drop(written);
+        stored.publish(Overwrite::Yes)?;
+        Ok(point.stored_as(None, file, (len, len), Some(digest)))
     }
 
     /// As [`new_base`](Self::new_base), a diff on top of `before`.
@@ -320,13 +354,10 @@ impl Job<'_> {
         (before, base): (&Manifest, &dyn Opened),
         target: &OtherCopy<'_>,
     ) -> Result<Manifest> {
-        let mut made = point.clone();
-        made.parent = Some(before.id.clone());
-        made.data.kind = DataKind::Diff;
-        made.data.file = format!("{}.vhddiff", point.stem());
-        let stored = self
-            .disk
-            .new_file(new_path(self.disk, &made), &made.data.file)?;
+        let file = format!("{}{PACKED}", point.stem());
+        let parent = Some(before.id.clone());
+        let made = point.stored_as(parent.clone(), file.clone(), (0, 0), None);
+        let stored = self.disk.new_file(new_path(self.disk, &made), &file)?;
         let image = target.image();
         self.work.progress.begin("comparing", point.virtual_size);
         let options = DiffOptions {
@@ -345,18 +376,16 @@ impl Job<'_> {
             (base, side(before)),
             (image, side(point)),
             out,
-            self.disk.path(&made.data.file),
+            self.disk.path(&file),
             options,
         )?;
         let found = &written.comparison;
         check(base.path(), "content digest", found.base_digest, before)?;
         check(image.path(), "content digest", found.target_digest, point)?;
-        made.data.length = written.len;
-        made.data.identity = Some(ContentDigest(written.digest));
-        made.used_size = written.len;
+        let (len, digest) = (written.len, ContentDigest(written.digest));
         drop(written);
         stored.publish(Overwrite::Yes)?;
-        Ok(made)
+        Ok(point.stored_as(parent, file, (len, len), Some(digest)))
     }
 
     /// Replaces the damaged file, which is set aside, by the one that is complete under its provisional name. A crash

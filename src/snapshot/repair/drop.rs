@@ -126,6 +126,7 @@ impl Job<'_> {
             return Ok(false);
         };
         self.broken.remove(&point.id);
+        // In a dry run it still is what it was.
         made.parent = before.map(|before| before.id.clone());
         made.data.kind = if before.is_some() {
             DataKind::Diff

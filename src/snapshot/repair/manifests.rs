@@ -9,12 +9,13 @@ use crate::diff::{DiffFile, Side};
 use crate::error::{Error, Result};
 use crate::files::open_image;
 use crate::image::{ContentDigest, Image as _, content_digest};
+use crate::snapshot::base::{nothing, open_base, starts_from_nothing};
 use crate::snapshot::create::{lengths, origin, told_family};
 use crate::snapshot::disk::{check_plain, is_passing, read_limited};
-use crate::snapshot::layout::base_options;
-use crate::snapshot::manifest::LONGEST;
+use crate::snapshot::layout::{BASE_ENDINGS, PACKED, base_options};
+use crate::snapshot::manifest::{FIRST_SCHEMA, LONGEST};
 use crate::snapshot::verify::is_missing;
-use crate::snapshot::{Data, DataKind, Manifest, PointFileName, SCHEMA_VERSION, State, Time};
+use crate::snapshot::{Data, DataKind, Manifest, PointFileName, State, Time};
 use crate::storage::{File, Overwrite};
 use crate::text::shown;
 use crate::vhd::UniqueId;
@@ -110,6 +111,9 @@ impl Job<'_> {
             return Ok(None);
         };
         manifest.data.file = format!("{stem}.{ending}");
+        if other.is_base() && !self.disk.names.contains(&manifest.data.file) {
+            manifest = self.in_form_here(stem, manifest);
+        }
         if !self.disk.names.contains(&manifest.data.file) {
             // Only its name shows that it is the same.
             let is_unknown = manifest.is_base() && orphan.is_none();
@@ -127,8 +131,16 @@ impl Job<'_> {
             return Ok(None);
         }
         let same = diff.as_ref().is_some_and(|diff| {
-            target.is_some() && diff.trailer().base_digest == before.map(|b| b.content_digest)
+            let starts = if manifest.is_base() {
+                Some(nothing(diff))
+            } else {
+                before.map(|before| before.content_digest)
+            };
+            target.is_some() && diff.trailer().base_digest == starts
         });
+        if manifest.is_packed() && !same {
+            return Ok(None);
+        }
         if (manifest.is_base() || same) && length != manifest.data.length {
             (manifest.data.length, manifest.used_size) = (length, used);
         }
@@ -139,9 +151,21 @@ impl Job<'_> {
         Ok(Some(manifest))
     }
 
+    /// The manifest of a base for the form in which the base is here: another store may have it in the other one.
+    fn in_form_here(&self, stem: &PointFileName, manifest: Manifest) -> Manifest {
+        let here = BASE_ENDINGS.map(|ending| format!("{stem}.{ending}"));
+        let Some(file) = here.into_iter().find(|file| self.disk.names.contains(file)) else {
+            return manifest;
+        };
+        // The identity is that of the file, which is looked at next.
+        let any = ContentDigest([0; 32]);
+        let identity = file.ends_with(PACKED).then_some(any);
+        manifest.stored_as(None, file, (0, 0), identity)
+    }
+
     /// Returns whether a base has the content of a snapshot.
     fn holds(&self, path: &Path, point: &Manifest) -> Result<bool> {
-        let image = open_image(path, &base_options(path));
+        let image = open_base(path);
         let digest =
             image.and_then(|image| content_digest(&image, self.work.workers, self.work.progress));
         Ok(judged(digest)? == Some(point.content_digest))
@@ -187,7 +211,8 @@ impl Job<'_> {
             let base = diff.trailer().base_digest;
             let points = self.disk.points.before(stem.sequence);
             before = points.last().filter(|p| Some(p.content_digest) == base);
-            let (Some(target), Some(_)) = (diff.trailer().target_digest, before) else {
+            let starts = before.is_some() || starts_from_nothing(&diff);
+            let Some(target) = diff.trailer().target_digest.filter(|_| starts) else {
                 return Ok(None);
             };
             (digest, size) = (target, diff.header().target_size);
@@ -218,7 +243,7 @@ impl Job<'_> {
             "from its data, with a new id; tags are lost"
         };
         let manifest = Manifest {
-            schema_version: SCHEMA_VERSION,
+            schema_version: FIRST_SCHEMA,
             name: stem.name.clone(),
             sequence: stem.sequence,
             id: id.unwrap_or_else(|| UniqueId::random().to_string()),
@@ -229,20 +254,19 @@ impl Job<'_> {
             content_digest: digest,
             source: origin(&side),
             data: Data {
-                kind: if identity.is_some() {
-                    DataKind::Diff
-                } else {
-                    DataKind::Base
-                },
+                kind: DataKind::Base,
                 file: file.clone(),
                 length,
                 identity,
             },
-            used_size: if identity.is_some() { length } else { used },
+            used_size: 0,
             tags: BTreeMap::new(),
             state: State::Complete,
             completion_percent: 100,
         };
+        let used = if identity.is_some() { length } else { used };
+        let parent = manifest.parent.clone();
+        let manifest = manifest.stored_as(parent, file.clone(), (length, used), identity);
         manifest.check(&self.disk.path(&stem.manifest()))?;
         Ok(Some((manifest, how.to_owned())))
     }

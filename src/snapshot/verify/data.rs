@@ -35,7 +35,7 @@ pub(super) fn data(
         ReadData::All => true,
     };
     for point in disk.points() {
-        let whole = read == ReadData::All || !point.is_base();
+        let whole = read == ReadData::All || !point.is_base() || point.is_packed();
         if bad.contains(&point.sequence) || !whole || !chosen(&mut dice) {
             continue;
         }
@@ -117,7 +117,7 @@ fn newest_windows(
 
 /// Reads all of a snapshot's own file.
 pub(in crate::snapshot) fn file_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
-    if point.is_base() {
+    if point.is_base() && !point.is_packed() {
         base_data(disk, point, work)
     } else {
         diff_data(disk, point, work)

@@ -46,7 +46,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
             .with_expected(format_args!("{} bytes", point.data.length))
             .with_hint(disk.repair_hint())
     };
-    if point.is_base() {
+    if point.is_base() && !point.is_packed() {
         let image = open_image(&path, &base_options(&path))?;
         if image.virtual_size() != point.virtual_size || len != point.data.length {
             return Err(cut());

@@ -5,8 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources, Span,
-    Verified, Work, add_diff, copy_disk, create, delete, prune, receive, repair, send, verify,
+    Access, BaseForm, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources,
+    Span, Verified, Work, add_diff, copy_disk, create, delete, prune, receive, repair, send,
+    verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -54,21 +55,22 @@ fn new_point(n: usize) -> NewPoint {
     }
 }
 
-fn add(at: &Path, n: usize, full: bool) -> Result<()> {
+fn add(at: &Path, n: usize, full: bool, base: BaseForm) -> Result<()> {
     let image = open(&at.join("image"))?;
     let new = NewPoint {
         full,
+        base,
         ..new_point(n)
     };
     create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)
 }
 
 /// The folder of a disk with the first `count` snapshots, of which those in `full` are bases.
-fn store(count: usize, full: &[usize]) -> Files {
+fn store(count: usize, full: &[usize], form: BaseForm) -> Files {
     let mut folder = files(|at| {
         for (n, day) in DISKS.iter().enumerate().take(count) {
             std::fs::write(at.join("image"), day).unwrap();
-            add(at, n, full.contains(&n))?;
+            add(at, n, full.contains(&n), form)?;
         }
         Ok(())
     });
@@ -77,8 +79,8 @@ fn store(count: usize, full: &[usize]) -> Files {
 }
 
 /// The same, with the image of the next snapshot.
-fn with_image(count: usize) -> Files {
-    let mut folder = store(count, &[]);
+fn with_image(count: usize, form: BaseForm) -> Files {
+    let mut folder = store(count, &[], form);
     let image = DISKS[count].clone();
     folder.insert("image".to_owned(), Arc::new(image));
     folder
@@ -181,6 +183,7 @@ fn reads(disk: &StoredDisk, n: usize) -> Whole {
 }
 
 fn writer(
+    form: BaseForm,
     name: &str,
     before: Files,
     [old, new]: [&[usize]; 2],
@@ -193,7 +196,7 @@ fn writer(
         others: &[],
     };
     Writer {
-        name: format!("store: {name}"),
+        name: called(form, name),
         before,
         run: Box::new(run),
         judge: Box::new(move |ground| judge.judge(ground)),
@@ -203,11 +206,19 @@ fn writer(
     }
 }
 
-fn creates() -> Vec<Writer> {
-    let mut first = with_image(0);
+/// What a writer is called that works on bases of this form.
+fn called(form: BaseForm, name: &str) -> String {
+    match form {
+        BaseForm::Packed => format!("store: {name}"),
+        BaseForm::Image => format!("store of version 1: {name}"),
+    }
+}
+
+fn creates(form: BaseForm) -> Vec<Writer> {
+    let mut first = with_image(0, form);
     // As a new disk: not even its lock is there.
     first.retain(|name, _| name == "image");
-    let mut by_diff = store(2, &[]);
+    let mut by_diff = store(2, &[], form);
     by_diff.extend(files(|at| {
         make(&at.join("old"), vhdkit::files::Format::Raw, &DISKS[1], None)?;
         make(&at.join("new"), vhdkit::files::Format::Raw, &DISKS[2], None)?;
@@ -220,25 +231,39 @@ fn creates() -> Vec<Writer> {
     }));
     by_diff.retain(|name, _| !["old", "new"].contains(&name.as_str()));
     vec![
-        writer("create, the first", first, [&[], &[0]], |at| {
-            add(at, 0, false)
+        writer(form, "create, the first", first, [&[], &[0]], move |at| {
+            add(at, 0, false, form)
         }),
-        writer("create", with_image(2), [&[0, 1], &[0, 1, 2]], |at| {
-            add(at, 2, false)
-        }),
-        writer("create --full", with_image(1), [&[0], &[0, 1]], |at| {
-            add(at, 1, true)
-        }),
-        writer("create --diff", by_diff, [&[0, 1], &[0, 1, 2]], |at| {
-            let path = at.join("diff");
-            let mut stream = std::fs::File::open(&path).unwrap();
-            let mut disk = stored(at, Access::Write)?;
-            add_diff(&mut disk, (&mut stream, &path), &new_point(2), work()).map(drop)
-        }),
+        writer(
+            form,
+            "create",
+            with_image(2, form),
+            [&[0, 1], &[0, 1, 2]],
+            move |at| add(at, 2, false, form),
+        ),
+        writer(
+            form,
+            "create --full",
+            with_image(1, form),
+            [&[0], &[0, 1]],
+            move |at| add(at, 1, true, form),
+        ),
+        writer(
+            form,
+            "create --diff",
+            by_diff,
+            [&[0, 1], &[0, 1, 2]],
+            |at| {
+                let path = at.join("diff");
+                let mut stream = std::fs::File::open(&path).unwrap();
+                let mut disk = stored(at, Access::Write)?;
+                add_diff(&mut disk, (&mut stream, &path), &new_point(2), work()).map(drop)
+            },
+        ),
     ]
 }
 
-fn deletes() -> Vec<Writer> {
+fn deletes(form: BaseForm) -> Vec<Writer> {
     let mut writers = Vec::new();
     for (what, count, full, n) in [
         ("the base", 3, &[][..], 0),
@@ -254,16 +279,25 @@ fn deletes() -> Vec<Writer> {
             delete(&mut disk, NAMES[n], true, work()).map(drop)
         };
         let name = format!("delete, {what}");
-        writers.push(writer(&name, store(count, full), [&old, &new], run));
+        writers.push(writer(
+            form,
+            &name,
+            store(count, full, form),
+            [&old, &new],
+            run,
+        ));
     }
     let mut onto_a_clone = writer(
+        form,
         "delete, the base, on a clone",
-        store(3, &[]),
+        store(3, &[], form),
         [&[0, 1, 2], &[1, 2]],
         |at| delete(&mut stored(at, Access::Write)?, "mon", true, work()).map(drop),
     );
     onto_a_clone.clones = true;
-    writers.push(onto_a_clone);
+    if form == BaseForm::Image {
+        writers.push(onto_a_clone);
+    }
     for (keep, what) in [
         (&[2, 4][..], "the base and one between"),
         (&[0, 4], "three in a row"),
@@ -288,7 +322,8 @@ fn deletes() -> Vec<Writer> {
             prune(&mut disk, &decisions, work()).map(drop)
         };
         let name = format!("prune, {what}");
-        writers.push(writer(&name, store(5, &[]), [&[0, 1, 2, 3, 4], keep], run));
+        let before = store(5, &[], form);
+        writers.push(writer(form, &name, before, [&[0, 1, 2, 3, 4], keep], run));
     }
     writers
 }
@@ -301,8 +336,8 @@ fn beside<T>(at: &Path, other: &Files, run: impl FnOnce(&Path, &str) -> T) -> T 
     run(scratch.path(), name)
 }
 
-fn arrivals() -> Vec<Writer> {
-    let source = store(3, &[]);
+fn arrivals(form: BaseForm) -> Vec<Writer> {
+    let source = store(3, &[], form);
     let folder = Scratch::new();
     let stream = {
         let at = folder.folder(&source);
@@ -336,15 +371,22 @@ fn arrivals() -> Vec<Writer> {
     };
     let all: [&[usize]; 2] = [&[], &[0, 1, 2]];
     vec![
-        writer("copy, all", Files::new(), all, copies.clone()),
+        writer(form, "copy, all", Files::new(), all, copies.clone()),
         writer(
+            form,
             "copy, what is new",
             some.clone(),
             [&[0], &[0, 1, 2]],
             copies,
         ),
-        writer("receive, all", Files::new(), all, receives.clone()),
-        writer("receive, what is new", some, [&[0], &[0, 1, 2]], receives),
+        writer(form, "receive, all", Files::new(), all, receives.clone()),
+        writer(
+            form,
+            "receive, what is new",
+            some,
+            [&[0], &[0, 1, 2]],
+            receives,
+        ),
     ]
 }
 
@@ -359,11 +401,15 @@ fn damage(files: &mut Files, file: &str) {
 }
 
 /// A repair is judged by what it had to begin with: what was sound stays so, and the same again ends it.
-fn repairs() -> Vec<Writer> {
-    let sound = Arc::new(store(3, &[]));
+fn repairs(form: BaseForm) -> Vec<Writer> {
+    let sound = Arc::new(store(3, &[], form));
+    let base = match form {
+        BaseForm::Packed => "000001-mon.vhddiff",
+        BaseForm::Image => "000001-mon.vhd",
+    };
     let mut writers = Vec::new();
     for (what, file, damaged) in [
-        ("a base", "000001-mon.vhd", &[0, 1, 2][..]),
+        ("a base", base, &[0, 1, 2][..]),
         ("a diff", "000002-tue.vhddiff", &[1, 2]),
         ("the newest diff", "000003-wed.vhddiff", &[2]),
         ("a manifest", "000002-tue.json", &[1, 2]),
@@ -406,7 +452,7 @@ fn repairs() -> Vec<Writer> {
             Ok(outcome)
         };
         writers.push(Writer {
-            name: format!("store: repair, {what}"),
+            name: called(form, &format!("repair, {what}")),
             before,
             run: Box::new(run),
             judge: Box::new(judge),
@@ -419,9 +465,12 @@ fn repairs() -> Vec<Writer> {
 }
 
 pub(super) fn all() -> Vec<Writer> {
-    let mut writers = creates();
-    writers.extend(deletes());
-    writers.extend(arrivals());
-    writers.extend(repairs());
+    let mut writers = Vec::new();
+    for form in [BaseForm::Packed, BaseForm::Image] {
+        writers.extend(creates(form));
+        writers.extend(deletes(form));
+        writers.extend(arrivals(form));
+        writers.extend(repairs(form));
+    }
     writers
 }

@@ -112,12 +112,19 @@ fn add(job: &Job, store: &str, n: usize) {
     fs::remove_file(job.seed.path("image.raw")).unwrap();
 }
 
-/// A job of `line` on a store of so many snapshots, once `prepare` has laid out the rest.
-fn job(line: &str, count: usize, prepare: impl FnOnce(&Job)) -> Job {
-    fill(Job::new(line, line, ""), count, prepare)
+/// A job of `line` on a store of this version and of so many snapshots, once `prepare` has laid out the rest.
+fn job(line: &str, version: u32, count: usize, prepare: impl FnOnce(&Job)) -> Job {
+    let name = format!("{line} (version {version})");
+    fill(Job::new(&name, line, ""), version, count, prepare)
 }
 
-fn fill(mut job: Job, count: usize, prepare: impl FnOnce(&Job)) -> Job {
+fn init(job: &Job, store: &str, version: u32) {
+    let line = format!("vhd snapshot init --store-version {version} {store} -q");
+    run(&mut command(&words(&line), &job.seed.path("")));
+}
+
+fn fill(mut job: Job, version: u32, count: usize, prepare: impl FnOnce(&Job)) -> Job {
+    init(&job, "store", version);
     for n in 0..count {
         add(&job, "store", n);
     }
@@ -140,12 +147,18 @@ fn fill(mut job: Job, count: usize, prepare: impl FnOnce(&Job)) -> Job {
     job
 }
 
+/// With each version of stores.
+fn versions<T: Copy>(case: T) -> [(T, u32); 2] {
+    [(case, 2), (case, 1)]
+}
+
 pub(crate) fn create() -> Vec<Make> {
     let line = "vhd snapshot create --store store --disk web --name s2 -q";
+    let whats = ["image.raw", "--full image.raw", "--diff diff"];
     each(
-        ["image.raw", "--full image.raw", "--diff diff"],
-        move |what| {
-            job(&format!("{line} {what}"), 2, |job| {
+        whats.into_iter().flat_map(versions),
+        move |(what, version)| {
+            job(&format!("{line} {what}"), version, 2, |job| {
                 write_sparse(&job.seed.path("image.raw"), &DISKS[2]);
                 if what.contains("diff") {
                     write_sparse(&job.seed.path("before.raw"), &DISKS[1]);
@@ -158,9 +171,11 @@ pub(crate) fn create() -> Vec<Make> {
 }
 
 pub(crate) fn delete() -> Vec<Make> {
-    each(["s0", "s1", "s2"], |name| {
+    let names = ["s0", "s1", "s2"].into_iter().flat_map(versions);
+    each(names, |(name, version)| {
         job(
             &format!("vhd snapshot delete --store store {name} -q"),
+            version,
             3,
             |_| {},
         )
@@ -168,20 +183,20 @@ pub(crate) fn delete() -> Vec<Make> {
 }
 
 pub(crate) fn prune() -> Vec<Make> {
-    each(
-        ["--keep-last 1 --keep-tag keep", "--keep-last 2"],
-        |rules| {
-            job(
-                &format!("vhd snapshot prune --store store {rules} -q"),
-                5,
-                |_| {},
-            )
-        },
-    )
+    let rules = ["--keep-last 1 --keep-tag keep", "--keep-last 2"];
+    each(rules.into_iter().flat_map(versions), |(rules, version)| {
+        job(
+            &format!("vhd snapshot prune --store store {rules} -q"),
+            version,
+            5,
+            |_| {},
+        )
+    })
 }
 
 /// Lays out another store, of which this one has the first snapshot.
-fn other(job: &Job) {
+fn other(job: &Job, version: u32) {
+    init(job, "other", version);
     add(job, "other", 0);
     let line = "vhd snapshot copy --store other --to store -q";
     run(&mut command(&words(line), &job.seed.path("")));
@@ -191,20 +206,21 @@ fn other(job: &Job) {
 }
 
 pub(crate) fn copy() -> Vec<Make> {
-    each([()], |()| {
-        job("vhd snapshot copy --store other --to store -q", 0, other)
+    each(versions(()), |((), version)| {
+        let line = "vhd snapshot copy --store other --to store -q";
+        job(line, version, 0, |job| other(job, version))
     })
 }
 
 pub(crate) fn receive() -> Vec<Make> {
-    each([()], |()| {
+    each(versions(()), |((), version)| {
         // The shell becomes the program.
         let vhd = program("vhd").get_program().to_str().unwrap().to_owned();
         let line = format!("exec {vhd} snapshot receive --store store -q < stream");
         let mut job = Job::new("vhd snapshot receive", "", "");
         job.words = vec!["sh".to_owned(), "-c".to_owned(), line];
-        fill(job, 0, |job| {
-            other(job);
+        fill(job, version, 0, |job| {
+            other(job, version);
             let line = "vhd snapshot send --store other -q";
             let sent = run(&mut command(&words(line), &job.seed.path("")));
             fs::write(job.seed.path("stream"), sent.stdout).unwrap();

@@ -13,6 +13,13 @@ impl Lab {
         Self(TestFolder::new())
     }
 
+    /// A folder with a store of the newest version.
+    pub(crate) fn packed() -> Self {
+        let lab = Self::new();
+        lab.run("vhd", &["snapshot", "init", "store", "-q"]);
+        lab
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
@@ -29,6 +36,13 @@ impl Lab {
 
     pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
         run(&mut self.command(program, args))
+    }
+
+    /// A line for the shell.
+    pub(crate) fn run_shell(&self, line: &str) -> Output {
+        run(Command::new("sh")
+            .args(["-c", line])
+            .current_dir(self.path(".")))
     }
 
     /// `vhd snapshot` with `args`, which must end with `code`. Returns stdout and stderr as one text.

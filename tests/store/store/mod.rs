@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod family;
 pub(crate) mod lab;
+mod packed;
 mod points;
 mod prune;
 mod readers;

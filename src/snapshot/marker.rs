@@ -1,0 +1,163 @@
+//! The marker of a store: what tells the folder of a store from any other, such as one where a disk isn't mounted.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{disks, is_absent, read_limited};
+use crate::error::{Error, Result, quoted};
+use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, create_folder, rename};
+use crate::vhd::UniqueId;
+
+/// The name of the file.
+pub const MARKER: &str = "vhdkit-store.json";
+
+/// The newest version of stores.
+pub const STORE_VERSION: u32 = 2;
+
+/// A longer file is not a marker.
+const LONGEST: u64 = 64 << 10;
+
+/// What the marker of a store says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The version of the store. In one of version 1, bases are images, which older programs read.
+    #[serde(rename = "vhdkit_store")]
+    pub version: u32,
+    /// What tells the store from all others: a random UUID.
+    pub id: String,
+}
+
+impl Marker {
+    /// The marker of the store at `store`; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`](crate::ErrorKind::Damaged) if there is one that can't be read, and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it is of a newer version.
+    pub fn read(store: &Path) -> Result<Option<Self>> {
+        let path = store.join(MARKER);
+        let damaged = || {
+            Error::damaged("the marker of this store can't be read")
+                .with_path(&path)
+                .with_expected("what vhd snapshot init writes")
+                .with_hint(format!(
+                    "if this is the right folder, make the marker again; no disk is touched by that: vhd snapshot init {}",
+                    quoted(store)
+                ))
+        };
+        let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
+            return Ok(None);
+        };
+        let marker: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().with_source(e))?;
+        if marker.version == 0 {
+            return Err(damaged().with_field("vhdkit_store").with_found(0));
+        }
+        if marker.version > STORE_VERSION {
+            return Err(Error::unsupported("this store is of a newer version")
+                .with_path(path)
+                .with_field("vhdkit_store")
+                .with_found(marker.version)
+                .with_expected(format_args!("at most {STORE_VERSION}"))
+                .with_hint("use the vhdkit that made it, or a newer one"));
+        }
+        Ok(Some(marker))
+    }
+
+    fn new(version: u32) -> Self {
+        Self {
+            version,
+            id: UniqueId::random().to_string(),
+        }
+    }
+
+    fn write(&self, store: &Path, overwrite: Overwrite) -> Result<()> {
+        let path = store.join(MARKER);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::usage("the marker can't be written").with_source(e))?;
+        let file = AtomicFile::for_audience(path, Audience::default())?;
+        file.file().write_all_at((text + "\n").as_bytes(), 0)?;
+        file.publish(overwrite)
+    }
+}
+
+/// Makes the folder `store`, which may be there, a store of this version. Whatever else is in it stays as it is; a
+/// marker that can't be read is kept aside.
+///
+/// # Errors
+///
+/// [`Usage`](crate::ErrorKind::Usage) if it is a store already.
+pub fn init(store: &Path, version: u32) -> Result<Marker> {
+    let path = store.join(MARKER);
+    let already = |what: &str, hint: String| {
+        Err(Error::usage("this is a store already")
+            .with_path(store)
+            .with_found(what.to_owned())
+            .with_hint(hint))
+    };
+    match fs::metadata(store) {
+        Ok(found) if found.is_dir() => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create_folder(store, 0o777)?,
+        Ok(_) => {
+            return Err(Error::usage("this is not a folder")
+                .with_path(store)
+                .with_hint("name a folder, or one that isn't there yet"));
+        }
+        Err(e) => return Err(Error::io("cannot look at", e).with_path(store)),
+    }
+    match Marker::read(store) {
+        Ok(Some(marker)) => {
+            return already(
+                &format!("a marker of version {}", marker.version),
+                format!("add a disk: vhd snapshot create --store {}", quoted(store)),
+            );
+        }
+        Err(error) if error.kind() != crate::ErrorKind::Damaged => return Err(error),
+        // What the disks say of it is true in any case.
+        Err(_) => rename(&path, &aside(&path))?,
+        Ok(None) if !disks(store)?.is_empty() && version > 1 => {
+            return already(
+                "disks of version 1, and no marker",
+                format!(
+                    "bring it to version {STORE_VERSION}: vhd snapshot upgrade --store {}",
+                    quoted(store)
+                ),
+            );
+        }
+        Ok(None) => {}
+    }
+    let marker = Marker::new(version);
+    marker.write(store, Overwrite::No)?;
+    Ok(marker)
+}
+
+/// A name for a damaged marker that nothing has.
+fn aside(path: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if n == 1 {
+            ".damaged".to_owned()
+        } else {
+            format!(".damaged.{n}")
+        });
+        PathBuf::from(name)
+    };
+    let mut names = (1..u32::MAX).map(name);
+    names
+        .find(|name| is_absent(name))
+        .unwrap_or_else(|| name(1))
+}
+
+/// The version of the store at `store`: 1 if it has disks and no marker, as the first program made them. `None` if it
+/// is not a store.
+pub fn store_version(store: &Path) -> Result<Option<u32>> {
+    if let Some(marker) = Marker::read(store)? {
+        return Ok(Some(marker.version));
+    }
+    if is_absent(store) {
+        return Ok(None);
+    }
+    Ok((!disks(store)?.is_empty()).then_some(1))
+}

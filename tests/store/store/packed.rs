@@ -1,0 +1,267 @@
+//! Bases that are diffs from nothing: they do all that images did, and a person can restore them by hand.
+
+use std::fs;
+
+use crate::disk::{assert_same, changed, content, disk};
+use crate::store::lab::{Lab, ends, flip};
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Snapshots a to e of a disk that grows and shrinks, and what each holds.
+fn five() -> (Lab, Vec<Vec<u8>>) {
+    let lab = Lab::packed();
+    let mut bytes = disk(3, 5 << 20);
+    let mut all = Vec::new();
+    for (n, name) in NAMES.into_iter().enumerate() {
+        let format = ["fixed", "dynamic", "raw"][n % 3];
+        let image = lab.image(name, &bytes, format);
+        lab.good(&[
+            "create", "--disk", "web", "--name", name, &image, "--tag", "k=v",
+        ]);
+        all.push(bytes.clone());
+        bytes = changed(n as u64, &bytes);
+        bytes.resize([6 << 20, 6 << 20, 4 << 20, 9 << 20, 1][n], 0);
+    }
+    (lab, all)
+}
+
+fn assert_whole(lab: &Lab, all: &[Vec<u8>], names: &[&str]) {
+    lab.good(&["verify", "--read-data"]);
+    for (name, bytes) in NAMES.into_iter().zip(all) {
+        if names.contains(&name) {
+            lab.assert_restores(name, bytes);
+        } else {
+            lab.ends(2, &["show", name]);
+        }
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn it_is_a_diff_from_nothing_and_restores_by_hand() {
+    let (lab, all) = five();
+    assert_whole(&lab, &all, &NAMES);
+    let shown = lab.json(&["show", "a"]);
+    assert_eq!(shown["data"]["kind"], "base");
+    let base = lab.file("-a.vhddiff");
+    let text = |name: &str| fs::read_to_string(lab.file(&format!("-{name}.json"))).unwrap();
+    assert!(text("a").contains("\"schema_version\": 2"));
+    assert!(text("b").contains("\"schema_version\": 1"));
+    // By hand, as the documents say: each file after the ones before it.
+    let mut files = vec![base];
+    for (n, name) in NAMES.into_iter().enumerate() {
+        if n > 0 {
+            files.push(lab.file(&format!("-{name}.vhddiff")));
+        }
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let mut args = vec!["/dev/null"];
+        args.extend(files);
+        args.extend(["-o", "by-hand.raw", "--force", "-q"]);
+        lab.run("vhd-apply", &args);
+        assert_same(&content(lab.path("by-hand.raw")), &all[n], name);
+    }
+    // The fixed VHD that it was taken from, footer included.
+    lab.run(
+        "vhd-apply",
+        &[
+            "/dev/null",
+            files[0].to_str().unwrap(),
+            "-o",
+            "by-hand.vhd",
+            "-q",
+        ],
+    );
+    assert!(content(lab.path("by-hand.vhd")) == content(lab.path("a.vhd")));
+    // Restored over what another point holds.
+    fs::copy(lab.path("b.vhd"), lab.path("in-place.vhd")).unwrap();
+    lab.good(&["restore", "e", "-o", "in-place.vhd", "--in-place", "-q"]);
+    let restored = lab.run("vhd", &["hash", "in-place.vhd"]);
+    let image = lab.run("vhd", &["hash", "store::web@e"]);
+    let digest = |output: &std::process::Output| output.stdout[..64].to_vec();
+    assert_eq!(digest(&restored), digest(&image));
+}
+
+#[test]
+fn the_oldest_goes_by_folding_and_no_file_is_changed() {
+    let (lab, all) = five();
+    for gone in 0..4 {
+        let second = lab.file(&format!("-{}.vhddiff", NAMES[gone + 1]));
+        let held = fs::File::open(&second).unwrap();
+        let before = content(&second);
+        lab.good(&["delete", NAMES[gone]]);
+        // Who has the file open still reads what it was.
+        let mut still = Vec::new();
+        std::io::Read::read_to_end(&mut &held, &mut still).unwrap();
+        assert!(still == before);
+        assert_whole(&lab, &all, &NAMES[gone + 1..]);
+        let shown = lab.json(&["show", NAMES[gone + 1]]);
+        assert_eq!(shown["data"]["kind"], "base");
+        // It says nothing of what is zero.
+        let listed = lab.run("vhd", &["show", second.to_str().unwrap(), "--json"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.contains("\"clear_bytes\": 0"), "{listed}");
+    }
+    lab.good(&["delete", "e", "--last"]);
+    // Several at once, from the oldest on and between.
+    let (lab, all) = five();
+    lab.good(&["delete", "c"]);
+    lab.good(&["prune", "--keep-last", "2"]);
+    assert_whole(&lab, &all, &["d", "e"]);
+}
+
+#[test]
+fn copies_and_streams_bring_the_same_bytes() {
+    let (lab, all) = five();
+    lab.run("vhd", &["snapshot", "init", "far", "-q"]);
+    lab.good(&["copy", "--to", "far"]);
+    let sent = lab.run("vhd", &["snapshot", "send"]);
+    fs::write(lab.path("stream"), &sent.stdout).unwrap();
+    lab.run("vhd", &["snapshot", "init", "received", "-q"]);
+    let line = format!(
+        "{} snapshot receive --store received -q < stream",
+        lab.command("vhd", &[]).get_program().to_str().unwrap()
+    );
+    lab.run_shell(&line);
+    for store in ["far", "received"] {
+        for file in lab.files() {
+            if file != "lock" && file != "copy.lock" {
+                let copied = content(lab.path(store).join("web").join(&file));
+                assert!(
+                    copied == content(lab.path("store/web").join(&file)),
+                    "{store}: {file}"
+                );
+            }
+        }
+    }
+    // The next night, with the oldest gone here: the far store keeps it.
+    lab.good(&["delete", "a"]);
+    let image = lab.image("f", &disk(9, 3 << 20), "raw");
+    lab.add("f", &image);
+    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["verify", "--read-data", "--store", "far"]);
+    for (name, bytes) in NAMES.into_iter().zip(&all) {
+        lab.good(&["restore", "--store", "far", name, "-o", "x", "--force"]);
+        assert_same(&content(lab.path("x")), bytes, name);
+    }
+}
+
+#[test]
+fn every_damaged_file_is_found_and_made_again() {
+    let (lab, all) = five();
+    let second = lab.path("second");
+    copy_folder(&lab.path("store"), &second);
+    let keep = lab.path("keep");
+    copy_folder(&lab.path("store"), &keep);
+    for file in lab.files() {
+        if file.ends_with("lock") {
+            continue;
+        }
+        for how in ["flip", "cut", "gone"] {
+            let path = lab.path("store/web").join(&file);
+            let len = content(&path).len();
+            match how {
+                "flip" => flip(&path, len / 2),
+                "cut" => fs::write(&path, &content(&path)[..len / 2]).unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
+            }
+            if file != "newest.windows" {
+                let found = lab.ends(1, &["verify", "--read-data"]);
+                assert!(
+                    found.contains(&file) || how == "gone",
+                    "{how} {file}: {found}"
+                );
+            }
+            lab.good(&["repair", "--from", "second"]);
+            assert_whole(&lab, &all, &NAMES);
+            fs::remove_dir_all(lab.path("store")).unwrap();
+            copy_folder(&keep, &lab.path("store"));
+        }
+    }
+    // From images, each by itself and all at once.
+    let images = NAMES.map(|name| format!("{name}={name}.raw"));
+    let args: Vec<&str> = images.iter().flat_map(|image| ["--image", image]).collect();
+    for gone in [&NAMES[..1], &NAMES[1..2], &NAMES] {
+        for name in gone {
+            fs::remove_file(lab.file(&format!("-{name}.vhddiff"))).unwrap();
+        }
+        lab.good(&[&["repair"][..], &args].concat());
+        assert_whole(&lab, &all, &NAMES);
+        fs::remove_dir_all(lab.path("store")).unwrap();
+        copy_folder(&keep, &lab.path("store"));
+    }
+    // A base that is given up: what comes after it and is known elsewhere becomes one.
+    fs::remove_file(lab.file("-a.vhddiff")).unwrap();
+    lab.good(&["repair", "--drop", "--image", "b=b.raw"]);
+    assert_whole(&lab, &all, &NAMES[1..]);
+    // All manifests at once: the files say the same.
+    fs::remove_dir_all(lab.path("store")).unwrap();
+    copy_folder(&keep, &lab.path("store"));
+    for file in lab.files().iter().filter(|file| ends(file, "json")) {
+        fs::remove_file(lab.path("store/web").join(file)).unwrap();
+    }
+    lab.good(&["repair"]);
+    assert_whole(&lab, &all, &NAMES);
+}
+
+#[test]
+fn a_deletion_of_the_base_that_nobody_can_read_loses_nothing_else() {
+    let (lab, all) = five();
+    let keep = lab.path("keep");
+    copy_folder(&lab.path("store"), &keep);
+    lab.good(&["delete", "a"]);
+    let after = lab.path("after");
+    copy_folder(&lab.path("store"), &after);
+    // In the order in which it is done.
+    for step in 0..4 {
+        fs::remove_dir_all(lab.path("store")).unwrap();
+        copy_folder(&keep, &lab.path("store"));
+        let put = |file: &str| {
+            fs::copy(
+                after.join("web").join(file),
+                lab.path("store/web").join(file),
+            )
+            .unwrap();
+        };
+        fs::write(lab.path("store/web/deleting.json"), "{").unwrap();
+        if step > 0 {
+            put("000002-b.vhddiff");
+        }
+        if step > 1 {
+            fs::remove_file(lab.path("store/web/000001-a.json")).unwrap();
+            fs::remove_file(lab.path("store/web/000001-a.vhddiff")).unwrap();
+        }
+        if step > 2 {
+            put("000002-b.json");
+        }
+        lab.good(&["repair"]);
+        let there = if step < 2 { &NAMES[..] } else { &NAMES[1..] };
+        assert_whole(&lab, &all, there);
+    }
+}
+
+#[test]
+fn a_disk_of_any_size_has_the_same_files() {
+    let lab = Lab::packed();
+    let file = fs::File::create(lab.path("large.raw")).unwrap();
+    file.set_len(3 << 40).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], (3 << 40) - 8192).unwrap();
+    lab.add("a", "large.raw");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[8; 4096], 1 << 40).unwrap();
+    lab.add("b", "large.raw");
+    lab.good(&["delete", "a"]);
+    lab.good(&["verify", "--read-data"]);
+    assert!(content(lab.file("-b.vhddiff")).len() < 16 << 10);
+    let hash = |image: &str| lab.run("vhd", &["hash", image]).stdout[..64].to_vec();
+    assert_eq!(hash("large.raw"), hash("store::web@b"));
+}
