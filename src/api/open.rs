@@ -120,7 +120,7 @@ impl Opener {
     }
 
     /// Opens the image called `name` for reading. Later changes to a file are detected by
-    /// [`check_unchanged`](Source::check_unchanged).
+    /// [`check_unchanged`](Opened::check_unchanged).
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   base ──┐                                                        base ──┐
-//!          ├─► compare ─► windows ─► pack ─► writer ─► file or pipe ─► reader ├─► layers ─► image
+//!          ├─► compare ─► windows ─► pack ─► writer ─► file or pipe ─► reader ├─► applier ─► image
 //!   target ┘  (parallel)           (parallel)  (in order)          (verifies) (parallel)  (in order)
 //! ```
 //!
