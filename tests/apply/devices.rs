@@ -1,4 +1,4 @@
-//! Block devices as base and as output, on loop devices. That needs root; where there is none it is said plainly.
+//! Block devices as base and as output, on loop devices. This needs root; without it the test says that it skips.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,7 +23,7 @@ fn bytes(seed: u8) -> Vec<u8> {
 }
 
 impl Lab {
-    /// `None` where there are no loop devices. The device is larger than the disk by `more` bytes.
+    /// Returns `None` where there are no loop devices. The device is `more` bytes larger than the disk.
     fn new(more: usize) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let base = bytes(1);
@@ -98,7 +98,7 @@ fn a_device_is_base_and_output() {
     let Some(lab) = Lab::new(8192) else { return };
     let device = lab.device.path();
     let (diff, new) = (lab.at("diff"), lab.at("new.raw"));
-    // As a base of a new image, and in place: a device that is larger counts as far as the disk goes.
+    // As the base of a new image, and in place: only the part of a larger device that the disk covers counts.
     for args in [
         vec![device, &diff, "-o".as_ref(), &new],
         vec![device, &diff],
@@ -113,7 +113,7 @@ fn a_device_is_base_and_output() {
     assert_eq!(lab.journals(), 0);
     let said = ok(&mut lab.command("vhd-apply", [device, &diff]));
     assert!(said.contains("nothing was written"), "{said}");
-    // As an output, all of it.
+    // As an output, a device is used as a whole.
     let base = lab.at("base.raw");
     let convert = ["convert".as_ref(), base.as_path(), device];
     ends(&mut lab.command("vhd", convert), 2);
@@ -130,7 +130,7 @@ fn a_device_is_base_and_output() {
     assert!(lab.content()[..SIZE] == lab.target);
 }
 
-/// Footer included, if the device is as long as the file would be.
+/// This includes the footer, if the device is as long as the file would be.
 #[test]
 fn a_fixed_vhd_that_fills_its_device_comes_out_byte_for_byte() {
     let Some(lab) = Lab::new(512) else { return };
@@ -217,7 +217,7 @@ fn a_device_that_is_mounted_is_refused() {
     assert!(before == after);
 }
 
-/// Killed at every so many calls of a kind; then the apply is finished, or taken back.
+/// Kills the apply at regular intervals among the calls of each kind, then finishes it or rolls it back.
 #[test]
 fn a_killed_apply_to_a_device_is_finished_or_taken_back() {
     let Some(lab) = Lab::new(512) else { return };
@@ -241,8 +241,8 @@ fn a_killed_apply_to_a_device_is_finished_or_taken_back() {
     );
 }
 
-/// Kills an apply at its `n`-th `call` and recovers. Says whether it was killed, and whether the device held neither
-/// the base nor the target then.
+/// Kills an apply at its `n`-th `call` and recovers. Returns whether it was killed, and whether the device then held
+/// neither the base nor the target.
 fn killed_at(lab: &Lab, call: &str, n: usize, finish: bool) -> (bool, bool) {
     let (device, diff) = (lab.device.path(), lab.at("diff"));
     lab.rewind();

@@ -1,4 +1,4 @@
-//! The base becomes the target.
+//! Applying in place: the base becomes the target.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ const SIZES: [usize; 5] = [
     SIZE - 512,
 ];
 
-/// What the two formats without freedom must be, to the last byte.
+/// Raw images and fixed VHDs have only one encoding, so the bytes of the file must match exactly.
 #[test]
 fn raw_and_fixed_become_the_target_byte_for_byte() {
     for format in [Format::Raw, Format::Fixed] {
@@ -51,7 +51,7 @@ fn a_dynamic_disk_takes_over_content_and_identity() {
     }
 }
 
-/// The diff doesn't care how base and target were stored; the base keeps its format.
+/// A diff doesn't depend on how base and target were stored; the base keeps its format.
 #[test]
 fn diffs_go_onto_bases_of_any_format() {
     let (base, grown) = (monday(), later(&monday(), SIZE + MIB, 10));
@@ -103,12 +103,12 @@ fn a_fixed_disk_with_an_old_footer_of_511_bytes() {
         lab.apply(&["base", "diff", "--undo", "undo"]);
         same(&lab.read("base"), &lab.read("target"), "511");
         lab.apply(&["base", "undo"]);
-        // The footer is whole now.
+        // The footer is complete now.
         lab.holds("base", &base);
     }
 }
 
-/// What lies between the disk and its footer must not become part of a disk that grows.
+/// The bytes between the disk and its footer must not become part of a disk that grows.
 #[test]
 fn a_fixed_disk_with_slack_before_its_footer() {
     for size in SIZES {
@@ -123,7 +123,7 @@ fn a_fixed_disk_with_slack_before_its_footer() {
             bytes.extend(&footer);
             lab.write("base", &bytes);
             if size != SIZE {
-                // It would be lost: refused, and nothing was touched.
+                // They would be lost, so the apply is refused and nothing is touched.
                 lab.refused(2, "vhd-apply", &["base", "diff", "--undo", "undo"]);
                 bytes[SIZE..SIZE + slack].fill(0);
                 lab.write("base", &bytes);
@@ -187,7 +187,7 @@ fn what_is_applied_already_is_not_written_again() {
                 }
             }
         }
-        // From the beginning in one go; a chain that leads in a circle is done when it is done.
+        // The whole chain in one go; a chain that returns to its start is finished once it was applied.
         lab.apply(&["day0", "diff0", "diff1", "diff2", "--verify"]);
         lab.holds("day0", &days[3]);
     }
@@ -239,7 +239,7 @@ fn a_dry_run_changes_nothing_and_needs_only_to_read() {
     for format in FORMATS {
         let lab = Lab::new();
         lab.pair(format, &monday(), &later(&monday(), SIZE + MIB, 10));
-        // As a reader of the base would hold it.
+        // Hold the base open as a reader would.
         let reader = fs::File::open(lab.path("base")).unwrap();
         reader.lock_shared().unwrap();
         let said = lab.refused(0, "vhd-apply", &["base", "diff", "--dry-run"]);
@@ -269,15 +269,15 @@ fn a_base_that_differs_elsewhere_passes_only_when_told() {
     let mut expected = target;
     expected[7 * MIB] = 1;
     lab.holds("base", &expected);
-    // The undo diff belongs to what was really there.
+    // The undo diff records what was really in the base.
     lab.apply(&["base", "undo"]);
     lab.holds("base", &other);
-    // Under a changed page no check is fooled.
+    // A change under a changed page is noticed by every base check.
     other[0] ^= 1;
     lab.write("base", &other);
     let said = lab.refused(4, "vhd-apply", &touched);
     assert!(said.contains("offset 0"), "{said}");
-    // What is read back is not the target: said, and taken back on demand.
+    // The result differs from the target when it is read back: this is reported, and rolled back on request.
     other[0] ^= 1;
     lab.write("base", &other);
     let said = lab.ends(3, "vhd-apply", &[&touched[..], &["--verify"]].concat());
@@ -334,11 +334,11 @@ fn permissions_and_owner_stay() {
             lab.pair(format, &monday(), &later(&monday(), size, 10));
             let path = lab.path("base");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-            // Only root can give files away; for anyone else there is nothing to lose.
+            // Only root can give files away; for others there is nothing to preserve.
             let _ = std::os::unix::fs::chown(&path, Some(1234), Some(2345));
             let before = fs::metadata(&path).unwrap();
             lab.apply(&["base", "diff", "--undo", "undo"]);
-            // The undo diff holds what the base held: nobody else may read it.
+            // The undo diff holds data of the base, so nobody else may read it.
             for name in ["base", "undo"] {
                 let after = fs::metadata(lab.path(name)).unwrap();
                 assert_eq!(after.mode(), before.mode(), "{format} {name}");

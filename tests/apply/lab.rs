@@ -1,4 +1,4 @@
-//! A folder to work in, disks with changes in the awkward places, and the programs.
+//! A folder to work in, disks that change in awkward places, and the programs under test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, Overwrite};
 
 pub(crate) const MIB: usize = 1 << 20;
-/// Two whole windows and a bit; the last page ends inside a window, a block and a digest window.
+/// Two whole windows and a bit: the last page ends inside a window, a block and a digest window.
 pub(crate) const SIZE: usize = 9 * MIB + 512 * 3;
 pub(crate) const FORMATS: [Format; 3] = [Format::Raw, Format::Fixed, Format::Dynamic];
 
@@ -32,7 +32,7 @@ impl Lab {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A folder on a certain file system.
+    /// Creates a lab in a folder of a particular file system.
     pub(crate) fn at(folder: &Path) -> Self {
         Self(tempfile::tempdir_in(folder).unwrap())
     }
@@ -41,7 +41,7 @@ impl Lab {
         self.0.path().join(name)
     }
 
-    /// Makes an image that holds `bytes`.
+    /// Creates an image that holds `bytes`.
     pub(crate) fn make(&self, name: &str, format: Format, bytes: &[u8]) {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
@@ -66,7 +66,7 @@ impl Lab {
         image.publish().unwrap();
     }
 
-    /// Makes `base`, `target` and, without leaving a trace of it, the diff between them.
+    /// Creates `base`, `target` and the diff between them, without any stamps or other traces.
     pub(crate) fn pair(&self, format: Format, base: &[u8], target: &[u8]) {
         self.make("base", format, base);
         self.make("target", format, target);
@@ -93,7 +93,7 @@ impl Lab {
         command
     }
 
-    /// Runs a program that must end with `code`, and returns what it said on stderr.
+    /// Runs a program that must exit with `code`, and returns its stderr.
     pub(crate) fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
         let output = self.command(program, args).output().unwrap();
         check(code, &output, args);
@@ -122,7 +122,7 @@ impl Lab {
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        // With holes where there are zeros: less for the disk to do.
+        // Zeros become holes, which saves disk writes.
         let file = fs::File::create(self.path(name)).unwrap();
         file.set_len(bytes.len() as u64).unwrap();
         for (n, piece) in bytes.chunks(4096).enumerate() {
@@ -140,7 +140,7 @@ impl Lab {
         open_image(self.path(name), &OpenOptions::default()).unwrap()
     }
 
-    /// The virtual disk of a file without a flaw.
+    /// Returns the virtual disk of a file, which must be free of findings.
     pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         let image = self.open(name);
         assert!(image.warnings().is_empty(), "{:?}", image.warnings());
@@ -157,7 +157,7 @@ impl Lab {
         journal_path(&self.path(name))
     }
 
-    /// All files, hidden ones too, with their content.
+    /// Returns all files, including hidden ones, with their content.
     pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let names = fs::read_dir(self.0.path()).unwrap();
         let paths = names.map(|e| e.unwrap().path()).filter(|p| p.is_file());
@@ -166,7 +166,7 @@ impl Lab {
             .collect()
     }
 
-    /// The names of all files.
+    /// Returns the names of all files.
     pub(crate) fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<_> = names
@@ -176,7 +176,7 @@ impl Lab {
         names
     }
 
-    /// Runs a program that must end with `code` and change nothing at all; returns what it said.
+    /// Runs a program that must exit with `code` and change nothing at all; returns its stderr.
     pub(crate) fn refused(&self, code: i32, program: &str, args: &[&str]) -> String {
         let (before, stamps) = (self.files(), self.stamps());
         let said = self.ends(code, program, args);
@@ -185,7 +185,7 @@ impl Lab {
         said
     }
 
-    /// When each file was last written.
+    /// Returns when each file was last modified.
     pub(crate) fn stamps(&self) -> Vec<(PathBuf, std::time::SystemTime)> {
         let entries = fs::read_dir(self.0.path()).unwrap().map(Result::unwrap);
         let files = entries.filter(|entry| entry.path().is_file());
@@ -210,7 +210,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Compares without printing megabytes.
+/// Asserts equality without printing megabytes on failure.
 #[track_caller]
 pub(crate) fn same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
@@ -218,7 +218,7 @@ pub(crate) fn same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(first, None, "{what}: first difference");
 }
 
-/// Bytes that are different everywhere and never zero.
+/// Returns bytes that differ everywhere and are never zero.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     (0..len)
@@ -231,7 +231,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A disk with data around every MiB, holes between, one MiB of data, and a larger hole.
+/// Returns a disk with data around every MiB, holes in between, one MiB of data, and a larger hole.
 pub(crate) fn monday() -> Vec<u8> {
     const PIECE: usize = 16 << 10;
     let mut disk = vec![0; SIZE];
@@ -245,7 +245,7 @@ pub(crate) fn monday() -> Vec<u8> {
     disk
 }
 
-/// The same disk of `size` bytes later: changed at every kind of boundary.
+/// Returns the same disk at a later time, with `size` bytes and changes at every kind of boundary.
 pub(crate) fn later(disk: &[u8], size: usize, seed: u64) -> Vec<u8> {
     let mut disk = disk.to_vec();
     let old = disk.len();

@@ -1,7 +1,7 @@
-//! Applying diffs to real files with the real programs: in place and anew, interrupted and taken back, and
-//! everything that must be refused without a trace.
+//! Applying diffs to real files with the real programs: in place and to new images, interrupted and rolled back, and
+//! everything that must be refused without leaving a trace.
 
-// The helpers of a test may end it as the test itself may.
+// Helpers of a test may panic just like the test itself.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod devices;

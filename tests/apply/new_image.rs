@@ -1,4 +1,4 @@
-//! The base stays, a new image appears.
+//! Applying to a new image, which leaves the base as it is.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -114,7 +114,7 @@ fn a_wrong_base_makes_no_image() {
     other[7 * MIB] = 1;
     lab.write("base", &other);
     lab.refused(4, "vhd-apply", &["base", "diff", "-o", "new"]);
-    // Its digest shows that the result is not the target, even if nobody looked at the base.
+    // The digest shows that the result is not the target, even though the base wasn't checked.
     lab.refused(
         3,
         "vhd-apply",
@@ -161,7 +161,7 @@ fn a_full_disk_leaves_nothing_behind() {
     assert!(lab.files() == before, "{:?}", lab.names());
 }
 
-/// What a stamped base leaves to be done on a file system with clones: the changed pages.
+/// With a stamped base on a file system with clones, only the changed pages are left to write.
 #[test]
 fn from_a_stamped_base_it_is_a_clone_where_there_are_clones() {
     for mounted in Mounted::all(&["xfs", "btrfs"]) {
@@ -176,7 +176,7 @@ fn from_a_stamped_base_it_is_a_clone_where_there_are_clones() {
                 let done = lab.json("vhd-apply", &[&args, more, &["--json", "-q"]].concat());
                 lab.holds("new", &target);
                 same(&lab.read("base"), &before, &what);
-                // What it holds was computed: from all of the base, from its window hashes, or when it was read back.
+                // Its content is known: computed from all of the base or from its window hashes, or read back.
                 let trusted = more.contains(&"stamp") && !lab.path("base.windows").exists();
                 assert_eq!(done["stamped"], !trusted, "{what} {more:?}");
                 done["strategy"].clone()
@@ -192,7 +192,7 @@ fn from_a_stamped_base_it_is_a_clone_where_there_are_clones() {
             if format == Format::Fixed {
                 same(&lab.read("new"), &lab.read("target"), &what);
             }
-            // The one is the other's in no way but for the blocks that they share.
+            // The two files are independent apart from the blocks that they share.
             lab.apply(&["new", "diff", "--in-place", "journal"]);
             fs::write(lab.path("new"), b"gone").unwrap();
             same(&lab.read("base"), &before, &what);
@@ -220,7 +220,7 @@ fn a_clone_takes_only_the_room_of_what_changed() {
     }
 }
 
-/// Where a clone wouldn't do, the new image is made as everywhere, and what is refused is refused.
+/// Where a clone wouldn't do, the new image is written as usual, and the usual refusals apply.
 #[test]
 fn no_clone_is_made_of_what_differs_in_more_than_pages() {
     for mounted in Mounted::all(&["xfs"]) {
@@ -234,7 +234,7 @@ fn no_clone_is_made_of_what_differs_in_more_than_pages() {
             assert!(done["strategy"].is_null(), "{why}");
             lab.holds("new", &larger);
         }
-        // A stamp that names another disk than the diff is for.
+        // A stamp that names a disk other than the diff's base.
         lab.make("other", Format::Raw, &larger[..SIZE]);
         lab.good("vhd", &["hash", "--stamp", "other", "-q"]);
         lab.refused(4, "vhd-apply", &["other", "diff", "-o", "newer"]);

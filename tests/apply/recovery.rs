@@ -1,4 +1,4 @@
-//! An apply that was interrupted is finished or taken back, from any state in between.
+//! Interrupted applies are finished or rolled back, from any intermediate state.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use vhdkit::files::Format;
 
 use crate::lab::{Lab, MIB, SIZE, later, monday, noise, same};
 
-/// Cases of [`interrupted`]: the format, the target's size, and slack before the base's footer.
+/// Cases of [`interrupted`]: the format, the target's size, and the slack before the base's footer.
 const CASES: [(Format, usize, usize); 11] = [
     (Format::Raw, SIZE, 0),
     (Format::Raw, SIZE + 5 * MIB, 0),
@@ -21,7 +21,7 @@ const CASES: [(Format, usize, usize); 11] = [
     (Format::Dynamic, SIZE, 0),
 ];
 
-/// Every state that a crash may leave between the journal and the end, as the bytes of the file.
+/// Returns every state of the file that a crash may leave between writing the journal and the end.
 fn states(
     lab: &Lab,
     format: Format,
@@ -33,7 +33,7 @@ fn states(
         ("all written".to_owned(), new.to_vec()),
     ];
     if format == Format::Dynamic {
-        // The pages that change are torn, with all tables as they were.
+        // The changing pages are torn; all tables are still the old ones.
         let mut torn = old.to_vec();
         lab.write("before", old);
         let (image, disk) = (lab.open("before"), lab.content("before"));
@@ -51,12 +51,12 @@ fn states(
     let (mut old_long, mut new_long) = (old.to_vec(), new.to_vec());
     old_long.resize(longest, 0);
     new_long.resize(longest, 0);
-    // Written up to some place, the rest still old, at each of the lengths the file may have.
+    // Written up to some offset, the rest still old, at each length the file may have.
     for at in [4 * MIB, target.len(), longest - 512] {
         let at = at.min(longest);
         let mixed = [&new_long[..at], &old_long[at..]].concat();
         let lens = [old.len(), new.len(), target.len()];
-        // A disk that stays as large as it was keeps its length all the time.
+        // A disk that keeps its size keeps its length throughout.
         let lens = if old.len() == new.len() {
             &lens[..1]
         } else {
@@ -68,7 +68,7 @@ fn states(
             states.push((format!("written up to {at}, length {len}"), state));
         }
     }
-    // Every page that was on its way is torn, wherever that was.
+    // Every page that was being moved is torn, wherever it was.
     let mut torn = old_long.clone();
     for page in (0..longest).step_by(512) {
         let end = (page + 512).min(longest);
@@ -114,7 +114,7 @@ fn from_any_state_it_goes_on_and_back() {
             let said = lab.apply(&["--rollback", "base"]);
             assert!(said.contains("old point in time"), "{said}");
             lab.holds_despite_slack("base", &monday(), slack > 0 && size == SIZE);
-            // Slack can't come back where the disk grew over it.
+            // Slack that the disk grew over can't be restored.
             if format != Format::Dynamic && (slack == 0 || size == SIZE) {
                 same(&lab.read("base"), &old, &what);
             }
@@ -187,7 +187,7 @@ fn a_finished_apply_keeps_the_way_back_too() {
     lab.holds("base", &monday());
 }
 
-/// After `--base-check touched` an interrupted apply can be finished although the base differs elsewhere.
+/// After `--base-check touched` an interrupted apply can be finished even if the base differs elsewhere.
 #[test]
 fn a_base_checked_in_part_is_finished_and_taken_back() {
     let lab = Lab::new();
@@ -208,7 +208,7 @@ fn a_base_checked_in_part_is_finished_and_taken_back() {
     same(&lab.read("base"), &other, "rolled back");
 }
 
-/// Should the journal itself be damaged, nothing is guessed.
+/// If the journal itself is damaged, nothing is guessed.
 #[test]
 fn a_damaged_journal_is_not_followed() {
     let lab = Lab::new();

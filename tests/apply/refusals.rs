@@ -1,4 +1,4 @@
-//! What doesn't fit or isn't whole is refused, and nothing is touched.
+//! Input that doesn't match or is incomplete is refused, and nothing is touched.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use vhdkit::storage::Memory;
 
 use crate::lab::{Lab, MIB, SIZE, later, monday, stderr};
 
-/// A base, a target and the diff, all small.
+/// Creates a base, a target and the diff, all small.
 fn small(lab: &Lab) {
     let base = [1; 8192];
     let mut target = [1; 8192];

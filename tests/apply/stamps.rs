@@ -9,7 +9,7 @@ use vhdkit::storage::File;
 
 use crate::lab::{FORMATS, Lab, MIB, SIZE, later, monday};
 
-/// How the stamp of an image stands: `None` if it has none, else why it is stale, which is empty if it is valid.
+/// Returns why the stamp of an image is stale, the empty string if it is valid, or `None` if there is no stamp.
 fn stamp(lab: &Lab, name: &str, more: &[&str]) -> Option<String> {
     let info = lab.json("vhd", &[&["info", name, "--json"], more].concat());
     let stamp = info["state_stamp"].as_object()?;
@@ -22,7 +22,7 @@ fn apply(lab: &Lab, args: &[&str]) -> serde_json::Value {
     lab.json("vhd-apply", &[args, &["--json", "-q"]].concat())
 }
 
-/// The value of the attribute, to be put where it doesn't belong.
+/// Returns the value of the stamp's attribute, for putting it where it doesn't belong.
 fn attribute(lab: &Lab, name: &str) -> Vec<u8> {
     let file = File::open(lab.path(name)).unwrap();
     file.attribute(STATE_ATTRIBUTE).unwrap().unwrap()
@@ -33,7 +33,7 @@ fn set_attribute(lab: &Lab, name: &str, value: &[u8]) {
     assert!(file.set_attribute(STATE_ATTRIBUTE, value).unwrap());
 }
 
-/// Three days of a disk, and the diffs between them.
+/// Creates three days of a disk and the diffs between them.
 fn days(lab: &Lab, format: Format) -> [Vec<u8>; 3] {
     let days = [
         monday(),
@@ -64,8 +64,8 @@ fn a_stamp_spares_reading_the_base() {
                 Some(""),
                 "{format} {way}"
             );
-            // The stamp says what the base is, but not what becomes of it: that is computed from all of the base, unless
-            // the diffs are taken at their word.
+            // The stamp proves what the base is but not what it becomes: the result is computed from all of the base,
+            // unless the digests of the diffs are trusted.
             let more = ["day0", "diff0", "diff1", "--dry-run"];
             assert_eq!(apply(&lab, &more)["base_check"], "full");
             let trusting = apply(&lab, &[&more[..], &["--base-check", "stamp"]].concat());
@@ -80,11 +80,11 @@ fn a_stamp_spares_reading_the_base() {
             assert_eq!(second["already_applied"], 1);
             assert_eq!(second["update_bytes"], trusting["update_bytes"]);
             lab.holds("day0", &days[2]);
-            // What nobody has read or computed isn't written down.
+            // A digest that nobody has verified isn't recorded.
             assert_eq!(second["stamped"], false);
             assert_eq!(stamp(&lab, "day0", &[]), None, "{format} {way}");
             lab.good("vhd", &["hash", "--stamp", "day0"]);
-            // Done already: known without reading, and nothing is written.
+            // Already applied: this is known without reading, and nothing is written.
             let said = lab.refused(0, "vhd-apply", &["day0", "diff1", "-v"]);
             assert!(
                 said.contains("already") && said.contains("state stamp"),
@@ -99,7 +99,8 @@ fn a_stamp_spares_reading_the_base() {
     }
 }
 
-/// Nights on which a disk changes a little: with its window hashes each apply reads what changes, and stays stamped.
+/// On successive nights a disk changes a little: thanks to its window hashes, each apply reads only what changes, and
+/// the disk stays stamped.
 #[test]
 fn a_kept_list_makes_a_chain_that_is_never_read() {
     for format in FORMATS {
@@ -132,13 +133,13 @@ fn a_kept_list_makes_a_chain_that_is_never_read() {
             }
             let list = fs::metadata(lab.path("day0.windows")).unwrap();
             assert_eq!(list.permissions(), permissions);
-            // It is a list as any other.
+            // The list can be used like any other.
             let image = format!("day{}", days.len() - 1);
             lab.good(
                 "vhd-diff",
                 &["--base-digests", "day0.windows", "day0", &image, "-q"],
             );
-            // Written to: everything is read, and that makes a new list.
+            // After an outside write everything is read, which makes a new list.
             lab.write("day0", &lab.read("day1"));
             let done = apply(&lab, &["day0", "diff2", "--in-place", way]);
             assert_eq!(done["base_check"], "full", "{format} {way}");
@@ -149,7 +150,7 @@ fn a_kept_list_makes_a_chain_that_is_never_read() {
     }
 }
 
-/// What has the name of the list and isn't one of the image as it is stays out of it.
+/// A file with the name of the list that doesn't belong to the current state of the image is neither used nor replaced.
 #[test]
 fn only_a_list_of_this_state_is_believed_or_replaced() {
     let lab = Lab::new();
@@ -177,7 +178,7 @@ fn only_a_list_of_this_state_is_believed_or_replaced() {
         assert_eq!(lab.read("day0.windows") == list, kept);
         fs::remove_file(lab.path("day0.windows")).unwrap();
     }
-    // That of somebody else.
+    // The list of another image.
     lab.write("day0", &days[0]);
     lab.good("vhd", &["hash", "--stamp", "day0"]);
     let open = fs::Permissions::from_mode(0o666);
@@ -218,7 +219,7 @@ fn what_is_not_known_for_certain_gets_no_stamp() {
     lab.diff("day0", "day2", "blind", &["--no-digest"]);
     assert_eq!(apply(&lab, &["day0", "blind"])["stamped"], false);
     assert_eq!(stamp(&lab, "day0", &[]), None);
-    // Read back it is certain.
+    // Reading it back makes it certain.
     lab.copy("day1", "base");
     let done = apply(
         &lab,
@@ -227,7 +228,7 @@ fn what_is_not_known_for_certain_gets_no_stamp() {
     assert_eq!(done["stamped"], true);
 }
 
-/// Whatever happens to the file, the stamp doesn't outlive it.
+/// Whatever happens to the file, its stamp becomes stale.
 #[test]
 fn a_changed_file_has_a_stale_stamp() {
     type Change = fn(&Lab);
@@ -240,7 +241,7 @@ fn a_changed_file_has_a_stale_stamp() {
             file.write_all_at(b"x", 7 * MIB as u64).unwrap();
         }),
         ("something about it", true, |lab| {
-            // Written to, and the time set back.
+            // Written to, with the modification time set back.
             let file = fs::File::options()
                 .write(true)
                 .open(lab.path("day0"))
@@ -257,7 +258,7 @@ fn a_changed_file_has_a_stale_stamp() {
             file.set_len((SIZE + 512) as u64).unwrap();
         }),
         ("a copy", false, |lab| {
-            // With attribute and times, as `cp --archive` makes it.
+            // With attributes and times preserved, as `cp --archive` does.
             let value = attribute(lab, "day0");
             let time = fs::metadata(lab.path("day0")).unwrap().modified().unwrap();
             lab.copy("day0", "copy");
@@ -270,7 +271,7 @@ fn a_changed_file_has_a_stale_stamp() {
             fs::rename(lab.path("copy"), lab.path("day0")).unwrap();
         }),
         ("a copy", true, |lab| {
-            // Another disk under this name, with the stamp that stood here.
+            // Another disk under the same name, carrying the old stamp.
             let value = attribute(lab, "day0");
             lab.make("copy", Format::Raw, &later(&monday(), SIZE, 99));
             set_attribute(lab, "copy", &value);
@@ -280,7 +281,7 @@ fn a_changed_file_has_a_stale_stamp() {
             fs::set_permissions(lab.path("day0"), fs::Permissions::from_mode(0o600)).unwrap();
         }),
         ("written to", true, |lab| {
-            // To the same length, in one go.
+            // Overwritten in one go with the same length.
             fs::write(lab.path("day0"), later(&monday(), SIZE, 99)).unwrap();
         }),
     ];
@@ -290,7 +291,7 @@ fn a_changed_file_has_a_stale_stamp() {
         lab.good("vhd", &["hash", "--stamp", "day0"]);
         assert_eq!(stamp(lab, "day0", &[]).as_deref(), Some(""));
     }
-    // The stamp allows the time of change to be a second after it.
+    // A stamp tolerates a time of change up to a second later.
     std::thread::sleep(Duration::from_millis(1100));
     for ((why, differs, change), lab) in changes.iter().zip(&labs) {
         change(lab);
@@ -348,14 +349,14 @@ fn a_childs_stamp_covers_its_parents() {
         file.set_modified(time + Duration::from_nanos(1)).unwrap();
         let found = stamp(&lab, "child.vhd", &[]).unwrap();
         assert!(found.contains("a parent"), "{found}");
-        // A copy of the same bytes in its place is another file.
+        // A copy of the same bytes in its place is a different file.
         assert_eq!(apply(&lab, &["child.vhd", "back"])["base_check"], "full");
         lab.good("vhd", &["hash", "--stamp", "child.vhd"]);
         lab.copy(ancestor, "copy");
         fs::rename(lab.path("copy"), lab.path(ancestor)).unwrap();
         assert!(stamp(&lab, "child.vhd", &[]).unwrap().contains("a parent"));
     }
-    // A child made by an apply is stamped, too.
+    // A child made by an apply is stamped as well.
     let made = apply(
         &lab,
         &[
@@ -369,12 +370,12 @@ fn a_childs_stamp_covers_its_parents() {
     );
     assert_eq!(made["stamped"], true);
     assert_eq!(stamp(&lab, "new.vhd", &[]).as_deref(), Some(""));
-    // Without its parents nothing can be said.
+    // Without its parents, nothing is known about it.
     fs::rename(lab.path("grandparent.vhd"), lab.path("away")).unwrap();
     assert!(!stamp(&lab, "new.vhd", &[]).unwrap().is_empty());
 }
 
-/// A stamp that is right in all but the digest, made by somebody who may write the file.
+/// Writes a stamp that is right except for its digest, as anyone who may write the file can.
 fn forge(lab: &Lab, name: &str, digest: &str) {
     let metadata = fs::metadata(lab.path(name)).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -396,7 +397,7 @@ fn a_forged_stamp_misleads_no_further_than_who_forged_it_could() {
     let lab = Lab::new();
     let days = days(&lab, Format::Raw);
     let right = lab.good("vhd", &["hash", "day0"])[..64].to_owned();
-    // Nonsense is no stamp.
+    // Garbage doesn't count as a stamp.
     let long = "x".repeat(3000);
     for text in [
         "",
@@ -408,11 +409,11 @@ fn a_forged_stamp_misleads_no_further_than_who_forged_it_could() {
         set_attribute(&lab, "day0", text.as_bytes());
         assert_eq!(stamp(&lab, "day0", &[]), None);
     }
-    // A digest that doesn't fit isn't believed: the base is read.
+    // A digest that doesn't match isn't trusted: the base is read.
     forge(&lab, "day0", &"5".repeat(64));
     let dry = apply(&lab, &["day0", "diff0", "--dry-run"]);
     assert_eq!(dry["base_check"], "full");
-    // One that fits a base which is another: what lies under the changed pages tells.
+    // A matching digest on a base that differs: the bytes under the changed pages reveal it.
     let mut other = monday();
     other[0] ^= 1;
     for way in ["copy", "journal"] {
@@ -433,7 +434,7 @@ fn a_forged_stamp_misleads_no_further_than_who_forged_it_could() {
             assert!(said.contains("content digest"), "{said}");
         }
     }
-    // Elsewhere it is believed; reading it all shows the truth.
+    // A difference elsewhere goes unnoticed; reading everything reveals it.
     let mut other = monday();
     other[7 * MIB] = 1;
     lab.write("day0", &other);
@@ -460,7 +461,7 @@ fn a_forged_stamp_misleads_no_further_than_who_forged_it_could() {
     lab.holds("day0", &expected);
 }
 
-/// After anything of ours that writes, a stamp is gone, stale or right.
+/// After any of our programs that writes, the stamp is gone, stale or right.
 #[test]
 fn other_writers_leave_no_wrong_stamp() {
     let right_or_none = |lab: &Lab, name: &str, what: &str| {
@@ -493,7 +494,7 @@ fn other_writers_leave_no_wrong_stamp() {
     lab.holds("parent.vhd", &later(&monday(), SIZE, 10));
     right_or_none(&lab, "parent.vhd", "merged parent");
     assert!(stamp(&lab, "child.vhd", &[]).unwrap().contains("a parent"));
-    // Resize: of a dynamic VHD that keeps its length, and of a raw image.
+    // Resize of a dynamic VHD that keeps its length, and of a raw image.
     for (name, format) in [("grow.vhd", Format::Dynamic), ("grow.raw", Format::Raw)] {
         lab.make(name, format, &monday());
         stamped(name);
@@ -501,7 +502,7 @@ fn other_writers_leave_no_wrong_stamp() {
         lab.good("vhd", &["resize", name, "--size", &size, "-q"]);
         assert_ne!(stamp(&lab, name, &[]).as_deref(), Some(""), "{name}");
     }
-    // Repair and taking it back.
+    // Repair and its rollback.
     lab.make("hurt.vhd", Format::Dynamic, &monday());
     stamped("hurt.vhd");
     let file = fs::File::options()
@@ -513,7 +514,7 @@ fn other_writers_leave_no_wrong_stamp() {
     drop(file);
     lab.good("vhd", &["check", "--repair", "hurt.vhd"]);
     assert_ne!(stamp(&lab, "hurt.vhd", &[]).as_deref(), Some(""));
-    // An interrupted apply, finished and taken back: stamped anew, because the digest was verified.
+    // An interrupted apply, finished and rolled back: stamped again, because the digest was verified.
     for (args, day) in [(&["base", "diff0"][..], 1), (&["base", "--rollback"], 0)] {
         lab.copy("day0", "base");
         lab.apply(&["base", "diff0", "--undo", "undo"]);
@@ -530,13 +531,13 @@ fn other_writers_leave_no_wrong_stamp() {
     }
 }
 
-/// What fails between the old and the new point in time leaves no stamp of either behind.
+/// A failure between the old and the new point in time leaves no stamp of either.
 #[test]
 fn an_apply_by_the_journal_takes_the_old_stamp_away_first() {
     let lab = Lab::new();
     days(&lab, Format::Dynamic);
     lab.good("vhd", &["hash", "--stamp", "day0"]);
-    // A limit on the size of files that only growing the base runs into.
+    // A file size limit that only growing the base exceeds.
     let script = "ulimit -f $(($(stat -c %s day0) / 1024)); trap '' XFSZ; exec \"$0\" day0 diff0 diff1 --in-place journal";
     let program = env!("CARGO_BIN_EXE_vhd-apply");
     let said = lab.ends(2, "bash", &["-c", script, program]);

@@ -1,4 +1,4 @@
-//! Every way of changing a base in place: on a clone, on a copy, behind a journal.
+//! Every strategy for changing a base in place: on a clone, on a copy, and with a journal.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -19,12 +19,12 @@ const ALL_FORMATS: [Format; 4] = [
     Format::Differencing,
 ];
 
-/// File systems with clones.
+/// Returns the mounted file systems that support clones.
 fn cloning() -> Vec<Mounted> {
     Mounted::all(&["xfs", "btrfs"])
 }
 
-/// Makes `base`, `target` and `diff`, `base` a differencing VHD if that is the format.
+/// Creates `base`, `target` and `diff`; `base` is a differencing VHD if the format says so.
 fn pair(lab: &Lab, format: Format, base: &[u8], target: &[u8]) {
     if format != Format::Differencing {
         return lab.pair(format, base, target);
@@ -35,7 +35,7 @@ fn pair(lab: &Lab, format: Format, base: &[u8], target: &[u8]) {
     lab.diff("base", "target", "diff", &[]);
 }
 
-/// Applies forth and back, everything kept and verified.
+/// Applies forwards and backwards, with everything preserved and verified.
 fn forth_and_back(lab: &Lab, format: Format, way: &str, strategy: &str) {
     let what = format!("{format} {way}");
     let (base, target) = (monday(), later(&monday(), SIZE + MIB, 10));
@@ -84,7 +84,7 @@ fn every_strategy_for_every_format() {
     }
 }
 
-/// A file system without clones: ext4 has none.
+/// On a file system without clones, such as ext4, the journal is used.
 #[test]
 fn without_clones_it_is_the_journal() {
     for mounted in Mounted::all(&["ext4"]) {
@@ -148,7 +148,7 @@ fn a_link_stays_and_the_file_behind_it_is_replaced() {
         symlink("far/base", lab.path("link")).unwrap();
         let inode = |name: &str| fs::metadata(lab.path(name)).unwrap().ino();
         let before = inode("far/base");
-        // Where there are clones this takes as long as anywhere.
+        // With clones this takes no longer than elsewhere.
         lab.apply(&["link", "diff", "--in-place", "copy"]);
         assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
         assert_ne!(inode("far/base"), before);
@@ -157,7 +157,7 @@ fn a_link_stays_and_the_file_behind_it_is_replaced() {
     }
 }
 
-/// An access control list: another user may read.
+/// An access control list that lets another user read.
 const ACL: &[u8] = &[
     2, 0, 0, 0, // version
     1, 0, 6, 0, 255, 255, 255, 255, // the owner
@@ -174,7 +174,7 @@ fn owner_permissions_and_attributes_stay() {
     for lab in labs.chain([Lab::new()]) {
         lab.pair(Format::Raw, &monday(), &later(&monday(), SIZE, 10));
         let path = lab.path("base");
-        // Only root can give files away; for anyone else there is nothing to lose.
+        // Only root can give files away; for others there is nothing to preserve.
         let _ = std::os::unix::fs::chown(&path, Some(1234), Some(2345));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let file = File::open_writable(&path).unwrap();
@@ -215,14 +215,14 @@ fn owner_permissions_and_attributes_stay() {
     }
 }
 
-/// Runs `vhd-apply` in the lab as somebody who isn't root; `None` where there is no root who could do that.
+/// Runs `vhd-apply` in the lab as an unprivileged user; returns `None` unless the test runs as root.
 fn as_nobody(lab: &Lab, args: &[&str]) -> Option<std::process::Output> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
     }
     let program = lab.path("vhd-apply");
     if !program.exists() {
-        // Not by this process: what another test forks meanwhile would hold the program open for writing.
+        // Copied by another process: a concurrent test's fork could otherwise hold the program open for writing.
         let copied = Command::new("cp")
             .arg(env!("CARGO_BIN_EXE_vhd-apply"))
             .arg(&program)
@@ -260,7 +260,7 @@ fn in_a_folder_that_may_not_be_written_nothing_happens() {
     }
 }
 
-/// A file of somebody else: a new one in its place would be ours.
+/// A file that belongs to another user would be ours once replaced.
 #[test]
 fn what_cannot_be_kept_is_said_or_keeps_auto_from_replacing() {
     let mounted = cloning();
@@ -324,7 +324,7 @@ fn what_does_not_fit_is_noticed_before_it_takes_the_place() {
     lab.write("base", &other);
     let copy = ["base", "diff", "--in-place", "copy"];
     lab.refused(4, "vhd-apply", &copy);
-    // Right under the changed pages, wrong elsewhere: only the result shows it.
+    // Right under the changed pages, wrong elsewhere: only the result reveals it.
     let said = lab.refused(
         3,
         "vhd-apply",
@@ -370,7 +370,7 @@ fn who_reads_the_old_file_goes_on_reading_it() {
     lab.holds("base", &later(&monday(), SIZE, 10));
 }
 
-/// Commands that read while the base is replaced over and over see one of the two, or are told to wait.
+/// Commands that read while the base is replaced over and over see one of the two versions, or are asked to wait.
 #[test]
 fn readers_and_replacing_writers_do_not_mix() {
     let lab = Lab::new();
@@ -389,7 +389,7 @@ fn readers_and_replacing_writers_do_not_mix() {
                     .unwrap();
                 match output.status.code() {
                     Some(0) => written += 1,
-                    // Held up by a reader; the other diff may not fit then.
+                    // A reader held it up, and the other diff may not match then.
                     Some(4 | 5) => {}
                     code => panic!("{code:?}: {}", stderr(&output)),
                 }
@@ -417,8 +417,8 @@ fn readers_and_replacing_writers_do_not_mix() {
     assert!(lab.names().iter().all(|name| !name.starts_with('.')));
 }
 
-/// Kills the real program at many moments: the base is old or new, nothing is in the way, and what is left over goes
-/// with the next apply.
+/// Kills the real program at many moments: the base is old or new, nothing blocks the next apply, and that cleans up
+/// leftovers.
 #[test]
 fn killed_at_any_moment_the_base_is_whole() {
     const DISK: usize = 24 * MIB;

@@ -1,5 +1,5 @@
-//! Images that are far away: every pass asks for each byte once, many requests at a time and boundedly far ahead, and
-//! finds what it finds near by.
+//! Remote images: every pass requests each byte once, with many requests at a time and limited read-ahead, and finds
+//! the same as with a local image.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn diff_options(workers: &Workers) -> DiffOptions<'_> {
     }
 }
 
-/// A list of the window hashes of `image`.
+/// Returns a list of the window hashes of `image`.
 fn list_of(image: &dyn Image, workers: &Workers) -> WindowList<Memory> {
     let mut list = Vec::new();
     let mut writer = WindowListWriter::new(&mut list, "list", image.virtual_size()).unwrap();
@@ -59,7 +59,7 @@ fn list_of(image: &dyn Image, workers: &Workers) -> WindowList<Memory> {
     WindowList::open(Memory::new(list)).unwrap()
 }
 
-/// A diff to `image` with a few pages changed here and there.
+/// Returns a diff to `image` with a few changed pages here and there.
 fn a_few_changes(image: &dyn Image, workers: &Workers) -> Arc<DiffFile> {
     let mut changed = bytes(image);
     for at in (0..changed.len()).step_by(5 << 20) {
@@ -78,7 +78,7 @@ fn a_few_changes(image: &dyn Image, workers: &Workers) -> Arc<DiffFile> {
 
 type PassOver<'a> = (&'static str, Box<dyn Fn(&dyn Image) -> Vec<u8> + 'a>);
 
-/// Every pass over an image, with what it finds.
+/// Returns every pass over an image, each as a function from the image to its result.
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>> {
     let chain = Arc::new(Chain::new(vec![a_few_changes(near, workers)]).unwrap());
@@ -213,7 +213,7 @@ fn every_pass_finds_afar_what_it_finds_near_and_reads_nothing_twice() {
         for (name, pass) in passes(&near, &workers) {
             near.take();
             let expected = pass(&near);
-            // Where a pass asks for no more than a few pages, there is less to do at once.
+            // If a pass requests only a few pages, fewer requests are in flight.
             let asks_for_all = !matches!(name, "inverse" | "carried hashes");
             far.gather(asks_for_all);
             assert!(pass(&far) == expected, "{name}: another result");
@@ -244,7 +244,7 @@ fn every_pass_finds_afar_what_it_finds_near_and_reads_nothing_twice() {
     }
 }
 
-/// As many requests in flight as pay: a gibibyte in requests of 4 MiB that take 20 ms each.
+/// The optimal number of requests is in flight: a gibibyte in requests of 4 MiB that take 20 ms each.
 #[test]
 fn a_pass_over_a_far_image_takes_as_long_as_its_requests() {
     const DEPTH: u16 = 16;
@@ -281,7 +281,7 @@ fn a_pass_over_a_far_image_takes_as_long_as_its_requests() {
         println!("{name}: {took:?}, {ratio:.2} times what the requests alone take");
         assert_eq!((asked.reads.len(), listings), (256, 1), "{name}");
         assert_eq!(asked.most, usize::from(DEPTH), "{name}");
-        // One at a time they would take 16 times as long; a busy machine may take a while to hash.
+        // One at a time would take 16 times as long; on a busy machine the hashing may take a while.
         assert!(ratio < 12.0, "{name}: {took:?}");
     }
 }

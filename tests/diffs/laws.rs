@@ -1,4 +1,4 @@
-//! The laws of diffs, on images in memory: what a diff says, carries and rebuilds.
+//! The laws of diffs, on images in memory: what they contain and what they rebuild.
 
 use std::num::NonZeroUsize;
 
@@ -74,7 +74,7 @@ fn rebuild(base: &[u8], chain: &Chain, workers: &Workers, check: BaseCheck) -> V
     out.storage().to_vec()
 }
 
-/// What the list must be, page by page.
+/// Returns the expected list, computed page by page.
 fn naive(base: &[u8], target: &[u8]) -> Vec<(u64, ChangeKind)> {
     let size = usize::try_from(PAGE_SIZE).unwrap();
     let mut base = base.to_vec();
@@ -105,7 +105,7 @@ fn pages(list: &PageList) -> Vec<(u64, ChangeKind)> {
     each.collect()
 }
 
-/// A disk as runs of pages, each filled with one byte: zero often, so that clears and holes happen.
+/// Generates a disk as runs of pages, each filled with one byte, which is often zero so that clears and holes occur.
 fn disk(max_runs: usize) -> impl Strategy<Value = Vec<u8>> {
     let len = prop_oneof![
         Just(1),
@@ -134,7 +134,7 @@ fn disk(max_runs: usize) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A disk made of another one by overwriting runs of pages, growing or shrinking.
+/// Generates a disk made from another one by overwriting runs of pages, growing or shrinking.
 fn changed(base: Vec<u8>) -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let pages = base.len() / 512;
     let edits = prop::collection::vec(
@@ -240,7 +240,7 @@ proptest! {
 
         back = c.clone();
         back.resize(a.len(), 0);
-        // What was remembered on the way back is enough for the way there, without the base.
+        // The data remembered on the way back suffices for the way forward, without the base.
         let (there, known) = layers.inverse_remembering(usize::MAX, Ok, |change| {
             put(&mut back, &change);
             Ok(())
@@ -256,7 +256,7 @@ proptest! {
         prop_assert!(forward == c);
         prop_assert_eq!(layers.inverse_remembering(0, Ok, |_| Ok(())).unwrap().1.is_none(), windows > 0);
 
-        // What is there already isn't touched again.
+        // Pages that already match aren't written again.
         let target = raw(&c);
         let again = chain_of_last(&b, &c, &workers);
         let mut touched = 0;
@@ -345,7 +345,7 @@ fn a_long_clear_over_nothing_is_quick_and_known_for_what_it_is() {
     let file = vhdkit::storage::AtomicFile::new(folder.path().join("holes")).unwrap();
     vhdkit::storage::WriteAt::set_len(file.file(), size).unwrap();
     let base = RawImage::with_size(file.file(), size);
-    // What was there is not what is there: all of it was data.
+    // The diff claims a base full of data, unlike this one.
     let header = vhdkit::diff::DiffHeader {
         base_size: size,
         target_size: size,
@@ -397,7 +397,7 @@ fn scattered_small_writes_cost_less_than_one_percent() {
     let mut target = base.clone();
     let mut state = 1_u64;
     let mut changed = 0;
-    // Twelve changed 4 KiB pages in each window, incompressible.
+    // Twelve changed, incompressible 4 KiB pages in each window.
     for window in 0..16 {
         for n in 0..12 {
             let at = (window << 22) + n * 340 * 1024;

@@ -1,4 +1,4 @@
-//! Diffs: what they mean as laws, their bytes, diffs laid over a base or folded into one, and passes over far images.
+//! Diffs: their laws, their bytes, overlays and squashing, and passes over remote images.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! Points in time as images: a base with diffs over it reads as what it stands for, each page is read once, and two
-//! ends of a chain are told apart without reading what didn't change.
+//! Points in time as images: a base with diffs on top reads as its point in time, each page is read once, and two ends
+//! of a chain are compared without reading what didn't change.
 
 use std::ops::Range;
 use std::path::Path;
@@ -81,7 +81,7 @@ fn indexed(bytes: Vec<u8>) -> Arc<DiffFile> {
     Arc::new(DiffFile::open_indexed(Memory::new(bytes)).unwrap())
 }
 
-/// Disks as a machine leaves them one after another: changed, cleared, grown and cut.
+/// Returns successive states of a disk: changed, cleared, grown and cut.
 fn generations(count: u64, size: usize) -> Vec<Vec<u8>> {
     let mut random = Random::new(7);
     let mut disks = vec![crate::disk::disk(1, size)];
@@ -141,7 +141,7 @@ fn two_points_differ_in_the_same_pages_seen_whole_or_in_part_in_both_directions(
             }
             let expected = page_list(&raw(&disks[from]), &raw(&disks[to]), &workers).unwrap();
             assert_eq!(found, expected, "{from} to {to}");
-            // The views keep the promises of images too.
+            // Masked views keep the promises of images as well.
             let seen = Masked::new(&b, &pages);
             let mut bytes = vec![1; disks[to].len()];
             seen.read_exact_at(&mut bytes, 0).unwrap();
@@ -150,8 +150,8 @@ fn two_points_differ_in_the_same_pages_seen_whole_or_in_part_in_both_directions(
     }
 }
 
-/// The 200th of as many snapshots: base and diffs together are read no more than the disk is large, beside heads and
-/// indexes.
+/// The last of 200 snapshots: base and diffs together are read for no more bytes than the disk has, apart from headers
+/// and indexes.
 #[test]
 fn the_two_hundredth_point_reads_each_page_once() {
     const SIZE: usize = 8 << 20;
@@ -165,7 +165,7 @@ fn the_two_hundredth_point_reads_each_page_once() {
     let mut payloads = 0;
     for _ in 0..POINTS {
         let mut next = disk.clone();
-        // Whole windows change again and again: nearly all payloads lie under newer ones.
+        // Whole windows change again and again, so newer payloads hide nearly all others.
         let at = random.below(2) * (4 << 20);
         let bytes = random.bytes(4 << 20);
         next[at..at + (4 << 20)].copy_from_slice(&bytes);
@@ -190,14 +190,14 @@ fn the_two_hundredth_point_reads_each_page_once() {
     let heads = POINTS * 64 * 1024;
     assert!(payloads > 100 * SIZE as u64);
     assert!(read < SIZE as u64 + heads, "{read} bytes of {payloads}");
-    // Comparing reads in smaller pieces, and no more.
+    // Comparing reads in smaller pieces, but no more bytes.
     diff_read.store(0, Ordering::Relaxed);
     assert!(page_list(&overlay, &restored, &workers).unwrap().is_empty());
     let read = diff_read.load(Ordering::Relaxed);
     assert!(read < SIZE as u64 + heads, "{read} bytes of {payloads}");
 }
 
-/// With the window hashes at hand the diff is the same to the byte, and the base is read only where windows differ.
+/// With known window hashes the diff is identical, and the base is read only where windows differ.
 #[test]
 fn a_base_with_known_window_hashes_is_read_only_where_it_differs() {
     let workers = Workers::new(None).unwrap();

@@ -25,8 +25,8 @@ use vhdkit::storage::{Memory, WriteAt as _};
 
 const WINDOW: u64 = 4 << 20;
 
-/// Some points in time of a disk, of which most sizes fit into two windows: so that what one diff changes, clears or
-/// cuts off is often what the next one changes.
+/// Generates points in time of a disk, most of which fit into two windows, so that one diff often touches what the one
+/// before changed, cleared or cut off.
 fn points(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Point>> {
     let size = prop_oneof![
         4 => Just(9000_usize),
@@ -89,7 +89,7 @@ proptest! {
         }
     }
 
-    /// With both ways there, everything is known: squashing is comparing the two ends.
+    /// With both ways recorded everything is known: squashing gives the same as comparing the two ends.
     #[test]
     fn a_squashed_reversible_chain_is_the_diff_of_its_ends(points in points(2..6)) {
         let disks = disks(&points);
@@ -115,7 +115,7 @@ proptest! {
         let both = fold(&[a, b, c]);
         for other in [left, right] {
             prop_assert!(content_of(&other) == content_of(&both));
-            // With both ways nothing is unknown, and so not even the order of folding can be seen.
+            // With both ways nothing is unknown, so not even the order of folding makes a difference.
             prop_assert!(!reversible || other == both);
         }
     }
@@ -138,7 +138,7 @@ proptest! {
             prop_assert!(rebuild(a, &all, &workers, check) == *b);
             prop_assert!(rebuild(b, &back, &workers, check) == *a);
         }
-        // The way back is the diff from the target to the base, and the way there what it always was.
+        // The way back is the diff from target to base, and the way forward is the same as without it.
         let there = open(diff_bytes(a, b, &workers, false, digests));
         let again = open(diff_bytes(b, a, &workers, false, digests));
         for (one, other) in [(&all.diffs()[0], &there), (&back.diffs()[0], &again)] {
@@ -187,7 +187,7 @@ fn a_window_that_one_diff_changes_keeps_its_hash_and_bytes() {
     let mut third = second.clone();
     third[8 << 20..(8 << 20) + 512].fill(3);
     let mut d = third.clone();
-    // The same pages again: what they replace in the base is what the first diff knows.
+    // The same pages again: the first diff knows the data that they replace in the base.
     d[512..2048].fill(0);
     let all = chain_of_disks(
         &[a.clone(), second, third, d.clone()],
@@ -199,7 +199,7 @@ fn a_window_that_one_diff_changes_keeps_its_hash_and_bytes() {
     let compared = diff_bytes(&a, &d, &workers, false, true);
     assert_eq!(frames(&one), frames(&compared));
     assert!(frames(&one).iter().all(|frame| frame.1.is_some()));
-    // A window that two diffs change in different places: nobody knows what both replace, read as one.
+    // A window that two diffs change in different places: neither knows the hash of the combined data.
     let mut e = d.clone();
     e[1 << 20..(1 << 20) + 512].fill(9);
     let more = chain(vec![one, diff_bytes(&d, &e, &workers, false, true)]);
@@ -228,7 +228,7 @@ fn what_a_shrink_cut_off_is_cleared_where_the_disk_grew_again() {
     let one = chain(vec![squashed(&all, &workers)]);
     assert!(rebuild(&disks[0], &one, &workers, BaseCheck::Full) == disks[3]);
     assert_eq!(one.diffs()[0].trailer().clear_bytes, (35 << 20) - 512);
-    // Two clears around a window of pages, and what is before the first whole window.
+    // Two clears around a window of pages, and the part before the first whole window.
     assert_eq!(one.diffs()[0].trailer().frames, 4);
 }
 
@@ -243,7 +243,7 @@ fn header(base_size: u64, target_size: u64) -> DiffHeader {
     }
 }
 
-/// A diff of a huge disk: long clears and single pages, `(window, windows)` and `(page, byte)`.
+/// Returns a diff of a huge disk: long clears and single pages, `(window, windows)` and `(page, byte)`.
 fn huge(size: u64, clears: &[(u64, u64)], updates: &[(u64, u8)], target: u64) -> Vec<u8> {
     let mut writer = DiffWriter::new(Vec::new(), "memory", &header(size, target)).unwrap();
     let mut push = |window: u64, range: PageRange, kind, payload| {
@@ -274,7 +274,7 @@ fn huge(size: u64, clears: &[(u64, u64)], updates: &[(u64, u8)], target: u64) ->
     writer.finish(None, None).unwrap().out
 }
 
-/// A wiped pebibyte as one frame, without pushing its 268 million windows.
+/// Returns a wiped pebibyte as one frame, without visiting its 268 million windows.
 fn wiped(size: u64) -> Vec<u8> {
     let shrunk = huge(size, &[], &[], 0);
     let grown = huge(0, &[], &[], size);
@@ -345,7 +345,7 @@ fn a_long_clear_keeps_its_hash_where_nothing_cuts_it() {
         known
     );
     assert_eq!(hashes(&[&first, &first]), [(true, true)]);
-    // A part of it under another clear: nobody knows the hash of the parts.
+    // Partly under another clear: the hashes of the parts are unknown.
     assert_eq!(hashes(&[&first, &within]), [(false, true)]);
     assert_eq!(
         hashes(&[&within, &first]),
@@ -386,7 +386,7 @@ fn a_diff_that_changes_under_the_squash_is_an_error() {
     squash(&chain, Vec::new(), "memory", options).unwrap_err();
 }
 
-/// A diff of a large disk in a file: one page in each of so many windows.
+/// Writes a diff of a large disk to a file, with one page in each of this many windows.
 fn scattered(path: &Path, windows: u64, byte: u8) {
     let size = windows * WINDOW;
     let header = header(size, size);
@@ -411,7 +411,7 @@ fn scattered(path: &Path, windows: u64, byte: u8) {
     writer.finish(None, None).unwrap();
 }
 
-/// Peak memory of the real program: the tests of this one run side by side and would count as one.
+/// Measures the peak memory of the real program, since the tests of this process run side by side.
 #[test]
 fn memory_stays_bounded_whatever_there_is_to_fold() {
     let folder = tempfile::tempdir().unwrap();
@@ -449,7 +449,7 @@ fn memory_stays_bounded_whatever_there_is_to_fold() {
         println!("{count} diffs of {windows} windows: {peak} KiB at the peak");
         peaks.push(peak);
     }
-    // A window for each of four items under way, and what they hold of a few diffs.
+    // A window for each of four items in progress, and the buffers of a few diffs.
     assert!(peaks.iter().all(|peak| *peak < 64 << 10), "{peaks:?} KiB");
     assert!(peaks[1] < peaks[0] + (12 << 10), "{peaks:?} KiB");
 }

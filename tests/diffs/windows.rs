@@ -1,4 +1,4 @@
-//! Window hashes of an image in a file: with them a diff is the same, and the image needn't be read.
+//! Window hashes of an image in a file: with them the diff is the same, and the image needn't be read.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{TestFolder, assert_same, changed, command, content, run, run_to};
 
-/// The law: with a list, everything is as without.
+/// The law: a list doesn't change any result.
 fn same_with_and_without(folder: &TestFolder, base: &Path, target: &Path, what: &str) {
     let list = folder.path("list");
     let hashed = run(&mut command!(
@@ -122,7 +122,7 @@ fn a_stale_or_damaged_list_is_refused() {
     diff(&base, 0);
     run_to(&mut command!("vhd", "hash", "--windows", &list, &base), 2);
 
-    // Another image of the same content, and the same image after the same bytes were written.
+    // Another image of the same content, and the same image after the same bytes were written again.
     diff(&raw(&folder, "other", &bytes), 2);
     let file = fs::File::options().write(true).open(&base).unwrap();
     file.write_all_at(&bytes[..1], 0).unwrap();

@@ -33,7 +33,7 @@ fn replay(name: &str, mutations: usize) {
     }
 }
 
-/// The kept and the found inputs in the order of their names.
+/// Returns the kept and the found inputs, sorted by name.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let mut paths: Vec<PathBuf> = ["tests/fuzz/corpus", "fixtures/found"]
         .map(|folder| {
@@ -70,7 +70,7 @@ impl Drop for KeptOnPanic<'_> {
     }
 }
 
-/// Numbers that look random and are the same each time (`xorshift64*`).
+/// Pseudo-random numbers that are the same each time (`xorshift64*`).
 struct Random(u64);
 
 impl Random {
@@ -86,8 +86,8 @@ impl Random {
     }
 }
 
-/// One of the corpus with a few changes: bits flipped, bytes and numbers replaced, pieces moved, cut or taken from
-/// another one.
+/// Returns an input of the corpus with a few changes: bits flipped, bytes and numbers replaced, pieces moved, cut or
+/// taken from another input.
 fn mutation(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     const NUMBERS: [u32; 8] = [0, 1, 511, 512, 513, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
     let mut bytes = corpus[random.below(corpus.len())].clone();

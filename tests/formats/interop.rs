@@ -10,7 +10,7 @@ use crate::disk::{TestFolder, assert_same, changed, command, content, pipe, run,
 
 const MIB: usize = 1 << 20;
 
-/// Disks of sizes at which geometry, blocks and bitmaps end well or badly.
+/// Returns disks of sizes at which geometry, blocks and bitmaps end evenly or unevenly.
 fn disks() -> impl Iterator<Item = (String, Vec<u8>)> {
     let odd = [1, 3, 127, 4097].map(|pages| 5 * MIB + 512 * pages);
     let random = [MIB, 16 * MIB].into_iter().chain(odd).map(|size| {
@@ -45,7 +45,7 @@ fn others_read_what_we_write() {
     }
 }
 
-/// Gives the virtual disk of a VHD.
+/// Reads the virtual disk of a VHD.
 type Reader = fn(&TestFolder, &Path) -> Vec<u8>;
 
 const READERS: &[(&str, Reader)] = &[
@@ -105,8 +105,8 @@ fn read_with_python(folder: &TestFolder, vhd: &Path, script: &str) -> Vec<u8> {
     content(out)
 }
 
-/// A VHD for `qemu-img --image-opts`. Versions before 10 take the size of unknown creators from the geometry, which
-/// rounds down.
+/// Returns the `--image-opts` of a VHD for `qemu-img`. Versions before 10 take the size of unknown creators from the
+/// geometry, which rounds down.
 fn qemu_vhd(path: &Path) -> OsString {
     let mut options = OsString::from("driver=vpc,force_size_calc=current_size,file.filename=");
     options.push(path);
@@ -127,7 +127,7 @@ fn others_read_what_was_resized() {
         ("dynamic", Some("--block-size=64K")),
         ("dynamic", Some("--block-size=2M")),
     ] {
-        // With 64 KiB blocks, 40 MiB need a BAT at the end of the file; 24 MiB find room in place.
+        // With 64 KiB blocks, 40 MiB need a BAT at the end of the file; 24 MiB fit in place.
         for size in [1 << 20, 24 << 20, 40 << 20] {
             let folder = TestFolder::new();
             let (raw, vhd) = (folder.file("disk.img", &bytes), folder.path("disk.vhd"));
@@ -147,8 +147,8 @@ fn others_read_what_was_resized() {
             model.resize(size, 0);
             for (reader, read) in READERS {
                 let what = format!("{reader}, {format}, {size}");
-                // libvhdi takes original_size for the size: of a disk that was cut it reads too much, of one that
-                // grew the old part. It loses pages of small blocks that are partly stored, resized or not.
+                // libvhdi takes original_size for the size: it reads too much of a disk that shrank, and only the old
+                // part of one that grew. It loses pages of partly stored small blocks, whether resized or not.
                 let small = block_size == Some("--block-size=64K");
                 let expected = match *reader {
                     "libvhdi" if size < bytes.len() || small => continue,
@@ -179,7 +179,7 @@ fn we_read_what_qemu_writes() {
             ));
             let what = format!("{options}, {name}");
             let found = read_with_vhd(&folder, &vhd);
-            // Without force_size the disk grows to the next size that a geometry can say.
+            // Without force_size the disk is rounded up to the next size that a geometry can express.
             let (disk, rest) = found.split_at(bytes.len().min(found.len()));
             assert_same(disk, &bytes, &what);
             assert!(rest.iter().all(|byte| *byte == 0), "{what}");
@@ -279,7 +279,7 @@ fn an_ntfs_file_system_is_rebuilt() {
     });
 }
 
-/// Diffs two raw images held in each format, and rebuilds the newer in each format. `check` looks at a raw image.
+/// Diffs two raw images held in each format, and rebuilds the newer in each format. `check` checks a raw image.
 fn rebuild_everywhere(folder: &TestFolder, old: &Path, new: &Path, check: &dyn Fn(&Path)) {
     const FORMATS: [&str; 3] = ["raw", "fixed", "dynamic"];
     let new_bytes = content(new);
@@ -360,7 +360,7 @@ fn a_diff_goes_through_a_pipe() {
     }
 }
 
-/// `tests/diff_reader.py` knows only `docs/diff-format.md`.
+/// `tests/diff_reader.py` was written from `docs/diff-format.md` alone.
 #[test]
 fn a_reader_written_from_the_document_agrees() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -396,14 +396,14 @@ fn a_reader_written_from_the_document_agrees() {
             ));
             run(&mut command!("python", &reader, &base, &diff, &out));
             assert_same(&content(&out), &after, how);
-            // Not the base, not the diff's.
+            // This base is not the one of the diff.
             run_to(&mut command!("python", &reader, &target, &diff, &out), 4);
         }
         both_ways(&folder, &reader, [&base, &target], [&before, &after]);
     }
 }
 
-/// The reader goes along a reversible diff, and along what two of them are folded into, both ways.
+/// Takes the reader forwards and backwards along a reversible diff, and along two of them squashed into one.
 fn both_ways(folder: &TestFolder, reader: &Path, images: [&Path; 2], contents: [&[u8]; 2]) {
     let third = changed(77, contents[1]);
     let third_image = folder.file("third.img", &third);

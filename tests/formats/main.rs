@@ -1,5 +1,5 @@
-//! The formats of files: structures field by field, images of every kind against a contract, damaged ones, what fuzzing
-//! found, and other programs' readers and writers.
+//! File formats: structures field by field, images of every kind against a contract, damaged ones, findings of fuzzing,
+//! and other programs' readers and writers.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

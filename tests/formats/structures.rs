@@ -1,7 +1,7 @@
 //! The structures of the VHD format against golden files, and whole small images with every byte damaged.
 //!
-//! With `VHDKIT_UPDATE=1` in the environment the golden files in `fixtures/vhd` are written anew, those of
-//! foreign programs excepted; look at what changed before keeping it.
+//! With `VHDKIT_UPDATE=1` in the environment, the golden files in `fixtures/vhd` are rewritten, except those from
+//! other programs; review the changes before keeping them.
 use std::fmt::Write;
 use std::fs;
 use std::ops::Range;
@@ -26,7 +26,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Compares `found` with a golden file, or writes that file when told to.
+/// Compares `found` with a golden file, or rewrites that file if the environment asks for it.
 fn assert_golden(name: &str, found: &[u8]) {
     let path = fixture(name);
     if std::env::var_os("VHDKIT_UPDATE").is_some() {
@@ -52,7 +52,7 @@ fn text(fields: &[Field]) -> String {
     })
 }
 
-/// Every change of one byte that a damaged medium may make.
+/// Returns every change of one byte that a damaged medium may cause.
 fn damages<const N: usize>(bytes: &[u8; N]) -> impl Iterator<Item = (usize, [u8; N])> + '_ {
     (0..N).flat_map(move |at| {
         let flips = (0..8).map(|bit| 1 << bit).chain([0xFF]);
@@ -93,7 +93,7 @@ fn footers_decode_as_their_golden_text_says() {
         for (at, damaged) in damages(&bytes) {
             let footer = Footer::decode(&damaged);
             assert_eq!(footer.encode(), damaged);
-            // Where a mark may be missing from the sum, a damage of the same amount can't be told from it.
+            // Where the checksum may leave out a mark, damage of the same amount goes unnoticed.
             if name != "footer-tapdisk-hidden" {
                 assert!(footer.verify(0).is_err(), "{name}: byte {at}");
             }
@@ -101,7 +101,7 @@ fn footers_decode_as_their_golden_text_says() {
     }
 }
 
-/// tapdisk's mark of a hidden disk, set without a new checksum.
+/// Returns a footer with tapdisk's mark of a hidden disk, set without a new checksum.
 fn hidden() -> [u8; 512] {
     let mut bytes = crate::vhd_builder::footer(&SHAPES[2], 3, 512, 8 << 20);
     bytes[85] = 1;
@@ -191,7 +191,7 @@ fn bats_and_bitmaps_decode_as_their_golden_text_says() {
     assert_golden("bitmap.txt", runs.as_bytes());
 }
 
-/// The content of a file, if it opens and can be read.
+/// Returns the content of a file, if it opens and can be read.
 fn content(file: Vec<u8>) -> vhdkit::Result<Vec<u8>> {
     let image = VhdImage::open(Memory::new(file))?;
     let mut bytes = vec![0xEE; usize::try_from(image.virtual_size()).unwrap()];
@@ -250,7 +250,7 @@ fn fixed_disks_are_read_by_their_trailing_footer() {
         assert!(image.warnings().is_empty());
         assert_reads_as(&image, &disk);
     }
-    // The disk of a guest that keeps VHD files on the bare disk, intact or damaged.
+    // The disk of a guest that stores VHD files directly on the disk, intact or damaged.
     let inner = crate::vhd_builder::dynamic(&TINY, &disk);
     for damaged in [false, true] {
         let mut guest = inner.clone();
@@ -264,7 +264,7 @@ fn fixed_disks_are_read_by_their_trailing_footer() {
             (DiskType::Fixed, usize::from(!damaged))
         );
         assert_reads_as(&image, &guest);
-        // Without its own footer it must not turn into the guest's.
+        // Without its own footer the file must not be taken for the guest's.
         let last = file.len() - 1;
         file[last] ^= 1;
         assert!(VhdImage::open(Memory::new(file)).is_err());
@@ -278,7 +278,7 @@ fn fixed_disks_are_read_by_their_trailing_footer() {
     assert_reads_as(&image, &disk);
 }
 
-/// Oracle: a damaged footer leads to an error, damaged data changes that byte alone.
+/// Oracle: a damaged footer causes an error, damaged data changes only that byte.
 #[test]
 fn every_flipped_byte_of_a_fixed_disk_is_refused_or_stays_where_it_is() {
     let disk = patterned(3);
@@ -299,12 +299,12 @@ fn every_flipped_byte_of_a_fixed_disk_is_refused_or_stays_where_it_is() {
     }
     for len in 0..file.len() {
         let cut = content(file[..len].to_vec());
-        // The last byte of a footer is reserved, and was left out by old programs.
+        // The last byte of a footer is reserved, and old programs left it out.
         assert_eq!(cut.is_ok(), len == file.len() - 1, "cut to {len}");
     }
 }
 
-/// Which bytes of the disk may change when the byte at `at` of `file` does; `None` if opening must fail.
+/// Returns which bytes of the disk may change with the byte at `at` of `file`, or `None` if opening must fail.
 fn may_change(shape: &Shape, file: &[u8], disk: &[u8], at: usize) -> Option<Range<usize>> {
     let block_of = |n: usize| {
         let start = (n * shape.block_size).min(disk.len());
@@ -335,9 +335,9 @@ fn may_change(shape: &Shape, file: &[u8], disk: &[u8], at: usize) -> Option<Rang
     Some(0..0)
 }
 
-/// Oracle: a damaged header leads to an error, a damaged footer to the same content through the other one; a BAT
-/// entry may lead to an error or change its own block, a byte of a bitmap its own eight pages, a byte of data its
-/// own page; nothing else may change.
+/// Oracle: a damaged header causes an error, a damaged footer leaves the content unchanged thanks to the other one; a
+/// BAT entry may cause an error or change its own block, a byte of a bitmap its own eight pages, a byte of data its own
+/// page; nothing else may change.
 #[test]
 fn every_flipped_byte_of_a_dynamic_disk_is_refused_or_stays_where_it_belongs() {
     let mut disk = patterned(29);
@@ -371,7 +371,7 @@ fn every_flipped_byte_of_a_dynamic_disk_is_refused_or_stays_where_it_belongs() {
     }
 }
 
-/// Oracle: cut anywhere, the content is either refused or what it was.
+/// Oracle: cut anywhere, the file is either refused or has its old content.
 #[test]
 fn a_dynamic_disk_cut_anywhere_is_refused_or_whole() {
     let disk = patterned(29);
@@ -402,7 +402,7 @@ fn a_last_block_cut_where_nothing_was_written_is_read_and_mended() {
     disk[65536..66560].fill(7);
     let whole = crate::vhd_builder::dynamic(&shape, &disk);
     let footer = whole[..512].to_vec();
-    // As tapdisk leaves it: the file ends behind what was written, the footer follows at once.
+    // Like tapdisk, which ends the file after the last written sector and puts the footer right there.
     for keep in [2, 50] {
         let mut file = whole[..4096 + 512 * keep].to_vec();
         file.extend(&footer);
@@ -432,7 +432,7 @@ fn a_last_block_cut_where_nothing_was_written_is_read_and_mended() {
     );
 }
 
-/// A small dynamic file with `change` made to its header, sealed again.
+/// Returns a small dynamic file whose header was changed by `change` and sealed again.
 fn with_header(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut file = crate::vhd_builder::dynamic(&TINY, &patterned(29));
     change(&mut file[512..1536]);
@@ -440,7 +440,7 @@ fn with_header(change: impl Fn(&mut [u8])) -> Vec<u8> {
     file
 }
 
-/// The same with `change` made to both footers.
+/// Returns a small dynamic file whose footers were both changed by `change` and sealed again.
 fn with_footers(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut file = crate::vhd_builder::dynamic(&TINY, &patterned(29));
     let last = file.len() - 512;
@@ -451,7 +451,7 @@ fn with_footers(change: impl Fn(&mut [u8])) -> Vec<u8> {
     file
 }
 
-/// The same with BAT entry `n` set to `sector`.
+/// Returns a small dynamic file whose BAT entry `n` is `sector`.
 fn with_entry(n: usize, sector: u32) -> Vec<u8> {
     let mut file = crate::vhd_builder::dynamic(&TINY, &patterned(29));
     file[1536 + n * 4..][..4].copy_from_slice(&sector.to_be_bytes());
@@ -603,7 +603,7 @@ fn hostile_files_are_refused_with_field_and_place() {
         );
         assert!(error.to_string().contains("found"), "{error}");
     }
-    // Blocks at the same place, and one that begins within another.
+    // Blocks at the same offset, and one that begins within another.
     for (n, sector) in [(3, 7), (0, 8), (3, 14)] {
         let mut file = with_entry(n, sector);
         file[1536 + 4..1536 + 8].copy_from_slice(&7_u32.to_be_bytes());
@@ -642,7 +642,7 @@ fn two_footers_that_differ_are_reported() {
     assert!(read_all(&image) == disk);
 }
 
-/// Numbers at which arithmetic goes wrong.
+/// Generates numbers that make arithmetic go wrong.
 fn hostile_number() -> impl Strategy<Value = u32> {
     prop_oneof![
         Just(0),
@@ -660,8 +660,8 @@ fn hostile_number() -> impl Strategy<Value = u32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
-    /// Oracle: with right checksums over wrong numbers the file is refused, or it can be read, written and opened
-    /// again. It never panics, loops or asks for memory without measure.
+    /// Oracle: a file with right checksums over wrong numbers is refused, or can be read, written and reopened. It
+    /// never causes panics, endless loops or unbounded use of memory.
     #[test]
     fn wrong_numbers_under_right_checksums_do_no_harm(
         words in prop::collection::vec(

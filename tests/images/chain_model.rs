@@ -1,5 +1,5 @@
-//! Random programs on a family of VHDs, with the real binaries: children are made, written, folded, given other parents,
-//! renamed and removed, and after each step every image that is left reads as plain bytes say it should.
+//! Random operations on a family of VHDs, with the real binaries: children are created, written, merged, rebased,
+//! renamed and removed, and after each step every remaining image must read as its model.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::disk::{Random, TestFolder, assert_same, command, run};
 const PAGES: usize = 96;
 const PAGE: usize = 512;
 
-/// An image, and what it reads as.
+/// An image and its expected content.
 struct Member {
     file: String,
-    /// The number of its parent.
+    /// The index of its parent.
     parent: Option<usize>,
     disk: Vec<u8>,
 }
@@ -74,7 +74,7 @@ impl Model {
         children.map(|(n, _)| *n).collect()
     }
 
-    /// Any image that `fits`.
+    /// Picks any image for which `fits` holds.
     fn any(&mut self, fits: impl Fn(&Self, usize) -> bool) -> Option<usize> {
         let all: Vec<usize> = self.members.keys().copied().collect();
         let fitting: Vec<usize> = all.into_iter().filter(|n| fits(self, *n)).collect();
@@ -85,7 +85,7 @@ impl Model {
         std::iter::successors(Some(n), |n| self.members[n].parent).collect()
     }
 
-    /// One step; says what was done.
+    /// Takes one step; returns a description of it.
     fn step(&mut self) -> String {
         match self.random.below(8) {
             0 | 1 => self.make_child(),
@@ -161,7 +161,7 @@ impl Model {
         format!("write {n}")
     }
 
-    /// Folds an image into its parent: refused where the parent has others.
+    /// Merges an image into its parent: refused where the parent has other children.
     fn fold(&mut self) -> String {
         let Some(n) = self.any(|model, n| model.members[&n].parent.is_some()) else {
             return String::new();
@@ -215,7 +215,7 @@ impl Model {
         format!("rebase {n} to {parent}")
     }
 
-    /// Renames an image, and has its children name it as the message of a command says.
+    /// Renames an image and rebases its children as the command's message suggests.
     fn rename(&mut self) -> String {
         let Some(n) = self.any(|_, _| true) else {
             return String::new();
@@ -279,7 +279,7 @@ impl Model {
         run(&mut command!("vhd", "tree", self.folder.path("."), "-q"));
     }
 
-    /// Not all in each step: starting another program takes long.
+    /// True in some steps only, because starting another program takes long.
     fn random_says(&self, n: usize) -> bool {
         (n + self.next).is_multiple_of(5)
     }

@@ -1,4 +1,4 @@
-//! Chains of differencing VHDs: what they read as, where parents are looked for, and what is refused.
+//! Chains of differencing VHDs: how they read, where parents are looked for, and what is refused.
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::vhd_builder::{Family, Locator, SECTOR, SHAPES, Shape, TINY, Trailing,
 
 const KIB: usize = 1 << 10;
 
-/// Opens without locks: commands that other tests start would hold them for an instant.
+/// Opens without locks, because commands started by other tests would hold them for an instant.
 fn open(path: &Path, parents: &ParentOptions) -> vhdkit::Result<OpenImage> {
     open_image(path, &unlocked(parents))
 }
@@ -37,7 +37,7 @@ fn plain(path: &Path) -> vhdkit::Result<OpenImage> {
     open(path, &ParentOptions::default())
 }
 
-/// A disk over `parent` with some pages of its own, of which some are zero, and which pages those are.
+/// Returns a disk over `parent` with some pages of its own, some of them zero, and which pages those are.
 fn over(seed: u64, parent: &[u8], size: usize) -> (Vec<u8>, Vec<bool>) {
     let mut random = Random::new(seed);
     let mut disk = parent.to_vec();
@@ -62,8 +62,8 @@ fn with_7zip(vhd: &Path) -> Vec<u8> {
     run(&mut command!("7z", "e", "-so", "-tvhd", vhd)).stdout
 }
 
-/// Base, child and grandchild of three shapes, each larger by `grown` pages; returns the grandchild and what it
-/// reads as.
+/// Creates a base, a child and a grandchild of three shapes, each `grown` pages larger than the one before; returns the
+/// grandchild and its expected content.
 fn three_levels(
     folder: &TestFolder,
     shapes: [&Shape; 3],
@@ -106,7 +106,7 @@ fn three_levels_of_any_shape_read_like_the_model_and_in_7zip() {
             assert_eq!(image.chain().count(), 3);
             assert_reads_as(&image, &model);
             assert_mapped(&image, &model);
-            // 7-Zip refuses a BAT that is longer than the disk needs, and can't read behind the end of a parent.
+            // 7-Zip refuses a BAT that is longer than the disk needs, and can't read beyond the end of a parent.
             if grown == 0 && levels.iter().all(|shape| shape.extra_entries == 0) {
                 assert_same(&with_7zip(&top), &model, &names);
             }
@@ -114,7 +114,7 @@ fn three_levels_of_any_shape_read_like_the_model_and_in_7zip() {
     }
 }
 
-/// Every piece of data is in the file and at the place that the map says.
+/// Asserts that every piece of data is in the file, at the offset that the map gives.
 fn assert_mapped(image: &OpenImage, model: &[u8]) {
     let mut at = 0;
     for mapped in image.mapped(whole(image)) {
@@ -147,7 +147,7 @@ fn child_options(parent: OpenImage, block_size: u32, virtual_size: u64) -> NewIm
     }
 }
 
-/// A page write: where, how many pages, and zero for a clear.
+/// A page write: start, number of pages, and byte, where zero means a clear.
 type Write = (usize, usize, u8);
 
 fn writes() -> impl Strategy<Value = Vec<Vec<Write>>> {
@@ -179,7 +179,7 @@ proptest! {
             write(new.image_mut(), writes, &mut model);
             new.publish().unwrap();
             path = child;
-            // Some are written to again later.
+            // Some are written again later.
             if random.below(2) == 0 {
                 let options = OpenOptions { writable: true, ..unlocked(&ParentOptions::default()) };
                 let mut image = open_image(&path, &options).unwrap();
@@ -189,7 +189,7 @@ proptest! {
             assert_reads_as(&plain(&path).unwrap(), &model);
         }
         if model.len() == 120 * SECTOR {
-            // 7-Zip can't read behind the end of a parent.
+            // 7-Zip can't read beyond the end of a parent.
             assert_same(&with_7zip(&path), &model, "7-Zip");
         }
     }
@@ -210,7 +210,7 @@ fn write(image: &mut dyn ImageMut, writes: &[Write], model: &mut [u8]) {
     }
 }
 
-/// A base with the id 1 and a child of it that says what `family` says.
+/// Creates a base with the id 1 and a child whose parent fields are those of `family`.
 fn pair(folder: &TestFolder, base: &str, family: &Family) -> (PathBuf, Vec<u8>) {
     let bytes = patterned(64);
     let file = crate::vhd_builder::with_id(crate::vhd_builder::dynamic(&TINY, &bytes), [1; 16]);
@@ -293,7 +293,7 @@ fn parents_are_found_below_the_child_by_locator_and_beside_it_by_name() {
         let family = family(locators.into_iter().collect(), name);
         let (child, model) = pair(&folder, base, &family);
         assert_reads_as(&plain(&child).unwrap(), &model);
-        // Through a link, the folder of the file itself counts.
+        // Relative paths start at the file itself, not at a link to it.
         let link = folder.path("link.vhd");
         std::os::unix::fs::symlink(&child, &link).unwrap();
         assert_reads_as(&plain(&link).unwrap(), &model);
@@ -342,7 +342,7 @@ fn bad_locators_are_passed_over_with_a_warning() {
         assert_eq!(plain(&child).unwrap_err().kind(), ErrorKind::Io);
     }
     for fine in [
-        // The specification's sectors, and a final NUL that is counted.
+        // Length in sectors as in the specification, and a final NUL that is counted.
         Locator {
             space: Some(1),
             ..good()
@@ -395,7 +395,7 @@ fn another_disk_is_not_the_parent() {
         assert_reads_as(&open(&child, &named(&files)).unwrap(), &model);
         assert!(open(&child, &named(&files[..1])).is_err());
     }
-    // Named, but not needed: a mistake that must not stay unseen.
+    // Named but not needed: a mistake that must still be noticed.
     fs::rename(
         folder.path("disks/right.vhd"),
         folder.path("disks/base.vhd"),
@@ -426,7 +426,7 @@ fn chains_that_go_round_in_a_circle_end() {
         assert!(error.message().contains("circle"), "{error}");
         assert_eq!(run_to(&mut command!("vhd", "hash", &path), 3).stdout, b"");
     }
-    // A child that has its parent's id is no circle.
+    // A child with the id of its parent doesn't count as a loop.
     let base = crate::vhd_builder::with_id(crate::vhd_builder::fixed(&TINY, &[3; 4096]), [7; 16]);
     folder.file("base.vhd", &base);
     let same = child("same.vhd", 7, 7, "base.vhd");
@@ -521,7 +521,7 @@ fn a_parent_is_locked_while_its_child_is_read() {
     drop(image);
 }
 
-/// What Windows expects of a differencing VHD, looked up in the bytes of one written here.
+/// Checks the bytes of a differencing VHD that we wrote against what Windows expects.
 #[test]
 fn what_we_write_names_the_parent_as_windows_does() {
     let folder = TestFolder::new();
@@ -580,7 +580,7 @@ fn what_we_write_names_the_parent_as_windows_does() {
         end = offset + space;
     }
     assert_eq!((table % 512, end), (0, table));
-    // 7-Zip takes a path of Windows for a file name.
+    // 7-Zip takes a Windows path for a file name.
     let beside = folder.path("base/child.vhd");
     run(&mut command!("vhd", "create", &beside, "--parent", &base));
     assert_same(
@@ -661,7 +661,7 @@ fn a_diff_becomes_a_child_and_a_child_a_diff() {
             listed(&mut command!("vhd-diff", "--from-child", &child)),
             listed(&mut command!("vhd-diff", path("base.vhd"), &child))
         );
-        // The diffs that a base holds already leave an empty child.
+        // If the base already includes the diffs, the child stays empty.
         let empty = path("empty.vhd");
         run(&mut command!(
             "vhd-apply",
@@ -734,7 +734,7 @@ fn a_child_is_patched_in_place_and_taken_back_without_a_touch_to_its_parent() {
     assert_same(&content(path("base.vhd")), &parent, "the parent");
     assert_eq!(content(&child)[68..84], id, "the identity came back");
 
-    // The same with the journal of an apply that was interrupted.
+    // As above, with the journal of an interrupted apply.
     let journal = path("child.vhd.undo-journal");
     fs::copy(path("back"), &journal).unwrap();
     run_to(&mut command!("vhd", "hash", &child), 5);
@@ -759,7 +759,7 @@ fn a_child_is_patched_in_place_and_taken_back_without_a_touch_to_its_parent() {
     assert_reads_as(&plain(&child).unwrap(), &grown);
 }
 
-/// The diff of a target that kept its base's identity: a child with its parent's id would pass for it.
+/// A target that kept the identity of its base: a child with the id of its parent could be mistaken for it.
 #[test]
 fn a_child_never_takes_its_parents_id() {
     let folder = TestFolder::new();
@@ -856,7 +856,7 @@ fn every_command_reads_chains() {
         text.contains("DEPTH") && text.contains("base.vhd"),
         "{text}"
     );
-    // Without its parent the child itself can still be looked at.
+    // Without its parent, the child itself can still be inspected.
     fs::remove_file(folder.path("middle.vhd")).unwrap();
     let info = json(&mut command!("vhd", "info", "--json", &top));
     assert!(info["warnings"][0].as_str().unwrap().contains("parent"));

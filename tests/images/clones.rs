@@ -1,4 +1,4 @@
-//! Clones: what two images share isn't read, and the result is the same as if it were.
+//! Clones: blocks that two images share aren't read, and the result is the same as if they were.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -67,9 +67,9 @@ fn diff(pair: [&OpenImage; 2], digests: bool, equal: &dyn SharedExtents) -> Vec<
     written.unwrap().out
 }
 
-/// The law: with what is known of clones, everything is as without. Gives the number of bytes known to be equal.
+/// The law: knowing about clones changes no result. Returns the number of bytes known to be equal.
 fn same_with_and_without(base: &Path, target: &Path, what: &str) -> u64 {
-    // First of all, while what was just written is still in memory only.
+    // This comes first, while the last writes are still only in memory.
     let known = {
         let pair = [base, target].map(open);
         let pair = [&pair[0], &pair[1]];
@@ -101,7 +101,7 @@ fn len(range: PageRange) -> usize {
     usize::try_from(range.len()).unwrap()
 }
 
-/// Makes an image of fragments: data, runs of one byte, zeros that are stored, holes, and space without data.
+/// Creates an image of fragments: data, runs of one byte, stored zeros, holes, and allocated space without data.
 fn fragments(random: &mut Random, path: &Path) {
     let file = File::create(path).unwrap();
     file.set_len((BLOCKS * BLOCK) as u64).unwrap();
@@ -126,11 +126,11 @@ fn change(random: &mut Random, file: &File, other: &File) {
     let blocks = (1 + random.below(32)).min(BLOCKS - from.max(to));
     let (from, to, size) = ((from * BLOCK) as u64, (to * BLOCK) as u64, blocks * BLOCK);
     match random.below(8) {
-        // A cloned range at another offset, or from another file.
+        // A range cloned from another offset or another file.
         0 | 1 => {
             let source = if random.below(2) == 0 { file } else { other };
             let (mut from, mut to) = (from, to);
-            // Overlap is refused; then nothing is changed.
+            // Overlapping ranges are refused without a change.
             let _ = copy_file_range(source, Some(&mut from), file, Some(&mut to), size);
         }
         2 => {
@@ -138,7 +138,7 @@ fn change(random: &mut Random, file: &File, other: &File) {
             fallocate(file, punch, to, size as u64).unwrap();
         }
         3 => fallocate(file, FallocateFlags::empty(), to, size as u64).unwrap(),
-        // The bytes that are there, written again: shared no more, and still the same.
+        // The same bytes written again: no longer shared, but still equal.
         4 => {
             let mut bytes = vec![0; size];
             file.read_exact_at(&mut bytes, to).unwrap();
@@ -228,7 +228,7 @@ fn a_snapshot_of_a_subvolume_is_a_clone() {
     assert!(known > 8 << 20, "only {known} bytes were known");
 }
 
-/// The same bytes at the same offsets of two file systems are no clones.
+/// Equal bytes at equal offsets of two file systems aren't clones.
 #[test]
 #[ignore = "mounts file systems: needs root"]
 fn two_file_systems_share_nothing() {
@@ -282,7 +282,7 @@ fn cloned_vhds() {
             let known = same_with_and_without(&base, &target, &what);
             assert!(known > 5 << 20 && known < all, "{what}: {known} of {all}");
         }
-        // Formats differ, so do offsets in the files: nothing, or what is right.
+        // Different formats have different offsets in their files: the result must still be right.
         same_with_and_without(&raw, &file_system.path().join("fixed-base.vhd"), kind);
         let dynamic = file_system.path().join("dynamic-target.vhd");
         same_with_and_without(&file_system.path().join("fixed-base.vhd"), &dynamic, kind);

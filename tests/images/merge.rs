@@ -1,4 +1,4 @@
-//! `vhd merge`, with the real binary: what it does, and that no kill does harm.
+//! `vhd merge` with the real binary: its results, and that killing it does no harm.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,14 @@ const KINDS: [&str; 6] = [
     "empty",
 ];
 
-/// One test at a time: a process that another one starts holds our locks until it runs its program.
+/// Serializes the tests: a process started by another test holds our locks until it executes its program.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A parent, its child, and what each reads as.
+/// A parent, its child, and the content of each.
 struct Pair {
     folder: TestFolder,
     parent: PathBuf,
@@ -51,7 +51,7 @@ fn options(path: &Path, writable: bool) -> OpenOptions {
     }
 }
 
-/// What an image reads as.
+/// Returns the content of an image.
 fn read(path: &Path) -> Vec<u8> {
     let image = open_image(path, &options(path, false)).unwrap_or_else(|e| panic!("{e:?}"));
     let mut bytes = vec![0; usize::try_from(image.virtual_size()).unwrap()];
@@ -59,7 +59,7 @@ fn read(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Makes an image hold `new`, where it holds `old`.
+/// Changes the content of an image from `old` to `new`.
 fn write(path: &Path, old: &[u8], new: &[u8]) {
     let mut image = open_image(path, &options(path, true)).unwrap();
     for (n, page) in new.chunks(512).enumerate() {
@@ -203,7 +203,7 @@ fn the_parent_comes_to_hold_what_the_child_reads_as() {
             assert_eq!(identity(&pair.parent), before);
             pair.assert_no_trace();
 
-            // Once more: nothing is left to do, but to remove the child.
+            // Again: nothing is left to do but to remove the child.
             let bytes = fs::read(&pair.parent).unwrap();
             let again = run(pair.merge().args(["--json", "--delete"]));
             assert!(String::from_utf8_lossy(&again.stdout).contains("already_merged"));
@@ -242,7 +242,7 @@ fn what_cannot_be_merged_is_refused() {
         2,
     );
 
-    // In use.
+    // The parent is in use.
     let lock = fs::File::open(&pair.parent).unwrap();
     lock.lock_shared().unwrap();
     run_to(&mut pair.merge(), 5);
@@ -252,7 +252,7 @@ fn what_cannot_be_merged_is_refused() {
     run_to(&mut pair.merge(), 5);
     drop(lock);
 
-    // Another parent, or none.
+    // With another parent, or none.
     let kept = pair.folder.path("kept");
     fs::rename(&pair.parent, &kept).unwrap();
     run_to(&mut pair.merge(), 2);
@@ -262,7 +262,7 @@ fn what_cannot_be_merged_is_refused() {
     assert_same(&read(&kept), &pair.new, "the parent by another name");
 }
 
-/// `tests/faults/kills` kills merges anywhere; here is what a user is told afterwards, and what else may be done.
+/// `tests/faults/kills` kills merges anywhere; this checks the messages afterwards, and what else may be done.
 #[test]
 fn a_merge_that_was_killed_is_finished_or_taken_back() {
     let _turn = turn();
@@ -271,7 +271,7 @@ fn a_merge_that_was_killed_is_finished_or_taken_back() {
         for back in [true, false] {
             let pair = Pair::new(kind, size, n as u64);
             let mut points = crate::kill::points(&Pair::new(kind, size, n as u64).merge());
-            // The journal stands, and of the parent all is written but the last.
+            // The journal is complete, and all of the parent but its last part is written.
             points.retain(|point| point.call == "pwrite64");
             assert!(crate::kill::killed_at(
                 &pair.merge(),

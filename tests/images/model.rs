@@ -3,7 +3,7 @@
 //! A program writes, clears, resizes and converts an image and remembers points in time; then diffs lead from any
 //! point to any later or earlier one, in place and anew, and back again.
 
-// The helpers of a test may end it as the test itself may.
+// Helpers of a test may panic just like the test itself.
 use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -30,17 +30,17 @@ use vhdkit::storage::{Memory, Overwrite};
 
 const PAGE: usize = 512;
 
-/// How an image is stored: its format, and the size of its blocks if it is dynamic.
+/// The format of an image, and its block size if it is dynamic.
 #[derive(Debug, Clone, Copy)]
 struct Form(Format, Option<u32>);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Pages from somewhere on hold noise, one byte, or zeros written as data.
+    /// Fills pages from some page on with noise, one byte, or zeros written as data.
     Write(Span, Fill),
     Clear(Span),
     Convert(Form),
-    /// The size in pages; what is new reads as zeros.
+    /// Changes the size, in pages; new pages read as zeros.
     Resize(usize),
     Remember,
 }
@@ -51,7 +51,7 @@ enum Fill {
     Noise(u64),
 }
 
-/// A place on a disk of any size: pages before or after a corner, and how many.
+/// A location on a disk of any size: an offset from a corner in pages, and a length.
 #[derive(Debug, Clone)]
 struct Span {
     corner: Corner,
@@ -61,14 +61,14 @@ struct Span {
 
 #[derive(Debug, Clone)]
 enum Corner {
-    /// A multiple of so many pages: 1 and 4 MiB windows, blocks.
+    /// A multiple of this many pages, such as 1 and 4 MiB windows and blocks.
     Multiple(usize, usize),
     End,
     Any(usize),
     Whole,
 }
 
-/// A way from one remembered point to another.
+/// A path from one remembered point to another, and how to take it.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 struct Journey {
@@ -175,7 +175,7 @@ fn journey() -> impl Strategy<Value = Journey> {
 }
 
 impl Span {
-    /// The pages of a disk of so many, at least one.
+    /// Returns the pages this covers on a disk of that many pages, at least one.
     fn on(&self, pages: usize) -> Range<usize> {
         let last = pages - 1;
         let start = match self.corner {
@@ -189,7 +189,7 @@ impl Span {
     }
 }
 
-/// A remembered point: the image's file, and what it must hold.
+/// A remembered point: the image's file and its expected content.
 struct Point(PathBuf, Vec<u8>);
 
 struct World {
@@ -226,7 +226,7 @@ impl World {
         path
     }
 
-    /// As `vhd convert` does it: from image to image, cut or filled up with zeros beforehand.
+    /// Converts as `vhd convert` does: from image to image, cut or extended with zeros beforehand.
     fn convert(&mut self, from: &Path, form: Form) -> PathBuf {
         let path = self.name("converted");
         let from = open(from);
@@ -271,7 +271,7 @@ impl World {
         path
     }
 
-    /// The diffs as one.
+    /// Squashes the diffs into one.
     fn squash(&mut self, diffs: &[PathBuf], journey: &Journey) -> PathBuf {
         let path = self.name("squashed");
         let workers = workers(journey.threads);
@@ -285,7 +285,7 @@ impl World {
         path
     }
 
-    /// The file holds exactly these bytes, by reading and by digest, and has no flaw.
+    /// Asserts that the file holds exactly these bytes, by reading and by digest, and has no findings.
     #[track_caller]
     fn holds(&self, path: &Path, bytes: &[u8]) {
         let image = open(path);
@@ -351,7 +351,7 @@ fn range(pages: &Range<usize>) -> PageRange {
     PageRange::new((pages.start * PAGE) as u64, (pages.end * PAGE) as u64).unwrap()
 }
 
-/// Runs the program and returns the points it remembered, the first and the last among them.
+/// Runs the program and returns the points it remembered, including the first and the last.
 fn play(world: &mut World, form: Form, pages: usize, steps: &[Step]) -> Vec<Point> {
     let mut model = vec![0; pages * PAGE];
     let mut form = form;
@@ -403,7 +403,7 @@ fn play(world: &mut World, form: Form, pages: usize, steps: &[Step]) -> Vec<Poin
     points
 }
 
-/// The points on the way from one to the other, both included; forwards or backwards.
+/// Returns the points from one to the other, both included, forwards or backwards.
 fn way(points: &[Point], journey: &Journey) -> Vec<usize> {
     let (from, to) = (
         journey.from.index(points.len()),
@@ -423,7 +423,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
         diffs.push(world.diff(&points[pair[0]].0, &points[pair[1]].0, journey));
     }
     if diffs.is_empty() {
-        // An image and itself: a diff without changes.
+        // An image compared with itself gives a diff without changes.
         let point = &points[way[0]];
         diffs.push(world.diff(&point.0, &point.0, journey));
     }
@@ -433,7 +433,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
     let options = ApplyOptions {
         workers: &workers,
         progress: &Silent,
-        // What isn't said can't be checked in full: that is refused.
+        // Without digests a full check is impossible and is refused.
         check: if journey.digests || journey.check != BaseCheck::Full {
             journey.check
         } else {
@@ -480,7 +480,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
     world.holds(&base, &to.1);
     assert_eq!(open(&base).format(), journey.base.0);
 
-    // Once more: it is there already, or it changes nothing.
+    // Again: the target is already there, or the apply changes nothing.
     let again = in_place(&base, &diffs, InPlace::default());
     assert_eq!((again.updated, again.cleared), (0, 0));
     world.holds(&base, &to.1);
@@ -495,7 +495,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
     };
     as_before("undone");
 
-    // All the diffs as one, and the way back.
+    // Squash all diffs, and take the way back.
     let squashed = world.squash(&diffs, journey);
     in_place(&base, std::slice::from_ref(&squashed), InPlace::default());
     world.holds(&base, &to.1);

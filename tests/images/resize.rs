@@ -1,4 +1,4 @@
-//! Other sizes in place: what is read afterwards, and what a crash at any point leaves.
+//! Resizing in place: what is read afterwards, and what a crash at any point leaves.
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ const CASES: [(DiskType, u32, u64, &[u64]); 6] = [
         8 * KIB,
         &[512, 8 * KIB - 512, 8 * KIB + 512, 64 * KIB],
     ),
-    // 20 entries, in a sector that has place for 128.
+    // 20 entries, in a sector that has room for 128.
     (
         DiskType::Dynamic,
         4096,
         80 * KIB,
         &[512, 41 * KIB, 80 * KIB + 512, 200 * KIB, 512 * KIB],
     ),
-    // 200 entries fill a sector and a half: more than 256 need another table.
+    // 200 entries fill a sector and a half; more than 256 need a new table.
     (
         DiskType::Dynamic,
         512,
@@ -80,7 +80,7 @@ fn open<S: ReadAt>(storage: S) -> Result<VhdImage<S>> {
     VhdImage::open_with(storage, &mut RawParent)
 }
 
-/// A disk with data here and there, and in its last page.
+/// Returns a disk with data here and there, including its last page.
 fn make(disk_type: DiskType, block_size: u32, size: u64) -> Memory {
     let storage = Memory::new(Vec::new());
     let mut options = CreateOptions::new(disk_type, size);
@@ -134,7 +134,7 @@ fn every_size_reads_as_it_should_and_back_again() {
             }
             drop(again);
 
-            // What was cut off is gone, also when the disk grows again, and new blocks have their place.
+            // Data cut off stays gone when the disk grows again, and new blocks have room.
             image.resize(size).unwrap();
             let mut model = resized(&model, size);
             let last = PageRange::new(size - 512, size).unwrap();
@@ -177,7 +177,7 @@ fn assert_between(bytes: Vec<u8>, old: &[u8], new: u64, when: &str) -> bool {
     size == new
 }
 
-/// What is written while a disk is resized.
+/// Records the writes of a resize.
 fn record(storage: &Memory, new: u64) -> Vec<Event> {
     let recorder = Recorder::new(storage.to_vec(), usize::MAX);
     open(&recorder).unwrap().resize(new).unwrap();
@@ -216,7 +216,7 @@ fn a_crash_that_loses_unsynced_writes_leaves_the_old_or_the_new_size() {
                     .iter()
                     .rposition(|event| matches!(event, Event::Sync));
                 let first = synced.unwrap_or(0);
-                // Every combination of what wasn't synced, of the first ten writes since.
+                // Every combination of the first ten writes that weren't synced.
                 let open_ends = (crash + 1 - first).min(10);
                 for mask in 0_u32..1 << open_ends {
                     let storage = Memory::new(before.to_vec());
@@ -261,11 +261,11 @@ fn blocks_that_are_cut_off_take_no_space() {
     let before = storage.byte_len().unwrap();
     let mut image = open(&storage).unwrap();
     image.resize(8192).unwrap();
-    // The first block stays behind the last one, whose place is a hole now.
+    // The first block stays after the last one, which has become a hole.
     assert_eq!(image.allocated_blocks(), 1);
     assert!(storage.byte_len().unwrap() < before);
     let stored = storage.to_vec();
-    // The last page, which was cut off, held ones.
+    // The last page, which was cut off, held this data.
     assert!(!stored.windows(512).any(|page| page == [1; 512]));
 }
 

@@ -1,17 +1,17 @@
-//! What every image promises, as assertions.
+//! The promises of every image, as assertions.
 #![allow(dead_code)]
 
 use vhdkit::image::{ExtentState, Image, whole};
 use vhdkit::page::{PAGE_SIZE, PageRange};
 
-/// All bytes of an image.
+/// Reads all bytes of an image.
 pub(crate) fn read_all(image: &dyn Image) -> Vec<u8> {
     let mut bytes = vec![0xEE; usize::try_from(image.virtual_size()).unwrap()];
     image.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
 
-/// Asserts that `image` reads as `model`, in one piece and in awkward ones, and keeps the promises about extents.
+/// Asserts that `image` reads as `model`, in one piece and in awkward ones, and keeps its promises about extents.
 pub(crate) fn assert_reads_as(image: &dyn Image, model: &[u8]) {
     let len = model.len();
     assert_eq!(image.virtual_size(), len as u64);
@@ -47,7 +47,7 @@ pub(crate) fn assert_reads_as(image: &dyn Image, model: &[u8]) {
     assert_eq!(whole(image).len(), len as u64);
 }
 
-/// Asserts order, no gaps, different neighbours, and that what is called zero is zero.
+/// Asserts order, no gaps, distinct neighbours, and that zero extents really are zero.
 pub(crate) fn assert_extents(image: &dyn Image, within: PageRange, model: &[u8]) {
     let mut at = within.start();
     let mut last = None;

@@ -1,4 +1,4 @@
-//! An image that is far away: every request takes a while, and all that is asked for is counted.
+//! An image that acts as if it were remote: every request takes a while, and all requests are counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -9,16 +9,16 @@ use vhdkit::Result;
 use vhdkit::image::{Extent, ExtentState, Extents, Image, IoHints, check_within};
 use vhdkit::page::PageRange;
 
-/// Stretches of data and of zeros that take turns.
+/// Length of the alternating stretches of data and zeros.
 const STRETCH: u64 = 3 << 20;
 
-/// What was asked of a [`CountingImage`].
+/// The requests that a [`CountingImage`] has received.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     /// The ranges that were read.
     pub(crate) reads: Vec<(u64, u64)>,
     pub(crate) in_flight: usize,
-    /// The greatest number of requests in flight.
+    /// The highest number of requests in flight at once.
     pub(crate) most: usize,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct CountingImage {
     sparse: bool,
     latency: Duration,
     hints: IoHints,
-    /// Requests wait, for a while, until so many were in flight at once.
+    /// Requests wait for a while until this many are in flight at once.
     gather: AtomicUsize,
     asked: Mutex<Asked>,
     gathered: Condvar,
@@ -49,7 +49,7 @@ impl CountingImage {
         }
     }
 
-    /// A local one of the same content.
+    /// Returns a local image of the same content.
     pub(crate) fn near(&self) -> Self {
         Self::new(self.size, self.sparse, Duration::ZERO, IoHints::LOCAL)
     }
@@ -58,14 +58,14 @@ impl CountingImage {
         !self.sparse || (offset / STRETCH).is_multiple_of(2)
     }
 
-    /// Whether requests wait from now on until as many as pay were in flight at once.
+    /// Sets whether requests wait from now on until enough of them are in flight.
     pub(crate) fn gather(&self, gather: bool) {
         let depth = usize::from(self.hints.depth);
         self.gather
             .store(if gather { depth } else { 0 }, Ordering::Relaxed);
     }
 
-    /// What was asked so far; forgets it.
+    /// Returns the requests so far and resets the count.
     pub(crate) fn take(&self) -> (Asked, usize) {
         let asked = std::mem::take(&mut *self.asked.lock().unwrap());
         (asked, self.listings.swap(0, Ordering::Relaxed))

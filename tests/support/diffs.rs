@@ -56,7 +56,7 @@ pub(crate) fn chain(diffs: Vec<Vec<u8>>) -> Chain {
     Chain::new(diffs.into_iter().map(open).collect()).unwrap()
 }
 
-/// The diffs between consecutive points in time.
+/// Returns the diffs between consecutive points in time.
 pub(crate) fn chain_of_disks(
     disks: &[Vec<u8>],
     workers: &Workers,
@@ -76,7 +76,7 @@ pub(crate) fn squashed(chain: &Chain, workers: &Workers) -> Vec<u8> {
     squash(chain, Vec::new(), "memory", options).unwrap().out
 }
 
-/// Applies the chain; base and result are what the chain says they are.
+/// Applies the chain; base and result must be what the chain says.
 pub(crate) fn rebuild(base: &[u8], chain: &Chain, workers: &Workers, check: BaseCheck) -> Vec<u8> {
     let base = raw(base);
     let mut out = raw(&vec![0; usize::try_from(chain.target_size()).unwrap()]);
@@ -96,7 +96,7 @@ pub(crate) fn rebuild(base: &[u8], chain: &Chain, workers: &Workers, check: Base
 /// Page list, hash of the base, whether it is a long clear, data of updates, whether it leads back.
 pub(crate) type Frames = Vec<(PageList, Option<Hash>, bool, Vec<u8>, bool)>;
 
-/// All frames of a diff, of the way back too.
+/// Returns all frames of a diff, including those of the way back.
 pub(crate) fn frames(diff: &[u8]) -> Frames {
     let mut reader = DiffReader::new(diff, "memory").unwrap();
     let mut frames = Vec::new();
@@ -117,12 +117,12 @@ pub(crate) fn frames(diff: &[u8]) -> Frames {
     frames
 }
 
-/// The page ranges of the way forward, joined.
+/// Returns the page ranges of the way forward, joined.
 pub(crate) fn pages_of(diff: &[u8]) -> Vec<(u64, u64, ChangeKind)> {
     content_of(diff).0
 }
 
-/// The same, and the data of all updates.
+/// Returns the page ranges of the way forward, joined, and the data of all updates.
 pub(crate) fn content_of(diff: &[u8]) -> (Vec<(u64, u64, ChangeKind)>, Vec<u8>) {
     let mut joiner = Joiner::default();
     let (mut pages, mut data) = (Vec::new(), Vec::new());

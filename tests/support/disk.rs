@@ -25,22 +25,22 @@ impl TestFolder {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// The same within another folder.
+    /// Creates a temporary folder within another folder.
     pub(crate) fn within(folder: &Path) -> Self {
         Self(tempfile::tempdir_in(folder).unwrap())
     }
 
-    /// In memory, where there is such a place: for many runs whose syncs needn't reach a device.
+    /// Creates a folder in memory if possible, for many runs whose syncs needn't reach a device.
     pub(crate) fn in_memory() -> Self {
         Self(tempfile::tempdir_in(memory()).unwrap())
     }
 
-    /// The path of `name` within the folder.
+    /// Returns the path of `name` within the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Makes the file `name` of `bytes`, with holes where they are zero.
+    /// Creates the file `name` with `bytes`; zeros become holes.
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         write_sparse(&path, bytes);
@@ -54,7 +54,7 @@ impl TestFolder {
         path
     }
 
-    /// Names of the files in the folder, in order: shows what a command left behind.
+    /// Returns the names of the files in the folder in order, which shows what a command left there.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.0.path())
             .unwrap()
@@ -65,7 +65,7 @@ impl TestFolder {
     }
 }
 
-/// A folder in memory, or else the temporary folder.
+/// Returns a folder in memory, or else the temporary folder.
 pub(crate) fn memory() -> PathBuf {
     let shared = PathBuf::from("/dev/shm");
     if shared.is_dir() {
@@ -88,13 +88,13 @@ pub(crate) fn write_sparse(path: &Path, bytes: &[u8]) {
     }
 }
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 pub(crate) fn content(path: impl AsRef<Path>) -> Vec<u8> {
     let path = path.as_ref();
     fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Fails with the place of the first difference; `what` says what the bytes are.
+/// Fails with the offset of the first difference; `what` names the bytes.
 pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     if found == expected {
         return;
@@ -108,7 +108,7 @@ pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     );
 }
 
-/// Numbers that look random and are the same each time (`SplitMix64`).
+/// Pseudo-random numbers that are the same each time (`SplitMix64`).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -124,7 +124,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number less than `end`, which isn't zero.
+    /// Returns a number less than `end`, which isn't zero.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).unwrap()
     }
@@ -139,7 +139,7 @@ impl Random {
     }
 }
 
-/// A disk of `size` bytes with runs of random data, zeros, one repeated byte, and copies of what came before; the
+/// Returns a disk of `size` bytes with runs of random data, zeros, one repeated byte, and copies of earlier runs; the
 /// first and the last page hold data.
 pub(crate) fn disk(seed: u64, size: usize) -> Vec<u8> {
     const LONGEST: usize = 300 << 10;
@@ -168,7 +168,7 @@ pub(crate) fn disk(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// What becomes of a disk in use: pages written here and there, a run cleared, a run moved.
+/// Returns a used disk some time later: pages written here and there, a run cleared, a run moved.
 pub(crate) fn changed(seed: u64, disk: &[u8]) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut bytes = disk.to_vec();
@@ -190,7 +190,7 @@ pub(crate) fn changed(seed: u64, disk: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A command from a program and its arguments of any string or path type.
+/// Builds a command from a program and arguments of any string or path type.
 macro_rules! command {
     ($program:expr $(, $argument:expr)* $(,)?) => {{
         let mut command = $crate::disk::program($program);
@@ -200,7 +200,7 @@ macro_rules! command {
 }
 pub(crate) use command;
 
-/// Our binaries by name, `7z` and `python` as the test script has set them up, anything else from the system.
+/// Finds our binaries by name, `7z` and `python` as set up by the test script, and anything else in the system.
 pub(crate) fn program(name: &str) -> Command {
     let path = match name {
         "vhd" => env!("CARGO_BIN_EXE_vhd").into(),
@@ -244,7 +244,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
     run_to(command, 0)
 }
 
-/// Runs a command that must end with the exit code `code`.
+/// Runs a command that must exit with `code`.
 pub(crate) fn run_to(command: &mut Command, code: i32) -> Output {
     let output = command
         .output()
@@ -261,7 +261,7 @@ pub(crate) fn run_to(command: &mut Command, code: i32) -> Output {
     output
 }
 
-/// Runs `first | second`; both must succeed. Gives the output of the second.
+/// Runs `first | second`, both of which must succeed. Returns the output of the second.
 pub(crate) fn pipe(first: &mut Command, second: &mut Command) -> Output {
     let mut running = first
         .stdout(Stdio::piped())
@@ -280,7 +280,7 @@ pub(crate) fn pipe(first: &mut Command, second: &mut Command) -> Output {
     output
 }
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 fn line_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words

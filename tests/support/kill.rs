@@ -1,4 +1,4 @@
-//! Killing the real programs: at a moment, or at an exact system call.
+//! Kills the real programs, after a delay or at an exact system call.
 //!
 //! Used by a test with `#[path = "support/kill.rs"] mod kill;`, beside `disk`.
 
@@ -18,30 +18,31 @@ use std::time::{Duration, Instant};
 
 use crate::disk::program;
 
-/// The calls that change files, make that durable, or tell the user. Not every processor has all of them.
+/// The calls that change files, make changes durable, or report to the user. Not every processor has all of them.
 const CALLS: &str = "write,pwrite64,?pwritev2,ftruncate,fallocate,copy_file_range,ioctl,fsync,fdatasync,\
                      ?sync_file_range,?rename,renameat,renameat2,?link,linkat,?unlink,unlinkat,fchmod,fchown,fsetxattr";
 
-/// A system call: the `nth` of its name that one of the program's threads makes.
+/// A system call: the `nth` call of that name by any of the program's threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Point {
     pub(crate) call: String,
     pub(crate) nth: usize,
 }
 
-/// How long `command` takes; it must succeed.
+/// Measures how long `command` takes; it must succeed.
 pub(crate) fn time(command: &mut Command) -> Duration {
     let start = Instant::now();
     crate::disk::run(command);
     start.elapsed()
 }
 
-/// Runs `command`, which must succeed, and gives the calls it made that change files, in order.
+/// Runs `command`, which must succeed, and returns its calls that change files, in order.
 pub(crate) fn points(command: &Command) -> Vec<Point> {
     calls(command, CALLS, &[])
 }
 
-/// The same for the calls in `which`, a list with commas, on the files in `paths`; on any, if there are none.
+/// Runs `command` and returns its calls in `which`, a comma-separated list, on the files in `paths`, or on any file if
+/// there are none.
 pub(crate) fn calls(command: &Command, which: &str, paths: &[PathBuf]) -> Vec<Point> {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut traced = strace(command, |strace| {
@@ -71,7 +72,7 @@ pub(crate) fn calls(command: &Command, which: &str, paths: &[PathBuf]) -> Vec<Po
         .collect()
 }
 
-/// Calls by their names.
+/// Groups calls by name.
 pub(crate) fn grouped(points: Vec<Point>) -> BTreeMap<String, Vec<Point>> {
     let mut groups: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for point in points {
@@ -80,7 +81,7 @@ pub(crate) fn grouped(points: Vec<Point>) -> BTreeMap<String, Vec<Point>> {
     groups
 }
 
-/// Runs `command` and kills it after `delay`. Whether the kill came before the end.
+/// Runs `command` and kills it after `delay`. Returns whether it was killed before it ended.
 pub(crate) fn killed_after(command: &mut Command, delay: Duration) -> bool {
     let mut running = silent(command).spawn().unwrap();
     thread::sleep(delay);
@@ -88,7 +89,7 @@ pub(crate) fn killed_after(command: &mut Command, delay: Duration) -> bool {
     was_killed(running.wait().unwrap())
 }
 
-/// Runs `command` and kills it on its way into the call `point`. Whether it came that far.
+/// Runs `command` and kills it on entry to the call `point`. Returns whether it got that far.
 pub(crate) fn killed_at(command: &Command, point: &Point) -> bool {
     let Point { call, nth } = point;
     let what = format!("{call}:signal=SIGKILL:when={nth}");
@@ -99,7 +100,7 @@ pub(crate) fn killed_at(command: &Command, point: &Point) -> bool {
     )
 }
 
-/// For those who don't ask whether it came to that.
+/// For callers that don't ask whether the injection happened.
 pub(crate) const NO_LOG: &str = "/dev/null";
 
 /// The command under `strace`, which makes something else of a system call: `what` is the argument of
@@ -113,7 +114,7 @@ pub(crate) fn injected(
 ) -> Command {
     strace(command, |strace| {
         let call = what.split(':').next().unwrap_or_default();
-        // Without --seccomp-bpf, with which signals aren't injected.
+        // Without --seccomp-bpf, which prevents the injection of signals.
         strace.args(["-s", "0", "-o"]).arg(log.as_ref()).arg("-e");
         strace.arg(format!("trace={call}"));
         strace.arg("-e").arg(format!("inject={what}"));
@@ -144,6 +145,6 @@ fn silent(command: &mut Command) -> &mut Command {
 }
 
 fn was_killed(status: ExitStatus) -> bool {
-    // As its own end, or as the program that was traced ended.
+    // Either strace itself or the traced program may have died of it.
     status.signal() == Some(9)
 }

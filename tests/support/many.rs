@@ -1,4 +1,4 @@
-//! A disk with any number of snapshots, made fast: two states in turn, so that two diffs serve for all of them.
+//! A disk with any number of snapshots, created quickly: two states alternate, so that two diffs serve for all of them.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{Access, Disk, Manifest, NewPoint, Time, Work, create};
 
-/// Makes the disk `name` of the store at `store` with `count` snapshots, three at least, called `s1` and so on. Every
-/// second one has the tag `keep`. Returns the two states, of which the first is that of `s1`.
+/// Creates the disk `name` in the store at `store` with `count` snapshots, at least three, called `s1` and so on. Every
+/// second one has the tag `keep`. Returns the two states; `s1` has the first one.
 pub(crate) fn many(store: &Path, name: &str, count: u32, workers: &Workers) -> [Vec<u8>; 2] {
     let states = [1_u8, 2].map(|n| {
         let mut bytes = vec![0; 64 << 10];
@@ -59,7 +59,7 @@ pub(crate) fn many(store: &Path, name: &str, count: u32, workers: &Workers) -> [
         fs::write(manifest, point.encode().unwrap()).unwrap();
     }
     if count.is_multiple_of(2) {
-        // The list is of the other state.
+        // This list belongs to the other state.
         fs::remove_file(folder.join("newest.windows")).unwrap();
     }
     states

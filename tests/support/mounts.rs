@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Bytes of a file system; XFS needs 300 MiB at least. The file is sparse.
+/// Size of a file system in bytes; XFS needs at least 300 MiB. The file is sparse.
 const SIZE: u64 = 400 << 20;
 
 /// A mounted file system, unmounted and removed when dropped.
@@ -27,13 +27,13 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Makes and mounts a file system of `kind`, which is `xfs`, `btrfs`, `ext4`, `ext3` with small
-    /// inodes, `tmpfs` or `ramfs`.
+    /// Creates and mounts a file system of `kind`: `xfs`, `btrfs`, `ext4`, `ext3` with small inodes, `tmpfs` or
+    /// `ramfs`.
     pub(crate) fn new(kind: &'static str) -> Option<Self> {
         Self::sized(kind, SIZE, &std::env::temp_dir())
     }
 
-    /// The same of `size` bytes, in a file in a new folder in `folder`.
+    /// Creates and mounts a file system of `size` bytes, in a file in a new folder in `folder`.
     pub(crate) fn sized(kind: &'static str, size: u64, folder: &Path) -> Option<Self> {
         let folder = tempfile::tempdir_in(folder).unwrap();
         let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
@@ -48,7 +48,7 @@ impl Mounted {
             fs::File::create(&image).unwrap().set_len(size).unwrap();
             let mut mkfs = Command::new(format!("mkfs.{kind}"));
             if kind == "ext3" {
-                // As they were made once: times are whole seconds.
+                // Small inodes, as in old file systems: times are whole seconds.
                 mkfs.args(["-I", "128"]);
             }
             run(mkfs.arg("-q").arg(&image));
@@ -66,7 +66,7 @@ impl Mounted {
         Some(Self { kind, folder })
     }
 
-    /// The same, mounted anew with these options.
+    /// Mounts the file system again with these options.
     pub(crate) fn with_options(self, options: &str) -> Self {
         run(Command::new("umount").arg(self.path()));
         run(Command::new("mount")
@@ -77,7 +77,7 @@ impl Mounted {
         self
     }
 
-    /// Mounts it anew with other options, such as `ro`.
+    /// Mounts the file system again with other options, such as `ro`.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         run(Command::new("mount")
@@ -85,7 +85,7 @@ impl Mounted {
             .arg(self.path()));
     }
 
-    /// Those of `kinds` that can be mounted here. Says which these are.
+    /// Returns those of `kinds` that can be mounted here, and reports which these are.
     pub(crate) fn all(kinds: &[&'static str]) -> Vec<Self> {
         let all: Vec<_> = kinds.iter().filter_map(|kind| Self::new(kind)).collect();
         let names: Vec<_> = all.iter().map(|mounted| mounted.kind).collect();
@@ -102,12 +102,12 @@ impl Mounted {
         self.kind
     }
 
-    /// The folder in which it is mounted.
+    /// Returns the folder in which it is mounted.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("mounted")
     }
 
-    /// Bytes that are free once everything is written.
+    /// Returns the number of free bytes once everything is written.
     pub(crate) fn free(&self) -> u64 {
         run(Command::new("sync").arg("-f").arg(self.path()));
         let stat = rustix::fs::statvfs(self.path()).unwrap();
@@ -119,7 +119,7 @@ impl Mounted {
 pub(crate) struct Loop(PathBuf);
 
 impl Loop {
-    /// Attaches the file. Needs root and a free loop device; where that isn't to be had, it says so and gives `None`.
+    /// Attaches the file. This needs root and a free loop device; otherwise it reports that and returns `None`.
     pub(crate) fn attach(file: &Path) -> Option<Self> {
         let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(file));
         if !attached.status.success() {
@@ -131,7 +131,7 @@ impl Loop {
         Some(Self(PathBuf::from(name.trim())))
     }
 
-    /// The device.
+    /// Returns the path of the device.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -145,7 +145,7 @@ impl Drop for Loop {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily, should a program still run there: a failed test must not leave a mount behind.
+        // Lazily, in case a program still runs there: a failed test must not leave a mount.
         let unmounted = output(Command::new("umount").arg(self.path()));
         if !unmounted.status.success() {
             output(Command::new("umount").arg("--lazy").arg(self.path()));
@@ -153,7 +153,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Says it even where the test runner keeps what passing tests print; `tests/run` counts what wasn't tested.
+/// Prints even where the test runner hides the output of passing tests; `tests/run` counts the skipped tests.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "\n{text}");
 }
@@ -167,7 +167,7 @@ fn run(command: &mut Command) {
     );
 }
 
-/// Runs a command of the system, which may not be in a user's `PATH`.
+/// Runs a system command, which may not be in a user's `PATH`.
 fn output(command: &mut Command) -> Output {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));

@@ -1,5 +1,5 @@
-//! Storage that remembers what was written, to be replayed up to any point, and that fails when told to: for what works
-//! on storage and needs no files. What whole commands leave in files is tested in `tests/crash/`.
+//! Storage that records writes, to be replayed up to any point, and that fails on request: for code that works on
+//! storage and needs no files. The files that whole commands leave are tested in `tests/crash/`.
 #![allow(dead_code)]
 
 use std::ops::Range;
@@ -9,14 +9,14 @@ use std::sync::Mutex;
 use vhdkit::storage::{Memory, ReadAt, WriteAt};
 use vhdkit::{Error, Result};
 
-/// Storage that keeps a log of what reached it.
+/// Storage that keeps a log of the writes it received.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) inner: Memory,
     pub(crate) log: Mutex<Vec<Event>>,
-    /// The log's length at which everything fails, as on a full disk.
+    /// The length of the log at which everything fails, as on a full disk.
     fail_at: usize,
-    /// How many bytes of the write that fails still arrive.
+    /// The number of bytes of the failing write that still arrive.
     torn: usize,
 }
 
@@ -49,7 +49,7 @@ impl Recorder {
         }
     }
 
-    /// The same, where the first write that fails is torn: so many bytes of it arrive.
+    /// Makes the first failing write a torn one, of which this many bytes arrive.
     pub(crate) fn torn(mut self, torn: usize) -> Self {
         self.torn = torn;
         self

@@ -6,7 +6,7 @@
 
 pub(crate) const SECTOR: usize = 512;
 
-/// What ends the file.
+/// The end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trailing {
     /// A footer of 512 bytes.
@@ -26,11 +26,11 @@ pub(crate) struct Shape {
     pub(crate) block_size: usize,
     /// BAT entries beyond those that the disk needs.
     pub(crate) extra_entries: usize,
-    /// What fills the BAT's last sector.
+    /// The byte that fills the BAT's last sector.
     pub(crate) bat_padding: u8,
-    /// Where the BAT lies.
+    /// The offset of the BAT.
     pub(crate) table_at: usize,
-    /// Block data starts at a multiple of this.
+    /// Block data starts at a multiple of this many bytes.
     pub(crate) data_alignment: usize,
     /// Whether all bits of a stored block are set, or only those of pages that aren't zero.
     pub(crate) full_bitmaps: bool,
@@ -53,7 +53,7 @@ const PLAIN: Shape = Shape {
     trailing: Trailing::Whole,
 };
 
-/// Every shape, with blocks of their own size.
+/// Every shape, each with its own block size.
 pub(crate) const SHAPES: [Shape; 9] = [
     PLAIN,
     Shape {
@@ -144,7 +144,7 @@ pub(crate) fn seal(bytes: &mut [u8], field: usize) {
     bytes[field..field + 4].copy_from_slice(&(!sum).to_be_bytes());
 }
 
-/// A footer; `data_offset` is all ones for a fixed disk.
+/// Builds a footer; `data_offset` is all ones for a fixed disk.
 pub(crate) fn footer(
     shape: &Shape,
     disk_type: usize,
@@ -171,7 +171,7 @@ pub(crate) fn footer(
     bytes
 }
 
-/// A dynamic disk header.
+/// Builds a dynamic disk header.
 pub(crate) fn header(table_at: usize, entries: usize, block_size: usize) -> [u8; 1024] {
     let mut bytes = [0; 1024];
     bytes[0..8].copy_from_slice(b"cxsparse");
@@ -184,7 +184,7 @@ pub(crate) fn header(table_at: usize, entries: usize, block_size: usize) -> [u8;
     bytes
 }
 
-/// The header of a differencing disk with a parent's name and two locators.
+/// Builds the header of a differencing disk with a parent's name and two locators.
 pub(crate) fn differencing_header() -> [u8; 1024] {
     let mut bytes = header(8192, 8, 2 << 20);
     bytes[40..56].copy_from_slice(b"parent-unique-id");
@@ -200,7 +200,7 @@ pub(crate) fn differencing_header() -> [u8; 1024] {
     bytes
 }
 
-/// A parent locator entry.
+/// Builds a parent locator entry.
 pub(crate) fn locator(code: [u8; 4], space: usize, len: usize, at: u64) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes[0..4].copy_from_slice(&code);
@@ -210,7 +210,7 @@ pub(crate) fn locator(code: [u8; 4], space: usize, len: usize, at: u64) -> [u8; 
     bytes
 }
 
-/// A fixed VHD of `disk`.
+/// Builds a fixed VHD of `disk`.
 pub(crate) fn fixed(shape: &Shape, disk: &[u8]) -> Vec<u8> {
     let mut file = disk.to_vec();
     let footer = footer(shape, 2, u64::MAX, disk.len());
@@ -222,14 +222,14 @@ pub(crate) fn fixed(shape: &Shape, disk: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Bytes of a block's bitmap.
+/// Returns the size of a block's bitmap in bytes.
 pub(crate) fn bitmap_len(shape: &Shape) -> usize {
     (shape.block_size / SECTOR)
         .div_ceil(8)
         .next_multiple_of(SECTOR)
 }
 
-/// A dynamic VHD of `disk`: blocks that hold nothing but zeros aren't stored.
+/// Builds a dynamic VHD of `disk`; blocks of zeros aren't stored.
 pub(crate) fn dynamic(shape: &Shape, disk: &[u8]) -> Vec<u8> {
     let blocks: Vec<&[u8]> = disk.chunks(shape.block_size).collect();
     let entries = blocks.len() + shape.extra_entries;
@@ -277,7 +277,7 @@ fn bitmap(shape: &Shape, block: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A disk of `pages` pages of which some hold data, the last one among them.
+/// Returns a disk of `pages` pages, some of which hold data, including the last one.
 pub(crate) fn patterned(pages: usize) -> Vec<u8> {
     let mut disk = vec![0; pages * SECTOR];
     for (n, page) in disk.chunks_mut(SECTOR).enumerate() {
@@ -291,7 +291,7 @@ pub(crate) fn patterned(pages: usize) -> Vec<u8> {
     disk
 }
 
-/// What a differencing VHD says of itself and its parent.
+/// The fields of a differencing VHD about itself and its parent.
 #[derive(Debug, Clone)]
 pub(crate) struct Family {
     pub(crate) id: [u8; 16],
@@ -306,11 +306,11 @@ pub(crate) struct Family {
 pub(crate) struct Locator {
     pub(crate) code: [u8; 4],
     pub(crate) data: Vec<u8>,
-    /// `data_space`, if not the room in bytes.
+    /// `data_space`, if it isn't the space in bytes.
     pub(crate) space: Option<usize>,
-    /// `data_length`, if not the length.
+    /// `data_length`, if it isn't the length of the data.
     pub(crate) len: Option<usize>,
-    /// `data_offset`, if not where the data is.
+    /// `data_offset`, if it isn't the offset of the data.
     pub(crate) at: Option<u64>,
 }
 
@@ -327,7 +327,7 @@ impl Locator {
 }
 
 impl Family {
-    /// As Windows writes it, for a parent in the same folder.
+    /// Returns the fields as Windows writes them for a parent in the same folder.
     pub(crate) fn new(id: u8, parent_id: u8, name: &str) -> Self {
         Self {
             id: [id; 16],
@@ -341,7 +341,7 @@ impl Family {
     }
 }
 
-/// Gives a file built here another unique id, in both footers.
+/// Sets another unique id in both footers of a file built here.
 pub(crate) fn with_id(mut file: Vec<u8>, id: [u8; 16]) -> Vec<u8> {
     let end = file.len() - SECTOR;
     for at in [0, end] {
@@ -353,8 +353,8 @@ pub(crate) fn with_id(mut file: Vec<u8>, id: [u8; 16]) -> Vec<u8> {
     file
 }
 
-/// A differencing VHD that stores the pages of `disk` that `stored` says. Under clear bits there is garbage: what
-/// stands there means nothing.
+/// Builds a differencing VHD with the pages of `disk` marked in `stored`. Pages with clear bits hold garbage, which
+/// readers must ignore.
 pub(crate) fn differencing(
     shape: &Shape,
     family: &Family,

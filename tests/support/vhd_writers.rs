@@ -7,7 +7,7 @@
 pub(crate) const SECTOR: usize = 512;
 const MIB: usize = 1 << 20;
 
-/// What a footer says.
+/// The footer fields in which programs differ.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer {
     pub(crate) creator: &'static [u8; 4],
@@ -43,7 +43,7 @@ impl Writer {
         version: 0x000A_0000,
         host_os: *b"Wi2k",
         features: 2,
-        // 4 MiB: 120/4/17.
+        // The geometry of 4 MiB is 120/4/17.
         geometry: [0, 120, 4, 17],
         size: 4 * MIB,
         id: *b"\x11\x22\x33\x44\x55\x66\x47\x88\x99\xAA\xBB\xCC\xDD\xEE\xFF\x01",
@@ -100,7 +100,7 @@ impl Writer {
         self.bitmap_len() + self.block_size
     }
 
-    /// A fixed disk with some data.
+    /// Builds a fixed disk with some data.
     pub(crate) fn fixed(&self) -> Vec<u8> {
         let writer = Self {
             disk_type: 2,
@@ -111,7 +111,7 @@ impl Writer {
         file
     }
 
-    /// Copy, header, and a BAT at 1536 padded with `padding`, without blocks and trailing footer.
+    /// Builds the footer copy, the header, and a BAT at 1536 padded with `padding`, but no blocks or trailing footer.
     pub(crate) fn head(&self, entries: usize, padding: u8) -> Vec<u8> {
         let table_len = (entries * 4).next_multiple_of(SECTOR);
         let mut file = vec![0xFF; 1536 + table_len];
@@ -141,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// A dynamic disk with all of its blocks, as Windows and qemu lay it out.
+    /// Builds a dynamic disk with all of its blocks in the layout of Windows and qemu.
     pub(crate) fn dynamic(&self, padding: u8, full: bool) -> Vec<u8> {
         let mut file = self.head(self.blocks(), padding);
         for n in 0..self.blocks() {
@@ -151,8 +151,9 @@ impl Writer {
         file
     }
 
-    /// A differencing disk as Windows makes it: the absolute locator at 4096, the BAT at 8192, the relative locator
-    /// at 12288, the first block at sector 159; a full path in the header's name, no time stamp of the parent.
+    /// Builds a differencing disk in the layout of Windows: the absolute locator at 4096, the BAT at 8192, the relative
+    /// locator at 12288, the first block at sector 159; a full path in the header's name, and no time stamp of the
+    /// parent.
     pub(crate) fn windows_child(&self) -> Vec<u8> {
         let writer = Self {
             disk_type: 4,
@@ -186,19 +187,20 @@ impl Writer {
         file[8192..8192 + SECTOR].fill(0xFF);
         put32(&mut file, 8192, 159);
         let mut bitmap = vec![0; writer.bitmap_len()];
-        // Runs that start and end within bytes.
+        // Runs that start and end within a byte.
         bitmap[0] = 0b0011_1010;
         bitmap[15] = 0b0000_0001;
         file.extend(bitmap);
         let start = file.len();
-        // What stands under clear bits of a child is anybody's.
+        // Data under clear bits of a child is undefined.
         file.extend(data(writer.block_size, 9));
         assert_eq!(start, 160 * SECTOR);
         file.extend(writer.footer());
         file
     }
 
-    /// A dynamic disk as tapdisk makes it: room for growth in the BAT, a batmap, block data at multiples of 4096.
+    /// Builds a dynamic disk in the layout of tapdisk: room for growth in the BAT, a batmap, block data at multiples of
+    /// 4096.
     pub(crate) fn tapdisk(&self, hidden: bool, sealed: bool) -> Vec<u8> {
         let mut footer = self.footer();
         footer[85] = u8::from(hidden);
@@ -223,7 +225,7 @@ impl Writer {
     }
 }
 
-/// Writes the header of a batmap of one sector, which stands behind it.
+/// Writes the header of a batmap of one sector, which follows it.
 pub(crate) fn set_batmap(file: &mut [u8], at: usize) {
     file[at..at + 8].copy_from_slice(b"tdbatmap");
     put64(file, at + 8, at as u64 + 512);
@@ -242,7 +244,7 @@ pub(crate) fn utf16_le(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Bytes without zeros.
+/// Returns bytes without zeros.
 pub(crate) fn data(len: usize, seed: usize) -> Vec<u8> {
     (0..len)
         .map(|n| u8::try_from((n * 7 + seed * 31) % 255).unwrap() + 1)

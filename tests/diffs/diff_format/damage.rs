@@ -1,4 +1,4 @@
-//! Damage on the way: cut, flipped, appended, slow and interrupted input.
+//! Damage in transit: cut, flipped, appended, slow and interrupted input.
 
 use std::io::{self, Read};
 
@@ -75,7 +75,7 @@ fn what_is_no_diff_is_called_that() {
         assert_eq!(error(bytes, "no diff").field(), Some("magic"));
     }
     assert!(error(b"", "empty").message().contains("cut off"));
-    // A transfer that changed line ends.
+    // A transfer that converted line ends.
     let diff = mixed();
     let text: Vec<u8> = diff
         .iter()
@@ -90,7 +90,7 @@ fn what_is_no_diff_is_called_that() {
     assert_eq!(error(&text, "text").offset(), Some(0));
 }
 
-/// A reader that gives a byte at a time, and now and then says that it was interrupted.
+/// A reader that returns a byte at a time, and reports an interruption now and then.
 struct Slow<'a> {
     bytes: &'a [u8],
     calls: usize,
@@ -119,7 +119,7 @@ fn a_slow_and_interrupted_pipe_gives_the_same() {
     }
 }
 
-/// A reader that fails after so many bytes.
+/// A reader that fails after this many bytes.
 struct Failing<'a>(&'a [u8]);
 
 impl Read for Failing<'_> {
@@ -144,7 +144,7 @@ fn trouble_with_reading_is_not_taken_for_damage() {
     }
 }
 
-/// What can happen to a stretch of bytes.
+/// Ways in which a stretch of bytes may change.
 #[derive(Debug, Clone)]
 enum Mutation {
     Set(prop::sample::Index, u8),

@@ -1,5 +1,5 @@
-//! Diffs that a mistaken or malicious program could write: all checksums, numbers and digests are right, what they
-//! cover isn't. Only the rules of the structure can tell.
+//! Diffs that a faulty or malicious program could write: all checksums, numbers and digests are right, but what they
+//! cover isn't. Only the structural rules can catch them.
 
 use vhdkit::ErrorKind::{Damaged, Unsupported};
 use vhdkit::{Error, ErrorKind};
@@ -10,7 +10,7 @@ use crate::diff_format::sections::{
 };
 use crate::diff_format::support::{WINDOW, error, mixed, mixed_stored, verify};
 
-/// The header and frames of [`mixed`], and the trailer's digests.
+/// Returns the header and frames of [`mixed`], and the trailer's digests.
 pub(crate) fn parts() -> (Vec<Section>, Vec<u8>) {
     let mut sections = cut(&mixed());
     let tail = sections.pop().unwrap();
@@ -18,14 +18,14 @@ pub(crate) fn parts() -> (Vec<Section>, Vec<u8>) {
     (sections, tail[56..128].to_vec())
 }
 
-/// A diff whose frames were changed by `forge`; index and trailer agree with them.
+/// Returns a diff whose frames were changed by `forge`; index and trailer match them.
 pub(crate) fn frames(forge: impl Fn(&mut Vec<Section>)) -> Vec<u8> {
     let (mut sections, digests) = parts();
     forge(&mut sections);
     seal(&complete(sections, &digests))
 }
 
-/// A diff of which everything was changed by `forge` after index and trailer were made.
+/// Returns a diff in which anything may be changed by `forge` after index and trailer were made.
 pub(crate) fn all(forge: impl Fn(&mut Vec<Section>)) -> Vec<u8> {
     let (sections, digests) = parts();
     let mut sections = complete(sections, &digests);
@@ -188,7 +188,7 @@ fn sections_lost_repeated_or_moved_are_refused_though_renumbered() {
         };
         refused(what, &forged, kind);
     }
-    // Not renumbered, the sequence tells at once.
+    // Without renumbering, the sequence numbers reveal it.
     let error = refused("frame lost", &all(|s| drop(s.remove(3))), Damaged);
     let third = offsets(&cut(&mixed()))[3];
     assert_eq!(

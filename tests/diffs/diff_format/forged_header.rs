@@ -1,4 +1,4 @@
-//! Headers and records that break a rule under a right checksum.
+//! Headers and records that break a rule but have a right checksum.
 
 use vhdkit::ErrorKind;
 use vhdkit::ErrorKind::{Damaged, Unsupported};
@@ -8,13 +8,13 @@ use crate::diff_format::forged::{FIRST, all, refused};
 use crate::diff_format::sections::{Section, cut, place_tail, put_u32, put_u64, seal, u32_at};
 use crate::diff_format::support::{diff, header, verify};
 
-/// A record of the header.
+/// Encodes a record of the header.
 fn record(tag: u16, value: &[u8]) -> Vec<u8> {
     let len = u32::try_from(value.len()).unwrap();
     [&tag.to_be_bytes()[..], &len.to_be_bytes(), value].concat()
 }
 
-/// A diff with these records, and nothing else.
+/// Returns a diff that consists of a header with these records.
 fn with_records(records: &[Vec<u8>]) -> Vec<u8> {
     let size = header(512, 512);
     let mut sections = cut(&diff(&size, Vec::new(), Compression::None));

@@ -1,4 +1,4 @@
-//! Payloads that unpack to something else, counts that can't be, and random forgeries.
+//! Payloads that unpack to something else, impossible counts, and random forgeries.
 
 use std::io::{self, Read};
 
@@ -10,7 +10,7 @@ use crate::diff_format::forged::{CLEAR, FIRST, Forgery, INDEX, LAST, TAIL, parts
 use crate::diff_format::sections::{Section, complete, cut, kind, put_u32, put_u64, seal, u32_at};
 use crate::diff_format::support::{WINDOW, change, diff, header, read, verify};
 
-/// A diff of one frame of two pages, packed as `stored`.
+/// Returns a diff of one frame of two pages whose packed payload is `stored`.
 fn packed(stored: &[u8]) -> Vec<u8> {
     let one = diff(
         &header(WINDOW, WINDOW),
@@ -33,7 +33,7 @@ fn a_payload_that_unpacks_to_something_else_is_refused() {
     let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).unwrap();
     let good = packed(&zstd(&[1; 1024]));
     assert_eq!(read(good.as_slice()).unwrap().frames[0].3, [1; 1024]);
-    // Without its size in its head, as a stream is packed.
+    // Streaming compression leaves the content size out of the frame header.
     let stream = zstd::stream::encode_all(&[1; 1024][..], 3).unwrap();
     assert_eq!(
         read(packed(&stream).as_slice()).unwrap().frames[0].3,
@@ -73,7 +73,7 @@ fn a_payload_that_unpacks_to_something_else_is_refused() {
         ),
     ] {
         let forged = packed(&stored);
-        // All its checksums are right: this shows when it is unpacked.
+        // All checksums are right, so this only shows when it is unpacked.
         verify(&forged).unwrap();
         let error = read(forged.as_slice()).unwrap_err();
         assert_eq!(error.kind(), Damaged, "{what}: {error:?}");
@@ -82,11 +82,11 @@ fn a_payload_that_unpacks_to_something_else_is_refused() {
             "{what}: {error:?}"
         );
     }
-    // More stored than there is data isn't even tried.
+    // A payload that is longer stored than unpacked isn't even tried.
     refused("longer than the data", &packed(&bomb), Damaged);
 }
 
-/// Watches that nobody asks for more at once than a frame can have.
+/// Asserts that no single read asks for more than a frame can have.
 struct Watched<'a> {
     bytes: &'a [u8],
     most: usize,
@@ -111,7 +111,7 @@ fn no_count_is_believed_before_it_is_checked() {
         ("segments", |s| put_u32(&mut s[TAIL], 4, u32::MAX)),
     ];
     for (what, forge) in huge {
-        // Sealed as far as that goes: the checksum of what claims to be longer than the file can't be.
+        // Sealed as far as possible: a section that claims to be longer than the file has no place for its checksum.
         let (sections, digests) = parts();
         let mut sections = complete(sections, &digests);
         let limits: Vec<_> = sections.iter().map(Vec::len).collect();
@@ -134,7 +134,7 @@ fn no_count_is_believed_before_it_is_checked() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// Random bytes in a well-sealed diff: refused, or another diff that keeps all the rules.
+    /// A sealed diff with random bytes is refused, or it is a different diff that follows all the rules.
     #[test]
     fn a_mutated_and_sealed_diff_is_refused_or_keeps_the_rules(
         which in 0..7_usize,
@@ -151,7 +151,7 @@ proptest! {
         };
         let forged = if agree && which <= LAST && which > 0 {
             edit(&mut sections[which]);
-            // A count must still fit the section for its checksum to have a place.
+            // The count must still fit into the section, or its checksum has no place.
             if kind(&sections[which]) == "PAGE" {
                 let ranges = u32_at(&parts().0[which], 4);
                 put_u32(&mut sections[which], 4, ranges);

@@ -21,7 +21,7 @@ use crate::diff_format::support::{WINDOW, header, hex, read};
 
 const UPDATE: &str = "VHDKIT_UPDATE_FIXTURES";
 
-/// How the golden files differ from the plainest diff.
+/// A golden file, as its differences from the simplest diff.
 #[derive(Clone)]
 struct Golden {
     name: &'static str,
@@ -168,7 +168,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 fn reversible_goldens() -> Vec<Golden> {
-    // Pages appear: the way back is a clear, and for a last window of two pages a long one.
+    // Pages appear: the way back is a clear, which is long for a last window of two pages.
     let mut appeared = base(WINDOW + 1024);
     appeared[8190 * 512..].fill(0);
     vec![
@@ -239,7 +239,7 @@ impl Golden {
 }
 
 impl Golden {
-    /// What both comparisons find, window by window.
+    /// Merges what the comparisons in both directions find, window by window.
     fn make_reversible(
         &self,
         base: &dyn Image,
@@ -273,7 +273,7 @@ impl Golden {
         writer.finish(digests.0, digests.1).unwrap().out
     }
 
-    /// The pages of the base before those at its end that are zero.
+    /// Returns the pages of the base up to the zeros at its end.
     fn filled(&self) -> usize {
         let pages = self.base.chunks(512).rposition(|page| page != [0; 512]);
         pages.map_or(0, |last| last + 1)
@@ -285,7 +285,7 @@ fn file(name: &str, suffix: &str) -> PathBuf {
         .join(format!("{name}.{suffix}"))
 }
 
-/// Writes the golden files anew, once and before any test reads them, if the environment asks for it.
+/// Rewrites the golden files, once and before any test reads them, if the environment asks for it.
 fn update_if_asked() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
@@ -300,7 +300,7 @@ fn update_if_asked() {
     });
 }
 
-/// The stored golden files, by name.
+/// Returns the stored golden files by name.
 pub(crate) fn golden_files() -> Vec<(String, Vec<u8>)> {
     update_if_asked();
     let names = goldens().into_iter().map(|golden| golden.name.to_owned());
@@ -318,7 +318,7 @@ fn missing(name: &str) -> ! {
     panic!("fixtures/diff/{name}.vhddiff can't be read; run the tests with {UPDATE}=1 to write it")
 }
 
-/// What a diff says, as text.
+/// Describes the content of a diff as text.
 fn describe(golden: &Golden, diff: &[u8]) -> String {
     let mut out = format!("length {}\n", diff.len());
     let sections = cut(diff);

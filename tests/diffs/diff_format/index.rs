@@ -1,4 +1,4 @@
-//! The index: more frames than one segment holds, and what is found through it.
+//! The index: more frames than fit into one segment, and lookups through it.
 
 use vhdkit::diff::{Compression, DiffFile, WindowChange};
 use vhdkit::page::PageRange;
@@ -8,7 +8,7 @@ use vhdkit::storage::Memory;
 use crate::diff_format::sections::{cut, kind};
 use crate::diff_format::support::{WINDOW, change, diff, header, verify};
 
-/// A diff with this many frames; every third window isn't changed, every fourth frame is an update.
+/// Returns a diff with this many frames; every third window is unchanged, every fourth frame is an update.
 fn many(frames: u64) -> (Vec<u8>, Vec<PageRange>) {
     let changes: Vec<WindowChange> = (0..frames)
         .map(|n| {
@@ -126,7 +126,7 @@ fn a_diff_costs_what_the_description_says() {
         Compression::None,
     );
     assert_eq!(empty.len(), 52 + 6 + "golden".len() + 176);
-    // One lonely page, three 4 KiB writes, every other page, and a long clear.
+    // A single page, three 4 KiB writes, every other page, and a long clear.
     let every_other: Vec<_> = (0..4096).map(|n| (2 * n, 1, 1)).collect();
     let changes = vec![
         change(0, &[(5, 1, 1)]),

@@ -1,5 +1,5 @@
-//! The sections of a diff, cut and put together from the description alone: nothing here uses the library's own
-//! encoding, so that a mistake there can't hide behind the same mistake here.
+//! Splits diffs into sections and joins them, working from the description alone: nothing here uses the library's own
+//! encoding, so that a mistake there can't be hidden by the same mistake here.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -46,7 +46,7 @@ pub(crate) fn kind(section: &[u8]) -> &str {
     }
 }
 
-/// Cuts a whole diff into its sections, the header first.
+/// Splits a whole diff into its sections, the header first.
 pub(crate) fn cut(diff: &[u8]) -> Vec<Section> {
     let mut sections = Vec::new();
     let mut rest = diff;
@@ -66,7 +66,7 @@ pub(crate) fn cut(diff: &[u8]) -> Vec<Section> {
     sections
 }
 
-/// Where each section begins.
+/// Returns the offset of each section.
 pub(crate) fn offsets(sections: &[Section]) -> Vec<u64> {
     let mut at = 0;
     sections
@@ -79,14 +79,14 @@ pub(crate) fn offsets(sections: &[Section]) -> Vec<u64> {
         .collect()
 }
 
-/// Numbers the sections behind the header.
+/// Numbers the sections that follow the header.
 pub(crate) fn number(sections: &mut [Section]) {
     for (section, n) in sections.iter_mut().skip(1).zip(1..) {
         put_u64(section, 8, n);
     }
 }
 
-/// The first and the last changed byte of a frame, its ranges, and the bytes of its updates and clears.
+/// Returns a frame's first and last changed byte, its number of ranges, and the bytes of its updates and clears.
 fn measure(frame: &[u8]) -> (u64, u64, u64, [u64; 2]) {
     if kind(frame) == "CLER" {
         let (start, len) = (u64_at(frame, 16), u64_at(frame, 24));
@@ -112,7 +112,7 @@ fn measure(frame: &[u8]) -> (u64, u64, u64, [u64; 2]) {
     )
 }
 
-/// The index section for consecutive frames.
+/// Encodes the index section for consecutive frames.
 pub(crate) fn index(entries: &[[u64; 3]]) -> Section {
     let mut out = b"INDX".to_vec();
     out.extend(u32::try_from(entries.len()).unwrap().to_be_bytes());
@@ -122,8 +122,8 @@ pub(crate) fn index(entries: &[[u64; 3]]) -> Section {
     out
 }
 
-/// Puts an index and a trailer behind a header and its frames, true to what they say; `digests` is the trailer's
-/// flags, the reserved field and both digests.
+/// Appends a matching index and trailer to a header and its frames; `digests` is the trailer's flags, the reserved
+/// field and both digests.
 pub(crate) fn complete(mut sections: Vec<Section>, digests: &[u8]) -> Vec<Section> {
     let mut totals = [0; 5];
     let mut entries = Vec::new();
@@ -167,7 +167,7 @@ pub(crate) fn place_tail(sections: &mut [Section]) {
     }
 }
 
-/// Makes all checksums and the digest right, and joins the sections.
+/// Fixes all checksums and the digest, and joins the sections.
 pub(crate) fn seal(sections: &[Section]) -> Vec<u8> {
     let mut out = Vec::new();
     for section in sections {

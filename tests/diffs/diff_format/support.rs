@@ -1,4 +1,4 @@
-//! Diffs made and read through the public interface.
+//! Diffs written and read through the public interface.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -25,7 +25,7 @@ pub(crate) fn header(base_size: u64, target_size: u64) -> DiffHeader {
     }
 }
 
-/// A frame's worth of changes: runs of `(page, pages, byte)` of one window, a zero byte being a clear.
+/// Returns a frame's worth of changes: runs of `(page, pages, byte)` in one window, where a zero byte means a clear.
 pub(crate) fn change(window: u64, runs: &[(u64, u64, u8)]) -> WindowChange {
     let mut changes = PageList::new();
     let mut payload = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn change(window: u64, runs: &[(u64, u64, u8)]) -> WindowChange {
     }
 }
 
-/// A diff with these frames and made-up digests.
+/// Returns a diff with these frames and made-up digests.
 pub(crate) fn diff(
     header: &DiffHeader,
     changes: Vec<WindowChange>,
@@ -63,7 +63,7 @@ pub(crate) fn diff(
     writer.finish(digest(1), digest(2)).unwrap().out
 }
 
-/// A small diff with a frame of each kind: 5 windows, the last one of 3 pages.
+/// Returns a small diff with a frame of each kind: 5 windows, the last one of 3 pages.
 pub(crate) fn mixed() -> Vec<u8> {
     let size = 5 * WINDOW + 3 * PAGE_SIZE;
     let zstd = diff(
@@ -81,7 +81,7 @@ pub(crate) fn mixed() -> Vec<u8> {
     zstd
 }
 
-/// The same with all payloads stored.
+/// Returns the diff of [`mixed`] with all payloads stored uncompressed.
 pub(crate) fn mixed_stored() -> Vec<u8> {
     let size = 5 * WINDOW + 3 * PAGE_SIZE;
     diff(
@@ -95,7 +95,7 @@ pub(crate) fn mixed_stored() -> Vec<u8> {
     )
 }
 
-/// What a diff says, without how it is packed.
+/// The content of a diff, regardless of how it is packed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Meaning {
     pub(crate) header: DiffHeader,
@@ -103,7 +103,7 @@ pub(crate) struct Meaning {
     pub(crate) trailer: Trailer,
 }
 
-/// Reads a whole diff, payloads unpacked.
+/// Reads a whole diff and unpacks its payloads.
 pub(crate) fn read(input: impl Read) -> Result<Meaning> {
     let mut reader = DiffReader::new(input, "test.vhddiff")?;
     let mut frames = Vec::new();
@@ -126,7 +126,7 @@ pub(crate) fn read(input: impl Read) -> Result<Meaning> {
     })
 }
 
-/// Reads a diff to its end without unpacking, and opens it as a stored file: both must agree.
+/// Reads a diff to its end without unpacking and opens it as a stored file; both must agree.
 pub(crate) fn verify(diff: &[u8]) -> Result<Hash> {
     let front_to_back = (|| {
         let mut reader = DiffReader::new(diff, "memory")?;
@@ -147,7 +147,7 @@ pub(crate) fn verify(diff: &[u8]) -> Result<Hash> {
     }
 }
 
-/// The error that a damaged diff must give, with its file and its place.
+/// Returns the error that a damaged diff must give, including its file and offset.
 pub(crate) fn error(diff: &[u8], what: impl std::fmt::Display) -> Error {
     let Err(error) = verify(diff) else {
         panic!("{what}: taken as a whole diff");

@@ -1,4 +1,4 @@
-//! What the writer refuses, so that nothing is written that no reader takes.
+//! Input that the writer refuses, so that it never writes a diff that readers reject.
 
 use std::io::{self, Write};
 
@@ -31,7 +31,7 @@ fn frames_out_of_order_or_beyond_the_target_are_not_written() {
         let error = write(2 * WINDOW, changes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{what}: {error}");
     }
-    // Two frames in one window are in order.
+    // Two frames in one window are allowed.
     let two = write(WINDOW, vec![page(0, 5), page(0, 6)]).unwrap();
     assert_eq!(read(two.as_slice()).unwrap().frames.len(), 2);
 }
@@ -101,7 +101,7 @@ fn clears_join_only_where_they_touch_and_are_known_alike() {
     assert_eq!(seen, expected);
 }
 
-/// Takes so many bytes, then is full.
+/// A writer that fails as full after this many bytes.
 #[derive(Debug)]
 struct Full(usize);
 

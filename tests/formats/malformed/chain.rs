@@ -1,4 +1,4 @@
-//! What differencing disks say of their parents, and what is found of them.
+//! The parent fields of differencing disks, and which parents are found from them.
 
 use vhdkit::storage::Memory;
 use vhdkit::vhd::{
@@ -17,14 +17,14 @@ const CHILD: Writer = Writer {
     ..Writer::WINDOWS
 };
 
-/// A child with a changed header.
+/// Returns a child with a changed header.
 fn child(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut file = CHILD.windows_child();
     edit_header(&mut file, change);
     file
 }
 
-/// A child whose relative locator holds `path`.
+/// Returns a child whose relative locator holds `path`.
 fn with_path(path: &str) -> Vec<u8> {
     let path = utf16_le(path);
     let mut file = child(|h| put32(&mut h[600..], 8, u32::try_from(path.len()).unwrap()));
@@ -225,7 +225,7 @@ fn what_is_found_of_a_chain_is_judged() {
         };
         let report = check(&Memory::new(child(|_| {})), &options).unwrap();
         assert_eq!(lines(&report), expected);
-        // With a time stamp that isn't that of the parent's file.
+        // With a time stamp that differs from that of the parent's file.
         if let ChainState::Found(_) = answer.0 {
             let stamped = child(|h| put32(h, 56, 5));
             let report = check(&Memory::new(stamped), &options).unwrap();
@@ -235,7 +235,7 @@ fn what_is_found_of_a_chain_is_judged() {
     }
 }
 
-/// The checks of files, whose parents are looked for beside them.
+/// Checks files, whose parents are looked for in their folder.
 #[test]
 fn parents_are_looked_for_among_files() {
     use std::fs;
@@ -289,7 +289,7 @@ fn parents_are_looked_for_among_files() {
     fs::write(&base_at, below).unwrap();
     assert_eq!(found(&here), ["error parent-loop chain"]);
 
-    // Itself.
+    // A child that is its own parent.
     fs::remove_file(&base_at).unwrap();
     let own = folder.path().join("base.vhd");
     let itself = child(|h| h[40..56].copy_from_slice(&CHILD.id));
@@ -297,7 +297,7 @@ fn parents_are_looked_for_among_files() {
     let report = check_file(&own, &super::options(), &here).unwrap();
     assert_eq!(lines(&report), ["error parent-self chain"]);
 
-    // A raw parent is looked for only when it is allowed.
+    // A raw parent is looked for only if that is allowed.
     fs::remove_file(&own).unwrap();
     fs::write(&child_at, child(|h| h[40..56].fill(0))).unwrap();
     let warned = "warning parent-raw header.parent_unique_id";

@@ -1,4 +1,4 @@
-//! docs/check.md lists exactly the rules that there are, and the table of malformed inputs breaks most of them.
+//! docs/check.md lists exactly the existing rules, and the table of malformed inputs breaks most of them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use vhdkit::vhd::RULES;
 #[test]
 fn every_rule_is_documented_word_for_word() {
     let text = include_str!("../../../docs/check.md");
-    // Repairs are listed further down, by several rules at once.
+    // Repairs come further down in the document, each for several rules.
     let rules = text.split("\n## Repair").next().unwrap_or(text);
     let rows = rules.lines().filter(|line| line.starts_with("| `"));
     let documented: BTreeSet<String> = rows

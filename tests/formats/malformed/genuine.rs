@@ -1,4 +1,4 @@
-//! Genuine files pass without a false alarm.
+//! Genuine files pass without false alarms.
 
 use super::{TINY, checked, lines};
 use crate::vhd_writers::{Writer, data, put64, seal};
@@ -15,7 +15,7 @@ const TAPDISK: Writer = Writer {
     ..BASE
 };
 
-/// A size that the geometry makes exactly: 120 × 4 × 17 sectors.
+/// A size that the geometry expresses exactly: 120 × 4 × 17 sectors.
 const EXACT: usize = 120 * 4 * 17 * 512;
 
 fn named() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {

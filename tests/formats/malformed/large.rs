@@ -14,7 +14,7 @@ use crate::vhd_writers::{Writer, put32, put64, seal};
 
 const BLOCKS: usize = 1_044_480;
 
-/// A dynamic disk of 2040 GiB whose file is sparse; `entry` gives the sector of each block.
+/// Creates a dynamic disk of 2040 GiB in a sparse file; `entry` gives the sector of each block.
 fn disk(path: &Path, entry: impl Fn(u32) -> u32) {
     let writer = Writer {
         geometry: [0xFF, 0xFF, 16, 255],
@@ -33,7 +33,7 @@ fn disk(path: &Path, entry: impl Fn(u32) -> u32) {
     file.write_all_at(&writer.footer(), end).unwrap();
 }
 
-/// Peak memory in KiB of the real program: the tests of this one run side by side and would count as one.
+/// Returns the peak memory in KiB of the real program, since the tests of this process run side by side.
 fn peak(path: &Path) -> u64 {
     let measured = path.with_extension("peak");
     let status = Command::new("time")

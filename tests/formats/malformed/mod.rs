@@ -1,4 +1,4 @@
-//! `check` and its repairs against files of every writer and against every kind of damage.
+//! `check` and its repairs on files of every writer and with every kind of damage.
 #![allow(
     clippy::print_stdout,
     reason = "the tables are worth reading: --nocapture"
@@ -17,7 +17,7 @@ mod table;
 use vhdkit::storage::Memory;
 use vhdkit::vhd::{CheckOptions, Report, Timestamp, check};
 
-/// The day by which a time stamp is in the future: in 2026.
+/// The current time for the checks, in 2026: later time stamps are in the future.
 const NOW: Timestamp = Timestamp(0x3200_0000);
 
 /// Small blocks, for tests that touch everything: three blocks of 4 KiB and one of half that.
@@ -40,7 +40,7 @@ fn checked(file: Vec<u8>) -> Report {
     check(&Memory::new(file).named("child.vhd"), &options()).unwrap()
 }
 
-/// `severity id field` of every finding.
+/// Returns `severity id field` of every finding.
 fn lines(report: &Report) -> Vec<String> {
     let line = |finding: &vhdkit::vhd::Finding| {
         format!("{} {} {}", finding.severity(), finding.id(), finding.field)

@@ -1,4 +1,4 @@
-//! Random damage: a check never panics, always ends, and what it calls clean can be opened.
+//! Random damage: a check never panics, always ends, and images it calls clean can be opened.
 
 use proptest::prelude::*;
 use vhdkit::image::{Image, whole};
@@ -30,13 +30,13 @@ fn files() -> Vec<Vec<u8>> {
 
 #[derive(Debug, Clone)]
 enum Damage {
-    /// A byte anywhere.
+    /// Replaces any byte.
     Byte(prop::sample::Index, u8),
-    /// Four bytes of the first 3 KiB, where everything that counts stands.
+    /// Replaces four bytes within the first 3 KiB, which hold all structures.
     Word(usize, u32),
     Cut(prop::sample::Index),
     Grow(usize, u8),
-    /// New checksums for all that have one.
+    /// Recomputes all checksums.
     Seal,
 }
 
@@ -128,7 +128,7 @@ proptest! {
         }
     }
 
-    /// Whatever was damaged: a repair changes no byte of the disk, as it is read or as it is salvaged.
+    /// Whatever the damage, a repair changes no byte of the disk, whether read or salvaged.
     #[test]
     fn a_repair_never_changes_the_disk(
         which in 0..5_usize,
@@ -139,7 +139,7 @@ proptest! {
         for damage in &damages {
             apply(&mut file, damage);
         }
-        // A trailing footer that says another type, with a right checksum.
+        // A trailing footer of another type with a right checksum.
         if let (Some(label), Some(at)) = (label, file.len().checked_sub(512)) {
             crate::vhd_writers::put32(&mut file, at + 60, label);
             crate::vhd_writers::seal(&mut file[at..]);
@@ -161,7 +161,7 @@ proptest! {
     }
 }
 
-/// The disk as far as its own file has it, if it can be read; `None` for what is absurdly large, too.
+/// Returns the part of the disk in its own file, or `None` if it can't be read or is absurdly large.
 fn content(storage: &Memory, salvage: bool) -> Option<Vec<u8>> {
     let image = if salvage {
         VhdImage::salvage(storage, ParentPolicy::LeftOut)

@@ -1,4 +1,4 @@
-//! Repairs: the image is clean and whole after each, whatever interrupts it, and there is a way back.
+//! Repairs: each leaves the image clean and whole, even if interrupted, and can be undone.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use crate::vhd_writers::{Writer, data, seal, set_batmap};
 
 const SECTOR: usize = 512;
 
-/// Name, damaged file, the file before the damage.
+/// Name, damaged file, and the file before the damage.
 type Case = (&'static str, Vec<u8>, Vec<u8>);
 
 fn case(name: &'static str, whole: Vec<u8>, damage: impl Fn(&mut Vec<u8>)) -> Case {
@@ -160,19 +160,19 @@ fn what_cannot_be_mended_is_left_alone() {
         file.truncate(file.len() - sectors * SECTOR);
         file
     };
-    // Where the rest of the file is wrong, an intact copy that differs may be the one that is right.
+    // If other parts of the file are wrong, an intact copy that differs may be the right one.
     let mut differs = full();
     let at = differs.len() - SECTOR;
     differs[at + 27] ^= 1;
     seal(&mut differs[at..]);
     differs[512 + 37] ^= 1;
-    // Without a header that proves itself the first sector may be the guest's, and the last one, too.
+    // Without a valid header, the first and the last sector may belong to the guest.
     let mut no_header = full();
     no_header[..1536].fill(0x5A);
     let mut damaged = full();
     damaged[at + 66] ^= 1;
     damaged[512 + 37] ^= 1;
-    // Short of its length, so that nothing proves what it is.
+    // Shorter than it should be, so nothing proves its type.
     let mut called_dynamic = TINY.fixed();
     called(&mut called_dynamic, 3);
     called_dynamic.drain(..SECTOR);
@@ -181,7 +181,7 @@ fn what_cannot_be_mended_is_left_alone() {
         let found = lines(&report);
         assert!(report.errors > 0 && report.repairable > 0, "{found:?}");
         assert!(RepairPlan::new(&report).is_empty(), "{found:?}");
-        // And nothing is said to be repairable that isn't.
+        // No finding is called repairable unless it is.
         for finding in &report.findings {
             let advice = finding.advice(std::path::Path::new("x.vhd"));
             assert!(!advice.contains("--repair"), "{found:?}: {advice}");
@@ -207,7 +207,7 @@ fn saved_bytes_bring_the_damaged_file_back() {
             saved.file_name().unwrap().to_str().unwrap(),
             format!("{n}.vhd.before-repair")
         );
-        // Every byte of the saved file counts.
+        // Every byte of the saved file matters.
         let text = fs::read(&saved).unwrap();
         let other = folder.path().join("damaged");
         let repaired = fs::read(&path).unwrap();
@@ -220,7 +220,7 @@ fn saved_bytes_bring_the_damaged_file_back() {
         assert!(fs::read(&path).unwrap() == repaired, "{name}");
         take_back(&path, &saved).unwrap();
         assert!(fs::read(&path).unwrap() == file, "{name}");
-        // The name of the first is taken: the second repair keeps it.
+        // The first repair's name is taken; the second repair leaves that file alone.
         let second = repair(&path, &options(), &ParentOptions::default(), false)
             .unwrap()
             .saved
@@ -235,7 +235,7 @@ fn an_interrupted_repair_is_finished_by_the_next() {
         let plan = RepairPlan::new(&check(&Memory::new(file.clone()), &options()).unwrap());
         let mut finished = false;
         for fail_at in 0..20 {
-            // The only footer of a fixed disk is one sector, which is written or isn't.
+            // The only footer of a fixed disk is one sector, which is either written or not.
             let torn: &[usize] = if name.contains("called") && name.starts_with("fixed") {
                 &[0]
             } else {
@@ -262,7 +262,7 @@ fn an_interrupted_repair_is_finished_by_the_next() {
     }
 }
 
-/// What a fixed VHD may look like that lost power while it was made longer: its footer stands before a hole.
+/// A fixed VHD that lost power while it was being extended may have its footer before a hole.
 #[test]
 fn a_footer_before_a_hole_is_found_however_long_that_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -287,7 +287,7 @@ fn a_footer_before_a_hole_is_found_however_long_that_is() {
         assert_eq!(fs::metadata(&path).unwrap().len(), len);
         fs::remove_file(&saved).unwrap();
     }
-    // A raw disk that ends in a hole is none the worse for it.
+    // A raw disk that ends in a hole is fine.
     let file = fs::File::create(&path).unwrap();
     file.set_len(1 << 40).unwrap();
     let report = repair(&path, &options(), &ParentOptions::default(), true).unwrap();

@@ -1,4 +1,4 @@
-//! What is left of damaged files is read, and what is lost is named.
+//! Salvage reads what is left of damaged files and names what is lost.
 
 use vhdkit::image::Image;
 use vhdkit::page::PageRange;
@@ -11,7 +11,7 @@ use crate::vhd_writers::{edit_footers, edit_header, put32, put64, seal};
 
 const SECTOR: usize = 512;
 
-/// The content and what is lost.
+/// Returns the content and the lost ranges.
 fn saved(file: Vec<u8>) -> (Vec<u8>, Vec<PageRange>) {
     let image = VhdImage::salvage(Memory::new(file), ParentPolicy::Refused).unwrap();
     let lost = image.lost().to_vec();
@@ -79,7 +79,7 @@ fn what_is_left_is_read() {
             vec![range(4096 - 512, 4096)],
         ),
         (
-            // Only pages of the second block are under the header.
+            // Only pages of the second block are covered by the header.
             "a block whose data reaches into the BAT",
             with(&|f| {
                 let bat: Vec<u8> = f[1536..2048].to_vec();
@@ -196,7 +196,7 @@ fn what_is_left_is_read() {
     }
 }
 
-/// A full disk that is cut anywhere in its last two blocks: what is lost are the pages that aren't there.
+/// A full disk cut anywhere in its last two blocks loses exactly the missing pages.
 #[test]
 fn exactly_what_is_missing_is_lost() {
     let file = TINY.dynamic(0xFF, true);
@@ -211,7 +211,7 @@ fn exactly_what_is_missing_is_lost() {
         for page in 0..TINY.size / SECTOR {
             let (block, sector) = (page / 8, page % 8);
             let bitmap = 2048 + block * TINY.stride();
-            // Without the byte of the bitmap that tells of its pages a block isn't there.
+            // Without the bitmap byte that covers its pages, a block doesn't exist.
             let there =
                 bitmap + SECTOR + (sector + 1) * SECTOR <= file.len() && bitmap < file.len();
             if !there {
@@ -228,7 +228,7 @@ fn exactly_what_is_missing_is_lost() {
     }
 }
 
-/// Blocks that a writer put too close together, each bitmap over the end of the block before: by so many sectors.
+/// Blocks placed too close together by a writer, each bitmap overlapping the end of the block before by some sectors.
 #[test]
 fn overlapping_blocks_lose_the_pages_under_the_overlap() {
     for early in 1..=9 {

@@ -39,14 +39,14 @@ fn trailing(file: Vec<u8>, change: impl Fn(&mut [u8])) -> Vec<u8> {
     })
 }
 
-/// A fixed disk with something between its end and its footer.
+/// Returns a fixed disk with some bytes between its end and its footer.
 fn slack(bytes: &[u8]) -> Vec<u8> {
     changed(fixed(), |file| {
         drop(file.splice(TINY.size..TINY.size, bytes.to_vec()));
     })
 }
 
-/// A file whose trailing footer has another type.
+/// Returns a file whose trailing footer has another type.
 fn labelled(file: Vec<u8>, disk_type: u32) -> Vec<u8> {
     trailing(file, |footer| {
         put32(footer, 60, disk_type);
@@ -55,7 +55,7 @@ fn labelled(file: Vec<u8>, disk_type: u32) -> Vec<u8> {
     })
 }
 
-/// Sets an entry of the BAT.
+/// Returns a disk whose BAT entry `n` is `sector`.
 fn bat(n: usize, sector: u32) -> Vec<u8> {
     changed(dynamic(), |file| put32(file, 1536 + n * 4, sector))
 }
@@ -216,7 +216,7 @@ fn file_sizes() -> Vec<Case> {
         (
             "dynamic, another block where the last one goes on after the disk",
             changed(TINY.dynamic(0xFF, true), |file| {
-                // Block 2 moves to where the last block's rest would be.
+                // Block 2 moves to where the rest of the last block would be.
                 let stride = TINY.stride();
                 let (third, last) = (2048 + 2 * stride, 2048 + 3 * stride);
                 let block: Vec<u8> = file[third..last].to_vec();
@@ -907,7 +907,7 @@ fn every_malformed_file_has_exactly_its_findings() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What a command that reads an image does with such a file, as its users see it.
+/// Returns how a command that reads images treats such a file, as a user sees it.
 fn reading(file: Vec<u8>) -> &'static str {
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("child.vhd");
@@ -937,8 +937,8 @@ fn reading(file: Vec<u8>) -> &'static str {
     }
 }
 
-/// Whether a file is read is what its check says: errors are refused, what is repairable is read with a warning, what
-/// is clean is read. The exception is said aloud: a fixed disk behind whose footer something stands is read as raw.
+/// The check decides whether a file is read: errors are refused, repairable files are read with a warning, clean files
+/// are read. The one exception is announced: a fixed disk with data after its footer is read as raw.
 #[test]
 fn reading_goes_by_the_verdict_of_the_check() {
     for (name, file, expected) in cases() {
@@ -958,7 +958,7 @@ fn reading_goes_by_the_verdict_of_the_check() {
     }
 }
 
-/// What a service wants keeps no fault of the file from being mended.
+/// The requirements of a service don't prevent faults of the file from being repaired.
 #[test]
 fn azure_has_no_say_in_repairs() {
     let file = changed(dynamic(), |file| file.truncate(file.len() - SECTOR));
