@@ -1,4 +1,4 @@
-//! Against Azurite, a server that others wrote: signatures, and the form of every request.
+//! Tests against Azurite, an independent server: signatures, and the form of every request.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::support::{at_once, container};
 const ACCOUNT: &str = "vhdkitlocal";
 const KEY: &str = "b25seS1mb3ItdGhlLXRlc3RzLW9mLXRoaXMtcHJvZ3JhbQ==";
 
-/// A running Azurite; it ends when this is dropped.
+/// A running Azurite, stopped when dropped.
 struct Azurite {
     process: Child,
     address: String,
@@ -58,7 +58,7 @@ impl Azurite {
             .find(|line| line.contains("successfully listens on"))
             .unwrap();
         let address = line.split_whitespace().last().unwrap().to_owned();
-        // It would stop at a full pipe.
+        // A full pipe would block it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address }
     }
@@ -89,7 +89,7 @@ fn it_takes_what_is_sent_and_gives_it_back() {
             .is("ContainerAlreadyExists")
     );
 
-    // A disk, through the same code as into a file.
+    // A disk, written by the same code that writes to files.
     let size = 12 << 20;
     let mut image = RawImage::open(Memory::new(vec![0; size as usize])).unwrap();
     image
@@ -113,7 +113,7 @@ fn it_takes_what_is_sent_and_gives_it_back() {
     };
     let written = copy(&image, &mut vhd, options()).unwrap();
     vhd.flush().unwrap();
-    // While it is open, it is leased.
+    // An open blob is leased.
     let second = BlobFile::open_writable(as_store(), blob.clone(), at_once());
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Locked);
     drop(vhd);
@@ -151,7 +151,7 @@ fn it_takes_what_is_sent_and_gives_it_back() {
             && new[800..1024] == [8; 224]
             && new[1024..].iter().all(|b| *b == 0)
     );
-    // It doesn't know what changed, and is not believed.
+    // Azurite doesn't know what changed, so its list isn't trusted.
     let error = now
         .changes_since(&Since::Snapshot(time.clone()))
         .unwrap_err();

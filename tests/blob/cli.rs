@@ -1,4 +1,4 @@
-//! The commands on addresses of page blobs.
+//! Commands with addresses of page blobs.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ struct Lab {
     said: std::cell::RefCell<Vec<u8>>,
 }
 
-/// A fixed VHD of some data, as `vhd convert` makes it.
+/// Returns a fixed VHD with some data, as `vhd convert` makes it.
 fn disk() -> Vec<u8> {
     let mut bytes = vec![0; DISK];
     for (n, byte) in bytes[4096..3 << 20].iter_mut().enumerate() {
@@ -60,7 +60,7 @@ impl Lab {
         ] {
             command.env_remove(variable);
         }
-        // Nobody is asked for an identity.
+        // No test asks for a managed identity.
         let output = command
             .args(args)
             .env("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
@@ -74,7 +74,7 @@ impl Lab {
         output
     }
 
-    /// Runs what must end so, and gives what it printed.
+    /// Runs a command that must exit with this code, and returns its output.
     fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
         let output = self.run(program, args);
         let (out, err) = (
@@ -109,7 +109,7 @@ impl Lab {
         blob
     }
 
-    /// Nothing that was said or written gives access.
+    /// Nothing that is printed or written grants access.
     fn check_secrets(&self) {
         let mut all = self.said.borrow().clone();
         for entry in fs::read_dir(self.folder.path()).unwrap() {
@@ -184,7 +184,7 @@ fn an_image_in_a_blob_is_read_as_one_in_a_file() {
         said.contains("a signature (SAS) from the address") && said.contains(" requests: "),
         "{said}"
     );
-    // All its bytes, the footer with them.
+    // All bytes of the blob, including the footer.
     let copy = lab.path("copy.vhd");
     lab.ends(
         0,
@@ -197,7 +197,7 @@ fn an_image_in_a_blob_is_read_as_one_in_a_file() {
     lab.upload(&dynamic, "dynamic.vhd");
     assert_eq!(digest(&lab.server.url("dynamic.vhd")), digest(&vhd));
 
-    // The address in a file.
+    // With the address in a file.
     fs::write(lab.path("address"), format!("{address}\n")).unwrap();
     assert_eq!(digest("@address"), digest(&vhd));
     lab.check_secrets();
@@ -221,7 +221,7 @@ fn snapshots_of_a_blob_are_compared_by_what_changed() {
             &any,
         )
         .unwrap();
-    // Written, and the same as before.
+    // Written, and equal to the file.
     store
         .put_pages(&blob, 8192, &disk()[8192..8704], &any)
         .unwrap();
@@ -264,7 +264,7 @@ fn an_image_is_written_to_a_blob() {
     let lab = Lab::new();
     let raw = lab.path("disk.raw");
     let mut bytes = disk();
-    // Not a whole MiB.
+    // Not a multiple of 1 MiB.
     bytes.truncate(DISK - 4096);
     fs::write(&raw, &bytes).unwrap();
     let (web, plain_raw) = (lab.server.url("web.vhd"), lab.server.url("web.raw"));
@@ -277,7 +277,7 @@ fn an_image_is_written_to_a_blob() {
     lab.ends(0, "vhd", &["convert", "-O", "raw", &web, "back.raw"]);
     let back = fs::read(lab.path("back.raw")).unwrap();
     assert!(back[..bytes.len()] == bytes && back.len() == DISK);
-    // Only what isn't zero was sent.
+    // Only data that isn't zero was sent.
     let stored = lab.ends(0, "vhd", &["info", "--json", &web]);
     let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
     assert!(
@@ -287,7 +287,7 @@ fn an_image_is_written_to_a_blob() {
 
     lab.ends(0, "vhd", &["convert", &raw, &plain_raw]);
     lab.ends(0, "vhd-diff", &["-q", &raw, &plain_raw]);
-    // From a blob to a blob, and never instead of another.
+    // From one blob to another, which never replaces an existing blob.
     let said = lab.ends(2, "vhd", &["convert", &web, &plain_raw]);
     assert!(said.contains("--force"), "{said}");
     lab.ends(0, "vhd", &["convert", "--force", &web, &plain_raw]);
@@ -300,7 +300,7 @@ fn an_image_is_written_to_a_blob() {
     ] {
         lab.ends(code, "vhd", args);
     }
-    // What was interrupted is known by all.
+    // All commands recognise an interrupted upload.
     let blob = BlobId::live("web.vhd");
     let mark = Metadata::from([("vhdkit_state".into(), "writing".into())]);
     lab.server

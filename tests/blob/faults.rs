@@ -1,4 +1,4 @@
-//! Whatever goes wrong on the wire, and whenever: the bytes are right in the end, or it is told.
+//! Faults of the connection at any time: in the end the bytes are right, or an error is reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::support::{at_once, container, opened};
 
 const SIZE: u64 = 17 << 20;
 
-/// What is written: data, a hole, data that is cleared again, and the last page.
+/// The writes: data, a hole, data that is cleared again, and the last page.
 fn expected() -> Vec<u8> {
     let mut bytes = vec![0; SIZE as usize];
     for (n, byte) in bytes[512..9 << 20].iter_mut().enumerate() {
@@ -24,7 +24,7 @@ fn expected() -> Vec<u8> {
     bytes
 }
 
-/// Uploads; every piece twice where it overlaps, so that an old one that lands late would be seen.
+/// Uploads, sending overlapping pieces twice, so that a stale piece that arrives late would be noticed.
 fn upload(server: &Server) -> vhdkit::Result<()> {
     let (store, blob) = container(&server.url("x"), &[]);
     let new = NewBlobFile {
@@ -57,7 +57,7 @@ fn download(server: &Server) -> vhdkit::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A fault that hits the request of this number of those that come while it is set.
+/// A fault that hits the request of this number, counted from when it was set.
 struct Switch {
     at: AtomicU64,
     seen: AtomicU64,
@@ -140,7 +140,7 @@ fn wrong_bytes_are_noticed_and_asked_for_again() {
         switch.at.store(at, Ordering::SeqCst);
         assert!(download(&server).unwrap() == all, "{at}");
     }
-    // Or told, if they come again and again.
+    // An error is reported only if the faults repeat.
     let (server, switch) = server_with(Wire::Wrong, NEVER - 100);
     upload(&server).unwrap();
     switch.seen.store(0, Ordering::SeqCst);

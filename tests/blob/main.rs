@@ -1,5 +1,5 @@
-//! Page blobs over HTTP: against a server of these tests, with true lists of changes and with faults in every position,
-//! and against Azurite.
+//! Page blobs over HTTP: against a server within these tests, with correct lists of changes and with faults at every
+//! position, and against Azurite.
 
 #![allow(
     clippy::unwrap_used,

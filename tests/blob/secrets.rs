@@ -1,4 +1,4 @@
-//! Nothing that gives access is in anything that is shown.
+//! Nothing that is displayed grants access.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

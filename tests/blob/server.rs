@@ -1,4 +1,4 @@
-//! A page-blob service over HTTP with true lists of changes, and with faults on the wire.
+//! A page-blob service over HTTP with correct lists of changes and with faults of the connection.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -18,32 +18,32 @@ use vhdkit::page::{ChangeKind, PageRange};
 pub(crate) const ACCOUNT: &str = "vhdkittest";
 pub(crate) const CONTAINER: &str = "disks";
 
-/// What goes wrong on the wire.
+/// A fault of the connection or the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// 503 with Retry-After, and nothing is done.
+    /// Answers 503 with Retry-After and does nothing.
     Busy,
-    /// 500, and nothing is done.
+    /// Answers 500 and does nothing.
     Error,
-    /// It is done, and the answer is 500.
+    /// Performs the request but answers 500.
     ErrorAfter,
-    /// The connection ends before anything is done.
+    /// Closes the connection without doing anything.
     Reset,
-    /// It is done, and the connection ends without an answer.
+    /// Performs the request and closes the connection without an answer.
     ResetAfter,
-    /// The body of the answer is cut.
+    /// Cuts off the body of the answer.
     Cut,
-    /// A byte of the body is another one.
+    /// Changes a byte of the body.
     Wrong,
-    /// The answer comes late.
+    /// Answers late.
     Slow,
-    /// 403.
+    /// Answers 403.
     Forbidden,
-    /// Somebody else writes before.
+    /// Lets another writer go first.
     OtherWriter,
 }
 
-/// Which request goes wrong, by its number from 0.
+/// The faults by the number of the request, from 0.
 pub(crate) type Plan = dyn Fn(u64, &Request) -> Option<Wire> + Send + Sync;
 
 pub(crate) struct Request {
@@ -117,7 +117,7 @@ impl Reply {
     }
 }
 
-/// A running server; it ends when this is dropped.
+/// A running server, stopped when dropped.
 pub(crate) struct Server {
     pub(crate) store: Arc<MemoryStore>,
     address: String,
@@ -125,7 +125,7 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 struct Shared {
     store: Arc<MemoryStore>,
     plan: Option<Box<Plan>>,
@@ -143,7 +143,7 @@ impl Server {
         Self::with_disks(store, plan, &[])
     }
 
-    /// With managed disks, each by its account and the snapshot of a blob that it is.
+    /// Starts a server with managed disks, each given by its account and the blob snapshot that it serves.
     pub(crate) fn with_disks(
         store: MemoryStore,
         plan: Option<Box<Plan>>,
@@ -184,7 +184,7 @@ impl Server {
         }
     }
 
-    /// The address of a blob, with a signature.
+    /// Returns the address of a blob, with a signature.
     pub(crate) fn url(&self, blob: &str) -> String {
         format!(
             "http://{}/{ACCOUNT}/{CONTAINER}/{blob}?sv=2021-12-02&sp=rwdlac&sig={SIGNATURE}",
@@ -192,7 +192,7 @@ impl Server {
         )
     }
 
-    /// The address of a managed disk, with a signature.
+    /// Returns the address of a managed disk, with a signature.
     pub(crate) fn disk_url(&self, account: &str) -> String {
         format!(
             "http://{}/{account}/{CONTAINER}/abcd?sv=2018-03-28&sr=b&sig={SIGNATURE}",
@@ -536,7 +536,7 @@ fn properties(p: &Properties) -> Reply {
         .with("etag", &p.etag)
         .with("head-length", p.size);
     for (name, value) in &p.metadata {
-        // The names of headers are fixed elsewhere.
+        // Header names may be in any case.
         let name: &'static str = Box::leak(format!("x-ms-meta-{name}").into_boxed_str());
         reply = reply.with(name, value);
     }

@@ -1,4 +1,4 @@
-//! What the tests of page blobs share.
+//! Helpers shared by the tests of page blobs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use vhdkit::blob::{
     BlobFile, BlobId, BlobName, Clock, Credential, Http, PATIENCE, PageStore, Rest, Retry, Route,
 };
 
-/// A clock that only waiting moves: tests don't wait.
+/// A clock that advances only by waiting, so that tests don't really wait.
 #[derive(Debug, Default)]
 pub(crate) struct Still(Mutex<Duration>);
 
@@ -29,12 +29,12 @@ pub(crate) fn at_once() -> Retry {
     Retry::new(Arc::new(Still::default()), PATIENCE)
 }
 
-/// The container of an address, with access by what is in the address or in `variables`.
+/// Opens the container of an address, with access granted by the address or by `variables`.
 pub(crate) fn container(address: &str, variables: &[(&str, &str)]) -> (Arc<Rest>, BlobId) {
     let name = BlobName::parse(address).unwrap();
     let http = Arc::new(Http::new(&Route::default()).unwrap());
     let lookup = |name: &str| {
-        // Nobody here has an identity, and nobody is asked for one.
+        // Managed identities are never asked for.
         let machine =
             (name == "AZURE_POD_IDENTITY_AUTHORITY_HOST").then(|| "http://127.0.0.1:1".to_owned());
         let found = variables.iter().find(|(variable, _)| *variable == name);

@@ -1,4 +1,4 @@
-//! What is asked over HTTP and what comes back.
+//! Requests and answers over HTTP.
 
 use std::sync::Arc;
 
@@ -214,7 +214,7 @@ fn a_managed_disk_tells_what_changed_since_another() {
         ]
     );
     assert_eq!(file.data_range(0..1 << 20).unwrap(), Some(0..4096));
-    // The signature of the earlier one is needed, too.
+    // The signature of the earlier one is needed as well.
     let unsigned = BlobName::parse(before.shown().to_str().unwrap()).unwrap();
     assert!(
         file.changes_since(&Since::Disk(Box::new(unsigned)))
@@ -258,7 +258,7 @@ fn a_vhd_is_made_and_read_on_a_blob() {
         let read = copy(&vhd, &mut back, options()).unwrap();
         assert!(read.is_some() && read == written);
         assert!(back.storage().to_vec() == image.storage().to_vec());
-        // The same bytes as in a file.
+        // The bytes equal those of a file.
         let stored = server.store.bytes(&blob).unwrap();
         let local = VhdImage::open(Memory::new(stored)).unwrap();
         assert_eq!(local.disk_type(), disk_type);

@@ -3,7 +3,7 @@
 //! `TRYCMD=overwrite cargo test --test command cli` writes what the programs say now into the cases; look at the changes
 //! before you commit them.
 
-// The helpers of a test may end it as the test itself may.
+// Helpers of a test may panic just like the test itself.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const VHD: &str = env!("CARGO_BIN_EXE_vhd");
 
-/// Every case runs in a fresh folder.
+/// Runs every case in a new folder.
 #[test]
 fn cases() {
     trycmd::TestCases::new()
@@ -28,7 +28,7 @@ fn cases() {
         .case("tests/cmd/*.trycmd");
 }
 
-/// A folder with a raw image of 3 MiB and a page, in which some pages hold data.
+/// Creates a folder with a raw image of 3 MiB and a page, in which some pages hold data.
 struct Folder(TempDir);
 
 impl Folder {
@@ -56,14 +56,14 @@ impl Folder {
         self.vhd(args).output().unwrap()
     }
 
-    /// Runs with success and returns what was printed.
+    /// Runs a command that must succeed and returns its output.
     fn stdout(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert_eq!(code(&output), 0, "{args:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// All files, hidden ones too, with their content.
+    /// Returns all files, including hidden ones, with their content.
     fn content(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let files = fs::read_dir(self.0.path())
             .unwrap()
@@ -83,7 +83,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// An apply that was interrupted is finished by the same diff the same way only.
+/// An interrupted apply can only be finished with the same diff and in the same direction.
 #[test]
 fn an_interrupted_apply_is_not_finished_backwards() {
     let folder = Folder::new();
@@ -113,7 +113,7 @@ fn an_interrupted_apply_is_not_finished_backwards() {
             .concat(),
         );
         assert!(fs::read(folder.path("image")).unwrap() == after);
-        // As after a crash at the very end, or in the middle: the image may hold anything between the two.
+        // As after a crash at the very end or in the middle, when the image may hold any mixture of the two.
         fs::rename(folder.path("undo"), folder.path("image.undo-journal")).unwrap();
         let wrong: &[&str] = if how.len() == 1 {
             &["apply", "--reverse"]
@@ -128,7 +128,7 @@ fn an_interrupted_apply_is_not_finished_backwards() {
     }
 }
 
-/// What fails changes nothing: no input, no existing output, no file more or less.
+/// A failing command changes nothing: inputs, existing outputs and the set of files stay the same.
 #[test]
 fn failures_leave_the_folder_as_it_was() {
     let folder = Folder::new();
@@ -163,7 +163,7 @@ fn failures_leave_the_folder_as_it_was() {
     }
 }
 
-/// Whoever writes has the image alone.
+/// A writer has exclusive use of the image.
 #[test]
 fn an_image_that_is_being_written_is_locked() {
     let folder = Folder::new();
@@ -185,7 +185,7 @@ fn an_image_that_is_being_written_is_locked() {
     folder.stdout(&["info", "disk.raw"]);
 }
 
-/// The reader of a pipe may stop whenever it likes.
+/// The reader of a pipe may stop at any time.
 #[test]
 fn a_closed_pipe_is_success() {
     let folder = Folder::new();
@@ -206,7 +206,7 @@ fn a_closed_pipe_is_success() {
     }
 }
 
-/// Output that can't be written is an error, and says so.
+/// Output that can't be written is reported as an error.
 #[test]
 fn a_full_stdout_is_a_failure() {
     let folder = Folder::new();
@@ -224,7 +224,7 @@ fn a_full_stdout_is_a_failure() {
     );
 }
 
-/// A disk that is full, played by a limit on the size of files: works everywhere and needs no privileges.
+/// A full disk, simulated by a limit on file sizes, which works everywhere and needs no privileges.
 #[test]
 fn a_full_disk_leaves_no_partial_output() {
     let folder = Folder::new();
@@ -246,7 +246,7 @@ fn a_full_disk_leaves_no_partial_output() {
     }
 }
 
-/// Ctrl-C and termination end the program at once and leave no temporary file.
+/// Ctrl-C and SIGTERM end the program at once and leave no temporary files.
 #[test]
 fn signals_clean_up() {
     for (signal, expected) in [("INT", 130), ("TERM", 143)] {
@@ -289,7 +289,7 @@ fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Progress is shown when asked for and never mixes with data.
+/// Progress is shown on request and never mixes with data.
 #[test]
 fn progress_goes_to_stderr_and_only_when_wanted() {
     let folder = Folder::new();
@@ -308,7 +308,7 @@ fn progress_goes_to_stderr_and_only_when_wanted() {
     }
 }
 
-/// The plain digests are what the usual tools print, and no digest depends on threads or format.
+/// The plain digests equal those of the usual tools, and no digest depends on threads or format.
 #[test]
 fn digests_agree_with_the_usual_tools() {
     let folder = Folder::new();
@@ -333,7 +333,7 @@ fn digests_agree_with_the_usual_tools() {
     }
 }
 
-/// From raw through both kinds of VHD and back: the same bytes, the same digest, the same identity.
+/// From raw through both kinds of VHD and back, bytes, digest and identity stay the same.
 #[test]
 fn conversion_keeps_the_disk_and_its_identity() {
     let folder = Folder::new();
@@ -386,7 +386,8 @@ fn conversion_keeps_the_disk_and_its_identity() {
     assert_eq!(digests, [digests[0]; 6]);
 }
 
-/// A dynamic VHD whose end was lost in a transfer can still be looked at: its footer has a copy. That is said.
+/// A dynamic VHD whose end was lost in a transfer can still be inspected thanks to the copy of its footer, with a
+/// warning.
 #[test]
 fn a_lost_footer_is_replaced_by_its_copy_with_a_warning() {
     let folder = Folder::new();
@@ -413,7 +414,7 @@ fn a_lost_footer_is_replaced_by_its_copy_with_a_warning() {
     assert_eq!(info["warnings"].as_array().map(Vec::len), Some(1), "{info}");
 }
 
-/// What the cloud asks for: fixed, whole mebibytes, and a footer that says the same.
+/// Azure requires a fixed VHD of whole mebibytes whose footer agrees.
 #[test]
 fn azure_gets_whole_mebibytes() {
     let folder = Folder::new();
@@ -438,7 +439,7 @@ fn azure_gets_whole_mebibytes() {
         .unwrap();
     let disk = fs::read(folder.path("disk.raw")).unwrap();
     assert!(bytes[..disk.len()] == disk && bytes[disk.len()..4 << 20].iter().all(|b| *b == 0));
-    // Without --azure the size is kept, and with -v it is mentioned that it won't do for the cloud.
+    // Without --azure the size is kept, and -v mentions that Azure won't accept it.
     let output = folder.run(&["convert", "disk.raw", "exact.vhd", "-O", "fixed", "-v"]);
     assert!(stderr(&output).contains("4194304"), "{}", stderr(&output));
     let output = folder.run(&["convert", "disk.raw", "again.vhd", "-O", "fixed"]);
@@ -449,7 +450,7 @@ fn azure_gets_whole_mebibytes() {
     );
 }
 
-/// The largest dynamic disk costs nothing until it is written.
+/// The largest dynamic disk takes no space until it is written.
 #[test]
 fn huge_sparse_disks_are_made_and_read_in_no_time() {
     let folder = Folder::new();
@@ -482,7 +483,7 @@ fn with_diff() -> Folder {
     folder
 }
 
-/// The list of ranges as other programs read it: the same from two images, from a diff, and from stdin.
+/// The list of ranges in machine-readable form is the same from two images, from a diff, and from stdin.
 #[test]
 fn ranges_are_one_list_wherever_they_come_from() {
     let folder = with_diff();
@@ -519,7 +520,7 @@ fn ranges_are_one_list_wherever_they_come_from() {
     assert_eq!(shown["totals"]["range_count"], 2);
 }
 
-/// Damage and what is newer than this program are told apart from a wrong file, and nothing of it is used.
+/// Damage, newer formats and mismatched files are distinguished, and none of these files is used.
 #[test]
 fn damaged_and_future_diffs_are_refused() {
     let folder = with_diff();
@@ -553,7 +554,7 @@ fn damaged_and_future_diffs_are_refused() {
     show(&changed(diff.len() - 10), "bad: ");
 }
 
-/// Listings and diffs are streams: whoever reads them may stop, and if they can't be written that is said.
+/// Listings and diffs are streams: readers may stop early, and failures to write are reported.
 #[test]
 fn listings_and_diffs_go_to_any_reader() {
     let folder = with_diff();
@@ -583,11 +584,11 @@ fn listings_and_diffs_go_to_any_reader() {
     }
 }
 
-/// Nobody wants a diff on the screen.
+/// A diff is never written to a terminal.
 #[test]
 fn a_diff_is_not_sent_to_a_terminal() {
     let folder = with_diff();
-    // Gives the program a terminal of its own, and copies what it shows there.
+    // Gives the program its own terminal and copies its output.
     let output = Command::new("script")
         .args([
             "-qec",
@@ -607,13 +608,13 @@ fn a_diff_is_not_sent_to_a_terminal() {
     assert_eq!(code(&output), 2);
 }
 
-/// New files have the permissions that the user's mask leaves, not those of a temporary file.
+/// New files get the permissions of the umask, not those of a temporary file.
 #[test]
 fn new_files_obey_the_mask() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = with_diff();
     for input in ["disk.raw", "later.raw", "diff"] {
-        // What they are made from limits them, too.
+        // They are also limited by the permissions of their sources.
         let open = fs::Permissions::from_mode(0o666);
         fs::set_permissions(folder.path(input), open).unwrap();
     }

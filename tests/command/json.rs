@@ -1,5 +1,5 @@
-//! The JSON of every command against its tables in docs/json.md: no member that isn't described, none that is missing,
-//! none of another type; of commands that succeed and of commands that fail.
+//! The JSON of every command against its table in docs/json.md: no undocumented member, none missing, none of another
+//! type, for commands that succeed and for commands that fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -252,7 +252,7 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ),
 ];
 
-/// A member as docs/json.md describes it.
+/// A member as described in docs/json.md.
 struct Row {
     types: BTreeSet<String>,
     always: bool,
@@ -260,7 +260,7 @@ struct Row {
 
 type Table = BTreeMap<String, Row>;
 
-/// The tables of docs/json.md by their headings.
+/// Returns the tables of docs/json.md by heading.
 fn tables() -> BTreeMap<String, Table> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
     let text = fs::read_to_string(path).unwrap();
@@ -301,7 +301,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Holds `value`, found at `path`, against the rows; `free` are objects with members of any name.
+/// Checks `value`, found at `path`, against the rows; `free` are objects that may have any members.
 fn hold(tables: &[&Table], path: &str, value: &Value, wrong: &mut Vec<String>) {
     let find = |path: &str| tables.iter().find_map(|table| table.get(path));
     match value {

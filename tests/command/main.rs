@@ -1,5 +1,4 @@
-//! The programs: their help and messages, the README, a table of cases from the field, hostile input, and other tools
-//! beside ours.
+//! The programs: help and messages, the README, cases from the field, hostile input, and comparisons with other tools.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,10 +1,10 @@
-//! The examples of the README, run as they stand there, on the images of `vhd demo`: they print what the README says.
+//! Runs the examples of the README as they are written, on the images of `vhd demo`; the output must match the README.
 
 use std::path::Path;
 
 use crate::disk::{TestFolder, command, content, run};
 
-/// A command line, and the lines that follow it.
+/// A command line and the lines that follow it.
 struct Example {
     line: String,
     printed: String,
@@ -41,14 +41,14 @@ fn the_examples_print_what_the_readme_says() {
     assert!(count >= 15, "only {count} examples were found");
 }
 
-/// The folder that the README's first command of the main job makes.
+/// Creates the folder of the README's first example.
 fn images() -> TestFolder {
     let folder = TestFolder::new();
     run(&mut command!("vhd", "demo", "--keep", folder.path(".")));
     folder
 }
 
-/// The examples of all blocks that need neither another machine nor another program's account.
+/// Returns the examples that need neither another machine nor an account of another service.
 fn examples(section: &str) -> Vec<Example> {
     let blocks = section.split("```console\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap());
@@ -74,7 +74,7 @@ fn shell(folder: &TestFolder, script: &str) -> String {
     let mut path = programs.as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    // Whatever the exit code: some examples are of failures.
+    // With any exit code: some examples show failures.
     let mut shell = command!("sh", "-c", script);
     let output = shell
         .current_dir(folder.path("."))
@@ -83,8 +83,8 @@ fn shell(folder: &TestFolder, script: &str) -> String {
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
-/// Whether a text is as expected. Empty lines at the end don't count, `…` stands for anything within a line, and what
-/// files take on the disk is another number on each file system.
+/// Returns whether a text is as expected. Empty lines at the end are ignored, `…` matches anything within a line, and
+/// the space that files take may vary between file systems.
 fn is_as(found: &str, expected: &str) -> bool {
     let (found, expected) = (found.trim_end(), expected.trim_end());
     let takes_space = |line: &str| {
@@ -102,7 +102,7 @@ fn is_as(found: &str, expected: &str) -> bool {
         && found.lines().zip(expected.lines()).all(same)
 }
 
-/// The same words, and numbers that differ by less than 1 %.
+/// Returns whether the words are equal and the numbers differ by less than 1 %.
 fn about_equal(found: &str, expected: &str) -> bool {
     let number = |word: &str| word.trim_start_matches('(').parse::<f64>();
     let same = |(found, expected): (&str, &str)| match (number(found), number(expected)) {

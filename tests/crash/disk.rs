@@ -1,12 +1,12 @@
-//! Every state that a crash could leave, from the log of what was done.
+//! Computes every state that a crash could leave, from the log of the operations.
 //!
-//! A kill leaves what was done so far. A loss of power leaves of each file what was synced, and of the writes since any
-//! part: each may be there or not, in any combination, or be there for the length of the file only, or be torn
-//! between two sectors. Names are durable once their folder was synced; what happened to them since may be lost
-//! too, in any combination.
+//! A kill leaves the operations so far. After a loss of power, each file has what was synced, and any part of the
+//! writes since: each may have happened or not, in any combination, or have changed only the length of the file, or
+//! be torn between two sectors. Names are durable once their folder was synced; later changes to them may be lost as
+//! well, in any combination.
 //!
-//! A crash before the end of an epoch, which is the time between two syncs, leaves a state that the end of the epoch
-//! could leave as well: the one in which what comes later is lost. So only the ends of the epochs are looked at.
+//! A crash within an epoch, which is the time between two syncs, leaves a state that a crash at its end could leave
+//! as well: the one in which all later writes are lost. So only the ends of the epochs are examined.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use crate::recorder::{Event, Files, Id, Log};
 
 const SECTOR: usize = 512;
 
-/// A file: what is safe, and what came since.
+/// A file: its durable content, and the operations since.
 #[derive(Debug, Clone, Default)]
 struct File {
     safe: Arc<Vec<u8>>,
     unsynced: Vec<Event>,
 }
 
-/// What a disk may hold at some moment.
+/// The possible contents of a disk at some moment.
 #[derive(Debug, Clone, Default)]
 struct Disk {
     files: Vec<File>,
-    /// As they are safe.
+    /// The durable names.
     names: BTreeMap<String, Id>,
-    /// As they seem.
+    /// The names as programs see them.
     seen: BTreeMap<String, Id>,
     unsynced: Vec<Named>,
 }
 
-/// What happened to a name.
+/// An operation on a name.
 #[derive(Debug, Clone)]
 enum Named {
     Appears(String, Id),
@@ -41,7 +41,7 @@ enum Named {
     Goes(String),
 }
 
-/// What became of something that wasn't synced.
+/// The fate of an operation that wasn't synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Lost,
@@ -54,7 +54,7 @@ enum Fate {
     Back(usize),
 }
 
-/// Numbers that look random and are the same each time.
+/// Pseudo-random numbers that are the same each time.
 struct Random(u64);
 
 impl Random {
@@ -73,7 +73,7 @@ pub(crate) struct State {
     pub(crate) when: String,
 }
 
-/// All states that differ, and how many there were.
+/// All distinct states, and how many there were in total.
 #[derive(Default)]
 pub(crate) struct States {
     pub(crate) distinct: Vec<State>,
@@ -81,7 +81,7 @@ pub(crate) struct States {
     known: HashSet<blake3::Hash>,
 }
 
-/// Files that are written under another name first: nothing reads them if they stay behind.
+/// Files that are first written under another name: leftovers of these are never read.
 pub(crate) fn is_temporary(name: &str) -> bool {
     name.starts_with(".vhdkit-")
 }
@@ -106,8 +106,8 @@ impl States {
     }
 }
 
-/// Adds every state that a crash could leave to `found`. Where an epoch has more than `limit` of them, those most
-/// likely to hurt and a sample of the others.
+/// Adds every state that a crash could leave to `found`; for an epoch with more than `limit` of them, the most
+/// dangerous ones and a sample of the others.
 pub(crate) fn states(log: &Log, limit: usize, found: &mut States) {
     let mut disk = Disk::new(&log.before);
     found.add(disk.seen(), || "before the first call".to_owned());
@@ -124,7 +124,7 @@ pub(crate) fn states(log: &Log, limit: usize, found: &mut States) {
     disk.lose_power(log.events.len(), limit, found);
 }
 
-/// What a loss of power leaves at the very end if it takes everything that wasn't synced.
+/// Returns the state after the last operation if a loss of power takes everything that wasn't synced.
 pub(crate) fn surely_there(log: &Log) -> Files {
     let mut disk = Disk::new(&log.before);
     for event in &log.events {
@@ -188,13 +188,14 @@ impl Disk {
         self.unsynced.push(change);
     }
 
-    /// What programs see, and what is left when one is killed.
+    /// Returns the state that programs see, and that remains when one is killed.
     fn seen(&self) -> Files {
         let fates = vec![Fate::Kept; self.pending().len()];
         self.with(&fates)
     }
 
-    /// Everything that isn't safe, with the choices that there are for it: of all files in order, then the names.
+    /// Returns all operations that aren't durable, with the possible fates of each: first those of all files in order,
+    /// then those of names.
     fn pending(&self) -> Vec<Vec<Fate>> {
         let mut pending = Vec::new();
         for file in &self.files {
@@ -218,7 +219,7 @@ impl Disk {
         pending
     }
 
-    /// The folder in which what isn't safe has met these fates.
+    /// Returns the folder in which the operations that aren't durable have met these fates.
     fn with(&self, fates: &[Fate]) -> Files {
         let mut fates = fates.iter().copied();
         let mut contents = Vec::new();
@@ -273,7 +274,7 @@ impl Disk {
         self.tear(&choices, &mut add);
     }
 
-    /// Each write torn between two sectors, with what came before and after it there or not.
+    /// Tears each write between two sectors, with the writes before and after it done or not.
     fn tear(&self, choices: &[Vec<Fate>], add: &mut impl FnMut(&[Fate])) {
         let events = self.files.iter().flat_map(|file| &file.unsynced);
         for (n, event) in events.enumerate() {
@@ -294,8 +295,8 @@ impl Disk {
     }
 }
 
-/// Where a write of `len` bytes may be torn: after its first sector, in the middle, before its last one. A sector is
-/// written whole or not at all.
+/// Returns where a write of `len` bytes may be torn: after its first sector, in the middle, before its last one. A
+/// sector is written whole or not at all.
 pub(crate) fn tears(offset: u64, len: usize) -> Vec<usize> {
     let first = SECTOR - usize::try_from(offset % SECTOR as u64).unwrap();
     let all: Vec<usize> = (first..len).step_by(SECTOR).collect();
@@ -307,10 +308,10 @@ pub(crate) fn tears(offset: u64, len: usize) -> Vec<usize> {
     some
 }
 
-/// None and all, each alone lost or kept, everything up to some point or from there on, and a random choice.
+/// Chooses none and all, each alone lost or kept, everything up to some point or from there on, and a random choice.
 fn sample(choices: &[Vec<Fate>], limit: usize, seed: u64, add: &mut impl FnMut(&[Fate])) {
     let count = choices.len();
-    // Where there are very many, every so manyth of them.
+    // If there are very many, only a regular sample of them.
     let step = (6 * count).div_ceil(limit).max(1);
     for all in [Fate::Lost, Fate::Kept] {
         add(&vec![all; count]);
@@ -359,7 +360,7 @@ impl Named {
     }
 }
 
-/// Where something that was written ends.
+/// Returns the end of a write.
 fn end_of(event: &Event) -> Option<u64> {
     match event {
         Event::Write(_, offset, bytes) => Some(offset + bytes.len() as u64),

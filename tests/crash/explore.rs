@@ -1,4 +1,4 @@
-//! Runs a writer, brings about what could go wrong, and counts what became of it.
+//! Runs a writer, causes everything that could go wrong, and counts the results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,42 +17,42 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EOPNOTSUPP: i32 = 95;
 
-/// What a state turned out to be.
+/// The kinds of acceptable states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// As before the command.
+    /// The state before the command.
     Old,
-    /// As after it.
+    /// The state after it.
     New,
-    /// Every command refuses it; one leads to the new, another to the old.
+    /// Every command refuses it; one leads to the new state, another back to the old one.
     Between,
 }
 
-/// What is wrong with a state, if anything.
+/// Describes the fault of a state, if it has one.
 pub(crate) type Judged = std::result::Result<Outcome, String>;
 
-/// A command, in a folder.
+/// A command, run in a folder.
 pub(crate) type Run = Box<dyn Fn(&Path) -> Result<()> + Send + Sync>;
 type BaseVerifier = Box<dyn Fn(&Ground<'_>) -> Judged + Send + Sync>;
 
-/// A command that writes, and what it promises.
+/// A command that writes, and its promise.
 pub(crate) struct Writer {
     pub(crate) name: String,
     /// The folder before it.
     pub(crate) before: Files,
     /// The command, in such a folder.
     pub(crate) run: Run,
-    /// Goes on from a state that a crash left, as a user would, in every way there is.
+    /// Continues from a state that a crash left, as a user would, in every possible way.
     pub(crate) judge: BaseVerifier,
-    /// What there is after success.
+    /// The state after success.
     pub(crate) done: Outcome,
-    /// Whether it reads back what it wrote.
+    /// Whether it reads back its output.
     pub(crate) verifies: bool,
-    /// Whether the file system has clones.
+    /// Whether the file system supports clones.
     pub(crate) clones: bool,
 }
 
-/// A folder to work in, in which syncs are only pretended.
+/// A folder to work in, in which syncs are only simulated.
 pub(crate) struct Scratch {
     _folder: TempDir,
     path: PathBuf,
@@ -61,14 +61,14 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// On a file system that has no clones.
+    /// Creates it on a file system without clones.
     pub(crate) fn new() -> Self {
         Self::that(false)
     }
 
-    /// On one that `clones` or not.
+    /// Creates it on a file system that `clones` or not.
     pub(crate) fn that(clones: bool) -> Self {
-        // In memory where there is such a place: what matters is what is asked of the disk, not what it does.
+        // In memory if possible: the requests to the disk matter, not its behaviour.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
         let path = fs::canonicalize(folder.path()).unwrap();
@@ -81,7 +81,7 @@ impl Scratch {
         }
     }
 
-    /// A new folder with these files.
+    /// Creates a new folder with these files.
     pub(crate) fn folder(&self, files: &Files) -> Folder {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
@@ -90,7 +90,7 @@ impl Scratch {
     }
 }
 
-/// Makes the folder `path`, with these files.
+/// Creates the folder `path` with these files.
 pub(crate) fn lay_out(path: &Path, files: &Files) {
     fs::create_dir(path).unwrap();
     for (name, bytes) in files {
@@ -125,11 +125,11 @@ impl Drop for Folder {
     }
 }
 
-/// What a crash left, to be laid out as often as wanted.
+/// A state left by a crash, which can be recreated any number of times.
 pub(crate) struct Ground<'a> {
     pub(crate) files: &'a Files,
-    /// Whether faults that `vhd check --repair` mends are let pass: where a device lost a write, only the content
-    /// is promised.
+    /// Whether faults that `vhd check --repair` fixes are tolerated: if a device lost a write, only the content is
+    /// promised.
     pub(crate) may_need_repair: bool,
     scratch: &'a Scratch,
 }
@@ -140,7 +140,7 @@ impl Ground<'_> {
     }
 }
 
-/// What became of all states.
+/// The results of all states.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     pub(crate) calls: usize,
@@ -164,7 +164,7 @@ impl Tally {
 }
 
 impl Writer {
-    /// What the command does, from the first call to the last.
+    /// Records everything that the command does.
     pub(crate) fn record(&self, scratch: &Scratch) -> Log {
         let folder = scratch.folder(&self.before);
         let recorder = Arc::new(Recorder::new(folder.path(), None, self.clones));
@@ -179,7 +179,7 @@ impl Writer {
         Scratch::that(self.clones)
     }
 
-    /// An error unless the command refuses to run and changes nothing.
+    /// Returns an error unless the command refuses to run and changes nothing.
     pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
         let scratch = self.scratch();
         let folder = scratch.folder(&self.before);
@@ -190,7 +190,7 @@ impl Writer {
         result.err().map(drop).ok_or("success was said".into())
     }
 
-    /// Rebuilds every state that a crash could leave, and goes on from it.
+    /// Recreates every state that a crash could leave, and continues from it.
     pub(crate) fn crash_everywhere(&self, limit: usize) -> Tally {
         let scratch = self.scratch();
         self.judge_log(&self.record(&scratch), limit, &scratch, usize::MAX)
@@ -257,7 +257,7 @@ impl Writer {
         })
     }
 
-    /// Lets each call fail, in every way that it can. Counts the runs as states.
+    /// Makes each call fail in every possible way. Counts the runs as states.
     pub(crate) fn fail_everywhere(&self) -> Tally {
         let scratch = self.scratch();
         let folder = scratch.folder(&self.before);
@@ -284,9 +284,9 @@ impl Writer {
         tally.into_inner().unwrap()
     }
 
-    /// Everything that can go wrong with each call.
+    /// Returns everything that can go wrong with each call.
     fn plans(&self, kinds: &[Kind], reads: usize) -> impl Iterator<Item = Plan> {
-        // Where there are very many reads, every so manyth.
+        // If there are very many reads, only a regular sample of them.
         let reads = (0..reads).step_by(reads.div_ceil(100).max(1));
         let reads = reads.map(|at| Plan {
             reads: true,
@@ -341,14 +341,15 @@ impl Writer {
             let loss = Err(format!("{left} is left"));
             tally.lock().unwrap().count(&when, loss);
         }
-        // What the running system shows, and what is surely on the disk.
+        // The state of the running system, and the state that is surely on the disk.
         for (what, files) in [
             ("seen", live),
             ("surely there", surely_there(&recorder.log())),
         ] {
             let lies = plan.trouble == Trouble::Lies;
             if lies && result.is_err() {
-                // A device that loses writes loses them; that it is noticed is all that can be had.
+                // A device that loses writes can't be prevented from it; noticing the loss is the best that can be
+                // done.
                 break;
             }
             let judged = (self.judge)(&Ground {
@@ -365,7 +366,8 @@ impl Writer {
             let when = format!("{when}, {what}, {:?}", result.as_ref().err());
             tally.lock().unwrap().count(&when, judged);
         }
-        // A failed call may be got round: a hole by zeros, an owner who can't be set. Never a sync.
+        // A failed call may be worked around, such as a hole by writing zeros, or an owner that can't be set, but never
+        // a sync.
         let needed = matches!(kind, Some(Kind::Sync | Kind::SyncFolder | Kind::Rename));
         if needed && result.is_ok() {
             let loss = Err("success was said".to_owned());

@@ -1,4 +1,4 @@
-//! What is done with an image on the way on: opening, reading, checking, applying, as a user would.
+//! The steps that follow with an image: opening, reading, checking, applying, as a user would.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -22,21 +22,21 @@ use crate::disk::is_temporary;
 use crate::explore::{Folder, Ground, Judged, Outcome, Run};
 use crate::recorder::Files;
 
-/// An error as text.
+/// Returns an error as text.
 pub(crate) type Whole = std::result::Result<(), String>;
 
-/// Says whether a file is what it should be.
+/// Checks whether a file is as expected.
 pub(crate) type IsWhole = Box<dyn Fn(&Path) -> Whole + Send + Sync>;
 
-/// The bytes of a virtual disk.
+/// Returns the bytes of a virtual disk.
 pub(crate) type Disk = Vec<u8>;
 
-/// One thread: what is read comes in the same order each time.
+/// One thread, so that reads come in the same order each time.
 pub(crate) static WORKERS: LazyLock<Workers> =
     LazyLock::new(|| Workers::new(NonZeroUsize::new(1)).unwrap());
 static PARENTS: LazyLock<ParentOptions> = LazyLock::new(ParentOptions::default);
 
-/// Blocks of new VHDs that have them: small ones, so that small disks have many.
+/// The block size of new VHDs: small, so that small disks have many blocks.
 pub(crate) const BLOCK: u32 = 4096;
 
 pub(crate) fn parents() -> &'static ParentOptions {
@@ -71,7 +71,7 @@ pub(crate) fn open(path: &Path) -> Result<OpenImage> {
     open_image(path, &OpenOptions::default())
 }
 
-/// Makes an image that holds `disk`, over `parent` if there is one.
+/// Creates an image that holds `disk`, over `parent` if there is one.
 pub(crate) fn make(path: &Path, format: Format, disk: &[u8], parent: Option<&Path>) -> Result<()> {
     let mut options = new_options(format, disk.len() as u64);
     options.parent = parent
@@ -80,12 +80,12 @@ pub(crate) fn make(path: &Path, format: Format, disk: &[u8], parent: Option<&Pat
     fill(path, &options, disk)
 }
 
-/// Makes a new image and writes all of `disk` to it.
+/// Creates a new image and writes all of `disk` to it.
 pub(crate) fn fill(path: &Path, options: &NewImageOptions, disk: &[u8]) -> Result<()> {
     let mut new = NewImage::create(path, options)?;
     let source = RawImage::open(Memory::new(disk.to_vec()))?;
     if let Some(parent) = &options.parent {
-        // Only what differs, so that the child leaves pages to its parent.
+        // Only the differences, so that the child leaves pages to its parent.
         let mut below = vec![0; disk.len()];
         let shared = below
             .len()
@@ -152,7 +152,7 @@ fn text(error: &Error) -> String {
     format!("{error}")
 }
 
-/// An error unless the file at `path` is an image without a fault that holds `disk`.
+/// Returns an error unless the file at `path` is an image without findings that holds `disk`.
 pub(crate) fn holds(path: &Path, disk: &[u8]) -> Whole {
     let name = path.file_name().unwrap().to_string_lossy();
     let found = content(path).map_err(|e| text(&e))?;
@@ -172,14 +172,14 @@ pub(crate) fn holds(path: &Path, disk: &[u8]) -> Whole {
     Ok(())
 }
 
-/// The same after `vhd check --repair` has mended what it can.
+/// Repairs the image with `vhd check --repair` first, then checks it in the same way.
 pub(crate) fn holds_after_repair(path: &Path, disk: &[u8]) -> Whole {
     let mended = repair(path, &CheckOptions::default(), parents(), false);
     mended.map_err(|e| text(&e))?;
     holds(path, disk)
 }
 
-/// An error if anything lies in the folder that doesn't belong there. Temporary files may be left behind.
+/// Returns an error if the folder has files that don't belong there. Temporary files may be left over.
 pub(crate) fn only(folder: &Folder, names: &[&str]) -> Whole {
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -190,15 +190,15 @@ pub(crate) fn only(folder: &Folder, names: &[&str]) -> Whole {
     Ok(())
 }
 
-/// What an image changed in place may be.
+/// The allowed states of an image that is changed in place.
 pub(crate) struct InPlaceJudge {
     /// The file that is changed.
     pub(crate) image: &'static str,
     pub(crate) old: Disk,
     pub(crate) new: Disk,
-    /// Goes on: to the new one.
+    /// Continues to the new state.
     pub(crate) again: Run,
-    /// What may lie in the folder in the end.
+    /// Files that may be in the folder in the end.
     pub(crate) names: Vec<&'static str>,
 }
 
@@ -235,7 +235,7 @@ impl InPlaceJudge {
 /// A new file that appears whole or not at all, and may replace an old one.
 pub(crate) struct NewFileJudge {
     pub(crate) name: &'static str,
-    /// Whether the file is what it should be.
+    /// Whether the file is as expected.
     pub(crate) whole: IsWhole,
     pub(crate) before: Files,
     pub(crate) again: Run,

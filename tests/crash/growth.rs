@@ -1,5 +1,5 @@
-//! What a command does grows with the number of snapshots, not with its square: counted in calls, as times depend on the
-//! machine.
+//! The work of a command grows linearly with the number of snapshots, not quadratically: counted in calls, because
+//! times depend on the machine.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
-//! Crashes and faults: what every writer leaves, in whatever moment the power goes, a call fails, or a device lies.
+//! Crashes and faults: what every writer leaves when the power fails, a call fails, or a device lies.
 //!
 //! ```console
 //! $ cargo test --features fault-injection --test crash -- --nocapture
 //! $ VHDKIT_CRASH_STATES=20000 cargo test --release --features fault-injection --test crash -- --nocapture
 //! ```
 //!
-//! The variable says how many states are looked at for each epoch between two syncs; where there are no more than
-//! that, it is all of them. `docs/durability.md` says what is tested and how.
+//! The variable sets the number of states examined for each epoch between two syncs; if there are fewer, all of them
+//! are. `docs/durability.md` describes what is tested and how.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use explore::{Tally, Writer};
 
-/// States per epoch, unless told otherwise.
+/// States per epoch by default.
 const STATES: usize = 256;
 
 fn limit() -> usize {

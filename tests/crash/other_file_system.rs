@@ -1,4 +1,4 @@
-//! An undo diff that is kept on another file system can't be renamed: it is copied, and only then the journal goes.
+//! An undo diff on another file system can't be renamed: it is copied, and only then is the journal removed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::writers::{self, monday};
 
 const EXDEV: i32 = 18;
 
-/// Lets no file get another name unless the name is new, and notes names in the order in which they come and go.
+/// Forbids all renames except to new names, and records names in the order in which they come and go.
 #[derive(Default)]
 struct OtherFileSystem(Mutex<Vec<String>>);
 

@@ -1,7 +1,7 @@
-//! Faults planted on purpose: each must be caught, or these tests prove nothing.
+//! Deliberate faults: each must be caught, or these tests prove nothing.
 //!
-//! What a program that leaves out a sync, or does things in another order, asks of the disk differs from what ours
-//! asks by just that. So such a fault is planted into the log of a real run.
+//! A program that omits a sync or changes the order of its steps differs from ours in just these requests to the
+//! disk, so such a fault is planted into the log of a real run.
 
 use vhdkit::diff::BaseCheck;
 use vhdkit::files::ApplyOptions;
@@ -11,25 +11,25 @@ use crate::ground::apply_options;
 use crate::recorder::{Event, Log};
 use crate::writers::{self, SIZE, monday, tuesday};
 
-/// States per epoch when each sync is left out: where one is needed, it shows soon.
+/// States per epoch when each sync is omitted: a missing sync shows early.
 const STATES: usize = 64;
 
-/// What a faulty program does otherwise.
+/// The faults of a program.
 #[derive(Clone, Copy)]
 enum Plant {
-    /// It never syncs this file.
+    /// Never syncs this file.
     Unsynced(&'static str),
-    /// It leaves out one sync of this file.
+    /// Omits one sync of this file.
     WithoutSync(&'static str, usize),
-    /// It syncs this file only after it has its name.
+    /// Syncs this file only after renaming it to its final name.
     NamedFirst(&'static str),
-    /// It doesn't sync the folder when this file has its name.
+    /// Doesn't sync the folder when this file gets its name.
     NameUnsynced(&'static str),
-    /// It never gives this file its name.
+    /// Never gives this file its name.
     Nameless(&'static str),
-    /// It removes the first file before the last sync of the other.
+    /// Removes the first file before the last sync of the other.
     GoesEarly(&'static str, &'static str),
-    /// It doesn't sync the folder at the very end.
+    /// Doesn't sync the folder at the very end.
     EndUnsynced,
 }
 
@@ -43,7 +43,7 @@ const NEW_DIFF: &str = "000003-wed.vhddiff.new";
 const MANIFEST: &str = "000003-wed.json";
 const INTENT: &str = "deleting.json";
 
-/// Faults, what a program with such a fault does, and the writers into which it is planted.
+/// The faults, a description of each, and the writers that they are planted into.
 const FAULTS: &[(&str, Plant, &[&str])] = &[
     (
         "the base isn't synced",
@@ -227,7 +227,7 @@ const FAULTS: &[(&str, Plant, &[&str])] = &[
 ];
 
 impl Plant {
-    /// Makes a log into that of the faulty program.
+    /// Turns a log into that of the faulty program.
     fn plant(self, log: &mut Log) {
         match self {
             Self::Unsynced(name) => no_sync(log, name),
@@ -250,14 +250,14 @@ impl Plant {
     }
 }
 
-/// Leaves out all syncs of a file.
+/// Omits all syncs of a file.
 fn no_sync(log: &mut Log, name: &str) {
     let files = log.called(name);
     log.events
         .retain(|event| !matches!(event, Event::Sync(id) if files.contains(id)));
 }
 
-/// Leaves out one of them.
+/// Omits one sync of a file.
 fn without_sync(log: &mut Log, name: &str, n: usize) {
     let files = log.called(name);
     let is_sync = |event: &Event| matches!(event, Event::Sync(id) if files.contains(id));
@@ -266,7 +266,7 @@ fn without_sync(log: &mut Log, name: &str, n: usize) {
     log.events.remove(at);
 }
 
-/// Where a file gets its name.
+/// Returns where a file gets its name.
 fn named(log: &Log, name: &str) -> usize {
     let is_name = |event: &Event| matches!(event, Event::Rename(_, to) if to == name);
     log.events.iter().position(is_name).unwrap()
@@ -308,7 +308,7 @@ fn goes_early(log: &mut Log, name: &str, other: &str) {
     log.events.splice(sync..sync, gone);
 }
 
-/// The first loss that a fault leads to.
+/// Returns the first loss that a fault causes.
 fn caught(writer: &Writer, plant: Plant) -> Option<String> {
     let scratch = writer.scratch();
     let mut log = writer.record(&scratch);
@@ -338,7 +338,7 @@ fn a_failed_sync_that_is_called_success_is_caught() {
     for (n, event) in log.events.iter().enumerate() {
         let Event::Sync(id) = event else { continue };
         let mut log = log.clone();
-        // Done again it succeeds, and proves nothing.
+        // A second attempt succeeds, and proves nothing.
         log.events.insert(n, Event::FailedSync(*id));
         let tally = writer.judge_log(&log, crate::limit(), &scratch, 1);
         println!("sync {n} failed and done again: {:?}", tally.losses.first());
@@ -371,8 +371,8 @@ fn a_digest_that_is_not_looked_at_is_caught() {
     assert!(!losses.is_empty());
 }
 
-/// Leaves out each sync alone. Not each is needed: a journal makes up for some, another sync follows some. But no writer
-/// can do without any.
+/// Omits each sync alone. Not every one is needed: a journal compensates for some, another sync follows others. But no
+/// writer can do without all of them.
 #[test]
 fn no_writer_can_do_without_syncs() {
     let (mut needed, mut all) = (0, 0);

@@ -1,4 +1,4 @@
-//! What a writer does to the files of a folder, as a log; and what shall go wrong on the way.
+//! Logs what a writer does to the files of a folder, and injects faults.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -15,17 +15,17 @@ const EOPNOTSUPP: i32 = 95;
 /// A folder's files by name.
 pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
-/// A file, whatever its name is at the moment.
+/// A file, regardless of its current name.
 pub(crate) type Id = usize;
 
-/// Something that happened to a file or to the folder.
+/// An operation on a file or the folder.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     Write(Id, u64, Arc<Vec<u8>>),
     Zero(Id, Range<u64>),
     SetLen(Id, u64),
     Sync(Id),
-    /// What wasn't synced then never will be: the system drops it and calls later syncs a success.
+    /// Data that wasn't synced by then never will be: the system drops it and reports success for later syncs.
     FailedSync(Id),
     Create(String, Id),
     Rename(String, String),
@@ -33,7 +33,7 @@ pub(crate) enum Event {
     SyncFolder,
 }
 
-/// Events, and the files that were there before: file `n` of the log is the `n`th of them.
+/// Events, and the files that existed before: file `n` of the log is the `n`th of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log {
     pub(crate) before: Files,
@@ -41,7 +41,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The files that are called `name` at some time.
+    /// Returns the files that are called `name` at some time.
     pub(crate) fn called(&self, name: &str) -> Vec<Id> {
         let mut names: Vec<&str> = self.before.keys().map(String::as_str).collect();
         let mut called: Vec<Id> = (0..names.len()).filter(|id| names[*id] == name).collect();
@@ -61,20 +61,20 @@ impl Log {
     }
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// The call fails with this error number.
     Fails(i32),
     /// The call and all later ones that write or create fail with this error number, as on a full disk.
     FailsFrom(i32),
-    /// Only so many of the bytes arrive.
+    /// Only this many of the bytes arrive.
     Torn(usize, i32),
-    /// The call claims to have been made.
+    /// The call reports success without doing anything.
     Lies,
 }
 
-/// Which call something goes wrong with: the `at`th of those that change something, or of those that read.
+/// The call that the fault hits: the `at`th of those that change something, or of those that read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) reads: bool,
@@ -82,7 +82,7 @@ pub(crate) struct Plan {
     pub(crate) trouble: Trouble,
 }
 
-/// What kind of call each was, in order.
+/// The kind of each call, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Write { offset: u64, len: usize },
@@ -107,7 +107,7 @@ struct Seen {
     fired: bool,
 }
 
-/// Writes the log. Syncs are only pretended: nothing here outlives the machine.
+/// Writes the log. Syncs are only simulated, since nothing here needs to outlive the machine.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     folder: PathBuf,
@@ -117,7 +117,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// For `folder`, as it is now, on a file system that `clones` or not.
+    /// Creates a recorder of `folder` in its current state, on a file system that `clones` or not.
     pub(crate) fn new(folder: &Path, plan: Option<Plan>, clones: bool) -> Self {
         let mut seen = Seen::default();
         seen.log.before = read_folder(folder);
@@ -138,13 +138,13 @@ impl Recorder {
         self.seen.lock().unwrap().log.clone()
     }
 
-    /// The calls that change something, and how many read.
+    /// Returns the calls that change something, and the number of reads.
     pub(crate) fn calls(&self) -> (Vec<Kind>, usize) {
         let seen = self.seen.lock().unwrap();
         (seen.kinds.clone(), seen.reads)
     }
 
-    /// Whether what was planned happened.
+    /// Returns whether the planned fault happened.
     pub(crate) fn fired(&self) -> bool {
         self.seen.lock().unwrap().fired
     }
@@ -155,7 +155,7 @@ impl Recorder {
     }
 }
 
-/// All files of a folder. One that was removed has none.
+/// All files of a folder; removed files have no name.
 pub(crate) fn read_folder(folder: &Path) -> Files {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Files::new(),
@@ -200,7 +200,7 @@ fn file_of(call: &Call<'_>) -> Option<u64> {
 }
 
 impl Seen {
-    /// What the plan has for the call that comes now.
+    /// Returns the planned fault of the next call.
     fn trouble(&mut self, plan: Option<Plan>, kind: Option<Kind>) -> Option<Trouble> {
         let number = if let Some(kind) = kind {
             self.kinds.push(kind);
@@ -275,7 +275,7 @@ fn bytes_of(file: &fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Clones by copying, so that it matters nowhere on what file system the tests run; or fails as those do that can't.
+/// Clones by copying, so that the file system of the tests doesn't matter; or fails like a file system without clones.
 fn cloned(call: &Call<'_>, clones: bool) -> Answer {
     match call {
         Call::Clone { file, from } if clones => {
@@ -286,7 +286,7 @@ fn cloned(call: &Call<'_>, clones: bool) -> Answer {
     }
 }
 
-/// Lets everything happen and pretends syncs, and clones if the file system shall have them.
+/// Lets everything happen and simulates syncs, and clones if the file system has them.
 pub(crate) struct Unsynced {
     pub(crate) clones: bool,
 }

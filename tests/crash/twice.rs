@@ -1,4 +1,4 @@
-//! Crashes on the way on from a crash: what goes on after the first one is itself cut off everywhere.
+//! Crashes during the recovery from a crash: the recovery is itself interrupted at every point.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,8 @@ use crate::writers;
 const STATES: usize = 24;
 
 impl Writer {
-    /// Crashes twice: from every state that a crash leaves, each of the `ways` on is itself cut off everywhere.
+    /// Crashes twice: from every state that a crash leaves, each of the `ways` to continue is itself interrupted
+    /// everywhere.
     fn crash_twice(&self, ways: &[Run], limit: usize) -> Tally {
         let scratch = self.scratch();
         let log = self.record(&scratch);

@@ -1,4 +1,4 @@
-//! What is brought on its way while more is written: a failure there is told by the system once, and never again.
+//! Early writeback: the system reports a failure there once, and never again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use vhdkit::storage::{AtomicFile, Overwrite, WriteAt as _};
 use crate::explore::Scratch;
 use crate::recorder::{Files, read_folder};
 
-/// Fails the first sync, and lets all others succeed. Writes are only pretended: there are many.
+/// Fails the first sync and lets all others succeed. Writes are only simulated, as there are many.
 #[derive(Default)]
 struct FirstSyncFails(AtomicUsize);
 

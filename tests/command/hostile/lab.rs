@@ -1,4 +1,4 @@
-//! A sound store, copies of it to tamper with, and what must hold of every command on them.
+//! An intact store, copies of it to tamper with, and the requirements on every command that uses them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,16 +13,16 @@ use serde_json::Value;
 
 use crate::disk::{TestFolder, changed, disk, program};
 
-/// KiB of memory that a command may have had at most. Where there are many processors, each has some.
+/// The most memory in KiB that a command may use. With many processors, each needs some.
 const MOST_MEMORY: u64 = 512 << 10;
 
-/// A store with the snapshots a, b and c of the disk w, and what they hold.
+/// A store with the snapshots a, b and c of the disk w, and their contents.
 pub(crate) struct Original {
     pub(crate) folder: TestFolder,
     disks: [Vec<u8>; 3],
-    /// How many commands were run on copies of it.
+    /// The number of commands run on copies of it.
     runs: AtomicUsize,
-    /// The most memory that one of them had, in KiB, and the longest time, in milliseconds.
+    /// The highest memory use of any of them in KiB, and the longest time in milliseconds.
     memory: AtomicU64,
     longest: AtomicU64,
 }
@@ -82,7 +82,7 @@ impl Original {
     }
 }
 
-/// A folder with a copy of the store in S, and something precious beside it.
+/// A folder with a copy of the store in S, and a valuable file beside it.
 pub(crate) struct Lab<'a> {
     folder: TestFolder,
     original: &'a Original,
@@ -116,7 +116,7 @@ impl<'a> Lab<'a> {
         fs::write(path, sealed(&manifest)).unwrap();
     }
 
-    /// Runs a line in the folder, with little memory and time.
+    /// Runs a line in the folder, with limited memory and time.
     fn shell(&self, line: &str) -> Output {
         let ours = Path::new(env!("CARGO_BIN_EXE_vhd")).parent().unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
@@ -139,8 +139,8 @@ impl<'a> Lab<'a> {
         assert_eq!(ended.status.code(), Some(code), "{line}: {ended:?}");
     }
 
-    /// Fails unless every command ends by itself, says only what can be shown, leaves what is outside of the store as
-    /// it is, and restores nothing wrong.
+    /// Fails unless every command ends by itself, prints only displayable text, leaves everything outside of the store
+    /// alone, and restores nothing wrong.
     #[track_caller]
     pub(crate) fn survives(&self, what: &str, commands: &[&str]) {
         let outside = tree(&self.path("outside"));
@@ -186,7 +186,7 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// A manifest with its checksum, whatever is in it.
+/// Returns a manifest with its checksum, whatever its content.
 pub(crate) fn sealed(manifest: &Value) -> String {
     let text = serde_json::to_string_pretty(manifest).unwrap();
     let head = format!("{},\n", text.strip_suffix("\n}").unwrap());
@@ -194,7 +194,7 @@ pub(crate) fn sealed(manifest: &Value) -> String {
     format!("{head}  \"checksum\": \"{checksum}\"\n}}\n")
 }
 
-/// The content of all files in a folder.
+/// Returns the content of all files in a folder.
 pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = fs::read_dir(folder)
         .unwrap()

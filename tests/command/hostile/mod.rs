@@ -1,4 +1,4 @@
-//! Stores that somebody tampered with, streams that somebody made up, and calls that fail.
+//! Stores that were tampered with, forged streams, and failing calls.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A folder for one case, the programs run in it, and the table of what became of all cases.
+//! A folder for one case, the programs run in it, and the table of all results.
 #![allow(dead_code, reason = "each module uses some")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,19 +7,19 @@ use std::process::{Command, Output};
 
 use crate::disk::{TestFolder, content, program};
 
-/// What somebody ran into, and what must happen now.
+/// A problem that somebody reported, and the behaviour required now.
 pub(crate) struct Case {
-    /// What is done, in a few words.
+    /// The action, in a few words.
     pub(crate) name: &'static str,
-    /// How it ended before.
+    /// The former result.
     pub(crate) before: &'static str,
-    /// How it must end.
+    /// The required result.
     pub(crate) now: &'static str,
-    /// The story; panics if it ends in another way.
+    /// The case itself; panics if the result differs.
     pub(crate) run: fn(&Lab),
 }
 
-/// Runs all cases, prints them as a table, and fails if one of them ended in another way than its row says.
+/// Runs all cases, prints them as a table, and fails if a result differs from its row.
 pub(crate) fn tell(title: &str, cases: &[Case]) {
     let mut failed = Vec::new();
     println!("\n{title}\n");
@@ -44,7 +44,7 @@ pub(crate) fn tell(title: &str, cases: &[Case]) {
     assert!(failed.is_empty(), "{title}: {failed:?}");
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -76,7 +76,7 @@ impl Ended {
         self
     }
 
-    /// The commands that the hints advise: the text behind `word ` in stderr and stdout, to the end of its line.
+    /// Returns the commands suggested by hints: the text after `word ` in stderr and stdout, up to the end of its line.
     pub(crate) fn advice(&self, word: &str) -> Vec<String> {
         let lead = format!("{word} ");
         let lines = self.out.lines().chain(self.err.lines());
@@ -89,7 +89,7 @@ impl Ended {
 impl From<Output> for Ended {
     fn from(output: Output) -> Self {
         Self {
-            // Shells say it so, too, when a signal ended the program.
+            // Shells report a death by signal in the same way.
             code: output.status.code().unwrap_or(128),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -105,12 +105,12 @@ impl Lab {
         Self(TestFolder::new())
     }
 
-    /// The same within another folder.
+    /// Creates a folder for one case within another folder.
     pub(crate) fn within(folder: &Path) -> Self {
         Self(TestFolder::within(folder))
     }
 
-    /// The folder itself.
+    /// Returns the folder itself.
     pub(crate) fn folder(&self) -> PathBuf {
         self.0.path(".")
     }
@@ -119,7 +119,7 @@ impl Lab {
         self.0.path(name)
     }
 
-    /// Makes a file of these bytes, with holes where they are zero.
+    /// Creates a file of these bytes; zeros become holes.
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         self.0.file(name, bytes)
     }
@@ -132,12 +132,12 @@ impl Lab {
         self.path(name).symlink_metadata().is_ok()
     }
 
-    /// The names of all files in the folder.
+    /// Returns the names of all files in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.names()
     }
 
-    /// A command in the folder, not yet run.
+    /// Returns a command in the folder that hasn't been started.
     pub(crate) fn command(&self, name: &str, args: &[&str]) -> Command {
         let mut command = program(name);
         command.args(args).current_dir(self.folder());
@@ -145,7 +145,7 @@ impl Lab {
         command
     }
 
-    /// Runs `line` as a shell does, in the folder, with our programs in its path.
+    /// Runs `line` in a shell, in the folder, with our programs in its path.
     pub(crate) fn shell(&self, line: &str) -> Ended {
         let ours = Path::new(env!("CARGO_BIN_EXE_vhd")).parent().unwrap();
         let path = std::env::var("PATH").unwrap_or_default();

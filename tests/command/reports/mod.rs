@@ -1,11 +1,11 @@
-//! What users, public reports and hostile testers ran into, and how each case ends now: one table a module.
+//! Problems found by users, public reports and hostile testers, and how each case ends now: one table per module.
 //!
 //! ```text
 //! cargo test --test command reports -- --nocapture --test-threads 1
 //! ```
 //!
-//! A case is a small story, told with the real programs in a folder of its own. It fails if it ends in any other way
-//! than its row says.
+//! A case is a short story, acted out with the real programs in its own folder. It fails if its result differs from
+//! its row.
 mod applies;
 mod chains;
 mod files;

@@ -1,4 +1,4 @@
-//! Applying in place, finishing that and taking it back.
+//! Applying in place, finishing an interrupted apply and rolling it back.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::explore::{Ground, Judged, Outcome, Writer};
 use crate::ground::{Disk, InPlaceJudge, apply, apply_options, chain, holds};
 use crate::recorder::{Files, Kind, Plan, Recorder, Trouble, read_folder};
 
-/// Behind an undo journal, also where the file system could clone.
+/// With an undo journal, even if the file system supports clones.
 fn in_place(format: Format) -> InPlace<'static> {
     InPlace {
         format: Some(FormatChoice::Only(format)),
@@ -25,7 +25,7 @@ fn in_place(format: Format) -> InPlace<'static> {
     }
 }
 
-/// Onto a copy, or a clone; that one is chosen as it is by default.
+/// On a copy or a clone; a clone is the default.
 fn replacing(strategy: Strategy, format: Format, size: usize) -> Writer {
     let clones = strategy == Strategy::Clone;
     let how = InPlace {
@@ -105,7 +105,7 @@ pub(super) fn applies() -> Vec<Writer> {
             writers.push(replacing(strategy, format, size));
         }
     }
-    // Two pages: few enough for every combination of everything.
+    // Two pages, few enough to try all combinations.
     let mut few = monday();
     put(&mut few, 512, &data(90, 512));
     put(&mut few, 17 * KIB, &data(92, 512));
@@ -138,7 +138,7 @@ pub(super) fn applies() -> Vec<Writer> {
     writers
 }
 
-/// Two diffs in one command. The second one alone doesn't fit the base.
+/// Two diffs in one command. The second one alone doesn't match the base.
 pub(super) fn two_diffs(format: Format) -> Writer {
     let [old, middle] = [monday(), tuesday(SIZE)];
     let mut new = middle.clone();
@@ -176,7 +176,7 @@ pub(super) fn two_diffs(format: Format) -> Writer {
     }
 }
 
-/// What is left of `writer`'s folder when writes to the image fail half-way, with the journal standing.
+/// Returns `writer`'s folder after writes to the image failed half-way, with a complete journal.
 fn interrupted(writer: &Writer) -> Files {
     let scratch = writer.scratch();
     let record = |plan| {
@@ -200,7 +200,7 @@ fn interrupted(writer: &Writer) -> Files {
     files
 }
 
-/// Finishing an interrupted apply, and taking it back.
+/// Finishing an interrupted apply, and rolling it back.
 pub(super) fn recoveries() -> Vec<Writer> {
     let mut writers = Vec::new();
     for (format, size) in [
@@ -226,8 +226,8 @@ pub(super) fn recoveries() -> Vec<Writer> {
     writers
 }
 
-/// An apply that keeps the way back: once it is done, the undo diff is there and leads back. Where it was killed before
-/// it changed the image, the same again goes on, and takes the undo diff for its own.
+/// An apply that keeps an undo diff: afterwards the undo diff exists and leads back. If it was killed before it changed
+/// the image, the same command continues and takes the undo diff for its own.
 pub(super) fn keeps_undo(strategy: Strategy, format: Format) -> Writer {
     let [old, new] = [monday(), tuesday(SIZE)];
     let run = move |at: &Path| {
@@ -271,13 +271,13 @@ pub(super) fn keeps_undo(strategy: Strategy, format: Format) -> Writer {
         run: Box::new(run),
         judge: Box::new(judge),
         done: Outcome::New,
-        // What is read back is the image.
+        // The image itself is read back.
         verifies: false,
         clones: strategy == Strategy::Clone,
     }
 }
 
-/// A writer whose base isn't the one that the diff was made from: it differs where the diff changes nothing.
+/// A writer whose base isn't that of the diff: it differs in pages that the diff doesn't change.
 pub(crate) fn wrong_base(options: ApplyOptions<'static>) -> Writer {
     let disks = [monday(), tuesday(SIZE)];
     let mut writer = apply_writer("a wrong base", Format::Raw, disks, options);

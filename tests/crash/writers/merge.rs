@@ -25,7 +25,7 @@ fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
             warn: &|_| {},
         };
         match merge(&at.join("child"), options) {
-            // A merge that was done to its end, the child included.
+            // A merge that was completed, including the child.
             Err(_) if again && !at.join("child").exists() => Ok(()),
             merged => merged.map(drop),
         }
@@ -87,7 +87,7 @@ pub(super) fn all() -> Vec<Writer> {
     writers
 }
 
-/// Folding the middle of a chain: the children of the child get the parent as theirs, then the child goes.
+/// Merging the middle of a chain: the children of the child get the parent as theirs, then the child is removed.
 fn with_heirs() -> Writer {
     let (old, new) = (monday(), tuesday(SIZE));
     let heirs = ["first", "second"];
@@ -141,7 +141,7 @@ fn with_heirs() -> Writer {
             holds(&folder.path().join(heir), &of_heir(n))
                 .map_err(|e| format!("{outcome:?}, again: {heir}: {e}"))?;
         }
-        // What happened after the parent was merged isn't told from what it holds.
+        // Its content doesn't show what happened after the parent was merged.
         Ok(outcome)
     };
     Writer {

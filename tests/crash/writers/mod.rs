@@ -1,5 +1,5 @@
-//! Every command that writes. Another one is a few lines: the folder before it, the command, and which of the judges
-//! in `ground` says what its promise is.
+//! Every command that writes. Adding one takes a few lines: the folder before it, the command, and the judge in
+//! `ground` that checks its promise.
 
 mod in_place;
 mod merge;
@@ -30,7 +30,7 @@ const SMALLER: usize = 18 * KIB;
 /// More than the 4 MiB that are compared at once.
 const FAR: usize = (4 << 20) + 64 * KIB;
 
-/// Bytes that are different in each page and never zero.
+/// Returns bytes that differ in each page and are never zero.
 fn data(seed: usize, len: usize) -> Vec<u8> {
     let byte = |n: usize| u8::try_from((seed * 31 + n / 512 * 7 + n % 5) % 255 + 1).unwrap();
     (0..len).map(byte).collect()
@@ -43,7 +43,7 @@ fn put(disk: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// Some blocks hold data, some of them in part, others nothing.
+/// Some blocks hold data, some only in part, others nothing.
 pub(crate) fn monday() -> Disk {
     let mut disk = vec![0; SIZE];
     for (at, len) in [(0, 4), (4, 6), (13, 2), (24, 4), (32, 9)] {
@@ -52,8 +52,7 @@ pub(crate) fn monday() -> Disk {
     disk
 }
 
-/// The same disk of another size later: pages changed and cleared in blocks that hold data, and data where there was
-/// nothing.
+/// The same disk later, with another size: pages changed and cleared in blocks with data, and data in empty blocks.
 pub(crate) fn tuesday(size: usize) -> Disk {
     let mut disk = monday();
     disk.resize(size, 0);
@@ -67,7 +66,7 @@ pub(crate) fn tuesday(size: usize) -> Disk {
     disk
 }
 
-/// The files that `build` makes in a folder.
+/// Returns the files that `build` makes in a folder.
 fn files(build: impl FnOnce(&Path) -> Result<()>) -> Files {
     let scratch = Scratch::new();
     let folder = scratch.folder(&Files::new());
@@ -75,7 +74,7 @@ fn files(build: impl FnOnce(&Path) -> Result<()>) -> Files {
     read_folder(folder.path())
 }
 
-/// A base and a diff to a target, of the disks given.
+/// Creates a base and a diff to a target from the given disks.
 fn pair(format: Format, old: &[u8], new: &[u8]) -> Files {
     let mut files = files(|at| {
         make(&at.join("base"), format, old, None)?;
@@ -91,7 +90,7 @@ fn pair(format: Format, old: &[u8], new: &[u8]) -> Files {
     files
 }
 
-/// The same with a base that has a parent.
+/// Creates a base that has a parent, and a diff to a target.
 fn pair_over_parent(old: &[u8], new: &[u8]) -> Files {
     let mut files = files(|at| {
         let mut parent = old.to_vec();
@@ -135,12 +134,12 @@ static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
     writers
 });
 
-/// All of them.
+/// Returns all writers.
 pub(crate) fn all() -> &'static [Writer] {
     &ALL
 }
 
-/// The one of that name.
+/// Returns the writer of that name.
 pub(crate) fn find(name: &str) -> &'static Writer {
     let found = all().iter().find(|writer| writer.name == name);
     found.unwrap_or_else(|| panic!("no writer {name}"))

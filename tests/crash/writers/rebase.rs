@@ -1,4 +1,4 @@
-//! Another parent for a differencing VHD.
+//! Changing the parent of a differencing VHD.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Repairing, and taking that back.
+//! Repairing, and undoing a repair.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) fn run_repair(at: &Path) -> Result<()> {
     repair(&at.join("base"), &CheckOptions::default(), parents(), false).map(drop)
 }
 
-/// A repair is finished by the next; what it replaced is saved before, and can be put back.
+/// An interrupted repair is finished by the next one; the replaced bytes are saved before and can be restored.
 pub(super) fn all() -> Vec<Writer> {
     let mut writers = Vec::new();
     let whole = |format| pair(format, &monday(), &monday());
@@ -64,7 +64,7 @@ pub(super) fn all() -> Vec<Writer> {
             let base = folder.path().join("base");
             run_repair(folder.path()).map_err(|e| format!("again: {e}"))?;
             holds(&base, &monday()).map_err(|e| format!("again: {e}"))?;
-            // Each repair that was cut off saved them anew.
+            // Each interrupted repair saved them again.
             let more = ["base.before-repair-2", "base.before-repair-3"];
             only(&folder, &["base", saved, more[0], more[1]])?;
             Ok(outcome)
@@ -83,7 +83,7 @@ pub(super) fn all() -> Vec<Writer> {
     writers
 }
 
-/// Taking a repair back.
+/// Undoing a repair.
 fn taking_back(name: &str, damaged_files: &Files, damaged: Arc<Vec<u8>>) -> Writer {
     let scratch = Scratch::new();
     let folder = scratch.folder(damaged_files);

@@ -1,4 +1,4 @@
-//! Another size in place.
+//! Resizing in place.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{LARGER, SIZE, SMALLER, monday, pair, pair_over_parent, tuesday};
 use crate::explore::{Ground, Judged, Outcome, Writer};
 use crate::ground::{content, holds, holds_after_repair, only};
 
-/// A resize has no journal: at every moment the file has the old or the new size, and what it held.
+/// A resize has no journal: at every moment the file has the old or the new size, and its content.
 pub(super) fn all() -> Vec<Writer> {
     let mut writers = Vec::new();
     for (format, size) in [
@@ -54,8 +54,8 @@ pub(super) fn all() -> Vec<Writer> {
             let base = folder.path().join("base");
             let mut found = content(&base);
             if format == Format::Fixed && size > SIZE && holds(&base, &monday()).is_err() {
-                // Longer already, but no new footer yet: only on file systems that lengthen a file before its bytes
-                // are there. The old footer is found again.
+                // Already longer, but without a new footer: only on file systems that extend a file before its bytes
+                // arrive. The old footer is found again.
                 run_repair(folder.path()).map_err(|e| format!("repair: {e}"))?;
                 found = content(&base);
             }

@@ -1,4 +1,4 @@
-//! What changes a store. The folder is that of a disk, so its store is the folder above.
+//! Commands that change a store. The folder is that of a disk, so its store is the parent folder.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -19,7 +19,7 @@ use crate::recorder::{Files, read_folder};
 
 const NAMES: [&str; 5] = ["mon", "tue", "wed", "thu", "fri"];
 
-/// What the snapshots hold.
+/// The contents of the snapshots.
 static DISKS: LazyLock<[Disk; 5]> = LazyLock::new(|| {
     let mut days = [
         monday(),
@@ -42,7 +42,7 @@ fn work() -> Work<'static> {
     }
 }
 
-/// The disk whose folder is `at`.
+/// Returns the disk whose folder is `at`.
 fn stored(at: &Path, access: Access) -> Result<StoredDisk> {
     let name = at.file_name().unwrap().to_str().unwrap();
     StoredDisk::open(at.parent().unwrap(), name, access)
@@ -65,7 +65,7 @@ fn add(at: &Path, n: usize, full: bool, base: BaseForm) -> Result<()> {
     create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)
 }
 
-/// The folder of a disk with the first `count` snapshots, of which those in `full` are bases.
+/// Returns the folder of a disk with the first `count` snapshots, of which those in `full` are bases.
 fn store(count: usize, full: &[usize], form: BaseForm) -> Files {
     let mut folder = files(|at| {
         for (n, day) in DISKS.iter().enumerate().take(count) {
@@ -86,14 +86,14 @@ fn with_image(count: usize, form: BaseForm) -> Files {
     folder
 }
 
-/// What must be true of a store after a crash.
+/// The requirements on a store after a crash.
 struct StoreJudge {
-    /// The snapshots that there are before, and afterwards.
+    /// The snapshots before and afterwards.
     old: Vec<usize>,
     new: Vec<usize>,
     /// Runs the command again, if it still has something to do.
     again: Run,
-    /// What else may lie in the folder in the end, by the ends of the names.
+    /// Suffixes of other files that may be in the folder in the end.
     others: &'static [&'static str],
 }
 
@@ -101,7 +101,7 @@ impl StoreJudge {
     fn judge(&self, ground: &Ground<'_>) -> Judged {
         let folder = ground.fresh();
         let outcome = self.listed(folder.path())?;
-        // A writer may come first, too.
+        // A writer may also come first.
         let folder = ground.fresh();
         if outcome != Outcome::New {
             (self.again)(folder.path()).map_err(|e| format!("{outcome:?}, again: {e}"))?;
@@ -113,7 +113,7 @@ impl StoreJudge {
         Ok(outcome)
     }
 
-    /// Which snapshots are listed; each holds what it did, and nothing is wrong with any.
+    /// Checks which snapshots are listed, that each has its content, and that none has findings.
     fn listed(&self, at: &Path) -> Judged {
         let mut disk = stored(at, Access::Read).map_err(|e| format!("opened: {e}"))?;
         let found: Vec<usize> = disk.points().iter().map(|p| number(&p.name)).collect();
@@ -145,7 +145,7 @@ impl StoreJudge {
         }
     }
 
-    /// After a writer, nothing is left that doesn't belong there.
+    /// After a writer, no files are left that don't belong there.
     fn clean(&self, at: &Path) -> Whole {
         let disk = stored(at, Access::Write).map_err(|e| format!("opened to write: {e}"))?;
         let mut known: Vec<String> = ["lock", "copy.lock", "newest.windows", "image", "diff"]
@@ -166,7 +166,7 @@ fn number(name: &str) -> usize {
     NAMES.iter().position(|known| *known == name).unwrap()
 }
 
-/// An error unless a snapshot is there and reads as it should.
+/// Returns an error unless a snapshot exists and has its content.
 fn reads(disk: &StoredDisk, n: usize) -> Whole {
     use vhdkit::image::Image as _;
     let read = || {
@@ -206,7 +206,7 @@ fn writer(
     }
 }
 
-/// What a writer is called that works on bases of this form.
+/// Returns the name of a writer that works on bases of this form.
 fn called(form: BaseForm, name: &str) -> String {
     match form {
         BaseForm::Packed => format!("store: {name}"),
@@ -216,7 +216,7 @@ fn called(form: BaseForm, name: &str) -> String {
 
 fn creates(form: BaseForm) -> Vec<Writer> {
     let mut first = with_image(0, form);
-    // As a new disk: not even its lock is there.
+    // As a new disk, which doesn't even have its lock file.
     first.retain(|name, _| name == "image");
     let mut by_diff = store(2, &[], form);
     by_diff.extend(files(|at| {
@@ -328,7 +328,7 @@ fn deletes(form: BaseForm) -> Vec<Writer> {
     writers
 }
 
-/// Lets `run` work with the disk of another store, of the same name, with these files.
+/// Lets `run` work with a disk of the same name in another store, with these files.
 fn beside<T>(at: &Path, other: &Files, run: impl FnOnce(&Path, &str) -> T) -> T {
     let scratch = tempfile::tempdir_in(at.parent().unwrap()).unwrap();
     let name = at.file_name().unwrap().to_str().unwrap();
@@ -390,7 +390,7 @@ fn arrivals(form: BaseForm) -> Vec<Writer> {
     ]
 }
 
-/// Cuts off a manifest or a diff; changes a base where it holds data.
+/// Truncates a manifest or a diff; changes a base where it holds data.
 fn damage(files: &mut Files, file: &str) {
     let bytes = Arc::make_mut(files.get_mut(file).unwrap());
     let page = bytes.chunks(512).position(|page| page == &DISKS[0][..512]);
@@ -400,7 +400,7 @@ fn damage(files: &mut Files, file: &str) {
     }
 }
 
-/// A repair is judged by what it had to begin with: what was sound stays so, and the same again ends it.
+/// A repair is judged by its starting point: intact files stay intact, and repeating the command finishes it.
 fn repairs(form: BaseForm) -> Vec<Writer> {
     let sound = Arc::new(store(3, &[], form));
     let base = match form {
