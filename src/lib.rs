@@ -34,7 +34,8 @@
 //! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
-//! serve                              points in time for other programs (feature `store`)
+//! serve                              points in time for other programs (feature `store`), the cloud's interface on a
+//!                                    folder (feature `endpoint`, part of `cli`)
 //! api                                the front door: the main jobs with defaults
 //! cli                                the commands (feature `cli`, on by default)
 //! ```

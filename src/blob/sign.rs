@@ -39,7 +39,8 @@ impl AccountKey {
         }
     }
 
-    fn hmac(&self, text: &str) -> Result<String> {
+    /// The signature of `text` in base64: an HMAC with SHA-256.
+    pub(crate) fn sign(&self, text: &str) -> Result<String> {
         let failed = || Error::usage("the key of the storage account can't be used");
         let key = BASE64_STANDARD.decode(self.0.expose());
         let key = key.map_err(|_| failed())?;
@@ -51,19 +52,19 @@ impl AccountKey {
 
 /// The signed parts of a request.
 #[derive(Debug)]
-pub(super) struct Signed<'a> {
-    pub(super) method: &'a str,
+pub(crate) struct Signed<'a> {
+    pub(crate) method: &'a str,
     /// Percent-encoded, as it is sent.
-    pub(super) path: &'a str,
+    pub(crate) path: &'a str,
     /// Names and values of the parameters, decoded.
-    pub(super) query: &'a [(&'a str, String)],
+    pub(crate) query: &'a [(&'a str, String)],
     /// All headers, with names in lower case, including `content-length` if there is a body.
-    pub(super) headers: &'a [(&'a str, String)],
+    pub(crate) headers: &'a [(&'a str, String)],
 }
 
 /// The value of the header `Authorization`.
-pub(super) fn shared_key(account: &str, key: &AccountKey, request: &Signed<'_>) -> Result<String> {
-    let signature = key.hmac(&string_to_sign(account, request))?;
+pub(crate) fn shared_key(account: &str, key: &AccountKey, request: &Signed<'_>) -> Result<String> {
+    let signature = key.sign(&string_to_sign(account, request))?;
     Ok(format!("SharedKey {account}:{signature}"))
 }
 

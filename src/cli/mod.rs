@@ -47,6 +47,7 @@ mod rebase;
 mod remote;
 mod resize;
 mod serve;
+mod serve_azure;
 mod serving;
 mod several;
 mod show;

@@ -57,9 +57,12 @@ fn role(command: &str, id: &str) -> Option<Role> {
         (_, "base_digests" | "take_back") => Role::InputFile,
         ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
         (_, "output" | "destination") => Role::Output,
+        ("azure", "store")
+        | (_, "folder" | "folders" | "parent_path" | "journal_dir" | "dir" | "keep") => {
+            Role::Folder
+        }
         (_, "store" | "from") => Role::Store,
         (_, "to") => Role::StoreTo,
-        (_, "folder" | "folders" | "parent_path" | "journal_dir" | "dir" | "keep") => Role::Folder,
         _ => return None,
     })
 }

@@ -14,7 +14,7 @@ use super::args::{InputFormat, Parents, SaidFormat};
 use super::context::Context;
 use super::exit::Outcome;
 use super::output::{JsonList, Output, failed};
-use super::serving;
+use super::{serve_azure, serving};
 use crate::error::{Error, Result};
 use crate::serve::nbd::{Address, Server};
 
@@ -34,12 +34,17 @@ use crate::serve::nbd::{Address, Server};
     "  vhd serve backup::web@tue\n",
     "  vhd serve backup::web@tue -- qemu-img convert -O qcow2 {} tuesday.qcow2\n",
     "  vhd serve backup --socket /run/backup.sock\n",
-    "  vhd serve disk.vhd --listen 10809\n\n",
+    "  vhd serve disk.vhd --listen 10809\n",
+    "  vhd serve azure --store cloud             disks and snapshots as the cloud serves them\n\n",
     super::args::exit_codes!(),
 ))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// What to serve.
-    what: PathBuf,
+    #[arg(required = true)]
+    what: Option<PathBuf>,
     /// The format of an image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -58,6 +63,12 @@ pub(super) struct Args {
     /// Run this command while it is served, and end with it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// What is served otherwise than over NBD.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    Azure(serve_azure::Args),
 }
 
 /// Parses the address to listen on, which must be local to this machine.
@@ -98,8 +109,14 @@ struct Export {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(Other::Azure(args)) = &args.other {
+        return serve_azure::run(args, context);
+    }
+    let Some(what) = &args.what else {
+        return Err(Error::usage("there is nothing to serve").with_hint("name an image or a store"));
+    };
     let format = SaidFormat::by("-f", args.format);
-    let shelf = serving::shelf(&args.what, format, &args.parents, context)?;
+    let shelf = serving::shelf(what, format, &args.parents, context)?;
     let faults = serving::faults(context);
     // The folder is removed with the command, and the socket with it.
     let (address, folder) = match (&args.listen, &args.socket) {

@@ -1,0 +1,246 @@
+//! The store that the snapshots of blobs and disks are kept in: the only calls to it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::diff::Side;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{Format, Source};
+use crate::image::{Extents, Image, RawImage};
+use crate::page::PageRange;
+use crate::parallel::Workers;
+use crate::progress::Progress;
+use crate::snapshot::{Access, Disk, Family, NewPoint, PointImage, Work, create, delete};
+use crate::storage::{File, ReadAt as _};
+use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
+
+/// How long another command may have the disk of a store.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The content of a blob as an image: all of it, or without the footer of a fixed VHD.
+pub(super) struct Content<'a> {
+    image: RawImage<&'a File>,
+    footer: Option<Footer>,
+    path: &'a Path,
+}
+
+impl<'a> Content<'a> {
+    /// The first `size` bytes of `file`. With `vhd`, a footer follows them.
+    pub(super) fn new(file: &'a File, size: u64, vhd: bool) -> Result<Self> {
+        let mut footer = None;
+        if vhd {
+            let mut bytes = [0; FOOTER_SIZE];
+            file.read_exact_at(&mut bytes, size)?;
+            let found = Footer::decode(&bytes);
+            // What a client wrote there may be anything.
+            let fits = found.verify(size).is_ok()
+                && found.disk_type == DiskType::Fixed
+                && found.current_size == size;
+            footer = fits.then_some(found);
+        }
+        Ok(Self {
+            image: RawImage::with_size(file, size),
+            footer,
+            path: file.path(),
+        })
+    }
+}
+
+impl fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Content").field(&self.path).finish()
+    }
+}
+
+impl Image for Content<'_> {
+    fn virtual_size(&self) -> u64 {
+        self.image.virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.image.read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        self.image.extents(within)
+    }
+}
+
+impl Source for Content<'_> {
+    fn path(&self) -> &Path {
+        self.path
+    }
+
+    fn format(&self) -> Format {
+        if self.footer.is_some() {
+            Format::Fixed
+        } else {
+            Format::Raw
+        }
+    }
+
+    fn footer(&self) -> Option<&Footer> {
+        self.footer.as_ref()
+    }
+
+    fn block_size(&self) -> Option<u32> {
+        None
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![self.path]
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        // The server has it alone, and writes nothing meanwhile.
+        Ok(())
+    }
+}
+
+/// A point in time of another disk, to be copied under another name.
+#[derive(Debug)]
+pub(super) struct Copied(pub(super) Arc<PointImage>);
+
+impl Image for Copied {
+    fn virtual_size(&self) -> u64 {
+        self.0.virtual_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn extents(&self, within: PageRange) -> Extents<'_> {
+        self.0.extents(within)
+    }
+}
+
+impl Source for Copied {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn format(&self) -> Format {
+        self.0.format()
+    }
+
+    fn footer(&self) -> Option<&Footer> {
+        self.0.footer()
+    }
+
+    fn block_size(&self) -> Option<u32> {
+        self.0.block_size()
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.0.files()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.0.check_unchanged()
+    }
+
+    fn side(&self) -> Side {
+        self.0.side()
+    }
+}
+
+/// A disk of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Points {
+    store: PathBuf,
+    disk: String,
+}
+
+/// What a new point is.
+#[derive(Debug, Default)]
+pub(super) struct Point {
+    pub(super) name: String,
+    pub(super) family: Family,
+    pub(super) full: bool,
+}
+
+impl Points {
+    pub(super) fn new(store: PathBuf, disk: String) -> Self {
+        Self { store, disk }
+    }
+
+    /// Adds a point with the content of `image`.
+    pub(super) fn create(
+        &self,
+        image: &dyn Source,
+        point: Point,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let workers = Workers::new(None)?;
+        let work = Work {
+            workers: &workers,
+            progress,
+        };
+        let mut disk = self.open(Access::Create)?;
+        let new = NewPoint {
+            name: point.name,
+            family: point.family,
+            full: point.full,
+            ..NewPoint::default()
+        };
+        let created = create(&mut disk, image, &new, work);
+        if created.is_err() {
+            disk.discard_if_empty();
+        }
+        created.map(drop)
+    }
+
+    /// The point called `name`, which stays readable whatever becomes of it.
+    pub(super) fn image(&self, name: &str) -> Result<PointImage> {
+        let disk = self.open(Access::Read)?;
+        let mut image = disk.image(disk.find(name)?)?;
+        image.hold_files()?;
+        Ok(image)
+    }
+
+    /// Deletes the point called `name`, if it is there; the last one, too.
+    pub(super) fn delete(&self, name: &str, progress: &dyn Progress) -> Result<()> {
+        if !self.names()?.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let workers = Workers::new(None)?;
+        let work = Work {
+            workers: &workers,
+            progress,
+        };
+        delete(&mut self.open(Access::Write)?, name, true, work).map(drop)
+    }
+
+    /// The names of the points, the oldest first.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        if !self.store.join(&self.disk).is_dir() {
+            return Ok(Vec::new());
+        }
+        let disk = self.open(Access::Read)?;
+        Ok(disk
+            .points()
+            .iter()
+            .map(|point| point.name.clone())
+            .collect())
+    }
+
+    /// Opens the disk; waits a little while another command has it.
+    fn open(&self, access: Access) -> Result<Disk> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Disk::open(&self.store, &self.disk, access) {
+                Err(error) if is_locked(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                opened => return opened,
+            }
+        }
+    }
+}
+
+fn is_locked(error: &Error) -> bool {
+    error.kind() == ErrorKind::Locked
+}

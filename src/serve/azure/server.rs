@@ -1,0 +1,333 @@
+//! The server: listens, takes connections with TLS and, from this machine, without, and hands requests on.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::http::{Ended, Reader, Request, Response, Stream, answer};
+use super::identity::Identity;
+use super::service::Service;
+use super::tls;
+use crate::error::{Error, Result};
+use crate::serve::Told;
+use crate::storage::{Audience, FolderLock, allow_many_files, create_folder_for};
+
+/// Connections at a time.
+const MOST_CONNECTIONS: usize = 256;
+
+/// How long a client may say nothing between requests, and how long it may not take an answer.
+const IDLE: Duration = Duration::from_secs(120);
+const SLOW: Duration = Duration::from_secs(60);
+
+/// How long requests under way are waited for at the end.
+const LAST: Duration = Duration::from_secs(30);
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names that clients on other machines know it by.
+    pub names: Vec<String>,
+    /// The name of the storage account, when the folder is new.
+    pub account: String,
+    /// Where resources are that don't say it, when the folder is new.
+    pub location: String,
+    /// Whether every program of this machine gets tokens of the managed identity, as on a machine of the cloud.
+    pub open_identity: bool,
+    /// Bytes for each second that copies in the background make at most.
+    pub copy_rate: Option<u64>,
+}
+
+/// A server that is running, until it is dropped or [stopped](Server::stop).
+pub struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    authority: PathBuf,
+    accepts: Option<JoinHandle<()>>,
+    /// No other server has the folder.
+    _lock: Option<FolderLock>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    service: Service,
+    tls: Arc<ServerConfig>,
+    tell: Told,
+    stopped: AtomicBool,
+    next: AtomicU64,
+    /// The connections that there are, by number.
+    open: Mutex<HashMap<u64, TcpStream>>,
+}
+
+impl Server {
+    /// Serves what is in `folder`, which is made if it isn't there. What goes wrong here, as opposed to what clients get
+    /// wrong, is told.
+    pub fn start(folder: &Path, options: &Options, tell: Told) -> Result<Self> {
+        allow_many_files();
+        let audience = Audience::nobody_else();
+        create_folder_for(folder, &audience)?;
+        let lock = FolderLock::take(folder, false)?;
+        let identity = Identity::load_or_make(folder, &options.account, &options.location)?;
+        let failed = |e| Error::io(format!("cannot listen at {}", options.listen), e);
+        let listener = TcpListener::bind(options.listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let mut names = vec![
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ];
+        names.extend(options.names.iter().cloned());
+        if !address.ip().is_unspecified() {
+            names.push(address.ip().to_string());
+        }
+        names.sort_unstable();
+        names.dedup();
+        let shown = tls::prepare(folder, &names)?;
+        let root = format!("https://{}", reachable(address));
+        let service = Service::open(
+            folder,
+            identity,
+            root,
+            (options.open_identity, options.copy_rate),
+            &audience,
+        )?;
+        let shared = Arc::new(Shared {
+            service,
+            tls: shown.config,
+            tell,
+            stopped: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        });
+        let server = Arc::clone(&shared);
+        let accepts = thread::Builder::new()
+            .name("azure".into())
+            .spawn(move || accept(&listener, &server))
+            .map_err(|e| Error::io("cannot start a thread", e))?;
+        Ok(Self {
+            shared,
+            address,
+            authority: shown.authority,
+            accepts: Some(accepts),
+            _lock: lock,
+        })
+    }
+
+    /// Its address, as a client on this machine types it.
+    pub fn root(&self) -> String {
+        format!("https://{}", reachable(self.address))
+    }
+
+    /// The certificate of its authority, which clients need to believe it.
+    pub fn authority(&self) -> &Path {
+        &self.authority
+    }
+
+    /// Whom it lets in.
+    pub fn identity(&self) -> &Identity {
+        self.shared.service.identity()
+    }
+
+    /// Accepts nobody any more, lets requests under way end, and closes all files.
+    pub fn stop(mut self) -> Result<()> {
+        self.end();
+        self.shared.service.close()
+    }
+
+    fn end(&mut self) {
+        let Some(accepts) = self.accepts.take() else {
+            return;
+        };
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread that waits for clients.
+        let _ = TcpStream::connect_timeout(&reachable(self.address), Duration::from_secs(1));
+        let _ = accepts.join();
+        // Nothing more is read; what is being done is answered.
+        for stream in self.shared.connections().values() {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        self.shared.service.interrupt();
+        let deadline = Instant::now() + LAST;
+        while !self.shared.connections().is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        for stream in self.shared.connections().values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An address that this machine reaches it by.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok((stream, _)) = accepted else {
+            // The client was gone at once; or there are too many files open, which passes.
+            thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        let Ok(again) = stream.try_clone() else {
+            continue;
+        };
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut open = shared.connections();
+            if open.len() >= MOST_CONNECTIONS {
+                continue;
+            }
+            open.insert(number, again);
+        }
+        let client = Arc::clone(shared);
+        let started = thread::Builder::new()
+            .name("azure client".into())
+            .spawn(move || {
+                // Whatever ended it, only this client is concerned.
+                let _ = client.serve(stream);
+                client.connections().remove(&number);
+            });
+        if started.is_err() {
+            shared.connections().remove(&number);
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(SLOW))?;
+        stream.set_read_timeout(Some(SLOW))?;
+        let peer = stream.peer_addr()?.ip().to_canonical();
+        // The first byte of TLS is no letter, and that of HTTP is.
+        let mut first = [0];
+        if stream.peek(&mut first)? == 0 {
+            return Ok(());
+        }
+        let tls = !first[0].is_ascii_alphabetic();
+        if tls {
+            let connection =
+                ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
+            let mut stream = Encrypted(StreamOwned::new(connection, stream));
+            self.talk(&mut stream, peer, true)?;
+            stream.0.conn.send_close_notify();
+            let _ = stream.0.flush();
+            return Ok(());
+        }
+        if !peer.is_loopback() {
+            return Ok(());
+        }
+        self.talk(&mut Plain(stream), peer, false)
+    }
+
+    fn talk(&self, stream: &mut dyn Stream, peer: std::net::IpAddr, tls: bool) -> io::Result<()> {
+        let mut reader = Reader::new(IDLE);
+        loop {
+            let request = match reader.next(stream) {
+                Ok(request) => Request {
+                    tls,
+                    peer: Some(peer),
+                    ..request
+                },
+                Err(Ended::Gone) => return Ok(()),
+                Err(Ended::Bad(status)) => {
+                    answer(stream, None, Response::new(status))?;
+                    return Ok(());
+                }
+            };
+            let response = self.service.answer(&request, &self.tell);
+            let goes_on = answer(stream, Some(&request), response)?;
+            if !goes_on || self.stopped.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+struct Plain(TcpStream);
+
+impl Read for Plain {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Stream for Plain {
+    fn read_within(&self, limit: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(limit))
+    }
+}
+
+struct Encrypted(StreamOwned<ServerConnection, TcpStream>);
+
+impl Read for Encrypted {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buf) {
+            // Many clients end without a word.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            read => read,
+        }
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Stream for Encrypted {
+    fn read_within(&self, limit: Duration) -> io::Result<()> {
+        self.0.sock.set_read_timeout(Some(limit))
+    }
+}
