@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::diff::Side;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{Format, Source};
+use crate::files::{Format, Opened};
 use crate::image::{Extents, Image, RawImage};
 use crate::page::PageRange;
 use crate::parallel::Workers;
@@ -68,7 +68,7 @@ impl Image for Content<'_> {
     }
 }
 
-impl Source for Content<'_> {
+impl Opened for Content<'_> {
     fn path(&self) -> &Path {
         self.path
     }
@@ -117,7 +117,7 @@ impl Image for Copied {
     }
 }
 
-impl Source for Copied {
+impl Opened for Copied {
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -170,7 +170,7 @@ impl Points {
     /// Adds a point with the content of `image`.
     pub(super) fn create(
         &self,
-        image: &dyn Source,
+        image: &dyn Opened,
         point: Point,
         progress: &dyn Progress,
     ) -> Result<()> {
