@@ -78,7 +78,7 @@ impl PageMap {
         match step {
             Step::Update(range) => self.update(range, generation),
             Step::Clear(range) => self.clear(range, generation),
-            Step::Resize(size) => self.resize(size),
+            Step::Resize(size) => self.resize(size, generation),
             Step::Born(size) => {
                 self.runs.clear();
                 self.size = size;
@@ -130,10 +130,14 @@ impl PageMap {
         }
     }
 
-    fn resize(&mut self, size: u64) {
+    /// What is cut off reads as zeros if the blob grows again, and has changed then.
+    fn resize(&mut self, size: u64, generation: u64) {
         if size < self.size {
             self.split(size);
-            self.runs.split_off(&size);
+            for (_, run) in self.runs.range_mut(size..) {
+                run.generation = generation;
+                run.data = false;
+            }
         }
         self.size = size;
     }
@@ -195,8 +199,9 @@ impl PageMap {
 
     /// The pages that were cleared.
     pub(super) fn cleared(&self) -> impl Iterator<Item = PageRange> {
+        let all = PageRange::covering(0, self.size);
         let cleared = self.runs.iter().filter(|(_, run)| !run.data);
-        cleared.filter_map(|(start, run)| PageRange::new(*start, run.end))
+        cleared.filter_map(move |(start, run)| PageRange::new(*start, run.end)?.intersect(all))
     }
 
     /// Whether every page of `range` was written or cleared since `generation`.
@@ -410,6 +415,7 @@ impl PageLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::to_usize;
 
     fn range(start: u64, end: u64) -> PageRange {
         PageRange::new(start * 512, end * 512).unwrap()
@@ -424,30 +430,38 @@ mod tests {
             .collect()
     }
 
-    /// The same with a number and a bit for every page.
-    #[derive(Default)]
-    struct Plain(Vec<(u64, Option<bool>)>);
+    /// The same with a number and a bit for every page, and the number of pages.
+    struct Plain(Vec<(u64, Option<bool>)>, usize);
 
     impl Plain {
-        fn apply(&mut self, step: Step, generation: u64) {
-            match step {
-                Step::Update(r) | Step::Clear(r) => {
-                    let update = matches!(step, Step::Update(_));
-                    for page in &mut self.0[(r.start() / 512) as usize..(r.end() / 512) as usize] {
-                        if update || page.1.is_some() {
-                            *page = (generation, Some(update));
-                        }
-                    }
+        fn clear(&mut self, pages: std::ops::Range<usize>, generation: u64) {
+            for page in &mut self.0[pages] {
+                if page.1.is_some() {
+                    *page = (generation, Some(false));
                 }
-                Step::Resize(size) => self.0.resize((size / 512) as usize, (0, None)),
-                Step::Born(size) => self.0 = vec![(0, None); (size / 512) as usize],
+            }
+        }
+
+        fn apply(&mut self, step: Step, generation: u64) {
+            let pages = |r: PageRange| to_usize(r.start() / 512)..to_usize(r.end() / 512);
+            match step {
+                Step::Update(r) => self.0[pages(r)].fill((generation, Some(true))),
+                Step::Clear(r) => self.clear(pages(r), generation),
+                Step::Resize(size) => {
+                    self.1 = to_usize(size / 512);
+                    self.clear(self.1..self.0.len(), generation);
+                }
+                Step::Born(size) => {
+                    self.0.fill((0, None));
+                    self.1 = to_usize(size / 512);
+                }
                 Step::Touch => {}
             }
         }
 
         fn listed(&self, since: Option<u64>) -> Vec<(char, u64, u64)> {
             let mut out: Vec<(char, u64, u64)> = Vec::new();
-            for (page, (generation, data)) in (0..).zip(&self.0) {
+            for (page, (generation, data)) in (0..).zip(&self.0[..self.1]) {
                 let letter = match (since, data) {
                     (None, Some(true)) => 'u',
                     (Some(since), Some(data)) if *generation > since => {
@@ -481,7 +495,7 @@ mod tests {
         };
         let mut log =
             PageLog::create(&path, &PageMap::new(64 * 512, 10, 0), &Audience::default()).unwrap();
-        let mut plain = Plain(vec![(0, None); 64]);
+        let mut plain = Plain(vec![(0, None); 128], 64);
         for round in 0..400 {
             let pages = log.map.size / 512;
             let start = random(pages);

@@ -437,7 +437,7 @@ mod tests {
             "[]",
             "[parameters('no')]",
             "[parameters()]",
-            "[parameters('diskName'",
+            "[parameters('diskName']",
             "[nothing('x')]",
             "['x' 'y']",
             "['x]",
