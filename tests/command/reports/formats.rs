@@ -838,6 +838,6 @@ fn the_documentation_lists_every_format() {
         .unwrap_or_default()
         .lines()
         .filter(|line| line.starts_with("| "));
-    // The heading and the line below it are no formats.
+    // The heading and the line below it are not formats.
     assert_eq!(rows.count(), KINDS.len() + 2);
 }
