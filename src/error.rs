@@ -7,32 +7,33 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::remedy::Remedy;
 use crate::text::{Escaping, is_unseen, shown, without_secrets};
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an [`Error`]. On the command line, each has an exit code.
+/// The kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request makes no sense (exit code 2).
+    /// The request makes no sense.
     Usage,
-    /// The operating system reported an error: no such file, no permission, disk full (exit code 2).
+    /// The operating system reported an error: no such file, no permission, disk full.
     Io,
-    /// The input violates its format (exit code 3).
+    /// The input violates its format.
     Damaged,
-    /// The input may be valid, but its kind or version isn't supported (exit code 3).
+    /// The input may be valid, but its kind or version isn't supported.
     Unsupported,
-    /// The diff doesn't fit this base (exit code 4).
+    /// The diff doesn't fit this base.
     Mismatch,
-    /// The image is in use by someone else (exit code 5).
+    /// The image is in use by someone else.
     Locked,
-    /// An interrupted apply has to be finished or undone first (exit code 5).
+    /// An interrupted apply has to be finished or undone first.
     Pending,
-    /// An input changed while it was being read (exit code 2).
+    /// An input changed while it was being read.
     Changed,
-    /// The user stopped the work (exit code 130).
+    /// The user stopped the work.
     Interrupted,
 }
 
@@ -48,9 +49,9 @@ pub enum Reason {
 
 /// An error with its location and a hint.
 ///
-/// `Display` prints one line: file, message, field, offset, found, expected, cause. The hint from [`Error::with_hint`]
-/// is kept separate, so that a program can print it on a line of its own. Text from files and names is escaped when it
-/// is displayed (see [`text`](crate::text)), and not before.
+/// `Display` prints one line: file, message, field, offset, found, expected, cause. What to do about it is kept separate
+/// ([`Error::hint`], [`Error::remedy`]), so that a program can print it on a line of its own. Text from files and names is
+/// escaped when it is displayed (see [`text`](crate::text)), and not before.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -62,8 +63,16 @@ struct Inner {
     field: Option<String>,
     found: Option<String>,
     expected: Option<String>,
-    hint: Option<String>,
+    remedy: Option<Told>,
+    /// What is usually done about such an error of the system, where nobody knows better.
+    usual: Option<&'static str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// A remedy, and its sentence without names of steps.
+struct Told {
+    remedy: Remedy,
+    hint: String,
 }
 
 impl ErrorKind {
@@ -95,7 +104,8 @@ impl Error {
             field: None,
             found: None,
             expected: None,
-            hint: None,
+            remedy: None,
+            usual: None,
             source: None,
         }))
     }
@@ -122,7 +132,7 @@ impl Error {
 
     /// Creates an [`ErrorKind::Io`] error. `doing` says what was tried, as in "cannot read".
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
-        let hint = match source.kind() {
+        let usual = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Some("free some space or choose another place, then run the command again")
             }
@@ -140,11 +150,9 @@ impl Error {
             }
             _ => None,
         };
-        let error = Self::new(ErrorKind::Io, doing).with_source(source);
-        match hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
+        let mut error = Self::new(ErrorKind::Io, doing).with_source(source);
+        error.0.usual = usual;
+        error
     }
 
     /// The error for work that the user stopped.
@@ -189,10 +197,35 @@ impl Error {
         self
     }
 
-    /// Sets what to do next, as a phrase without a final period.
+    /// Sets what to do next, as a phrase without a final period that names neither commands nor options: those are steps of
+    /// a [`Remedy`]. Has no effect if a hint is set already: the code closest to the fault knows best.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        self.with_remedy(hint.into())
+    }
+
+    /// What to do next, unless that is said already.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl Into<Remedy>) -> Self {
+        if self.0.remedy.is_some() {
+            return self;
+        }
+        self.override_remedy(remedy)
+    }
+
+    /// As [`with_hint`](Self::with_hint), in place of what is said already: for who knows what the work as a whole makes of
+    /// the fault.
+    #[must_use]
+    pub fn override_hint(self, hint: impl Into<String>) -> Self {
+        self.override_remedy(hint.into())
+    }
+
+    /// As [`with_remedy`](Self::with_remedy), in place of what is said already.
+    #[must_use]
+    pub fn override_remedy(mut self, remedy: impl Into<Remedy>) -> Self {
+        let remedy = remedy.into();
+        let hint = remedy.to_string();
+        self.0.remedy = Some(Told { remedy, hint });
         self
     }
 
@@ -250,9 +283,16 @@ impl Error {
         self.0.expected.as_deref()
     }
 
-    /// Returns what to do next, if there is something to do.
+    /// Returns what to do next, if there is something to do: the [`remedy`](Self::remedy) without names of commands and
+    /// options, or what is usually done about such an error of the system.
     pub fn hint(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        let told = self.0.remedy.as_ref().map(|told| told.hint.as_str());
+        told.or(self.0.usual)
+    }
+
+    /// What to do next, with typed steps, if anybody said it.
+    pub fn remedy(&self) -> Option<&Remedy> {
+        self.0.remedy.as_ref().map(|told| &told.remedy)
     }
 
     /// Returns whether the error says nothing about the input, because the input couldn't be inspected: a system call
@@ -340,7 +380,7 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)?;
-        match &self.0.hint {
+        match self.hint() {
             Some(hint) => write!(f, " [{}]", shown(hint)),
             None => Ok(()),
         }
@@ -368,12 +408,12 @@ mod tests {
             .with_offset(64)
             .with_found("0x00000001")
             .with_expected("0x00000002")
-            .with_hint("run vhd check");
+            .with_hint("look at it");
         assert_eq!(
             error.to_string(),
             "disk.vhd: the checksum is wrong (footer.checksum at offset 64: found 0x00000001, expected 0x00000002)"
         );
-        assert_eq!(error.hint(), Some("run vhd check"));
+        assert_eq!(error.hint(), Some("look at it"));
     }
 
     #[test]
@@ -428,6 +468,17 @@ mod tests {
     fn the_first_path_wins() {
         let error = Error::damaged("x").with_path("inner").with_path("outer");
         assert_eq!(error.to_string(), "inner: x");
+    }
+
+    #[test]
+    fn the_first_remedy_wins_unless_it_is_overridden() {
+        let full = || Error::io("cannot write", io::Error::from(io::ErrorKind::StorageFull));
+        assert!(full().hint().unwrap().starts_with("free some space"));
+        assert_eq!(full().remedy(), None);
+        let error = full().with_hint("inner").with_hint("outer");
+        assert_eq!(error.hint(), Some("inner"));
+        let error = error.override_hint("whole");
+        assert_eq!(error.hint(), Some("whole"));
     }
 
     #[test]

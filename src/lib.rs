@@ -25,7 +25,7 @@
 //! A module uses only the ones above it:
 //!
 //! ```text
-//! text  error  page  progress  parallel
+//! text  remedy  error  page  progress  parallel
 //!                                    what everything is said in, and the one pipeline
 //! storage                            bytes at offsets
 //! image                              virtual disks, whatever stores them
@@ -56,6 +56,7 @@ pub mod inside;
 pub mod page;
 pub mod parallel;
 pub mod progress;
+pub mod remedy;
 #[cfg(feature = "store")]
 pub mod serve;
 #[cfg(feature = "store")]

@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 
 /// Top-level modules, lowest layer first. A module uses the rows above its own, and nothing of its own row.
 const LAYERS: &[&[&str]] = &[
-    &["text"],
+    &["text", "remedy"],
     &["error"],
     &["page", "progress"],
     &["parallel"],
@@ -71,6 +71,28 @@ const CHANGES_FILES: &[&[&str]] = &[
     &["tempfile"],
 ];
 
+/// What looks like our commands and options, and is for other programs or of them: beginnings of files' names, and the
+/// texts; an empty one is anything.
+const FOREIGN_COMMANDS: &[(&str, &str)] = &[
+    ("blob/failure.rs", "az role assignment create --role"),
+    (
+        "blob/failure.rs",
+        "az role assignment create \\\n                     --role",
+    ),
+    ("blob/failure.rs", "azcopy copy --blob-type PageBlob"),
+    ("blob/token.rs", ""),
+    ("error.rs", "ulimit -f"),
+    ("files/foreign/", ""),
+    ("files/in_place/journal.rs", "ulimit -f"),
+    ("snapshot/cloud_list.rs", "az snapshot list -o json"),
+    ("storage/mounts.rs", "\"-o\""),
+    ("storage/mounts.rs", "\"-u\""),
+    ("storage/mounts.rs", "fuser -vm"),
+];
+
+/// Our commands with subcommands, as texts name them.
+const PROGRAMS: &[&str] = &["vhd-diff", "vhd-apply"];
+
 /// Macros that print.
 const CLI_ONLY_MACROS: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
@@ -98,6 +120,119 @@ fn every_import_leads_to_a_lower_layer() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+#[test]
+fn only_the_command_line_names_commands_and_options() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    let mut faults = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+        let foreign: Vec<&str> = FOREIGN_COMMANDS
+            .iter()
+            .filter(|(of, _)| name.starts_with(of))
+            .map(|(_, text)| *text)
+            .collect();
+        let ours = ["cli/", "bin/"];
+        if ours.iter().any(|part| name.starts_with(part)) || foreign.contains(&"") {
+            continue;
+        }
+        let source: TokenStream = fs::read_to_string(&file).unwrap().parse().unwrap();
+        let mut texts = Vec::new();
+        literals(source, &mut texts);
+        let without = |text: &str| {
+            let own = foreign.iter();
+            own.fold(text.to_owned(), |text, word| text.replace(word, ""))
+        };
+        let named = texts
+            .iter()
+            .filter(|(_, text)| names_a_command(&without(text)));
+        faults.extend(named.map(|(line, text)| format!("src/{name}:{line}: {text}")));
+    }
+    assert!(
+        faults.is_empty(),
+        "texts that name commands or options, for which there are steps of remedies (src/remedy):\n{}",
+        faults.join("\n")
+    );
+}
+
+#[test]
+fn texts_with_commands_are_told_from_others() {
+    for text in [
+        "use --force",
+        "--force",
+        "(--from STORE)",
+        "give it another name with -O raw",
+        "vhd check lists all",
+        "run vhd convert",
+        "make it again with vhd-diff",
+        "vhd snapshot {what}",
+    ] {
+        assert!(names_a_command(&format!("\"{text}\"")), "{text}");
+    }
+    for text in [
+        "name it .vhd for a VHD",
+        "the .vhd, the .v01 and so on",
+        "{:04}-W{:02}",
+        "-1",
+        "vhd",
+        "a -> b",
+        "--",
+    ] {
+        assert!(!names_a_command(&format!("\"{text}\"")), "{text}");
+    }
+}
+
+/// Whether the literal `text` has an option, or a command of ours.
+fn names_a_command(text: &str) -> bool {
+    let is_edge = |c: char| !(c.is_alphanumeric() || "-_./\\{}".contains(c));
+    let words: Vec<&str> = text.split(is_edge).collect();
+    let is_option = |word: &&str| {
+        let (long, short) = (word.strip_prefix("--"), word.strip_prefix('-'));
+        let letters = |name: &str| name.starts_with(|c: char| c.is_ascii_lowercase());
+        long.is_some_and(letters)
+            || short.is_some_and(|c| c.len() == 1 && c.chars().all(|c| c.is_ascii_alphabetic()))
+    };
+    let runs =
+        |pair: &[&str]| pair[0] == "vhd" && pair[1].starts_with(|c: char| c.is_ascii_lowercase());
+    words.iter().any(is_option)
+        || words.iter().any(|word| PROGRAMS.contains(word))
+        || words.windows(2).any(runs)
+}
+
+/// The literals of a source with their lines, without documentation and unit tests.
+fn literals(stream: TokenStream, found: &mut Vec<(usize, String)>) {
+    let mut trees = stream.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        match tree {
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                let _ = trees.next_if(|t| matches!(t, TokenTree::Punct(p) if p.as_char() == '!'));
+                let Some(TokenTree::Group(attribute)) = trees.next() else {
+                    continue;
+                };
+                if attribute.stream().to_string().replace(' ', "") == "cfg(test)" {
+                    // The item that is only for tests.
+                    for tree in trees.by_ref() {
+                        let ends = match &tree {
+                            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+                            TokenTree::Punct(punct) => punct.as_char() == ';',
+                            _ => false,
+                        };
+                        if ends {
+                            break;
+                        }
+                    }
+                }
+            }
+            TokenTree::Group(group) => literals(group.stream(), found),
+            TokenTree::Literal(literal) => {
+                found.push((literal.span().start().line, literal.to_string()));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Files of one folder that need each other. This list may only shrink: a circle is cut by moving what both need

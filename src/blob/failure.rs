@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::access::Access;
 use super::times;
 use crate::error::{Error, ErrorKind};
+use crate::remedy::{Choice, Remedy, Step};
 
 /// A failed request.
 pub struct Failure {
@@ -102,10 +103,13 @@ impl Failure {
     #[must_use]
     pub fn given_up(mut self, why: &str) -> Self {
         self.again = false;
-        let remedy = self.error.hint().map(|hint| format!("{why}; {hint}"));
-        self.error = self
-            .error
-            .with_hint(remedy.unwrap_or_else(|| why.to_owned()));
+        let known = self.error.remedy().cloned();
+        let known = known.or_else(|| self.error.hint().map(Remedy::from));
+        let remedy = Remedy::from(why);
+        self.error = self.error.override_remedy(match known {
+            Some(known) => remedy.text("; ").then(known),
+            None => remedy,
+        });
         self
     }
 }
@@ -220,7 +224,7 @@ impl Refusal {
             .with_path(name)
             .with_source(io::Error::new(source, said));
         if let Some(hint) = hint {
-            error = error.with_hint(hint);
+            error = error.with_remedy(hint);
         }
         let done = if self.status < 500 || self.status == 503 {
             Done::No
@@ -240,12 +244,17 @@ impl Refusal {
         }
     }
 
-    fn advice(&self, task: Task, access: &Access, now: i64) -> (ErrorKind, Option<String>) {
+    fn advice(&self, task: Task, access: &Access, now: i64) -> (ErrorKind, Option<Remedy>) {
         let code = self.code.as_str();
-        let say = |hint: &str| Some(hint.to_owned());
+        let say = |hint: &'static str| Some(Remedy::new(hint));
         match (self.status, code) {
-            (401, _) | (409, "PublicAccessNotPermitted") => (ErrorKind::Io, Some(access.missing())),
-            (403, _) => (ErrorKind::Io, Some(self.forbidden(task, access, now))),
+            (401, _) | (409, "PublicAccessNotPermitted") => {
+                (ErrorKind::Io, Some(access.missing().into()))
+            }
+            (403, _) => (
+                ErrorKind::Io,
+                Some(self.forbidden(task, access, now).into()),
+            ),
             (404, "ContainerNotFound") => (
                 ErrorKind::Io,
                 say("there is no such container: check the name, or create it first"),
@@ -277,7 +286,11 @@ impl Refusal {
             ),
             (409, "BlobAlreadyExists") => (
                 ErrorKind::Usage,
-                say("name another blob, or replace it with --force"),
+                Some(
+                    Remedy::new("name another blob, or replace it")
+                        .named(" with ")
+                        .step(Step::Choose(Choice::Overwrite), ""),
+                ),
             ),
             (409, "SnapshotsPresent") => (
                 ErrorKind::Usage,

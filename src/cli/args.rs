@@ -214,7 +214,7 @@ pub(super) const MEBIBYTE: u64 = 1 << 20;
 /// The format implied by the name of a new image.
 pub(super) fn default_format(path: &Path) -> Result<Format> {
     Format::by_name(path).map_err(|error| {
-        error.with_hint(
+        error.override_hint(
             "name it .vhd for a VHD or .raw for a raw disk, or choose its format with -O",
         )
     })

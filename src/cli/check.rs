@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::args::Parents;
 use super::context::Context;
 use super::exit::Outcome;
-use super::far;
 use super::output::Output;
 use super::several::Several;
 use super::size::Count;
+use super::{far, remedy};
 use crate::blob::BlobName;
 use crate::error::{Error, Result, quoted};
 use crate::files::{self, Repaired};
@@ -317,7 +317,7 @@ impl<'a> FindingView<'a> {
             found: &finding.found,
             expected: &finding.expected,
             message: finding.rule.message,
-            advice: finding.advice(path),
+            advice: remedy::said(&finding.remedy(path)),
         }
     }
 }

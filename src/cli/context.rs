@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::args::{Common, Parents, SaidFormat, When};
 use super::output::STDOUT;
 use super::size::{Short, Size};
-use super::{exit, far, progress, store_path};
+use super::{exit, far, progress, remedy, store_path};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, Opened, open_image, refuse_same_file};
@@ -34,7 +34,7 @@ impl Warning {
     pub(super) fn of(error: &Error) -> Self {
         Self {
             text: error.to_string(),
-            hint: error.hint().map(str::to_owned),
+            hint: remedy::hint(error),
         }
     }
 }

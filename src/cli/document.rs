@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::codes::code_of;
-use super::json;
+use super::{json, remedy};
 use crate::error::Error;
 use crate::snapshot::Time;
 use crate::storage::{bytes_read, bytes_written};
@@ -81,7 +81,7 @@ impl From<&Error> for ErrorView {
             kind: error.kind().name(),
             code: code_of(error.kind()),
             message: error.message().to_owned(),
-            hint: owned(error.hint()),
+            hint: remedy::hint(error),
             name: error.path().map(|path| path.to_string_lossy().into_owned()),
             field: owned(error.field()),
             offset: error.offset(),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use super::codes::code_of;
-use super::{document, help, output, progress};
+use super::{document, help, output, progress, remedy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
 
@@ -58,7 +58,7 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
 
 /// Prints an error, and advice on a separate line.
 pub(super) fn report(program: &str, error: &Error) {
-    say(program, "error", error, error.hint());
+    say(program, "error", error, remedy::hint(error).as_deref());
 }
 
 /// Prints a message on stderr, always on one line, and a hint on another. All messages pass through here, so that no

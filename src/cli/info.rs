@@ -11,7 +11,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use super::size::Size;
-use super::{far, snapshot, store_path};
+use super::{far, remedy, snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{
     BlobImage, Format, OpenImage, OpenOptions, Opened as _, find_stamp, open_image, vhd_inside,
@@ -291,13 +291,13 @@ impl Info {
                 let warnings = image.chain().flat_map(OpenImage::warnings);
                 let warnings = warnings.chain(broken).map(ToString::to_string);
                 let inside = vhd_inside(image).map(|inside| {
-                    let take_out = inside.hint().unwrap_or("convert it to raw");
-                    format!("{inside}; {take_out}")
+                    let take_out = remedy::hint(&inside).map(|hint| format!("; {hint}"));
+                    format!("{inside}{}", take_out.unwrap_or_default())
                 });
                 let warnings = warnings.chain(inside);
                 warnings.chain(image.chain().flat_map(losses)).collect()
             },
-            hint: broken.and_then(Error::hint).map(str::to_owned),
+            hint: broken.and_then(remedy::hint),
         })
     }
 

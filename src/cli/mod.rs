@@ -44,6 +44,7 @@ mod names;
 mod output;
 mod progress;
 mod rebase;
+mod remedy;
 mod remote;
 mod resize;
 mod serve;
@@ -64,6 +65,8 @@ mod usage;
 use args::Common;
 use context::Context;
 use exit::Outcome;
+
+pub use remedy::said;
 
 /// Inspect, create, compare and patch disk images: VHD files and raw ones.
 #[derive(Debug, Parser)]

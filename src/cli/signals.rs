@@ -151,7 +151,7 @@ impl Work {
         };
         let name = shown(path);
         if let Err(pending) = refuse_pending(path) {
-            let hint = pending.hint().map(str::to_owned);
+            let hint = super::remedy::hint(&pending);
             return (format!("{name} is half changed"), hint);
         }
         let again = Some("run the same command again".to_owned());

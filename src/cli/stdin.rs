@@ -120,7 +120,7 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
 pub(super) fn of_pipe(error: Error) -> Error {
     let came = error.path().is_some_and(|file| file == STDIN);
     if came && error.kind() == ErrorKind::Damaged {
-        return error.with_hint(
+        return error.override_hint(
             "if the command before the pipe failed, its messages say why: run both again; otherwise the data was changed on its way",
         );
     }

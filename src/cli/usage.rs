@@ -111,7 +111,8 @@ pub(super) fn explain(
 fn again(error: &Error) -> Error {
     let again = Error::new(error.kind(), error.message());
     let again = error.path().into_iter().fold(again, Error::with_path);
-    error.hint().into_iter().fold(again, Error::with_hint)
+    let remedy = error.remedy().cloned();
+    remedy.into_iter().fold(again, Error::with_remedy)
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -15,6 +15,7 @@ use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{Audience, Overwrite};
 use crate::vhd::VhdImage;
 
@@ -212,7 +213,7 @@ pub fn apply_to_pipe(
     out.flush()?;
     base.check_unchanged()?;
     check_result(name, chain, rebuilt.target_digest).map_err(|error| {
-        error.with_hint("don't use what came through the pipe: run the command again")
+        error.override_hint("don't use what came through the pipe: run the command again")
     })?;
     Ok(written(already, checked, chain, rebuilt.target_digest))
 }
@@ -441,13 +442,21 @@ pub(super) fn identity(
 /// Compares the result with the last diff's target.
 pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
     match chain.target_digest() {
-        Some(expected) if expected != found => Err(Error::damaged("the result is not the target of the diff")
-            .with_path(path)
-            .with_field("content digest")
-            .with_found(found)
-            .with_expected(expected)
-            .with_hint("nothing was written; the base differs outside the changed pages (check it without --base-check \
-                   touched), or the memory of this machine is failing")),
+        Some(expected) if expected != found => {
+            Err(Error::damaged("the result is not the target of the diff")
+                .with_path(path)
+                .with_field("content digest")
+                .with_found(found)
+                .with_expected(expected)
+                .with_remedy(
+                    Remedy::new(
+                        "nothing was written; the base differs outside the changed pages (",
+                    )
+                    .named("check it without ")
+                    .step(Step::Choose(Choice::CheckTouched), "have all of it checked")
+                    .text("), or the memory of this machine is failing"),
+                ))
+        }
         _ => Ok(()),
     }
 }

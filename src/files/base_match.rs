@@ -9,6 +9,7 @@ use super::{OpenImage, Opened};
 use crate::diff::{Applier, BaseCheck, Chain, Direction, Touched};
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image as _};
+use crate::remedy::{Choice, Remedy, Step};
 use crate::text::shown;
 
 /// The position of a base in a chain.
@@ -186,14 +187,26 @@ pub(super) fn check_can_be_full(
     if options.check != BaseCheck::Full || chain.base_digest().is_some() {
         return Ok(());
     }
-    Err(Error::usage(
-        "the base can't be checked in full: the diff has no content digest of it",
+    Err(
+        Error::usage("the base can't be checked in full: the diff has no content digest of it")
+            .with_path(base.path())
+            .with_found(format_args!(
+                "{} without a content digest of its base",
+                first_name(chain)
+            ))
+            .with_remedy(
+                Remedy::new("create the diff ")
+                    .named("without ")
+                    .step(Step::Choose(Choice::NoDigests), "with content digests")
+                    .text("; or ")
+                    .named("omit ")
+                    .step(
+                        Step::Choose(Choice::BaseCheck),
+                        "don't ask for all of it to be checked",
+                    )
+                    .text(" to compare only the data under the changed pages"),
+            ),
     )
-    .with_path(base.path())
-    .with_found(format_args!("{} without a content digest of its base", first_name(chain)))
-    .with_hint(
-        "create the diff without --no-digest; or omit --base-check to compare only the data under the changed pages",
-    ))
 }
 
 /// Returns how many diffs were applied already to a base with this digest.
@@ -240,8 +253,14 @@ pub(super) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
 /// Fails if the base doesn't match its state stamp, as far as the data under the changed pages shows.
 fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
-        error.with_hint(
-            "its state stamp says that it is, so something wrote to the file without updating it, or the device is failing: use --base-check full to read all of it",
+        error.override_remedy(
+            Remedy::new(
+                "its state stamp says that it is, so something wrote to the file without updating it, or the device is \
+                 failing: ",
+            )
+            .named("use ")
+            .step(Step::Choose(Choice::CheckWholeBase), "have the whole base checked")
+            .text(" to read all of it"),
         )
     })
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::PAGE_SIZE;
 use crate::progress::{Progress, Silent};
+use crate::remedy::{Choice, Remedy, Step, Tool, overwrite};
 use crate::storage::{
     Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, WriteAt as _,
     refuse_part_of_store,
@@ -317,7 +318,7 @@ fn check_size(path: &Path, size: u64) -> Result<()> {
 fn taken(path: &Path) -> Error {
     Error::usage("the file already exists")
         .with_path(path)
-        .with_hint("choose another name, or use --force to replace it")
+        .with_remedy(overwrite())
 }
 
 /// Finds the file to be replaced, if any. Fails if it may not be.
@@ -402,7 +403,12 @@ fn open_device(path: &Path, options: &NewImageOptions) -> Result<File> {
             .with_path(path)
             .with_found(options.format)
             .with_expected(Format::Raw)
-            .with_hint("use -O raw, or write to a file"));
+            .with_remedy(
+                Remedy::default()
+                    .named("use ")
+                    .step(Step::Choose(Choice::OutputRaw), "choose the format raw")
+                    .text(", or write to a file"),
+            ));
     }
     let device = File::open_locked(path, Access::Write)?;
     // This fails if the device is too small.
@@ -450,8 +456,14 @@ fn vhd(
     create.identity.clone_from(&options.identity);
     if disk_type == DiskType::Differencing {
         let parent = options.parent.as_ref().ok_or_else(|| {
-            Error::usage("a differencing VHD needs a parent")
-                .with_hint("create one with vhd create CHILD --parent PARENT, or with vhd-apply")
+            Error::usage("a differencing VHD needs a parent").with_remedy(
+                Remedy::new("create one ")
+                    .named("with ")
+                    .step(Step::Use(Tool::CreateChild), "over an image")
+                    .text(", or ")
+                    .named("with ")
+                    .step(Step::Use(Tool::Apply), "by applying diffs"),
+            )
         })?;
         let windows = parent.windows_folder.as_ref();
         create.parent = Some(new_parent(path, &parent.image, windows)?);

@@ -8,6 +8,7 @@ use super::{Format, Opened, foreign, probe};
 use crate::diff::{DiffFile, DiffHeader, MAGIC, Side};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{Access, File, ReadAt as _, spool_beside};
 use crate::vhd::{FOOTER_SIZE, Footer};
 
@@ -31,7 +32,11 @@ pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
         Error::damaged("the footer in the diff is damaged")
             .with_field("target footer")
             .with_source(error)
-            .with_hint("create the diff again, or write a raw image with -O raw")
+            .with_remedy(
+                Remedy::new("create the diff again, or write a raw image")
+                    .named(" with ")
+                    .step(Step::Choose(Choice::OutputRaw), ""),
+            )
     })?;
     Ok(Some(footer))
 }
@@ -110,7 +115,12 @@ pub fn refuse_image(file: &File) -> Result<()> {
     }
     Err(Error::usage("this is a VHD image, not a diff")
         .with_path(file.path())
-        .with_hint(
-            "look at it with vhd info; vhd-apply takes the base image first, then the diffs",
+        .with_remedy(
+            Remedy::default()
+                .named("look at it with ")
+                .step(Step::Use(Tool::Info), "look at it as an image")
+                .text("; ")
+                .step(Step::Use(Tool::Apply), "applying")
+                .text(" takes the base image first, then the diffs"),
         ))
 }

@@ -8,6 +8,7 @@ use crate::blob::{BlobFile, BlobId, BlobName, Connector, Metadata, NewBlobFile, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Extents, Image, ImageMut, Ranges, RawImage, SharedExtents};
 use crate::page::{PAGE_SIZE, PageList, PageRange};
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
 
@@ -199,17 +200,22 @@ fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
     if properties.metadata.get(STATE).map(String::as_str) != Some(WRITING) {
         return Ok(());
     }
-    let hint = if properties.leased {
-        "another program is writing it right now: wait until that ends"
+    let remedy = if properties.leased {
+        Remedy::new("another program is writing it right now: wait until that ends")
     } else {
-        "run the command that wrote it again, with --force"
+        Remedy::new("run the command that wrote it again, ")
+            .named("with ")
+            .step(
+                Step::Choose(Choice::Overwrite),
+                "and let it overwrite the blob",
+            )
     };
     Err(Error::new(
         ErrorKind::Pending,
         "the blob isn't complete: the program that writes it hasn't finished",
     )
     .with_path(blob.name())
-    .with_hint(hint))
+    .with_remedy(remedy))
 }
 
 /// Checks the contents of a blob as [`check_file`](super::check_file) checks a file.

@@ -22,6 +22,6 @@ pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
             "the footer of a {} VHD that ends at {} of the virtual disk",
             inside.footer.disk_type, inside.len
         ))
-        .with_hint(format!("take it out: {take_out}")),
+        .with_remedy(take_out),
     )
 }

@@ -38,6 +38,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, Masked, NoneShared};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
 use crate::text::shown;
 use crate::vhd::{ParentPolicy, VhdImage};
@@ -331,12 +332,17 @@ impl Heirs {
                 Ok(file)
             });
             let file = file.map_err(|error| {
-                let hint = format!(
-                    "{} has {} as its parent, which can be removed only if that is changed; omit --delete to keep both",
+                let why = format!(
+                    "{} has {} as its parent, which can be removed only if that is changed; ",
                     shown(&path),
                     shown(image.path())
                 );
-                error.with_hint(hint)
+                error.override_remedy(
+                    Remedy::new(why)
+                        .named("omit ")
+                        .step(Step::Choose(Choice::DeleteChild), "don't remove it")
+                        .text(" to keep both"),
+                )
             })?;
             files.push(file);
         }
@@ -379,7 +385,7 @@ impl Heirs {
         let merged = Arc::new(merged);
         for file in &self.0 {
             relink(file, &merged, options.windows_folder).map_err(|error| {
-                error.with_hint("the merge is done; run the same command again to continue with the children of the child")
+                error.override_hint("the merge is done; run the same command again to continue with the children of the child")
             })?;
         }
         Ok(())
@@ -544,5 +550,5 @@ fn delete(image: &OpenImage) -> Result<()> {
     let path = image.path();
     let file = fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).with_path(path))?;
     remove(&file)
-        .map_err(|error| error.with_hint("the merge is done: the child isn't needed any more"))
+        .map_err(|error| error.override_hint("the merge is done: the child isn't needed any more"))
 }

@@ -13,8 +13,9 @@ use crate::image::{
     Extent, Extents, Image, ImageMut, IoHints, MAX_VIRTUAL_SIZE, RawImage, whole, zeros,
 };
 use crate::page::PageRange;
+use crate::remedy::{Act, Conversion, ReadAs, Remedy, Step};
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
-use crate::vhd::{DiskType, ParentPolicy, StoredRun, VhdImage, filled};
+use crate::vhd::{DiskType, ParentPolicy, StoredRun, VhdImage};
 
 /// Options for [opening an image](open_image). By default: detect the format, open read-only and with a lock, and fail
 /// if an interrupted apply is pending.
@@ -231,15 +232,23 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
 /// The error if the footer has a different type, on which writes would depend.
 fn refuse_told(image: &VhdImage<File>) -> Error {
     let path = image.storage().path();
+    let copy = |read_as| {
+        let step = Step::Do(
+            Act::Convert(Conversion::reading(read_as)),
+            path.to_path_buf(),
+        );
+        Remedy::new("copy it first").named(": ").step(step, "")
+    };
     Error::usage(
         "the footer has a different type than specified, so the image can be read but not changed in place",
     )
     .with_path(path)
-    .with_hint(format!(
-        "copy it first: vhd convert -f {} {}",
-        image.disk_type(),
-        filled("{file} {new}", path)
-    ))
+    .with_remedy(match image.disk_type() {
+        DiskType::Fixed => copy(ReadAs::Fixed),
+        DiskType::Dynamic => copy(ReadAs::Dynamic),
+        DiskType::Differencing => copy(ReadAs::Differencing),
+        DiskType::Other(_) => Remedy::new("copy it first"),
+    })
 }
 
 /// Fails if a file specified as a VHD has no trace of one.

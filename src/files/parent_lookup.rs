@@ -6,7 +6,8 @@ use std::path::Path;
 use super::ParentOptions;
 use super::open::OpenImage;
 use super::parents::{Finder, MAX_CHAIN, Trail};
-use crate::error::{Error, ErrorKind, Reason, Result, quoted};
+use crate::error::{Error, ErrorKind, Reason, Result};
+use crate::remedy::{Act, Remedy, Step};
 use crate::storage::File;
 use crate::text::shown;
 use crate::vhd::{
@@ -85,7 +86,7 @@ impl ChainLookup for ParentLookup<'_> {
 fn trouble(error: &Error) -> Trouble {
     Trouble {
         found: error.found().unwrap_or(error.message()).to_owned(),
-        advice: error.hint().map(str::to_owned),
+        remedy: error_remedy(error),
     }
 }
 
@@ -97,11 +98,19 @@ fn unreadable(error: &Error) -> Trouble {
         None => error.message().to_owned(),
     };
     let damaged = [ErrorKind::Damaged, ErrorKind::Unsupported].contains(&error.kind());
-    let advice = match file.filter(|_| damaged) {
-        Some(file) => Some(format!("for details: vhd check {}", quoted(file))),
-        None => error.hint().map(str::to_owned),
+    let remedy = match file.filter(|_| damaged) {
+        Some(file) => Some(
+            Remedy::new("for details: ")
+                .step(Step::Do(Act::Check, file.to_path_buf()), "check that file"),
+        ),
+        None => error_remedy(error),
     };
-    Trouble { found, advice }
+    Trouble { found, remedy }
+}
+
+fn error_remedy(error: &Error) -> Option<Remedy> {
+    let usual = || error.hint().map(Remedy::from);
+    error.remedy().cloned().or_else(usual)
 }
 
 fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> Result<FoundParent> {

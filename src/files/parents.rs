@@ -12,7 +12,8 @@ use super::open::open_link;
 use super::places::{Places, folder_of};
 use super::relatives::{Folder, is_image_with};
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
-use crate::error::{Error, ErrorKind, Reason, Result, quoted};
+use crate::error::{Error, ErrorKind, Reason, Result};
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{File, IoPolicy, Stamp};
 use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
@@ -68,7 +69,12 @@ impl Trail {
                     id(parent.vhd()),
                     shown(parent.path())
                 ))
-                .with_hint("omit --parent to take that one"),
+                .with_remedy(
+                    Remedy::default()
+                        .named("omit ")
+                        .step(Step::Choose(Choice::NamedParent), "name no parent")
+                        .text(" to take that one"),
+                ),
         )
     }
 }
@@ -285,20 +291,23 @@ fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions
         "the unique id {}{name}, which this image (unique id {}) names as its parent",
         request.parent_id, request.child_id
     ))
-    .with_hint(how_to_find(request, places, options))
+    .with_remedy(how_to_find(request, places, options))
 }
 
 /// Where the parent is, if it is visible but isn't used from there; otherwise what can be done.
-fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> String {
+fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions) -> Remedy {
     let id = request.parent_id;
-    let child = quoted(request.child);
     for place in &places.elsewhere {
         // This is only for advice: places that can't be inspected aren't suggested.
         let is_there = is_image_with(place, id).unwrap_or(false);
         if let (Some(folder), true) = (place.parent(), is_there) {
-            return format!(
-                "it is where the child says, which isn't followed unless it is allowed: give --parent-path {}",
-                quoted(folder)
+            return Remedy::new(
+                "it is where the child says, which isn't followed unless it is allowed: ",
+            )
+            .named("give ")
+            .step(
+                Step::SearchParentIn(folder.to_path_buf()),
+                format!("name the folder {}", shown(&folder)),
             );
         }
     }
@@ -313,18 +322,29 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
             with_id.next().map(|seen| seen.path)
         });
     if let Some(parent) = named {
-        return format!(
-            "{} has that unique id: have the child name it with vhd rebase {child} --parent {}",
-            shown(&parent),
-            quoted(&parent)
+        let has_id = format!(
+            "{} has that unique id: have the child name it",
+            shown(&parent)
+        );
+        return Remedy::new(has_id).named(" with ").step(
+            Step::Rebase {
+                child: request.child.to_path_buf(),
+                parent: Some(parent),
+                unchecked: false,
+            },
+            "",
         );
     }
-    NOWHERE.to_owned()
+    nowhere()
 }
 
 /// The advice if a parent isn't visible anywhere.
-const NOWHERE: &str =
-    "put the parent beside it, or give its place with --parent FILE or --parent-path DIR";
+fn nowhere() -> Remedy {
+    Remedy::new("put the parent beside it, or give its place with ")
+        .step(Step::Choose(Choice::Parent), "its file")
+        .text(" or ")
+        .step(Step::Choose(Choice::ParentFolder), "its folder")
+}
 
 /// The error for several files that could be the parent, none of which has exactly the right name.
 fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
@@ -333,7 +353,12 @@ fn ambiguous(request: &ParentRequest<'_>, a: &Path, b: &Path) -> Error {
         .with_field("header.parent_unique_id")
         .with_found(format_args!("{} and {}", shown(a), shown(b)))
         .with_expected(format_args!("one file with the unique id {}", request.parent_id))
-        .with_hint("name the right one with --parent, or rename it to the name by which the child refers to it")
+        .with_remedy(
+            Remedy::new("name the right one")
+                .named(" with ")
+                .step(Step::Choose(Choice::NamedParent), "")
+                .text(", or rename it to the name by which the child refers to it"),
+        )
 }
 
 fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
@@ -348,7 +373,11 @@ fn in_a_loop(request: &ParentRequest<'_>, link: &Path) -> Error {
             request.child_id
         ))
         .with_expected("a parent outside of the chain so far")
-        .with_hint("one of the files was replaced by another: name the right parent with --parent")
+        .with_remedy(
+            Remedy::new("one of the files was replaced by another: name the right parent")
+                .named(" with ")
+                .step(Step::Choose(Choice::NamedParent), ""),
+        )
 }
 
 fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
@@ -383,5 +412,9 @@ fn raw_parent(request: &ParentRequest<'_>) -> Error {
         name => format!("all zeros, for {}", shown(name)),
     })
     .with_expected("the unique id of a VHD")
-    .with_hint("if you are sure that the parent is the right one, and unchanged, give --raw-parent")
+    .with_remedy(
+        Remedy::new("if you are sure that the parent is the right one, and unchanged, ")
+            .named("give ")
+            .step(Step::Choose(Choice::RawParent), "allow a raw parent"),
+    )
 }

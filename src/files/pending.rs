@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use crate::diff::DiffReader;
 use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step, Tool};
 use crate::storage::{File, beside, create_folder, own_user, remove_if_there};
 use crate::text::shown;
 
@@ -66,9 +67,11 @@ pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
     if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
         // The contents of a disk must stay private.
         create_folder(folder, 0o700).map_err(|error| {
-            error.with_hint(
-                "the undo journals of devices need a folder that lasts: name one with --journal-dir, to all commands \
-                 alike",
+            error.override_remedy(
+                Remedy::new("the undo journals of devices need a folder that lasts: name one")
+                    .named(" with ")
+                    .step(Step::Choose(Choice::JournalFolder), "")
+                    .named(", to all commands alike"),
             )
         })?;
     }
@@ -96,19 +99,29 @@ pub fn refuse_pending(path: &Path) -> Result<()> {
     Err(Error::new(ErrorKind::Pending, what)
         .with_path(path)
         .with_found(format_args!("the undo journal {}", shown(&journal)))
-        .with_hint(how_to_go_on(path)))
+        .with_remedy(how_to_go_on(path)))
 }
 
 /// The two ways to proceed if the image at `path` is between two points in time.
-pub(super) fn how_to_go_on(path: &Path) -> String {
+pub(super) fn how_to_go_on(path: &Path) -> Remedy {
     let merge = merge_diff_path(path);
-    let again = match exists(&merge) {
-        Ok(true) => format!("vhd merge {}", child_of(&merge)),
-        _ if is_of_a_snapshot(path) => "vhd-apply, or vhd snapshot restore,".to_owned(),
-        _ => "vhd-apply".to_owned(),
+    let same = Remedy::new("run the same ");
+    let same = match exists(&merge) {
+        Ok(true) => same.step(Step::FinishMerge(child_of(&merge)), "merge"),
+        _ => same.step(Step::Use(Tool::Apply), "apply"),
     };
-    let rollback = rollback_of(path);
-    format!("run the same {again} again to finish it, or undo it with: {rollback}")
+    let same = if !exists(&merge).is_ok_and(|is| is) && is_of_a_snapshot(path) {
+        let restore = Step::Snapshot {
+            job: SnapshotJob::Restore,
+            of: None,
+        };
+        same.text(", or ").step(restore, "restore").text(",")
+    } else {
+        same
+    };
+    same.text(" again to finish it, or undo it")
+        .named(" with: ")
+        .step(rollback_of(path), "")
 }
 
 /// Returns whether the image at `path` was being changed to a point in time of a store.
@@ -121,28 +134,22 @@ fn is_of_a_snapshot(path: &Path) -> bool {
     known.unwrap_or(false)
 }
 
-/// The command that undoes an interrupted apply to the image at `path`.
-pub(super) fn rollback_of(path: &Path) -> String {
+/// The step that undoes an interrupted apply to the image at `path`.
+pub(super) fn rollback_of(path: &Path) -> Step {
     let folder = NAMED_FOLDER.get().filter(|_| is_block_device(path));
-    let folder = folder.map(|folder| format!(" --journal-dir {}", quoted(folder)));
-    format!(
-        "vhd-apply --rollback {}{}",
-        quoted(path),
-        folder.unwrap_or_default()
-    )
+    Step::RollBack {
+        image: path.to_path_buf(),
+        journal_folder: folder.cloned(),
+    }
 }
 
-/// The name of the child from which a diff was made.
-fn child_of(merge: &Path) -> String {
+/// The name of the child from which a diff was made, if it can be read.
+fn child_of(merge: &Path) -> Option<String> {
     let name = File::open(merge).and_then(|file| {
         let reader = DiffReader::new(file.reader(), merge)?;
         Ok(reader.header().target.name.clone())
     });
-    match name {
-        // The name comes from a file and must be safe for both terminal and shell.
-        Ok(Some(name)) => quoted(name),
-        _ => "CHILD".to_owned(),
-    }
+    name.ok().flatten()
 }
 
 /// Removes the diff of a finished merge, if there is one.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::{foreign, split};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
+use crate::remedy::{Act, Remedy, Step};
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FooterPlace, ProbeHint, VhdImage, is_named_vhd, is_optical_image};
 
@@ -108,11 +109,12 @@ impl Doubt {
             .with_path(path)
             .with_field("footer.cookie")
             .with_offset(at)
-            .with_hint(format!(
-                "if it is a VHD, remove the data after its footer: vhd check --repair {}{}",
-                quoted(path),
-                say("; if it is a raw disk, use"),
-            )),
+            .with_remedy(
+                Remedy::new("if it is a VHD, remove the data after its footer")
+                    .named(": ")
+                    .step(Step::Do(Act::Repair, path.to_path_buf()), "")
+                    .text(say("; if it is a raw disk, use")),
+            ),
             Self::NoFooter => Error::damaged(
                 "there is no VHD footer at the end of the file, nor a copy of one at its beginning, which is read as a raw disk",
             )

@@ -19,10 +19,11 @@ use super::pending::refuse_pending;
 use super::relatives::Parent as Relative;
 use super::state::remove_stamp;
 use super::{Children, Format, OpenImage, OpenOptions};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CHUNK_SIZE, Extent, ExtentState, Image as _, ImageMut as _};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{Access, File};
 use crate::text::shown;
 use crate::vhd::{NewParent, ParentPolicy, UniqueId, VhdImage};
@@ -164,7 +165,7 @@ fn write(file: &File, mut vhd: VhdImage<File>, named: &NewParent) -> Result<()> 
     remove_stamp(file)?;
     let written = vhd.flush().and_then(|()| vhd.set_parent(named));
     written.map_err(|error| match error.kind() {
-        ErrorKind::Io => error.with_hint(
+        ErrorKind::Io => error.override_hint(
             "the image reads as before: remove the cause and run the same command again",
         ),
         _ => error,
@@ -208,7 +209,11 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
                     }
                 ))
                 .with_expected("another image as the parent")
-                .with_hint("vhd tree FOLDER shows which image has which parent"));
+                .with_remedy(
+                    Remedy::default()
+                        .step(Step::Use(Tool::Tree), "a look at the folder's images")
+                        .text(" shows which image has which parent"),
+                ));
         }
     }
     let depth = image.chain().count();
@@ -226,7 +231,12 @@ fn open_new(child: &Path, parent: &Path, options: RebaseOptions<'_>) -> Result<A
         .with_path(parent)
         .with_found(image.format())
         .with_expected("a VHD")
-        .with_hint("convert it to a VHD first, or give --raw-parent, now and whenever the child is read"));
+        .with_remedy(
+            Remedy::new("convert it to a VHD first, or ")
+                .named("give ")
+                .step(Step::Choose(Choice::RawParent), "allow a raw parent")
+                .text(", now and whenever the child is read"),
+        ));
     }
     image
         .chain()
@@ -288,13 +298,21 @@ fn unproven(child: &Path, new: &OpenImage, wanted: Option<UniqueId>, cause: &Err
             None => "a raw image".to_owned(),
         }
     ))
-    .with_hint(format!(
-        "give the place of the present parent with --old-parent FILE or --parent-path DIR; if {} is known to hold the same: \
-         vhd rebase {} --parent {} --unsafe",
-        shown(new_path),
-        quoted(child),
-        quoted(new_path)
-    ))
+    .with_remedy(
+        Remedy::new("give the place of the present parent with ")
+            .step(Step::Choose(Choice::OldParent), "its file")
+            .text(" or ")
+            .step(Step::Choose(Choice::ParentFolder), "its folder")
+            .text(format!("; if {} is known to hold the same: ", shown(new_path)))
+            .step(
+                Step::Rebase {
+                    child: child.to_path_buf(),
+                    parent: Some(new_path.to_path_buf()),
+                    unchecked: true,
+                },
+                "have it named without comparing them",
+            ),
+    )
 }
 
 /// The two parents of a child.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::places::{Places, folder_of};
 use super::{OpenImage, ParentOptions};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::{Act, Choice, Remedy, Step, Tool};
 use crate::storage::{File, Stamp};
 use crate::text::shown;
 use crate::vhd::{Glance, ParentRequest, UniqueId, VhdImage};
@@ -221,9 +222,13 @@ impl Children {
         let Some(at) = self.unread.iter().position(unsure) else {
             return Ok(self);
         };
-        Err(self.unread.swap_remove(at).with_hint(
-            "it may be an image that is read through the one that would change or go: remove the cause, or give --force \
-             if it isn't",
+        Err(self.unread.swap_remove(at).override_remedy(
+            Remedy::new(
+                "it may be an image that is read through the one that would change or go: remove the cause, or ",
+            )
+            .named("give ")
+            .step(Step::Choose(Choice::IgnoreUnreadChildren), "go on without it")
+            .text(" if it isn't"),
         ))
     }
 
@@ -233,15 +238,32 @@ impl Children {
             return Ok(());
         };
         let children = names_of(self.found.iter().map(|(path, _)| path.as_path()));
-        Err(Error::usage("other images have this one as their parent, and would not read as before")
-            .with_path(parent)
-            .with_found(children)
-            .with_expected(format_args!("no child in {}", self.looked_in()))
-            .with_hint(format!(
-                "make each an image of its own with vhd convert, as in vhd convert {0} NEW, and remove it; or give it \
-                 another parent, as in vhd rebase {0} --parent FILE; with --force they are lost",
-                quoted(first)
-            )))
+        Err(Error::usage(
+            "other images have this one as their parent, and would not read as before",
+        )
+        .with_path(parent)
+        .with_found(children)
+        .with_expected(format_args!("no child in {}", self.looked_in()))
+        .with_remedy(
+            Remedy::new("make each an image of its own")
+                .named(" with ")
+                .step(Step::Use(Tool::Convert), "")
+                .named(", as in ")
+                .step(Step::Do(Act::Copy, first.clone()), "")
+                .text(", and remove it; or give it another parent")
+                .named(", as in ")
+                .step(
+                    Step::Rebase {
+                        child: first.clone(),
+                        parent: None,
+                        unchecked: false,
+                    },
+                    "",
+                )
+                .text("; with ")
+                .step(Step::Choose(Choice::Overwrite), "leave to overwrite")
+                .text(" they are lost"),
+        ))
     }
 }
 
@@ -425,8 +447,11 @@ pub(super) fn refuse_orphans_of(path: &Path) -> Result<()> {
     let children = Parent::at(path)?.children(&options, &[], &[]);
     let children = children.sure(Orphans::Refuse)?;
     children.refuse(path).map_err(|error| {
-        error.with_hint(
-            "choose another name for the output; or give --force twice, and they are lost",
+        error.override_remedy(
+            Remedy::new("choose another name for the output; or ")
+                .named("give ")
+                .step(Step::Choose(Choice::LoseChildren), "have them lost")
+                .text(", and they are lost"),
         )
     })
 }

@@ -7,7 +7,8 @@ use super::parent_lookup::ParentLookup;
 use super::pending::refuse_pending;
 use super::probe::refuse_foreign;
 use super::saved::{self, Saved};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
+use crate::remedy::{Remedy, Step};
 use crate::storage::{Access, File, refuse_part_of_store};
 use crate::vhd::{CheckOptions, Fix, RepairPlan, Report, check};
 
@@ -98,11 +99,15 @@ pub fn repair(
     };
     let saved = saved::save(&file, &what)?;
     plan.apply(&file).map_err(|error| {
-        error.with_hint(format!(
-            "run the same command again to finish the repair, or take it back with: vhd check --take-back {} {}",
-            quoted(&saved),
-            quoted(path)
-        ))
+        let back = Step::TakeRepairBack {
+            saved: saved.clone(),
+            image: path.to_path_buf(),
+        };
+        error.override_remedy(
+            Remedy::new("run the same command again to finish the repair, or take it back")
+                .named(" with: ")
+                .step(back, " by the bytes that it saved"),
+        )
     })?;
     repaired.saved = Some(saved);
     repaired.after = Some(check(&file, options)?);

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BackupMove, CHUNK_SIZE, ExtentState, Gpt, Image, MAX_VIRTUAL_SIZE, RawImage};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{ReadAt as _, WriteAt as _, refuse_part_of_store};
 
 /// Options for [`resize`].
@@ -131,7 +132,12 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
     if image.file().is_block_device() {
         return Err(Error::usage("a device can't be given another size")
             .with_path(path)
-            .with_hint("copy the image into a file with vhd convert, and resize that"));
+            .with_remedy(
+                Remedy::new("copy the image into a file")
+                    .named(" with ")
+                    .step(Step::Use(Tool::Convert), "")
+                    .text(", and resize that"),
+            ));
     }
     let (gpt, wanted) = plan_gpt(&image, size, options.fix_gpt).map_err(|e| e.with_path(path))?;
     let cut = PageRange::covering(size, old_size);
@@ -149,7 +155,11 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
             .with_offset(offset)
             .with_found("a nonzero page")
             .with_expected(format_args!("zeros from {size} to {old_size}"))
-            .with_hint("shrink partitions and file systems first, or give --allow-data-loss"));
+            .with_remedy(
+                Remedy::new("shrink partitions and file systems first, or ")
+                    .named("give ")
+                    .step(Step::Choose(Choice::AllowDataLoss), "allow data to be lost"),
+            ));
     }
     let changes = (size != old_size || wanted.is_some()) && options.orphans == Orphans::Refuse;
     if changes {

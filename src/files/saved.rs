@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::remedy::{Remedy, Step, Tool};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, WriteAt, beside};
 
 const FIRST_LINE: &str = "vhdkit saved bytes 1";
@@ -153,7 +154,11 @@ fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
     let damaged = || {
         Error::damaged("this is not a file of saved bytes, or it is damaged")
             .with_path(path)
-            .with_hint("name the file that vhd check --repair wrote")
+            .with_remedy(
+                Remedy::new("name the file that ")
+                    .step(Step::Use(Tool::Repair), "a repair")
+                    .text(" wrote"),
+            )
     };
     let file = File::open(path)?;
     let mut reader = BufReader::new(file.reader());

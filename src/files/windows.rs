@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::image::{ContentDigest, Hash, Image as _, WindowList, WindowListWriter, window_hashes};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::remedy::{Remedy, Step, Tool};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, Stamp};
 use crate::text::shown;
 
@@ -64,7 +65,11 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
     let not_one = || {
         Error::damaged("this is not a list of window hashes of a supported version")
             .with_path(path)
-            .with_hint("create one with vhd hash --windows")
+            .with_remedy(
+                Remedy::new("create one")
+                    .named(" with ")
+                    .step(Step::Use(Tool::ListWindows), ""),
+            )
     };
     if file.byte_len()? < HEAD as u64 {
         return Err(not_one());
@@ -80,7 +85,11 @@ pub fn open_windows(path: &Path, image: &OpenImage) -> Result<ImageWindows> {
             Error::damaged("the state of the image in this list was changed")
                 .with_path(path)
                 .with_offset(0)
-                .with_hint("create the list again with vhd hash --windows"),
+                .with_remedy(
+                    Remedy::new("create the list again")
+                        .named(" with ")
+                        .step(Step::Use(Tool::ListWindows), ""),
+                ),
         );
     }
     if found != head(image.stamp()) {
@@ -109,10 +118,12 @@ fn stale(path: &Path, image: &OpenImage) -> Error {
     )
     .with_path(path)
     .with_expected(format_args!("the state of {}", shown(image.path())))
-    .with_hint(format!(
-        "make it again: vhd hash --windows {} --force {}",
-        quoted(path),
-        quoted(image.path())
+    .with_remedy(Remedy::new("make it again").named(": ").step(
+        Step::ListWindows {
+            list: path.to_path_buf(),
+            image: image.path().to_path_buf(),
+        },
+        "",
     ))
 }
 

@@ -17,6 +17,7 @@ use byteorder::{ByteOrder as _, LittleEndian};
 use super::{Image, ImageMut, whole};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
+use crate::remedy::{Choice, Remedy, Step};
 
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 
@@ -213,7 +214,15 @@ impl Gpt {
             .with_field("virtual disk")
             .with_offset(at)
             .with_found("a nonzero page outside of all partitions")
-            .with_hint("inspect it, then omit --fix-gpt or choose another size"));
+            .with_remedy(
+                Remedy::new("inspect it, then ")
+                    .named("omit ")
+                    .step(
+                        Step::Choose(Choice::MoveGpt),
+                        "leave the backup where it is",
+                    )
+                    .text(" or choose another size"),
+            ));
         }
         let own_table = self.primary.number(field::TABLE);
         let primary = self.primary.renamed(1, last, own_table, table_at - 1);

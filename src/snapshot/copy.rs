@@ -11,6 +11,7 @@ use super::sparse_chunks::pieces;
 use super::{Access, Disk, Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
+use crate::remedy::{Remedy, SnapshotJob, Step};
 use crate::storage::{Audience, File};
 
 /// The outcome of copying one disk.
@@ -178,10 +179,15 @@ fn copy_point(
         if error.kind() != ErrorKind::Damaged {
             return error;
         }
-        error.with_hint(format!(
-            "nothing of {} was kept: to see what is wrong in the source: vhd snapshot verify --read-data",
+        let verify = Step::Snapshot {
+            job: SnapshotJob::Verify { read_data: true },
+            of: None,
+        };
+        let kept = format!(
+            "nothing of {} was kept: to see what is wrong in the source: ",
             point.name
-        ))
+        );
+        error.override_remedy(Remedy::new(kept).step(verify, "have it verified, and all data read"))
     })?;
     Ok((manifest, bytes))
 }

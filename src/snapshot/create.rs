@@ -22,6 +22,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, NoneShared, WindowList, copy_hashed};
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step, Tool};
 use crate::storage::{Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
 use crate::text::without_secrets;
@@ -181,7 +182,11 @@ fn carried(
                 .with_field("target digest")
                 .with_found(list.digest)
                 .with_expected(expected)
-                .with_hint("create it again with vhd-diff"),
+                .with_remedy(
+                    Remedy::new("create it again")
+                        .named(" with ")
+                        .step(Step::Use(Tool::Diff), ""),
+                ),
         );
     }
     Ok(list)
@@ -212,7 +217,11 @@ fn continues(disk: &Disk, newest: &Manifest, diff: &DiffFile) -> Result<ContentD
             "this diff doesn't contain the digests of its base and its target",
         )
         .with_path(diff.name())
-        .with_hint("create it again without --no-digest"));
+        .with_remedy(
+            Remedy::new("create it again ")
+                .named("without ")
+                .step(Step::Choose(Choice::NoDigests), "with content digests"),
+        ));
     };
     if base != newest.content_digest || *base_size != newest.virtual_size {
         return Err(
@@ -260,7 +269,11 @@ fn next_stem(disk: &Disk, name: &str) -> Result<PointFileName> {
                 .with_path(disk.folder())
                 .with_field("sequence")
                 .with_found(last)
-                .with_hint("continue under another name, with a new base: --disk NAME"),
+                .with_remedy(
+                    Remedy::new("continue under another name, with a new base")
+                        .named(": ")
+                        .step(Step::Choose(Choice::Disk), ""),
+                ),
         );
     }
     Ok(PointFileName {
@@ -280,19 +293,21 @@ fn check_time(disk: &Disk, time: Time) -> Result<()> {
         .with_found(time)
         .with_expected(format_args!("{} ({}) or later", newest.time, newest.name));
     if newest.time <= Time::now() {
-        return Err(error.with_hint("give the right time with --time"));
+        return Err(error.with_remedy(
+            Remedy::new("give the right time")
+                .named(" with ")
+                .step(Step::Choose(Choice::Time), ""),
+        ));
     }
-    let last = if disk.points().len() == 1 {
-        " --last"
-    } else {
-        ""
+    let delete = SnapshotJob::Delete {
+        name: Some(newest.name.clone()),
+        last: disk.points().len() == 1,
     };
-    Err(error.with_hint(format!(
-        "the time of {} is in the future; if it is wrong, delete that snapshot: {}{last} {}",
-        newest.name,
-        disk.command("delete"),
+    let why = format!(
+        "the time of {} is in the future; if it is wrong, delete that snapshot",
         newest.name
-    )))
+    );
+    Err(error.with_remedy(Remedy::new(why).named(": ").step(disk.step(delete), "")))
 }
 
 /// What is known about a new snapshot before its data is.
@@ -476,7 +491,7 @@ fn add_packed(
 /// Publishes the window hashes of `point`, which is complete without them.
 fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
     list.publish().map_err(|error| {
-        error.with_hint(format!(
+        error.override_hint(format!(
             "the snapshot {} is complete and needn't be created again; only its window hashes are missing, which the next one computes from the data",
             point.name
         ))

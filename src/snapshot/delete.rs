@@ -30,6 +30,7 @@ use crate::files::{
     open_diff,
 };
 use crate::image::ContentDigest;
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::storage::{Access, File, Overwrite, remove_if_there, rename};
 
 /// What happened to the snapshot after the deleted one.
@@ -62,7 +63,15 @@ pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result
         return Err(Error::usage("this is the last snapshot of the disk")
             .with_path(disk.folder())
             .with_found(name)
-            .with_hint("use --last to delete it too; nothing will be left of the disk"));
+            .with_remedy(
+                Remedy::default()
+                    .named("use ")
+                    .step(
+                        Step::Choose(Choice::DeleteLast),
+                        "allow the last snapshot to go",
+                    )
+                    .text(" to delete it too; nothing will be left of the disk"),
+            ));
     }
     delete_run(disk, vec![deleted], work)
 }
@@ -114,7 +123,14 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
             .with_path(disk.label(last))
             .with_found(format_args!("{} and {}", next.name, other.name))
             .with_expected("one")
-            .with_hint(format!("{} says more", disk.command("verify"))));
+            .with_remedy(
+                Remedy::default()
+                    .step(
+                        disk.step(SnapshotJob::Verify { read_data: false }),
+                        "a verification",
+                    )
+                    .text(" says more"),
+            ));
     }
     let name = next.name.clone();
     if !first.is_base() || first.is_packed() {
@@ -138,7 +154,7 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     let base = if grows || is_read {
         rebuild(disk, &next, base, work).map_err(|error| {
             if is_read && is_want_of_room(&error) {
-                return error.with_hint(
+                return error.override_hint(
                     "the base is being read, so a new one is written: free some space, or stop the programs that read it so that it can be changed in place",
                 );
             }
@@ -198,7 +214,7 @@ fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
         return Err(error);
     }
     disk.load()?;
-    Err(error.with_hint(
+    Err(error.override_hint(
         "nothing was deleted, and all snapshots are unchanged: remove the cause, then run the command again",
     ))
 }

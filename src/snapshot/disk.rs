@@ -17,6 +17,7 @@ use super::{Family, Manifest, PointFileName, PointImage, State, Time, check_disk
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::storage::{
     AtomicFile, Audience, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
     remove_if_there, rename,
@@ -109,8 +110,17 @@ fn no_store(store: &Path, error: io::Error) -> Error {
     let missing = error.kind() == io::ErrorKind::NotFound;
     let error = Error::io("cannot open the store", error).with_path(store);
     if missing {
-        return error.with_hint(
-            "specify a store with --store or VHDKIT_STORE; vhd snapshot create creates a new one",
+        let create = Step::Snapshot {
+            job: SnapshotJob::Create,
+            of: None,
+        };
+        return error.with_remedy(
+            Remedy::new("specify a store")
+                .named(" with ")
+                .step(Step::Choose(Choice::Store), "")
+                .text("; ")
+                .step(create, "the first snapshot")
+                .text(" creates a new one"),
         );
     }
     error
@@ -358,8 +368,13 @@ impl Disk {
                 .with_path(&self.folder)
                 .with_found(format_args!("\"{name}\""))
                 .with_expected(format_args!(
-                    "a name that vhd snapshot list prints; the newest is \"{newest}\""
+                    "the name of a snapshot of this disk; the newest is \"{newest}\""
                 ))
+                .with_remedy(
+                    Remedy::default()
+                        .step(self.step(SnapshotJob::List), "a list of the snapshots")
+                        .text(" has all names"),
+                )
         })
     }
 
@@ -406,25 +421,30 @@ impl Disk {
             .with_found(point.parent.as_deref().unwrap_or("none"));
         match self.damaged.first() {
             Some(cause) => error.with_source(cause.to_string()),
-            None => error.with_hint(self.repair_hint()),
+            None => error.with_remedy(self.repair_remedy()),
         }
     }
 
-    /// The advice for rebuilding damaged files.
-    pub(super) fn repair_hint(&self) -> String {
-        format!(
-            "rebuild it, from another store (--from STORE) or an image (--image SNAPSHOT=FILE) if necessary: {}",
-            self.command("repair")
-        )
+    /// How to rebuild damaged files.
+    pub(super) fn repair_remedy(&self) -> Remedy {
+        Remedy::new("rebuild it, from another store")
+            .named(" (")
+            .step(Step::Choose(Choice::FromStore), "")
+            .named(")")
+            .text(" or an image")
+            .named(" (")
+            .step(Step::Choose(Choice::FromImage), "")
+            .named(")")
+            .text(" if necessary: ")
+            .step(self.step(SnapshotJob::Repair), "a repair does that")
     }
 
-    /// A command on this disk, for hints.
-    pub(super) fn command(&self, what: &str) -> String {
-        format!(
-            "vhd snapshot {what} --store {} --disk {}",
-            crate::error::quoted(&self.store),
-            crate::error::quoted(&self.name)
-        )
+    /// This work on this disk, for remedies.
+    pub(super) fn step(&self, job: SnapshotJob) -> Step {
+        Step::Snapshot {
+            job,
+            of: Some((self.store.clone(), self.name.clone())),
+        }
     }
 
     /// The snapshots that depend on `point`, including itself, in order.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::remedy::{Choice, Remedy, Step};
 
 /// The cloud's ids of the disk of a snapshot. Snapshots are of one family if both agree: a disk that was deleted and
 /// created again has the same resource id and another unique id.
@@ -27,7 +28,11 @@ impl Family {
                     .with_field(field)
                     .with_found(new)
                     .with_expected(format_args!("{old}, as in the existing snapshots"))
-                    .with_hint("keep each disk under its own name: --disk NAME"))
+                    .with_remedy(
+                        Remedy::new("keep each disk under its own name")
+                            .named(": ")
+                            .step(Step::Choose(Choice::Disk), ""),
+                    ))
             }
             (old, new) => Ok(old.clone().or_else(|| new.clone())),
         };

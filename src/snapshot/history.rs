@@ -4,6 +4,7 @@ use super::manifest::LAST_SEQUENCE;
 use super::verify::check_footer;
 use super::{Disk, Manifest, Time};
 use crate::error::{Error, Result};
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 
 /// The snapshots of `source` that `target` lacks, in order: all after the newest one of the target.
 ///
@@ -118,14 +119,29 @@ pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     Err(match newest {
         Some(newest) => error
             .with_expected(format_args!("{} ({})", newest.id, newest.name))
-            .with_hint(format!(
-                "send what comes after it: vhd snapshot send --after {}",
-                newest.name
-            )),
+            .with_remedy(
+                Remedy::new("send what comes after it")
+                    .named(": ")
+                    .step(send_after(newest), ""),
+            ),
         None => error
             .with_expected("a base, as there is nothing yet")
-            .with_hint("send from the beginning, without --after"),
+            .with_remedy(
+                Remedy::new("send from the beginning")
+                    .named(", without ")
+                    .step(Step::Choose(Choice::After), ""),
+            ),
     })
+}
+
+/// The step that sends what comes after this snapshot.
+pub(super) fn send_after(newest: &Manifest) -> Step {
+    Step::Snapshot {
+        job: SnapshotJob::Send {
+            after: Some(newest.name.clone()),
+        },
+        of: None,
+    }
 }
 
 /// Fails if a snapshot from elsewhere can't be part of any disk.
@@ -155,7 +171,14 @@ pub(super) fn check_time(next: &Manifest) -> Result<()> {
             .with_field("time")
             .with_found(next.time)
             .with_expected(format_args!("{latest} or before, as the clock is here"))
-            .with_hint("correct the clocks on both sides; --accept-future accepts it anyway"),
+            .with_remedy(
+                Remedy::new("correct the clocks on both sides; ")
+                    .step(
+                        Step::Choose(Choice::AcceptFuture),
+                        "leave to accept snapshots of the future",
+                    )
+                    .text(" accepts it anyway"),
+            ),
     )
 }
 

@@ -10,6 +10,7 @@ use super::layout::DELETING;
 use super::manifest::FIRST_SCHEMA;
 use super::{Disk, Manifest};
 use crate::error::{Error, Result};
+use crate::remedy::{Remedy, SnapshotJob, Step};
 use crate::storage::{Overwrite, WriteAt as _};
 
 /// A longer file is not an intent.
@@ -61,7 +62,17 @@ impl Intent {
         let damaged = || {
             Error::damaged("what an interrupted deletion left can't be read")
                 .with_path(&path)
-                .with_hint("vhd snapshot repair sets it aside and repairs what the deletion left")
+                .with_remedy(
+                    Remedy::default()
+                        .step(
+                            Step::Snapshot {
+                                job: SnapshotJob::Repair,
+                                of: None,
+                            },
+                            "a repair of the disk",
+                        )
+                        .text(" sets it aside and repairs what the deletion left"),
+                )
         };
         let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
             return Ok(None);

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::layout::PACKED;
+use super::remedies::lists;
 use super::{Family, PointFileName, Time, check_name};
 use crate::error::{Error, Result};
 use crate::files::Format;
@@ -213,7 +214,9 @@ impl Manifest {
         let damaged = |what: &str| {
             Error::damaged(what.to_owned())
                 .with_path(path)
-                .with_hint("vhd snapshot verify lists what else is damaged; take the file from a copy of the store")
+                .with_remedy(lists(
+                    "what else is damaged; take the file from a copy of the store",
+                ))
         };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("this manifest is not text"))?;
         let at = text

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{disks, is_absent, read_limited};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
+use crate::remedy::{Remedy, Step, StoreJob};
 use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, create_folder, rename};
 use crate::vhd::UniqueId;
 
@@ -42,11 +43,14 @@ impl Marker {
         let damaged = || {
             Error::damaged("the marker of this store can't be read")
                 .with_path(&path)
-                .with_expected("what vhd snapshot init writes")
-                .with_hint(format!(
-                    "if this is the right folder, make the marker again; no disk is touched by that: vhd snapshot init {}",
-                    quoted(store)
-                ))
+                .with_expected("the marker of a store")
+                .with_remedy(
+                    Remedy::new(
+                        "if this is the right folder, make the marker again; no disk is touched by that",
+                    )
+                    .named(": ")
+                    .step(of_store(StoreJob::Init, store), ""),
+                )
         };
         let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
             return Ok(None);
@@ -91,11 +95,11 @@ impl Marker {
 /// [`Usage`](crate::ErrorKind::Usage) if it is a store already.
 pub fn init(store: &Path, version: u32) -> Result<Marker> {
     let path = store.join(MARKER);
-    let already = |what: &str, hint: String| {
+    let already = |what: &str, remedy: Remedy| {
         Err(Error::usage("this is a store already")
             .with_path(store)
             .with_found(what.to_owned())
-            .with_hint(hint))
+            .with_remedy(remedy))
     };
     match fs::metadata(store) {
         Ok(found) if found.is_dir() => {}
@@ -111,7 +115,9 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
         Ok(Some(marker)) => {
             return already(
                 &format!("a marker of version {}", marker.version),
-                format!("add a disk: vhd snapshot create --store {}", quoted(store)),
+                Remedy::new("add a disk")
+                    .named(": ")
+                    .step(of_store(StoreJob::AddDisk, store), ""),
             );
         }
         Err(error) if error.kind() != crate::ErrorKind::Damaged => return Err(error),
@@ -120,10 +126,9 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
         Ok(None) if !disks(store)?.is_empty() && version > 1 => {
             return already(
                 "disks of version 1, and no marker",
-                format!(
-                    "bring it to version {STORE_VERSION}: vhd snapshot upgrade --store {}",
-                    quoted(store)
-                ),
+                Remedy::new(format!("bring it to version {STORE_VERSION}"))
+                    .named(": ")
+                    .step(of_store(StoreJob::Upgrade, store), ""),
             );
         }
         Ok(None) => {}
@@ -131,6 +136,13 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
     let marker = Marker::new(version);
     marker.write(store, Overwrite::No)?;
     Ok(marker)
+}
+
+fn of_store(job: StoreJob, store: &Path) -> Step {
+    Step::Store {
+        job,
+        store: store.to_path_buf(),
+    }
 }
 
 /// A name for a damaged marker that nothing has.

@@ -35,6 +35,7 @@ mod points;
 mod prune;
 mod receive;
 mod recovery;
+mod remedies;
 mod repair;
 mod restore;
 mod retention;

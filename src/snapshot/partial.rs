@@ -8,6 +8,7 @@ use super::disk::{is_absent, is_passing, read_manifest};
 use super::layout::PART;
 use super::{Disk, Manifest, PointFileName, State};
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::{Remedy, SnapshotJob};
 use crate::storage::remove_if_there;
 
 /// The file that records what is being copied.
@@ -52,16 +53,20 @@ pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
 
 /// The error for using an incomplete snapshot.
 pub(super) fn incomplete(disk: &Disk, part: &Manifest) -> Error {
+    let delete = SnapshotJob::Delete {
+        name: Some(part.name.clone()),
+        last: false,
+    };
     Error::new(ErrorKind::Pending, "a snapshot is still being copied here")
         .with_path(disk.label(part))
         .with_field("completion_percent")
         .with_found(part.completion_percent)
         .with_expected(100)
-        .with_hint(format!(
-            "run the copy again to finish it, or give it up with {} {}",
-            disk.command("delete"),
-            part.name
-        ))
+        .with_remedy(
+            Remedy::new("run the copy again to finish it, or give it up")
+                .named(" with ")
+                .step(disk.step(delete), ""),
+        )
 }
 
 /// Removes everything received of an incomplete snapshot, as far as the disk knows about it.

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{EmptyDisk, Format, OpenImage, OpenOptions, Opened, open_image};
 use crate::image::{ContentDigest, Extents, Image, IoHints, Resized};
 use crate::page::PageRange;
+use crate::remedy::Remedy;
 use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
 use crate::vhd::{Footer, VhdImage};
 
@@ -36,7 +37,7 @@ pub struct PointImage {
     base_changes: bool,
     diffs: Vec<Arc<OpenDiff>>,
     /// The advice about damage.
-    repair: String,
+    repair: Remedy,
     /// `None` if it holds its files.
     lock: Option<Arc<DiskLock>>,
 }
@@ -127,7 +128,7 @@ impl PointImage {
                 .with_field("virtual size")
                 .with_found(format_args!("{} bytes", image.virtual_size()))
                 .with_expected(format_args!("{} bytes", base.virtual_size))
-                .with_hint(disk.repair_hint()));
+                .override_remedy(disk.repair_remedy()));
         }
         let stamp = *image.stamp();
         let ground = Ground::Image(Box::new(Resized::new(image, base.virtual_size)));
@@ -165,7 +166,7 @@ impl PointImage {
             base_stamp: None,
             base_changes: false,
             diffs,
-            repair: disk.repair_hint(),
+            repair: disk.repair_remedy(),
             lock: Some(Arc::clone(disk.lock())),
         })
     }
@@ -226,7 +227,7 @@ impl PointImage {
 /// Adds how to rebuild a damaged file of a store: code that reads only that file knows nothing about the store.
 pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Damaged => error.with_hint(disk.repair_hint()),
+        ErrorKind::Damaged => error.override_remedy(disk.repair_remedy()),
         _ => error,
     }
 }
@@ -235,7 +236,7 @@ impl PointImage {
     /// As [`with_repair`], for errors while it is being read.
     fn with_repair(&self, error: Error) -> Error {
         match error.kind() {
-            ErrorKind::Damaged => error.with_hint(&self.repair),
+            ErrorKind::Damaged => error.override_remedy(self.repair.clone()),
             _ => error,
         }
     }
@@ -257,7 +258,7 @@ fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Re
             .with_field(field)
             .with_found(found)
             .with_expected(expected)
-            .with_hint(disk.repair_hint()))
+            .override_remedy(disk.repair_remedy()))
     };
     let show =
         |digest: Option<ContentDigest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());

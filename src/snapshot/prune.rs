@@ -4,6 +4,7 @@ use super::delete::delete_run;
 use super::disk::completion;
 use super::{Candidate, Disk, Manifest, Policy, State, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::{Remedy, SnapshotJob, Step};
 
 /// The decision of the rules about a snapshot.
 #[derive(Debug, Clone)]
@@ -38,9 +39,20 @@ pub struct Pruned {
 /// decide; [`Pending`](ErrorKind::Pending) while a snapshot isn't complete.
 pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     if !policy.has_rules() {
+        let delete = Step::Snapshot {
+            job: SnapshotJob::Delete {
+                name: None,
+                last: false,
+            },
+            of: None,
+        };
         return Err(Error::usage("no rule says what to keep")
-            .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
-            .with_hint("vhd snapshot delete deletes a snapshot by its name"));
+            .with_expected("at least one rule")
+            .with_remedy(
+                Remedy::default()
+                    .step(delete, "a deletion")
+                    .text(" deletes a snapshot by its name"),
+            ));
     }
     if let Some(error) = disk.take_damaged().pop() {
         return Err(error);

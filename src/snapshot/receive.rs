@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::disk::is_absent;
-use super::history::{check_time, refuse_other};
+use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
 use super::layout::PointFileName;
 use super::stream::{Record, StreamReader};
 use super::{Manifest, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::{Remedy, SnapshotJob, Step};
 use crate::storage::Audience;
 
 /// The outcome of receiving a stream.
@@ -64,12 +65,14 @@ fn and_then(error: Error, newest: Option<&Manifest>) -> Error {
     if !helps || error.hint().is_some() {
         return error;
     }
-    error.with_hint(match newest {
-        Some(newest) => format!(
-            "everything before it was kept: send the rest again, with vhd snapshot send --after {}",
-            newest.name
-        ),
-        None => "nothing was kept: send again from the beginning".to_owned(),
+    error.with_remedy(match newest {
+        Some(newest) => Remedy::new("everything before it was kept: send the rest again")
+            .named(", with ")
+            .step(
+                send_after(newest),
+                format!(", that is after {}", newest.name),
+            ),
+        None => Remedy::new("nothing was kept: send again from the beginning"),
     })
 }
 
@@ -145,12 +148,18 @@ fn take_into<R: Read>(
     if met || count == 0 {
         return windows::keep_up(target.disk(), None, work);
     }
+    let list = Step::Snapshot {
+        job: SnapshotJob::List,
+        of: None,
+    };
     Err(
         Error::mismatch("none of the received snapshots continues the existing ones")
             .with_path(target.disk().folder())
             .with_found(format_args!("{count} older snapshots"))
-            .with_hint(
-                "vhd snapshot list shows what both have; send what comes after the target's newest",
+            .with_remedy(
+                Remedy::default()
+                    .step(list, "a list of the snapshots")
+                    .text(" shows what both have; send what comes after the target's newest"),
             ),
     )
 }

@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::journal_path;
 use crate::parallel::Workers;
 use crate::progress::Silent;
+use crate::remedy::{Remedy, SnapshotJob};
 use crate::storage::{Audience, create_folder_for, remove_if_there, rename};
 
 impl Disk {
@@ -189,10 +190,10 @@ impl Disk {
             "a deletion was interrupted while it changed the base, which can't be copied so",
         )
         .with_path(path)
-        .with_hint(format!(
-            "it is finished by any command that changes the disk, as: {}",
-            self.command("repair")
-        )))
+        .with_remedy(
+            Remedy::new("it is finished by any command that changes the disk, as: ")
+                .step(self.step(SnapshotJob::Repair), "a repair"),
+        ))
     }
 }
 

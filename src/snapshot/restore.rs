@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::between::Between;
+use super::remedies::find_damage;
 use super::{Disk, Manifest, PointImage, Work};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::files::{
     spool_made,
 };
 use crate::image::{ContentDigest, CopyOptions, Image as _, NoneShared, copy};
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::Audience;
 
 /// Writes a point in time to a new image, which appears only if its content digest matches the manifest. A fixed VHD is
@@ -90,7 +92,17 @@ fn check_format(image: &OpenImage, format: Option<Format>) -> Result<()> {
         .with_path(image.path())
         .with_found(image.format())
         .with_expected(format)
-        .with_hint("omit -O, or use --force instead of --in-place to replace it")),
+        .with_remedy(
+            Remedy::default()
+                .named("omit ")
+                .step(Step::Choose(Choice::OutputFormat), "name no format")
+                .text(", or ")
+                .named("use ")
+                .step(Step::Choose(Choice::Overwrite), "don't change it in place")
+                .named(" instead of ")
+                .step(Step::Choose(Choice::InPlace), "")
+                .text(" to replace it"),
+        )),
         _ => Ok(()),
     }
 }
@@ -219,5 +231,5 @@ pub fn check_content(point: &PointImage, found: ContentDigest) -> Result<()> {
         .with_field("content digest")
         .with_found(found)
         .with_expected(expected)
-        .with_hint("vhd snapshot verify --read-data finds the damaged file"))
+        .with_remedy(find_damage()))
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::remedies::lists;
 use super::sparse_chunks::pieces;
 use super::stream::{Record, StreamWriter};
 use super::{Disk, Manifest, Work};
@@ -40,7 +41,7 @@ pub fn send<W: Write>(
         return Err(Error::damaged("a manifest of this disk can't be read")
             .with_path(file)
             .with_source(error.to_string())
-            .with_hint("vhd snapshot verify lists what is damaged"));
+            .with_remedy(lists("what is damaged")));
     }
     disk.settle(work)?;
     let points = chosen(disk, span)?;
@@ -80,10 +81,10 @@ fn chosen<'a>(disk: &'a Disk, span: Span<'_>) -> Result<&'a [Manifest]> {
         Error::usage("the span ends before it begins")
             .with_path(disk.folder())
             .with_found(format_args!(
-                "--after {} --until {}",
+                "after {} and until {}",
                 span.after.unwrap_or_default(),
                 span.until.unwrap_or_default()
             ))
-            .with_expected("--after an earlier snapshot than --until")
+            .with_expected("snapshots after one that is earlier than the last of them")
     })
 }

@@ -1,5 +1,6 @@
 //! A file in chunks, without its holes and zeros, for copies and streams.
 
+use super::remedies::lists;
 use crate::error::{Error, Result};
 use crate::page::is_zero;
 use crate::progress::Progress;
@@ -24,7 +25,7 @@ pub(super) fn pieces(
                 .with_path(file.path())
                 .with_found(format_args!("{found} bytes"))
                 .with_expected(format_args!("{len} bytes"))
-                .with_hint("vhd snapshot verify lists what else is damaged in this store"),
+                .with_remedy(lists("what else is damaged in this store")),
         );
     }
     let mut buffer = Vec::new();

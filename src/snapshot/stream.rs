@@ -12,6 +12,7 @@ use super::manifest::LONGEST;
 use super::name::check_disk_name;
 use super::sparse_chunks::PIECE;
 use crate::error::{Error, Result};
+use crate::remedy::{Remedy, SnapshotJob, Step};
 
 /// The first eight bytes. The first one isn't text, and the last one reveals line-ending conversion.
 const MAGIC: [u8; 8] = *b"\x89VHDSND\n";
@@ -162,11 +163,19 @@ impl<R: Read> StreamReader<R> {
     fn header(&mut self) -> Result<()> {
         let magic: [u8; 8] = self.take()?;
         if magic != MAGIC {
+            let send = Step::Snapshot {
+                job: SnapshotJob::Send { after: None },
+                of: None,
+            };
             return Err(self
                 .damaged("this is not a stream of snapshots")
                 .with_found(format_args!("\"{}\"", magic.escape_ascii()))
                 .with_expected(format_args!("\"{}\"", MAGIC.escape_ascii()))
-                .with_hint("feed it what vhd snapshot send writes"));
+                .with_remedy(
+                    Remedy::new("feed it what ")
+                        .step(send, "sending snapshots")
+                        .text(" writes"),
+                ));
         }
         let [version, must_understand, len]: [[u8; 4]; 3] =
             [self.take()?, self.take()?, self.take()?];

@@ -2,6 +2,7 @@
 
 use super::disk::{check_plain, is_absent, is_passing};
 use super::layout::WINDOWS;
+use super::remedies::find_damage;
 use super::{Disk, Manifest, Work};
 use crate::diff::update_window_hashes;
 use crate::error::{Error, Result};
@@ -168,7 +169,7 @@ impl MadeList {
                 .with_field("content digest")
                 .with_found(self.digest)
                 .with_expected(point.content_digest)
-                .with_hint("vhd snapshot verify --read-data finds the damaged file"),
+                .with_remedy(find_damage()),
         )
     }
 

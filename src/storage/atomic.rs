@@ -13,6 +13,7 @@ use super::stored::refuse_part_of_store;
 use super::temporary::Temporary;
 use super::{Audience, File, Stamp, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::overwrite;
 
 /// What to do if the name of a new file is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +216,7 @@ impl AtomicFile {
 fn exists(target: &Path) -> Error {
     Error::new(ErrorKind::Usage, "the file already exists")
         .with_path(target)
-        .with_hint("choose another name, or use --force to replace it")
+        .with_remedy(overwrite())
 }
 
 /// Creates an unnamed file in the folder of `beside`, for bytes that must be read twice. It disappears when it is

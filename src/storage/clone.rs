@@ -6,6 +6,7 @@ use super::{File, ReadAt as _, WriteAt as _, system};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step};
 
 /// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
@@ -31,7 +32,11 @@ impl File {
             )) => Ok(false),
             Err((_, e)) => Err(Error::io("cannot clone into", e)
                 .with_path(self.path())
-                .with_hint("use --in-place journal, which doesn't need a clone")),
+                .with_remedy(
+                    Remedy::new("use ")
+                        .step(Step::Choose(Choice::InPlaceByJournal), "an undo journal")
+                        .text(", which doesn't need a clone"),
+                )),
         }
     }
 

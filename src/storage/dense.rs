@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::page::{is_zero, to_usize};
 use crate::parallel::Buffer;
 use crate::progress::Progress;
+use crate::remedy::{Choice, Remedy, Step};
 
 /// Bytes written at a time.
 const PIECE: u64 = 1 << 20;
@@ -73,7 +74,11 @@ impl File {
         .with_path(self.path())
         .with_found(format_args!("{free} bytes free"))
         .with_expected(format_args!("{needed} bytes"))
-        .with_hint("free some space or choose another place, or omit --dense"))
+        .with_remedy(
+            Remedy::new("free some space or choose another place, or ")
+                .named("omit ")
+                .step(Step::Choose(Choice::Dense), "let it have holes"),
+        ))
     }
 
     /// Writes zeros into all holes of the file and syncs it. The file reads the same at any moment.
@@ -113,7 +118,11 @@ impl File {
         .with_path(self.path())
         .with_found(format_args!("{allocated} bytes stored"))
         .with_expected(format_args!("{len} bytes"))
-        .with_hint("choose a place on another file system, or omit --dense"))
+        .with_remedy(
+            Remedy::new("choose a place on another file system, or ")
+                .named("omit ")
+                .step(Step::Choose(Choice::Dense), "let it have holes"),
+        ))
     }
 
     /// Bytes allocated for the file.

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::{Remedy, Step, Tool};
 
 /// The type of these file systems in lists of mounts.
 const KIND: &str = "fuse.vhdkit";
@@ -37,15 +38,16 @@ impl FuseDevice {
         let file = match file {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(
-                    Error::unsupported("this system has no FUSE: there is no /dev/fuse").with_hint(
-                        "load the module fuse as root, or use vhd serve, which needs neither",
-                    ),
+                    Error::unsupported("this system has no FUSE: there is no /dev/fuse")
+                        .with_remedy(
+                            instead("load the module fuse as root").text(", which needs neither"),
+                        ),
                 );
             }
             Err(e) => {
                 return Err(Error::io("cannot open", e)
                     .with_path("/dev/fuse")
-                    .with_hint("run it as root, or use vhd serve, which needs no rights"));
+                    .with_remedy(instead("run it as root").text(", which needs no rights")));
             }
             Ok(file) => file,
         };
@@ -131,7 +133,10 @@ fn by_helper(place: &Path, name: &str, allow_other: bool) -> Result<fs::File> {
         .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
         .output()
         .map_err(|e| {
-            failed(e).with_hint("install the package fuse3, run it as root, or use vhd serve, which needs no rights")
+            failed(e).with_remedy(
+                instead("install the package fuse3, run it as root")
+                    .text(", which needs no rights"),
+            )
         })?;
     drop(theirs);
     if !output.status.success() {
@@ -139,7 +144,7 @@ fn by_helper(place: &Path, name: &str, allow_other: bool) -> Result<fs::File> {
         return Err(Error::new(ErrorKind::Io, "cannot mount at")
             .with_path(place)
             .with_source(said)
-            .with_hint("run it as root, or use vhd serve, which needs no rights"));
+            .with_remedy(instead("run it as root").text(", which needs no rights")));
     }
     receive(&ours)
         .map_err(|e| failed(e.into()))?
@@ -269,13 +274,25 @@ pub fn unmount_at(place: &Path, lazily: bool) -> Result<()> {
     }
 }
 
+/// What to do where nothing can be mounted: first of all `text`.
+fn instead(text: &'static str) -> Remedy {
+    Remedy::new(text)
+        .text(", or use ")
+        .step(Step::Use(Tool::Serve), "a server without a mount")
+}
+
 fn busy(place: &Path) -> Error {
-    let name = crate::error::quoted(place);
+    let users = format!(
+        "stop the programs that use it, which fuser -vm {} lists; or let it go when they end",
+        crate::error::quoted(place)
+    );
     Error::new(ErrorKind::Locked, "it is in use, so it is not unmounted")
         .with_path(place)
-        .with_hint(format!(
-            "stop the programs that use it, which fuser -vm {name} lists; or let it go when they end: vhd unmount --lazy {name}"
-        ))
+        .with_remedy(
+            Remedy::new(users)
+                .named(": ")
+                .step(Step::UnmountLater(place.to_path_buf()), ""),
+        )
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::directory::folder_of;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
+use crate::remedy::{Remedy, SnapshotJob, Step};
 
 /// Suffix of a data file until its manifest exists.
 pub const NEW: &str = ".new";
@@ -174,14 +175,22 @@ fn refusal(path: &Path) -> Error {
     let real = canonical(path).ok().flatten();
     let real = real.as_deref().unwrap_or(path);
     let disk = folder_of(real);
-    let store = quoted(folder_of(disk));
     let name = disk.file_name().unwrap_or_default();
-    let of = format!("--store {store} --disk {}", quoted(name));
+    let of = |job| Step::Snapshot {
+        job,
+        of: Some((
+            folder_of(disk).to_path_buf(),
+            name.to_string_lossy().into_owned(),
+        )),
+    };
     Error::usage("this file is part of a store, which alone may change it")
         .with_path(path)
-        .with_hint(format!(
-            "name another file; to get an image that you can change: vhd snapshot restore {of} -o IMAGE; to repair the store: vhd snapshot repair {of}"
-        ))
+        .with_remedy(
+            Remedy::new("name another file; to get an image that you can change: ")
+                .step(of(SnapshotJob::Restore), "restore a snapshot to a new file")
+                .text("; to repair the store: ")
+                .step(of(SnapshotJob::Repair), "have it repaired"),
+        )
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::check::filled;
 use super::{DiskType, DynamicHeader, FOOTER_SIZE, Footer, FooterPlace, HEADER_SIZE, VhdImage};
 use crate::error::Result;
 use crate::image::Image;
+use crate::remedy::{Act, Remedy, Step};
 use crate::storage::ReadAt;
 
 /// A complete VHD within a virtual disk.
@@ -19,16 +19,12 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// The command that extracts the VHD from the image at `file`, whose virtual disk has `virtual_size` bytes.
-    pub fn take_out(&self, file: &Path, virtual_size: u64) -> String {
-        let copy = filled("vhd convert -O raw {file} {new}", file);
-        if self.len >= virtual_size {
-            return copy;
-        }
-        format!(
-            "{copy} && truncate -s {} {}",
-            self.len,
-            filled("{new}", file)
+    /// How to extract the VHD from the image at `file`, whose virtual disk has `virtual_size` bytes.
+    pub fn take_out(&self, file: &Path, virtual_size: u64) -> Remedy {
+        let len = Some(self.len).filter(|len| *len < virtual_size);
+        Remedy::new("take it out: ").step(
+            Step::Do(Act::TakeOut(len), file.to_path_buf()),
+            "the first bytes of the virtual disk, up to the end of that footer, are the file",
         )
     }
 }
@@ -125,17 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn the_command_cuts_off_what_is_after_the_footer() {
+    fn what_is_after_the_footer_is_cut_off() {
         let inside = Inside {
             len: 8704,
             footer: Footer::decode(&footer(8192)),
         };
         let file = Path::new("no such folder/a.vhd");
-        let copy = "vhd convert -O raw 'no such folder/a.vhd' 'no such folder/a-new.vhd'";
-        assert_eq!(inside.take_out(file, 8704), copy);
-        assert_eq!(
-            inside.take_out(file, 1 << 20),
-            format!("{copy} && truncate -s 8704 'no such folder/a-new.vhd'")
-        );
+        for (size, len) in [(8704, None), (1 << 20, Some(8704))] {
+            let step = Step::Do(Act::TakeOut(len), file.to_path_buf());
+            let remedy = inside.take_out(file, size);
+            assert_eq!(remedy.steps().collect::<Vec<_>>(), [&step]);
+        }
     }
 }

@@ -45,10 +45,9 @@ mod write;
 pub use bat::{ABSENT, BatEntry, table_bytes};
 pub use bitmap::{Bitmap, Run, bitmap_bytes};
 pub use bytes::Field;
-pub(crate) use check::filled;
 pub use check::{
-    ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES, Report, Rule,
-    Severity, Trouble, Unlisted, check, is_optical_image,
+    Advice, ChainLookup, ChainState, CheckOptions, Finding, FoundParent, Kind, LISTED, RULES,
+    Report, Rule, Severity, Trouble, Unlisted, check, is_optical_image,
 };
 pub use checksum::checksum;
 pub use create::{CreateOptions, DEFAULT_BLOCK_SIZE};

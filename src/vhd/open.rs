@@ -76,8 +76,8 @@ impl<S: ReadAt> VhdImage<S> {
         let parts = check::judge(&storage, told).and_then(|report| {
             let left = if report.errors > 0 || report.facts.slack_has_data {
                 let left = salvage::salvage(&report.facts);
-                Some(left.map_err(|error| match report.first_advice() {
-                    Some(advice) => error.with_hint(advice),
+                Some(left.map_err(|error| match report.first_remedy() {
+                    Some(remedy) => error.override_remedy(remedy),
                     None => error,
                 })?)
             } else {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentState, Extents, Image, IoHints, extents_or_zeros, read_or_zeros, zeros,
 };
 use crate::page::{PageRange, to_usize};
+use crate::remedy::{Act, Choice, Remedy, Step};
 use crate::storage::ReadAt;
 use crate::text::shown;
 
@@ -166,11 +167,34 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
             "{wanted}{name}, which this image (unique id {}) names as its parent",
             request.child_id
         ))
-        .with_hint(format!(
-            "name the right file with --parent; to read it over another one from now on: vhd rebase {} --parent FILE \
-             --unsafe, which is right only if FILE holds what the parent held",
-            quoted(request.child)
-        ))
+        .with_remedy(
+            Remedy::new("name the right file")
+                .named(" with ")
+                .step(Step::Choose(Choice::NamedParent), "")
+                .text("; to read it over another one from now on: ")
+                .step(
+                    Step::Rebase {
+                        child: request.child.to_path_buf(),
+                        parent: None,
+                        unchecked: true,
+                    },
+                    "have it name that one as its parent without comparing them",
+                )
+                .text(", which is right only if ")
+                .named("FILE")
+                .otherwise("the new parent")
+                .text(" holds what the parent held"),
+        )
+}
+
+/// What to do where a parent, the file `parent`, is larger than its child, which has `size` bytes.
+pub(super) fn resized_alone(parent: &Path, size: u64) -> Remedy {
+    Remedy::new("one of the two was resized alone: if it was the parent, ")
+        .step(
+            Step::Do(Act::Resize(size), parent.to_path_buf()),
+            "giving it back the size of the child",
+        )
+        .text(" takes that back")
 }
 
 /// Fails if the child is smaller than its parent.
@@ -187,11 +211,7 @@ pub(super) fn check_sizes(child_size: u64, parent: &Parent) -> Result<()> {
                 "at least {parent_size} bytes, the size of {}",
                 shown(&parent.name)
             ))
-            .with_hint(format!(
-                "one of the two was resized alone: if it was the parent, vhd resize {} --size {child_size} takes that \
-                 back",
-                quoted(&parent.name)
-            )),
+            .with_remedy(resized_alone(&parent.name, child_size)),
     )
 }
 

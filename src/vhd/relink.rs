@@ -21,6 +21,7 @@ use super::{
     SECTOR_SIZE, VhdImage, read_paths,
 };
 use crate::error::{Error, Result};
+use crate::remedy::{Remedy, Step, Tool};
 use crate::storage::WriteAt;
 use crate::text::shown;
 
@@ -103,7 +104,14 @@ impl<S: WriteAt> VhdImage<S> {
             _ => Err(Error::usage("only a differencing VHD has a parent")
                 .with_found(self.footer.disk_type)
                 .with_expected("a differencing VHD")
-                .with_hint("vhd create CHILD --parent FILE creates a child of an image")),
+                .with_remedy(
+                    Remedy::default()
+                        .step(
+                            Step::Use(Tool::CreateChild),
+                            "a new differencing VHD over it",
+                        )
+                        .text(" creates a child of an image"),
+                )),
         }
     }
 

@@ -19,10 +19,11 @@ use super::table::{MAX_LOADED, Table};
 use super::write::footer_place;
 use super::{
     BatEntry, DiskType, DynamicHeader, FOOTER_SIZE, Footer, HEADER_SIZE, MAX_DYNAMIC_SIZE,
-    SECTOR_SIZE, VhdImage, filled, table_bytes,
+    SECTOR_SIZE, VhdImage, table_bytes,
 };
 use crate::error::{Error, Result};
 use crate::page::to_usize;
+use crate::remedy::{Act, Conversion, Remedy, Step};
 use crate::storage::WriteAt;
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
@@ -50,6 +51,7 @@ impl<S: WriteAt> VhdImage<S> {
 
     fn check_new_size(&self, size: u64) -> Result<()> {
         check_size(size)?;
+        let converted = |how| Step::Do(Act::Convert(how), self.storage.name().to_path_buf());
         let Some(dynamic) = &self.dynamic else {
             if self.slack_has_data && size != self.footer.current_size {
                 return Err(Error::usage(
@@ -57,10 +59,13 @@ impl<S: WriteAt> VhdImage<S> {
                 )
                 .with_field("file_size")
                 .with_offset(self.footer.current_size)
-                .with_hint(filled(
-                    "copy it first: vhd convert --salvage {file} {new} keeps that data, vhd convert {file} {new} drops it",
-                    self.storage.name(),
-                )));
+                .with_remedy(
+                    Remedy::new("copy it first: ")
+                        .step(converted(Conversion::SALVAGE), "salvaging it")
+                        .text(" keeps that data, ")
+                        .step(converted(Conversion::PLAIN), "a plain conversion")
+                        .text(" drops it"),
+                ));
             }
             return Ok(());
         };
@@ -69,10 +74,11 @@ impl<S: WriteAt> VhdImage<S> {
                 "the last block can't grow: something else is in the way",
             )
             .with_field("footer.current_size")
-            .with_hint(filled(
-                "convert it first: vhd convert {file} {new}",
-                self.storage.name(),
-            )));
+            .with_remedy(
+                Remedy::new("convert it first")
+                    .named(": ")
+                    .step(converted(Conversion::PLAIN), ""),
+            ));
         }
         check_blocks(dynamic, size)?;
         match &dynamic.beneath {

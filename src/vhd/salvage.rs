@@ -8,6 +8,7 @@ use super::{DiskType, DynamicHeader, Footer, MAX_DYNAMIC_SIZE, SECTOR_SIZE, Vers
 use crate::error::{Error, Result};
 use crate::image::MAX_VIRTUAL_SIZE;
 use crate::page::PageRange;
+use crate::remedy::{Choice, Remedy, Step};
 
 /// The basis for reading a damaged disk.
 pub(super) struct Salvaged {
@@ -34,8 +35,12 @@ pub(super) fn salvage(facts: &Facts) -> Result<Salvaged> {
         }
     });
     left.ok_or_else(|| {
-        Error::damaged("too much is lost: the locations of the data are unknown")
-            .with_hint("copy the file again from its source, or take the last good backup; with -f raw its bytes are read as they are")
+        Error::damaged("too much is lost: the locations of the data are unknown").with_remedy(
+            Remedy::new("copy the file again from its source, or take the last good backup; ")
+                .named("with ")
+                .step(Step::Choose(Choice::AsRaw), "as a raw disk")
+                .text(" its bytes are read as they are"),
+        )
     })
 }
 

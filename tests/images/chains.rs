@@ -9,6 +9,7 @@ use vhdkit::files::{
 };
 use vhdkit::image::{Image, ImageMut, whole};
 use vhdkit::page::PageRange;
+use vhdkit::remedy::{Choice, Step};
 use vhdkit::storage::Overwrite;
 
 use crate::checks::assert_reads_as;
@@ -469,7 +470,8 @@ fn a_raw_parent_is_read_only_if_that_is_wanted() {
     let file = crate::vhd_builder::differencing(&TINY, &family, &model, &stored);
     let child = folder.file("child.vhd", &file);
     let error = plain(&child).unwrap_err();
-    assert!(error.hint().unwrap().contains("--raw-parent"));
+    let allow = Step::Choose(Choice::RawParent);
+    assert!(error.remedy().unwrap().steps().any(|step| *step == allow));
     let raw = ParentOptions {
         allow_raw: true,
         ..ParentOptions::default()

@@ -171,7 +171,7 @@ fn refuse_remote(args: &Args) -> Result<()> {
         return Err(error);
     }
     let here = quoted(Path::new(".").join(&args.to));
-    Err(error.with_hint(format!(
+    Err(error.override_hint(format!(
         "send it: {}; {here} is a folder of that name",
         lines.join("; ")
     )))

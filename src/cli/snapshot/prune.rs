@@ -142,6 +142,11 @@ impl PointView {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let policy = args.rules.policy();
+    if !policy.has_rules() {
+        return Err(Error::usage("no rule says what to keep")
+            .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
+            .with_hint("vhd snapshot delete deletes a snapshot by its name"));
+    }
     let store = &args.store.store;
     let mut names = args.disk.clone();
     if names.is_empty() {

@@ -202,7 +202,9 @@ fn means(args: &Args, name: &str, context: &Context) -> Result<RepairSources> {
     for store in &args.from {
         let opened = Disk::open(store, name, Access::Read);
         let opened = opened.map_err(|error| match error.kind() {
-            ErrorKind::Locked => error.with_hint("use another store with --from than with --store"),
+            ErrorKind::Locked => {
+                error.override_hint("use another store with --from than with --store")
+            }
             _ => error,
         });
         means.stores.push(opened?);

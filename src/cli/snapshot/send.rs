@@ -74,9 +74,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         None
     } else {
         Some(Output::binary().map_err(|e| match e.kind() {
-            ErrorKind::Usage => {
-                e.with_hint("pipe it into vhd snapshot receive, or write it to a file with -o FILE")
-            }
+            ErrorKind::Usage => e.override_hint(
+                "pipe it into vhd snapshot receive, or write it to a file with -o FILE",
+            ),
             _ => e,
         })?)
     };

@@ -106,7 +106,7 @@ impl From<Finding> for FindingView {
             message: error.to_string(),
             file: error.path().map(|path| path.to_string_lossy().into_owned()),
             offset: error.offset(),
-            hint: error.hint().map(str::to_owned),
+            hint: crate::cli::remedy::hint(error),
             affected: finding.affected,
         }
     }

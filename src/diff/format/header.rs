@@ -6,6 +6,7 @@ use super::{MAGIC, VERSION, count, damaged};
 use crate::error::{Error, Result};
 use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::PAGE_SIZE;
+use crate::remedy::{Remedy, Step, Tool};
 
 /// Length of the header before its records.
 pub(crate) const HEAD_FIXED: usize = 48;
@@ -158,7 +159,14 @@ impl DiffHeader {
             .with_field("magic")
             .with_found(ascii(&fixed[..8]))
             .with_expected(ascii(&MAGIC))
-            .with_hint("name a file that vhd-diff wrote; to compare two images use vhd-diff"));
+            .with_remedy(
+                Remedy::new("name a ")
+                    .named("file that ")
+                    .step(Step::Use(Tool::Diff), "diff")
+                    .named(" wrote")
+                    .text("; to compare two images use ")
+                    .step(Step::Use(Tool::Diff), "a comparison"),
+            ));
         }
         let version = BigEndian::read_u32(&fixed[8..]);
         if version != VERSION {

@@ -26,6 +26,7 @@ pub(crate) use trailer::{
 pub use trailer::{Totals, Trailer};
 
 use crate::error::Error;
+use crate::remedy::{Remedy, Step, Tool};
 
 /// The first eight bytes of every diff. The first one isn't text, and the last one reveals line-ending conversion.
 pub const MAGIC: [u8; 8] = *b"\x89VHDDIF\n";
@@ -52,6 +53,9 @@ fn count(n: usize) -> [u8; 4] {
 
 /// An error about a diff's bytes, with the advice that usually helps.
 pub(crate) fn damaged(message: &str) -> Error {
-    Error::damaged(message)
-        .with_hint("get the diff again from its source, or create it again with vhd-diff")
+    Error::damaged(message).with_remedy(
+        Remedy::new("get the diff again from its source, or create it again")
+            .named(" with ")
+            .step(Step::Use(Tool::Diff), ""),
+    )
 }

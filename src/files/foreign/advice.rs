@@ -5,19 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::KINDS;
-use super::kinds::Way;
+use super::kinds::{Own, Way};
 use crate::error::quoted;
 use crate::files::split;
+use crate::remedy::{Act, Remedy, Step, Tool};
 use crate::storage::{ReadAt, free_name};
 use crate::vhd::MAX_DYNAMIC_SIZE;
 
 /// The advice for the file in `storage`, which starts with `head`.
-pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
+pub(super) fn remedy<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> Remedy {
     let path = storage.name();
     let (lead, command) = match way {
         Way::Convert(command) => ("convert it first: ", command),
         Way::Unpack(command) => ("unpack it first: ", command),
         Way::Tell(text) => ("", text),
+        Way::Ours(own) => return of_ours(own, path),
         Way::Answer => (
             "it may say why there is no image: ",
             "head -c 500 {in}; then get the image again",
@@ -45,7 +47,24 @@ pub(super) fn hint<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> String {
             command = command.replace(name, &word(&free()));
         }
     }
-    format!("{lead}{}", command.replace("{in}", &word(path)))
+    Remedy::new(format!("{lead}{}", command.replace("{in}", &word(path))))
+}
+
+/// What to do about a file of our own that isn't an image.
+fn of_ours(own: Own, path: &Path) -> Remedy {
+    let with_it = |act| Step::Do(act, path.to_path_buf());
+    match own {
+        Own::Diff => Remedy::default()
+            .step(Step::Use(Tool::Apply), "applying")
+            .text(" takes the base image first, then its diffs; to see what this one changes: ")
+            .step(with_it(Act::Show), "list its ranges"),
+        Own::Stream => Remedy::new("take it into a store")
+            .named(": ")
+            .step(with_it(Act::Receive), ""),
+        Own::SavedBytes => Remedy::new("put it back into its image")
+            .named(" with ")
+            .step(Step::Use(Tool::TakeRepairBack), ""),
+    }
 }
 
 type Place<'a> = (&'static str, Box<dyn Fn() -> PathBuf + 'a>);

@@ -3,7 +3,7 @@
 use super::Kind;
 use super::marks;
 use super::marks::Mark::{self, At, BeforeEnd, Fields, Name, Start};
-use Way::{Answer, Convert, Tell, Unpack};
+use Way::{Answer, Convert, Ours, Tell, Unpack};
 
 /// What to do with a file in a foreign format. In commands, `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}`
 /// are unused names next to it, with another extension, without one, or without that of the compressor.
@@ -15,8 +15,18 @@ pub(super) enum Way {
     Unpack(&'static str),
     /// There is no single command.
     Tell(&'static str),
+    /// It is a file of this program, but not an image.
+    Ours(Own),
     /// It is a service's response instead of an image.
     Answer,
+}
+
+/// Files of our own that aren't images.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Own {
+    Diff,
+    Stream,
+    SavedBytes,
 }
 
 const QEMU: Way = Convert("qemu-img convert -O vpc -o subformat=dynamic,force_size=on {in} {vhd}");
@@ -427,15 +437,13 @@ pub static KINDS: &[Kind] = &[
         "a diff",
         Start(&[&crate::diff::MAGIC]),
         &["vhddiff"],
-        Tell(
-            "vhd-apply takes the base image first, then its diffs; to see what this one changes: vhd show {in}",
-        ),
+        Ours(Own::Diff),
     ),
     kind(
         "a stream of snapshots",
         Start(&[b"\x89VHDSND\n"]),
         &[],
-        Tell("receive it into a store: vhd snapshot receive --store DIR < {in}"),
+        Ours(Own::Stream),
     ),
     kind(
         "a list of window hashes",
@@ -447,7 +455,7 @@ pub static KINDS: &[Kind] = &[
         "the saved bytes of a repair",
         Start(&[b"vhdkit saved bytes 1"]),
         &[],
-        Tell("put it back into its image with vhd check --take-back"),
+        Ours(Own::SavedBytes),
     ),
     kind(
         "the manifest of a snapshot",

@@ -40,10 +40,10 @@ impl Kind {
         let path = storage.name();
         let what = match self.way {
             Way::Convert(_) => "which is not read here",
-            Way::Unpack(_) | Way::Tell(_) | Way::Answer => "not an image",
+            Way::Unpack(_) | Way::Tell(_) | Way::Ours(_) | Way::Answer => "not an image",
         };
         let error = Error::unsupported(format!("this is {}, {what}", self.name)).with_path(path);
-        error.with_hint(advice::hint(self.way, storage, head))
+        error.with_remedy(advice::remedy(self.way, storage, head))
     }
 
     /// The program that decompresses it in a pipe, if there is one.
@@ -461,7 +461,8 @@ mod tests {
             assert!(error.message().contains(kind), "{}", error.message());
             let hint = error.hint().unwrap();
             assert!(!hint.contains(['{', '}']), "{hint}");
-            if hint.contains(": ") && !hint.contains("--store") {
+            let steps = error.remedy().unwrap().steps().count();
+            if hint.contains(": ") && steps == 0 {
                 assert!(hint.contains("/my "), "{hint}");
             }
             std::fs::remove_file(&path).unwrap();

@@ -4,6 +4,7 @@ use crate::diff::Chain;
 use crate::error::{Error, Result};
 use crate::files::{Format, OpenImage};
 use crate::image::Image as _;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{File, ReadAt as _};
 use crate::vhd::FOOTER_SIZE;
 
@@ -47,7 +48,9 @@ pub(super) fn beginning(file: &File, size: u64) -> Result<Option<File>> {
 }
 
 fn refused(message: &str, base: &OpenImage) -> Error {
-    Error::usage(message)
-        .with_path(base.path())
-        .with_hint("apply to a new image with -o")
+    Error::usage(message).with_path(base.path()).with_remedy(
+        Remedy::new("apply to a new image")
+            .named(" with ")
+            .step(Step::Choose(Choice::Output), ""),
+    )
 }

@@ -13,6 +13,7 @@ use crate::files::pending::{
     how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
 };
 use crate::files::state::remove_stamp;
+use crate::remedy::Remedy;
 use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, remove, rename};
 use crate::vhd::FOOTER_SIZE;
 
@@ -49,7 +50,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
             format,
             chain,
             digest: chain.target_digest(),
-            hint: &take_back(path),
+            remedy: take_back(path),
         }
         .run(options)?;
     close(&journal, job.how.undo)?;
@@ -172,16 +173,13 @@ pub(super) fn close(journal: &Path, undo: Option<&Path>) -> Result<()> {
 
 /// Adds how to proceed after a failure between the old and the new point in time.
 pub(super) fn unfinished(error: Error, path: &Path) -> Error {
-    error.with_hint(format!(
-        "the image is between two points in time, and its undo journal exists: remove the cause and {}",
-        how_to_go_on(path)
-    ))
+    let between = "the image is between two points in time, and its undo journal exists: remove the cause and ";
+    error.override_remedy(Remedy::new(between).then(how_to_go_on(path)))
 }
 
 /// How to proceed if the data written isn't correct.
-pub(super) fn take_back(path: &Path) -> String {
-    format!(
-        "the journal still exists: undo the apply with: {}",
-        rollback_of(path)
-    )
+pub(super) fn take_back(path: &Path) -> Remedy {
+    Remedy::new("the journal still exists: undo the apply")
+        .named(" with: ")
+        .step(rollback_of(path), "")
 }

@@ -17,6 +17,7 @@ use crate::files::pending::{
 };
 use crate::files::state::remove_stamp;
 use crate::image::ContentDigest;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{Access, File, WriteAt as _};
 use crate::text::shown;
 
@@ -30,7 +31,11 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         return Err(
             Error::usage("there is nothing to roll back: this image has no undo journal")
                 .with_path(path)
-                .with_hint("to undo a finished apply, apply the diff that --undo kept"),
+                .with_remedy(
+                    Remedy::new("to undo a finished apply, apply the diff that ")
+                        .step(Step::Choose(Choice::KeepUndo), "it")
+                        .text(" kept"),
+                ),
         );
     }
     let (journal, format) = open_journal(&journal_path, options)?;
@@ -46,7 +51,9 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     redo(lock, format, journal.base_size(), &journal, footer, options)
         .and_then(|_| lock.sync())
         .map_err(|error| {
-            error.with_hint("the undo journal still exists: remove the cause, then roll back again")
+            error.override_hint(
+                "the undo journal still exists: remove the cause, then roll back again",
+            )
         })?;
     let digest = journal.target_digest();
     Verify {
@@ -54,7 +61,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
         format,
         chain: &journal,
         digest,
-        hint: &take_back(path),
+        remedy: take_back(path),
     }
     .run(options)?;
     close(&journal_path, None)?;
@@ -97,7 +104,7 @@ pub(super) fn finish(
         )
         .with_path(path)
         .with_found(format_args!("the undo journal {}", shown(&journal_path)))
-        .with_hint(how_to_go_on(path)));
+        .with_remedy(how_to_go_on(path)));
     }
     let already = diffs - undoes.len();
     let mut applied = Applied {
@@ -135,7 +142,7 @@ pub(super) fn finish(
         format,
         chain: &chain,
         digest,
-        hint: &take_back(path),
+        remedy: take_back(path),
     }
     .run(options)?;
     close(journal_path, how.undo)?;

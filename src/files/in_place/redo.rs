@@ -7,6 +7,7 @@ use crate::files::apply::{ApplyOptions, Changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
 use crate::page::{ChangeKind, PAGE_SIZE};
+use crate::remedy::Remedy;
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
@@ -240,7 +241,7 @@ pub(super) struct Verify<'a> {
     /// The expected digest, if known.
     pub(super) digest: Option<ContentDigest>,
     /// How to proceed if it is wrong.
-    pub(super) hint: &'a str,
+    pub(super) remedy: Remedy,
 }
 
 impl Verify<'_> {
@@ -259,7 +260,7 @@ impl Verify<'_> {
             let found = content_digest(&image, options.workers, options.progress)?;
             return read_back(path, found, expected)
                 .map(|()| true)
-                .map_err(|error| error.with_hint(self.hint));
+                .map_err(|error| error.override_remedy(self.remedy.clone()));
         }
         // Without a digest, the changes are compared page by page.
         let (updated, cleared, _) = count_changes(&image, self.chain, false, options)?;
@@ -269,7 +270,7 @@ impl Verify<'_> {
         Err(
             Error::damaged("the data read back differs from the data written")
                 .with_path(path)
-                .with_hint(self.hint),
+                .with_remedy(self.remedy.clone()),
         )
     }
 }

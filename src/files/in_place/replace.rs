@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::identity;
 use crate::files::pending::{place_of, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, remove, remove_leftovers};
 
 /// The replacement for the base, with the base's data so far.
@@ -41,7 +42,19 @@ pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
             Error::unsupported("this file system can't clone the image")
                 .with_path(job.lock.path())
                 .with_expected("XFS or btrfs, with reflinks")
-                .with_hint("omit --in-place, or use --in-place journal or copy")
+                .with_remedy(
+                    Remedy::default()
+                        .named("omit ")
+                        .step(
+                            Step::Choose(Choice::InPlace),
+                            "leave it open how the image is changed",
+                        )
+                        .text(", or use ")
+                        .step(Step::Choose(Choice::InPlaceByJournal), "an undo journal")
+                        .text(" or ")
+                        .named("copy")
+                        .otherwise("a copy"),
+                )
         });
     }
     let file = begin_file(job.lock)?;
@@ -83,9 +96,19 @@ fn refusal(base: &File) -> Result<Option<Error>> {
             .with_found(format_args!("{links} hard links"))
             .with_expected("one")
     };
-    Ok(Some(error.with_path(base.path()).with_hint(
-        "omit --in-place, or use --in-place journal, which changes the image itself",
-    )))
+    Ok(Some(
+        error.with_path(base.path()).with_remedy(
+            Remedy::default()
+                .named("omit ")
+                .step(
+                    Step::Choose(Choice::InPlace),
+                    "leave it open how the image is changed",
+                )
+                .text(", or use ")
+                .step(Step::Choose(Choice::InPlaceByJournal), "an undo journal")
+                .text(", which changes the image itself"),
+        ),
+    ))
 }
 
 /// Returns `None` if the base already holds the result.
@@ -130,7 +153,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
             format,
             chain,
             digest: chain.target_digest(),
-            hint: "the base is unchanged",
+            remedy: Remedy::new("the base is unchanged"),
         }
         .run(options)?;
     let file = put_in_place(file, job, undo)?;

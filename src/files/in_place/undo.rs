@@ -72,7 +72,7 @@ pub(super) fn write(
 /// Opens and verifies the undo journal at `path`. Also returns the format of its image.
 pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
     let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
-        ErrorKind::Damaged | ErrorKind::Usage => error.with_hint(
+        ErrorKind::Damaged | ErrorKind::Usage => error.override_hint(
             "the undo journal can't be used, and the image may be between two points in time: restore it from a \
              good copy, then remove the journal",
         ),

@@ -9,6 +9,7 @@ use crate::diff::{Compression, DiffFile, DiffOptions, write_diff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, NoneShared, copy};
+use crate::remedy::{Choice, Remedy, Step};
 use crate::snapshot::base::{nothing, starts_from_nothing};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
 use crate::snapshot::disk::check_plain;
@@ -335,8 +336,12 @@ impl Job<'_> {
         }
         let mut last = Error::damaged("the base of this diff can't be read")
             .with_path(self.disk.label(before))
-            .with_hint(
-                "specify an image or a store that has it: --image SNAPSHOT=FILE, --from STORE",
+            .with_remedy(
+                Remedy::new("specify an image or a store that has it")
+                    .named(": ")
+                    .step(Step::Choose(Choice::FromImage), "")
+                    .named(", ")
+                    .step(Step::Choose(Choice::FromStore), ""),
             );
         for base in self.elsewhere(before) {
             let made = base.and_then(|base| self.diff_over(point, (before, base.image()), target));

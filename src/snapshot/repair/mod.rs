@@ -23,6 +23,7 @@ use super::verify::verify;
 use super::{Disk, Finding, Manifest, PointFileName, ReadData, Work, windows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened;
+use crate::remedy::{Choice, Remedy, Step};
 
 /// The sources that a repair may use, and what it may do.
 #[derive(Debug, Default)]
@@ -155,8 +156,13 @@ impl Job<'_> {
     fn lost(&mut self, stem: &PointFileName) {
         let error = Error::damaged("this manifest is lost or damaged, and can't be reconstructed")
             .with_path(self.disk.path(&stem.manifest()))
-            .with_hint(
-                "specify a store that has it: --from STORE; or give up the snapshot: --drop",
+            .with_remedy(
+                Remedy::new("specify a store that has it")
+                    .named(": ")
+                    .step(Step::Choose(Choice::FromStore), "")
+                    .text("; or give up the snapshot")
+                    .named(": ")
+                    .step(Step::Choose(Choice::Drop), ""),
             );
         let affected = vec![stem.name.clone()];
         self.faults

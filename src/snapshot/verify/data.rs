@@ -8,6 +8,7 @@ use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::open_image;
 use crate::image::{DIGEST_WINDOW, Image, ListedWindow, WINDOW_SIZE, WindowList, content_digest};
+use crate::remedy::{Remedy, SnapshotJob};
 use crate::snapshot::layout::base_options;
 use crate::snapshot::{Disk, Manifest, Work};
 use crate::storage::{File, ReadAt as _};
@@ -108,10 +109,12 @@ fn newest_windows(
     let error =
         Error::damaged("the content of the disk has changed since the snapshot was created")
             .with_path(disk.label(newest))
-            .with_hint(format!(
-                "a file of the store is damaged; this finds it: {} --read-data",
-                disk.command("verify")
-            ));
+            .with_remedy(
+                Remedy::new("a file of the store is damaged; this finds it: ").step(
+                    disk.step(SnapshotJob::Verify { read_data: true }),
+                    "a verification that reads all data",
+                ),
+            );
     look.add(newest, at_place(error))
 }
 
@@ -145,7 +148,7 @@ const CONTENT_DIGEST: &str = "content digest";
 fn wrong_base(disk: &Disk, path: &Path) -> Error {
     Error::damaged("the content of the base has changed since the snapshot was created")
         .with_path(path)
-        .with_hint(disk.repair_hint())
+        .override_remedy(disk.repair_remedy())
 }
 
 fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
@@ -153,7 +156,7 @@ fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     work.progress.begin("verifying a diff", file.byte_len()?);
     let read = DiffFile::open_unpacking(file, work.workers, work.progress).map(drop);
     read.map_err(|error| match error.kind() {
-        ErrorKind::Damaged => error.with_hint(disk.repair_hint()),
+        ErrorKind::Damaged => error.override_remedy(disk.repair_remedy()),
         _ => error,
     })
 }

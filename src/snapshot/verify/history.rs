@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::Look;
 use crate::error::{Error, Result};
 use crate::image::ContentDigest;
+use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::snapshot::layout::WINDOWS;
 use crate::snapshot::{Disk, Manifest};
 
@@ -38,7 +39,11 @@ pub(super) fn all(look: &mut Look<'_>) {
                 .with_field("time")
                 .with_found(point.time)
                 .with_expected(format_args!("{} ({}) or later", other.time, other.name))
-                .with_hint("rules of prune and --at can't be relied on for this disk");
+                .with_remedy(
+                    Remedy::new("rules of prune and ")
+                        .step(Step::Choose(Choice::AtTime), "looking snapshots up by time")
+                        .text(" can't be relied on for this disk"),
+                );
             look.tell(error, affected());
         }
         if let Err(error) = check_footer(point) {
@@ -91,10 +96,12 @@ pub(super) fn check_list(look: &mut Look<'_>, digest: ContentDigest) {
         .with_field("content digest")
         .with_found(digest)
         .with_expected("that of the newest snapshot, or of one before it")
-        .with_hint(format!(
-            "a newer snapshot may be lost with both its files: copy them back from another store. If an older program \
-             deleted it, nothing is lost; rebuild the list with: {}",
-            disk.command("repair")
-        ));
+        .with_remedy(
+            Remedy::new(
+                "a newer snapshot may be lost with both its files: copy them back from another store. If an older \
+                 program deleted it, nothing is lost; rebuild the list with: ",
+            )
+            .step(disk.step(SnapshotJob::Repair), "a repair"),
+        );
     look.tell(error, Vec::new());
 }

@@ -176,7 +176,7 @@ pub(super) fn finding(disk: &Disk, point: &Manifest, error: Error) -> Result<Fin
         affected.push(point.name.clone());
     }
     let error = if missing {
-        error.with_hint(disk.repair_hint())
+        error.override_remedy(disk.repair_remedy())
     } else {
         error
     };
@@ -213,7 +213,7 @@ fn list(look: &mut Look<'_>) -> Result<Option<WindowList<File>>> {
         }
         Err(error) => {
             let hint = "it is rebuilt with the next snapshot; or remove it";
-            look.tell(error.with_hint(hint), Vec::new());
+            look.tell(error.override_hint(hint), Vec::new());
             Ok(None)
         }
     }

@@ -7,6 +7,7 @@ use super::Look;
 use crate::error::{Error, Result};
 use crate::files::{ParentOptions, check_file, open_image};
 use crate::image::{ContentDigest, Image as _};
+use crate::remedy::{Act, Choice, Remedy, SnapshotJob, Step};
 use crate::snapshot::file_names::is_part;
 use crate::snapshot::layout::{NEW, base_options};
 use crate::snapshot::point::open_diff;
@@ -44,7 +45,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
             .with_path(&path)
             .with_found(format_args!("{len} bytes"))
             .with_expected(format_args!("{} bytes", point.data.length))
-            .with_hint(disk.repair_hint())
+            .override_remedy(disk.repair_remedy())
     };
     if point.is_base() && !point.is_packed() {
         let image = open_image(&path, &base_options(&path))?;
@@ -73,7 +74,7 @@ pub(in crate::snapshot) fn structure(disk: &Disk, point: &Manifest) -> Result<()
             .with_field("base digest")
             .with_found(show(diff.trailer().base_digest))
             .with_expected(show(expected))
-            .with_hint(disk.repair_hint()),
+            .override_remedy(disk.repair_remedy()),
     )
 }
 
@@ -93,10 +94,10 @@ pub(in crate::snapshot) fn check_base(path: &Path) -> Result<()> {
             .with_offset(finding.offset)
             .with_found(&finding.found)
             .with_expected(&finding.expected)
-            .with_hint(format!(
-                "for details: vhd check {}",
-                crate::error::quoted(path)
-            ))),
+            .with_remedy(
+                Remedy::new("for details: ")
+                    .step(Step::Do(Act::Check, path.to_path_buf()), "check that file"),
+            )),
     }
 }
 
@@ -118,11 +119,17 @@ pub(super) fn strays(look: &mut Look<'_>) {
         if !known {
             let error = Error::damaged("this file has no manifest")
                 .with_path(disk.path(name))
-                .with_hint(format!(
-                    "rebuild the manifest, from another store (--from STORE) if necessary, or give the snapshot \
-                     up with --drop: {}",
-                    disk.command("repair")
-                ));
+                .with_remedy(
+                    Remedy::new("rebuild the manifest, from another store")
+                        .named(" (")
+                        .step(Step::Choose(Choice::FromStore), "")
+                        .named(")")
+                        .text(" if necessary, or give the snapshot up")
+                        .named(" with ")
+                        .step(Step::Choose(Choice::Drop), "")
+                        .text(": ")
+                        .step(disk.step(SnapshotJob::Repair), "a repair does either"),
+                );
             look.lacks_manifest = true;
             look.tell(error, vec![stem.name]);
         }

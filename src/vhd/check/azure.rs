@@ -1,6 +1,6 @@
 //! Requirements of Azure for uploads.
 
-use super::advice::Advice;
+use super::advice::{Advice, Advised, Phrase};
 use super::candidate::FooterCandidate;
 use super::checker::Checker;
 use super::report::Facts;
@@ -19,7 +19,9 @@ const LARGEST_DISK: u64 = 32767 << 30;
 const LARGEST_BLOB: u64 = 8 << 40;
 
 /// The advice if there are errors; until they are resolved, the size shouldn't be changed.
-const AFTER_ERRORS: &str = "deal with the errors above first, and check the result again";
+const AFTER_ERRORS: Advice = Advice(&[Phrase::Text(
+    "deal with the errors above first, and check the result again",
+)]);
 
 impl Checker<'_> {
     /// Applies the rules for uploads to the disk with the footer `seen`.
@@ -36,7 +38,7 @@ impl Checker<'_> {
                 rule.advice
             };
             let at = seen.at.saturating_add(at);
-            let advice = Advice::Template(advice);
+            let advice = Advised::Kind(advice);
             self.findings
                 .add_advising(rule, field, at, (found, expected), advice);
         };
@@ -135,7 +137,7 @@ impl Checker<'_> {
         }
         for rule in rules {
             let values = (found.as_str(), "what a guest keeps there");
-            let advice = Advice::Text(format!("take it out: {take_out}"));
+            let advice = Advised::Own(take_out.clone());
             self.findings
                 .add_advising(rule, "disk", seen.at, values, advice);
         }

@@ -1,10 +1,13 @@
 //! Checks the parents of a differencing disk, which the caller looks up.
 
-use super::advice::Advice;
+use std::path::Path;
+
+use super::advice::Advised;
 use super::checker::Checker;
 use super::lookup::{ChainState, FoundParent};
 use super::rules;
-use crate::error::{Result, quoted};
+use crate::error::Result;
+use crate::vhd::parent::resized_alone;
 use crate::vhd::{DynamicHeader, Footer, Timestamp};
 
 /// The longest chain that Xen tools accept.
@@ -33,13 +36,13 @@ impl Checker<'_> {
             ChainState::Another(trouble) => {
                 let rule = &rules::PARENT_MISMATCH;
                 let expected = format_args!("the unique id {id}");
-                let advice = trouble.advice(rule);
+                let advice = trouble.advised(rule);
                 add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
             ChainState::Missing(trouble) => {
                 let rule = &rules::PARENT_MISSING;
                 let expected = format_args!("the disk with the unique id {id}");
-                let advice = trouble.advice(rule);
+                let advice = trouble.advised(rule);
                 add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
             ChainState::Itself(file) => {
@@ -57,7 +60,7 @@ impl Checker<'_> {
             ChainState::Damaged(trouble) => {
                 let rule = &rules::PARENT_DAMAGED;
                 let expected = "a parent that can be read";
-                let advice = trouble.advice(rule);
+                let advice = trouble.advised(rule);
                 add.add_advising(rule, "chain", at, (&trouble.found, expected), advice);
             }
         }
@@ -81,10 +84,7 @@ impl Checker<'_> {
             let found = format_args!("{} bytes in {}", parent.virtual_size, parent.file);
             let size = footer.current_size;
             let expected = format_args!("at most {size} bytes");
-            let advice = Advice::Text(format!(
-                "one of the two was resized alone: if it was the parent, vhd resize {} --size {size} takes that back",
-                quoted(&parent.file)
-            ));
+            let advice = Advised::Own(resized_alone(Path::new(&parent.file), size));
             let rule = &rules::PARENT_LARGER;
             add.add_advising(rule, "chain", at, (found, expected), advice);
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::advice::Advice;
+use super::advice::{Advice, Advised};
 use super::rules::{Rule, Severity};
 use crate::error::Error;
+use crate::remedy::Remedy;
 
 /// One problem: which rule is broken, where, and by which value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Finding {
     pub found: String,
     /// The value expected.
     pub expected: String,
-    advice: Advice,
+    advised: Advised,
 }
 
 impl Finding {
@@ -36,19 +37,19 @@ impl Finding {
         self.rule.severity
     }
 
-    /// The advice for the image at `file`, without a final period. Commands in it can be pasted into a shell.
-    pub fn advice(&self, file: &Path) -> String {
-        self.advice.text(file)
+    /// What to do about it in the image at `file`.
+    pub fn remedy(&self, file: &Path) -> Remedy {
+        self.advised.remedy(file)
     }
 
-    /// Returns whether its advice is this template.
-    pub(super) fn advises(&self, template: &'static str) -> bool {
-        self.advice == Advice::Template(template)
+    /// Returns whether this is its advice.
+    pub(super) fn advises(&self, advice: Advice) -> bool {
+        self.advised == Advised::Kind(advice)
     }
 
     /// Replaces the rule's advice by one that fits this finding better.
-    pub(super) fn advise(&mut self, advice: Advice) {
-        self.advice = advice;
+    pub(super) fn advise(&mut self, advised: Advised) {
+        self.advised = advised;
     }
 
     /// Converts the finding into the error that prevents reading the image at `file`, or into a warning for its reader.
@@ -59,7 +60,7 @@ impl Finding {
             .with_offset(self.offset)
             .with_found(&self.found)
             .with_expected(&self.expected)
-            .with_hint(self.advice(file))
+            .with_remedy(self.remedy(file))
     }
 }
 
@@ -101,7 +102,7 @@ impl Findings {
                 offset,
                 found: found.to_string(),
                 expected: expected.to_string(),
-                advice: Advice::Template(rule.advice),
+                advised: Advised::Kind(rule.advice),
             });
         }
     }
@@ -113,20 +114,20 @@ impl Findings {
         field: impl fmt::Display,
         offset: u64,
         (found, expected): (impl fmt::Display, impl fmt::Display),
-        advice: Advice,
+        advised: Advised,
     ) {
         let before = self.list.len();
         self.add(rule, field, offset, found, expected);
         if let Some(added) = self.list.get_mut(before) {
-            added.advise(advice);
+            added.advise(advised);
         }
     }
 
     /// Sets the advice of all findings of these rules.
-    pub(super) fn advise_those_of(&mut self, those: &[&'static Rule], advice: &Advice) {
+    pub(super) fn advise_those_of(&mut self, those: &[&'static Rule], advice: Advice) {
         let list = self.list.iter_mut();
         for finding in list.filter(|finding| those.contains(&finding.rule)) {
-            finding.advise(advice.clone());
+            finding.advise(Advised::Kind(advice));
         }
     }
 

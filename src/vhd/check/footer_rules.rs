@@ -1,25 +1,54 @@
 //! The rules for footers as such, and for those that aren't in force.
 
 use super::advice::Advice;
+use super::advice::Phrase::{self, Choose, Do, Named, Text};
 use super::candidate::FooterCandidate;
 use super::checker::Checker;
 use super::displaced::first_equal;
 use super::footers::{Footers, Place, Why};
 use super::proof;
 use super::report::Facts;
-use super::rules;
+use super::rules::{self, AS_DYNAMIC};
 use crate::error::Result;
+use crate::remedy::{Act, Choice, Conversion, ReadAs};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
 const FOOTER_LEN: u64 = FOOTER_SIZE as u64;
 
-const READ_AS_DYNAMIC: &str =
-    "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file";
-const READ_AS_DIFFERENCING: &str = "vhd convert -f differencing {file} {new} reads it by the dynamic disk header that is in the file, over its parent";
-const READ_AS_EITHER: &str = "vhd convert -f dynamic {file} {new} reads it by the dynamic disk header that is in the file; \
-     if it had a parent, give -f differencing instead";
-const READ_AS_FIXED: &str = "vhd convert -f fixed {file} {new} reads it as what comes before the footer, which is enough for a fixed disk";
-const READ_AS_RAW: &str = "copy the file again from its source; vhd convert -f raw {file} {raw} takes its bytes as they are, the footer among them";
+const READ_AS_DYNAMIC: Advice = Advice(&[AS_DYNAMIC, BY_HEADER]);
+const READ_AS_DIFFERENCING: Advice = Advice(&[
+    Do(
+        Act::Convert(Conversion::reading(ReadAs::Differencing)),
+        "converting it as a differencing VHD",
+    ),
+    BY_HEADER,
+    Text(", over its parent"),
+]);
+const READ_AS_EITHER: Advice = Advice(&[
+    AS_DYNAMIC,
+    BY_HEADER,
+    Text("; if it had a parent, "),
+    Named("give "),
+    Choose(Choice::AsDifferencing, "convert it as a differencing one"),
+    Text(" instead"),
+]);
+const READ_AS_FIXED: Advice = Advice(&[
+    Do(
+        Act::Convert(Conversion::reading(ReadAs::Fixed)),
+        "converting it as a fixed VHD",
+    ),
+    Text(" reads it as what comes before the footer, which is enough for a fixed disk"),
+]);
+const READ_AS_RAW: Advice = Advice(&[
+    Text("copy the file again from its source; "),
+    Do(
+        Act::Convert(Conversion::reading(ReadAs::Raw)),
+        "converting it as a raw disk",
+    ),
+    Text(" takes its bytes as they are, the footer among them"),
+]);
+
+const BY_HEADER: Phrase = Text(" reads it by the dynamic disk header that is in the file");
 
 impl Checker<'_> {
     /// Checks the footers as such.
@@ -185,8 +214,7 @@ impl Checker<'_> {
             }
             None => READ_AS_RAW,
         };
-        self.findings
-            .advise_those_of(&rules, &Advice::Template(advice));
+        self.findings.advise_those_of(&rules, advice);
         Ok(true)
     }
 

@@ -1,6 +1,6 @@
 //! Advice that depends on all findings.
 
-use super::advice::Advice;
+use super::advice::Advised;
 use super::report::Report;
 use super::rules;
 use crate::vhd::{RepairPlan, salvage};
@@ -25,6 +25,6 @@ pub(super) fn advise(report: &mut Report) {
             (_, false) if report.facts.has_errors => rules::COPY_ONLY,
             _ => continue,
         };
-        finding.advise(Advice::Template(advice));
+        finding.advise(Advised::Kind(advice));
     }
 }

@@ -1,8 +1,9 @@
 //! The interface by which a check learns about parents.
 
-use super::advice::Advice;
+use super::advice::Advised;
 use super::rules::Rule;
 use crate::error::Result;
+use crate::remedy::Remedy;
 use crate::vhd::{DynamicHeader, Footer, Timestamp, UniqueId};
 
 /// Looks up the parent of a differencing disk, by the rules and permissions of the caller.
@@ -42,15 +43,15 @@ pub enum ChainState {
 pub struct Trouble {
     /// A short description of what was found.
     pub found: String,
-    /// Advice, if it can be more specific than the rule's.
-    pub advice: Option<String>,
+    /// What to do, if it can be more specific than the rule's advice.
+    pub remedy: Option<Remedy>,
 }
 
 impl Trouble {
-    /// This advice or, if there is none, that of `rule`.
-    pub(super) fn advice(&self, rule: &'static Rule) -> Advice {
-        let own = self.advice.clone().map(Advice::Text);
-        own.unwrap_or(Advice::Template(rule.advice))
+    /// This remedy or, if there is none, the advice of `rule`.
+    pub(super) fn advised(&self, rule: &'static Rule) -> Advised {
+        let own = self.remedy.clone().map(Advised::Own);
+        own.unwrap_or(Advised::Kind(rule.advice))
     }
 }
 

@@ -33,7 +33,7 @@ mod table;
 pub(super) use footers::{Footers, Place, Why};
 pub(super) use report::{Facts, no_vhd};
 
-pub(crate) use advice::filled;
+pub use advice::Advice;
 
 pub use checker::CheckOptions;
 pub use finding::{Finding, LISTED, Unlisted};

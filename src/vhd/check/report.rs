@@ -8,7 +8,8 @@ use super::candidate::FooterCandidate;
 use super::finding::{Finding, Unlisted};
 use super::footers::Footers;
 use super::rules::Severity;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
+use crate::remedy::{Act, Remedy, Step};
 use crate::vhd::{DiskType, DynamicHeader};
 
 /// The kind of file that was found.
@@ -54,17 +55,16 @@ impl Report {
             return Ok(());
         };
         let error = first.to_error(&self.file);
-        let advice = first.advice(&self.file);
-        let file = quoted(&self.file);
-        Err(match self.errors.saturating_sub(1) {
-            0 => error,
-            1 => error.with_hint(format!(
-                "1 more error: vhd check {file} lists all; {advice}"
-            )),
-            more => error.with_hint(format!(
-                "{more} more errors: vhd check {file} lists all; {advice}"
-            )),
-        })
+        let more = match self.errors.saturating_sub(1) {
+            0 => return Err(error),
+            1 => "1 more error: ".to_owned(),
+            more => format!("{more} more errors: "),
+        };
+        let check = Step::Do(Act::Check, self.file.clone());
+        let all = Remedy::new(more)
+            .step(check, "a check")
+            .text(" lists all; ");
+        Err(error.override_remedy(all.then(first.remedy(&self.file))))
     }
 
     /// The findings to report to whoever reads the file: errors, repairable problems, and the warnings that affect what
@@ -90,11 +90,11 @@ impl Report {
         self.errors == 0 && self.repairable == 0 && !faults()
     }
 
-    /// The advice for the first error.
-    pub(in crate::vhd) fn first_advice(&self) -> Option<String> {
+    /// The remedy for the first error.
+    pub(in crate::vhd) fn first_remedy(&self) -> Option<Remedy> {
         let errors = &mut self.findings.iter();
         let first = errors.find(|finding| finding.severity() == Severity::Error)?;
-        Some(first.advice(&self.file))
+        Some(first.remedy(&self.file))
     }
 }
 

@@ -51,7 +51,7 @@ impl Checker<'_> {
         }
         let of = match data.stopped {
             Some(stopped) => {
-                format!("zeros up to {stopped}, where the look ended: vhd check looks at all")
+                format!("zeros up to {stopped}, where the look ended: a check looks at all")
             }
             None if old => "zeros, and an older footer of the same disk".to_owned(),
             None => "all zeros".to_owned(),

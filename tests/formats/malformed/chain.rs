@@ -161,7 +161,7 @@ fn what_is_found_of_a_chain_is_judged() {
     let name = String::from("x.vhd");
     let trouble = || Trouble {
         found: "no x.vhd".into(),
-        advice: None,
+        remedy: None,
     };
     for (state, expected) in [
         (found(parent.clone()), vec![]),

@@ -1,6 +1,7 @@
 //! docs/check.md lists exactly the existing rules, and the table of malformed inputs breaks most of them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use vhdkit::vhd::RULES;
 
@@ -22,11 +23,10 @@ fn every_rule_is_documented_word_for_word() {
     let rules: BTreeSet<String> = RULES
         .iter()
         .map(|rule| {
-            let advice = rule.advice.replace("{file}", "IMAGE");
+            let advice = vhdkit::cli::said(&rule.advice.remedy(Path::new("IMAGE")));
             let advice = advice
-                .replace("{new}", "NEW.vhd")
-                .replace("{raw}", "NEW.raw");
-            let advice = advice.replace("{saved}", "IMAGE.before-repair");
+                .replace("IMAGE-new.vhd", "NEW.vhd")
+                .replace("IMAGE-new.raw", "NEW.raw");
             format!("{} {}: {}: {advice}", rule.id, rule.severity, rule.message)
         })
         .collect();
@@ -43,11 +43,14 @@ fn ids_are_unique_and_every_rule_says_what_to_do() {
     let ids: BTreeSet<&str> = RULES.iter().map(|rule| rule.id).collect();
     assert_eq!(ids.len(), RULES.len());
     for rule in RULES {
+        // As an embedder shows it.
+        let advice = rule.advice.remedy(Path::new("IMAGE")).to_string();
         assert!(
-            !rule.message.ends_with('.') && !rule.advice.ends_with('.'),
+            !rule.message.ends_with('.') && !advice.ends_with('.'),
             "{}",
             rule.id
         );
-        assert!(!rule.advice.is_empty());
+        assert!(!advice.is_empty());
+        assert!(!advice.contains("  ") && !advice.contains(" ,"), "{advice}");
     }
 }
