@@ -308,5 +308,5 @@ fn a_mount_ends_as_it_should() {
         "::web@tue",
         "cat $1/disk.raw > /dev/null && exit 1 || true",
     );
-    assert!(said.contains("hint: make it again"), "{said}");
+    assert!(said.contains("hint: rebuild it"), "{said}");
 }

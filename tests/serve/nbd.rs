@@ -208,7 +208,7 @@ fn damage_is_told_on_both_sides() {
         3,
     );
     assert!(said.contains(".vhddiff: "), "{said}");
-    assert!(said.contains("hint: make it again"), "{said}");
+    assert!(said.contains("hint: rebuild it"), "{said}");
     assert!(
         said.contains("not all requested data could be read"),
         "{said}"
