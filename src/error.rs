@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Changed,
     /// The user stopped the work.
     Interrupted,
+    /// A fault of this crate: something happened that its own rules exclude (exit code 2).
+    Internal,
 }
 
 /// The reason for an error, where callers have to distinguish more than its kind.
@@ -88,6 +90,7 @@ impl ErrorKind {
             Self::Pending => "pending",
             Self::Changed => "changed",
             Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
         }
     }
 }
@@ -128,6 +131,15 @@ impl Error {
     /// Shorthand for [`ErrorKind::Mismatch`].
     pub fn mismatch(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Mismatch, message)
+    }
+
+    /// Creates an [`ErrorKind::Internal`] error. `what` names the rule that was broken.
+    pub fn internal(what: impl Into<String>) -> Self {
+        let message = what.into();
+        debug_assert!(false, "internal fault: {message}");
+        Self::new(ErrorKind::Internal, message).with_hint(
+            "this is a fault of vhdkit: please report it, with the command and the version",
+        )
     }
 
     /// Creates an [`ErrorKind::Io`] error. `doing` says what was tried, as in "cannot read".

@@ -1,6 +1,7 @@
 //! Pages, ranges of them, and ordered lists of changed ranges.
 
 use std::fmt;
+use std::slice::SliceIndex;
 
 use crate::error::{Error, Result};
 
@@ -14,6 +15,23 @@ const _: () = assert!(usize::BITS == 64, "vhdkit needs a 64-bit system");
 #[allow(clippy::cast_possible_truncation, reason = "checked when it is built")]
 pub const fn to_usize(n: u64) -> usize {
     n as usize
+}
+
+/// Returns the part of a buffer. A range that isn't in it is a fault of this crate, whatever the input.
+pub(crate) fn part<I: SliceIndex<[u8], Output = [u8]>>(bytes: &[u8], range: I) -> Result<&[u8]> {
+    bytes.get(range).ok_or_else(out_of_buffer)
+}
+
+/// Returns the part of a buffer, to be changed. As for [`part`], a range that isn't in it is a fault of this crate.
+pub(crate) fn part_mut<I>(bytes: &mut [u8], range: I) -> Result<&mut [u8]>
+where
+    I: SliceIndex<[u8], Output = [u8]>,
+{
+    bytes.get_mut(range).ok_or_else(out_of_buffer)
+}
+
+fn out_of_buffer() -> Error {
+    Error::internal("a range is outside of its buffer")
 }
 
 /// A half-open range of bytes, `start..end`, aligned to pages at both ends.

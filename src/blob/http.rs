@@ -133,7 +133,7 @@ impl Http {
             request = request.header(*name, value);
         }
         self.traffic.requests.fetch_add(1, Ordering::Relaxed);
-        let len = u64::try_from(call.body.len()).unwrap_or(u64::MAX);
+        let len = call.body.len() as u64;
         self.traffic.sent.fetch_add(len, Ordering::Relaxed);
         let agent = &self.agent;
         let answer = if matches!(call.method, "PUT" | "POST") {
@@ -332,10 +332,7 @@ impl Reply<'_> {
         let mut reader = self.body.as_reader();
         reader.read_exact(buf)?;
         let traffic = &self.http.traffic.received;
-        traffic.fetch_add(
-            u64::try_from(buf.len()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        traffic.fetch_add(buf.len() as u64, Ordering::Relaxed);
         // Reading to the end also makes the connection reusable.
         match reader.read(&mut [0])? {
             0 => Ok(()),

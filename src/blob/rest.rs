@@ -292,7 +292,7 @@ impl Rest {
         only_if: &Conditions,
         checksum: Option<Checksum>,
     ) -> Answer<()> {
-        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+        let len = buf.len() as u64;
         let last = offset.saturating_add(len) - 1;
         let mut draft = Draft::new("GET", Task::Read, Some(blob), 206)
             .header("x-ms-range", format_args!("bytes={offset}-{last}"))
@@ -506,7 +506,7 @@ impl PageStore for Rest {
         data: &[u8],
         only_if: &Conditions,
     ) -> Answer<Changed> {
-        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let len = data.len() as u64;
         let range = PageRange::from_len(offset, len)?;
         if range.is_empty() || len > MAX_PUT {
             return Err(Error::usage("a write of pages has 512 bytes to 4 MiB")

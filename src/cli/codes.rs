@@ -9,6 +9,6 @@ pub(super) const fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Mismatch => 4,
         ErrorKind::Locked | ErrorKind::Pending => 5,
         ErrorKind::Interrupted => 130,
-        ErrorKind::Usage | ErrorKind::Io | ErrorKind::Changed => 2,
+        ErrorKind::Usage | ErrorKind::Io | ErrorKind::Changed | ErrorKind::Internal => 2,
     }
 }

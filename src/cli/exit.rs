@@ -158,6 +158,7 @@ mod tests {
             (ErrorKind::Pending, 5),
             (ErrorKind::Changed, 2),
             (ErrorKind::Interrupted, 130),
+            (ErrorKind::Internal, 2),
         ];
         for (kind, code) in codes {
             assert_eq!(code_of(kind), code, "{kind:?}");

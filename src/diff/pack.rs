@@ -110,7 +110,8 @@ pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFram
     let head = PageHead {
         window: window.start(),
         payload_len,
-        stored_len: u32::try_from(stored.len()).unwrap_or(payload_len),
+        stored_len: u32::try_from(stored.len())
+            .map_err(|_| Error::internal("packed data is longer than its payload"))?,
         codec,
         payload_crc: crc32fast::hash(&stored),
         base_hash,

@@ -21,7 +21,7 @@ use super::state::remove_stamp;
 use super::{Children, Format, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CHUNK_SIZE, Extent, ExtentState, Image as _, ImageMut as _};
-use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
+use crate::page::{PAGE_SIZE, PageRange, is_zero, part, part_mut, to_usize};
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{Access, File};
@@ -376,8 +376,8 @@ impl Below<'_> {
         dry_run: bool,
     ) -> Result<()> {
         let len = to_usize(range.len());
-        let old = old.get_mut(..len).unwrap_or_default();
-        let new = new.get_mut(..len).unwrap_or_default();
+        let old = part_mut(old, ..len)?;
+        let new = part_mut(new, ..len)?;
         read_or_zeros(self.old, old, range)?;
         read_or_zeros(self.new, new, range)?;
         rebased.read = rebased.read.saturating_add(range.len());
@@ -411,7 +411,7 @@ impl Below<'_> {
             }
             match first {
                 Kind::Cleared => vhd.clear(pages)?,
-                _ => vhd.update(pages, old.get(start * page..n * page).unwrap_or_default())?,
+                _ => vhd.update(pages, part(old, start * page..n * page)?)?,
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::relatives::{Orphans, children_of};
 use super::{Format, OpenOptions, open_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BackupMove, CHUNK_SIZE, ExtentState, Gpt, Image, MAX_VIRTUAL_SIZE, RawImage};
-use crate::page::{PAGE_SIZE, PageRange, is_zero, to_usize};
+use crate::page::{PAGE_SIZE, PageRange, is_zero, part_mut, to_usize};
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{ReadAt as _, WriteAt as _, refuse_part_of_store};
@@ -260,7 +260,7 @@ fn first_data(
         for chunk in extent.range.windows(CHUNK_SIZE as u64) {
             progress.check()?;
             let len = chunk.buffer_len();
-            let piece = bytes.get_mut(..len).unwrap_or_default();
+            let piece = part_mut(&mut bytes, ..len)?;
             image.read_exact_at(piece, chunk.start())?;
             let pages = piece.chunks(to_usize(PAGE_SIZE));
             let mut data = (0..)

@@ -102,7 +102,7 @@ impl Gpt {
 
     /// The partitions: number from 1, byte range on the disk (which may be beyond its end), name.
     pub fn partitions(&self) -> impl Iterator<Item = (u32, std::ops::Range<u64>, String)> + '_ {
-        let entry = usize::try_from(self.primary.short(field::ENTRY_LEN)).unwrap_or(usize::MAX);
+        let entry = to_usize(u64::from(self.primary.short(field::ENTRY_LEN)));
         let entries = (1..).zip(self.primary.table.chunks_exact(entry.max(1)));
         entries.filter_map(|(number, entry)| {
             if is_zero(entry.get(..16)?) {
@@ -407,7 +407,7 @@ impl Half {
     /// Returns the last sector used by a partition, or by the primary header and table.
     fn end_of_partitions(&self, table_sectors: u64) -> u64 {
         const LAST: usize = 40;
-        let entry = usize::try_from(self.short(field::ENTRY_LEN)).unwrap_or(usize::MAX);
+        let entry = to_usize(u64::from(self.short(field::ENTRY_LEN)));
         let entries = self.table.chunks_exact(entry.max(1));
         let used = entries.filter(|entry| entry.iter().take(16).any(|byte| *byte != 0));
         let ends = used.filter_map(|entry| entry.get(LAST..LAST + 8).map(LittleEndian::read_u64));

@@ -211,14 +211,14 @@ impl<'a> Ntfs<'a> {
             if kind == u32::MAX {
                 break;
             }
-            let len = usize::try_from(f.u32(at + 4)?).unwrap_or(usize::MAX);
+            let len = to_usize(u64::from(f.u32(at + 4)?));
             if len < 24 || len > f.bytes.len() - at {
                 return Err(f.damaged("an attribute has an impossible length"));
             }
             let a = f.sub(at, len)?;
             let name = utf16(a.part(usize::from(a.u16(10)?), 2 * usize::from(a.u8(9)?))?);
             let value = if a.u8(8)? == 0 {
-                let len = usize::try_from(a.u32(16)?).unwrap_or(usize::MAX);
+                let len = to_usize(u64::from(a.u32(16)?));
                 Value::Resident(a.sub(a.u16(20)?.into(), len)?)
             } else {
                 let first = a.u64(16)?;
@@ -306,7 +306,7 @@ impl<'a> Ntfs<'a> {
         let f = match &list.value {
             Value::Resident(f) => f.clone(),
             Value::Runs { size, runs, .. } => {
-                let len = usize::try_from(*size).unwrap_or(usize::MAX);
+                let len = to_usize(*size);
                 let mut bytes = Vec::new();
                 for run in runs {
                     let left = len.saturating_sub(bytes.len());
@@ -564,9 +564,7 @@ impl FileSystem for Ntfs<'_> {
             return Err(file.base.damaged("this is not a folder"));
         };
         let block = u64::from(f.u32(8)?);
-        let first = usize::try_from(f.u32(16)?)
-            .unwrap_or(usize::MAX)
-            .saturating_add(16);
+        let first = to_usize(u64::from(f.u32(16)?)).saturating_add(16);
         entries(f, first, f.bytes.len(), each)?;
         let (runs, size, _) = file.runs(kind::INDEX, NAMES)?;
         if runs.is_empty() {
@@ -588,9 +586,7 @@ impl FileSystem for Ntfs<'_> {
                 let (runs, ..) = file.runs(kind::BITMAP, NAMES)?;
                 let mut bytes = Vec::new();
                 for run in runs {
-                    let left = usize::try_from(*size)
-                        .unwrap_or(usize::MAX)
-                        .saturating_sub(bytes.len());
+                    let left = to_usize(*size).saturating_sub(bytes.len());
                     bytes.extend(self.volume.bytes(run.place, to_usize(run.len).min(left))?);
                 }
                 bytes
@@ -620,12 +616,8 @@ impl FileSystem for Ntfs<'_> {
                 at: self.volume.on_disk(place),
             };
             let node = put_right(node, *b"INDX")?;
-            let first = usize::try_from(node.u32(24)?)
-                .unwrap_or(usize::MAX)
-                .saturating_add(24);
-            let end = usize::try_from(node.u32(28)?)
-                .unwrap_or(usize::MAX)
-                .saturating_add(24);
+            let first = to_usize(u64::from(node.u32(24)?)).saturating_add(24);
+            let end = to_usize(u64::from(node.u32(28)?)).saturating_add(24);
             entries(&node, first, end.min(node.bytes.len()), each)?;
         }
         Ok(())

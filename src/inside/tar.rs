@@ -5,6 +5,7 @@ use std::io::Write;
 use super::files::Files;
 use super::model::{Node, NodeKind};
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 
 const BLOCK: usize = 512;
 /// A longer path gets an entry of its own before the file's.
@@ -110,7 +111,7 @@ impl Archive<'_> {
                     // The header has been written: what follows must not be mistaken for content.
                     return Err(error.with_path(String::from_utf8_lossy(path).as_ref()));
                 }
-                let rest = usize::try_from(node.size % BLOCK as u64).unwrap_or(0);
+                let rest = to_usize(node.size % BLOCK as u64);
                 if rest > 0 {
                     self.write(&[0; BLOCK][rest..])?;
                 }

@@ -2,7 +2,7 @@
 
 use super::remedies::lists;
 use crate::error::{Error, Result};
-use crate::page::is_zero;
+use crate::page::{is_zero, to_usize};
 use crate::progress::Progress;
 use crate::storage::{File, ReadAt as _};
 
@@ -35,7 +35,7 @@ pub(super) fn pieces(
         while at < data.end {
             progress.check()?;
             let end = (at - at % PIECE).saturating_add(PIECE).min(data.end);
-            buffer.resize(usize::try_from(end - at).unwrap_or(0), 0);
+            buffer.resize(to_usize(end - at), 0);
             file.read_exact_at(&mut buffer, at)?;
             if !is_zero(&buffer) {
                 sink(at, &buffer)?;
@@ -60,7 +60,7 @@ pub(super) fn same_until(a: &File, b: &File, len: u64) -> Result<u64> {
         };
         let end = (start - start % PIECE).saturating_add(PIECE).min(len);
         for (file, bytes) in [(a, &mut of_a), (b, &mut of_b)] {
-            bytes.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            bytes.resize(to_usize(end - start), 0);
             file.read_exact_at(bytes, start)?;
         }
         if of_a != of_b {

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::{File, ReadAt as _, WriteAt as _, system};
 use crate::error::{Error, Result};
-use crate::page::to_usize;
+use crate::page::{part_mut, to_usize};
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step};
 
@@ -75,7 +75,7 @@ impl File {
             while at < data.end {
                 progress.check()?;
                 let now = (data.end - at).min(PIECE);
-                let piece = buffer.get_mut(..to_usize(now)).unwrap_or_default();
+                let piece = part_mut(&mut buffer, ..to_usize(now))?;
                 source.read_exact_at(piece, at)?;
                 self.write_all_at(piece, at)?;
                 progress.advance(now);

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{File, ReadAt as _, WriteAt as _, system};
 use crate::error::{Error, ErrorKind, Result};
-use crate::page::{is_zero, to_usize};
+use crate::page::{is_zero, part, part_mut, to_usize};
 use crate::parallel::Buffer;
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step};
@@ -165,7 +165,7 @@ impl File {
         while at < end {
             progress.check()?;
             let piece = (PIECE - at % PIECE).min(end - at);
-            self.write_all_at(zeros.get(..to_usize(piece)).unwrap_or_default(), at)?;
+            self.write_all_at(part(zeros, ..to_usize(piece))?, at)?;
             progress.advance(piece);
             at += piece;
         }
@@ -180,10 +180,10 @@ impl File {
         while at < len {
             progress.check()?;
             let now = (len - at).min(PIECE);
-            let piece = buffer.get_mut(..to_usize(now)).unwrap_or_default();
+            let piece = part_mut(&mut buffer, ..to_usize(now))?;
             self.read_exact_at(piece, at)?;
             if is_zero(piece) {
-                self.write_all_at(zeros.get(..to_usize(now)).unwrap_or_default(), at)?;
+                self.write_all_at(part(zeros, ..to_usize(now))?, at)?;
             }
             progress.advance(now);
             at += now;

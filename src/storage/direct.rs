@@ -78,7 +78,7 @@ impl DirectReads {
             while !rest.is_empty() {
                 let read = self.read_piece(scratch, rest, at)?;
                 at += read as u64;
-                rest = rest.get_mut(read..).unwrap_or_default();
+                rest = rest.get_mut(read..).ok_or(io::ErrorKind::InvalidData)?;
             }
             io::Result::Ok(())
         });
@@ -187,7 +187,7 @@ impl DirectWrites {
         if !suits || self.refused.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        let whole = bytes.get(..len).unwrap_or_default();
+        let whole = bytes.get(..len).ok_or(io::ErrorKind::InvalidInput)?;
         match system::write_all_at(&self.file, path, whole, offset) {
             Ok(()) => Ok(len),
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {

@@ -285,7 +285,7 @@ impl File {
         }
         let direct = self.direct_writes.as_ref();
         let done = direct.map_or(Ok(0), |direct| direct.write(&self.path, buf, offset))?;
-        let rest = buf.get(done..).unwrap_or_default();
+        let rest = buf.get(done..).ok_or(io::ErrorKind::WriteZero)?;
         if rest.is_empty() && done > 0 {
             return Ok(());
         }

@@ -97,7 +97,10 @@ impl Appender<'_> {
     }
 
     fn write_out(&mut self) -> io::Result<()> {
-        let bytes = self.gathered.get(..self.len).unwrap_or_default();
+        let bytes = self
+            .gathered
+            .get(..self.len)
+            .ok_or(io::ErrorKind::InvalidData)?;
         if self.offset >= DIRECT_FROM {
             self.file.write_at(bytes, self.offset)?;
         } else {

@@ -180,7 +180,7 @@ impl<S: ReadAt> Image for VhdImage<S> {
             None => {
                 let there = self.fixed_end().saturating_sub(offset);
                 let there = to_usize(there).min(buf.len());
-                let (stored, lost) = buf.split_at_mut_checked(there).unwrap_or_default();
+                let (stored, lost) = buf.split_at_mut(there);
                 lost.fill(0);
                 self.storage.read_exact_at(stored, offset)
             }

@@ -22,7 +22,7 @@ use super::{
     SECTOR_SIZE, VhdImage, table_bytes,
 };
 use crate::error::{Error, Result};
-use crate::page::to_usize;
+use crate::page::{part, part_mut, to_usize};
 use crate::remedy::{Act, Conversion, Remedy, Step};
 use crate::storage::WriteAt;
 
@@ -186,7 +186,7 @@ impl<S: WriteAt> VhdImage<S> {
             .div_ceil(dynamic.block_size.max(SECTOR_SIZE));
         let mut header = dynamic.header.clone();
         let start = header.table_offset;
-        let longer = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let longer = table_entries(blocks)?;
         let in_place = blocks <= u64::from(header.max_table_entries) || blocks * 4 <= room;
         if in_place {
             let end = start + table_bytes(longer).min(room.max(blocks * 4));
@@ -326,7 +326,7 @@ impl<S: WriteAt> VhdImage<S> {
             return Ok(());
         };
         let mut header = dynamic.header.clone();
-        header.max_table_entries = u32::try_from(blocks).unwrap_or(header.max_table_entries);
+        header.max_table_entries = table_entries(blocks)?;
         self.write_header(header)
     }
 
@@ -412,12 +412,17 @@ fn check_blocks(dynamic: &Dynamic, size: u64) -> Result<()> {
     Ok(())
 }
 
+/// `blocks` as the header counts them: the largest dynamic disk has far fewer than 2³² of the smallest blocks.
+fn table_entries(blocks: u64) -> Result<u32> {
+    u32::try_from(blocks).map_err(|_| Error::internal("more blocks than a table can have"))
+}
+
 fn copy_entries<S: WriteAt>(storage: &S, from: u64, to: u64, entries: u64) -> Result<()> {
     let mut bytes = [0; PIECE];
     let (mut done, all) = (0, entries * 4);
     while done < all {
         let len = to_usize(all - done).min(PIECE);
-        let piece = bytes.get_mut(..len).unwrap_or_default();
+        let piece = part_mut(&mut bytes, ..len)?;
         storage.read_exact_at(piece, from + done)?;
         storage.write_all_at(piece, to + done)?;
         done += len as u64;
@@ -430,7 +435,7 @@ fn fill_absent<S: WriteAt>(storage: &S, start: u64, end: u64) -> Result<()> {
     let mut at = start;
     while at < end {
         let len = to_usize(end - at).min(PIECE);
-        storage.write_all_at(absent.get(..len).unwrap_or_default(), at)?;
+        storage.write_all_at(part(&absent, ..len)?, at)?;
         at += len as u64;
     }
     Ok(())

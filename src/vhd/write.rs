@@ -110,7 +110,7 @@ impl<S: WriteAt> VhdImage<S> {
         for piece in dynamic.pieces(range.start(), range.end()) {
             let (now, later) = rest
                 .split_at_checked(to_usize(piece.len))
-                .unwrap_or_default();
+                .ok_or_else(|| Error::internal("blocks and data differ in length"))?;
             rest = later;
             self.update_piece(piece, now)?;
         }

@@ -3,6 +3,7 @@
 use super::super::model::{Node, NodeId, NodeKind, Stored};
 use super::super::read::Fields;
 use crate::error::Result;
+use crate::page::to_usize;
 
 const EXTENTS: u32 = 0x8_0000;
 const ENCRYPTED: u32 = 0x800;
@@ -71,7 +72,7 @@ impl Inode {
     }
 
     fn short_link(&self) -> Result<Option<Vec<u8>>> {
-        let size = usize::try_from(self.size()?).unwrap_or(usize::MAX);
+        let size = to_usize(self.size()?);
         let short = self.kind()? == NodeKind::Link
             && size < MAP
             && !self.has_extents()
@@ -125,7 +126,7 @@ impl Inode {
 
     /// The content stored in the inode: the first part in place of the map, and the rest as an extended attribute.
     pub(super) fn inline_data(&self) -> Result<Vec<u8>> {
-        let size = usize::try_from(self.size()?).unwrap_or(usize::MAX);
+        let size = to_usize(self.size()?);
         let mut data = self.f.part(MAP_AT, MAP)?.to_vec();
         data.extend(self.inline_rest()?);
         if size > data.len() {
@@ -155,7 +156,7 @@ impl Inode {
             let name = usize::from(self.f.u8(at)?);
             if self.f.u8(at + 1)? == 7 && self.f.part(at + 16, name)? == b"data" {
                 let offset = usize::from(self.f.u16(at + 2)?);
-                let len = usize::try_from(self.f.u32(at + 8)?).unwrap_or(usize::MAX);
+                let len = to_usize(u64::from(self.f.u32(at + 8)?));
                 return if len == 0 {
                     Ok(Vec::new())
                 } else {

@@ -195,7 +195,7 @@ impl Journal<'_, '_> {
     fn revokes(&self, f: &Fields, revoked: &mut Vec<u64>) -> Result<()> {
         let wide = self.features & feature::BITS_64 != 0;
         let (len, mut at) = (if wide { 8 } else { 4 }, 16);
-        let end = usize::try_from(f.be32(12)?).unwrap_or(0).min(f.bytes.len());
+        let end = to_usize(u64::from(f.be32(12)?)).min(f.bytes.len());
         while at + len <= end {
             let (high, low) = if wide {
                 (u64::from(f.be32(at)?), f.be32(at + 4)?)

@@ -7,6 +7,7 @@ use super::super::read::Fields;
 use super::inode::Inode;
 use super::{Ext, block_fields};
 use crate::error::Result;
+use crate::page::to_usize;
 
 const EXTENT_MAGIC: u16 = 0xF30A;
 
@@ -47,8 +48,7 @@ impl Ext<'_> {
         for n in 0..12 {
             list.block(map.u32(n * 4)?.into())?;
         }
-        for depth in 1..=3 {
-            let at = usize::try_from(11 + depth).unwrap_or(0) * 4;
+        for (at, depth) in [(48, 1), (52, 2), (56, 3)] {
             list.indirect(map.u32(at)?.into(), depth)?;
         }
         list.flush()
@@ -162,7 +162,7 @@ impl List<'_, '_> {
         let f = block_fields(self.ext, block)?;
         self.ext.count_map(&f)?;
         (self.tree)(block)?;
-        for n in 0..usize::try_from(per_block).unwrap_or(0) {
+        for n in 0..to_usize(per_block) {
             self.indirect(f.u32(n * 4)?.into(), depth - 1)?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use super::model::{
 };
 use super::read::{Fields, Volume, is_damage};
 use crate::error::{Error, Result};
+use crate::page::to_usize;
 use inode::Inode;
 
 /// Offset of the superblock, whatever the block size.
@@ -296,7 +297,7 @@ impl<'a> Ext<'a> {
 
     fn group(&self, group: u64) -> Result<Group> {
         let at = self.sb.descriptor_at(group);
-        let len = usize::try_from(self.sb.descriptor).unwrap_or(32);
+        let len = to_usize(self.sb.descriptor);
         let f = self.volume.fields(at, len)?;
         let wide = self.sb.descriptor >= 64;
         let block = |low: usize, high: usize| -> Result<u64> {
@@ -359,7 +360,7 @@ impl<'a> Ext<'a> {
 
     fn inode(&self, id: NodeId) -> Result<Inode> {
         let at = self.inode_at(id)?;
-        let len = usize::try_from(self.sb.inode_size).unwrap_or(128);
+        let len = to_usize(self.sb.inode_size);
         Inode::new(id, self.volume.fields(at, len)?)
     }
 
@@ -434,7 +435,7 @@ impl<'a> Ext<'a> {
         wrong: &mut dyn FnMut(Error),
     ) -> Result<()> {
         let sb = &self.sb;
-        let size = usize::try_from(sb.inode_size).unwrap_or(128);
+        let size = to_usize(sb.inode_size);
         for number in 0..sb.groups() {
             let group = match self.group(number) {
                 Ok(group) => group,
@@ -445,10 +446,9 @@ impl<'a> Ext<'a> {
                 continue;
             }
             let used = sb.inodes_per_group.saturating_sub(group.inodes_unused);
-            let bitmap = self.volume.fields(
-                group.inode_bitmap * sb.block,
-                usize::try_from(sb.block).unwrap_or(0),
-            )?;
+            let bitmap = self
+                .volume
+                .fields(group.inode_bitmap * sb.block, to_usize(sb.block))?;
             let table = group.inode_table * sb.block;
             for data in self.volume.data_in(table..table + used * sb.inode_size)? {
                 let (mut at, end) = (data.start - (data.start - table) % sb.inode_size, data.end);
@@ -456,8 +456,7 @@ impl<'a> Ext<'a> {
                     let n = (at - table) / sb.inode_size;
                     let f = self.volume.fields(at, size)?;
                     at += sb.inode_size;
-                    let bit =
-                        bitmap.u8(usize::try_from(n / 8).unwrap_or(usize::MAX))? >> (n % 8) & 1;
+                    let bit = bitmap.u8(to_usize(n / 8))? >> (n % 8) & 1;
                     let id = number * sb.inodes_per_group + n + 1;
                     if f.u16(0)? == 0 && id >= sb.first_inode || f.u16(26)? == 0 && bit == 0 {
                         continue;
@@ -594,6 +593,6 @@ impl FileSystem for Ext<'_> {
 /// Reads a block as fields.
 fn block_fields(ext: &Ext<'_>, block: u64) -> Result<Fields> {
     ext.check_run(block, 1)?;
-    let len = usize::try_from(ext.sb.block).unwrap_or(1024);
+    let len = to_usize(ext.sb.block);
     ext.volume.fields(block * ext.sb.block, len)
 }

@@ -9,6 +9,7 @@ use super::overlap::{Batch, Placed, Row, Stood};
 use super::rules::{self, Rule, Severity};
 use super::table::Table;
 use crate::error::Result;
+use crate::page::to_usize;
 use crate::vhd::{ABSENT, BatEntry, FOOTER_SIZE, SECTOR_SIZE};
 
 /// Bytes of the BAT that are read at a time.
@@ -155,7 +156,7 @@ impl Checker<'_> {
                 continue;
             }
             let len = (end - at).min(PART);
-            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+            bytes.resize(to_usize(len), 0);
             self.storage.read_exact_at(&mut bytes, at)?;
             let first = (at - table.start()) / 4;
             for (block, entry) in (first..).zip(bytes.as_chunks::<4>().0) {
@@ -244,7 +245,7 @@ impl Checker<'_> {
     fn padding(&mut self, table: &Table) -> Result<()> {
         let start = table.end();
         let end = start.next_multiple_of(SECTOR_SIZE).min(table.data_end);
-        let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+        let mut bytes = vec![0; to_usize(end.saturating_sub(start))];
         self.storage.read_exact_at(&mut bytes, start)?;
         let uniform = [0, 0xFF].map(|fill| bytes.iter().position(|byte| *byte != fill));
         if let [Some(nonzero), Some(other)] = uniform {

@@ -7,6 +7,7 @@ use super::checker::Checker;
 use super::rules;
 use super::table::Table;
 use crate::error::Result;
+use crate::page::to_usize;
 use crate::vhd::{Footer, SECTOR_SIZE, Version, table_bytes};
 
 impl Checker<'_> {
@@ -49,14 +50,7 @@ impl Checker<'_> {
             && end.is_some_and(|end| end <= table.data_end)
             && len <= MAX_MAP
             && len * 8 >= table.entries;
-        let mut map = vec![
-            0;
-            if is_placed {
-                usize::try_from(len).unwrap_or(0)
-            } else {
-                0
-            }
-        ];
+        let mut map = vec![0; if is_placed { to_usize(len) } else { 0 }];
         self.storage
             .read_exact_at(&mut map, if is_placed { map_at } else { 0 })?;
         let right = checksum(&map, version);

@@ -116,7 +116,7 @@ impl Checker<'_> {
 
     /// Checks the bits after the last sector.
     fn bitmap_padding(&mut self, bytes: &[u8], sectors: u64, placed: Placed) {
-        let whole = usize::try_from(sectors / 8).unwrap_or(usize::MAX);
+        let whole = to_usize(sectors / 8);
         let within = sectors % 8;
         let mut rest = bytes.iter().enumerate().skip(whole);
         let partial = (within > 0).then(|| rest.next()).flatten();

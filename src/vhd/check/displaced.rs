@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::candidate::FooterCandidate;
 use super::proof;
 use crate::error::Result;
+use crate::page::to_usize;
 use crate::storage::ReadAt;
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer, SECTOR_SIZE};
 
@@ -48,7 +49,7 @@ pub(super) fn first_equal(
 /// Reads `start..end`, which is short.
 fn read(storage: &dyn ReadAt, start: u64, end: u64) -> Result<Vec<u8>> {
     let len = end.saturating_sub(start).min(SEARCHED);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let mut bytes = vec![0; to_usize(len)];
     storage.read_exact_at(&mut bytes, start)?;
     Ok(bytes)
 }

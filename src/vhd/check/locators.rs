@@ -7,6 +7,7 @@ use super::checker::{Checker, Depth};
 use super::rules;
 use super::table::Table;
 use crate::error::Result;
+use crate::page::to_usize;
 use crate::vhd::header::locator_at;
 use crate::vhd::{Footer, ParentLocator, PlatformCode};
 
@@ -175,7 +176,7 @@ impl Checker<'_> {
 
     /// The path in the data at `place`, if there is one.
     fn locator_path(&self, locator: &ParentLocator, place: &Range<u64>) -> Result<Option<String>> {
-        let mut bytes = vec![0; usize::try_from(place.end - place.start).unwrap_or(0)];
+        let mut bytes = vec![0; to_usize(place.end - place.start)];
         self.storage.read_exact_at(&mut bytes, place.start)?;
         let text = locator.text(&bytes);
         let path = text.as_deref().and_then(|text| text.split('\0').next());

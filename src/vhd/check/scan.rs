@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::page::to_usize;
 use crate::storage::ReadAt;
 
 /// Bytes read at a time.
@@ -14,7 +15,7 @@ pub(super) fn first_nonzero(storage: &dyn ReadAt, range: Range<u64>) -> Result<O
     let mut bytes = Vec::new();
     while let Some(data) = storage.data_range(at..range.end)? {
         let len = (data.end - data.start).min(PART);
-        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+        bytes.resize(to_usize(len), 0);
         storage.read_exact_at(&mut bytes, data.start)?;
         if !crate::page::is_zero(&bytes) {
             let first = bytes.iter().position(|byte| *byte != 0);

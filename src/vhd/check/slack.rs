@@ -6,7 +6,7 @@ use super::candidate::FooterCandidate;
 use super::checker::{Checker, Depth};
 use super::rules;
 use crate::error::Result;
-use crate::page::is_zero;
+use crate::page::{is_zero, to_usize};
 use crate::vhd::{FOOTER_SIZE, Footer, SECTOR_SIZE};
 
 /// The most bytes of data that are checked when an image is only opened.
@@ -91,7 +91,7 @@ impl Checker<'_> {
                 data.stopped = Some(stored.start);
                 break;
             }
-            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+            bytes.resize(to_usize(len), 0);
             self.storage.read_exact_at(&mut bytes, stored.start)?;
             read += len;
             at = stored.start + len.max(1);
