@@ -631,3 +631,51 @@ impl std::io::Write for Bounded {
         Ok(())
     }
 }
+
+/// A picture says where changes are, in letters that a test can read, and is the same each time.
+#[test]
+fn a_picture_shows_each_kind_of_cell() {
+    const CELL: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let (base, target) = (
+        folder.path().join("base.img"),
+        folder.path().join("a<b>.img"),
+    );
+    let mut bytes = vec![0; 1 << 20];
+    bytes[..4 * CELL].fill(7);
+    fs::write(&base, &bytes).unwrap();
+    bytes[0] = 1;
+    bytes[CELL..2 * CELL].fill(2);
+    bytes[2 * CELL..3 * CELL].fill(0);
+    fs::write(&target, &bytes).unwrap();
+    let draw = |form: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhd-diff"));
+        command.args([&base, &target]).args(["--format", form]);
+        let out = command.env("COLUMNS", "29").output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let lines = draw("term");
+    assert!(
+        lines
+            .lines()
+            .any(|line| line == "       0 B   +#o............."),
+        "{lines}"
+    );
+    assert!(
+        lines.contains("2 ranges: 4.5 KiB updated and 4 KiB cleared, of 1 MiB"),
+        "{lines}"
+    );
+    let svg = draw("svg");
+    assert_eq!(svg, draw("svg"));
+    assert!(
+        svg.contains("a&lt;b&gt;.img") && !svg.contains("a<b>"),
+        "{svg}"
+    );
+    for class in ["u2", "u4", "c"] {
+        assert!(
+            svg.contains(&format!("<path class=\"{class}\" d=\"M")),
+            "{class}"
+        );
+    }
+}

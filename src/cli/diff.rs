@@ -3,14 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::args::{InputFormat, Io, Parents, SaidFormat, overwrite};
-use super::changed_files;
+use super::change_report::{ChangeReport, ListFormat, Wanted};
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
-use super::listing::{Listing, ListingFormat};
 use super::output::Output;
 use super::size::{Count, Size};
 use crate::diff::{
@@ -20,7 +18,6 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{EmptyDisk, ImageWindows, Opened, open_windows, same_file};
 use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
-use crate::inside::ChangedBytes;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
 
@@ -78,7 +75,7 @@ pub(super) struct Args {
     )]
     format: ListFormat,
     /// Show which files own the changes, instead of the ranges: + created, - removed, M modified, R renamed.
-    #[arg(long = "files", conflicts_with_all = ["output", "format"])]
+    #[arg(long = "files", conflicts_with = "output")]
     by_file: bool,
     /// With --files: also list files of which only owner, permissions or times changed, as A.
     #[arg(long, requires = "by_file")]
@@ -120,18 +117,6 @@ pub(super) struct Args {
     parents: Parents,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ListFormat {
-    /// Columns and a summary.
-    Text,
-    /// One object.
-    Json,
-    /// A `PageList` as in the cloud's REST interface, with inclusive ends.
-    Xml,
-    /// Lines of START LENGTH data|zero|same over the whole target.
-    Map,
-}
-
 impl Args {
     fn reading(&self) -> Reading {
         Reading {
@@ -140,17 +125,6 @@ impl Args {
                 caching: self.io.into(),
                 ignore_holes: self.no_holes,
             },
-        }
-    }
-}
-
-impl From<ListFormat> for ListingFormat {
-    fn from(format: ListFormat) -> Self {
-        match format {
-            ListFormat::Text => Self::Text,
-            ListFormat::Json => Self::Json,
-            ListFormat::Xml => Self::Xml,
-            ListFormat::Map => Self::Map,
         }
     }
 }
@@ -284,25 +258,16 @@ fn tell_known(comparison: &Comparison, context: &Context) {
 }
 
 fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
-    let format = match args.format {
-        ListFormat::Text if args.json => ListingFormat::Json,
-        format => format.into(),
+    let images = [pair.base, pair.target];
+    let wanted = Wanted {
+        format: args.format,
+        json: args.json,
+        by_file: args.by_file,
+        all: args.all,
     };
+    let mut report = ChangeReport::begin(wanted, images, context)?;
     let workers = context.workers_reading(&[pair.base, pair.target])?;
     let progress = context.progress();
-    // With -q the exit code is the answer, as with cmp -s.
-    let listed = !(context.quiet() && format == ListingFormat::Text);
-    let mut owned = args.by_file.then(ChangedBytes::default);
-    let mut listing = if listed && owned.is_none() {
-        Some(Listing::begin(
-            Output::text()?,
-            format,
-            pair.base,
-            pair.target,
-        )?)
-    } else {
-        None
-    };
     progress.begin("comparing", pair.larger());
     let options = CompareOptions {
         workers: &workers,
@@ -312,19 +277,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         equal: &*pair.known(args),
     };
     let [base, target] = pair.compared;
-    let sink = |change: WindowChange| {
-        if let Some(owned) = &mut owned {
-            change
-                .changes
-                .iter()
-                .for_each(|change| owned.push(change.range));
-        }
-        let mut changes = change.changes.iter();
-        match &mut listing {
-            Some(listing) => changes.try_for_each(|change| listing.push(*change)),
-            None => Ok(()),
-        }
-    };
+    let sink = |change: WindowChange| report.push(&change);
     let comparison = match &pair.list {
         Some(list) => compare_listed(list, (base, target), options, Ok, sink, |_, _| Ok(()))?,
         None => compare(base, target, options, Ok, sink)?,
@@ -332,16 +285,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     tell_known(&comparison, context);
     pair.check_unchanged()?;
     drop(progress);
-    if let Some(listing) = listing {
-        listing.end(&comparison)?;
-    }
-    if let Some(owned) = owned {
-        let form = changed_files::Form {
-            all: args.all,
-            json: args.json,
-        };
-        changed_files::print(pair.base, pair.target, &owned, form, context)?;
-    }
+    report.end(images, &comparison, context)?;
     Ok(if comparison.is_same() {
         Outcome::Done
     } else {

@@ -8,6 +8,7 @@ use super::args::{InputFormat, Parents, SaidFormat};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::{JsonList, Output};
+use super::picture::Drawing;
 use super::size::Short;
 use crate::error::Result;
 use crate::files::{Mapped, MappedExtents, OpenImage, Opened};
@@ -23,6 +24,7 @@ use crate::vhd::VhdImage;
     "Examples:\n",
     "  vhd map disk.vhd\n",
     "  vhd map disk.vhd --offsets\n",
+    "  vhd map disk.vhd --draw svg > disk.svg\n",
     "  vhd map disk.vhd --json | jq '.extents[] | select(.state == \"data\")'\n\n",
     super::args::exit_codes!(),
 ))]
@@ -38,6 +40,9 @@ pub(super) struct Args {
     /// Split data at the blocks of the file, so that all of it has an offset.
     #[arg(long)]
     offsets: bool,
+    /// Draw a picture instead: rows of cells with the partitions beside them.
+    #[arg(long, value_name = "FORM", conflicts_with_all = ["json", "offsets"])]
+    draw: Option<Drawing>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -75,7 +80,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Reading::salvaging(args.salvage),
     )?;
     let mut output = Output::text()?;
-    if args.json {
+    if let Some(drawing) = args.draw {
+        drawing.disk(&*image, &mut output)?;
+    } else if args.json {
         json(&*image, args.offsets, &mut output)?;
     } else {
         text(&*image, args.offsets, &mut output)?;

@@ -17,6 +17,7 @@ use crate::text::shown;
 
 mod apply;
 mod args;
+mod change_report;
 mod changed_files;
 mod check;
 mod codes;
@@ -42,6 +43,7 @@ mod merge;
 mod mount;
 mod names;
 mod output;
+mod picture;
 mod progress;
 mod rebase;
 mod remedy;
@@ -299,8 +301,8 @@ fn parse<T: clap::FromArgMatches>(
 
 /// Returns whether a command lists its findings as JSON without the `--json` option.
 fn asks_for_json(matches: &clap::ArgMatches) -> bool {
-    let format = matches.try_get_one::<diff::ListFormat>("format");
-    matches!(format, Ok(Some(diff::ListFormat::Json)))
+    let format = matches.try_get_one::<change_report::ListFormat>("format");
+    matches!(format, Ok(Some(change_report::ListFormat::Json)))
         || matches
             .subcommand()
             .is_some_and(|(_, inner)| asks_for_json(inner))

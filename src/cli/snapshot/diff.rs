@@ -4,16 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::changed_files;
-use super::super::diff::{ListFormat, Side, parse_compression};
-use super::super::listing::{Listing, ListingFormat};
+use super::super::change_report::{ChangeReport, ListFormat, Wanted};
+use super::super::diff::{Side, parse_compression};
 use super::args::overwrite;
 use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
 use crate::diff::Compression;
 use crate::error::Error;
-use crate::files::{Opened as _, refuse_same_file};
+use crate::files::{Opened, refuse_same_file};
 use crate::image::{ContentDigest, Image as _};
-use crate::inside::ChangedBytes;
 use crate::snapshot::{Between, Work};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
@@ -54,7 +52,7 @@ pub(super) struct Args {
     )]
     format: ListFormat,
     /// Show which files own the changes, instead of the ranges: + created, - removed, M modified, R renamed.
-    #[arg(long = "files", conflicts_with_all = ["output", "format"])]
+    #[arg(long = "files", conflicts_with = "output")]
     by_file: bool,
     /// With --files: also list files of which only owner, permissions or times changed, as A.
     #[arg(long, requires = "by_file")]
@@ -161,44 +159,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// Lists the ranges, or the files that own them.
 fn list(args: &Args, between: &Between, work: Work<'_>, context: &Context) -> Result<Outcome> {
-    let format = match args.format {
-        ListFormat::Text if args.json => ListingFormat::Json,
-        format => format.into(),
+    let images: [&dyn Opened; 2] = [between.from(), between.to()];
+    let wanted = Wanted {
+        format: args.format,
+        json: args.json,
+        by_file: args.by_file,
+        all: args.all,
     };
-    // With -q the exit code is the answer, as with cmp -s.
-    let mut owned = args.by_file.then(ChangedBytes::default);
-    let mut listing = if owned.is_some() || context.quiet() && format == ListingFormat::Text {
-        None
-    } else {
-        let output = Output::text()?;
-        Some(Listing::begin(
-            output,
-            format,
-            between.from(),
-            between.to(),
-        )?)
-    };
-    let comparison = between.changes(work, |change| {
-        if let Some(owned) = &mut owned {
-            change.changes.iter().for_each(|c| owned.push(c.range));
-        }
-        match &mut listing {
-            Some(listing) => change.changes.iter().try_for_each(|c| listing.push(*c)),
-            None => Ok(()),
-        }
-    })?;
+    let mut report = ChangeReport::begin(wanted, images, context)?;
+    let comparison = between.changes(work, |change| report.push(&change))?;
     between.from().check_unchanged()?;
     between.to().check_unchanged()?;
-    if let Some(listing) = listing {
-        listing.end(&comparison)?;
-    }
-    if let Some(owned) = owned {
-        let form = changed_files::Form {
-            all: args.all,
-            json: args.json,
-        };
-        changed_files::print(between.from(), between.to(), &owned, form, context)?;
-    }
+    report.end(images, &comparison, context)?;
     let same = comparison.is_same();
     Ok(if same { Outcome::Done } else { Outcome::No })
 }

@@ -1,0 +1,249 @@
+//! A disk as a picture: rows of cells, the partitions beside them, and what changed in colour. Memory is that of the
+//! cells, whatever the size of the disk.
+
+mod cells;
+mod svg;
+mod term;
+
+use std::ffi::OsStr;
+use std::io::IsTerminal as _;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+
+pub(super) use cells::Cells;
+
+use super::output::Output;
+use super::size::{Count, Short};
+use crate::diff::Comparison;
+use crate::error::{Error, Result};
+use crate::files::Opened;
+use crate::image::{ExtentState, Image, whole};
+use crate::inside::{FileChanges, Partition, PartitionChanges, partitions};
+use crate::text::shown;
+
+/// Cells in a row of an SVG, and rows at most.
+const SVG: (usize, usize) = (128, 64);
+/// Rows in a terminal at most, as letters; in colour a line has two.
+const LINES: usize = 24;
+/// Characters in a line where nobody says how wide the terminal is.
+const COLUMNS: usize = 80;
+
+/// How to draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Drawing {
+    /// A picture that every browser shows.
+    Svg,
+    /// For a terminal: in colour, or as letters where colours aren't wanted.
+    Term,
+}
+
+/// A picture, ready to be drawn.
+#[derive(Debug)]
+struct Picture {
+    title: String,
+    /// The line below the title.
+    below: String,
+    cells: Cells,
+    bands: Vec<Band>,
+    /// Changed bytes and path of the files that changed most.
+    files: Vec<(u64, String)>,
+    /// Whether it shows changes, or data alone.
+    changes: bool,
+}
+
+/// A partition beside the rows.
+#[derive(Debug)]
+struct Band {
+    range: Range<u64>,
+    name: String,
+    mark: char,
+}
+
+impl Drawing {
+    /// The cells for a disk of `size` bytes, with what `image` holds noted in them.
+    pub(super) fn cells(self, image: &dyn Image, size: u64) -> Result<Cells> {
+        let (columns, rows) = match self {
+            Self::Svg => SVG,
+            Self::Term if in_colour() => (columns(), 2 * LINES),
+            Self::Term => (columns(), LINES),
+        };
+        let mut cells = Cells::new(size, columns, rows);
+        for extent in image.extents(whole(image)) {
+            let extent = extent?;
+            if extent.state == ExtentState::Data {
+                cells.data(extent.range);
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Prints a disk: where it holds data.
+    pub(super) fn disk(self, image: &dyn Opened, output: &mut Output) -> Result<()> {
+        let cells = self.cells(image, image.virtual_size())?;
+        let extents = image.extents(whole(image)).filter_map(Result::ok);
+        let data = extents.filter(|extent| extent.state == ExtentState::Data);
+        let bytes: u64 = data.map(|extent| extent.range.len()).sum();
+        let size = Short(image.virtual_size());
+        self.print(
+            &Picture {
+                title: shown(image.path()).to_string(),
+                below: format!("{} of {size} may hold data", Short(bytes)),
+                cells,
+                bands: bands(image),
+                files: Vec::new(),
+                changes: false,
+            },
+            output,
+        )
+    }
+
+    /// Prints what changed from `base` to `target`, with the files that own it if those are known.
+    pub(super) fn changes(
+        self,
+        [base, target]: [&dyn Opened; 2],
+        cells: Cells,
+        comparison: &Comparison,
+        files: Option<&FileChanges>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let below = if comparison.is_same() {
+            format!("no difference, {}", Short(target.virtual_size()))
+        } else {
+            let parts = [
+                (comparison.update_bytes, "updated"),
+                (comparison.clear_bytes, "cleared"),
+            ];
+            let parts = parts.iter().filter(|(bytes, _)| *bytes > 0);
+            let parts = parts.map(|(bytes, what)| format!("{} {what}", Short(*bytes)));
+            format!(
+                "{}: {}, of {}",
+                Count(comparison.ranges, "range"),
+                parts.collect::<Vec<_>>().join(" and "),
+                Short(target.virtual_size())
+            )
+        };
+        let bands = match files {
+            Some(files) => files.partitions.iter().map(Band::with_changes).collect(),
+            None => bands(target),
+        };
+        self.print(
+            &Picture {
+                title: format!("{} → {}", shown(base.path()), shown(target.path())),
+                below,
+                cells,
+                bands,
+                files: files.map(most_changed).unwrap_or_default(),
+                changes: true,
+            },
+            output,
+        )
+    }
+
+    fn print(self, picture: &Picture, output: &mut Output) -> Result<()> {
+        match self {
+            Self::Svg => {
+                let svg = picture.svg();
+                let svg = svg.map_err(|_| Error::internal("a string can't be written to"))?;
+                output.bytes(svg.as_bytes())
+            }
+            Self::Term => {
+                let lines = picture.term(in_colour());
+                lines.iter().try_for_each(|line| output.line(line))
+            }
+        }
+    }
+}
+
+impl Band {
+    fn new(partition: &Partition, name: String) -> Self {
+        Self {
+            range: partition.range(),
+            name,
+            mark: match partition.number {
+                n @ 1..10 => char::from_digit(n, 10).unwrap_or('+'),
+                _ => '+',
+            },
+        }
+    }
+
+    fn with_changes(changes: &PartitionChanges) -> Self {
+        let partition = &changes.partition;
+        let label = if changes.label.is_empty() {
+            &partition.name
+        } else {
+            &changes.label
+        };
+        let name = format!(
+            "{}, {}, {}: {}",
+            named(partition, label),
+            changes.file_system,
+            Short(partition.len),
+            if changes.changed_bytes == 0 {
+                "no change".to_owned()
+            } else {
+                format!("{} changed", Short(changes.changed_bytes))
+            }
+        );
+        Self::new(partition, name)
+    }
+}
+
+fn named(partition: &Partition, label: &str) -> String {
+    let number = match partition.number {
+        0 => "disk".to_owned(),
+        n => format!("partition {n}"),
+    };
+    if label.is_empty() {
+        number
+    } else {
+        format!("{number} \"{}\"", shown(label))
+    }
+}
+
+/// The partitions of a disk. One whose table can't be read is drawn without: the picture is about the disk.
+fn bands(image: &dyn Image) -> Vec<Band> {
+    let Ok(table) = partitions(image) else {
+        return Vec::new();
+    };
+    let parts = table.partitions.iter().filter(|part| part.number > 0);
+    let band = |part: &Partition| {
+        let name = format!("{}, {}", named(part, &part.name), Short(part.len));
+        Band::new(part, name)
+    };
+    parts.map(band).collect()
+}
+
+fn most_changed(changes: &FileChanges) -> Vec<(u64, String)> {
+    let entries = changes.partitions.iter().flat_map(|part| &part.entries);
+    let mut files: Vec<(u64, String)> = entries
+        .filter(|entry| entry.changed_bytes > 0)
+        .map(|entry| {
+            let path = shown(OsStr::from_bytes(&entry.path)).to_string();
+            (entry.changed_bytes, path)
+        })
+        .collect();
+    files.sort_by(|(a, left), (b, right)| b.cmp(a).then_with(|| left.cmp(right)));
+    files
+}
+
+/// Whether stdout is a terminal whose user hasn't asked for no colours.
+fn in_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+}
+
+/// Cells that fit into a line.
+fn columns() -> usize {
+    let told = std::env::var("COLUMNS").ok().and_then(|n| n.parse().ok());
+    let wide = told.or_else(|| {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        Some(usize::from(size.ws_col))
+    });
+    let wide = wide.filter(|n| *n > 0).unwrap_or(COLUMNS);
+    wide.saturating_sub(term::MARGIN).clamp(16, 256)
+}
+
+/// Bytes of the larger of two disks: what one of them cuts off is drawn too.
+pub(super) fn larger(images: [&dyn Opened; 2]) -> u64 {
+    let [base, target] = images.map(|image| image.virtual_size());
+    base.max(target)
+}
