@@ -663,7 +663,7 @@ fn a_picture_shows_each_kind_of_cell() {
         "{lines}"
     );
     assert!(
-        lines.contains("2 ranges: 4.5 KiB updated and 4 KiB cleared, of 1 MiB"),
+        lines.contains("3 ranges: 4.5 KiB updated and 4 KiB cleared, of 1 MiB"),
         "{lines}"
     );
     let svg = draw("svg");
