@@ -111,7 +111,7 @@ impl ChangeReport {
 
     /// Takes the changes of the next window.
     pub(super) fn push(&mut self, change: &WindowChange) -> Result<()> {
-        for change in change.changes.iter() {
+        for change in &change.changes {
             if let Some(owned) = &mut self.owned {
                 owned.push(change.range);
             }

@@ -244,6 +244,6 @@ fn columns() -> usize {
 
 /// Bytes of the larger of two disks: what one of them cuts off is drawn too.
 pub(super) fn larger(images: [&dyn Opened; 2]) -> u64 {
-    let [base, target] = images.map(|image| image.virtual_size());
+    let [base, target] = images.map(Image::virtual_size);
     base.max(target)
 }
