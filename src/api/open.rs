@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::BlobImage;
 use crate::files::{FormatChoice, OpenOptions, Opened, ParentOptions, open_image};
 #[cfg(feature = "store")]
-use crate::snapshot::{Access, Disk, PointImage};
+use crate::snapshot::{Disk, PointImage, open_beside};
 use crate::storage::IoPolicy;
 
 /// The name of a point in time of a store, `STORE::DISK@SNAPSHOT`, which can be used wherever an image is read.
@@ -165,15 +165,18 @@ impl Opener {
             }
             (_, store) => Path::new(store),
         };
-        let disk = Disk::open(store, point.disk, Access::Read)?;
-        let found = match point.snapshot {
-            Some(name) => disk.find(name)?,
-            None => disk.newest().ok_or_else(|| {
-                Error::usage("there is no snapshot of this disk yet").with_path(disk.folder())
-            })?,
+        let open = |disk: &mut Disk| {
+            let found = match point.snapshot {
+                Some(name) => disk.find(name)?,
+                None => disk.newest().ok_or_else(|| {
+                    Error::usage("there is no snapshot of this disk yet").with_path(disk.folder())
+                })?,
+            };
+            let mut image = disk.image(found)?;
+            let held = image.hold_files()?;
+            Ok((image, held))
         };
-        let mut image = disk.image(found)?;
-        image.hold_files()?;
+        let (_, image) = open_beside(store, point.disk, open)?;
         Ok(Some(image))
     }
 

@@ -9,7 +9,7 @@ use crate::files::{Format, Opened, Output};
 use crate::progress::{Progress, Silent};
 use crate::snapshot::{
     Access, Copied, Created, Deleted, Disk, Manifest, NewPoint, PointImage, ReadData, Verified,
-    Work, copy_disk, create, delete, disks, restore, verify,
+    Work, copy_disk, create, delete, disks, open_beside, restore, verify_beside,
 };
 use crate::storage::{Audience, Overwrite};
 
@@ -136,9 +136,9 @@ impl StoredDisk<'_> {
         created
     }
 
-    /// Returns the manifests of all snapshots, oldest first.
+    /// Returns the manifests of all snapshots, oldest first; also while another program changes the disk.
     pub fn points(&self) -> Result<Vec<Manifest>> {
-        let mut disk = self.open(Access::Read)?;
+        let mut disk = Disk::look(self.existing()?, &self.name)?;
         match disk.take_damaged().into_iter().next() {
             Some(error) => Err(error),
             None => Ok(disk.points().to_vec()),
@@ -148,9 +148,11 @@ impl StoredDisk<'_> {
     /// Opens the snapshot called `name` as an image. It holds its files open, so that snapshots can be added and
     /// deleted meanwhile.
     pub fn image(&self, name: &str) -> Result<PointImage> {
-        let disk = self.open(Access::Read)?;
-        let mut image = disk.image(disk.find(name)?)?;
-        image.hold_files()?;
+        let (_, image) = open_beside(self.existing()?, &self.name, |disk| {
+            let mut image = disk.image(disk.find(name)?)?;
+            let held = image.hold_files()?;
+            Ok((image, held))
+        })?;
         Ok(image)
     }
 
@@ -186,16 +188,26 @@ impl StoredDisk<'_> {
     ///
     /// Problems are part of the result. An error means that something couldn't be checked.
     pub fn verify(&self) -> Result<Verified> {
-        let mut disk = self.open(Access::Read)?;
-        self.store
-            .work(|work| verify(&mut disk, ReadData::All, work))
+        let folder = self.existing()?;
+        let verified = self
+            .store
+            .work(|work| verify_beside(folder, &self.name, ReadData::All, work));
+        verified.map(|(_, verified)| verified)
     }
 
     fn open(&self, access: Access) -> Result<Disk> {
+        if access != Access::Create {
+            self.existing()?;
+        }
+        Disk::open(&self.store.folder, &self.name, access)
+    }
+
+    /// The folder of the store, which must be there.
+    fn existing(&self) -> Result<&Path> {
         let folder = &self.store.folder;
-        if access != Access::Create && !folder.is_dir() {
+        if !folder.is_dir() {
             return Err(Error::usage("there is no such store").with_path(folder));
         }
-        Disk::open(folder, &self.name, access)
+        Ok(folder)
     }
 }

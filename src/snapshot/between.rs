@@ -37,6 +37,11 @@ impl Between {
         Ok(Self { from, to, pages })
     }
 
+    /// Keeps all files of both open, and releases the lock of the disk: see [`PointImage::hold_files`].
+    pub fn hold_files(&mut self) -> Result<bool> {
+        Ok(self.from.hold_files()? && self.to.hold_files()?)
+    }
+
     /// The starting point.
     pub fn from(&self) -> &PointImage {
         &self.from

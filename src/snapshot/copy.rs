@@ -30,6 +30,16 @@ pub struct Copied {
     pub error: Option<Error>,
 }
 
+impl Copied {
+    /// Adds what became of the copy when it was tried again.
+    pub fn go_on(&mut self, mut again: Self) {
+        self.points.append(&mut again.points);
+        self.newest = again.newest.or(self.newest.take());
+        self.is_new |= again.is_new;
+        self.error = again.error;
+    }
+}
+
 /// A snapshot that was copied.
 #[derive(Debug)]
 pub struct CopiedPoint {

@@ -19,6 +19,7 @@ use super::create::{LARGEST_DYNAMIC, lengths};
 use super::disk::is_absent;
 use super::intent::{Intent, MOST_AT_ONCE};
 use super::layout::{DELETING, NEW, WINDOWS};
+use super::marks::refuse_held;
 use super::packed::BASE_COMPRESSION;
 use super::take_back::{forget, is_want_of_room, take_back};
 use super::windows::digest_of;
@@ -52,7 +53,20 @@ pub enum Deleted {
 }
 
 /// Deletes the snapshot called `name`. The last one of a disk is deleted only if `last` is set.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) if it is held.
 pub fn delete(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result<Deleted> {
+    disk.check_writable()?;
+    if let Some(point) = disk.points.named(name) {
+        refuse_held(disk, point)?;
+    }
+    delete_held(disk, name, last, work)
+}
+
+/// As [`delete`], also if it is held.
+pub fn delete_held(disk: &mut Disk, name: &str, last: bool, work: Work<'_>) -> Result<Deleted> {
     disk.check_writable()?;
     if disk.copying().is_some_and(|part| part.name == name) {
         partial::give_up(disk)?;

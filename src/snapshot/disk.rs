@@ -7,13 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file_names::FileNames;
-use super::layout::{NEW, WINDOWS};
+use super::file_names::{FileNames, file_names};
+use super::layout::NEW;
 use super::lock::DiskLock;
 use super::manifest::LONGEST;
 use super::point::OpenDiffs;
 use super::points::Points;
-use super::{Family, Manifest, PointFileName, PointImage, State, Time, check_disk_name, partial};
+use super::seen::Seen;
+use super::{
+    Family, Holder, Manifest, PointFileName, PointImage, State, Time, check_disk_name, partial,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::Workers;
 use crate::progress::Progress;
@@ -76,6 +79,16 @@ pub struct Disk {
     /// Limits who may access new files: those who may access the newest snapshot, and the sources.
     audience: Audience,
     writable: bool,
+    writer: Option<Writer>,
+    /// Its files when it was read without its lock.
+    pub(super) seen: Option<Seen>,
+}
+
+/// A command that changes a disk while it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// Who it is, if it said so.
+    pub holder: Option<Holder>,
 }
 
 /// The names of the disks in the store at `store`, in order.
@@ -124,19 +137,6 @@ fn no_store(store: &Path, error: io::Error) -> Error {
         );
     }
     error
-}
-
-/// The names of the files in a folder that may belong to snapshots.
-pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
-    let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
-    let mut names = FileNames::default();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        names.extend(name.into_string().ok().filter(|name| {
-            PointFileName::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
-        }));
-    }
-    Ok(names)
 }
 
 /// Fails if `path` leads to something other than a plain file in its own folder. A missing file is left to whoever
@@ -208,16 +208,39 @@ pub(super) fn read_limited(
 impl Disk {
     /// Locks the disk `name` of the store at `store` and reads its manifests, whatever an interrupted command left.
     pub(super) fn locked(store: &Path, name: &str, writable: bool) -> Result<Self> {
+        let folder = Self::folder_of(store, name)?;
+        let lock = DiskLock::take(&folder, writable)?;
+        Self::with_lock(store, name, (folder, lock), writable)
+    }
+
+    /// Reads the manifests of the disk `name` without its lock: another command may be changing them. `writer` is that
+    /// command, if there is one.
+    pub(super) fn unlocked(store: &Path, name: &str, writer: Option<Writer>) -> Result<Self> {
+        let folder = Self::folder_of(store, name)?;
+        let mut disk = Self::with_lock(store, name, (folder, DiskLock::default()), false)?;
+        disk.writer = writer;
+        Ok(disk)
+    }
+
+    /// The folder of the disk `name`, which must be there.
+    pub(super) fn folder_of(store: &Path, name: &str) -> Result<PathBuf> {
         check_disk_name(name)?;
         let folder = store.join(name);
         match fs::metadata(&folder) {
-            Ok(found) if found.is_dir() => {}
+            Ok(found) if found.is_dir() => Ok(folder),
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("cannot look at", e).with_path(folder));
+                Err(Error::io("cannot look at", e).with_path(folder))
             }
-            _ => return Err(no_disk(store, name)),
+            _ => Err(no_disk(store, name)),
         }
-        let lock = DiskLock::take(&folder, writable)?;
+    }
+
+    fn with_lock(
+        store: &Path,
+        name: &str,
+        (folder, lock): (PathBuf, DiskLock),
+        writable: bool,
+    ) -> Result<Self> {
         let mut disk = Self {
             store: store.to_path_buf(),
             name: name.to_owned(),
@@ -234,6 +257,8 @@ impl Disk {
             open_diffs: OpenDiffs::default(),
             audience: Audience::default(),
             writable,
+            writer: None,
+            seen: None,
         };
         disk.load()?;
         Ok(disk)
@@ -345,6 +370,11 @@ impl Disk {
     /// The snapshot that is being copied into the store, or whose copy was interrupted. It can't be used.
     pub fn copying(&self) -> Option<&Manifest> {
         self.copying.as_ref()
+    }
+
+    /// The command that was changing the disk when it was opened to be read beside it.
+    pub fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
     }
 
     /// The newest snapshot.

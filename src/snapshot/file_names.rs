@@ -1,10 +1,13 @@
 //! The names of a disk's files when they were last listed. There may be tens of thousands.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::ops::Deref;
+use std::path::Path;
 
 use super::PointFileName;
-use super::layout::PART;
+use super::layout::{PART, WINDOWS};
+use crate::error::{Error, Result};
 
 /// File names in order. Those of an incomplete copy are found without searching the others.
 #[derive(Debug, Default)]
@@ -73,6 +76,19 @@ impl Deref for FileNames {
 /// Returns whether this is the name of a file of a snapshot that is still being copied.
 pub(super) fn is_part(name: &str) -> bool {
     name.ends_with(PART)
+}
+
+/// The names of the files of a folder that may belong to snapshots.
+pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
+    let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
+    let mut names = FileNames::default();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(name.into_string().ok().filter(|name| {
+            PointFileName::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
+        }));
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

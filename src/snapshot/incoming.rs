@@ -13,7 +13,7 @@ use super::create::lengths;
 use super::disk::{check_plain, is_absent, is_passing};
 use super::history::check_next;
 use super::layout::COPY_LOCK;
-use super::lock::open_lock;
+use super::lock::{Said, open_lock, with_holder};
 use super::partial::{self, mark, part};
 use super::sparse_chunks::same_until;
 use super::verify::check_base;
@@ -31,6 +31,8 @@ use crate::storage::{
 /// change it in other ways, and other copies, are locked out.
 #[derive(Debug)]
 pub(super) struct Target {
+    /// Dropped before the lock.
+    _said: Said,
     disk: Disk,
     copy_lock: File,
     _hold: StoreFolder,
@@ -42,7 +44,10 @@ impl Target {
         // A writer first finishes what was interrupted, which a reader only looks past.
         let mut disk = Self::open_disk(store, name, audience)?;
         let copy_lock = open_lock(&disk.path(COPY_LOCK), true)?;
-        copy_lock.lock_exclusive()?;
+        copy_lock
+            .lock_exclusive()
+            .map_err(|error| with_holder(error, copy_lock.path(), true))?;
+        let said = Said::write(copy_lock.path().to_path_buf());
         let hold = StoreFolder::hold(disk.folder())?;
         // Another copy may have ended meanwhile.
         disk.load()?;
@@ -58,6 +63,7 @@ impl Target {
             return Err(error);
         }
         let target = Self {
+            _said: said,
             disk,
             copy_lock,
             _hold: hold,

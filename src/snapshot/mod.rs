@@ -11,6 +11,7 @@
 //! any point in time as an image, which works wherever an image is read.
 
 mod base;
+mod beside;
 mod between;
 mod cloud_list;
 mod copy;
@@ -21,12 +22,14 @@ mod doubts;
 mod family;
 mod file_names;
 mod history;
+mod holder;
 mod incoming;
 mod intent;
 mod layout;
 mod lock;
 mod manifest;
 mod marker;
+mod marks;
 mod name;
 mod packed;
 mod partial;
@@ -39,6 +42,7 @@ mod remedies;
 mod repair;
 mod restore;
 mod retention;
+mod seen;
 mod send;
 mod sparse_chunks;
 mod stream;
@@ -48,28 +52,31 @@ mod verify;
 mod windows;
 
 pub use base::BaseForm;
+pub use beside::{open_beside, verify_beside};
 pub use between::Between;
 pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_list};
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
-pub use delete::{Deleted, delete};
-pub use disk::{Access, Disk, Work, disks};
+pub use delete::{Deleted, delete, delete_held};
+pub use disk::{Access, Disk, Work, Writer, disks};
 pub use doubts::Doubt;
 pub use family::Family;
+pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use marker::{MARKER, Marker, STORE_VERSION, init, store_version};
+pub use marks::{HOLD, change_tags, refuse_held};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
-pub use receive::{Future, Received, receive};
+pub use receive::{Future, Received, receive, receive_when_free};
 pub use repair::{
     RepairSources, Repaired, RepairedDisk, TakenBack, repair, set_aside_intent,
     take_back as take_back_damaged,
 };
 pub use restore::{Restored, check_content, restore, restore_in_place, restore_to_child};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
-pub use send::{Sent, Span, send};
+pub use send::{Outgoing, Sent, Span, send};
 pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
 pub use verify::{Finding, ReadData, Verified, verify};

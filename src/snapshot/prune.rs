@@ -78,7 +78,12 @@ pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
     let reasons = policy.decide(&candidates);
     let decisions = points.iter().cloned().zip(reasons);
     Ok(decisions
-        .map(|(point, reasons)| Decision { point, reasons })
+        .map(|(point, mut reasons)| {
+            if point.is_held() {
+                reasons.push("held".to_owned());
+            }
+            Decision { point, reasons }
+        })
         .collect())
 }
 

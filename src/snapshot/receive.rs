@@ -47,12 +47,23 @@ pub enum Future {
 pub fn receive<R: Read>(
     store: &Path,
     disk: Option<&str>,
-    (input, name): (R, &Path),
+    input: (R, &Path),
     future: Future,
     work: Work<'_>,
 ) -> Received {
+    receive_when_free(store, disk, input, (future, &|_| false), work)
+}
+
+/// As [`receive`]; as long as another command has the disk, `waits` is asked with that error whether to try again.
+pub fn receive_when_free<R: Read>(
+    store: &Path,
+    disk: Option<&str>,
+    input: (R, &Path),
+    (future, waits): (Future, &dyn Fn(&Error) -> bool),
+    work: Work<'_>,
+) -> Received {
     let mut received = Received::default();
-    received.error = take(store, disk, (input, name), future, &mut received, work).err();
+    received.error = take(store, disk, input, (future, waits), &mut received, work).err();
     if let Some(error) = received.error.take() {
         received.error = Some(and_then(error, received.newest.as_ref()));
     }
@@ -80,14 +91,19 @@ fn take<R: Read>(
     store: &Path,
     disk: Option<&str>,
     (input, name): (R, &Path),
-    future: Future,
+    (future, waits): (Future, &dyn Fn(&Error) -> bool),
     received: &mut Received,
     work: Work<'_>,
 ) -> Result<()> {
     let mut stream = StreamReader::new(input, name)?;
     disk.unwrap_or(stream.disk()).clone_into(&mut received.disk);
     received.is_new = is_absent(&store.join(&received.disk));
-    let mut target = Target::open(store, &received.disk, &Audience::nobody_else())?;
+    let mut target = loop {
+        match Target::open(store, &received.disk, &Audience::nobody_else()) {
+            Err(error) if error.kind() == ErrorKind::Locked && waits(&error) => {}
+            opened => break opened?,
+        }
+    };
     let result = take_into(&mut target, (&mut stream, name), future, received, work);
     if result.is_err() {
         target.discard_if_empty();

@@ -108,7 +108,7 @@ impl Disk {
     }
 
     /// Presents the disk as it will be once what an interrupted command left is finished, without changing anything.
-    fn read_past(&mut self) -> Result<()> {
+    pub(super) fn read_past(&mut self) -> Result<()> {
         if let Some(intent) = Intent::read(&self.folder)? {
             self.see_deleted(intent)?;
         }

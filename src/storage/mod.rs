@@ -23,6 +23,7 @@ mod file;
 mod free;
 mod handles;
 mod held;
+mod holding;
 mod hole_cache;
 mod locks;
 mod memory;
@@ -46,6 +47,7 @@ pub use directory::{
 pub use file::{File, Stamp};
 pub use free::free_name;
 pub use handles::{Handles, PooledFile, allow_many_files, room_for_files};
+pub use holding::{clear_holder, host_name, is_running_here, read_holder, write_holder};
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;
 pub use mounts::{

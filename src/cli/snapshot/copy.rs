@@ -7,8 +7,8 @@ use clap::value_parser;
 use serde::Serialize;
 
 use super::{
-    Context, Count, Error, Manifest, Outcome, Output, Result, Size, StoreArgs, disks, disks_there,
-    say_what_is_unusual,
+    Context, Count, Error, LockArgs, Manifest, Outcome, Output, RateArgs, Result, Size, StoreArgs,
+    chosen, disks, say_what_is_unusual,
 };
 use crate::cli::document::ErrorView;
 use crate::cli::names::Role;
@@ -46,6 +46,10 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 #[derive(Serialize)]
@@ -102,20 +106,36 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
     refuse_remote(args)?;
     refuse_same(from, to)?;
-    let mut names = args.disk.clone();
-    if names.is_empty() {
-        names = disks_there(from)?;
-    }
-    names.sort_unstable();
-    names.dedup();
+    let names = chosen(from, &args.disk)?;
     let workers = context.workers()?;
-    let progress = context.progress();
+    let progress = args.rate.limit(context.progress());
     let work = Work {
         workers: &workers,
         progress: &*progress,
     };
-    let all = copy_disks((from, to), &names, args.jobs.into(), work);
+    let mut all = copy_disks((from, to), &names, args.jobs.into(), work);
     drop(progress);
+    let patience = args.lock.patience(context);
+    for copied in &mut all {
+        while copied
+            .error
+            .as_ref()
+            .is_some_and(|error| patience.waits(error))
+        {
+            let progress = args.rate.limit(context.progress());
+            let work = Work {
+                workers: &workers,
+                progress: &*progress,
+            };
+            let names = std::slice::from_ref(&copied.disk);
+            let again = copy_disks((from, to), names, 1, work).pop();
+            drop(progress);
+            if let Some(again) = again {
+                copied.go_on(again);
+            }
+        }
+        copied.error = copied.error.take().map(|error| patience.with_advice(error));
+    }
     for copied in &all {
         say_what_is_unusual(
             (to, &copied.disk),

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{InputFormat, SaidFormat};
+use super::tag::parse_tag;
 use super::{
-    Access, Context, Outcome, Output, Parents, Reading, Result, Size, StoreArgs, Time, disks,
-    parse_time, show,
+    Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
+    Result, Size, StoreArgs, Time, disks, name_of, parse_time, show,
 };
+use crate::cli::document::ErrorView;
+use crate::cli::names::{self, Role};
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::diff::Compression;
 use crate::error::{Error, quoted};
@@ -29,6 +32,8 @@ use crate::text::shown;
      Another disk is refused if its source ids show that it is another. A VHD's own unique id only warns: many \
      tools give every copy a new one.\n\n",
     "Examples:\n",
+    "  vhd snapshot create --disk web web.vhd\n",
+    "  vhd snapshot create --disk web web.vhd --also db=db.vhd --lock-timeout 1h\n",
     "  vhd snapshot create --disk web --name mon monday.vhd\n",
     "  vhd snapshot create --store /backup --disk web --name tue --diff tuesday.vhddiff\n",
     "  vhd-diff mon.vhd tue.vhd -o - | ssh far vhd snapshot create --disk web --name tue --diff -\n",
@@ -41,16 +46,19 @@ pub(super) struct Args {
     /// The disk; it is created if the store has none of that name.
     #[arg(long, value_name = "NAME")]
     disk: String,
-    /// The name of the snapshot.
+    /// The name of the snapshot [default: its time, as 20261120T060000Z].
     #[arg(long, value_name = "NAME")]
-    name: String,
+    name: Option<String>,
     /// Image to add.
     #[arg(required_unless_present = "diff", conflicts_with = "diff")]
     image: Option<PathBuf>,
+    /// Add a snapshot of another disk too, with the same name, time and tags; may be given several times.
+    #[arg(long, value_name = "DISK=IMAGE", value_parser = parse_also)]
+    also: Vec<(String, PathBuf)>,
     /// Add a diff from the newest snapshot that was created elsewhere; - is stdin.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "format"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "format", "also"])]
     diff: Option<PathBuf>,
-    /// Point in time that the image shows, as 2026-11-20T06:00:00Z [default: now, or the time in the diff].
+    /// Point in time that the image shows, as 2026-11-20, 2026-11-20T06:00 or "2h ago" [default: now, or the time in the diff].
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<Time>,
     /// The cloud's id of its disk (`SourceResourceId`).
@@ -75,6 +83,10 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    rate: RateArgs,
+    #[command(flatten)]
     parents: Parents,
 }
 
@@ -82,17 +94,33 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 
-fn parse_tag(text: &str) -> Result<(String, String), String> {
+fn parse_also(text: &str) -> Result<(String, PathBuf)> {
     match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a tag is KEY=VALUE".to_owned()),
+        Some((disk, image)) if !disk.is_empty() && !image.is_empty() => {
+            let image = PathBuf::from(image);
+            names::admit(Role::Image, &image)?;
+            Ok((disk.to_owned(), image))
+        }
+        _ => Err(Error::usage(format!("this isn't DISK=IMAGE: {text}"))
+            .with_hint("name the disk and its image, as in db=db.vhd")),
     }
 }
 
+/// Where the content of a snapshot comes from.
+#[derive(Debug, Clone, Copy)]
+enum Content<'a> {
+    Image(&'a Path),
+    Diff(&'a Path),
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    // Of several disks, all have the same moment.
+    let now = (!args.also.is_empty()).then(Time::now);
+    let time = args.time.or(now);
+    let name = args.name.clone();
     let new = NewPoint {
-        name: args.name.clone(),
-        time: args.time,
+        name: name.unwrap_or_else(|| name_of(time.unwrap_or_else(Time::now))),
+        time,
         family: Family {
             source_resource_id: args.source_resource_id.clone(),
             source_unique_id: args.source_unique_id.clone(),
@@ -109,67 +137,133 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         made_from: Audience::default(),
     };
     crate::snapshot::check_name(&new.name)?;
-    let found = Found::at(&args.store.store, &args.disk)?;
-    let mut disk;
-    let created = if let Some(diff) = &args.diff {
-        disk = Disk::open(&args.store.store, &args.disk, Access::Write)?;
-        from_diff(&mut disk, diff, &new, context)?
-    } else {
-        let image = args.image.as_deref().unwrap_or(Path::new(""));
-        let image = context.open_source(
-            image,
-            SaidFormat::by("-f", args.format),
-            &args.parents,
-            Reading::default(),
-        )?;
-        let audience = Audience::of(image.files())?;
-        disk = Disk::open_for(&args.store.store, &args.disk, Access::Create, &audience)?;
-        let workers = context.workers_reading(&[&*image])?;
-        let progress = context.progress();
-        let work = Work {
-            workers: &workers,
-            progress: &*progress,
-        };
-        let created = create(&mut disk, &*image, &new, work);
-        drop(progress);
-        match created {
-            Ok(created) => created,
-            Err(error) => {
-                disk.discard_if_empty();
-                return Err(error);
-            }
+    let mut all = vec![args.disk.as_str()];
+    for (disk, _) in &args.also {
+        crate::snapshot::check_disk_name(disk)?;
+        if all.contains(&disk.as_str()) {
+            return Err(Error::usage("a disk is named twice").with_found(disk));
+        }
+        all.push(disk);
+    }
+    let image = args.image.as_deref().unwrap_or(Path::new(""));
+    let from = args
+        .diff
+        .as_deref()
+        .map_or(Content::Image(image), Content::Diff);
+    let patience = args.lock.patience(context);
+    let store = args.store.store.as_path();
+    let first = add(args, (store, &args.disk), from, &new, (context, &patience));
+    if args.also.is_empty() {
+        let view = first?;
+        if args.json {
+            let mut output = Output::text()?;
+            output.json(&view)?;
+            output.finish()?;
+        }
+        return Ok(Outcome::Done);
+    }
+    let new = NewPoint {
+        // These are of the first disk.
+        family: Family::default(),
+        ..new
+    };
+    let mut failures = Failures::default();
+    let mut views = Vec::new();
+    let mut take = |disk: &str, added: Result<View>| match added {
+        Ok(view) => views.push(OfMany {
+            disk: disk.to_owned(),
+            snapshot: Some(view),
+            error: None,
+        }),
+        Err(error) => {
+            views.push(OfMany {
+                disk: disk.to_owned(),
+                snapshot: None,
+                error: Some(ErrorView::from(&error)),
+            });
+            failures.0.push(error);
         }
     };
-    let warnings = warnings(args, &created);
-    for (n, warning) in warnings.iter().enumerate() {
-        let hint = (n + 1 == warnings.len()).then(|| way_back(args, &disk, &created));
-        context.warn_always(warning, hint.as_deref());
+    take(&args.disk, first);
+    // One that can't be added doesn't keep the others from being.
+    for (disk, image) in &args.also {
+        let from = Content::Image(image);
+        take(
+            disk,
+            add(args, (store, disk), from, &new, (context, &patience)),
+        );
     }
     if args.json {
         let mut output = Output::text()?;
-        output.json(&View {
-            point: show::View::of(&disk, &created.manifest)?,
-            new_store: found == Found::Nothing,
-            new_disk: found != Found::Disk,
-            warnings,
-        })?;
+        output.json(&Many { disks: views })?;
         output.finish()?;
+    }
+    failures.end(context)?;
+    Ok(Outcome::Done)
+}
+
+/// Adds one snapshot, and says so.
+fn add(
+    args: &Args,
+    (store, name): (&Path, &str),
+    from: Content<'_>,
+    new: &NewPoint,
+    (context, patience): (&Context, &Patience<'_>),
+) -> Result<View> {
+    let found = Found::at(store, name)?;
+    let mut disk;
+    let created = match from {
+        Content::Diff(diff) => {
+            disk = patience.wait_for(|| Disk::open(store, name, Access::Write))?;
+            from_diff(&mut disk, diff, new, context)?
+        }
+        Content::Image(image) => {
+            let format = SaidFormat::by("-f", args.format);
+            let image = patience.wait_for(|| {
+                context.open_source(image, format, &args.parents, Reading::default())
+            })?;
+            let audience = Audience::of(image.files())?;
+            disk = patience.wait_for(|| Disk::open_for(store, name, Access::Create, &audience))?;
+            let workers = context.workers_reading(&[&*image])?;
+            let progress = args.rate.limit(context.progress());
+            let work = Work {
+                workers: &workers,
+                progress: &*progress,
+            };
+            let created = create(&mut disk, &*image, new, work);
+            drop(progress);
+            match created {
+                Ok(created) => created,
+                Err(error) => {
+                    disk.discard_if_empty();
+                    return Err(error);
+                }
+            }
+        }
+    };
+    let warnings = warnings(&disk, &created);
+    for (n, warning) in warnings.iter().enumerate() {
+        let hint = (n + 1 == warnings.len()).then(|| way_back(&disk, &created));
+        context.warn_always(warning, hint.as_deref());
     }
     match found {
         Found::Nothing => context.note(format_args!(
-            "{}: a new store, with {} as its first disk",
-            shown(&args.store.store),
-            args.disk
+            "{}: a new store, with {name} as its first disk",
+            shown(store)
         )),
         Found::Store => context.note(format_args!(
-            "{}: {} is a new disk in this store",
-            shown(&args.store.store),
-            args.disk
+            "{}: {name} is a new disk in this store",
+            shown(store)
         )),
         Found::Disk => {}
     }
-    say(args, &created, context);
-    Ok(Outcome::Done)
+    say(name, &created, context);
+    Ok(View {
+        point: show::View::of(&disk, &created.manifest)?,
+        new_store: found == Found::Nothing,
+        new_disk: found != Found::Disk,
+        warnings,
+    })
 }
 
 fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) -> Result<Created> {
@@ -232,9 +326,22 @@ struct View {
     warnings: Vec<String>,
 }
 
+/// Snapshots of several disks as they are shown.
+#[derive(Debug, Serialize)]
+struct Many {
+    disks: Vec<OfMany>,
+}
+
+#[derive(Debug, Serialize)]
+struct OfMany {
+    disk: String,
+    snapshot: Option<View>,
+    error: Option<ErrorView>,
+}
+
 /// Possible mistakes. They are reported even with `-q`, since otherwise they would be noticed too late.
-fn warnings(args: &Args, created: &Created) -> Vec<String> {
-    let name = format!("{}@{}", args.disk, created.manifest.name);
+fn warnings(disk: &Disk, created: &Created) -> Vec<String> {
+    let name = format!("{}@{}", disk.name(), created.manifest.name);
     let mut all = Vec::new();
     if let Some([before, now]) = &created.other_unique_id {
         all.push(format!(
@@ -267,7 +374,7 @@ fn warnings(args: &Args, created: &Created) -> Vec<String> {
 }
 
 /// How to undo a mistake.
-fn way_back(args: &Args, disk: &Disk, created: &Created) -> String {
+fn way_back(disk: &Disk, created: &Created) -> String {
     let alone = if disk.points().len() == 1 {
         " --last"
     } else {
@@ -275,15 +382,15 @@ fn way_back(args: &Args, disk: &Disk, created: &Created) -> String {
     };
     format!(
         "if that is not intended, delete it again: vhd snapshot delete --store {} --disk {}{alone} {}",
-        quoted(&args.store.store),
-        quoted(&args.disk),
+        quoted(disk.store()),
+        quoted(disk.name()),
         quoted(&created.manifest.name)
     )
 }
 
-fn say(args: &Args, created: &Created, context: &Context) {
+fn say(disk: &str, created: &Created, context: &Context) {
     let manifest = &created.manifest;
-    let (disk, name) = (&args.disk, &manifest.name);
+    let name = &manifest.name;
     let size = Size(manifest.virtual_size);
     let used = Size(manifest.used_size);
     if manifest.is_base() {

@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::super::change_report::{ChangeReport, ListFormat, Wanted};
 use super::super::diff::{Side, parse_compression};
 use super::args::overwrite;
-use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
+use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, Result, Size};
 use crate::diff::Compression;
 use crate::error::Error;
 use crate::files::{Opened, refuse_same_file};
 use crate::image::{ContentDigest, Image as _};
-use crate::snapshot::{Between, Work};
+use crate::snapshot::{Between, Disk, Work, open_beside};
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
 
@@ -66,6 +66,8 @@ pub(super) struct Args {
     /// Print a JSON summary of the diff written; without -o the same as --format json.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 /// What `--json` prints about a diff that was written.
@@ -85,10 +87,17 @@ struct Summary {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let ends = [&args.from, &args.to];
-    let (disk, names) = args.disk.open_for(Access::Read, ends)?;
-    let find = |n: usize| disk.find(names.get(n).copied().unwrap_or_default());
-    let (from, to) = (find(0)?, find(1)?);
-    let between = Between::open(&disk, from, to)?;
+    let (name, names) = args.disk.meant(ends)?;
+    let open = |disk: &mut Disk| {
+        let find = |n: usize| disk.find(names.get(n).copied().unwrap_or_default());
+        let mut between = Between::open(disk, find(0)?, find(1)?)?;
+        let held = between.hold_files()?;
+        Ok((between, held))
+    };
+    let patience = args.lock.patience(context);
+    // The disk is kept: where not all files can be held, it has the lock.
+    let (_disk, between) =
+        patience.wait_for(|| open_beside(&args.disk.store.store, &name, open))?;
     let larger = between
         .from()
         .virtual_size()

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{
-    Access, Context, Count, Disk, Error, Outcome, Output, Result, STORE_VARIABLE, Short, disks,
-};
+use super::{Context, Count, Disk, Error, Outcome, Output, Result, Short, disks};
 use crate::cli::stdin::{self, Expected, STDIN};
+use crate::cli::store_path::STORE_VARIABLE;
 use crate::error::quoted;
 use crate::snapshot::{CloudSnapshot, Family, LONGEST_LIST, families, limits, read_cloud_list};
 use crate::storage::File;
@@ -149,7 +148,7 @@ fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
             names: Vec::new(),
         }));
     }
-    let mut disk = Disk::open(store, name, Access::Read)?;
+    let mut disk = Disk::look(store, name)?;
     if let Some(error) = disk.take_damaged().pop() {
         return Err(error);
     }

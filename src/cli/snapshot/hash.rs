@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Access, Context, DiskArgs, Manifest, Outcome, Output, Result};
+use super::{Context, DiskArgs, LockArgs, Outcome, Output, Result};
 use crate::files::Opened as _;
 use crate::image::{Image as _, content_digest};
-use crate::snapshot::check_content;
+use crate::parallel::Workers;
+use crate::snapshot::{Disk, PointImage, check_content, open_beside};
 use crate::text::shown;
 
 /// Print the content digests of snapshots, computed from their data.
@@ -28,6 +29,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 /// What `--json` prints.
@@ -46,45 +49,79 @@ struct PointView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshots)?;
-    let points: Vec<&Manifest> = if args.all {
-        disk.points().iter().collect()
-    } else if names.is_empty() {
-        disk.newest().into_iter().collect()
+    let (disk, names) = args.disk.meant(&args.snapshots)?;
+    let store = &args.disk.store.store;
+    let patience = args.lock.patience(context);
+    let names: Vec<String> = if names.is_empty() {
+        let disk = Disk::look(store, &disk)?;
+        let points = if args.all {
+            disk.points()
+        } else {
+            disk.points()
+                .last_chunk::<1>()
+                .map_or(&[][..], |newest| newest)
+        };
+        points.iter().map(|point| point.name.clone()).collect()
     } else {
-        let names = names.into_iter();
-        names.map(|name| disk.find(name)).collect::<Result<_>>()?
+        names.into_iter().map(str::to_owned).collect()
     };
     let workers = context.workers()?;
     let mut all = Vec::new();
-    for point in points {
-        let image = disk.image(point)?;
-        let progress = context.progress();
-        progress.begin("hashing", image.virtual_size());
-        let digest = content_digest(&image, &workers, &*progress)?;
-        drop(progress);
-        image.check_unchanged()?;
-        check_content(&image, digest)?;
-        if args.json {
-            all.push(PointView {
-                name: point.name.clone(),
-                id: point.id.clone(),
-                virtual_size: point.virtual_size,
-                content_digest: digest.to_string(),
+    for names in names.chunks(AT_ONCE) {
+        let open = |disk: &mut Disk| {
+            let mut held = true;
+            let images = names.iter().map(|name| {
+                let mut image = disk.image(disk.find(name)?)?;
+                held &= image.hold_files()?;
+                Ok(image)
             });
-            continue;
+            let images = images.collect::<Result<Vec<PointImage>>>()?;
+            Ok((images, held))
+        };
+        // The disk is kept: where not all files can be held, it has the lock.
+        let (_disk, images) = patience.wait_for(|| open_beside(store, &disk, open))?;
+        for image in images {
+            hash(&image, args.json, &mut all, context, &workers)?;
         }
-        let mut output = Output::text()?;
-        output.line(format_args!("{digest}  {}", shown(image.path())))?;
-        output.finish()?;
     }
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
-            disk: disk.name().to_owned(),
+            disk,
             snapshots: all,
         })?;
         output.finish()?;
     }
     Ok(Outcome::Done)
+}
+
+/// Snapshots whose files are held at a time.
+const AT_ONCE: usize = 32;
+
+fn hash(
+    image: &PointImage,
+    json: bool,
+    all: &mut Vec<PointView>,
+    context: &Context,
+    workers: &Workers,
+) -> Result<()> {
+    let progress = context.progress();
+    progress.begin("hashing", image.virtual_size());
+    let digest = content_digest(image, workers, &*progress)?;
+    drop(progress);
+    image.check_unchanged()?;
+    check_content(image, digest)?;
+    if json {
+        let point = image.manifest();
+        all.push(PointView {
+            name: point.name.clone(),
+            id: point.id.clone(),
+            virtual_size: point.virtual_size,
+            content_digest: digest.to_string(),
+        });
+        return Ok(());
+    }
+    let mut output = Output::text()?;
+    output.line(format_args!("{digest}  {}", shown(image.path())))?;
+    output.finish()
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::value_parser;
 use serde::Serialize;
 
-use super::{Context, Outcome, Output, Result, STORE_VARIABLE};
+use super::{Context, Outcome, Output, Result};
+use crate::cli::store_path::STORE_VARIABLE;
 use crate::snapshot::{Marker, STORE_VERSION, init};
 use crate::text::shown;
 

@@ -3,15 +3,18 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Manifest, Outcome, Output, Result, Short, StoreArgs, disks_there,
-    report_damaged, unfinished, used,
+    Context, Count, Disk, Failures, Manifest, Outcome, Output, Result, Short, StoreArgs,
+    WriterView, being_written, disks_there, report_damaged, unfinished, used,
 };
+use crate::cli::document::ErrorView;
 
 /// List the snapshots of all disks, or of one, the oldest first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "USED is the space that a snapshot takes by itself: a base the whole disk without its zeros, a later one its changes. A \
-     manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store has a percentage; it can't be used until it is complete.\n\n",
+     manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store has a percentage; it can't be used until it is complete.\n\n\
+     A disk is listed as it is even while another command changes it, and that is reported. A disk that can't be read \
+     doesn't prevent the others from being listed.\n\n",
     "Examples:\n",
     "  vhd snapshot list --store /backup\n",
     "  vhd snapshot list --store /backup --disk web --json | jq -r '.disks[].snapshots[].name'\n\n",
@@ -37,7 +40,12 @@ struct Listing {
 struct DiskView {
     disk: String,
     used_size: u64,
+    /// The command that is changing the disk, if one is.
+    writer: Option<WriterView>,
     snapshots: Vec<PointView>,
+    /// Why the disk can't be listed, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
 }
 
 #[derive(Serialize)]
@@ -84,17 +92,35 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         None => disks_there(&args.store.store)?,
     };
     let mut all = Vec::with_capacity(names.len());
-    let mut damaged = false;
+    let (mut damaged, mut failures) = (false, Failures::default());
     for name in names {
-        let mut disk = Disk::open(&args.store.store, &name, Access::Read)?;
+        let mut disk = match Disk::look(&args.store.store, &name) {
+            Ok(disk) => disk,
+            Err(error) => {
+                all.push(DiskView {
+                    disk: name,
+                    used_size: 0,
+                    writer: None,
+                    snapshots: Vec::new(),
+                    error: Some(ErrorView::from(&error)),
+                });
+                failures.0.push(error);
+                continue;
+            }
+        };
         damaged |= report_damaged(&mut disk, context);
         if let Some(note) = unfinished(&disk) {
+            context.note(note);
+        }
+        if let Some(note) = being_written(&disk) {
             context.note(note);
         }
         let points: Vec<&Manifest> = disk.points().iter().chain(disk.copying()).collect();
         all.push(DiskView {
             disk: name,
             used_size: used(&points),
+            writer: WriterView::of(&disk),
+            error: None,
             snapshots: points.iter().map(|point| PointView::new(point)).collect(),
         });
     }
@@ -105,6 +131,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         text(&all, &mut output)?;
     }
     output.finish()?;
+    failures.end(context)?;
     Ok(if damaged { Outcome::No } else { Outcome::Done })
 }
 
@@ -142,8 +169,17 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
     let used = all
         .iter()
         .fold(0_u64, |sum, disk| sum.saturating_add(disk.used_size));
+    let written: Vec<&str> = {
+        let written = all.iter().filter(|disk| disk.writer.is_some());
+        written.map(|disk| disk.disk.as_str()).collect()
+    };
+    let written = if written.is_empty() {
+        String::new()
+    } else {
+        format!("; being written: {}", written.join(", "))
+    };
     output.line(format_args!(
-        "{} of {}: {} used",
+        "{} of {}: {} used{written}",
         Count(count, "snapshot"),
         Count(all.len() as u64, "disk"),
         Short(used)

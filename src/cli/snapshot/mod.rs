@@ -1,6 +1,6 @@
 //! `vhd snapshot`: points in time in a store. One file per command.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
 
@@ -8,26 +8,35 @@ use super::args::{self, Parents};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::output::Output;
+use super::rate::RateArgs;
 use super::size::{Count, Short, Size};
-use super::store_path::STORE_VARIABLE;
-use crate::error::{Error, Result, quoted};
-use crate::snapshot::{Access, Disk, Manifest, Time, check_disk_name, disks};
+use super::when::{name_of, parse_latest, parse_time};
+use crate::error::{Error, Result};
+use crate::snapshot::{Access, Disk, Manifest, Time, call_this_command, check_disk_name, disks};
 use crate::text::shown;
+use failures::Failures;
+use locking::{LockArgs, Patience, open_for};
+use stores::{DiskArgs, StoreArgs, chosen, disks_there};
 
 mod copy;
 mod create;
 mod delete;
 mod diff;
+mod failures;
 mod family;
 mod hash;
 mod init;
 mod list;
+mod locking;
 mod prune;
 mod receive;
 mod repair;
 mod restore;
 mod send;
 mod show;
+mod stats;
+mod stores;
+mod tag;
 mod verify;
 
 pub(super) use show::print_point;
@@ -67,6 +76,7 @@ enum Command {
     #[command(alias = "ls")]
     List(list::Args),
     Show(show::Args),
+    Stats(stats::Args),
     Diff(diff::Args),
     Restore(restore::Args),
     Hash(hash::Args),
@@ -76,17 +86,49 @@ enum Command {
     #[command(alias = "rm")]
     Delete(delete::Args),
     Prune(prune::Args),
+    Tag(tag::Args),
+    Hold(tag::HoldArgs),
     Verify(verify::Args),
     Repair(repair::Args),
     Family(family::Args),
 }
 
+impl Command {
+    /// What another command is told of this one while it has a lock.
+    const fn words(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "vhd snapshot init",
+            Self::Create(_) => "vhd snapshot create",
+            Self::List(_) => "vhd snapshot list",
+            Self::Show(_) => "vhd snapshot show",
+            Self::Stats(_) => "vhd snapshot stats",
+            Self::Tag(_) => "vhd snapshot tag",
+            Self::Hold(_) => "vhd snapshot hold",
+            Self::Diff(_) => "vhd snapshot diff",
+            Self::Restore(_) => "vhd snapshot restore",
+            Self::Hash(_) => "vhd snapshot hash",
+            Self::Copy(_) => "vhd snapshot copy",
+            Self::Send(_) => "vhd snapshot send",
+            Self::Receive(_) => "vhd snapshot receive",
+            Self::Delete(_) => "vhd snapshot delete",
+            Self::Prune(_) => "vhd snapshot prune",
+            Self::Verify(_) => "vhd snapshot verify",
+            Self::Repair(_) => "vhd snapshot repair",
+            Self::Family(_) => "vhd snapshot family",
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    call_this_command(args.command.words());
     match &args.command {
         Command::Init(args) => init::run(args, context),
         Command::Create(args) => create::run(args, context),
         Command::List(args) => list::run(args, context),
-        Command::Show(args) => show::run(args),
+        Command::Show(args) => show::run(args, context),
+        Command::Stats(args) => stats::run(args, context),
+        Command::Tag(args) => tag::run(args, context),
+        Command::Hold(args) => tag::hold(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
@@ -99,125 +141,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Repair(args) => repair::run(args, context),
         Command::Family(args) => family::run(args, context),
     }
-}
-
-// The store. (A doc comment would become the description of each command.)
-#[derive(Debug, Clone, clap::Args)]
-struct StoreArgs {
-    /// The folder of the store.
-    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
-    store: PathBuf,
-}
-
-// The disk of a store.
-#[derive(Debug, Clone, clap::Args)]
-struct DiskArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// The disk [default: the only one in the store].
-    #[arg(long, value_name = "NAME")]
-    disk: Option<String>,
-}
-
-impl DiskArgs {
-    fn open(&self, access: Access) -> Result<Disk> {
-        Disk::open(&self.store.store, &self.name()?, access)
-    }
-
-    /// Opens the disk of these snapshots, each given as SNAPSHOT or DISK@SNAPSHOT. Returns their names.
-    fn open_for<'a>(
-        &self,
-        access: Access,
-        snapshots: impl IntoIterator<Item = &'a String>,
-    ) -> Result<(Disk, Vec<&'a str>)> {
-        let mut meant = self.disk.clone();
-        let mut names = Vec::new();
-        for snapshot in snapshots {
-            refuse_address(snapshot)?;
-            let Some((disk, name)) = snapshot.split_once('@') else {
-                names.push(snapshot.as_str());
-                continue;
-            };
-            let disk = disk.to_owned();
-            let before = meant.get_or_insert_with(|| disk.clone());
-            if *before != disk {
-                return Err(Error::usage("these are snapshots of two disks")
-                    .with_found(format_args!("{before} and {disk}"))
-                    .with_expected("one disk, named with --disk or before an @"));
-            }
-            names.push(name);
-        }
-        let this = Self {
-            disk: meant,
-            ..self.clone()
-        };
-        Ok((this.open(access)?, names))
-    }
-
-    fn name(&self) -> Result<String> {
-        let store = &self.store.store;
-        if let Some(name) = &self.disk {
-            return Ok(name.clone());
-        }
-        let names = disks_there(store)?;
-        if let [name] = names.as_slice() {
-            return Ok(name.clone());
-        }
-        let some = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        let Some(first) = names.first() else {
-            return Err(Error::usage("there is no disk in this store")
-                .with_path(store)
-                .with_hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
-        };
-        Err(
-            Error::usage("the store has several disks, and none is specified")
-                .with_path(store)
-                .with_found(format_args!(
-                    "{}: {some}",
-                    Count(names.len() as u64, "disk")
-                ))
-                .with_expected("--disk NAME, or DISK@SNAPSHOT")
-                .with_hint(format!("specify one of them: --disk {first}")),
-        )
-    }
-}
-
-/// Refuses an address: here a snapshot is specified within its store.
-fn refuse_address(snapshot: &str) -> Result<()> {
-    let Some((store, point)) = snapshot.rsplit_once("::") else {
-        return Ok(());
-    };
-    let named = if store.is_empty() {
-        String::new()
-    } else {
-        format!("--store {} ", quoted(store))
-    };
-    Err(
-        Error::usage("here the store is specified separately from the snapshot")
-            .with_found(snapshot)
-            .with_hint(format!("write {named}{}", quoted(point))),
-    )
-}
-
-/// The disks of a store, of which there must be at least one: an empty folder isn't a store, and is usually the mount
-/// point of a disk that isn't mounted.
-fn disks_there(store: &Path) -> Result<Vec<String>> {
-    let names = disks(store)?;
-    if names.is_empty() {
-        return Err(
-            Error::usage("there is nothing here: there is no disk in this store")
-                .with_path(store)
-                .with_hint(
-                    "is the disk with the store mounted? vhd snapshot create makes a new store",
-                ),
-        );
-    }
-    Ok(names)
-}
-
-/// Parses a time in the form in which it is printed.
-fn parse_time(text: &str) -> Result<Time, String> {
-    text.parse().map_err(|error: Error| error.to_string())
 }
 
 /// Bytes that the snapshots take together.
@@ -247,6 +170,35 @@ fn unfinished(disk: &Disk) -> Option<String> {
             names.join(", ")
         )
     })
+}
+
+/// What is worth saying of a disk that another command was changing when it was read.
+fn being_written(disk: &Disk) -> Option<String> {
+    let writer = disk.writer()?;
+    let by = writer.holder.as_ref();
+    let by = by.map_or_else(|| "another command".to_owned(), ToString::to_string);
+    Some(format!("{}: is being written by {by}", disk.name()))
+}
+
+/// A command that was changing a disk when it was read, as it is shown.
+#[derive(Debug, serde::Serialize)]
+struct WriterView {
+    command: Option<String>,
+    process: Option<u32>,
+    host: Option<String>,
+    since: Option<String>,
+}
+
+impl WriterView {
+    fn of(disk: &Disk) -> Option<Self> {
+        let holder = disk.writer()?.holder.as_ref();
+        Some(Self {
+            command: holder.map(|holder| holder.command.clone()),
+            process: holder.map(|holder| holder.process),
+            host: holder.map(|holder| holder.host.clone()),
+            since: holder.map(|holder| holder.since.to_string()),
+        })
+    }
 }
 
 /// Reports possible mistakes about snapshots from elsewhere: a new disk, or a time in the future.

@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Error, Outcome, Output, Result, Short, StoreArgs, disks_there,
+    Access, Context, Count, Disk, Error, Failures, LockArgs, Outcome, Output, Patience, Result,
+    Short, StoreArgs, chosen,
 };
+use crate::cli::document::ErrorView;
+use crate::error::ErrorKind;
 use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, decide, prune};
 
 /// Delete the snapshots that no rule keeps.
@@ -15,7 +18,8 @@ use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, d
      aren't counted. So with hours, weeks, months and years. Periods are those of UTC, weeks begin on Monday (ISO 8601). \
      N may be unlimited. --keep-within 30d keeps what is less than 30 days older than the newest snapshot; y, m (months), \
      w, d and h may be put together, as in 1y6m.\n\n\
-     Consecutive snapshots that go are folded at once into the next one that stays. An interrupted prune has deleted some of them; run the same command again to continue.\n\n",
+     Consecutive snapshots that go are folded at once into the next one that stays. An interrupted prune has deleted some of them; run the same command again to continue. A disk that \
+     is in use, or can't be pruned, doesn't keep the others from being pruned.\n\n",
     "Examples:\n",
     "  vhd snapshot prune --store /backup --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run\n",
     "  vhd snapshot prune --store /backup --disk web --keep-within 30d --keep-yearly unlimited\n",
@@ -34,6 +38,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
     #[command(flatten)]
     rules: Rules,
 }
@@ -103,6 +109,9 @@ struct DiskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     used_size: Option<u64>,
     snapshots: Vec<PointView>,
+    /// What kept the disk from being pruned, or from being pruned to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +124,18 @@ struct PointView {
 }
 
 impl DiskView {
+    fn failed(disk: String, error: &Error) -> Self {
+        Self {
+            disk,
+            kept: 0,
+            deleted: 0,
+            used_size_before: None,
+            used_size: None,
+            snapshots: Vec::new(),
+            error: Some(ErrorView::from(error)),
+        }
+    }
+
     fn new(disk: &Disk, decisions: &[Decision], pruned: Option<Pruned>) -> Self {
         let kept = decisions.iter().filter(|d| d.is_kept()).count();
         Self {
@@ -124,6 +145,7 @@ impl DiskView {
             used_size_before: pruned.map(|pruned| pruned.used[0]),
             used_size: pruned.map(|pruned| pruned.used[1]),
             snapshots: decisions.iter().map(PointView::new).collect(),
+            error: None,
         }
     }
 }
@@ -147,48 +169,30 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
             .with_hint("vhd snapshot delete deletes a snapshot by its name"));
     }
-    let store = &args.store.store;
-    let mut names = args.disk.clone();
-    if names.is_empty() {
-        names = disks_there(store)?;
-    }
-    names.sort_unstable();
-    names.dedup();
-    let access = if args.dry_run {
-        Access::Read
-    } else {
-        Access::Write
+    let names = chosen(&args.store.store, &args.disk)?;
+    let patience = args.lock.patience(context);
+    let (mut all, mut failures) = (Vec::with_capacity(names.len()), Failures::default());
+    // Those that are free first: while they are pruned, another command may end.
+    let mut busy = Vec::new();
+    let mut take = |name: String, result: Result<DiskView>, failures: &mut Failures| match result {
+        Ok(view) => all.push(view),
+        Err(error) => {
+            all.push(DiskView::failed(name, &error));
+            failures.0.push(error);
+        }
     };
-    let workers = context.workers()?;
-    let mut all = Vec::with_capacity(names.len());
     for name in names {
-        let mut disk = Disk::open(store, &name, access)?;
-        let decisions = decide(&mut disk, &policy)?;
-        // What is about to happen is reported before it does.
-        let told = !args.json && (!context.quiet() || args.dry_run);
-        if told {
-            let mut output = Output::text()?;
-            text(&disk, &decisions, &mut output)?;
-            output.finish()?;
-        }
-        let mut pruned = None;
-        if !args.dry_run {
-            let progress = context.progress();
-            let work = Work {
-                workers: &workers,
-                progress: &*progress,
-            };
-            pruned = Some(prune(&mut disk, &decisions, work)?);
-        }
-        let view = DiskView::new(&disk, &decisions, pruned);
-        if args.json {
-            all.push(view);
-        } else if told {
-            let mut output = Output::text()?;
-            summary(&view, &mut output)?;
-            output.finish()?;
+        match prune_disk(args, &name, &policy, None, context) {
+            Err(error) if error.kind() == ErrorKind::Locked => busy.push(name),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            result => take(name, result, &mut failures),
         }
     }
+    for name in busy {
+        let result = prune_disk(args, &name, &policy, Some(&patience), context);
+        take(name, result, &mut failures);
+    }
+    all.sort_by(|a, b| a.disk.cmp(&b.disk));
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
@@ -197,7 +201,49 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         })?;
         output.finish()?;
     }
+    failures.end(context)?;
     Ok(Outcome::Done)
+}
+
+fn prune_disk(
+    args: &Args,
+    name: &str,
+    policy: &Policy,
+    patience: Option<&Patience<'_>>,
+    context: &Context,
+) -> Result<DiskView> {
+    let store = &args.store.store;
+    let open = || match (args.dry_run, patience) {
+        (true, _) => Disk::look(store, name),
+        (false, None) => Disk::open(store, name, Access::Write),
+        (false, Some(patience)) => patience.wait_for(|| Disk::open(store, name, Access::Write)),
+    };
+    let mut disk = open()?;
+    let decisions = decide(&mut disk, policy)?;
+    // What is about to happen is said before it does.
+    let told = !args.json && (!context.quiet() || args.dry_run);
+    if told {
+        let mut output = Output::text()?;
+        text(&disk, &decisions, &mut output)?;
+        output.finish()?;
+    }
+    let mut pruned = None;
+    if !args.dry_run {
+        let workers = context.workers()?;
+        let progress = context.progress();
+        let work = Work {
+            workers: &workers,
+            progress: &*progress,
+        };
+        pruned = Some(prune(&mut disk, &decisions, work)?);
+    }
+    let view = DiskView::new(&disk, &decisions, pruned);
+    if told {
+        let mut output = Output::text()?;
+        summary(&view, &mut output)?;
+        output.finish()?;
+    }
+    Ok(view)
 }
 
 fn text(disk: &Disk, decisions: &[Decision], output: &mut Output) -> Result<()> {

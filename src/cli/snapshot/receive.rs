@@ -5,11 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Context, Count, Manifest, Outcome, Output, Result, StoreArgs, check_disk_name,
-    say_what_is_unusual,
+    Context, Count, LockArgs, Manifest, Outcome, Output, RateArgs, Result, StoreArgs,
+    check_disk_name, say_what_is_unusual,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
-use crate::snapshot::{Future, Received, Work, receive};
+use crate::snapshot::{Future, Received, Work, receive_when_free};
 
 /// Receive snapshots from vhd snapshot send on stdin.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,10 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 #[derive(Serialize)]
@@ -70,7 +74,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let stdin = stdin::open(Expected::Stream)?;
     let workers = context.workers()?;
-    let progress = context.progress();
+    let progress = args.rate.limit(context.progress());
     let work = Work {
         workers: &workers,
         progress: &*progress,
@@ -81,8 +85,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         Future::Refused
     };
-    let received = receive(&args.store.store, args.disk.as_deref(), input, future, work);
+    let patience = args.lock.patience(context);
+    let mut received = receive_when_free(
+        &args.store.store,
+        args.disk.as_deref(),
+        input,
+        (future, &|error| patience.waits(error)),
+        work,
+    );
     drop(progress);
+    received.error = received
+        .error
+        .take()
+        .map(|error| patience.with_advice(error));
     let store = &args.store.store;
     say_what_is_unusual(
         (store, &received.disk),

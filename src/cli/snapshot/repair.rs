@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::super::args::SaidFormat;
 use super::verify::FindingView;
 use super::{
-    Access, Context, Count, Disk, DiskArgs, Error, Outcome, Output, Parents, Reading, Result,
+    Access, Context, Count, Disk, DiskArgs, Error, LockArgs, Outcome, Output, Parents, Patience,
+    Reading, Result, open_for,
 };
 use crate::cli::names::{self, Role};
 use crate::error::ErrorKind;
@@ -58,6 +59,8 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
     parents: Parents,
 }
 
@@ -99,6 +102,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     } else {
         Access::Write
     };
+    let patience = args.lock.patience(context);
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
@@ -107,14 +111,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     if args.take_back {
         drop(progress);
-        return take_back(args, access);
+        return take_back(args, access, &patience);
     }
     let put_aside = if args.dry_run {
         None
     } else {
-        set_aside_intent(&args.disk.store.store, &args.disk.name()?, work)?
+        let (name, _) = args.disk.meant([])?;
+        patience.wait_for(|| set_aside_intent(&args.disk.store.store, &name, work))?
     };
-    let mut disk = args.disk.open(access)?;
+    let (mut disk, _) = open_for(&args.disk, access, [], &patience)?;
     let means = means(args, disk.name(), context)?;
     for (name, _) in &means.images {
         // A wrong name would only be ignored; one whose manifest is damaged isn't known yet.
@@ -129,13 +134,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.note(format_args!("{}: {what}", disk.name()));
     }
     let view = view(args, &disk, repaired);
-    let mut output = Output::text()?;
-    if args.json {
-        output.json(&view)?;
-    } else {
-        text(&view, &mut output)?;
+    let nothing_to_say = context.quiet() && view.sound && view.repaired.is_empty();
+    if args.json || args.dry_run || !nothing_to_say {
+        let mut output = Output::text()?;
+        if args.json {
+            output.json(&view)?;
+        } else {
+            text(&view, &mut output)?;
+        }
+        output.finish()?;
     }
-    output.finish()?;
     match unread {
         _ if view.sound => Ok(Outcome::Done),
         // Whether that could be repaired is unknown.
@@ -158,8 +166,8 @@ struct LeftView {
     why: String,
 }
 
-fn take_back(args: &Args, access: Access) -> Result<Outcome> {
-    let mut disk = args.disk.open(access)?;
+fn take_back(args: &Args, access: Access, patience: &Patience<'_>) -> Result<Outcome> {
+    let (mut disk, _) = open_for(&args.disk, access, [], patience)?;
     let taken = take_back_damaged(&mut disk, args.dry_run)?;
     let view = TakenBackView {
         dry_run: args.dry_run,

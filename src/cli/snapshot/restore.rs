@@ -10,7 +10,8 @@ use super::args::{
     overwrite, windows_remark,
 };
 use super::{
-    Access, Context, Disk, DiskArgs, Outcome, Output, Parents, Result, Size, Time, parse_time, show,
+    Access, Context, Disk, DiskArgs, LockArgs, Outcome, Output, Parents, RateArgs, Result, Size,
+    Time, parse_latest, show,
 };
 use crate::cli::apply::say_how_in_place;
 use crate::cli::context::refuse_files;
@@ -23,7 +24,8 @@ use crate::files::{
 };
 use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{
-    PointImage, Restored, Work, check_content, restore, restore_in_place, restore_to_child,
+    PointImage, Restored, Work, check_content, open_beside, restore, restore_in_place,
+    restore_to_child,
 };
 use crate::storage::{Audience, refuse_part_of_store};
 use crate::text::shown;
@@ -54,8 +56,8 @@ pub(super) struct Args {
     disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
-    /// Newest snapshot at or before this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "snapshot")]
+    /// Newest snapshot at or before this time, as 2026-11-20, 2026-11-20T06:00 or "2d ago".
+    #[arg(long, value_name = "TIME", value_parser = parse_latest, conflicts_with = "snapshot")]
     at: Option<Time>,
     /// The image to create, or to change to the snapshot; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE")]
@@ -87,6 +89,10 @@ pub(super) struct Args {
     /// Print a JSON summary.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 /// What `--json` prints.
@@ -134,10 +140,9 @@ fn print(
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshot)?;
-    let mut point = disk.image(show::choose(&disk, names.first().copied(), args.at)?)?;
+    let (disk, point) = open(args, context)?;
     let workers = context.workers()?;
-    let progress = context.progress();
+    let progress = args.rate.limit(context.progress());
     let work = Work {
         workers: &workers,
         progress: &*progress,
@@ -150,8 +155,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ] {
             refuse_on_stdout(option, given)?;
         }
-        point.hold_files()?;
-        drop(disk);
         to_stdout(args, &point, work)?;
         drop(progress);
         context.note_disk_sent(point.path(), point.virtual_size());
@@ -214,10 +217,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     args.windows.refuse_without_parent()?;
-    // From here on only the point's own files are read: other commands needn't wait for a long copy.
-    point.hold_files()?;
-    let name = disk.name().to_owned();
-    drop(disk);
     restore(&point, output, work)?;
     drop(progress);
     if let Some(remark) = windows_remark(format, point.virtual_size()) {
@@ -229,8 +228,33 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         shown(point.path()),
         Size(point.virtual_size())
     ));
-    print(args, (&name, &point), (Some(format), "restored"), None)?;
+    print(
+        args,
+        (disk.name(), &point),
+        (Some(format), "restored"),
+        None,
+    )?;
     Ok(Outcome::Done)
+}
+
+/// Opens the point, and the disk that is to be kept as long as it is read.
+fn open(args: &Args, context: &Context) -> Result<(Disk, PointImage)> {
+    let (name, names) = args.disk.meant(&args.snapshot)?;
+    let open = |disk: &mut Disk| {
+        let mut point = disk.image(show::choose(disk, names.first().copied(), args.at)?)?;
+        let held = point.hold_files()?;
+        Ok((point, held))
+    };
+    let patience = args.lock.patience(context);
+    let store = &args.disk.store.store;
+    // These read other snapshots of the disk, too.
+    if args.in_place.is_some() || args.parent.is_some() {
+        let mut disk = patience.wait_for(|| Disk::open(store, &name, Access::Read))?;
+        let (point, _) = open(&mut disk)?;
+        return Ok((disk, point));
+    }
+    // Where not all files can be held, the disk has the lock.
+    patience.wait_for(|| open_beside(store, &name, open))
 }
 
 /// The format of a new image.

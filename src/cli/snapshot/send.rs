@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::overwrite;
-use super::{Access, Context, Count, DiskArgs, Outcome, Output, Result, Size};
+use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, RateArgs, Result, Size};
 use crate::cli::output::STDOUT;
 use crate::error::{Error, ErrorKind};
-use crate::snapshot::{Span, Work, send};
+use crate::snapshot::{Disk, Outgoing, Span, Work, open_beside};
 use crate::storage::{AtomicFile, Audience};
 
 /// Write snapshots to stdout as a stream, for vhd snapshot receive.
@@ -42,6 +42,10 @@ pub(super) struct Args {
     /// Print a JSON summary; needs -o.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 /// What `--json` prints.
@@ -80,9 +84,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             _ => e,
         })?)
     };
-    let (mut disk, names) = args
-        .disk
-        .open_for(Access::Read, args.after.iter().chain(&args.until))?;
+    let (disk, names) = args.disk.meant(args.after.iter().chain(&args.until))?;
     let (after, until) = match (names.as_slice(), &args.after) {
         ([after, until], _) => (Some(*after), Some(*until)),
         ([after], Some(_)) => (Some(*after), None),
@@ -90,21 +92,26 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         _ => (None, None),
     };
     let workers = context.workers()?;
-    let progress = context.progress();
+    let progress = args.rate.limit(context.progress());
     let work = Work {
         workers: &workers,
         progress: &*progress,
     };
     let span = Span { after, until };
+    let patience = args.lock.patience(context);
+    let open = |disk: &mut Disk| Outgoing::open(disk, span, work);
+    // The disk is kept: where not all files can be held, it has the lock.
+    let (disk, outgoing) =
+        patience.wait_for(|| open_beside(&args.disk.store.store, &disk, open))?;
     let sent = match (file, stdout) {
         (Some(path), _) => {
             let audience = Audience::of([disk.folder()])?;
             let file = AtomicFile::begin(path, overwrite(args.force), audience)?;
-            let sent = send(&mut disk, span, (file.file().appender(), path), work)?;
+            let sent = outgoing.send((file.file().appender(), path), work)?;
             file.publish(overwrite(args.force))?;
             sent
         }
-        (None, Some(output)) => send(&mut disk, span, (output, Path::new(STDOUT)), work)?,
+        (None, Some(output)) => outgoing.send((output, Path::new(STDOUT)), work)?,
         (None, None) => return Err(Error::usage("nothing to write to")),
     };
     drop(progress);

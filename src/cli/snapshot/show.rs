@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Access, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, parse_time, used,
+    Context, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, being_written,
+    parse_latest, used,
 };
 use crate::files::Opened as _;
 use crate::snapshot::PointImage;
@@ -25,16 +26,20 @@ pub(super) struct Args {
     disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
     snapshot: Option<String>,
-    /// Newest snapshot at or before this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "snapshot")]
+    /// Newest snapshot at or before this time, as 2026-11-20, 2026-11-20T06:00 or "2d ago".
+    #[arg(long, value_name = "TIME", value_parser = parse_latest, conflicts_with = "snapshot")]
     at: Option<Time>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<Outcome> {
-    let (disk, names) = args.disk.open_for(Access::Read, &args.snapshot)?;
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let (name, names) = args.disk.meant(&args.snapshot)?;
+    let disk = Disk::look(&args.disk.store.store, &name)?;
+    if let Some(note) = being_written(&disk) {
+        context.note(note);
+    }
     let point = choose(&disk, names.first().copied(), args.at)?;
     print(&View::of(&disk, point)?, args.json)
 }

@@ -1,12 +1,16 @@
 //! `vhd snapshot verify`: checks whether everything is present and correct.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{
-    Access, Context, Count, Disk, Outcome, Output, Result, StoreArgs, disks_there, unfinished,
+    Context, Count, Disk, Outcome, Output, Result, StoreArgs, Time, WriterView, being_written,
+    chosen, unfinished,
 };
 use crate::cli::document::ErrorView;
-use crate::snapshot::{Finding, ReadData, Verified, Work, verify};
+use crate::cli::span::parse_span;
+use crate::snapshot::{Finding, ReadData, Verified, Work, verify_beside};
 
 /// Find what is damaged in a store, where, and which snapshots it affects.
 #[derive(Debug, clap::Args)]
@@ -14,11 +18,13 @@ use crate::snapshot::{Finding, ReadData, Verified, Work, verify};
     "Without an option this reads manifests, the structures of the bases, the ends of the diffs and how all hang \
      together, but no data. --read-data reads every byte: the digest of each diff, the content digest of each base, and \
      each window of the newest snapshot. Exit code 1 means that something is wrong. What can't be read (no permission, \
-     a failing device, a lock) is not damage: the rest is looked at, and the exit code says why, 2 or 5.\n\n",
+     a failing device, a lock) is not damage: the rest is looked at, and the exit code says why, 2 or 5. A disk is verified \
+     without its lock, also while another command changes it: it waits for nobody, and nobody waits for it.\n\n",
     "Examples:\n",
     "  vhd snapshot verify --store /backup\n",
     "  vhd snapshot verify --store /backup --disk web --read-data\n",
-    "  vhd snapshot verify --store /backup --read-data-subset 10%      every night a tenth\n\n",
+    "  vhd snapshot verify --store /backup --read-data-subset 10%      every night a tenth\n",
+    "  vhd snapshot verify --store /backup --max-age 26h -q            for a monitor: silent if all is well\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
@@ -33,6 +39,9 @@ pub(super) struct Args {
     /// Read about this part of the data, a different one each time.
     #[arg(long, value_name = "N%", value_parser = parse_percent, conflicts_with = "read_data")]
     read_data_subset: Option<u8>,
+    /// Find fault with a disk whose newest snapshot is older than this, as 26h.
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    max_age: Option<Duration>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -57,10 +66,15 @@ struct View {
 struct DiskView {
     disk: String,
     snapshots: usize,
+    /// The command that is changing the disk, if one is.
+    writer: Option<WriterView>,
     findings: Vec<FindingView>,
     /// Why the disk couldn't be checked completely, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
+    /// Why the newest snapshot is too old, with --max-age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    too_old: Option<String>,
     /// How many files couldn't be read.
     #[serde(skip_serializing_if = "is_zero")]
     unread: usize,
@@ -113,12 +127,7 @@ impl From<Finding> for FindingView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let mut names = args.disk.clone();
-    if names.is_empty() {
-        names = disks_there(&args.store.store)?;
-    }
-    names.sort_unstable();
-    names.dedup();
+    let names = chosen(&args.store.store, &args.disk)?;
     let read = match (args.read_data, args.read_data_subset) {
         (true, _) => ReadData::All,
         (false, Some(percent)) => ReadData::Percent(percent),
@@ -134,16 +143,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             progress: &*progress,
         };
         // One that is locked or unreadable doesn't prevent checking the others.
-        let (found, snapshots) =
-            look(args, &name, read, work, &mut notes).unwrap_or_else(|error| {
+        let (found, snapshots, writer, too_old) = look(args, &name, read, work, &mut notes)
+            .unwrap_or_else(|error| {
                 let unread = vec![error];
                 let findings = Vec::new();
-                (Verified { findings, unread }, 0)
+                (Verified { findings, unread }, 0, None, None)
             });
         all.push(DiskView {
             disk: name,
             snapshots,
+            writer,
             findings: found.findings.into_iter().map(Into::into).collect(),
+            too_old,
             error: found.unread.first().map(ErrorView::from),
             unread: found.unread.len(),
         });
@@ -156,7 +167,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let view = View {
         sound: all
             .iter()
-            .all(|disk| disk.findings.is_empty() && disk.error.is_none()),
+            .all(|disk| disk.findings.is_empty() && disk.error.is_none() && disk.too_old.is_none()),
         read_data: match read {
             ReadData::Nothing => "none".to_owned(),
             ReadData::Percent(percent) => format!("{percent}%"),
@@ -199,17 +210,40 @@ fn look(
     read: ReadData,
     work: Work<'_>,
     notes: &mut Vec<String>,
-) -> Result<(Verified, usize)> {
-    let mut disk = Disk::open(&args.store.store, name, Access::Read)?;
+) -> Result<(Verified, usize, Option<WriterView>, Option<String>)> {
+    let (disk, found) = verify_beside(&args.store.store, name, read, work)?;
     notes.extend(unfinished(&disk));
-    let found = verify(&mut disk, read, work)?;
-    Ok((found, disk.points().len()))
+    notes.extend(being_written(&disk));
+    let too_old = args.max_age.and_then(|most| too_old(&disk, most));
+    Ok((found, disk.points().len(), WriterView::of(&disk), too_old))
+}
+
+/// Why the newest snapshot that can be used is too old, if it is.
+fn too_old(disk: &Disk, most: Duration) -> Option<String> {
+    let Some(newest) = disk.newest() else {
+        return Some("there is no snapshot".to_owned());
+    };
+    let age = Time::now().to_unix().saturating_sub(newest.time.to_unix());
+    let most = i64::try_from(most.as_secs()).unwrap_or(i64::MAX);
+    (age > most).then(|| {
+        format!(
+            "the newest snapshot, {}, is {} h {} min old, more than {} h {} min",
+            newest.name,
+            age / 3600,
+            age % 3600 / 60,
+            most / 3600,
+            most % 3600 / 60
+        )
+    })
 }
 
 fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
     for disk in &view.disks {
         for finding in &disk.findings {
             finding.print(output)?;
+        }
+        if let Some(why) = &disk.too_old {
+            output.line(format_args!("{}: {why}", disk.disk))?;
         }
         if quiet && disk.error.is_none() && disk.findings.is_empty() {
             continue;

@@ -126,8 +126,13 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
     flip(&lab.path("store/mail/000001-a.json"), 20);
     let lock = fs::File::create(lab.path("store/db/lock")).unwrap();
     lock.lock().unwrap();
-    let found = lab.ends(5, &["verify"]);
-    assert!(found.contains("by another command"), "{found}");
+    // Without the lock, and that is said.
+    let found = lab.ends(1, &["verify"]);
+    assert!(
+        found.contains("db: is being written by another command"),
+        "{found}"
+    );
+    assert!(found.contains("db: 1 snapshot,"), "{found}");
     assert!(found.contains("web: 3 snapshots"), "{found}");
     assert!(
         found.contains(
@@ -136,7 +141,9 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
         "{found}"
     );
     assert!(found.contains("000001-a.json"), "{found}");
-    let found = lab.ends(5, &["verify", "--json", "-q"]);
+    // What can't be read at all hides nothing of the others either.
+    fs::write(lab.path("store/db/deleting.json"), "{").unwrap();
+    let found = lab.ends(3, &["verify", "--json", "-q"]);
     let view: serde_json::Value =
         serde_json::from_str(found.split("vhd: ").next().unwrap()).unwrap();
     assert_eq!(view["sound"], false);
@@ -152,6 +159,10 @@ fn a_disk_in_use_hides_nothing_of_the_others() {
         !found.contains("store/db") && !found.contains("db:"),
         "{found}"
     );
+    let listed = lab.ends(3, &["list"]);
+    assert!(listed.contains("deleting.json"), "{listed}");
+    assert!(listed.contains("web   c"), "{listed}");
+    fs::remove_file(lab.path("store/db/deleting.json")).unwrap();
     drop(lock);
     lab.good(&["verify", "--disk", "web", "--disk", "db"]);
 }

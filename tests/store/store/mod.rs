@@ -1,9 +1,11 @@
 //! Stores of points in time, as the commands make them, leave them, and find them again.
 
+mod busy;
 mod copies;
 mod crash;
 mod damage;
 mod family;
+mod habits;
 pub(crate) mod lab;
 mod packed;
 mod points;
