@@ -151,7 +151,9 @@ pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
 }
 
 /// The commands that change the given store.
-const WRITE_STORES: &[&str] = &["init", "create", "receive", "delete", "prune", "repair"];
+const WRITE_STORES: &[&str] = &[
+    "init", "create", "receive", "delete", "prune", "repair", "upgrade",
+];
 
 fn is_path(arg: &clap::Arg) -> bool {
     arg.get_action().takes_values()

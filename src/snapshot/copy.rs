@@ -7,12 +7,18 @@ use std::thread;
 use super::disk::is_absent;
 use super::history::missing;
 use super::incoming::{Target, to_verify};
+use super::layout::PACKED;
+use super::point::side;
+use super::restore::check_content;
 use super::sparse_chunks::pieces;
 use super::{Access, Disk, Manifest, Work, windows};
+use crate::diff::{Compression, DiffOptions, write_diff_listed};
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::Opened as _;
+use crate::image::{ContentDigest, NoneShared};
 use crate::progress::Progress;
 use crate::remedy::{Remedy, SnapshotJob, Step};
-use crate::storage::{Audience, File};
+use crate::storage::{AtomicFile, Audience, File};
 
 /// The outcome of copying one disk.
 #[derive(Debug)]
@@ -100,7 +106,7 @@ pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
         opened => Some(opened?),
     };
     let points = match &target {
-        Some(target) => missing(&source, target)?,
+        Some(target) => missing(&source, target)?.points,
         None => source.points(),
     };
     Ok(points.iter().fold(0, |sum, point| {
@@ -152,12 +158,18 @@ fn copy_missing(
     work: Work<'_>,
 ) -> Result<()> {
     copied.newest = target.disk().newest().cloned();
-    let points = missing(source, target.disk())?;
-    if points.is_empty() {
+    let missing = missing(source, target.disk())?;
+    if missing.points.is_empty() {
         target.tidy()?;
     }
-    for point in points {
-        let (manifest, bytes) = copy_point(source, target, point, work)?;
+    let mut bridge = missing.bridge;
+    for point in missing.points {
+        let (manifest, bytes) = if let Some(newest) = bridge.take() {
+            bridge_to(source, target, (&newest, point), work)?
+        } else {
+            let file = File::open(source.data_path(point)?)?;
+            copy_point(target, (point, &file), work)?
+        };
         copied.newest = Some(manifest.clone());
         copied.points.push(CopiedPoint { manifest, bytes });
     }
@@ -170,18 +182,58 @@ fn copy_missing(
     windows::keep_up(target.disk(), Some(source), work)
 }
 
-fn copy_point(
+/// Copies `point` as a diff from the newest snapshot of the target, which the source doesn't have any more: the diff is
+/// made here, and only what changed is stored and read at the target.
+fn bridge_to(
     source: &Disk,
     target: &mut Target,
-    point: &Manifest,
+    (newest, point): (&Manifest, &Manifest),
     work: Work<'_>,
 ) -> Result<(Manifest, u64)> {
-    let file = File::open(source.data_path(point)?)?;
-    let incoming = target.begin(point, Some(&file))?;
+    let disk = target.disk();
+    let known = windows::of_newest(disk, newest, work)?;
+    let (before, after) = (disk.image(newest)?, source.image(point)?);
+    let file = format!("{}{PACKED}", point.stem());
+    let audience = Audience::of(after.files())?.and(disk.audience().clone());
+    let stored = AtomicFile::for_audience(disk.path(&file), audience)?;
+    let options = DiffOptions {
+        workers: work.workers,
+        progress: work.progress,
+        compression: Compression::default(),
+        digests: true,
+        equal: &NoneShared,
+        confirm: &|| after.check_unchanged(),
+    };
+    let written = write_diff_listed(
+        &known,
+        (&before, side(newest)),
+        (&after, side(point)),
+        (stored.file().appender(), disk.path(&file)),
+        options,
+        |_, _| Ok(()),
+    )?;
+    if let Some(found) = written.trailer.target_digest {
+        check_content(&after, found)?;
+    }
+    let (len, digest) = (written.len, ContentDigest(written.digest));
+    drop((written, before, known));
+    let coming = point.stored_as(Some(newest.id.clone()), file, (len, len), Some(digest));
+    let made = stored.file().another_handle();
+    let copied = copy_point(target, (&coming, &made), work)?;
+    drop(stored);
+    Ok(copied)
+}
+
+fn copy_point(
+    target: &mut Target,
+    (point, file): (&Manifest, &File),
+    work: Work<'_>,
+) -> Result<(Manifest, u64)> {
+    let incoming = target.begin(point, Some(file))?;
     let (from, len) = (incoming.from(), point.data.length);
     work.progress.advance(from);
     let mut bytes = 0_u64;
-    pieces(&file, from, len, work.progress, |offset, piece| {
+    pieces(file, from, len, work.progress, |offset, piece| {
         bytes = bytes.saturating_add(piece.len() as u64);
         incoming.write(offset, piece)
     })?;

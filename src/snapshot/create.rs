@@ -317,6 +317,7 @@ struct Draft {
     family: Family,
     source: Origin,
     tags: BTreeMap<String, String>,
+    disk_id: String,
     /// Whether its disk is identified with certainty.
     told: bool,
 }
@@ -346,6 +347,10 @@ impl Draft {
             family,
             source,
             tags: new.tags.clone(),
+            disk_id: disk
+                .newest()
+                .and_then(|newest| newest.disk_id.clone())
+                .unwrap_or_else(|| UniqueId::random().to_string()),
         })
     }
 
@@ -377,6 +382,7 @@ impl Draft {
             name: self.stem.name,
             sequence: self.stem.sequence,
             id: UniqueId::random().to_string(),
+            disk_id: Some(self.disk_id),
             parent: parent.map(|parent| parent.id.clone()),
             time: self.time,
             family: self.family,

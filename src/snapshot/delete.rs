@@ -21,6 +21,7 @@ use super::intent::{Intent, MOST_AT_ONCE};
 use super::layout::{DELETING, NEW, WINDOWS};
 use super::marks::refuse_held;
 use super::packed::BASE_COMPRESSION;
+use super::point::with_repair;
 use super::take_back::{forget, is_want_of_room, take_back};
 use super::windows::digest_of;
 use super::{Disk, Manifest, Work, partial};
@@ -316,7 +317,8 @@ fn fold(disk: &Disk, deleted: &[Manifest], next: &Manifest, work: Work<'_>) -> R
             Compression::default()
         },
     };
-    let written = squash(&chain, stored.file().appender(), path, options)?;
+    let written = squash(&chain, stored.file().appender(), path, options)
+        .map_err(|error| with_repair(disk, error))?;
     open.iter()
         .try_for_each(|open| open.file.check_unchanged())?;
     let (len, digest) = (written.len, ContentDigest(written.digest));

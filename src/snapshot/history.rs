@@ -6,23 +6,60 @@ use super::{Disk, Manifest, Time};
 use crate::error::{Error, Result};
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 
-/// The snapshots of `source` that `target` lacks, in order: all after the newest one of the target.
+/// What a copy has to bring.
+#[derive(Debug)]
+pub(super) struct Missing<'a> {
+    /// The snapshots that the target lacks, in order: all after its newest one.
+    pub(super) points: &'a [Manifest],
+    /// The newest one of the target, if the source doesn't have it any more: the first of `points` is copied as a diff
+    /// from that, which is made for it.
+    pub(super) bridge: Option<Manifest>,
+}
+
+/// What `target` lacks of `source`.
 ///
 /// # Errors
 ///
 /// [`Mismatch`](crate::ErrorKind::Mismatch) if the target isn't at a point of the source's history.
-pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<&'a [Manifest]> {
+pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<Missing<'a>> {
     for there in target.points() {
         if let Some(here) = source.points.numbered(there.sequence).next() {
             refuse_other(target, there, here)?;
         }
     }
     let Some(newest) = target.newest() else {
-        return Ok(source.points());
+        return Ok(Missing {
+            points: source.points(),
+            bridge: None,
+        });
     };
     let here = source.points.with_id(&newest.id);
-    here.map(|here| source.points.from(here.sequence.saturating_add(1)))
-        .ok_or_else(|| gone(source, target, newest))
+    let sequence = here.map_or(newest.sequence, |here| here.sequence);
+    let points = source.points.from(sequence.saturating_add(1));
+    let bridge = here.is_none().then(|| newest.clone());
+    if bridge.is_some() {
+        let follows = points
+            .first()
+            .is_some_and(|next| continues(source, target, newest, next));
+        if !follows {
+            return Err(gone(source, target, newest));
+        }
+    }
+    Ok(Missing { points, bridge })
+}
+
+/// Whether `next` is of the disk that `newest` is of, at a later time: `newest` was deleted in the source.
+fn continues(source: &Disk, target: &Disk, newest: &Manifest, next: &Manifest) -> bool {
+    if next.time < newest.time || newest.family.join(&next.family).is_err() {
+        return false;
+    }
+    if let (Some(there), Some(here)) = (&newest.disk_id, &next.disk_id) {
+        return there == here;
+    }
+    // An older program began the disk: a snapshot that both have proves it, or the ids of the cloud.
+    let known = |point: &Manifest| source.points.with_id(&point.id).is_some();
+    let told = newest.family.source_unique_id.is_some() && next.family.source_unique_id.is_some();
+    told || target.points().iter().any(known)
 }
 
 /// Fails unless two snapshots with the same number are identical.

@@ -14,6 +14,7 @@ use super::disk::{check_plain, is_absent, is_passing};
 use super::history::check_next;
 use super::layout::COPY_LOCK;
 use super::lock::{Said, open_lock, with_holder};
+use super::marker::{Marker, STORE_VERSION};
 use super::partial::{self, mark, part};
 use super::sparse_chunks::same_until;
 use super::verify::check_base;
@@ -131,6 +132,7 @@ impl Target {
         original: Option<&File>,
     ) -> Result<PartialPoint<'_>> {
         check_next(&self.disk, point)?;
+        check_version(&self.disk, point)?;
         self.check_lock()?;
         self.disk.made_from(match original {
             Some(original) => Audience::of_file(original)?,
@@ -265,6 +267,26 @@ impl PartialPoint<'_> {
     /// Discards the partial copy.
     pub(super) fn give_up(self) -> Result<()> {
         self.target.tidy()
+    }
+}
+
+/// An error for a packed base where the marker promises that older programs can read the store.
+fn check_version(disk: &Disk, point: &Manifest) -> Result<()> {
+    if !point.is_packed() {
+        return Ok(());
+    }
+    match Marker::read(disk.store())? {
+        Some(marker) if marker.version < STORE_VERSION => Err(Error::mismatch(
+            "the target is a store of an older version, which has no packed bases",
+        )
+        .with_path(disk.store())
+        .with_found(format_args!("version {}", marker.version))
+        .with_expected(format_args!("version {STORE_VERSION}"))
+        .with_hint(format!(
+            "bring it to the newest version: vhd snapshot upgrade --store {}",
+            crate::error::quoted(disk.store())
+        ))),
+        _ => Ok(()),
     }
 }
 

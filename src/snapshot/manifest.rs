@@ -45,6 +45,10 @@ pub struct Manifest {
     pub sequence: u32,
     /// Distinguishes it from all other snapshots anywhere: a random UUID.
     pub id: String,
+    /// What tells the disk that it is of from all others: given to its first snapshot, and the same in each later one and
+    /// in every copy. `None` where an older program began the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_id: Option<String>,
     /// The id of the snapshot on which its diff is based; `None` for a base.
     pub parent: Option<String>,
     /// The time of its content.
@@ -448,6 +452,7 @@ pub(super) mod tests {
             name: "mon".to_owned(),
             sequence: 1,
             id: "4b2f".to_owned(),
+            disk_id: None,
             parent: None,
             time: Time::from_unix(0),
             family: Family::default(),

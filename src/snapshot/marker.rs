@@ -145,6 +145,20 @@ fn of_store(job: StoreJob, store: &Path) -> Step {
     }
 }
 
+/// Makes the marker of the store at `store`, which may have none, that of the newest version.
+pub fn upgrade_marker(store: &Path) -> Result<Marker> {
+    let marker = match Marker::read(store)? {
+        Some(marker) if marker.version == STORE_VERSION => return Ok(marker),
+        Some(marker) => Marker {
+            version: STORE_VERSION,
+            ..marker
+        },
+        None => Marker::new(STORE_VERSION),
+    };
+    marker.write(store, Overwrite::Yes)?;
+    Ok(marker)
+}
+
 /// A name for a damaged marker that nothing has.
 fn aside(path: &Path) -> PathBuf {
     let name = |n: u32| {

@@ -305,6 +305,18 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         "vhd snapshot delete --store s tue --json",
         2,
     ),
+    (
+        "vhd snapshot upgrade",
+        "vhd snapshot upgrade --store s --json",
+        0,
+    ),
+    (
+        "vhd snapshot upgrade",
+        "vhd snapshot upgrade --store none --json",
+        2,
+    ),
+    ("vhd snapshot init", "vhd snapshot init fresh --json", 0),
+    ("vhd snapshot init", "vhd snapshot init fresh --json", 2),
 ];
 
 /// A member as described in docs/json.md.

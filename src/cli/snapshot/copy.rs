@@ -14,7 +14,7 @@ use crate::cli::document::ErrorView;
 use crate::cli::names::Role;
 use crate::cli::remote::{Remote, on};
 use crate::error::quoted;
-use crate::snapshot::{Copied, Work, copy_disks};
+use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, upgrade_marker};
 
 /// Bring another store up to date: copy the snapshots that it lacks.
 #[derive(Debug, clap::Args)]
@@ -107,6 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_remote(args)?;
     refuse_same(from, to)?;
     let names = chosen(from, &args.disk)?;
+    let versions = [from, to].map(store_version);
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {
@@ -135,6 +136,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             }
         }
         copied.error = copied.error.take().map(|error| patience.with_advice(error));
+    }
+    // A store that was made by this is of the version of the other.
+    let [from_version, to_version] = versions;
+    if to_version?.is_none()
+        && from_version? == Some(STORE_VERSION)
+        && all.iter().any(|copied| !copied.points.is_empty())
+    {
+        upgrade_marker(to)?;
     }
     for copied in &all {
         say_what_is_unusual(

@@ -17,7 +17,7 @@ use crate::cli::stdin::{self, Expected, STDIN};
 use crate::diff::Compression;
 use crate::error::{Error, quoted};
 use crate::snapshot::{
-    BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create,
+    BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create, init,
     store_version,
 };
 use crate::storage::{Audience, File};
@@ -40,6 +40,10 @@ use crate::text::shown;
     "  vhd snapshot create --disk web --name w47 disk.vhd --tag keep=yes --time 2026-11-20T06:00:00Z\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
@@ -76,6 +80,12 @@ pub(super) struct Args {
     /// How data is packed: none, zstd or zstd:1 to zstd:19 [default: zstd:3 for a base, zstd:1 for what changed].
     #[arg(long, value_name = "HOW", conflicts_with = "diff", value_parser = parse_compression)]
     compress: Option<Compression>,
+    /// Make the folder a store first if it isn't one, as vhd snapshot init does.
+    #[arg(long, conflicts_with_all = ["existing", "diff"])]
+    init: bool,
+    /// Only add to a disk that the store has already.
+    #[arg(long)]
+    existing: bool,
     /// Format of the image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<InputFormat>,
@@ -114,6 +124,9 @@ enum Content<'a> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if args.init && store_version(&args.store.store)?.is_none() {
+        init(&args.store.store, STORE_VERSION)?;
+    }
     // Of several disks, all have the same moment.
     let now = (!args.also.is_empty()).then(Time::now);
     let time = args.time.or(now);
@@ -211,6 +224,13 @@ fn add(
     (context, patience): (&Context, &Patience<'_>),
 ) -> Result<View> {
     let found = Found::at(store, name)?;
+    if args.existing && found != Found::Disk {
+        return Err(Error::usage("there is no such disk in the store")
+            .with_path(store)
+            .with_found(format_args!("\"{name}\""))
+            .with_expected("an existing disk, because of --existing")
+            .with_hint("check that the store is the right one and is mounted, and how the disk is spelled; without --existing, a new disk is begun"));
+    }
     let mut disk;
     let created = match from {
         Content::Diff(diff) => {

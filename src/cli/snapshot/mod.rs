@@ -37,6 +37,7 @@ mod show;
 mod stats;
 mod stores;
 mod tag;
+mod upgrade;
 mod verify;
 
 pub(super) use show::print_point;
@@ -90,6 +91,7 @@ enum Command {
     Hold(tag::HoldArgs),
     Verify(verify::Args),
     Repair(repair::Args),
+    Upgrade(upgrade::Args),
     Family(family::Args),
 }
 
@@ -114,6 +116,7 @@ impl Command {
             Self::Prune(_) => "vhd snapshot prune",
             Self::Verify(_) => "vhd snapshot verify",
             Self::Repair(_) => "vhd snapshot repair",
+            Self::Upgrade(_) => "vhd snapshot upgrade",
             Self::Family(_) => "vhd snapshot family",
         }
     }
@@ -138,6 +141,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Delete(args) => delete::run(args, context),
         Command::Prune(args) => prune::run(args, context),
         Command::Verify(args) => verify::run(args, context),
+        Command::Upgrade(args) => upgrade::run(args, context),
         Command::Repair(args) => repair::run(args, context),
         Command::Family(args) => family::run(args, context),
     }

@@ -247,6 +247,11 @@ impl Job<'_> {
             name: stem.name.clone(),
             sequence: stem.sequence,
             id: id.unwrap_or_else(|| UniqueId::random().to_string()),
+            disk_id: self
+                .disk
+                .points()
+                .iter()
+                .find_map(|point| point.disk_id.clone()),
             parent: before.map(|before| before.id.clone()),
             time: Time::from_unix(time),
             family: told_family(&side),

@@ -7,7 +7,7 @@ use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
     Access, BaseForm, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources,
     Span, Verified, Work, add_diff, copy_disk, create, delete, prune, receive, repair, send,
-    verify,
+    upgrade, verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -464,13 +464,74 @@ fn repairs(form: BaseForm) -> Vec<Writer> {
     writers
 }
 
+/// An upgrade is judged by what it had to begin with, which it never changes, and leaves no image in the end.
+fn upgrades() -> Writer {
+    let run = |at: &Path| upgrade(&mut stored(at, Access::Write)?, work()).map(drop);
+    let all = vec![0, 1, 2];
+    let judge = StoreJudge {
+        old: all.clone(),
+        new: all,
+        again: Box::new(run),
+        others: &[],
+    };
+    let judge = move |ground: &Ground<'_>| -> Judged {
+        let folder = ground.fresh();
+        let outcome = judge.listed(folder.path())?;
+        let folder = ground.fresh();
+        let again = |e| format!("{outcome:?}, again: {e}");
+        (judge.again)(folder.path()).map_err(|e| again(e.to_string()))?;
+        judge.listed(folder.path()).map_err(again)?;
+        judge.clean(folder.path())?;
+        Ok(outcome)
+    };
+    Writer {
+        name: called(BaseForm::Image, "upgrade"),
+        before: store(3, &[1], BaseForm::Image),
+        run: Box::new(run),
+        judge: Box::new(judge),
+        done: Outcome::New,
+        verifies: false,
+        clones: false,
+    }
+}
+
+/// The copy of what comes after a snapshot that the source doesn't have any more.
+fn bridges(form: BaseForm) -> Writer {
+    let source = Arc::new(store(4, &[], form));
+    let mut pruned = files(|at| {
+        lay_out(at, &source);
+        for name in ["mon", "tue"] {
+            delete(&mut stored(at, Access::Write)?, name, false, work())?;
+        }
+        Ok(())
+    });
+    pruned.remove("image");
+    let mut some = (*source).clone();
+    some.retain(|name, _| {
+        name == "lock" || name.starts_with("000001") || name.starts_with("000002")
+    });
+    writer(
+        form,
+        "copy, past what was pruned",
+        some,
+        [&[0, 1], &[0, 1, 2, 3]],
+        move |at| {
+            beside(at, &pruned, |store, name| {
+                let copied = copy_disk((store, at.parent().unwrap()), name, work());
+                copied.error.map_or(Ok(()), Err)
+            })
+        },
+    )
+}
+
 pub(super) fn all() -> Vec<Writer> {
-    let mut writers = Vec::new();
+    let mut writers = vec![upgrades()];
     for form in [BaseForm::Packed, BaseForm::Image] {
         writers.extend(creates(form));
         writers.extend(deletes(form));
         writers.extend(arrivals(form));
         writers.extend(repairs(form));
+        writers.push(bridges(form));
     }
     writers
 }

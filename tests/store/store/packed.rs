@@ -10,6 +10,11 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Snapshots a to e of a disk that grows and shrinks, and what each holds.
 fn five() -> (Lab, Vec<Vec<u8>>) {
     let lab = Lab::packed();
+    let all = fill(&lab);
+    (lab, all)
+}
+
+fn fill(lab: &Lab) -> Vec<Vec<u8>> {
     let mut bytes = disk(3, 5 << 20);
     let mut all = Vec::new();
     for (n, name) in NAMES.into_iter().enumerate() {
@@ -22,7 +27,7 @@ fn five() -> (Lab, Vec<Vec<u8>>) {
         bytes = changed(n as u64, &bytes);
         bytes.resize([6 << 20, 6 << 20, 4 << 20, 9 << 20, 1][n], 0);
     }
-    (lab, all)
+    all
 }
 
 fn assert_whole(lab: &Lab, all: &[Vec<u8>], names: &[&str]) {
@@ -144,6 +149,12 @@ fn copies_and_streams_bring_the_same_bytes() {
             }
         }
     }
+    // A new store becomes what the other one is; one that promises version 1 takes no packed base.
+    lab.good(&["copy", "--to", "made"]);
+    assert!(lab.path("made/vhdkit-store.json").exists());
+    lab.good(&["init", "--store-version", "1", "older"]);
+    let said = lab.ends(4, &["copy", "--to", "older"]);
+    assert!(said.contains("vhd snapshot upgrade --store"), "{said}");
     // The next night, with the oldest gone here: the far store keeps it.
     lab.good(&["delete", "a"]);
     let image = lab.image("f", &disk(9, 3 << 20), "raw");
@@ -264,4 +275,147 @@ fn a_disk_of_any_size_has_the_same_files() {
     assert!(content(lab.file("-b.vhddiff")).len() < 16 << 10);
     let hash = |image: &str| lab.run("vhd", &["hash", image]).stdout[..64].to_vec();
     assert_eq!(hash("large.raw"), hash("store::web@b"));
+}
+
+#[test]
+fn a_store_of_version_1_is_upgraded_and_stays_what_it_is() {
+    let lab = Lab::new();
+    let all = fill(&lab);
+    let image = lab.image("f", &disk(8, 2 << 20), "dynamic");
+    lab.good(&["create", "--disk", "web", "--name", "f", "--full", &image]);
+    let images = || {
+        let files = lab.files().into_iter();
+        files.filter(|file| ends(file, "vhd")).count()
+    };
+    assert_eq!(images(), 2);
+    let said = lab.good(&["upgrade"]);
+    assert!(said.contains("web: 2 bases packed"), "{said}");
+    assert_eq!(images(), 0);
+    assert_whole(&lab, &all, &NAMES);
+    let view = lab.json(&["upgrade"]);
+    assert_eq!(view["store_version"], 2);
+    assert_eq!(view["disks"][0]["packed"].as_array().unwrap().len(), 0);
+    // What comes now is packed, too.
+    lab.good(&["create", "--disk", "other", "--name", "a", &image]);
+    assert!(lab.path("store/other/000001-a.vhddiff").exists());
+    lab.good(&["delete", "--disk", "web", "a"]);
+    let without_a = lab.ends(2, &["show", "web@a"]);
+    assert!(without_a.contains("no such snapshot"), "{without_a}");
+}
+
+#[test]
+fn a_marker_says_what_the_folder_is() {
+    let lab = Lab::new();
+    let image = lab.image("a", &disk(8, 1 << 20), "raw");
+    lab.good(&["create", "--disk", "old", "--name", "a", &image]);
+    assert!(lab.path("store/old/000001-a.vhd").exists());
+    let said = lab.ends(2, &["init", "store"]);
+    assert!(
+        said.contains("vhd snapshot upgrade --store store"),
+        "{said}"
+    );
+    lab.good(&["upgrade", "--store", "store"]);
+    let marker = lab.path("store/vhdkit-store.json");
+    let text = fs::read_to_string(&marker).unwrap();
+    let said = lab.ends(2, &["init", "store"]);
+    assert!(said.contains("this is a store already"), "{said}");
+    assert_eq!(fs::read_to_string(&marker).unwrap(), text);
+    // One of a newer version is left alone by everything.
+    fs::write(
+        &marker,
+        text.replace("\"vhdkit_store\": 2", "\"vhdkit_store\": 3"),
+    )
+    .unwrap();
+    for command in [
+        &["init", "store"][..],
+        &["upgrade"],
+        &["create", "--disk", "web", "--name", "a", &image],
+    ] {
+        let said = lab.ends(3, command);
+        assert!(said.contains("of a newer version"), "{said}");
+    }
+    assert!(!lab.path("store/web").exists());
+    // A damaged one is made again, as the hint says, and no disk is touched.
+    fs::write(&marker, &text[..10]).unwrap();
+    let said = lab.ends(3, &["create", "--disk", "web", "--name", "a", &image]);
+    assert!(said.contains("vhd snapshot init "), "{said}");
+    lab.good(&["init", "store"]);
+    assert!(lab.path("store/vhdkit-store.json.damaged").exists());
+    lab.good(&["create", "--disk", "web", "--name", "a", &image]);
+    assert!(lab.path("store/web/000001-a.vhddiff").exists());
+    lab.good(&["verify", "--read-data"]);
+    // Made and filled at once.
+    for name in ["a", "b"] {
+        let made = [
+            "create", "--init", "--store", "new", "--disk", "web", "--name", name,
+        ];
+        lab.good(&[&made[..], &[&image]].concat());
+    }
+    assert!(lab.path("new/web/000001-a.vhddiff").exists());
+    let said = lab.ends(
+        2,
+        &[
+            "create",
+            "--existing",
+            "--disk",
+            "wbe",
+            "--name",
+            "b",
+            &image,
+        ],
+    );
+    assert!(said.contains("--existing"), "{said}");
+    assert!(!lab.path("store/wbe").exists());
+    lab.good(&[
+        "create",
+        "--existing",
+        "--disk",
+        "web",
+        "--name",
+        "b",
+        &image,
+    ]);
+}
+
+#[test]
+fn pruning_never_cuts_a_copy_off() {
+    for version in ["1", "2"] {
+        let lab = Lab::new();
+        for store in ["store", "off"] {
+            lab.good(&["init", "--store-version", version, store]);
+        }
+        let mut bytes = disk(4, 24 << 20);
+        let mut all = Vec::new();
+        for (n, name) in NAMES.into_iter().enumerate() {
+            let image = lab.image(name, &bytes, "dynamic");
+            lab.add(name, &image);
+            all.push(bytes.clone());
+            lab.good(&["prune", "--keep-last", "1"]);
+            if n != 1 {
+                let copied = lab.json(&["copy", "--to", "off"]);
+                let disk = &copied["disks"][0];
+                assert_eq!(disk["newest"], name);
+                let bytes = disk["copied_bytes"].as_u64().unwrap();
+                assert!(n == 0 || bytes < 64 << 10, "{version} {name}: {bytes}");
+            }
+            bytes[n << 20..][..4096].fill(u8::try_from(n).unwrap() + 1);
+        }
+        lab.good(&["verify", "--read-data", "--store", "off"]);
+        for (n, name) in NAMES.into_iter().enumerate().filter(|(n, _)| *n != 1) {
+            lab.good(&["restore", "--store", "off", name, "-o", "x", "--force"]);
+            assert_same(&content(lab.path("x")), &all[n], name);
+        }
+        // Another disk of the same name isn't this one, whatever its numbers and times.
+        let image = lab.image("z", &disk(7, 24 << 20), "raw");
+        for name in ["x", "y", "z", "p", "q", "r"] {
+            lab.good(&[
+                "create", "--store", "third", "--disk", "web", "--name", name, &image,
+            ]);
+        }
+        let said = lab.ends(4, &["copy", "--store", "third", "--to", "off"]);
+        assert!(
+            said.contains("diverged") || said.contains("newest snapshot of the target"),
+            "{said}"
+        );
+    }
 }
