@@ -119,7 +119,16 @@ fn only_what_lies_behind_a_run_is_written_again() {
     lab.good(&["diff", "d08", "d12", "-o", "expected"]);
     lab.good(&["prune", "--keep-weekly", "3"]);
     assert!(state() == before, "what lies before the run was written");
-    assert!(content(lab.file("-d12.vhddiff")) == content(lab.path("expected")));
+    // The same changes in as many bytes. Only the hashes of what is below them are missing: nothing but the diffs was read.
+    let folded = lab.file("-d12.vhddiff");
+    assert_eq!(content(&folded).len(), content(lab.path("expected")).len());
+    let shown = |file: &str| {
+        let text = lab.run("vhd", &["show", file]).stdout;
+        let text = String::from_utf8(text).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("identity"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(folded.to_str().unwrap()), shown("expected"));
     assert_left(&lab, &all, &["d01", "d08", "d12"]);
 }
 
