@@ -95,7 +95,7 @@ fn another_unique_id_of_a_vhd_warns_unless_the_disk_is_known() {
         "1",
     ]);
     let said = lab.add("b", "b.vhd");
-    assert!(said.contains("another unique id"), "{said}");
+    assert!(said.contains("a different unique id"), "{said}");
     let args = [
         "create",
         "--disk",

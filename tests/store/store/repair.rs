@@ -382,7 +382,10 @@ fn a_deletion_that_cannot_be_read_is_put_aside() {
             between += 1;
             garbage();
             let said = repaired(&lab, &[]);
-            assert!(said.contains("000001-a.vhd was taken back"), "{said}");
+            assert!(
+                said.contains("000001-a.vhd was restored to its previous content"),
+                "{said}"
+            );
         } else if intent.exists() {
             // It was done with the base: how far it came after that is each case of the test below.
             garbage();

@@ -88,7 +88,11 @@ fn only_what_differs_is_written_in_place() {
                 let way = ways[n % 3];
                 let said = lab.good(&["restore", to, "-o", image, way, "-v"]);
                 let what = format!("{from} {to} {format} {way} {said}");
-                assert_eq!(said.contains("by its state stamp"), stamped, "{what}");
+                assert_eq!(
+                    said.contains("according to its state stamp"),
+                    stamped,
+                    "{what}"
+                );
                 assert_same(&held(&lab, image), bytes, &what);
                 let info = lab.run("vhd", &["info", image, "--json"]);
                 let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
