@@ -25,7 +25,7 @@ pub(super) enum Shade {
 
 /// Cells of one size, in rows, from the beginning of the disk to its end.
 #[derive(Debug)]
-pub(in crate::cli) struct Cells {
+pub(crate) struct Cells {
     size: u64,
     each: u64,
     columns: usize,
@@ -76,7 +76,7 @@ impl Cells {
     }
 
     /// Notes a change.
-    pub(in crate::cli) fn change(&mut self, change: Change) {
+    pub(crate) fn change(&mut self, change: Change) {
         match change.kind {
             ChangeKind::Update => self.add(change.range, |cell| &mut cell.updated),
             ChangeKind::Clear => self.add(change.range, |cell| &mut cell.cleared),

@@ -2,15 +2,16 @@
 //! cells, whatever the size of the disk.
 
 mod cells;
+mod model;
 mod svg;
 mod term;
 
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
 pub(super) use cells::Cells;
+use model::{Band, Picture};
 
 use super::output::Output;
 use super::size::{Count, Short};
@@ -35,28 +36,6 @@ pub(super) enum Drawing {
     Svg,
     /// For a terminal: in colour, or as letters where colours aren't wanted.
     Term,
-}
-
-/// A picture, ready to be drawn.
-#[derive(Debug)]
-struct Picture {
-    title: String,
-    /// The line below the title.
-    below: String,
-    cells: Cells,
-    bands: Vec<Band>,
-    /// Changed bytes and path of the files that changed most.
-    files: Vec<(u64, String)>,
-    /// Whether it shows changes, or data alone.
-    changes: bool,
-}
-
-/// A partition beside the rows.
-#[derive(Debug)]
-struct Band {
-    range: Range<u64>,
-    name: String,
-    mark: char,
 }
 
 impl Drawing {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::cells::{Run, Shade};
-use super::{Band, Picture};
+use super::model::{Band, Picture};
 use crate::cli::size::Short;
 
 /// Pixels of a cell, across and down.

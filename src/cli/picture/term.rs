@@ -1,7 +1,7 @@
 //! A picture for a terminal: half blocks in colour, or letters.
 
-use super::Picture;
 use super::cells::{Cell, Shade};
+use super::model::Picture;
 use crate::cli::size::Short;
 
 /// Characters before the cells: an offset, a space, the partition, a space.

@@ -111,7 +111,7 @@ fn only_what_differs_is_written_in_place() {
                 assert_eq!(told(&said), between(&lab, &a, &b), "{what}");
                 // It is stamped again.
                 let again = lab.good(&["restore", to, "-o", image, way, "-v"]);
-                assert!(again.contains("by its state stamp"), "{again}");
+                assert!(again.contains("according to its state stamp"), "{again}");
             }
         }
     }
