@@ -24,6 +24,7 @@ use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
 use crate::image::{ContentDigest, Image as _, window_hashes};
+use crate::remedy::{Remedy, Step, StoreJob};
 use crate::storage::{
     Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
 };
@@ -282,10 +283,17 @@ fn check_version(disk: &Disk, point: &Manifest) -> Result<()> {
         .with_path(disk.store())
         .with_found(format_args!("version {}", marker.version))
         .with_expected(format_args!("version {STORE_VERSION}"))
-        .with_hint(format!(
-            "bring it to the newest version: vhd snapshot upgrade --store {}",
-            crate::error::quoted(disk.store())
-        ))),
+        .with_remedy(
+            Remedy::new("bring it to the newest version")
+                .named(": ")
+                .step(
+                    Step::Store {
+                        job: StoreJob::Upgrade,
+                        store: disk.store().to_path_buf(),
+                    },
+                    "",
+                ),
+        )),
         _ => Ok(()),
     }
 }

@@ -182,7 +182,7 @@ fn machine(request: &Request, identity: &Identity, open: bool) -> Answered {
         return refuse(
             403,
             "access_denied",
-            "The server was started without --managed-identity.",
+            "The server was started without the identity of a machine.",
         );
     }
     of_identity(request, identity)

@@ -40,9 +40,7 @@ pub(super) fn prepare(folder: &Path, names: &[String]) -> Result<Shown> {
     let year = year();
     params.not_before = date_time_ymd(year - 1, 1, 1);
     params.not_after = date_time_ymd(year + YEARS, 12, 31);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "vhd serve azure");
+    params.distinguished_name.push(DnType::CommonName, "vhdkit");
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -69,10 +67,9 @@ fn authority_params() -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(
-        DnType::CommonName,
-        "vhd serve azure, authority of this folder",
-    );
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "vhdkit, authority of this folder");
     params.not_before = date_time_ymd(year() - 1, 1, 1);
     params.not_after = date_time_ymd(year() + AUTHORITY_YEARS, 12, 31);
     Ok(params)
