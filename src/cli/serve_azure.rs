@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::context::Context;
 use super::exit::Outcome;
-use super::output::Output;
+use super::output::{JsonList, Output, failed};
 use super::serving;
 use super::size;
 use crate::error::{Error, Result, quoted};
@@ -52,6 +55,9 @@ pub(super) struct Args {
     /// Copy snapshots between regions with so many bytes for each second at most.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     copy_rate: Option<u64>,
+    /// Print JSON: what the server is called, and the lines to type.
+    #[arg(long, conflicts_with = "command")]
+    json: bool,
     /// A command to run meanwhile.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -94,23 +100,65 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let file = AtomicFile::for_audience(&environment, Audience::nobody_else())?;
     file.file().write_all_at(text.as_bytes(), 0)?;
     file.publish(Overwrite::Yes)?;
+    let mut told = None;
     if args.command.is_empty() {
         let mut output = Output::text()?;
-        for line in lines(&server, &environment, args.managed_identity) {
-            output.line(&line)?;
+        let lines = lines(&server, &environment, args.managed_identity);
+        if args.json {
+            told = Some((list(&server, &environment, &lines, &mut output)?, output));
+        } else {
+            lines.iter().try_for_each(|line| output.line(line))?;
+            output.finish()?;
         }
-        output.finish()?;
         context.note("serving until Ctrl-C or a termination");
     }
     let (_, waiting) = serving::events();
     let place = ("VHD_AZURE_ENV", environment.as_os_str());
     let code = waiting.wait(&args.command, place, || true)?;
     server.stop()?;
+    if let Some((list, mut output)) = told {
+        list.end_with(&mut output, &Nothing {})?;
+        output.finish()?;
+    }
     Ok(if code == 0 {
         Outcome::Done
     } else {
         Outcome::Code(code)
     })
+}
+
+/// The head of the document.
+#[derive(Serialize)]
+struct Serving<'a> {
+    endpoint: String,
+    subscription: &'a str,
+    account: &'a str,
+    environment: String,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+/// Begins the document, which ends with the server.
+fn list(
+    server: &Server,
+    environment: &Path,
+    lines: &[String],
+    output: &mut Output,
+) -> Result<JsonList> {
+    let identity = server.identity();
+    let head = Serving {
+        endpoint: server.root(),
+        subscription: &identity.subscription,
+        account: &identity.account,
+        environment: environment.to_string_lossy().into_owned(),
+    };
+    let mut list = JsonList::begin(output, &head, "lines")?;
+    lines.iter().try_for_each(|line| list.item(output, line))?;
+    // Readers that read line by line get complete lines so far.
+    output.bytes(b"\n")?;
+    output.flush().map_err(failed)?;
+    Ok(list)
 }
 
 /// What programs need to know, as a shell sets it.

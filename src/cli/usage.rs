@@ -135,9 +135,6 @@ fn unexpected(called: &Called<'_>, found: &str, args: &[OsString]) -> Option<Str
             Some("a size is the total size of the disk: --size 20G".into())
         }
         ("merge", false) => Some(with("--parent")),
-        ("delete", true) => {
-            Some("snapshots are deleted one at a time: run the command once for each".into())
-        }
         ("convert", false) => Some("one source and one destination are named".into()),
         ("map" | "show", _) => Some("run the command once for each".into()),
         _ => None,
@@ -263,10 +260,6 @@ mod tests {
             (
                 "vhd snapshot restore --store s tue x",
                 "did you mean vhd snapshot restore --store s tue -o x?",
-            ),
-            (
-                "vhd snap delete --store s tue wed",
-                "snapshots are deleted one at a time: run the command once for each",
             ),
             ("vhd restore", "did you mean vhd snapshot restore?"),
             ("vhd list", "did you mean vhd snapshot list?"),

@@ -98,6 +98,11 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("vhd merge", "vhd merge child.vhd --json", 0),
     ("vhd merge", "vhd merge none.vhd --json", 2),
     ("vhd serve", "vhd serve missing.vhd --json", 2),
+    (
+        "vhd serve azure",
+        "vhd serve azure --store disk.vhd --json",
+        2,
+    ),
     ("vhd mount", "vhd mount missing.vhd . --json", 2),
     ("vhd unmount", "vhd unmount . --json", 2),
     ("vhd demo", "vhd demo --json", 0),
