@@ -74,7 +74,7 @@ fn what_is_no_diff_is_called_that() {
     ] {
         assert_eq!(error(bytes, "no diff").field(), Some("magic"));
     }
-    assert!(error(b"", "empty").message().contains("cut off"));
+    assert!(error(b"", "empty").message().contains("truncated"));
     // A transfer that converted line ends.
     let diff = mixed();
     let text: Vec<u8> = diff
