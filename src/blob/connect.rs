@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::credential::Credential;
-use super::file::{BlobFile, NewBlobFile};
+use super::file::{BlobFile, DEPTH, NewBlobFile};
 use super::http::{Http, Route};
 use super::rest::Rest;
 use super::retry::Retry;
-use super::store::{BlobId, PageStore};
+use super::store::{BlobId, PageStore, Properties};
 use super::{Access, BlobName};
 use crate::error::{Error, Result};
 
@@ -21,6 +21,7 @@ pub struct Connector {
     http: Arc<Http>,
     environment: Environment,
     retry: Retry,
+    depth: usize,
     /// Containers whose credentials come from the environment, by name.
     containers: Mutex<HashMap<PathBuf, Arc<Rest>>>,
     /// Names with signatures, by their printable form.
@@ -45,9 +46,22 @@ impl Connector {
             http: Arc::new(Http::new(route)?),
             environment: Box::new(environment),
             retry: Retry::default(),
+            depth: DEPTH,
             containers: Mutex::default(),
             signed: Mutex::default(),
         })
+    }
+
+    /// The same, which tries again as `retry` says.
+    #[must_use]
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// The same, with so many requests to write one blob under way at most.
+    #[must_use]
+    pub fn with_depth(self, depth: usize) -> Self {
+        Self { depth, ..self }
     }
 
     /// The HTTP client for requests.
@@ -63,12 +77,7 @@ impl Connector {
 
     /// The container of `name`.
     pub fn container(&self, name: &BlobName) -> Result<Arc<Rest>> {
-        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = signed.get(name.shown()).cloned();
-        drop(signed);
-        let name = &remembered
-            .filter(|_| !name.has_signature())
-            .unwrap_or_else(|| name.clone());
+        let name = &self.recalled(name);
         if let Some(sas) = name.sas() {
             // A signature may be for one blob only.
             let credential = Credential::of_signature(sas.clone(), "the address");
@@ -95,7 +104,35 @@ impl Connector {
     /// Opens the blob or snapshot called `name` for reading.
     pub fn open(&self, name: &BlobName) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
-        BlobFile::open(store as Arc<dyn PageStore>, id, self.retry.clone())
+        let is_disk = store.is_managed_disk();
+        let blob = BlobFile::open(store as Arc<dyn PageStore>, id, self.retry.clone())?;
+        Ok(if is_disk {
+            blob.granted_by(self.recalled(name))
+        } else {
+            blob
+        })
+    }
+
+    /// The name with its signature, if it came with one.
+    fn recalled(&self, name: &BlobName) -> BlobName {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = signed.get(name.shown()).filter(|_| !name.has_signature());
+        remembered.unwrap_or(name).clone()
+    }
+
+    /// What is known of the blob or snapshot called `name`; `None` if there is none.
+    pub fn properties(&self, name: &BlobName) -> Result<Option<Properties>> {
+        let (store, id) = self.place(name)?;
+        match self.retry.run(|| store.properties(&id)) {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.status() == Some(404) => Ok(None),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+
+    /// Whether `name` is that of a managed disk, or a snapshot of one.
+    pub fn is_managed_disk(&self, name: &BlobName) -> Result<bool> {
+        Ok(self.container(name)?.is_managed_disk())
     }
 
     /// The kind of access that requests for `name` use.
@@ -106,13 +143,13 @@ impl Connector {
     /// Opens the page blob called `name` for reading and writing.
     pub fn open_writable(&self, name: &BlobName) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
-        BlobFile::open_writable(store, id, self.retry.clone())
+        Ok(BlobFile::open_writable(store, id, self.retry.clone())?.with_depth(self.depth))
     }
 
     /// Creates the page blob called `name`.
     pub fn create(&self, name: &BlobName, new: &NewBlobFile) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
-        BlobFile::create(store, id, new, self.retry.clone())
+        Ok(BlobFile::create(store, id, new, self.retry.clone())?.with_depth(self.depth))
     }
 
     fn place(&self, name: &BlobName) -> Result<(Arc<Rest>, BlobId)> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::BlobName;
 use super::failure::Failure;
 use super::lease::Held;
 use super::pages::{Listing, Stored, changes};
@@ -32,7 +33,7 @@ const BLOCKS: usize = 64;
 const GAP: u64 = 128 << 10;
 
 /// Metadata by which a program recognizes a blob that it has created although the response was lost.
-const MAKER: &str = "vhdkit_maker";
+pub(super) const MAKER: &str = "vhdkit_maker";
 
 /// Options for creating a [`BlobFile`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct BlobFile {
     // Must end before the lease does.
     writer: Option<Writer>,
     lease: Option<Held>,
+    depth: usize,
+    /// The name by which access to a managed disk was granted.
+    granted: Option<Box<BlobName>>,
     store: Arc<dyn PageStore>,
     blob: BlobId,
     name: PathBuf,
@@ -229,6 +233,8 @@ impl BlobFile {
         Self {
             writer: None,
             lease: None,
+            depth: DEPTH,
+            granted: None,
             name: store.shown(&blob),
             size: AtomicU64::new(properties.size),
             stored: Mutex::new(stored),
@@ -251,8 +257,31 @@ impl BlobFile {
             lease: lease.as_ref().map(|lease| lease.id().to_owned()),
             sequence: conditions.then(|| Mutex::new(self.properties.sequence)),
         };
-        self.writer = Some(Writer::new(target, DEPTH));
+        self.writer = Some(Writer::new(target, self.depth));
         self.lease = lease;
+    }
+
+    /// The same, of which nothing was written so far, with so many requests under way at most.
+    #[must_use]
+    pub fn with_depth(mut self, depth: usize) -> Self {
+        self.depth = depth.max(1);
+        if self.writer.take().is_some() {
+            let lease = self.lease.take();
+            self.make_writable(lease);
+        }
+        self
+    }
+
+    /// The same managed disk, to which access was granted by this name.
+    #[must_use]
+    pub(super) fn granted_by(mut self, name: BlobName) -> Self {
+        self.granted = Some(Box::new(name));
+        self
+    }
+
+    /// The name by which access to a managed disk was granted, with its signature.
+    pub fn granted(&self) -> Option<&BlobName> {
+        self.granted.as_deref()
     }
 
     /// The container of the blob.
@@ -286,6 +315,14 @@ impl BlobFile {
             since: Some(since),
             ..self.listing()
         };
+        let refuse = || {
+            Error::unsupported("this server can't list what changed since a snapshot")
+                .with_path(&self.name)
+                .with_hint("compare the two by their content")
+        };
+        if matches!(since, Since::Snapshot(_)) && !listing.tells_changes()? {
+            return Err(refuse());
+        }
         changes(&listing).map_err(Failure::into_error)
     }
 
@@ -321,6 +358,17 @@ impl BlobFile {
         .with_found(now.etag)
         .with_expected(etag)
         .with_hint("run the command again, or read a snapshot of it"))
+    }
+
+    pub(super) fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// Waits until all that was written is stored; gives the lease that is held.
+    pub(super) fn drained(&self) -> Result<Option<String>> {
+        let writer = self.writer()?;
+        writer.drain()?;
+        Ok(writer.target().lease.clone())
     }
 
     fn writer(&self) -> Result<&Writer> {

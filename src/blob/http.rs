@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -57,8 +59,38 @@ impl Traffic {
 pub struct Http {
     agent: Agent,
     traffic: Traffic,
+    pace: Pace,
     /// Whether a server ever responded.
     reached: AtomicBool,
+}
+
+/// Holds bodies back, so that no more than so many bytes go through in a second.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Bytes in a second; 0 for no limit.
+    rate: AtomicU64,
+    /// When the next body may go through.
+    free: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// Returns when a body of `len` bytes may go through.
+    fn wait(&self, len: u64) {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 || len == 0 {
+            return;
+        }
+        let nanoseconds = u128::from(len) * 1_000_000_000 / u128::from(rate);
+        let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let begin = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let begin = free.map_or(now, |free| free.max(now));
+            *free = begin.checked_add(takes);
+            begin
+        };
+        thread::sleep(begin.saturating_duration_since(Instant::now()));
+    }
 }
 
 impl fmt::Debug for Http {
@@ -106,6 +138,7 @@ impl Http {
         Ok(Self {
             agent: config.build().new_agent(),
             traffic: Traffic::default(),
+            pace: Pace::default(),
             reached: AtomicBool::new(false),
         })
     }
@@ -113,6 +146,11 @@ impl Http {
     /// The totals so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// From now on no more than so many bytes of bodies go through in a second, sent and received together; 0 is no limit.
+    pub fn limit_rate(&self, bytes_per_second: u64) {
+        self.pace.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Sends a request and waits for the head of the response.
@@ -135,6 +173,7 @@ impl Http {
         self.traffic.requests.fetch_add(1, Ordering::Relaxed);
         let len = call.body.len() as u64;
         self.traffic.sent.fetch_add(len, Ordering::Relaxed);
+        self.pace.wait(len);
         let agent = &self.agent;
         let answer = if matches!(call.method, "PUT" | "POST") {
             let request = request.body(call.body)?;
@@ -329,6 +368,9 @@ impl Reply<'_> {
 
     /// Fills `buf`; the body must have exactly its length.
     pub(super) fn read_exact(mut self, buf: &mut [u8]) -> io::Result<()> {
+        self.http
+            .pace
+            .wait(u64::try_from(buf.len()).unwrap_or(u64::MAX));
         let mut reader = self.body.as_reader();
         reader.read_exact(buf)?;
         let traffic = &self.http.traffic.received;

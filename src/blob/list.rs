@@ -80,6 +80,13 @@ fn named(reference: &str) -> Option<char> {
     })
 }
 
+/// Reads a `PageList` that is kept in a file: its ranges, and whether it is all of a list.
+pub fn page_list(xml: &[u8]) -> Result<(Vec<PageRange>, bool)> {
+    let pages = pages(xml, None)?;
+    let ranges = pages.list.iter().map(|change| change.range).collect();
+    Ok((ranges, pages.marker.is_none()))
+}
+
 /// Parses a `PageList`. `size` is that of the blob: everything beyond is cut.
 pub(super) fn pages(xml: &[u8], size: Option<u64>) -> Result<Pages> {
     let size = size.unwrap_or(u64::MAX);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::failure::{Done, Failure};
 use super::retry::Retry;
 use super::store::{Answer, BlobId, Conditions, PageStore, Pages, PagesAsked, Since};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
 
 /// The shortest range for which a list is requested if the service fails on longer ones.
@@ -17,6 +17,9 @@ const MOST: usize = 1 << 21;
 
 /// The most consecutive responses without a range that are tolerated.
 const MOST_EMPTY: u32 = 1000;
+
+/// The time of a snapshot that there can't be: page blobs came later.
+const NEVER: &str = "2000-01-01T00:00:00.0000000Z";
 
 /// What to list.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +58,31 @@ impl Listing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the service takes notice of it when it is asked what changed since a snapshot. Some servers that stand in for
+    /// it list all pages whatever they are asked, which would pass for a list of changes without clears. So it is asked
+    /// about a snapshot that there can't be, which must be refused.
+    pub(super) fn tells_changes(&self) -> Result<bool> {
+        let asked = PagesAsked {
+            within: Some(PageRange::covering(0, PAGE_SIZE)),
+            since: Some(Since::Snapshot(NEVER.to_owned())),
+            ..PagesAsked::default()
+        };
+        let answer = self
+            .retry
+            .run(|| self.store.pages(self.blob, &asked, self.only_if));
+        match answer {
+            Ok(_) => Ok(false),
+            Err(failure) => match failure.status() {
+                // Not that what is read was changed meanwhile.
+                Some(400 | 404 | 409) => Ok(true),
+                _ => match failure.into_error() {
+                    error if error.kind() == ErrorKind::Unsupported => Ok(false),
+                    error => Err(error),
+                },
+            },
+        }
     }
 
     fn part(&self, part: PageRange, take: &mut dyn FnMut(Change) -> Answer<()>) -> Answer<()> {

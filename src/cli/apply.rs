@@ -19,15 +19,18 @@ use super::gpt::say_gpt_of;
 use super::output::{Output as Stdout, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
+use super::upload::format_of as format_in_blob;
+use super::{far, far_apply};
 use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
-    Applied, ApplyOptions, BaseChecked, EmptyDisk, Format, InPlace, Opened, Orphans, Output,
-    Strategy, apply_in_place, apply_to_child, apply_to_image, apply_to_pipe, beginning_of,
-    check_output, format_of_result, refuse_foreign, refuse_pending, refuse_same_file, roll_back,
-    same_file,
+    Applied, ApplyOptions, BaseChecked, BlobApplied, BlobApply, EmptyDisk, Format, InPlace, Opened,
+    Orphans, Output, Strategy, apply_in_place, apply_to_child, apply_to_image, apply_to_pipe,
+    beginning_of, check_output, format_of_result, refuse_foreign, refuse_pending, refuse_same_file,
+    roll_back, same_file,
 };
-use crate::image::Image as _;
+use crate::image::{ContentDigest, Image as _};
+use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::Audience;
 use crate::text::shown;
@@ -54,7 +57,8 @@ use crate::text::shown;
     "  vhd-apply disk.vhd tuesday.vhddiff --undo back.vhddiff   keep a diff to undo it\n",
     "  vhd-apply --reverse disk.vhd wednesday.vhddiff           undo a reversible diff\n",
     "  vhd-apply /dev/null all.vhddiff -o disk.vhd              a disk from a diff based on an empty one\n",
-    "  vhd-apply --rollback disk.vhd                            undo an interrupted apply\n  \
+    "  vhd-apply --rollback disk.vhd                            undo an interrupted apply\n",
+    "  vhd-apply 'https://…/web.vhd' tue.vhddiff --blob-snapshot tue\n                                                           a page blob, and a snapshot of it\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only the changes, on top of the base\n\n",
     super::args::exit_codes!(),
 ))]
@@ -86,6 +90,9 @@ pub(super) struct Args {
     /// Undo an interrupted apply.
     #[arg(long, conflicts_with_all = ["diffs", "dry_run"])]
     rollback: bool,
+    /// Of a page blob: take a snapshot of the result, which gets this name.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "rollback", "dry_run"])]
+    blob_snapshot: Option<String>,
     /// How to check that the base is the right one.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     base_check: Check,
@@ -124,25 +131,30 @@ enum Check {
     Touched,
 }
 
+impl From<Check> for BaseCheck {
+    fn from(check: Check) -> Self {
+        match check {
+            Check::Auto => Self::Stamped,
+            Check::Stamp => Self::Trusted,
+            Check::Full => Self::Full,
+            Check::Touched => Self::Touched,
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let workers = context.workers()?;
+    let workers = workers(args, context)?;
     let progress = context.progress();
     let parents = args.parents.options();
     let options = ApplyOptions {
         workers: &workers,
         progress: &*progress,
-        check: match args.base_check {
-            Check::Auto => BaseCheck::Stamped,
-            Check::Stamp => BaseCheck::Trusted,
-            Check::Full => BaseCheck::Full,
-            Check::Touched => BaseCheck::Touched,
-        },
+        check: args.base_check.into(),
         verify: args.verify,
         parents: &parents,
     };
     if args.rollback {
-        super::signals::writes(&args.base);
-        let digest = roll_back(&args.base, options)?;
+        let digest = take_back(args, options, context)?;
         drop(progress);
         let digest = digest.map_or_else(String::new, |digest| format!(", content digest {digest}"));
         context.note(format_args!(
@@ -150,31 +162,26 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             shown(&args.base)
         ));
         return if args.json {
-            print(args, None)
+            print(args, None, None)
         } else {
             Ok(Outcome::Done)
         };
     }
     refuse_misplaced(args)?;
-    for diff in &args.diffs {
-        if same_file(&args.base, diff)? {
-            return Err(
-                Error::usage("the base and a diff are one and the same file")
-                    .with_path(diff)
-                    .with_hint("vhd-apply takes the base image first, then the diffs"),
-            );
-        }
-    }
+    far_apply::check_point(args.blob_snapshot.as_deref(), &args.base)?;
+    refuse_base_as_diff(args)?;
     // Kept until progress is no longer shown.
     let warnings = Mutex::new(Vec::new());
     let warn = |warning: &Error| {
         let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.push(Warning::of(warning));
     };
-    if let (Some(output), None) = (&args.output, args.output_format) {
+    if let (Some(output), None) = (&args.output, args.output_format)
+        && !far::is_address(output)
+    {
         default_format(output)?;
     }
-    let mut made = None;
+    let (mut made, mut blob) = (None, None);
     let applied = match &args.output {
         Some(output) if !args.dry_run => {
             to_new(args, output, options, context).map(|(applied, format)| {
@@ -182,8 +189,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 applied
             })
         }
+        None if far::is_address(&args.base) => {
+            let done = to_blob(args, &warn, options, context);
+            done.map(|done| blob.insert(done).applied.clone())
+        }
         output => {
-            if let Some(output) = output.as_ref().filter(|output| !is_stdout(output)) {
+            if let Some(output) = output.as_ref().filter(|output| is_file(output)) {
                 refuse_same_file(output, &inputs(args))?;
                 check_output(output, overwrite(args.force))?;
                 refuse_pending(&args.base)?;
@@ -221,18 +232,94 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let applied = applied?;
     say(args, &applied, made, context);
     say_gpt(args, &applied, context);
+    if let Some(blob) = &blob {
+        far_apply::say(&args.base, blob, context);
+    }
     if args.json {
-        print(args, Some(&applied))
+        print(args, Some(&applied), blob.and_then(|blob| blob.snapshot))
     } else {
         Ok(Outcome::Done)
     }
 }
 
+/// More threads where they mostly wait for a service.
+fn workers(args: &Args, context: &Context) -> Result<Workers> {
+    if far::is_address(&args.base) || args.output.as_deref().is_some_and(far::is_address) {
+        context.workers_far()
+    } else {
+        context.workers()
+    }
+}
+
+/// Takes back what was interrupted; gives the digest of what the base holds then, if it is known.
+fn take_back(
+    args: &Args,
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<Option<ContentDigest>> {
+    super::signals::writes(&args.base);
+    if far::is_address(&args.base) {
+        far_apply::roll_back(&args.base, options, context)
+    } else {
+        roll_back(&args.base, options)
+    }
+}
+
+fn refuse_base_as_diff(args: &Args) -> Result<()> {
+    for diff in &args.diffs {
+        if same_file(&args.base, diff)? {
+            return Err(
+                Error::usage("the base and a diff are one and the same file")
+                    .with_path(diff)
+                    .with_hint("vhd-apply takes the base image first, then the diffs"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Changes the page blob that the base is.
+fn to_blob(
+    args: &Args,
+    warn: &(dyn Fn(&Error) + Sync),
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<BlobApplied> {
+    far_apply::refuse_options(
+        &args.base,
+        &[
+            ("--undo", args.undo.is_some()),
+            ("--in-place", args.in_place.strategy().is_some()),
+            ("--dense", args.dense),
+        ],
+    )?;
+    super::signals::writes(&args.base);
+    let chain = chain(args, &nowhere(), options.progress)?;
+    let how = BlobApply {
+        format: args.base_format.map(Into::into),
+        format_option: Some("-f"),
+        dry_run: args.dry_run,
+        snapshot: args.blob_snapshot.as_deref(),
+        warn: Some(warn),
+    };
+    far_apply::in_place(&args.base, &chain, how, options, context)
+}
+
+/// Where diffs from a pipe are kept if there is no file that they could lie beside.
+fn nowhere() -> PathBuf {
+    std::env::temp_dir().join("diff")
+}
+
+/// Whether an output is a file: neither stdout nor a page blob.
+fn is_file(output: &Path) -> bool {
+    !is_stdout(output) && !far::is_address(output)
+}
+
 /// Reports the location of the GPT's backup in a resulting file, if it isn't at the end.
 fn say_gpt(args: &Args, applied: &Applied, context: &Context) {
     let written = args.output.is_some() || applied.already < applied.diffs;
-    if written && !args.dry_run && !args.output.as_deref().is_some_and(is_stdout) {
-        let path = args.output.as_ref().unwrap_or(&args.base);
+    let path = args.output.as_ref().unwrap_or(&args.base);
+    if written && !args.dry_run && is_file(path) {
         say_gpt_of(path, args.parents.options(), context);
     }
 }
@@ -325,10 +412,14 @@ fn to_new(
     if is_stdout(output) {
         return to_stdout(args, options, context).map(|applied| (applied, Format::Raw));
     }
+    if far::is_address(output) {
+        return to_new_blob(args, output, options, context);
+    }
     refuse_same_file(output, &inputs(args))?;
     // Checked before the diffs are read.
     check_output(output, overwrite(args.force))?;
-    if super::store_path::is_point(&args.base) || EmptyDisk::is_named(&args.base) {
+    let base = &args.base;
+    if super::store_path::is_point(base) || far::is_address(base) || EmptyDisk::is_named(base) {
         return from_point(args, output, options, context);
     }
     let base = context.open(&args.base, said(args), &args.parents)?;
@@ -368,8 +459,7 @@ fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Resul
     Stdout::disk(args.output_format, 0)?;
     let reading = Reading::default();
     // There is no output file in whose folder to create it.
-    let beside = std::env::temp_dir().join("diff");
-    let (base, chain) = open_base(args, &beside, reading, options.progress, context)?;
+    let (base, chain) = open_base(args, &nowhere(), reading, options.progress, context)?;
     let mut out = Stdout::disk(args.output_format, chain.target_size())?;
     let applied = apply_to_pipe(&*base, &chain, (&mut out, Path::new(STDOUT)), options)?;
     out.finish()?;
@@ -405,11 +495,18 @@ fn from_point(
     let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
         EmptyDisk::refuse(&args.base, "create a VHD of another format from it")?;
-        return Err(Error::usage(
-            "a point in time of a store can't be the parent of a differencing VHD",
-        )
-        .with_path(&args.base)
-        .with_hint("restore it to a VHD first, with vhd snapshot restore"));
+        let (what, hint) = if far::is_address(&args.base) {
+            (
+                "a page blob can't be the parent of a differencing VHD",
+                "make a VHD of it first, with vhd convert",
+            )
+        } else {
+            (
+                "a point in time of a store can't be the parent of a differencing VHD",
+                "restore it to a VHD first, with vhd snapshot restore",
+            )
+        };
+        return Err(Error::usage(what).with_path(&args.base).with_hint(hint));
     }
     let made_from = diffs_audience(args)?;
     let out = Output {
@@ -420,6 +517,36 @@ fn from_point(
         dense: args.dense,
     };
     Ok((apply_to_image(&*base, &chain, out, options)?, format))
+}
+
+/// The same into a new page blob.
+fn to_new_blob(
+    args: &Args,
+    output: &Path,
+    options: ApplyOptions<'_>,
+    context: &Context,
+) -> Result<(Applied, Format)> {
+    far_apply::refuse_options(output, &[("--dense", args.dense)])?;
+    args.windows.refuse_without_parent()?;
+    if args.base == output {
+        return Err(Error::usage("the output is the same blob as the base")
+            .with_path(output)
+            .with_hint("omit -o to change it, or choose another name"));
+    }
+    let format = format_in_blob(output, args.output_format.map(Into::into))?;
+    let (base, chain) = open_base(
+        args,
+        &nowhere(),
+        Reading::default(),
+        options.progress,
+        context,
+    )?;
+    let base: &dyn Opened = &*base;
+    let new = (output, format, args.force > 0);
+    Ok((
+        far_apply::to_new(base, &chain, new, options, context)?,
+        format,
+    ))
 }
 
 /// The requested format, otherwise the one implied by name, target and base.
@@ -501,8 +628,13 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
 fn say_how(args: &Args, applied: &Applied, context: &Context) {
     let path = shown(result(args));
     if applied.checked == BaseChecked::Stamp {
+        let by = if far::is_address(&args.base) {
+            "a snapshot that says what it holds, and since which nothing was written"
+        } else {
+            "its state stamp or its window hashes"
+        };
         context.detail(format_args!(
-            "{}: identified by its state stamp or its window hashes, so it wasn't read completely",
+            "{}: identified by {by}, so it wasn't read completely",
             shown(&args.base)
         ));
     }
@@ -516,10 +648,7 @@ fn say_how(args: &Args, applied: &Applied, context: &Context) {
         say_how_in_place(&args.base, applied, context);
     }
     let written = applied.already < applied.diffs && !args.dry_run;
-    let file = args
-        .output
-        .as_deref()
-        .is_none_or(|output| !is_stdout(output));
+    let file = is_file(args.output.as_ref().unwrap_or(&args.base));
     if file && (written || args.output.is_some() && !args.dry_run) {
         let unread = applied.checked == BaseChecked::Stamp && !applied.verified;
         context.detail(match (applied.stamped, unread) {
@@ -564,6 +693,9 @@ struct Summary<'a> {
     outcome: &'a str,
     #[serde(flatten)]
     applied: Option<Details>,
+    /// The time of the blob snapshot that was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob_snapshot: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -582,7 +714,7 @@ struct Details {
     verified: bool,
 }
 
-fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
+fn print(args: &Args, applied: Option<&Applied>, blob_snapshot: Option<String>) -> Result<Outcome> {
     let outcome = match applied {
         None => "rolled_back",
         Some(applied) if applied.already == applied.diffs => "already_applied",
@@ -618,6 +750,7 @@ fn print(args: &Args, applied: Option<&Applied>) -> Result<Outcome> {
         image,
         outcome,
         applied: details,
+        blob_snapshot,
     })?;
     output.finish()?;
     Ok(Outcome::Done)

@@ -41,6 +41,12 @@ pub(super) struct Common {
     /// `VHDKIT_STATE_DIR`, else /var/lib/vhdkit].
     #[arg(long, global = true, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
+    /// Of page blobs: send and receive no more than this in a second, as 20M.
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::size::parse_rate, hide_short_help = true)]
+    pub limit_rate: Option<u64>,
+    /// Of page blobs: requests under way at once [default: 16].
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256), hide_short_help = true)]
+    pub jobs: Option<u16>,
     /// Print nothing on success, except for warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, overrides_with = "quiet")]
     pub quiet: bool,

@@ -72,6 +72,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(program: &'static str, common: &Common) -> Self {
+        far::set_limits(common.limit_rate, common.jobs.map(usize::from));
         Self {
             program,
             common: common.clone(),
@@ -92,7 +93,9 @@ impl Context {
             |source: &&dyn Opened| source.as_file().is_some_and(OpenImage::is_mostly_cold);
         let is_far = |source: &&dyn Opened| source.as_blob().is_some();
         if self.common.threads.is_none() && sources.iter().any(is_far) {
-            return Workers::new(NonZeroUsize::new(FAR_THREADS / sources.len().max(1)));
+            return Workers::new(NonZeroUsize::new(
+                (self.far_threads() / sources.len().max(1)).max(1),
+            ));
         }
         if self.common.threads.is_some() || !sources.iter().any(is_cold) {
             return self.workers();
@@ -100,6 +103,18 @@ impl Context {
         let processors = std::thread::available_parallelism().ok();
         let twice = processors.and_then(|n| n.checked_mul(NonZeroUsize::MIN.saturating_add(1)));
         Workers::new(twice)
+    }
+
+    /// The threads to read or write one page blob with.
+    pub(super) fn workers_far(&self) -> Result<Workers> {
+        match self.common.threads {
+            Some(_) => self.workers(),
+            None => Workers::new(NonZeroUsize::new(self.far_threads())),
+        }
+    }
+
+    fn far_threads(&self) -> usize {
+        self.common.jobs.map_or(FAR_THREADS, usize::from)
     }
 
     /// Shows progress as requested, until dropped. Nothing may be printed to stderr meanwhile.

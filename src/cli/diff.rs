@@ -16,7 +16,9 @@ use crate::diff::{
     compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{EmptyDisk, ImageWindows, Opened, open_windows, same_file};
+use crate::files::{
+    ChangedRanges, Claim, EmptyDisk, ImageWindows, Opened, open_windows, same_file,
+};
 use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -63,6 +65,13 @@ pub(super) struct Args {
     /// where they differ.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from_child", "reversible"], help_heading = READING)]
     base_digests: Option<PathBuf>,
+    /// A list of the changed ranges that another program keeps: only those are compared, and everything else is taken to
+    /// be equal.
+    #[arg(long, value_name = "FILE", conflicts_with = "from_child", help_heading = READING)]
+    changes: Option<PathBuf>,
+    /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
+    #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = super::size::parse_percent, help_heading = READING)]
+    check_changes: Option<f64>,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -179,7 +188,32 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         })?;
         pair.list = Some(open_windows(path, image)?);
     }
+    if let Some(path) = &args.changes {
+        let claim = Claim {
+            list: ChangedRanges::open(path)?,
+            check: args.check_changes,
+        };
+        let workers = context.workers_reading(&[pair.base, pair.target])?;
+        let progress = context.progress();
+        let images = (pair.base as &dyn Image, pair.target as &dyn Image);
+        let checked = claim.check(images.0, images.1, random(), (&workers, &*progress));
+        drop(progress);
+        let checked = checked.map_err(|error| error.with_path(path))?;
+        if args.check_changes.is_some() {
+            context.detail(format_args!(
+                "{}: {} of what it leaves out were compared, and are equal",
+                shown(path),
+                Size(checked)
+            ));
+        }
+        pair.claim = Some(claim);
+    }
     diff(args, &pair, context)
+}
+
+/// A number that nobody can foresee.
+pub(super) fn random() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 /// The two images, and which parts of them are compared.
@@ -191,6 +225,8 @@ struct Pair<'a> {
     whole: bool,
     /// The window hashes of the base.
     list: Option<ImageWindows>,
+    /// What another program says of what changed.
+    claim: Option<Claim>,
 }
 
 impl<'a> Pair<'a> {
@@ -205,6 +241,7 @@ impl<'a> Pair<'a> {
             compared: views.unwrap_or([base, target]),
             whole: views.is_none(),
             list: None,
+            claim: None,
         }
     }
 
@@ -213,10 +250,20 @@ impl<'a> Pair<'a> {
     }
 
     /// What is known of the two images without reading them.
-    fn known(&self, args: &Args) -> Box<dyn SharedExtents + '_> {
+    fn known(&self, args: &Args, context: &Context) -> Box<dyn SharedExtents + '_> {
+        if let Some(claim) = &self.claim {
+            return claim.shared(self.base, self.target);
+        }
         let trusted = self.whole && !args.no_clones;
-        let known = trusted.then(|| self.target.shared_with(self.base));
-        known.flatten().unwrap_or_else(|| Box::new(NoneShared))
+        let known = trusted
+            .then(|| self.target.shared_with(self.base))
+            .flatten();
+        if let Some(reason) = self.target.why_nothing_is_shared() {
+            context.note(format_args!(
+                "the service doesn't tell what changed, so both are read and compared: {reason}"
+            ));
+        }
+        known.unwrap_or_else(|| Box::new(NoneShared))
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -274,7 +321,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         progress: &*progress,
         digests: false,
         payload: false,
-        equal: &*pair.known(args),
+        equal: &*pair.known(args, context),
     };
     let [base, target] = pair.compared;
     let sink = |change: WindowChange| report.push(&change);
@@ -308,7 +355,7 @@ fn write<W: Write>(
         progress: &*progress,
         compression: args.compress,
         digests: pair.whole && !args.no_digest,
-        equal: &*pair.known(args),
+        equal: &*pair.known(args, context),
         confirm: &|| pair.check_unchanged(),
     };
     let [base, target] = pair.compared;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::codes::code_of;
-use super::{json, remedy};
+use super::{far, json, remedy};
 use crate::error::Error;
 use crate::snapshot::Time;
 use crate::storage::{bytes_read, bytes_written};
@@ -105,6 +105,12 @@ struct Tail<'a> {
     seconds: f64,
     bytes_read: u64,
     bytes_written: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_bytes: Option<u64>,
     exit_code: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
@@ -259,7 +265,11 @@ impl Document {
     }
 
     fn tail(&self, exit_code: u8, error: Option<&Error>) -> Tail<'_> {
+        let traffic = far::traffic();
         Tail {
+            requests: traffic.map(|(requests, _, _)| requests),
+            sent_bytes: traffic.map(|(_, sent, _)| sent),
+            received_bytes: traffic.map(|(_, _, received)| received),
             messages: &self.messages,
             seconds: (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             bytes_read: bytes_read().saturating_sub(self.read_before),

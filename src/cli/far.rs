@@ -9,11 +9,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::blob::{BlobName, Connector, Route, Secret};
+use crate::blob::{BlobName, Connector, DEPTH, Route, Secret};
 use crate::error::{Error, Result};
 
 /// The longest file from which an address is read.
 const LONGEST_FILE: u64 = 64 << 10;
+
+/// What the options say of all requests: bytes in a second, and requests under way for one blob.
+static LIMITS: OnceLock<(Option<u64>, Option<usize>)> = OnceLock::new();
 
 static CONNECTOR: OnceLock<Arc<Connector>> = OnceLock::new();
 
@@ -64,8 +67,19 @@ pub(super) fn connector() -> Result<Arc<Connector>> {
     if let Some(connector) = CONNECTOR.get() {
         return Ok(Arc::clone(connector));
     }
-    let connector = Arc::new(Connector::new(&route()?, variable)?);
+    let mut connector = Connector::new(&route()?, variable)?;
+    if let Some((rate, jobs)) = LIMITS.get() {
+        connector.http().limit_rate(rate.unwrap_or(0));
+        connector = connector.with_depth(jobs.unwrap_or(DEPTH));
+    }
+    let connector = Arc::new(connector);
     Ok(Arc::clone(CONNECTOR.get_or_init(|| connector)))
+}
+
+/// Sets what the options say, before anything is sent.
+pub(super) fn set_limits(rate: Option<u64>, jobs: Option<usize>) {
+    // Only one command runs in a process.
+    let _ = LIMITS.set((rate, jobs));
 }
 
 /// The number of requests, and the bytes sent and received; `None` if no blob was used.

@@ -30,6 +30,7 @@ mod diff;
 mod document;
 mod exit;
 mod far;
+mod far_apply;
 mod files;
 mod gpt;
 mod hash;

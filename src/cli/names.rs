@@ -54,7 +54,7 @@ fn role(command: &str, id: &str) -> Option<Role> {
         ("serve" | "mount", "what") => Role::Served,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
         (_, "diff" | "diffs" | "list") => Role::Input,
-        (_, "base_digests" | "take_back") => Role::InputFile,
+        (_, "base_digests" | "changes" | "take_back") => Role::InputFile,
         ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
         (_, "output" | "destination") => Role::Output,
         ("azure", "store")
@@ -108,6 +108,8 @@ fn takes_blobs(command: &str, id: &str) -> bool {
             | ("map" | "create", "image")
             | ("convert", "source" | "destination")
             | ("diff", "base" | "target")
+            | ("apply", "base" | "output")
+            | ("restore", "output")
     )
 }
 

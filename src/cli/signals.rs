@@ -145,7 +145,7 @@ impl Work {
                         "{}: if writing had begun, the blob is marked as incomplete",
                         shown(blob)
                     ),
-                    Some("run the same command again, with --force".to_owned()),
+                    Some("run the same command again, which goes on".to_owned()),
                 );
             }
         };

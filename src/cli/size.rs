@@ -56,6 +56,23 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "the number is too large".into())
 }
 
+/// Reads bytes in a second: a size, with or without `/s`.
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse(text.strip_suffix("/s").unwrap_or(text))? {
+        0 => Err("a rate is more than 0".into()),
+        rate => Ok(rate),
+    }
+}
+
+/// Reads a part of the whole: `1%`, `0.5%`.
+pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("a part is more than 0% and at most 100%, as in 1%".into()),
+    }
+}
+
 /// The block size as an option of `format`, which must be one with blocks.
 pub(super) fn block(size: Option<u64>, format: Format) -> Result<Option<u32>> {
     match size {
@@ -141,6 +158,22 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_and_parts_are_read_and_nonsense_is_not() {
+        assert_eq!(
+            (parse_rate("20M"), parse_rate("1K/s")),
+            (Ok(20 << 20), Ok(1024))
+        );
+        assert_eq!(
+            (parse_percent("1%"), parse_percent("100")),
+            (Ok(0.01), Ok(1.0))
+        );
+        for text in ["0", "-1%", "101%", "x", "", "%", "NaN", "inf"] {
+            assert!(parse_percent(text).is_err(), "{text}");
+        }
+        assert!(parse_rate("0").is_err() && parse_rate("fast").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::size::{self, Size};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{Format, GptBackup, NewBlobImage, NewBlobImageOptions, Opened, plan_gpt};
-use crate::image::{CopyOptions, Resized, content_digest, copy};
+use crate::image::{CopyOptions, content_digest};
 use crate::text::shown;
 use crate::vhd::{DiskType, Footer};
 
@@ -51,25 +51,17 @@ fn refuse_options(args: &Args) -> Result<()> {
 
 /// A fixed VHD, as the service requires, unless specified otherwise by option or name.
 fn format(args: &Args) -> Result<Format> {
-    let named = args
-        .destination
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("raw"));
-    let default = if named && !args.azure {
-        Format::Raw
-    } else {
-        Format::Fixed
-    };
-    let format = args.output_format.map_or(default, Into::into);
-    if format == Format::Fixed || format == Format::Raw && !args.azure {
-        return Ok(format);
-    }
-    Err(
-        Error::usage("a page blob is a fixed VHD or a raw disk; with --azure a fixed VHD")
+    let asked = args.output_format.map(Into::into);
+    match format_of(
+        &args.destination,
+        asked.or(args.azure.then_some(Format::Fixed)),
+    )? {
+        Format::Raw if args.azure => Err(Error::usage("with --azure a blob is a fixed VHD")
             .with_path(&args.destination)
-            .with_found(format)
-            .with_hint("omit -O, or use -O fixed"),
-    )
+            .with_found(Format::Raw)
+            .with_hint("omit -O, or use -O fixed")),
+        format => Ok(format),
+    }
 }
 
 fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcome> {
@@ -85,18 +77,10 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
     if args.azure {
         identity = identity.map(Footer::measured_by_size);
     }
-    let footer = Footer::for_disk(DiskType::Fixed, size, identity.as_ref());
-    let options = NewBlobImageOptions {
-        virtual_size: size,
-        footer: (format == Format::Fixed).then_some(footer),
-        replace: args.force > 0,
-    };
+    let options = options_of(format, size, identity.as_ref(), args.force > 0);
     let (gpt, wanted) =
         plan_gpt(source, size, args.fix_gpt).map_err(|error| error.with_path(source.path()))?;
-    let name = BlobName::parse(args.destination.to_str().unwrap_or_default())?;
-    let connector = far::connector()?;
-    context.tell_access(name.shown())?;
-    let mut new = NewBlobImage::create(&connector, &name, &options)?;
+    let mut new = begin(&args.destination, &options, context)?;
 
     let workers = context.workers_reading(&[source])?;
     let progress = context.progress();
@@ -104,24 +88,26 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
     let copying = CopyOptions {
         workers: &workers,
         progress: &*progress,
-        digest: args.verify,
+        digest: true,
     };
-    let digest = copy(source, new.image_mut(), copying)?;
+    let digest = new.fill(source, copying)?;
     source.check_unchanged()?;
-    if let Some(digest) = digest {
+    if let Some(digest) = digest.filter(|_| args.verify) {
         new.image_mut().flush()?;
         progress.begin("verifying", read);
-        let written = Resized::new(new.image(), read);
+        let written = new.written(read);
         verify(
             args,
             digest,
             content_digest(&written, &workers, &*progress)?,
         )?;
     }
+    // What is added to the disk isn't in its digest.
+    let holds = digest.filter(|_| size == read && wanted.is_none());
     if let Some(wanted) = wanted {
         wanted.write(new.image_mut())?;
     }
-    new.publish()?;
+    new.publish(holds)?;
     drop(progress);
     tell(
         args.destination.as_path(),
@@ -131,6 +117,56 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
     );
     print_json(args, (format, size), source, gpt)?;
     Ok(Outcome::Done)
+}
+
+/// Makes the blob that `destination` is the address of, or goes on with what was begun there.
+pub(super) fn begin(
+    destination: &Path,
+    options: &NewBlobImageOptions,
+    context: &Context,
+) -> Result<NewBlobImage> {
+    let name = BlobName::parse(destination.to_str().unwrap_or_default())?;
+    let connector = far::connector()?;
+    context.tell_access(name.shown())?;
+    let new = NewBlobImage::create(&connector, &name, options)?;
+    if new.is_resumed() {
+        context.note(format_args!(
+            "{}: goes on with what was interrupted: what is there is compared, and what differs is sent",
+            shown(destination)
+        ));
+    }
+    Ok(new)
+}
+
+/// A blob for a disk of this size: a fixed VHD with the identity of `like`, or a raw disk.
+pub(super) fn options_of(
+    format: Format,
+    size: u64,
+    like: Option<&Footer>,
+    replace: bool,
+) -> NewBlobImageOptions {
+    let footer = Footer::for_disk(DiskType::Fixed, size, like);
+    NewBlobImageOptions {
+        virtual_size: size,
+        footer: (format == Format::Fixed).then_some(footer),
+        replace,
+    }
+}
+
+/// The format of an image in a blob: what was asked for, else raw or a fixed VHD by the name of the blob.
+pub(super) fn format_of(destination: &Path, asked: Option<Format>) -> Result<Format> {
+    let named = destination
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("raw"));
+    let default = if named { Format::Raw } else { Format::Fixed };
+    let format = asked.unwrap_or(default);
+    if matches!(format, Format::Fixed | Format::Raw) {
+        return Ok(format);
+    }
+    Err(Error::usage("a page blob is a fixed VHD or a raw disk")
+        .with_path(destination)
+        .with_found(format)
+        .with_hint("omit -O, or use -O fixed"))
 }
 
 /// Reports what was written, and its use.

@@ -9,7 +9,7 @@ use crate::image::{ContentDigest, Hash};
 use crate::text::shown;
 
 /// One or more verified, consecutive diffs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chain(Vec<Arc<DiffFile>>);
 
 impl Chain {

@@ -1,19 +1,21 @@
 //! Comparison with an image whose window hashes are known: it is read only where they differ.
 
+use std::cell::Cell;
+
 use super::compare::{
     ChangeCollector, Collected, CompareOptions, Comparison, Counts, Tally, WindowChange,
 };
 use crate::error::Result;
 use crate::image::{
-    CHUNK_SIZE, ContentHasher, DIGEST_WINDOW, Image, Listed, ListedWindow, Pass, Window,
-    WindowHashes, WindowList, all_needed, zero_hash,
+    CHUNK_SIZE, ContentHasher, DIGEST_WINDOW, Image, Listed, ListedWindow, Pass, SharedCursor,
+    WINDOW_SIZE, Window, WindowHashes, WindowList, zero_hash,
 };
 use crate::page::PageRange;
 use crate::parallel::{Buffers, Work};
 use crate::storage::ReadAt;
 
-/// As [`compare`](super::compare()), for a base whose window hashes are known: the target is read and hashed, and the
-/// base only in the windows whose hashes differ. `each` receives the target's window hashes with the first byte of
+/// As [`compare`](super::compare()), with the window hashes of the base at hand: the target is read and hashed, but for what
+/// is known to be equal, and the base only in the windows whose hashes differ. The target's window hashes are handed to `each`, with the first byte of
 /// their window, in order; omitted windows are zero.
 pub fn compare_listed<T: Send, S: ReadAt>(
     list: &WindowList<S>,
@@ -27,12 +29,25 @@ pub fn compare_listed<T: Send, S: ReadAt>(
     let mut tally = Tally::new(base, target);
     let mut digest = ContentHasher::new(size);
     let pass = Pass::over([target], Work::new(options.workers, options.progress));
+    let sizes = [base.virtual_size(), size];
+    let shared = Cell::new(0);
+    let windows = pass.windows((
+        Listed::new(list.windows()),
+        SharedCursor::new(options.equal),
+    ));
+    let windows = windows.map(|item| {
+        let (window, (data, (known, equal))) = item?;
+        let known = Known::new(window, known, &equal, sizes);
+        shared.set(shared.get() + known.spare.iter().map(|part| part.len()).sum::<u64>());
+        Ok((window, (data, known)))
+    });
     pass.run(
-        pass.windows(Listed::new(list.windows())),
-        all_needed,
+        windows,
+        |known: &Known, _| known.spare.as_slice(),
         |[mut window], known| {
-            window.read()?;
-            let hashes = window.hashes(size);
+            window.fetch(WINDOW_SIZE, &known.spare)?;
+            let hashes = known.hashes(&window, size);
+            let known = known.listed;
             let different = different(window.range(), known, &hashes, [base.virtual_size(), size]);
             let change = changes(base, window, &different, options.payload, pass.buffers())?;
             let counts = Counts::of(&change.changes);
@@ -51,11 +66,59 @@ pub fn compare_listed<T: Send, S: ReadAt>(
         },
     )?;
     let mut total = tally.total;
+    total.known_bytes = shared.get();
     if options.digests {
         total.base_digest = Some(list.digest());
         total.target_digest = Some(digest.finish());
     }
     Ok(total)
+}
+
+/// What is known of a window before it is read.
+struct Known {
+    listed: Option<ListedWindow>,
+    /// The digest windows of the target that hold what the base holds, so that their hashes are known.
+    spare: Vec<PageRange>,
+}
+
+impl Known {
+    fn new(
+        window: PageRange,
+        listed: Option<ListedWindow>,
+        equal: &[PageRange],
+        sizes: [u64; 2],
+    ) -> Self {
+        let end = sizes.map(|size| size.min(window.end()));
+        // A digest window at the end is as long as the disk lets it be.
+        let parts = PageRange::covering(window.start(), end[1]).windows(DIGEST_WINDOW);
+        let is_equal = |part: &PageRange| {
+            let inside =
+                |equal: &PageRange| equal.start() <= part.start() && part.end() <= equal.end();
+            part.end().min(sizes[0]) == part.end().min(sizes[1]) && equal.iter().any(inside)
+        };
+        Self {
+            listed,
+            spare: parts.filter(is_equal).collect(),
+        }
+    }
+
+    /// The hashes of the target: computed of what was read, else those of the base.
+    fn hashes(&self, window: &Window<'_>, size: u64) -> WindowHashes {
+        if self.spare.is_empty() {
+            return window.hashes(size);
+        }
+        let range = PageRange::covering(window.range().start(), window.range().end().min(size));
+        let known = self.listed.map(|listed| listed.hashes).unwrap_or_default();
+        let mut hashes = WindowHashes::default();
+        for (part, known) in range.windows(DIGEST_WINDOW).zip(known) {
+            if self.spare.contains(&part) {
+                hashes.append(known.unwrap_or_else(|| zero_hash(part.len())).into());
+            } else {
+                hashes.append(window.hash_of(part));
+            }
+        }
+        hashes
+    }
 }
 
 /// The digest windows of `range` whose hashes differ between a disk of `base_size` with the hashes `known` and one of

@@ -10,7 +10,7 @@ use super::diffs::{format_of, target_footer};
 use super::in_place::Strategy;
 use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, Opened, ParentOptions};
 use crate::diff::{Applier, BaseCheck, Chain, ChangeMap, DiffFile, Touched, WindowChange};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, ImageMut, content_digest};
 use crate::page::ChangeKind;
 use crate::parallel::Workers;
@@ -188,33 +188,60 @@ pub fn apply_to_pipe(
     (out, name): (&mut dyn ImageMut, &Path),
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
+    let found = check_before(base, chain, options)?;
+    rebuild_checked(base, chain, found, (out, name), options).map_err(|error| match error.kind() {
+        ErrorKind::Damaged => {
+            error.override_hint("don't use what came through the pipe: run the command again")
+        }
+        _ => error,
+    })
+}
+
+/// Makes sure that `base` is what `chain` is for before anything is written: how many diffs it holds already, and how it was
+/// checked.
+pub(super) fn check_before(
+    base: &dyn Opened,
+    chain: &Chain,
+    options: ApplyOptions<'_>,
+) -> Result<(usize, BaseChecked)> {
     check_size(base, chain)?;
     let larger = base.virtual_size().max(chain.target_size());
     let layers = Applier::new(base, chain, options.workers, options.progress);
-    let (already, checked) = if options.check != BaseCheck::Touched && chain.base_digest().is_some()
-    {
-        options
-            .progress
-            .begin("checking the base", base.virtual_size());
-        let digest = content_digest(base, options.workers, options.progress)?;
-        (position(base, chain, digest)?, BaseChecked::Full)
-    } else {
-        options.progress.begin("checking the base", larger);
-        let touched = layers.check_touched()?;
-        if touched.already_applied && base.virtual_size() == chain.target_size() {
-            (chain.diffs().len(), checked(&touched))
+    Ok(
+        if options.check != BaseCheck::Touched && chain.base_digest().is_some() {
+            options
+                .progress
+                .begin("checking the base", base.virtual_size());
+            let digest = content_digest(base, options.workers, options.progress)?;
+            (position(base, chain, digest)?, BaseChecked::Full)
         } else {
-            check_touched(base, chain, &touched)?;
-            (0, checked(&touched))
-        }
-    };
+            options.progress.begin("checking the base", larger);
+            let touched = layers.check_touched()?;
+            if touched.already_applied && base.virtual_size() == chain.target_size() {
+                (chain.diffs().len(), checked(&touched))
+            } else {
+                check_touched(base, chain, &touched)?;
+                (0, checked(&touched))
+            }
+        },
+    )
+}
+
+/// Writes what `chain` makes of `base`, which was checked, to `out`, which is new.
+pub(super) fn rebuild_checked(
+    base: &dyn Opened,
+    chain: &Chain,
+    (already, checked): (usize, BaseChecked),
+    (out, name): (&mut dyn ImageMut, &Path),
+    options: ApplyOptions<'_>,
+) -> Result<Applied> {
+    let larger = base.virtual_size().max(chain.target_size());
     options.progress.begin("applying", larger);
+    let layers = Applier::new(base, chain, options.workers, options.progress);
     let (rebuilt, _) = layers.rebuild(out, BaseCheck::Touched)?;
     out.flush()?;
     base.check_unchanged()?;
-    check_result(name, chain, rebuilt.target_digest).map_err(|error| {
-        error.override_hint("don't use what came through the pipe: run the command again")
-    })?;
+    check_result(name, chain, rebuilt.target_digest)?;
     Ok(written(already, checked, chain, rebuilt.target_digest))
 }
 
@@ -298,7 +325,7 @@ pub fn apply_to_child(
 ) -> Result<Applied> {
     let base = &Arc::clone(&parent.image);
     refuse_smaller_child(base, chain.target_size())?;
-    let found = fit(base, &chain, options, &mut None)?;
+    let found = fit(&**base, &chain, options, &mut None)?;
     let applied = Applied::nothing(found.already, found.checked, &chain);
     let new = NewImage::create(
         output.path,
@@ -408,6 +435,27 @@ pub(super) fn write_changes(
             Touched::default()
         }
     };
+    Ok((updated, cleared, touched))
+}
+
+/// The bytes that the chain updates and clears in `base`, and with `check` what looking under them showed.
+pub(super) fn count_changes(
+    base: &dyn Image,
+    chain: &Chain,
+    check: bool,
+    options: ApplyOptions<'_>,
+) -> Result<(u64, u64, Touched)> {
+    let (mut updated, mut cleared) = (0, 0);
+    options
+        .progress
+        .begin("counting", base.virtual_size().max(chain.target_size()));
+    let touched = Applier::new(base, chain, options.workers, options.progress)
+        .checking(check)
+        .changes(Ok, |change: WindowChange| {
+            updated += change.changes.bytes(ChangeKind::Update);
+            cleared += change.changes.bytes(ChangeKind::Clear);
+            Ok(())
+        })?;
     Ok((updated, cleared, touched))
 }
 

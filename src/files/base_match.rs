@@ -5,10 +5,10 @@ use std::path::Path;
 use super::apply::{ApplyOptions, BaseChecked, check_result};
 use super::kept::{self, NewList};
 use super::state::stamped_digest;
-use super::{OpenImage, Opened};
+use super::{ImageWindows, Opened};
 use crate::diff::{Applier, BaseCheck, Chain, Direction, Touched};
 use crate::error::{Error, Result};
-use crate::image::{ContentDigest, Image as _};
+use crate::image::ContentDigest;
 use crate::remedy::{Choice, Remedy, Step};
 use crate::text::shown;
 
@@ -25,19 +25,25 @@ pub(super) struct BaseMatch {
 }
 
 /// The content digest from the list next to an image or from its state stamp, if either is valid.
-pub(super) fn known_digest(base: &OpenImage) -> Result<Option<ContentDigest>> {
-    let list = kept::find(base).and_then(|kept| kept.current);
-    match list {
-        Some(list) => Ok(Some(list.digest())),
-        None => stamped_digest(base),
+pub(super) fn known_digest(base: &dyn Opened) -> Result<Option<ContentDigest>> {
+    match (kept_list(base), base.as_file()) {
+        (Some(list), _) => Ok(Some(list.digest())),
+        (None, Some(file)) => stamped_digest(file),
+        (None, None) => Ok(base.noted_digest()),
     }
+}
+
+/// The list beside an image, if there is one that counts.
+fn kept_list(base: &dyn Opened) -> Option<ImageWindows> {
+    let kept = base.as_file().and_then(kept::find);
+    kept.and_then(|kept| kept.current)
 }
 
 /// Determines whether the chain, or a later part of it, is for `base`, as far as possible without reading under the
 /// changed pages (see [`is_open`](BaseMatch::is_open)). The diffs' target digest is compared with the predicted result
 /// before anything is written. A `list` becomes that of the result, or `None`.
 pub(super) fn fit(
-    base: &OpenImage,
+    base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
     list: &mut Option<NewList>,
@@ -64,7 +70,8 @@ pub(super) fn fit(
     }
     if list.is_some() {
         // Starts from the beginning.
-        *list = NewList::begin(base, chain.target_size());
+        let file = base.as_file();
+        *list = file.and_then(|file| NewList::begin(file, chain.target_size()));
     }
     let size = base.virtual_size().max(chain.target_size());
     options.progress.begin("checking the base", size);
@@ -92,15 +99,15 @@ pub(super) fn fit(
 /// As [`fit`], without reading all of the base, by the list next to it or by its state stamp. Returns `None` if neither
 /// is valid or sufficient to determine the result.
 fn fit_known(
-    base: &OpenImage,
+    base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
     list: &mut Option<NewList>,
 ) -> Result<Option<BaseMatch>> {
-    let kept = kept::find(base).and_then(|kept| kept.current);
+    let kept = kept_list(base);
     let digest = match &kept {
         Some(kept) => Some(kept.digest()),
-        None => stamped_digest(base)?,
+        None => known_digest(base)?,
     };
     let Some(digest) = digest else {
         return Ok(None);
@@ -152,7 +159,7 @@ impl BaseMatch {
     /// result.
     pub(super) fn settle(
         &self,
-        base: &OpenImage,
+        base: &dyn Opened,
         chain: &Chain,
         touched: &Touched,
     ) -> Result<Option<BaseChecked>> {
@@ -251,7 +258,7 @@ pub(super) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
 }
 
 /// Fails if the base doesn't match its state stamp, as far as the data under the changed pages shows.
-fn check_stamped(base: &OpenImage, chain: &Chain, touched: &Touched) -> Result<()> {
+fn check_stamped(base: &dyn Opened, chain: &Chain, touched: &Touched) -> Result<()> {
     check_touched(base, chain, touched).map_err(|error| {
         error.override_remedy(
             Remedy::new(

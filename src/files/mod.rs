@@ -3,6 +3,8 @@
 mod apply;
 mod base_match;
 mod child;
+#[cfg(feature = "azure")]
+mod claim;
 mod clones;
 mod create;
 mod diffs;
@@ -38,6 +40,8 @@ pub use apply::{
     apply_to_new, apply_to_pipe, format_of_result,
 };
 pub use child::{WindowsFolder, finds_parent};
+#[cfg(feature = "azure")]
+pub use claim::{ChangedRanges, Claim};
 pub use clones::Clones;
 pub use create::{ChildOf, NewImage, NewImageOptions, check_output, refuse_same_file, same_file};
 pub use diffs::{
@@ -46,7 +50,10 @@ pub use diffs::{
 };
 pub use empty::EmptyDisk;
 #[cfg(feature = "azure")]
-pub use far::{BlobImage, NewBlobImage, NewBlobImageOptions, check_blob};
+pub use far::{
+    BlobApplied, BlobApply, BlobImage, NewBlobImage, NewBlobImageOptions, apply_to_blob,
+    apply_to_new_blob, check_blob, roll_back_blob,
+};
 pub use format::{Format, FormatChoice};
 pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
 pub use inside::vhd_inside;

@@ -7,7 +7,7 @@ use super::{Clones, Format, OpenImage};
 use crate::blob::BlobFile;
 use crate::diff::Side;
 use crate::error::{Error, Result};
-use crate::image::{Image, SharedExtents};
+use crate::image::{ContentDigest, Image, SharedExtents};
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
@@ -42,6 +42,11 @@ pub trait Opened: Image + std::fmt::Debug {
         None
     }
 
+    /// The content digest that an image outside of a file is known to have without reading it.
+    fn noted_digest(&self) -> Option<ContentDigest> {
+        None
+    }
+
     /// Problems with an image outside of a file that don't prevent reading it.
     fn doubts(&self) -> Vec<&Error> {
         Vec::new()
@@ -52,6 +57,11 @@ pub trait Opened: Image + std::fmt::Debug {
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, other) = (self.as_file()?, other.as_file()?);
         Some(Box::new(Clones::new(other, this)))
+    }
+
+    /// Why it isn't known what this image shares with the one that was asked about last, although it should be.
+    fn why_nothing_is_shared(&self) -> Option<Error> {
+        None
     }
 
     /// The information about it that is recorded in a diff.

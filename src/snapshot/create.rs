@@ -20,8 +20,12 @@ use crate::diff::{
     write_diff_listed,
 };
 use crate::error::{Error, Result};
+#[cfg(feature = "azure")]
+use crate::files::Claim;
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
-use crate::image::{ContentDigest, CopyOptions, NoneShared, WindowList, copy_hashed};
+use crate::image::{
+    ContentDigest, CopyOptions, Image, NoneShared, SharedExtents, WindowList, copy_hashed,
+};
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step, Tool};
 use crate::storage::{Audience, File, Overwrite, ReadAt};
 use crate::text::shown;
@@ -44,6 +48,9 @@ pub struct NewPoint {
     pub tags: BTreeMap<String, String>,
     /// Whether it becomes a base.
     pub full: bool,
+    /// What another program says of what changed since the newest snapshot, and a random number to check it by.
+    #[cfg(feature = "azure")]
+    pub claim: Option<(Claim, u64)>,
     /// What it is stored as if it is a base.
     pub base: BaseForm,
     /// How its data is packed; level 3 of zstd if it is a base and level 1 if it is a diff, if `None`.
@@ -82,8 +89,14 @@ pub fn create(
     match disk.newest().cloned() {
         Some(newest) if !new.full => {
             let compression = new.compression.unwrap_or_default();
-            add_changes(disk, image, &newest, (draft, compression), work)
+            add_changes(disk, image, (&newest, new), (draft, compression), work)
         }
+        #[cfg(feature = "azure")]
+        _ if new.claim.is_some() => Err(Error::usage(
+            "a list of changes needs a snapshot since which they were made",
+        )
+        .with_path(disk.folder())
+        .with_hint("make the first snapshot, or a new base, without such a list")),
         _ => match new.base {
             BaseForm::Packed => add_packed(disk, image, (draft, new.compression), work),
             BaseForm::Image => add_base(disk, image, draft, work),
@@ -511,15 +524,41 @@ pub(super) fn lengths(path: &Path) -> Result<(u64, u64)> {
     Ok((metadata.len(), metadata.blocks().saturating_mul(512)))
 }
 
+/// Where the newest snapshot and `image` are the same, as another program says; its list is checked as far as that is wanted.
+#[cfg(feature = "azure")]
+fn claimed<'a>(
+    new: &'a NewPoint,
+    before: &dyn Image,
+    image: &dyn Image,
+    work: Work<'_>,
+) -> Result<Box<dyn SharedExtents + 'a>> {
+    let Some((claim, seed)) = &new.claim else {
+        return Ok(Box::new(NoneShared));
+    };
+    claim.check(before, image, *seed, (work.workers, work.progress))?;
+    Ok(claim.shared(before, image))
+}
+
+#[cfg(not(feature = "azure"))]
+fn claimed<'a>(
+    _: &'a NewPoint,
+    _: &dyn Image,
+    _: &dyn Image,
+    _: Work<'_>,
+) -> Result<Box<dyn SharedExtents + 'a>> {
+    Ok(Box::new(NoneShared))
+}
+
 fn add_changes(
     disk: &mut Disk,
     image: &dyn Opened,
-    newest: &Manifest,
+    (newest, new): (&Manifest, &NewPoint),
     (draft, compression): (Draft, Compression),
     work: Work<'_>,
 ) -> Result<Created> {
     let known = windows::of_newest(disk, newest, work)?;
     let before = disk.image(newest)?;
+    let equal = claimed(new, &before, image, work)?;
     let file = format!("{}.vhddiff", draft.stem);
     let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     work.progress.begin("comparing", image.virtual_size());
@@ -528,7 +567,7 @@ fn add_changes(
         progress: work.progress,
         compression,
         digests: true,
-        equal: &NoneShared,
+        equal: &*equal,
         confirm: &|| image.check_unchanged(),
     };
     let target = draft.side(image);

@@ -10,16 +10,16 @@ use vhdkit::page::PageRange;
 
 use crate::server::{SIGNATURE, Server};
 
-const DISK: usize = 24 << 20;
+pub(crate) const DISK: usize = 24 << 20;
 
-struct Lab {
+pub(crate) struct Lab {
     folder: tempfile::TempDir,
-    server: Server,
+    pub(crate) server: Server,
     said: std::cell::RefCell<Vec<u8>>,
 }
 
 /// Returns a fixed VHD with some data, as `vhd convert` makes it.
-fn disk() -> Vec<u8> {
+pub(crate) fn disk() -> Vec<u8> {
     let mut bytes = vec![0; DISK];
     for (n, byte) in bytes[4096..3 << 20].iter_mut().enumerate() {
         *byte = (n * 7 % 253) as u8 + 1;
@@ -29,7 +29,7 @@ fn disk() -> Vec<u8> {
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             server: Server::start(MemoryStore::default(), None),
@@ -37,7 +37,7 @@ impl Lab {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -75,7 +75,7 @@ impl Lab {
     }
 
     /// Runs a command that must exit with this code, and returns its output.
-    fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
+    pub(crate) fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
         let output = self.run(program, args);
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
@@ -90,18 +90,21 @@ impl Lab {
     }
 
     /// Stores the bytes of a file as a blob.
-    fn upload(&self, file: &str, blob: &str) -> BlobId {
+    pub(crate) fn upload(&self, file: &str, blob: &str) -> BlobId {
+        Self::upload_to(&self.server.store, file, blob)
+    }
+
+    pub(crate) fn upload_to(store: &MemoryStore, file: &str, blob: &str) -> BlobId {
         let (bytes, blob) = (fs::read(file).unwrap(), BlobId::live(blob));
         let any = Conditions::default();
         let new = NewBlob {
             size: bytes.len() as u64,
             ..NewBlob::default()
         };
-        self.server.store.create(&blob, &new, &any).unwrap();
+        store.create(&blob, &new, &any).unwrap();
         for (n, piece) in bytes.chunks(64 << 10).enumerate() {
             if piece.iter().any(|b| *b != 0) {
-                self.server
-                    .store
+                store
                     .put_pages(&blob, (n as u64) << 16, piece, &any)
                     .unwrap();
             }
@@ -110,7 +113,7 @@ impl Lab {
     }
 
     /// Nothing that is printed or written grants access.
-    fn check_secrets(&self) {
+    pub(crate) fn check_secrets(&self) {
         let mut all = self.said.borrow().clone();
         for entry in fs::read_dir(self.folder.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -353,6 +356,16 @@ fn what_a_command_cannot_do_with_an_address_is_told() {
         assert!(!Path::new(&lab.path("out.raw")).exists());
     }
     lab.ends(2, "vhd-apply", &[&address, "x.vhddiff"]);
+    lab.ends(
+        2,
+        "vhd-apply",
+        &[
+            "disk.raw",
+            "x.vhddiff",
+            "-o",
+            "https://acct.blob.core.windows.net/",
+        ],
+    );
     lab.ends(2, "vhd-diff", &["disk.raw", "disk.raw", "-o", &address]);
     lab.check_secrets();
 }

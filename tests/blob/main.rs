@@ -10,7 +10,9 @@
     reason = "a test's helpers"
 )]
 
+mod apply;
 mod azurite;
+mod changed;
 mod cli;
 mod faults;
 mod secrets;

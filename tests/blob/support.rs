@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vhdkit::blob::{
-    BlobFile, BlobId, BlobName, Clock, Credential, Http, PATIENCE, PageStore, Rest, Retry, Route,
+    BlobFile, BlobId, BlobName, Clock, Connector, Credential, Http, PATIENCE, PageStore, Rest,
+    Retry, Route,
 };
 
 /// A clock that advances only by waiting, so that tests don't really wait.
@@ -51,4 +52,10 @@ pub(crate) fn container(address: &str, variables: &[(&str, &str)]) -> (Arc<Rest>
 pub(crate) fn opened(address: &str) -> vhdkit::Result<BlobFile> {
     let (store, id) = container(address, &[]);
     BlobFile::open(store as Arc<dyn PageStore>, id, at_once())
+}
+
+/// What reaches blobs whose addresses carry their access, without waiting.
+pub(crate) fn connector() -> Connector {
+    let connector = Connector::new(&Route::default(), |_| None).unwrap();
+    connector.with_retry(at_once())
 }

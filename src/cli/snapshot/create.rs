@@ -11,11 +11,13 @@ use super::{
     Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
     Result, Size, StoreArgs, Time, disks, name_of, parse_time, show,
 };
+use crate::cli::diff::random;
 use crate::cli::document::ErrorView;
 use crate::cli::names::{self, Role};
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::diff::Compression;
 use crate::error::{Error, quoted};
+use crate::files::{ChangedRanges, Claim};
 use crate::snapshot::{
     BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create, init,
     store_version,
@@ -74,6 +76,12 @@ pub(super) struct Args {
     /// A tag to store with it; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
     tag: Vec<(String, String)>,
+    /// A list of the ranges that changed since the newest snapshot, from another program: only those are read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "diff", "also"])]
+    changes: Option<PathBuf>,
+    /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
+    #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = crate::cli::size::parse_percent)]
+    check_changes: Option<f64>,
     /// Create a new base, which doesn't depend on any earlier snapshot.
     #[arg(long)]
     full: bool,
@@ -123,6 +131,18 @@ enum Content<'a> {
     Diff(&'a Path),
 }
 
+/// What another program says of what changed.
+fn claim(args: &Args) -> Result<Option<(Claim, u64)>> {
+    let Some(path) = &args.changes else {
+        return Ok(None);
+    };
+    let claim = Claim {
+        list: ChangedRanges::open(path)?,
+        check: args.check_changes,
+    };
+    Ok(Some((claim, random())))
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.init && store_version(&args.store.store)?.is_none() {
         init(&args.store.store, STORE_VERSION)?;
@@ -147,6 +167,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             BaseForm::Image
         },
         compression: args.compress,
+        claim: claim(args)?,
         made_from: Audience::default(),
     };
     crate::snapshot::check_name(&new.name)?;

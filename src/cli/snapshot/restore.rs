@@ -14,10 +14,12 @@ use super::{
     Time, parse_latest, show,
 };
 use crate::cli::apply::say_how_in_place;
+use crate::cli::args::cloud_remark;
 use crate::cli::context::refuse_files;
 use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
 use crate::cli::gpt::say_gpt_of;
+use crate::cli::{far, upload};
 use crate::error::Error;
 use crate::files::{
     self, Applied, Format, InPlace, OpenImage, Opened as _, Strategy, refuse_same_file,
@@ -160,14 +162,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.note_disk_sent(point.path(), point.virtual_size());
         return Ok(Outcome::Done);
     }
+    if far::is_address(&args.output) {
+        drop(progress);
+        return to_blob(args, (disk.name(), &point), context);
+    }
     refuse_part_of_store(&args.output)?;
     refuse_same_file(&args.output, &point.files())?;
     let format = format(args, &point)?;
-    if args.force == 0 && args.in_place.is_none() && args.output.exists() {
-        return Err(Error::usage("the file already exists")
-            .with_path(&args.output)
-            .with_hint("choose another name; or write only the differences to it with --in-place, or replace it with --force"));
-    }
+    refuse_existing(args)?;
     if let Some(way) = args.in_place
         && args.output.exists()
     {
@@ -257,6 +259,16 @@ fn open(args: &Args, context: &Context) -> Result<(Disk, PointImage)> {
     patience.wait_for(|| open_beside(store, &name, open))
 }
 
+/// An error if the output is there, and nothing is said of that.
+fn refuse_existing(args: &Args) -> Result<()> {
+    if args.force == 0 && args.in_place.is_none() && args.output.exists() {
+        return Err(Error::usage("the file already exists")
+            .with_path(&args.output)
+            .with_hint("choose another name; or write only the differences to it with --in-place, or replace it with --force"));
+    }
+    Ok(())
+}
+
 /// The format of a new image.
 fn format(args: &Args, point: &PointImage) -> Result<Format> {
     match (args.output_format.map(Format::from), &args.parent) {
@@ -339,6 +351,52 @@ fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &
         Size(applied.target_size)
     ));
     say_gpt_of(&args.output, parents(args).options(), context);
+}
+
+/// Writes the point to a new page blob.
+fn to_blob(args: &Args, (disk, point): (&str, &PointImage), context: &Context) -> Result<Outcome> {
+    let given = [
+        ("--dense", args.dense),
+        ("--in-place", args.in_place.is_some()),
+        ("--parent", args.parent.is_some()),
+    ];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(Error::usage("a page blob is not made in this way")
+            .with_path(&args.output)
+            .with_found(option)
+            .with_hint(format!("omit {option}")));
+    }
+    args.windows.refuse_without_parent()?;
+    let format = upload::format_of(&args.output, args.output_format.map(Into::into))?;
+    let size = point.virtual_size();
+    let options = upload::options_of(format, size, point.footer(), args.force > 0);
+    let mut new = upload::begin(&args.output, &options, context)?;
+    let workers = context.workers_far()?;
+    let progress = context.progress();
+    progress.begin("restoring", size);
+    let copying = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: true,
+    };
+    let found = new.fill(point, copying)?;
+    if let Some(found) = found {
+        check_content(point, found)?;
+    }
+    point.check_unchanged()?;
+    new.publish(found)?;
+    drop(progress);
+    if let Some(remark) = cloud_remark(format, size) {
+        context.note(remark);
+    }
+    context.note(format_args!(
+        "{}: {} as {format}, virtual size {}",
+        shown(&args.output),
+        shown(point.path()),
+        Size(size)
+    ));
+    print(args, (disk, point), (Some(format), "restored"), None)?;
+    Ok(Outcome::Done)
 }
 
 fn to_stdout(args: &Args, point: &PointImage, work: Work<'_>) -> Result<()> {

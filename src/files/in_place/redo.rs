@@ -1,12 +1,12 @@
 //! Brings an image from any intermediate state to a chain's result, and reads it back.
 
 use super::{Job, open};
-use crate::diff::{Applier, Chain, ChangeMap, Touched, WindowChange};
+use crate::diff::{Chain, ChangeMap, Touched};
 use crate::error::{Error, Result};
-use crate::files::apply::{ApplyOptions, Changes, read_back, write_changes};
+use crate::files::apply::{ApplyOptions, Changes, count_changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
 use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
-use crate::page::{ChangeKind, PAGE_SIZE};
+use crate::page::PAGE_SIZE;
 use crate::remedy::Remedy;
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
@@ -211,26 +211,6 @@ pub(super) fn count_again(
         }
     };
     Ok((counts.0, counts.1))
-}
-
-fn count_changes(
-    base: &dyn Image,
-    chain: &Chain,
-    check: bool,
-    options: ApplyOptions<'_>,
-) -> Result<(u64, u64, Touched)> {
-    let (mut updated, mut cleared) = (0, 0);
-    options
-        .progress
-        .begin("counting", base.virtual_size().max(chain.target_size()));
-    let touched = Applier::new(base, chain, options.workers, options.progress)
-        .checking(check)
-        .changes(Ok, |change: WindowChange| {
-            updated += change.changes.bytes(ChangeKind::Update);
-            cleared += change.changes.bytes(ChangeKind::Clear);
-            Ok(())
-        })?;
-    Ok((updated, cleared, touched))
 }
 
 /// Reads the result back.

@@ -1,15 +1,16 @@
-//! Images in page blobs.
+//! Images in page blobs, to be read.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use super::probe::{Probed, probe, refuse_foreign};
-use super::{Format, FormatChoice, Opened};
-use crate::blob::{BlobFile, BlobId, BlobName, Connector, Metadata, NewBlobFile, Since};
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Extents, Image, ImageMut, Ranges, RawImage, SharedExtents};
-use crate::page::{PAGE_SIZE, PageList, PageRange};
-use crate::remedy::{Choice, Remedy, Step};
-use crate::storage::{ReadAt as _, WriteAt as _};
+use super::marks::{digest_of, refuse_unfinished};
+use crate::blob::{BlobFile, BlobId, Since};
+use crate::error::{Error, Result};
+use crate::files::probe::{Probed, probe, refuse_foreign};
+use crate::files::{Format, FormatChoice, Opened};
+use crate::image::{ContentDigest, Extents, Image, Ranges, RawImage, SharedExtents};
+use crate::page::{PageList, PageRange};
+use crate::storage::ReadAt as _;
 use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
 
 /// The image in a page blob or in a snapshot of one, for reading.
@@ -17,6 +18,10 @@ use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
 pub struct BlobImage {
     stored: Stored,
     doubts: Vec<Error>,
+    /// Its content digest, if that is known although the blob doesn't say it for certain.
+    known: Option<ContentDigest>,
+    /// Why the service didn't tell what changed, when it was asked last.
+    refusal: Mutex<Option<Error>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,8 @@ impl BlobImage {
             }
         };
         let image = Self {
+            known: None,
+            refusal: Mutex::default(),
             stored,
             doubts: doubts
                 .into_iter()
@@ -81,6 +88,12 @@ impl BlobImage {
             }
             _ => Ok(image),
         }
+    }
+
+    /// The same image, which is known to have this content digest.
+    #[must_use]
+    pub(super) fn with_digest(self, known: Option<ContentDigest>) -> Self {
+        Self { known, ..self }
     }
 
     /// The blob.
@@ -113,112 +126,7 @@ impl BlobImage {
     }
 }
 
-/// The metadata that marks a blob while its image is being written.
-const STATE: &str = "vhdkit_state";
-const WRITING: &str = "writing";
-
-/// Options for a [`NewBlobImage`].
-#[derive(Debug, Clone)]
-pub struct NewBlobImageOptions {
-    /// Size of the virtual disk in bytes.
-    pub virtual_size: u64,
-    /// The footer of a fixed VHD; without one, the blob is a raw disk.
-    pub footer: Option<Footer>,
-    /// Whether to replace an existing blob.
-    pub replace: bool,
-}
-
-/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob is marked as
-/// incomplete and has no footer.
-#[derive(Debug)]
-pub struct NewBlobImage {
-    image: RawImage<BlobFile>,
-    footer: Option<Footer>,
-}
-
-impl NewBlobImage {
-    /// Creates the blob called `name`, or opens the managed disk of that name.
-    ///
-    /// # Errors
-    ///
-    /// [`Usage`](crate::ErrorKind::Usage) if the blob exists and may not be replaced, or can't have this size;
-    /// [`Locked`](crate::ErrorKind::Locked) if another program is writing to it.
-    pub fn create(
-        connector: &Connector,
-        name: &BlobName,
-        options: &NewBlobImageOptions,
-    ) -> Result<Self> {
-        let footer_size = options.footer.as_ref().map_or(0, |_| PAGE_SIZE);
-        let size = options
-            .virtual_size
-            .checked_add(footer_size)
-            .ok_or_else(|| {
-                Error::usage("a virtual disk can't have this size").with_path(name.shown())
-            })?;
-        let new = NewBlobFile {
-            size,
-            metadata: Metadata::from([(STATE.to_owned(), WRITING.to_owned())]),
-            replace: options.replace,
-        };
-        let blob = connector.create(name, &new)?;
-        // A managed disk may hold another image, and with its footer it would look complete.
-        blob.write_zeros_at(0..size)?;
-        Ok(Self {
-            image: RawImage::with_size(blob, options.virtual_size),
-            footer: options.footer.clone(),
-        })
-    }
-
-    /// The virtual disk, for reading.
-    pub fn image(&self) -> &dyn Image {
-        &self.image
-    }
-
-    /// The virtual disk, for writing.
-    pub fn image_mut(&mut self) -> &mut dyn ImageMut {
-        &mut self.image
-    }
-
-    /// Writes everything to the blob, the footer last, and marks it as complete.
-    pub fn publish(mut self) -> Result<()> {
-        self.image.flush()?;
-        let (blob, size) = (self.image.storage(), self.image.virtual_size());
-        if let Some(footer) = &self.footer {
-            blob.write_all_at(&footer.encode(), size)?;
-            blob.sync()?;
-        }
-        if !blob.store().is_managed_disk() {
-            blob.set_metadata(&Metadata::new())?;
-        }
-        Ok(())
-    }
-}
-
-/// Fails if a program is writing the blob, or was interrupted.
-fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
-    let properties = blob.properties();
-    if properties.metadata.get(STATE).map(String::as_str) != Some(WRITING) {
-        return Ok(());
-    }
-    let remedy = if properties.leased {
-        Remedy::new("another program is writing it right now: wait until that ends")
-    } else {
-        Remedy::new("run the command that wrote it again, ")
-            .named("with ")
-            .step(
-                Step::Choose(Choice::Overwrite),
-                "and let it overwrite the blob",
-            )
-    };
-    Err(Error::new(
-        ErrorKind::Pending,
-        "the blob isn't complete: the program that writes it hasn't finished",
-    )
-    .with_path(blob.name())
-    .with_remedy(remedy))
-}
-
-/// Checks the contents of a blob as [`check_file`](super::check_file) checks a file.
+/// Checks what a blob holds as [`check_file`](crate::files::check_file) does a file.
 ///
 /// # Errors
 ///
@@ -238,6 +146,11 @@ pub fn check_blob(blob: &BlobFile, options: &CheckOptions<'_>) -> Result<Report>
 ///
 /// Fails if the service can't determine them.
 fn changes_between(this: &BlobFile, earlier: &BlobFile) -> Option<Result<PageList>> {
+    if this.store().is_managed_disk() && earlier.store().is_managed_disk() {
+        // Which of the two is earlier only the service knows: the base should be.
+        let since = Since::Disk(Box::new(earlier.granted()?.clone()));
+        return Some(this.changes_since(&since));
+    }
     let time = earlier_time(this.blob(), earlier.blob())?;
     let container = |blob: &BlobFile| blob.store().shown(&BlobId::live(""));
     let same = this.blob().name == earlier.blob().name && container(this) == container(earlier);
@@ -305,6 +218,16 @@ impl Opened for BlobImage {
         self.warnings()
     }
 
+    fn noted_digest(&self) -> Option<ContentDigest> {
+        self.known
+            .or_else(|| digest_of(self.blob().blob(), self.blob().properties()))
+    }
+
+    fn why_nothing_is_shared(&self) -> Option<Error> {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.take()
+    }
+
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, blob) = (self.blob(), other.as_blob()?);
         // Only for these formats are the bytes of the virtual disk at the same offsets in the blob.
@@ -312,17 +235,23 @@ impl Opened for BlobImage {
             return None;
         }
         let changes = changes_between(this, blob).or_else(|| changes_between(blob, this))?;
-        // If the service can't determine the changes, everything is read.
-        let changes = changes.ok()?;
+        let changes = match changes {
+            Ok(changes) => changes,
+            // Then everything is read.
+            Err(error) => {
+                *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return None;
+            }
+        };
         let size = self.virtual_size().min(other.virtual_size());
         Some(Box::new(Unchanged { changes, size }))
     }
 }
 
 /// Everything except the changes.
-struct Unchanged {
-    changes: PageList,
-    size: u64,
+pub(super) struct Unchanged {
+    pub(super) changes: PageList,
+    pub(super) size: u64,
 }
 
 impl SharedExtents for Unchanged {

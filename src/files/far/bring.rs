@@ -1,0 +1,53 @@
+//! Bringing a blob to what an image holds, by writing only what differs.
+
+use crate::blob::BlobFile;
+use crate::diff::{CompareOptions, Comparison, WindowChange, compare};
+use crate::error::Result;
+use crate::image::{Image, ImageMut as _, RawImage, SharedExtents};
+use crate::parallel::Workers;
+use crate::progress::Progress;
+
+/// How a blob is compared with what it is to hold.
+#[derive(Clone, Copy)]
+pub(super) struct Bring<'a> {
+    pub(super) workers: &'a Workers,
+    pub(super) progress: &'a dyn Progress,
+    /// Where the two are the same for certain.
+    pub(super) equal: &'a dyn SharedExtents,
+    /// Whether to compute the digest of the image.
+    pub(super) digest: bool,
+}
+
+impl Bring<'_> {
+    fn options(&self, payload: bool) -> CompareOptions<'_> {
+        CompareOptions {
+            workers: self.workers,
+            progress: self.progress,
+            digests: self.digest,
+            payload,
+            equal: self.equal,
+        }
+    }
+
+    /// Makes the first bytes of `blob` those of `image`, which is no longer than the blob.
+    pub(super) fn run(self, blob: &BlobFile, image: &dyn Image) -> Result<Comparison> {
+        let size = image.virtual_size();
+        let (held, mut written) = (view(blob, size), view(blob, size));
+        let write = |change: WindowChange| change.write_to(&mut written);
+        let done = compare(&held, image, self.options(true), Ok, write)?;
+        written.flush()?;
+        Ok(done)
+    }
+
+    /// Whether the first bytes of `blob` are those of `image`.
+    pub(super) fn is_done(self, blob: &BlobFile, image: &dyn Image) -> Result<bool> {
+        let held = view(blob, image.virtual_size());
+        let found = compare(&held, image, self.options(false), Ok, |_| Ok(()))?;
+        Ok(found.is_same())
+    }
+}
+
+/// The first bytes of a blob as a disk.
+pub(super) fn view(blob: &BlobFile, size: u64) -> RawImage<&BlobFile> {
+    RawImage::with_size(blob, size)
+}

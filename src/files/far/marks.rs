@@ -1,0 +1,279 @@
+//! What the metadata of a page blob says of the image in it.
+//!
+//! ```text
+//! vhdkit_state        writing | applying    only while the image isn't whole
+//! vhdkit_checkpoint   time                  applying: the snapshot that holds the old point in time
+//! vhdkit_own          1                     applying: that snapshot was taken for this alone
+//! vhdkit_diffs        BLAKE3                applying: of the identities of the diffs
+//! vhdkit_target       content digest        applying: what the image will hold, if that was computed
+//! vhdkit_role         checkpoint            of a snapshot that was taken for an apply alone
+//! vhdkit_digest       content digest        what the image held when the blob was last written by this program
+//! vhdkit_name         text                  the name of a point in time, of a snapshot
+//! ```
+//!
+//! Metadata of others stays. Any program can write to a blob without changing what it says here, so the digest of a blob
+//! says what it held once. A snapshot can't be written, and gets its digest when it is taken, while nobody else can write.
+
+use std::path::Path;
+
+use crate::blob::{BlobFile, BlobId, Metadata, Properties};
+use crate::diff::Chain;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ContentDigest, Hash};
+use crate::remedy::{Choice, Remedy, Step, Tool};
+use crate::storage::ReadAt as _;
+
+/// The metadata that names the content digest of the virtual disk.
+pub(super) const NOTED_DIGEST: &str = "vhdkit_digest";
+
+/// The metadata that names a point in time.
+pub(super) const NAME: &str = "vhdkit_name";
+
+/// What all our metadata begins with.
+const OURS: &str = "vhdkit_";
+
+const STATE: &str = "vhdkit_state";
+const WRITING: &str = "writing";
+const APPLYING: &str = "applying";
+const CHECKPOINT: &str = "vhdkit_checkpoint";
+const OWN: &str = "vhdkit_own";
+const DIFFS: &str = "vhdkit_diffs";
+const TARGET: &str = "vhdkit_target";
+const ROLE: &str = "vhdkit_role";
+
+/// How a blob is marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// A new image is being written.
+    Writing,
+    /// Diffs are being applied to the image.
+    Applying(Applying),
+    /// Something that this program doesn't know.
+    Unknown(String),
+}
+
+/// An apply that has begun and hasn't ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Applying {
+    /// The time of the snapshot that holds what the blob held before.
+    pub(super) checkpoint: String,
+    /// Whether that snapshot was taken for this apply, and goes at its end.
+    pub(super) own: bool,
+    /// Which diffs.
+    pub(super) diffs: ContentDigest,
+    /// The content digest of the result, if that was computed.
+    pub(super) target: Option<ContentDigest>,
+}
+
+impl Mark {
+    /// The mark among `metadata`, if there is one.
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
+        let state = metadata.get(STATE)?;
+        Some(match state.as_str() {
+            WRITING => Self::Writing,
+            APPLYING => {
+                Applying::of(metadata).map_or_else(|| Self::Unknown(state.clone()), Self::Applying)
+            }
+            _ => Self::Unknown(state.clone()),
+        })
+    }
+}
+
+impl Applying {
+    fn of(metadata: &Metadata) -> Option<Self> {
+        Some(Self {
+            checkpoint: metadata.get(CHECKPOINT)?.clone(),
+            own: metadata.get(OWN).is_some_and(|own| own == "1"),
+            diffs: metadata.get(DIFFS)?.parse().ok()?,
+            target: match metadata.get(TARGET) {
+                Some(target) => Some(target.parse().ok()?),
+                None => None,
+            },
+        })
+    }
+
+    /// Whether it was of the last diffs of `chain`, and of how many.
+    pub(super) fn was_of(&self, chain: &Chain) -> Option<usize> {
+        let all = chain.identities();
+        (1..=all.len()).find(|n| all.get(all.len() - n..).map(identity) == Some(self.diffs))
+    }
+}
+
+/// One name for several diffs.
+pub(super) fn identity(diffs: &[Hash]) -> ContentDigest {
+    let mut hasher = blake3::Hasher::new();
+    for diff in diffs {
+        hasher.update(diff);
+    }
+    ContentDigest(*hasher.finalize().as_bytes())
+}
+
+/// What a blob carries while a new image is written to it.
+pub(super) fn writing() -> Metadata {
+    Metadata::from([(STATE.to_owned(), WRITING.to_owned())])
+}
+
+/// The metadata that isn't this program's.
+pub(super) fn of_others(metadata: &Metadata) -> Metadata {
+    let theirs = metadata.iter().filter(|(name, _)| !name.starts_with(OURS));
+    theirs
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// What a blob carries while diffs are applied.
+pub(super) fn applying(before: &Metadata, mark: &Applying) -> Metadata {
+    let mut metadata = of_others(before);
+    let own = if mark.own { "1" } else { "0" };
+    metadata.extend(
+        [
+            (STATE, APPLYING.to_owned()),
+            (CHECKPOINT, mark.checkpoint.clone()),
+            (OWN, own.to_owned()),
+            (DIFFS, mark.diffs.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    if let Some(target) = mark.target {
+        metadata.insert(TARGET.to_owned(), target.to_string());
+    }
+    metadata
+}
+
+/// What a snapshot carries that is taken to go back to, of a blob that holds the disk with this digest if that is known.
+pub(super) fn checkpoint(before: &Metadata, digest: Option<ContentDigest>) -> Metadata {
+    let mut metadata = whole(before, digest);
+    metadata.insert(ROLE.to_owned(), "checkpoint".to_owned());
+    metadata
+}
+
+/// What a blob carries that is whole, and holds the disk with this digest if that is known.
+pub(super) fn whole(before: &Metadata, digest: Option<ContentDigest>) -> Metadata {
+    let mut metadata = of_others(before);
+    if let Some(digest) = digest {
+        metadata.insert(NOTED_DIGEST.to_owned(), digest.to_string());
+    }
+    metadata
+}
+
+/// The digest that the metadata of a snapshot names. That of a blob doesn't count: it may have been written since.
+pub(super) fn digest_of(blob: &BlobId, properties: &Properties) -> Option<ContentDigest> {
+    blob.snapshot.as_ref()?;
+    if properties.metadata.contains_key(STATE) {
+        return None;
+    }
+    properties.metadata.get(NOTED_DIGEST)?.parse().ok()
+}
+
+/// An error if a program is writing the blob, or was interrupted.
+pub(super) fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
+    refuse_marked(blob.name(), blob.properties())
+}
+
+/// As [`refuse_unfinished`], by what is known of the blob called `name`.
+pub(super) fn refuse_marked(name: &Path, properties: &Properties) -> Result<()> {
+    let Some(mark) = Mark::of(&properties.metadata) else {
+        return Ok(());
+    };
+    let what = match &mark {
+        Mark::Writing => "the blob isn't complete: the program that writes it hasn't finished",
+        Mark::Applying(_) => {
+            "the blob is between two points in time: an apply to it hasn't finished"
+        }
+        Mark::Unknown(_) => {
+            "the blob isn't complete, and what was being done to it isn't known here"
+        }
+    };
+    let way = match &mark {
+        Mark::Writing => Remedy::new("run the command that wrote it again, which continues; or ")
+            .named("use ")
+            .step(Step::Choose(Choice::Overwrite), "allow it")
+            .text(" to replace the blob"),
+        Mark::Applying(_) => how_to_go_on(name),
+        Mark::Unknown(_) => Remedy::new(
+            "finish that with the program that began it, or restore a snapshot of the blob",
+        ),
+    };
+    let remedy = if properties.leased {
+        Remedy::new("another program may be writing it right now: wait until that ends; otherwise ")
+            .then(way)
+    } else {
+        way
+    };
+    let error = Error::new(ErrorKind::Pending, what)
+        .with_path(name)
+        .with_remedy(remedy);
+    Err(match mark {
+        Mark::Unknown(state) => error.with_field(STATE).with_found(state),
+        Mark::Applying(mark) => error.with_found(format_args!(
+            "the snapshot {}, which holds the old one",
+            mark.checkpoint
+        )),
+        Mark::Writing => error,
+    })
+}
+
+/// The two ways to proceed with a blob that is between two points in time.
+pub(super) fn how_to_go_on(name: &Path) -> Remedy {
+    Remedy::new("run the same ")
+        .step(Step::Use(Tool::Apply), "apply")
+        .text(" again to finish it, or undo it")
+        .named(" with: ")
+        .step(roll_back(name), "")
+}
+
+/// Going back to the old point in time.
+pub(super) fn roll_back(name: &Path) -> Step {
+    Step::RollBack {
+        image: name.to_path_buf(),
+        journal_folder: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_reads_as_it_was_written_and_keeps_what_others_wrote() {
+        let theirs = Metadata::from([("owner".into(), "me".into())]);
+        let mark = Applying {
+            checkpoint: "2026-11-28T10:00:00.0000000Z".into(),
+            own: true,
+            diffs: ContentDigest([7; 32]),
+            target: Some(ContentDigest([8; 32])),
+        };
+        let marked = applying(&theirs, &mark);
+        assert_eq!(Mark::of(&marked), Some(Mark::Applying(mark)));
+        assert_eq!(whole(&marked, None), theirs);
+        assert_eq!(Mark::of(&writing()), Some(Mark::Writing));
+        assert_eq!(Mark::of(&theirs), None);
+        // What can't be understood is never taken for a whole image.
+        for name in [CHECKPOINT, DIFFS] {
+            let mut less = marked.clone();
+            less.remove(name);
+            assert_eq!(Mark::of(&less), Some(Mark::Unknown(APPLYING.into())));
+        }
+        let odd = Metadata::from([(STATE.into(), "melting".into())]);
+        assert_eq!(Mark::of(&odd), Some(Mark::Unknown("melting".into())));
+    }
+
+    #[test]
+    fn only_a_snapshot_says_for_certain_what_it_holds() {
+        let digest = ContentDigest([3; 32]);
+        let mut properties = Properties {
+            size: 512,
+            etag: String::new(),
+            last_modified: None,
+            kind: crate::blob::BlobKind::Page,
+            sequence: 0,
+            leased: false,
+            metadata: whole(&Metadata::new(), Some(digest)),
+        };
+        let live = BlobId::live("b");
+        assert_eq!(digest_of(&live, &properties), None);
+        assert_eq!(digest_of(&live.at("t"), &properties), Some(digest));
+        properties.metadata.extend(writing());
+        assert_eq!(digest_of(&live.at("t"), &properties), None);
+    }
+}

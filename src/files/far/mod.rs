@@ -1,0 +1,23 @@
+//! Images in page blobs.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `marks.rs` | what a blob's metadata says of the image in it: whole, being written, being changed |
+//! | `image.rs` | reading an image in a blob, checking it, and where two are the same |
+//! | `new.rs` | writing an image to a new blob |
+//! | `snapshots.rs` | the blob snapshots of an image: finding them, and one that holds what the blob holds now |
+//! | `bring.rs` | bringing a blob to what an image holds, by writing what differs |
+//! | `change.rs` | changing an image in a blob that is marked, and taking that back |
+//! | `apply.rs` | applying diffs to an image in a blob |
+
+mod apply;
+mod bring;
+mod change;
+mod image;
+mod marks;
+mod new;
+mod snapshots;
+
+pub use apply::{BlobApplied, BlobApply, apply_to_blob, apply_to_new_blob, roll_back_blob};
+pub use image::{BlobImage, check_blob};
+pub use new::{NewBlobImage, NewBlobImageOptions};

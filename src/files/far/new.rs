@@ -1,0 +1,205 @@
+//! Writing an image to a new page blob.
+
+use std::path::Path;
+
+use super::bring::{Bring, view};
+use super::marks::{self, Mark, refuse_marked};
+use crate::blob::{BlobFile, BlobName, Connector, NewBlobFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ContentDigest, CopyOptions, Image, ImageMut, NoneShared, RawImage, copy};
+use crate::page::PAGE_SIZE;
+use crate::remedy::{Choice, Remedy, Step};
+use crate::storage::{ReadAt as _, WriteAt as _};
+use crate::vhd::Footer;
+
+/// How to make a [`NewBlobImage`].
+#[derive(Debug, Clone)]
+pub struct NewBlobImageOptions {
+    /// Bytes of the virtual disk.
+    pub virtual_size: u64,
+    /// The footer of a fixed VHD; without one, the blob is a raw disk.
+    pub footer: Option<Footer>,
+    /// Whether to replace a blob of that name.
+    pub replace: bool,
+}
+
+impl NewBlobImageOptions {
+    fn blob_size(&self, name: &BlobName) -> Result<u64> {
+        let footer = self.footer.as_ref().map_or(0, |_| PAGE_SIZE);
+        self.virtual_size.checked_add(footer).ok_or_else(|| {
+            Error::usage("a virtual disk can't have this size").with_path(name.shown())
+        })
+    }
+}
+
+/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob says that it isn't whole,
+/// and has no footer.
+#[derive(Debug)]
+pub struct NewBlobImage {
+    image: RawImage<BlobFile>,
+    footer: Option<Footer>,
+    resumed: bool,
+}
+
+impl NewBlobImage {
+    /// Makes the blob called `name`, or takes the managed disk of that name. Where a blob of this size was begun and not
+    /// ended, that one is taken, with what it holds: [`fill`](Self::fill) writes what it lacks.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage) if there is a blob of that name that isn't to be replaced, or if it can't have
+    /// this size; [`Locked`](ErrorKind::Locked) if another program writes to it; [`Pending`](ErrorKind::Pending) if
+    /// it is between two points in time.
+    pub fn create(
+        connector: &Connector,
+        name: &BlobName,
+        options: &NewBlobImageOptions,
+    ) -> Result<Self> {
+        let size = options.blob_size(name)?;
+        let with = |blob, resumed| Self {
+            image: RawImage::with_size(blob, options.virtual_size),
+            footer: options.footer.clone(),
+            resumed,
+        };
+        if let Some(blob) = begun(connector, name, (size, options.replace))? {
+            return Ok(with(blob, true));
+        }
+        let new = NewBlobFile {
+            size,
+            metadata: marks::writing(),
+            replace: options.replace,
+        };
+        let blob = connector.create(name, &new)?;
+        // A managed disk may hold another image, and with its footer it would pass for a whole one.
+        blob.write_zeros_at(0..size)?;
+        Ok(with(blob, false))
+    }
+
+    /// Whether it goes on with what was begun before.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// What messages call the blob.
+    pub fn name(&self) -> &Path {
+        self.image.storage().name()
+    }
+
+    /// The virtual disk, to be read.
+    pub fn image(&self) -> &dyn Image {
+        &self.image
+    }
+
+    /// The virtual disk, to be written.
+    pub fn image_mut(&mut self) -> &mut dyn ImageMut {
+        &mut self.image
+    }
+
+    /// Makes it zero again, if it goes on with what was begun before.
+    pub fn begin_anew(&mut self) -> Result<()> {
+        if self.resumed {
+            let blob = self.image.storage();
+            blob.write_zeros_at(0..self.image.virtual_size())?;
+            self.resumed = false;
+        }
+        Ok(())
+    }
+
+    /// Copies `source` into it, and gives the digest of that if it is wanted. What was written before is read and compared,
+    /// not trusted.
+    pub fn fill(
+        &mut self,
+        source: &dyn Image,
+        options: CopyOptions<'_>,
+    ) -> Result<Option<ContentDigest>> {
+        if !self.resumed {
+            return copy(source, &mut self.image, options);
+        }
+        let (blob, size) = (self.image.storage(), source.virtual_size());
+        blob.write_zeros_at(size.min(self.image.virtual_size())..self.image.virtual_size())?;
+        let bring = Bring {
+            workers: options.workers,
+            progress: options.progress,
+            equal: &NoneShared,
+            digest: options.digest,
+        };
+        Ok(bring.run(blob, source)?.target_digest)
+    }
+
+    /// Brings everything to the blob, the footer last, and says that it is whole, and what it holds if that is known for
+    /// certain.
+    pub fn publish(mut self, digest: Option<ContentDigest>) -> Result<()> {
+        self.image.flush()?;
+        let (blob, size) = (self.image.storage(), self.image.virtual_size());
+        if let Some(footer) = &self.footer {
+            blob.write_all_at(&footer.encode(), size)?;
+            blob.sync()?;
+        }
+        if !blob.store().is_managed_disk() {
+            let before = &blob.properties().metadata;
+            blob.set_metadata(&marks::whole(before, digest))?;
+        }
+        Ok(())
+    }
+
+    /// The virtual disk as it is in the blob, of which only the first `size` bytes count.
+    pub fn written(&self, size: u64) -> impl Image {
+        view(self.image.storage(), size.min(self.image.virtual_size()))
+    }
+}
+
+/// The blob called `name` that an upload of this size left, which can go on.
+fn begun(
+    connector: &Connector,
+    name: &BlobName,
+    (size, replace): (u64, bool),
+) -> Result<Option<BlobFile>> {
+    if connector.is_managed_disk(name)? {
+        return Ok(None);
+    }
+    let Some(found) = connector.properties(name)? else {
+        return Ok(None);
+    };
+    match Mark::of(&found.metadata) {
+        None => return Ok(None),
+        Some(Mark::Writing) => {}
+        // Replacing it would take away the way back.
+        Some(_) => {
+            return refuse_marked(name.shown(), &found).map(|()| None);
+        }
+    }
+    if replace {
+        return Ok(None);
+    }
+    let other_size = |found: u64| {
+        Error::new(
+            ErrorKind::Pending,
+            "an upload of another size to this blob was interrupted",
+        )
+        .with_path(name.shown())
+        .with_found(format_args!("{found} bytes"))
+        .with_expected(format_args!("{size} bytes"))
+        .with_remedy(
+            Remedy::new("finish that one, or ")
+                .named("use ")
+                .step(Step::Choose(Choice::Overwrite), "allow it")
+                .text(" to replace the blob"),
+        )
+    };
+    if found.size != size {
+        return Err(other_size(found.size));
+    }
+    let blob = connector.open_writable(name)?;
+    // Only now nobody else changes it.
+    let now = blob.properties();
+    match Mark::of(&now.metadata) {
+        Some(Mark::Writing) if now.size == size => Ok(Some(blob)),
+        Some(Mark::Writing) => Err(other_size(now.size)),
+        _ => Err(Error::new(
+            ErrorKind::Changed,
+            "another program has just written this blob",
+        )
+        .with_path(name.shown())
+        .with_hint("look at it, and run the command again if it is not what you want")),
+    }
+}
