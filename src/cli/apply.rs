@@ -58,7 +58,7 @@ use crate::text::shown;
     "  vhd-apply --reverse disk.vhd wednesday.vhddiff           undo a reversible diff\n",
     "  vhd-apply /dev/null all.vhddiff -o disk.vhd              a disk from a diff based on an empty one\n",
     "  vhd-apply --rollback disk.vhd                            undo an interrupted apply\n",
-    "  vhd-apply 'https://…/web.vhd' tue.vhddiff --blob-snapshot tue\n                                                           a page blob, and a snapshot of it\n  \
+    "  vhd-apply @web tue.vhddiff --blob-snapshot tue           a page blob, and a snapshot of it\n  \
          vhd-apply base.vhd d -o child.vhd -O differencing        store only the changes, on top of the base\n\n",
     super::args::exit_codes!(),
 ))]
