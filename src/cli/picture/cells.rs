@@ -2,6 +2,9 @@
 
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageRange, to_usize};
 
+/// Characters before the cells on a terminal: an offset, a space, the partition, a space.
+pub(super) const MARGIN: usize = 13;
+
 /// Bytes of a cell that are one thing or another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cell {

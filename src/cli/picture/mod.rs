@@ -218,7 +218,7 @@ fn columns() -> usize {
         Some(usize::from(size.ws_col))
     });
     let wide = wide.filter(|n| *n > 0).unwrap_or(COLUMNS);
-    wide.saturating_sub(term::MARGIN).clamp(16, 256)
+    wide.saturating_sub(cells::MARGIN).clamp(16, 256)
 }
 
 /// Bytes of the larger of two disks: what one of them cuts off is drawn too.

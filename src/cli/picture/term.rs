@@ -4,9 +4,6 @@ use super::cells::{Cell, Shade};
 use super::model::Picture;
 use crate::cli::size::Short;
 
-/// Characters before the cells: an offset, a space, the partition, a space.
-pub(super) const MARGIN: usize = 13;
-
 /// The colour of a shade among the 256 of terminals; none where the background shows.
 const fn colour(shade: Shade) -> Option<u8> {
     match shade {

@@ -1,7 +1,5 @@
 //! `vhd snapshot`: points in time in a store. One file per command.
 
-use std::path::Path;
-
 use clap::Subcommand;
 
 use super::args::{self, Parents};
@@ -13,10 +11,10 @@ use super::size::{Count, Short, Size};
 use super::when::{name_of, parse_latest, parse_time};
 use crate::error::{Error, Result};
 use crate::snapshot::{Access, Disk, Manifest, Time, call_this_command, check_disk_name, disks};
-use crate::text::shown;
 use failures::Failures;
 use locking::{LockArgs, Patience, open_for};
 use stores::{DiskArgs, StoreArgs, chosen, disks_there};
+use told::{WriterView, being_written, report_damaged, say_what_is_unusual, unfinished, used};
 
 mod copy;
 mod create;
@@ -37,6 +35,7 @@ mod show;
 mod stats;
 mod stores;
 mod tag;
+mod told;
 mod upgrade;
 mod verify;
 
@@ -144,87 +143,5 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Upgrade(args) => upgrade::run(args, context),
         Command::Repair(args) => repair::run(args, context),
         Command::Family(args) => family::run(args, context),
-    }
-}
-
-/// Bytes that the snapshots take together.
-fn used(points: &[&Manifest]) -> u64 {
-    points
-        .iter()
-        .fold(0, |sum, point| sum.saturating_add(point.used_size))
-}
-
-/// Reports problems with manifests that can't be read. Returns whether there are any.
-fn report_damaged(disk: &mut Disk, context: &Context) -> bool {
-    let damaged = disk.take_damaged();
-    for error in &damaged {
-        context.report(error);
-    }
-    !damaged.is_empty()
-}
-
-/// A note about a disk on which a deletion was interrupted.
-fn unfinished(disk: &Disk) -> Option<String> {
-    let going = disk.interrupted_deletion();
-    let names: Vec<&str> = going.iter().map(|point| point.name.as_str()).collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "{}: deleting {} was interrupted; the next command that changes the disk finishes it",
-            disk.name(),
-            names.join(", ")
-        )
-    })
-}
-
-/// What is worth saying of a disk that another command was changing when it was read.
-fn being_written(disk: &Disk) -> Option<String> {
-    let writer = disk.writer()?;
-    let by = writer.holder.as_ref();
-    let by = by.map_or_else(|| "another command".to_owned(), ToString::to_string);
-    Some(format!("{}: is being written by {by}", disk.name()))
-}
-
-/// A command that was changing a disk when it was read, as it is shown.
-#[derive(Debug, serde::Serialize)]
-struct WriterView {
-    command: Option<String>,
-    process: Option<u32>,
-    host: Option<String>,
-    since: Option<String>,
-}
-
-impl WriterView {
-    fn of(disk: &Disk) -> Option<Self> {
-        let holder = disk.writer()?.holder.as_ref();
-        Some(Self {
-            command: holder.map(|holder| holder.command.clone()),
-            process: holder.map(|holder| holder.process),
-            host: holder.map(|holder| holder.host.clone()),
-            since: holder.map(|holder| holder.since.to_string()),
-        })
-    }
-}
-
-/// Reports possible mistakes about snapshots from elsewhere: a new disk, or a time in the future.
-fn say_what_is_unusual(
-    (store, disk): (&Path, &str),
-    is_new: bool,
-    newest: Option<&Manifest>,
-    context: &Context,
-) {
-    if is_new {
-        context.note(format_args!(
-            "{}: {disk} is a new disk in this store",
-            shown(store)
-        ));
-    }
-    if let Some(newest) = newest.filter(|newest| newest.time.is_ahead()) {
-        context.warn_always(
-            format_args!(
-                "{disk}@{}: its time, {}, is in the future: until then no current snapshot can be added",
-                newest.name, newest.time
-            ),
-            None,
-        );
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn choose<'a>(
 }
 
 /// Prints the information about a point in time that was opened as an image.
-pub(in crate::cli) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
+pub(crate) fn print_point(point: &PointImage, json: bool) -> Result<Outcome> {
     let chain = (point.chain_length(), point.chain_used_size());
     let name = point.path().to_string_lossy().into_owned();
     let view = View::new(name, chain, point.manifest());
