@@ -479,7 +479,7 @@ mod tests {
                 NOW + 900,
                 "15 minutes ahead of the service's",
             ),
-            (failed(), Task::Read, valid.clone(), NOW, "cut off"),
+            (failed(), Task::Read, valid.clone(), NOW, "truncated"),
             (
                 failed(),
                 Task::Read,

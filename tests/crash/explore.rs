@@ -93,6 +93,11 @@ impl Scratch {
 /// Creates the folder `path` with these files.
 pub(crate) fn lay_out(path: &Path, files: &Files) {
     fs::create_dir(path).unwrap();
+    fill(path, files);
+}
+
+/// Puts these files into the folder `path`.
+pub(crate) fn fill(path: &Path, files: &Files) {
     for (name, bytes) in files {
         write_sparse(&path.join(name), bytes);
     }

@@ -115,7 +115,10 @@ pub(crate) fn injected(
     strace(command, |strace| {
         let call = what.split(':').next().unwrap_or_default();
         // Without --seccomp-bpf, which prevents the injection of signals.
-        strace.args(["-s", "0", "-o"]).arg(log.as_ref()).arg("-e");
+        strace
+            .args(["-y", "-s", "0", "-o"])
+            .arg(log.as_ref())
+            .arg("-e");
         strace.arg(format!("trace={call}"));
         strace.arg("-e").arg(format!("inject={what}"));
         only(strace, paths);

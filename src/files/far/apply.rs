@@ -256,7 +256,7 @@ fn read(connector: &Connector, name: &BlobName, how: BlobApply<'_>) -> Result<Bl
         )
         .with_path(name.shown())
         .with_found("a dynamic VHD")
-        .with_hint("make a new blob with -o, which is a fixed VHD"));
+        .with_hint("make a new blob instead, which is a fixed VHD"));
     }
     Ok(image)
 }

@@ -44,7 +44,7 @@ pub(super) fn open(connector: &Connector, name: &BlobName) -> Result<(BlobFile, 
             "a managed disk can't be changed in place: it has no snapshot to go back to",
         )
         .with_path(name.shown())
-        .with_hint("make a new image with -o, and a new disk of that"));
+        .with_hint("make a new image instead, and a new disk of that"));
     }
     let blob = connector.open_writable(name)?;
     let mark = Mark::of(&blob.properties().metadata);

@@ -403,7 +403,7 @@ pub static KINDS: &[Kind] = &[
         "a Git LFS pointer",
         Start(&[b"version https://git-lfs.github.com/spec/"]),
         &[],
-        Tell("the actual file isn't here: git lfs pull, run in its repository, fetches it"),
+        Tell("the actual file isn't here; git lfs pull, run in its repository, fetches it"),
     ),
     kind(
         "a git-annex pointer",

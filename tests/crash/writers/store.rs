@@ -13,7 +13,7 @@ use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
 
 use super::{KIB, LARGER, SIZE, data, files, monday, put, tuesday};
-use crate::explore::{Ground, Judged, Outcome, Run, Scratch, Writer, lay_out};
+use crate::explore::{Ground, Judged, Outcome, Run, Scratch, Writer, fill, lay_out};
 use crate::ground::{Disk, WORKERS, Whole, diff, make, open};
 use crate::recorder::{Files, read_folder};
 
@@ -499,7 +499,7 @@ fn upgrades() -> Writer {
 fn bridges(form: BaseForm) -> Writer {
     let source = Arc::new(store(4, &[], form));
     let mut pruned = files(|at| {
-        lay_out(at, &source);
+        fill(at, &source);
         for name in ["mon", "tue"] {
             delete(&mut stored(at, Access::Write)?, name, false, work())?;
         }

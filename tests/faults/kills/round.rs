@@ -239,7 +239,9 @@ fn way_back(job: &Job, folder: &Path) -> Option<Vec<String>> {
 fn untouched(job: &Job, folder: &Path) -> Result<(), String> {
     for (name, seed) in files_in(&job.seed.path("")) {
         let stored = job.store.is_some() && name.starts_with(STORE);
-        if name == job.file || name.ends_with("-journal") || stored {
+        // A killed command leaves its name in the lock file, which nothing depends on.
+        let lock = Path::new(&name).file_name() == Some("lock".as_ref());
+        if name == job.file || name.ends_with("-journal") || stored || lock {
             continue;
         }
         if fs::read(&seed).ok() != fs::read(folder.join(&name)).ok() {
