@@ -529,7 +529,7 @@ mod tests {
                 Task::Read,
                 valid,
                 NOW,
-                "takes no keys",
+                "accepts no keys",
             ),
             (
                 refusal(401, ""),
