@@ -53,8 +53,8 @@ impl DiskLock {
         let path = folder.join(LOCK);
         let mut lock = Self::try_take(folder, to_change)
             .map_err(|error| with_holder(error, &path, to_change))?;
-        // Of several readers the first one that is still there says so.
-        if lock.file.is_some() && (to_change || Holder::of(&path).is_none()) {
+        // A reader leaves what it reads as it is.
+        if lock.file.is_some() && to_change {
             lock.said = Some(Said::write(path));
         }
         Ok(lock)

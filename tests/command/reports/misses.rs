@@ -26,9 +26,12 @@ const CASES: &[Case] = &[
         run: |lab| {
             let [few, more] = [40, 160].map(|count| work_of(lab, count));
             for ((command, few), (_, more)) in few.iter().zip(&more) {
+                // A fold reads no more diffs at a time than may be open, and reads some results again.
+                let spare = if command.contains("prune") { 1 } else { 2 };
                 for (few, more) in few.iter().zip(more) {
                     // Four times as many, and what every command does once.
-                    assert!(*more <= few * 4 + few / 2, "{command}: {few}, then {more}");
+                    let most = few * 4 + few / spare;
+                    assert!(*more <= most, "{command}: {few}, then {more}");
                 }
             }
         },

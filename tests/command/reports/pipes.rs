@@ -881,7 +881,6 @@ const CASES: &[Case] = &[
                 ("vhd a.vhd", "vhd info a.vhd"),
                 ("vhd snapshot list", "VHDKIT_STORE"),
                 ("VHDKIT_STORE= vhd snapshot list", "VHDKIT_STORE"),
-                ("vhd snapshot delete --store st mon tue", "one at a time"),
                 (
                     "vhd snapshot show --store st st::web@tue",
                     "--store st web@tue",
