@@ -424,7 +424,7 @@ fn chains_that_go_round_in_a_circle_end() {
     for path in [own, a, b] {
         let error = plain(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(error.message().contains("circle"), "{error}");
+        assert!(error.message().contains("loop"), "{error}");
         assert_eq!(run_to(&mut command!("vhd", "hash", &path), 3).stdout, b"");
     }
     // A child with the id of its parent doesn't count as a loop.
