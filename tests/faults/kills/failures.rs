@@ -142,7 +142,7 @@ fn fails(
         || log
             .lines()
             .filter(|line| line.contains("(INJECTED)"))
-            .all(|line| line.contains("/lock>"));
+            .all(|line| line.contains("/lock>") || line.contains("/copy.lock>"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
         Some(0) if may_succeed || !reached => {}
