@@ -24,7 +24,7 @@ mod retry;
 mod secret;
 mod sign;
 mod store;
-mod times;
+pub(crate) mod times;
 mod token;
 mod writer;
 

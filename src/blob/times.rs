@@ -9,19 +9,19 @@ pub(super) fn now() -> i64 {
 }
 
 /// Formats a time for a header: `Sat, 28 Nov 2026 06:13:57 GMT`.
-pub(super) fn to_header(seconds: i64) -> Option<String> {
+pub(crate) fn to_header(seconds: i64) -> Option<String> {
     let printer = rfc2822::DateTimePrinter::new();
     let time = Timestamp::from_second(seconds).ok()?;
     printer.timestamp_to_rfc9110_string(&time).ok()
 }
 
 /// Parses a time in a header.
-pub(super) fn from_header(text: &str) -> Option<i64> {
+pub(crate) fn from_header(text: &str) -> Option<i64> {
     Some(rfc2822::parse(text.trim()).ok()?.timestamp().as_second())
 }
 
 /// Parses a time in a signature's parameter: a date, or a date and a UTC time.
-pub(super) fn from_signature(text: &str) -> Option<i64> {
+pub(crate) fn from_signature(text: &str) -> Option<i64> {
     let text = text.trim_end_matches('Z');
     let whole = match text.len() {
         10 => format!("{text}T00:00:00Z"),

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::http::Request;
 use super::identity::{Identity, same};
-use super::refusal::{Answered, refuse};
-use super::text::{from_http_time, from_iso_time, now};
+use super::refusal::{Answered, refuse, refuse_permission};
+use super::text::now;
+use crate::blob::times::{from_header, from_signature};
 use crate::blob::{AccountKey, Signed, shared_key};
 
 /// How far the clock of a client may be off, in seconds.
@@ -87,7 +88,7 @@ fn by_key(request: &Request, authorization: &str, identity: &Identity) -> Answer
         return denied("the signature made with the account key is wrong");
     }
     let sent = request.said("x-ms-date").or_else(|| request.said("date"));
-    match sent.and_then(from_http_time) {
+    match sent.and_then(from_header) {
         Some(sent) if (now() - sent).abs() <= CLOCKS => Ok(()),
         _ => denied("the time of the request is too far from now"),
     }
@@ -132,10 +133,10 @@ pub(super) fn by_signature(
         );
     }
     let time = now();
-    if !get("st").is_empty() && from_iso_time(get("st")).is_none_or(|start| time < start) {
+    if !get("st").is_empty() && from_signature(get("st")).is_none_or(|start| time < start) {
         return denied("the signature isn't good yet");
     }
-    if from_iso_time(get("se")).is_none_or(|end| time >= end) {
+    if from_signature(get("se")).is_none_or(|end| time >= end) {
         return denied("the signature has expired");
     }
     if get("spr") == "https" && !request.tls {
@@ -158,11 +159,7 @@ pub(super) fn by_signature(
     {
         return Ok(());
     }
-    refuse(
-        403,
-        "AuthorizationPermissionMismatch",
-        "This request is not authorized to perform this operation using this permission.",
-    )
+    refuse_permission()
 }
 
 fn is_among(peer: Option<IpAddr>, allowed: &str) -> bool {

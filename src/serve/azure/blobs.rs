@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::lease::lease;
 use super::lists;
 use super::pages::PageMap;
-use super::refusal::{Answered, refuse};
+use super::refusal::{Answered, refuse, refuse_permission, refuse_too_long};
 use super::text::{now, percent_decoded, uuid};
 use super::volume::{CopyOf, Frozen, Held, Live, Record, Volume, shown_time};
 use crate::blob::{Checksum, MAX_BLOB, MAX_PUT};
@@ -137,11 +137,7 @@ impl Storage<'_> {
         let what = request.asked("restype").unwrap_or("");
         let method = request.method.as_str();
         if request.too_long {
-            return refuse(
-                413,
-                "RequestBodyTooLarge",
-                "The request body is too large and exceeds the maximum permissible limit.",
-            );
+            return refuse_too_long();
         }
         match (place.container, place.blob) {
             ("", _) => self.account(request, place, &comp, what),
@@ -364,18 +360,10 @@ impl Storage<'_> {
             });
         }
         if !granted.write || granted.time.is_some() {
-            return refuse(
-                403,
-                "AuthorizationPermissionMismatch",
-                "This request is not authorized to perform this operation using this permission.",
-            );
+            return refuse_permission();
         }
         if request.too_long {
-            return refuse(
-                413,
-                "RequestBodyTooLarge",
-                "The request body is too large and exceeds the maximum permissible limit.",
-            );
+            return refuse_too_long();
         }
         let source = self.page_source(request, comp)?;
         let mut live = volume.write();
@@ -721,15 +709,7 @@ impl Storage<'_> {
         match (which.as_deref(), live.record.snapshots.is_empty()) {
             (Some("only"), _) => {
                 check_lease_of_reader(request, &live)?;
-                let times: Vec<_> = live
-                    .record
-                    .snapshots
-                    .iter()
-                    .map(|taken| taken.time.clone())
-                    .collect();
-                for time in times.iter().rev() {
-                    volume.delete_snapshot(&mut live, time)?;
-                }
+                volume.delete_snapshots(&mut live)?;
                 Ok(Response::new(202))
             }
             (None, false) => refuse(
@@ -790,11 +770,7 @@ fn put_page(request: &Request, live: &mut Live, source: Option<&Vec<u8>>) -> Ans
         }
         "update" => {
             if range.len() > MAX_PUT {
-                return refuse(
-                    413,
-                    "RequestBodyTooLarge",
-                    "The request body is too large and exceeds the maximum permissible limit.",
-                );
+                return refuse_too_long();
             }
             let data = source.unwrap_or(&request.body);
             if data.len() != range.buffer_len() {

@@ -2,8 +2,9 @@
 
 use super::http::Request;
 use super::refusal::{Answered, refuse};
-use super::text::{from_http_time, now};
+use super::text::now;
 use super::volume::{Held, Live};
+use crate::blob::times::from_header;
 
 /// What the conditions are compared with.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +49,7 @@ pub(super) fn check(request: &Request, found: Found<'_>) -> Answered<()> {
         let Some(text) = request.said(name) else {
             continue;
         };
-        let Some(time) = from_http_time(text) else {
+        let Some(time) = from_header(text) else {
             return refuse(400, "InvalidHeaderValue", format!("{name} is not a time."));
         };
         match newer {

@@ -24,6 +24,24 @@ pub(super) fn refuse<T>(status: u16, code: &str, message: impl Into<String>) -> 
     })
 }
 
+/// Refuses a body of more bytes than are taken.
+pub(super) fn refuse_too_long<T>() -> Answered<T> {
+    refuse(
+        413,
+        "RequestBodyTooLarge",
+        "The request body is too large and exceeds the maximum permissible limit.",
+    )
+}
+
+/// Refuses what a signature or a grant doesn't allow.
+pub(super) fn refuse_permission<T>() -> Answered<T> {
+    refuse(
+        403,
+        "AuthorizationPermissionMismatch",
+        "This request is not authorized to perform this operation using this permission.",
+    )
+}
+
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let (status, code) = match error.kind() {

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
+
+use crate::blob::times;
 
 /// `text` without its percent-encoding; in a query a plus sign is a blank.
 pub(super) fn percent_decoded(text: &str, plus: bool) -> Option<String> {
@@ -57,29 +58,9 @@ pub(super) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// As headers have it.
+/// Formats a time for a header; one that no calendar has is the first of all.
 pub(super) fn http_time(seconds: i64) -> String {
-    let printer = rfc2822::DateTimePrinter::new();
-    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-    printer
-        .timestamp_to_rfc9110_string(&time)
-        .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 GMT".to_owned())
-}
-
-/// Seconds since 1970 of a time in a header.
-pub(super) fn from_http_time(text: &str) -> Option<i64> {
-    Some(rfc2822::parse(text.trim()).ok()?.timestamp().as_second())
-}
-
-/// Seconds since 1970 of a time in a signature: a date, or a date and a time of UTC.
-pub(super) fn from_iso_time(text: &str) -> Option<i64> {
-    let text = text.trim_end_matches('Z');
-    let whole = match text.len() {
-        10 => format!("{text}T00:00:00Z"),
-        16 => format!("{text}:00Z"),
-        _ => format!("{text}Z"),
-    };
-    Some(whole.parse::<Timestamp>().ok()?.as_second())
+    times::to_header(seconds).unwrap_or_else(|| "Thu, 01 Jan 1970 00:00:00 GMT".to_owned())
 }
 
 /// As JSON has it.
@@ -130,11 +111,11 @@ mod tests {
             "2026-11-28T06:13:57.5994100Z"
         );
         assert_eq!(
-            from_http_time(&http_time(1_795_846_437)),
+            times::from_header(&http_time(1_795_846_437)),
             Some(1_795_846_437)
         );
         assert_eq!(
-            from_iso_time(&iso_time(1_795_846_437)[..19]),
+            times::from_signature(&iso_time(1_795_846_437)[..19]),
             Some(1_795_846_437)
         );
     }

@@ -686,18 +686,19 @@ impl Volume {
         Ok(())
     }
 
-    /// Deletes everything: the blob, its snapshots, its folder.
-    pub(super) fn delete_all(&self, live: &mut Live) -> Result<()> {
-        let times: Vec<_> = live
-            .record
-            .snapshots
-            .iter()
-            .map(|taken| taken.time.clone())
-            .collect();
-        // The newest first: each is alone then, and nothing has to be folded.
-        for time in times.iter().rev() {
+    /// Deletes all snapshots, the newest first: nothing has to be folded then.
+    pub(super) fn delete_snapshots(&self, live: &mut Live) -> Result<()> {
+        let taken = live.record.snapshots.iter().rev();
+        let times: Vec<_> = taken.map(|taken| taken.time.clone()).collect();
+        for time in &times {
             self.delete_snapshot(live, time)?;
         }
+        Ok(())
+    }
+
+    /// Deletes everything: the blob, its snapshots, its folder.
+    pub(super) fn delete_all(&self, live: &mut Live) -> Result<()> {
+        self.delete_snapshots(live)?;
         self.delete_live(live)?;
         // Without its record it is no blob any more.
         remove_if_there(&self.folder.join("blob.json"))?;
