@@ -256,7 +256,7 @@ fn add(
     let created = match from {
         Content::Diff(diff) => {
             disk = patience.wait_for(|| Disk::open(store, name, Access::Write))?;
-            from_diff(&mut disk, diff, new, context)?
+            from_diff(&mut disk, diff, new, (context, args.rate))?
         }
         Content::Image(image) => {
             let format = SaidFormat::by("-f", args.format);
@@ -307,9 +307,14 @@ fn add(
     })
 }
 
-fn from_diff(disk: &mut Disk, diff: &Path, new: &NewPoint, context: &Context) -> Result<Created> {
+fn from_diff(
+    disk: &mut Disk,
+    diff: &Path,
+    new: &NewPoint,
+    (context, rate): (&Context, RateArgs),
+) -> Result<Created> {
     let workers = context.workers()?;
-    let progress = context.progress();
+    let progress = rate.limit(context.progress());
     let work = Work {
         workers: &workers,
         progress: &*progress,
