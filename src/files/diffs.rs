@@ -43,7 +43,11 @@ pub fn target_footer(header: &DiffHeader) -> Result<Option<Footer>> {
 
 /// Opens and verifies the diff at `path`.
 pub fn open_diff(path: &Path, progress: &dyn Progress) -> Result<DiffFile> {
-    let file = File::open_locked(path, Access::Read)?;
+    open_diff_file(File::open_locked(path, Access::Read)?, progress)
+}
+
+/// Verifies the diff in a file that is open.
+pub(super) fn open_diff_file(file: File, progress: &dyn Progress) -> Result<DiffFile> {
     refuse_image(&file)?;
     progress.begin("verifying the diff", file.byte_len()?);
     DiffFile::open(file, progress)

@@ -8,7 +8,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::pending::{exists, place_of, stranger};
+use super::pending::{exists, place_of_open, stranger};
 use super::state::is_stamped;
 use super::windows::{HEAD, LABEL, head, open_windows};
 use super::{Format, ImageWindows, OpenImage, set_stamp};
@@ -21,9 +21,9 @@ use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _, bes
 /// Suffix of the list that is kept next to an image.
 const SUFFIX: &str = ".windows";
 
-/// The path of the list next to the image at `path`.
-fn list_path(path: &Path) -> PathBuf {
-    beside(&place_of(path), SUFFIX)
+/// The path of the list next to an image.
+fn list_path(image: &OpenImage) -> Result<PathBuf> {
+    Ok(beside(&place_of_open(image.file())?, SUFFIX))
 }
 
 /// Returns whether a list can describe this image: the contents of a child depend on its parents, and file times must
@@ -38,7 +38,7 @@ fn is_ours(image: &OpenImage, list: &Path) -> Result<Option<bool>> {
     if !exists(list)? {
         return Ok(None);
     }
-    if stranger(list, image.path())?.is_some() {
+    if stranger(list, Some(&image.file().metadata()?))?.is_some() {
         return Ok(Some(false));
     }
     let file = File::open(list)?;
@@ -59,7 +59,7 @@ pub(super) struct Kept {
 
 /// Looks for the list of `image`. Returns `None` if there is none.
 pub(super) fn find(image: &OpenImage) -> Option<Kept> {
-    let list = list_path(image.path());
+    let list = list_path(image).ok()?;
     if !can_have_one(image) || !matches!(is_ours(image, &list), Ok(Some(true))) {
         return None;
     }
@@ -82,10 +82,10 @@ impl NewList {
     /// Begins the list of the future contents of `image`, a disk of `size` bytes. The caller holds the image's
     /// exclusive lock.
     pub(super) fn begin(image: &OpenImage, size: u64) -> Option<Self> {
-        let list = list_path(image.path());
         let begin = || -> Result<Self> {
-            let file =
-                AtomicFile::beside(&list, &place_of(image.path()))?.with_owner_of(image.file())?;
+            let list = list_path(image)?;
+            let place = place_of_open(image.file())?;
+            let file = AtomicFile::beside(&list, &place)?.with_owner_of(image.file())?;
             file.file().take_permissions_of(image.file())?;
             let body = BufWriter::with_capacity(1 << 16, Body::of(file.file()));
             Ok(Self {
@@ -165,7 +165,9 @@ pub struct Stamping<'a> {
 impl<'a> Stamping<'a> {
     /// Reads `image`, which is locked.
     pub fn read(image: &'a OpenImage, workers: &Workers, progress: &dyn Progress) -> Result<Self> {
-        let free = is_ours(image, &list_path(image.path())).is_ok_and(|ours| ours != Some(false));
+        let free = list_path(image)
+            .and_then(|list| is_ours(image, &list))
+            .is_ok_and(|ours| ours != Some(false));
         let mut list = (free && can_have_one(image))
             .then(|| NewList::begin(image, image.virtual_size()))
             .flatten();

@@ -27,7 +27,8 @@ use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
 use super::open::open_file;
 use super::parents::{ParentOptions, places};
 use super::pending::{
-    exists, journal_path, make_place_of, merge_diff_path, refuse_pending, remove_merge_diff,
+    exists, journal_of, journal_path, make_place_of_open, merge_diff_of, merge_diff_path,
+    refuse_pending, remove_merge_diff,
 };
 use super::places::folder_of;
 use super::rebase::relink;
@@ -39,7 +40,9 @@ use crate::image::{ContentDigest, Image, Masked, NoneShared};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step};
-use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove};
+use crate::storage::{
+    Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove, remove_if_there,
+};
 use crate::text::shown;
 use crate::vhd::{ParentPolicy, VhdImage};
 
@@ -166,7 +169,7 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
         let chain = Chain::new(vec![diff])?;
         let applied = apply_in_place(&parent, chain, how, apply_options(options, &below))?;
         if !options.dry_run {
-            remove_merge_diff(&parent)?;
+            remove_if_there(&merge_diff)?;
         }
         return Ok(Some(Merged {
             parent,
@@ -224,8 +227,8 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
         relatives.check(&merged, options)?;
         return Ok(merged);
     }
-    let merge_diff = merge_diff_path(&path);
-    make_place_of(&path)?;
+    let merge_diff = merge_diff_of(&locks.parent)?;
+    make_place_of_open(&locks.parent)?;
     let files = image.chain().map(OpenImage::path);
     let file = AtomicFile::for_audience(&merge_diff, Audience::of(files)?)?;
     let out = file.file().appender();
@@ -236,7 +239,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
     if merged.same {
         drop(file);
         // The remains of a merge that was interrupted after everything was done.
-        remove_merge_diff(&path)?;
+        remove_merge_diff(&locks.parent)?;
     } else {
         if let Some(vhd) = parent.vhd() {
             vhd.check_resize(image.virtual_size())?;
@@ -256,7 +259,7 @@ fn merge_open(child: &Path, options: MergeOptions<'_>) -> Result<Merged> {
             (format, options.dense),
             apply_options(options, &below),
         )?;
-        remove_merge_diff(&path)?;
+        remove_merge_diff(&locks.parent)?;
     }
     if options.delete {
         heirs.inherit(&locks.parent, &image, options)?;
@@ -399,7 +402,6 @@ fn apply(
     (format, dense): (Format, bool),
     options: ApplyOptions<'_>,
 ) -> Result<()> {
-    let path = parent.path();
     let how = InPlace {
         format: Some(FormatChoice::Only(format)),
         dense,
@@ -410,8 +412,8 @@ fn apply(
     };
     let applied = open_diff(merge_diff, options.progress)
         .and_then(|diff| apply_locked(parent, Chain::new(vec![diff])?, how, options));
-    if applied.is_err() && !exists(&journal_path(path))? {
-        remove_merge_diff(path)?;
+    if applied.is_err() && !exists(&journal_of(parent)?)? {
+        remove_merge_diff(parent)?;
     }
     applied.map(|_| ())
 }

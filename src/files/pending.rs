@@ -41,10 +41,29 @@ pub(super) fn merge_diff_path(path: &Path) -> PathBuf {
     beside(&place_of(path), MERGE_SUFFIX)
 }
 
+/// The path of the undo journal of an open image, even if a symbolic link to it was changed since.
+pub(super) fn journal_of(image: &File) -> Result<PathBuf> {
+    Ok(beside(&place_of_open(image)?, JOURNAL_SUFFIX))
+}
+
+/// The path of the diff that a merge writes next to an open image, even if a symbolic link to it was changed since.
+pub(super) fn merge_diff_of(image: &File) -> Result<PathBuf> {
+    Ok(beside(&place_of_open(image)?, MERGE_SUFFIX))
+}
+
+/// The path next to which all files are kept that belong to an open image, even if a symbolic link to it was changed since.
+pub(super) fn place_of_open(image: &File) -> Result<PathBuf> {
+    image.place().map(place_of_real)
+}
+
 /// The path next to which all files are kept that belong to the image at `path`: the image itself, unless it is a block
 /// device.
 pub(super) fn place_of(path: &Path) -> PathBuf {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    place_of_real(fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()))
+}
+
+/// The same for a path without symbolic links.
+fn place_of_real(path: PathBuf) -> PathBuf {
     if !is_block_device(&path) {
         return path;
     }
@@ -63,8 +82,16 @@ pub(super) fn place_of(path: &Path) -> PathBuf {
 
 /// As [`place_of`], and creates the folder for the files of a device.
 pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
-    let place = place_of(path);
-    if let Some(folder) = place.parent().filter(|_| is_block_device(path)) {
+    make_place(place_of(path), is_block_device(path))
+}
+
+/// The same for an image that is open.
+pub(super) fn make_place_of_open(image: &File) -> Result<PathBuf> {
+    make_place(place_of_open(image)?, image.is_block_device())
+}
+
+fn make_place(place: PathBuf, of_device: bool) -> Result<PathBuf> {
+    if let Some(folder) = place.parent().filter(|_| of_device) {
         // The contents of a disk must stay private.
         create_folder(folder, 0o700).map_err(|error| {
             error.override_remedy(
@@ -88,7 +115,11 @@ fn is_block_device(path: &Path) -> bool {
 /// A journal created by somebody who may not write the image is ignored.
 pub fn refuse_pending(path: &Path) -> Result<()> {
     let journal = journal_path(path);
-    if !exists(&journal)? || stranger(&journal, path)?.is_some() {
+    if !exists(&journal)? {
+        return Ok(());
+    }
+    let image = looked(path, fs::metadata(path))?;
+    if stranger(&journal, image.as_ref())?.is_some() {
         return Ok(());
     }
     let what = if exists(&merge_diff_path(path))? {
@@ -152,49 +183,75 @@ fn child_of(merge: &Path) -> Option<String> {
     name.ok().flatten()
 }
 
-/// Removes the diff of a finished merge, if there is one.
-pub(super) fn remove_merge_diff(path: &Path) -> Result<()> {
-    remove_if_there(&merge_diff_path(path)).map(drop)
+/// Removes the diff of a finished merge into an open image, if there is one.
+pub(super) fn remove_merge_diff(image: &File) -> Result<()> {
+    remove_if_there(&merge_diff_of(image)?).map(drop)
 }
 
-/// Fails if the file with the name of the undo journal of the image at `path` was created by somebody who may not write
-/// the image: it can't be used to undo anything.
-pub(super) fn refuse_foreign(path: &Path) -> Result<()> {
-    let journal = journal_path(path);
-    let Some(who) = stranger(&journal, path)? else {
-        return Ok(());
-    };
-    Err(
-        Error::usage("the file with the name of the image's undo journal isn't trusted")
-            .with_path(&journal)
-            .with_found(who)
-            .with_expected("a file that belongs to the image's owner, to root or to the current user, and that nobody else may write")
-            .with_hint(format!(
-                "it wasn't created by an apply of theirs: inspect it, then remove it with: rm {}",
-                quoted(&journal)
-            )),
-    )
+/// Fails if the file with the name of the undo journal of an open image was created by somebody who may not write the
+/// image: it can't be used to undo anything.
+pub(super) fn refuse_foreign(image: &File) -> Result<()> {
+    let journal = journal_of(image)?;
+    let who = stranger(&journal, Some(&image.metadata()?))?;
+    who.map_or(Ok(()), |who| Err(foreign_journal(&journal, &who)))
 }
 
-/// Returns why the file `left` next to the image at `path` may belong to somebody who may not write the image. Returns
-/// `None` if it doesn't, or if there is no such file.
-pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
-    let looked = |path: &Path, found: io::Result<fs::Metadata>| match found {
+/// The same for a journal that is open.
+pub(super) fn refuse_foreign_journal(journal: &File, image: &File) -> Result<()> {
+    let who = stranger_opened(journal, image)?;
+    who.map_or(Ok(()), |who| Err(foreign_journal(journal.path(), &who)))
+}
+
+fn foreign_journal(journal: &Path, who: &str) -> Error {
+    Error::usage("the file with the name of the image's undo journal isn't trusted")
+        .with_path(journal)
+        .with_found(who)
+        .with_expected(
+            "a file that belongs to the image's owner, to root or to the current user, and that nobody else may write",
+        )
+        .with_hint(format!(
+            "it wasn't created by an apply of theirs: inspect it, then remove it with: rm {}",
+            quoted(journal)
+        ))
+}
+
+fn looked(path: &Path, found: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>> {
+    match found {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
-    };
-    let Some(found) = looked(left, fs::symlink_metadata(left))? else {
-        return Ok(None);
-    };
-    let image = looked(path, fs::metadata(path))?;
+    }
+}
+
+/// Returns why the file `left` next to an image may belong to somebody who may not write the image. Returns `None` if it
+/// doesn't, or if there is no such file.
+pub(super) fn stranger(left: &Path, image: Option<&fs::Metadata>) -> Result<Option<String>> {
+    let found = looked(left, fs::symlink_metadata(left))?;
+    Ok(found.and_then(|found| stranger_among(&found, image)))
+}
+
+/// The same for a file that is open: somebody may have put another in its place since it was looked at.
+pub(super) fn stranger_opened(left: &File, image: &File) -> Result<Option<String>> {
+    let path = left.path();
+    let failed = |e| Error::io("cannot look at", e).with_path(path);
+    let named = fs::symlink_metadata(path).map_err(failed)?;
+    let (opened, image) = (left.metadata()?, image.metadata()?);
+    if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
+        return Ok(stranger_among(&opened, Some(&image)));
+    }
+    let who = stranger_among(&named, Some(&image));
+    Ok(who.or_else(|| Some("another file than a moment ago".to_owned())))
+}
+
+/// The same of what was `found` there, and of what was found of the image.
+fn stranger_among(found: &fs::Metadata, image: Option<&fs::Metadata>) -> Option<String> {
     if !found.is_file() {
-        return Ok(Some("not a plain file".to_owned()));
+        return Some("not a plain file".to_owned());
     }
     let owner = found.uid();
     let ours = [0, own_user()].contains(&owner);
-    if !ours && image.as_ref().is_none_or(|image| image.uid() != owner) {
-        return Ok(Some(format!("a file of the user with number {owner}")));
+    if !ours && image.is_none_or(|image| image.uid() != owner) {
+        return Some(format!("a file of the user with number {owner}"));
     }
     // Whoever may write the image may write its journal.
     let allowed = image.map_or(0, |image| {
@@ -202,12 +259,12 @@ pub(super) fn stranger(left: &Path, path: &Path) -> Result<Option<String>> {
         image.mode() & (0o002 | group)
     });
     let mode = found.mode() & 0o022;
-    Ok((mode & !allowed != 0).then(|| {
+    (mode & !allowed != 0).then(|| {
         format!(
             "a file that others may write: permissions {:o}",
             found.mode() & 0o7777
         )
-    }))
+    })
 }
 
 /// Returns whether there is such a file.

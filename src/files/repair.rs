@@ -118,9 +118,11 @@ pub fn repair(
 ///
 /// # Errors
 ///
-/// [`Damaged`](crate::error::ErrorKind::Damaged) if `saved` isn't intact, or
-/// [`Mismatch`](crate::error::ErrorKind::Mismatch) if it doesn't fit the image; nothing is written in either case.
+/// [`Damaged`](crate::error::ErrorKind::Damaged) if `saved` isn't intact, [`Mismatch`](crate::error::ErrorKind::Mismatch)
+/// if it doesn't fit the image, [`Usage`](crate::error::ErrorKind::Usage) if it belongs to somebody who may not write
+/// the image; nothing is written in these cases.
 pub fn take_back(path: &Path, saved: &Path) -> Result<()> {
+    refuse_part_of_store(path)?;
     let file = File::open_locked(path, Access::Write)?;
     refuse_pending(path)?;
     saved::put_back(&file, saved)

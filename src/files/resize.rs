@@ -10,6 +10,7 @@ use crate::page::{PAGE_SIZE, PageRange, is_zero, part_mut, to_usize};
 use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, Step, Tool};
 use crate::storage::{ReadAt as _, WriteAt as _, refuse_part_of_store};
+use crate::vhd::FOOTER_SIZE;
 
 /// Options for [`resize`].
 #[derive(Clone, Copy)]
@@ -182,6 +183,15 @@ pub fn resize(path: &Path, open: &OpenOptions, options: ResizeOptions<'_>) -> Re
         return Ok(resized);
     }
     image.check_unchanged()?;
+    if size > old_size {
+        // Others grow with what is stored.
+        let end = match image.format() {
+            Format::Raw => size,
+            Format::Fixed => size.saturating_add(FOOTER_SIZE as u64),
+            Format::Dynamic | Format::Differencing => image.file().byte_len()?,
+        };
+        image.file().check_limit(end)?;
+    }
     if options.dense {
         let len = image.file().byte_len()?;
         let flat = matches!(image.format(), Format::Raw | Format::Fixed);

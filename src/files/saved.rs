@@ -16,6 +16,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::pending::stranger_opened;
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, Step, Tool};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, ReadAt, WriteAt, beside};
@@ -112,9 +113,26 @@ fn write<W: std::io::Write>(image: &File, what: &Saved<'_>, out: &mut Hashed<W>)
     Ok(())
 }
 
+/// Fails if the saved bytes in `file` belong to somebody who may not write `image`: they would be written into it.
+fn refuse_foreign(image: &File, file: &File) -> Result<()> {
+    let Some(who) = stranger_opened(file, image)? else {
+        return Ok(());
+    };
+    Err(Error::usage("these saved bytes aren't trusted")
+        .with_path(file.path())
+        .with_found(who)
+        .with_expected("a file that belongs to the image's owner, to root or to the current user, and that nobody else may write")
+        .with_hint(
+            "nothing was changed: it wasn't created by a repair of theirs. Inspect it, it is plain text; if it is right, \
+             make a copy of your own and use that",
+        ))
+}
+
 /// Restores the bytes saved in `saved` to `image`, after verifying all of them.
 pub(super) fn put_back(image: &File, saved: &Path) -> Result<()> {
     let mut lengths = (0, 0);
+    let saved = &File::open(saved)?;
+    refuse_foreign(image, saved)?;
     read(saved, |part| {
         match part {
             Part::Length(len) => lengths.0 = len,
@@ -150,7 +168,8 @@ enum Part {
 }
 
 /// Reads a file of saved bytes and verifies it up to its end.
-fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
+fn read(file: &File, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
+    let path = file.path();
     let damaged = || {
         Error::damaged("this is not a file of saved bytes, or it is damaged")
             .with_path(path)
@@ -160,7 +179,6 @@ fn read(path: &Path, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
                     .text(" wrote"),
             )
     };
-    let file = File::open(path)?;
     let mut reader = BufReader::new(file.reader());
     let mut hasher = blake3::Hasher::new();
     let (mut first, mut run) = (true, 0..0_u64);

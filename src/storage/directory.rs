@@ -190,6 +190,29 @@ pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
 }
 
 impl File {
+    /// Where the file is: the path by which it was opened, without the symbolic links on the way. It is found once, for all
+    /// handles: a link that is turned later changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Changed`](ErrorKind::Changed) if the path leads to another file by the time it is first asked for.
+    pub fn place(&self) -> Result<PathBuf> {
+        if let Some(known) = self.inner.place.get() {
+            return Ok(known.clone());
+        }
+        let failed = |e| Error::io("cannot find", e).with_path(self.path());
+        let real = fs::canonicalize(self.path()).map_err(failed)?;
+        let there = fs::symlink_metadata(&real).map_err(failed)?;
+        if !self.stamp()?.same_file(&Stamp::from(&there)) {
+            return Err(
+                Error::new(ErrorKind::Changed, "the file was replaced by another")
+                    .with_path(self.path())
+                    .with_hint("run the command again"),
+            );
+        }
+        Ok(self.inner.place.get_or_init(|| real).clone())
+    }
+
     /// Returns whether the path by which this file was opened still leads to it.
     pub fn is_at_its_path(&self) -> Result<bool> {
         match fs::metadata(self.path()) {
@@ -205,6 +228,26 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_link_that_is_turned_leads_to_no_other_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        let turn = |to: &str| {
+            let _ = fs::remove_file(at("link"));
+            std::os::unix::fs::symlink(to, at("link")).unwrap();
+        };
+        for name in ["a", "b"] {
+            fs::write(at(name), name).unwrap();
+        }
+        turn("a");
+        let file = File::open(at("link")).unwrap();
+        assert_eq!(file.place().unwrap(), at("a"));
+        let late = File::open(at("link")).unwrap();
+        turn("b");
+        assert_eq!(file.another_handle().place().unwrap(), at("a"));
+        assert_eq!(late.place().unwrap_err().kind(), ErrorKind::Changed);
+    }
 
     #[test]
     fn a_file_changes_its_name_and_goes() {

@@ -6,7 +6,8 @@
 use std::fs::{self, TryLockError};
 use std::io::{self, ErrorKind as IoKind};
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
@@ -37,6 +38,8 @@ pub enum Access {
 pub(super) struct Lockable {
     file: fs::File,
     locked: AtomicBool,
+    /// Where the file is, without symbolic links, once that was asked for.
+    pub(super) place: OnceLock<PathBuf>,
 }
 
 impl Lockable {
@@ -44,6 +47,7 @@ impl Lockable {
         Self {
             file,
             locked: AtomicBool::new(false),
+            place: OnceLock::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ mod handles;
 mod held;
 mod holding;
 mod hole_cache;
+mod limits;
 mod locks;
 mod memory;
 mod mounts;

@@ -2,7 +2,7 @@
 
 use super::dynamic::Dynamic;
 use super::parent::Backing;
-use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath};
+use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath, SECTOR_SIZE};
 use crate::error::{Error, Result};
 use crate::image::{
     Extents, Image, ImageMut, IoHints, PageSet, check_update, check_within, storage_extents, whole,
@@ -98,6 +98,38 @@ impl<S: ReadAt> VhdImage<S> {
         self.dynamic
             .as_ref()
             .map_or(0, |dynamic| dynamic.table.allocated())
+    }
+
+    /// Number of blocks that the disk has, stored or not; 0 for a fixed disk.
+    pub(super) fn block_count(&self) -> u64 {
+        let size = self.footer.current_size;
+        self.block_size()
+            .map_or(0, |bytes| size.div_ceil(bytes.max(SECTOR_SIZE)))
+    }
+
+    /// Bytes by which the file grows at least when data is written to `ranges`, which are in order: the blocks that it
+    /// doesn't store yet. Ranges may go on behind the end, for a disk that is about to grow.
+    pub fn growth_by(&self, ranges: impl Iterator<Item = PageRange>) -> Result<u64> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(0);
+        };
+        let blocks = self.block_count();
+        let (mut next, mut new) = (0, 0_u64);
+        for piece in ranges.flat_map(|range| dynamic.pieces(range.start(), range.end())) {
+            if piece.block < next {
+                continue;
+            }
+            next = piece.block + 1;
+            let there = piece.block < blocks
+                && dynamic
+                    .table
+                    .entry(&self.storage, piece.block)
+                    .map_err(|e| e.with_path(self.storage.name()))?
+                    .offset()
+                    .is_some();
+            new += u64::from(!there);
+        }
+        Ok(new.saturating_mul(dynamic.stride()))
     }
 
     /// Bytes of data in a block; `None` for a fixed disk.

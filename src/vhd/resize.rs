@@ -254,12 +254,6 @@ impl<S: WriteAt> VhdImage<S> {
         Ok(next - start.min(next))
     }
 
-    fn block_count(&self) -> u64 {
-        let size = self.footer.current_size;
-        self.block_size()
-            .map_or(0, |bytes| size.div_ceil(bytes.max(SECTOR_SIZE)))
-    }
-
     /// Writes the footers of a disk of `size` bytes: the trailing one, which is in force, then its copy.
     fn write_footers(&mut self, size: u64) -> Result<()> {
         let Footer {

@@ -1,5 +1,6 @@
 //! Runs a writer, causes everything that could go wrong, and counts the results.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,6 +58,7 @@ pub(crate) struct Scratch {
     _folder: TempDir,
     path: PathBuf,
     used: AtomicUsize,
+    judged: Mutex<HashMap<blake3::Hash, Judged>>,
     _watch: Watch,
 }
 
@@ -77,6 +79,7 @@ impl Scratch {
             _folder: folder,
             path,
             used: AtomicUsize::new(0),
+            judged: Mutex::default(),
             _watch: watch,
         }
     }
@@ -109,7 +112,7 @@ fn write_sparse(path: &Path, bytes: &[u8]) {
     let file = fs::File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (n, piece) in bytes.chunks(PIECE).enumerate() {
-        if piece.iter().any(|byte| *byte != 0) {
+        if *piece != [0; PIECE][..piece.len()] {
             file.write_all_at(piece, (PIECE * n) as u64).unwrap();
         }
     }
@@ -254,12 +257,35 @@ impl Writer {
         tally.into_inner().unwrap()
     }
 
-    fn judge_files(&self, files: &Files, scratch: &Scratch) -> Judged {
-        (self.judge)(&Ground {
+    pub(crate) fn judge_files(&self, files: &Files, scratch: &Scratch) -> Judged {
+        self.judge_ground(&Ground {
             files,
             may_need_repair: false,
             scratch,
         })
+    }
+
+    /// Judges a state. The verdict depends on its files alone, so the same files are judged once.
+    fn judge_ground(&self, ground: &Ground<'_>) -> Judged {
+        let mut key = blake3::Hasher::new();
+        let mut put = |bytes: &[u8]| {
+            key.update(&(bytes.len() as u64).to_be_bytes());
+            key.update(bytes);
+        };
+        put(self.name.as_bytes());
+        put(&[u8::from(ground.may_need_repair)]);
+        for (name, bytes) in ground.files {
+            put(name.as_bytes());
+            put(bytes);
+        }
+        let key = key.finalize();
+        let judged = &ground.scratch.judged;
+        if let Some(known) = judged.lock().unwrap().get(&key) {
+            return known.clone();
+        }
+        let found = (self.judge)(ground);
+        judged.lock().unwrap().insert(key, found.clone());
+        found
     }
 
     /// Makes each call fail in every possible way. Counts the runs as states.
@@ -357,7 +383,7 @@ impl Writer {
                 // done.
                 break;
             }
-            let judged = (self.judge)(&Ground {
+            let judged = self.judge_ground(&Ground {
                 files: &files,
                 may_need_repair: lies,
                 scratch,

@@ -81,7 +81,7 @@ pub(crate) fn write_sparse(path: &Path, bytes: &[u8]) {
     let mut file = fs::File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (n, piece) in bytes.chunks(PIECE).enumerate() {
-        if piece.iter().any(|b| *b != 0) {
+        if *piece != [0; PIECE][..piece.len()] {
             file.seek(SeekFrom::Start((n * PIECE) as u64)).unwrap();
             file.write_all(piece).unwrap();
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::Format;
 use crate::files::apply::{ApplyOptions, identity};
 use crate::files::pending::{
-    how_to_go_on, journal_path, make_place_of, merge_diff_path, remove_merge_diff, rollback_of,
+    how_to_go_on, journal_of, make_place_of_open, merge_diff_of, remove_merge_diff, rollback_of,
 };
 use crate::files::state::remove_stamp;
 use crate::remedy::Remedy;
@@ -22,9 +22,9 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
     let path = job.lock.path();
     // Zeroed ranges stay allocated as long as undoing might need the space.
     let lock = &job.lock.holding_space();
-    let journal = journal_path(path);
+    let journal = journal_of(job.lock)?;
     let footer = identity(&job.chain, job.base.vhd().map(|vhd| vhd.footer().clone()))?;
-    let merge_diff = merge_diff_path(path);
+    let merge_diff = merge_diff_of(job.lock)?;
     if !job
         .chain
         .diffs()
@@ -32,7 +32,7 @@ pub(super) fn apply(job: &Job<'_>) -> Result<Option<Done>> {
         .any(|diff| diff.name() == merge_diff)
     {
         // The remains of an older merge: next to this journal they would be misleading.
-        remove_merge_diff(path)?;
+        remove_merge_diff(job.lock)?;
     }
     let Some(seen) = write(&journal, job)? else {
         return Ok(None);
@@ -75,11 +75,14 @@ const LONG: u64 = 1 << 31;
 /// Fails if the image has to grow to a length that isn't possible here. That is tested with the journal, which is next
 /// to it and has no name yet, before anything blocks the image.
 fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
+    // Undoing writes what is there now.
+    let have = job.lock.byte_len()?;
+    job.lock.check_limit(length(job).unwrap_or(0).max(have))?;
     // Other formats grow with the stored data.
     let Some(len) = length(job) else {
         return Ok(());
     };
-    if job.lock.is_block_device() || len <= job.lock.byte_len()?.max(LONG) {
+    if job.lock.is_block_device() || len <= have.max(LONG) {
         return Ok(());
     }
     file.set_len(len).map_err(|error| {
@@ -97,7 +100,7 @@ fn try_length(file: &File, job: &Job<'_>) -> Result<()> {
 
 /// Writes the journal, which is on stable storage when this returns. Returns `None` if there is nothing to do.
 fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
-    let place = make_place_of(job.lock.path())?;
+    let place = make_place_of_open(job.lock)?;
     let file = AtomicFile::beside(journal, &place)?;
     try_length(file.file(), job)?;
     // It contains data of the base: whoever may write the base may finish or undo the apply, and nobody else may read
@@ -110,6 +113,7 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
         .map_or(Compression::None, |_| Compression::default());
     let seen = undo::write(&file, job, compression)?;
     if let Some(seen) = &seen {
+        check_growth(job, seen)?;
         reserve(job, seen)?;
         if !job.lock.is_block_device() {
             // Next to any other file it would be useless, and would block that file.
@@ -118,6 +122,16 @@ fn write(journal: &Path, job: &Job<'_>) -> Result<Option<Seen>> {
         file.publish(Overwrite::No)?;
     }
     Ok(seen)
+}
+
+/// Fails if the blocks that the changes add would make the image longer than this process is allowed to write.
+fn check_growth(job: &Job<'_>, seen: &Seen) -> Result<()> {
+    let (Some(vhd), Some(changes)) = (job.base.vhd(), &seen.changes) else {
+        return Ok(());
+    };
+    let growth = vhd.growth_by(changes.updates())?;
+    let len = job.lock.byte_len()?.saturating_add(growth);
+    job.lock.check_limit(len)
 }
 
 /// The length that the image will have, if it is known in advance.

@@ -27,7 +27,9 @@ use super::apply::{Applied, ApplyOptions};
 use super::base_match::{BaseMatch, fit};
 use super::kept::{self, NewList};
 use super::open::{beginning_of, open_file};
-use super::pending::{exists, journal_path, merge_diff_path, refuse_foreign, refuse_pending};
+use super::pending::{
+    exists, journal_of, journal_path, merge_diff_path, refuse_foreign, refuse_pending,
+};
 use super::relatives::{Orphans, refuse_orphans};
 use super::state::set_stamp;
 use super::{BaseChecked, Format, FormatChoice, OpenImage, OpenOptions};
@@ -154,7 +156,6 @@ pub fn apply_made_in_place(
     how: InPlace<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<Option<Applied>> {
-    refuse_foreign(path)?;
     if exists(&journal_path(path))? {
         if exists(&merge_diff_path(path))? {
             refuse_pending(path)?;
@@ -180,15 +181,15 @@ pub(super) fn apply_locked(
 ) -> Result<Applied> {
     let keeping = how.dense.then(|| lock.keeping_space());
     let lock = keeping.as_ref().unwrap_or(lock);
-    let journal = journal_path(lock.path());
+    let journal = journal_of(lock)?;
     if !how.dry_run {
-        refuse_foreign(lock.path())?;
+        refuse_foreign(lock)?;
     }
     if exists(&journal)? {
         return recover::finish(lock, &journal, chain, how, options);
     }
     if !how.dry_run {
-        replace::remove_leftovers_of(lock.path());
+        replace::remove_leftovers_of(lock);
     }
     let mut base = open_settled(lock, how.format, options)?;
     if let Some(warn) = how.warn {

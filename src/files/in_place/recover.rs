@@ -12,9 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
 use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
 use crate::files::diffs::target_footer;
-use crate::files::pending::{
-    exists, how_to_go_on, journal_path, refuse_foreign, remove_merge_diff,
-};
+use crate::files::pending::{exists, how_to_go_on, journal_of, refuse_foreign, remove_merge_diff};
 use crate::files::state::remove_stamp;
 use crate::image::ContentDigest;
 use crate::remedy::{Choice, Remedy, Step};
@@ -25,8 +23,8 @@ use crate::text::shown;
 /// verified, if the journal contains it.
 pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<ContentDigest>> {
     let lock = &File::open_locked(path, Access::Write)?;
-    let journal_path = journal_path(path);
-    refuse_foreign(path)?;
+    let journal_path = journal_of(lock)?;
+    refuse_foreign(lock)?;
     if !exists(&journal_path)? {
         return Err(
             Error::usage("there is nothing to roll back: this image has no undo journal")
@@ -38,7 +36,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
                 ),
         );
     }
-    let (journal, format) = open_journal(&journal_path, options)?;
+    let (journal, format) = open_journal(&journal_path, lock, options)?;
     let part = part_of(lock, format, &journal)?;
     // Until it is done, both directions are possible, and either may need the available space.
     let lock = &part.as_ref().unwrap_or(lock).holding_space();
@@ -66,7 +64,7 @@ pub fn roll_back(path: &Path, options: ApplyOptions<'_>) -> Result<Option<Conten
     .run(options)?;
     close(&journal_path, None)?;
     lock.give_back();
-    remove_merge_diff(path)?;
+    remove_merge_diff(lock)?;
     stamp(lock, format, digest, options, None)?;
     Ok(digest)
 }
@@ -88,7 +86,7 @@ pub(super) fn finish(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     let path = lock.path();
-    let (journal, format) = open_journal(journal_path, options)?;
+    let (journal, format) = open_journal(journal_path, lock, options)?;
     let part = part_of(lock, format, &journal)?;
     // Until it is done, both directions are possible, and either may need the available space.
     let lock = &part.as_ref().unwrap_or(lock).holding_space();

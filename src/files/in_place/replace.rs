@@ -1,9 +1,8 @@
 //! Applying to a clone or a copy that then replaces the base with one rename. Until then the base is unchanged;
 //! whatever happens, only a temporary file is left over.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::redo::{Source, Verify, redo_elsewhere};
 use super::undo::{Seen, is_kept};
@@ -11,7 +10,7 @@ use super::{Done, Job, Strategy, undo};
 use crate::diff::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::apply::identity;
-use crate::files::pending::{place_of, remove_merge_diff};
+use crate::files::pending::{place_of_open, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{AtomicFile, Audience, File, Overwrite, remove, remove_leftovers};
@@ -72,7 +71,7 @@ fn begin_clone(base: &File) -> Result<Option<Replacement>> {
 
 fn begin_file(base: &File) -> Result<AtomicFile> {
     // A symbolic link is resolved and stays. It is resolved only once, since it may be changed meanwhile.
-    let path = real_path(base.path())?;
+    let path = base.place()?;
     let file = AtomicFile::beside(&path, &path)?;
     file.check_replaces(base)?;
     Ok(file)
@@ -158,7 +157,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
         .run(options)?;
     let file = put_in_place(file, job, undo)?;
     // The remains of an older merge, which refer to a parent that is gone.
-    remove_merge_diff(job.lock.path())?;
+    remove_merge_diff(job.lock)?;
     Ok(Some(Done {
         strategy,
         checked,
@@ -207,10 +206,8 @@ fn put_in_place(file: AtomicFile, job: &Job<'_>, undo: Option<Undo<'_>>) -> Resu
 }
 
 /// Removes what killed in-place applies left for this image.
-pub(super) fn remove_leftovers_of(path: &Path) {
-    remove_leftovers(&place_of(path));
-}
-
-fn real_path(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path).map_err(|e| Error::io("cannot find", e).with_path(path))
+pub(super) fn remove_leftovers_of(image: &File) {
+    if let Ok(place) = place_of_open(image) {
+        remove_leftovers(&place);
+    }
 }

@@ -11,11 +11,12 @@ use crate::diff::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
 use crate::files::apply::{ApplyOptions, BaseChecked};
-use crate::files::diffs::{format_of, open_diff, side_of};
-use crate::files::pending::exists;
+use crate::files::diffs::{format_of, open_diff_file, side_of};
+use crate::files::pending::{exists, refuse_foreign_journal};
 use crate::image::Image as _;
 use crate::storage::{
-    AtomicFile, Audience, File, Overwrite, WriteAt as _, refuse_part_of_store, sync_folder_of,
+    Access, AtomicFile, Audience, File, Overwrite, WriteAt as _, refuse_part_of_store,
+    sync_folder_of,
 };
 
 /// Memory, in bytes, for remembering which pages change between writing the inverse diff and writing the base. If it
@@ -69,9 +70,15 @@ pub(super) fn write(
     Ok(Some(Seen { checked, changes }))
 }
 
-/// Opens and verifies the undo journal at `path`. Also returns the format of its image.
-pub(super) fn open_journal(path: &Path, options: ApplyOptions<'_>) -> Result<(Chain, Format)> {
-    let journal = open_diff(path, options.progress).map_err(|error| match error.kind() {
+/// Opens and verifies the undo journal at `path`, which belongs to the open `image`. Also returns the format of the image.
+pub(super) fn open_journal(
+    path: &Path,
+    image: &File,
+    options: ApplyOptions<'_>,
+) -> Result<(Chain, Format)> {
+    let file = File::open_locked(path, Access::Read)?;
+    refuse_foreign_journal(&file, image)?;
+    let journal = open_diff_file(file, options.progress).map_err(|error| match error.kind() {
         ErrorKind::Damaged | ErrorKind::Usage => error.override_hint(
             "the undo journal can't be used, and the image may be between two points in time: restore it from a \
              good copy, then remove the journal",

@@ -369,6 +369,104 @@ sys.exit(p.returncode)";
         },
     },
     Case {
+        name: "Saved bytes of a repair that somebody else put there",
+        before: "written into the image",
+        now: "not believed: 2, and the image is as it was",
+        run: |lab| {
+            lab.shell("vhd create -q x.vhd --size 4M && printf garbage >> x.vhd && vhd check -q --repair x.vhd")
+                .code(0);
+            let repaired = lab.read("x.vhd");
+            lab.shell("cp x.vhd.before-repair mine; cp mine open; chmod 666 open; ln -s mine link; cp mine theirs; chown 65534 theirs || chmod 606 theirs")
+                .code(0);
+            for (saved, who) in [
+                ("open", "others may write"),
+                ("link", "not a plain file"),
+                ("theirs", ""),
+            ] {
+                lab.shell(&format!("vhd check --take-back {saved} x.vhd"))
+                    .code(2)
+                    .says("aren't believed")
+                    .says(who)
+                    .says("nothing was changed");
+                assert!(lab.read("x.vhd") == repaired, "{saved}");
+            }
+            // As the hint says.
+            lab.shell("cp theirs copy && chmod 600 copy && vhd check --take-back copy x.vhd")
+                .code(0);
+            assert!(lab.read("x.vhd").ends_with(b"garbage"));
+        },
+    },
+    Case {
+        name: "In place beyond a limit of the shell (ulimit -f), below 2 GiB",
+        before: "found out while the image was written: 5 from then on",
+        now: "2, nothing is marked, and nothing is changed",
+        run: |lab| {
+            disks(lab, LARGE);
+            let mut larger = lab.read("base.raw");
+            larger.resize(3 * LARGE, 7);
+            lab.file("large.raw", &larger);
+            larger.truncate(LARGE);
+            larger[..LARGE / 2].fill(0);
+            lab.file("empty.raw", &larger);
+            lab.shell(
+                "vhd-diff -q base.raw large.raw -o grow; vhd-diff -q empty.raw target.raw -o fill
+                for n in base large empty target; do vhd convert -q -O fixed $n.raw $n.vhd; done
+                vhd convert -q -O dynamic empty.raw empty-d.vhd
+                vhd create -q child.vhd --parent empty.vhd && vhd-apply -q child.vhd fill",
+            )
+            .code(0);
+            let kib = LARGE / 1024;
+            for (image, limit, command) in [
+                (
+                    "base.raw",
+                    kib + 1,
+                    "vhd-apply base.raw grow --in-place journal",
+                ),
+                (
+                    "base.raw",
+                    kib - 1,
+                    "vhd-apply base.raw d.vhddiff --in-place journal",
+                ),
+                (
+                    "base.vhd",
+                    kib + 1,
+                    "vhd-apply base.vhd grow --in-place journal",
+                ),
+                (
+                    "base.vhd",
+                    kib,
+                    "vhd-apply base.vhd d.vhddiff --in-place journal",
+                ),
+                (
+                    "empty-d.vhd",
+                    kib * 2 / 3,
+                    "vhd-apply empty-d.vhd fill --in-place journal",
+                ),
+                ("base.raw", kib + 1, "vhd resize base.raw --size 100M"),
+                ("base.vhd", kib + 1, "vhd resize base.vhd --size 100M"),
+                ("empty.vhd", kib, "vhd merge child.vhd"),
+            ] {
+                let before = lab.read(image);
+                for trap in ["", "trap '' XFSZ; "] {
+                    lab.shell(&format!("{trap}ulimit -f {limit}; {command}"))
+                        .code(2)
+                        .says("nothing was changed")
+                        .says("ulimit -f")
+                        .omits("between two points");
+                    assert!(lab.read(image) == before, "{command}");
+                    assert!(!lab.exists(&format!("{image}.undo-journal")), "{command}");
+                    lab.shell(&format!("vhd hash {image}")).code(0);
+                }
+            }
+            // With the limit lifted, and with one that suffices.
+            lab.shell(&format!(
+                "(ulimit -f {}; vhd-apply -q empty-d.vhd fill --in-place journal) && vhd-apply -q base.raw grow --in-place journal && vhd merge -q child.vhd",
+                kib * 3 / 2
+            ))
+            .code(0);
+        },
+    },
+    Case {
         name: "A link that is turned while the image is replaced by its copy",
         before: "the file it led to meanwhile was replaced, 15 of 100",
         now: "only the file that was opened is ever replaced",

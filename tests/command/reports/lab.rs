@@ -21,11 +21,16 @@ pub(crate) struct Case {
 
 /// Runs all cases, prints them as a table, and fails if a result differs from its row.
 pub(crate) fn tell(title: &str, cases: &[Case]) {
+    tell_within(&std::env::temp_dir(), title, cases);
+}
+
+/// The same in folders within another.
+pub(crate) fn tell_within(folder: &Path, title: &str, cases: &[Case]) {
     let mut failed = Vec::new();
     println!("\n{title}\n");
     println!("| case | before | now | holds |\n| --- | --- | --- | --- |");
     for case in cases {
-        let lab = Lab::new();
+        let lab = Lab::within(folder);
         let held = catch_unwind(AssertUnwindSafe(|| (case.run)(&lab))).is_ok();
         let mark = if held { "yes" } else { "NO" };
         println!(

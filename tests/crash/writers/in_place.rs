@@ -226,6 +226,29 @@ pub(super) fn recoveries() -> Vec<Writer> {
     writers
 }
 
+/// Two images of the same kind, each left half-way by an apply of its own: finishing that, or taking it `back`.
+pub(crate) fn interrupted_pair(
+    format: Format,
+    options: ApplyOptions<'static>,
+    back: bool,
+) -> [Writer; 2] {
+    [0, 1].map(|other| {
+        let mut disks = [monday(), tuesday(SIZE)];
+        for disk in &mut disks {
+            // Where nothing changes, so that the diff of one fits neither.
+            disk[34 * KIB] ^= other;
+        }
+        let way = if back { "roll back" } else { "finish" };
+        let name = format!("{way}, beside another: {format}");
+        let mut writer = apply_writer(&name, format, disks, options);
+        writer.before = interrupted(&writer);
+        if back {
+            writer.run = Box::new(|at| roll_back(&at.join("base"), apply_options()).map(drop));
+        }
+        writer
+    })
+}
+
 /// An apply that keeps an undo diff: afterwards the undo diff exists and leads back. If it was killed before it changed
 /// the image, the same command continues and takes the undo diff for its own.
 pub(super) fn keeps_undo(strategy: Strategy, format: Format) -> Writer {

@@ -20,7 +20,7 @@ use crate::explore::{Scratch, Writer};
 use crate::ground::{Disk, diff, make};
 use crate::recorder::{Files, read_folder};
 
-pub(crate) use in_place::{apply_writer, wrong_base};
+pub(crate) use in_place::{apply_writer, interrupted_pair, wrong_base};
 
 const KIB: usize = 1 << 10;
 /// Ten blocks and three pages.
