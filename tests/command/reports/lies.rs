@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::disk::Random;
 use crate::mounts::Mounted;
 use crate::reports::lab::{Case, Lab, tell, tell_within};
@@ -29,6 +31,51 @@ fn lies_where_there_are_clones() {
         drop(lab);
         let title = format!("Lying diffs on {}", place.kind());
         tell_within(&place.path(), &title, CASES);
+    }
+}
+
+/// A diff and its manifest that agree with each other and not with the disk: whoever can write into a store can make them.
+/// Copies carry the files as they are; what is given out, or read to be verified, is compared with the manifest.
+#[test]
+fn a_snapshot_forged_with_its_manifest_is_never_given_out() {
+    let lab = &Lab::new();
+    let (mut frames, digests) = honest(lab);
+    *frames[FIRST].last_mut().unwrap() ^= 1;
+    let diff = seal(&complete(frames, &digests));
+    fs::write(lab.path("S/w/000002-target.vhddiff"), &diff).unwrap();
+    let path = lab.path("S/w/000002-target.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest.as_object_mut().unwrap().remove("checksum");
+    let identity = diff[diff.len() - 40..diff.len() - 8].iter();
+    let identity: String = identity.map(|byte| format!("{byte:02x}")).collect();
+    manifest["data"]["length"] = diff.len().into();
+    manifest["data"]["identity"] = identity.into();
+    let text = serde_json::to_string_pretty(&manifest).unwrap();
+    let head = format!("{},\n", text.strip_suffix("\n}").unwrap());
+    let checksum = blake3::hash(head.as_bytes()).to_hex();
+    fs::write(path, format!("{head}  \"checksum\": \"{checksum}\"\n}}\n")).unwrap();
+    for (command, code) in [
+        ("vhd snapshot restore -q target --store S -o new.raw", 3),
+        ("vhd snapshot hash target --store S", 3),
+        ("vhd snapshot verify -q --read-data --store S", 1),
+        // By its checksums all of it arrived.
+        ("vhd snapshot copy -q --store S --to T", 0),
+        ("vhd snapshot restore -q target --store T -o new.raw", 3),
+        ("vhd snapshot verify -q --read-data --store T", 1),
+        // The window hashes of the newest snapshot are computed from what came.
+        (
+            "set -o pipefail; vhd snapshot send -q --store S | vhd snapshot receive -q --store R",
+            3,
+        ),
+        ("vhd snapshot restore -q target --store R -o new.raw", 3),
+        (
+            "vhd snapshot restore -q base --store R -o base.again -O raw && cmp base.raw base.again",
+            0,
+        ),
+    ] {
+        let ended = lab.shell(command);
+        assert_eq!(ended.code, code, "{command}: {}{}", ended.out, ended.err);
+        assert!(!lab.exists("new.raw"), "{command}");
     }
 }
 
