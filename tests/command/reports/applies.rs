@@ -385,7 +385,7 @@ sys.exit(p.returncode)";
             ] {
                 lab.shell(&format!("vhd check --take-back {saved} x.vhd"))
                     .code(2)
-                    .says("aren't believed")
+                    .says("aren't trusted")
                     .says(who)
                     .says("nothing was changed");
                 assert!(lab.read("x.vhd") == repaired, "{saved}");
