@@ -112,7 +112,7 @@ fn write_sparse(path: &Path, bytes: &[u8]) {
     let file = fs::File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (n, piece) in bytes.chunks(PIECE).enumerate() {
-        if *piece != [0; PIECE][..piece.len()] {
+        if piece.iter().any(|byte| *byte != 0) {
             file.write_all_at(piece, (PIECE * n) as u64).unwrap();
         }
     }
