@@ -153,7 +153,9 @@ fn a_full_disk_leaves_nothing_behind() {
         "ulimit -f 8; exec \"$0\" base diff --undo undo",
     ] {
         let said = lab.ends(2, "sh", &["-c", script, env!("CARGO_BIN_EXE_vhd-apply")]);
-        assert!(said.contains("File too large"), "{said}");
+        // In place that is known before anything is written.
+        let foreseen = said.contains("a limit of this process") && !script.contains("-o new");
+        assert!(foreseen || said.contains("File too large"), "{said}");
         assert!(lab.files() == before, "{script}: {:?}", lab.names());
     }
     let script = "ulimit -f 8; exec \"$0\" base target -o new";

@@ -46,8 +46,8 @@ fn a_snapshot_forged_with_its_manifest_is_never_given_out() {
     let path = lab.path("S/w/000002-target.json");
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     manifest.as_object_mut().unwrap().remove("checksum");
-    let identity = diff[diff.len() - 40..diff.len() - 8].iter();
-    let identity: String = identity.map(|byte| format!("{byte:02x}")).collect();
+    let identity = &diff[diff.len() - 40..diff.len() - 8];
+    let identity = vhdkit::image::ContentDigest(*identity.first_chunk().unwrap()).to_string();
     manifest["data"]["length"] = diff.len().into();
     manifest["data"]["identity"] = identity.into();
     let text = serde_json::to_string_pretty(&manifest).unwrap();
