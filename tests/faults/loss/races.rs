@@ -2,14 +2,20 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::process::Stdio;
 
 use crate::kill::Point;
 use crate::loss::scene::{Scene, ended};
 
-fn is_temporary(name: &str) -> bool {
-    name.starts_with(".vhdkit-")
+/// Waits until the command has begun its new file, which is private until it is complete. (A file that everyone may
+/// read comes earlier: with it, the command looks whether it may create one at all, before it opens anything.)
+fn wait_for_new_file(scene: &Scene) {
+    scene.wait(|name| {
+        name.starts_with(".vhdkit-")
+            && fs::metadata(scene.path(name))
+                .is_ok_and(|found| found.permissions().mode() & 0o077 == 0)
+    });
 }
 
 /// Changes a byte of a file.
@@ -35,7 +41,7 @@ fn an_image_that_changes_while_it_is_read_makes_no_result() {
         let scene = Scene::new();
         // The new file has been begun, so all is open; its bytes are on their way to the device.
         let running = scene.paused(line, "pwrite64:when=1", None);
-        scene.wait(is_temporary);
+        wait_for_new_file(&scene);
         touch(&scene, file);
         let said = ended(&running.wait_with_output().unwrap(), 2);
         assert!(
@@ -75,7 +81,7 @@ fn what_is_being_read_is_not_written() {
     let scene = Scene::new();
     // It holds its locks until the new file is done.
     let running = scene.paused("vhd-diff base.raw target.raw -o new", "fsync:when=1", None);
-    scene.wait(is_temporary);
+    wait_for_new_file(&scene);
     for line in [
         "vhd-apply base.raw diff --in-place journal",
         "vhd-apply base.raw diff --in-place copy",
