@@ -83,6 +83,7 @@ const FOREIGN_COMMANDS: &[(&str, &str)] = &[
     ("blob/token.rs", ""),
     ("error.rs", "ulimit -f"),
     ("files/foreign/", ""),
+    ("files/in_place/journal.rs", "ulimit -f"),
     ("snapshot/cloud_list.rs", "az snapshot list -o json"),
     ("storage/limits.rs", "ulimit -f"),
     ("storage/mounts.rs", "\"-o\""),
