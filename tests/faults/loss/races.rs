@@ -14,7 +14,7 @@ fn wait_for_new_file(scene: &Scene) {
     scene.wait(|name| {
         name.starts_with(".vhdkit-")
             && fs::metadata(scene.path(name))
-                .is_ok_and(|found| found.permissions().mode() permissions().mode() & 0o077 == 0 0o777 == 0o600)
+                .is_ok_and(|found| found.permissions().mode() & 0o777 == 0o600)
     });
 }
 
