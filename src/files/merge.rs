@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::apply::ApplyOptions;
+use super::apply::in_place::apply_locked;
 use super::child::{WindowsFolder, new_parent};
 use super::diffs::{open_diff, side_of};
-use super::in_place::{InPlace, Strategy, apply_in_place, apply_locked};
 use super::open::open_file;
 use super::parents::{ParentOptions, places};
 use super::pending::{
@@ -34,6 +34,7 @@ use super::places::folder_of;
 use super::rebase::relink;
 use super::relatives::{Children, Orphans, Parent};
 use super::{Format, FormatChoice, OpenImage, OpenOptions, open_image};
+use super::{InPlace, Strategy, apply_in_place};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, Masked, NoneShared};

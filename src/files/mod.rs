@@ -1,7 +1,6 @@
 //! Images and diffs as files: detecting formats, opening, creating, applying in place or to a new image.
 
 mod apply;
-mod base_match;
 mod child;
 #[cfg(feature = "azure")]
 mod claim;
@@ -14,7 +13,6 @@ mod far;
 mod file_image;
 pub mod foreign;
 mod format;
-mod in_place;
 mod inside;
 mod kept;
 mod merge;
@@ -36,8 +34,9 @@ mod tree;
 mod windows;
 
 pub use apply::{
-    Applied, ApplyOptions, BaseChecked, Output, apply_to_child, apply_to_clone, apply_to_image,
-    apply_to_new, apply_to_pipe, format_of_result,
+    Applied, ApplyOptions, BaseChecked, InPlace, Output, Strategy, apply_in_place,
+    apply_made_in_place, apply_to_child, apply_to_clone, apply_to_image, apply_to_new,
+    apply_to_pipe, format_of_result, roll_back,
 };
 pub use child::{WindowsFolder, finds_parent};
 #[cfg(feature = "azure")]
@@ -55,7 +54,6 @@ pub use far::{
     apply_to_new_blob, check_blob, roll_back_blob,
 };
 pub use format::{Format, FormatChoice};
-pub use in_place::{InPlace, Strategy, apply_in_place, apply_made_in_place, roll_back};
 pub use inside::vhd_inside;
 pub use kept::Stamping;
 pub use merge::{MergeOptions, Merged, merge};

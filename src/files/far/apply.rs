@@ -8,10 +8,10 @@ use super::snapshots::{current, named};
 use crate::blob::{BlobFile, BlobName, Connector, Listed, MAX_BLOB};
 use crate::diff::{Applier, Chain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::apply::{
-    Applied, ApplyOptions, BaseChecked, check_before, count_changes, read_back, rebuild_checked,
-};
-use crate::files::base_match::{BaseMatch, fit};
+use crate::files::apply::base_match::{BaseMatch, fit};
+use crate::files::apply::new::{check_before, rebuild_checked};
+use crate::files::apply::options::{Applied, ApplyOptions, BaseChecked};
+use crate::files::apply::write::{count_changes, read_back};
 use crate::files::{Format, FormatChoice, Opened};
 use crate::image::{ContentDigest, Image as _, content_digest};
 use crate::page::PAGE_SIZE;

@@ -16,9 +16,8 @@ use super::marks::{self, Applying, Mark, how_to_go_on, refuse_marked, roll_back}
 use crate::blob::{BlobFile, BlobName, Connector, Properties, Since};
 use crate::diff::Chain;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::apply::{
-    ApplyOptions, Changes, count_changes, identity, read_back, write_changes,
-};
+use crate::files::apply::options::ApplyOptions;
+use crate::files::apply::write::{Changes, count_changes, identity, read_back, write_changes};
 use crate::files::{Format, FormatChoice, Opened as _};
 use crate::image::{
     ContentDigest, Image as _, ImageMut as _, NoneShared, RawImage, SharedExtents, content_digest,
@@ -164,7 +163,10 @@ impl Change {
             blob.write_zeros_at(before..size.min(base.blob().byte_len()?).max(before))?;
         }
         let mut image = view(blob, size);
-        let compared = Changes::Compared { check: false };
+        let compared = Changes::Compared {
+            base: None,
+            check: false,
+        };
         let (updated, cleared, _) = write_changes(base, &mut image, chain, compared, options)?;
         image.flush()?;
         blob.sync()?;

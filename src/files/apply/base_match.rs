@@ -2,30 +2,31 @@
 
 use std::path::Path;
 
-use super::apply::{ApplyOptions, BaseChecked, check_result};
-use super::kept::{self, NewList};
-use super::state::stamped_digest;
-use super::{ImageWindows, Opened};
+use super::options::{ApplyOptions, BaseChecked};
+use super::write::check_result;
 use crate::diff::{Applier, BaseCheck, Chain, Direction, Touched};
 use crate::error::{Error, Result};
+use crate::files::kept::{self, NewList};
+use crate::files::state::stamped_digest;
+use crate::files::{ImageWindows, Opened};
 use crate::image::ContentDigest;
 use crate::remedy::{Choice, Remedy, Step};
 use crate::text::shown;
 
 /// The position of a base in a chain.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BaseMatch {
+pub(in crate::files) struct BaseMatch {
     /// How many diffs were applied to it already.
-    pub(super) already: usize,
-    pub(super) checked: BaseChecked,
+    pub(in crate::files) already: usize,
+    pub(in crate::files) checked: BaseChecked,
     /// Its content digest, if it was computed, now or for its state stamp.
-    pub(super) digest: Option<ContentDigest>,
+    pub(in crate::files) digest: Option<ContentDigest>,
     /// The content digest of the result, if it was computed.
-    pub(super) target: Option<ContentDigest>,
+    pub(in crate::files) target: Option<ContentDigest>,
 }
 
 /// The content digest from the list next to an image or from its state stamp, if either is valid.
-pub(super) fn known_digest(base: &dyn Opened) -> Result<Option<ContentDigest>> {
+pub(in crate::files) fn known_digest(base: &dyn Opened) -> Result<Option<ContentDigest>> {
     match (kept_list(base), base.as_file()) {
         (Some(list), _) => Ok(Some(list.digest())),
         (None, Some(file)) => stamped_digest(file),
@@ -42,7 +43,7 @@ fn kept_list(base: &dyn Opened) -> Option<ImageWindows> {
 /// Determines whether the chain, or a later part of it, is for `base`, as far as possible without reading under the
 /// changed pages (see [`is_open`](BaseMatch::is_open)). The diffs' target digest is compared with the predicted result
 /// before anything is written. A `list` becomes that of the result, or `None`.
-pub(super) fn fit(
+pub(in crate::files) fn fit(
     base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
@@ -151,13 +152,13 @@ impl BaseMatch {
     /// Returns whether the base's data under the changed pages still has to be compared with what the diffs expect.
     /// That happens while the changes are written somewhere else, which must not be used before
     /// [`settle`](Self::settle) has examined the outcome.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::files) fn is_open(&self) -> bool {
         self.checked != BaseChecked::Full
     }
 
     /// Returns how the base was checked, given the outcome of that comparison. Returns `None` if it already holds the
     /// result.
-    pub(super) fn settle(
+    pub(in crate::files) fn settle(
         &self,
         base: &dyn Opened,
         chain: &Chain,
@@ -177,7 +178,7 @@ impl BaseMatch {
     }
 }
 
-pub(super) fn checked(touched: &Touched) -> BaseChecked {
+pub(in crate::files) fn checked(touched: &Touched) -> BaseChecked {
     if touched.unknown {
         BaseChecked::Partly
     } else {
@@ -186,7 +187,7 @@ pub(super) fn checked(touched: &Touched) -> BaseChecked {
 }
 
 /// Fails if a full check is requested but the diffs don't contain the base's digest.
-pub(super) fn check_can_be_full(
+pub(in crate::files) fn check_can_be_full(
     base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
@@ -217,7 +218,11 @@ pub(super) fn check_can_be_full(
 }
 
 /// Returns how many diffs were applied already to a base with this digest.
-pub(super) fn position(base: &dyn Opened, chain: &Chain, digest: ContentDigest) -> Result<usize> {
+pub(in crate::files) fn position(
+    base: &dyn Opened,
+    chain: &Chain,
+    digest: ContentDigest,
+) -> Result<usize> {
     if chain.base_digest() == Some(digest) {
         return Ok(0);
     }
@@ -233,7 +238,7 @@ pub(super) fn position(base: &dyn Opened, chain: &Chain, digest: ContentDigest) 
     }
 }
 
-pub(super) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
+pub(in crate::files) fn check_size(base: &dyn Opened, chain: &Chain) -> Result<()> {
     let size = base.virtual_size();
     let known = chain
         .diffs()
@@ -272,7 +277,11 @@ fn check_stamped(base: &dyn Opened, chain: &Chain, touched: &Touched) -> Result<
     })
 }
 
-pub(super) fn check_touched(base: &dyn Opened, chain: &Chain, touched: &Touched) -> Result<()> {
+pub(in crate::files) fn check_touched(
+    base: &dyn Opened,
+    chain: &Chain,
+    touched: &Touched,
+) -> Result<()> {
     let Some(mismatch) = &touched.mismatch else {
         return Ok(());
     };

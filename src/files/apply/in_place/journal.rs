@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use super::job::{Done, InPlace, Job};
 use super::redo::{Verify, first};
+use super::undo;
 use super::undo::Seen;
-use super::{Done, InPlace, Job, Strategy, undo};
 use crate::diff::Compression;
 use crate::error::{Error, Result};
 use crate::files::Format;
-use crate::files::apply::{ApplyOptions, identity};
+use crate::files::apply::options::{ApplyOptions, Strategy};
+use crate::files::apply::write::identity;
 use crate::files::pending::{
     how_to_go_on, journal_of, make_place_of_open, merge_diff_of, remove_merge_diff, rollback_of,
 };

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::device::beginning;
+use super::job::{InPlace, stamp};
 use super::journal::{close, complete, take_back, unfinished};
 use super::redo::{self, Verify, redo};
 use super::undo::{is_kept, open_journal};
-use super::{InPlace, Strategy, stamp};
 use crate::diff::Chain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
-use crate::files::apply::{Applied, ApplyOptions, BaseChecked, identity};
+use crate::files::apply::options::{Applied, ApplyOptions, BaseChecked, Strategy};
+use crate::files::apply::write::identity;
 use crate::files::diffs::target_footer;
 use crate::files::pending::{exists, how_to_go_on, journal_of, refuse_foreign, remove_merge_diff};
 use crate::files::state::remove_stamp;

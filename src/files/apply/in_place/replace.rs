@@ -4,12 +4,14 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::redo::{Source, Verify, redo_elsewhere};
+use super::job::{Done, Job};
+use super::redo::{Verify, redo_elsewhere};
+use super::undo;
 use super::undo::{Seen, is_kept};
-use super::{Done, Job, Strategy, undo};
 use crate::diff::Compression;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::apply::identity;
+use crate::files::apply::options::Strategy;
+use crate::files::apply::write::{Changes, identity};
 use crate::files::pending::{place_of_open, remove_merge_diff};
 use crate::files::state::STATE_ATTRIBUTE;
 use crate::remedy::{Choice, Remedy, Step};
@@ -129,13 +131,22 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
     // If the undo diff was written, the data under the changed pages has been checked already.
     let (checked, from) = match seen {
         Some(seen) => {
-            let again = Source::Base(&job.base, false);
+            let again = Changes::Compared {
+                base: Some(&job.base),
+                check: false,
+            };
             (
                 Some(seen.checked),
-                seen.changes.map_or(again, Source::Known),
+                seen.changes.map_or(again, Changes::Known),
             )
         }
-        None => (None, Source::Base(&job.base, job.check())),
+        None => (
+            None,
+            Changes::Compared {
+                base: Some(&job.base),
+                check: job.check(),
+            },
+        ),
     };
     let (updated, cleared, touched) =
         redo_elsewhere(file.file(), &job.base, chain, footer, from, options)?;

@@ -1,15 +1,22 @@
 //! Brings an image from any intermediate state to a chain's result, and reads it back.
 
-use super::{Job, open};
+use super::job::{Job, open};
 use crate::diff::{Chain, ChangeMap, Touched};
 use crate::error::{Error, Result};
-use crate::files::apply::{ApplyOptions, Changes, count_changes, read_back, write_changes};
+use crate::files::apply::options::ApplyOptions;
+use crate::files::apply::write::{Changes, count_changes, read_back, write_changes};
 use crate::files::{Format, FormatChoice, OpenImage};
-use crate::image::{ContentDigest, Image, ImageMut, RawImage, content_digest};
+use crate::image::{ContentDigest, Image as _, ImageMut as _, RawImage, content_digest};
 use crate::page::PAGE_SIZE;
 use crate::remedy::Remedy;
 use crate::storage::{File, ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
+
+/// The changes that are found by comparing the file being written with the diffs.
+const ITSELF: Changes<'_> = Changes::Compared {
+    base: None,
+    check: false,
+};
 
 /// Makes the image in `file` hold the chain's result, however much of it is there already; the caller syncs. Returns
 /// the bytes updated and cleared. `base_size` is the virtual size that it has or had before.
@@ -27,7 +34,7 @@ pub(super) fn redo(
         base_size,
         footer,
     };
-    let (updated, cleared, _) = to.write(chain, Source::Itself, options)?;
+    let (updated, cleared, _) = to.write(chain, ITSELF, options)?;
     Ok((updated, cleared))
 }
 
@@ -40,7 +47,7 @@ pub(super) fn first(
     changes: Option<ChangeMap>,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64)> {
-    let from = changes.map_or(Source::Itself, Source::Known);
+    let from = changes.map_or(ITSELF, Changes::Known);
     let (updated, cleared, _) = redo_elsewhere(file, base, chain, footer, from, options)?;
     Ok((updated, cleared))
 }
@@ -51,7 +58,7 @@ pub(super) fn redo_elsewhere(
     base: &OpenImage,
     chain: &Chain,
     footer: Option<Footer>,
-    from: Source<'_>,
+    from: Changes<'_>,
     options: ApplyOptions<'_>,
 ) -> Result<(u64, u64, Touched)> {
     let to = To {
@@ -71,39 +78,11 @@ struct To<'a> {
     footer: Option<Footer>,
 }
 
-/// Where the changes come from.
-pub(super) enum Source<'a> {
-    /// From comparing the file being written with the diffs.
-    Itself,
-    /// From comparing the base, which is a different file with the same contents. With `true`, the data under the
-    /// changed pages is also compared with what the diffs expect, and the caller examines the outcome.
-    Base(&'a dyn Image, bool),
-    /// From the diffs alone: the changed pages were remembered when the inverse diff was written.
-    Known(ChangeMap),
-}
-
-impl Source<'_> {
-    fn write(
-        self,
-        itself: &dyn Image,
-        image: &mut dyn ImageMut,
-        chain: &Chain,
-        options: ApplyOptions<'_>,
-    ) -> Result<(u64, u64, Touched)> {
-        let (base, which) = match self {
-            Self::Itself => (itself, Changes::Compared { check: false }),
-            Self::Base(base, check) => (base, Changes::Compared { check }),
-            Self::Known(known) => (itself, Changes::Known(known)),
-        };
-        write_changes(base, image, chain, which, options)
-    }
-}
-
 impl To<'_> {
     fn write(
         self,
         chain: &Chain,
-        from: Source<'_>,
+        from: Changes<'_>,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
         match self.format {
@@ -121,7 +100,7 @@ impl To<'_> {
     fn write_blocks(
         self,
         chain: &Chain,
-        from: Source<'_>,
+        from: Changes<'_>,
         disk_type: DiskType,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
@@ -131,7 +110,7 @@ impl To<'_> {
             vhd.resize(chain.target_size())?;
         }
         let reader = open(self.file, choice, false, options)?;
-        let counts = from.write(&reader, &mut image, chain, options)?;
+        let counts = write_changes(&reader, &mut image, chain, from, options)?;
         if let (Some(footer), Some(vhd)) = (self.footer, image.vhd_mut()) {
             vhd.set_footer(&Footer::for_disk(
                 disk_type,
@@ -148,7 +127,7 @@ impl To<'_> {
     fn write_flat(
         self,
         chain: &Chain,
-        from: Source<'_>,
+        from: Changes<'_>,
         footer: Option<Footer>,
         options: ApplyOptions<'_>,
     ) -> Result<(u64, u64, Touched)> {
@@ -163,7 +142,7 @@ impl To<'_> {
         }
         let reader = RawImage::with_size(file, size);
         let mut image = RawImage::with_size(file, size);
-        let counts = from.write(&reader, &mut image, chain, options)?;
+        let counts = write_changes(&reader, &mut image, chain, from, options)?;
         match footer {
             None => file.set_len(size)?,
             Some(footer) => {

@@ -6,128 +6,15 @@ use std::sync::Arc;
 use super::base_match::{
     BaseMatch, check_can_be_full, check_size, check_touched, checked, fit, known_digest, position,
 };
-use super::diffs::{format_of, target_footer};
-use super::in_place::Strategy;
-use super::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, Opened, ParentOptions};
-use crate::diff::{Applier, BaseCheck, Chain, ChangeMap, DiffFile, Touched, WindowChange};
+use super::options::{Applied, ApplyOptions, BaseChecked, Output, Strategy};
+use super::write::{Changes, check_result, identity, read_back, write_changes};
+use crate::diff::{Applier, BaseCheck, Chain, DiffFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContentDigest, Image, ImageMut, content_digest};
-use crate::page::ChangeKind;
-use crate::parallel::Workers;
-use crate::progress::Progress;
-use crate::remedy::{Choice, Remedy, Step};
-use crate::storage::{Audience, Overwrite};
+use crate::files::diffs::format_of;
+use crate::files::{ChildOf, Format, NewImage, NewImageOptions, OpenImage, Opened};
+use crate::image::{ContentDigest, Image as _, ImageMut, content_digest};
+use crate::storage::Audience;
 use crate::vhd::VhdImage;
-
-/// Options for applying diffs.
-#[derive(Clone, Copy)]
-pub struct ApplyOptions<'a> {
-    /// The threads that read, unpack and hash.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
-    /// How the base is checked.
-    pub check: BaseCheck,
-    /// Whether to read the result back and compare it.
-    pub verify: bool,
-    /// Where to look for the parents of a differencing VHD.
-    pub parents: &'a ParentOptions,
-}
-
-impl std::fmt::Debug for ApplyOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut out = f.debug_struct("ApplyOptions");
-        out.field("check", &self.check)
-            .field("verify", &self.verify)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How thoroughly the base was checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BaseChecked {
-    /// All of it was read. Its content digest is the one in the diff or, if the diff doesn't contain it, the result has
-    /// the content digest of the diff's target.
-    Full,
-    /// The data under the changed pages matches the diff; the rest wasn't read.
-    Touched,
-    /// Some frames of the diff don't record a hash of the base; the others match.
-    Partly,
-    /// A valid state stamp of the file, or the list of window hashes next to it, contains its content digest, and the
-    /// data under the changed pages matches the diff.
-    Stamp,
-}
-
-/// The outcome of an apply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Applied {
-    /// How many diffs at the beginning of the chain were applied to the base already.
-    pub already: usize,
-    /// Number of diffs.
-    pub diffs: usize,
-    /// How the base was checked.
-    pub checked: BaseChecked,
-    /// Virtual size of the result.
-    pub target_size: u64,
-    /// Content digest of the result, computed or taken from the diff.
-    pub target_digest: Option<ContentDigest>,
-    /// Bytes of the virtual disk written with data, not counting those that were right already.
-    pub updated: u64,
-    /// Bytes of the virtual disk made zero.
-    pub cleared: u64,
-    /// Whether the result was read back and verified.
-    pub verified: bool,
-    /// Whether an interrupted apply was finished.
-    pub finished_interrupted: bool,
-    /// How the base was changed in place, if it was. Also [`Clone`](Strategy::Clone) for a new image that began as a
-    /// clone.
-    pub strategy: Option<Strategy>,
-    /// Whether the result has a state stamp.
-    pub stamped: bool,
-    /// Attributes of the replaced file that the result doesn't have, as text.
-    pub lost: Vec<String>,
-    /// Bytes of a device after the end of the disk, which were neither read nor changed.
-    pub behind: u64,
-}
-
-impl Applied {
-    /// An outcome in which nothing was written.
-    pub(super) fn nothing(already: usize, checked: BaseChecked, chain: &Chain) -> Self {
-        Self {
-            already,
-            diffs: chain.diffs().len(),
-            checked,
-            target_size: chain.target_size(),
-            target_digest: chain.target_digest(),
-            updated: 0,
-            cleared: 0,
-            verified: false,
-            finished_interrupted: false,
-            strategy: None,
-            stamped: false,
-            lost: Vec::new(),
-            behind: 0,
-        }
-    }
-}
-
-/// Where to create a new image, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
-    /// The path.
-    pub path: &'a Path,
-    /// The format.
-    pub format: Format,
-    /// Whether it may replace a file.
-    pub overwrite: Overwrite,
-    /// The files, besides the base, from which the data comes: nobody gets access to the image who has none to them and
-    /// the base.
-    pub made_from: &'a Audience,
-    /// Whether to fill all holes of the file at the end.
-    pub dense: bool,
-}
 
 /// Applies `chain` to `base` and writes a new image. The base is read once and checked on the way; the image gets its
 /// name only when base and result have been verified.
@@ -199,7 +86,7 @@ pub fn apply_to_pipe(
 
 /// Makes sure that `base` is what `chain` is for before anything is written: how many diffs it holds already, and how it was
 /// checked.
-pub(super) fn check_before(
+pub(in crate::files) fn check_before(
     base: &dyn Opened,
     chain: &Chain,
     options: ApplyOptions<'_>,
@@ -228,7 +115,7 @@ pub(super) fn check_before(
 }
 
 /// Writes what `chain` makes of `base`, which was checked, to `out`, which is new.
-pub(super) fn rebuild_checked(
+pub(in crate::files) fn rebuild_checked(
     base: &dyn Opened,
     chain: &Chain,
     (already, checked): (usize, BaseChecked),
@@ -360,6 +247,7 @@ fn write_to(
 ) -> Result<Applied> {
     if let Some(chain) = rest {
         let compared = Changes::Compared {
+            base: Some(base),
             check: found.is_open(),
         };
         let touched;
@@ -386,15 +274,6 @@ fn write_to(
     Ok(applied)
 }
 
-/// How the pages to change are determined.
-pub(super) enum Changes {
-    /// By comparing the base under the pages of the diffs. With `check`, it is also compared with what the diffs
-    /// expect.
-    Compared { check: bool },
-    /// An earlier pass determined and checked them.
-    Known(ChangeMap),
-}
-
 fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
     if size >= parent.virtual_size() {
         return Ok(());
@@ -407,56 +286,6 @@ fn refuse_smaller_child(parent: &OpenImage, size: u64) -> Result<()> {
             .with_expected(format_args!("at most {size} bytes, the size of the child"))
             .with_hint("create an image without a parent, or use a parent from after the disk became smaller"),
     )
-}
-
-/// Writes the chain's changes of `base` to `image`, which currently has the same contents as the base. Returns the
-/// bytes updated and cleared and, if requested, the result of comparing the base with what the diffs expect.
-pub(super) fn write_changes(
-    base: &dyn Image,
-    image: &mut dyn ImageMut,
-    chain: &Chain,
-    which: Changes,
-    options: ApplyOptions<'_>,
-) -> Result<(u64, u64, Touched)> {
-    let (mut updated, mut cleared) = (0, 0);
-    let write = |change: WindowChange| {
-        updated += change.changes.bytes(ChangeKind::Update);
-        cleared += change.changes.bytes(ChangeKind::Clear);
-        change.write_to(image)
-    };
-    options
-        .progress
-        .begin("applying", base.virtual_size().max(chain.target_size()));
-    let layers = Applier::new(base, chain, options.workers, options.progress);
-    let touched = match which {
-        Changes::Compared { check } => layers.checking(check).changes(Ok, write)?,
-        Changes::Known(known) => {
-            layers.change_map(known, write)?;
-            Touched::default()
-        }
-    };
-    Ok((updated, cleared, touched))
-}
-
-/// The bytes that the chain updates and clears in `base`, and with `check` what looking under them showed.
-pub(super) fn count_changes(
-    base: &dyn Image,
-    chain: &Chain,
-    check: bool,
-    options: ApplyOptions<'_>,
-) -> Result<(u64, u64, Touched)> {
-    let (mut updated, mut cleared) = (0, 0);
-    options
-        .progress
-        .begin("counting", base.virtual_size().max(chain.target_size()));
-    let touched = Applier::new(base, chain, options.workers, options.progress)
-        .checking(check)
-        .changes(Ok, |change: WindowChange| {
-            updated += change.changes.bytes(ChangeKind::Update);
-            cleared += change.changes.bytes(ChangeKind::Clear);
-            Ok(())
-        })?;
-    Ok((updated, cleared, touched))
 }
 
 fn new_options(base: &dyn Opened, chain: &Chain, output: Output<'_>) -> Result<NewImageOptions> {
@@ -473,53 +302,4 @@ fn new_options(base: &dyn Opened, chain: &Chain, output: Output<'_>) -> Result<N
         made_from: Audience::of(base.files())?.and(output.made_from.clone()),
         dense: output.dense,
     })
-}
-
-/// The footer whose identity the result adopts: that of the target, otherwise that of the base.
-pub(super) fn identity(
-    chain: &Chain,
-    before: Option<crate::vhd::Footer>,
-) -> Result<Option<crate::vhd::Footer>> {
-    let Some(last) = chain.last() else {
-        return Ok(before);
-    };
-    let footer = target_footer(last.header()).map_err(|error| error.with_path(last.name()))?;
-    Ok(footer.or(before))
-}
-
-/// Compares the result with the last diff's target.
-pub(super) fn check_result(path: &Path, chain: &Chain, found: ContentDigest) -> Result<()> {
-    match chain.target_digest() {
-        Some(expected) if expected != found => {
-            Err(Error::damaged("the result is not the target of the diff")
-                .with_path(path)
-                .with_field("content digest")
-                .with_found(found)
-                .with_expected(expected)
-                .with_remedy(
-                    Remedy::new(
-                        "nothing was written; the base differs outside the changed pages (",
-                    )
-                    .named("check it without ")
-                    .step(Step::Choose(Choice::CheckTouched), "have all of it checked")
-                    .text("), or the memory of this machine is failing"),
-                ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Compares the data read back with the data written.
-pub(super) fn read_back(path: &Path, found: ContentDigest, expected: ContentDigest) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(
-        Error::damaged("the data read back differs from the data written")
-            .with_path(path)
-            .with_field("content digest")
-            .with_found(found)
-            .with_expected(expected)
-            .with_hint("the device or the memory may be failing: check both before trying again"),
-    )
 }

@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use super::Job;
+use super::job::Job;
 use crate::diff::{
     Applier, Chain, ChangeMap, Compression, DiffHeader, DiffReader, DiffWriter, PROGRAM, pack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Format;
-use crate::files::apply::{ApplyOptions, BaseChecked};
+use crate::files::apply::options::{ApplyOptions, BaseChecked};
 use crate::files::diffs::{format_of, open_diff_file, side_of};
 use crate::files::pending::{exists, refuse_foreign_journal};
 use crate::image::Image as _;
