@@ -11,6 +11,7 @@ use super::args::{Parents, SaidFormat, overwrite};
 use super::changed_files::path_bytes;
 use super::context::{Context, Reading, refuse_files};
 use super::output::{JsonList, Output};
+use super::role::Role;
 use super::size::Short;
 use super::{exit::Outcome, names};
 use crate::error::{Error, Result, quoted};
@@ -186,7 +187,7 @@ fn numbered(image: &[u8], from: usize) -> (&[u8], Option<u32>) {
 fn open(what: &Path, parents: &Parents, context: &Context) -> Result<(Named, Box<dyn Opened>)> {
     let is_image = |path: &Path| std::fs::metadata(path).is_ok_and(|found| !found.is_dir());
     let named = Named::parse(what, is_image);
-    names::admit(names::Role::Image, &named.image)?;
+    names::admit(Role::Image, &named.image)?;
     let image =
         context.open_source(&named.image, SaidFormat::NEVER, parents, Reading::default())?;
     Ok((named, image))

@@ -51,6 +51,7 @@ mod rebase;
 mod remedy;
 mod remote;
 mod resize;
+mod role;
 mod serve;
 mod serve_azure;
 mod serving;

@@ -12,36 +12,12 @@ use clap::{ArgMatches, Command, ValueHint};
 
 use super::far;
 use super::remote::Remote;
+use super::role::Role;
 use super::signals;
 use super::store_path::STORE_VARIABLE;
 use crate::api::PointName;
 use crate::error::{Error, Result, quoted};
 use crate::snapshot::disks;
-
-/// The purpose of a path on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// An image to read, or a point in time.
-    Image,
-    /// An image to read, a point in time, a disk with all of them, or a store.
-    Served,
-    /// An image that must be a file, because its file is what the command is about.
-    ImageFile,
-    /// A diff or a list to read, or a pipe.
-    Input,
-    /// A file to read that can't be a pipe.
-    InputFile,
-    /// A new image or diff, or a pipe.
-    Output,
-    /// A new file that can't be a pipe.
-    OutputFile,
-    /// A store.
-    Store,
-    /// The target store of a copy; the command itself checks it, because it can suggest how to send instead.
-    StoreTo,
-    /// Any other folder.
-    Folder,
-}
 
 /// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. Returns `None` for an
 /// unknown argument; a test finds those.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::names::Role;
+use super::role::Role;
 use crate::error::{Error, quoted};
 
 /// Services that other programs address as `NAME:PLACE`.

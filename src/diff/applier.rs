@@ -4,7 +4,7 @@
 use super::base_check::{BaseCheck, BaseVerifier, FrameCheck, Touched, zero_checks};
 use super::before_after::BeforeAfter;
 use super::chain::Chain;
-use super::change_map::ChangeMap;
+use super::change_map::{ChangeMap, GROUP};
 use super::compare::WindowChange;
 use super::coverage::{ChangedWindows, joined};
 use super::format::damaged;
@@ -21,9 +21,6 @@ use crate::progress::Progress;
 
 /// Ranges of the base that are closer together than this are read in one go.
 const READ_GAP: u64 = 64 << 10;
-
-/// The most windows that are processed together, provided that the changes in them span no more than a window's length.
-pub(super) const GROUP: usize = 64;
 
 /// The longest run of windows that stay zero, in bytes: between two of them, cancellation is checked.
 const LONGEST_RUN: u64 = 1 << 40;

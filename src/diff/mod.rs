@@ -27,6 +27,7 @@ mod pack;
 mod pair_hasher;
 mod range_buffer;
 mod reader;
+mod replay;
 mod sections;
 mod squash;
 mod stream_hasher;

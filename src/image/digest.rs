@@ -16,17 +16,11 @@ use std::sync::OnceLock;
 use blake3::hazmat::{ChainingValue, HasherExt as _};
 
 use super::hasher::{Part, root};
-use super::{CHUNK_SIZE, WINDOW_SIZE};
+use super::window_hash::{DIGEST_WINDOW, Hash, WindowHashes, zero_hash};
 use crate::error::{Error, Result};
 use crate::page::to_usize;
 
-/// Bytes of the virtual disk under one window hash of the [content digest](ContentDigest).
-pub const DIGEST_WINDOW: u64 = 1 << 20;
-
 const LABEL: &[u8; 16] = b"vhdkit content 1";
-
-/// A BLAKE3 hash.
-pub type Hash = [u8; 32];
 
 /// The content digest of a virtual disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,21 +55,6 @@ impl FromStr for ContentDigest {
     }
 }
 
-/// The window hash of `len` zeros, where `len` is at most [`DIGEST_WINDOW`].
-pub(crate) fn zero_hash(len: u64) -> Hash {
-    static FULL: OnceLock<Hash> = OnceLock::new();
-    let compute = |len: u64| {
-        let mut hasher = blake3::Hasher::new();
-        feed_zeros(&mut hasher, len);
-        *hasher.finalize().as_bytes()
-    };
-    if len == DIGEST_WINDOW {
-        *FULL.get_or_init(|| compute(DIGEST_WINDOW))
-    } else {
-        compute(len)
-    }
-}
-
 /// Bytes fed to BLAKE3 at a time, at multiples of this size: it is at full speed only on whole subtrees.
 const WHOLE_PARTS: usize = 128 << 10;
 
@@ -83,41 +62,6 @@ const WHOLE_PARTS: usize = 128 << 10;
 fn zero_hashes() -> &'static [u8] {
     static HASHES: OnceLock<Vec<u8>> = OnceLock::new();
     HASHES.get_or_init(|| zero_hash(DIGEST_WINDOW).repeat(WHOLE_PARTS / size_of::<Hash>() + 1))
-}
-
-pub(super) fn feed_zeros(hasher: &mut blake3::Hasher, mut len: u64) {
-    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-    while len > 0 {
-        let piece = to_usize(len).min(ZEROS.len());
-        hasher.update(&ZEROS[..piece]);
-        len -= piece as u64;
-    }
-}
-
-/// The window hashes of a contiguous part of a virtual disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WindowHashes(Vec<Hash>);
-
-impl WindowHashes {
-    /// The hashes in order.
-    pub fn as_slice(&self) -> &[Hash] {
-        &self.0
-    }
-
-    pub(super) fn push(&mut self, next: Hash) {
-        self.0.push(next);
-    }
-
-    /// Appends the hashes of the part that follows.
-    pub fn append(&mut self, mut next: Self) {
-        self.0.append(&mut next.0);
-    }
-}
-
-impl From<Hash> for WindowHashes {
-    fn from(hash: Hash) -> Self {
-        Self(vec![hash])
-    }
 }
 
 /// Bytes of the digest's input that form a subtree of their own if more follow: the hashes of 8 TiB.
@@ -220,7 +164,7 @@ impl ContentHasher {
     /// Windows beyond the virtual size are ignored.
     pub fn push(&mut self, start: u64, hashes: &WindowHashes) {
         self.zeros_until(start);
-        for hash in &hashes.0 {
+        for hash in hashes.as_slice() {
             if self.at < self.virtual_size {
                 self.feed(hash);
                 self.at = self.at.saturating_add(DIGEST_WINDOW);
@@ -253,10 +197,6 @@ impl ContentHasher {
         ContentDigest(root(&self.segments, len + self.fed))
     }
 }
-
-const _: () = assert!(
-    WINDOW_SIZE.is_multiple_of(DIGEST_WINDOW) && DIGEST_WINDOW.is_multiple_of(CHUNK_SIZE as u64)
-);
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use blake3::hazmat::{
     merge_subtrees_root,
 };
 
-use super::digest::{DIGEST_WINDOW, Hash, WindowHashes, feed_zeros, zero_hash};
+use super::window_hash::{DIGEST_WINDOW, Hash, WindowHashes, feed_zeros, zero_hash};
 use crate::page::to_usize;
 
 /// The smallest subtree that is hashed separately: large enough for the widest vectors.

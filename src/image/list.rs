@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::digest::zero_hash;
+use super::window_hash::zero_hash;
 use super::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE, WindowHashes,
 };

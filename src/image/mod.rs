@@ -21,12 +21,12 @@ mod resized;
 mod sequential;
 mod shared;
 mod window;
+mod window_hash;
 mod windows;
 
 pub use content::{content_digest, window_hashes};
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
-pub(crate) use digest::zero_hash;
-pub use digest::{ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, WindowHashes};
+pub use digest::{ContentDigest, ContentHasher};
 pub use disk_io::{DiskReader, DiskWriter};
 pub use gpt::{BackupMove, Gpt};
 pub(crate) use hasher::WindowHasher;
@@ -42,6 +42,8 @@ pub use sequential::Sequential;
 pub use shared::{NoneShared, Ranges, SharedExtents};
 pub(crate) use shared::{SharedCursor, WORTH_SKIPPING, unknown};
 pub(crate) use window::Window;
+pub(crate) use window_hash::zero_hash;
+pub use window_hash::{DIGEST_WINDOW, Hash, WindowHashes};
 pub use windows::data_windows;
 pub(crate) use windows::{DataOf, Listed, Source, Windows, parts_in};
 

@@ -11,8 +11,8 @@ use super::{
     chosen, disks, say_what_is_unusual,
 };
 use crate::cli::document::ErrorView;
-use crate::cli::names::Role;
 use crate::cli::remote::{Remote, on};
+use crate::cli::role::Role;
 use crate::error::quoted;
 use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, upgrade_marker};
 

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::cli::diff::random;
 use crate::cli::document::ErrorView;
-use crate::cli::names::{self, Role};
+use crate::cli::names;
+use crate::cli::role::Role;
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::diff::Compression;
 use crate::error::{Error, quoted};

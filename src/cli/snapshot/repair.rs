@@ -10,7 +10,8 @@ use super::{
     Access, Context, Count, Disk, DiskArgs, Error, LockArgs, Outcome, Output, Parents, Patience,
     Reading, Result, open_for,
 };
-use crate::cli::names::{self, Role};
+use crate::cli::names;
+use crate::cli::role::Role;
 use crate::error::ErrorKind;
 use crate::snapshot::{
     RepairSources, RepairedDisk, Work, repair, set_aside_intent, take_back_damaged,

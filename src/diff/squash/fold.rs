@@ -2,15 +2,22 @@
 
 use super::super::compare::WindowChange;
 use super::super::coverage::joined;
-use super::super::pack::{Compression, pack};
+use super::super::pack::{Compression, PackedFrame, pack};
 use super::super::range_buffer::{RangeBuffer, put};
 use super::super::sections::Frame;
-use super::Folded;
 use super::plan::{Item, Lane};
 use crate::error::Result;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
 use crate::parallel::{Buffer, Buffers};
+
+/// The result for a window or a run in one direction.
+pub(super) enum Folded {
+    /// Pages of one window.
+    Pages(PackedFrame),
+    /// A clear of whole windows, with the hash for the whole clear.
+    Clear(PageRange, Option<Hash>),
+}
 
 /// Folds the items of a plan.
 pub(super) struct Folder<'a> {

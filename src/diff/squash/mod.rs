@@ -19,14 +19,13 @@ use std::path::PathBuf;
 use super::chain::Chain;
 use super::format::{DiffHeader, Direction};
 use super::make::PROGRAM;
-use super::pack::{Compression, PackedFrame};
+use super::pack::Compression;
 use super::writer::{DiffWriter, FinishedDiff};
 use crate::error::Result;
-use crate::image::{ContentDigest, Hash};
-use crate::page::PageRange;
+use crate::image::ContentDigest;
 use crate::parallel::{Buffers, Workers};
 use crate::progress::Progress;
-use fold::Folder;
+use fold::{Folded, Folder};
 use plan::{FoldPlan, Item, Lane};
 
 /// Options for [`squash`].
@@ -46,14 +45,6 @@ impl std::fmt::Debug for SquashOptions<'_> {
             .field("compression", &self.compression)
             .finish_non_exhaustive()
     }
-}
-
-/// The result for a window or a run in one direction.
-enum Folded {
-    /// Pages of one window.
-    Pages(PackedFrame),
-    /// A clear of whole windows, with the hash for the whole clear.
-    Clear(PageRange, Option<Hash>),
 }
 
 /// Writes one diff that has the effect of all diffs of `chain` to `out`, which messages call `name`. It is reversible

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Look, ReadData};
+use super::findings::{Look, ReadData};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::open_image;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::Look;
+use super::findings::Look;
 use crate::error::{Error, Result};
 use crate::image::ContentDigest;
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step};

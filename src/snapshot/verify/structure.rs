@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::Look;
+use super::findings::Look;
 use crate::error::{Error, Result};
 use crate::files::{ParentOptions, check_file, open_image};
 use crate::image::{ContentDigest, Image as _};
