@@ -11,6 +11,7 @@ use crate::files::{
     check_output, format_of_result, open_diff, refuse_same_file, roll_back,
 };
 use crate::image::ContentDigest;
+use crate::parallel::Work;
 use crate::progress::Progress;
 use crate::storage::{Audience, Overwrite};
 
@@ -146,8 +147,7 @@ impl<'a> Apply<'a> {
     fn run<T>(&self, work: impl FnOnce(ApplyOptions<'_>) -> Result<T>) -> Result<T> {
         let workers = self.running.workers()?;
         work(ApplyOptions {
-            workers: &workers,
-            progress: self.running.progress,
+            work: Work::new(&workers, self.running.progress),
             check: self.check,
             verify: self.verify,
             parents: &self.parents,

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::files::Opened;
 use crate::image::{ContentDigest, NoneShared};
 use crate::page::Change;
+use crate::parallel::Work;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience, Overwrite};
 
@@ -127,8 +128,7 @@ impl<'a> Diff<'a> {
         let known = self.target.shared_with(self.base);
         self.begin();
         let options = CompareOptions {
-            workers: &workers,
-            progress: self.running.progress,
+            work: Work::new(&workers, self.running.progress),
             digests: false,
             payload: false,
             equal: known.as_deref().unwrap_or(&NoneShared),
@@ -168,8 +168,7 @@ impl<'a> Diff<'a> {
         let known = self.target.shared_with(self.base);
         self.begin();
         let options = DiffOptions {
-            workers: &workers,
-            progress: self.running.progress,
+            work: Work::new(&workers, self.running.progress),
             compression: self.compression,
             digests: self.digests,
             equal: known.as_deref().unwrap_or(&NoneShared),

@@ -30,7 +30,7 @@ use crate::files::{
     roll_back, same_file,
 };
 use crate::image::{ContentDigest, Image as _};
-use crate::parallel::Workers;
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 use crate::storage::Audience;
 use crate::text::shown;
@@ -147,8 +147,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
     let parents = args.parents.options();
     let options = ApplyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         check: args.base_check.into(),
         verify: args.verify,
         parents: &parents,
@@ -205,7 +204,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             if args.base_format.is_none() {
                 refuse_foreign(&args.base, Some("-f"))?;
             }
-            let chain = chain(args, &args.base, options.progress)?;
+            let chain = chain(args, &args.base, options.work.progress)?;
             let how = InPlace {
                 format: args.base_format.map(Into::into),
                 strategy: args.in_place.strategy(),
@@ -294,7 +293,7 @@ fn to_blob(
         ],
     )?;
     super::signals::writes(&args.base);
-    let chain = chain(args, &nowhere(), options.progress)?;
+    let chain = chain(args, &nowhere(), options.work.progress)?;
     let how = BlobApply {
         format: args.base_format.map(Into::into),
         format_option: Some("-f"),
@@ -424,7 +423,7 @@ fn to_new(
     }
     let base = context.open(&args.base, said(args), &args.parents)?;
     refuse_files(output, &base)?;
-    let chain = chain(args, output, options.progress)?;
+    let chain = chain(args, output, options.work.progress)?;
     let whole = base.virtual_size();
     let base = Arc::new(beginning_of(base, chain.base_size())?);
     let behind = whole - base.virtual_size();
@@ -459,7 +458,7 @@ fn to_stdout(args: &Args, options: ApplyOptions<'_>, context: &Context) -> Resul
     Stdout::disk(args.output_format, 0)?;
     let reading = Reading::default();
     // There is no output file in whose folder to create it.
-    let (base, chain) = open_base(args, &nowhere(), reading, options.progress, context)?;
+    let (base, chain) = open_base(args, &nowhere(), reading, options.work.progress, context)?;
     let mut out = Stdout::disk(args.output_format, chain.target_size())?;
     let applied = apply_to_pipe(&*base, &chain, (&mut out, Path::new(STDOUT)), options)?;
     out.finish()?;
@@ -490,7 +489,7 @@ fn from_point(
     context: &Context,
 ) -> Result<(Applied, Format)> {
     let reading = Reading::default();
-    let (base, chain) = open_base(args, output, reading, options.progress, context)?;
+    let (base, chain) = open_base(args, output, reading, options.work.progress, context)?;
     refuse_files(output, &*base)?;
     let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
@@ -538,7 +537,7 @@ fn to_new_blob(
         args,
         &nowhere(),
         Reading::default(),
-        options.progress,
+        options.work.progress,
         context,
     )?;
     let base: &dyn Opened = &*base;

@@ -19,6 +19,7 @@ use crate::files::{
     refuse_same_file,
 };
 use crate::image::{ContentDigest, CopyOptions, Image, Resized, content_digest, copy};
+use crate::parallel::Work;
 
 use crate::storage::{Audience, IoPolicy};
 use crate::text::shown;
@@ -252,8 +253,7 @@ fn to_stdout(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outc
     let progress = context.progress();
     progress.begin("converting", source.virtual_size());
     let options = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: false,
     };
     copy(source, &mut out, options)?;
@@ -321,8 +321,7 @@ fn transfer(args: &Args, context: &Context, image: &dyn Opened, new: &mut NewIma
     let progress = context.progress();
     progress.begin("converting", image.virtual_size());
     let options = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: args.verify,
     };
     let digest = copy(image, new.image_mut(), options)?;

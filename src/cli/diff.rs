@@ -20,6 +20,7 @@ use crate::files::{
     ChangedRanges, Claim, EmptyDisk, ImageWindows, Opened, open_windows, same_file,
 };
 use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
+use crate::parallel::Work;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
 
@@ -317,8 +318,7 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     let progress = context.progress();
     progress.begin("comparing", pair.larger());
     let options = CompareOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digests: false,
         payload: false,
         equal: &*pair.known(args, context),
@@ -351,8 +351,7 @@ fn write<W: Write>(
     let progress = context.progress();
     progress.begin("comparing", pair.larger());
     let options = DiffOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         compression: args.compress,
         digests: pair.whole && !args.no_digest,
         equal: &*pair.known(args, context),

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::files::{
     MergeOptions, Merged, OpenImage, OpenOptions, WindowsFolder, merge, names_of, open_image,
 };
+use crate::parallel::Work;
 use crate::text::shown;
 
 /// Merge a differencing VHD into its parent, or a whole chain into a new image.
@@ -89,8 +90,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     // Kept until progress is no longer shown.
     let warnings = RefCell::new(Vec::new());
     let options = MergeOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         parents: &args.parents.options(),
         verify: args.verify,
         dry_run: args.dry_run,

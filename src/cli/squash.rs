@@ -15,6 +15,7 @@ use crate::diff::{Chain, Compression, DiffFile, FinishedDiff, SquashOptions, squ
 use crate::error::{Error, Result};
 use crate::files::{open_diff, refuse_same_file, spool_diff};
 use crate::image::ContentDigest;
+use crate::parallel::Work;
 use crate::progress::Progress;
 use crate::storage::{AtomicFile, Audience};
 use crate::text::shown;
@@ -179,8 +180,7 @@ fn write<W: Write>(
     let workers = context.workers()?;
     progress.begin("squashing", chain.target_size());
     let options = SquashOptions {
-        workers: &workers,
-        progress,
+        work: Work::new(&workers, progress),
         compression: args.compress,
     };
     squash(chain, out, name, options)

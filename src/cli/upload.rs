@@ -12,6 +12,7 @@ use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{Format, GptBackup, NewBlobImage, NewBlobImageOptions, Opened, plan_gpt};
 use crate::image::{CopyOptions, content_digest};
+use crate::parallel::Work;
 use crate::text::shown;
 use crate::vhd::{DiskType, Footer};
 
@@ -86,8 +87,7 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
     let progress = context.progress();
     progress.begin("uploading", read);
     let copying = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: true,
     };
     let digest = new.fill(source, copying)?;

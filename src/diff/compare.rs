@@ -10,17 +10,14 @@ use crate::image::{
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, coalesce, is_zero};
 use crate::parallel::{Work, Workers};
-use crate::progress::Progress;
 
 const PAGE: usize = 512;
 
 /// Options for [`compare`].
 #[derive(Clone, Copy)]
 pub struct CompareOptions<'a> {
-    /// The threads that read, compare, hash and pack.
-    pub workers: &'a Workers,
-    /// Receives progress, in bytes of the virtual disks.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// Whether to compute the content digests of both images as well.
     pub digests: bool,
     /// Whether to collect the changed data, and the hash of the data it replaces.
@@ -134,7 +131,10 @@ pub(super) fn compare_windows<T: Send>(
     );
     let mut tally = Tally::new(base, target);
     let known = Cell::new(0);
-    let pass = Pass::over([base, target], Work::new(options.workers, options.progress));
+    let pass = Pass::over(
+        [base, target],
+        Work::new(options.work.workers, options.work.progress),
+    );
     let windows = pass.windows(SharedCursor::new(options.equal));
     let windows = windows.filter_map(|item| match item {
         Ok((window, (data, equal))) => {
@@ -265,8 +265,7 @@ impl Counts {
 /// Returns all changed page ranges, for images that are known to differ in a bounded number of places.
 pub fn page_list(base: &dyn Image, target: &dyn Image, workers: &Workers) -> Result<PageList> {
     let options = CompareOptions {
-        workers,
-        progress: &crate::progress::Silent,
+        work: Work::new(workers, &crate::progress::Silent),
         digests: false,
         payload: false,
         equal: &NoneShared,

@@ -28,7 +28,10 @@ pub fn compare_listed<T: Send, S: ReadAt>(
     let size = target.virtual_size();
     let mut tally = Tally::new(base, target);
     let mut digest = ContentHasher::new(size);
-    let pass = Pass::over([target], Work::new(options.workers, options.progress));
+    let pass = Pass::over(
+        [target],
+        Work::new(options.work.workers, options.work.progress),
+    );
     let sizes = [base.virtual_size(), size];
     let shared = Cell::new(0);
     let windows = pass.windows((

@@ -10,8 +10,7 @@ use super::pack::{Compression, PackedFrame, pack};
 use super::writer::DiffWriter;
 use crate::error::Result;
 use crate::image::{ContentDigest, Hash, Image, SharedExtents, WindowHashes, WindowList};
-use crate::parallel::Workers;
-use crate::progress::Progress;
+use crate::parallel::Work;
 use crate::storage::ReadAt;
 
 /// The name that this program records in its diffs.
@@ -20,10 +19,8 @@ pub const PROGRAM: &str = concat!("vhdkit ", env!("CARGO_PKG_VERSION"));
 /// Options for [`write_diff`].
 #[derive(Clone, Copy)]
 pub struct DiffOptions<'a> {
-    /// The threads that read, compare, hash and pack.
-    pub workers: &'a Workers,
-    /// Receives progress, in bytes of the virtual disks.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// How payloads are stored.
     pub compression: Compression,
     /// Whether to compute the content digests by which an apply recognizes the right base.
@@ -175,8 +172,7 @@ pub fn write_diff_listed<W: Write, S: ReadAt>(
 
 fn compare_options(options: DiffOptions<'_>) -> CompareOptions<'_> {
     CompareOptions {
-        workers: options.workers,
-        progress: options.progress,
+        work: options.work,
         digests: options.digests,
         payload: true,
         equal: options.equal,

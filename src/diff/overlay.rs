@@ -310,7 +310,7 @@ mod tests {
     use super::*;
     use crate::diff::{Compression, DiffOptions, Side, write_diff};
     use crate::image::{NoneShared, RawImage};
-    use crate::parallel::Workers;
+    use crate::parallel::{Work, Workers};
     use crate::progress::Silent;
     use crate::storage::Memory;
 
@@ -327,9 +327,9 @@ mod tests {
         }
         let [base, target] =
             [before, after.clone()].map(|bytes| RawImage::open(Memory::new(bytes)).unwrap());
+        let workers = Workers::new(NonZeroUsize::new(2)).unwrap();
         let options = DiffOptions {
-            workers: &Workers::new(NonZeroUsize::new(2)).unwrap(),
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             compression: Compression::default(),
             digests: false,
             equal: &NoneShared,

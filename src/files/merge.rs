@@ -38,8 +38,7 @@ use super::{InPlace, Strategy, apply_in_place};
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, Side, Written, write_diff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, Image, Masked, NoneShared};
-use crate::parallel::Workers;
-use crate::progress::Progress;
+use crate::parallel::Work;
 use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{
     Access, AtomicFile, Audience, File, Overwrite, refuse_part_of_store, remove, remove_if_there,
@@ -51,10 +50,8 @@ use crate::vhd::{ParentPolicy, VhdImage};
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct MergeOptions<'a> {
-    /// The threads that read, compare and pack.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// Where to look for the parents of the child.
     pub parents: &'a ParentOptions,
     /// Whether to read all of both disks and compare content digests. Otherwise, the written data is read back and
@@ -155,7 +152,7 @@ fn finish_interrupted(child: &Path, options: MergeOptions<'_>) -> Result<Option<
         if !exists(&journal_path(&parent)).unwrap_or(false) || !exists(&merge_diff)? {
             continue;
         }
-        let diff = open_diff(&merge_diff, options.progress)?;
+        let diff = open_diff(&merge_diff, options.work.progress)?;
         if diff.header().target.unique_id != Some(child_id.0) {
             continue;
         }
@@ -411,7 +408,7 @@ fn apply(
         orphans: Orphans::Allow,
         ..InPlace::default()
     };
-    let applied = open_diff(merge_diff, options.progress)
+    let applied = open_diff(merge_diff, options.work.progress)
         .and_then(|diff| apply_locked(parent, Chain::new(vec![diff])?, how, options));
     if applied.is_err() && !exists(&journal_of(parent)?)? {
         remove_merge_diff(parent)?;
@@ -495,11 +492,10 @@ fn write<W: Write>(
     name: &Path,
     options: MergeOptions<'_>,
 ) -> Result<Written<W>> {
-    let (progress, workers) = (options.progress, options.workers);
+    let (progress, workers) = (options.work.progress, options.work.workers);
     progress.begin("comparing with the parent", image.virtual_size());
     let diff_options = DiffOptions {
-        workers,
-        progress,
+        work: Work::new(workers, progress),
         compression: Compression::default(),
         digests: options.verify,
         equal: &NoneShared,
@@ -527,8 +523,7 @@ fn write<W: Write>(
 
 fn apply_options<'a>(options: MergeOptions<'a>, parents: &'a ParentOptions) -> ApplyOptions<'a> {
     ApplyOptions {
-        workers: options.workers,
-        progress: options.progress,
+        work: options.work,
         // The diff was made from this very parent, under the lock.
         check: BaseCheck::Touched,
         verify: true,

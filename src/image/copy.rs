@@ -9,22 +9,12 @@ use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 /// Options for [`copy`].
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct CopyOptions<'a> {
-    /// The threads that read and hash.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// Whether to compute the content digest as well.
     pub digest: bool,
-}
-
-impl std::fmt::Debug for CopyOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CopyOptions")
-            .field("digest", &self.digest)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Writes all of `from` into `to`, which is new, reads as zeros and is at least as large. Returns the content digest of
@@ -52,7 +42,10 @@ pub fn copy_hashed(
     }
     let size = from.virtual_size();
     let mut digest = ContentHasher::new(size);
-    let pass = Pass::over([from], Work::new(options.workers, options.progress));
+    let pass = Pass::over(
+        [from],
+        Work::new(options.work.workers, options.work.progress),
+    );
     pass.run(
         pass.windows(()),
         all_needed,

@@ -70,8 +70,7 @@ impl Between {
         sink: impl FnMut(WindowChange) -> Result<()>,
     ) -> Result<Comparison> {
         let options = CompareOptions {
-            workers: work.workers,
-            progress: work.progress,
+            work,
             digests: false,
             payload: false,
             equal: &NoneShared,
@@ -88,8 +87,7 @@ impl Between {
         work: Work<'_>,
     ) -> Result<Written<W>> {
         let options = DiffOptions {
-            workers: work.workers,
-            progress: work.progress,
+            work,
             compression,
             digests: true,
             equal: &NoneShared,

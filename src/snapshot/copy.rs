@@ -197,8 +197,7 @@ fn bridge_to(
     let audience = Audience::of(after.files())?.and(disk.audience().clone());
     let stored = AtomicFile::for_audience(disk.path(&file), audience)?;
     let options = DiffOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         compression: Compression::default(),
         digests: true,
         equal: &NoneShared,

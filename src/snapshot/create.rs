@@ -434,11 +434,7 @@ fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -
         },
     )?;
     work.progress.begin("copying the base", size);
-    let options = CopyOptions {
-        workers: work.workers,
-        progress: work.progress,
-        digest: true,
-    };
+    let options = CopyOptions { work, digest: true };
     let (list, _) = windows::make(disk, size, |each| {
         copy_hashed(image, base.image_mut(), options, each)
     })?;
@@ -563,8 +559,7 @@ fn add_changes(
     let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
     work.progress.begin("comparing", image.virtual_size());
     let options = DiffOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         compression,
         digests: true,
         equal: &*equal,

@@ -309,8 +309,7 @@ fn fold(disk: &Disk, deleted: &[Manifest], next: &Manifest, work: Work<'_>) -> R
     )?;
     work.progress.begin("folding", chain.target_size());
     let options = SquashOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         compression: if parent.is_none() {
             BASE_COMPRESSION
         } else {
@@ -384,8 +383,7 @@ fn roll_forward(
     }
     let parents = ParentOptions::default();
     let options = ApplyOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         check: BaseCheck::Full,
         verify: true,
         parents: &parents,

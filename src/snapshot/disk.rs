@@ -18,8 +18,6 @@ use super::{
     Family, Holder, Manifest, PointFileName, PointImage, State, Time, check_disk_name, partial,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::parallel::Workers;
-use crate::progress::Progress;
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::storage::{
     AtomicFile, Audience, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
@@ -29,21 +27,6 @@ use crate::text::shown;
 
 /// The most diffs of one disk that are open at a time.
 const OPEN_DIFFS: usize = 64;
-
-/// The environment of a job: its threads, and the receiver of its progress.
-#[derive(Clone, Copy)]
-pub struct Work<'a> {
-    /// The threads.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
-}
-
-impl std::fmt::Debug for Work<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Work").finish_non_exhaustive()
-    }
-}
 
 /// The purpose of opening a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

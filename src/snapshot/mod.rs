@@ -52,6 +52,7 @@ mod upgrade;
 mod verify;
 mod windows;
 
+pub use crate::parallel::Work;
 pub use base::BaseForm;
 pub use beside::{open_beside, verify_beside};
 pub use between::Between;
@@ -59,7 +60,7 @@ pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_l
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete, delete_held};
-pub use disk::{Access, Disk, Work, Writer, disks};
+pub use disk::{Access, Disk, Writer, disks};
 pub use doubts::Doubt;
 pub use family::Family;
 pub use holder::{Holder, call_this_command};

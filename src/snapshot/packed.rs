@@ -25,8 +25,7 @@ pub(super) fn write_packed<W: Write>(
     let size = image.virtual_size();
     let empty = EmptyDisk::new(size);
     let options = DiffOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         compression: compression.unwrap_or(BASE_COMPRESSION),
         digests: true,
         equal: &NoneShared,

@@ -13,10 +13,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::Work;
 use super::check_disk_name;
 use super::create::lengths;
 use super::delete::finish;
-use super::disk::{Access, Disk, Work, is_absent};
+use super::disk::{Access, Disk, is_absent};
 use super::file_names::is_part;
 use super::intent::Intent;
 use super::layout::NEW;

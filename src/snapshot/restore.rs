@@ -36,11 +36,7 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
         },
     )?;
     work.progress.begin("restoring", point.virtual_size());
-    let options = CopyOptions {
-        workers: work.workers,
-        progress: work.progress,
-        digest: true,
-    };
+    let options = CopyOptions { work, digest: true };
     let found = copy(point, new.image_mut(), options)?;
     if let Some(found) = found {
         check_content(point, found)?;
@@ -122,8 +118,7 @@ pub fn restore_to_child(
 
 fn options<'a>(parents: &'a ParentOptions, work: Work<'a>) -> ApplyOptions<'a> {
     ApplyOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         // The diff was just created from this very image.
         check: BaseCheck::Touched,
         verify: true,
@@ -159,8 +154,7 @@ fn difference(
     }
     work.progress.begin("comparing", point.virtual_size());
     let options = DiffOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         compression: Compression::default(),
         digests: true,
         equal: &NoneShared,

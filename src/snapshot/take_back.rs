@@ -3,8 +3,9 @@
 use std::io::ErrorKind as IoKind;
 
 use super::Manifest;
+use super::Work;
 use super::create::lengths;
-use super::disk::{Disk, Work, is_absent};
+use super::disk::{Disk, is_absent};
 use super::intent::Intent;
 use super::layout::{DELETING, NEW, base_options};
 use crate::diff::BaseCheck;
@@ -63,8 +64,7 @@ fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>)
         }
         let parents = ParentOptions::default();
         let options = ApplyOptions {
-            workers: work.workers,
-            progress: work.progress,
+            work,
             check: BaseCheck::Full,
             verify: true,
             parents: &parents,

@@ -12,7 +12,7 @@ use vhdkit::files::{
     Format, NewImage, NewImageOptions, OpenImage, OpenOptions, journal_path, open_image,
 };
 use vhdkit::image::{CopyOptions, Image as _, RawImage, copy};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, Overwrite};
 
@@ -57,9 +57,9 @@ impl Lab {
         };
         let mut image = NewImage::create(&path, &options).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
+        let workers = Workers::new(NonZeroUsize::new(1)).unwrap();
         let options = CopyOptions {
-            workers: &Workers::new(NonZeroUsize::new(1)).unwrap(),
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             digest: false,
         };
         copy(&source, image.image_mut(), options).unwrap();

@@ -16,7 +16,7 @@ use vhdkit::files::{
     ApplyOptions, BlobApplied, BlobApply, BlobImage, ParentOptions, apply_to_blob, open_diff,
     roll_back_blob,
 };
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::{ErrorKind, Result};
 
@@ -109,8 +109,7 @@ fn with<T>(check: BaseCheck, run: impl FnOnce(ApplyOptions<'_>) -> T) -> T {
     let workers = Workers::new(std::num::NonZeroUsize::new(4)).unwrap();
     let parents = ParentOptions::default();
     run(ApplyOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         check,
         verify: false,
         parents: &parents,

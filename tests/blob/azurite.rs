@@ -12,7 +12,7 @@ use vhdkit::blob::{
 };
 use vhdkit::image::{CopyOptions, ImageMut as _, RawImage, copy};
 use vhdkit::page::PageRange;
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, ReadAt as _, WriteAt as _};
 use vhdkit::vhd::{CreateOptions, DiskType, VhdImage};
@@ -107,8 +107,7 @@ fn it_takes_what_is_sent_and_gives_it_back() {
     let mut vhd = VhdImage::create(file, &CreateOptions::new(DiskType::Fixed, size)).unwrap();
     let workers = Workers::new(None).unwrap();
     let options = || CopyOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         digest: true,
     };
     let written = copy(&image, &mut vhd, options()).unwrap();

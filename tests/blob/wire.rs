@@ -10,7 +10,7 @@ use vhdkit::blob::{
 };
 use vhdkit::image::{CopyOptions, Image as _, ImageMut as _, RawImage, copy};
 use vhdkit::page::{ChangeKind, PageRange};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, ReadAt as _, WriteAt as _};
 use vhdkit::vhd::{CreateOptions, DiskType, VhdImage};
@@ -237,8 +237,7 @@ fn a_vhd_is_made_and_read_on_a_blob() {
     }
     let workers = Workers::new(None).unwrap();
     let options = || CopyOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         digest: true,
     };
     for disk_type in [DiskType::Fixed, DiskType::Dynamic] {

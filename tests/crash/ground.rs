@@ -12,7 +12,7 @@ use vhdkit::files::{
     roll_back, side_of,
 };
 use vhdkit::image::{CopyOptions, Image as _, RawImage, copy};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{AtomicFile, Audience, Memory, Overwrite};
 use vhdkit::vhd::CheckOptions;
@@ -45,8 +45,7 @@ pub(crate) fn parents() -> &'static ParentOptions {
 
 pub(crate) fn apply_options() -> ApplyOptions<'static> {
     ApplyOptions {
-        workers: &WORKERS,
-        progress: &Silent,
+        work: Work::new(&WORKERS, &Silent),
         check: BaseCheck::Full,
         verify: true,
         parents: parents(),
@@ -99,8 +98,7 @@ pub(crate) fn fill(path: &Path, options: &NewImageOptions, disk: &[u8]) -> Resul
         }
     } else {
         let options = CopyOptions {
-            workers: &WORKERS,
-            progress: &Silent,
+            work: Work::new(&WORKERS, &Silent),
             digest: false,
         };
         copy(&source, new.image_mut(), options)?;
@@ -117,8 +115,7 @@ pub(crate) fn diff(base: &Path, target: &Path, out: &Path, overwrite: Overwrite)
             .and_then(|()| target.check_unchanged())
     };
     let options = DiffOptions {
-        workers: &WORKERS,
-        progress: &Silent,
+        work: Work::new(&WORKERS, &Silent),
         compression: Compression::default(),
         digests: true,
         equal: &vhdkit::image::NoneShared,

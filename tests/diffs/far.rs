@@ -13,7 +13,7 @@ use vhdkit::image::{
     CopyOptions, Image, IoHints, NoneShared, RawImage, WindowList, WindowListWriter,
     content_digest, copy, stream, window_hashes,
 };
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 
@@ -38,8 +38,7 @@ fn bytes(image: &dyn Image) -> Vec<u8> {
 
 fn diff_options(workers: &Workers) -> DiffOptions<'_> {
     DiffOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression: Compression::Zstd(1),
         digests: true,
         equal: &NoneShared,
@@ -87,8 +86,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
     let copied = |image: &dyn Image| {
         let mut out = memory(image.virtual_size());
         let options = CopyOptions {
-            workers,
-            progress: &Silent,
+            work: Work::new(workers, &Silent),
             digest: true,
         };
         let digest = copy(image, &mut out, options).unwrap().unwrap();
@@ -100,8 +98,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
         let empty = Arc::clone(&empty);
         move |image: &dyn Image| {
             let options = CompareOptions {
-                workers,
-                progress: &Silent,
+                work: Work::new(workers, &Silent),
                 digests,
                 payload: true,
                 equal: &NoneShared,
@@ -257,8 +254,7 @@ fn a_pass_over_a_far_image_takes_as_long_as_its_requests() {
     far.gather(true);
     let (near, workers) = (far.near(), workers());
     let options = CompareOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         digests: false,
         payload: false,
         equal: &NoneShared,

@@ -9,7 +9,7 @@ use vhdkit::diff::{
 };
 use vhdkit::image::{NoneShared, RawImage, content_digest};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 
@@ -31,8 +31,7 @@ fn diff_bytes(
     compression: Compression,
 ) -> Vec<u8> {
     let options = DiffOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression,
         digests,
         equal: &NoneShared,

@@ -14,7 +14,7 @@ use vhdkit::image::{
     CopyOptions, Image as _, Masked, NoneShared, RawImage, WindowList, WindowListWriter,
     content_digest, copy, window_hashes,
 };
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, ReadAt};
 
@@ -55,8 +55,7 @@ fn raw(bytes: &[u8]) -> RawImage<Memory> {
 
 fn diff_options(workers: &Workers) -> DiffOptions<'_> {
     DiffOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression: Compression::None,
         digests: true,
         equal: &NoneShared,
@@ -179,8 +178,7 @@ fn the_two_hundredth_point_reads_each_page_once() {
     let overlay = Overlay::new(RawImage::open(base).unwrap(), None, diffs).unwrap();
     let mut restored = raw(&vec![0; SIZE]);
     let options = CopyOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         digest: true,
     };
     copy(&overlay, &mut restored, options).unwrap();

@@ -20,6 +20,7 @@ use vhdkit::diff::{
     WindowChange, pack, squash,
 };
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
+use vhdkit::parallel::Work;
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, WriteAt as _};
 
@@ -379,8 +380,7 @@ fn a_diff_that_changes_under_the_squash_is_an_error() {
     let chain = Chain::new(vec![DiffFile::open(storage, &Silent).unwrap()]).unwrap();
     storage.write_all_at(&[0xff], 200).unwrap();
     let options = SquashOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         compression: Compression::default(),
     };
     squash(&chain, Vec::new(), "memory", options).unwrap_err();

@@ -14,7 +14,7 @@ use vhdkit::diff::{
 use vhdkit::files::{Clones, OpenImage, OpenOptions, open_image};
 use vhdkit::image::{Image as _, ImageMut as _, NoneShared, SharedExtents};
 use vhdkit::page::{PageList, PageRange};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 
 const BLOCK: usize = 4096;
@@ -33,8 +33,7 @@ fn open(path: &Path) -> OpenImage {
 fn list(pair: [&OpenImage; 2], equal: &dyn SharedExtents) -> (PageList, Comparison) {
     let workers = Workers::new(None).unwrap();
     let options = CompareOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         digests: false,
         payload: false,
         equal,
@@ -49,8 +48,7 @@ fn list(pair: [&OpenImage; 2], equal: &dyn SharedExtents) -> (PageList, Comparis
 fn diff(pair: [&OpenImage; 2], digests: bool, equal: &dyn SharedExtents) -> Vec<u8> {
     let workers = Workers::new(None).unwrap();
     let options = DiffOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         compression: Compression::default(),
         digests,
         equal,

@@ -24,7 +24,7 @@ use vhdkit::image::{
     CopyOptions, Image as _, ImageMut as _, NoneShared, RawImage, content_digest, copy,
 };
 use vhdkit::page::PageRange;
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, Overwrite};
 
@@ -216,9 +216,9 @@ impl World {
         let path = self.name("image");
         let mut new = NewImage::create(&path, &options(form, bytes.len())).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
+        let workers = Workers::new(NonZeroUsize::new(1)).unwrap();
         let options = CopyOptions {
-            workers: &Workers::new(NonZeroUsize::new(1)).unwrap(),
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             digest: false,
         };
         copy(&source, new.image_mut(), options).unwrap();
@@ -233,8 +233,7 @@ impl World {
         let size = usize::try_from(from.virtual_size()).unwrap();
         let mut new = NewImage::create(&path, &options(form, size)).unwrap();
         let copying = CopyOptions {
-            workers: &self.workers,
-            progress: &Silent,
+            work: Work::new(&self.workers, &Silent),
             digest: true,
         };
         let digest = copy(&from, new.image_mut(), copying).unwrap();
@@ -249,8 +248,7 @@ impl World {
         let (from, to) = (open(from), open(to));
         let workers = workers(journey.threads);
         let options = DiffOptions {
-            workers: &workers,
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             compression: if journey.zstd {
                 Compression::default()
             } else {
@@ -276,8 +274,7 @@ impl World {
         let path = self.name("squashed");
         let workers = workers(journey.threads);
         let options = SquashOptions {
-            workers: &workers,
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             compression: Compression::default(),
         };
         let squashed = squash(&chain(diffs), Vec::new(), &path, options).unwrap();
@@ -431,8 +428,7 @@ fn travel(world: &mut World, points: &[Point], journey: &Journey) {
     let base = world.convert(&from.0, journey.base);
     let workers = workers(journey.threads);
     let options = ApplyOptions {
-        workers: &workers,
-        progress: &Silent,
+        work: Work::new(&workers, &Silent),
         // Without digests a full check is impossible and is refused.
         check: if journey.digests || journey.check != BaseCheck::Full {
             journey.check

@@ -167,8 +167,7 @@ impl World {
         let mut new = NewImage::create(&path, &options).unwrap();
         let source = RawImage::open(Memory::new(bytes.to_vec())).unwrap();
         let options = CopyOptions {
-            workers: &self.workers,
-            progress: &Silent,
+            work: Work::new(&self.workers, &Silent),
             digest: false,
         };
         copy(&source, new.image_mut(), options).unwrap();
@@ -259,8 +258,7 @@ impl World {
                 let [base, target] =
                     images.map(|(name, bytes)| self.image(name, Format::Raw, bytes));
                 let options = DiffOptions {
-                    workers: &self.workers,
-                    progress: &Silent,
+                    work: Work::new(&self.workers, &Silent),
                     compression: Compression::default(),
                     digests: true,
                     equal: &NoneShared,

@@ -8,7 +8,7 @@ use vhdkit::diff::{
 };
 use vhdkit::image::{Hash, RawImage};
 use vhdkit::page::{ChangeKind, Joiner, PageList};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 
@@ -28,8 +28,7 @@ pub(crate) fn diff_bytes(
     digests: bool,
 ) -> Vec<u8> {
     let options = DiffOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression: Compression::default(),
         digests,
         equal: &vhdkit::image::NoneShared,
@@ -69,8 +68,7 @@ pub(crate) fn chain_of_disks(
 
 pub(crate) fn squashed(chain: &Chain, workers: &Workers) -> Vec<u8> {
     let options = SquashOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression: Compression::default(),
     };
     squash(chain, Vec::new(), "memory", options).unwrap().out

@@ -375,8 +375,7 @@ fn to_blob(args: &Args, (disk, point): (&str, &PointImage), context: &Context) -
     let progress = context.progress();
     progress.begin("restoring", size);
     let copying = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: true,
     };
     let found = new.fill(point, copying)?;
@@ -402,11 +401,7 @@ fn to_blob(args: &Args, (disk, point): (&str, &PointImage), context: &Context) -
 fn to_stdout(args: &Args, point: &PointImage, work: Work<'_>) -> Result<()> {
     let mut out = Output::disk(args.output_format, point.virtual_size())?;
     work.progress.begin("restoring", point.virtual_size());
-    let options = CopyOptions {
-        workers: work.workers,
-        progress: work.progress,
-        digest: true,
-    };
+    let options = CopyOptions { work, digest: true };
     let digest = copy(point, &mut out, options)?;
     out.finish()?;
     point.check_unchanged()?;

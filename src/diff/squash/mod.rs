@@ -23,28 +23,17 @@ use super::pack::Compression;
 use super::writer::{DiffWriter, FinishedDiff};
 use crate::error::Result;
 use crate::image::ContentDigest;
-use crate::parallel::{Buffers, Workers};
-use crate::progress::Progress;
+use crate::parallel::{Buffers, Work};
 use fold::{Folded, Folder};
 use plan::{FoldPlan, Item, Lane};
 
 /// Options for [`squash`].
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct SquashOptions<'a> {
-    /// The threads that read, unpack, fold and pack.
-    pub workers: &'a Workers,
-    /// Receives progress, in bytes of the virtual disk.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// How payloads are stored that have to be packed again. A window that only one diff changes keeps its bytes.
     pub compression: Compression,
-}
-
-impl std::fmt::Debug for SquashOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SquashOptions")
-            .field("compression", &self.compression)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Writes one diff that has the effect of all diffs of `chain` to `out`, which messages call `name`. It is reversible
@@ -78,14 +67,14 @@ pub fn squash<W: Write>(
         from_empty: reversed.is_none() && starts_empty(chain),
     };
     let mut done = 0;
-    options.workers.ordered(
+    options.work.workers.ordered(
         FoldPlan::new(&lanes),
         |item: Item| {
-            options.progress.check()?;
+            options.work.progress.check()?;
             Ok((item.range.end(), folder.fold(&item)?))
         },
         |(end, folded)| {
-            options.progress.advance(end - done);
+            options.work.progress.advance(end - done);
             done = end;
             for (direction, folded) in Direction::BOTH.into_iter().zip(folded) {
                 match (direction, folded) {

@@ -75,8 +75,8 @@ pub(in crate::files) fn fit(
         *list = file.and_then(|file| NewList::begin(file, chain.target_size()));
     }
     let size = base.virtual_size().max(chain.target_size());
-    options.progress.begin("checking the base", size);
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    options.work.progress.begin("checking the base", size);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     let (digest, target) = layers.digests(|start, hashes| {
         if let Some(list) = list {
             list.push(start, hashes);
@@ -124,8 +124,11 @@ fn fit_known(
     };
     if let Some(kept) = kept.filter(|_| already < chain.diffs().len()) {
         let size = base.virtual_size();
-        options.progress.begin("checking the changed windows", size);
-        let layers = Applier::new(base, chain, options.workers, options.progress);
+        options
+            .work
+            .progress
+            .begin("checking the changed windows", size);
+        let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
         let target = layers.digest_by_list(&kept, |start, hashes| {
             if let Some(list) = list {
                 list.push(start, hashes);

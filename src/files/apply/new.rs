@@ -34,9 +34,10 @@ pub fn apply_to_new(
         BaseCheck::Touched
     };
     options
+        .work
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     let (rebuilt, touched) = layers.rebuild(new.image_mut(), check)?;
     base.check_unchanged()?;
     let (already, checked) = if let Some(digest) = rebuilt.base_digest {
@@ -48,10 +49,13 @@ pub fn apply_to_new(
         (0, checked(&touched))
     };
     check_result(output.path, chain, rebuilt.target_digest)?;
-    new.complete(options.progress)?;
+    new.complete(options.work.progress)?;
     if options.verify {
-        options.progress.begin("verifying", chain.target_size());
-        let found = content_digest(new.image(), options.workers, options.progress)?;
+        options
+            .work
+            .progress
+            .begin("verifying", chain.target_size());
+        let found = content_digest(new.image(), options.work.workers, options.work.progress)?;
         read_back(output.path, found, rebuilt.target_digest)?;
     }
     let stamped = new.publish_stamped(rebuilt.target_digest)?;
@@ -93,16 +97,17 @@ pub(in crate::files) fn check_before(
 ) -> Result<(usize, BaseChecked)> {
     check_size(base, chain)?;
     let larger = base.virtual_size().max(chain.target_size());
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     Ok(
         if options.check != BaseCheck::Touched && chain.base_digest().is_some() {
             options
+                .work
                 .progress
                 .begin("checking the base", base.virtual_size());
-            let digest = content_digest(base, options.workers, options.progress)?;
+            let digest = content_digest(base, options.work.workers, options.work.progress)?;
             (position(base, chain, digest)?, BaseChecked::Full)
         } else {
-            options.progress.begin("checking the base", larger);
+            options.work.progress.begin("checking the base", larger);
             let touched = layers.check_touched()?;
             if touched.already_applied && base.virtual_size() == chain.target_size() {
                 (chain.diffs().len(), checked(&touched))
@@ -123,8 +128,8 @@ pub(in crate::files) fn rebuild_checked(
     options: ApplyOptions<'_>,
 ) -> Result<Applied> {
     let larger = base.virtual_size().max(chain.target_size());
-    options.progress.begin("applying", larger);
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    options.work.progress.begin("applying", larger);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     let (rebuilt, _) = layers.rebuild(out, BaseCheck::Touched)?;
     out.flush()?;
     base.check_unchanged()?;
@@ -259,10 +264,13 @@ fn write_to(
         }
     }
     base.check_unchanged()?;
-    new.complete(options.progress)?;
+    new.complete(options.work.progress)?;
     if let Some(expected) = applied.target_digest.filter(|_| options.verify) {
-        options.progress.begin("verifying", applied.target_size);
-        let digest = content_digest(new.image(), options.workers, options.progress)?;
+        options
+            .work
+            .progress
+            .begin("verifying", applied.target_size);
+        let digest = content_digest(new.image(), options.work.workers, options.work.progress)?;
         read_back(path, digest, expected)?;
         applied.verified = true;
     }

@@ -5,32 +5,20 @@ use std::path::Path;
 use crate::diff::{BaseCheck, Chain};
 use crate::files::{Format, ParentOptions};
 use crate::image::ContentDigest;
-use crate::parallel::Workers;
-use crate::progress::Progress;
+use crate::parallel::Work;
 use crate::storage::{Audience, Overwrite};
 
 /// Options for applying diffs.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct ApplyOptions<'a> {
-    /// The threads that read, unpack and hash.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
     /// How the base is checked.
     pub check: BaseCheck,
     /// Whether to read the result back and compare it.
     pub verify: bool,
     /// Where to look for the parents of a differencing VHD.
     pub parents: &'a ParentOptions,
-}
-
-impl std::fmt::Debug for ApplyOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut out = f.debug_struct("ApplyOptions");
-        out.field("check", &self.check)
-            .field("verify", &self.verify)
-            .finish_non_exhaustive()
-    }
 }
 
 /// How thoroughly the base was checked.

@@ -45,9 +45,10 @@ pub(in crate::files) fn write_changes(
         Changes::Known(_) => itself,
     };
     options
+        .work
         .progress
         .begin("applying", base.virtual_size().max(chain.target_size()));
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     let touched = match which {
         Changes::Compared { check, .. } => layers.checking(check).changes(Ok, write)?,
         Changes::Known(known) => {
@@ -67,9 +68,10 @@ pub(in crate::files) fn count_changes(
 ) -> Result<(u64, u64, Touched)> {
     let (mut updated, mut cleared) = (0, 0);
     options
+        .work
         .progress
         .begin("counting", base.virtual_size().max(chain.target_size()));
-    let touched = Applier::new(base, chain, options.workers, options.progress)
+    let touched = Applier::new(base, chain, options.work.workers, options.work.progress)
         .checking(check)
         .changes(Ok, |change: WindowChange| {
             updated += change.changes.bytes(ChangeKind::Update);

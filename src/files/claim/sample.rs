@@ -5,7 +5,7 @@ use crate::diff::{CompareOptions, WindowChange, compare};
 use crate::error::{Error, Result};
 use crate::image::{Image, Ranges, Resized, SharedExtents};
 use crate::page::PageRange;
-use crate::parallel::Workers;
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 /// Bytes that are looked at in one place.
@@ -53,8 +53,7 @@ impl Claim {
         let bytes = sample.chosen().map(PageRange::len).sum();
         progress.begin("checking the list of changes", size);
         let options = CompareOptions {
-            workers,
-            progress,
+            work: Work::new(workers, progress),
             digests: false,
             payload: false,
             equal: &sample,

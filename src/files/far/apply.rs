@@ -233,9 +233,12 @@ pub fn apply_to_new_blob(
     let out = (new.image_mut(), name.as_path());
     let mut applied = rebuild_checked(base, chain, found, out, options).map_err(hint)?;
     if let Some(expected) = applied.target_digest.filter(|_| options.verify) {
-        options.progress.begin("verifying", chain.target_size());
+        options
+            .work
+            .progress
+            .begin("verifying", chain.target_size());
         let written = new.written(chain.target_size());
-        let digest = content_digest(&written, options.workers, options.progress)?;
+        let digest = content_digest(&written, options.work.workers, options.work.progress)?;
         read_back(&name, digest, expected).map_err(hint)?;
         applied.verified = true;
     }
@@ -283,8 +286,8 @@ impl Checked {
         let mut rest = chain.clone().without_first(found.already);
         if let Some(left) = rest.as_ref().filter(|_| found.is_open()) {
             let larger = image.virtual_size().max(left.target_size());
-            options.progress.begin("checking the base", larger);
-            let layers = Applier::new(image, left, options.workers, options.progress);
+            options.work.progress.begin("checking the base", larger);
+            let layers = Applier::new(image, left, options.work.workers, options.work.progress);
             let touched = layers.check_touched()?;
             if let Some(checked) = found.settle(image, left, &touched)? {
                 applied.checked = checked;

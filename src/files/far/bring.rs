@@ -4,7 +4,7 @@ use crate::blob::BlobFile;
 use crate::diff::{CompareOptions, Comparison, WindowChange, compare};
 use crate::error::Result;
 use crate::image::{Image, ImageMut as _, RawImage, SharedExtents};
-use crate::parallel::Workers;
+use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
 /// How a blob is compared with what it is to hold.
@@ -21,8 +21,7 @@ pub(super) struct Bring<'a> {
 impl Bring<'_> {
     fn options(&self, payload: bool) -> CompareOptions<'_> {
         CompareOptions {
-            workers: self.workers,
-            progress: self.progress,
+            work: Work::new(self.workers, self.progress),
             digests: self.digest,
             payload,
             equal: self.equal,

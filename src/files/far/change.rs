@@ -124,8 +124,8 @@ impl Change {
                 .step(roll_back(self.blob.name()), "")
         };
         if let Some(expected) = digest {
-            options.progress.begin("verifying", size);
-            let found = content_digest(&written, options.workers, options.progress)?;
+            options.work.progress.begin("verifying", size);
+            let found = content_digest(&written, options.work.workers, options.work.progress)?;
             return read_back(self.blob.name(), found, expected)
                 .map_err(|error| error.override_remedy(remedy()));
         }
@@ -207,17 +207,17 @@ impl Change {
             };
         let old = RawImage::open(checkpoint)?;
         let bring = Bring {
-            workers: options.workers,
-            progress: options.progress,
+            workers: options.work.workers,
+            progress: options.work.progress,
             equal: &*equal,
             digest: false,
         };
-        options.progress.begin("taking back", size);
+        options.work.progress.begin("taking back", size);
         let again = |error: Error| {
             error.override_hint("the blob is still marked: remove the cause, then roll back again")
         };
         bring.run(blob, &old).map_err(again)?;
-        options.progress.begin("verifying", size);
+        options.work.progress.begin("verifying", size);
         if !bring.is_done(blob, &old)? {
             return Err(again(
                 Error::damaged("what was read back is not what should be there")

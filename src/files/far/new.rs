@@ -118,8 +118,8 @@ impl NewBlobImage {
         let (blob, size) = (self.image.storage(), source.virtual_size());
         blob.write_zeros_at(size.min(self.image.virtual_size())..self.image.virtual_size())?;
         let bring = Bring {
-            workers: options.workers,
-            progress: options.progress,
+            workers: options.work.workers,
+            progress: options.work.progress,
             equal: &NoneShared,
             digest: options.digest,
         };

@@ -287,8 +287,7 @@ impl Job<'_> {
             .progress
             .begin("copying the base", point.virtual_size);
         let options = CopyOptions {
-            workers: self.work.workers,
-            progress: self.work.progress,
+            work: self.work,
             digest: true,
         };
         let found = copy(image, base.image_mut(), options)?;
@@ -366,8 +365,7 @@ impl Job<'_> {
         let image = target.image();
         self.work.progress.begin("comparing", point.virtual_size);
         let options = DiffOptions {
-            workers: self.work.workers,
-            progress: self.work.progress,
+            work: self.work,
             compression: Compression::default(),
             digests: true,
             equal: &NoneShared,

@@ -32,8 +32,7 @@ pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Opti
     }
     let parents = ParentOptions::default();
     let options = ApplyOptions {
-        workers: work.workers,
-        progress: work.progress,
+        work,
         check: BaseCheck::Full,
         verify: true,
         parents: &parents,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vhdkit::Result;
 use vhdkit::files::{Format, MergeOptions, Orphans, merge};
+use vhdkit::parallel::Work;
 use vhdkit::progress::Silent;
 
 use super::{KIB, LARGER, SIZE, data, files, monday, put, tuesday};
@@ -13,8 +14,7 @@ use crate::ground::{InPlaceJudge, WORKERS, content, holds, make, parents};
 fn run_merge(delete: bool, again: bool) -> impl Fn(&Path) -> Result<()> {
     move |at| {
         let options = MergeOptions {
-            workers: &WORKERS,
-            progress: &Silent,
+            work: Work::new(&WORKERS, &Silent),
             parents: parents(),
             verify: false,
             dry_run: false,

@@ -9,6 +9,7 @@ use vhdkit::files::{
     apply_to_clone, apply_to_new, open_diff, set_stamp,
 };
 use vhdkit::image::{CopyOptions, Image as _, content_digest, copy};
+use vhdkit::parallel::Work;
 use vhdkit::progress::Silent;
 use vhdkit::storage::{AtomicFile, Audience, Overwrite};
 use vhdkit::{Error, Result};
@@ -139,8 +140,7 @@ pub(super) fn all() -> Vec<Writer> {
                 options.overwrite = overwrite;
                 let mut new = NewImage::create(at.join("new"), &options)?;
                 let copying = CopyOptions {
-                    workers: &WORKERS,
-                    progress: &Silent,
+                    work: Work::new(&WORKERS, &Silent),
                     digest: false,
                 };
                 copy(&source, new.image_mut(), copying)?;
@@ -211,8 +211,7 @@ fn squashes() -> [Writer; 2] {
             let chain = Chain::new(diffs.into_iter().collect::<Result<_>>()?)?;
             let file = AtomicFile::begin(at.join("new"), overwrite, Audience::default())?;
             let options = SquashOptions {
-                workers: &WORKERS,
-                progress: &Silent,
+                work: Work::new(&WORKERS, &Silent),
                 compression: Compression::default(),
             };
             let _squashed = squash(&chain, file.file().appender(), at.join("new"), options)?;

@@ -12,7 +12,7 @@ use vhdkit::diff::{
     DiffWriter, Direction, Frame, Side, WindowChange, compare, pack,
 };
 use vhdkit::image::{Image, NoneShared, RawImage};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 
@@ -208,8 +208,7 @@ impl Golden {
         let [base, target] = [&self.base, &self.target]
             .map(|disk| RawImage::open(Memory::new(disk.clone())).unwrap());
         let options = CompareOptions {
-            workers: &workers,
-            progress: &Silent,
+            work: Work::new(&workers, &Silent),
             digests: self.digests,
             payload: true,
             equal: &NoneShared,

@@ -7,7 +7,7 @@ use vhdkit::diff::{
 };
 use vhdkit::image::{ContentDigest, Image, NoneShared};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 
 use super::diff::{check, ok};
@@ -70,8 +70,7 @@ fn diff(
 ) -> (Vec<u8>, Comparison) {
     let side = Side::default;
     let options = DiffOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression,
         digests,
         equal: &NoneShared,

@@ -7,7 +7,7 @@ use vhdkit::diff::{
     write_reversible_diff,
 };
 use vhdkit::image::ContentDigest;
-use vhdkit::parallel::Workers;
+use vhdkit::parallel::{Work, Workers};
 use vhdkit::progress::Silent;
 
 use super::diff::{check, ok};
@@ -61,8 +61,7 @@ fn accepted(bytes: &[u8]) -> DiffFile {
 
 fn folded(chain: &Chain, workers: &Workers) -> Vec<u8> {
     let options = SquashOptions {
-        workers,
-        progress: &Silent,
+        work: Work::new(workers, &Silent),
         compression: Compression::default(),
     };
     ok(squash(chain, Vec::new(), "memory", options)).out
@@ -70,8 +69,7 @@ fn folded(chain: &Chain, workers: &Workers) -> Vec<u8> {
 
 fn both_ways(base: &Disk, target: &Disk) -> Vec<u8> {
     let options = DiffOptions {
-        workers: &WORKERS,
-        progress: &Silent,
+        work: Work::new(&WORKERS, &Silent),
         compression: Compression::default(),
         digests: true,
         equal: &vhdkit::image::NoneShared,

@@ -169,7 +169,7 @@ fn reserve(job: &Job<'_>, seen: &Seen) -> Result<()> {
 pub(super) fn complete(file: &File, how: InPlace<'_>, options: ApplyOptions<'_>) -> Result<()> {
     file.sync()?;
     if how.dense {
-        file.fill_holes(options.progress)?;
+        file.fill_holes(options.work.progress)?;
     }
     Ok(())
 }

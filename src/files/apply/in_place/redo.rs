@@ -215,8 +215,11 @@ impl Verify<'_> {
             options,
         )?;
         if let Some(expected) = self.digest {
-            options.progress.begin("verifying", image.virtual_size());
-            let found = content_digest(&image, options.workers, options.progress)?;
+            options
+                .work
+                .progress
+                .begin("verifying", image.virtual_size());
+            let found = content_digest(&image, options.work.workers, options.work.progress)?;
             return read_back(path, found, expected)
                 .map(|()| true)
                 .map_err(|error| error.override_remedy(self.remedy.clone()));

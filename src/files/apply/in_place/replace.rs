@@ -59,7 +59,8 @@ pub(super) fn begin(job: &Job<'_>, strategy: Strategy) -> Result<Replacement> {
         });
     }
     let file = begin_file(job.lock)?;
-    file.file().copy_from_file(job.lock, job.options.progress)?;
+    file.file()
+        .copy_from_file(job.lock, job.options.work.progress)?;
     finish_begin(file, job.lock)
 }
 
@@ -155,7 +156,7 @@ pub(super) fn apply(job: &Job<'_>, strategy: Strategy, new: Replacement) -> Resu
         return Ok(None);
     };
     if job.how.dense {
-        file.file().fill_holes(options.progress)?;
+        file.file().fill_holes(options.work.progress)?;
     }
     let verified = options.verify
         && Verify {

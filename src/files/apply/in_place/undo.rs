@@ -52,11 +52,11 @@ pub(super) fn write(
     };
     let out = file.file().appender();
     let mut writer = DiffWriter::new(out, file.file().path(), &header)?;
-    options.progress.begin(
+    options.work.progress.begin(
         "writing the undo journal",
         base.virtual_size().max(chain.target_size()),
     );
-    let layers = Applier::new(base, chain, options.workers, options.progress);
+    let layers = Applier::new(base, chain, options.work.workers, options.work.progress);
     let (touched, changes) = layers.checking(job.check()).inverse_remembering(
         REMEMBERED,
         |change| pack(change, compression),
@@ -78,7 +78,7 @@ pub(super) fn open_journal(
 ) -> Result<(Chain, Format)> {
     let file = File::open_locked(path, Access::Read)?;
     refuse_foreign_journal(&file, image)?;
-    let journal = open_diff_file(file, options.progress).map_err(|error| match error.kind() {
+    let journal = open_diff_file(file, options.work.progress).map_err(|error| match error.kind() {
         ErrorKind::Damaged | ErrorKind::Usage => error.override_hint(
             "the undo journal can't be used, and the image may be between two points in time: restore it from a \
              good copy, then remove the journal",
