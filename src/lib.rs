@@ -32,6 +32,7 @@
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
 //! inside                             partitions and file systems of a virtual disk, beside them
 //! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
+//! cloud                              managed disks and snapshots, by the resource manager (feature `azure`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
 //! serve                              points in time for other programs (feature `store`), the cloud's interface on a
@@ -48,6 +49,8 @@
 pub mod api;
 #[cfg(feature = "azure")]
 pub mod blob;
+#[cfg(feature = "azure")]
+pub mod cloud;
 pub mod diff;
 pub mod error;
 pub mod files;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "azure")]
 use crate::blob::BlobName;
+#[cfg(feature = "azure")]
+use crate::cloud::{Access, Cloud, ResourceName};
 use crate::error::{Error, Result};
 #[cfg(feature = "azure")]
 use crate::files::BlobImage;
@@ -61,6 +63,8 @@ pub struct Opener {
     store: Option<PathBuf>,
     #[cfg(feature = "azure")]
     connector: Option<std::sync::Arc<crate::blob::Connector>>,
+    #[cfg(feature = "azure")]
+    cloud: Option<std::sync::Arc<Cloud>>,
 }
 
 impl Opener {
@@ -119,6 +123,14 @@ impl Opener {
         self
     }
 
+    /// Sets the resource manager through which managed disks and snapshots are opened by their names.
+    #[cfg(feature = "azure")]
+    #[must_use]
+    pub fn cloud(mut self, cloud: std::sync::Arc<Cloud>) -> Self {
+        self.cloud = Some(cloud);
+        self
+    }
+
     /// Opens the image called `name` for reading. Later changes to a file are detected by
     /// [`check_unchanged`](Opened::check_unchanged).
     ///
@@ -129,7 +141,7 @@ impl Opener {
     pub fn open(&self, name: impl AsRef<Path>) -> Result<Box<dyn Opened>> {
         let path = name.as_ref();
         #[cfg(feature = "azure")]
-        if let Some(image) = self.open_blob(path)? {
+        if let Some(image) = self.open_far(path)? {
             return Ok(Box::new(image));
         }
         if PointName::parse(path).is_none() {
@@ -193,6 +205,24 @@ impl Opener {
                 .with_hint("give the opener a connector")
         })?;
         let blob = connector.open(&name)?;
+        let image = BlobImage::open(blob, self.options.format, self.options.format_option)?;
+        Ok(Some(image))
+    }
+
+    /// Opens the page blob with the address `name`, or the managed disk or snapshot called `name`. Returns `None` if it is
+    /// neither. Access to a managed disk is granted as long as the image is there.
+    #[cfg(feature = "azure")]
+    pub fn open_far(&self, name: &Path) -> Result<Option<BlobImage>> {
+        if !ResourceName::is_name(name) {
+            return self.open_blob(name);
+        }
+        let resource = ResourceName::parse(name.to_str().unwrap_or_default())?;
+        let cloud = self.cloud.as_ref().ok_or_else(|| {
+            Error::usage("managed disks can't be opened without a resource manager")
+                .with_path(name)
+                .with_hint("give the opener a cloud")
+        })?;
+        let blob = cloud.open(&cloud.find(&resource)?, Access::Read, name)?;
         let image = BlobImage::open(blob, self.options.format, self.options.format_option)?;
         Ok(Some(image))
     }

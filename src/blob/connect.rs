@@ -69,6 +69,21 @@ impl Connector {
         &self.http
     }
 
+    /// The HTTP client, to be shared.
+    pub(crate) fn shared_http(&self) -> Arc<Http> {
+        Arc::clone(&self.http)
+    }
+
+    /// The retry policy.
+    pub(crate) fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// The most requests to write one blob under way.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
     /// Registers `name`, with its signature, under its printable form.
     pub fn remember(&self, name: BlobName) {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);

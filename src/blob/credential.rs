@@ -9,7 +9,7 @@ use super::http::Http;
 use super::name::signature;
 use super::secret::Secret;
 use super::sign::{AccountKey, Signed, shared_key};
-use super::token::Tokens;
+use super::token::{STORAGE, Tokens};
 use crate::error::{Error, Result};
 
 /// Returns the value of an environment variable, or `None` if it isn't set.
@@ -106,7 +106,7 @@ impl Credential {
             // A token would expose everything of its owner to whoever answers there.
             return Ok(Self::none());
         }
-        match Tokens::find(&lookup, http)? {
+        match Tokens::find(&lookup, http, (STORAGE, None))? {
             Some(tokens) => Ok(Self {
                 access: Access::Token {
                     from: tokens.origin(),

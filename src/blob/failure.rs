@@ -59,6 +59,13 @@ impl Failure {
         self
     }
 
+    /// Adds how long the service asks to wait.
+    #[must_use]
+    pub(crate) fn asked_to_wait(mut self, after: Option<Duration>) -> Self {
+        self.after = after;
+        self
+    }
+
     /// The error for a person.
     pub fn error(&self) -> &Error {
         &self.error

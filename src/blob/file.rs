@@ -274,7 +274,7 @@ impl BlobFile {
 
     /// The same managed disk, to which access was granted by this name.
     #[must_use]
-    pub(super) fn granted_by(mut self, name: BlobName) -> Self {
+    pub(crate) fn granted_by(mut self, name: BlobName) -> Self {
         self.granted = Some(Box::new(name));
         self
     }

@@ -12,7 +12,7 @@ use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy, Timeout, http};
 
-use super::failure::{Done, Failure, Task};
+use super::failure::{Done, Failure};
 use super::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -104,12 +104,12 @@ impl fmt::Debug for Http {
 
 /// A request to be sent.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) method: &'static str,
+pub(crate) struct Call<'a> {
+    pub(crate) method: &'static str,
     /// The whole address, including credentials.
-    pub(super) url: &'a Secret,
-    pub(super) headers: &'a [(&'a str, String)],
-    pub(super) body: &'a [u8],
+    pub(crate) url: &'a Secret,
+    pub(crate) headers: &'a [(&'a str, String)],
+    pub(crate) body: &'a [u8],
 }
 
 impl Http {
@@ -159,7 +159,7 @@ impl Http {
     }
 
     /// As [`send`](Self::send), with a limit for the whole request.
-    pub(super) fn send_within(
+    pub(crate) fn send_within(
         &self,
         call: &Call<'_>,
         limit: Option<Duration>,
@@ -199,8 +199,8 @@ impl Http {
         })
     }
 
-    /// The failure of `task` on what is shown as `name`, without a response.
-    pub(super) fn failure(&self, task: Task, name: &Path, e: &ureq::Error) -> Failure {
+    /// The failure on what is shown as `name` while `doing` something, without a response.
+    pub(crate) fn failure(&self, doing: &str, name: &Path, e: &ureq::Error) -> Failure {
         // A name that was never reached may be wrong; one that was reached will come back.
         let reached = self.reached.load(Ordering::Relaxed);
         let (kind, what, hint, again, done) = match e {
@@ -269,7 +269,7 @@ impl Http {
                 Done::Perhaps,
             ),
         };
-        let error = Error::new(ErrorKind::Io, task.doing())
+        let error = Error::new(ErrorKind::Io, doing)
             .with_path(name)
             .with_source(io::Error::new(kind, what))
             .with_hint(hint);
@@ -344,19 +344,19 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
 
 /// A response whose head has arrived.
 #[derive(Debug)]
-pub(super) struct Reply<'a> {
+pub(crate) struct Reply<'a> {
     http: &'a Http,
     head: http::response::Parts,
     body: ureq::Body,
 }
 
 impl Reply<'_> {
-    pub(super) fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status.as_u16()
     }
 
     /// The value of a header, if it is text.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
 
@@ -386,7 +386,7 @@ impl Reply<'_> {
     }
 
     /// Reads the whole body, if it has at most `longest` bytes.
-    pub(super) fn read_all(mut self, longest: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_all(mut self, longest: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut reader = self.body.as_reader().take(longest.saturating_add(1));
         let len = u64::try_from(reader.read_to_end(&mut bytes)?).unwrap_or(u64::MAX);

@@ -34,6 +34,7 @@ pub use connect::Connector;
 pub use credential::{Credential, Lookup};
 pub use failure::{Done, Failure};
 pub use file::{BlobFile, DEPTH, NewBlobFile};
+pub(crate) use http::Call;
 pub use http::{Http, Route, Traffic};
 pub use list::page_list;
 pub use name::{BlobName, Endpoint};
@@ -42,6 +43,7 @@ pub use retry::{Attempts, Clock, PATIENCE, Retry, SystemClock};
 pub use secret::Secret;
 pub use sign::AccountKey;
 pub(crate) use sign::{Signed, shared_key};
+pub(crate) use token::Tokens;
 pub use store::{
     Answer, BlobId, BlobKind, Blobs, BlobsAsked, Changed, Conditions, Deleted, Lease, Listed,
     MAX_BLOB, MAX_PUT, Metadata, NewBlob, PageStore, Pages, PagesAsked, Properties, Sequence,

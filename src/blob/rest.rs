@@ -35,6 +35,8 @@ const METADATA: &str = "x-ms-meta-";
 #[derive(Debug)]
 pub struct Rest {
     container: BlobName,
+    /// The name of everything in it in messages, if it has one of its own.
+    called: Option<PathBuf>,
     credential: Credential,
     http: Arc<Http>,
     /// The checksums that the server is known to accept and to return.
@@ -130,10 +132,23 @@ impl Rest {
     pub fn new(name: &BlobName, credential: Credential, http: Arc<Http>) -> Self {
         Self {
             container: name.sibling("", None),
+            called: None,
             credential,
             http,
             put: Level::default(),
             get: Level::default(),
+        }
+    }
+
+    /// The managed disk called `called`, to which `name` grants access.
+    pub(crate) fn granted(name: &BlobName, called: PathBuf, http: Arc<Http>) -> Self {
+        let credential = match name.sas() {
+            Some(sas) => Credential::of_signature(sas.clone(), "the access that was granted"),
+            None => Credential::none(),
+        };
+        Self {
+            called: Some(called),
+            ..Self::new(name, credential, http)
         }
     }
 
@@ -233,13 +248,13 @@ impl Rest {
             body: draft.body,
         };
         let sent = self.http.send(&call);
-        sent.map_err(|e| self.http.failure(draft.task, name, &e))
+        sent.map_err(|e| self.http.failure(draft.task.doing(), name, &e))
     }
 
     fn name_of(&self, blob: Option<&BlobId>) -> PathBuf {
         match blob {
             Some(blob) => self.shown(blob),
-            None => self.container.shown().to_path_buf(),
+            None => self.called.as_deref().unwrap_or(self.container.shown()).to_path_buf(),
         }
     }
 
@@ -433,6 +448,9 @@ fn bytes(range: PageRange) -> String {
 
 impl PageStore for Rest {
     fn shown(&self, blob: &BlobId) -> PathBuf {
+        if let Some(called) = &self.called {
+            return called.clone();
+        }
         let name = self.container.sibling(&blob.name, blob.snapshot.as_deref());
         name.shown().to_path_buf()
     }

@@ -120,6 +120,12 @@ impl Retry {
         }
     }
 
+    /// Waits, unless all waits are stopped. Returns whether they are.
+    pub(crate) fn pause(&self, wait: Duration) -> bool {
+        self.sleep(wait);
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     fn sleep(&self, wait: Duration) {
         const STEP: Duration = Duration::from_millis(100);
         let mut left = wait;

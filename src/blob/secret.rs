@@ -13,7 +13,7 @@ impl Secret {
     }
 
     /// The text itself, to be sent to the service and nowhere else.
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 /// The current time in seconds since 1970, by this machine's clock.
-pub(super) fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 

@@ -15,8 +15,8 @@ use super::secret::Secret;
 use super::times;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The resource for which tokens are requested.
-const RESOURCE: &str = "https://storage.azure.com";
+/// The resource for whose requests tokens are, if it is page blobs.
+pub(super) const STORAGE: &str = "https://storage.azure.com";
 
 /// Where identities of people and applications get their tokens.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
@@ -34,7 +34,9 @@ const MACHINE_WAIT: Duration = Duration::from_secs(2);
 const LONGEST: u64 = 1 << 20;
 
 /// Fetches tokens, and caches the last one as long as it is valid.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
+    /// The resource for which tokens are requested.
+    resource: String,
     source: Source,
     kept: Mutex<Option<Token>>,
 }
@@ -75,14 +77,17 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// The first available source, or `None`.
-    pub(super) fn find(
+    /// The first available source of tokens for `resource`, or `None`. They come from `authority` unless the environment
+    /// names another one.
+    pub(crate) fn find(
         lookup: &dyn Fn(&str) -> Option<String>,
         http: &Http,
+        (resource, authority): (&str, Option<&str>),
     ) -> Result<Option<Self>> {
         let id = lookup("AZURE_CLIENT_ID");
         let tenant = lookup("AZURE_TENANT_ID");
-        let authority = lookup("AZURE_AUTHORITY_HOST").unwrap_or_else(|| AUTHORITY.into());
+        let authority = lookup("AZURE_AUTHORITY_HOST")
+            .unwrap_or_else(|| authority.unwrap_or(AUTHORITY).into());
         let authority = authority.trim_end_matches('/').to_owned();
         if let (Some(id), Some(tenant)) = (&id, &tenant) {
             check_authority(&authority)?;
@@ -93,37 +98,38 @@ impl Tokens {
             let id = id.trim().to_owned();
             if let Some(secret) = lookup("AZURE_CLIENT_SECRET") {
                 let secret = Secret::new(secret);
-                return Ok(Some(Self::of(Source::Application {
+                return Ok(Some(Self::of(resource, Source::Application {
                     address,
                     id,
                     secret,
                 })));
             }
             if let Some(file) = lookup("AZURE_FEDERATED_TOKEN_FILE") {
-                return Ok(Some(Self::of(Source::Workload { address, id, file })));
+                return Ok(Some(Self::of(resource, Source::Workload { address, id, file })));
             }
         } else if lookup("AZURE_CLIENT_SECRET").is_some() {
             return Err(Error::usage("AZURE_CLIENT_SECRET is set alone")
                 .with_hint("set AZURE_CLIENT_ID and AZURE_TENANT_ID, too, or unset it"));
         }
+        let asked = encoded(resource, ":/");
         let of_user = id.map_or_else(String::new, |id| {
             format!("&client_id={}", encoded(id.trim(), ""))
         });
         if let (Some(endpoint), Some(header)) =
             (lookup("IDENTITY_ENDPOINT"), lookup("IDENTITY_HEADER"))
         {
-            let address = format!("{endpoint}?api-version=2019-08-01&resource={RESOURCE}{of_user}");
+            let address = format!("{endpoint}?api-version=2019-08-01&resource={asked}{of_user}");
             let header = ("x-identity-header", Secret::new(header));
-            return Ok(Some(Self::of(Source::Machine {
+            return Ok(Some(Self::of(resource, Source::Machine {
                 address,
                 header,
                 limit: WAIT,
             })));
         }
         let machine = lookup("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or_else(|| MACHINE.into());
-        let machine = Self::of(Source::Machine {
+        let machine = Self::of(resource, Source::Machine {
             address: format!(
-                "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={RESOURCE}{of_user}",
+                "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={asked}{of_user}",
                 machine.trim_end_matches('/')
             ),
             header: ("metadata", Secret::new("true")),
@@ -132,7 +138,7 @@ impl Tokens {
         if machine.get(http).is_ok() {
             return Ok(Some(machine));
         }
-        let cli = Self::of(Source::Cli("az".into()));
+        let cli = Self::of(resource, Source::Cli("az".into()));
         match cli.get(http) {
             Ok(_) => Ok(Some(cli)),
             // Without any identity, public data can still be read.
@@ -140,15 +146,16 @@ impl Tokens {
         }
     }
 
-    fn of(source: Source) -> Self {
+    fn of(resource: &str, source: Source) -> Self {
         Self {
+            resource: resource.to_owned(),
             source,
             kept: Mutex::new(None),
         }
     }
 
     /// The origin of the tokens, for display.
-    pub(super) fn origin(&self) -> &'static str {
+    pub(crate) fn origin(&self) -> &'static str {
         match &self.source {
             Source::Application { .. } => "AZURE_CLIENT_SECRET",
             Source::Workload { .. } => "AZURE_FEDERATED_TOKEN_FILE",
@@ -162,7 +169,7 @@ impl Tokens {
     }
 
     /// Returns a token that is still valid for a while.
-    pub(super) fn get(&self, http: &Http) -> Result<Secret> {
+    pub(crate) fn get(&self, http: &Http) -> Result<Secret> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &*kept
             && token.until > times::now() + MARGIN
@@ -176,7 +183,7 @@ impl Tokens {
     }
 
     /// Drops the cached token. Returns whether there was one.
-    pub(super) fn forget(&self) -> bool {
+    pub(crate) fn forget(&self) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.take().is_some()
     }
@@ -224,7 +231,7 @@ impl Tokens {
         let body = format!(
             "grant_type=client_credentials&client_id={}&scope={}&{proof}",
             encoded(id, ""),
-            encoded(&format!("{RESOURCE}/.default"), "")
+            encoded(&format!("{}/.default", self.resource), "")
         );
         let headers = [
             (
@@ -289,7 +296,7 @@ impl Tokens {
                 "account",
                 "get-access-token",
                 "--resource",
-                RESOURCE,
+                &self.resource,
                 "--output",
                 "json",
             ])

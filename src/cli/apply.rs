@@ -20,7 +20,7 @@ use super::output::{Output as Stdout, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
 use super::upload::format_of as format_in_blob;
-use super::{far, far_apply};
+use super::{cloud, far, far_apply};
 use crate::diff::{BaseCheck, Chain, DiffFile, MAGIC};
 use crate::error::{Error, Result, quoted};
 use crate::files::{
@@ -188,6 +188,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
                 applied
             })
         }
+        None if cloud::is_name(&args.base) => Err(Error::usage(
+            "a managed disk can't be changed in place: it has no snapshot to go back to",
+        )
+        .with_path(&args.base)
+        .with_hint("make a new image with -o")),
         None if far::is_address(&args.base) => {
             let done = to_blob(args, &warn, options, context);
             done.map(|done| blob.insert(done).applied.clone())
@@ -243,7 +248,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// More threads where they mostly wait for a service.
 fn workers(args: &Args, context: &Context) -> Result<Workers> {
-    if far::is_address(&args.base) || args.output.as_deref().is_some_and(far::is_address) {
+    if cloud::is_far(&args.base) || args.output.as_deref().is_some_and(far::is_address) {
         context.workers_far()
     } else {
         context.workers()
@@ -418,7 +423,7 @@ fn to_new(
     // Checked before the diffs are read.
     check_output(output, overwrite(args.force))?;
     let base = &args.base;
-    if super::store_path::is_point(base) || far::is_address(base) || EmptyDisk::is_named(base) {
+    if super::store_path::is_point(base) || cloud::is_far(base) || EmptyDisk::is_named(base) {
         return from_point(args, output, options, context);
     }
     let base = context.open(&args.base, said(args), &args.parents)?;
@@ -494,7 +499,7 @@ fn from_point(
     let format = output_format(args, output, &*base, &chain)?;
     if format == Format::Differencing {
         EmptyDisk::refuse(&args.base, "create a VHD of another format from it")?;
-        let (what, hint) = if far::is_address(&args.base) {
+        let (what, hint) = if cloud::is_far(&args.base) {
             (
                 "a page blob can't be the parent of a differencing VHD",
                 "make a VHD of it first, with vhd convert",

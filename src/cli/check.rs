@@ -10,8 +10,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use super::size::Count;
-use super::{far, remedy};
-use crate::blob::BlobName;
+use super::{cloud, remedy};
 use crate::error::{Error, Result, quoted};
 use crate::files::{self, Repaired};
 use crate::text::shown;
@@ -166,7 +165,7 @@ fn check(path: &Path, args: &Args, context: &Context) -> Result<(bool, [u64; 3])
         progress: &*progress,
         ..CheckOptions::default()
     };
-    let repaired = if far::is_address(path) {
+    let repaired = if cloud::is_far(path) {
         Repaired {
             before: check_blob(path, args, &options, context)?,
             mends: Vec::new(),
@@ -217,8 +216,7 @@ fn check_blob(
                 quoted(path)
             )));
     }
-    let name = BlobName::parse(path.to_str().unwrap_or_default())?;
-    let blob = far::connector()?.open(&name)?;
+    let blob = cloud::open(path)?;
     context.tell_access(path)?;
     files::check_blob(&blob, options)
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::args::{Common, Parents, SaidFormat, When};
 use super::output::STDOUT;
 use super::size::{Short, Size};
-use super::{exit, far, progress, remedy, store_path};
+use super::{cloud, exit, far, progress, remedy, store_path};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, Opened, open_image, refuse_same_file};
@@ -263,6 +263,11 @@ impl Context {
     /// Reports what grants access to a blob, if requested.
     pub(super) fn tell_access(&self, blob: &Path) -> Result<()> {
         if self.verbose() {
+            if cloud::is_name(blob) {
+                let identity = cloud::cloud()?.identity()?;
+                self.detail(format_args!("{}: access granted to {identity}", shown(blob)));
+                return Ok(());
+            }
             let name = BlobName::parse(blob.to_str().unwrap_or_default())?;
             let access = far::connector()?.access(&name)?;
             self.detail(format_args!("{}: access by {}", shown(blob), access.what()));

@@ -11,7 +11,7 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::several::Several;
 use super::size::Size;
-use super::{far, remedy, snapshot, store_path};
+use super::{cloud, remedy, snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{
     BlobImage, Format, OpenImage, OpenOptions, Opened as _, find_stamp, open_image, vhd_inside,
@@ -61,7 +61,7 @@ fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outc
     if let Some(point) = store_path::open(path)? {
         return snapshot::print_point(&point, args.json);
     }
-    if far::is_address(path) {
+    if cloud::is_far(path) {
         return info_of_blob(args, path, apart, context);
     }
     // Not through the context: here warnings are part of the output.
@@ -83,7 +83,7 @@ fn info_of_blob(args: &Args, path: &Path, apart: bool, context: &Context) -> Res
     if let Some(format) = args.format {
         opener = opener.format(format.into());
     }
-    let Some(image) = opener.open_blob(path)? else {
+    let Some(image) = opener.open_far(path)? else {
         return Err(Error::usage("this is not the address of a blob").with_path(path));
     };
     context.tell_access(path)?;

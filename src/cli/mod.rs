@@ -20,6 +20,7 @@ mod args;
 mod change_report;
 mod changed_files;
 mod check;
+mod cloud;
 mod codes;
 mod completions;
 mod context;
@@ -64,6 +65,7 @@ mod span;
 mod squash;
 mod stdin;
 mod store_path;
+mod take_back;
 mod tree;
 mod upload;
 mod usage;
@@ -283,6 +285,7 @@ fn start<T: clap::FromArgMatches>(
     }
     let context = Context::new(name, common);
     let result = signals::watch(name).and_then(|()| run(&parsed, &context));
+    take_back::end(name);
     if result.is_ok() {
         context.tell_time();
     }

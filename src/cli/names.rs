@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{ArgMatches, Command, ValueHint};
 
-use super::far;
+use super::{cloud, far};
 use super::remote::Remote;
 use super::role::Role;
 use super::signals;
@@ -95,6 +95,9 @@ fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
         return admit(role, &path).map(|()| path);
     }
     let path = far::from_file(path)?;
+    if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
+        return cloud::name(&path).map(|_| path);
+    }
     // A store can't be reached like this.
     if far::is_address(&path) && PointName::parse(&path).is_none() {
         return far::admit(&path);

@@ -171,7 +171,7 @@ fn variables(server: &Server, folder: &Path) -> String {
     );
     let authority = server.authority().to_path_buf();
     let az = folder.join("az");
-    let all: [(&str, &OsStr); 16] = [
+    let all: [(&str, &OsStr); 17] = [
         // What az keeps of this server doesn't mix with what it knows of the cloud.
         ("AZURE_CONFIG_DIR", az.as_os_str()),
         ("AZURE_CORE_COLLECT_TELEMETRY", OsStr::new("false")),
@@ -183,6 +183,7 @@ fn variables(server: &Server, folder: &Path) -> String {
         ("AZURE_CLIENT_SECRET", OsStr::new(&identity.client_secret)),
         ("AZURE_SUBSCRIPTION_ID", OsStr::new(&identity.subscription)),
         ("AZURE_RESOURCE_MANAGER", OsStr::new(&root)),
+        ("AZURE_RESOURCE_MANAGER_ENDPOINT", OsStr::new(&root)),
         ("AZURE_STORAGE_ACCOUNT", OsStr::new(&identity.account)),
         ("AZURE_STORAGE_KEY", OsStr::new(&identity.account_key)),
         ("AZURE_STORAGE_SERVICE_ENDPOINT", OsStr::new(&endpoint)),

@@ -10,7 +10,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::{document, exit, far, progress};
+use super::{document, exit, far, progress, take_back};
 use crate::error::{Error, Result};
 use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
@@ -37,6 +37,8 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
                     continue;
                 }
                 drop(handler);
+                // Afterwards no file can be written any more.
+                take_back::interrupted(program);
                 remove_temporary_files();
                 progress::wipe();
                 let how = match signal {
@@ -50,6 +52,7 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
                     how,
                     &work.iter().map(Work::became).collect::<Vec<_>>(),
                 );
+                drop(work);
                 document::interrupted(u8::try_from(128 + signal).unwrap_or(130));
                 std::process::exit(128 + signal);
             }

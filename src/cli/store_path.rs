@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::far;
+use super::{cloud, far};
 use crate::api::{Opener, PointName};
 use crate::error::{Error, Result};
 use crate::snapshot::PointImage;
@@ -32,6 +32,9 @@ pub(super) fn opener(path: &Path) -> Result<Opener> {
     let mut opener = Opener::new();
     if far::is_address(path) {
         opener = opener.connector(far::connector()?);
+    }
+    if cloud::is_name(path) {
+        opener = opener.cloud(cloud::cloud()?);
     }
     match PointName::parse(path) {
         Some(point) if point.store.is_empty() => Ok(opener.store(store_of(&point)?)),

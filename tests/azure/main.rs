@@ -9,6 +9,10 @@
     reason = "a test's helpers"
 )]
 
+mod answers;
+mod client;
+mod cloud_lab;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

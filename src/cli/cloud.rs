@@ -1,0 +1,65 @@
+//! Managed disks on the command line: their names, and the resource manager.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::far;
+use crate::blob::{BlobFile, BlobName};
+use crate::cloud::{Access, Cloud, ResourceName};
+use crate::error::Result;
+
+static CLOUD: OnceLock<Arc<Cloud>> = OnceLock::new();
+
+/// Returns whether `path` is the name of a managed disk or a snapshot of one.
+pub(super) fn is_name(path: &Path) -> bool {
+    ResourceName::is_name(path)
+}
+
+/// The name that `path` is.
+pub(super) fn name(path: &Path) -> Result<ResourceName> {
+    ResourceName::parse(path.to_str().unwrap_or_default())
+}
+
+/// The connection to the resource manager.
+pub(super) fn cloud() -> Result<Arc<Cloud>> {
+    if let Some(cloud) = CLOUD.get() {
+        return Ok(Arc::clone(cloud));
+    }
+    let connector = far::connector()?;
+    let cloud = Arc::new(Cloud::new(&connector, |name| env::var(name).ok(), folder()));
+    Ok(Arc::clone(CLOUD.get_or_init(|| cloud)))
+}
+
+/// The connection to the resource manager, if it was needed.
+pub(super) fn used() -> Option<&'static Arc<Cloud>> {
+    CLOUD.get()
+}
+
+/// Where access is noted until it is taken back.
+fn folder() -> Option<PathBuf> {
+    let variable = |name: &str| {
+        let value = env::var_os(name).filter(|value| !value.is_empty())?;
+        std::path::absolute(value).ok()
+    };
+    let state = variable("VHDKIT_STATE_DIR").or_else(|| {
+        let of_user = variable("XDG_STATE_HOME");
+        let of_user = of_user.or_else(|| Some(variable("HOME")?.join(".local/state")));
+        Some(of_user?.join("vhdkit"))
+    });
+    Some(state?.join("grants"))
+}
+
+/// Returns whether `path` is an address, or the name of a managed disk.
+pub(super) fn is_far(path: &Path) -> bool {
+    far::is_address(path) || is_name(path)
+}
+
+/// Opens the blob, or the managed disk, called `path`.
+pub(super) fn open(path: &Path) -> Result<BlobFile> {
+    if is_name(path) {
+        let (cloud, name) = (cloud()?, name(path)?);
+        return cloud.open(&cloud.find(&name)?, Access::Read, path);
+    }
+    far::connector()?.open(&BlobName::parse(path.to_str().unwrap_or_default())?)
+}

@@ -1,0 +1,59 @@
+//! Access to managed disks is taken back however a command ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::{cloud, exit, remedy};
+use crate::error::{Error, ErrorKind};
+
+/// How long a signal waits until access is taken back. What isn't by then, the next command takes back.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Whether a signal is ending the program.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Takes back all access at the end of a command, and reports what should be known of it.
+pub(super) fn end(program: &str) {
+    let Some(cloud) = cloud::used() else {
+        return;
+    };
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        // The command failed because its access was taken back; the signal ends the program.
+        thread::park();
+    }
+    let failed = cloud.take_back_all();
+    for error in cloud.take_notices().iter().chain(&failed) {
+        tell(program, error);
+    }
+}
+
+fn tell(program: &str, error: &Error) {
+    let label = if error.kind() == ErrorKind::Usage {
+        "note"
+    } else {
+        "warning"
+    };
+    exit::say(program, label, error, remedy::hint(error).as_deref());
+}
+
+/// Takes back all access when a signal ends the program.
+pub(super) fn interrupted(program: &'static str) {
+    let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
+        return;
+    };
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    exit::say(program, "note", &"taking back the access to managed disks", None);
+    let (done, wait) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(cloud.take_back_all());
+    });
+    let failed = wait.recv_timeout(WAIT).unwrap_or_else(|_| {
+        vec![Error::new(ErrorKind::Io, "the access to managed disks wasn't taken back in time").with_hint(
+            "the next command of this program takes it back; it ends by itself after an hour",
+        )]
+    });
+    failed.iter().for_each(|error| tell(program, error));
+}
