@@ -43,9 +43,9 @@ pub use retry::{Attempts, Clock, PATIENCE, Retry, SystemClock};
 pub use secret::Secret;
 pub use sign::AccountKey;
 pub(crate) use sign::{Signed, shared_key};
-pub(crate) use token::Tokens;
 pub use store::{
     Answer, BlobId, BlobKind, Blobs, BlobsAsked, Changed, Conditions, Deleted, Lease, Listed,
     MAX_BLOB, MAX_PUT, Metadata, NewBlob, PageStore, Pages, PagesAsked, Properties, Sequence,
     Since,
 };
+pub(crate) use token::Tokens;

@@ -254,7 +254,11 @@ impl Rest {
     fn name_of(&self, blob: Option<&BlobId>) -> PathBuf {
         match blob {
             Some(blob) => self.shown(blob),
-            None => self.called.as_deref().unwrap_or(self.container.shown()).to_path_buf(),
+            None => self
+                .called
+                .as_deref()
+                .unwrap_or(self.container.shown())
+                .to_path_buf(),
         }
     }
 

@@ -86,8 +86,8 @@ impl Tokens {
     ) -> Result<Option<Self>> {
         let id = lookup("AZURE_CLIENT_ID");
         let tenant = lookup("AZURE_TENANT_ID");
-        let authority = lookup("AZURE_AUTHORITY_HOST")
-            .unwrap_or_else(|| authority.unwrap_or(AUTHORITY).into());
+        let authority =
+            lookup("AZURE_AUTHORITY_HOST").unwrap_or_else(|| authority.unwrap_or(AUTHORITY).into());
         let authority = authority.trim_end_matches('/').to_owned();
         if let (Some(id), Some(tenant)) = (&id, &tenant) {
             check_authority(&authority)?;
@@ -98,14 +98,20 @@ impl Tokens {
             let id = id.trim().to_owned();
             if let Some(secret) = lookup("AZURE_CLIENT_SECRET") {
                 let secret = Secret::new(secret);
-                return Ok(Some(Self::of(resource, Source::Application {
-                    address,
-                    id,
-                    secret,
-                })));
+                return Ok(Some(Self::of(
+                    resource,
+                    Source::Application {
+                        address,
+                        id,
+                        secret,
+                    },
+                )));
             }
             if let Some(file) = lookup("AZURE_FEDERATED_TOKEN_FILE") {
-                return Ok(Some(Self::of(resource, Source::Workload { address, id, file })));
+                return Ok(Some(Self::of(
+                    resource,
+                    Source::Workload { address, id, file },
+                )));
             }
         } else if lookup("AZURE_CLIENT_SECRET").is_some() {
             return Err(Error::usage("AZURE_CLIENT_SECRET is set alone")
@@ -120,21 +126,27 @@ impl Tokens {
         {
             let address = format!("{endpoint}?api-version=2019-08-01&resource={asked}{of_user}");
             let header = ("x-identity-header", Secret::new(header));
-            return Ok(Some(Self::of(resource, Source::Machine {
-                address,
-                header,
-                limit: WAIT,
-            })));
+            return Ok(Some(Self::of(
+                resource,
+                Source::Machine {
+                    address,
+                    header,
+                    limit: WAIT,
+                },
+            )));
         }
         let machine = lookup("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or_else(|| MACHINE.into());
-        let machine = Self::of(resource, Source::Machine {
-            address: format!(
-                "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={asked}{of_user}",
-                machine.trim_end_matches('/')
-            ),
-            header: ("metadata", Secret::new("true")),
-            limit: MACHINE_WAIT,
-        });
+        let machine = Self::of(
+            resource,
+            Source::Machine {
+                address: format!(
+                    "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={asked}{of_user}",
+                    machine.trim_end_matches('/')
+                ),
+                header: ("metadata", Secret::new("true")),
+                limit: MACHINE_WAIT,
+            },
+        );
         if machine.get(http).is_ok() {
             return Ok(Some(machine));
         }

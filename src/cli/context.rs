@@ -265,7 +265,10 @@ impl Context {
         if self.verbose() {
             if cloud::is_name(blob) {
                 let identity = cloud::cloud()?.identity()?;
-                self.detail(format_args!("{}: access granted to {identity}", shown(blob)));
+                self.detail(format_args!(
+                    "{}: access granted to {identity}",
+                    shown(blob)
+                ));
                 return Ok(());
             }
             let name = BlobName::parse(blob.to_str().unwrap_or_default())?;

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{ArgMatches, Command, ValueHint};
 
-use super::{cloud, far};
 use super::remote::Remote;
 use super::role::Role;
 use super::signals;
 use super::store_path::STORE_VARIABLE;
+use super::{cloud, far};
 use crate::api::PointName;
 use crate::error::{Error, Result, quoted};
 use crate::snapshot::disks;

@@ -44,16 +44,27 @@ pub(super) fn interrupted(program: &'static str) {
         return;
     };
     INTERRUPTED.store(true, Ordering::SeqCst);
-    exit::say(program, "note", &"taking back the access to managed disks", None);
+    exit::say(
+        program,
+        "note",
+        &"taking back the access to managed disks",
+        None,
+    );
     let (done, wait) = mpsc::channel();
     thread::spawn(move || {
         // Nobody may be waiting any more.
         let _ = done.send(cloud.take_back_all());
     });
     let failed = wait.recv_timeout(WAIT).unwrap_or_else(|_| {
-        vec![Error::new(ErrorKind::Io, "the access to managed disks wasn't taken back in time").with_hint(
-            "the next command of this program takes it back; it ends by itself after an hour",
-        )]
+        vec![
+            Error::new(
+                ErrorKind::Io,
+                "the access to managed disks wasn't taken back in time",
+            )
+            .with_hint(
+                "the next command of this program takes it back; it ends by itself after an hour",
+            ),
+        ]
     });
     failed.iter().for_each(|error| tell(program, error));
 }

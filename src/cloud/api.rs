@@ -156,9 +156,12 @@ impl Api {
         let (operation, location) = (header("azure-asyncoperation"), header("location"));
         let request = header("x-ms-request-id").unwrap_or_default();
         let bytes = reply.read_all(LONGEST).map_err(|e| {
-            let error = Error::io(doing, std::io::Error::new(e.kind(), "the answer ended too early"))
-                .with_path(about)
-                .with_hint("check the connection to the network, and run the command again");
+            let error = Error::io(
+                doing,
+                std::io::Error::new(e.kind(), "the answer ended too early"),
+            )
+            .with_path(about)
+            .with_hint("check the connection to the network, and run the command again");
             Failure::passing(error, Done::Perhaps)
         })?;
         let parsed = if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -175,7 +178,10 @@ impl Api {
             return Err(refusal.failure(doing, about));
         }
         let body = parsed.map_err(|e| {
-            let error = Error::new(ErrorKind::Unsupported, "the answer of the resource manager isn't JSON");
+            let error = Error::new(
+                ErrorKind::Unsupported,
+                "the answer of the resource manager isn't JSON",
+            );
             error
                 .with_path(about)
                 .with_found(e)
@@ -209,8 +215,10 @@ impl Api {
                 _ => return Ok(all),
             }
         }
-        Err(Error::unsupported("the list of the resource manager doesn't end")
-            .with_path(asked.about)
-            .into())
+        Err(
+            Error::unsupported("the list of the resource manager doesn't end")
+                .with_path(asked.about)
+                .into(),
+        )
     }
 }

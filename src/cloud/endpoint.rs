@@ -56,7 +56,11 @@ impl Endpoint {
         let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(end);
-        let root = format!("{}://{}", scheme.to_ascii_lowercase(), host.to_ascii_lowercase());
+        let root = format!(
+            "{}://{}",
+            scheme.to_ascii_lowercase(),
+            host.to_ascii_lowercase()
+        );
         let root = root.strip_suffix(":443").unwrap_or(&root);
         let (_, own) = self.root.split_once("://").unwrap_or(("", &self.root));
         // Regions have hosts of their own within that of the service.
@@ -64,10 +68,14 @@ impl Endpoint {
         if root == self.root || regional {
             return Ok(format!("{root}{path}"));
         }
-        Err(Error::unsupported("the resource manager refers to another host, which isn't trusted")
-            .with_path(&self.root)
-            .with_found(root)
-            .with_hint("check the address of the resource manager, and what is between here and it"))
+        Err(
+            Error::unsupported("the resource manager refers to another host, which isn't trusted")
+                .with_path(&self.root)
+                .with_found(root)
+                .with_hint(
+                    "check the address of the resource manager, and what is between here and it",
+                ),
+        )
     }
 }
 
@@ -81,7 +89,8 @@ fn checked(root: &str) -> Result<String> {
         root.strip_prefix("https://")
     };
     let host = host.unwrap_or("");
-    if host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace) {
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace)
+    {
         return Err(Error::usage(format!("{VARIABLE} is not an https address"))
             .with_hint("set it as https://HOST, or unset it"));
     }
@@ -102,10 +111,13 @@ fn described(root: &str, http: &Http) -> Result<(String, Option<String>)> {
         .send_within(&call, None)
         .map_err(|e| http.failure(doing, root.as_ref(), &e).into_error())?;
     let wrong = |found: String| {
-        Error::new(ErrorKind::Unsupported, "this is not the address of a resource manager")
-            .with_path(root)
-            .with_found(found)
-            .with_hint(format!("check {VARIABLE}"))
+        Error::new(
+            ErrorKind::Unsupported,
+            "this is not the address of a resource manager",
+        )
+        .with_path(root)
+        .with_found(found)
+        .with_hint(format!("check {VARIABLE}"))
     };
     let status = reply.status();
     if status != 200 {
@@ -133,11 +145,20 @@ mod tests {
         for (text, root) in [
             ("https://127.0.0.1:10443/", "https://127.0.0.1:10443"),
             ("http://127.0.0.1:7", "http://127.0.0.1:7"),
-            ("https://Management.Azure.com:443", "https://management.azure.com"),
+            (
+                "https://Management.Azure.com:443",
+                "https://management.azure.com",
+            ),
         ] {
             assert_eq!(checked(text).unwrap(), root);
         }
-        for text in ["http://10.0.0.1:1", "https://", "https://a/b", "https://u@h", "management.azure.com"] {
+        for text in [
+            "http://10.0.0.1:1",
+            "https://",
+            "https://a/b",
+            "https://u@h",
+            "management.azure.com",
+        ] {
             assert!(checked(text).is_err(), "{text}");
         }
     }

@@ -34,9 +34,11 @@ impl Cloud {
     /// had its name.
     pub fn family(&self, name: &ResourceName) -> Result<Family> {
         if name.kind() == Some(ResourceKind::Snapshot) {
-            return Err(Error::usage("this is a snapshot, not a disk with its snapshots")
-                .with_path(name.shown())
-                .with_hint("name the disk that it is of"));
+            return Err(
+                Error::usage("this is a snapshot, not a disk with its snapshots")
+                    .with_path(name.shown())
+                    .with_hint("name the disk that it is of"),
+            );
         }
         let subscription = match name.subscription() {
             Some(id) => id,
@@ -65,7 +67,9 @@ impl Cloud {
         if unique_id.is_some() {
             (ours, others) = ours.into_iter().partition(|snapshot| {
                 let of = snapshot.source_unique_id.as_deref().unwrap_or("");
-                unique_id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(of))
+                unique_id
+                    .as_deref()
+                    .is_some_and(|id| id.eq_ignore_ascii_case(of))
             });
         }
         ours.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
@@ -91,16 +95,20 @@ fn the_only_one(name: &ResourceName, snapshots: &[Resource]) -> Result<Option<St
     ids.sort();
     ids.dedup();
     if snapshots.is_empty() {
-        return Err(Error::usage("there is no disk of this name, and no snapshot of one")
-            .with_path(name.shown())
-            .with_hint("check the names of group and disk, and the subscription"));
+        return Err(
+            Error::usage("there is no disk of this name, and no snapshot of one")
+                .with_path(name.shown())
+                .with_hint("check the names of group and disk, and the subscription"),
+        );
     }
     if ids.len() > 1 {
-        return Err(Error::usage("the disk is gone, and its snapshots are of several disks of that name")
-            .with_path(name.shown())
-            .with_field("sourceUniqueId")
-            .with_found(ids.join(", "))
-            .with_hint("name the snapshots themselves, by their resource ids"));
+        return Err(Error::usage(
+            "the disk is gone, and its snapshots are of several disks of that name",
+        )
+        .with_path(name.shown())
+        .with_field("sourceUniqueId")
+        .with_found(ids.join(", "))
+        .with_hint("name the snapshots themselves, by their resource ids"));
     }
     Ok(ids.pop())
 }

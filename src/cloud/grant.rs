@@ -106,15 +106,20 @@ impl Grants {
             if record.until < now() {
                 return true;
             }
-            let ours = self.api.endpoint().map(|endpoint| endpoint.root == record.endpoint);
+            let ours = self
+                .api
+                .endpoint()
+                .map(|endpoint| endpoint.root == record.endpoint);
             if !ours.unwrap_or(false) {
                 return false;
             }
             match self.revoke(&record.id, Path::new(&record.id)) {
                 Ok(()) => {
                     self.notice(
-                        Error::usage("access that an interrupted command was granted has been taken back")
-                            .with_path(&record.id),
+                        Error::usage(
+                            "access that an interrupted command was granted has been taken back",
+                        )
+                        .with_path(&record.id),
                     );
                     true
                 }
@@ -140,11 +145,12 @@ impl Grants {
         if *closed {
             return Err(Error::interrupted().with_path(shown));
         }
-        let live: Vec<Arc<Grant>> = locked(&self.live).iter().filter_map(Weak::upgrade).collect();
+        let live: Vec<Arc<Grant>> = locked(&self.live)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         let known = live.into_iter().find(|grant| {
-            resource.is(&grant.id)
-                && grant.access == access
-                && !grant.ended.load(Ordering::SeqCst)
+            resource.is(&grant.id) && grant.access == access && !grant.ended.load(Ordering::SeqCst)
         });
         if let Some(known) = known {
             return Ok(known);
@@ -221,16 +227,24 @@ impl Grants {
         });
         let result = result.map_err(Failure::into_error)?;
         let wrong = || {
-            Error::unsupported("the service grants access by no address that can be used").with_path(shown)
+            Error::unsupported("the service grants access by no address that can be used")
+                .with_path(shown)
         };
-        let address = ["/accessSAS", "/properties/output/accessSAS", "/output/accessSAS"]
-            .iter()
-            .find_map(|pointer| result.pointer(pointer).and_then(Value::as_str))
-            .ok_or_else(wrong)?;
+        let address = [
+            "/accessSAS",
+            "/properties/output/accessSAS",
+            "/output/accessSAS",
+        ]
+        .iter()
+        .find_map(|pointer| result.pointer(pointer).and_then(Value::as_str))
+        .ok_or_else(wrong)?;
         // Its own error could repeat the signature.
         let name = BlobName::parse(address).map_err(|_| wrong())?;
         let local = name.endpoint().is_loopback();
-        if !name.has_signature() || !name.is_managed_disk() || !(name.endpoint().is_encrypted() || local) {
+        if !name.has_signature()
+            || !name.is_managed_disk()
+            || !(name.endpoint().is_encrypted() || local)
+        {
             return Err(wrong());
         }
         Ok(name)
@@ -256,8 +270,14 @@ impl Grants {
     /// Takes back all access that is still granted, and grants none any more. Gives what went wrong.
     pub(super) fn take_back_all(&self) -> Vec<Error> {
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
-        let live: Vec<Arc<Grant>> = locked(&self.live).iter().filter_map(Weak::upgrade).collect();
-        let failed = live.iter().filter_map(|grant| grant.take_back().err()).collect();
+        let live: Vec<Arc<Grant>> = locked(&self.live)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        let failed = live
+            .iter()
+            .filter_map(|grant| grant.take_back().err())
+            .collect();
         if let Some(ledger) = &self.ledger {
             ledger.end();
         }
@@ -274,7 +294,10 @@ impl Grants {
 
     /// The current address of the disk that was granted by `name`.
     pub(super) fn current(&self, name: &BlobName) -> BlobName {
-        let live: Vec<Arc<Grant>> = locked(&self.live).iter().filter_map(Weak::upgrade).collect();
+        let live: Vec<Arc<Grant>> = locked(&self.live)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         let found = live.iter().find_map(|grant| {
             let current = locked(&grant.current);
             (current.name.shown() == name.shown()).then(|| current.name.clone())
@@ -330,7 +353,9 @@ impl Grant {
             self.grants.notice(
                 Error::usage("access to it had been granted to somebody else before, and still is")
                     .with_path(&self.shown)
-                    .with_hint("if nobody needs that any more, take it back in the portal, or with az"),
+                    .with_hint(
+                        "if nobody needs that any more, take it back in the portal, or with az",
+                    ),
             );
         } else {
             let used = match (entry, &self.grants.ledger) {

@@ -49,19 +49,40 @@ impl PageStore for Granted {
         self.with(|rest| rest.resize(blob, size, only_if))
     }
 
-    fn set_metadata(&self, blob: &BlobId, metadata: &Metadata, only_if: &Conditions) -> Answer<Changed> {
+    fn set_metadata(
+        &self,
+        blob: &BlobId,
+        metadata: &Metadata,
+        only_if: &Conditions,
+    ) -> Answer<Changed> {
         self.with(|rest| rest.set_metadata(blob, metadata, only_if))
     }
 
-    fn set_sequence(&self, blob: &BlobId, sequence: Sequence, only_if: &Conditions) -> Answer<Changed> {
+    fn set_sequence(
+        &self,
+        blob: &BlobId,
+        sequence: Sequence,
+        only_if: &Conditions,
+    ) -> Answer<Changed> {
         self.with(|rest| rest.set_sequence(blob, sequence, only_if))
     }
 
-    fn put_pages(&self, blob: &BlobId, offset: u64, data: &[u8], only_if: &Conditions) -> Answer<Changed> {
+    fn put_pages(
+        &self,
+        blob: &BlobId,
+        offset: u64,
+        data: &[u8],
+        only_if: &Conditions,
+    ) -> Answer<Changed> {
         self.with(|rest| rest.put_pages(blob, offset, data, only_if))
     }
 
-    fn clear_pages(&self, blob: &BlobId, range: PageRange, only_if: &Conditions) -> Answer<Changed> {
+    fn clear_pages(
+        &self,
+        blob: &BlobId,
+        range: PageRange,
+        only_if: &Conditions,
+    ) -> Answer<Changed> {
         self.with(|rest| rest.clear_pages(blob, range, only_if))
     }
 

@@ -145,8 +145,10 @@ impl Ledger {
                     });
                 }
                 Ok(None) => {
-                    return Err(Error::unsupported("the file system has no locks on folders")
-                        .with_path(&self.folder));
+                    return Err(
+                        Error::unsupported("the file system has no locks on folders")
+                            .with_path(&self.folder),
+                    );
                 }
                 Ok(Some(_)) => {}
                 Err(error) if error.kind() == ErrorKind::Locked => {}
@@ -154,8 +156,11 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::Locked, "other programs keep removing what was just made")
-            .with_path(&self.folder))
+        Err(Error::new(
+            ErrorKind::Locked,
+            "other programs keep removing what was just made",
+        )
+        .with_path(&self.folder))
     }
 
     /// Returns whether another program that is running, or another grant of this one, uses this resource.
@@ -174,8 +179,9 @@ impl Ledger {
             running
                 && Self::files(folder).iter().any(|path| {
                     but.is_none_or(|entry| entry.path != *path)
-                        && Record::read(path)
-                            .is_some_and(|record| record.id.eq_ignore_ascii_case(id) && !record.ending)
+                        && Record::read(path).is_some_and(|record| {
+                            record.id.eq_ignore_ascii_case(id) && !record.ending
+                        })
                 })
         })
     }

@@ -121,8 +121,10 @@ impl Cloud {
             if id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
                 return Ok(id);
             }
-            return Err(Error::usage("AZURE_SUBSCRIPTION_ID is not the id of a subscription")
-                .with_hint("set it as 00000000-0000-0000-0000-000000000000, or unset it"));
+            return Err(
+                Error::usage("AZURE_SUBSCRIPTION_ID is not the id of a subscription")
+                    .with_hint("set it as 00000000-0000-0000-0000-000000000000, or unset it"),
+            );
         }
         let about = Path::new("the subscriptions");
         let asked = Asked {
@@ -147,7 +149,11 @@ impl Cloud {
                 Error::usage("the identity sees no subscription")
             } else {
                 Error::usage("the identity sees several subscriptions, and none is chosen")
-                    .with_found(format_args!("{}: {}", ids.len(), ids[..ids.len().min(5)].join(", ")))
+                    .with_found(format_args!(
+                        "{}: {}",
+                        ids.len(),
+                        ids[..ids.len().min(5)].join(", ")
+                    ))
             };
             error.with_hint("name one in AZURE_SUBSCRIPTION_ID, or use the resource id of the disk")
         })
@@ -175,7 +181,9 @@ impl Cloud {
     /// [`Usage`](ErrorKind::Usage) if there is none, or if both a disk and a snapshot have that name.
     pub fn find(&self, name: &ResourceName) -> Result<Resource> {
         if let Some(kind) = name.kind() {
-            return self.get(name, kind)?.ok_or_else(|| missing(name, kind.name()));
+            return self
+                .get(name, kind)?
+                .ok_or_else(|| missing(name, kind.name()));
         }
         let snapshot = self.get(name, ResourceKind::Snapshot)?;
         let disk = self.get(name, ResourceKind::Disk)?;
@@ -204,11 +212,7 @@ impl Cloud {
                 .map(Some)
                 .map_err(|e| e.with_path(name.shown())),
             // A missing group or subscription is another matter.
-            Err(failure)
-                if failure.is("ResourceNotFound") || failure.is("NotFound") =>
-            {
-                Ok(None)
-            }
+            Err(failure) if failure.is("ResourceNotFound") || failure.is("NotFound") => Ok(None),
             Err(failure) => Err(failure.into_error()),
         }
     }
@@ -253,7 +257,9 @@ impl Cloud {
                 .with_path(name.shown())
                 .with_hint("choose another name"));
         }
-        let far = new.region.filter(|region| !same_region(region, &new.source.location));
+        let far = new
+            .region
+            .filter(|region| !same_region(region, &new.source.location));
         let option = if far.is_some() { "CopyStart" } else { "Copy" };
         let mut body = json!({
             "location": new.region.unwrap_or(&new.source.location),
@@ -371,17 +377,25 @@ fn missing(name: &ResourceName, what: &str) -> Error {
 /// Fails if the bytes of a resource can't be read or written as it is.
 fn check_usable(resource: &Resource, access: Access, shown: &Path) -> Result<()> {
     if let Some(percent) = resource.percent.filter(|_| !resource.is_complete()) {
-        return Err(Error::new(ErrorKind::Pending, "the snapshot isn't complete yet")
-            .with_path(shown)
-            .with_found(format_args!("{percent:.0} %"))
-            .with_expected("100 %")
-            .with_hint("the service is still copying: try again later"));
+        return Err(
+            Error::new(ErrorKind::Pending, "the snapshot isn't complete yet")
+                .with_path(shown)
+                .with_found(format_args!("{percent:.0} %"))
+                .with_expected("100 %")
+                .with_hint("the service is still copying: try again later"),
+        );
     }
-    let attached = resource.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("Attached"));
+    let attached = resource
+        .state
+        .as_deref()
+        .is_some_and(|state| state.eq_ignore_ascii_case("Attached"));
     if attached && access == Access::Read {
-        return Err(Error::new(ErrorKind::Locked, "the disk is attached to a running machine")
-            .with_path(shown)
-            .with_hint("take a snapshot of it, and read that"));
+        return Err(Error::new(
+            ErrorKind::Locked,
+            "the disk is attached to a running machine",
+        )
+        .with_path(shown)
+        .with_hint("take a snapshot of it, and read that"));
     }
     Ok(())
 }

@@ -70,8 +70,8 @@ impl ResourceName {
         };
         let lower = text.to_ascii_lowercase();
         let scheme = lower.starts_with("azure:") && !lower.starts_with("azure::");
-        let id = lower.starts_with("/subscriptions/")
-            && lower.contains("/providers/microsoft.compute/");
+        let id =
+            lower.starts_with("/subscriptions/") && lower.contains("/providers/microsoft.compute/");
         (scheme || id) && fs::symlink_metadata(path).is_err()
     }
 
@@ -83,7 +83,9 @@ impl ResourceName {
     pub fn parse(text: &str) -> Result<Self> {
         let refuse = |what: &str| {
             let shown = crate::text::without_secrets(text).into_owned();
-            Err(Error::usage(what.to_owned()).with_path(shown).with_hint(FORMS))
+            Err(Error::usage(what.to_owned())
+                .with_path(shown)
+                .with_hint(FORMS))
         };
         let (subscription, group, kind, name) = if text.starts_with('/') {
             let parts: Vec<&str> = text.trim_matches('/').split('/').collect();
@@ -92,7 +94,13 @@ impl ResourceName {
             };
             let words = [a, b, c, provider].map(str::to_ascii_lowercase);
             let kind = ResourceKind::parse(kind);
-            if words != ["subscriptions", "resourcegroups", "providers", "microsoft.compute"]
+            if words
+                != [
+                    "subscriptions",
+                    "resourcegroups",
+                    "providers",
+                    "microsoft.compute",
+                ]
                 || kind.is_none()
             {
                 return refuse("this is not the resource id of a disk or snapshot");
@@ -180,13 +188,21 @@ mod tests {
         for (text, subscription, kind) in [
             ("azure:Prod/web", None, None),
             ("azure:Prod/disks/web", None, Some(ResourceKind::Disk)),
-            ("azure:Prod/snapshots/web", None, Some(ResourceKind::Snapshot)),
+            (
+                "azure:Prod/snapshots/web",
+                None,
+                Some(ResourceKind::Snapshot),
+            ),
             (id, Some("0-1"), Some(ResourceKind::Disk)),
         ] {
             assert!(ResourceName::is_name(Path::new(text)), "{text}");
             let name = ResourceName::parse(text).unwrap();
             assert_eq!((name.group(), name.name()), ("Prod", "web"), "{text}");
-            assert_eq!((name.subscription(), name.kind()), (subscription, kind), "{text}");
+            assert_eq!(
+                (name.subscription(), name.kind()),
+                (subscription, kind),
+                "{text}"
+            );
             assert_eq!(name.shown(), Path::new(text));
         }
         let name = ResourceName::parse("azure:g/d").unwrap();
@@ -216,7 +232,12 @@ mod tests {
             let said = format!("{error} {error:?}");
             assert!(error.hint().is_some() && !said.contains("hidden"), "{said}");
         }
-        for text in ["azure::web@mon", "disk.vhd", "/subscriptions", "azurelike:x/y"] {
+        for text in [
+            "azure::web@mon",
+            "disk.vhd",
+            "/subscriptions",
+            "azurelike:x/y",
+        ] {
             assert!(!ResourceName::is_name(Path::new(text)), "{text}");
         }
     }

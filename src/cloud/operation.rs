@@ -69,13 +69,23 @@ impl Api {
     }
 
     /// Follows an operation to its end.
-    fn follow(&self, asked: Asked<'_>, operation: &str, first: Reply, retry: &Retry) -> Answer<Value> {
+    fn follow(
+        &self,
+        asked: Asked<'_>,
+        operation: &str,
+        first: Reply,
+        retry: &Retry,
+    ) -> Answer<Value> {
         let mut after = first.after;
         for _ in 0..MOST {
             pause(retry, after, asked)?;
             let seen = self.send_with(asked.get(operation), retry)?;
             after = seen.after;
-            let word = seen.body.get("status").and_then(Value::as_str).unwrap_or("");
+            let word = seen
+                .body
+                .get("status")
+                .and_then(Value::as_str)
+                .unwrap_or("");
             match Stage::of(word) {
                 Stage::Going => {}
                 Stage::Failed => {
@@ -125,9 +135,11 @@ impl Api {
     /// Looks at the resource itself until it is as it should be.
     fn wait_for_resource(&self, asked: Asked<'_>, retry: &Retry) -> Answer<Value> {
         if asked.method == "POST" {
-            return Err(Error::unsupported("the resource manager doesn't say where the result will be")
-                .with_path(asked.about)
-                .into());
+            return Err(Error::unsupported(
+                "the resource manager doesn't say where the result will be",
+            )
+            .with_path(asked.about)
+            .into());
         }
         let mut after = None;
         for _ in 0..MOST {

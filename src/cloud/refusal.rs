@@ -50,7 +50,12 @@ impl Refusal {
             status => format!("the service answered {status}"),
         };
         let plain = |text: &str, longest: usize| -> String {
-            let text = text.lines().next().unwrap_or("").trim().trim_end_matches('.');
+            let text = text
+                .lines()
+                .next()
+                .unwrap_or("")
+                .trim()
+                .trim_end_matches('.');
             without_secrets(text).chars().take(longest).collect()
         };
         if !self.code.is_empty() {
@@ -94,7 +99,12 @@ impl Refusal {
                 "the identity lacks this right: the role \"Disk Snapshot Contributor\" on the resource group has it for \
                  snapshots, \"Contributor\" for disks",
             ),
-            (404, "SubscriptionNotFound" | "InvalidSubscriptionId" | "InvalidAuthenticationTokenTenant")
+            (
+                404,
+                "SubscriptionNotFound"
+                | "InvalidSubscriptionId"
+                | "InvalidAuthenticationTokenTenant",
+            )
             | (400, "InvalidSubscriptionId") => io(
                 "check the subscription: az account list shows those of the identity; AZURE_SUBSCRIPTION_ID names another one",
             ),
@@ -106,7 +116,9 @@ impl Refusal {
                 (ErrorKind::Locked, None)
             }
             (409, _) => (ErrorKind::Locked, None),
-            (429, _) => io("the service limits how much is asked of it: run the command again later"),
+            (429, _) => {
+                io("the service limits how much is asked of it: run the command again later")
+            }
             (408 | 500..=504, _) => {
                 io("the service is busy or in trouble: run the command again later")
             }

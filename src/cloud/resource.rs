@@ -56,8 +56,12 @@ impl Resource {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let id = text("/id").ok_or_else(|| wrong("id"))?;
         let name = ResourceName::parse(id)?;
-        let gigabytes = value.pointer("/properties/diskSizeGB").and_then(Value::as_u64);
-        let bytes = value.pointer("/properties/diskSizeBytes").and_then(Value::as_u64);
+        let gigabytes = value
+            .pointer("/properties/diskSizeGB")
+            .and_then(Value::as_u64);
+        let bytes = value
+            .pointer("/properties/diskSizeBytes")
+            .and_then(Value::as_u64);
         let own = |pointer: &str| text(pointer).map(str::to_owned);
         let tags = value.get("tags").and_then(Value::as_object);
         let tags = tags.into_iter().flatten();
@@ -77,7 +81,9 @@ impl Resource {
             source_unique_id: own("/properties/creationData/sourceUniqueId"),
             create_option: own("/properties/creationData/createOption"),
             incremental: value.pointer("/properties/incremental") == Some(&Value::Bool(true)),
-            percent: value.pointer("/properties/completionPercent").and_then(Value::as_f64),
+            percent: value
+                .pointer("/properties/completionPercent")
+                .and_then(Value::as_f64),
             created: text("/properties/timeCreated").and_then(|time| time.parse().ok()),
             state: own("/properties/diskState"),
         })

@@ -27,7 +27,8 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let root = format!("http://{}", listener.local_addr().unwrap());
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (script, seen, own): (Arc<Script>, _, _) = (script.into(), Arc::clone(&asked), root.clone());
+        let (script, seen, own): (Arc<Script>, _, _) =
+            (script.into(), Arc::clone(&asked), root.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (script, seen, own) = (Arc::clone(&script), Arc::clone(&seen), own.clone());
@@ -49,7 +50,10 @@ impl Fake {
             })
         };
         let connector = Connector::new(&Route::default(), lookup.clone()).unwrap();
-        let connector = connector.with_retry(Retry::new(Arc::new(Still::default()), vhdkit::blob::PATIENCE));
+        let connector = connector.with_retry(Retry::new(
+            Arc::new(Still::default()),
+            vhdkit::blob::PATIENCE,
+        ));
         Cloud::new(&connector, lookup, None)
     }
 
@@ -105,7 +109,9 @@ fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<String>>, own: &st
             let body = r#"{"access_token":"token","expires_in":"3600"}"#;
             (200, Vec::new(), body.to_owned())
         } else if path.starts_with("/metadata/endpoints") {
-            let body = format!(r#"{{"authentication":{{"audiences":["{own}"],"loginEndpoint":"{own}"}}}}"#);
+            let body = format!(
+                r#"{{"authentication":{{"audiences":["{own}"],"loginEndpoint":"{own}"}}}}"#
+            );
             (200, Vec::new(), body)
         } else {
             assert!(token, "{first}");
@@ -139,7 +145,11 @@ fn described(kind: &str, name: &str, state: &str) -> String {
 }
 
 fn nothing() -> (u16, Vec<(&'static str, String)>, String) {
-    (404, Vec::new(), r#"{"error":{"code":"ResourceNotFound","message":"gone"}}"#.to_owned())
+    (
+        404,
+        Vec::new(),
+        r#"{"error":{"code":"ResourceNotFound","message":"gone"}}"#.to_owned(),
+    )
 }
 
 fn snapshot(cloud: &Cloud) -> vhdkit::Result<Resource> {
@@ -158,7 +168,15 @@ fn snapshot(cloud: &Cloud) -> vhdkit::Result<Resource> {
 /// A snapshot is made and deleted, whatever the form of the answers.
 #[test]
 fn every_form_of_a_long_answer_is_understood() {
-    for form in ["at once", "location", "both", "operation", "created", "nothing", "going"] {
+    for form in [
+        "at once",
+        "location",
+        "both",
+        "operation",
+        "created",
+        "nothing",
+        "going",
+    ] {
         let fake = Fake::new(Box::new(move |method, path, before| {
             let ok = |body: String| (200, Vec::new(), body);
             let is_there = before > 0;
@@ -173,7 +191,9 @@ fn every_form_of_a_long_answer_is_understood() {
                 _ => Vec::new(),
             };
             match (method, path) {
-                ("GET", path) if path.contains("/disks/d?") => ok(described("disks", "d", "Succeeded")),
+                ("GET", path) if path.contains("/disks/d?") => {
+                    ok(described("disks", "d", "Succeeded"))
+                }
                 ("GET", path) if path.contains("/snapshots/a?") && !is_there => nothing(),
                 ("GET", path) if path.contains("/snapshots/a?") => match (form, before) {
                     ("nothing" | "going", 1) => ok(described("snapshots", "a", "Creating")),
@@ -191,12 +211,18 @@ fn every_form_of_a_long_answer_is_understood() {
                     _ => (202, headers, String::new()),
                 },
                 ("GET", "/op?x=1") => {
-                    let word = if before % 3 < 2 { "InProgress" } else { "Succeeded" };
+                    let word = if before % 3 < 2 {
+                        "InProgress"
+                    } else {
+                        "Succeeded"
+                    };
                     ok(format!(r#"{{"status":"{word}"}}"#))
                 }
-                ("GET", "/result") if before % 2 == 0 && form == "location" => {
-                    (202, vec![("location", "ROOT/result".to_owned())], String::new())
-                }
+                ("GET", "/result") if before % 2 == 0 && form == "location" => (
+                    202,
+                    vec![("location", "ROOT/result".to_owned())],
+                    String::new(),
+                ),
                 ("GET", "/result") if before < 2 => ok(described("snapshots", "a", "Succeeded")),
                 ("GET", "/result") => (204, Vec::new(), String::new()),
                 other => panic!("{form}: {other:?}"),
@@ -205,15 +231,23 @@ fn every_form_of_a_long_answer_is_understood() {
         let cloud = fake.cloud();
         let made = snapshot(&cloud).unwrap();
         assert!(made.name == "a" && made.is_complete(), "{form}");
-        cloud.delete(&made).unwrap_or_else(|error| panic!("{form}: {error}: {:?}", fake.asked()));
+        cloud
+            .delete(&made)
+            .unwrap_or_else(|error| panic!("{form}: {error}: {:?}", fake.asked()));
     }
 }
 
 #[test]
 fn an_operation_that_fails_is_an_error_with_its_reason() {
     let fake = Fake::new(Box::new(|method, path, _| match (method, path) {
-        ("GET", path) if path.contains("/disks/d?") => (200, Vec::new(), described("disks", "d", "Succeeded")),
-        ("PUT", _) => (202, vec![("azure-asyncoperation", "ROOT/op".to_owned())], String::new()),
+        ("GET", path) if path.contains("/disks/d?") => {
+            (200, Vec::new(), described("disks", "d", "Succeeded"))
+        }
+        ("PUT", _) => (
+            202,
+            vec![("azure-asyncoperation", "ROOT/op".to_owned())],
+            String::new(),
+        ),
         ("GET", "/op") => {
             let body = r#"{"status":"Failed","error":{"code":"OutOfSpace","message":"see https://h/x?sig=hidden"}}"#;
             (200, Vec::new(), body.to_owned())
@@ -221,7 +255,10 @@ fn an_operation_that_fails_is_an_error_with_its_reason() {
         _ => nothing(),
     }));
     let error = snapshot(&fake.cloud()).unwrap_err().to_string();
-    assert!(error.contains("OutOfSpace") && !error.contains("hidden"), "{error}");
+    assert!(
+        error.contains("OutOfSpace") && !error.contains("hidden"),
+        "{error}"
+    );
 }
 
 /// A list goes on where its answer says; a service that is busy is asked again, as it says; tokens go to no other host.
@@ -229,11 +266,20 @@ fn an_operation_that_fails_is_an_error_with_its_reason() {
 fn lists_go_on_and_busy_services_are_waited_for() {
     let fake = Fake::new(Box::new(|_, path, before| {
         let page = |names: &[&str], next: &str| {
-            let all: Vec<String> = names.iter().map(|name| described("snapshots", name, "Succeeded")).collect();
-            (200, Vec::new(), format!(r#"{{"value":[{}],"nextLink":{next}}}"#, all.join(",")))
+            let all: Vec<String> = names
+                .iter()
+                .map(|name| described("snapshots", name, "Succeeded"))
+                .collect();
+            (
+                200,
+                Vec::new(),
+                format!(r#"{{"value":[{}],"nextLink":{next}}}"#, all.join(",")),
+            )
         };
         match path {
-            path if path.contains("/disks/d?") => (200, Vec::new(), described("disks", "d", "Succeeded")),
+            path if path.contains("/disks/d?") => {
+                (200, Vec::new(), described("disks", "d", "Succeeded"))
+            }
             path if path.contains("/snapshots?") && before < 2 => {
                 let body = r#"{"error":{"code":"TooManyRequests","message":"slow down"}}"#;
                 (429, vec![("retry-after", "7".to_owned())], body.to_owned())
@@ -245,26 +291,45 @@ fn lists_go_on_and_busy_services_are_waited_for() {
         }
     }));
     let family = fake.cloud().family(&name("azure:g/d")).unwrap();
-    let names: Vec<&str> = family.snapshots.iter().map(|one| one.name.as_str()).collect();
+    let names: Vec<&str> = family
+        .snapshots
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
     assert_eq!(names, ["a", "bb", "ccc", "dddd"]);
 
-    for (next, said) in [("\"https://evil.example/next\"", "refers to another host"), ("\"\"", "")] {
+    for (next, said) in [
+        ("\"https://evil.example/next\"", "refers to another host"),
+        ("\"\"", ""),
+    ] {
         let fake = Fake::new(Box::new(move |_, path, _| {
             if path.contains("/disks/d?") {
                 return (200, Vec::new(), described("disks", "d", "Succeeded"));
             }
-            (200, Vec::new(), format!(r#"{{"value":[],"nextLink":{next}}}"#))
+            (
+                200,
+                Vec::new(),
+                format!(r#"{{"value":[],"nextLink":{next}}}"#),
+            )
         }));
         match fake.cloud().family(&name("azure:g/d")) {
             Ok(_) => assert_eq!(said, ""),
-            Err(error) => assert!(error.to_string().contains(said) && !said.is_empty(), "{error}"),
+            Err(error) => assert!(
+                error.to_string().contains(said) && !said.is_empty(),
+                "{error}"
+            ),
         }
     }
 
-    let busy = Fake::new(Box::new(|_, _, _| (429, vec![("retry-after", "60".to_owned())], String::new())));
+    let busy = Fake::new(Box::new(|_, _, _| {
+        (429, vec![("retry-after", "60".to_owned())], String::new())
+    }));
     let error = busy.cloud().find(&name("azure:g/disks/d")).unwrap_err();
     let hint = error.hint().unwrap();
-    assert!(hint.contains("it was tried") && hint.contains("limits"), "{hint}");
+    assert!(
+        hint.contains("it was tried") && hint.contains("limits"),
+        "{hint}"
+    );
     assert!(busy.asked().len() < 8);
 }
 
@@ -274,18 +339,36 @@ fn refusals_are_told_with_what_to_do() {
     for (status, code, kind, hint) in [
         (401, "InvalidAuthenticationToken", ErrorKind::Io, "az login"),
         (403, "AuthorizationFailed", ErrorKind::Io, "role"),
-        (404, "SubscriptionNotFound", ErrorKind::Io, "AZURE_SUBSCRIPTION_ID"),
-        (404, "ResourceGroupNotFound", ErrorKind::Io, "resource group"),
+        (
+            404,
+            "SubscriptionNotFound",
+            ErrorKind::Io,
+            "AZURE_SUBSCRIPTION_ID",
+        ),
+        (
+            404,
+            "ResourceGroupNotFound",
+            ErrorKind::Io,
+            "resource group",
+        ),
         (409, "OperationNotAllowed", ErrorKind::Locked, ""),
         (400, "InvalidParameter", ErrorKind::Io, ""),
     ] {
         let fake = Fake::new(Box::new(move |_, _, _| {
-            (status, Vec::new(), format!(r#"{{"error":{{"code":"{code}","message":"why not"}}}}"#))
+            (
+                status,
+                Vec::new(),
+                format!(r#"{{"error":{{"code":"{code}","message":"why not"}}}}"#),
+            )
         }));
         let error = fake.cloud().find(&name("azure:g/disks/d")).unwrap_err();
         assert_eq!(error.kind(), kind, "{code}");
         let said = error.to_string();
         assert!(said.contains(code) && said.contains("why not"), "{said}");
-        assert!(error.hint().unwrap_or("").contains(hint), "{code}: {:?}", error.hint());
+        assert!(
+            error.hint().unwrap_or("").contains(hint),
+            "{code}: {:?}",
+            error.hint()
+        );
     }
 }

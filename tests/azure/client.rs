@@ -32,8 +32,16 @@ fn hash(lab: &Lab, image: &str) -> String {
 fn a_snapshot_is_read_by_its_name() {
     let lab = Lab::new();
     two_snapshots(&lab);
-    let id = lab.cloud.find(&super::cloud_lab::name("azure:prod/tue")).unwrap().id;
-    for (far, near) in [("azure:prod/mon", "mon.raw"), (id.as_str(), "tue.raw"), ("azure:prod/snapshots/tue", "tue.raw")] {
+    let id = lab
+        .cloud
+        .find(&super::cloud_lab::name("azure:prod/tue"))
+        .unwrap()
+        .id;
+    for (far, near) in [
+        ("azure:prod/mon", "mon.raw"),
+        (id.as_str(), "tue.raw"),
+        ("azure:prod/snapshots/tue", "tue.raw"),
+    ] {
         assert_eq!(hash(&lab, far), hash(&lab, near), "{far}");
         let info = lab.good(&format!("vhd info {far}"));
         assert!(info.contains("format                fixed"), "{info}");
@@ -49,9 +57,15 @@ fn a_snapshot_is_read_by_its_name() {
     let told = lab.good("vhd-diff azure:prod/mon azure:prod/tue -o far.vhddiff -v");
     assert!(told.contains("8192 bytes (8 KiB) updated"), "{told}");
     lab.good("vhd-apply mon.raw far.vhddiff -o applied.raw");
-    assert_eq!(fs::read(lab.path("applied.raw")).unwrap(), fs::read(lab.path("tue.raw")).unwrap());
+    assert_eq!(
+        fs::read(lab.path("applied.raw")).unwrap(),
+        fs::read(lab.path("tue.raw")).unwrap()
+    );
     lab.good("vhd-apply azure:prod/mon far.vhddiff -o again.raw");
-    assert_eq!(fs::read(lab.path("again.raw")).unwrap(), fs::read(lab.path("tue.raw")).unwrap());
+    assert_eq!(
+        fs::read(lab.path("again.raw")).unwrap(),
+        fs::read(lab.path("tue.raw")).unwrap()
+    );
     lab.assert_nothing_granted();
 }
 
@@ -68,14 +82,31 @@ fn access_is_taken_back_however_a_command_ends() {
     let slow = |signal: &str| {
         let mut child = lab
             .command("vhd")
-            .args(["convert", "azure:prod/mon", "slow.vhd", "--limit-rate", "256K"])
+            .args([
+                "convert",
+                "azure:prod/mon",
+                "slow.vhd",
+                "--limit-rate",
+                "256K",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        wait_until(|| lab.cloud.find(&super::cloud_lab::name("azure:prod/mon")).unwrap().is_granted());
+        wait_until(|| {
+            lab.cloud
+                .find(&super::cloud_lab::name("azure:prod/mon"))
+                .unwrap()
+                .is_granted()
+        });
         let id = child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
         let status = child.wait().unwrap();
         let output = child.wait_with_output().unwrap();
         (status, lab.printed(&output).1)
@@ -88,7 +119,10 @@ fn access_is_taken_back_however_a_command_ends() {
     }
     let (status, _) = slow("-KILL");
     assert_eq!(status.code(), None);
-    let granted = lab.cloud.find(&super::cloud_lab::name("azure:prod/mon")).unwrap();
+    let granted = lab
+        .cloud
+        .find(&super::cloud_lab::name("azure:prod/mon"))
+        .unwrap();
     assert!(granted.is_granted());
     let text = lab.good("vhd info azure:prod/tue");
     assert!(text.contains("has been taken back"), "{text}");
@@ -108,8 +142,14 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
 fn access_of_others_is_left_to_them() {
     let lab = Lab::new();
     two_snapshots(&lab);
-    let found = lab.cloud.find(&super::cloud_lab::name("azure:prod/mon")).unwrap();
-    let theirs = lab.cloud.open(&found, vhdkit::cloud::Access::Read, "theirs".as_ref()).unwrap();
+    let found = lab
+        .cloud
+        .find(&super::cloud_lab::name("azure:prod/mon"))
+        .unwrap();
+    let theirs = lab
+        .cloud
+        .open(&found, vhdkit::cloud::Access::Read, "theirs".as_ref())
+        .unwrap();
     let text = lab.good("vhd hash azure:prod/mon");
     assert!(text.contains("had been granted to somebody else"), "{text}");
     assert!(lab.cloud.refresh(&found).unwrap().is_granted());
@@ -124,20 +164,46 @@ fn what_is_wrong_with_a_name_is_told() {
     two_snapshots(&lab);
     lab.disk("mon", &noise(3, MIB));
     for (image, said) in [
-        ("azure:prod/nothing", "there is no disk or snapshot of this name"),
-        ("azure:prod/snapshots/web", "there is no snapshot of this name"),
-        ("azure:prod/mon", "both a disk and a snapshot have this name"),
+        (
+            "azure:prod/nothing",
+            "there is no disk or snapshot of this name",
+        ),
+        (
+            "azure:prod/snapshots/web",
+            "there is no snapshot of this name",
+        ),
+        (
+            "azure:prod/mon",
+            "both a disk and a snapshot have this name",
+        ),
         ("azure:prod", "this is not the name of a disk or snapshot"),
-        ("azure:prod/vms/x", "this is not the name of a disk or snapshot"),
+        (
+            "azure:prod/vms/x",
+            "this is not the name of a disk or snapshot",
+        ),
     ] {
         let (code, text) = lab.run(&format!("vhd info {image}"));
-        assert!(code == 2 && text.contains(said) && text.contains("hint: "), "{image}: {text}");
+        assert!(
+            code == 2 && text.contains(said) && text.contains("hint: "),
+            "{image}: {text}"
+        );
     }
     let (code, text) = lab.run("vhd apply azure:prod/tue x.vhddiff");
-    assert!(code == 2 && text.contains("can't be changed in place"), "{text}");
-    lab.set("AZURE_SUBSCRIPTION_ID", "11111111-2222-3333-4444-555555555555");
+    assert!(
+        code == 2 && text.contains("can't be changed in place"),
+        "{text}"
+    );
+    lab.set(
+        "AZURE_SUBSCRIPTION_ID",
+        "11111111-2222-3333-4444-555555555555",
+    );
     let (code, text) = lab.run("vhd info azure:prod/tue");
-    assert!(code == 2 && text.contains("SubscriptionNotFound") && text.contains("AZURE_SUBSCRIPTION_ID names"), "{text}");
+    assert!(
+        code == 2
+            && text.contains("SubscriptionNotFound")
+            && text.contains("AZURE_SUBSCRIPTION_ID names"),
+        "{text}"
+    );
     lab.set("AZURE_SUBSCRIPTION_ID", "");
     lab.good("vhd info azure:prod/tue");
     lab.set("AZURE_CLIENT_SECRET", "wrong");
@@ -145,7 +211,10 @@ fn what_is_wrong_with_a_name_is_told() {
     assert!(code == 2 && text.contains("cannot get a token"), "{text}");
     lab.set("AZURE_RESOURCE_MANAGER_ENDPOINT", "http://example.org");
     let (code, text) = lab.run("vhd info azure:prod/tue");
-    assert!(code == 2 && text.contains("is not an https address"), "{text}");
+    assert!(
+        code == 2 && text.contains("is not an https address"),
+        "{text}"
+    );
 }
 
 /// Access that ends while a disk is read is granted again.
@@ -156,7 +225,11 @@ fn access_that_expires_is_granted_again() {
     two_snapshots(&lab);
     let found = |name: &str| lab.cloud.find(&super::cloud_lab::name(name)).unwrap();
     let (mon, tue) = (found("azure:prod/mon"), found("azure:prod/tue"));
-    let open = |one| lab.cloud.open(one, vhdkit::cloud::Access::Read, "it".as_ref()).unwrap();
+    let open = |one| {
+        lab.cloud
+            .open(one, vhdkit::cloud::Access::Read, "it".as_ref())
+            .unwrap()
+    };
     let (before, after) = (open(&mon), open(&tue));
     for one in [&mon, &tue] {
         lab.cloud.revoke(one).unwrap();

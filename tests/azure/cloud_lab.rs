@@ -90,7 +90,11 @@ impl Lab {
     /// Runs a command line, whose words are separated by blanks; gives the exit code and all that it printed.
     pub(crate) fn run(&self, line: &str) -> (i32, String) {
         let mut words = line.split(' ');
-        let output = self.command(words.next().unwrap()).args(words).output().unwrap();
+        let output = self
+            .command(words.next().unwrap())
+            .args(words)
+            .output()
+            .unwrap();
         self.printed(&output)
     }
 
@@ -130,7 +134,10 @@ impl Lab {
         };
         let shown = format!("azure:prod/{disk}");
         let made = self.cloud.create_disk(&name(&shown), &new).unwrap();
-        let far = self.cloud.open(&made, Access::Write, shown.as_ref()).unwrap();
+        let far = self
+            .cloud
+            .open(&made, Access::Write, shown.as_ref())
+            .unwrap();
         for (n, part) in bytes.chunks(1 << 20).enumerate() {
             if part.iter().any(|byte| *byte != 0) {
                 far.write_all_at(part, (n << 20) as u64).unwrap();
@@ -146,7 +153,10 @@ impl Lab {
     /// Writes into a disk.
     pub(crate) fn write(&self, disk: &Resource, at: u64, bytes: &[u8]) {
         let now = self.cloud.refresh(disk).unwrap();
-        let far = self.cloud.open(&now, Access::Write, disk.id.as_ref()).unwrap();
+        let far = self
+            .cloud
+            .open(&now, Access::Write, disk.id.as_ref())
+            .unwrap();
         far.write_all_at(bytes, at).unwrap();
         far.sync().unwrap();
     }
@@ -172,7 +182,12 @@ impl Lab {
         for snapshot in self.cloud.snapshots(&identity.subscription, None).unwrap() {
             assert!(!snapshot.is_granted(), "{}", snapshot.id);
         }
-        let notes = super::names_in(&self.path("state"));
+        let state = self.path("state");
+        let notes = if state.exists() {
+            super::names_in(&state)
+        } else {
+            Vec::new()
+        };
         assert!(!notes.iter().any(|path| path.is_file()), "{notes:?}");
     }
 }
