@@ -66,5 +66,7 @@ pub(super) fn interrupted(program: &'static str) {
             ),
         ]
     });
-    failed.iter().for_each(|error| tell(program, error));
+    for error in &failed {
+        tell(program, error);
+    }
 }

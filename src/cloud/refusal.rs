@@ -1,5 +1,6 @@
 //! Refusals of the resource manager.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -59,14 +60,14 @@ impl Refusal {
             without_secrets(text).chars().take(longest).collect()
         };
         if !self.code.is_empty() {
-            said += &format!(" {}", plain(&self.code, 80));
+            let _ = write!(said, " {}", plain(&self.code, 80));
         }
         if !self.request.is_empty() {
-            said += &format!(", request {}", plain(&self.request, 80));
+            let _ = write!(said, ", request {}", plain(&self.request, 80));
         }
         let message = plain(&self.message, LONGEST);
         if !message.is_empty() {
-            said += &format!(": {message}");
+            let _ = write!(said, ": {message}");
         }
         let mut error = Error::new(kind, doing)
             .with_path(name)

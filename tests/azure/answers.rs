@@ -1,6 +1,7 @@
 //! The client against every form of answer that the resource manager may give.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -127,7 +128,7 @@ fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<String>>, own: &st
         let body = body.replace("ROOT", own);
         let mut text = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
-            text += &format!("{name}: {}\r\n", value.replace("ROOT", own));
+            write!(text, "{name}: {}\r\n", value.replace("ROOT", own)).unwrap();
         }
         text += "\r\n";
         text += &body;

@@ -29,13 +29,13 @@ pub(crate) fn name(text: &str) -> ResourceName {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        Self::with(super::options())
+        Self::with(&super::options())
     }
 
-    pub(crate) fn with(options: vhdkit::serve::azure::Options) -> Self {
+    pub(crate) fn with(options: &vhdkit::serve::azure::Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let report = Box::new(|error: &vhdkit::Error| panic!("{error}"));
-        let server = Server::start(&folder.path().join("cloud"), &options, report).unwrap();
+        let server = Server::start(&folder.path().join("cloud"), options, report).unwrap();
         let identity = server.identity();
         let root = server.root();
         let state = folder.path().join("state");
@@ -212,7 +212,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut numbers = super::Numbers(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        bytes.extend(numbers.below(u64::MAX).to_le_bytes());
+        bytes.extend(numbers.below(u64::MAX).to_be_bytes());
     }
     bytes.truncate(len);
     bytes
