@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{InputFormat, Io, Parents, SaidFormat, overwrite};
 use super::change_report::{ChangeReport, ListFormat, Wanted};
+use super::changes;
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::output::Output;
@@ -16,9 +17,7 @@ use crate::diff::{
     compare_listed, write_diff, write_diff_listed, write_reversible_diff,
 };
 use crate::error::{Error, Result};
-use crate::files::{
-    ChangedRanges, Claim, EmptyDisk, ImageWindows, Opened, open_windows, same_file,
-};
+use crate::files::{Claim, EmptyDisk, ImageWindows, Opened, open_windows, same_file};
 use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
 use crate::parallel::Work;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
@@ -67,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from_child", "reversible"], help_heading = READING)]
     base_digests: Option<PathBuf>,
     /// A list of the changed ranges that another program keeps: only those are compared, and everything else is taken to
-    /// be equal.
+    /// be equal; - is stdin.
     #[arg(long, value_name = "FILE", conflicts_with = "from_child", help_heading = READING)]
     changes: Option<PathBuf>,
     /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
@@ -190,14 +189,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         pair.list = Some(open_windows(path, image)?);
     }
     if let Some(path) = &args.changes {
-        let claim = Claim {
-            list: ChangedRanges::open(path)?,
-            check: args.check_changes,
-        };
+        let claim = changes::claim(path, args.check_changes)?;
         let workers = context.workers_reading(&[pair.base, pair.target])?;
         let progress = context.progress();
         let images = (pair.base as &dyn Image, pair.target as &dyn Image);
-        let checked = claim.check(images.0, images.1, random(), (&workers, &*progress));
+        let checked = claim.check(
+            images.0,
+            images.1,
+            changes::random(),
+            (&workers, &*progress),
+        );
         drop(progress);
         let checked = checked.map_err(|error| error.with_path(path))?;
         if args.check_changes.is_some() {
@@ -210,11 +211,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         pair.claim = Some(claim);
     }
     diff(args, &pair, context)
-}
-
-/// A number that nobody can foresee.
-pub(super) fn random() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 /// The two images, and which parts of them are compared.

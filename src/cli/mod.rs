@@ -19,6 +19,7 @@ mod apply;
 mod args;
 mod change_report;
 mod changed_files;
+mod changes;
 mod check;
 mod cloud;
 mod codes;

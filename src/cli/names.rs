@@ -29,8 +29,8 @@ fn role(command: &str, id: &str) -> Option<Role> {
         | ("create" | "restore", "parent") => Role::ImageFile,
         ("serve" | "mount", "what") => Role::Served,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
-        (_, "diff" | "diffs" | "list") => Role::Input,
-        (_, "base_digests" | "changes" | "take_back") => Role::InputFile,
+        (_, "diff" | "diffs" | "list" | "changes") => Role::Input,
+        (_, "base_digests" | "take_back") => Role::InputFile,
         ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
         (_, "output" | "destination") => Role::Output,
         ("azure", "store")

@@ -17,6 +17,8 @@ pub(super) enum Expected {
     Stream,
     /// The list for `vhd snapshot family`.
     List,
+    /// A list of changed ranges, for `--changes`.
+    Changes,
 }
 
 impl Expected {
@@ -25,6 +27,7 @@ impl Expected {
             Self::Diff => "a diff",
             Self::Stream => "a stream of snapshots",
             Self::List => "a list of snapshots",
+            Self::Changes => "a list of changed ranges",
         }
     }
 }
@@ -54,6 +57,9 @@ pub(super) fn open(expected: Expected) -> Result<Stdin> {
                 Expected::Stream => "pipe what vhd snapshot send writes into this command",
                 Expected::List => {
                     "pipe what az snapshot list -o json writes into this command, or name a file"
+                }
+                Expected::Changes => {
+                    "pipe what the program that knows the changes writes into this command, or name a file"
                 }
             }),
         );
@@ -96,7 +102,8 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     if let Some((what, hint)) = other {
         return Err(Error::usage(what).with_expected(name).with_hint(hint));
     }
-    if head.starts_with(&MAGIC) || head.starts_with(STREAM) {
+    // The reader of lists of changes knows its forms itself.
+    if head.starts_with(&MAGIC) || head.starts_with(STREAM) || expected == Expected::Changes {
         return Ok(());
     }
     // The list is JSON, and its reader knows more about it.

@@ -76,6 +76,8 @@ pub use repair::{
     RepairSources, Repaired, RepairedDisk, TakenBack, repair, set_aside_intent,
     take_back as take_back_damaged,
 };
+#[cfg(feature = "azure")]
+pub use restore::restore_in_place_claimed;
 pub use restore::{Restored, check_content, restore, restore_in_place, restore_to_child};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Outgoing, Sent, Span, send};

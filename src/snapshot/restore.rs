@@ -6,8 +6,12 @@ use std::path::Path;
 use super::between::Between;
 use super::remedies::find_damage;
 use super::{Disk, Manifest, PointImage, Work};
+#[cfg(feature = "azure")]
+use crate::diff::write_diff_known;
 use crate::diff::{BaseCheck, Chain, Compression, DiffOptions, write_diff};
 use crate::error::{Error, Result};
+#[cfg(feature = "azure")]
+use crate::files::Claim;
 use crate::files::{
     Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage,
     Opened as _, Output, ParentOptions, apply_made_in_place, apply_to_child, find_stamp,
@@ -68,10 +72,49 @@ pub fn restore_in_place(
     (how, parents): (InPlace<'_>, &ParentOptions),
     work: Work<'_>,
 ) -> Result<Restored> {
+    restore_found(
+        point,
+        (path, format),
+        (how, parents),
+        |image| difference(disk, image, point, path, work),
+        work,
+    )
+}
+
+/// As [`restore_in_place`], with a list of where image and point may differ, from another program. The rest is taken to
+/// be the same: the result is read back as a whole, so a list that leaves something out ends with an error, and the
+/// image can be brought back to what it was. `seed` chooses the places where the list is checked.
+#[cfg(feature = "azure")]
+pub fn restore_in_place_claimed(
+    point: &PointImage,
+    (path, format): (&Path, Option<Format>),
+    (how, parents): (InPlace<'_>, &ParentOptions),
+    (claim, seed): (&Claim, u64),
+    work: Work<'_>,
+) -> Result<Restored> {
+    restore_found(
+        point,
+        (path, format),
+        (how, parents),
+        |image| {
+            claim.check(image, point, seed, (work.workers, work.progress))?;
+            claimed_difference(image, point, path, claim, work)
+        },
+        work,
+    )
+}
+
+fn restore_found(
+    point: &PointImage,
+    (path, format): (&Path, Option<Format>),
+    (how, parents): (InPlace<'_>, &ParentOptions),
+    difference: impl FnOnce(&OpenImage) -> Result<Difference>,
+    work: Work<'_>,
+) -> Result<Restored> {
     let mut from = None;
     let make = |image: &OpenImage| {
         check_format(image, format)?;
-        let found = difference(disk, image, point, path, work)?;
+        let found = difference(image)?;
         from = found.from;
         Ok((!found.same).then_some(found.chain))
     };
@@ -178,6 +221,43 @@ fn difference(
     Ok(Difference {
         chain: Chain::new(vec![diff])?,
         same,
+        from: None,
+    })
+}
+
+/// The diff from `image` to `point`, which are the same outside of the ranges of a list. Neither is read there.
+#[cfg(feature = "azure")]
+fn claimed_difference(
+    image: &OpenImage,
+    point: &PointImage,
+    beside: &Path,
+    claim: &Claim,
+    work: Work<'_>,
+) -> Result<Difference> {
+    let equal = claim.shared(image, point);
+    let options = DiffOptions {
+        work,
+        compression: Compression::default(),
+        digests: false,
+        equal: &*equal,
+        confirm: &|| {
+            image.check_unchanged()?;
+            point.check_unchanged()
+        },
+    };
+    work.progress.begin("comparing", point.virtual_size());
+    let (base, target) = ((image as _, image.side()), (point as _, point.side()));
+    // What the image must hold at the end is known.
+    let digests = [None, Some(point.manifest().content_digest)];
+    let diff = spool_made(
+        |out, name| write_diff_known(base, target, digests, out, name, options).map(drop),
+        beside,
+        work.progress,
+    )?;
+    Ok(Difference {
+        chain: Chain::new(vec![diff])?,
+        // It may differ where the list says nothing: only reading it back tells.
+        same: false,
         from: None,
     })
 }

@@ -360,6 +360,32 @@ fn a_list_of_changes_spares_reading_the_rest_and_is_checked_if_wanted() {
     lab.ends(0, "vhd-diff", &["-q", "store::web@tue", "tue.raw"]);
     fs::write(lab.path("none"), "{}").unwrap();
     lab.ends(3, "vhd-diff", &["--changes", "none", "mon.raw", "tue.raw"]);
+    // Back to Monday: only the list says where to look.
+    let back = |more: &[&str], code| {
+        let start = [
+            "snapshot",
+            "restore",
+            "--store",
+            "store",
+            "mon",
+            "--in-place",
+            "-o",
+            "disk.raw",
+        ];
+        lab.ends(code, "vhd", &[&start, more].concat())
+    };
+    back(&["--changes", "changes"], 2);
+    fs::copy(lab.path("tue.raw"), lab.path("disk.raw")).unwrap();
+    back(&["--changes", "lie", "--check-changes", "100%"], 4);
+    lab.ends(0, "vhd-diff", &["-q", "disk.raw", "tue.raw"]);
+    let said = back(&["--changes", "lie"], 3);
+    // Nothing is lost: the hint leads back.
+    if said.contains("--rollback") {
+        lab.ends(0, "vhd-apply", &["--rollback", "disk.raw"]);
+    }
+    lab.ends(0, "vhd-diff", &["-q", "disk.raw", "tue.raw"]);
+    back(&["--changes", "changes", "--check-changes", "5%"], 0);
+    lab.ends(0, "vhd-diff", &["-q", "disk.raw", "mon.raw"]);
     lab.check_secrets();
 }
 

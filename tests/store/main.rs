@@ -16,6 +16,7 @@ mod many;
 #[path = "../support/mounts.rs"]
 mod mounts;
 
+mod bitmaps;
 mod converge;
 mod store;
 mod store_model;

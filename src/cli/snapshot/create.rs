@@ -11,14 +11,14 @@ use super::{
     Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
     Result, Size, StoreArgs, Time, disks, name_of, parse_time, show,
 };
-use crate::cli::diff::random;
+use crate::cli::changes::{self, random};
 use crate::cli::document::ErrorView;
 use crate::cli::names;
 use crate::cli::role::Role;
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::diff::Compression;
 use crate::error::{Error, quoted};
-use crate::files::{ChangedRanges, Claim};
+use crate::files::Claim;
 use crate::snapshot::{
     BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create, init,
     store_version,
@@ -77,7 +77,7 @@ pub(super) struct Args {
     /// A tag to store with it; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
     tag: Vec<(String, String)>,
-    /// A list of the ranges that changed since the newest snapshot, from another program: only those are read.
+    /// A list of the ranges that changed since the newest snapshot, from another program: only those are read; - is stdin.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "diff", "also"])]
     changes: Option<PathBuf>,
     /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
@@ -137,11 +137,7 @@ fn claim(args: &Args) -> Result<Option<(Claim, u64)>> {
     let Some(path) = &args.changes else {
         return Ok(None);
     };
-    let claim = Claim {
-        list: ChangedRanges::open(path)?,
-        check: args.check_changes,
-    };
-    Ok(Some((claim, random())))
+    Ok(Some((changes::claim(path, args.check_changes)?, random())))
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::cli::apply::say_how_in_place;
 use crate::cli::args::cloud_remark;
+use crate::cli::changes;
 use crate::cli::context::refuse_files;
 use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
@@ -27,7 +28,7 @@ use crate::files::{
 use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{
     PointImage, Restored, Work, check_content, open_beside, restore, restore_in_place,
-    restore_to_child,
+    restore_in_place_claimed, restore_to_child,
 };
 use crate::storage::{Audience, refuse_part_of_store};
 use crate::text::shown;
@@ -77,6 +78,13 @@ pub(super) struct Args {
     /// If the image exists, write only what differs, in this way [default: auto].
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
     in_place: Option<InPlaceWay>,
+    /// With --in-place: a list of what was written to the image since it held the snapshot, from another program. Only
+    /// that is compared; the result is read back as a whole all the same. - is stdin.
+    #[arg(long, value_name = "FILE", requires = "in_place")]
+    changes: Option<PathBuf>,
+    /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
+    #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = crate::cli::size::parse_percent)]
+    check_changes: Option<f64>,
     /// The parent of the differencing VHD to create.
     #[arg(long, value_name = "FILE", conflicts_with = "in_place")]
     parent: Option<PathBuf>,
@@ -187,6 +195,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             restored.applied.as_ref(),
         )?;
         return Ok(Outcome::Done);
+    }
+    if args.changes.is_some() {
+        return Err(Error::usage(
+            "a list of changes is for an image that exists: there is none here",
+        )
+        .with_path(&args.output)
+        .with_hint("name the image that held the snapshot, or omit --changes"));
     }
     let made_from = Audience::of(point.files())?;
     let output = files::Output {
@@ -327,7 +342,14 @@ fn in_place(
         ..InPlace::default()
     };
     let parents = parents(args).options();
-    restore_in_place(disk, point, image, (how, &parents), work)
+    match &args.changes {
+        Some(list) => {
+            let claim = changes::claim(list, args.check_changes)?;
+            let claim = (&claim, changes::random());
+            restore_in_place_claimed(point, image, (how, &parents), claim, work)
+        }
+        None => restore_in_place(disk, point, image, (how, &parents), work),
+    }
 }
 
 fn say_in_place(args: &Args, point: &PointImage, restored: &Restored, context: &Context) {

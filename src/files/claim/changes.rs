@@ -6,14 +6,18 @@
 //! | this program's own list | an object with `ranges` | all of them |
 //! | those of the service's client libraries | `pageRange`, `clearRange`, `PageRanges`, `ClearRanges`, or a list of `start` and `end` | all of them |
 //! | `qemu-img map --output=json` | a list with `depth` | depth 0: what the image itself holds, over its backing file |
+//! | `rbd diff --format json` | a list with `exists` | all of them, also what no longer exists |
+//! | `thin_delta` | XML with a `superblock` | blocks that differ, or that one of the two doesn't have |
 //! | `nbdinfo --map=qemu:dirty-bitmap:NAME --json` | a list with `type` | `dirty` |
 //!
 //! A list of what is allocated says nothing about what changed, and is refused. Ranges that aren't whole pages are widened.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::json;
 use super::ranges::{ADVICE, Collector, wrong};
+use super::thin;
 use crate::blob::page_list;
 use crate::error::{Error, Result};
 use crate::image::{Ranges, SharedExtents};
@@ -51,6 +55,24 @@ impl ChangedRanges {
         Self::parse(&text).map_err(|error| error.with_path(path))
     }
 
+    /// Reads the list that comes through a pipe, to its end. Messages call it `name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn read(pipe: impl Read, name: &Path) -> Result<Self> {
+        let mut text = Vec::new();
+        pipe.take(LONGEST + 1)
+            .read_to_end(&mut text)
+            .map_err(|e| Error::io("cannot read", e).with_path(name))?;
+        if text.len() as u64 > LONGEST {
+            return Err(Error::unsupported("the list is too long")
+                .with_path(name)
+                .with_expected(format_args!("at most {LONGEST} bytes")));
+        }
+        Self::parse(&text).map_err(|error| error.with_path(name))
+    }
+
     /// Reads a list in any of the forms.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
@@ -69,6 +91,13 @@ impl ChangedRanges {
     }
 
     fn of_xml(text: &[u8]) -> Result<Self> {
+        if let Ok(xml) = std::str::from_utf8(text)
+            && thin::is_delta(xml)
+        {
+            let mut collector = Collector::default();
+            thin::read(xml, &mut collector)?;
+            return Ok(Self::of(collector));
+        }
         let (ranges, is_whole) = page_list(text).map_err(|error| error.with_hint(ADVICE))?;
         if !is_whole {
             return Err(wrong("this is only a part of a list")
@@ -146,6 +175,14 @@ mod tests {
             r#"{"PageRanges":[{"Offset":512,"Length":1024}],"ClearRanges":[{"Offset":4096,"Length":512}]}"#,
             r#"{"pageRange":[{"offset":"512","count":"1024"},{"offset":4096,"count":512}]}"#,
             r#"[{"start":512,"end":1535,"cleared":false},{"start":4096,"end":4607,"cleared":true}]"#,
+            // What no longer exists in the newer of two RBD snapshots has changed, too.
+            r#"[{"offset":512,"length":1024,"exists":"true"},{"offset":4096,"length":512,"exists":"false"}]"#,
+            r#"<superblock uuid="" time="1" transaction="2" data_block_size="1" nr_data_blocks="0"><diff left="1" right="2">
+               <different begin="1" length="1"/><right_only begin="2" length="1"/><same begin="3" length="5"/>
+               <left_only begin="8" length="1"/></diff></superblock>"#,
+            r#"<superblock data_block_size="1"><diff left="1" right="2"><different><range begin="1" left_data_begin="7"
+               right_data_begin="9" length="2"/></different><same><range begin="3" data_begin="3" length="5"/></same>
+               <left_only><range begin="8" data_begin="8" length="1"/></left_only></diff></superblock>"#,
             // Widened to pages, and joined.
             r#"[{"start":513,"end":1000},{"start":1000,"end":1535},{"start":4100,"length":1}]"#,
         ] {
@@ -194,6 +231,14 @@ mod tests {
             "<a/>",
             "<PageList><PageRange><Start>0</Start></PageRange></PageList>",
             "<PageList><NextMarker>2!</NextMarker></PageList>",
+            "<superblock><diff><different begin=\"1\" length=\"1\"/></diff></superblock>",
+            "<superblock data_block_size=\"0\"><diff/></superblock>",
+            "<superblock data_block_size=\"128\"></superblock>",
+            "<superblock data_block_size=\"128\"><diff/><diff/></superblock>",
+            "<superblock data_block_size=\"128\"><diff><different begin=\"1\"/></diff></superblock>",
+            "<superblock data_block_size=\"128\"><diff><different begin=\"x\" length=\"1\"/></diff></superblock>",
+            "<superblock data_block_size=\"128\"><diff><different begin=\"1\" length=\"1\"/>",
+            "<superblock data_block_size=\"128\"><diff><different begin=\"18446744073709551615\" length=\"1\"/></diff></superblock>",
             "{\"pageRange\":[],\"nextMarker\":\"2!\"}",
             "[{\"start\":512,\"length\":512,\"depth\":1},{\"start\":0,\"length\":512,\"depth\":1}]",
             "[{\"start\":0,\"length\":512,\"depth\":1},{\"start\":512,\"length\":512}]",

@@ -4,6 +4,7 @@ mod changes;
 mod json;
 mod ranges;
 mod sample;
+mod thin;
 
 pub use changes::ChangedRanges;
 pub use sample::Claim;
