@@ -196,13 +196,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         )?;
         return Ok(Outcome::Done);
     }
-    if args.changes.is_some() {
-        return Err(Error::usage(
-            "a list of changes is for an image that exists: there is none here",
-        )
-        .with_path(&args.output)
-        .with_hint("name the image that held the snapshot, or omit --changes"));
-    }
     let made_from = Audience::of(point.files())?;
     let output = files::Output {
         path: &args.output,
@@ -276,6 +269,13 @@ fn open(args: &Args, context: &Context) -> Result<(Disk, PointImage)> {
 
 /// An error if the output is there, and nothing is said of that.
 fn refuse_existing(args: &Args) -> Result<()> {
+    if args.changes.is_some() && !args.output.exists() {
+        return Err(Error::usage(
+            "a list of changes is for an image that exists: there is none here",
+        )
+        .with_path(&args.output)
+        .with_hint("name the image that held the snapshot, or omit --changes"));
+    }
     if args.force == 0 && args.in_place.is_none() && args.output.exists() {
         return Err(Error::usage("the file already exists")
             .with_path(&args.output)
