@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::blob::{BlobName, Connector, DEPTH, Route, Secret};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 
 /// The longest file from which an address is read.
 const LONGEST_FILE: u64 = 64 << 10;
@@ -31,10 +31,19 @@ pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
     let Some(file) = named.filter(|file| !file.is_empty()) else {
         return Ok(path);
     };
-    if fs::symlink_metadata(&path).is_ok() || !Path::new(file).is_file() {
+    if fs::symlink_metadata(&path).is_ok() {
         return Ok(path);
     }
-    let failed = |e| Error::io("cannot read the address in", e).with_path(file);
+    let failed = |e| {
+        let error = Error::io("cannot read the address in", e).with_path(file);
+        error.with_hint(format!("{} is a file of that name", quoted(&Path::new(".").join(&path))))
+    };
+    // A pipe would keep the command waiting.
+    if !fs::metadata(file).map_err(failed)?.is_file() {
+        return Err(Error::usage("this is not a plain file, so no address is read from it")
+            .with_path(file)
+            .with_hint("write the address of a blob into a file"));
+    }
     let mut text = String::new();
     let mut reader = fs::File::open(file).map_err(failed)?.take(LONGEST_FILE);
     reader.read_to_string(&mut text).map_err(failed)?;

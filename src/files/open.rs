@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file_image::FileImage;
-use super::parents::{Finder, ParentOptions, Trail};
+use super::parents::{Finder, ParentOptions, Trail, parent_options};
 use super::pending::refuse_pending;
 use super::probe::{Doubt, Probed, probe, refuse_not_disk};
 use super::{Format, FormatChoice};
@@ -15,7 +15,7 @@ use crate::image::{
 use crate::page::PageRange;
 use crate::remedy::{Act, Conversion, ReadAs, Remedy, Step};
 use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
-use crate::vhd::{DiskType, ParentPolicy, StoredRun, VhdImage};
+use crate::vhd::{DiskType, Parent, ParentPolicy, StoredRun, VhdImage};
 
 /// Options for [opening an image](open_image). By default: detect the format, open read-only and with a lock, and fail
 /// if an interrupted apply is pending.
@@ -95,12 +95,18 @@ pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenI
     Ok(image)
 }
 
-/// Opens one image of a chain; those above are in `trail`.
+/// Opens an image with its parents; the images above it are in `trail`.
 pub(super) fn open_link(
     path: &Path,
     options: &OpenOptions,
     trail: &mut Trail,
 ) -> Result<OpenImage> {
+    let file = open_readied(path, options)?;
+    open_in(file, options, trail)
+}
+
+/// Opens and locks the file of an image.
+fn open_readied(path: &Path, options: &OpenOptions) -> Result<File> {
     let file = match (options.no_lock, options.writable) {
         (true, true) => File::open_writable(path)?,
         (true, false) => File::open(path)?,
@@ -112,7 +118,7 @@ pub(super) fn open_link(
     if !options.ignore_journal {
         refuse_pending(path)?;
     }
-    open_in(file, options, trail)
+    Ok(file)
 }
 
 /// Opens the image in a file that the caller has opened and, if necessary, locked.
@@ -138,7 +144,40 @@ pub fn beginning_of(image: OpenImage, size: u64) -> Result<OpenImage> {
     open_file(image.file().part_of_device(size), &options)
 }
 
+/// Opens the image in `file` and its parents, one after the other: the length of a chain is up to its files, and the
+/// stack isn't.
 fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
+    let mut image = open_alone(file, options, trail)?;
+    let mut children = Vec::new();
+    if !options.parents.leave_out {
+        while let Some((path, raw)) = find_parent(&image, options, trail)? {
+            let options = parent_options(options, raw);
+            let file = open_readied(&path, &options)?;
+            children.push(image);
+            image = open_alone(file, &options, trail)?;
+        }
+    }
+    while let Some(mut child) = children.pop() {
+        child.attach(Arc::new(image))?;
+        image = child;
+    }
+    Ok(image)
+}
+
+/// The file of the parent of a differencing VHD, and whether it is a raw image.
+fn find_parent(
+    image: &OpenImage,
+    options: &OpenOptions,
+    trail: &mut Trail,
+) -> Result<Option<(PathBuf, bool)>> {
+    let Some(vhd) = image.vhd() else {
+        return Ok(None);
+    };
+    vhd.with_parent_request(|request| Finder::new(&options.parents, trail).find(request))
+}
+
+/// Opens the image in `file` without its parents.
+fn open_alone(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
     let path = file.path().to_path_buf();
     let path = path.as_path();
     // The settled stamp is the one that counts: a store right after it makes a page dirty, and further ones wouldn't
@@ -149,7 +188,7 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
         file.stamp()?
     };
     trail.push(path, stamp);
-    let (stored, parent, doubts) = open_stored(file, options, trail)?;
+    let (stored, doubts) = open_stored(file, options)?;
     refuse_endless(path, stored.image().virtual_size())?;
     if let Some(choice) = options.format
         && !choice.allows(stored.format())
@@ -175,7 +214,7 @@ fn open_in(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenI
             .collect(),
         stamp,
         writable: options.writable,
-        parent,
+        parent: None,
     })
 }
 
@@ -191,10 +230,8 @@ fn refuse_endless(path: &Path, virtual_size: u64) -> Result<()> {
     )
 }
 
-/// The image, its parent, and reasons why it may be something else.
-type OpenedFile = (FileImage, Option<Arc<OpenImage>>, Vec<Doubt>);
-
-fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<OpenedFile> {
+/// The image without its parent, and reasons why it may be something else.
+fn open_stored(file: File, options: &OpenOptions) -> Result<(FileImage, Vec<Doubt>)> {
     let probed = match options.format {
         Some(FormatChoice::Only(Format::Raw)) => Probed::Raw(Vec::new()),
         Some(_) => {
@@ -204,14 +241,8 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
         None => probe(&file, options.format_option)?,
     };
     if let Probed::Raw(doubts) = probed {
-        return Ok((FileImage::Raw(RawImage::open(file)?), None, doubts));
+        return Ok((FileImage::Raw(RawImage::open(file)?), doubts));
     }
-    let mut finder = Finder::new(&options.parents, options.salvage, trail).reading(options);
-    let family = if options.parents.leave_out {
-        ParentPolicy::LeftOut
-    } else {
-        ParentPolicy::Resolved(&mut finder)
-    };
     let told = match options.format {
         Some(FormatChoice::Only(Format::Fixed)) => Some(DiskType::Fixed),
         Some(FormatChoice::Only(Format::Dynamic)) => Some(DiskType::Dynamic),
@@ -219,14 +250,23 @@ fn open_stored(file: File, options: &OpenOptions, trail: &mut Trail) -> Result<O
         Some(FormatChoice::Only(Format::Raw) | FormatChoice::AnyVhd) | None => None,
     };
     let image = if options.salvage && !options.writable {
-        VhdImage::salvage_as(file, family, told)?
+        VhdImage::salvage_as(file, ParentPolicy::LeftOut, told)?
     } else {
-        VhdImage::open_as(file, family, told)?
+        VhdImage::open_as(file, ParentPolicy::LeftOut, told)?
     };
     if image.is_told() && options.writable {
         return Err(refuse_told(&image));
     }
-    Ok((FileImage::from_vhd(image)?, finder.found, Vec::new()))
+    Ok((FileImage::from_vhd(image)?, Vec::new()))
+}
+
+/// An open image as the parent of another.
+pub(super) fn as_parent(image: &Arc<OpenImage>) -> Parent {
+    Parent {
+        name: image.path.clone(),
+        unique_id: image.vhd().map(|vhd| vhd.footer().unique_id),
+        image: Arc::<OpenImage>::clone(image),
+    }
 }
 
 /// The error if the footer has a different type, on which writes would depend.
@@ -303,6 +343,15 @@ impl OpenImage {
     /// The ranges of the virtual disk that a damaged VHD has lost, in order.
     pub fn lost(&self) -> &[PageRange] {
         self.vhd().map_or(&[], VhdImage::lost)
+    }
+
+    /// Gives a differencing VHD that was opened without its parent `parent` to read from.
+    fn attach(&mut self, parent: Arc<OpenImage>) -> Result<()> {
+        if let Some(vhd) = self.stored.vhd_mut() {
+            vhd.attach_parent(as_parent(&parent))?;
+        }
+        self.parent = Some(parent);
+        Ok(())
     }
 
     /// The parent of a differencing VHD.

@@ -7,12 +7,13 @@ use super::ParentOptions;
 use super::open::OpenImage;
 use super::parents::{Finder, MAX_CHAIN, Trail};
 use crate::error::{Error, ErrorKind, Reason, Result};
+use crate::image::Image as _;
 use crate::remedy::{Act, Remedy, Step};
 use crate::storage::File;
 use crate::text::shown;
 use crate::vhd::{
-    ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest,
-    ParentResolver as _, Timestamp, Trouble, read_paths,
+    ChainLookup, ChainState, DynamicHeader, Footer, FoundParent, ParentRequest, Timestamp, Trouble,
+    read_paths,
 };
 
 /// Looks up the parents of the image at a path.
@@ -42,11 +43,8 @@ impl<'a> ParentLookup<'a> {
             parent_name: &header.parent_name(),
             paths: &paths,
         };
-        let mut finder = Finder::new(self.parents, false, &mut trail);
-        let parent = finder.resolve(&request)?;
-        let size = parent.image.virtual_size();
-        let found = found(&parent.name, finder.found.as_deref(), size)?;
-        Ok(ChainState::Found(found))
+        let parent = Finder::new(self.parents, &mut trail).open(&request)?;
+        Ok(ChainState::Found(found(&parent)?))
     }
 
     /// Converts the error of a search to the state of the chain.
@@ -113,15 +111,12 @@ fn error_remedy(error: &Error) -> Option<Remedy> {
     error.remedy().cloned().or_else(usual)
 }
 
-fn found(name: &Path, parent: Option<&OpenImage>, virtual_size: u64) -> Result<FoundParent> {
-    let metadata = parent.map(|parent| parent.file().metadata()).transpose()?;
+fn found(parent: &OpenImage) -> Result<FoundParent> {
     Ok(FoundParent {
-        file: name.to_string_lossy().into_owned(),
-        unique_id: parent
-            .and_then(OpenImage::vhd)
-            .map(|vhd| vhd.footer().unique_id),
-        virtual_size,
-        modified: metadata.map(|metadata| Timestamp::from_unix(metadata.mtime())),
-        depth: parent.map_or(1, |parent| parent.chain().count()) + 1,
+        file: parent.path().to_string_lossy().into_owned(),
+        unique_id: parent.vhd().map(|vhd| vhd.footer().unique_id),
+        virtual_size: parent.virtual_size(),
+        modified: Some(Timestamp::from_unix(parent.file().metadata()?.mtime())),
+        depth: parent.chain().count() + 1,
     })
 }

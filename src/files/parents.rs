@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::open::open_link;
 use super::places::{Places, folder_of};
@@ -14,7 +13,7 @@ use super::relatives::{Folder, is_image_with};
 use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::remedy::{Choice, Remedy, Step};
-use crate::storage::{File, IoPolicy, Stamp};
+use crate::storage::{File, Stamp};
 use crate::text::shown;
 use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wrong_parent};
 
@@ -83,13 +82,25 @@ impl Trail {
 #[derive(Debug)]
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
-    /// Whether to read as much as possible of damaged parents.
-    salvage: bool,
-    io: IoPolicy,
-    settle: bool,
     trail: &'a mut Trail,
-    /// The parent that was found.
-    pub(super) found: Option<Arc<OpenImage>>,
+}
+
+/// The options for opening the parent of an image that is opened with `options`; a raw parent must be expected.
+pub(super) fn parent_options(options: &OpenOptions, raw: bool) -> OpenOptions {
+    let format = if raw {
+        FormatChoice::Only(Format::Raw)
+    } else {
+        FormatChoice::AnyVhd
+    };
+    OpenOptions {
+        format: Some(format),
+        no_lock: options.parents.no_lock,
+        salvage: options.salvage,
+        parents: options.parents.clone(),
+        io: options.io,
+        settle: options.settle,
+        ..OpenOptions::default()
+    }
 }
 
 /// The relation of a file to a child.
@@ -103,21 +114,8 @@ enum Candidate {
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(options: &'a ParentOptions, salvage: bool, trail: &'a mut Trail) -> Self {
-        Self {
-            options,
-            salvage,
-            io: IoPolicy::default(),
-            settle: false,
-            trail,
-            found: None,
-        }
-    }
-
-    /// Opens parents in the way that `options` specify.
-    pub(super) fn reading(mut self, options: &OpenOptions) -> Self {
-        (self.io, self.settle) = (options.io, options.settle);
-        self
+    pub(super) fn new(options: &'a ParentOptions, trail: &'a mut Trail) -> Self {
+        Self { options, trail }
     }
 
     fn judge(&self, path: &Path, parent_id: UniqueId) -> Result<Candidate> {
@@ -146,34 +144,18 @@ impl<'a> Finder<'a> {
         })
     }
 
-    fn open(&mut self, path: &Path, raw: bool) -> Result<Parent> {
-        self.trail.named_used |= self.options.files.iter().any(|file| file == path);
-        let format = if raw {
-            FormatChoice::Only(Format::Raw)
-        } else {
-            FormatChoice::AnyVhd
-        };
-        let options = OpenOptions {
-            format: Some(format),
-            no_lock: self.options.no_lock,
-            salvage: self.salvage,
+    /// Opens the parent described by `request`, with its own parents.
+    pub(super) fn open(mut self, request: &ParentRequest<'_>) -> Result<OpenImage> {
+        let (path, raw) = self.find(request)?;
+        let child = OpenOptions {
             parents: self.options.clone(),
-            io: self.io,
-            settle: self.settle,
             ..OpenOptions::default()
         };
-        let image = Arc::new(open_link(path, &options, self.trail)?);
-        self.found = Some(Arc::clone(&image));
-        Ok(Parent {
-            name: path.to_path_buf(),
-            unique_id: image.vhd().map(|vhd| vhd.footer().unique_id),
-            image,
-        })
+        open_link(&path, &parent_options(&child, raw), self.trail)
     }
-}
 
-impl ParentResolver for Finder<'_> {
-    fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent> {
+    /// The file of the parent described by `request`, and whether it is a raw image.
+    pub(super) fn find(&mut self, request: &ParentRequest<'_>) -> Result<(PathBuf, bool)> {
         if self.trail.links.len() >= MAX_CHAIN {
             return Err(too_deep(request, &self.trail.links));
         }
@@ -186,7 +168,7 @@ impl ParentResolver for Finder<'_> {
         let mut cycle = None;
         for path in &places.candidates {
             match self.judge(path, request.parent_id)? {
-                Candidate::Right(_) => return self.open(path, raw),
+                Candidate::Right(_) => return Ok(self.taken(path, raw)),
                 Candidate::Missing => {}
                 Candidate::Other(id) => other = other.or_else(|| Some((path.clone(), id))),
                 Candidate::Loop(link) => cycle = cycle.or(Some(link)),
@@ -210,7 +192,7 @@ impl ParentResolver for Finder<'_> {
         }
         match right.as_slice() {
             [] => {}
-            [(path, _)] => return self.open(path, raw),
+            [(path, _)] => return Ok(self.taken(path, raw)),
             [(a, _), (b, _), ..] => return Err(ambiguous(request, a, b)),
         }
         Err(match (cycle, other) {
@@ -218,6 +200,11 @@ impl ParentResolver for Finder<'_> {
             (None, Some((path, id))) => wrong_parent(request, &path, id),
             (None, None) => missing(request, &places, self.options),
         })
+    }
+
+    fn taken(&mut self, path: &Path, raw: bool) -> (PathBuf, bool) {
+        self.trail.named_used |= self.options.files.iter().any(|file| file == path);
+        (path.to_path_buf(), raw)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::dynamic::Dynamic;
 use super::parent::Backing;
-use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath, SECTOR_SIZE};
+use super::{DiskType, DynamicHeader, Footer, Parent, ParentPath, ParentRequest, SECTOR_SIZE};
 use crate::error::{Error, Result};
 use crate::image::{
     Extents, Image, ImageMut, IoHints, PageSet, check_update, check_within, storage_extents, whole,
@@ -143,6 +143,44 @@ impl<S: ReadAt> VhdImage<S> {
             Backing::Parent(parent) => Some(parent),
             Backing::Zeros | Backing::Unknown => None,
         }
+    }
+
+    /// Calls `ask` with the description of the parent of a differencing disk that was opened without it
+    /// ([`ParentPolicy::LeftOut`](super::ParentPolicy::LeftOut)); for any other disk, returns `None`.
+    pub fn with_parent_request<T>(
+        &self,
+        ask: impl FnOnce(&ParentRequest<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(dynamic) = &self.dynamic else {
+            return Ok(None);
+        };
+        if !matches!(dynamic.beneath, Backing::Unknown) {
+            return Ok(None);
+        }
+        ask(&ParentRequest {
+            child: self.storage.name(),
+            child_id: self.footer.unique_id,
+            parent_id: dynamic.header.parent_unique_id,
+            parent_timestamp: dynamic.header.parent_timestamp,
+            parent_name: &dynamic.header.parent_name(),
+            paths: &self.parent_paths,
+        })
+        .map(Some)
+    }
+
+    /// Reads from `parent` whatever a differencing disk that was opened without its parent doesn't store itself.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it isn't the parent, or if it is larger than its child.
+    pub fn attach_parent(&mut self, parent: Parent) -> Result<()> {
+        let size = self.footer.current_size;
+        let backing = self.with_parent_request(|request| Backing::of(request, size, parent));
+        let backing = backing.map_err(|e| e.with_path(self.storage.name()))?;
+        if let (Some(dynamic), Some(backing)) = (&mut self.dynamic, backing) {
+            dynamic.beneath = backing;
+        }
+        Ok(())
     }
 
     /// The locations at which a differencing disk refers to its parent.

@@ -20,14 +20,17 @@ pub(super) const LONGEST_BODY: u64 = 4 << 20;
 /// What is read of a body that is too long before the client is told so: one that is told earlier may not read it.
 const MOST_DRAINED: u64 = 64 << 20;
 
-/// How long a client may take for the head of a request, and for its body.
+/// How long a client may take for the head of a request, and for its body or a piece of an answer.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const BODY_TIME: Duration = Duration::from_secs(300);
 
 /// A connection, encrypted or not.
 pub(super) trait Stream: Read + Write {
-    /// How long a read may wait.
-    fn read_within(&self, limit: Duration) -> io::Result<()>;
+    /// The time that all reads from now on may take.
+    fn read_within(&self, limit: Duration);
+
+    /// The time that all writes from now on may take.
+    fn write_within(&self, limit: Duration);
 }
 
 /// A request.
@@ -161,6 +164,7 @@ impl Reader {
             .header("expect")
             .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
         if expects && !matches!(length, Length::Known(0)) {
+            stream.write_within(HEAD_TIME);
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             stream.flush()?;
         }
@@ -338,7 +342,7 @@ impl Reader {
         if left.is_zero() {
             return Err(Ended::Gone);
         }
-        stream.read_within(left)?;
+        stream.read_within(left);
         let before = self.buffer.len();
         self.buffer.resize(before + PIECE, 0);
         let read = stream.read(self.buffer.get_mut(before..).unwrap_or_default());
@@ -410,6 +414,7 @@ pub(super) fn answer(
         if close { "close" } else { "keep-alive" }
     );
     let mut out = head.into_bytes();
+    stream.write_within(BODY_TIME);
     match response.body {
         Body::Bytes(bytes) if !is_head => {
             out.extend(bytes);
@@ -422,6 +427,7 @@ pub(super) fn answer(
                 // The head is out: only the end of the connection can tell that something went wrong.
                 let piece = piece.map_err(io::Error::other)?;
                 left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                stream.write_within(BODY_TIME);
                 stream.write_all(&piece)?;
             }
             if left > 0 {
@@ -485,9 +491,9 @@ mod tests {
     }
 
     impl Stream for Told {
-        fn read_within(&self, _: Duration) -> io::Result<()> {
-            Ok(())
-        }
+        fn read_within(&self, _: Duration) {}
+
+        fn write_within(&self, _: Duration) {}
     }
 
     fn told(text: &[u8]) -> Told {

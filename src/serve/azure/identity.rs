@@ -13,6 +13,9 @@ use crate::blob::AccountKey;
 use crate::error::{Error, Result};
 use crate::storage::Audience;
 
+/// The file that it is kept in.
+const FILE: &str = "azure.json";
+
 /// How long a token is good for, in seconds.
 pub(super) const TOKEN_TIME: i64 = 24 * 3600;
 
@@ -50,9 +53,14 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// Returns whether the folder has one, whatever it is.
+    pub(super) fn is_in(folder: &Path) -> bool {
+        std::fs::symlink_metadata(folder.join(FILE)).is_ok()
+    }
+
     /// What is kept in the folder; made if there is nothing yet.
     pub(super) fn load_or_make(folder: &Path, account: &str, location: &str) -> Result<Self> {
-        let path = folder.join("azure.json");
+        let path = folder.join(FILE);
         if path.exists() {
             let known: Self = load_json(&path)?;
             if known.schema_version != 1 {

@@ -1,5 +1,6 @@
 //! The server: listens, takes connections with TLS and, from this machine, without, and hands requests on.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,11 +19,12 @@ use super::tls;
 use crate::error::{Error, Result};
 use crate::serve::Told;
 use crate::storage::{Audience, FolderLock, allow_many_files, create_folder_for};
+use crate::text::shown;
 
 /// Connections at a time.
 const MOST_CONNECTIONS: usize = 256;
 
-/// How long a client may say nothing between requests, and how long it may not take an answer.
+/// How long a client may say nothing between requests, and at the beginning and the end of a connection.
 const IDLE: Duration = Duration::from_secs(120);
 const SLOW: Duration = Duration::from_secs(60);
 
@@ -80,6 +82,7 @@ impl Server {
     pub fn start(folder: &Path, options: &Options, tell: Told) -> Result<Self> {
         allow_many_files();
         let audience = Audience::nobody_else();
+        refuse_foreign(folder)?;
         create_folder_for(folder, &audience)?;
         let lock = FolderLock::take(folder, false)?;
         let identity = Identity::load_or_make(folder, &options.account, &options.location)?;
@@ -178,6 +181,34 @@ impl Drop for Server {
     }
 }
 
+/// Fails if `folder` has something in it that no server has put there: keys and disks would be mixed with it.
+fn refuse_foreign(folder: &Path) -> Result<()> {
+    if Identity::is_in(folder) {
+        return Ok(());
+    }
+    let failed = |e| Error::io("cannot list the folder", e).with_path(folder);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        // What an interrupted start left, and what a new file system has.
+        let is_ours = name.as_encoded_bytes().starts_with(b".vhdkit-");
+        if is_ours || name == "lost+found" {
+            continue;
+        }
+        return Err(
+            Error::usage("there are other files in this folder, and it isn't one of this server")
+                .with_path(folder)
+                .with_found(shown(&name))
+                .with_hint("name an empty folder, or one that isn't there yet"),
+        );
+    }
+    Ok(())
+}
+
 /// An address that this machine reaches it by.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
@@ -232,7 +263,6 @@ impl Shared {
 
     fn serve(&self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(SLOW))?;
         stream.set_read_timeout(Some(SLOW))?;
         let peer = stream.peer_addr()?.ip().to_canonical();
         // The first byte of TLS is no letter, and that of HTTP is.
@@ -244,16 +274,17 @@ impl Shared {
         if tls {
             let connection =
                 ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
-            let mut stream = Encrypted(StreamOwned::new(connection, stream));
+            let mut stream = Encrypted(StreamOwned::new(connection, Punctual::new(stream)));
             self.talk(&mut stream, peer, true)?;
             stream.0.conn.send_close_notify();
+            stream.write_within(SLOW);
             let _ = stream.0.flush();
             return Ok(());
         }
         if !peer.is_loopback() {
             return Ok(());
         }
-        self.talk(&mut Plain(stream), peer, false)
+        self.talk(&mut Punctual::new(stream), peer, false)
     }
 
     fn talk(&self, stream: &mut dyn Stream, peer: std::net::IpAddr, tls: bool) -> io::Result<()> {
@@ -280,31 +311,63 @@ impl Shared {
     }
 }
 
-struct Plain(TcpStream);
+/// A connection on which nothing may take longer than its deadline, however slowly it trickles: one read of an encrypted
+/// stream can be many of the one below it.
+struct Punctual {
+    stream: TcpStream,
+    read_until: Cell<Instant>,
+    write_until: Cell<Instant>,
+}
 
-impl Read for Plain {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
+impl Punctual {
+    fn new(stream: TcpStream) -> Self {
+        let until = Cell::new(Instant::now() + SLOW);
+        Self {
+            stream,
+            read_until: until.clone(),
+            write_until: until,
+        }
     }
 }
 
-impl Write for Plain {
+/// What is left until then.
+fn left(until: &Cell<Instant>) -> io::Result<Option<Duration>> {
+    let left = until.get().saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(Some(left))
+}
+
+impl Read for Punctual {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(left(&self.read_until)?)?;
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Punctual {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
+        self.stream.set_write_timeout(left(&self.write_until)?)?;
+        self.stream.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
 }
 
-impl Stream for Plain {
-    fn read_within(&self, limit: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(limit))
+impl Stream for Punctual {
+    fn read_within(&self, limit: Duration) {
+        self.read_until.set(Instant::now() + limit);
+    }
+
+    fn write_within(&self, limit: Duration) {
+        self.write_until.set(Instant::now() + limit);
     }
 }
 
-struct Encrypted(StreamOwned<ServerConnection, TcpStream>);
+struct Encrypted(StreamOwned<ServerConnection, Punctual>);
 
 impl Read for Encrypted {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -327,7 +390,13 @@ impl Write for Encrypted {
 }
 
 impl Stream for Encrypted {
-    fn read_within(&self, limit: Duration) -> io::Result<()> {
-        self.0.sock.set_read_timeout(Some(limit))
+    // Either way, the handshake reads and writes.
+    fn read_within(&self, limit: Duration) {
+        self.0.sock.read_within(limit);
+        self.0.sock.write_within(limit);
+    }
+
+    fn write_within(&self, limit: Duration) {
+        self.read_within(limit);
     }
 }

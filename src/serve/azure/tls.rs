@@ -1,7 +1,6 @@
 //! The certificate that a server makes itself: an authority of its own, kept in its folder, and for each start a
 //! certificate by it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,12 +12,16 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::volume::load;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _};
 
 /// Years that the authority is good for, and each certificate by it.
 const AUTHORITY_YEARS: i32 = 20;
 const YEARS: i32 = 2;
+
+/// The longest certificate or key that is read.
+const LONGEST: u64 = 1 << 20;
 
 /// What a server shows its clients, and the file that they need to believe it.
 pub(super) struct Shown {
@@ -32,8 +35,9 @@ pub(super) fn prepare(folder: &Path, names: &[String]) -> Result<Shown> {
     if !key.exists() || !certificate.exists() {
         make_authority(&certificate, &key)?;
     }
-    let pem = fs::read_to_string(&key).map_err(|e| Error::io("cannot read", e).with_path(&key))?;
-    let authority_key = KeyPair::from_pem(&pem).map_err(|e| broken(&key, e))?;
+    let pem = load(&key, LONGEST)?;
+    let pem = std::str::from_utf8(&pem).map_err(|e| broken(&key, e))?;
+    let authority_key = KeyPair::from_pem(pem).map_err(|e| broken(&key, e))?;
     let issuer = Issuer::new(authority_params()?, authority_key);
     let mut params = CertificateParams::new(names.to_vec())
         .map_err(|e| Error::usage("the server can't be known by this name").with_source(e))?;
@@ -47,7 +51,8 @@ pub(super) fn prepare(folder: &Path, names: &[String]) -> Result<Shown> {
     let own_key = KeyPair::generate().map_err(failed)?;
     let own = params.signed_by(&own_key, &issuer).map_err(failed)?;
     let authority =
-        CertificateDer::from_pem_file(&certificate).map_err(|e| broken(&certificate, e))?;
+        CertificateDer::from_pem_slice(&load(&certificate, LONGEST)?)
+            .map_err(|e| broken(&certificate, e))?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)

@@ -129,22 +129,28 @@ pub(super) fn save_json<T: Serialize>(path: &Path, value: &T, audience: &Audienc
 
 /// Reads a JSON file.
 pub(super) fn load_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    const LONGEST: u64 = 256 << 20;
-    let file = File::open(path)?;
-    let len = file.byte_len()?;
-    if len > LONGEST {
-        return Err(Error::damaged("the file is too long")
-            .with_path(path)
-            .with_found(len));
-    }
-    let mut bytes = vec![0; to_usize(len)];
-    file.read_exact_at(&mut bytes, 0)?;
+    let bytes = load(path, 256 << 20)?;
     serde_json::from_slice(&bytes).map_err(|e| {
         Error::damaged("this is not what this program writes")
             .with_path(path)
             .with_source(e)
             .with_hint("restore the file from a backup of the folder")
     })
+}
+
+/// The bytes of a plain file that has no more than `longest`.
+pub(super) fn load(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let len = file.byte_len()?;
+    if len > longest {
+        return Err(Error::damaged("the file is too long")
+            .with_path(path)
+            .with_found(format_args!("{len} bytes"))
+            .with_expected(format_args!("at most {longest} bytes")));
+    }
+    let mut bytes = vec![0; to_usize(len)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// What is open of a blob.

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,7 +193,12 @@ fn listen(address: Address) -> Result<(Listener, Address)> {
 fn refused(error: io::Error, path: &Path) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
+            // Whatever else has this name is somebody's file.
+            let is_socket = std::fs::symlink_metadata(path)
+                .is_ok_and(|found| found.file_type().is_socket());
+            if !is_socket {
+                "there is a file of this name, which isn't a socket: choose another name".to_owned()
+            } else if UnixStream::connect(path).is_ok() {
                 "another program listens there: choose another name".to_owned()
             } else {
                 format!(
