@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{ErrorKind as IoKind, Read as _};
+use std::io::ErrorKind as IoKind;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -211,12 +211,9 @@ impl Tokens {
                 self.exchange(http, address, id, &proof)
             }
             Source::Workload { address, id, file } => {
-                let mut assertion = String::new();
-                fs::File::open(file)
-                    .and_then(|file| file.take(LONGEST).read_to_string(&mut assertion))
-                    .map_err(|e| {
-                        Error::io("cannot read the token of the workload in", e).with_path(file)
-                    })?;
+                let assertion = fs::read_to_string(file).map_err(|e| {
+                    Error::io("cannot read the token of the workload in", e).with_path(file)
+                })?;
                 let proof = format!(
                     "client_assertion_type={}&client_assertion={}",
                     encoded("urn:ietf:params:oauth:client-assertion-type:jwt-bearer", ""),

@@ -28,6 +28,7 @@ mod pair_hasher;
 mod range_buffer;
 mod reader;
 mod replay;
+mod results;
 mod sections;
 mod squash;
 mod stream_hasher;
@@ -51,6 +52,7 @@ pub use make::{
 pub use overlay::Overlay;
 pub use pack::{Compression, PackedFrame, pack};
 pub use reader::DiffReader;
+pub use results::results_of;
 pub use sections::Frame;
 pub use squash::{SquashOptions, squash};
 pub use update_hashes::update_window_hashes;

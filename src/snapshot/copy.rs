@@ -179,7 +179,7 @@ fn copy_missing(
         progress: &progress,
         ..work
     };
-    windows::keep_up(target.disk(), Some(source), work)
+    windows::keep_up(target.disk(), source, work)
 }
 
 /// Copies `point` as a diff from the newest snapshot of the target, which the source doesn't have any more: the diff is

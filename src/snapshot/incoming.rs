@@ -108,6 +108,35 @@ impl Target {
         partial::give_up(&mut self.disk)
     }
 
+    /// Records that `point` is being copied.
+    fn write_mark(&mut self, point: &Manifest) -> Result<()> {
+        let path = mark(&self.disk, point);
+        let mark = self.disk.new_file(path.clone(), &point.stem().manifest())?;
+        let coming = Manifest {
+            state: State::Copying,
+            completion_percent: 0,
+            ..point.clone()
+        };
+        mark.file().write_all_at(&coming.encode()?, 0)?;
+        mark.publish(Overwrite::Yes)?;
+        self.disk.copying = Some(coming);
+        self.disk.names.extend(name_of(&path));
+        Ok(())
+    }
+
+    /// Takes out the newest snapshot, which was received: it becomes an incomplete one, and is then given up.
+    pub(super) fn take_out(&mut self, point: &Manifest) -> Result<()> {
+        self.check_lock()?;
+        self.write_mark(point)?;
+        let manifest = point.stem().manifest();
+        remove_if_there(&self.disk.path(&manifest))?;
+        self.disk.names.remove(&manifest);
+        self.disk.take_out(point);
+        partial::give_up(&mut self.disk)?;
+        self.disk.names.remove(&point.data.file);
+        Ok(())
+    }
+
     /// Removes the disk if nothing was added to it.
     pub(super) fn discard_if_empty(self) {
         self.disk.discard_if_empty();
@@ -149,17 +178,7 @@ impl Target {
         });
         if !(same && original.is_some()) {
             partial::give_up(&mut self.disk)?;
-            let path = mark(&self.disk, point);
-            let mark = self.disk.new_file(path.clone(), &point.stem().manifest())?;
-            let coming = Manifest {
-                state: State::Copying,
-                completion_percent: 0,
-                ..point.clone()
-            };
-            mark.file().write_all_at(&coming.encode()?, 0)?;
-            mark.publish(Overwrite::Yes)?;
-            self.disk.copying = Some(coming);
-            self.disk.names.extend(name_of(&path));
+            self.write_mark(point)?;
         }
         let path = part(&self.disk, point);
         let named = self.disk.path(&point.data.file);

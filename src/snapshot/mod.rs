@@ -44,6 +44,7 @@ mod restore;
 mod retention;
 mod seen;
 mod send;
+mod settle;
 mod sparse_chunks;
 mod stream;
 mod take_back;

@@ -10,8 +10,10 @@ use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
 use super::layout::PointFileName;
 use super::stream::{Record, StreamReader};
-use super::{Manifest, Work, windows};
+use super::settle::settle;
+use super::{Manifest, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Silent;
 use crate::remedy::{Remedy, SnapshotJob, Step};
 use crate::storage::Audience;
 
@@ -111,6 +113,11 @@ fn take<R: Read>(
     result
 }
 
+/// The most snapshots that are received before it is verified what they make, and the most bytes of them: if it is
+/// killed before that, they stay.
+const UNPROVEN: usize = 64;
+const UNPROVEN_BYTES: u64 = 256 << 20;
+
 fn take_into<R: Read>(
     target: &mut Target,
     (stream, name): (&mut StreamReader<R>, &Path),
@@ -119,6 +126,49 @@ fn take_into<R: Read>(
     work: Work<'_>,
 ) -> Result<()> {
     received.newest = target.disk().newest().cloned();
+    let mut unproven = Vec::new();
+    let taken = take_points(
+        (target, &mut unproven),
+        (stream, name),
+        future,
+        received,
+        work,
+    );
+    // An error or a signal doesn't leave any of them unverified.
+    let work = Work {
+        progress: if taken.is_ok() { work.progress } else { &Silent },
+        ..work
+    };
+    prove(target, &mut unproven, received, work).map_err(|e| in_stream(stream, name, e))?;
+    taken
+}
+
+/// Verifies what the diffs in `unproven` make. Those that lie are no longer there afterwards.
+fn prove(
+    target: &mut Target,
+    unproven: &mut Vec<Manifest>,
+    received: &mut Received,
+    work: Work<'_>,
+) -> Result<()> {
+    let found = settle(target, unproven, work)?;
+    unproven.clear();
+    let Some((wrong, error)) = found else {
+        return Ok(());
+    };
+    received
+        .points
+        .retain(|point| point.sequence < wrong.sequence);
+    received.newest = target.disk().newest().cloned();
+    Err(error)
+}
+
+fn take_points<R: Read>(
+    (target, unproven): (&mut Target, &mut Vec<Manifest>),
+    (stream, name): (&mut StreamReader<R>, &Path),
+    future: Future,
+    received: &mut Received,
+    work: Work<'_>,
+) -> Result<()> {
     let (mut last, mut count, mut met) = (0, 0_u32, received.newest.is_none());
     loop {
         let manifest = match stream.next_record()? {
@@ -147,6 +197,11 @@ fn take_into<R: Read>(
         if future == Future::Refused {
             check_time(&point)?;
         }
+        let bytes = unproven.iter().map(|point: &Manifest| point.data.length);
+        let bytes = bytes.fold(point.data.length, u64::saturating_add);
+        if point.is_base() || unproven.len() >= UNPROVEN || bytes > UNPROVEN_BYTES {
+            prove(target, unproven, received, work).map_err(|e| in_stream(stream, name, e))?;
+        }
         let incoming = target
             .begin(&point, None)
             .map_err(|e| in_stream(stream, name, e))?;
@@ -159,10 +214,13 @@ fn take_into<R: Read>(
             .begin(&format!("verifying {}", point.name), to_verify(&point));
         let complete = complete(result, incoming, work).map_err(|e| in_stream(stream, name, e))?;
         received.newest = Some(complete.clone());
+        if !complete.is_base() {
+            unproven.push(complete.clone());
+        }
         received.points.push(complete);
     }
     if met || count == 0 {
-        return windows::keep_up(target.disk(), None, work);
+        return Ok(());
     }
     let list = Step::Snapshot {
         job: SnapshotJob::List,

@@ -37,20 +37,17 @@ pub(super) fn of_newest(
 }
 
 /// Updates the list to the newest snapshot, if that is possible without reading all of it, after snapshots were copied
-/// into `disk`, from `source` if that is available.
-pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Result<()> {
+/// from `source` to `disk`.
+pub(super) fn keep_up(disk: &Disk, source: &Disk, work: Work<'_>) -> Result<()> {
     let Some(newest) = disk.newest() else {
         return Ok(());
     };
     let own = stored(disk)?;
-    let other = source.map_or(Ok(None), stored)?;
     let is_current = |list: &WindowList<File>| list.digest() == newest.content_digest;
     if own.as_ref().is_some_and(is_current) {
         return Ok(());
     }
-    if other.as_ref().is_some_and(is_current)
-        && let Some(source) = source
-    {
+    if stored(source)?.as_ref().is_some_and(is_current) {
         return take(disk, source);
     }
     match own {
@@ -60,7 +57,7 @@ pub(super) fn keep_up(disk: &Disk, source: Option<&Disk>, work: Work<'_>) -> Res
 }
 
 /// The existing list, for whichever snapshot; `None` if it is missing or damaged.
-fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
+pub(super) fn stored(disk: &Disk) -> Result<Option<WindowList<File>>> {
     match open(disk) {
         Err(error) if is_passing(&error) => Err(error),
         found => Ok(found.ok().flatten()),

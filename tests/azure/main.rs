@@ -352,6 +352,36 @@ fn raw(server: &Server, text: &str) -> String {
 }
 
 #[test]
+fn a_folder_of_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk.vhd"), "x").unwrap();
+    let refused = |folder: &Path| {
+        let ended = Server::start(folder, &options(), Box::new(|error| panic!("{error}")));
+        ended.unwrap_err().to_string()
+    };
+    let said = refused(folder.path());
+    assert!(said.contains("there are other files"), "{said}");
+    assert_eq!(names_in(folder.path()).len(), 1);
+    // What an interrupted start leaves, and its own folder, are no reason; keys that aren't plain files are.
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join(".vhdkit-x.tmp"), "").unwrap();
+    start(&own).stop().unwrap();
+    start(&own).stop().unwrap();
+    for name in ["azure.json", "ca-key.pem", "ca.pem"] {
+        let path = own.join(name);
+        let kept = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let said = refused(&own);
+        assert!(said.contains("this can't be read at offsets"), "{name}: {said}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &kept).unwrap();
+    }
+    start(&own).stop().unwrap();
+}
+
+#[test]
 fn what_nobody_should_send_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("inside");

@@ -203,6 +203,10 @@ fn an_image_in_a_blob_is_read_as_one_in_a_file() {
     // With the address in a file.
     fs::write(lab.path("address"), format!("{address}\n")).unwrap();
     assert_eq!(digest("@address"), digest(&vhd));
+    // Where there is no such file, none of that name is made.
+    let refused = lab.ends(2, "vhd", &["convert", "disk.raw", "@adress"]);
+    assert!(refused.contains("./@adress is a file"), "{refused}");
+    assert!(!std::path::Path::new(&lab.path("@adress")).exists());
     lab.check_secrets();
 }
 

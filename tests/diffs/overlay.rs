@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhdkit::diff::{
-    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, write_diff,
+    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, results_of, write_diff,
     write_diff_listed,
 };
 use vhdkit::image::{
@@ -240,4 +240,51 @@ fn a_base_with_known_window_hashes_is_read_only_where_it_differs() {
             .count();
         assert!(read.load(Ordering::Relaxed) <= (differing * window) as u64);
     }
+}
+
+/// What each diff of a chain makes is computed in one pass, with window hashes of the base or without.
+#[test]
+fn what_each_diff_makes_is_computed_in_one_pass() {
+    const SIZES: [usize; 6] = [9 << 20, (9 << 20) + 512, 5 << 20, 13 << 20, 512, 6 << 20];
+    let workers = crate::diffs::workers(2);
+    let mut random = Random::new(4);
+    let mut bytes = random.bytes(SIZES[0]);
+    bytes[2 << 20..6 << 20].fill(0);
+    let mut disks = Vec::new();
+    for size in SIZES {
+        bytes.resize(size, 0);
+        for _ in 0..3 {
+            let at = random.below(size / 512) * 512;
+            let value = u8::try_from(random.below(3)).unwrap();
+            bytes[at..at + 512].fill(value);
+        }
+        disks.push(bytes.clone());
+    }
+    let digest = |bytes: &[u8]| content_digest(&crate::diffs::raw(bytes), &workers, &Silent);
+    let digests: Vec<_> = disks.iter().map(|disk| digest(disk).unwrap()).collect();
+    let diffs: Vec<_> = disks
+        .windows(2)
+        .map(|pair| {
+            let diff = crate::diffs::diff_bytes(&pair[0], &pair[1], &workers, false, true);
+            Arc::new(DiffFile::open(Memory::new(diff), &Silent).unwrap())
+        })
+        .collect();
+    let base = crate::diffs::raw(&disks[0]);
+    let mut list = Vec::new();
+    let mut writer = WindowListWriter::new(&mut list, "list", SIZES[0] as u64).unwrap();
+    window_hashes(&base, &workers, &Silent, |start, hashes| writer.push(start, hashes)).unwrap();
+    writer.finish().unwrap();
+    let list = WindowList::open(Memory::new(list)).unwrap();
+    for known in [None, Some(&list)] {
+        let mut last = Vec::new();
+        let mut writer = WindowListWriter::new(&mut last, "list", SIZES[5] as u64).unwrap();
+        let found = results_of((&base, known), &diffs, &workers, &Silent, |start, hashes| {
+            writer.push(start, hashes)
+        });
+        assert_eq!(found.unwrap(), digests);
+        assert_eq!(writer.finish().unwrap(), digests[5]);
+    }
+    // One that doesn't follow.
+    let error = results_of((&base, Some(&list)), &diffs[2..], &workers, &Silent, |_, _| Ok(()));
+    assert!(error.unwrap_err().to_string().contains("base size"));
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -245,6 +246,7 @@ fn what_can_not_be_served_is_refused() {
     let lab = Lab::new();
     store(&lab);
     fs::write(lab.path("taken"), b"").unwrap();
+    drop(UnixListener::bind(lab.path("left.sock")).unwrap());
     for (args, code, text) in [
         (&["::web@wed"][..], 2, "no such snapshot"),
         (&["::nothing"], 2, "no such disk"),
@@ -253,10 +255,14 @@ fn what_can_not_be_served_is_refused() {
         (&["::web@mon", "-f", "raw"], 2, "can't be chosen"),
         (&["mon.raw", "--listen", "0.0.0.0:0"], 2, "ssh -L"),
         (
-            &["mon.raw", "--socket", "taken"],
+            &["mon.raw", "--socket", "left.sock"],
             2,
-            "no program listens there any more",
+            "remove it with rm",
         ),
+        // What isn't a socket is never to be removed.
+        (&["mon.raw", "--socket", "taken"], 2, "isn't a socket: choose"),
+        (&["mon.raw", "--socket", "mon.raw"], 2, "isn't a socket: choose"),
+        (&["mon.raw", "--socket", "/dev/null"], 2, "isn't a socket: choose"),
         (&["mon.raw", "--", "no such program"], 2, "after --"),
     ] {
         let mut command = program("vhd");

@@ -15,6 +15,9 @@ mod disk;
 mod many;
 #[path = "../support/mounts.rs"]
 mod mounts;
+#[allow(dead_code, reason = "others need the rest")]
+#[path = "../diffs/diff_format/sections.rs"]
+mod sections;
 
 mod bitmaps;
 mod converge;

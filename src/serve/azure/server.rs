@@ -400,3 +400,35 @@ impl Stream for Encrypted {
         self.read_within(limit);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_trickles_has_no_longer_than_anybody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut served = Punctual::new(listener.accept().unwrap().0);
+        let trickle = thread::spawn(move || {
+            // Until the server has enough of it.
+            while client.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        served.read_within(Duration::from_millis(50));
+        let mut byte = [0];
+        let error = loop {
+            if let Err(error) = served.read_exact(&mut byte) {
+                break error;
+            }
+        };
+        let late = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
+        assert!(late.contains(&error.kind()), "{error}");
+        // Nobody takes what is written.
+        served.write_within(Duration::from_millis(50));
+        while served.write_all(&[0; 1 << 16]).is_ok() {}
+        drop(served);
+        trickle.join().unwrap();
+    }
+}

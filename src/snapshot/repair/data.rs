@@ -1,5 +1,6 @@
 //! Repairs lost or damaged bases and diffs.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::Job;
@@ -16,21 +17,49 @@ use crate::snapshot::disk::check_plain;
 use crate::snapshot::layout::{BASE_ENDINGS, NEW, PACKED};
 use crate::snapshot::packed::write_packed;
 use crate::snapshot::point::side;
-use crate::snapshot::verify::{file_data, finding, structure};
+use crate::snapshot::verify::{Contents, Wrong, contents, file_data, finding, structure};
 use crate::snapshot::{Disk, Finding, Manifest, Work};
 use crate::storage::{File, Overwrite, rename};
 use crate::text::shown;
 
 impl Job<'_> {
     /// Reads the data of all snapshots, without changing anything. Returns those whose data is lost or damaged.
-    pub(super) fn look(&self) -> Result<Vec<(Manifest, Finding)>> {
-        let mut damaged = Vec::new();
+    pub(super) fn look(&mut self) -> Result<Vec<(Manifest, Finding)>> {
+        let (mut damaged, mut bad) = (Vec::new(), HashSet::new());
         for point in self.disk.points() {
-            if let Err(error) = sound(self.disk, point, self.work) {
+            // What an image holds is computed below.
+            let found = if point.is_base() && !point.is_packed() {
+                structure(self.disk, point)
+            } else {
+                sound(self.disk, point, self.work)
+            };
+            if let Err(error) = found {
+                bad.insert(point.sequence);
                 damaged.push((point.clone(), self.finding(point, error)?));
             }
         }
+        let found = self.contents(&bad)?;
+        for Wrong {
+            point,
+            error,
+            affected,
+        } in found.wrong
+        {
+            self.lying.insert(point.id.clone());
+            damaged.push((point, Finding { error, affected }));
+        }
+        self.proven = found.right;
+        damaged.sort_by_key(|(point, _)| point.sequence);
         Ok(damaged)
+    }
+
+    /// What the snapshots hold, except the bad ones.
+    pub(super) fn contents(&self, bad: &HashSet<u32>) -> Result<Contents> {
+        let mut found = contents(self.disk, bad, self.work)?;
+        match found.failed.pop() {
+            None => Ok(found),
+            Some((_, error)) => Err(error),
+        }
     }
 
     /// The problem with a snapshot's own file. Fails if it couldn't be read.
@@ -123,7 +152,7 @@ impl Job<'_> {
 
     /// Adopts a file that differs from the one in the manifest but has the right content: the manifest is updated.
     fn adopt(&mut self, point: &Manifest, before: Option<&Manifest>) -> Result<bool> {
-        if !self.disk.names.contains(&point.data.file) {
+        if !self.disk.names.contains(&point.data.file) || self.lying.contains(&point.id) {
             return Ok(false);
         }
         let path = self.disk.path(&point.data.file);
@@ -217,7 +246,8 @@ impl Job<'_> {
 
     /// Copies the very same diff from another store.
     fn copy_diff(&mut self, point: &Manifest) -> Result<Option<String>> {
-        if point.data.identity.is_none() {
+        // The same file would make the same.
+        if point.data.identity.is_none() || self.lying.contains(&point.id) {
             return Ok(None);
         }
         let means = self.means;

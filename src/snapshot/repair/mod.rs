@@ -76,6 +76,8 @@ pub fn repair(disk: &mut Disk, means: &RepairSources, work: Work<'_>) -> Result<
         means,
         work,
         broken: BTreeSet::new(),
+        lying: HashSet::new(),
+        proven: HashSet::new(),
         faults: Vec::new(),
         manifests: Vec::new(),
         unread: None,
@@ -114,6 +116,10 @@ struct Job<'a> {
     work: Work<'a>,
     /// The ids of snapshots whose own file is still damaged.
     broken: BTreeSet<String>,
+    /// The ids of snapshots whose own file is sound, but doesn't make what it should.
+    lying: HashSet<String>,
+    /// The ids of snapshots that held what they should at the beginning, whatever they depend on.
+    proven: HashSet<String>,
     /// What couldn't be repaired.
     faults: Vec<(PointFileName, Finding)>,
     /// Manifests that have been rebuilt but not written yet.

@@ -1,8 +1,8 @@
 //! Reads the data of the snapshots and verifies that it is unchanged since they were created; if not, finds out where.
 
 use std::collections::HashSet;
-use std::path::Path;
 
+use super::contents::{CONTENT_DIGEST, base_changed, contents, wrong_base};
 use super::findings::{Look, ReadData};
 use crate::diff::DiffFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,13 +36,17 @@ pub(super) fn data(
         ReadData::All => true,
     };
     for point in disk.points() {
-        let whole = read == ReadData::All || !point.is_base() || point.is_packed();
-        if bad.contains(&point.sequence) || !whole || !chosen(&mut dice) {
+        // What an image holds is computed below, or looked at in part with the newest snapshot.
+        let is_image = point.is_base() && !point.is_packed();
+        if bad.contains(&point.sequence) || is_image || !chosen(&mut dice) {
             continue;
         }
         if let Err(error) = file_data(disk, point, work) {
             look.add(point, error)?;
         }
+    }
+    if read == ReadData::All && is_proven(look, work)? {
+        return Ok(());
     }
     match (disk.newest(), list) {
         (Some(newest), Some(list)) if !bad.contains(&newest.sequence) => {
@@ -51,6 +55,19 @@ pub(super) fn data(
         }
         _ => Ok(()),
     }
+}
+
+/// Verifies what the snapshots hold that aren't known to be bad. Returns whether the newest one holds what it should.
+fn is_proven(look: &mut Look<'_>, work: Work<'_>) -> Result<bool> {
+    let disk = look.disk;
+    let found = contents(disk, &look.bad, work)?;
+    for wrong in found.wrong {
+        look.tell(wrong.error, wrong.affected);
+    }
+    for (point, error) in found.failed {
+        look.add(&point, error)?;
+    }
+    Ok(disk.newest().is_some_and(|newest| found.right.contains(&newest.id)))
 }
 
 /// Reads the windows of the newest snapshot individually, so that damage can be located.
@@ -102,7 +119,7 @@ fn newest_windows(
         if let Some(known) = known.find(|finding| {
             finding.error.path() == Some(&base) && finding.error.field() == Some(CONTENT_DIGEST)
         }) {
-            known.error = at_place(wrong_base(disk, &base));
+            known.error = at_place(base_changed(disk, &base));
             return Ok(());
         }
     }
@@ -136,19 +153,7 @@ fn base_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {
     if digest == point.content_digest {
         return Ok(());
     }
-    Err(wrong_base(disk, &path)
-        .with_field(CONTENT_DIGEST)
-        .with_found(digest)
-        .with_expected(point.content_digest))
-}
-
-/// The field in errors about a base that is wrong somewhere.
-const CONTENT_DIGEST: &str = "content digest";
-
-fn wrong_base(disk: &Disk, path: &Path) -> Error {
-    Error::damaged("the content of the base has changed since the snapshot was created")
-        .with_path(path)
-        .override_remedy(disk.repair_remedy())
+    Err(wrong_base(disk, point, digest))
 }
 
 fn diff_data(disk: &Disk, point: &Manifest, work: Work<'_>) -> Result<()> {

@@ -6,9 +6,11 @@
 //! | `structure.rs` | each snapshot's own file: that it is there, and continues the one before it |
 //! | `history.rs` | all snapshots together: ids, names, times, and what says that there were more |
 //! | `data.rs` | the bytes |
+//! | `contents.rs` | what the bytes make: the content of each snapshot |
 //!
 //! Only what was read and found wrong is a finding. Anything that couldn't be read is reported as such.
 
+mod contents;
 mod data;
 mod findings;
 mod history;
@@ -16,6 +18,7 @@ mod structure;
 
 use std::collections::HashSet;
 
+pub(super) use contents::{Contents, Wrong, contents};
 pub(super) use data::file_data;
 use findings::Look;
 pub use findings::{Finding, ReadData, Verified};

@@ -5,6 +5,7 @@ mod copies;
 mod crash;
 mod damage;
 mod family;
+mod forged;
 mod habits;
 pub(crate) mod lab;
 mod packed;

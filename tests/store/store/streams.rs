@@ -12,13 +12,13 @@ use crate::store::copies::{assert_same_disks, files, history};
 use crate::store::lab::{Lab, ends};
 
 /// The stream of these snapshots.
-fn sent(lab: &Lab, args: &[&str]) -> Vec<u8> {
+pub(crate) fn sent(lab: &Lab, args: &[&str]) -> Vec<u8> {
     let mut command = lab.command("vhd", &["snapshot", "send", "-q"]);
     run(command.args(args)).stdout
 }
 
 /// Receives a stream into a store; it must end with this code.
-fn receive(lab: &Lab, code: i32, stream: &[u8], store: &str) -> String {
+pub(crate) fn receive(lab: &Lab, code: i32, stream: &[u8], store: &str) -> String {
     lab.0.file("stream", stream);
     let mut command = lab.command("vhd", &["snapshot", "receive", "--store", store]);
     let input = fs::File::open(lab.path("stream")).unwrap();
