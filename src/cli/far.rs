@@ -36,13 +36,18 @@ pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
     }
     let failed = |e| {
         let error = Error::io("cannot read the address in", e).with_path(file);
-        error.with_hint(format!("{} is a file of that name", quoted(&Path::new(".").join(&path))))
+        error.with_hint(format!(
+            "{} is a file of that name",
+            quoted(Path::new(".").join(&path))
+        ))
     };
     // A pipe would keep the command waiting.
     if !fs::metadata(file).map_err(failed)?.is_file() {
-        return Err(Error::usage("this is not a plain file, so no address is read from it")
-            .with_path(file)
-            .with_hint("write the address of a blob into a file"));
+        return Err(
+            Error::usage("this is not a plain file, so no address is read from it")
+                .with_path(file)
+                .with_hint("write the address of a blob into a file"),
+        );
     }
     let mut text = String::new();
     let mut reader = fs::File::open(file).map_err(failed)?.take(LONGEST_FILE);

@@ -144,13 +144,13 @@ fn listed(range: PageRange, known: &ListedWindow) -> Vec<Hash> {
 
 /// The hashes of the parts of a window. Where a part is as `before`, its hash is that `known` one.
 fn hashed(bytes: &[u8], before: &[u8], known: &[Hash]) -> Vec<Hash> {
-    const PART: usize = DIGEST_WINDOW as usize;
-    let parts = bytes.chunks(PART).enumerate();
+    let part = to_usize(DIGEST_WINDOW);
+    let parts = bytes.chunks(part).enumerate();
     parts
-        .map(|(n, part)| {
-            let same = before.chunks(PART).nth(n) == Some(part);
+        .map(|(n, bytes)| {
+            let same = before.chunks(part).nth(n) == Some(bytes);
             let known = known.get(n).filter(|_| same);
-            known.map_or_else(|| *blake3::hash(part).as_bytes(), |known| *known)
+            known.map_or_else(|| *blake3::hash(bytes).as_bytes(), |known| *known)
         })
         .collect()
 }

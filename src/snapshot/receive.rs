@@ -9,8 +9,8 @@ use super::disk::is_absent;
 use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
 use super::layout::PointFileName;
-use super::stream::{Record, StreamReader};
 use super::settle::settle;
+use super::stream::{Record, StreamReader};
 use super::{Manifest, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Silent;
@@ -136,7 +136,11 @@ fn take_into<R: Read>(
     );
     // An error or a signal doesn't leave any of them unverified.
     let work = Work {
-        progress: if taken.is_ok() { work.progress } else { &Silent },
+        progress: if taken.is_ok() {
+            work.progress
+        } else {
+            &Silent
+        },
         ..work
     };
     prove(target, &mut unproven, received, work).map_err(|e| in_stream(stream, name, e))?;

@@ -94,11 +94,7 @@ impl Backing {
     }
 
     /// `parent` as the backing of the differencing disk of `request`, if it is the right one.
-    pub(super) fn of(
-        request: &ParentRequest<'_>,
-        child_size: u64,
-        parent: Parent,
-    ) -> Result<Self> {
+    pub(super) fn of(request: &ParentRequest<'_>, child_size: u64, parent: Parent) -> Result<Self> {
         let expected = (!request.parent_id.is_nil()).then_some(request.parent_id);
         if parent.unique_id != expected {
             return Err(wrong_parent(request, &parent.name, parent.unique_id));

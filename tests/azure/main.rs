@@ -372,9 +372,18 @@ fn a_folder_of_something_else_is_left_alone() {
         let path = own.join(name);
         let kept = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
         let said = refused(&own);
-        assert!(said.contains("this can't be read at offsets"), "{name}: {said}");
+        assert!(
+            said.contains("this can't be read at offsets"),
+            "{name}: {said}"
+        );
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &kept).unwrap();
     }

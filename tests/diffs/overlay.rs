@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhdkit::diff::{
-    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, results_of, write_diff,
-    write_diff_listed,
+    ChangedPages, Compression, DiffFile, DiffOptions, Overlay, Side, page_list, results_of,
+    write_diff, write_diff_listed,
 };
 use vhdkit::image::{
     CopyOptions, Image as _, Masked, NoneShared, RawImage, WindowList, WindowListWriter,
@@ -272,19 +272,32 @@ fn what_each_diff_makes_is_computed_in_one_pass() {
     let base = crate::diffs::raw(&disks[0]);
     let mut list = Vec::new();
     let mut writer = WindowListWriter::new(&mut list, "list", SIZES[0] as u64).unwrap();
-    window_hashes(&base, &workers, &Silent, |start, hashes| writer.push(start, hashes)).unwrap();
+    window_hashes(&base, &workers, &Silent, |start, hashes| {
+        writer.push(start, hashes)
+    })
+    .unwrap();
     writer.finish().unwrap();
     let list = WindowList::open(Memory::new(list)).unwrap();
     for known in [None, Some(&list)] {
         let mut last = Vec::new();
         let mut writer = WindowListWriter::new(&mut last, "list", SIZES[5] as u64).unwrap();
-        let found = results_of((&base, known), &diffs, &workers, &Silent, |start, hashes| {
-            writer.push(start, hashes)
-        });
+        let found = results_of(
+            (&base, known),
+            &diffs,
+            &workers,
+            &Silent,
+            |start, hashes| writer.push(start, hashes),
+        );
         assert_eq!(found.unwrap(), digests);
         assert_eq!(writer.finish().unwrap(), digests[5]);
     }
     // One that doesn't follow.
-    let error = results_of((&base, Some(&list)), &diffs[2..], &workers, &Silent, |_, _| Ok(()));
+    let error = results_of(
+        (&base, Some(&list)),
+        &diffs[2..],
+        &workers,
+        &Silent,
+        |_, _| Ok(()),
+    );
     assert!(error.unwrap_err().to_string().contains("base size"));
 }

@@ -260,9 +260,21 @@ fn what_can_not_be_served_is_refused() {
             "remove it with rm",
         ),
         // What isn't a socket is never to be removed.
-        (&["mon.raw", "--socket", "taken"], 2, "isn't a socket: choose"),
-        (&["mon.raw", "--socket", "mon.raw"], 2, "isn't a socket: choose"),
-        (&["mon.raw", "--socket", "/dev/null"], 2, "isn't a socket: choose"),
+        (
+            &["mon.raw", "--socket", "taken"],
+            2,
+            "isn't a socket: choose",
+        ),
+        (
+            &["mon.raw", "--socket", "mon.raw"],
+            2,
+            "isn't a socket: choose",
+        ),
+        (
+            &["mon.raw", "--socket", "/dev/null"],
+            2,
+            "isn't a socket: choose",
+        ),
         (&["mon.raw", "--", "no such program"], 2, "after --"),
     ] {
         let mut command = program("vhd");

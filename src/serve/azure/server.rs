@@ -199,12 +199,12 @@ fn refuse_foreign(folder: &Path) -> Result<()> {
         if is_ours || name == "lost+found" {
             continue;
         }
-        return Err(
-            Error::usage("there are other files in this folder, and it isn't one of this server")
-                .with_path(folder)
-                .with_found(shown(&name))
-                .with_hint("name an empty folder, or one that isn't there yet"),
-        );
+        return Err(Error::usage(
+            "there are other files in this folder, and it isn't one of this server",
+        )
+        .with_path(folder)
+        .with_found(shown(&name))
+        .with_hint("name an empty folder, or one that isn't there yet"));
     }
     Ok(())
 }
@@ -427,7 +427,7 @@ mod tests {
         assert!(late.contains(&error.kind()), "{error}");
         // Nobody takes what is written.
         served.write_within(Duration::from_millis(50));
-        while served.write_all(&[0; 1 << 16]).is_ok() {}
+        while served.write_all(&[0; 1 << 12]).is_ok() {}
         drop(served);
         trickle.join().unwrap();
     }

@@ -50,9 +50,8 @@ pub(super) fn prepare(folder: &Path, names: &[String]) -> Result<Shown> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let own_key = KeyPair::generate().map_err(failed)?;
     let own = params.signed_by(&own_key, &issuer).map_err(failed)?;
-    let authority =
-        CertificateDer::from_pem_slice(&load(&certificate, LONGEST)?)
-            .map_err(|e| broken(&certificate, e))?;
+    let authority = CertificateDer::from_pem_slice(&load(&certificate, LONGEST)?)
+        .map_err(|e| broken(&certificate, e))?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)

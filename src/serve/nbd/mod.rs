@@ -194,8 +194,8 @@ fn refused(error: io::Error, path: &Path) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             // Whatever else has this name is somebody's file.
-            let is_socket = std::fs::symlink_metadata(path)
-                .is_ok_and(|found| found.file_type().is_socket());
+            let is_socket =
+                std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             if !is_socket {
                 "there is a file of this name, which isn't a socket: choose another name".to_owned()
             } else if UnixStream::connect(path).is_ok() {

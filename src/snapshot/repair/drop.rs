@@ -87,7 +87,11 @@ impl Job<'_> {
             };
             let broken = self.disk.points().iter().filter(broken);
             let found = self.contents(&broken.map(|point| point.sequence).collect())?;
-            found.wrong.into_iter().map(|wrong| wrong.point.id).collect()
+            found
+                .wrong
+                .into_iter()
+                .map(|wrong| wrong.point.id)
+                .collect()
         };
         for (stem, _) in &self.faults {
             let manifest = self.disk.path(&stem.manifest());

@@ -67,7 +67,9 @@ fn is_proven(look: &mut Look<'_>, work: Work<'_>) -> Result<bool> {
     for (point, error) in found.failed {
         look.add(&point, error)?;
     }
-    Ok(disk.newest().is_some_and(|newest| found.right.contains(&newest.id)))
+    Ok(disk
+        .newest()
+        .is_some_and(|newest| found.right.contains(&newest.id)))
 }
 
 /// Reads the windows of the newest snapshot individually, so that damage can be located.
