@@ -19,8 +19,8 @@ fn four(lab: &Lab, hidden: bool) -> Vec<Vec<u8>> {
     let mut all = vec![bytes.clone()];
     for at in [1, if hidden { 1 } else { 7 }, 500] {
         let page = &mut bytes[at * PAGE..(at + 1) * PAGE];
-        for (n, byte) in page.iter_mut().enumerate() {
-            *byte = byte.wrapping_mul(5).wrapping_add((n % 251) as u8 + 1);
+        for (byte, n) in page.iter_mut().zip((1_u8..=251).cycle()) {
+            *byte = byte.wrapping_mul(5).wrapping_add(n);
         }
         all.push(bytes.clone());
     }
