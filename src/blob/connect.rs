@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::credential::Credential;
+use super::failure::Failure;
 use super::file::{BlobFile, DEPTH, NewBlobFile};
 use super::http::{Http, Route};
 use super::rest::Rest;
 use super::retry::Retry;
-use super::store::{BlobId, PageStore, Properties};
+use super::store::{Answer, BlobId, PageStore, Properties};
 use super::{Access, BlobName};
 use crate::error::{Error, Result};
 
@@ -116,6 +117,11 @@ impl Connector {
         Ok(container)
     }
 
+    /// Sends a request as long as that may help.
+    pub(crate) fn ask<T>(&self, request: impl Fn() -> Answer<T>) -> Result<T> {
+        self.retry.run(request).map_err(Failure::into_error)
+    }
+
     /// Opens the blob or snapshot called `name` for reading.
     pub fn open(&self, name: &BlobName) -> Result<BlobFile> {
         let (store, id) = self.place(name)?;
@@ -129,7 +135,8 @@ impl Connector {
     }
 
     /// The name with its signature, if it came with one.
-    fn recalled(&self, name: &BlobName) -> BlobName {
+    #[must_use]
+    pub fn recalled(&self, name: &BlobName) -> BlobName {
         let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = signed.get(name.shown()).filter(|_| !name.has_signature());
         remembered.unwrap_or(name).clone()

@@ -38,6 +38,7 @@ pub(crate) use http::Call;
 pub use http::{Http, Route, Traffic};
 pub use list::page_list;
 pub use name::{BlobName, Endpoint};
+pub(crate) use name::{decoded, encoded};
 pub use rest::Rest;
 pub use retry::{Attempts, Clock, PATIENCE, Retry, SystemClock};
 pub use secret::Secret;

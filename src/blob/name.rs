@@ -396,7 +396,7 @@ fn check_container(name: &str) -> Result<(), &'static str> {
 }
 
 /// Percent-encodes everything except letters, digits, `-._~` and the characters in `also`.
-pub(super) fn encoded(text: &str, also: &str) -> String {
+pub(crate) fn encoded(text: &str, also: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);
@@ -411,7 +411,7 @@ pub(super) fn encoded(text: &str, also: &str) -> String {
 }
 
 /// Decodes percent-encoding; `None` if the result isn't text.
-pub(super) fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -83,6 +83,22 @@ impl BlobFile {
         }
     }
 
+    /// Deletes the blob, which is open to be written, with all of its snapshots.
+    pub fn delete_with_snapshots(self) -> Result<()> {
+        let only_if = Conditions {
+            lease: self.drained()?,
+            ..Conditions::default()
+        };
+        let answer = self.retry().run(|| {
+            self.store()
+                .delete(self.blob(), Deleted::WithSnapshots, &only_if)
+        });
+        match answer {
+            Err(failure) if failure.status() != Some(404) => Err(failure.into_error()),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the snapshot of that time.
     pub fn at(&self, time: &str) -> Result<Self> {
         let id = BlobId::live(&self.blob().name).at(time);

@@ -61,15 +61,24 @@ pub(super) fn from_file(path: PathBuf) -> Result<PathBuf> {
     Ok(PathBuf::from(address))
 }
 
+/// Registers the address of a container, or of a part of one, and returns its printable form.
+pub(super) fn admit_store(path: &Path) -> Result<PathBuf> {
+    register(BlobName::parse(path.to_str().unwrap_or_default())?)
+}
+
 /// Registers an address, and returns its printable form.
 pub(super) fn admit(path: &Path) -> Result<PathBuf> {
     let name = BlobName::parse(path.to_str().unwrap_or_default())?;
-    let shown = name.shown().to_path_buf();
     if name.blob().is_empty() {
         return Err(Error::usage("this is a container, not a blob in it")
-            .with_path(shown)
+            .with_path(name.shown())
             .with_hint("add the name of a blob after a slash"));
     }
+    register(name)
+}
+
+fn register(name: BlobName) -> Result<PathBuf> {
+    let shown = name.shown().to_path_buf();
     if name.has_signature() {
         connector()?.remember(name);
     }

@@ -86,6 +86,12 @@ fn takes_blobs(command: &str, id: &str) -> bool {
             | ("diff", "base" | "target")
             | ("apply", "base" | "output")
             | ("restore", "output")
+            | (
+                "create" | "list" | "show" | "diff" | "delete" | "prune" | "verify" | "tag",
+                "store"
+            )
+            | ("restore", "store")
+            | ("copy", "store" | "to")
     )
 }
 
@@ -100,7 +106,10 @@ fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
     }
     // A store can't be reached like this.
     if far::is_address(&path) && PointName::parse(&path).is_none() {
-        return far::admit(&path);
+        return match role {
+            Role::Store | Role::StoreTo => far::admit_store(&path),
+            _ => far::admit(&path),
+        };
     }
     admit(role, &path).map(|()| path)
 }

@@ -10,7 +10,8 @@ use crate::diff::{
 };
 use crate::error::Result;
 use crate::files::Opened as _;
-use crate::image::{Image, Masked, NoneShared};
+use crate::image::{Image, Masked, NoneShared, PageSet as _};
+use crate::page::{PageRange, coalesce};
 
 /// Two points in time of one disk.
 #[derive(Debug)]
@@ -50,6 +51,21 @@ impl Between {
     /// The end point.
     pub fn to(&self) -> &PointImage {
         &self.to
+    }
+
+    /// The pages outside which both are the same, in order, without reading any; `None` if that isn't known.
+    pub fn changed_ranges(&self) -> Result<Option<Vec<PageRange>>> {
+        let Some(pages) = &self.pages else {
+            return Ok(None);
+        };
+        let [from, to] = [&self.from, &self.to].map(Image::virtual_size);
+        let within = PageRange::covering(0, from.max(to));
+        let beyond = PageRange::covering(from.min(to), from.max(to));
+        let mut all = pages.pages(within).collect::<Result<Vec<_>>>()?;
+        all.push(beyond);
+        all.sort_unstable();
+        all.retain(|range| !range.is_empty());
+        Ok(Some(coalesce(all, 0).collect()))
     }
 
     /// Calls `work` with the parts of both that must be compared.

@@ -51,6 +51,8 @@ pub struct NewPoint {
     /// What another program says of what changed since the newest snapshot, and a random number to check it by.
     #[cfg(feature = "azure")]
     pub claim: Option<(Claim, u64)>,
+    /// The content digest that it must turn out to have, if that is known beforehand.
+    pub expected: Option<ContentDigest>,
     /// What it is stored as if it is a base.
     pub base: BaseForm,
     /// How its data is packed; level 3 of zstd if it is a base and level 1 if it is a diff, if `None`.
@@ -333,6 +335,7 @@ struct Draft {
     disk_id: String,
     /// Whether its disk is identified with certainty.
     told: bool,
+    expected: Option<ContentDigest>,
 }
 
 impl Draft {
@@ -357,6 +360,7 @@ impl Draft {
             stem: next_stem(disk, &new.name)?,
             time,
             told: new.family.source_unique_id.is_some(),
+            expected: new.expected,
             family,
             source,
             tags: new.tags.clone(),
@@ -365,6 +369,21 @@ impl Draft {
                 .and_then(|newest| newest.disk_id.clone())
                 .unwrap_or_else(|| UniqueId::random().to_string()),
         })
+    }
+
+    /// Fails if `image` was read as something else than it must be.
+    fn check(&self, image: &dyn Opened, found: ContentDigest) -> Result<()> {
+        match self.expected {
+            Some(expected) if expected != found => Err(Error::damaged(
+                "this snapshot doesn't hold what is recorded of it",
+            )
+            .with_path(image.path())
+            .with_field("content digest")
+            .with_found(found)
+            .with_expected(expected)
+            .with_hint("nothing was kept of it: verify the source, with all of its data")),
+            _ => Ok(()),
+        }
     }
 
     /// What a diff to it is told of it.
@@ -438,6 +457,7 @@ fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -
     let (list, _) = windows::make(disk, size, |each| {
         copy_hashed(image, base.image_mut(), options, each)
     })?;
+    draft.check(image, list.digest)?;
     image.check_unchanged()?;
     base.publish()?;
     let windows = [windows::count(disk), list.windows().ok()];
@@ -479,6 +499,7 @@ fn add_packed(
         let out = (out, disk.path(&file));
         write_packed((image, target), out, compression, work, each)
     })?;
+    draft.check(image, list.digest)?;
     let windows = [windows::count(disk), list.windows().ok()];
     let before = disk.newest().cloned();
     let data = Data {
@@ -577,6 +598,7 @@ fn add_changes(
             each,
         )
     })?;
+    draft.check(image, list.digest)?;
     let data = Data {
         kind: DataKind::Diff,
         file,

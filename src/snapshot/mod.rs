@@ -20,6 +20,8 @@ mod delete;
 mod disk;
 mod doubts;
 mod family;
+#[cfg(feature = "azure")]
+mod far;
 mod file_names;
 mod history;
 mod holder;
@@ -64,6 +66,11 @@ pub use delete::{Deleted, delete, delete_held};
 pub use disk::{Access, Disk, Writer, disks};
 pub use doubts::Doubt;
 pub use family::Family;
+#[cfg(feature = "azure")]
+pub use far::{
+    Added, Container, FarCopied, FarCopiedPoint, FarDisk, FarPoint, FarStore, NewFarPoint,
+    check_far_content, copy_across, copy_in, copy_out, decide_far, verify_far,
+};
 pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};

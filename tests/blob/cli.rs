@@ -41,7 +41,7 @@ impl Lab {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> Output {
+    pub(crate) fn output(&self, program: &str, args: &[&str]) -> Output {
         let programs = [
             ("vhd", env!("CARGO_BIN_EXE_vhd")),
             ("vhd-diff", env!("CARGO_BIN_EXE_vhd-diff")),
@@ -76,7 +76,7 @@ impl Lab {
 
     /// Runs a command that must exit with this code, and returns its output.
     pub(crate) fn ends(&self, code: i32, program: &str, args: &[&str]) -> String {
-        let output = self.run(program, args);
+        let output = self.output(program, args);
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),

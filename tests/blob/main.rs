@@ -17,5 +17,7 @@ mod cli;
 mod faults;
 mod secrets;
 mod server;
+mod store;
+mod store_faults;
 mod support;
 mod wire;

@@ -149,9 +149,17 @@ impl Server {
         plan: Option<Box<Plan>>,
         disks: &[(&str, BlobId)],
     ) -> Self {
+        Self::with(Arc::new(store), plan, disks)
+    }
+
+    /// Starts another server with the same blobs.
+    pub(crate) fn over(store: Arc<MemoryStore>, plan: Option<Box<Plan>>) -> Self {
+        Self::with(store, plan, &[])
+    }
+
+    fn with(store: Arc<MemoryStore>, plan: Option<Box<Plan>>, disks: &[(&str, BlobId)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let store = Arc::new(store);
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             plan,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Error, LockArgs, Manifest, Outcome, Output, RateArgs, Result, Size, StoreArgs,
-    chosen, disks, say_what_is_unusual,
+    chosen, disks, far, say_what_is_unusual,
 };
 use crate::cli::document::ErrorView;
 use crate::cli::remote::{Remote, on};
@@ -34,8 +34,8 @@ use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, up
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The store to copy to, created if it doesn't exist.
-    #[arg(long, value_name = "DIR")]
+    /// The store to copy to, a folder or a container; a folder is created if it doesn't exist.
+    #[arg(long, value_name = "STORE")]
     to: PathBuf,
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
@@ -104,6 +104,10 @@ fn bytes(copied: &Copied) -> u64 {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    if [from, to].into_iter().any(crate::cli::far::is_address) {
+        let how = (args.disk.as_slice(), args.json, args.rate);
+        return far::copy((from, to), how, context);
+    }
     refuse_remote(args)?;
     refuse_same(from, to)?;
     let names = chosen(from, &args.disk)?;

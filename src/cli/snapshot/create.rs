@@ -9,7 +9,7 @@ use super::args::{InputFormat, SaidFormat};
 use super::tag::parse_tag;
 use super::{
     Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
-    Result, Size, StoreArgs, Time, disks, name_of, parse_time, show,
+    Result, Size, StoreArgs, Time, disks, far, name_of, parse_time, show,
 };
 use crate::cli::changes::{self, random};
 use crate::cli::document::ErrorView;
@@ -20,8 +20,8 @@ use crate::diff::Compression;
 use crate::error::{Error, quoted};
 use crate::files::Claim;
 use crate::snapshot::{
-    BaseForm, Created, Disk, Doubt, Family, NewPoint, STORE_VERSION, Work, add_diff, create, init,
-    store_version,
+    BaseForm, Created, Disk, Doubt, Family, FarStore, NewPoint, STORE_VERSION, Work, add_diff,
+    create, init, store_version,
 };
 use crate::storage::{Audience, File};
 use crate::text::shown;
@@ -141,6 +141,9 @@ fn claim(args: &Args) -> Result<Option<(Claim, u64)>> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = far::store(&args.store.store, context)? {
+        return to_far(args, &*store, context);
+    }
     if args.init && store_version(&args.store.store)?.is_none() {
         init(&args.store.store, STORE_VERSION)?;
     }
@@ -166,6 +169,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         compression: args.compress,
         claim: claim(args)?,
         made_from: Audience::default(),
+        expected: None,
     };
     crate::snapshot::check_name(&new.name)?;
     let mut all = vec![args.disk.as_str()];
@@ -231,6 +235,46 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     failures.end(context)?;
     Ok(Outcome::Done)
+}
+
+/// Adds a snapshot to a store that isn't a folder.
+fn to_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
+    for (option, given) in [
+        ("--also", !args.also.is_empty()),
+        ("--diff", args.diff.is_some()),
+        ("--full", args.full),
+        ("--init", args.init),
+        ("--compress", args.compress.is_some()),
+    ] {
+        if given {
+            far::refuse(&args.store.store, option, &format!("omit {option}"))?;
+        }
+    }
+    let Some(image) = args.image.as_deref() else {
+        return Err(Error::usage("no image is named"));
+    };
+    let format = SaidFormat::by("-f", args.format);
+    let image = context.open_source(image, format, &args.parents, Reading::default())?;
+    let time = args.time.unwrap_or_else(Time::now);
+    let name = args.name.clone().unwrap_or_else(|| name_of(time));
+    let family = Family {
+        source_resource_id: args.source_resource_id.clone(),
+        source_unique_id: args.source_unique_id.clone(),
+    };
+    let tags = args.tag.iter().cloned().collect();
+    let claim = claim(args)?;
+    let new = far::New {
+        disk: &args.disk,
+        name: &name,
+        time,
+        family: &family,
+        tags: &tags,
+        claim: claim.as_ref(),
+        existing: args.existing,
+        json: args.json,
+        rate: args.rate,
+    };
+    far::create(store, &new, &*image, context)
 }
 
 /// Adds one snapshot, and says so.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Access, Context, DiskArgs, LockArgs, Outcome, Output, Result, open_for};
+use super::{Access, Context, DiskArgs, LockArgs, Outcome, Output, Result, far, open_for};
 use crate::error::Error;
 use crate::snapshot::{Deleted, Disk, Work, delete_held, refuse_held};
 
@@ -94,6 +94,16 @@ impl PointView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = far::store(&args.disk.store.store, context)? {
+        let how = far::Delete {
+            last: args.last,
+            release_hold: args.release_hold,
+            dry_run: args.dry_run,
+            json: args.json,
+        };
+        let named = (args.disk.disk.as_deref(), args.snapshots.as_slice());
+        return far::delete(&*store, named, how, context);
+    }
     let patience = args.lock.patience(context);
     let (mut disk, mut names) = if args.dry_run {
         let (name, names) = args.disk.meant(&args.snapshots)?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::change_report::{ChangeReport, ListFormat, Wanted};
 use super::super::diff::{Side, parse_compression};
 use super::args::overwrite;
-use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, Result, Size};
+use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, Result, Size, far};
 use crate::diff::Compression;
 use crate::error::Error;
 use crate::files::{Opened, refuse_same_file};
@@ -87,6 +87,21 @@ struct Summary {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let ends = [&args.from, &args.to];
+    if let Some(store) = far::store(&args.disk.store.store, context)? {
+        if args.json && args.output.is_some() {
+            let hint = "omit --json; vhd show --json tells what is in the diff";
+            far::refuse(&args.disk.store.store, "--json with -o", hint)?;
+        }
+        let wish = far::Wish {
+            disk: args.disk.disk.as_deref(),
+            ends,
+            output: args.output.as_deref(),
+            wanted: wanted(args),
+            compression: args.compress,
+            overwrite: overwrite(args.force),
+        };
+        return far::diff(&*store, &wish, context);
+    }
     let (name, names) = args.disk.meant(ends)?;
     let open = |disk: &mut Disk| {
         let find = |n: usize| disk.find(names.get(n).copied().unwrap_or_default());
@@ -166,16 +181,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// Lists the ranges, or the files that own them.
-fn list(args: &Args, between: &Between, work: Work<'_>, context: &Context) -> Result<Outcome> {
-    let images: [&dyn Opened; 2] = [between.from(), between.to()];
-    let wanted = Wanted {
+fn wanted(args: &Args) -> Wanted {
+    Wanted {
         format: args.format,
         json: args.json,
         by_file: args.by_file,
         all: args.all,
-    };
-    let mut report = ChangeReport::begin(wanted, images, context)?;
+    }
+}
+
+/// Lists the ranges, or the files that own them.
+fn list(args: &Args, between: &Between, work: Work<'_>, context: &Context) -> Result<Outcome> {
+    let images: [&dyn Opened; 2] = [between.from(), between.to()];
+    let mut report = ChangeReport::begin(wanted(args), images, context)?;
     let comparison = between.changes(work, |change| report.push(&change))?;
     between.from().check_unchanged()?;
     between.to().check_unchanged()?;

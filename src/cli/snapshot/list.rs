@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Disk, Failures, Manifest, Outcome, Output, Result, Short, StoreArgs,
-    WriterView, being_written, disks_there, report_damaged, unfinished, used,
+    WriterView, being_written, disks_there, far, report_damaged, unfinished, used,
 };
 use crate::cli::document::ErrorView;
 
@@ -87,6 +87,9 @@ impl PointView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = far::store(&args.store.store, context)? {
+        return far::list(&*store, args.disk.as_ref(), args.json, context);
+    }
     let names = match &args.disk {
         Some(name) => vec![name.clone()],
         None => disks_there(&args.store.store)?,

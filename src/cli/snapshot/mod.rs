@@ -22,6 +22,7 @@ mod delete;
 mod diff;
 mod failures;
 mod family;
+mod far;
 mod hash;
 mod init;
 mod list;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Error, Failures, LockArgs, Outcome, Output, Patience, Result,
-    Short, StoreArgs, chosen,
+    Short, StoreArgs, chosen, far,
 };
 use crate::cli::document::ErrorView;
 use crate::error::ErrorKind;
@@ -168,6 +168,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Err(Error::usage("no rule says what to keep")
             .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
             .with_hint("vhd snapshot delete deletes a snapshot by its name"));
+    }
+    if let Some(store) = far::store(&args.store.store, context)? {
+        let how = (args.dry_run, args.json);
+        return far::prune(&*store, &args.disk, &policy, how, context);
     }
     let names = chosen(&args.store.store, &args.disk)?;
     let patience = args.lock.patience(context);

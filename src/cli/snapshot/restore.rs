@@ -9,6 +9,7 @@ use super::args::{
     InPlaceWay, OutputFormat, SaidFormat, Windows, check_name_of_child, default_format, orphans,
     overwrite, windows_remark,
 };
+use super::far as stores_elsewhere;
 use super::{
     Access, Context, Disk, DiskArgs, LockArgs, Outcome, Output, Parents, RateArgs, Result, Size,
     Time, parse_latest, show,
@@ -27,7 +28,7 @@ use crate::files::{
 };
 use crate::image::{CopyOptions, Image as _, copy};
 use crate::snapshot::{
-    PointImage, Restored, Work, check_content, open_beside, restore, restore_in_place,
+    FarStore, PointImage, Restored, Work, check_content, open_beside, restore, restore_in_place,
     restore_in_place_claimed, restore_to_child,
 };
 use crate::storage::{Audience, refuse_part_of_store};
@@ -150,6 +151,9 @@ fn print(
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = stores_elsewhere::store(&args.disk.store.store, context)? {
+        return from_far(args, &*store, context);
+    }
     let (disk, point) = open(args, context)?;
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
@@ -245,6 +249,37 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         None,
     )?;
     Ok(Outcome::Done)
+}
+
+/// Restores from a store that isn't a folder.
+fn from_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
+    for (option, given) in [
+        ("--in-place", args.in_place.is_some()),
+        ("--parent", args.parent.is_some()),
+    ] {
+        if given {
+            let hint = format!(
+                "omit {option}; or copy the disk to a folder first, with vhd snapshot copy"
+            );
+            stores_elsewhere::refuse(&args.disk.store.store, option, &hint)?;
+        }
+    }
+    args.windows.refuse_without_parent()?;
+    if args.output != Path::new("-") && !far::is_address(&args.output) {
+        refuse_existing(args)?;
+    }
+    let how = stores_elsewhere::Restore {
+        disk: args.disk.disk.as_deref(),
+        snapshot: args.snapshot.as_ref(),
+        at: args.at,
+        output: &args.output,
+        format: args.output_format,
+        overwrite: overwrite(args.force),
+        dense: args.dense,
+        json: args.json,
+        rate: args.rate,
+    };
+    stores_elsewhere::restore(store, &how, context)
 }
 
 /// Opens the point, and the disk that is to be kept as long as it is read.

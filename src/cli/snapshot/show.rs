@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, being_written,
-    parse_latest, used,
+    far, parse_latest, used,
 };
 use crate::files::Opened as _;
 use crate::snapshot::PointImage;
@@ -35,6 +35,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = far::store(&args.disk.store.store, context)? {
+        let wanted = (args.disk.disk.as_deref(), args.snapshot.as_ref(), args.at);
+        return far::show(&*store, wanted, args.json);
+    }
     let (name, names) = args.disk.meant(&args.snapshot)?;
     let disk = Disk::look(&args.disk.store.store, &name)?;
     if let Some(note) = being_written(&disk) {

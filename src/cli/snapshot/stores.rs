@@ -10,8 +10,8 @@ use crate::snapshot::disks;
 // Which store. (A comment for the documentation would become the description of each command.)
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct StoreArgs {
-    /// The folder of the store.
-    #[arg(long, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
+    /// The store: a folder, or the address of a container of page blobs, with a prefix.
+    #[arg(long, value_name = "STORE", env = STORE_VARIABLE, hide_env_values = true)]
     pub(super) store: PathBuf,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn chosen(store: &Path, disks: &[String]) -> Result<Vec<String>> {
 }
 
 /// A snapshot is named within its store here.
-fn refuse_address(snapshot: &str) -> Result<()> {
+pub(super) fn refuse_address(snapshot: &str) -> Result<()> {
     let Some((store, point)) = snapshot.rsplit_once("::") else {
         return Ok(());
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Disk, Outcome, Output, Result, StoreArgs, Time, WriterView, being_written,
-    chosen, unfinished,
+    chosen, far, unfinished,
 };
 use crate::cli::document::ErrorView;
 use crate::cli::span::parse_span;
@@ -127,6 +127,21 @@ impl From<Finding> for FindingView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if let Some(store) = far::store(&args.store.store, context)? {
+        for (option, given) in [
+            ("--read-data-subset", args.read_data_subset.is_some()),
+            ("--max-age", args.max_age.is_some()),
+        ] {
+            if given {
+                far::refuse(&args.store.store, option, &format!("omit {option}"))?;
+            }
+        }
+        let look = far::Look {
+            read_data: args.read_data,
+            json: args.json,
+        };
+        return far::verify(&*store, &args.disk, look, context);
+    }
     let names = chosen(&args.store.store, &args.disk)?;
     let read = match (args.read_data, args.read_data_subset) {
         (true, _) => ReadData::All,

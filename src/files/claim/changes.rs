@@ -21,7 +21,7 @@ use super::thin;
 use crate::blob::page_list;
 use crate::error::{Error, Result};
 use crate::image::{Ranges, SharedExtents};
-use crate::page::{PAGE_SIZE, PageRange, to_usize};
+use crate::page::{PAGE_SIZE, PageRange, coalesce, to_usize};
 use crate::storage::{Access, File, ReadAt as _};
 
 /// Longest list that is read.
@@ -116,6 +116,14 @@ impl ChangedRanges {
     fn of(collector: Collector) -> Self {
         Self {
             ranges: collector.ranges(),
+        }
+    }
+
+    /// These ranges, in any order.
+    pub fn of_ranges(mut ranges: Vec<PageRange>) -> Self {
+        ranges.sort_unstable();
+        Self {
+            ranges: coalesce(ranges, 0).collect(),
         }
     }
 

@@ -124,6 +124,7 @@ pub fn apply_to_blob(
         own: checkpoint.1,
         diffs: marks::identity(&rest.identities()),
         target: found.target,
+        copy: None,
     };
     let change = Change::begin(blob, mark, image.format())?;
     let wrote = change.write(&rest, options)?;

@@ -73,8 +73,12 @@ pub(super) fn checkpoint(blob: &BlobFile, mark: &Applying) -> Result<BlobFile> {
 impl Change {
     /// Marks the blob, which holds an image of this format.
     pub(super) fn begin(blob: BlobFile, mark: Applying, format: Format) -> Result<Self> {
+        Self::begin_with(blob, mark, Some(format))
+    }
+
+    fn begin_with(blob: BlobFile, mark: Applying, format: Option<Format>) -> Result<Self> {
         let change = Self {
-            base: Self::base(&blob, &mark, Some(format))?,
+            base: Self::base(&blob, &mark, format)?,
             blob,
             mark,
         };
@@ -84,6 +88,11 @@ impl Change {
             .set_metadata(&marks::applying(before, &change.mark));
         marked.map_err(|error| unfinished(change.blob.name(), error))?;
         Ok(change)
+    }
+
+    /// Marks the blob, or marks it anew, for a change from what the snapshot holds that `mark` names.
+    pub(super) fn marked(blob: BlobFile, mark: Applying) -> Result<Self> {
+        Self::begin_with(blob, mark, None)
     }
 
     /// Goes on with what was interrupted.

@@ -9,6 +9,8 @@
 //! vhdkit_role         checkpoint            of a snapshot that was taken for an apply alone
 //! vhdkit_digest       content digest        what the image held when the blob was last written by this program
 //! vhdkit_name         text                  the name of a point in time, of a snapshot
+//! vhdkit_copy         text                  applying: it isn't diffs that are applied, but a point in time is added, and the
+//!                                           snapshot of that carries the same; or one is deleted
 //! ```
 //!
 //! Metadata of others stays. Any program can write to a blob without changing what it says here, so the digest of a blob
@@ -41,6 +43,9 @@ const DIFFS: &str = "vhdkit_diffs";
 const TARGET: &str = "vhdkit_target";
 const ROLE: &str = "vhdkit_role";
 
+/// The metadata that tells the change in which a snapshot was taken.
+pub(super) const COPY: &str = "vhdkit_copy";
+
 /// How a blob is marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -63,6 +68,8 @@ pub(super) struct Applying {
     pub(super) diffs: ContentDigest,
     /// The content digest of the result, if that was computed.
     pub(super) target: Option<ContentDigest>,
+    /// The change, if it isn't one that applies diffs.
+    pub(super) copy: Option<String>,
 }
 
 impl Mark {
@@ -89,6 +96,7 @@ impl Applying {
                 Some(target) => Some(target.parse().ok()?),
                 None => None,
             },
+            copy: metadata.get(COPY).cloned(),
         })
     }
 
@@ -137,7 +145,27 @@ pub(super) fn applying(before: &Metadata, mark: &Applying) -> Metadata {
     if let Some(target) = mark.target {
         metadata.insert(TARGET.to_owned(), target.to_string());
     }
+    if let Some(copy) = &mark.copy {
+        metadata.insert(COPY.to_owned(), copy.clone());
+    }
     metadata
+}
+
+/// The change that marks a blob, if a point in time is being added to it.
+pub(super) fn copy_of(metadata: &Metadata) -> Option<&String> {
+    metadata.get(COPY).filter(|_| metadata.contains_key(STATE))
+}
+
+/// What a blob carries while its first point in time is written.
+pub(super) fn writing_first(copy: &str) -> Metadata {
+    let mut metadata = writing();
+    metadata.insert(COPY.to_owned(), copy.to_owned());
+    metadata
+}
+
+/// Whether a snapshot was taken only to go back to.
+pub(super) fn is_checkpoint(metadata: &Metadata) -> bool {
+    metadata.get(ROLE).is_some_and(|role| role == "checkpoint")
 }
 
 /// What a snapshot carries that is taken to go back to, of a blob that holds the disk with this digest if that is known.
@@ -177,6 +205,9 @@ pub(super) fn refuse_marked(name: &Path, properties: &Properties) -> Result<()> 
     };
     let what = match &mark {
         Mark::Writing => "the blob isn't complete: the program that writes it hasn't finished",
+        Mark::Applying(mark) if mark.copy.is_some() => {
+            "the blob is between two points in time: a change of its snapshots hasn't finished"
+        }
         Mark::Applying(_) => {
             "the blob is between two points in time: an apply to it hasn't finished"
         }
@@ -189,6 +220,7 @@ pub(super) fn refuse_marked(name: &Path, properties: &Properties) -> Result<()> 
             .named("use ")
             .step(Step::Choose(Choice::Overwrite), "allow it")
             .text(" to replace the blob"),
+        Mark::Applying(mark) if mark.copy.is_some() => how_to_go_on_copying(name),
         Mark::Applying(_) => how_to_go_on(name),
         Mark::Unknown(_) => Remedy::new(
             "finish that with the program that began it, or restore a snapshot of the blob",
@@ -222,6 +254,13 @@ pub(super) fn how_to_go_on(name: &Path) -> Remedy {
         .step(roll_back(name), "")
 }
 
+/// The same for a blob to which a point in time is being added.
+pub(super) fn how_to_go_on_copying(name: &Path) -> Remedy {
+    Remedy::new("run the same command again, which continues, or undo it")
+        .named(" with: ")
+        .step(roll_back(name), "")
+}
+
 /// Going back to the old point in time.
 pub(super) fn roll_back(name: &Path) -> Step {
     Step::RollBack {
@@ -242,6 +281,7 @@ mod tests {
             own: true,
             diffs: ContentDigest([7; 32]),
             target: Some(ContentDigest([8; 32])),
+            copy: None,
         };
         let marked = applying(&theirs, &mark);
         assert_eq!(Mark::of(&marked), Some(Mark::Applying(mark)));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::bring::{Bring, view};
 use super::marks::{self, Mark, refuse_marked};
+use super::points::PointNote;
 use crate::blob::{BlobFile, BlobName, Connector, NewBlobFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ContentDigest, CopyOptions, Image, ImageMut, NoneShared, RawImage, copy};
@@ -126,15 +127,39 @@ impl NewBlobImage {
         Ok(bring.run(blob, source)?.target_digest)
     }
 
-    /// Brings everything to the blob, the footer last, and says that it is whole, and what it holds if that is known for
-    /// certain.
-    pub fn publish(mut self, digest: Option<ContentDigest>) -> Result<()> {
+    /// Number of bytes that the blob stores.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        self.image.storage().stored_bytes()
+    }
+
+    /// As [`publish`](Self::publish), with a snapshot of it as its first point in time, taken in the change called `copy`. Gives
+    /// the time of that.
+    pub(super) fn publish_as(mut self, note: &PointNote, copy: &str) -> Result<String> {
+        self.write_footer()?;
+        let blob = self.image.storage();
+        let before = &blob.properties().metadata;
+        // So that the next change knows the snapshot if this is interrupted before the mark is gone.
+        blob.set_metadata(&marks::writing_first(copy))?;
+        let snapshot = blob.take_snapshot(&note.metadata(before, copy))?;
+        blob.set_metadata(&marks::whole(before, note.digest))?;
+        Ok(snapshot)
+    }
+
+    fn write_footer(&mut self) -> Result<()> {
         self.image.flush()?;
         let (blob, size) = (self.image.storage(), self.image.virtual_size());
         if let Some(footer) = &self.footer {
             blob.write_all_at(&footer.encode(), size)?;
             blob.sync()?;
         }
+        Ok(())
+    }
+
+    /// Brings everything to the blob, the footer last, and says that it is whole, and what it holds if that is known for
+    /// certain.
+    pub fn publish(mut self, digest: Option<ContentDigest>) -> Result<()> {
+        self.write_footer()?;
+        let blob = self.image.storage();
         if !blob.store().is_managed_disk() {
             let before = &blob.properties().metadata;
             blob.set_metadata(&marks::whole(before, digest))?;

@@ -1,0 +1,201 @@
+//! Restoring: to a file, a pipe, or a new blob.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{choose, meant};
+use crate::cli::args::{OutputFormat, cloud_remark};
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::cli::output::Output;
+use crate::cli::rate::RateArgs;
+use crate::cli::size::Size;
+use crate::cli::{far, upload};
+use crate::error::{Error, Result};
+use crate::files::{Format, NewImage, NewImageOptions, Opened};
+use crate::image::{ContentDigest, CopyOptions, copy};
+use crate::snapshot::{FarStore, Time, check_far_content};
+use crate::storage::{Audience, Overwrite, refuse_part_of_store};
+use crate::text::shown;
+
+/// Which snapshot is restored, and to what.
+pub(in crate::cli::snapshot) struct Restore<'a> {
+    pub(in crate::cli::snapshot) disk: Option<&'a str>,
+    pub(in crate::cli::snapshot) snapshot: Option<&'a String>,
+    pub(in crate::cli::snapshot) at: Option<Time>,
+    pub(in crate::cli::snapshot) output: &'a Path,
+    pub(in crate::cli::snapshot) format: Option<OutputFormat>,
+    pub(in crate::cli::snapshot) overwrite: Overwrite,
+    pub(in crate::cli::snapshot) dense: bool,
+    pub(in crate::cli::snapshot) json: bool,
+    pub(in crate::cli::snapshot) rate: RateArgs,
+}
+
+#[derive(Serialize)]
+struct View {
+    disk: String,
+    snapshot: String,
+    image: String,
+    format: &'static str,
+    outcome: &'static str,
+    virtual_size: u64,
+    content_digest: Option<String>,
+}
+
+/// Makes an image of a snapshot.
+pub(in crate::cli::snapshot) fn restore(
+    store: &dyn FarStore,
+    how: &Restore<'_>,
+    context: &Context,
+) -> Result<Outcome> {
+    let (disk, names) = meant(store, how.disk, how.snapshot)?;
+    let point = choose(store, &disk, names.first().copied(), how.at)?;
+    let image = store.image(&disk, point)?;
+    let check = |found: Option<ContentDigest>| {
+        found.map_or(Ok(()), |found| check_far_content(&*image, point, found))
+    };
+    let (format, found) = if how.output == Path::new("-") {
+        let found = to_stdout(&*image, how, context)?;
+        check(found)?;
+        context.note_disk_sent(image.path(), image.virtual_size());
+        return Ok(Outcome::Done);
+    } else if far::is_address(how.output) {
+        to_blob(&*image, how, check, context)?
+    } else {
+        to_file(&*image, how, check, context)?
+    };
+    if point.digest().is_none() {
+        context.note("nothing is recorded of what this snapshot should hold: it was written as the service has it");
+    }
+    context.note(format_args!(
+        "{}: {} as {format}, virtual size {}",
+        shown(how.output),
+        shown(image.path()),
+        Size(image.virtual_size())
+    ));
+    if how.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            disk: disk.name.clone(),
+            snapshot: point.name.clone(),
+            image: how.output.to_string_lossy().into_owned(),
+            format: format.name(),
+            outcome: "restored",
+            virtual_size: image.virtual_size(),
+            content_digest: found.map(|digest| digest.to_string()),
+        })?;
+        output.finish()?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn to_stdout(
+    image: &dyn Opened,
+    how: &Restore<'_>,
+    context: &Context,
+) -> Result<Option<ContentDigest>> {
+    if how.json {
+        return Err(
+            Error::usage("the disk and JSON can't both go to stdout").with_hint("omit --json")
+        );
+    }
+    let size = image.virtual_size();
+    let mut out = Output::disk(how.format, size)?;
+    let workers = context.workers_reading(&[image])?;
+    let progress = how.rate.limit(context.progress());
+    progress.begin("restoring", size);
+    let copying = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: true,
+    };
+    let found = copy(image, &mut out, copying)?;
+    out.finish()?;
+    image.check_unchanged()?;
+    Ok(found)
+}
+
+type Written = (Format, Option<ContentDigest>);
+
+fn to_blob(
+    image: &dyn Opened,
+    how: &Restore<'_>,
+    check: impl Fn(Option<ContentDigest>) -> Result<()>,
+    context: &Context,
+) -> Result<Written> {
+    if how.dense {
+        return Err(
+            Error::usage("a page blob has no space that --dense could reserve")
+                .with_path(how.output)
+                .with_hint("omit --dense"),
+        );
+    }
+    let size = image.virtual_size();
+    let format = upload::format_of(how.output, how.format.map(Into::into))?;
+    let replace = how.overwrite == Overwrite::Yes;
+    let options = upload::options_of(format, size, image.footer(), replace);
+    let mut new = upload::begin(how.output, &options, context)?;
+    let workers = context.workers_far()?;
+    let progress = context.progress();
+    progress.begin("restoring", size);
+    let copying = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: true,
+    };
+    let found = new.fill(image, copying)?;
+    check(found)?;
+    image.check_unchanged()?;
+    new.publish(found)?;
+    drop(progress);
+    if let Some(remark) = cloud_remark(format, size) {
+        context.note(remark);
+    }
+    Ok((format, found))
+}
+
+fn to_file(
+    image: &dyn Opened,
+    how: &Restore<'_>,
+    check: impl Fn(Option<ContentDigest>) -> Result<()>,
+    context: &Context,
+) -> Result<Written> {
+    refuse_part_of_store(how.output)?;
+    let format = match how.format {
+        Some(format) => format.into(),
+        None => match Format::by_name(how.output)? {
+            Format::Raw => Format::Raw,
+            _ => Format::Fixed,
+        },
+    };
+    let size = image.virtual_size();
+    let options = NewImageOptions {
+        format,
+        virtual_size: size,
+        block_size: None,
+        identity: image.footer().cloned(),
+        parent: None,
+        overwrite: how.overwrite,
+        made_from: Audience::default(),
+        dense: how.dense,
+    };
+    let mut new = NewImage::create(how.output, &options)?;
+    let workers = context.workers_reading(&[image])?;
+    let progress = how.rate.limit(context.progress());
+    progress.begin("restoring", size);
+    let copying = CopyOptions {
+        workers: &workers,
+        progress: &*progress,
+        digest: true,
+    };
+    let found = copy(image, new.image_mut(), copying)?;
+    check(found)?;
+    image.check_unchanged()?;
+    new.complete(&*progress)?;
+    match found {
+        Some(digest) => drop(new.publish_stamped(digest)?),
+        None => new.publish()?,
+    }
+    Ok((format, found))
+}

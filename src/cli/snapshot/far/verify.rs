@@ -1,0 +1,162 @@
+//! Verifying.
+
+use serde::Serialize;
+
+use super::chosen;
+use crate::cli::context::Context;
+use crate::cli::document::ErrorView;
+use crate::cli::exit::Outcome;
+use crate::cli::output::Output;
+use crate::cli::size::Count;
+use crate::error::{Error, ErrorKind, Result};
+use crate::snapshot::{FarDisk, FarStore, Work, verify_far};
+
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub(in crate::cli::snapshot) struct Look {
+    /// Whether all data is read; else only that each snapshot can be opened.
+    pub(in crate::cli::snapshot) read_data: bool,
+    pub(in crate::cli::snapshot) json: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    sound: bool,
+    read_data: &'static str,
+    disks: Vec<DiskView>,
+}
+
+#[derive(Serialize)]
+struct DiskView {
+    disk: String,
+    snapshots: usize,
+    /// Those that hold what is recorded of them.
+    right: usize,
+    /// Those that were read, and of which nothing is recorded.
+    unknown: usize,
+    unfinished: Option<&'static str>,
+    findings: Vec<Finding>,
+    error: Option<ErrorView>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    snapshot: String,
+    message: String,
+}
+
+/// Looks at the snapshots of some disks or all.
+pub(in crate::cli::snapshot) fn verify(
+    store: &dyn FarStore,
+    only: &[String],
+    look: Look,
+    context: &Context,
+) -> Result<Outcome> {
+    let (mut views, mut errors) = (Vec::new(), Vec::new());
+    for disk in chosen(store, only)? {
+        views.push(verify_disk(store, &disk, look, &mut errors, context)?);
+    }
+    let view = View {
+        sound: views
+            .iter()
+            .all(|disk| disk.findings.is_empty() && disk.error.is_none()),
+        read_data: if look.read_data { "all" } else { "none" },
+        disks: views,
+    };
+    if look.json || !context.quiet() || !view.sound {
+        let mut output = Output::text()?;
+        if look.json {
+            output.json(&view)?;
+        } else {
+            text(&view, &mut output)?;
+        }
+        output.finish()?;
+    }
+    let mut errors = errors.into_iter();
+    match errors.next() {
+        Some(error) => {
+            errors.for_each(|error| context.report(&error));
+            Err(error)
+        }
+        None if view.sound => Ok(Outcome::Done),
+        None => Ok(Outcome::No),
+    }
+}
+
+fn verify_disk(
+    store: &dyn FarStore,
+    disk: &FarDisk,
+    look: Look,
+    errors: &mut Vec<Error>,
+    context: &Context,
+) -> Result<DiskView> {
+    let mut view = DiskView {
+        disk: disk.name.clone(),
+        snapshots: disk.points.len(),
+        right: 0,
+        unknown: 0,
+        unfinished: disk.unfinished,
+        findings: Vec::new(),
+        error: None,
+    };
+    let workers = context.workers_far()?;
+    for point in &disk.points {
+        let progress = context.progress();
+        let work = Work {
+            workers: &workers,
+            progress: &*progress,
+        };
+        let found = if look.read_data {
+            verify_far(store, disk, point, work)
+        } else {
+            store.image(disk, point).map(|_| false)
+        };
+        progress.check()?;
+        match found {
+            Ok(true) => view.right += 1,
+            Ok(false) => view.unknown += 1,
+            // A snapshot that isn't whole can't be restored either.
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Pending) => {
+                view.findings.push(Finding {
+                    snapshot: point.name.clone(),
+                    message: error.to_string(),
+                });
+            }
+            Err(error) => {
+                view.error.get_or_insert_with(|| ErrorView::from(&error));
+                errors.push(error);
+            }
+        }
+    }
+    Ok(view)
+}
+
+fn text(view: &View, output: &mut Output) -> Result<()> {
+    for disk in &view.disks {
+        for finding in &disk.findings {
+            output.line(format_args!(
+                "{}@{}: {}",
+                disk.disk, finding.snapshot, finding.message
+            ))?;
+        }
+        let count = Count(disk.snapshots as u64, "snapshot");
+        let looked = match (view.read_data, disk.unknown) {
+            ("none", _) => "opened, data not read (--read-data reads it)".to_owned(),
+            (_, 0) => "all data read and compared with the digests".to_owned(),
+            (_, unknown) => format!(
+                "all data read; nothing is recorded of what {unknown} should hold, the others were compared with their digests"
+            ),
+        };
+        let verdict = match (disk.findings.len() as u64, &disk.error) {
+            (0, None) => "no problems".to_owned(),
+            (0, Some(_)) => "not all could be read".to_owned(),
+            (n, None) => Count(n, "problem").to_string(),
+            (n, Some(_)) => format!("{}, and not all could be read", Count(n, "problem")),
+        };
+        output.line(format_args!("{}: {count}, {looked}: {verdict}", disk.disk))?;
+        if let Some(what) = disk.unfinished {
+            output.line(format_args!("{}: its blob is {what}", disk.disk))?;
+        }
+    }
+    Ok(())
+}

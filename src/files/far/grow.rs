@@ -1,0 +1,561 @@
+//! Adding a point in time to a blob: bringing it from its newest snapshot to the next one, and taking that.
+//!
+//! ```text
+//!   lease ─► mark ─► puts, clears ─► read back ─► size, footer ─► snapshot ─► unmark
+//!             └───────────────── every command refuses the blob ─────────────┘
+//! ```
+//!
+//! The newest snapshot is what an interrupted change falls back on. What was written since that one the service tells, so a
+//! change that goes on reads and compares exactly that, and writes the rest of what changed. Everything that was written since
+//! then is read back before the new snapshot is taken.
+
+use uuid::Uuid;
+
+use super::bring::{Bring, view};
+use super::change::{self, Change};
+use super::marks::{self, Applying, Mark};
+use super::new::{NewBlobImage, NewBlobImageOptions};
+use super::points::{BlobPoint, PointNote};
+use super::ranges::{Inside, Outside, minus, union};
+use crate::blob::{BlobFile, BlobName, Connector, MAX_BLOB, Metadata, Since};
+use crate::diff::{CompareOptions, WindowChange, compare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::apply::{ApplyOptions, read_back};
+use crate::files::{EmptyDisk, Format, Opened};
+use crate::image::{
+    ContentDigest, CopyOptions, Image as _, ImageMut as _, Masked, NoneShared, RawImage,
+    content_digest,
+};
+use crate::page::{ChangeKind, PAGE_SIZE, PageRange};
+use crate::parallel::Workers;
+use crate::progress::Progress;
+use crate::remedy::Remedy;
+use crate::storage::{ReadAt as _, WriteAt as _};
+use crate::vhd::{DiskType, Footer};
+
+/// A point in time that a blob is to get.
+#[derive(Clone, Copy)]
+pub struct NewBlobPoint<'a> {
+    /// What it holds.
+    pub image: &'a dyn Opened,
+    /// What is recorded of it.
+    pub note: &'a PointNote,
+    /// The threads.
+    pub workers: &'a Workers,
+    /// Receives progress.
+    pub progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for NewBlobPoint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewBlobPoint")
+            .field("note", &self.note)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A point in time that a blob got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrownBlob {
+    /// The time of its snapshot.
+    pub snapshot: String,
+    /// Bytes written with data.
+    pub updated: u64,
+    /// Bytes cleared.
+    pub cleared: u64,
+    /// Whether it went on with what was interrupted.
+    pub resumed: bool,
+}
+
+/// Makes the blob called `name` with its first point in time, or goes on with that.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) if there is a blob of that name; as [`NewBlobImage::create`] otherwise.
+pub fn begin_blob(
+    connector: &Connector,
+    name: &BlobName,
+    new: NewBlobPoint<'_>,
+) -> Result<GrownBlob> {
+    let NewBlobPoint { image, note, .. } = new;
+    let size = image.virtual_size();
+    check_room(name, size, note)?;
+    let copy = Uuid::new_v4().to_string();
+    let options = NewBlobImageOptions {
+        virtual_size: size,
+        footer: Some(Footer::for_disk(DiskType::Fixed, size, image.footer())),
+        replace: false,
+    };
+    let mut blob = NewBlobImage::create(connector, name, &options)?;
+    let resumed = blob.is_resumed();
+    new.progress.begin("uploading", size);
+    let copying = CopyOptions {
+        workers: new.workers,
+        progress: new.progress,
+        digest: true,
+    };
+    let found = blob.fill(image, copying)?;
+    image.check_unchanged()?;
+    blob.image_mut().flush()?;
+    if let Some(found) = found {
+        check_digest(image, found, note)?;
+        new.progress.begin("verifying", size);
+        let written = content_digest(&blob.written(size), new.workers, new.progress)?;
+        read_back(blob.name(), written, found)?;
+    }
+    let note = PointNote {
+        digest: note.digest.or(found),
+        ..note.clone()
+    };
+    let updated = blob.stored_bytes()?;
+    let snapshot = blob.publish_as(&note, &copy)?;
+    Ok(GrownBlob {
+        snapshot,
+        updated,
+        cleared: 0,
+        resumed,
+    })
+}
+
+fn check_digest(image: &dyn Opened, found: ContentDigest, note: &PointNote) -> Result<()> {
+    match note.digest {
+        Some(expected) if expected != found => {
+            Err(Error::damaged("the source doesn't hold what it says")
+                .with_path(image.path())
+                .with_field("content digest")
+                .with_found(found)
+                .with_expected(expected)
+                .with_hint("verify the source, with all of its data"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails if a blob can't hold the image, or can't say what is to be recorded.
+fn check_room(name: &BlobName, size: u64, note: &PointNote) -> Result<()> {
+    if size > MAX_BLOB - PAGE_SIZE {
+        return Err(Error::usage("the disk is larger than a page blob can be")
+            .with_path(name.shown())
+            .with_found(format_args!("{size} bytes"))
+            .with_expected(format_args!(
+                "at most {MAX_BLOB} bytes (8 TiB) with a footer"
+            )));
+    }
+    if note.fits() {
+        return Ok(());
+    }
+    Err(
+        Error::usage("the service has no room for everything that is recorded of this snapshot")
+            .with_path(name.shown())
+            .with_field("tags")
+            .with_hint("give it fewer or shorter tags"),
+    )
+}
+
+/// Brings the blob called `name` from its newest point in time, taken at `since`, to the next one, and takes a snapshot of
+/// that. Outside of `changed`, the two are the same; `None` if that isn't known.
+///
+/// # Errors
+///
+/// [`Mismatch`](ErrorKind::Mismatch) if the blob was written since by somebody else; [`Changed`](ErrorKind::Changed) if there
+/// is a newer snapshot; [`Locked`](ErrorKind::Locked) if another program writes to it; [`Pending`](ErrorKind::Pending) if an
+/// apply to it was interrupted.
+pub fn grow_blob(
+    connector: &Connector,
+    name: &BlobName,
+    since: &str,
+    changed: Option<&[PageRange]>,
+    new: NewBlobPoint<'_>,
+) -> Result<GrownBlob> {
+    check_room(name, new.image.virtual_size(), new.note)?;
+    let (blob, mark) = change::open(connector, name)?;
+    check_newest(&blob, since)?;
+    let written = written_since(&blob, since);
+    let resumed = match &mark {
+        None => false,
+        Some(Mark::Applying(mark)) if mark.copy.is_some() && mark.checkpoint == since => true,
+        Some(_) => {
+            change::refuse(&blob)?;
+            false
+        }
+    };
+    if !resumed {
+        let work = (new.workers, new.progress);
+        refuse_foreign_writes(&blob, since, written.as_deref(), work)?;
+    }
+    let copy = Uuid::new_v4().to_string();
+    let mark = Applying {
+        checkpoint: since.to_owned(),
+        own: false,
+        diffs: marks::identity(&[*blake3::hash(copy.as_bytes()).as_bytes()]),
+        target: new.note.digest,
+        copy: Some(copy.clone()),
+    };
+    let change = Change::marked(blob, mark)?;
+    let grown = bring(&change, (changed, written), new)
+        .and_then(|wrote| Ok((wrote, finish(&change, new, &copy)?)))
+        .map_err(|error| interrupted(&change.blob, error));
+    let ((updated, cleared), snapshot) = grown?;
+    // The snapshot is there: what fails from here on leaves a mark that the next change takes away.
+    change.end(new.note.digest)?;
+    Ok(GrownBlob {
+        snapshot,
+        updated,
+        cleared,
+        resumed,
+    })
+}
+
+/// What was written since that snapshot; `None` if the service can't tell.
+fn written_since(blob: &BlobFile, since: &str) -> Option<Vec<PageRange>> {
+    let changes = blob
+        .changes_since(&Since::Snapshot(since.to_owned()))
+        .ok()?;
+    Some(changes.iter().map(|change| change.range).collect())
+}
+
+fn check_newest(blob: &BlobFile, since: &str) -> Result<()> {
+    let all = blob.snapshots()?;
+    let newest = all.iter().filter_map(BlobPoint::of).next_back();
+    match newest {
+        Some(newest) if newest.snapshot == since => Ok(()),
+        newest => Err(Error::new(
+            ErrorKind::Changed,
+            "another program has just changed the snapshots of this blob",
+        )
+        .with_path(blob.name())
+        .with_found(newest.map_or_else(|| "no snapshot".to_owned(), |newest| newest.snapshot))
+        .with_expected(since)
+        .with_hint("run the command again")),
+    }
+}
+
+/// Fails if the blob doesn't hold what its newest snapshot, taken at `since`, holds: then what it holds is in no snapshot. What
+/// was `written` since may be the same again, as after going back to that snapshot.
+fn refuse_foreign_writes(
+    blob: &BlobFile,
+    since: &str,
+    written: Option<&[PageRange]>,
+    (workers, progress): (&Workers, &dyn Progress),
+) -> Result<()> {
+    if written.is_some_and(<[PageRange]>::is_empty) {
+        return Ok(());
+    }
+    let newest = RawImage::open(blob.at(since)?)?;
+    let size = newest.virtual_size();
+    let all = [PageRange::covering(0, size)];
+    let ranges = written.unwrap_or(&all);
+    progress.begin("comparing with the newest snapshot", size);
+    let equal = Outside { ranges, size };
+    let bring = Bring {
+        workers,
+        progress,
+        equal: &equal,
+        digest: false,
+    };
+    if blob.byte_len()? == size && bring.is_done(blob, &newest)? {
+        return Ok(());
+    }
+    Err(
+        Error::mismatch("the blob was written since its newest snapshot, by another program")
+            .with_path(blob.name())
+            .with_found("pages that no snapshot has")
+            .with_expected(format_args!("what the snapshot {since} holds"))
+            .with_hint(
+                "nothing was changed: to keep what was written, take a snapshot of the blob; new points in time can go to \
+                 another container or prefix",
+            ),
+    )
+}
+
+/// Writes what differs, and reads it back. Gives the bytes updated and cleared.
+fn bring(
+    change: &Change,
+    (changed, written): (Option<&[PageRange]>, Option<Vec<PageRange>>),
+    new: NewBlobPoint<'_>,
+) -> Result<(u64, u64)> {
+    let (blob, image) = (&change.blob, new.image);
+    let (before, size) = (change.base.virtual_size(), image.virtual_size());
+    let layout = Layout::of(change, image)?;
+    if blob.byte_len()? < layout.whole {
+        blob.set_len(layout.whole)?;
+    }
+    let disk = PageRange::covering(0, size);
+    // Where the old footer was there is disk now.
+    let grown = PageRange::covering(before.min(size), size);
+    let wrote = match (changed, written) {
+        (Some(changed), Some(written)) => {
+            let doubtful = union(written.iter().copied().chain([grown]), disk);
+            let first = compare_within(blob, new, &doubtful)?;
+            let rest = minus(&union(changed.iter().copied(), disk), &doubtful);
+            new.progress.begin("copying", size);
+            let then = fill(blob, &rest, new)?;
+            (first.0 + then.0, first.1 + then.1)
+        }
+        (None, Some(_)) | (_, None) => {
+            new.progress.begin("comparing", size);
+            compare_within(blob, new, &[disk])?
+        }
+    };
+    blob.sync()?;
+    image.check_unchanged()?;
+    verify(change, changed, (new, disk, grown))?;
+    layout.write(blob)?;
+    Ok(wrote)
+}
+
+/// Where the footer of the blob goes, and how long it becomes.
+struct Layout {
+    footer: Option<Footer>,
+    /// Where the footer begins.
+    end: u64,
+    whole: u64,
+}
+
+impl Layout {
+    fn of(change: &Change, image: &dyn Opened) -> Result<Self> {
+        let (base, size) = (&change.base, image.virtual_size());
+        let footer = (base.format() != Format::Raw).then(|| {
+            let like = image.footer().or(base.footer());
+            Footer::for_disk(DiskType::Fixed, size, like)
+        });
+        // A disk of the same size keeps its footer where it was, even with slack before it.
+        let end = if footer.is_some() && base.virtual_size() == size {
+            base.blob().byte_len()? - PAGE_SIZE
+        } else {
+            size
+        };
+        let length = footer.as_ref().map_or(0, |_| PAGE_SIZE);
+        Ok(Self {
+            whole: end.saturating_add(length),
+            footer,
+            end,
+        })
+    }
+
+    fn write(&self, blob: &BlobFile) -> Result<()> {
+        if let Some(footer) = &self.footer {
+            let mut there = [0; 512];
+            blob.read_exact_at(&mut there, self.end)?;
+            if there != footer.encode() {
+                blob.write_all_at(&footer.encode(), self.end)?;
+                blob.sync()?;
+            }
+        }
+        if blob.byte_len()? != self.whole {
+            blob.set_len(self.whole)?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares these ranges, and writes what differs.
+fn compare_within(
+    blob: &BlobFile,
+    new: NewBlobPoint<'_>,
+    ranges: &[PageRange],
+) -> Result<(u64, u64)> {
+    if ranges.is_empty() {
+        return Ok((0, 0));
+    }
+    let size = new.image.virtual_size();
+    let equal = Outside { ranges, size };
+    let bring = Bring {
+        workers: new.workers,
+        progress: new.progress,
+        equal: &equal,
+        digest: false,
+    };
+    let done = bring.run(blob, &new.image)?;
+    Ok((done.update_bytes, done.clear_bytes))
+}
+
+/// Writes these ranges without reading what is there.
+fn fill(blob: &BlobFile, ranges: &[PageRange], new: NewBlobPoint<'_>) -> Result<(u64, u64)> {
+    if ranges.is_empty() {
+        return Ok((0, 0));
+    }
+    let size = new.image.virtual_size();
+    let (empty, inside) = (EmptyDisk::new(size), Inside(ranges));
+    let wanted = Masked::new(new.image, &inside);
+    let mut image = view(blob, size);
+    // Whatever of the ranges isn't data is cleared.
+    let mut gaps = Gaps { ranges, at: 0 };
+    let (mut updated, mut cleared) = (0_u64, 0_u64);
+    let mut clear = |image: &mut dyn crate::image::ImageMut, gap: PageRange| {
+        cleared = cleared.saturating_add(gap.len());
+        image.clear(gap)
+    };
+    let options = CompareOptions {
+        workers: new.workers,
+        progress: new.progress,
+        digests: false,
+        payload: true,
+        equal: &NoneShared,
+    };
+    compare(&empty, &wanted, options, Ok, |change: WindowChange| {
+        for data in change
+            .changes
+            .iter()
+            .filter(|c| c.kind == ChangeKind::Update)
+        {
+            for gap in gaps.until(data.range) {
+                clear(&mut image, gap)?;
+            }
+        }
+        updated = updated.saturating_add(change.changes.bytes(ChangeKind::Update));
+        change.write_to(&mut image)
+    })?;
+    for gap in gaps.until(PageRange::covering(size, size)) {
+        clear(&mut image, gap)?;
+    }
+    image.flush()?;
+    Ok((updated, cleared))
+}
+
+/// The parts of ranges between pieces of data that are told in order.
+struct Gaps<'a> {
+    ranges: &'a [PageRange],
+    at: u64,
+}
+
+impl Gaps<'_> {
+    /// What comes before `data`, since the data before that.
+    fn until(&mut self, data: PageRange) -> Vec<PageRange> {
+        let passed = self.ranges.partition_point(|range| range.end() <= self.at);
+        self.ranges = self.ranges.get(passed..).unwrap_or_default();
+        let gap = PageRange::covering(self.at, data.start().max(self.at));
+        self.at = data.end();
+        let ranges = self.ranges.iter().take_while(|r| r.start() < gap.end());
+        ranges.filter_map(|range| range.intersect(gap)).collect()
+    }
+}
+
+/// Reads back what changed, and what the service says was written.
+fn verify(
+    change: &Change,
+    changed: Option<&[PageRange]>,
+    (new, disk, grown): (NewBlobPoint<'_>, PageRange, PageRange),
+) -> Result<()> {
+    let blob = &change.blob;
+    let written = written_since(blob, &change.mark.checkpoint);
+    let ranges = match written {
+        Some(written) => {
+            let changed = changed.unwrap_or_default().iter().copied();
+            union(written.into_iter().chain(changed).chain([grown]), disk)
+        }
+        None => vec![disk],
+    };
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    let size = new.image.virtual_size();
+    new.progress.begin("verifying", size);
+    let equal = Outside {
+        ranges: &ranges,
+        size,
+    };
+    let bring = Bring {
+        workers: new.workers,
+        progress: new.progress,
+        equal: &equal,
+        digest: false,
+    };
+    if bring.is_done(blob, &new.image)? {
+        return Ok(());
+    }
+    Err(Error::damaged("what was read back is not what was written").with_path(blob.name()))
+}
+
+/// Takes the snapshot.
+fn finish(change: &Change, new: NewBlobPoint<'_>, copy: &str) -> Result<String> {
+    let before = &change.blob.properties().metadata;
+    change.blob.take_snapshot(&new.note.metadata(before, copy))
+}
+
+/// The error of a change that has begun.
+fn interrupted(blob: &BlobFile, error: Error) -> Error {
+    if error.kind() == ErrorKind::Interrupted {
+        return error;
+    }
+    let begun = "the blob is marked as between two points in time: ";
+    error.override_remedy(Remedy::new(begun).then(marks::how_to_go_on_copying(blob.name())))
+}
+
+/// Takes the mark of the blob called `name` away if it lacks nothing else: the snapshot for which it was marked is there.
+///
+/// # Errors
+///
+/// Fails only if the service does.
+pub fn settle_blob(connector: &Connector, name: &BlobName) -> Result<bool> {
+    let is_marked = |metadata: &Metadata| marks::copy_of(metadata).is_some();
+    match connector.properties(name)? {
+        Some(found) if is_marked(&found.metadata) => {}
+        _ => return Ok(false),
+    }
+    let (blob, _) = change::open(connector, name)?;
+    let all = blob.snapshots()?;
+    let newest = all
+        .iter()
+        .rev()
+        .find(|listed| BlobPoint::of(listed).is_some());
+    let metadata = &blob.properties().metadata;
+    let Some(copy) = marks::copy_of(metadata) else {
+        return Ok(false);
+    };
+    let taken =
+        newest.is_some_and(|newest| newest.properties.metadata.get(marks::COPY) == Some(copy));
+    if taken {
+        blob.set_metadata(&marks::whole(metadata, None))?;
+    }
+    Ok(taken)
+}
+
+/// Deletes the snapshots of the blob called `name` that were taken at these `times`. If the newest is among them, the blob is
+/// brought back to what the newest of the others holds; if all are, the blob is deleted with them.
+///
+/// # Errors
+///
+/// As [`grow_blob`].
+pub fn remove_blob_points(
+    connector: &Connector,
+    name: &BlobName,
+    times: &[&str],
+    options: ApplyOptions<'_>,
+) -> Result<()> {
+    let (blob, mark) = change::open(connector, name)?;
+    if mark.is_some() {
+        change::refuse(&blob)?;
+    }
+    let all = blob.snapshots()?;
+    let points: Vec<BlobPoint> = all.iter().filter_map(BlobPoint::of).collect();
+    let goes = |point: &BlobPoint| times.contains(&point.snapshot.as_str());
+    let back_to = points.iter().rev().find(|point| !goes(point));
+    let newest = points.last().filter(|newest| goes(newest));
+    if let Some(newest) = newest {
+        let written = written_since(&blob, &newest.snapshot);
+        let work = (options.workers, options.progress);
+        refuse_foreign_writes(&blob, &newest.snapshot, written.as_deref(), work)?;
+    }
+    let Some(back_to) = back_to else {
+        return blob.delete_with_snapshots();
+    };
+    let mark = newest.map(|_| Applying {
+        checkpoint: back_to.snapshot.clone(),
+        own: false,
+        diffs: marks::identity(&[]),
+        target: back_to.note.digest,
+        copy: Some(Uuid::new_v4().to_string()),
+    });
+    if let Some(mark) = &mark {
+        blob.set_metadata(&marks::applying(&blob.properties().metadata, mark))?;
+    }
+    for time in times {
+        blob.delete_snapshot(time)?;
+    }
+    if let Some(mark) = &mark {
+        Change::take_back(&blob, mark, options)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! Copying points in time between a folder and a store on a service, and between two of those: in order, each whole before the
+//! next one begins.
+
+use std::path::Path;
+
+use super::history::{Known, missing};
+use super::{Added, FarDisk, FarPoint, FarStore, NewFarPoint};
+use crate::error::{Error, Result};
+use crate::files::{ChangedRanges, Claim, PointNote};
+use crate::snapshot::between::Between;
+use crate::snapshot::{
+    Access, BaseForm, Disk, Family, Manifest, NewPoint, STORE_VERSION, Work, check_name, create,
+    init, store_version,
+};
+use crate::storage::Audience;
+use crate::text::shown;
+
+/// What became of the copy of a disk.
+#[derive(Debug, Default)]
+pub struct FarCopied {
+    /// The disk.
+    pub disk: String,
+    /// The points in time that were copied, oldest first.
+    pub points: Vec<FarCopiedPoint>,
+    /// The newest one of the target afterwards.
+    pub newest: Option<String>,
+    /// Whether the disk was created for them.
+    pub is_new: bool,
+    /// Why the rest couldn't be copied.
+    pub error: Option<Error>,
+}
+
+/// A point in time that was copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarCopiedPoint {
+    /// Its name in the target.
+    pub name: String,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Whether it went on with what was interrupted.
+    pub resumed: bool,
+}
+
+impl FarCopied {
+    fn of(disk: &str) -> Self {
+        Self {
+            disk: disk.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn took(&mut self, added: &Added) {
+        self.newest = Some(added.point.name.clone());
+        self.points.push(FarCopiedPoint {
+            name: added.point.name.clone(),
+            bytes: added.updated,
+            resumed: added.resumed,
+        });
+    }
+
+    fn ended(mut self, result: Result<()>) -> Self {
+        self.error = result.err();
+        self
+    }
+}
+
+/// Copies the points in time that the disk `name` has in the folder `from` and lacks in `to`.
+pub fn copy_in(from: &Path, to: &dyn FarStore, name: &str, work: Work<'_>) -> FarCopied {
+    let mut copied = FarCopied::of(name);
+    let result = bring_in(from, to, &mut copied, work);
+    copied.ended(result)
+}
+
+fn bring_in(from: &Path, to: &dyn FarStore, copied: &mut FarCopied, work: Work<'_>) -> Result<()> {
+    let mut source = Disk::open(from, &copied.disk, Access::Read)?;
+    if let Some(error) = source.take_damaged().pop() {
+        return Err(error);
+    }
+    let points = source.points();
+    let known: Vec<Known> = points.iter().map(|point| known(&source, point)).collect();
+    let (mut newest, missing) = target(to, &known, copied)?;
+    for at in missing.begin..points.len() {
+        work.progress.check()?;
+        let (Some(point), Some(of)) = (points.get(at), known.get(at)) else {
+            break;
+        };
+        let before = at.checked_sub(1).and_then(|before| points.get(before));
+        let follows = at > missing.begin || missing.follows;
+        let before = before.filter(|_| follows && newest.is_some());
+        let between = before.map(|before| Between::open(&source, before, point));
+        let between = between.transpose()?;
+        let changed = match &between {
+            Some(between) => between.changed_ranges()?,
+            None => None,
+        };
+        let image;
+        let image = match &between {
+            Some(between) => between.to(),
+            None => {
+                image = source.image(point)?;
+                &image
+            }
+        };
+        let new = NewFarPoint {
+            image,
+            note: &of.note,
+            since: newest.as_ref(),
+            changed: changed.as_deref(),
+        };
+        let added = to.add(&copied.disk, new, work)?;
+        copied.took(&added);
+        newest = Some(added.point);
+    }
+    Ok(())
+}
+
+/// The newest point in time of the disk in the target, and what that lacks of `source`.
+fn target(
+    to: &dyn FarStore,
+    source: &[Known],
+    copied: &mut FarCopied,
+) -> Result<(Option<FarPoint>, super::history::Missing)> {
+    let mut there = to.disks(Some(&copied.disk))?.pop();
+    if let Some(disk) = there.as_ref().filter(|disk| disk.unfinished.is_some()) {
+        to.settle(disk)?;
+        there = to.disks(Some(&copied.disk))?.pop();
+    }
+    copied.is_new = there.is_none();
+    let points = there.map_or_else(Vec::new, |disk| disk.points);
+    let missing = missing(source, (&points, to.shown(), &copied.disk))?;
+    let newest = points.last().cloned();
+    copied.newest = newest.as_ref().map(|newest| newest.name.clone());
+    Ok((newest, missing))
+}
+
+fn known(disk: &Disk, point: &Manifest) -> Known {
+    Known {
+        name: point.name.clone(),
+        time: Some(point.time),
+        note: PointNote {
+            name: Some(point.name.clone()),
+            time: Some(point.time.to_string()),
+            id: Some(point.id.clone()),
+            disk_id: point.disk_id.clone(),
+            source: Some(format!("{}@{}", disk.name(), point.name)),
+            digest: Some(point.content_digest),
+            resource: point.family.source_resource_id.clone(),
+            unique: point.family.source_unique_id.clone(),
+            tags: point.tags.clone(),
+        },
+    }
+}
+
+/// What is known of a point in time on a service, under the name that it gets elsewhere.
+fn known_far(disk: &FarDisk, point: &FarPoint) -> Known {
+    let name = plain_name(point);
+    Known {
+        time: point.time,
+        note: PointNote {
+            name: Some(name.clone()),
+            time: point.time.map(|time| time.to_string()),
+            // One that nobody named keeps what its service calls it.
+            id: point.note.id.clone().or_else(|| Some(point.key.clone())),
+            source: Some(format!("{}@{}", disk.name, point.key)),
+            ..point.note.clone()
+        },
+        name,
+    }
+}
+
+/// A name that can be that of a file: times have colons.
+fn plain_name(point: &FarPoint) -> String {
+    match check_name(&point.name) {
+        Ok(()) => point.name.clone(),
+        Err(_) => point.name.replace(':', "."),
+    }
+}
+
+fn refuse_incomplete(store: &dyn FarStore, disk: &FarDisk, point: &FarPoint) -> Result<()> {
+    if point.is_complete {
+        return Ok(());
+    }
+    Err(
+        Error::new(crate::ErrorKind::Pending, "this snapshot isn't complete")
+            .with_path(store.shown())
+            .with_found(format_args!("{}@{}", disk.name, point.name))
+            .with_hint("wait until it is, or delete it"),
+    )
+}
+
+/// Copies the points in time that the disk `name` has in `from` and lacks in `to`.
+pub fn copy_across(
+    from: &dyn FarStore,
+    to: &dyn FarStore,
+    name: &str,
+    work: Work<'_>,
+) -> FarCopied {
+    let mut copied = FarCopied::of(name);
+    let result = bring_across(from, to, &mut copied, work);
+    copied.ended(result)
+}
+
+fn bring_across(
+    from: &dyn FarStore,
+    to: &dyn FarStore,
+    copied: &mut FarCopied,
+    work: Work<'_>,
+) -> Result<()> {
+    let source = from.disk(&copied.disk)?;
+    let known: Vec<Known> = source
+        .points
+        .iter()
+        .map(|p| known_far(&source, p))
+        .collect();
+    let (mut newest, missing) = target(to, &known, copied)?;
+    for at in missing.begin..source.points.len() {
+        work.progress.check()?;
+        let (Some(point), Some(of)) = (source.points.get(at), known.get(at)) else {
+            break;
+        };
+        refuse_incomplete(from, &source, point)?;
+        let image = from.image(&source, point)?;
+        let follows = (at > missing.begin || missing.follows) && newest.is_some();
+        let before = at
+            .checked_sub(1)
+            .and_then(|before| source.points.get(before));
+        // Where the service can't tell, all is compared.
+        let changed = before
+            .filter(|_| follows)
+            .and_then(|before| from.changes(&source, before, point).ok());
+        let new = NewFarPoint {
+            image: &*image,
+            note: &of.note,
+            since: newest.as_ref(),
+            changed: changed.as_deref(),
+        };
+        let added = to.add(&copied.disk, new, work)?;
+        copied.took(&added);
+        newest = Some(added.point);
+    }
+    Ok(())
+}
+
+/// Copies the points in time that the disk `name` has in `from` and lacks in the folder `to`. Only what changed is read, where
+/// the service tells that.
+pub fn copy_out(from: &dyn FarStore, to: &Path, name: &str, work: Work<'_>) -> FarCopied {
+    let mut copied = FarCopied::of(name);
+    let result = bring_out(from, to, &mut copied, work);
+    copied.ended(result)
+}
+
+fn bring_out(from: &dyn FarStore, to: &Path, copied: &mut FarCopied, work: Work<'_>) -> Result<()> {
+    let source = from.disk(&copied.disk)?;
+    if store_version(to)?.is_none() && !to.exists() {
+        init(to, STORE_VERSION)?;
+    }
+    let base = if store_version(to)? == Some(STORE_VERSION) {
+        BaseForm::Packed
+    } else {
+        BaseForm::Image
+    };
+    let mut target = Disk::open_for(to, &copied.disk, Access::Create, &Audience::default())?;
+    copied.is_new = target.points().is_empty();
+    let result = add_to_folder((from, &source), &mut target, base, copied, work);
+    if result.is_err() {
+        target.discard_if_empty();
+    }
+    result
+}
+
+fn add_to_folder(
+    (from, source): (&dyn FarStore, &FarDisk),
+    target: &mut Disk,
+    base: BaseForm,
+    copied: &mut FarCopied,
+    work: Work<'_>,
+) -> Result<()> {
+    let begin = after_newest(from, source, target)?;
+    copied.newest = target.newest().map(|newest| newest.name.clone());
+    for (at, point) in source.points.iter().enumerate().skip(begin) {
+        work.progress.check()?;
+        refuse_incomplete(from, source, point)?;
+        let image = from.image(source, point)?;
+        let before = at
+            .checked_sub(1)
+            .and_then(|before| source.points.get(before));
+        let before = before.filter(|_| target.newest().is_some());
+        let changed = before.and_then(|before| from.changes(source, before, point).ok());
+        let new = NewPoint {
+            name: plain_name(point),
+            time: point.time,
+            family: Family {
+                source_resource_id: point.note.resource.clone(),
+                source_unique_id: point.note.unique.clone(),
+            },
+            tags: point.note.tags.clone(),
+            base,
+            claim: changed.map(|changed| {
+                let list = ChangedRanges::of_ranges(changed);
+                (Claim { list, check: None }, 0)
+            }),
+            expected: point.digest(),
+            ..NewPoint::default()
+        };
+        let created = create(target, &*image, &new, work)?;
+        copied.newest = Some(new.name.clone());
+        copied.points.push(FarCopiedPoint {
+            name: new.name,
+            bytes: created.manifest.used_size,
+            resumed: false,
+        });
+    }
+    Ok(())
+}
+
+/// The place of the first point in time of `source` that comes after the newest of `target`.
+fn after_newest(from: &dyn FarStore, source: &FarDisk, target: &Disk) -> Result<usize> {
+    let Some(newest) = target.newest() else {
+        return Ok(0);
+    };
+    let same = |point: &FarPoint| {
+        let other = point
+            .digest()
+            .is_some_and(|digest| digest != newest.content_digest);
+        plain_name(point) == newest.name && !other
+    };
+    if let Some(at) = source.points.iter().rposition(same) {
+        return Ok(at + 1);
+    }
+    Err(
+        Error::mismatch("the source doesn't have the newest snapshot of the target")
+            .with_path(target.label(newest))
+            .with_found(format_args!("{} of {}", newest.content_digest, newest.name))
+            .with_expected(match source.points.last() {
+                Some(last) => format!(
+                    "one of those in {}, of which {} is the newest",
+                    shown(from.shown()),
+                    last.name
+                ),
+                None => "one of the source's, but it has none".to_owned(),
+            })
+            .with_hint("copy to another store, or from the one that it came from"),
+    )
+}
