@@ -14,12 +14,16 @@ const LASTS: Duration = Duration::from_secs(60);
 /// How often it is renewed.
 const RENEWED: Duration = Duration::from_secs(20);
 
+/// How long its release is tried.
+const RELEASED: Duration = Duration::from_secs(5);
+
 /// A lease that is renewed until it is dropped, and then released.
 #[derive(Debug)]
 pub(super) struct Held {
     id: String,
     store: Arc<dyn PageStore>,
     blob: BlobId,
+    retry: Retry,
     ended: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,6 +39,7 @@ impl Held {
             id,
             store: Arc::clone(store),
             blob: blob.clone(),
+            retry: retry.for_at_most(RELEASED),
             ended: Arc::default(),
             thread: None,
         };
@@ -77,9 +82,8 @@ impl Drop for Held {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // If this fails, the lease ends by itself.
-        let _ = self
-            .store
-            .lease(&self.blob, &Lease::Release(self.id.clone()));
+        // If this fails, the lease ends by itself; but until then, the next program finds the blob in use.
+        let release = Lease::Release(self.id.clone());
+        let _ = self.retry.run(|| self.store.lease(&self.blob, &release));
     }
 }

@@ -100,6 +100,12 @@ impl Retry {
         Self::new(Arc::clone(&self.clock), self.patience)
     }
 
+    /// A copy that is stopped separately, and gives up after `patience`.
+    #[must_use]
+    pub fn for_at_most(&self, patience: Duration) -> Self {
+        Self::new(Arc::clone(&self.clock), patience.min(self.patience))
+    }
+
     /// Begins one request.
     pub fn begin(&self) -> Attempts<'_> {
         Attempts {

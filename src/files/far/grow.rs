@@ -11,24 +11,21 @@
 
 use uuid::Uuid;
 
-use super::bring::{Bring, view};
+use super::bring::Bring;
 use super::change::{self, Change};
+use super::fill::{compare_within, fill};
 use super::marks::{self, Applying, Mark};
 use super::new::{NewBlobImage, NewBlobImageOptions};
 use super::points::{BlobPoint, PointNote};
-use super::ranges::{Inside, Outside, minus, union};
-use crate::blob::{BlobFile, BlobName, Connector, MAX_BLOB, Metadata, Since};
-use crate::diff::{CompareOptions, WindowChange, compare};
+use super::ranges::{Outside, minus, union};
+use super::since::{refuse_foreign_writes, written_since};
+use crate::blob::{BlobFile, BlobName, Connector, MAX_BLOB};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::apply::{ApplyOptions, read_back};
-use crate::files::{EmptyDisk, Format, Opened};
-use crate::image::{
-    ContentDigest, CopyOptions, Image as _, ImageMut as _, Masked, NoneShared, RawImage,
-    content_digest,
-};
-use crate::page::{ChangeKind, PAGE_SIZE, PageRange};
-use crate::parallel::Workers;
-use crate::progress::Progress;
+use crate::files::apply::write::read_back;
+use crate::files::{Format, Opened};
+use crate::image::{ContentDigest, CopyOptions, Image as _, content_digest};
+use crate::page::{PAGE_SIZE, PageRange};
+use crate::parallel::Work;
 use crate::remedy::Remedy;
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, Footer};
@@ -40,10 +37,8 @@ pub struct NewBlobPoint<'a> {
     pub image: &'a dyn Opened,
     /// What is recorded of it.
     pub note: &'a PointNote,
-    /// The threads.
-    pub workers: &'a Workers,
-    /// Receives progress.
-    pub progress: &'a dyn Progress,
+    /// The threads, and the receiver of progress.
+    pub work: Work<'a>,
 }
 
 impl std::fmt::Debug for NewBlobPoint<'_> {
@@ -89,10 +84,9 @@ pub fn begin_blob(
     };
     let mut blob = NewBlobImage::create(connector, name, &options)?;
     let resumed = blob.is_resumed();
-    new.progress.begin("uploading", size);
+    new.work.progress.begin("uploading", size);
     let copying = CopyOptions {
-        workers: new.workers,
-        progress: new.progress,
+        work: new.work,
         digest: true,
     };
     let found = blob.fill(image, copying)?;
@@ -100,8 +94,8 @@ pub fn begin_blob(
     blob.image_mut().flush()?;
     if let Some(found) = found {
         check_digest(image, found, note)?;
-        new.progress.begin("verifying", size);
-        let written = content_digest(&blob.written(size), new.workers, new.progress)?;
+        new.work.progress.begin("verifying", size);
+        let written = content_digest(&blob.written(size), new.work.workers, new.work.progress)?;
         read_back(blob.name(), written, found)?;
     }
     let note = PointNote {
@@ -181,8 +175,7 @@ pub fn grow_blob(
         }
     };
     if !resumed {
-        let work = (new.workers, new.progress);
-        refuse_foreign_writes(&blob, since, written.as_deref(), work)?;
+        refuse_foreign_writes(&blob, since, written.as_deref(), new.work)?;
     }
     let copy = Uuid::new_v4().to_string();
     let mark = Applying {
@@ -207,14 +200,6 @@ pub fn grow_blob(
     })
 }
 
-/// What was written since that snapshot; `None` if the service can't tell.
-fn written_since(blob: &BlobFile, since: &str) -> Option<Vec<PageRange>> {
-    let changes = blob
-        .changes_since(&Since::Snapshot(since.to_owned()))
-        .ok()?;
-    Some(changes.iter().map(|change| change.range).collect())
-}
-
 fn check_newest(blob: &BlobFile, since: &str) -> Result<()> {
     let all = blob.snapshots()?;
     let newest = all.iter().filter_map(BlobPoint::of).next_back();
@@ -229,44 +214,6 @@ fn check_newest(blob: &BlobFile, since: &str) -> Result<()> {
         .with_expected(since)
         .with_hint("run the command again")),
     }
-}
-
-/// Fails if the blob doesn't hold what its newest snapshot, taken at `since`, holds: then what it holds is in no snapshot. What
-/// was `written` since may be the same again, as after going back to that snapshot.
-fn refuse_foreign_writes(
-    blob: &BlobFile,
-    since: &str,
-    written: Option<&[PageRange]>,
-    (workers, progress): (&Workers, &dyn Progress),
-) -> Result<()> {
-    if written.is_some_and(<[PageRange]>::is_empty) {
-        return Ok(());
-    }
-    let newest = RawImage::open(blob.at(since)?)?;
-    let size = newest.virtual_size();
-    let all = [PageRange::covering(0, size)];
-    let ranges = written.unwrap_or(&all);
-    progress.begin("comparing with the newest snapshot", size);
-    let equal = Outside { ranges, size };
-    let bring = Bring {
-        workers,
-        progress,
-        equal: &equal,
-        digest: false,
-    };
-    if blob.byte_len()? == size && bring.is_done(blob, &newest)? {
-        return Ok(());
-    }
-    Err(
-        Error::mismatch("the blob was written since its newest snapshot, by another program")
-            .with_path(blob.name())
-            .with_found("pages that no snapshot has")
-            .with_expected(format_args!("what the snapshot {since} holds"))
-            .with_hint(
-                "nothing was changed: to keep what was written, take a snapshot of the blob; new points in time can go to \
-                 another container or prefix",
-            ),
-    )
 }
 
 /// Writes what differs, and reads it back. Gives the bytes updated and cleared.
@@ -287,15 +234,15 @@ fn bring(
     let wrote = match (changed, written) {
         (Some(changed), Some(written)) => {
             let doubtful = union(written.iter().copied().chain([grown]), disk);
-            let first = compare_within(blob, new, &doubtful)?;
+            let first = compare_within(blob, (&image, new.work), &doubtful)?;
             let rest = minus(&union(changed.iter().copied(), disk), &doubtful);
-            new.progress.begin("copying", size);
-            let then = fill(blob, &rest, new)?;
+            new.work.progress.begin("copying", size);
+            let then = fill(blob, &rest, (&image, new.work))?;
             (first.0 + then.0, first.1 + then.1)
         }
         (None, Some(_)) | (_, None) => {
-            new.progress.begin("comparing", size);
-            compare_within(blob, new, &[disk])?
+            new.work.progress.begin("comparing", size);
+            compare_within(blob, (&image, new.work), &[disk])?
         }
     };
     blob.sync()?;
@@ -350,88 +297,6 @@ impl Layout {
     }
 }
 
-/// Compares these ranges, and writes what differs.
-fn compare_within(
-    blob: &BlobFile,
-    new: NewBlobPoint<'_>,
-    ranges: &[PageRange],
-) -> Result<(u64, u64)> {
-    if ranges.is_empty() {
-        return Ok((0, 0));
-    }
-    let size = new.image.virtual_size();
-    let equal = Outside { ranges, size };
-    let bring = Bring {
-        workers: new.workers,
-        progress: new.progress,
-        equal: &equal,
-        digest: false,
-    };
-    let done = bring.run(blob, &new.image)?;
-    Ok((done.update_bytes, done.clear_bytes))
-}
-
-/// Writes these ranges without reading what is there.
-fn fill(blob: &BlobFile, ranges: &[PageRange], new: NewBlobPoint<'_>) -> Result<(u64, u64)> {
-    if ranges.is_empty() {
-        return Ok((0, 0));
-    }
-    let size = new.image.virtual_size();
-    let (empty, inside) = (EmptyDisk::new(size), Inside(ranges));
-    let wanted = Masked::new(new.image, &inside);
-    let mut image = view(blob, size);
-    // Whatever of the ranges isn't data is cleared.
-    let mut gaps = Gaps { ranges, at: 0 };
-    let (mut updated, mut cleared) = (0_u64, 0_u64);
-    let mut clear = |image: &mut dyn crate::image::ImageMut, gap: PageRange| {
-        cleared = cleared.saturating_add(gap.len());
-        image.clear(gap)
-    };
-    let options = CompareOptions {
-        workers: new.workers,
-        progress: new.progress,
-        digests: false,
-        payload: true,
-        equal: &NoneShared,
-    };
-    compare(&empty, &wanted, options, Ok, |change: WindowChange| {
-        for data in change
-            .changes
-            .iter()
-            .filter(|c| c.kind == ChangeKind::Update)
-        {
-            for gap in gaps.until(data.range) {
-                clear(&mut image, gap)?;
-            }
-        }
-        updated = updated.saturating_add(change.changes.bytes(ChangeKind::Update));
-        change.write_to(&mut image)
-    })?;
-    for gap in gaps.until(PageRange::covering(size, size)) {
-        clear(&mut image, gap)?;
-    }
-    image.flush()?;
-    Ok((updated, cleared))
-}
-
-/// The parts of ranges between pieces of data that are told in order.
-struct Gaps<'a> {
-    ranges: &'a [PageRange],
-    at: u64,
-}
-
-impl Gaps<'_> {
-    /// What comes before `data`, since the data before that.
-    fn until(&mut self, data: PageRange) -> Vec<PageRange> {
-        let passed = self.ranges.partition_point(|range| range.end() <= self.at);
-        self.ranges = self.ranges.get(passed..).unwrap_or_default();
-        let gap = PageRange::covering(self.at, data.start().max(self.at));
-        self.at = data.end();
-        let ranges = self.ranges.iter().take_while(|r| r.start() < gap.end());
-        ranges.filter_map(|range| range.intersect(gap)).collect()
-    }
-}
-
 /// Reads back what changed, and what the service says was written.
 fn verify(
     change: &Change,
@@ -451,14 +316,14 @@ fn verify(
         return Ok(());
     }
     let size = new.image.virtual_size();
-    new.progress.begin("verifying", size);
+    new.work.progress.begin("verifying", size);
     let equal = Outside {
         ranges: &ranges,
         size,
     };
     let bring = Bring {
-        workers: new.workers,
-        progress: new.progress,
+        workers: new.work.workers,
+        progress: new.work.progress,
         equal: &equal,
         digest: false,
     };
@@ -481,81 +346,4 @@ fn interrupted(blob: &BlobFile, error: Error) -> Error {
     }
     let begun = "the blob is marked as between two points in time: ";
     error.override_remedy(Remedy::new(begun).then(marks::how_to_go_on_copying(blob.name())))
-}
-
-/// Takes the mark of the blob called `name` away if it lacks nothing else: the snapshot for which it was marked is there.
-///
-/// # Errors
-///
-/// Fails only if the service does.
-pub fn settle_blob(connector: &Connector, name: &BlobName) -> Result<bool> {
-    let is_marked = |metadata: &Metadata| marks::copy_of(metadata).is_some();
-    match connector.properties(name)? {
-        Some(found) if is_marked(&found.metadata) => {}
-        _ => return Ok(false),
-    }
-    let (blob, _) = change::open(connector, name)?;
-    let all = blob.snapshots()?;
-    let newest = all
-        .iter()
-        .rev()
-        .find(|listed| BlobPoint::of(listed).is_some());
-    let metadata = &blob.properties().metadata;
-    let Some(copy) = marks::copy_of(metadata) else {
-        return Ok(false);
-    };
-    let taken =
-        newest.is_some_and(|newest| newest.properties.metadata.get(marks::COPY) == Some(copy));
-    if taken {
-        blob.set_metadata(&marks::whole(metadata, None))?;
-    }
-    Ok(taken)
-}
-
-/// Deletes the snapshots of the blob called `name` that were taken at these `times`. If the newest is among them, the blob is
-/// brought back to what the newest of the others holds; if all are, the blob is deleted with them.
-///
-/// # Errors
-///
-/// As [`grow_blob`].
-pub fn remove_blob_points(
-    connector: &Connector,
-    name: &BlobName,
-    times: &[&str],
-    options: ApplyOptions<'_>,
-) -> Result<()> {
-    let (blob, mark) = change::open(connector, name)?;
-    if mark.is_some() {
-        change::refuse(&blob)?;
-    }
-    let all = blob.snapshots()?;
-    let points: Vec<BlobPoint> = all.iter().filter_map(BlobPoint::of).collect();
-    let goes = |point: &BlobPoint| times.contains(&point.snapshot.as_str());
-    let back_to = points.iter().rev().find(|point| !goes(point));
-    let newest = points.last().filter(|newest| goes(newest));
-    if let Some(newest) = newest {
-        let written = written_since(&blob, &newest.snapshot);
-        let work = (options.workers, options.progress);
-        refuse_foreign_writes(&blob, &newest.snapshot, written.as_deref(), work)?;
-    }
-    let Some(back_to) = back_to else {
-        return blob.delete_with_snapshots();
-    };
-    let mark = newest.map(|_| Applying {
-        checkpoint: back_to.snapshot.clone(),
-        own: false,
-        diffs: marks::identity(&[]),
-        target: back_to.note.digest,
-        copy: Some(Uuid::new_v4().to_string()),
-    });
-    if let Some(mark) = &mark {
-        blob.set_metadata(&marks::applying(&blob.properties().metadata, mark))?;
-    }
-    for time in times {
-        blob.delete_snapshot(time)?;
-    }
-    if let Some(mark) = &mark {
-        Change::take_back(&blob, mark, options)?;
-    }
-    Ok(())
 }

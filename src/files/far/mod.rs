@@ -10,22 +10,29 @@
 //! | `change.rs` | changing an image in a blob that is marked, and taking that back |
 //! | `apply.rs` | applying diffs to an image in a blob |
 //! | `points.rs` | what the snapshots of a blob say of themselves as points in time |
-//! | `grow.rs` | adding a point in time to a blob, and deleting some |
+//! | `grow.rs` | adding a point in time to a blob |
+//! | `since.rs` | what was written to a blob since its newest snapshot |
+//! | `fill.rs` | writing ranges of an image to a blob |
+//! | `remove.rs` | deleting points in time of a blob |
 //! | `ranges.rs` | sets of ranges |
 
 mod apply;
 mod bring;
 mod change;
+mod fill;
 mod grow;
 mod image;
 mod marks;
 mod new;
 mod points;
 mod ranges;
+mod remove;
+mod since;
 mod snapshots;
 
 pub use apply::{BlobApplied, BlobApply, apply_to_blob, apply_to_new_blob, roll_back_blob};
-pub use grow::{GrownBlob, NewBlobPoint, begin_blob, grow_blob, remove_blob_points, settle_blob};
+pub use grow::{GrownBlob, NewBlobPoint, begin_blob, grow_blob};
 pub use image::{BlobImage, check_blob};
 pub use new::{NewBlobImage, NewBlobImageOptions};
 pub use points::{BlobPoint, PointNote, unfinished};
+pub use remove::{remove_blob_points, settle_blob};

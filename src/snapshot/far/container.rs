@@ -182,8 +182,7 @@ impl FarStore for Container {
         let wanted = NewBlobPoint {
             image: new.image,
             note: new.note,
-            workers: work.workers,
-            progress: work.progress,
+            work,
         };
         let grown = match new.since {
             None => begin_blob(&self.connector, &name, wanted)?,
@@ -215,8 +214,7 @@ impl FarStore for Container {
         let options = ApplyOptions {
             check: BaseCheck::Trusted,
             parents: &parents,
-            workers: work.workers,
-            progress: work.progress,
+            work,
             verify: true,
         };
         let times: Vec<&str> = points.iter().map(|point| point.key.as_str()).collect();

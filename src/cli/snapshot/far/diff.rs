@@ -14,6 +14,7 @@ use crate::diff::{
 use crate::error::Result;
 use crate::files::Opened;
 use crate::image::{ContentDigest, Image, NoneShared};
+use crate::parallel::Work;
 use crate::snapshot::FarStore;
 use crate::storage::{AtomicFile, Audience, Overwrite, refuse_part_of_store};
 use crate::text::shown;
@@ -53,8 +54,7 @@ pub(in crate::cli::snapshot) fn diff(
         let progress = context.progress();
         progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
         let options = CompareOptions {
-            workers: &workers,
-            progress: &*progress,
+            work: Work::new(&workers, &*progress),
             digests: false,
             payload: false,
             equal: &*known,
@@ -70,8 +70,7 @@ pub(in crate::cli::snapshot) fn diff(
     let progress = context.progress();
     progress.begin("comparing", base.virtual_size().max(target.virtual_size()));
     let options = DiffOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         compression: wish.compression,
         digests: true,
         equal: &*known,

@@ -15,6 +15,7 @@ use crate::cli::{far, upload};
 use crate::error::{Error, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, copy};
+use crate::parallel::Work;
 use crate::snapshot::{FarStore, Time, check_far_content};
 use crate::storage::{Audience, Overwrite, refuse_part_of_store};
 use crate::text::shown;
@@ -106,8 +107,7 @@ fn to_stdout(
     let progress = how.rate.limit(context.progress());
     progress.begin("restoring", size);
     let copying = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: true,
     };
     let found = copy(image, &mut out, copying)?;
@@ -140,8 +140,7 @@ fn to_blob(
     let progress = context.progress();
     progress.begin("restoring", size);
     let copying = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: true,
     };
     let found = new.fill(image, copying)?;
@@ -185,8 +184,7 @@ fn to_file(
     let progress = how.rate.limit(context.progress());
     progress.begin("restoring", size);
     let copying = CopyOptions {
-        workers: &workers,
-        progress: &*progress,
+        work: Work::new(&workers, &*progress),
         digest: true,
     };
     let found = copy(image, new.image_mut(), copying)?;
