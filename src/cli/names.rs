@@ -85,12 +85,11 @@ fn takes_blobs(command: &str, id: &str) -> bool {
             | ("convert", "source" | "destination")
             | ("diff", "base" | "target")
             | ("apply", "base" | "output")
-            | ("restore", "output")
+            | ("restore", "output" | "store")
             | (
                 "create" | "list" | "show" | "diff" | "delete" | "prune" | "verify" | "tag",
                 "store"
             )
-            | ("restore", "store")
             | ("copy", "store" | "to")
     )
 }

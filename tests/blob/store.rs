@@ -235,7 +235,7 @@ fn snapshots_are_deleted_and_pruned_and_others_stay() {
 fn a_snapshot_of_an_image_is_added() {
     let lab = Lab::new();
     let there = lab.server.url("x");
-    for n in 0..3 {
+    for (n, name) in NAMES.iter().enumerate().take(3) {
         let image = lab.path("image.raw");
         fs::write(&image, &family()[n]).unwrap();
         let time = format!("2026-11-2{n}T06:00:00Z");
@@ -250,7 +250,7 @@ fn a_snapshot_of_an_image_is_added() {
                 "--disk",
                 "web",
                 "--name",
-                NAMES[n],
+                name,
                 "--time",
                 &time,
                 "--tag",

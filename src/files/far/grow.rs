@@ -231,19 +231,16 @@ fn bring(
     let disk = PageRange::covering(0, size);
     // Where the old footer was there is disk now.
     let grown = PageRange::covering(before.min(size), size);
-    let wrote = match (changed, written) {
-        (Some(changed), Some(written)) => {
-            let doubtful = union(written.iter().copied().chain([grown]), disk);
-            let first = compare_within(blob, (&image, new.work), &doubtful)?;
-            let rest = minus(&union(changed.iter().copied(), disk), &doubtful);
-            new.work.progress.begin("copying", size);
-            let then = fill(blob, &rest, (&image, new.work))?;
-            (first.0 + then.0, first.1 + then.1)
-        }
-        (None, Some(_)) | (_, None) => {
-            new.work.progress.begin("comparing", size);
-            compare_within(blob, (&image, new.work), &[disk])?
-        }
+    let wrote = if let (Some(changed), Some(written)) = (changed, written) {
+        let doubtful = union(written.iter().copied().chain([grown]), disk);
+        let first = compare_within(blob, (&image, new.work), &doubtful)?;
+        let rest = minus(&union(changed.iter().copied(), disk), &doubtful);
+        new.work.progress.begin("copying", size);
+        let then = fill(blob, &rest, (&image, new.work))?;
+        (first.0 + then.0, first.1 + then.1)
+    } else {
+        new.work.progress.begin("comparing", size);
+        compare_within(blob, (&image, new.work), &[disk])?
     };
     blob.sync()?;
     image.check_unchanged()?;

@@ -94,12 +94,11 @@ fn bring_in(from: &Path, to: &dyn FarStore, copied: &mut FarCopied, work: Work<'
             None => None,
         };
         let image;
-        let image = match &between {
-            Some(between) => between.to(),
-            None => {
-                image = source.image(point)?;
-                &image
-            }
+        let image = if let Some(between) = &between {
+            between.to()
+        } else {
+            image = source.image(point)?;
+            &image
         };
         let new = NewFarPoint {
             image,
