@@ -261,17 +261,6 @@ const CIRCLES: &[&[&str]] = &[
         "snapshot/partial.rs",
         "snapshot/point.rs",
     ],
-    &[
-        "storage/atomic.rs",
-        "storage/audience.rs",
-        "storage/directory.rs",
-        "storage/file.rs",
-        "storage/held.rs",
-        "storage/locks.rs",
-        "storage/stale.rs",
-        "storage/stored.rs",
-        "storage/temporary.rs",
-    ],
 ];
 
 #[test]

@@ -6,25 +6,15 @@ use std::io::ErrorKind as IoKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::audience::without_umask;
-use super::directory::{folder_of, refuse_special, sync_folder_of};
-use super::stale::prefix_of;
+use super::directory::{refuse_special, sync_folder_of};
+use super::paths::{folder_of, prefix_of};
+use super::policy::Overwrite;
 use super::stored::refuse_part_of_store;
+use super::system::without_umask;
 use super::temporary::Temporary;
 use super::{Audience, File, Stamp, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::overwrite;
-
-/// What to do if the name of a new file is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overwrite {
-    /// Replace the existing file.
-    Yes,
-    /// Replace the existing file even if it is an image that other images have as their parent.
-    EvenAParent,
-    /// Keep the existing file and fail.
-    No,
-}
 
 /// A file that is written under a temporary name next to its final one, and renamed only when it is complete and on
 /// stable storage. Dropping it earlier removes it.

@@ -113,17 +113,6 @@ pub fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Applies the umask to `mode`. If the umask can't be determined, nobody else gets access.
-pub(super) fn without_umask(mode: u32) -> u32 {
-    // Reading the umask with `umask(2)` would set it, for all threads.
-    let status = fs::read_to_string("/proc/self/status").ok();
-    let line = status
-        .as_deref()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Umask:")));
-    let umask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
-    mode & !umask.unwrap_or(0o77)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

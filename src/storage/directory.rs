@@ -1,54 +1,19 @@
-//! File names: building, removing and renaming them, and making such changes durable.
+//! Folders and the names in them: creating and removing them, and making such changes durable.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind as IoKind;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{AtomicFile, Overwrite};
-use super::audience::without_umask;
+use super::paths::folder_of;
 use super::stored::refuse_part_of_store;
+use super::system::without_umask;
 use super::{Audience, File, Stamp, system};
 use crate::error::{Error, ErrorKind, Result};
-
-/// The folder that contains the last component of `path`.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
 
 /// Returns whether a call failed because of a loop of symbolic links.
 pub fn is_endless_link(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
-}
-
-/// The longest file name in bytes, unless the file system has a lower limit.
-const LONGEST_NAME: usize = 255;
-
-/// Bytes of a name that are kept when it has to be shortened: enough to recognize it.
-const KEPT: usize = 100;
-
-/// The path of the file next to `path` whose name is that of `path` plus `suffix`. If the name would become too long, a
-/// hash replaces its end.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default();
-    let mut new = OsString::new();
-    if name.len() + suffix.len() <= LONGEST_NAME {
-        new.push(name);
-    } else {
-        let hash = blake3::hash(name.as_bytes()).to_hex();
-        let text = name.to_string_lossy();
-        let kept = (0..=KEPT).rev().find_map(|end| text.get(..end));
-        new.push(kept.unwrap_or_default());
-        new.push("-");
-        new.push(hash.as_str());
-    }
-    new.push(suffix);
-    path.with_file_name(new)
 }
 
 /// Fails if `path` is something other than a regular file, so that a new file can't replace it.
@@ -143,31 +108,6 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Renames a file durably, by copying it if `to` is on another file system. The new name is durable before the old one
-/// is removed.
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    refuse_part_of_store(from)?;
-    refuse_part_of_store(to)?;
-    match system::rename(from, to) {
-        Ok(()) => sync_folder_of(to)?,
-        Err(e) if e.kind() == IoKind::CrossesDevices => {
-            let source = File::open(from)?;
-            let mut copy = AtomicFile::for_audience(to, Audience::default())?;
-            copy.take_place_of(&source)?;
-            let mut out = copy.file().appender();
-            out.take_all(&mut source.reader())
-                .map_err(|e| Error::io("cannot copy", e).with_path(to))?;
-            copy.publish(Overwrite::No)?;
-            return remove(from);
-        }
-        Err(e) => return Err(Error::io("cannot rename", e).with_path(from)),
-    }
-    if folder_of(from) == folder_of(to) {
-        return Ok(());
-    }
-    sync_folder_of(from)
-}
-
 /// Removes an empty folder, durably.
 pub fn remove_folder(path: &Path) -> Result<()> {
     system::remove_folder(path)
@@ -247,29 +187,5 @@ mod tests {
         turn("b");
         assert_eq!(file.another_handle().place().unwrap(), at("a"));
         assert_eq!(late.place().unwrap_err().kind(), ErrorKind::Changed);
-    }
-
-    #[test]
-    fn a_file_changes_its_name_and_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-        fs::write(&a, b"it").unwrap();
-        rename(&a, &b).unwrap();
-        assert!(!a.exists());
-        assert_eq!(fs::read(&b).unwrap(), b"it");
-        assert!(
-            rename(&a, &b)
-                .unwrap_err()
-                .to_string()
-                .contains("cannot rename")
-        );
-        assert!(remove_if_there(&b).unwrap());
-        assert!(!remove_if_there(&b).unwrap());
-        assert!(
-            remove(&b)
-                .unwrap_err()
-                .to_string()
-                .contains("cannot remove")
-        );
     }
 }

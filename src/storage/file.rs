@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use rustix::fs::{OFlags, SeekFrom, fcntl_setfl, seek};
 
-use super::audience::without_umask;
 use super::direct::{DirectReads, DirectWrites};
 use super::held::Held;
 use super::hole_cache::Runs;
-use super::locks::Lockable;
+use super::lockable::Lockable;
+use super::system::without_umask;
 use super::writeback::WriteBehind;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
 use crate::error::{Error, ErrorKind, Result};

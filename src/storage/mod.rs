@@ -26,11 +26,15 @@ mod held;
 mod holding;
 mod hole_cache;
 mod limits;
+mod lockable;
 mod locks;
 mod memory;
 mod mounts;
+mod moves;
+mod paths;
 mod physical;
 mod policy;
+mod space;
 mod stale;
 mod stored;
 mod stream;
@@ -39,11 +43,11 @@ mod temporary;
 mod times;
 mod writeback;
 
-pub use atomic::{AtomicFile, Overwrite, spool_beside};
+pub use atomic::{AtomicFile, spool_beside};
 pub use audience::{Audience, own_user};
 pub use directory::{
-    beside, check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove,
-    remove_folder, remove_if_there, rename, sync_folder_of,
+    check_unchanged_at, create_folder, create_folder_for, is_endless_link, remove, remove_folder,
+    remove_if_there, sync_folder_of,
 };
 pub use file::{File, Stamp};
 pub use free::free_name;
@@ -54,8 +58,10 @@ pub use memory::Memory;
 pub use mounts::{
     FuseDevice, Mounted, is_dead_mount, mount_place, mounted_at, own_ids, unmount_at,
 };
+pub use moves::rename;
+pub use paths::beside;
 pub use physical::{FileSystemId, PhysicalExtent, SharedPhysical};
-pub use policy::{Caching, IoPolicy};
+pub use policy::{Caching, IoPolicy, Overwrite};
 pub use stale::remove_leftovers;
 pub use stored::{DAMAGED, NEW, ONCE, PART, StoreFolder, refuse_part_of_store, split_stored_name};
 pub use stream::{Appender, Reader};

@@ -1,4 +1,4 @@
-//! How files are read: the one place that decides it.
+//! How files are read, and whether new ones may replace others.
 
 /// How a [`File`](super::File) is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,4 +19,15 @@ pub enum Caching {
     Auto,
     /// From the device, if file system and device support direct I/O.
     Direct,
+}
+
+/// What to do if the name of a new file is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Replace the existing file.
+    Yes,
+    /// Replace the existing file even if it is an image that other images have as their parent.
+    EvenAParent,
+    /// Keep the existing file and fail.
+    No,
 }

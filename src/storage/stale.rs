@@ -4,7 +4,7 @@
 //! while in use. They are created by whoever holds the image's lock; its next holder may remove those that nobody has
 //! locked.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, DirEntry, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,30 +12,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::directory::folder_of;
+use super::paths::{RANDOM, SUFFIX, folder_of, prefix_of};
 use super::{Stamp, system};
-
-/// Suffix of the names of all temporary files.
-pub(super) const SUFFIX: &str = ".tmp";
-
-/// Number of random characters in such a name.
-const RANDOM: usize = 6;
-
-/// Longer image names wouldn't leave room for the rest and are replaced by a hash.
-const LONGEST: usize = 200;
-
-/// Prefix of the names of the temporary files of the image at `path`.
-pub(super) fn prefix_of(path: &Path) -> OsString {
-    let name = path.file_name().unwrap_or_default();
-    let mut prefix = OsString::from(".vhdkit-");
-    if name.len() <= LONGEST {
-        prefix.push(name);
-    } else {
-        prefix.push(blake3::hash(name.as_bytes()).to_hex().as_str());
-    }
-    prefix.push("-");
-    prefix
-}
 
 /// Removes the files that killed in-place applies left for the image at `path`, and returns their number. The caller
 /// holds the image's exclusive lock, and `path` is not a symbolic link. Files that can't be inspected are kept.

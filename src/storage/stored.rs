@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use super::directory::folder_of;
+use super::paths::folder_of;
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, SnapshotJob, Step};
 

@@ -364,3 +364,14 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
         fs::File::open(folder).and_then(|folder| folder.sync_all())
     )
 }
+
+/// Applies the umask to `mode`. If the umask can't be determined, nobody else gets access.
+pub(super) fn without_umask(mode: u32) -> u32 {
+    // Reading the umask with `umask(2)` would set it, for all threads.
+    let status = fs::read_to_string("/proc/self/status").ok();
+    let line = status
+        .as_deref()
+        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Umask:")));
+    let umask = line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    mode & !umask.unwrap_or(0o77)
+}

@@ -10,9 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
-use super::stale::SUFFIX;
+use super::paths::SUFFIX;
+use super::policy::Overwrite;
 use super::system::name_of;
-use super::{Overwrite, Stamp, system};
+use super::{Stamp, system};
 
 static FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
