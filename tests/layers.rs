@@ -257,7 +257,6 @@ const CIRCLES: &[&[&str]] = &[
     ],
     &[
         "snapshot/disk.rs",
-        "snapshot/lock.rs",
         "snapshot/partial.rs",
         "snapshot/point.rs",
     ],

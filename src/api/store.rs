@@ -4,12 +4,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::Running;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{Format, Opened, Output};
 use crate::progress::{Progress, Silent};
 use crate::snapshot::{
-    Access, Copied, Created, Deleted, Disk, Manifest, NewPoint, PointImage, ReadData, Verified,
-    Work, copy_disk, create, delete, disks, open_beside, restore, verify_beside,
+    Access, Copied, Created, Deleted, Disk, Manifest, NewPoint, PointImage, ReadData,
+    STORE_VERSION, Verified, Work, copy_disk, create, delete, disks, init, open_beside, restore,
+    verify_beside,
 };
 use crate::storage::{Audience, Overwrite};
 
@@ -17,7 +18,7 @@ use crate::storage::{Audience, Overwrite};
 ///
 /// ```no_run
 /// # fn main() -> vhdkit::Result<()> {
-/// let store = vhdkit::Store::new("backup");
+/// let store = vhdkit::Store::init("backup")?;
 /// let web = store.disk("web");
 /// web.create("mon", &*vhdkit::open("monday.vhd")?)?;
 /// web.create("tue", &*vhdkit::open("tuesday.vhd")?)?;
@@ -34,7 +35,19 @@ pub struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    /// Refers to the store in `folder`, which is created with its first snapshot.
+    /// Makes `folder`, which may be there, a store, and refers to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage) if it is a store already.
+    pub fn init(folder: impl Into<PathBuf>) -> Result<Self> {
+        let store = Self::new(folder);
+        init(&store.folder, STORE_VERSION)?;
+        Ok(store)
+    }
+
+    /// Refers to the store in `folder`. Nothing is opened yet: what uses it fails with
+    /// [`Usage`](crate::ErrorKind::Usage) if it is not a store, as where a disk isn't mounted.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -138,7 +151,7 @@ impl StoredDisk<'_> {
 
     /// Returns the manifests of all snapshots, oldest first; also while another program changes the disk.
     pub fn points(&self) -> Result<Vec<Manifest>> {
-        let mut disk = Disk::look(self.existing()?, &self.name)?;
+        let mut disk = Disk::look(&self.store.folder, &self.name)?;
         match disk.take_damaged().into_iter().next() {
             Some(error) => Err(error),
             None => Ok(disk.points().to_vec()),
@@ -148,7 +161,7 @@ impl StoredDisk<'_> {
     /// Opens the snapshot called `name` as an image. It holds its files open, so that snapshots can be added and
     /// deleted meanwhile.
     pub fn image(&self, name: &str) -> Result<PointImage> {
-        let (_, image) = open_beside(self.existing()?, &self.name, |disk| {
+        let (_, image) = open_beside(&self.store.folder, &self.name, |disk| {
             let mut image = disk.image(disk.find(name)?)?;
             let held = image.hold_files()?;
             Ok((image, held))
@@ -188,7 +201,7 @@ impl StoredDisk<'_> {
     ///
     /// Problems are part of the result. An error means that something couldn't be checked.
     pub fn verify(&self) -> Result<Verified> {
-        let folder = self.existing()?;
+        let folder = &self.store.folder;
         let verified = self
             .store
             .work(|work| verify_beside(folder, &self.name, ReadData::All, work));
@@ -196,18 +209,6 @@ impl StoredDisk<'_> {
     }
 
     fn open(&self, access: Access) -> Result<Disk> {
-        if access != Access::Create {
-            self.existing()?;
-        }
         Disk::open(&self.store.folder, &self.name, access)
-    }
-
-    /// The folder of the store, which must be there.
-    fn existing(&self) -> Result<&Path> {
-        let folder = &self.store.folder;
-        if !folder.is_dir() {
-            return Err(Error::usage("there is no such store").with_path(folder));
-        }
-        Ok(folder)
     }
 }

@@ -241,6 +241,7 @@ impl Demo {
     /// Keeps the same points in time in a store.
     fn store(&mut self) -> Result<()> {
         self.say("Or let a store keep the points in time in order. Monday is the base, followed by the changes.")?;
+        self.vhd(0, "snapshot init store")?;
         for (date, name) in [(16, "monday"), (17, "tuesday"), (18, "wednesday")] {
             self.vhd(
                 0,
@@ -256,7 +257,7 @@ impl Demo {
         self.say(
             "Bring a second store up to date; then delete Monday, which doesn't affect the others.",
         )?;
-        self.vhd(0, "snapshot copy --store store --to second")?;
+        self.vhd(0, "snapshot copy --store store --to second --init")?;
         self.vhd(0, "snapshot delete --store store monday")?;
         self.vhd(0, "snapshot verify --store store --read-data")?;
         for (store, name) in [
@@ -277,7 +278,7 @@ impl Demo {
         )?;
         self.vhd(
             0,
-            "apply second/server/000001-monday.vhd second/server/000002-tuesday.vhddiff -o by-hand.vhd",
+            "apply /dev/null second/server/000001-monday.vhddiff second/server/000002-tuesday.vhddiff -o by-hand.vhd",
         )?;
         self.same("by-hand.vhd", "tuesday.vhd")
     }

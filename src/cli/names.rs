@@ -175,7 +175,7 @@ pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
 
 /// Refuses a store in place of an image.
 fn refuse_store(path: &Path) -> Result<()> {
-    if !path.is_dir() || disks(path).map_or(true, |disks| disks.is_empty()) {
+    if !path.is_dir() || disks(path).is_err() {
         return Ok(());
     }
     let mut point = path.as_os_str().to_owned();

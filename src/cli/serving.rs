@@ -36,7 +36,7 @@ pub(super) fn shelf(
         }
         return Shelf::of_disk(store, point.disk);
     }
-    if what.is_dir() && disks(what).is_ok_and(|disks| !disks.is_empty()) {
+    if what.is_dir() && disks(what).is_ok() {
         refuse_format(what, format)?;
         return Shelf::of_store(what.to_path_buf());
     }

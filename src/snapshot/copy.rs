@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::disk::is_absent;
 use super::history::missing;
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
+use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
 use super::sparse_chunks::pieces;

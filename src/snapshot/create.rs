@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::doubts::doubts;
 use super::layout::{NEW, PACKED};
 use super::manifest::{FIRST_SCHEMA, LAST_SEQUENCE, hex};
+use super::marker::{STORE_VERSION, expect_store};
 use super::packed::write_packed;
 use super::point::side;
 use super::windows::{self, MadeList};
@@ -53,8 +54,8 @@ pub struct NewPoint {
     pub claim: Option<(Claim, u64)>,
     /// The content digest that it must turn out to have, if that is known beforehand.
     pub expected: Option<ContentDigest>,
-    /// What it is stored as if it is a base.
-    pub base: BaseForm,
+    /// What it is stored as if it is a base; what the version of its store has, if `None`.
+    pub base: Option<BaseForm>,
     /// How its data is packed; level 3 of zstd if it is a base and level 1 if it is a diff, if `None`.
     pub compression: Option<Compression>,
     /// Limits who may access it. Nobody gets access who has none to the image, or to the newest snapshot of the disk.
@@ -99,11 +100,21 @@ pub fn create(
         )
         .with_path(disk.folder())
         .with_hint("make the first snapshot, or a new base, without such a list")),
-        _ => match new.base {
+        _ => match new.base.map_or_else(|| base_form(disk), Ok)? {
             BaseForm::Packed => add_packed(disk, image, (draft, new.compression), work),
             BaseForm::Image => add_base(disk, image, draft, work),
         },
     }
+}
+
+/// What bases are in the store of `disk`: one of the first version stays what older programs read.
+fn base_form(disk: &Disk) -> Result<BaseForm> {
+    let version = expect_store(disk.store(), Some(disk.name()))?;
+    Ok(if version < STORE_VERSION {
+        BaseForm::Image
+    } else {
+        BaseForm::Packed
+    })
 }
 
 /// Creates a snapshot from a diff that was created elsewhere and comes from `stream`, called `name` in messages. It

@@ -16,11 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::create::{LARGEST_DYNAMIC, lengths};
-use super::disk::is_absent;
 use super::intent::{Intent, MOST_AT_ONCE};
 use super::layout::{DELETING, NEW, WINDOWS};
 use super::marks::refuse_held;
 use super::packed::BASE_COMPRESSION;
+use super::plain::is_absent;
 use super::point::with_repair;
 use super::take_back::{forget, is_want_of_room, take_back};
 use super::windows::digest_of;

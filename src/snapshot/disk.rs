@@ -11,6 +11,8 @@ use super::file_names::{FileNames, file_names};
 use super::layout::NEW;
 use super::lock::DiskLock;
 use super::manifest::LONGEST;
+use super::marker::{disks, expect_store};
+use super::plain::{check_plain, is_absent, read_limited};
 use super::point::OpenDiffs;
 use super::points::Points;
 use super::seen::Seen;
@@ -20,8 +22,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::storage::{
-    AtomicFile, Audience, File, Handles, Overwrite, ReadAt as _, WriteAt as _, create_folder,
-    remove_if_there, rename,
+    AtomicFile, Audience, File, Handles, Overwrite, WriteAt as _, create_folder, remove_if_there,
+    rename,
 };
 use crate::text::shown;
 
@@ -74,120 +76,6 @@ pub struct Writer {
     pub holder: Option<Holder>,
 }
 
-/// The names of the disks in the store at `store`, in order.
-pub fn disks(store: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(store).map_err(|e| no_store(store, e))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io("cannot read the folder", e).with_path(store))?;
-        // No other name is valid for a disk.
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let is_disk = check_disk_name(&name).is_ok() && is_folder(&entry.path())?;
-        if is_disk && !file_names(&entry.path())?.is_empty() {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn is_folder(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.is_dir()),
-        // A dangling link.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
-    }
-}
-
-fn no_store(store: &Path, error: io::Error) -> Error {
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    let error = Error::io("cannot open the store", error).with_path(store);
-    if missing {
-        let create = Step::Snapshot {
-            job: SnapshotJob::Create,
-            of: None,
-        };
-        return error.with_remedy(
-            Remedy::new("specify a store")
-                .named(" with ")
-                .step(Step::Choose(Choice::Store), "")
-                .text("; ")
-                .step(create, "the first snapshot")
-                .text(" creates a new one"),
-        );
-    }
-    error
-}
-
-/// Fails if `path` leads to something other than a plain file in its own folder. A missing file is left to whoever
-/// opens it.
-pub(super) fn check_plain(path: &Path) -> Result<()> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found.file_type(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
-    };
-    if found.is_file() {
-        return Ok(());
-    }
-    if !found.is_symlink() {
-        let what = if found.is_dir() {
-            "a folder"
-        } else {
-            "a pipe, a socket or a device"
-        };
-        return Err(Error::damaged("this is not a plain file")
-            .with_path(path)
-            .with_found(what)
-            .with_hint("a store must contain only plain files"));
-    }
-    let follow = |path: &Path| {
-        fs::canonicalize(path)
-            .map_err(|e| Error::io("cannot follow the symbolic link", e).with_path(path))
-    };
-    let real = follow(path)?;
-    let folder = follow(path.parent().unwrap_or(Path::new("/")))?;
-    if real.parent() == Some(&folder) {
-        return check_plain(&real);
-    }
-    Err(
-        Error::damaged("this is a symbolic link that leads out of the store")
-            .with_path(path)
-            .with_found(crate::text::shown(&real))
-            .with_hint("put the file itself in its place"),
-    )
-}
-
-/// Reads the file at `path`; `None` if it doesn't exist. It is damaged if it is longer than `most` or isn't a plain
-/// file.
-pub(super) fn read_limited(
-    path: &Path,
-    most: u64,
-    damaged: impl Fn() -> Error,
-) -> Result<Option<Vec<u8>>> {
-    check_plain(path).map_err(|error| match error.kind() {
-        ErrorKind::Damaged => damaged().with_source(error.to_string()),
-        _ => error,
-    })?;
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let len = file.byte_len()?;
-    if len > most {
-        return Err(damaged()
-            .with_found(format_args!("{len} bytes"))
-            .with_expected(format_args!("at most {most} bytes")));
-    }
-    let mut bytes = vec![0; usize::try_from(len).map_err(|e| damaged().with_source(e))?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(Some(bytes))
-}
-
 impl Disk {
     /// Locks the disk `name` of the store at `store` and reads its manifests, whatever an interrupted command left.
     pub(super) fn locked(store: &Path, name: &str, writable: bool) -> Result<Self> {
@@ -209,6 +97,7 @@ impl Disk {
     pub(super) fn folder_of(store: &Path, name: &str) -> Result<PathBuf> {
         check_disk_name(name)?;
         let folder = store.join(name);
+        expect_store(store, Some(name))?;
         match fs::metadata(&folder) {
             Ok(found) if found.is_dir() => Ok(folder),
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -614,11 +503,6 @@ pub(super) fn is_passing(error: &Error) -> bool {
 /// Describes whether a snapshot can be used, and how complete it is: the two may contradict each other.
 pub(super) fn completion(point: &Manifest) -> String {
     format!("{}, {}", point.state.name(), point.completion_percent)
-}
-
-/// Returns whether the file is certain not to exist.
-pub(super) fn is_absent(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 fn no_disk(store: &Path, name: &str) -> Error {

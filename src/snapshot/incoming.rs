@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::base::{nothing, unpacked};
 use super::create::lengths;
-use super::disk::{check_plain, is_absent, is_passing};
+use super::disk::is_passing;
 use super::history::check_next;
 use super::layout::COPY_LOCK;
 use super::lock::{Said, open_lock, with_holder};
 use super::marker::{Marker, STORE_VERSION};
 use super::partial::{self, mark, part};
+use super::plain::{check_plain, is_absent};
 use super::sparse_chunks::same_until;
 use super::verify::check_base;
 use super::windows::{self, MadeList};

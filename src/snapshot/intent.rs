@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::read_limited;
 use super::layout::DELETING;
 use super::manifest::FIRST_SCHEMA;
+use super::plain::read_limited;
 use super::{Disk, Manifest};
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, SnapshotJob, Step};

@@ -117,7 +117,7 @@ pub(super) fn with_holder(error: Error, path: &Path, to_change: bool) -> Error {
 
 /// Opens a lock file, and creates it if it doesn't exist.
 pub(super) fn open_lock(path: &Path, to_change: bool) -> Result<File> {
-    super::disk::check_plain(path)?;
+    super::plain::check_plain(path)?;
     if to_change {
         return match File::open_or_create(path) {
             // A lock can be taken even with read-only access to the file.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{disks, is_absent, read_limited};
+use super::check_disk_name;
+use super::file_names::file_names;
+use super::plain::{is_absent, read_limited};
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, Step, StoreJob};
-use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, create_folder, rename};
+use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, create_folder_for, rename};
 use crate::vhd::UniqueId;
 
 /// The name of the file.
@@ -77,11 +79,11 @@ impl Marker {
         }
     }
 
-    fn write(&self, store: &Path, overwrite: Overwrite) -> Result<()> {
+    fn write(&self, store: &Path, overwrite: Overwrite, audience: &Audience) -> Result<()> {
         let path = store.join(MARKER);
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage("the marker can't be written").with_source(e))?;
-        let file = AtomicFile::for_audience(path, Audience::default())?;
+        let file = AtomicFile::for_audience(path, audience.clone())?;
         file.file().write_all_at((text + "\n").as_bytes(), 0)?;
         file.publish(overwrite)
     }
@@ -94,6 +96,11 @@ impl Marker {
 ///
 /// [`Usage`](crate::ErrorKind::Usage) if it is a store already.
 pub fn init(store: &Path, version: u32) -> Result<Marker> {
+    init_for(store, version, &Audience::default())
+}
+
+/// As [`init`]; what is made is for this audience.
+fn init_for(store: &Path, version: u32, audience: &Audience) -> Result<Marker> {
     let path = store.join(MARKER);
     let already = |what: &str, remedy: Remedy| {
         Err(Error::usage("this is a store already")
@@ -103,7 +110,7 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
     };
     match fs::metadata(store) {
         Ok(found) if found.is_dir() => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => create_folder(store, 0o777)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create_folder_for(store, audience)?,
         Ok(_) => {
             return Err(Error::usage("this is not a folder")
                 .with_path(store)
@@ -123,7 +130,7 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
         Err(error) if error.kind() != crate::ErrorKind::Damaged => return Err(error),
         // What the disks say of it is true in any case.
         Err(_) => rename(&path, &aside(&path))?,
-        Ok(None) if !disks(store)?.is_empty() && version > 1 => {
+        Ok(None) if version > 1 && !folders(store)?.is_empty() => {
             return already(
                 "disks of version 1, and no marker",
                 Remedy::new(format!("bring it to version {STORE_VERSION}"))
@@ -134,8 +141,21 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
         Ok(None) => {}
     }
     let marker = Marker::new(version);
-    marker.write(store, Overwrite::No)?;
+    marker.write(store, Overwrite::No, audience)?;
     Ok(marker)
+}
+
+/// Makes the folder `store` a store of this version, unless it is one already; another command may do so at the same
+/// time. What is made is for this audience. Returns whether it was made now.
+pub fn init_if_none(store: &Path, version: u32, audience: &Audience) -> Result<bool> {
+    if store_version(store)?.is_some() {
+        return Ok(false);
+    }
+    match init_for(store, version, audience) {
+        Ok(_) => Ok(true),
+        Err(_) if Marker::read(store)?.is_some() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn of_store(job: StoreJob, store: &Path) -> Step {
@@ -155,7 +175,7 @@ pub fn upgrade_marker(store: &Path) -> Result<Marker> {
         },
         None => Marker::new(STORE_VERSION),
     };
-    marker.write(store, Overwrite::Yes)?;
+    marker.write(store, Overwrite::Yes, &Audience::default())?;
     Ok(marker)
 }
 
@@ -185,5 +205,95 @@ pub fn store_version(store: &Path) -> Result<Option<u32>> {
     if is_absent(store) {
         return Ok(None);
     }
-    Ok((!disks(store)?.is_empty()).then_some(1))
+    Ok((!folders(store)?.is_empty()).then_some(1))
+}
+
+/// The version of the store at `store`, of which `disk` is about to be opened, if that is known.
+///
+/// # Errors
+///
+/// [`Usage`](crate::ErrorKind::Usage) if there is no store: most often the disk with the store isn't mounted.
+pub(super) fn expect_store(store: &Path, disk: Option<&str>) -> Result<u32> {
+    match Marker::read(store) {
+        Ok(None) => {}
+        Ok(Some(marker)) => return Ok(marker.version),
+        Err(error) if error.io_kind() == Some(io::ErrorKind::NotADirectory) => {
+            return Err(Error::usage("this is not a store")
+                .with_path(store)
+                .with_found("a file")
+                .with_expected("the folder of a store"));
+        }
+        Err(error) => return Err(error),
+    }
+    let there = match disk {
+        // The others needn't be looked at.
+        Some(disk) => is_disk(&store.join(disk))?,
+        None => false,
+    };
+    if there {
+        return Ok(1);
+    }
+    match folders(store) {
+        Ok(names) if names.is_empty() => Err(not_a_store(
+            store,
+            "a folder without a marker and without disks",
+        )),
+        Ok(_) => Ok(1),
+        Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => {
+            Err(not_a_store(store, "nothing"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn not_a_store(store: &Path, found: &str) -> Error {
+    Error::usage("there is no store here")
+        .with_path(store)
+        .with_found(found)
+        .with_expected(format_args!("a folder with the marker {MARKER}"))
+        .with_remedy(
+            Remedy::new(
+                "is the name right, and the disk with the store mounted? To make a new store here",
+            )
+            .named(": ")
+            .step(of_store(StoreJob::Init, store), ", mark the folder as one"),
+        )
+}
+
+/// The names of the disks in the store at `store`, in order.
+///
+/// # Errors
+///
+/// [`Usage`](crate::ErrorKind::Usage) if there is no store.
+pub fn disks(store: &Path) -> Result<Vec<String>> {
+    expect_store(store, None)?;
+    folders(store)
+}
+
+/// The names of the folders at `store` that are disks, whether or not that is a store.
+fn folders(store: &Path) -> Result<Vec<String>> {
+    let failed = |e| Error::io("cannot read the folder", e).with_path(store);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(store).map_err(failed)? {
+        // No other name is valid for a disk.
+        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else {
+            continue;
+        };
+        if check_disk_name(&name).is_ok() && is_disk(&store.join(&name))? {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether this is a folder with files of snapshots.
+fn is_disk(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(!file_names(path)?.is_empty()),
+        Ok(_) => Ok(false),
+        // A dangling link.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
+    }
 }

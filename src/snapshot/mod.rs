@@ -35,6 +35,7 @@ mod marks;
 mod name;
 mod packed;
 mod partial;
+mod plain;
 mod point;
 mod points;
 mod prune;
@@ -63,7 +64,7 @@ pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_l
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete, delete_held};
-pub use disk::{Access, Disk, Writer, disks};
+pub use disk::{Access, Disk, Writer};
 pub use doubts::Doubt;
 pub use family::Family;
 #[cfg(feature = "azure")]
@@ -74,7 +75,9 @@ pub use far::{
 pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
-pub use marker::{MARKER, Marker, STORE_VERSION, init, store_version, upgrade_marker};
+pub use marker::{
+    MARKER, Marker, STORE_VERSION, disks, init, init_if_none, store_version, upgrade_marker,
+};
 pub use marks::{HOLD, change_tags, refuse_held};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;

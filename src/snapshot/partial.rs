@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::disk::{is_absent, is_passing, read_manifest};
+use super::disk::{is_passing, read_manifest};
 use super::layout::PART;
+use super::plain::is_absent;
 use super::{Disk, Manifest, PointFileName, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::{Remedy, SnapshotJob};

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::disk::is_absent;
 use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
 use super::layout::PointFileName;
+use super::plain::is_absent;
 use super::settle::settle;
 use super::stream::{Record, StreamReader};
 use super::{Manifest, Work};

@@ -17,10 +17,12 @@ use super::Work;
 use super::check_disk_name;
 use super::create::lengths;
 use super::delete::finish;
-use super::disk::{Access, Disk, is_absent};
+use super::disk::{Access, Disk};
 use super::file_names::is_part;
 use super::intent::Intent;
 use super::layout::NEW;
+use super::marker::expect_store;
+use super::plain::is_absent;
 use super::take_back::{holds_its_snapshot, take_back};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::journal_path;
@@ -44,6 +46,7 @@ impl Disk {
     pub fn open_for(store: &Path, name: &str, access: Access, audience: &Audience) -> Result<Self> {
         check_disk_name(name)?;
         let folder = store.join(name);
+        expect_store(store, Some(name))?;
         if access == Access::Create && is_missing_folder(&folder) {
             create_folder_for(&folder, audience)?;
         }

@@ -7,9 +7,9 @@
 //! 000001-mon.vhd            goes
 //! ```
 
-use super::disk::is_absent;
 use super::layout::{BASE_ENDINGS, NEW, PACKED};
 use super::packed::write_packed;
+use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
 use super::{Disk, Manifest, Work, partial};

@@ -1,7 +1,8 @@
 //! The window hashes of the newest snapshot: with them, the next one is created by reading only the new image.
 
-use super::disk::{check_plain, is_absent, is_passing};
+use super::disk::is_passing;
 use super::layout::WINDOWS;
+use super::plain::{check_plain, is_absent};
 use super::remedies::find_damage;
 use super::{Disk, Manifest, Work};
 use crate::diff::update_window_hashes;

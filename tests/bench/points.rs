@@ -174,7 +174,7 @@ impl History {
     fn create(&self, point: u64) -> Vec<Step> {
         let made = match self.tool {
             Tool::Vhd => vec![
-                vhd("-q snapshot create --disk d --name")
+                vhd("-q snapshot create --init --disk d --name")
                     .arg(format!("p{point}"))
                     .arg("--store")
                     .arg(&self.store)

@@ -31,7 +31,9 @@ pub(crate) fn random_reads(bench: &Bench) -> Result<Case> {
     };
     make_disk(&image, size)?;
     let add = |disk: &str, day: u64| {
-        let step = vhd("snapshot create -q --disk").arg(disk).arg("--store");
+        let step = vhd("snapshot create -q --init --disk")
+            .arg(disk)
+            .arg("--store");
         step.arg(&store)
             .arg("--name")
             .arg(format!("day{day}"))

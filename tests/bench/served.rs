@@ -44,7 +44,7 @@ fn with_qemu_nbd(client: &str, after: &str) -> String {
 pub(crate) fn served_random(bench: &Bench) -> Result<Case> {
     let (image, socket) = (image(bench)?, bench.file("nbd.sock")?);
     let store = bench.file("store")?;
-    vhd("snapshot create -q --disk web --name one --store")
+    vhd("snapshot create -q --init --disk web --name one --store")
         .arg(&store)
         .arg(&image)
         .run()?;

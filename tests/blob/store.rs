@@ -59,7 +59,9 @@ fn add(lab: &Lab, store: &str, n: usize, content: &[u8]) {
         format!("n={n}"),
     );
     fs::write(&image, content).unwrap();
-    let mut args = vec!["snapshot", "create", "--store", store, "--disk", "web"];
+    let mut args = vec![
+        "snapshot", "create", "--init", "--store", store, "--disk", "web",
+    ];
     args.extend(["--name", NAMES[n], "--time", &time, "--tag", &tag, &image]);
     lab.ends(0, "vhd", &args);
 }
@@ -103,7 +105,11 @@ fn a_disk_goes_to_a_container_and_back_and_on() {
     let store = folder(&lab, 3);
     let there = lab.server.url("backup");
     let copy = |from: &str, to: &str| {
-        lab.ends(0, "vhd", &["snapshot", "copy", "--store", from, "--to", to])
+        lab.ends(
+            0,
+            "vhd",
+            &["snapshot", "copy", "--init", "--store", from, "--to", to],
+        )
     };
     let said = copy(&store, &there);
     assert!(said.contains("web: 3 snapshots copied"), "{said}");
@@ -196,7 +202,9 @@ fn snapshots_are_deleted_and_pruned_and_others_stay() {
     lab.ends(
         0,
         "vhd",
-        &["snapshot", "copy", "--store", &store, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+        ],
     );
     run(0, &["delete", "web@tue", "--dry-run"]);
     assert_eq!(names(&lab, &there).len(), 5);
@@ -212,7 +220,9 @@ fn snapshots_are_deleted_and_pruned_and_others_stay() {
     lab.ends(
         0,
         "vhd",
-        &["snapshot", "copy", "--store", &store, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+        ],
     );
     check_all(&lab, &there, &[0, 2, 3, 4]);
     let said = run(0, &["prune", "--keep-last", "2"]);
@@ -332,7 +342,8 @@ fn a_blob_with_snapshots_of_others_is_listed_restored_and_copied() {
                 0,
                 "vhd",
                 &[
-                    "snapshot", "copy", "--store", &there, "--to", &to, "--disk", "theirs",
+                    "snapshot", "copy", "--init", "--store", &there, "--to", &to, "--disk",
+                    "theirs",
                 ],
             );
             assert!(said.contains(expected), "{said}");
@@ -358,7 +369,9 @@ fn what_others_wrote_is_not_overwritten() {
         lab.ends(
             code,
             "vhd",
-            &["snapshot", "copy", "--store", &store, "--to", &there],
+            &[
+                "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+            ],
         )
     };
     copy(0);
@@ -386,13 +399,16 @@ fn what_others_wrote_is_not_overwritten() {
         0,
         "vhd",
         &[
-            "snapshot", "create", "--store", &other, "--disk", "web", "--name", "x", &image,
+            "snapshot", "create", "--init", "--store", &other, "--disk", "web", "--name", "x",
+            &image,
         ],
     );
     let said = lab.ends(
         4,
         "vhd",
-        &["snapshot", "copy", "--store", &other, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &other, "--to", &there,
+        ],
     );
     assert!(said.contains("doesn't have the newest snapshot"), "{said}");
 }
@@ -406,7 +422,9 @@ fn a_copy_goes_on_past_what_the_source_has_deleted() {
         lab.ends(
             0,
             "vhd",
-            &["snapshot", "copy", "--store", &store, "--to", &there],
+            &[
+                "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+            ],
         )
     };
     copy();
@@ -429,7 +447,9 @@ fn what_only_a_folder_has_is_refused_with_what_to_do() {
     lab.ends(
         0,
         "vhd",
-        &["snapshot", "copy", "--store", &store, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+        ],
     );
     for args in [
         &["snapshot", "stats", "--store", &there][..],
@@ -444,7 +464,9 @@ fn what_only_a_folder_has_is_refused_with_what_to_do() {
             "-o",
             "x.raw",
         ],
-        &["snapshot", "copy", "--store", &there, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &there, "--to", &there,
+        ],
         &["snapshot", "show", "--store", &there, "web@nothing"],
         &["snapshot", "list", "--store", &there, "--disk", "nothing"],
     ] {
@@ -467,7 +489,9 @@ fn the_marks_of_an_interrupted_copy_keep_every_command_away_and_can_be_taken_bac
     lab.ends(
         0,
         "vhd",
-        &["snapshot", "copy", "--store", &store, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+        ],
     );
     extend(&lab, &store, 2..3);
     let blob = BlobId::live("web.vhd");
@@ -497,7 +521,9 @@ fn the_marks_of_an_interrupted_copy_keep_every_command_away_and_can_be_taken_bac
     let said = lab.ends(
         0,
         "vhd",
-        &["snapshot", "copy", "--store", &store, "--to", &there],
+        &[
+            "snapshot", "copy", "--init", "--store", &store, "--to", &there,
+        ],
     );
     assert!(said.contains("went on with what was interrupted"), "{said}");
     check_all(&lab, &there, &[0, 1, 2]);

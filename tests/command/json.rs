@@ -114,17 +114,17 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("vhd man", "vhd man --dir disk.vhd/x --json", 2),
     (
         "vhd snapshot create",
-        "vhd snapshot create --store s --disk web --name mon disk.vhd --json",
+        "vhd snapshot create --init --store s --disk web --name mon disk.vhd --json",
         0,
     ),
     (
         "vhd snapshot create",
-        "vhd snapshot create --store s --disk web --name tue later.raw --json",
+        "vhd snapshot create --init --store s --disk web --name tue later.raw --json",
         0,
     ),
     (
         "vhd snapshot create",
-        "vhd snapshot create --store s --disk web --name tue later.raw --json",
+        "vhd snapshot create --init --store s --disk web --name tue later.raw --json",
         2,
     ),
     ("vhd snapshot list", "vhd snapshot list --store s --json", 0),
@@ -185,12 +185,12 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ),
     (
         "vhd snapshot copy",
-        "vhd snapshot copy --store s --to s2 --json",
+        "vhd snapshot copy --init --store s --to s2 --json",
         0,
     ),
     (
         "vhd snapshot copy",
-        "vhd snapshot copy --store s --disk none --to s2 --json",
+        "vhd snapshot copy --init --store s --disk none --to s2 --json",
         2,
     ),
     (
@@ -201,12 +201,12 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("vhd snapshot send", "vhd snapshot send --store s --json", 2),
     (
         "vhd snapshot receive",
-        "vhd snapshot receive --store s3 --json < stream",
+        "vhd snapshot receive --init --store s3 --json < stream",
         0,
     ),
     (
         "vhd snapshot receive",
-        "vhd snapshot receive --store s4 --json < d1",
+        "vhd snapshot receive --init --store s4 --json < d1",
         2,
     ),
     (
@@ -286,12 +286,12 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ),
     (
         "vhd snapshot create --also",
-        "vhd snapshot create --store s5 --disk a later.raw --also b=latest.raw --also c=none.raw --json",
+        "vhd snapshot create --init --store s5 --disk a later.raw --also b=latest.raw --also c=none.raw --json",
         2,
     ),
     (
         "vhd snapshot create --also",
-        "vhd snapshot create --store s5 --disk a later.raw --also b=none.raw --name x --json",
+        "vhd snapshot create --init --store s5 --disk a later.raw --also b=none.raw --name x --json",
         2,
     ),
     (

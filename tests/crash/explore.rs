@@ -9,6 +9,7 @@ use std::thread;
 
 use tempfile::TempDir;
 use vhdkit::Result;
+use vhdkit::snapshot::{STORE_VERSION, init};
 use vhdkit::storage::fault::{Watch, watch};
 
 use crate::disk::{State, States, is_temporary, states, surely_there, tears};
@@ -74,6 +75,8 @@ impl Scratch {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
         let path = fs::canonicalize(folder.path()).unwrap();
+        // The folders in it may be disks.
+        init(&path, STORE_VERSION).unwrap();
         let watch = watch(&path, Arc::new(Unsynced { clones }));
         Self {
             _folder: folder,

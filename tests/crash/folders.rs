@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use vhdkit::snapshot::{Access, Disk};
+use vhdkit::snapshot::{Access, Disk, STORE_VERSION, init};
 use vhdkit::storage::create_folder;
 use vhdkit::storage::fault::{Answer, Call, Observer, watch};
 
@@ -35,6 +35,7 @@ fn a_folder_that_is_there_is_made_durable() {
     let folder = scratch.folder(&Files::new());
     let store = folder.path().join("store");
     fs::create_dir_all(store.join("web")).unwrap();
+    init(&store, STORE_VERSION).unwrap();
     let synced = || {
         let synced = Arc::new(Synced::default());
         let watch = watch(folder.path(), Arc::clone(&synced) as _);

@@ -9,8 +9,8 @@ use vhdkit::Result;
 use vhdkit::files::{Format, Output};
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Disk, Future, Policy, ReadData, RepairSources, Span, TagRule, Work, copy_disk, decide,
-    prune, receive, repair, restore, send, verify,
+    Access, Disk, Future, Policy, ReadData, RepairSources, STORE_VERSION, Span, TagRule, Work,
+    copy_disk, decide, init, prune, receive, repair, restore, send, verify,
 };
 use vhdkit::storage::fault::{Answer, Call, Observer, watch};
 use vhdkit::storage::{Audience, Overwrite};
@@ -121,6 +121,9 @@ fn twice_the_snapshots_are_twice_the_calls() {
         let folder = scratch.folder(&Files::new());
         let store = folder.path().join("store");
         many(&store, "web", count, &WORKERS);
+        for other in ["copied", "received"] {
+            init(&store.join(other), STORE_VERSION).unwrap();
+        }
         COMMANDS.map(|(name, command)| {
             let counts = Arc::new(Counts::default());
             let watch = watch(&store, Arc::clone(&counts) as _);

@@ -10,8 +10,8 @@ use vhdkit::files::{Format, Output};
 use vhdkit::image::content_digest;
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Disk, NewPoint, ReadData, RepairSources, Span, Verified, Work, copy_disk, create,
-    repair, restore, send, verify,
+    Access, Disk, NewPoint, ReadData, RepairSources, STORE_VERSION, Span, Verified, Work,
+    copy_disk, create, init, repair, restore, send, verify,
 };
 use vhdkit::storage::fault::{Answer, Call, Observer, watch};
 use vhdkit::storage::{Audience, Overwrite};
@@ -109,7 +109,7 @@ const COMMANDS: [Command; 9] = [
     ("copy", |store| {
         let to = store.with_file_name("copied");
         let copied = copy_disk((store, &to), "web", work());
-        let _ = std::fs::remove_dir_all(to);
+        let _ = std::fs::remove_dir_all(to.join("web"));
         copied.error.map_or(Ok(()), Err)
     }),
     ("send", |store| {
@@ -126,6 +126,7 @@ const COMMANDS: [Command; 9] = [
 
 /// A store of three snapshots.
 fn three(store: &Path) -> Result<()> {
+    init(store, STORE_VERSION)?;
     for n in 0..3_u8 {
         let image = store.with_file_name("image");
         let mut bytes: Vec<u8> = (0..48 << 10)
@@ -153,6 +154,7 @@ fn a_passing_error_is_never_damage() {
     let folder = scratch.folder(&Files::new());
     let store = folder.path().join("store");
     three(&store).unwrap();
+    init(&store.with_file_name("copied"), STORE_VERSION).unwrap();
     let before = read_folder(&store.join("web"));
     let mut count = 0;
     for (name, command) in COMMANDS {

@@ -10,7 +10,8 @@ use vhdkit::image::Image;
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, Decision, Disk, NewPoint, ReadData, Time, Work, copy_disk, create, prune, verify,
+    Access, Decision, Disk, NewPoint, ReadData, STORE_VERSION, Time, Work, copy_disk, create, init,
+    prune, verify,
 };
 
 use crate::disk::{Random, TestFolder, assert_same};
@@ -201,6 +202,9 @@ proptest! {
             points: [Vec::new(), Vec::new(), Vec::new()],
             bridged: 0,
         };
+        for n in 0..3 {
+            init(&stores.path(n), STORE_VERSION).unwrap();
+        }
         for step in &steps {
             stores.step(step);
         }

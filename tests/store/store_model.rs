@@ -20,9 +20,9 @@ use vhdkit::image::{CopyOptions, Image, NoneShared, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::{Progress, Silent};
 use vhdkit::snapshot::{
-    Access, Amount, BaseForm, Disk, Future, NewPoint, Policy, ReadData, Span, Time, Work, add_diff,
-    copy_disk, create, decide, delete, prune, receive, restore, restore_in_place, restore_to_child,
-    send, verify,
+    Access, Amount, BaseForm, Disk, Future, NewPoint, Policy, ReadData, STORE_VERSION, Span, Time,
+    Work, add_diff, copy_disk, create, decide, delete, init, prune, receive, restore,
+    restore_in_place, restore_to_child, send, verify,
 };
 use vhdkit::storage::{Audience, Memory, Overwrite};
 
@@ -192,7 +192,7 @@ impl World {
                 let _ = std::fs::remove_file(self.store(false).join("web/newest.windows"));
             }
             Step::Lose => {
-                let _ = std::fs::remove_dir_all(self.store(true));
+                let _ = std::fs::remove_dir_all(self.store(true).join("web"));
                 self.points[1].clear();
                 self.partial = false;
             }
@@ -239,11 +239,11 @@ impl World {
             time: Some(Time::from_unix(self.time)),
             full: matches!(how, How::Full(_)),
             // A disk may have bases of both forms.
-            base: if edits.len().is_multiple_of(2) {
+            base: Some(if edits.len().is_multiple_of(2) {
                 BaseForm::Packed
             } else {
                 BaseForm::Image
-            },
+            }),
             ..NewPoint::default()
         };
         let created = match how {
@@ -524,6 +524,9 @@ proptest! {
             partial: false,
             time: 1_700_000_000,
         };
+        for there in [false, true] {
+            init(&world.store(there), STORE_VERSION).unwrap();
+        }
         for step in &steps {
             world.step(step);
         }

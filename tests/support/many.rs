@@ -6,7 +6,9 @@ use std::path::Path;
 use vhdkit::files::{OpenOptions, open_image};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
-use vhdkit::snapshot::{Access, Disk, Manifest, NewPoint, Time, Work, create};
+use vhdkit::snapshot::{
+    Access, Disk, Manifest, NewPoint, STORE_VERSION, Time, Work, create, init, store_version,
+};
 
 /// Creates the disk `name` in the store at `store` with `count` snapshots, at least three, called `s1` and so on. Every
 /// second one has the tag `keep`. Returns the two states; `s1` has the first one.
@@ -17,7 +19,9 @@ pub(crate) fn many(store: &Path, name: &str, count: u32, workers: &Workers) -> [
         bytes[1024..1536].fill(n);
         bytes
     });
-    fs::create_dir_all(store).unwrap();
+    if store_version(store).unwrap().is_none() {
+        init(store, STORE_VERSION).unwrap();
+    }
     let image = store.join("image.tmp");
     for n in 1..=3 {
         fs::write(&image, &states[usize::from(n == 2)]).unwrap();

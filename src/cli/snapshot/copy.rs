@@ -14,7 +14,8 @@ use crate::cli::document::ErrorView;
 use crate::cli::remote::{Remote, on};
 use crate::cli::role::Role;
 use crate::error::quoted;
-use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, upgrade_marker};
+use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, init_if_none, store_version};
+use crate::storage::Audience;
 
 /// Bring another store up to date: copy the snapshots that it lacks.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, up
      diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \
      target may keep fewer than the source, or more.\n\n",
     "Examples:\n",
-    "  vhd snapshot copy --store /backup --to /mnt/shelf\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf --init\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --disk web --disk db\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].copied_bytes'\n\n",
     super::args::exit_codes!(),
@@ -34,9 +35,12 @@ use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, store_version, up
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// The store to copy to, a folder or a container; a folder is created if it doesn't exist.
+    /// The store to copy to, a folder or a container.
     #[arg(long, value_name = "STORE")]
     to: PathBuf,
+    /// Make the target a store first if it isn't one, of the version of the source.
+    #[arg(long)]
+    init: bool,
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     disk: Vec<String>,
@@ -105,13 +109,20 @@ fn bytes(copied: &Copied) -> u64 {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
     if [from, to].into_iter().any(crate::cli::far::is_address) {
+        if args.init && !crate::cli::far::is_address(to) {
+            init_if_none(to, STORE_VERSION, &Audience::default())?;
+        }
         let how = (args.disk.as_slice(), args.json, args.rate);
         return far::copy((from, to), how, context);
     }
     refuse_remote(args)?;
     refuse_same(from, to)?;
     let names = chosen(from, &args.disk)?;
-    let versions = [from, to].map(store_version);
+    if args.init {
+        let version = store_version(from)?.unwrap_or(STORE_VERSION);
+        init_if_none(to, version, &Audience::of([from])?)?;
+    }
+    disks(to)?;
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {
@@ -140,14 +151,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             }
         }
         copied.error = copied.error.take().map(|error| patience.with_advice(error));
-    }
-    // A store that was made by this is of the version of the other.
-    let [from_version, to_version] = versions;
-    if to_version?.is_none()
-        && from_version? == Some(STORE_VERSION)
-        && all.iter().any(|copied| !copied.points.is_empty())
-    {
-        upgrade_marker(to)?;
     }
     for copied in &all {
         say_what_is_unusual(

@@ -20,8 +20,8 @@ use crate::diff::Compression;
 use crate::error::{Error, quoted};
 use crate::files::Claim;
 use crate::snapshot::{
-    BaseForm, Created, Disk, Doubt, Family, FarStore, NewPoint, STORE_VERSION, Work, add_diff,
-    create, init, store_version,
+    Created, Disk, Doubt, Family, FarStore, NewPoint, STORE_VERSION, Work, add_diff, create,
+    init_if_none,
 };
 use crate::storage::{Audience, File};
 use crate::text::shown;
@@ -144,9 +144,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(store) = far::store(&args.store.store, context)? {
         return to_far(args, &*store, context);
     }
-    if args.init && store_version(&args.store.store)?.is_none() {
-        init(&args.store.store, STORE_VERSION)?;
-    }
     // Of several disks, all have the same moment.
     let now = (!args.also.is_empty()).then(Time::now);
     let time = args.time.or(now);
@@ -160,12 +157,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         },
         tags: args.tag.iter().cloned().collect::<BTreeMap<_, _>>(),
         full: args.full,
-        // A store of the first version stays what older programs read.
-        base: if store_version(&args.store.store)? == Some(STORE_VERSION) {
-            BaseForm::Packed
-        } else {
-            BaseForm::Image
-        },
+        base: None,
         compression: args.compress,
         claim: claim(args)?,
         made_from: Audience::default(),
@@ -180,6 +172,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         }
         all.push(disk);
     }
+    crate::snapshot::check_disk_name(&args.disk)?;
     let image = args.image.as_deref().unwrap_or(Path::new(""));
     let from = args
         .diff
@@ -187,7 +180,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .map_or(Content::Image(image), Content::Diff);
     let patience = args.lock.patience(context);
     let store = args.store.store.as_path();
-    let first = add(args, (store, &args.disk), from, &new, (context, &patience));
+    let told = (context, &patience);
+    let first = add(args, (store, &args.disk), from, &new, told);
     if args.also.is_empty() {
         let view = first?;
         if args.json {
@@ -223,10 +217,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     // One that can't be added doesn't keep the others from being.
     for (disk, image) in &args.also {
         let from = Content::Image(image);
-        take(
-            disk,
-            add(args, (store, disk), from, &new, (context, &patience)),
-        );
+        take(disk, add(args, (store, disk), from, &new, told));
     }
     if args.json {
         let mut output = Output::text()?;
@@ -285,8 +276,11 @@ fn add(
     new: &NewPoint,
     (context, patience): (&Context, &Patience<'_>),
 ) -> Result<View> {
-    let found = Found::at(store, name)?;
-    if args.existing && found != Found::Disk {
+    let has_disk = |disks: Vec<String>| disks.iter().any(|known| known == name);
+    // Before the image is looked at. A store is made only for one that can be opened.
+    let mut new_disk = args.init || !has_disk(disks(store)?);
+    let mut new_store = false;
+    if args.existing && new_disk {
         return Err(Error::usage("there is no such disk in the store")
             .with_path(store)
             .with_found(format_args!("\"{name}\""))
@@ -305,6 +299,10 @@ fn add(
                 context.open_source(image, format, &args.parents, Reading::default())
             })?;
             let audience = Audience::of(image.files())?;
+            if args.init {
+                new_store = init_if_none(store, STORE_VERSION, &audience)?;
+                new_disk = !has_disk(disks(store)?);
+            }
             disk = patience.wait_for(|| Disk::open_for(store, name, Access::Create, &audience))?;
             let workers = context.workers_reading(&[&*image])?;
             let progress = args.rate.limit(context.progress());
@@ -328,22 +326,22 @@ fn add(
         let hint = (n + 1 == warnings.len()).then(|| way_back(&disk, &created));
         context.warn_always(warning, hint.as_deref());
     }
-    match found {
-        Found::Nothing => context.note(format_args!(
+    if new_store {
+        context.note(format_args!(
             "{}: a new store, with {name} as its first disk",
             shown(store)
-        )),
-        Found::Store => context.note(format_args!(
+        ));
+    } else if new_disk {
+        context.note(format_args!(
             "{}: {name} is a new disk in this store",
             shown(store)
-        )),
-        Found::Disk => {}
+        ));
     }
     say(name, &created, context);
     Ok(View {
         point: show::View::of(&disk, &created.manifest)?,
-        new_store: found == Found::Nothing,
-        new_disk: found != Found::Disk,
+        new_store,
+        new_disk,
         warnings,
     })
 }
@@ -372,34 +370,6 @@ fn from_diff(
         ..new.clone()
     };
     add_diff(disk, (&mut file.reader(), diff), &new, work)
-}
-
-/// What existed before the snapshot was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// No store, or an empty folder.
-    Nothing,
-    /// A store, without this disk.
-    Store,
-    /// The disk.
-    Disk,
-}
-
-impl Found {
-    fn at(store: &Path, disk: &str) -> Result<Self> {
-        let known = match disks(store) {
-            Ok(known) => known,
-            Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(if known.iter().any(|name| name == disk) {
-            Self::Disk
-        } else if known.is_empty() {
-            Self::Nothing
-        } else {
-            Self::Store
-        })
-    }
 }
 
 /// A new snapshot, for display.

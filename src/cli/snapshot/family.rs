@@ -133,12 +133,7 @@ fn stored(args: &Args, context: &Context) -> Result<Option<Stored>> {
         return Ok(None);
     };
     crate::snapshot::check_disk_name(name)?;
-    let known = match disks(store) {
-        Ok(known) => known,
-        Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    if !known.contains(name) {
+    if !disks(store)?.contains(name) {
         context.note(format_args!(
             "{}: there is no disk {name} yet: the store lacks all of them",
             shown(&store)

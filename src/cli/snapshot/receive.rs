@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::{
     Context, Count, LockArgs, Manifest, Outcome, Output, RateArgs, Result, StoreArgs,
-    check_disk_name, say_what_is_unusual,
+    check_disk_name, disks, say_what_is_unusual,
 };
 use crate::cli::stdin::{self, Expected, STDIN};
-use crate::snapshot::{Future, Received, Work, receive_when_free};
+use crate::snapshot::{Future, Received, STORE_VERSION, Work, init_if_none, receive_when_free};
+use crate::storage::Audience;
 
 /// Receive snapshots from vhd snapshot send on stdin.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// The disk to add the snapshots to [default: the name of the disk they come from].
     #[arg(long, value_name = "NAME")]
     disk: Option<String>,
+    /// Make the folder a store first if it isn't one, as vhd snapshot init does.
+    #[arg(long)]
+    init: bool,
     /// Accept snapshots whose time is more than a day ahead of the clock here.
     #[arg(long)]
     accept_future: bool,
@@ -73,6 +77,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         check_disk_name(name)?;
     }
     let stdin = stdin::open(Expected::Stream)?;
+    let store = args.store.store.as_path();
+    if args.init {
+        init_if_none(store, STORE_VERSION, &Audience::nobody_else())?;
+    }
+    disks(store)?;
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {
@@ -87,7 +96,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let patience = args.lock.patience(context);
     let mut received = receive_when_free(
-        &args.store.store,
+        store,
         args.disk.as_deref(),
         input,
         (future, &|error| patience.waits(error)),
@@ -98,7 +107,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .error
         .take()
         .map(|error| patience.with_advice(error));
-    let store = &args.store.store;
     say_what_is_unusual(
         (store, &received.disk),
         received.is_new && !received.points.is_empty(),

@@ -69,7 +69,7 @@ impl DiskArgs {
         let Some(first) = names.first() else {
             return Err(Error::usage("there is no disk in this store")
                 .with_path(store)
-                .with_hint("is the right folder named, and mounted? vhd snapshot create makes the first snapshot of a disk"));
+                .with_hint("vhd snapshot create makes the first snapshot of a disk"));
         };
         Err(
             Error::usage("the store has several disks, and none is specified")
@@ -112,17 +112,14 @@ pub(super) fn refuse_address(snapshot: &str) -> Result<()> {
     )
 }
 
-/// The disks of a store, of which there must be one: an empty folder isn't a store, and is most often the place where
-/// a disk isn't mounted.
+/// The disks of a store, of which there must be one: nothing at all is not a result.
 pub(super) fn disks_there(store: &Path) -> Result<Vec<String>> {
     let names = disks(store)?;
     if names.is_empty() {
         return Err(
             Error::usage("there is nothing here: there is no disk in this store")
                 .with_path(store)
-                .with_hint(
-                    "is the disk with the store mounted? vhd snapshot create makes a new store",
-                ),
+                .with_hint("vhd snapshot create makes the first snapshot of a disk"),
         );
     }
     Ok(names)

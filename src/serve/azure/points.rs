@@ -12,8 +12,10 @@ use crate::image::{Extents, Image, RawImage};
 use crate::page::PageRange;
 use crate::parallel::Workers;
 use crate::progress::Progress;
-use crate::snapshot::{Access, Disk, Family, NewPoint, PointImage, Work, create, delete};
-use crate::storage::{File, ReadAt as _};
+use crate::snapshot::{
+    Access, Disk, Family, NewPoint, PointImage, STORE_VERSION, Work, create, delete, init_if_none,
+};
+use crate::storage::{Audience, File, ReadAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
 /// How long another command may have the disk of a store.
@@ -179,6 +181,7 @@ impl Points {
             workers: &workers,
             progress,
         };
+        self.ensure_store()?;
         let mut disk = self.open(Access::Create)?;
         let new = NewPoint {
             name: point.name,
@@ -191,6 +194,11 @@ impl Points {
             disk.discard_if_empty();
         }
         created.map(drop)
+    }
+
+    /// The folder is the server's own. Another snapshot of another disk may be the first one at the same time.
+    fn ensure_store(&self) -> Result<()> {
+        init_if_none(&self.store, STORE_VERSION, &Audience::nobody_else()).map(drop)
     }
 
     /// The point called `name`, which stays readable whatever becomes of it.

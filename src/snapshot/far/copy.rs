@@ -8,10 +8,7 @@ use super::{Added, FarDisk, FarPoint, FarStore, NewFarPoint};
 use crate::error::{Error, Result};
 use crate::files::{ChangedRanges, Claim, PointNote};
 use crate::snapshot::between::Between;
-use crate::snapshot::{
-    Access, BaseForm, Disk, Family, Manifest, NewPoint, STORE_VERSION, Work, check_name, create,
-    init, store_version,
-};
+use crate::snapshot::{Access, Disk, Family, Manifest, NewPoint, Work, check_name, create};
 use crate::storage::Audience;
 use crate::text::shown;
 
@@ -250,17 +247,9 @@ pub fn copy_out(from: &dyn FarStore, to: &Path, name: &str, work: Work<'_>) -> F
 
 fn bring_out(from: &dyn FarStore, to: &Path, copied: &mut FarCopied, work: Work<'_>) -> Result<()> {
     let source = from.disk(&copied.disk)?;
-    if store_version(to)?.is_none() && !to.exists() {
-        init(to, STORE_VERSION)?;
-    }
-    let base = if store_version(to)? == Some(STORE_VERSION) {
-        BaseForm::Packed
-    } else {
-        BaseForm::Image
-    };
     let mut target = Disk::open_for(to, &copied.disk, Access::Create, &Audience::default())?;
     copied.is_new = target.points().is_empty();
-    let result = add_to_folder((from, &source), &mut target, base, copied, work);
+    let result = add_to_folder((from, &source), &mut target, copied, work);
     if result.is_err() {
         target.discard_if_empty();
     }
@@ -270,7 +259,6 @@ fn bring_out(from: &dyn FarStore, to: &Path, copied: &mut FarCopied, work: Work<
 fn add_to_folder(
     (from, source): (&dyn FarStore, &FarDisk),
     target: &mut Disk,
-    base: BaseForm,
     copied: &mut FarCopied,
     work: Work<'_>,
 ) -> Result<()> {
@@ -293,7 +281,6 @@ fn add_to_folder(
                 source_unique_id: point.note.unique.clone(),
             },
             tags: point.note.tags.clone(),
-            base,
             claim: changed.map(|changed| {
                 let list = ChangedRanges::of_ranges(changed);
                 (Claim { list, check: None }, 0)

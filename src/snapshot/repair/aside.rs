@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::progress::Silent;
-use crate::snapshot::disk::is_absent;
 use crate::snapshot::layout::DAMAGED;
+use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Disk, PointFileName};
 use crate::storage::{AtomicFile, File, Overwrite, rename};
 
@@ -24,7 +24,7 @@ pub(super) fn copy_aside(path: &Path) -> Result<()> {
     if is_absent(path) {
         return Ok(());
     }
-    if crate::snapshot::disk::check_plain(path).is_err() {
+    if crate::snapshot::plain::check_plain(path).is_err() {
         // Anything but a file can't be copied, and moving it loses nothing.
         return move_aside(path);
     }

@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::diff::BaseCheck;
 use crate::error::{ErrorKind, Result};
 use crate::files::{ApplyOptions, ParentOptions, journal_path, roll_back};
-use crate::snapshot::disk::is_absent;
 use crate::snapshot::file_names::file_names;
 use crate::snapshot::intent::Intent;
 use crate::snapshot::layout::DELETING;
 use crate::snapshot::lock::DiskLock;
+use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Work, check_disk_name};
 
 use super::aside::move_aside;

@@ -17,8 +17,9 @@ pub use intent::set_aside_intent;
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::disk::{is_absent, is_passing};
+use super::disk::is_passing;
 use super::layout::WINDOWS;
+use super::plain::is_absent;
 use super::verify::verify;
 use super::{Disk, Finding, Manifest, PointFileName, ReadData, Work, windows};
 use crate::error::{Error, ErrorKind, Result};

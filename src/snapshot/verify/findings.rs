@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::snapshot::disk::{is_absent, is_passing};
+use crate::snapshot::disk::is_passing;
+use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Disk, Manifest};
 
 /// How much of the data is read.

@@ -26,7 +26,7 @@ const ERRORS: [&str; 4] = ["EIO", "EMFILE", "EACCES", "ENOMEM"];
 /// Commands that read, with one thread, so that calls come in the same order each time. The longest come first.
 const COMMANDS: &[&str] = &[
     "vhd snapshot repair --store D --from S --dry-run",
-    "vhd snapshot copy --store S --to out",
+    "vhd snapshot copy --init --store S --to out",
     "vhd snapshot repair --store S",
     "vhd snapshot repair --store S --drop",
     "vhd snapshot repair --store S --dry-run",
@@ -293,7 +293,7 @@ impl Lab {
             "vhd convert -q a.raw a.vhd && cp a.vhd same.vhd && vhd convert -q -O fixed b.raw f.vhd \
              && vhd-diff -q a.raw b.raw -o ab && vhd-diff -q b.raw c.raw -o bc \
              && vhd-apply -q a.vhd ab -o kid.vhd -O differencing && (vhd hash -q --windows a.windows a.raw || [[ $PWD = /dev/shm/* ]]) \
-             && for n in a b c; do vhd snapshot create -q --store S --disk w --name $n $n.raw || exit 1; done \
+             && for n in a b c; do vhd snapshot create -q --init --store S --disk w --name $n $n.raw || exit 1; done \
              && mkdir T && cp a.vhd ab T && vhd create -q T/kid.vhd --parent T/a.vhd && cp -r S D && printf x | dd of=D/w/000002-b.vhddiff bs=1 seek=300 conv=notrunc status=none",
         );
         assert!(made.status.success(), "{made:?}");

@@ -48,7 +48,7 @@ impl Lab {
         lab.0.file("b.raw", &b);
         lab.good("vhd-diff -q D/x* D/y* -o d && vhd-diff -q D/y* D/x* -o e");
         lab.good("cp d D/\"$(ls D | head -1)\".vhddiff; true");
-        lab.good("for n in a b; do vhd snapshot create -q --store S --disk w --name $n $n.raw || exit 1; done");
+        lab.good("vhd snapshot init -q --store-version 1 S; for n in a b; do vhd snapshot create -q --store S --disk w --name $n $n.raw || exit 1; done");
         lab.manifests();
         lab.images();
         lab.stream();
@@ -247,14 +247,14 @@ const COMMANDS: &[&str] = &[
     "for s in S X?; do vhd snapshot hash --store $s; vhd snapshot diff a b --store $s; done; true",
     "for s in S X?; do vhd snapshot diff a b --store $s -o o.d --force; vhd show o.d; vhd show o.d --json; done; true",
     "for s in S X?; do vhd snapshot restore b --store $s -o o.r --force; done; true",
-    "for s in S X?; do vhd snapshot copy --store $s --to C$s --json; vhd snapshot copy --store $s --to C$s; done; true",
+    "for s in S X?; do vhd snapshot copy --init --store $s --to C$s --json; vhd snapshot copy --init --store $s --to C$s; done; true",
     "for s in S X?; do vhd snapshot send --store $s > o.s; done; true",
-    "for s in s?; do vhd snapshot receive --store R$s < $s; vhd snapshot receive --store R < $s; done; true",
+    "for s in s?; do vhd snapshot receive --init --store R$s < $s; vhd snapshot receive --init --store R < $s; done; true",
     "for s in S X?; do vhd snapshot prune --store $s --keep-last 1 --dry-run; done; true",
     "for s in S X?; do vhd snapshot prune --store $s --keep-tag k --dry-run --json; done; true",
     "for s in S X?; do vhd snapshot repair --store $s --dry-run; vhd snapshot repair --store $s --from S --dry-run --json; done; true",
-    "for s in S X?; do vhd snapshot create --store $s --disk w --name n D/x*; done; true",
-    "vhd snapshot create --store S --disk w --name t --tag k=$'\\e[1A\\n' --source-resource-id $'\\n\\e' D/y*",
+    "for s in S X?; do vhd snapshot create --init --store $s --disk w --name n D/x*; done; true",
+    "vhd snapshot create --init --store S --disk w --name t --tag k=$'\\e[1A\\n' --source-resource-id $'\\n\\e' D/y*",
     "for s in S X?; do vhd snapshot delete a --store $s; vhd snapshot repair --store $s --drop; done; true",
     "vhd snapshot family list.json",
     "vhd snapshot family list.json --json",

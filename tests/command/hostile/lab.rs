@@ -33,6 +33,10 @@ impl Original {
         let a = disk(1, 1 << 20);
         let b = changed(2, &a);
         let c = changed(3, &b);
+        let mut init = program("vhd");
+        init.args(["snapshot", "init", "-q", "--store-version", "1", "S"])
+            .current_dir(folder.path("."));
+        assert!(init.status().unwrap().success());
         for (name, bytes) in [("a", &a), ("b", &b), ("c", &c)] {
             folder.file(&format!("{name}.raw"), bytes);
             let mut command = program("vhd");

@@ -269,7 +269,7 @@ const CHANGED: &[Case] = &[
         run: |lab| {
             three(lab);
             a_diff(lab, "base.vhd");
-            lab.shell("vhd snapshot create --store s --disk d --name a then.raw")
+            lab.shell("vhd snapshot create --init --store s --disk d --name a then.raw")
                 .code(0);
             refused(
                 lab,
@@ -286,7 +286,7 @@ const CHANGED: &[Case] = &[
         run: |lab| {
             three(lab);
             a_diff(lab, "base.vhd");
-            lab.shell("vhd snapshot create --store s --disk d --name a then.raw")
+            lab.shell("vhd snapshot create --init --store s --disk d --name a then.raw")
                 .code(0);
             for line in [
                 "vhd convert then.raw base.vhd --force",
@@ -698,7 +698,7 @@ const REBASED: &[Case] = &[
             ] {
                 if !lab.exists("d") {
                     a_diff(lab, "base.vhd");
-                    lab.shell("vhd snapshot create --store s --disk d --name a then.raw")
+                    lab.shell("vhd snapshot create --init --store s --disk d --name a then.raw")
                         .code(0);
                 }
                 lab.shell(line).code(0);

@@ -47,7 +47,7 @@ fn ground(lab: &Lab) {
     lab.shell(
         "vhd convert a.raw a.vhd && vhd convert a.raw f.vhd -O fixed && vhd-diff a.raw b.raw -o ab.vhddiff && \
          vhd-apply a.vhd ab.vhddiff -o child.vhd -O differencing && \
-         for n in a b; do vhd snapshot create --store S --disk w --name $n $n.raw; done",
+         vhd snapshot init -q --store-version 1 S; for n in a b; do vhd snapshot create --store S --disk w --name $n $n.raw; done",
     )
     .code(0);
 }
@@ -617,7 +617,7 @@ const CASES: &[Case] = &[
                     "vhd squash X -o out.vhddiff",
                     "vhd check a.vhd --take-back X",
                     "vhd convert child.vhd out.raw --parent X",
-                    "vhd snapshot create --store S --disk w --name c X",
+                    "vhd snapshot create --init --store S --disk w --name c X",
                     "vhd snapshot family X",
                     "vhd convert a.raw X --force",
                     "vhd convert a.raw X",

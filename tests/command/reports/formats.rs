@@ -81,7 +81,7 @@ const CASES: &[Case] = &[
                 "vhd convert cut.vhd o.raw",
                 "vhd convert --azure cut.vhd o.vhd",
                 "vhd-diff cut.vhd cut.vhd.raw",
-                "vhd snapshot create --store s --disk d --name n cut.vhd",
+                "vhd snapshot create --init --store s --disk d --name n cut.vhd",
             ] {
                 lab.file("cut.vhd.raw", &disk(2, SIZE)[..SIZE / 2]);
                 lab.shell(command)
@@ -550,7 +550,7 @@ fn names(lab: &Lab) {
     lab.shell("vhd-diff a.raw b.raw -o d.vhddiff").code(0);
     lab.shell("vhd convert a.raw base.vhd && vhd create child.vhd --parent base.vhd")
         .code(0);
-    lab.shell("vhd snapshot create --store s --disk d --name n a.raw")
+    lab.shell("vhd snapshot create --init --store s --disk d --name n a.raw")
         .code(0);
     let endings = KINDS.iter().flat_map(|kind| kind.extensions);
     for (n, ending) in endings.copied().chain(["v01", "VHDX"]).enumerate() {
@@ -611,8 +611,8 @@ const COMMANDS: &[&str] = &[
     "vhd-apply {} d.vhddiff",
     "vhd-apply {} d.vhddiff --dry-run",
     "vhd-apply {} d.vhddiff -o out.raw",
-    "vhd snapshot create --store new --disk d --name n {}",
-    "vhd snapshot create --store s --disk d --name m {}",
+    "vhd snapshot create --init --store new --disk d --name n {}",
+    "vhd snapshot create --init --store s --disk d --name m {}",
     "vhd snapshot restore --store s --disk d n -o {} --in-place",
 ];
 
@@ -623,7 +623,7 @@ fn every_command_refuses_every_foreign_format_alike() {
     lab.file("target.raw", &disk(31, SIZE));
     lab.shell("vhd-diff base.raw target.raw -o d.vhddiff")
         .code(0);
-    lab.shell("vhd snapshot create --store s --disk d --name n base.raw")
+    lab.shell("vhd snapshot create --init --store s --disk d --name n base.raw")
         .code(0);
     let samples = samples();
     for kind in KINDS {

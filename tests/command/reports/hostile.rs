@@ -103,10 +103,10 @@ const CASES: &[Case] = &[
                 r"vhd create x --size $'1\x1b[31mM\n'",
                 r"vhd create x --size 1M --format $'\x1b[31m\n'",
                 r"vhd snapshot show --store S --at $'\x1b\n\xe2\x80\xae'",
-                r"vhd snapshot create --store S --disk $'\x1b\n' --name a x",
-                r"vhd snapshot create --store S --disk w --name $'\xff\n' x",
+                r"vhd snapshot create --init --store S --disk $'\x1b\n' --name a x",
+                r"vhd snapshot create --init --store S --disk w --name $'\xff\n' x",
                 r"vhd-apply $'\x9b' $'\n'",
-                r"vhd snapshot create --store S --disk w --tag $'\x1b' x",
+                r"vhd snapshot create --init --store S --disk w --tag $'\x1b' x",
                 r"vhd hash --threads $'\n\n\nUsage: \x1b' x",
             ] {
                 let ended = clean(lab.shell(line));
@@ -236,11 +236,11 @@ const STORE_COMMANDS: &[&str] = &[
     "vhd snapshot hash b --store S",
     "vhd snapshot diff a b --store S -o x/d",
     "vhd snapshot restore b --store S -o x/r",
-    "vhd snapshot copy --store S --to T",
+    "vhd snapshot copy --init --store S --to T",
     "vhd snapshot send --store S | cat > x/s",
     "vhd snapshot prune --keep-last 1 --dry-run --store S",
     "vhd snapshot repair --dry-run --store S",
-    "vhd snapshot create --store S --disk w --name d a.raw",
+    "vhd snapshot create --init --store S --disk w --name d a.raw",
     "vhd snapshot delete b --store S",
     "vhd snapshot repair --store S",
     "vhd hash S::w@b",
@@ -280,6 +280,10 @@ fn store(lab: &Lab) {
     lab.file("a.raw", &a);
     lab.file("b.raw", &b);
     lab.file("c.raw", &changed(9, &b));
+    if !lab.path("S").exists() {
+        lab.shell("vhd snapshot init -q --store-version 1 S")
+            .code(0);
+    }
     for name in ["a", "b"] {
         lab.shell(&format!(
             "vhd snapshot create --store S --disk w --name {name} {name}.raw"

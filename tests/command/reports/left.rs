@@ -133,7 +133,7 @@ const CASES: &[Case] = &[
                 "vhd-apply a.vhd dir",
                 "vhd-apply a.vhd d -o dir --force",
                 "vhd-apply a.vhd d --undo dir",
-                "vhd snapshot create --store s --disk w --name n dir",
+                "vhd snapshot create --init --store s --disk w --name n dir",
                 "vhd snapshot family dir",
             ] {
                 let before = lab.names();
@@ -158,11 +158,11 @@ const CASES: &[Case] = &[
             crate::reports::files::gpt_disk(lab, 8 << 20, "1:2048:0");
             lab.shell("vhd convert -q disk.raw a.vhd && vhd convert -q disk.raw b.vhd && vhd convert -q disk.raw c.vhd")
                 .code(0);
-            lab.shell("vhd snapshot create -q --store s --disk w --name small a.vhd")
+            lab.shell("vhd snapshot create -q --init --store s --disk w --name small a.vhd")
                 .code(0);
             lab.shell("vhd resize -q b.vhd --size 12M && vhd-diff -q a.vhd b.vhd -o d")
                 .code(0);
-            lab.shell("vhd snapshot create -q --store s --disk w --name large b.vhd")
+            lab.shell("vhd snapshot create -q --init --store s --disk w --name large b.vhd")
                 .code(0);
             lab.shell(
                 "vhd create -q child.vhd --parent a.vhd && vhd resize -q child.vhd --size 12M",
@@ -202,7 +202,7 @@ const CASES: &[Case] = &[
             file.write_all_at(b"QFI\xFB\0\0\0\x03", 0).unwrap();
             file.write_all_at(&crate::reports::samples::footer(size - 512), size - 512)
                 .unwrap();
-            lab.shell("vhd convert -q -f raw x.raw x.vhd -O fixed && vhd snapshot create -q --store s --disk d --name n x.vhd")
+            lab.shell("vhd convert -q -f raw x.raw x.vhd -O fixed && vhd snapshot create -q --init --store s --disk d --name n x.vhd")
                 .code(0);
             lab.shell("vhd snapshot verify --store s --read-data")
                 .code(0);
@@ -264,7 +264,7 @@ const CASES: &[Case] = &[
                     "vhd create --size 1M",
                     "vhd-diff a.vhd b.vhd -o",
                     "vhd snapshot list --store",
-                    "vhd snapshot create --disk w --name n a.vhd --store",
+                    "vhd snapshot create --init --disk w --name n a.vhd --store",
                 ] {
                     let ended = lab.shell(&format!("{line} {address}")).code(2);
                     ended
@@ -327,11 +327,11 @@ const CASES: &[Case] = &[
                     .code(3)
                     .says(says)
                     .says("hint: ");
-                lab.shell(&format!("vhd snapshot receive --store s < {name}"))
+                lab.shell(&format!("vhd snapshot receive --init --store s < {name}"))
                     .code(3)
                     .says(says);
                 lab.shell(&format!(
-                    "vhd snapshot create --store s --disk d --name n {name}"
+                    "vhd snapshot create --init --store s --disk d --name n {name}"
                 ))
                 .code(3);
             }

@@ -306,7 +306,7 @@ fn honest(lab: &Lab) -> (Vec<Section>, Vec<u8>) {
         "vhd-diff -q --compress none base.raw target.raw -o d.vhddiff
         vhd convert -q base.raw base.vhd
         for n in base target; do
-            vhd snapshot create -q --store S --disk w --name $n $n.raw || exit 1
+            vhd snapshot create -q --init --store S --disk w --name $n $n.raw || exit 1
         done",
     )
     .code(0);
@@ -391,11 +391,11 @@ fn try_all(lab: &Lab, diff: &[u8]) {
             "new.raw",
         ),
         (
-            "vhd snapshot copy -q --store S --to T",
+            "vhd snapshot copy --init -q --store S --to T",
             "T/w/000002-target.json",
         ),
         (
-            "set -o pipefail; vhd snapshot send -q --store S | vhd snapshot receive -q --store R",
+            "set -o pipefail; vhd snapshot send -q --store S | vhd snapshot receive --init -q --store R",
             "R/w/000002-target.json",
         ),
     ] {

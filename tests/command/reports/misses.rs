@@ -166,7 +166,10 @@ const CASES: &[Case] = &[
             snapshots(lab);
             lab.shell("vhd snapshot send -q --store S > s").code(0);
             let stream = lab.read("s");
-            let mut command = lab.command("vhd", &["snapshot", "receive", "-q", "--store", "R"]);
+            let mut command = lab.command(
+                "vhd",
+                &["snapshot", "receive", "--init", "-q", "--store", "R"],
+            );
             let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
             let mut input = child.stdin.take().unwrap();
             input.write_all(&stream[..stream.len() / 2]).unwrap();
@@ -176,12 +179,14 @@ const CASES: &[Case] = &[
                 std::thread::sleep(Duration::from_millis(5));
             }
             fs::remove_file(lock).unwrap();
-            let second = lab.shell("vhd snapshot receive -q --store R < s").code;
+            let second = lab
+                .shell("vhd snapshot receive --init -q --store R < s")
+                .code;
             assert!(matches!(second, 0 | 4 | 5), "{second}");
             let _ = input.write_all(&stream[stream.len() / 2..]);
             drop(input);
             assert!(!child.wait().unwrap().success());
-            lab.shell("vhd snapshot receive -q --store R < s");
+            lab.shell("vhd snapshot receive --init -q --store R < s");
             lab.shell("vhd snapshot verify -q --store R --read-data")
                 .code(0);
             for name in ["a", "b"] {
@@ -197,10 +202,10 @@ const CASES: &[Case] = &[
         run: |lab| {
             snapshots(lab);
             let used = "for n in 1 2 3 4 5 6 7 8; do \
-                        vhd snapshot create -q --store S --disk w --name NAME$n b.raw 2>>said; \
+                        vhd snapshot create -q --init --store S --disk w --name NAME$n b.raw 2>>said; \
                         vhd snapshot delete -q --store S NAME$n 2>>said; \
                         vhd snapshot restore a --store S -o NAME.r -O raw --force -q 2>>said; \
-                        vhd snapshot copy -q --store S --to T 2>>said; done; true";
+                        vhd snapshot copy --init -q --store S --to T 2>>said; done; true";
             let removing =
                 "while [ ! -e stop ]; do rm -f S/w/lock S/w/copy.lock T/w/lock T/w/copy.lock; done";
             let both = format!(
@@ -231,17 +236,17 @@ fn work_of(lab: &Lab, count: u32) -> Vec<(&'static str, [u64; 2])> {
         "snapshot verify",
         "snapshot verify --read-data",
         "snapshot list",
-        "snapshot copy --to COPIED",
+        "snapshot copy --init --to COPIED",
         "snapshot send",
-        "snapshot receive",
+        "snapshot receive --init",
         "snapshot repair --from COPIED",
-        "snapshot create --disk w --name new x.raw",
+        "snapshot create --init --disk w --name new x.raw",
         "snapshot prune --keep-last 3",
     ];
     commands
         .into_iter()
         .map(|command| {
-            let of = if command.ends_with("receive") {
+            let of = if command.starts_with("snapshot receive") {
                 format!("R{count}")
             } else {
                 store.clone()
@@ -252,7 +257,7 @@ fn work_of(lab: &Lab, count: u32) -> Vec<(&'static str, [u64; 2])> {
             );
             let line = match command {
                 "snapshot send" => format!("{line} > s"),
-                "snapshot receive" => format!("{line} < s"),
+                "snapshot receive --init" => format!("{line} < s"),
                 _ => line,
             };
             lab.shell(&format!(
@@ -276,7 +281,7 @@ fn snapshots(lab: &Lab) {
     lab.file("b.raw", &changed(2, &a));
     for name in ["a", "b"] {
         lab.shell(&format!(
-            "vhd snapshot create -q --store S --disk w --name {name} {name}.raw"
+            "vhd snapshot create -q --init --store S --disk w --name {name} {name}.raw"
         ))
         .code(0);
     }

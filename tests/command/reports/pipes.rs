@@ -30,8 +30,8 @@ fn images(lab: &Lab) {
 fn store(lab: &Lab) {
     images(lab);
     lab.shell(
-        "vhd snapshot create -q --store st --disk web --name mon a.vhd --time 2026-11-16T06:00:00Z && \
-         vhd snapshot create -q --store st --disk web --name tue b.vhd --time 2026-11-17T06:00:00Z",
+        "vhd snapshot create -q --init --store st --disk web --name mon a.vhd --time 2026-11-16T06:00:00Z && \
+         vhd snapshot create -q --init --store st --disk web --name tue b.vhd --time 2026-11-17T06:00:00Z",
     )
     .code(0);
 }
@@ -170,7 +170,7 @@ const CASES: &[Case] = &[
                     "vhd resize - --size 4M",
                     "vhd create c.vhd --parent -",
                     "vhd info child.vhd --parent -",
-                    "vhd snapshot create --store st --disk web --name x -",
+                    "vhd snapshot create --init --store st --disk web --name x -",
                     "vhd snapshot restore --store st tue -o c.vhd -O differencing --parent -",
                 ],
                 "an image can't be read from a pipe",
@@ -196,7 +196,7 @@ const CASES: &[Case] = &[
                 lab,
                 &[
                     "vhd snapshot list --store -",
-                    "vhd snapshot copy --store st --to -",
+                    "vhd snapshot copy --init --store st --to -",
                 ],
                 "a store is a folder, not a pipe",
             );
@@ -257,10 +257,10 @@ const CASES: &[Case] = &[
         now: "refused, with the line that works",
         run: |lab| {
             store(lab);
-            lab.shell("vhd snapshot copy --store st --to backup@nas:/srv/web")
+            lab.shell("vhd snapshot copy --init --store st --to backup@nas:/srv/web")
                 .code(2)
                 .says("vhd snapshot send --store st --disk web | ssh backup@nas vhd snapshot receive --store /srv/web");
-            lab.shell("vhd snapshot copy --store st --to 'ssh://backup@nas/srv/my web'")
+            lab.shell("vhd snapshot copy --init --store st --to 'ssh://backup@nas/srv/my web'")
                 .code(2)
                 .says(r"| ssh backup@nas 'vhd snapshot receive --store '\''/srv/my web'\'''");
             for address in [
@@ -285,11 +285,13 @@ const CASES: &[Case] = &[
                 refused(
                     lab,
                     &[
-                        &format!("vhd snapshot create --store {address} --disk w --name n a.vhd"),
-                        &format!("vhd snapshot copy --store st --to {address}"),
+                        &format!(
+                            "vhd snapshot create --init --store {address} --disk w --name n a.vhd"
+                        ),
+                        &format!("vhd snapshot copy --init --store st --to {address}"),
                         &format!("vhd snapshot list --store {address}"),
                         &format!("vhd snapshot verify --store {address}"),
-                        &format!("vhd snapshot receive --store {address} </dev/null"),
+                        &format!("vhd snapshot receive --init --store {address} </dev/null"),
                         &format!("VHDKIT_STORE={address} vhd snapshot list"),
                         &format!("vhd info {address}::web@mon"),
                         &format!("vhd snapshot repair --store st --from {address}"),
@@ -298,7 +300,7 @@ const CASES: &[Case] = &[
                 );
             }
             // What is said to be here is here.
-            lab.shell("vhd snapshot copy -q --store st --to ./nas:web && vhd snapshot list --store ./nas:web").code(0);
+            lab.shell("vhd snapshot copy --init -q --store st --to ./nas:web && vhd snapshot list --store ./nas:web").code(0);
             lab.shell("vhd snapshot list --store nas:web").code(0);
         },
     },
@@ -335,7 +337,9 @@ const CASES: &[Case] = &[
                         &format!("vhd merge child.vhd -o {address}"),
                         &format!("vhd hash --windows {address} a.vhd"),
                         &format!("vhd snapshot restore --store st tue -o {address}"),
-                        &format!("vhd snapshot create --store st --disk w --name n {address}"),
+                        &format!(
+                            "vhd snapshot create --init --store st --disk w --name n {address}"
+                        ),
                         &format!(
                             "vhd snapshot create --store st --disk web --name n --diff {address}"
                         ),
@@ -390,14 +394,14 @@ const CASES: &[Case] = &[
                     "vhd create '@' --size x",
                     "vhd resize '@' --size 10",
                     "vhd merge '@'",
-                    "vhd snapshot create --store st2 --disk w --name n '@' --json",
+                    "vhd snapshot create --init --store st2 --disk w --name n '@' --json",
                     "vhd snapshot show --store st2 --json",
                     "vhd snapshot list --store '@'",
-                    "vhd snapshot copy --store st --to '@'",
+                    "vhd snapshot copy --init --store st --to '@'",
                     "VHDKIT_STORE='@' vhd snapshot list",
                     "vhd snapshot show --store st '@'",
-                    "vhd snapshot create --store st2 --disk w --name '@' a.vhd",
-                    "vhd snapshot create --store st --disk '@' --name x a.vhd",
+                    "vhd snapshot create --init --store st2 --disk w --name '@' a.vhd",
+                    "vhd snapshot create --init --store st --disk '@' --name x a.vhd",
                     "vhd info child.vhd --parent '@'",
                     "vhd hash a.vhd --windows '@' --force",
                     "vhd snapshot restore --store st '@' -o x",
@@ -486,7 +490,7 @@ const CASES: &[Case] = &[
                 "vhd squash - -o new",
                 "vhd show -",
                 "vhd snapshot create --store st --disk web --name x --diff -",
-                "vhd snapshot receive --store st",
+                "vhd snapshot receive --init --store st",
                 "vhd snapshot family -",
             ] {
                 let ended = |input: &str| {
@@ -516,7 +520,7 @@ const CASES: &[Case] = &[
                     .code(2)
                     .says("vhd snapshot receive accepts it");
             }
-            lab.shell("vhd snapshot receive --store st < ab.vhddiff")
+            lab.shell("vhd snapshot receive --init --store st < ab.vhddiff")
                 .code(2)
                 .says("the input is a diff");
         },
@@ -531,7 +535,7 @@ const CASES: &[Case] = &[
                 "vhd-apply a.vhd -",
                 "vhd squash - -o x",
                 "vhd show -",
-                "vhd snapshot receive --store s",
+                "vhd snapshot receive --init --store s",
                 "vhd snapshot family -",
             ] {
                 on_terminal(lab, line)
@@ -556,7 +560,7 @@ const CASES: &[Case] = &[
                         &format!("vhd snapshot verify --store {store}"),
                         &format!("vhd snapshot verify --read-data --json --store {store}"),
                         &format!("vhd snapshot prune --keep-last 1 --store {store}"),
-                        &format!("vhd snapshot copy --store {store} --to off"),
+                        &format!("vhd snapshot copy --init --store {store} --to off"),
                         &format!(
                             "vhd snapshot send --store {store} | cat; exit ${{PIPESTATUS[0]}}"
                         ),
@@ -574,17 +578,17 @@ const CASES: &[Case] = &[
         now: "a note for each",
         run: |lab| {
             store(lab);
-            let create = "vhd snapshot create --name x a.vhd";
+            let create = "vhd snapshot create --init --name x a.vhd";
             lab.shell(&format!("{create} --store ts --disk web"))
                 .code(0)
                 .says("note: ts: a new store");
             lab.shell(&format!("{create} --store st --disk wbe"))
                 .code(0)
                 .says("wbe is a new disk");
-            lab.shell("vhd snapshot create --name wed a.vhd --store st --disk web")
+            lab.shell("vhd snapshot create --init --name wed a.vhd --store st --disk web")
                 .code(0)
                 .omits("new");
-            lab.shell("vhd snapshot copy --store st --to off")
+            lab.shell("vhd snapshot copy --init --store st --to off")
                 .code(0)
                 .says("off: ");
         },
@@ -622,7 +626,7 @@ const CASES: &[Case] = &[
                 "vhd snapshot prune -q --store st --keep-last 5",
                 "vhd snapshot diff -q --store st mon mon",
                 "vhd convert -q a.vhd q.raw",
-                "vhd snapshot copy -q --store st --to off",
+                "vhd snapshot copy --init -q --store st --to off",
             ] {
                 let ended = lab.shell(line).code(0);
                 assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""), "{line}");

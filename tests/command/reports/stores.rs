@@ -17,6 +17,10 @@ const MIB: usize = 1 << 20;
 /// A store `S` with the disk `w` and a snapshot of each image `a.raw`, `b.raw`, `c.raw`.
 fn three(lab: &Lab) {
     let mut bytes = disk(7, 3 * MIB);
+    if !lab.path("S").exists() {
+        lab.shell("vhd snapshot init -q --store-version 1 S")
+            .code(0);
+    }
     for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
         lab.file(&format!("{name}.raw"), &bytes);
         add(lab, name, &format!("{name}.raw")).code(0);
@@ -26,7 +30,7 @@ fn three(lab: &Lab) {
 
 fn add(lab: &Lab, name: &str, image: &str) -> Ended {
     lab.shell(&format!(
-        "vhd snapshot create --store S --disk w --name {name} {image}"
+        "vhd snapshot create --init --store S --disk w --name {name} {image}"
     ))
 }
 
@@ -155,7 +159,7 @@ fn many_commands(lab: &Lab, code: i32, limit: &str) {
         "hash",
         "restore -o out.raw --force",
         "diff a b",
-        "copy --to T",
+        "copy --init --to T",
         "send > /dev/null",
         "create --disk w --name d c.raw",
         "delete b",
@@ -301,7 +305,8 @@ const CASES: &[Case] = &[
         now: "both are kept, numbered; the later one comes back",
         run: |lab| {
             three(lab);
-            lab.shell("vhd snapshot copy --store S --to T").code(0);
+            lab.shell("vhd snapshot copy --init --store S --to T")
+                .code(0);
             let diff = lab.path("S/w/000002-b.vhddiff");
             for n in 0..3 {
                 fs::write(&diff, format!("damage {n}")).unwrap();
@@ -397,7 +402,8 @@ const CASES: &[Case] = &[
                 .code(0)
                 .says("2 snapshots")
                 .says("deleting a was interrupted");
-            lab.shell("vhd snapshot copy --store S --to T").code(0);
+            lab.shell("vhd snapshot copy --init --store S --to T")
+                .code(0);
             lab.shell("vhd snapshot send --store S > s").code(0);
             holds(lab, "bc");
             assert!(files(lab) == left);
@@ -550,7 +556,7 @@ const CASES: &[Case] = &[
                     "verify --read-data",
                     "restore a -o x.raw --force",
                     "repair --dry-run",
-                    "copy --to T",
+                    "copy --init --to T",
                     "delete c",
                 ] {
                     let said = lab.shell(&format!("timeout 30 vhd snapshot {command} --store S"));
@@ -596,7 +602,8 @@ const CASES: &[Case] = &[
                         m.data.file = format!("{}.vhd", m.stem());
                     }
                 });
-                lab.shell("vhd snapshot receive --store R < bad").code(3);
+                lab.shell("vhd snapshot receive --init --store R < bad")
+                    .code(3);
                 assert!(!lab.exists("R/w"), "{number}");
             }
         },
@@ -609,11 +616,11 @@ const CASES: &[Case] = &[
             three(lab);
             let year = "5000-01-01T00:00:00Z".parse::<Time>().unwrap();
             stream(lab, "future", |m| m.time = year);
-            lab.shell("vhd snapshot receive --store R < future")
+            lab.shell("vhd snapshot receive --init --store R < future")
                 .code(4)
                 .says("in the future")
                 .says("--accept-future");
-            lab.shell("vhd snapshot receive -q --accept-future --store R < future")
+            lab.shell("vhd snapshot receive --init -q --accept-future --store R < future")
                 .code(0)
                 .says("warning");
         },
@@ -624,7 +631,7 @@ const CASES: &[Case] = &[
         now: "a warning even under -q; then the snapshot in the way, and the command that deletes it",
         run: |lab| {
             three(lab);
-            lab.shell("vhd snapshot create -q --store S --disk w --name fut --time 2199-01-01T00:00:00Z a.raw")
+            lab.shell("vhd snapshot create -q --init --store S --disk w --name fut --time 2199-01-01T00:00:00Z a.raw")
                 .code(0)
                 .says("warning")
                 .says("in the future");
@@ -632,9 +639,9 @@ const CASES: &[Case] = &[
             follow(lab, &said, "").code(0).says("w@fut: deleted");
             add(lab, "d", "a.raw").code(0);
             // It can be the only one, too.
-            lab.shell("vhd snapshot create --store S --disk x --name fut --time 2199-01-01T00:00:00Z a.raw").code(0);
+            lab.shell("vhd snapshot create --init --store S --disk x --name fut --time 2199-01-01T00:00:00Z a.raw").code(0);
             let said = lab
-                .shell("vhd snapshot create --store S --disk x --name d a.raw")
+                .shell("vhd snapshot create --init --store S --disk x --name d a.raw")
                 .code(2);
             follow(lab, &said, "").code(0);
         },
@@ -702,7 +709,7 @@ const CASES: &[Case] = &[
             lab.shell("vhd snapshot verify --store S")
                 .code(1)
                 .says("source.footer");
-            lab.shell("vhd snapshot send --store S | vhd snapshot receive --store R")
+            lab.shell("vhd snapshot send --store S | vhd snapshot receive --init --store R")
                 .says("footer");
             lab.shell("vhd snapshot list --store R")
                 .says("1 snapshot of");
@@ -744,7 +751,7 @@ const CASES: &[Case] = &[
             for quiet in ["", "-q ", "--json -q "] {
                 let said = lab
                     .shell(&format!(
-                        "vhd snapshot create {quiet}--store S --disk w --name b cut.raw"
+                        "vhd snapshot create --init {quiet}--store S --disk w --name b cut.raw"
                     ))
                     .code(0)
                     .says("8 MiB")
@@ -754,10 +761,11 @@ const CASES: &[Case] = &[
             }
             lab.shell("truncate -s 8M empty.raw").code(0);
             add(lab, "c", "empty.raw").code(0).says("hold data now");
-            lab.shell("vhd snapshot create --full --store S --disk w --name d cut.raw")
+            lab.shell("vhd snapshot create --init --full --store S --disk w --name d cut.raw")
                 .code(0)
                 .says("was 8388608 bytes");
-            let json = lab.shell("vhd snapshot create --json -q --store S --disk w --name e m.vhd");
+            let json =
+                lab.shell("vhd snapshot create --init --json -q --store S --disk w --name e m.vhd");
             let view: serde_json::Value = serde_json::from_str(&json.out).unwrap();
             assert_eq!(view["warnings"].as_array().unwrap().len(), 2, "{view}");
             // The same again is nothing to speak of.
@@ -767,19 +775,25 @@ const CASES: &[Case] = &[
     Case {
         name: "a name of a disk, or a store, typed wrong",
         before: "a new base, exit 0, as always",
-        now: "0, and told: a new disk, a new store",
+        now: "a store: refused; a disk: told that it is new",
         run: |lab| {
             lab.file("a.raw", &disk(1, MIB));
             add(lab, "a", "a.raw").code(0).says("a new store");
             add(lab, "b", "a.raw").code(0).omits("new");
-            lab.shell("vhd snapshot create --store S --disk ww --name a a.raw")
+            lab.shell("vhd snapshot create --store SS --disk w --name c a.raw")
+                .code(2)
+                .says("there is no store here");
+            assert!(!lab.exists("SS"));
+            lab.shell("vhd snapshot create --init --store S --disk ww --name a a.raw")
                 .code(0)
                 .says("ww is a new disk");
-            lab.shell("vhd snapshot copy --store S --disk w --to T")
+            lab.shell("vhd snapshot copy --init --store S --disk w --to T")
                 .says("w is a new disk");
-            lab.shell("vhd snapshot send --store S --disk w | vhd snapshot receive --store R")
-                .says("w is a new disk");
-            lab.shell("vhd snapshot copy --store S --disk w --to T")
+            lab.shell(
+                "vhd snapshot send --store S --disk w | vhd snapshot receive --init --store R",
+            )
+            .says("w is a new disk");
+            lab.shell("vhd snapshot copy --init --store S --disk w --to T")
                 .code(0)
                 .omits("new disk");
         },
@@ -790,7 +804,8 @@ const CASES: &[Case] = &[
         now: "the hint names the repair, which works",
         run: |lab| {
             three(lab);
-            lab.shell("vhd snapshot copy --store S --to T").code(0);
+            lab.shell("vhd snapshot copy --init --store S --to T")
+                .code(0);
             let path = lab.path("S/w/000002-b.vhddiff");
             let mut bytes = fs::read(&path).unwrap();
             let middle = bytes.len() / 2;
@@ -865,9 +880,10 @@ const CASES: &[Case] = &[
             lab.shell("vhd snapshot verify --read-data --store S")
                 .code(1)
                 .says("zstd frame");
-            lab.shell("vhd snapshot send --store S | vhd snapshot receive --store R")
+            lab.shell("vhd snapshot send --store S | vhd snapshot receive --init --store R")
                 .code(3);
-            lab.shell("vhd snapshot copy --store S --to T").code(3);
+            lab.shell("vhd snapshot copy --init --store S --to T")
+                .code(3);
         },
     },
     Case {
@@ -876,9 +892,9 @@ const CASES: &[Case] = &[
         now: "nothing is left",
         run: |lab| {
             lab.file("a.raw", &disk(1, 4 * MIB));
-            lab.shell("(trap '' XFSZ; ulimit -f 200; vhd snapshot create --store S --disk w --name a a.raw)").code(2);
+            lab.shell("(trap '' XFSZ; ulimit -f 200; vhd snapshot create --init --store S --disk w --name a a.raw)").code(2);
             assert!(!lab.exists("S/w"));
-            lab.shell("echo nonsense | vhd snapshot receive --store R --disk w")
+            lab.shell("echo nonsense | vhd snapshot receive --init --store R --disk w")
                 .code(3);
             assert!(!lab.exists("R/w"));
         },
@@ -891,7 +907,7 @@ const CASES: &[Case] = &[
             lab.file("a.raw", &disk(1, MIB));
             for name in ["x", "y", "z"] {
                 lab.shell(&format!(
-                    "vhd snapshot create -q --store S --disk {name} --name a a.raw"
+                    "vhd snapshot create -q --init --store S --disk {name} --name a a.raw"
                 ))
                 .code(0);
             }
@@ -900,6 +916,10 @@ const CASES: &[Case] = &[
                 .says("several disks")
                 .says("--disk x");
             fs::create_dir(lab.path("E")).unwrap();
+            lab.shell("vhd snapshot repair --store E")
+                .code(2)
+                .says("there is no store here");
+            lab.shell("vhd snapshot init E").code(0);
             lab.shell("vhd snapshot repair --store E")
                 .code(2)
                 .says("no disk in this store");
@@ -937,7 +957,8 @@ const CASES: &[Case] = &[
         now: "what is made anew has the permissions of what it replaces; new files are as closed as the newest",
         run: |lab| {
             three(lab);
-            lab.shell("vhd snapshot copy -q --store S --to T").code(0);
+            lab.shell("vhd snapshot copy --init -q --store S --to T")
+                .code(0);
             lab.shell("chmod 700 S S/w; chmod 600 S/w/*").code(0);
             add(lab, "d", "a.raw").code(0);
             lab.shell("vhd snapshot delete --store S b").code(0);
@@ -949,7 +970,7 @@ const CASES: &[Case] = &[
                 .code(0);
             private(lab, "S");
             add(lab, "e", "b.raw").code(0);
-            lab.shell("vhd snapshot create --full --store S --disk w --name f c.raw")
+            lab.shell("vhd snapshot create --init --full --store S --disk w --name f c.raw")
                 .code(0);
             lab.shell("vhd snapshot prune --store S --keep-last 2")
                 .code(0);
@@ -963,27 +984,30 @@ const CASES: &[Case] = &[
         run: |lab| {
             three(lab);
             lab.shell("chmod 700 S S/w; chmod 600 S/w/*").code(0);
-            lab.shell("vhd snapshot copy --store S --to T").code(0);
+            lab.shell("vhd snapshot copy --init --store S --to T")
+                .code(0);
             private(lab, "T");
-            lab.shell("vhd snapshot send --store S | vhd snapshot receive --store R")
+            lab.shell("vhd snapshot send --store S | vhd snapshot receive --init --store R")
                 .code(0);
             private(lab, "R");
             lab.shell("chmod 600 a.raw b.raw").code(0);
-            lab.shell("vhd snapshot create --store P --disk w --name a a.raw")
+            lab.shell("vhd snapshot create --init --store P --disk w --name a a.raw")
                 .code(0);
-            lab.shell("vhd snapshot create --store P --disk w --name b b.raw")
+            lab.shell("vhd snapshot create --init --store P --disk w --name b b.raw")
                 .code(0);
             private(lab, "P");
             // A later one that anybody may read joins a private disk.
-            lab.shell("chmod 644 c.raw; vhd snapshot create --store P --disk w --name c c.raw")
-                .code(0);
+            lab.shell(
+                "chmod 644 c.raw; vhd snapshot create --init --store P --disk w --name c c.raw",
+            )
+            .code(0);
             private(lab, "P");
             // And what everybody may read stays so.
-            lab.shell("umask 022; vhd snapshot create --store O --disk w --name c c.raw; vhd snapshot copy --store O --to OO")
+            lab.shell("umask 022; vhd snapshot create --init --store O --disk w --name c c.raw; vhd snapshot copy --init --store O --to OO")
                 .code(0);
             for store in ["O", "OO"] {
                 lab.shell(&format!(
-                    "stat -c %a {store}/w {store}/w/000001-c.vhd {store}/w/000001-c.json"
+                    "stat -c %a {store}/w {store}/w/000001-c.vhddiff {store}/w/000001-c.json"
                 ))
                 .says("755\n644\n644");
             }

@@ -59,7 +59,7 @@ fn add(at: &Path, n: usize, full: bool, base: BaseForm) -> Result<()> {
     let image = open(&at.join("image"))?;
     let new = NewPoint {
         full,
-        base,
+        base: Some(base),
         ..new_point(n)
     };
     create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)

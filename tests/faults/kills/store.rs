@@ -70,7 +70,7 @@ impl Store {
             State::New => {}
             state => return Err(format!("afterwards it is {state:?}")),
         }
-        let line = "vhd snapshot create --store store --disk web --name last last.raw -q";
+        let line = "vhd snapshot create --init --store store --disk web --name last last.raw -q";
         ends(command(&words(line), folder), 0)?;
         let stray = [".vhdkit-", ".new", ".part", "deleting", "journal"];
         for (name, _) in files_in(&folder.join(DISK)) {
@@ -102,7 +102,8 @@ fn listed(folder: &Path) -> Result<Vec<Point>, String> {
 
 fn add(job: &Job, store: &str, n: usize) {
     write_sparse(&job.seed.path("image.raw"), &DISKS[n]);
-    let line = format!("vhd snapshot create --store {store} --disk web --name s{n} image.raw -q");
+    let line =
+        format!("vhd snapshot create --init --store {store} --disk web --name s{n} image.raw -q");
     let line = if n == 2 {
         line + " --tag keep=yes"
     } else {
@@ -153,7 +154,7 @@ fn versions<T: Copy>(case: T) -> [(T, u32); 2] {
 }
 
 pub(crate) fn create() -> Vec<Make> {
-    let line = "vhd snapshot create --store store --disk web --name s2 -q";
+    let line = "vhd snapshot create --init --store store --disk web --name s2 -q";
     let whats = ["image.raw", "--full image.raw", "--diff diff"];
     each(
         whats.into_iter().flat_map(versions),
@@ -198,7 +199,7 @@ pub(crate) fn prune() -> Vec<Make> {
 fn other(job: &Job, version: u32) {
     init(job, "other", version);
     add(job, "other", 0);
-    let line = "vhd snapshot copy --store other --to store -q";
+    let line = "vhd snapshot copy --init --store other --to store -q";
     run(&mut command(&words(line), &job.seed.path("")));
     for n in 1..3 {
         add(job, "other", n);
@@ -207,7 +208,7 @@ fn other(job: &Job, version: u32) {
 
 pub(crate) fn copy() -> Vec<Make> {
     each(versions(()), |((), version)| {
-        let line = "vhd snapshot copy --store other --to store -q";
+        let line = "vhd snapshot copy --init --store other --to store -q";
         job(line, version, 0, |job| other(job, version))
     })
 }
@@ -216,7 +217,7 @@ pub(crate) fn receive() -> Vec<Make> {
     each(versions(()), |((), version)| {
         // The shell becomes the program.
         let vhd = program("vhd").get_program().to_str().unwrap().to_owned();
-        let line = format!("exec {vhd} snapshot receive --store store -q < stream");
+        let line = format!("exec {vhd} snapshot receive --init --store store -q < stream");
         let mut job = Job::new("vhd snapshot receive", "", "");
         job.words = vec!["sh".to_owned(), "-c".to_owned(), line];
         fill(job, version, 0, |job| {

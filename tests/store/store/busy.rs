@@ -93,7 +93,7 @@ fn what_is_read_while_it_is_written_is_what_it_was() {
         &["prune", "--keep-last", "1"],
         &["create", "--disk", "web", "--name", "x", "a.raw"],
         &["repair"],
-        &["copy", "--to", "far"],
+        &["copy", "--init", "--to", "far"],
     ] {
         let said = lab.ends(5, args);
         assert!(said.contains("by vhd snapshot create (since "), "{said}");
@@ -112,13 +112,13 @@ fn commands_wait_for_each_other() {
     let lab = Lab::new();
     three(&lab);
     let far = lab.path("far");
-    lab.good(&["copy", "--to", far.to_str().unwrap()]);
+    lab.good(&["copy", "--init", "--to", far.to_str().unwrap()]);
     for args in [
         &["delete", "b"][..],
         &["prune", "--keep-last", "2"],
         &["create", "--disk", "web", "--name", "x", "a.raw"],
         &["repair"],
-        &["copy", "--to", "far"],
+        &["copy", "--init", "--to", "far"],
         &["restore", "-o", "b.raw", "--in-place"],
     ] {
         let mut writer = writer(&lab);

@@ -64,11 +64,11 @@ fn window_hashes_come_along() {
             }
             for round in 0..2 {
                 let bytes = fs::read(&list).ok();
-                lab.good(&["copy", "--to", "far"]);
+                lab.good(&["copy", "--init", "--to", "far"]);
                 assert_list_is_current(&lab, "far");
                 pipe(
                     &mut lab.command("vhd", &["snapshot", "send"]),
-                    &mut lab.command("vhd", &["snapshot", "receive", "--store", "sent"]),
+                    &mut lab.command("vhd", &["snapshot", "receive", "--init", "--store", "sent"]),
                 );
                 assert_list_is_current(&lab, "sent");
                 // A new one makes the source's list, whether it was lost or not.
@@ -122,7 +122,7 @@ fn random_histories_arrive_whole_and_go_on() {
         let lab = Lab::new();
         for round in 0..3 {
             history_goes_on(&lab, seed * 3 + round, round);
-            let copied = lab.json(&["copy", "--to", "far/er"]);
+            let copied = lab.json(&["copy", "--init", "--to", "far/er"]);
             assert!(copied["disks"][0]["error"].is_null());
             assert!(copied["disks"][0]["copied_bytes"].as_u64().unwrap() > 0);
             lab.good(&["verify", "--store", "far/er", "--read-data"]);
@@ -133,7 +133,7 @@ fn random_histories_arrive_whole_and_go_on() {
                 assert_same_disks(&lab, "store/web", "far/er/web");
             }
         }
-        let said = lab.good(&["copy", "--to", "far/er"]);
+        let said = lab.good(&["copy", "--init", "--to", "far/er"]);
         assert!(
             said.contains("web: nothing to copy; the newest is "),
             "{said}"
@@ -177,7 +177,7 @@ fn killed_copies_go_on_where_they_stopped() {
     let mut limit = Duration::from_millis(60);
     while killed < 24 || seen == 0 {
         let mut child = lab
-            .command("vhd", &["snapshot", "copy", "--to", "far", "-q"])
+            .command("vhd", &["snapshot", "copy", "--init", "--to", "far", "-q"])
             .spawn()
             .unwrap();
         let micros = u64::try_from(limit.as_micros()).unwrap();
@@ -207,7 +207,7 @@ fn killed_copies_go_on_where_they_stopped() {
         }
         assert!(killed < 2000, "never seen under way ({done} done)");
     }
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     assert_same_disks(&lab, "store/web", "far/web");
     lab.good(&["verify", "--store", "far", "--read-data"]);
 }
@@ -220,7 +220,7 @@ fn half_copied() -> Lab {
     lab.0.file("b.raw", &changed(1, &bytes));
     lab.add("a", "a.raw");
     lab.add("b", "b.raw");
-    let limited = "ulimit -f 10000; exec \"$0\" snapshot copy --to far";
+    let limited = "ulimit -f 10000; exec \"$0\" snapshot copy --init --to far";
     let args = ["-c", limited, env!("CARGO_BIN_EXE_vhd")];
     let output = run_to(&mut lab.command("sh", &args), 2);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -255,7 +255,7 @@ fn a_snapshot_on_its_way_is_shown_and_cannot_be_used() {
     run_to(&mut lab.command("vhd", &["info", "far::web@a"]), 5);
     far(0, &["verify", "--read-data"]);
     // It goes on there, and not from the beginning.
-    let copied = lab.json(&["copy", "--to", "far"]);
+    let copied = lab.json(&["copy", "--init", "--to", "far"]);
     let points = copied["disks"][0]["copied"].as_array().unwrap();
     assert_eq!(points.len(), 2);
     let bytes = points[0]["copied_bytes"].as_u64().unwrap();
@@ -271,7 +271,7 @@ fn what_an_interrupted_copy_left_is_never_believed() {
     for at in [0, 513, 1540, 1 << 20] {
         run(&mut lab.command("cp", &["-r", "half", "far"]));
         flip(&lab.path("far/web/000001-a.vhd.part"), at);
-        let copied = lab.json(&["copy", "--to", "far"]);
+        let copied = lab.json(&["copy", "--init", "--to", "far"]);
         assert!(copied["disks"][0]["error"].is_null());
         assert_same_disks(&lab, "store/web", "far/web");
         fs::remove_dir_all(lab.path("far")).unwrap();
@@ -292,7 +292,7 @@ fn what_an_interrupted_copy_left_is_never_believed() {
         let lab = half_copied();
         spoil(&lab);
         lab.good(&["list", "--store", "far", "--disk", "web"]);
-        lab.good(&["copy", "--to", "far"]);
+        lab.good(&["copy", "--init", "--to", "far"]);
         assert_same_disks(&lab, "store/web", "far/web");
         lab.good(&["verify", "--store", "far", "--read-data"]);
     }
@@ -300,7 +300,7 @@ fn what_an_interrupted_copy_left_is_never_believed() {
     let lab = half_copied();
     let mark = lab.path("far/web/000001-a.json.part");
     let kept = content(&mark);
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     fs::write(&mark, kept).unwrap();
     assert_eq!(
         lab.json(&["show", "a", "--store", "far"])["state"],
@@ -328,16 +328,16 @@ fn damage_in_the_source_does_not_arrive() {
     let file = lab.path("store/web").join(&data[0]);
     let good = content(&file);
     flip(&file, good.len() * 2 / 3);
-    let said = lab.ends(3, &["copy", "--to", "far"]);
+    let said = lab.ends(3, &["copy", "--init", "--to", "far"]);
     assert!(said.contains("is wrong in the source"), "{said}");
     let listed = lab.json(&["list", "--store", "far"]);
     let points = listed["disks"][0]["snapshots"].as_array().unwrap();
     assert!(points.iter().all(|point| point["name"] != *newest));
     lab.good(&["verify", "--store", "far", "--read-data"]);
     fs::write(&file, &good[..good.len() - 1]).unwrap();
-    lab.ends(3, &["copy", "--to", "far"]);
+    lab.ends(3, &["copy", "--init", "--to", "far"]);
     fs::write(&file, good).unwrap();
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     assert_same_disks(&lab, "store/web", "far/web");
 }
 
@@ -355,26 +355,31 @@ fn twenty_disks_at_once_each_a_matter_of_its_own() {
     }
     // One of them isn't what it was; another one is in use at the target.
     lab.good(&[
-        "create", "--store", "far", "--disk", "d3", "--name", "z", "disk.raw",
+        "create", "--init", "--store", "far", "--disk", "d3", "--name", "z", "disk.raw",
     ]);
     fs::create_dir_all(lab.path("far/d5")).unwrap();
     let lock = fs::File::create(lab.path("far/d5/lock")).unwrap();
     lock.lock().unwrap();
     let output = run_to(
-        &mut lab.command("vhd", &["snapshot", "copy", "--to", "far", "--jobs", "4"]),
+        &mut lab.command(
+            "vhd",
+            &["snapshot", "copy", "--init", "--to", "far", "--jobs", "4"],
+        ),
         4,
     );
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said.matches(": error: ").count(), 2, "{said}");
     assert_eq!(said.matches(": 3 snapshots copied, ").count(), 18, "{said}");
     drop(lock);
-    lab.good(&["copy", "--to", "far", "--disk", "d5", "--disk", "d6"]);
+    lab.good(&[
+        "copy", "--init", "--to", "far", "--disk", "d5", "--disk", "d6",
+    ]);
     for n in (0..20).filter(|n| *n != 3) {
         assert_same_disks(&lab, &format!("store/d{n}"), &format!("far/d{n}"));
     }
     lab.good(&["verify", "--store", "far", "--read-data"]);
-    lab.ends(2, &["copy", "--to", "far", "--disk", "none"]);
-    lab.ends(2, &["copy", "--to", "./store"]);
+    lab.ends(2, &["copy", "--init", "--to", "far", "--disk", "none"]);
+    lab.ends(2, &["copy", "--init", "--to", "./store"]);
 }
 
 #[test]
@@ -383,7 +388,8 @@ fn two_copies_to_one_target_do_no_harm() {
     history(&lab, 4, 3, 4 << 20);
     for _ in 0..6 {
         let start = || {
-            let mut command = lab.command("vhd", &["snapshot", "copy", "--to", "far", "-q"]);
+            let mut command =
+                lab.command("vhd", &["snapshot", "copy", "--init", "--to", "far", "-q"]);
             command.stderr(Stdio::null()).spawn().unwrap()
         };
         let codes = [start(), start()].map(|mut child| child.wait().unwrap().code().unwrap());
@@ -405,7 +411,7 @@ fn a_copy_under_way_protects_both_ends() {
     for _ in 0..20 {
         let _ = fs::remove_dir_all(lab.path("far"));
         let mut child = lab
-            .command("vhd", &["snapshot", "copy", "--to", "far", "-q"])
+            .command("vhd", &["snapshot", "copy", "--init", "--to", "far", "-q"])
             .spawn()
             .unwrap();
         let begun = Instant::now();
@@ -425,7 +431,7 @@ fn a_copy_under_way_protects_both_ends() {
             lab.ends(5, &["delete", "a"]);
             let listed = lab.good(&["list", "--store", "far"]);
             assert!(listed.contains("copying "), "{listed}");
-            lab.ends(5, &["copy", "--to", "far"]);
+            lab.ends(5, &["copy", "--init", "--to", "far"]);
             let create = ["create", "--disk", "web", "--name", "c", "a.raw"];
             lab.ends(5, &[&create[..], &["--store", "far"]].concat());
         }
@@ -447,7 +453,7 @@ fn diverged_histories_are_refused_with_both_ids() {
         lab.0.file("disk.raw", &changed(n as u64, &bytes));
         lab.add(name, "disk.raw");
     }
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     let far = |args: &[&str]| lab.good(&[args, &["--store", "far"]].concat());
     let before = files(&lab, "far/web");
     let id = |store: &str, name: &str| {
@@ -457,7 +463,7 @@ fn diverged_histories_are_refused_with_both_ids() {
     // The newest of the target is gone from the source.
     let gone = id("far", "c");
     lab.good(&["delete", "c"]);
-    let said = lab.ends(4, &["copy", "--to", "far"]);
+    let said = lab.ends(4, &["copy", "--init", "--to", "far"]);
     assert!(
         said.contains(&gone) && said.contains(&id("store", "b")),
         "{said}"
@@ -465,7 +471,7 @@ fn diverged_histories_are_refused_with_both_ids() {
     assert!(said.contains("delete what came after b"), "{said}");
     // Another one has taken its place.
     lab.add("c", "disk.raw");
-    let said = lab.ends(4, &["copy", "--to", "far"]);
+    let said = lab.ends(4, &["copy", "--init", "--to", "far"]);
     assert!(said.contains("have diverged"), "{said}");
     assert!(
         said.contains(&gone) && said.contains(&id("store", "c")),
@@ -474,16 +480,16 @@ fn diverged_histories_are_refused_with_both_ids() {
     assert_eq!(files(&lab, "far/web"), before);
     // As the message says.
     far(&["delete", "c"]);
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     assert_same_disks(&lab, "store/web", "far/web");
     // Both went on by themselves.
     lab.add("d", "disk.raw");
     far(&["create", "--disk", "web", "--name", "e", "disk.raw"]);
-    let said = lab.ends(4, &["copy", "--to", "far"]);
+    let said = lab.ends(4, &["copy", "--init", "--to", "far"]);
     assert!(said.contains("have diverged"), "{said}");
     // Not the same disk at all.
     let args = ["create", "--disk", "web", "--name", "x", "disk.raw"];
-    lab.good(&[&args[..], &["--store", "other"]].concat());
-    let said = lab.ends(4, &["copy", "--to", "other"]);
+    lab.good(&[&args[..], &["--init", "--store", "other"]].concat());
+    let said = lab.ends(4, &["copy", "--init", "--to", "other"]);
     assert!(said.contains("have diverged"), "{said}");
 }

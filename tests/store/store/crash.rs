@@ -90,7 +90,7 @@ fn killed_commands_leave_every_point_as_it_was() {
     }
     let (mut delay, mut killed, mut round) = (Duration::from_micros(300), 0, 0);
     while round < 24 {
-        let _ = fs::remove_dir_all(lab.path("store"));
+        let _ = fs::remove_dir_all(lab.path("store/web"));
         for n in 0..3 {
             lab.add(&format!("s{n}"), &format!("s{n}.raw"));
         }

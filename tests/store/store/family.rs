@@ -25,7 +25,7 @@ fn the_store_says_which_disk_and_what_it_lacks() {
         new["missing"],
         serde_json::json!(["web-mon", "web-tue", "web-wed"])
     );
-    assert!(!lab.path("store").exists());
+    assert!(!lab.path("store/web").exists());
     // Without ids nothing tells which disk is meant.
     lab.ends(2, &["family", LIST, "--disk", "web"]);
     let add = |name: &str| {

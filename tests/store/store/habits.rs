@@ -24,6 +24,7 @@ fn the_nightly_script_runs_silently_and_says_what_is_wrong() {
     assert_eq!(script.lines().count(), 4);
     let lab = Lab::new();
     two(&lab);
+    lab.good(&["init", "second"]);
     let second = lab.path("second");
     let script = script
         .replace("/mnt/second", second.to_str().unwrap())

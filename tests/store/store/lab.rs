@@ -9,13 +9,24 @@ use crate::disk::{TestFolder, assert_same, content, program, run, run_to};
 pub(crate) struct Lab(pub(crate) TestFolder);
 
 impl Lab {
+    /// A folder with a store of version 1.
     pub(crate) fn new() -> Self {
+        let lab = Self::empty();
+        lab.run(
+            "vhd",
+            &["snapshot", "init", "--store-version", "1", "store", "-q"],
+        );
+        lab
+    }
+
+    /// A folder without a store.
+    pub(crate) fn empty() -> Self {
         Self(TestFolder::new())
     }
 
     /// A folder with a store of the newest version.
     pub(crate) fn packed() -> Self {
-        let lab = Self::new();
+        let lab = Self::empty();
         lab.run("vhd", &["snapshot", "init", "store", "-q"]);
         lab
     }

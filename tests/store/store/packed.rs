@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::disk::{assert_same, changed, content, disk};
+use crate::disk::{assert_same, changed, content, disk, run_to};
 use crate::store::lab::{Lab, ends, flip};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -129,12 +129,12 @@ fn the_oldest_goes_by_folding_and_no_file_is_changed() {
 fn copies_and_streams_bring_the_same_bytes() {
     let (lab, all) = five();
     lab.run("vhd", &["snapshot", "init", "far", "-q"]);
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     let sent = lab.run("vhd", &["snapshot", "send"]);
     fs::write(lab.path("stream"), &sent.stdout).unwrap();
     lab.run("vhd", &["snapshot", "init", "received", "-q"]);
     let line = format!(
-        "{} snapshot receive --store received -q < stream",
+        "{} snapshot receive --init --store received -q < stream",
         lab.command("vhd", &[]).get_program().to_str().unwrap()
     );
     lab.run_shell(&line);
@@ -150,16 +150,16 @@ fn copies_and_streams_bring_the_same_bytes() {
         }
     }
     // A new store becomes what the other one is; one that promises version 1 takes no packed base.
-    lab.good(&["copy", "--to", "made"]);
+    lab.good(&["copy", "--init", "--to", "made"]);
     assert!(lab.path("made/vhdkit-store.json").exists());
     lab.good(&["init", "--store-version", "1", "older"]);
-    let said = lab.ends(4, &["copy", "--to", "older"]);
+    let said = lab.ends(4, &["copy", "--init", "--to", "older"]);
     assert!(said.contains("vhd snapshot upgrade --store"), "{said}");
     // The next night, with the oldest gone here: the far store keeps it.
     lab.good(&["delete", "a"]);
     let image = lab.image("f", &disk(9, 3 << 20), "raw");
     lab.add("f", &image);
-    lab.good(&["copy", "--to", "far"]);
+    lab.good(&["copy", "--init", "--to", "far"]);
     lab.good(&["verify", "--read-data", "--store", "far"]);
     for (name, bytes) in NAMES.into_iter().zip(&all) {
         lab.good(&["restore", "--store", "far", name, "-o", "x", "--force"]);
@@ -308,6 +308,7 @@ fn a_marker_says_what_the_folder_is() {
     let lab = Lab::new();
     let image = lab.image("a", &disk(8, 1 << 20), "raw");
     lab.good(&["create", "--disk", "old", "--name", "a", &image]);
+    fs::remove_file(lab.path("store/vhdkit-store.json")).unwrap();
     assert!(lab.path("store/old/000001-a.vhd").exists());
     let said = lab.ends(2, &["init", "store"]);
     assert!(
@@ -377,10 +378,77 @@ fn a_marker_says_what_the_folder_is() {
     ]);
 }
 
+/// Every command of a store, to be run in a folder with the image `a.raw`. `S` is the store.
+const ALL: [&str; 24] = [
+    "snapshot create --store S --disk web a.raw",
+    "snapshot create --store S --existing --disk web a.raw",
+    "snapshot create --store S --disk web a.raw --also db=a.raw",
+    "snapshot list --store S",
+    "snapshot show --store S",
+    "snapshot show --store S web@a",
+    "snapshot stats --store S",
+    "snapshot diff --store S --disk web a b",
+    "snapshot restore --store S web@a -o out.raw",
+    "snapshot hash --store S web@a",
+    "snapshot copy --store S --to good",
+    "snapshot copy --store good --to S",
+    "snapshot send --store S --disk web -o out",
+    "snapshot receive --store S",
+    "snapshot delete --store S web@a",
+    "snapshot prune --store S --keep-last 1",
+    "snapshot tag --store S web@a --set k=v",
+    "snapshot hold --store S web@a",
+    "snapshot verify --store S",
+    "snapshot verify --store S --disk web --read-data",
+    "snapshot repair --store S",
+    "snapshot upgrade --store S",
+    "info S::web@a",
+    "hash S::web",
+];
+
+#[test]
+fn only_a_store_is_a_store() {
+    let lab = Lab::empty();
+    lab.image("a", &disk(8, 1 << 20), "raw");
+    lab.good(&[
+        "create", "--init", "--store", "good", "--disk", "web", "a.raw",
+    ]);
+    fs::create_dir_all(lab.path("empty")).unwrap();
+    fs::create_dir_all(lab.path("other/lost+found")).unwrap();
+    fs::create_dir_all(lab.path("other/web")).unwrap();
+    fs::write(lab.path("other/web/notes.txt"), "no snapshot").unwrap();
+    fs::write(lab.path("file"), "no store").unwrap();
+    for store in ["missing", "empty", "other", "file"] {
+        for line in ALL {
+            let line = line.replace("S", store);
+            let words: Vec<&str> = line.split(' ').collect();
+            let mut command = lab.command("vhd", &words);
+            command.stdin(fs::File::open(lab.path("a.raw")).unwrap());
+            let output = run_to(&mut command, 2);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains(" store"), "{line}: {said}");
+            if store != "file" {
+                assert!(said.contains("there is no store here"), "{line}: {said}");
+                let hint = format!("vhd snapshot init {store}");
+                assert!(said.contains(&hint), "{line}: {said}");
+            }
+            assert!(!lab.path("missing").exists(), "{line}");
+            assert!(!lab.path("out").exists(), "{line}");
+        }
+    }
+    assert_eq!(fs::read_dir(lab.path("empty")).unwrap().count(), 0);
+    // As the hint says.
+    for store in ["missing", "empty", "other"] {
+        lab.good(&["init", store]);
+        lab.good(&["create", "--store", store, "--disk", "web", "a.raw"]);
+        lab.good(&["verify", "--store", store, "--read-data"]);
+    }
+}
+
 #[test]
 fn pruning_never_cuts_a_copy_off() {
     for version in ["1", "2"] {
-        let lab = Lab::new();
+        let lab = Lab::empty();
         for store in ["store", "off"] {
             lab.good(&["init", "--store-version", version, store]);
         }
@@ -392,7 +460,7 @@ fn pruning_never_cuts_a_copy_off() {
             all.push(bytes.clone());
             lab.good(&["prune", "--keep-last", "1"]);
             if n != 1 {
-                let copied = lab.json(&["copy", "--to", "off"]);
+                let copied = lab.json(&["copy", "--init", "--to", "off"]);
                 let disk = &copied["disks"][0];
                 assert_eq!(disk["newest"], name);
                 let bytes = disk["copied_bytes"].as_u64().unwrap();

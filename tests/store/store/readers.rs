@@ -65,7 +65,7 @@ fn the_store_changes_under_readers_who_notice_nothing() {
         let changes = || {
             let image = lab.image("f", &all[5], "raw");
             lab.add("f", &image);
-            lab.good(&["copy", "--to", lab.path("far").to_str().unwrap()]);
+            lab.good(&["copy", "--init", "--to", lab.path("far").to_str().unwrap()]);
             lab.good(&["delete", "c"]);
             lab.good(&["delete", "a"]);
             lab.good(&["verify", "--read-data"]);

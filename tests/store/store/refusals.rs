@@ -18,7 +18,7 @@ fn names_times_and_families() {
     create(2, "../a", &["a.raw"]);
     let error = lab.ends(2, &["create", "--disk", "..", "--name", "a", "a.raw"]);
     assert!(error.contains("the name of a disk"), "{error}");
-    assert!(!lab.path("store").exists());
+    assert!(!lab.path("store/web").exists());
     let first = [
         "a.raw",
         "--time",

@@ -270,6 +270,7 @@ fn what_is_lost_can_be_given_up_and_no_more() {
 #[test]
 fn another_disk_of_the_same_name_is_no_source() {
     let lab = Lab::new();
+    lab.good(&["init", "--store-version", "1", "second"]);
     for (store, seed) in [("store", 1), ("second", 2)] {
         lab.0.file("disk.raw", &disk(seed, 1 << 20));
         for name in ["a", "b"] {

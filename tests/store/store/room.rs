@@ -93,7 +93,7 @@ impl Small {
         let _ = fs::remove_dir_all(&copied);
         // Files are copied as they are: not in the middle of a change to the base, which is told as that.
         for args in [
-            &["copy", "--to", copied.to_str().unwrap()][..],
+            &["copy", "--init", "--to", copied.to_str().unwrap()][..],
             &["send", "-q"],
         ] {
             let output = self.run(args);

@@ -43,11 +43,14 @@ fn times_with_many_snapshots() {
     timed(&["restore", "-o", "last.raw"]);
     let newest = &states[usize::from(count.is_multiple_of(2))];
     assert_same(&content(lab.path("last.raw")), newest, "the newest");
-    timed(&["copy", "--to", "copied"]);
+    timed(&["copy", "--init", "--to", "copied"]);
     let start = Instant::now();
     pipe(
         &mut lab.command("vhd", &["snapshot", "send"]),
-        &mut lab.command("vhd", &["snapshot", "receive", "--store", "received"]),
+        &mut lab.command(
+            "vhd",
+            &["snapshot", "receive", "--init", "--store", "received"],
+        ),
     );
     println!("| send to receive | {:.2} |", start.elapsed().as_secs_f64());
     timed(&["repair", "--from", "copied"]);
@@ -72,7 +75,7 @@ fn times_with_many_disks() {
         &["list", "--json"][..],
         &["verify"],
         &["verify", "--read-data"],
-        &["copy", "--to", "copied"],
+        &["copy", "--init", "--to", "copied"],
         &["prune", "-q", "--keep-last", "10"],
     ] {
         let start = Instant::now();

@@ -20,7 +20,7 @@ pub(crate) fn sent(lab: &Lab, args: &[&str]) -> Vec<u8> {
 /// Receives a stream into a store; it must end with this code.
 pub(crate) fn receive(lab: &Lab, code: i32, stream: &[u8], store: &str) -> String {
     lab.0.file("stream", stream);
-    let mut command = lab.command("vhd", &["snapshot", "receive", "--store", store]);
+    let mut command = lab.command("vhd", &["snapshot", "receive", "--init", "--store", store]);
     let input = fs::File::open(lab.path("stream")).unwrap();
     let Output { stderr, .. } = run_to(command.stdin(input), code);
     String::from_utf8(stderr).unwrap()
@@ -31,10 +31,10 @@ fn a_pipe_brings_what_a_copy_brings() {
     for seed in 30..34 {
         let lab = Lab::new();
         history(&lab, seed, 6, 2 << 20);
-        lab.good(&["copy", "--to", "copied"]);
+        lab.good(&["copy", "--init", "--to", "copied"]);
         pipe(
             &mut lab.command("vhd", &["snapshot", "send"]),
-            &mut lab.command("vhd", &["snapshot", "receive", "--store", "sent"]),
+            &mut lab.command("vhd", &["snapshot", "receive", "--init", "--store", "sent"]),
         );
         assert_same_disks(&lab, "copied/web", "sent/web");
         lab.good(&["verify", "--store", "sent", "--read-data"]);
@@ -47,7 +47,9 @@ fn a_pipe_brings_what_a_copy_brings() {
             let after_that: Vec<&str> = after.iter().map(String::as_str).collect();
             let stream = sent(&lab, &[&["--until", name], &after_that[..]].concat());
             lab.0.file("stream", &stream);
-            let args = ["snapshot", "receive", "--store", "parts", "--disk", "other"];
+            let args = [
+                "snapshot", "receive", "--init", "--store", "parts", "--disk", "other",
+            ];
             let input = fs::File::open(lab.path("stream")).unwrap();
             run(lab.command("vhd", &args).stdin(input));
             let shown = lab.json(&["show", "--store", "parts"]);
@@ -113,7 +115,7 @@ fn holes_are_not_sent() {
     let stream = sent(&lab, &[]);
     assert!(stream.len() < 1 << 20, "{}", stream.len());
     receive(&lab, 0, &stream, "far");
-    lab.good(&["copy", "--to", "copied"]);
+    lab.good(&["copy", "--init", "--to", "copied"]);
     let digests = lab.good(&["hash", "--all"]);
     for store in ["far", "copied"] {
         let theirs = lab.good(&["hash", "--all", "--store", store]);
@@ -239,7 +241,7 @@ fn a_killed_receiver_does_no_harm() {
     for by_copy in [false, true] {
         let (lab, stream) = three();
         let mut receiver = lab
-            .command("vhd", &["snapshot", "receive", "--store", "far"])
+            .command("vhd", &["snapshot", "receive", "--init", "--store", "far"])
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -259,7 +261,7 @@ fn a_killed_receiver_does_no_harm() {
         let shown = lab.json(&["show", "a", "--store", "far", "--disk", "web"]);
         assert_eq!(shown["state"], "copying");
         if by_copy {
-            lab.good(&["copy", "--to", "far"]);
+            lab.good(&["copy", "--init", "--to", "far"]);
         } else {
             receive(&lab, 0, &stream, "far");
         }
@@ -295,5 +297,5 @@ fn lost_repeated_and_swapped_records_are_refused() {
     let said = receive(&lab, 3, &content(lab.path("disk.raw")), "far");
     assert!(said.contains("this is not a stream of snapshots"), "{said}");
     receive(&lab, 3, b"", "far");
-    assert!(!lab.path("far").exists());
+    assert!(!lab.path("far/web").exists());
 }

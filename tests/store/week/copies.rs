@@ -44,7 +44,10 @@ pub(crate) fn interrupted_five_times(lab: &Lab) {
     for (from, len) in [(0, half), (half, half), behind(0), behind(1), behind(2)] {
         let complete = complete(lab);
         let goal = from + 1 + random.next() % len;
-        let mut running = lab.command("vhd", &["snapshot", "copy", "--to", "second", "-q"]);
+        let mut running = lab.command(
+            "vhd",
+            &["snapshot", "copy", "--init", "--to", "second", "-q"],
+        );
         let running = running.stderr(Stdio::inherit()).spawn().unwrap();
         at = kill_at(lab, running, at, goal);
         assert!(at < total, "killed too late, at {at} of {total}");
@@ -56,7 +59,7 @@ pub(crate) fn interrupted_five_times(lab: &Lab) {
 
     let complete = complete(lab);
     assert!(!complete.is_empty());
-    let copied = lab.json(&["copy", "--to", "second"]);
+    let copied = lab.json(&["copy", "--init", "--to", "second"]);
     let bytes = copied["disks"][0]["copied_bytes"].as_u64().unwrap();
     assert!(
         bytes <= total - at + PIECE,

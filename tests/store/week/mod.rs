@@ -54,7 +54,7 @@ fn a_week_of_a_real_file_system() {
         .collect();
     lab.good(&["verify", "--read-data"]);
     // What is gone here is kept there.
-    let said = lab.good(&["copy", "--to", "second"]);
+    let said = lab.good(&["copy", "--init", "--to", "second"]);
     assert!(said.contains("web: nothing to copy; the newest is next"));
     let far = ["verify", "--read-data", "--store", "second"];
     assert!(lab.good(&far).starts_with("web: 8 snapshots"));
