@@ -477,7 +477,7 @@ fn pruning_never_cuts_a_copy_off() {
         let image = lab.image("z", &disk(7, 24 << 20), "raw");
         for name in ["x", "y", "z", "p", "q", "r"] {
             lab.good(&[
-                "create", "--store", "third", "--disk", "web", "--name", name, &image,
+                "create", "--init", "--store", "third", "--disk", "web", "--name", name, &image,
             ]);
         }
         let said = lab.ends(4, &["copy", "--store", "third", "--to", "off"]);
