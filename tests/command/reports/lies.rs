@@ -59,7 +59,7 @@ fn a_snapshot_forged_with_its_manifest_is_never_given_out() {
         ("vhd snapshot hash target --store S", 3),
         ("vhd snapshot verify -q --read-data --store S", 1),
         // By its checksums all of it arrived.
-        ("vhd snapshot copy -q --store S --to T", 0),
+        ("vhd snapshot copy -q --init --store S --to T", 0),
         ("vhd snapshot restore -q target --store T -o new.raw", 3),
         ("vhd snapshot verify -q --read-data --store T", 1),
         // What came is laid over what is there.

@@ -420,7 +420,7 @@ fn only_a_store_is_a_store() {
     fs::write(lab.path("file"), "no store").unwrap();
     for store in ["missing", "empty", "other", "file"] {
         for line in ALL {
-            let line = line.replace("S", store);
+            let line = line.replace('S', store);
             let words: Vec<&str> = line.split(' ').collect();
             let mut command = lab.command("vhd", &words);
             command.stdin(fs::File::open(lab.path("a.raw")).unwrap());
