@@ -66,7 +66,7 @@ struct Inner {
     found: Option<String>,
     expected: Option<String>,
     remedy: Option<Told>,
-    /// What is usually done about such an error of the system, where nobody knows better.
+    /// The usual advice for an error of the system, unless the caller knows better.
     usual: Option<&'static str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -216,7 +216,7 @@ impl Error {
         self.with_remedy(hint.into())
     }
 
-    /// What to do next, unless that is said already.
+    /// Adds the advice, unless there is some already.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<Remedy>) -> Self {
         if self.0.remedy.is_some() {
@@ -302,7 +302,7 @@ impl Error {
         told.or(self.0.usual)
     }
 
-    /// What to do next, with typed steps, if anybody said it.
+    /// The advice with typed steps, if there is any.
     pub fn remedy(&self) -> Option<&Remedy> {
         self.0.remedy.as_ref().map(|told| &told.remedy)
     }

@@ -523,7 +523,7 @@ fn from_point(
     Ok((apply_to_image(&*base, &chain, out, options)?, format))
 }
 
-/// The same into a new page blob.
+/// Applies the diffs into a new page blob.
 fn to_new_blob(
     args: &Args,
     output: &Path,

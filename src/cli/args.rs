@@ -238,7 +238,7 @@ pub(super) fn check_name_of_child(path: &Path) -> Result<()> {
     )
 }
 
-/// What `--force` allows: once to replace a file, twice even one that other images have as their parent.
+/// The meaning of `--force`: once to replace a file, twice even one that other images have as their parent.
 pub(super) fn overwrite(force: impl Into<u8>) -> Overwrite {
     match force.into() {
         0 => Overwrite::No,
@@ -247,7 +247,7 @@ pub(super) fn overwrite(force: impl Into<u8>) -> Overwrite {
     }
 }
 
-/// What `--force` allows if an image is changed in place.
+/// The meaning of `--force` if an image is changed in place.
 pub(super) const fn orphans(force: u8) -> Orphans {
     if force > 0 {
         Orphans::Allow

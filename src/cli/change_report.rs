@@ -24,11 +24,11 @@ pub(super) enum ListFormat {
     Map,
     /// A picture for a browser: rows of cells, partitions, what changed in colour.
     Svg,
-    /// The same picture for a terminal.
+    /// The picture for a terminal.
     Term,
 }
 
-/// What is to be printed.
+/// The form of the report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) format: ListFormat,

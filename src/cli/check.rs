@@ -148,7 +148,7 @@ fn take_back(args: &Args, saved: &Path, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What `--json` prints after a repair was undone.
+/// The output of `--json` after a repair was undone.
 #[derive(Serialize)]
 struct TakenBack {
     image: String,
@@ -221,7 +221,7 @@ fn check_blob(
     files::check_blob(&blob, options)
 }
 
-/// What `--json` prints for each image.
+/// The output of `--json` for each image.
 #[derive(Debug, Serialize)]
 struct View<'a> {
     image: String,
@@ -233,7 +233,7 @@ struct View<'a> {
     warnings: u64,
     /// The findings, before a repair if one was requested.
     findings: Vec<FindingView<'a>>,
-    /// What was checked, as text.
+    /// The scope of the check, as text.
     #[serde(skip)]
     looked_at: String,
     /// The ids with more findings than are listed.
@@ -382,7 +382,7 @@ fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// What a check without findings covered, and what it didn't.
+/// The scope of a check without findings: what it covered, and what it didn't.
 fn looked_at(report: &Report) -> String {
     let bitmaps = match report.bitmaps {
         0 => "no blocks are stored".to_owned(),

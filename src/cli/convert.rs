@@ -88,7 +88,7 @@ pub(super) struct Args {
     pub(super) parents: Parents,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct View {
     image: String,

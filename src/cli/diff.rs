@@ -222,7 +222,7 @@ struct Pair<'a> {
     whole: bool,
     /// The window hashes of the base.
     list: Option<ImageWindows>,
-    /// What another program says of what changed.
+    /// The list of changes from `--changes`.
     claim: Option<Claim>,
 }
 
@@ -246,7 +246,7 @@ impl<'a> Pair<'a> {
         self.base.virtual_size().max(self.target.virtual_size())
     }
 
-    /// What is known of the two images without reading them.
+    /// Knowledge about the two images that spares reading them.
     fn known(&self, args: &Args, context: &Context) -> Box<dyn SharedExtents + '_> {
         if let Some(claim) = &self.claim {
             return claim.shared(self.base, self.target);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, quoted};
 /// The longest file from which an address is read.
 const LONGEST_FILE: u64 = 64 << 10;
 
-/// What the options say of all requests: bytes in a second, and requests under way for one blob.
+/// Limits on all requests: bytes in a second, and requests under way for one blob.
 static LIMITS: OnceLock<(Option<u64>, Option<usize>)> = OnceLock::new();
 
 static CONNECTOR: OnceLock<Arc<Connector>> = OnceLock::new();

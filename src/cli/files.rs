@@ -315,7 +315,7 @@ struct PartitionItem {
     note: Option<String>,
 }
 
-/// What was copied.
+/// Counts of the copied files.
 #[derive(Serialize)]
 struct Got {
     image: String,

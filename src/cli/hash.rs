@@ -83,7 +83,7 @@ impl Algorithm {
     }
 }
 
-/// What `--json` prints for each image.
+/// The output of `--json` for each image.
 #[derive(Serialize)]
 struct View {
     image: String,

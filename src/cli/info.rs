@@ -143,7 +143,7 @@ fn open(path: &Path, options: OpenOptions) -> Result<(OpenImage, Option<Error>)>
     }
 }
 
-/// What `--json` prints. Sizes and offsets are bytes.
+/// The output of `--json`. Sizes and offsets are bytes.
 #[derive(Debug, Serialize)]
 struct Info {
     image: String,
@@ -187,7 +187,7 @@ struct FooterInfo {
     checksum: u32,
     /// The bytes in their order.
     unique_id: String,
-    /// The same bytes as Windows shows them.
+    /// These bytes as Windows shows them.
     unique_id_guid: String,
     saved_state: u8,
     reserved: String,

@@ -46,7 +46,7 @@ use crate::text::shown;
     reason = "each is an option of its own"
 )]
 pub(super) struct Args {
-    /// What to mount.
+    /// The image, point in time, disk or store to mount.
     what: PathBuf,
     /// An empty folder to mount it at.
     dir: PathBuf,

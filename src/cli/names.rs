@@ -1,4 +1,4 @@
-//! What the arguments of a command line may refer to: one check for the paths of every command.
+//! One check for the paths that the arguments of every command may refer to.
 //!
 //! `-` is a pipe, `STORE::DISK@SNAPSHOT` a point in time, and an address of another machine is never treated as a file
 //! or folder of that name: someone who writes to `backup@nas:/srv/web` must not find out later that it was a folder

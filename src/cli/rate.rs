@@ -23,7 +23,7 @@ fn parse(text: &str) -> Result<u64, String> {
 }
 
 impl RateArgs {
-    /// The same progress, slowed down: work that is reported waits until it may go on.
+    /// Slows progress down: work that is reported waits until it may go on.
     pub(super) fn limit(self, progress: Box<dyn Progress>) -> Box<dyn Progress> {
         match self.limit_rate {
             None => progress,

@@ -1,4 +1,4 @@
-//! What the steps of remedies are called here: commands that can be pasted into a shell, and options.
+//! Steps of remedies in the words of the command line: commands that can be pasted into a shell, and options.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::remedy::{
 };
 use crate::storage::free_name;
 
-/// What to do about `error`, with commands and options.
+/// The advice about `error`, with commands and options.
 pub(super) fn hint(error: &Error) -> Option<String> {
     match error.remedy() {
         Some(remedy) => Some(said(remedy)),

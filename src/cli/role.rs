@@ -1,4 +1,4 @@
-//! What a path on the command line is for.
+//! The purposes of paths on the command line.
 
 /// The purpose of a path on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

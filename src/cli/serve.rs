@@ -42,7 +42,7 @@ use crate::serve::nbd::{Address, Server};
 pub(super) struct Args {
     #[command(subcommand)]
     other: Option<Other>,
-    /// What to serve.
+    /// The image, point in time, disk or store to serve.
     #[arg(required = true)]
     what: Option<PathBuf>,
     /// The format of an image [default: detected].
@@ -65,7 +65,7 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
-/// What is served otherwise than over NBD.
+/// Servers other than NBD.
 #[derive(Debug, clap::Subcommand)]
 enum Other {
     Azure(serve_azure::Args),

@@ -19,7 +19,7 @@ use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _};
 
 /// Serve page blobs, managed disks and snapshots as the cloud does, on a folder of this machine.
 ///
-/// What is served can be used by az, azcopy and the SDKs as they are.
+/// az, azcopy and the SDKs can use it as they are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "The folder holds each disk as a fixed VHD (disks/NAME-ID/NAME.vhd) and the snapshots of all disks as a store \
@@ -161,7 +161,7 @@ fn list(
     Ok(list)
 }
 
-/// What programs need to know, as a shell sets it.
+/// The settings that programs need, as a shell sets them.
 fn variables(server: &Server, folder: &Path) -> String {
     let (root, identity) = (server.root(), server.identity());
     let endpoint = format!("{root}/{}", identity.account);

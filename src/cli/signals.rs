@@ -74,7 +74,7 @@ pub(super) fn hand_to(handler: impl Fn(i32) -> bool + Send + 'static) {
     *handed = Some(Box::new(handler));
 }
 
-/// What the command is about to write.
+/// The output that the command is about to write.
 static UNDER_WAY: Mutex<Vec<Work>> = Mutex::new(Vec::new());
 
 /// Something that a command writes, whose state is reported on an interruption.

@@ -9,7 +9,7 @@ use crate::files::foreign;
 /// The name of stdin in messages.
 pub(super) const STDIN: &str = "(standard input)";
 
-/// What a command expects.
+/// The input that a command expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     Diff,

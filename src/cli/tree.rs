@@ -164,7 +164,7 @@ fn line(args: &Args, node: &Node) -> String {
     )
 }
 
-/// What prevents reading an image, or makes that uncertain.
+/// Obstacles to reading an image, or doubts about it.
 fn remark(args: &Args, tree: &Tree, node: &Node) -> Option<String> {
     let link = match &node.parent {
         Some(link) => link,
@@ -247,7 +247,7 @@ struct Listing {
     images: Vec<Image>,
     /// Images that share a unique id.
     duplicates: Vec<Duplicate>,
-    /// What couldn't be inspected.
+    /// Files that couldn't be inspected.
     unread: Vec<String>,
     links_not_followed: usize,
 }

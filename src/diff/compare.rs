@@ -372,7 +372,7 @@ pub(super) struct ChangeCollector {
     what: Collected,
 }
 
-/// What a [`ChangeCollector`] collects.
+/// The state of a [`ChangeCollector`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Collected {
     /// Only the ranges.

@@ -142,7 +142,7 @@ impl DiffFile {
         })
     }
 
-    /// The same diff in the opposite direction, from the target back to the base. Returns `None` unless it is
+    /// Returns the diff in the opposite direction, from the target back to the base. Returns `None` unless it is
     /// [reversible](Self::is_reversible).
     pub fn reversed(&self) -> Option<Self> {
         let trailer = self.trailer.reversed()?;

@@ -77,7 +77,7 @@ pub fn compare_listed<T: Send, S: ReadAt>(
     Ok(total)
 }
 
-/// What is known of a window before it is read.
+/// Knowledge about a window before it is read.
 struct Known {
     listed: Option<ListedWindow>,
     /// The digest windows of the target that hold what the base holds, so that their hashes are known.

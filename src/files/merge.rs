@@ -64,7 +64,7 @@ pub struct MergeOptions<'a> {
     /// Whether to remove the child once the merge is on stable storage and the child's own children refer to the
     /// parent.
     pub delete: bool,
-    /// What to do if the parent has other children.
+    /// How to treat other children of the parent.
     pub orphans: Orphans,
     /// The Windows path of the images' folder, for children that get another parent.
     pub windows_folder: Option<&'a WindowsFolder>,

@@ -1,4 +1,4 @@
-//! What commands need to know about an image that they read, wherever it is.
+//! The facts that commands need about an image that they read, wherever it is.
 
 use std::path::Path;
 

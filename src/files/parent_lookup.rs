@@ -80,7 +80,7 @@ impl ChainLookup for ParentLookup<'_> {
     }
 }
 
-/// What a search found instead of the parent, without what the finding states itself.
+/// The findings of a search that didn't find the parent, without the parts that the finding states itself.
 fn trouble(error: &Error) -> Trouble {
     Trouble {
         found: error.found().unwrap_or(error.message()).to_owned(),

@@ -62,7 +62,7 @@ pub(super) fn place_of(path: &Path) -> PathBuf {
     place_of_real(fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()))
 }
 
-/// The same for a path without symbolic links.
+/// As [`place_of`], for a path without symbolic links.
 fn place_of_real(path: PathBuf) -> PathBuf {
     if !is_block_device(&path) {
         return path;
@@ -85,7 +85,7 @@ pub(super) fn make_place_of(path: &Path) -> Result<PathBuf> {
     make_place(place_of(path), is_block_device(path))
 }
 
-/// The same for an image that is open.
+/// As [`make_place_of`], for an image that is open.
 pub(super) fn make_place_of_open(image: &File) -> Result<PathBuf> {
     make_place(place_of_open(image)?, image.is_block_device())
 }
@@ -196,7 +196,7 @@ pub(super) fn refuse_foreign(image: &File) -> Result<()> {
     who.map_or(Ok(()), |who| Err(foreign_journal(&journal, &who)))
 }
 
-/// The same for a journal that is open.
+/// As [`refuse_foreign`], for a journal that is open.
 pub(super) fn refuse_foreign_journal(journal: &File, image: &File) -> Result<()> {
     let who = stranger_opened(journal, image)?;
     who.map_or(Ok(()), |who| Err(foreign_journal(journal.path(), &who)))
@@ -230,7 +230,7 @@ pub(super) fn stranger(left: &Path, image: Option<&fs::Metadata>) -> Result<Opti
     Ok(found.and_then(|found| stranger_among(&found, image)))
 }
 
-/// The same for a file that is open: somebody may have put another in its place since it was looked at.
+/// As [`stranger`], for a file that is open: somebody may have put another in its place since it was looked at.
 pub(super) fn stranger_opened(left: &File, image: &File) -> Result<Option<String>> {
     let path = left.path();
     let failed = |e| Error::io("cannot look at", e).with_path(path);
@@ -243,7 +243,7 @@ pub(super) fn stranger_opened(left: &File, image: &File) -> Result<Option<String
     Ok(who.or_else(|| Some("another file than a moment ago".to_owned())))
 }
 
-/// The same of what was `found` there, and of what was found of the image.
+/// As [`stranger`], from the metadata `found` at the file's name and those of the image.
 fn stranger_among(found: &fs::Metadata, image: Option<&fs::Metadata>) -> Option<String> {
     if !found.is_file() {
         return Some("not a plain file".to_owned());

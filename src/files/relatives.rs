@@ -164,7 +164,7 @@ pub(super) fn is_unfinished(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".vhdkit-")
 }
 
-/// What to do with an image that others have as their parent.
+/// How to treat an image that others have as their parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Orphans {
     /// Refuse to change or replace it.

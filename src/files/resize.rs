@@ -26,7 +26,7 @@ pub struct ResizeOptions<'a> {
     pub dense: bool,
     /// Whether to move the backup of a GPT to the end of the disk.
     pub fix_gpt: bool,
-    /// What to do if other images have this one as their parent, at a size other than its new one.
+    /// How to treat images that have this one as their parent, at a size other than its new one.
     pub orphans: Orphans,
     /// Receives progress.
     pub progress: &'a dyn Progress,

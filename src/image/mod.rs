@@ -175,7 +175,7 @@ pub fn join_extents<'a>(extents: impl Iterator<Item = Result<Extent>> + 'a) -> E
     }))
 }
 
-/// What points to an image is an image.
+/// Pointers to images are images.
 macro_rules! points_to_image {
     ($($pointer:ty),*) => {$(
         impl<I: Image + ?Sized> Image for $pointer {

@@ -50,7 +50,7 @@ pub struct FileChange {
     pub path: Vec<u8>,
     /// How it changed.
     pub change: FileChangeKind,
-    /// What it is.
+    /// Its kind.
     pub kind: NodeKind,
     /// The path in the base, if it was renamed.
     pub was: Option<Vec<u8>>,

@@ -13,7 +13,7 @@ const SHORT: usize = 100;
 /// The maximum depth of folders.
 const DEEPEST: usize = 255;
 
-/// What was written, and what was skipped.
+/// The entries written and skipped.
 #[derive(Debug, Default)]
 pub struct TarSummary {
     /// Files, folders and links.

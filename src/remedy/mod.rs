@@ -1,4 +1,4 @@
-//! What to do about a fault: a sentence in which the steps that this crate knows are typed.
+//! Advice about a fault: a sentence in which the steps that this crate knows are typed.
 //!
 //! The sentence alone ([`Display`](fmt::Display)) names no command and no option. Whoever has names for the steps puts
 //! them in with [`Remedy::naming`], as the command line does with its commands and options; whoever wants to offer a
@@ -11,7 +11,7 @@ use std::fmt;
 
 pub use step::{Act, Choice, Conversion, Limit, ReadAs, SnapshotJob, Step, StoreJob, Tool};
 
-/// What to do next, as a phrase without a final stop.
+/// Advice on what to do next, as a phrase without a final stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remedy {
     parts: Vec<Part>,
@@ -91,7 +91,7 @@ impl Remedy {
     }
 }
 
-/// What to do where something has the name that was chosen for a new file.
+/// The advice where something has the name that was chosen for a new file.
 pub fn overwrite() -> Remedy {
     Remedy::new("choose another name, or ")
         .named("use ")

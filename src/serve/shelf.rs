@@ -1,4 +1,4 @@
-//! What is served, by name.
+//! The images that are served, by name.
 //!
 //! A point in time is opened on request, and closed when nobody uses it any more: a store with a thousand snapshots
 //! costs nothing until they are read, and the space of deleted ones is freed as soon as their last reader has gone.
@@ -60,7 +60,7 @@ pub(super) fn data_in(image: &dyn Opened, range: PageRange) -> Result<u64> {
     })
 }
 
-/// What is known about a point in time without opening it.
+/// The facts about a point in time that are known without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointEntry {
     /// The name of the snapshot.

@@ -84,7 +84,7 @@ pub enum Call<'a> {
     SyncFolder,
 }
 
-/// What to do with a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Make the call.

@@ -1,4 +1,4 @@
-//! What a lock file says of who holds it. Only people read it, so it is written without any guarantee: not at once, not
+//! The note in a lock file about who holds it. Only people read it, so it is written without any guarantee: not at once, not
 //! durably, and not at all where that can't be done.
 
 use std::fs::{self, OpenOptions};
@@ -21,10 +21,10 @@ pub fn is_running_here(process: u32) -> bool {
     number.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
-/// What is longer than this wasn't written by a holder.
+/// Longest note in bytes; anything longer wasn't written by a holder.
 const LONGEST: u64 = 1024;
 
-/// What the lock file at `path` says, if that is text of a sensible length.
+/// The note in the lock file at `path`, if it is text of a sensible length.
 pub fn read_holder(path: &Path) -> Option<String> {
     let file = open(path, OpenOptions::new().read(true))?;
     let mut text = String::new();

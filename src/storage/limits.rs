@@ -1,4 +1,4 @@
-//! What the system allows this process, however much room there is.
+//! Limits of this process, however much room there is.
 
 use rustix::process::{Resource, getrlimit};
 

@@ -172,7 +172,7 @@ fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
     Ok(files.flatten().next())
 }
 
-/// What is mounted at a folder.
+/// The mount at a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounted {
     /// Nothing.
@@ -274,7 +274,7 @@ pub fn unmount_at(place: &Path, lazily: bool) -> Result<()> {
     }
 }
 
-/// What to do where nothing can be mounted: first of all `text`.
+/// The advice where nothing can be mounted, beginning with `text`.
 fn instead(text: &'static str) -> Remedy {
     Remedy::new(text)
         .text(", or use ")

@@ -21,7 +21,7 @@ pub enum Caching {
     Direct,
 }
 
-/// What to do if the name of a new file is taken.
+/// Whether a new file may replace an existing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
     /// Replace the existing file.

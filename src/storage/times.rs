@@ -1,4 +1,4 @@
-//! What file times prove: that a file hasn't been changed since its times were read.
+//! File times as a proof that a file hasn't been changed since they were read.
 //!
 //! A change shows only if it moves a time, and to a value other than the one that was read. Three things can prevent
 //! that, and [`File::settle`] waits until none of them does:

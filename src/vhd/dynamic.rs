@@ -33,7 +33,7 @@ pub(super) struct Dynamic {
     pub(super) lost: Vec<PageRange>,
     /// Whether the last block's part after the end of the disk is used by something else.
     pub(super) shares_tail: bool,
-    /// What is read where nothing is stored.
+    /// The backing image, which is read where nothing is stored.
     pub(super) beneath: Backing,
     /// The block that is being written.
     pub(super) current: Option<OpenBlock>,

@@ -71,7 +71,7 @@ pub trait ParentResolver {
     fn resolve(&mut self, request: &ParentRequest<'_>) -> Result<Parent>;
 }
 
-/// What is read where a disk stores nothing.
+/// The backing image, which is read where a disk stores nothing.
 #[derive(Debug, Clone)]
 pub(super) enum Backing {
     /// Zeros: a dynamic disk.
@@ -192,7 +192,7 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
         )
 }
 
-/// What to do where a parent, the file `parent`, is larger than its child, which has `size` bytes.
+/// The advice where a parent, the file `parent`, is larger than its child, which has `size` bytes.
 pub(super) fn resized_alone(parent: &Path, size: u64) -> Remedy {
     Remedy::new("one of the two was resized alone: if it was the parent, ")
         .step(

@@ -28,7 +28,7 @@ const ZEROS_BEHIND: &str = "trailing-zeros";
 pub struct Fix {
     /// The id of the rule that it satisfies; `footer-short` for a footer of 511 bytes, which breaks none.
     pub id: &'static str,
-    /// What it does, for display.
+    /// A description of the fix, for display.
     pub what: String,
     writes: Vec<(u64, Vec<u8>)>,
     new_len: Option<u64>,

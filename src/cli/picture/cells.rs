@@ -13,7 +13,7 @@ pub(super) struct Cell {
     cleared: u64,
 }
 
-/// What a cell looks like.
+/// The look of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shade {
     /// Nothing in it.

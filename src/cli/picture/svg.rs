@@ -178,7 +178,7 @@ impl Picture {
         Ok(())
     }
 
-    /// What a pointer is told: of each stretch that changed, or of each row.
+    /// Tooltips: for each stretch that changed, or for each row.
     fn svg_tooltips(&self, out: &mut String) -> fmt::Result {
         let changed = |run: &Run| matches!(run.shade, Shade::Updated(_) | Shade::Cleared);
         let rows = || self.cells.rows().enumerate();

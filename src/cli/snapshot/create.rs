@@ -132,7 +132,7 @@ enum Content<'a> {
     Diff(&'a Path),
 }
 
-/// What another program says of what changed.
+/// The list of changes from `--changes`.
 fn claim(args: &Args) -> Result<Option<(Claim, u64)>> {
     let Some(path) = &args.changes else {
         return Ok(None);

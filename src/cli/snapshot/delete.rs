@@ -47,7 +47,7 @@ pub(super) struct Args {
     lock: LockArgs,
 }
 
-/// What `--json` prints; of several, what is told of the first one and then of each.
+/// The output of `--json`; of several snapshots, that of the first one and then of each.
 #[derive(Serialize)]
 struct View<'a> {
     dry_run: bool,

@@ -70,7 +70,7 @@ pub(super) struct Args {
     lock: LockArgs,
 }
 
-/// What `--json` prints about a diff that was written.
+/// The output of `--json` about a diff that was written.
 #[derive(Serialize)]
 struct Summary {
     diff: String,

@@ -33,7 +33,7 @@ pub(super) struct Args {
     lock: LockArgs,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct View {
     disk: String,

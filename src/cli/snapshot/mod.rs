@@ -96,7 +96,7 @@ enum Command {
 }
 
 impl Command {
-    /// What another command is told of this one while it has a lock.
+    /// The note about this command that others see while it holds a lock.
     const fn words(&self) -> &'static str {
         match self {
             Self::Init(_) => "vhd snapshot init",

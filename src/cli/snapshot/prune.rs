@@ -109,7 +109,7 @@ struct DiskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     used_size: Option<u64>,
     snapshots: Vec<PointView>,
-    /// What kept the disk from being pruned, or from being pruned to the end.
+    /// The error that kept the disk from being pruned completely.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
 }

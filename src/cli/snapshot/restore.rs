@@ -106,7 +106,7 @@ pub(super) struct Args {
     rate: RateArgs,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct View {
     disk: String,

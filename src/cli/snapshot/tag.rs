@@ -83,7 +83,7 @@ pub(super) fn parse_tag(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct View {
     disk: String,
@@ -97,7 +97,7 @@ struct PointView {
     tags: BTreeMap<String, String>,
 }
 
-/// What is to change in the tags of which snapshots.
+/// Changes of tags, and the snapshots that get them.
 struct Change<'a> {
     disk: &'a DiskArgs,
     snapshots: &'a [String],

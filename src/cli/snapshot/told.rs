@@ -1,4 +1,4 @@
-//! What several commands tell of a disk.
+//! Messages about a disk that several commands print.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub(super) fn unfinished(disk: &Disk) -> Option<String> {
     })
 }
 
-/// What is worth saying of a disk that another command was changing when it was read.
+/// The note about a disk that another command was changing while it was read.
 pub(super) fn being_written(disk: &Disk) -> Option<String> {
     let writer = disk.writer()?;
     let by = writer.holder.as_ref();

@@ -17,7 +17,7 @@ const WINDOW: u32 = 4 << 20;
 /// A longer header is refused before memory is allocated for it.
 pub(crate) const HEAD_MAX: usize = 1 << 20;
 
-/// What is known about the base or the target of a diff. It serves people and identification; none of it is needed to
+/// Facts about the base or the target of a diff. It serves people and identification; none of it is needed to
 /// rebuild the virtual disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Side {
@@ -48,9 +48,9 @@ pub struct DiffHeader {
     pub target_size: u64,
     /// The program that wrote the diff.
     pub program: Option<String>,
-    /// What is known about the base.
+    /// Facts about the base.
     pub base: Side,
-    /// What is known about the target.
+    /// Facts about the target.
     pub target: Side,
     /// In an undo journal: the identities of the diffs that it undoes, in order.
     pub undoes: Vec<Hash>,

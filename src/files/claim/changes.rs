@@ -132,7 +132,7 @@ impl ChangedRanges {
         &self.ranges
     }
 
-    /// What of a disk of this size isn't listed.
+    /// The parts of a disk of this size that aren't listed, in order.
     pub fn rest(&self, size: u64) -> impl Iterator<Item = PageRange> + '_ {
         let end = size - size % PAGE_SIZE;
         let starts = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end()));
@@ -143,7 +143,7 @@ impl ChangedRanges {
         })
     }
 
-    /// The same as what two disks, the smaller one of this size, are taken to share.
+    /// The unlisted parts as the extents that two disks, the smaller one of this size, are taken to share.
     pub fn shared(&self, size: u64) -> Box<dyn SharedExtents + '_> {
         Box::new(Rest { list: self, size })
     }

@@ -53,7 +53,7 @@ pub(super) fn read(text: &[u8], collector: &mut Collector) -> Result<()> {
     reader.end()
 }
 
-/// What the items of a list are.
+/// The meaning of a list's items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Changed ranges.

@@ -1,4 +1,4 @@
-//! What other programs say of how a disk changed: reading their lists, and finding out whether they are true.
+//! Lists of changed ranges from other programs: reading them, and finding out whether they are true.
 
 mod changes;
 mod json;

@@ -6,7 +6,7 @@ use crate::page::{PageRange, coalesce};
 /// Ranges that a list has at most.
 const MOST: usize = 4 << 20;
 
-/// What to do about a list that can't be read.
+/// The advice for a list that can't be read.
 pub(super) const ADVICE: &str = "have the program that made the list make it again; docs/page-blobs.md has the forms that are read";
 
 /// Gathers ranges in any order.

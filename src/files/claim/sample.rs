@@ -11,10 +11,10 @@ use crate::progress::Progress;
 /// Bytes that are looked at in one place.
 const PIECE: u64 = 256 << 10;
 
-/// What is said of how one image became another, and how it is checked.
+/// A list of how one image became another, and how it is checked.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
-    /// What changed.
+    /// The ranges that may have changed.
     pub list: ChangedRanges,
     /// Which part of the rest is compared all the same, from 0 to 1; all of it at 1.
     pub check: Option<f64>,
@@ -106,7 +106,7 @@ impl Sample<'_> {
             .map(|(_, piece)| piece)
     }
 
-    /// What of `range` isn't listed, and so is a lie if it changed.
+    /// The parts of `range` that aren't listed: a change there proves the list wrong.
     fn chosen_in(&self, range: PageRange) -> Vec<PageRange> {
         let rest = self.list.rest(self.size);
         rest.skip_while(|rest| rest.end() <= range.start())

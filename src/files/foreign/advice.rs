@@ -50,7 +50,7 @@ pub(super) fn remedy<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> Remedy {
     Remedy::new(format!("{lead}{}", command.replace("{in}", &word(path))))
 }
 
-/// What to do about a file of our own that isn't an image.
+/// The advice for a file of our own that isn't an image.
 fn of_ours(own: Own, path: &Path) -> Remedy {
     let with_it = |act| Step::Do(act, path.to_path_buf());
     match own {

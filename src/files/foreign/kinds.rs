@@ -5,7 +5,7 @@ use super::marks;
 use super::marks::Mark::{self, At, BeforeEnd, Fields, Name, Start};
 use Way::{Answer, Convert, Ours, Tell, Unpack};
 
-/// What to do with a file in a foreign format. In commands, `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}`
+/// How to handle a file in a foreign format. In commands, `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}`
 /// are unused names next to it, with another extension, without one, or without that of the compressor.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {

@@ -30,7 +30,7 @@ pub struct Kind {
     mark: marks::Mark,
     /// The extensions of such files, in lower case and without the dot.
     pub extensions: &'static [&'static str],
-    /// What to do about it.
+    /// How to handle it.
     way: Way,
 }
 

@@ -12,7 +12,7 @@ use crate::page::PageRange;
 /// The number of the root folder.
 pub(super) const ROOT: u64 = 1;
 
-/// What a number refers to.
+/// The object that an inode number refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Node {
     Root,

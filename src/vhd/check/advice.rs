@@ -1,10 +1,10 @@
-//! What to do about findings, before it is known what the file is called.
+//! Advice about findings, before it is known what the file is called.
 
 use std::path::Path;
 
 use crate::remedy::{Act, Choice, Remedy, Step, Tool};
 
-/// What to do about a finding of some rule, whichever file it is in.
+/// The advice about a finding of some rule, whichever file it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advice(pub(super) &'static [Phrase]);
 
@@ -21,7 +21,7 @@ pub(super) enum Phrase {
 }
 
 impl Advice {
-    /// What to do about it in the image at `file`.
+    /// Returns the advice for the image at `file`.
     pub fn remedy(self, file: &Path) -> Remedy {
         let begin = Remedy::default();
         self.0.iter().fold(begin, |remedy, phrase| match *phrase {
@@ -34,12 +34,12 @@ impl Advice {
     }
 }
 
-/// What to do about one finding.
+/// The advice about one finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Advised {
     /// Advice of the rule, or of all findings of its kind.
     Kind(Advice),
-    /// What is only right of this finding.
+    /// The part that is specific to this finding.
     Own(Remedy),
 }
 

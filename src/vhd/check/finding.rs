@@ -37,7 +37,7 @@ impl Finding {
         self.rule.severity
     }
 
-    /// What to do about it in the image at `file`.
+    /// Returns the advice for the image at `file`.
     pub fn remedy(&self, file: &Path) -> Remedy {
         self.advised.remedy(file)
     }

@@ -38,12 +38,12 @@ pub enum ChainState {
     Damaged(Trouble),
 }
 
-/// What was found in place of a usable parent, for display.
+/// A description of the file found in place of a usable parent, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// A short description of what was found.
     pub found: String,
-    /// What to do, if it can be more specific than the rule's advice.
+    /// Advice, if it can be more specific than that of the rule.
     pub remedy: Option<Remedy>,
 }
 

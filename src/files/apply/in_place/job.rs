@@ -1,4 +1,4 @@
-//! What all strategies of an in-place apply share: the checked base, the diffs for it, and the outcome.
+//! The common ground of all strategies of an in-place apply: the checked base, the diffs for it, and the outcome.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct InPlace<'a> {
     pub dry_run: bool,
     /// Whether to fill all holes of the file at the end.
     pub dense: bool,
-    /// What to do if other images have the base as their parent. An interrupted apply is finished in any case.
+    /// How to treat other images that have the base as their parent. An interrupted apply is finished in any case.
     pub orphans: Orphans,
     /// Receives warnings about the base or its parents.
     pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
