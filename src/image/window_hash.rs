@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::{CHUNK_SIZE, WINDOW_SIZE};
 use crate::page::to_usize;
 
-/// Bytes of the virtual disk under one window hash of the [content digest](ContentDigest).
+/// Bytes of the virtual disk under one window hash of the [content digest](super::ContentDigest).
 pub const DIGEST_WINDOW: u64 = 1 << 20;
 
 /// A BLAKE3 hash.

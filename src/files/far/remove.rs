@@ -44,7 +44,7 @@ pub fn settle_blob(connector: &Connector, name: &BlobName) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// As [`grow_blob`].
+/// As [`grow_blob`](super::grow_blob).
 pub fn remove_blob_points(
     connector: &Connector,
     name: &BlobName,
