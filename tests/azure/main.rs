@@ -555,6 +555,15 @@ fn the_sdks_get_right_answers() {
 }
 
 #[test]
+fn a_store_in_a_container_is_read_by_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = "export AZCOPY_LOG_LOCATION=$PWD/logs AZCOPY_JOB_PLAN_LOCATION=$PWD/logs; exec \"$SDK_PYTHON\" \"$TESTS/container.py\"";
+    let (good, text) = with_server(folder.path(), command);
+    assert!(good && text.contains("all as expected"), "{text}");
+    print!("{text}");
+}
+
+#[test]
 fn az_and_azcopy_work_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (good, text) = with_server(folder.path(), "exec bash \"$TESTS/tools.sh\"");

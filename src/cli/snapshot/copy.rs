@@ -113,7 +113,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             init_if_none(to, STORE_VERSION, &Audience::default())?;
         }
         let how = (args.disk.as_slice(), args.json, args.rate);
-        return far::copy((from, to), how, context);
+        let patience = args.lock.patience(context);
+        return far::copy((from, to), how, &patience, context);
     }
     refuse_remote(args)?;
     refuse_same(from, to)?;

@@ -102,7 +102,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             json: args.json,
         };
         let named = (args.disk.disk.as_deref(), args.snapshots.as_slice());
-        return far::delete(&*store, named, how, context);
+        let patience = args.lock.patience(context);
+        return far::delete(&*store, named, how, (&patience, context));
     }
     let patience = args.lock.patience(context);
     let (mut disk, mut names) = if args.dry_run {

@@ -2,11 +2,11 @@
 
 use super::bring::{Bring, view};
 use super::ranges::{Inside, Outside};
-use crate::blob::BlobFile;
+use crate::blob::{BlobFile, with_gaps};
 use crate::diff::{CompareOptions, WindowChange, compare};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::EmptyDisk;
-use crate::image::{Image, ImageMut, Masked, NoneShared};
+use crate::image::{Image, ImageMut, Masked, NoneShared, parts_in};
 use crate::page::{ChangeKind, PageRange};
 use crate::parallel::Work;
 
@@ -31,7 +31,8 @@ pub(super) fn compare_within(
     Ok((done.update_bytes, done.clear_bytes))
 }
 
-/// Writes these ranges without reading what is there.
+/// Writes these ranges without reading what is there. Gives the bytes updated and cleared. Small gaps between them may be
+/// written, too: outside of the ranges, the blob holds what the image holds.
 pub(super) fn fill(
     blob: &BlobFile,
     ranges: &[PageRange],
@@ -41,10 +42,11 @@ pub(super) fn fill(
         return Ok((0, 0));
     }
     let size = image.virtual_size();
-    let (empty, inside) = (EmptyDisk::new(size), Inside(ranges));
+    let joined = with_gaps(ranges);
+    let (empty, inside) = (EmptyDisk::new(size), Inside(&joined));
     let wanted = Masked::new(image, &inside);
     let mut image = view(blob, size);
-    // Whatever of the ranges isn't data is cleared.
+    // Whatever of the ranges isn't data is cleared. A gap that holds no data is left as it is, so that no hole is filled.
     let mut gaps = Gaps { ranges, at: 0 };
     let (mut updated, mut cleared) = (0_u64, 0_u64);
     let mut clear = |image: &mut dyn ImageMut, gap: PageRange| {
@@ -58,17 +60,26 @@ pub(super) fn fill(
         equal: &NoneShared,
     };
     compare(&empty, &wanted, options, Ok, |change: WindowChange| {
-        for data in change
-            .changes
-            .iter()
-            .filter(|c| c.kind == ChangeKind::Update)
-        {
+        let mut payload = change.payload.as_slice();
+        for data in &change.changes {
+            if data.kind != ChangeKind::Update {
+                continue;
+            }
+            let (bytes, rest) = payload
+                .split_at_checked(data.range.buffer_len())
+                .ok_or_else(|| Error::internal("the payload of a window is too short"))?;
+            payload = rest;
+            // Data within a gap, between holes, would be a request for nothing.
+            if parts_in(ranges, data.range).next().is_none() {
+                continue;
+            }
             for gap in gaps.until(data.range) {
                 clear(&mut image, gap)?;
             }
+            updated = updated.saturating_add(data.range.len());
+            image.update(data.range, bytes)?;
         }
-        updated = updated.saturating_add(change.changes.bytes(ChangeKind::Update));
-        change.write_to(&mut image)
+        Ok(())
     })?;
     for gap in gaps.until(PageRange::covering(size, size)) {
         clear(&mut image, gap)?;

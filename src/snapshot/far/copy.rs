@@ -46,6 +46,14 @@ impl FarCopied {
         }
     }
 
+    /// Adds what became of the copy when it was tried again.
+    pub fn go_on(&mut self, again: Self) {
+        self.points.extend(again.points);
+        self.newest = again.newest.or(self.newest.take());
+        self.is_new |= again.is_new;
+        self.error = again.error;
+    }
+
     fn took(&mut self, added: &Added) {
         self.newest = Some(added.point.name.clone());
         self.points.push(FarCopiedPoint {

@@ -11,6 +11,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::{Count, Size};
+use crate::cli::snapshot::locking::Patience;
 use crate::error::{Error, Result};
 use crate::snapshot::{FarCopied, Work, copy_across, copy_in, copy_out};
 
@@ -64,6 +65,7 @@ fn bytes(copied: &FarCopied) -> u64 {
 pub(in crate::cli::snapshot) fn copy(
     (from, to): (&Path, &Path),
     (only, json, rate): (&[String], bool, RateArgs),
+    patience: &Patience<'_>,
     context: &Context,
 ) -> Result<Outcome> {
     if from == to {
@@ -87,12 +89,21 @@ pub(in crate::cli::snapshot) fn copy(
             workers: &workers,
             progress: &*progress,
         };
-        let copied = match (&source, &target) {
+        let once = || match (&source, &target) {
             (Some(source), Some(target)) => copy_across(&**source, &**target, &name, work),
             (Some(source), None) => copy_out(&**source, to, &name, work),
             (None, Some(target)) => copy_in(from, &**target, &name, work),
-            (None, None) => return Err(Error::internal("a copy between two folders")),
+            (None, None) => FarCopied::default(),
         };
+        let mut copied = once();
+        while copied
+            .error
+            .as_ref()
+            .is_some_and(|error| patience.waits(error))
+        {
+            copied.go_on(once());
+        }
+        copied.error = copied.error.take().map(|error| patience.with_advice(error));
         progress.check()?;
         drop(progress);
         say(&copied, context);

@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::size::Count;
+use crate::cli::snapshot::locking::Patience;
 use crate::error::{Error, Result};
 use crate::snapshot::{FarDisk, FarPoint, FarStore, HOLD, Policy, Work, decide_far};
 
@@ -41,7 +42,7 @@ pub(in crate::cli::snapshot) fn delete(
     store: &dyn FarStore,
     (disk, snapshots): (Option<&str>, &[String]),
     how: Delete,
-    context: &Context,
+    (patience, context): (&Patience<'_>, &Context),
 ) -> Result<Outcome> {
     let (disk, names) = meant(store, disk, snapshots)?;
     let mut points: Vec<&FarPoint> = Vec::new();
@@ -64,7 +65,7 @@ pub(in crate::cli::snapshot) fn delete(
             .with_hint("use --last to delete them too; nothing will be left of the disk, and its blob is deleted"));
     }
     if !how.dry_run {
-        remove(store, &disk, &points, context)?;
+        patience.wait_for(|| remove(store, &disk, &points, context))?;
     }
     let outcome = if how.dry_run {
         "would_be_deleted"
