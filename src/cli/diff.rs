@@ -19,6 +19,7 @@ use crate::diff::{
 use crate::error::{Error, Result};
 use crate::files::{Claim, EmptyDisk, ImageWindows, Opened, open_windows, same_file};
 use crate::image::{ContentDigest, Image, Masked, NoneShared, SharedExtents};
+use crate::page::{ChangeKind, PageList};
 use crate::parallel::Work;
 use crate::storage::{AtomicFile, Audience, IoPolicy};
 use crate::text::shown;
@@ -309,6 +310,12 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
         by_file: args.by_file,
         all: args.all,
     };
+    if let Some(list) = told(args, pair) {
+        context.note(
+            "this is the service's list of what was written, also where that was the same as before; other formats compare",
+        );
+        return list_told(wanted, images, list, context);
+    }
     let mut report = ChangeReport::begin(wanted, images, context)?;
     let workers = context.workers_reading(&[pair.base, pair.target])?;
     let progress = context.progress();
@@ -334,6 +341,39 @@ fn list(args: &Args, pair: &Pair<'_>, context: &Context) -> Result<Outcome> {
     } else {
         Outcome::No
     })
+}
+
+/// The list of a service, where a list in its form is wanted and it has one.
+fn told(args: &Args, pair: &Pair<'_>) -> Option<PageList> {
+    let plain = args.format == ListFormat::Xml && !args.by_file && pair.whole;
+    if !plain || args.no_clones || pair.list.is_some() || pair.claim.is_some() {
+        return None;
+    }
+    pair.target.told_changes(pair.base)
+}
+
+/// Prints a list without reading what is listed.
+pub(super) fn list_told(
+    wanted: Wanted,
+    images: [&dyn Opened; 2],
+    list: PageList,
+    context: &Context,
+) -> Result<Outcome> {
+    let comparison = Comparison {
+        ranges: list.len() as u64,
+        update_bytes: list.bytes(ChangeKind::Update),
+        clear_bytes: list.bytes(ChangeKind::Clear),
+        resized: images[0].virtual_size() != images[1].virtual_size(),
+        ..Comparison::default()
+    };
+    let mut report = ChangeReport::begin(wanted, images, context)?;
+    report.push(&WindowChange {
+        changes: list,
+        ..WindowChange::default()
+    })?;
+    report.end(images, &comparison, context)?;
+    let same = comparison.is_same();
+    Ok(if same { Outcome::Done } else { Outcome::No })
 }
 
 fn write<W: Write>(

@@ -8,6 +8,7 @@ use crate::blob::BlobFile;
 use crate::diff::Side;
 use crate::error::{Error, Result};
 use crate::image::{ContentDigest, Image, SharedExtents};
+use crate::page::PageList;
 use crate::text::without_secrets;
 use crate::vhd::{Footer, VhdImage};
 
@@ -57,6 +58,11 @@ pub trait Opened: Image + std::fmt::Debug {
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, other) = (self.as_file()?, other.as_file()?);
         Some(Box::new(Clones::new(other, this)))
+    }
+
+    /// What a service lists as written or cleared on the way from `earlier` to this image; `None` if it doesn't tell.
+    fn told_changes(&self, _earlier: &dyn Opened) -> Option<PageList> {
+        None
     }
 
     /// Why it isn't known what this image shares with the one that was asked about last, although it should be.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use vhdkit::blob::memory::MemoryStore;
-use vhdkit::blob::{BlobId, Conditions, Metadata, NewBlob, PageStore as _};
+use vhdkit::blob::{BlobId, BlobsAsked, Conditions, Metadata, NewBlob, PageStore as _};
 use vhdkit::page::PageRange;
 
 use crate::server::{SIGNATURE, Server};
@@ -115,15 +115,41 @@ impl Lab {
     /// Nothing that is printed or written grants access.
     pub(crate) fn check_secrets(&self) {
         let mut all = self.said.borrow().clone();
-        for entry in fs::read_dir(self.folder.path()).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() && path.file_name() != Some(std::ffi::OsStr::new("address")) {
-                all.extend(fs::read(path).unwrap());
+        let mut folders = vec![self.folder.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.is_file()
+                    && path.file_name() != Some(std::ffi::OsStr::new("address"))
+                {
+                    all.extend(fs::read(path).unwrap());
+                }
+            }
+        }
+        // What is stored at the service, too.
+        let asked = BlobsAsked {
+            snapshots: true,
+            ..BlobsAsked::default()
+        };
+        for blob in self.server.store.blobs(&asked).unwrap().list {
+            for (name, value) in blob.properties.metadata {
+                all.extend(name.bytes().chain(value.bytes()));
             }
         }
         for secret in [SIGNATURE, "c2VjcmV0", "sig="] {
             let secret = secret.as_bytes();
             assert!(!all.windows(secret.len()).any(|window| window == secret));
+        }
+    }
+}
+
+/// Whatever a test prints and writes is looked through.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_secrets();
         }
     }
 }

@@ -174,6 +174,17 @@ fn a_disk_goes_to_a_container_and_back_and_on() {
         ],
     );
     assert!(listed.contains("4096"), "{listed}");
+    let xml = lab.ends(
+        1,
+        "vhd",
+        &[
+            "snapshot", "diff", "--store", &there, "web@thu", "fri", "--format", "xml",
+        ],
+    );
+    assert!(
+        xml.contains("<PageRange><Start>4096</Start><End>8191</End></PageRange>"),
+        "{xml}"
+    );
     let diff = lab.path("fri.vhddiff");
     lab.ends(
         0,

@@ -228,6 +228,10 @@ impl Opened for BlobImage {
         refusal.take()
     }
 
+    fn told_changes(&self, earlier: &dyn Opened) -> Option<PageList> {
+        changes_between(self.blob(), earlier.as_blob()?)?.ok()
+    }
+
     fn shared_with<'a>(&'a self, other: &'a dyn Opened) -> Option<Box<dyn SharedExtents + 'a>> {
         let (this, blob) = (self.blob(), other.as_blob()?);
         // Only for these formats are the bytes of the virtual disk at the same offsets in the blob.

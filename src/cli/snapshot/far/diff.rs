@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::{choose, meant};
-use crate::cli::change_report::{ChangeReport, Wanted};
+use crate::cli::change_report::{ChangeReport, ListFormat, Wanted};
 use crate::cli::context::Context;
+use crate::cli::diff::list_told;
 use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::size::{Count, Size};
@@ -40,6 +41,14 @@ pub(in crate::cli::snapshot) fn diff(
     let [from, to] = ends;
     let (from, to) = (from?, to?);
     let (base, target) = (store.image(&disk, from)?, store.image(&disk, to)?);
+    let images: [&dyn Opened; 2] = [&*base, &*target];
+    if wish.output.is_none()
+        && wish.wanted.format == ListFormat::Xml
+        && !wish.wanted.by_file
+        && let Some(list) = target.told_changes(&*base)
+    {
+        return list_told(wish.wanted, images, list, context);
+    }
     let known = target.shared_with(&*base);
     if let Some(reason) = target.why_nothing_is_shared() {
         context.note(format_args!(
@@ -47,7 +56,6 @@ pub(in crate::cli::snapshot) fn diff(
         ));
     }
     let known = known.unwrap_or_else(|| Box::new(NoneShared));
-    let images: [&dyn Opened; 2] = [&*base, &*target];
     let workers = context.workers_reading(&images)?;
     let Some(path) = wish.output else {
         let mut report = ChangeReport::begin(wish.wanted, images, context)?;
