@@ -17,6 +17,7 @@ use crate::text::shown;
 
 mod apply;
 mod args;
+mod backup;
 mod change_report;
 mod changed_files;
 mod changes;
@@ -122,6 +123,7 @@ enum Command {
     Show(show::Args),
     #[command(alias = "snap")]
     Snapshot(snapshot::Args),
+    Backup(backup::Args),
     Squash(squash::Args),
     Serve(serve::Args),
     Mount(mount::Args),
@@ -150,6 +152,7 @@ impl Command {
             Self::Tree(args) => tree::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Backup(args) => backup::run(args, context),
             Self::Squash(args) => squash::run(args, context),
             Self::Serve(args) => serve::run(args, context),
             Self::Mount(args) => mount::run(args, context),

@@ -65,7 +65,8 @@ pub(super) fn guard(command: Command) -> Command {
             // An argument without a role gets the narrowest one.
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
             let blobs = takes_blobs(&name, arg.get_id().as_str());
-            let check = move |path: PathBuf| take(role, blobs, path);
+            let clouds = !matches!(name.as_str(), "verify" | "tag");
+            let check = move |path: PathBuf| take(role, (blobs, clouds), path);
             let hint = match role {
                 Role::Store | Role::StoreTo | Role::Folder => ValueHint::DirPath,
                 _ => ValueHint::FilePath,
@@ -76,11 +77,12 @@ pub(super) fn guard(command: Command) -> Command {
         .mut_subcommands(guard)
 }
 
-/// Returns whether the argument `id` of `command` may be the address of a page blob.
+/// Returns whether the argument `id` of `command` may be the address of a page blob, or a managed disk.
 fn takes_blobs(command: &str, id: &str) -> bool {
     matches!(
         (command, id),
-        ("info" | "hash" | "check", "images")
+        ("backup", "source")
+            | ("info" | "hash" | "check", "images")
             | ("map" | "create", "image")
             | ("convert", "source" | "destination")
             | ("diff", "base" | "target")
@@ -90,17 +92,18 @@ fn takes_blobs(command: &str, id: &str) -> bool {
                 "create" | "list" | "show" | "diff" | "delete" | "prune" | "verify" | "tag",
                 "store"
             )
-            | ("copy", "store" | "to")
+            | ("copy" | "backup", "store" | "to")
     )
 }
 
-/// Resolves a path, and refuses what it can't be.
-fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
+/// Resolves a path, and refuses what it can't be. `blobs` and `clouds`: whether it may be an address, and the name of a managed
+/// disk.
+fn take(role: Role, (blobs, clouds): (bool, bool), path: PathBuf) -> Result<PathBuf> {
     if !blobs {
         return admit(role, &path).map(|()| path);
     }
     let path = far::from_file(path)?;
-    if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
+    if clouds && !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
         return cloud::name(&path).map(|_| path);
     }
     // A store can't be reached like this.
@@ -125,7 +128,9 @@ pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
                     signals::writes(path);
                 }
                 Some(Role::StoreTo) => signals::writes_store(path),
-                Some(Role::Store) if id == "store" && WRITE_STORES.contains(&name) => {
+                Some(Role::Store)
+                    if id == "store" && !cloud::is_name(path) && WRITE_STORES.contains(&name) =>
+                {
                     signals::writes_store(path);
                 }
                 _ => {}

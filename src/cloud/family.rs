@@ -114,6 +114,19 @@ fn the_only_one(name: &ResourceName, snapshots: &[Resource]) -> Result<Option<St
 }
 
 impl Family {
+    /// The family of a disk with this id that is gone.
+    #[cfg(test)]
+    pub(crate) fn of(disk_id: &str, unique_id: &str, snapshots: Vec<Resource>) -> Self {
+        Self {
+            disk: None,
+            disk_id: disk_id.to_owned(),
+            unique_id: Some(unique_id.to_owned()),
+            snapshots,
+            regular: Vec::new(),
+            others: 0,
+        }
+    }
+
     /// The snapshot called `name`, incremental or regular.
     pub fn find(&self, name: &str) -> Option<&Resource> {
         let mut all = self.snapshots.iter().chain(&self.regular);

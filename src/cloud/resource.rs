@@ -89,6 +89,24 @@ impl Resource {
         })
     }
 
+    /// An incremental snapshot.
+    #[cfg(test)]
+    pub(crate) fn snapshot(
+        id: &str,
+        unique_id: &str,
+        created: i64,
+        percent: f64,
+        size: u64,
+    ) -> Self {
+        let value = serde_json::json!({
+            "id": id, "location": "eastus",
+            "properties": { "incremental": true, "uniqueId": unique_id, "completionPercent": percent, "diskSizeBytes": size },
+        });
+        let mut made = Self::parse(&value).unwrap();
+        made.created = Timestamp::from_second(created).ok();
+        made
+    }
+
     /// Returns whether everything of it is there.
     pub fn is_complete(&self) -> bool {
         self.percent.is_none_or(|percent| percent >= 100.0)

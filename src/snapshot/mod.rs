@@ -29,6 +29,8 @@ mod incoming;
 mod intent;
 mod layout;
 mod lock;
+#[cfg(feature = "azure")]
+mod managed;
 mod manifest;
 mod marker;
 mod marks;
@@ -74,6 +76,11 @@ pub use far::{
 };
 pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
+#[cfg(feature = "azure")]
+pub use managed::{
+    AddedPoint, BroughtPoint, FolderTarget, HeldPoint, Needed, PointTarget, SNAPSHOT_ID,
+    Step as ManagedStep, Way, bring, needed, plan,
+};
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use marker::{
     MARKER, Marker, STORE_VERSION, disks, init, init_if_none, store_version, upgrade_marker,
@@ -89,7 +96,9 @@ pub use repair::{
 };
 #[cfg(feature = "azure")]
 pub use restore::restore_in_place_claimed;
-pub use restore::{Restored, check_content, restore, restore_in_place, restore_to_child};
+pub use restore::{
+    Restored, check_content, restore, restore_in_place, restore_to_child, write_image,
+};
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
 pub use send::{Outgoing, Sent, Span, send};
 pub use stream::{Record, StreamReader, StreamWriter};

@@ -13,9 +13,8 @@ use crate::error::{Error, Result};
 #[cfg(feature = "azure")]
 use crate::files::Claim;
 use crate::files::{
-    Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage,
-    Opened as _, Output, ParentOptions, apply_made_in_place, apply_to_child, find_stamp,
-    spool_made,
+    Applied, ApplyOptions, ChildOf, Format, InPlace, NewImage, NewImageOptions, OpenImage, Opened,
+    Output, ParentOptions, apply_made_in_place, apply_to_child, find_stamp, spool_made,
 };
 use crate::image::{ContentDigest, CopyOptions, Image as _, NoneShared, copy};
 use crate::remedy::{Choice, Remedy, Step};
@@ -24,6 +23,16 @@ use crate::storage::Audience;
 /// Writes a point in time to a new image, which appears only if its content digest matches the manifest. A fixed VHD is
 /// restored byte for byte.
 pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result<()> {
+    write_image(point, Some(point.manifest().content_digest), output, work)
+}
+
+/// Writes `point`, which has this content digest if that is known, to a new image.
+pub fn write_image(
+    point: &dyn Opened,
+    expected: Option<ContentDigest>,
+    output: Output<'_>,
+    work: Work<'_>,
+) -> Result<()> {
     let mut new = NewImage::create(
         output.path,
         &NewImageOptions {
@@ -42,12 +51,15 @@ pub fn restore(point: &PointImage, output: Output<'_>, work: Work<'_>) -> Result
     work.progress.begin("restoring", point.virtual_size());
     let options = CopyOptions { work, digest: true };
     let found = copy(point, new.image_mut(), options)?;
-    if let Some(found) = found {
-        check_content(point, found)?;
+    if let (Some(found), Some(expected)) = (found, expected) {
+        check_digest(point.path(), found, expected)?;
     }
     point.check_unchanged()?;
     new.complete(work.progress)?;
-    new.publish_stamped(point.manifest().content_digest)?;
+    match expected.or(found) {
+        Some(digest) => new.publish_stamped(digest).map(drop)?,
+        None => new.publish()?,
+    }
     Ok(())
 }
 
@@ -296,12 +308,15 @@ fn known_difference(
 
 /// Fails if the content read from a point in time doesn't match its manifest.
 pub fn check_content(point: &PointImage, found: ContentDigest) -> Result<()> {
-    let expected = point.manifest().content_digest;
+    check_digest(point.path(), found, point.manifest().content_digest)
+}
+
+fn check_digest(path: &Path, found: ContentDigest, expected: ContentDigest) -> Result<()> {
     if found == expected {
         return Ok(());
     }
     Err(Error::damaged("this snapshot doesn't match its manifest")
-        .with_path(point.path())
+        .with_path(path)
         .with_field("content digest")
         .with_found(found)
         .with_expected(expected)

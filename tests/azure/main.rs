@@ -12,6 +12,7 @@
 mod answers;
 mod client;
 mod cloud_lab;
+mod managed;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

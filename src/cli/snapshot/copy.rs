@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Error, LockArgs, Manifest, Outcome, Output, RateArgs, Result, Size, StoreArgs,
-    chosen, disks, far, say_what_is_unusual,
+    chosen, disks, far, managed, say_what_is_unusual,
 };
 use crate::cli::document::ErrorView;
 use crate::cli::remote::{Remote, on};
@@ -34,26 +34,32 @@ use crate::storage::Audience;
 ))]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    pub(super) store: StoreArgs,
     /// The store to copy to, a folder or a container.
     #[arg(long, value_name = "STORE")]
-    to: PathBuf,
+    pub(super) to: PathBuf,
     /// Make the target a store first if it isn't one, of the version of the source.
     #[arg(long)]
-    init: bool,
+    pub(super) init: bool,
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
-    disk: Vec<String>,
+    pub(super) disk: Vec<String>,
+    /// Say what would be copied; copy nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Of a managed disk: compare this part of what the service doesn't list as changed all the same, at random.
+    #[arg(long, value_name = "PERCENT", value_parser = crate::cli::size::parse_percent)]
+    pub(super) check_changes: Option<f64>,
     /// Number of disks that are copied at a time.
     #[arg(long, value_name = "N", default_value = "4", value_parser = value_parser!(u16).range(1..=256))]
-    jobs: u16,
+    pub(super) jobs: u16,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
     #[command(flatten)]
-    rate: RateArgs,
+    pub(super) rate: RateArgs,
 }
 
 #[derive(Serialize)]
@@ -107,6 +113,9 @@ fn bytes(copied: &Copied) -> u64 {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.store.store) {
+        return managed::copy::run(args, context);
+    }
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
     if [from, to].into_iter().any(crate::cli::far::is_address) {
         if args.init && !crate::cli::far::is_address(to) {

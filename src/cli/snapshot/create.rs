@@ -9,7 +9,7 @@ use super::args::{InputFormat, SaidFormat};
 use super::tag::parse_tag;
 use super::{
     Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
-    Result, Size, StoreArgs, Time, disks, far, name_of, parse_time, show,
+    Result, Size, StoreArgs, Time, disks, far, managed, name_of, parse_time, show,
 };
 use crate::cli::changes::{self, random};
 use crate::cli::document::ErrorView;
@@ -49,64 +49,67 @@ use crate::text::shown;
 )]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
-    /// The disk; it is created if the store has none of that name.
+    pub(super) store: StoreArgs,
+    /// The disk; it is created if the store has none of that name. Not for a managed disk, which the store names.
     #[arg(long, value_name = "NAME")]
-    disk: String,
+    pub(super) disk: Option<String>,
     /// The name of the snapshot [default: its time, as 20261120T060000Z].
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Image to add.
-    #[arg(required_unless_present = "diff", conflicts_with = "diff")]
-    image: Option<PathBuf>,
+    #[arg(conflicts_with = "diff")]
+    pub(super) image: Option<PathBuf>,
     /// Add a snapshot of another disk too, with the same name, time and tags; may be given several times.
     #[arg(long, value_name = "DISK=IMAGE", value_parser = parse_also)]
-    also: Vec<(String, PathBuf)>,
+    pub(super) also: Vec<(String, PathBuf)>,
     /// Add a diff from the newest snapshot that was created elsewhere; - is stdin.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "format", "also"])]
-    diff: Option<PathBuf>,
+    pub(super) diff: Option<PathBuf>,
     /// Point in time that the image shows, as 2026-11-20, 2026-11-20T06:00 or "2h ago" [default: now, or the time in the diff].
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    time: Option<Time>,
+    pub(super) time: Option<Time>,
     /// The cloud's id of its disk (`SourceResourceId`).
     #[arg(long, value_name = "ID")]
-    source_resource_id: Option<String>,
+    pub(super) source_resource_id: Option<String>,
     /// The cloud's id of that disk instance, which changes if the disk is deleted and created again (`SourceUniqueId`).
     #[arg(long, value_name = "ID")]
-    source_unique_id: Option<String>,
+    pub(super) source_unique_id: Option<String>,
     /// A tag to store with it; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
-    tag: Vec<(String, String)>,
+    pub(super) tag: Vec<(String, String)>,
     /// A list of the ranges that changed since the newest snapshot, from another program: only those are read; - is stdin.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "diff", "also"])]
-    changes: Option<PathBuf>,
+    pub(super) changes: Option<PathBuf>,
     /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
     #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = crate::cli::size::parse_percent)]
-    check_changes: Option<f64>,
-    /// Create a new base, which doesn't depend on any earlier snapshot.
+    pub(super) check_changes: Option<f64>,
+    /// Create a new base, which doesn't depend on any earlier snapshot; of a managed disk, a regular snapshot instead of an incremental one.
     #[arg(long)]
-    full: bool,
+    pub(super) full: bool,
+    /// Of a managed disk: the kind of storage of the snapshot, as `Standard_ZRS`.
+    #[arg(long, value_name = "SKU")]
+    pub(super) sku: Option<String>,
     /// How data is packed: none, zstd or zstd:1 to zstd:19 [default: zstd:3 for a base, zstd:1 for what changed].
     #[arg(long, value_name = "HOW", conflicts_with = "diff", value_parser = parse_compression)]
-    compress: Option<Compression>,
+    pub(super) compress: Option<Compression>,
     /// Make the folder a store first if it isn't one, as vhd snapshot init does.
     #[arg(long, conflicts_with_all = ["existing", "diff"])]
-    init: bool,
+    pub(super) init: bool,
     /// Only add to a disk that the store has already.
     #[arg(long)]
-    existing: bool,
+    pub(super) existing: bool,
     /// Format of the image [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
-    format: Option<InputFormat>,
+    pub(super) format: Option<InputFormat>,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
     #[command(flatten)]
-    rate: RateArgs,
+    pub(super) rate: RateArgs,
     #[command(flatten)]
-    parents: Parents,
+    pub(super) parents: Parents,
 }
 
 fn parse_compression(text: &str) -> Result<Compression, String> {
@@ -140,9 +143,36 @@ fn claim(args: &Args) -> Result<Option<(Claim, u64)>> {
     Ok(Some((changes::claim(path, args.check_changes)?, random())))
 }
 
+/// The disk of the store that the snapshot is of; fails if it or the image isn't named.
+fn named(args: &Args) -> Result<&str> {
+    let disk = args.disk.as_deref().ok_or_else(|| {
+        Error::usage("no disk is named")
+            .with_path(&args.store.store)
+            .with_expected("--disk NAME")
+            .with_hint("name the disk of the store that the snapshot is of; it is created if there is none of that name")
+    })?;
+    if args.image.is_none() && args.diff.is_none() {
+        return Err(Error::usage("no image is named")
+            .with_expected("IMAGE, or --diff FILE")
+            .with_hint("name the image whose content the snapshot keeps"));
+    }
+    if args.sku.is_some() {
+        return Err(
+            Error::usage("only a snapshot of a managed disk has a kind of storage")
+                .with_found("--sku")
+                .with_hint("omit --sku"),
+        );
+    }
+    Ok(disk)
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.store.store) {
+        return managed::create::run(args, context);
+    }
+    let disk = named(args)?;
     if let Some(store) = far::store(&args.store.store, context)? {
-        return to_far(args, &*store, context);
+        return to_far(args, disk, &*store, context);
     }
     // Of several disks, all have the same moment.
     let now = (!args.also.is_empty()).then(Time::now);
@@ -164,7 +194,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         expected: None,
     };
     crate::snapshot::check_name(&new.name)?;
-    let mut all = vec![args.disk.as_str()];
+    let mut all = vec![disk];
     for (disk, _) in &args.also {
         crate::snapshot::check_disk_name(disk)?;
         if all.contains(&disk.as_str()) {
@@ -172,7 +202,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         }
         all.push(disk);
     }
-    crate::snapshot::check_disk_name(&args.disk)?;
+    crate::snapshot::check_disk_name(disk)?;
     let image = args.image.as_deref().unwrap_or(Path::new(""));
     let from = args
         .diff
@@ -181,7 +211,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let patience = args.lock.patience(context);
     let store = args.store.store.as_path();
     let told = (context, &patience);
-    let first = add(args, (store, &args.disk), from, &new, told);
+    let first = add(args, (store, disk), from, &new, told);
     if args.also.is_empty() {
         let view = first?;
         if args.json {
@@ -213,7 +243,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             failures.0.push(error);
         }
     };
-    take(&args.disk, first);
+    take(disk, first);
     // One that can't be added doesn't keep the others from being.
     for (disk, image) in &args.also {
         let from = Content::Image(image);
@@ -229,7 +259,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 }
 
 /// Adds a snapshot to a store that isn't a folder.
-fn to_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
+fn to_far(args: &Args, disk: &str, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
     for (option, given) in [
         ("--also", !args.also.is_empty()),
         ("--diff", args.diff.is_some()),
@@ -255,7 +285,7 @@ fn to_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcom
     let tags = args.tag.iter().cloned().collect();
     let claim = claim(args)?;
     let new = far::New {
-        disk: &args.disk,
+        disk,
         name: &name,
         time,
         family: &family,

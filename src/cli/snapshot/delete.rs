@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Access, Context, DiskArgs, LockArgs, Outcome, Output, Result, far, open_for};
+use super::{Access, Context, DiskArgs, LockArgs, Outcome, Output, Result, far, managed, open_for};
 use crate::error::Error;
 use crate::snapshot::{Deleted, Disk, Work, delete_held, refuse_held};
 
@@ -27,24 +27,24 @@ use crate::snapshot::{Deleted, Disk, Work, delete_held, refuse_held};
 )]
 pub(super) struct Args {
     #[command(flatten)]
-    disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The snapshots, or DISK@SNAPSHOT.
     #[arg(required = true)]
-    snapshots: Vec<String>,
+    pub(super) snapshots: Vec<String>,
     /// Delete it even if it is the only one: nothing will be left of the disk.
     #[arg(long)]
-    last: bool,
+    pub(super) last: bool,
     /// Delete them even if they are held.
     #[arg(long)]
-    release_hold: bool,
+    pub(super) release_hold: bool,
     /// Say what would be deleted; delete nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
 }
 
 /// The output of `--json`; of several snapshots, that of the first one and then of each.
@@ -94,6 +94,9 @@ impl PointView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.disk.store.store) {
+        return managed::delete::run(args, context);
+    }
     if let Some(store) = far::store(&args.disk.store.store, context)? {
         let how = far::Delete {
             last: args.last,

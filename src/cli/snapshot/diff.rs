@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::change_report::{ChangeReport, ListFormat, Wanted};
 use super::super::diff::{Side, parse_compression};
 use super::args::overwrite;
-use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, Result, Size, far};
+use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, Result, Size, far, managed};
 use crate::diff::Compression;
 use crate::error::Error;
 use crate::files::{Opened, refuse_same_file};
@@ -35,14 +35,14 @@ use crate::text::shown;
 )]
 pub(super) struct Args {
     #[command(flatten)]
-    disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The snapshot that the diff starts from, or DISK@SNAPSHOT.
-    from: String,
+    pub(super) from: String,
     /// The snapshot that the diff leads to.
-    to: String,
+    pub(super) to: String,
     /// Write a diff to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// How to list the ranges.
     #[arg(
         long,
@@ -50,42 +50,45 @@ pub(super) struct Args {
         default_value = "text",
         conflicts_with = "output"
     )]
-    format: ListFormat,
+    pub(super) format: ListFormat,
     /// Show which files own the changes, instead of the ranges: + created, - removed, M modified, R renamed.
     #[arg(long = "files", conflicts_with = "output")]
-    by_file: bool,
+    pub(super) by_file: bool,
     /// With --files: also list files of which only owner, permissions or times changed, as A.
     #[arg(long, requires = "by_file")]
-    all: bool,
+    pub(super) all: bool,
     /// How the diff stores data: none, zstd or zstd:LEVEL with a level from 1 to 19.
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = parse_compression)]
-    compress: Compression,
+    pub(super) compress: Compression,
     /// Replace the output if it exists.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
     /// Print a JSON summary of the diff written; without -o the same as --format json.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
 }
 
 /// The output of `--json` about a diff that was written.
 #[derive(Serialize)]
-struct Summary {
-    diff: String,
-    identity: String,
-    same: bool,
-    reversible: bool,
-    range_count: u64,
-    update_bytes: u64,
-    clear_bytes: u64,
-    file_size: u64,
-    base: Side,
-    target: Side,
+pub(super) struct Summary {
+    pub(super) diff: String,
+    pub(super) identity: String,
+    pub(super) same: bool,
+    pub(super) reversible: bool,
+    pub(super) range_count: u64,
+    pub(super) update_bytes: u64,
+    pub(super) clear_bytes: u64,
+    pub(super) file_size: u64,
+    pub(super) base: Side,
+    pub(super) target: Side,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.disk.store.store) {
+        return managed::diff::run(args, context);
+    }
     let ends = [&args.from, &args.to];
     if let Some(store) = far::store(&args.disk.store.store, context)? {
         if args.json && args.output.is_some() {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Disk, Failures, Manifest, Outcome, Output, Result, Short, StoreArgs,
-    WriterView, being_written, disks_there, far, report_damaged, unfinished, used,
+    WriterView, being_written, disks_there, far, managed, report_damaged, unfinished, used,
 };
 use crate::cli::document::ErrorView;
 
@@ -22,13 +22,16 @@ use crate::cli::document::ErrorView;
 ))]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    pub(super) store: StoreArgs,
     /// Only this disk.
     #[arg(long, value_name = "NAME")]
-    disk: Option<String>,
+    pub(super) disk: Option<String>,
+    /// Of a managed disk: don't ask what changed since the snapshot before, for which access to each is granted.
+    #[arg(long)]
+    pub(super) no_changes: bool,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Serialize)]
@@ -87,6 +90,9 @@ impl PointView {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.store.store) {
+        return managed::list::run(args, context);
+    }
     if let Some(store) = far::store(&args.store.store, context)? {
         return far::list(&*store, args.disk.as_ref(), args.json, context);
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Access, Context, Count, Disk, Error, Failures, LockArgs, Outcome, Output, Patience, Result,
-    Short, StoreArgs, chosen, far,
+    Short, StoreArgs, chosen, far, managed,
 };
 use crate::cli::document::ErrorView;
 use crate::error::ErrorKind;
@@ -28,26 +28,27 @@ use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, d
 ))]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    pub(super) store: StoreArgs,
     /// Only this disk; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
-    disk: Vec<String>,
+    pub(super) disk: Vec<String>,
     /// Report what would be kept and deleted; delete nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
     #[command(flatten)]
-    rules: Rules,
+    pub(super) rules: Rules,
 }
 
-#[derive(Debug, clap::Args)]
+// What is kept.
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Rules")]
 #[allow(clippy::struct_field_names, reason = "the names of the options")]
-struct Rules {
+pub(crate) struct Rules {
     /// Keep the newest N.
     #[arg(long, value_name = "N", value_parser = parse::<Amount>)]
     keep_last: Option<Amount>,
@@ -79,7 +80,7 @@ fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
 }
 
 impl Rules {
-    fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         Policy {
             last: self.keep_last,
             hourly: self.keep_hourly,
@@ -168,6 +169,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Err(Error::usage("no rule says what to keep")
             .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
             .with_hint("vhd snapshot delete deletes a snapshot by its name"));
+    }
+    if managed::is_wanted(&args.store.store) {
+        return managed::prune::run(args, &policy, context);
     }
     if let Some(store) = far::store(&args.store.store, context)? {
         let how = (args.dry_run, args.json);

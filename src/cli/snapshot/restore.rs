@@ -12,7 +12,7 @@ use super::args::{
 use super::far as stores_elsewhere;
 use super::{
     Access, Context, Disk, DiskArgs, LockArgs, Outcome, Output, Parents, RateArgs, Result, Size,
-    Time, parse_latest, show,
+    Time, managed, parse_latest, show,
 };
 use crate::cli::apply::say_how_in_place;
 use crate::cli::args::cloud_remark;
@@ -57,53 +57,53 @@ use crate::text::shown;
 ))]
 pub(super) struct Args {
     #[command(flatten)]
-    disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
-    snapshot: Option<String>,
+    pub(super) snapshot: Option<String>,
     /// Newest snapshot at or before this time, as 2026-11-20, 2026-11-20T06:00 or "2d ago".
     #[arg(long, value_name = "TIME", value_parser = parse_latest, conflicts_with = "snapshot")]
-    at: Option<Time>,
+    pub(super) at: Option<Time>,
     /// The image to create, or to change to the snapshot; - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Its format [default: raw or VHD by its name, the kind of VHD like the original].
     #[arg(short = 'O', long, value_name = "FORMAT")]
-    output_format: Option<OutputFormat>,
+    pub(super) output_format: Option<OutputFormat>,
     /// Replace the image completely if it exists; twice: even if other images have it as their parent. With --in-place:
     /// change it even if other images have it as theirs.
     #[arg(long, action = clap::ArgAction::Count)]
-    force: u8,
+    pub(super) force: u8,
     /// Write it as a file without holes, as Windows and Hyper-V require: zeros are stored too.
     #[arg(long)]
-    dense: bool,
+    pub(super) dense: bool,
     /// If the image exists, write only what differs, in this way [default: auto].
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
-    in_place: Option<InPlaceWay>,
+    pub(super) in_place: Option<InPlaceWay>,
     /// With --in-place: a list of what was written to the image since it held the snapshot, from another program. Only
     /// that is compared; the result is read back as a whole all the same. - is stdin.
     #[arg(long, value_name = "FILE", requires = "in_place")]
-    changes: Option<PathBuf>,
+    pub(super) changes: Option<PathBuf>,
     /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
     #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = crate::cli::size::parse_percent)]
-    check_changes: Option<f64>,
+    pub(super) check_changes: Option<f64>,
     /// The parent of the differencing VHD to create.
     #[arg(long, value_name = "FILE", conflicts_with = "in_place")]
-    parent: Option<PathBuf>,
+    pub(super) parent: Option<PathBuf>,
     /// Look in this folder for the parents of the parent, or of the image in place.
     #[arg(long, value_name = "DIR")]
-    parent_path: Vec<PathBuf>,
+    pub(super) parent_path: Vec<PathBuf>,
     /// Accept a raw image as the parent: nothing will show whether it is the right one.
     #[arg(long)]
-    raw_parent: bool,
+    pub(super) raw_parent: bool,
     #[command(flatten)]
-    windows: Windows,
+    pub(super) windows: Windows,
     /// Print a JSON summary.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    lock: LockArgs,
+    pub(super) lock: LockArgs,
     #[command(flatten)]
-    rate: RateArgs,
+    pub(super) rate: RateArgs,
 }
 
 /// The output of `--json`.
@@ -151,6 +151,9 @@ fn print(
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.disk.store.store) {
+        return managed::restore::run(args, context);
+    }
     if let Some(store) = stores_elsewhere::store(&args.disk.store.store, context)? {
         return from_far(args, &*store, context);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Context, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, being_written,
-    far, parse_latest, used,
+    far, managed, parse_latest, used,
 };
 use crate::files::Opened as _;
 use crate::snapshot::PointImage;
@@ -23,18 +23,21 @@ use crate::snapshot::PointImage;
 ))]
 pub(super) struct Args {
     #[command(flatten)]
-    disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The snapshot, or DISK@SNAPSHOT [default: the newest].
-    snapshot: Option<String>,
+    pub(super) snapshot: Option<String>,
     /// Newest snapshot at or before this time, as 2026-11-20, 2026-11-20T06:00 or "2d ago".
     #[arg(long, value_name = "TIME", value_parser = parse_latest, conflicts_with = "snapshot")]
-    at: Option<Time>,
+    pub(super) at: Option<Time>,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    if managed::is_wanted(&args.disk.store.store) {
+        return managed::show::run(args, context);
+    }
     if let Some(store) = far::store(&args.disk.store.store, context)? {
         let wanted = (args.disk.disk.as_deref(), args.snapshot.as_ref(), args.at);
         return far::show(&*store, wanted, args.json);

@@ -76,7 +76,7 @@ pub(super) struct HoldArgs {
 }
 
 /// Reads a tag.
-pub(super) fn parse_tag(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a tag is KEY=VALUE".to_owned()),

@@ -174,7 +174,17 @@ impl Entry {
         set("uniqueId", json!(self.unique_id));
         set("diskSizeBytes", json!(self.size));
         set("diskSizeGB", json!(self.size.div_ceil(1 << 30)));
-        set("timeCreated", json!(iso_time(self.created)));
+        // A snapshot of a disk was made at the very moment that its content is of, which orders those of one second.
+        let of_disk = self
+            .properties
+            .get("creationData")
+            .and_then(|creation| creation.get("sourceResourceId")?.as_str())
+            .is_some_and(|id| id.to_ascii_lowercase().contains("/disks/"));
+        let exact = self.time.clone().filter(|_| of_disk);
+        set(
+            "timeCreated",
+            json!(exact.unwrap_or_else(|| iso_time(self.created))),
+        );
         let making = self.stage == Stage::Making;
         set(
             "provisioningState",

@@ -1,0 +1,83 @@
+//! A snapshot of a managed disk as a new image.
+
+use serde::Serialize;
+
+use super::super::restore::Args;
+use super::super::{Context, Outcome, Output, Result, Size};
+use super::{Managed, refuse_options};
+use crate::cli::args::{default_format, overwrite};
+use crate::error::Error;
+use crate::files::{self, BlobImage, Format};
+use crate::image::Image as _;
+use crate::snapshot::{Work, write_image};
+use crate::storage::{Audience, refuse_part_of_store};
+use crate::text::shown;
+
+#[derive(Serialize)]
+struct View {
+    snapshot: String,
+    image: String,
+    format: &'static str,
+    virtual_size: u64,
+}
+
+pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    refuse_options(&[
+        ("--disk", args.disk.disk.is_some()),
+        ("--at", args.at.is_some()),
+        ("--in-place", args.in_place.is_some()),
+        ("--parent", args.parent.is_some()),
+    ])?;
+    if args.output == std::path::Path::new("-") || crate::cli::far::is_address(&args.output) {
+        return Err(Error::usage("a snapshot of a managed disk is restored to a file")
+            .with_path(&args.output)
+            .with_hint("name a file with -o; vhd convert writes the snapshot to a pipe or to a page blob"));
+    }
+    refuse_part_of_store(&args.output)?;
+    let managed = Managed::open(&args.disk.store.store, context)?;
+    let found = managed.find(args.snapshot.as_deref())?;
+    let image = BlobImage::open(managed.read(found)?, None, None)?;
+    let format = match args.output_format.map(Format::from) {
+        Some(Format::Differencing) => {
+            return Err(Error::usage(
+                "a snapshot of a managed disk is not restored to a differencing VHD",
+            )
+            .with_hint("omit -O"));
+        }
+        Some(format) => format,
+        None => match default_format(&args.output)? {
+            Format::Dynamic => Format::Fixed,
+            other => other,
+        },
+    };
+    let output = files::Output {
+        path: &args.output,
+        format,
+        overwrite: overwrite(args.force),
+        made_from: &Audience::default(),
+        dense: args.dense,
+    };
+    let workers = context.workers_far()?;
+    let progress = context.progress();
+    write_image(&image, None, output, Work::new(&workers, &*progress))?;
+    drop(progress);
+    let size = image.virtual_size();
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            snapshot: found.id.clone(),
+            image: args.output.to_string_lossy().into_owned(),
+            format: format.name(),
+            virtual_size: size,
+        })?;
+        output.finish()?;
+    }
+    context.note(format_args!(
+        "{}: {}@{} as {format}, virtual size {}",
+        shown(&args.output),
+        managed.name,
+        found.name,
+        Size(size)
+    ));
+    Ok(Outcome::Done)
+}
