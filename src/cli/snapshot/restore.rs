@@ -157,6 +157,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(store) = stores_elsewhere::store(&args.disk.store.store, context)? {
         return from_far(args, &*store, context);
     }
+    from_folder(args, context)
+}
+
+/// Restores a point in time of a store in a folder.
+fn from_folder(args: &Args, context: &Context) -> Result<Outcome> {
     let (disk, point) = open(args, context)?;
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
