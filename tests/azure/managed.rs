@@ -180,7 +180,7 @@ fn a_copy_brings_what_the_store_lacks() {
     let copy = format!("vhd snapshot copy {STORE} --to shelf");
     let (code, text) = history.lab.run(&copy);
     assert!(
-        code == 2 && text.contains("not a store") && !history.lab.path("shelf").exists(),
+        code == 2 && text.contains("there is no store here") && !history.lab.path("shelf").exists(),
         "{text}"
     );
     history.lab.good("vhd snapshot init shelf");
