@@ -15,7 +15,10 @@ use super::exit::Outcome;
 use super::output::Output;
 use super::serving;
 use crate::error::{Error, Result, quoted};
-use crate::serve::fuse::{Session, SessionOptions, partitions};
+use crate::files::Opened;
+use crate::inside::partitions;
+use crate::page::PageRange;
+use crate::serve::fuse::{Session, SessionOptions};
 use crate::storage::{Mounted, is_dead_mount, mount_place, mounted_at, unmount_at};
 use crate::text::shown;
 
@@ -75,6 +78,20 @@ pub(super) struct Args {
 /// The report of the background process when it is mounted.
 const READY: &str = "mounted";
 
+/// The numbers of the partitions, and their ranges on the disk.
+fn numbered(image: &dyn Opened, context: &Context) -> Result<Vec<(u32, PageRange)>> {
+    let table = partitions(image)?;
+    if let Some(note) = &table.note {
+        context.warn(note);
+    }
+    let named = table.partitions.iter().filter(|part| part.number > 0);
+    let ranges = named.map(|part| {
+        let range = part.range();
+        (part.number, PageRange::covering(range.start, range.end))
+    });
+    Ok(ranges.collect())
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let place = check_place(&args.dir)?;
     if args.detach {
@@ -84,7 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let shelf = serving::shelf(&args.what, format, &args.parents, context)?;
     let faults = serving::faults(context);
     let parts = match shelf.image() {
-        Some(image) => partitions(image.image())?,
+        Some(image) => numbered(image.image(), context)?,
         None => Vec::new(),
     };
     let options = SessionOptions {

@@ -16,7 +16,7 @@ use super::signals;
 use super::store_path::STORE_VARIABLE;
 use super::{cloud, far};
 use crate::api::PointName;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::snapshot::disks;
 
 /// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. Returns `None` for an
@@ -178,9 +178,38 @@ pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
     }
 }
 
+/// Returns whether there is a folder at `path`. That it can't be looked at doesn't mean that there is none.
+fn is_folder(path: &Path) -> Result<bool> {
+    use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                NotFound | NotADirectory | InvalidInput | InvalidFilename
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(Error::io("cannot look at", e).with_path(path)),
+    }
+}
+
+/// Returns whether there is a store at `path`. One that can't be read isn't taken for another folder.
+pub(super) fn is_store(path: &Path) -> Result<bool> {
+    if !is_folder(path)? {
+        return Ok(false);
+    }
+    match disks(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::Usage => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Refuses a store in place of an image.
 fn refuse_store(path: &Path) -> Result<()> {
-    if !path.is_dir() || disks(path).is_err() {
+    if !is_store(path)? {
         return Ok(());
     }
     let mut point = path.as_os_str().to_owned();

@@ -27,7 +27,8 @@ use crate::serve::nbd::{Address, Server};
      VHD_NBD_URI holds it too.\n\n",
     "WHAT is an image, STORE::DISK@SNAPSHOT, STORE::DISK with all its snapshots, or a store (STORE or STORE::) with all \
      its disks. The names of the exports are then DISK@SNAPSHOT; DISK is its newest one. A point in time is opened \
-     when a client asks for it. Snapshots can be added, pruned and deleted meanwhile, and what is read stays the same.\n\n",
+     when a client asks for it. Snapshots can be added, pruned and deleted meanwhile, and what is read stays the same. \
+     The context qemu:dirty-bitmap:since-SNAPSHOT tells what may have changed since an earlier one that it is made of.\n\n",
     "Whatever can't be read is an I/O error for the client; the reason is printed on stderr, and the exit code is 3 at \
      the end if it was damage, so that a copy made meanwhile doesn't look good.\n\n",
     "Examples:\n",

@@ -10,11 +10,11 @@ use std::thread;
 use super::args::{Parents, SaidFormat};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
+use super::names::is_store;
 use super::{signals, store_path};
 use crate::api::PointName;
 use crate::error::{Error, Result};
 use crate::serve::{Faults, Shelf};
-use crate::snapshot::disks;
 use crate::storage::allow_many_files;
 use crate::text::shown;
 
@@ -36,7 +36,7 @@ pub(super) fn shelf(
         }
         return Shelf::of_disk(store, point.disk);
     }
-    if what.is_dir() && disks(what).is_ok() {
+    if is_store(what)? {
         refuse_format(what, format)?;
         return Shelf::of_store(what.to_path_buf());
     }
@@ -48,11 +48,10 @@ pub(super) fn shelf(
                 shown(what)
             ));
         }
-        let time = point.manifest().time;
-        return Ok(Shelf::of_image(Box::new(point), Some(time)));
+        return Ok(Shelf::of_point(point));
     }
     let image = context.open_source(what, format, parents, Reading::default())?;
-    Ok(Shelf::of_image(image, None))
+    Ok(Shelf::of_image(image))
 }
 
 fn refuse_format(what: &Path, format: SaidFormat) -> Result<()> {

@@ -32,8 +32,8 @@ fn can_have_one(image: &OpenImage) -> bool {
     image.format() != Format::Differencing && image.file().time_doubt().is_none()
 }
 
-/// Returns whether the file with the name of `image`'s list may be replaced by a new list: it must be a list that
-/// belongs to somebody who may write the image. Returns `Ok(None)` if there is no such file.
+/// Returns whether the file with the name of `image`'s list may be replaced by a new list: it must be a list, or empty,
+/// and belong to somebody who may write the image. Returns `Ok(None)` if there is no such file.
 fn is_ours(image: &OpenImage, list: &Path) -> Result<Option<bool>> {
     if !exists(list)? {
         return Ok(None);
@@ -43,7 +43,12 @@ fn is_ours(image: &OpenImage, list: &Path) -> Result<Option<bool>> {
     }
     let file = File::open(list)?;
     let mut label = [0; LABEL.len()];
-    let long = file.byte_len()? >= HEAD as u64;
+    let len = file.byte_len()?;
+    if len == 0 {
+        // A crash before the system had written it.
+        return Ok(Some(true));
+    }
+    let long = len >= HEAD as u64;
     if long {
         file.read_exact_at(&mut label, 0)?;
     }
@@ -112,13 +117,15 @@ impl NewList {
         } = self;
         let publish = || -> Result<bool> {
             let digest = writer.finish()?;
-            // Setting the stamp, an attribute, has moved the ctime.
-            let now = image.file().settle()?;
+            // Setting the stamp, an attribute, has moved the ctime. Nothing has to be synced for that: the file was
+            // settled before, so a change since then has moved its mtime, which the stamp holds.
+            let now = image.file().rest()?;
             if failed || !can_have_one(image) || !is_stamped(image, &now, digest)? {
                 return Ok(false);
             }
             file.file().write_all_at(&head(&now), 0)?;
-            file.publish(Overwrite::Yes)?;
+            // Its head and its digest show whether it is whole.
+            file.publish_unsynced(Overwrite::Yes)?;
             Ok(true)
         };
         publish().unwrap_or(false)

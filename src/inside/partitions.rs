@@ -197,3 +197,66 @@ fn chain(disk: &Volume<'_>, first: u64, found: &mut Vec<Partition>) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use byteorder::{ByteOrder as _, LittleEndian};
+
+    use super::*;
+    use crate::image::RawImage;
+    use crate::storage::Memory;
+
+    type Sector<'a> = (usize, &'a [(u8, u32, u32)]);
+
+    fn disk(sectors: &[Sector<'_>]) -> RawImage<Memory> {
+        let mut bytes = vec![0; 1 << 20];
+        for (sector, slots) in sectors {
+            let mbr = &mut bytes[sector * 512..][..512];
+            mbr[510..].copy_from_slice(&[0x55, 0xAA]);
+            for (n, (kind, first, count)) in slots.iter().enumerate() {
+                let entry = &mut mbr[446 + 16 * n..][..16];
+                entry[4] = *kind;
+                LittleEndian::write_u32(&mut entry[8..], *first);
+                LittleEndian::write_u32(&mut entry[12..], *count);
+            }
+        }
+        RawImage::open(Memory::new(bytes)).unwrap()
+    }
+
+    fn found(disk: &RawImage<Memory>) -> Vec<(u32, u64, u64)> {
+        let found = partitions(disk).unwrap().partitions.into_iter();
+        found
+            .filter(|partition| partition.number > 0)
+            .map(|p| (p.number, p.start / SECTOR, p.len / SECTOR))
+            .collect()
+    }
+
+    #[test]
+    fn primary_and_logical_partitions_have_their_numbers() {
+        let disk = disk(&[
+            (
+                0,
+                &[(0x83, 8, 100), (0, 0, 0), (5, 200, 1000), (7, 2000, 9999)],
+            ),
+            (200, &[(0x83, 1, 10), (5, 50, 60)]),
+            (250, &[(0x82, 2, 20), (0, 0, 0)]),
+        ]);
+        let expected = [(1, 8, 100), (4, 2000, 48), (5, 201, 10), (6, 252, 20)];
+        assert_eq!(found(&disk), expected);
+    }
+
+    #[test]
+    fn loops_and_nonsense_end() {
+        let endless = disk(&[(0, &[(5, 1, 9)]), (1, &[(0x83, 1, 1), (5, 0, 1)])]);
+        assert_eq!(found(&endless).len(), 1);
+        let endless = disk(&[
+            (0, &[(5, 1, 9)]),
+            (1, &[(0x83, 1, 1), (5, 1, 1)]),
+            (2, &[(0x83, 1, 1), (5, 1, 1)]),
+        ]);
+        assert!(found(&endless).len() <= MOST_LOGICAL as usize);
+        let far = disk(&[(0, &[(5, u32::MAX, 9), (0x83, u32::MAX, u32::MAX)])]);
+        assert_eq!(found(&far), []);
+        assert_eq!(found(&disk(&[])), []);
+    }
+}

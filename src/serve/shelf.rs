@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::diff::{ChangedPages, DiffFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened;
 use crate::image::{ExtentState, whole};
 use crate::page::PageRange;
-use crate::snapshot::{Access, Disk, Time, disks};
+use crate::snapshot::{Access, Disk, PointImage, Time, disks};
 
 /// An opened image or point in time.
 #[derive(Debug)]
@@ -20,15 +21,43 @@ pub struct Served {
     image: Box<dyn Opened>,
     time: Option<Time>,
     data: OnceLock<u64>,
+    /// The names of the snapshots that it is made of, the base first, without its own.
+    earlier: Vec<String>,
+    /// What leads from each of them to the next one.
+    diffs: Vec<Arc<DiffFile>>,
 }
 
 impl Served {
-    fn new(image: Box<dyn Opened>, time: Option<Time>) -> Self {
+    fn of_image(image: Box<dyn Opened>) -> Self {
         Self {
             image,
-            time,
+            time: None,
             data: OnceLock::new(),
+            earlier: Vec::new(),
+            diffs: Vec::new(),
         }
+    }
+
+    fn of_point(point: PointImage) -> Self {
+        Self {
+            time: Some(point.manifest().time),
+            data: OnceLock::new(),
+            earlier: point.earlier().to_vec(),
+            diffs: point.diffs().to_vec(),
+            image: Box::new(point),
+        }
+    }
+
+    /// The names of the snapshots since which the changes are known, oldest first.
+    pub fn earlier(&self) -> impl Iterator<Item = &str> {
+        self.earlier.iter().map(String::as_str)
+    }
+
+    /// The pages that may have changed since the snapshot `name`, if that is one of the [earlier](Self::earlier) ones.
+    pub fn changed_since(&self, name: &str) -> Option<ChangedPages> {
+        let at = self.earlier().position(|earlier| earlier == name)?;
+        let diffs = self.diffs.get(at..)?;
+        Some(ChangedPages::new(diffs.to_vec()))
     }
 
     /// The image.
@@ -96,9 +125,14 @@ enum What {
 }
 
 impl Shelf {
-    /// Serves one image, which may be a point in time.
-    pub fn of_image(image: Box<dyn Opened>, time: Option<Time>) -> Self {
-        Self::new(What::Image(Arc::new(Served::new(image, time))))
+    /// Serves one image.
+    pub fn of_image(image: Box<dyn Opened>) -> Self {
+        Self::new(What::Image(Arc::new(Served::of_image(image))))
+    }
+
+    /// Serves one point in time.
+    pub fn of_point(point: PointImage) -> Self {
+        Self::new(What::Image(Arc::new(Served::of_point(point))))
     }
 
     /// Serves all snapshots of one disk, including those added later.
@@ -222,7 +256,7 @@ impl Shelf {
         }
         let mut image = found.image(point)?;
         image.hold_files()?;
-        let served = Arc::new(Served::new(Box::new(image), Some(point.time)));
+        let served = Arc::new(Served::of_point(image));
         let mut open = lock();
         if let Some(faster) = open.get(&key).and_then(Weak::upgrade) {
             return Ok(faster);

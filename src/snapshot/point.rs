@@ -24,6 +24,8 @@ pub struct PointImage {
     label: PathBuf,
     /// How many snapshots it depends on, including itself, and their size in bytes.
     chain: (usize, u64),
+    /// The names of the others that it depends on, the base first.
+    earlier: Vec<String>,
     manifest: Manifest,
     footer: Option<Footer>,
     /// On top of the base with the size that it had when its snapshot was created. A base that is being rolled forward
@@ -161,6 +163,10 @@ impl PointImage {
             footer: point.source.footer(),
             manifest: point.clone(),
             chain: (chain.len(), used.fold(0, u64::saturating_add)),
+            earlier: {
+                let others = chain.split_last().map_or(&[][..], |(_, others)| others);
+                others.iter().map(|part| part.name.clone()).collect()
+            },
             overlay: Overlay::new(ground, digest, overlaid)?,
             base_file,
             base_stamp: None,
@@ -197,6 +203,12 @@ impl PointImage {
     /// How many snapshots it depends on, including itself.
     pub fn chain_length(&self) -> usize {
         self.chain.0
+    }
+
+    /// The names of the snapshots that it depends on, the base first, without its own. Each leads to the next one, and
+    /// the last to this, by one of the [diffs](Self::diffs).
+    pub fn earlier(&self) -> &[String] {
+        &self.earlier
     }
 
     /// Their total size in bytes.

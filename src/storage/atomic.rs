@@ -156,6 +156,13 @@ impl AtomicFile {
         self.publish_open(overwrite).map(drop)
     }
 
+    /// As [`publish`](Self::publish), but without a sync: after a crash the target may be the old file, or hold only a
+    /// part of the new one. For what shows that itself and can be made again.
+    pub fn publish_unsynced(self, overwrite: Overwrite) -> Result<()> {
+        self.set_mode()?;
+        self.rename(overwrite).map(drop)
+    }
+
     /// As [`publish`](Self::publish), but keeps the file open, with its lock if it has one.
     pub fn publish_open(self, overwrite: Overwrite) -> Result<File> {
         self.make_ready()?;
@@ -171,6 +178,11 @@ impl AtomicFile {
     }
 
     fn make_ready(&self) -> Result<()> {
+        self.set_mode()?;
+        self.file.sync()
+    }
+
+    fn set_mode(&self) -> Result<()> {
         if let Some((mode, audience)) = &self.open_to {
             let found = self.file.metadata()?;
             let mode = audience.limit(*mode, found.gid());
@@ -181,10 +193,17 @@ impl AtomicFile {
                 )?;
             }
         }
-        self.file.sync()
+        Ok(())
     }
 
     fn publish_synced(self, overwrite: Overwrite) -> Result<File> {
+        let target = self.target.clone();
+        let file = self.rename(overwrite)?;
+        sync_folder_of(&target)?;
+        Ok(file)
+    }
+
+    fn rename(self, overwrite: Overwrite) -> Result<File> {
         let Self {
             file,
             temporary,
@@ -197,7 +216,6 @@ impl AtomicFile {
             }
             Error::io("cannot give the finished file its name", e).with_path(&target)
         })?;
-        sync_folder_of(&target)?;
         Ok(file)
     }
 }

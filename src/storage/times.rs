@@ -74,8 +74,9 @@ impl File {
         Err(self.changed())
     }
 
-    /// Returns the times of a file without dirty pages, once a further change is bound to leave other times.
-    pub(super) fn rest(&self) -> Result<Stamp> {
+    /// Returns the times of a file without dirty pages, once a further change is bound to leave other times. Syncs
+    /// nothing.
+    pub fn rest(&self) -> Result<Stamp> {
         let in_two_seconds = fstatfs(self.as_std()).is_ok_and(|found| found.f_type == FAT);
         let begin = Instant::now();
         loop {

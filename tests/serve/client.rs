@@ -27,7 +27,7 @@ impl Served {
         let image = vhdkit::open(folder.file("disk.raw", &bytes)).unwrap();
         let faults = Arc::new(Faults::new(Box::new(|_| {})));
         let server = Server::start(
-            Shelf::of_image(image, None),
+            Shelf::of_image(image),
             Address::Unix(folder.path("s")),
             Arc::clone(&faults),
             2,

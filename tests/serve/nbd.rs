@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::Client;
+use crate::client::{Client, contexts, name_and};
 use crate::disk::{Random, assert_same, changed, content, disk, program, run, run_to};
 use crate::lab::{Lab, flip};
 
@@ -131,6 +131,122 @@ fn qemu_and_libnbd_see_the_image() {
     kill_process(pid, Signal::INT).unwrap();
     assert!(out.any(|line| line.contains("\"exit_code\": 0")));
     assert!(child.wait().unwrap().success());
+}
+
+/// What nbdinfo says of the blocks in a context: offset, length and whether they are dirty.
+fn dirty(map: &str) -> Vec<(usize, usize, bool)> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next().unwrap().parse().unwrap();
+        (number(), number(), number() == 1)
+    };
+    map.lines().map(line).collect()
+}
+
+/// Backup programs that pull increments take them out of a store: what is dirty since an earlier snapshot, laid over that
+/// one, makes the later one.
+#[test]
+fn what_changed_since_an_earlier_snapshot_is_dirty() {
+    for lab in [Lab::new(), Lab::packed()] {
+        let mut all: Vec<(&str, Vec<u8>)> = Vec::new();
+        let mut bytes = disk(61, 9 << 20);
+        for (n, name) in ["mon", "tue", "wed", "thu"].into_iter().enumerate() {
+            let image = lab.image(name, &bytes, "raw");
+            lab.add(name, &image);
+            all.push((name, bytes.clone()));
+            bytes = changed(n as u64 + 62, &bytes);
+            bytes.resize([11 << 20, 6 << 20, 12 << 20, 1][n], 0);
+        }
+        for (n, (to, after)) in all.iter().enumerate() {
+            let what = format!("::web@{to}");
+            let (listed, _) = while_served(&lab, &what, "nbdinfo --json $1", 0);
+            for (m, (since, before)) in all.iter().enumerate() {
+                let context = format!("qemu:dirty-bitmap:since-{since}");
+                assert_eq!(
+                    listed.contains(&format!("\"{context}\"")),
+                    m < n,
+                    "{listed}"
+                );
+                if m >= n {
+                    continue;
+                }
+                let script = format!("nbdinfo --map={context} $1");
+                let map = dirty(&while_served(&lab, &what, &script, 0).0);
+                let mut made = before.clone();
+                made.resize(after.len(), 0);
+                let mut end = 0;
+                for (start, len, is_dirty) in map {
+                    assert_eq!(start, end);
+                    end = start + len;
+                    if is_dirty {
+                        made[start..end].copy_from_slice(&after[start..end]);
+                    }
+                }
+                assert_eq!(end, after.len());
+                assert_same(&made, after, &format!("{since} to {to}"));
+            }
+        }
+        // QEMU asks for one context, and calls dirty what isn't data.
+        let script = "qemu-img map --output=json --image-opts \
+                      driver=nbd,server.type=unix,server.path=${1#*socket=},x-dirty-bitmap=qemu:dirty-bitmap:since-mon";
+        let (map, _) = while_served(&lab, "::web@tue", script, 0);
+        let found: serde_json::Value = serde_json::from_str(&map).unwrap();
+        let of_qemu: u64 = found
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|extent| extent["data"] == false)
+            .map(|extent| extent["length"].as_u64().unwrap())
+            .sum();
+        let script = "nbdinfo --map=qemu:dirty-bitmap:since-mon $1";
+        let map = dirty(&while_served(&lab, "::web@tue", script, 0).0);
+        let ours: usize = map.iter().filter(|part| part.2).map(|part| part.1).sum();
+        assert_eq!(of_qemu, ours as u64);
+        assert!(ours < 9 << 20, "{ours}");
+    }
+}
+
+#[test]
+fn contexts_are_those_of_the_export_that_is_chosen() {
+    let lab = Lab::new();
+    store(&lab);
+    let running = serve(&lab, "::web");
+    let since = "qemu:dirty-bitmap:since-mon";
+    let agreed = |export: &str, queries: &[&str]| {
+        let mut client = Client::connect(&running.1).unwrap();
+        client.send(&1_u32.to_be_bytes()).unwrap();
+        client.option(8, &[]).unwrap();
+        assert_eq!(client.answer().unwrap().0, 1);
+        client.option(10, &contexts(export, queries)).unwrap();
+        let mut found = Vec::new();
+        let end = loop {
+            match client.answer().unwrap() {
+                (4, data) => found.push(String::from_utf8(data[4..].to_vec()).unwrap()),
+                (end, _) => break end,
+            }
+        };
+        (client, found, end)
+    };
+    let (mut client, found, _) = agreed("web@tue", &[since, "base:allocation", since, "qemu:"]);
+    assert_eq!(found, [since, "base:allocation"]);
+    client.option(7, &name_and("web@tue", &[0, 0])).unwrap();
+    while client.answer().unwrap().0 != 1 {}
+    // Both at once: pairs of length and state, each context to the same end.
+    client.request(7, 0, 11 << 20).unwrap();
+    assert!(client.reply().unwrap().unwrap().len() >= 16);
+    // Another export has none of it.
+    let (mut client, ..) = agreed("web@tue", &[since]);
+    client.option(7, &name_and("web@mon", &[0, 0])).unwrap();
+    while client.answer().unwrap().0 != 1 {}
+    client.request(7, 0, 4096).unwrap();
+    assert_eq!(client.reply().unwrap(), Err(22));
+    // Neither its own name, nor one that isn't there or is no text.
+    for name in ["tue", "wed", "", "mon\u{1b}"] {
+        let query = format!("qemu:dirty-bitmap:since-{name}");
+        assert!(agreed("web@tue", &[&query]).1.is_empty(), "{name}");
+    }
+    assert!(agreed("web@mon", &[since]).1.is_empty());
+    running.end(Signal::INT);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::document::ErrorView;
 use crate::cli::span::parse_span;
-use crate::snapshot::{Finding, ReadData, Verified, Work, verify_beside};
+use crate::snapshot::{Finding, Marker, ReadData, Verified, Work, verify_beside};
 
 /// Find what is damaged in a store, where, and which snapshots it affects.
 #[derive(Debug, clap::Args)]
@@ -179,10 +179,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     for note in notes {
         context.note(note);
     }
+    // It belongs to no disk.
+    errors.extend(Marker::read(&args.store.store).err());
     let view = View {
-        sound: all
-            .iter()
-            .all(|disk| disk.findings.is_empty() && disk.error.is_none() && disk.too_old.is_none()),
+        sound: errors.is_empty()
+            && all.iter().all(|disk| {
+                disk.findings.is_empty() && disk.error.is_none() && disk.too_old.is_none()
+            }),
         read_data: match read {
             ReadData::Nothing => "none".to_owned(),
             ReadData::Percent(percent) => format!("{percent}%"),

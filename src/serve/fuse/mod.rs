@@ -10,12 +10,10 @@
 //! byte order.
 
 mod content;
-mod partitions;
 mod session;
 mod tree;
 mod wire;
 
-pub use partitions::partitions;
 pub use session::{Session, SessionOptions};
 
 use super::{Faults, PointEntry, Served, Shelf};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::super::Served;
 use super::exports::Exports;
 use super::wire::{
-    ALLOCATION, ALLOCATION_ID, LARGEST_READ, MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, PREFERRED,
-    answer, can, flag, info, option, read_u16, read_u32, read_u64,
+    ALLOCATION, LARGEST_READ, MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, PREFERRED, SINCE, answer,
+    can, flag, info, option, read_u16, read_u32, read_u64,
 };
+use crate::diff::ChangedPages;
 use crate::error::ErrorKind;
 
 /// Longer options are rejected: a name has at most 4096 bytes.
@@ -16,6 +17,9 @@ const LONGEST_OPTION: u32 = 64 << 10;
 
 /// The maximum length of names according to the protocol.
 const LONGEST_NAME: usize = 4096;
+
+/// The most contexts that a client can set: each block status is about all of them.
+const MOST_CONTEXTS: usize = 16;
 
 /// A client that still hasn't chosen an export never will.
 const MOST_OPTIONS: usize = 128;
@@ -25,8 +29,24 @@ const MOST_OPTIONS: usize = 128;
 pub(super) struct Agreed {
     pub(super) export: Arc<Served>,
     pub(super) structured: bool,
-    /// Whether block status is in the context `base:allocation`.
-    pub(super) allocation: bool,
+    /// What block status is about: the first context has the number 1.
+    pub(super) contexts: Vec<Context>,
+}
+
+/// What a client can ask about the blocks of an export.
+#[derive(Debug)]
+pub(super) enum Context {
+    /// Where something is stored.
+    Allocation,
+    /// Where something may have changed since an earlier snapshot.
+    Since(ChangedPages),
+}
+
+/// The contexts that a client has set for an export, by the name that it used.
+struct Set {
+    name: Vec<u8>,
+    export: Arc<Served>,
+    contexts: Vec<Context>,
 }
 
 /// The agreement, or `None` if the client has only looked.
@@ -63,17 +83,19 @@ pub(super) fn shake_hands<S: Read + Write>(stream: &mut S, exports: &Exports) ->
         exports,
         zeroes: client & u32::from(can::NO_ZEROES) == 0,
         structured: false,
-        allocation: None,
+        set: None,
     };
     for _ in 0..MOST_OPTIONS {
         match talk.next()? {
             Next::More => {}
             Next::End => return Ok(None),
             Next::Go(export, name) => {
+                let set = talk.set.take();
+                let set = set.filter(|set| set.name == name && Arc::ptr_eq(&set.export, &export));
                 return Ok(Some(Agreed {
                     export,
                     structured: talk.structured,
-                    allocation: talk.allocation.as_deref() == Some(&name[..]),
+                    contexts: set.map(|set| set.contexts).unwrap_or_default(),
                 }));
             }
         }
@@ -93,8 +115,7 @@ struct Talk<'a, S> {
     exports: &'a Exports,
     zeroes: bool,
     structured: bool,
-    /// The name of the export for which the context was requested.
-    allocation: Option<Vec<u8>>,
+    set: Option<Set>,
 }
 
 impl<S: Read + Write> Talk<'_, S> {
@@ -222,27 +243,81 @@ impl<S: Read + Write> Talk<'_, S> {
     fn contexts(&mut self, asked: u32, data: &[u8]) -> io::Result<()> {
         let set = asked == option::SET_META_CONTEXT;
         if set {
-            self.allocation = None;
+            self.set = None;
         }
         let Some((name, queries)) = parse_contexts(data).filter(|_| self.structured || !set) else {
             return self.reply(asked, answer::INVALID, b"the option can't be understood");
         };
-        if let Err(error) = self.exports.open(name) {
-            let message = shortened(&error.to_string());
-            return self.reply(asked, answer::UNKNOWN, message.as_bytes());
-        }
-        let all = !set && (queries.is_empty() || queries.contains(&&b"base:"[..]));
-        if all || queries.contains(&ALLOCATION.as_bytes()) {
-            let id = if set { ALLOCATION_ID } else { 0 };
-            let mut context = id.to_be_bytes().to_vec();
-            context.extend(ALLOCATION.as_bytes());
-            self.reply(asked, answer::META_CONTEXT, &context)?;
-            if set {
-                self.allocation = Some(name.to_vec());
+        let export = match self.exports.open(name) {
+            Ok(export) => export,
+            Err(error) => {
+                let message = shortened(&error.to_string());
+                return self.reply(asked, answer::UNKNOWN, message.as_bytes());
             }
+        };
+        if set {
+            return self.set_contexts(asked, name, export, &queries);
+        }
+        let known = std::iter::once(ALLOCATION.to_owned());
+        let known = known.chain(export.earlier().map(|earlier| format!("{SINCE}{earlier}")));
+        for context in known.filter(|context| is_asked(context, &queries)) {
+            self.tell_context(asked, 0, &context)?;
         }
         self.reply(asked, answer::ACK, &[])
     }
+
+    fn set_contexts(
+        &mut self,
+        asked: u32,
+        name: &[u8],
+        export: Arc<Served>,
+        queries: &[&[u8]],
+    ) -> io::Result<()> {
+        let mut contexts: Vec<Context> = Vec::new();
+        let mut names: Vec<&[u8]> = Vec::new();
+        for query in queries {
+            let context = match std::str::from_utf8(query) {
+                Ok(ALLOCATION) => Some(Context::Allocation),
+                Ok(query) => query
+                    .strip_prefix(SINCE)
+                    .and_then(|earlier| export.changed_since(earlier))
+                    .map(Context::Since),
+                Err(_) => None,
+            };
+            if let Some(context) = context.filter(|_| !names.contains(query)) {
+                if contexts.len() == MOST_CONTEXTS {
+                    return self.reply(asked, answer::TOO_BIG, b"too many contexts");
+                }
+                contexts.push(context);
+                names.push(query);
+            }
+        }
+        for (id, name) in (1..).zip(&names) {
+            self.tell_context(asked, id, &String::from_utf8_lossy(name))?;
+        }
+        self.set = Some(Set {
+            name: name.to_vec(),
+            export,
+            contexts,
+        });
+        self.reply(asked, answer::ACK, &[])
+    }
+
+    fn tell_context(&mut self, asked: u32, id: u32, name: &str) -> io::Result<()> {
+        let mut context = id.to_be_bytes().to_vec();
+        context.extend(name.as_bytes());
+        self.reply(asked, answer::META_CONTEXT, &context)
+    }
+}
+
+/// Whether a client that lists contexts means this one: by its name, by the beginning of it up to a colon, or by asking
+/// for all.
+fn is_asked(context: &str, queries: &[&[u8]]) -> bool {
+    queries.is_empty()
+        || queries.iter().any(|query| {
+            let part = query.ends_with(b":") && context.as_bytes().starts_with(query);
+            part || *query == context.as_bytes()
+        })
 }
 
 fn length(len: usize) -> io::Result<u32> {

@@ -1,4 +1,5 @@
-//! A server of the NBD protocol: read-only, fixed newstyle, with structured replies and the context `base:allocation`.
+//! A server of the NBD protocol: read-only, fixed newstyle, with structured replies, the context `base:allocation`, and
+//! for points in time `qemu:dirty-bitmap:since-SNAPSHOT`.
 //!
 //! It uses blocking sockets and plain threads: one that accepts, one per connection that reads requests, and a few that
 //! answer them. Everything that a client sends is bounded in length and time.

@@ -9,13 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::Faults;
-use super::handshake::{Agreed, shortened};
+use super::handshake::{Agreed, Context, shortened};
 use super::wire::{
-    ALLOCATION_ID, CHUNK_MAGIC, HOLE_AND_ZERO, LARGEST_READ, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC,
-    Stream, chunk, command, errno, read_u16, read_u32, read_u64,
+    CHUNK_MAGIC, DIRTY, HOLE_AND_ZERO, LARGEST_READ, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, Stream,
+    chunk, command, errno, read_u16, read_u32, read_u64,
 };
+use crate::diff::ChangedPages;
 use crate::error::{Error, Result};
-use crate::image::ExtentState;
+use crate::image::{ExtentState, PageSet as _};
 use crate::page::PageRange;
 
 /// Data is sent in pieces of this size, which is all the memory that a read takes.
@@ -40,6 +41,19 @@ struct Request {
 }
 
 impl Request {
+    fn end(self) -> u64 {
+        self.offset.saturating_add(u64::from(self.len))
+    }
+
+    /// The most extents that the reply may have in each context.
+    fn most_extents(self) -> usize {
+        if self.flags & command::FLAG_ONE == 0 {
+            MOST_EXTENTS
+        } else {
+            1
+        }
+    }
+
     fn read(mut from: &Stream) -> io::Result<Self> {
         if read_u32(&mut from)? != REQUEST_MAGIC {
             return Err(io::Error::new(
@@ -275,54 +289,101 @@ impl Connection<'_> {
     }
 
     fn block_status(&self, request: Request) -> io::Result<()> {
-        if !self.agreed.allocation {
+        if self.agreed.contexts.is_empty() {
             return self.refuse(request, errno::INVAL, "no context was agreed on");
         }
         if let Some(number) = self.refusal(request) {
             return self.refuse(request, number, "there is no such range");
         }
-        match self.extents(request) {
-            Ok(extents) => {
-                let id = ALLOCATION_ID.to_be_bytes();
-                self.send_chunk(
-                    request,
-                    (chunk::DONE, chunk::BLOCK_STATUS),
-                    &[&id, &extents],
-                )
-            }
-            Err(error) => self.failed(request, request.offset, &error),
-        }
+        let contexts = self.agreed.contexts.iter();
+        let all = contexts.map(|context| match context {
+            Context::Allocation => self.stored(request),
+            Context::Since(changed) => changes(request, changed),
+        });
+        let all = match all.collect::<Result<Vec<_>>>() {
+            Ok(all) => all,
+            Err(error) => return self.failed(request, request.offset, &error),
+        };
+        let last = all.len();
+        (1_u32..).zip(all).try_for_each(|(id, extents)| {
+            let is_last = usize::try_from(id) == Ok(last);
+            let flags = if is_last { chunk::DONE } else { 0 };
+            let id = id.to_be_bytes();
+            self.send_chunk(request, (flags, chunk::BLOCK_STATUS), &[&id, &extents.0])
+        })
     }
 
-    /// The extents for a request in the form of the reply: length and flags of each.
-    fn extents(&self, request: Request) -> Result<Vec<u8>> {
-        let (start, end) = (
-            request.offset,
-            request.offset.saturating_add(u64::from(request.len)),
-        );
-        let most = if request.flags & command::FLAG_ONE == 0 {
-            MOST_EXTENTS
-        } else {
-            1
-        };
-        let mut told = Vec::new();
+    /// Where something is stored.
+    fn stored(&self, request: Request) -> Result<Told> {
+        let mut told = Told::default();
         let image = self.agreed.export.image();
-        for extent in image.extents(PageRange::covering(start, end)).take(most) {
+        let extents = image.extents(PageRange::covering(request.offset, request.end()));
+        for extent in extents.take(request.most_extents()) {
             let extent = extent?;
-            let from = extent.range.start().clamp(start, end);
-            let until = extent.range.end().clamp(start, end);
-            let len = u32::try_from(until - from);
-            let len = len.map_err(|e| Error::usage("an extent is too long").with_source(e))?;
             let flags = match extent.state {
                 ExtentState::Data => 0,
                 ExtentState::Zero => HOLE_AND_ZERO,
             };
-            if len > 0 {
-                told.extend(len.to_be_bytes());
-                told.extend(flags.to_be_bytes());
-            }
+            told.push(request, extent.range, flags)?;
         }
         Ok(told)
+    }
+}
+
+/// Where something may have changed.
+fn changes(request: Request, changed: &ChangedPages) -> Result<Told> {
+    let mut told = Told::default();
+    let all = PageRange::covering(request.offset, request.end());
+    let (mut at, most) = (all.start(), request.most_extents());
+    let mut dirty: Option<PageRange> = None;
+    let mut pages = changed.pages(all);
+    loop {
+        let next = pages.next().transpose()?;
+        match (&mut dirty, next) {
+            // They come in pieces.
+            (Some(before), Some(next)) if before.end() >= next.start() => {
+                *before = PageRange::covering(before.start(), next.end());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(before) = dirty.take() {
+            told.push(request, PageRange::covering(at, before.start()), 0)?;
+            if told.1 < most {
+                told.push(request, before, DIRTY)?;
+            }
+            at = before.end();
+        }
+        if told.1 >= most {
+            return Ok(told);
+        }
+        match next {
+            Some(next) => dirty = Some(next),
+            None => {
+                told.push(request, PageRange::covering(at, all.end()), 0)?;
+                return Ok(told);
+            }
+        }
+    }
+}
+
+/// Extents in the form of a reply, length and flags of each, and how many there are.
+#[derive(Default)]
+struct Told(Vec<u8>, usize);
+
+impl Told {
+    /// Adds the part of `range` that was asked for.
+    fn push(&mut self, request: Request, range: PageRange, flags: u32) -> Result<()> {
+        let from = range.start().clamp(request.offset, request.end());
+        let until = range.end().clamp(request.offset, request.end());
+        let len = u32::try_from(until - from);
+        let len = len.map_err(|e| Error::usage("an extent is too long").with_source(e))?;
+        if len > 0 {
+            self.0.extend(len.to_be_bytes());
+            self.0.extend(flags.to_be_bytes());
+            self.1 += 1;
+        }
+        Ok(())
     }
 }
 

@@ -107,9 +107,14 @@ pub(super) const LARGEST_READ: u32 = 32 << 20;
 /// The preferred size of reads.
 pub(super) const PREFERRED: u32 = 64 << 10;
 
-/// The only supported context of block status, and its number in a connection.
+/// The context of block status for what is stored.
 pub(super) const ALLOCATION: &str = "base:allocation";
-pub(super) const ALLOCATION_ID: u32 = 1;
+
+/// How the names of the contexts begin that show what changed since an earlier snapshot; its name follows.
+pub(super) const SINCE: &str = "qemu:dirty-bitmap:since-";
+
+/// An extent in which something may have changed.
+pub(super) const DIRTY: u32 = 1;
 
 /// An extent that isn't stored and reads as zeros.
 pub(super) const HOLE_AND_ZERO: u32 = 3;

@@ -48,6 +48,28 @@ const COMMANDS: &[&str] = &[
     "vhd snapshot list --store S --json",
     "vhd snapshot prune --store S --keep-last 1 --dry-run",
     "vhd snapshot family list.json --store S --disk w",
+    "vhd snapshot verify --store P --read-data",
+    "vhd snapshot repair --store P --dry-run",
+    "vhd snapshot restore c --store P -o out",
+    "vhd snapshot hash --store P",
+    "vhd snapshot stats --store P",
+    "vhd snapshot stats --store S --json",
+    "vhd snapshot show --store P b --json",
+    "vhd snapshot copy --store P --to out",
+    "vhd snapshot send --store P",
+    "vhd snapshot diff a c --store P",
+    "vhd snapshot diff a b --store P --files",
+    "vhd-diff P::w@a P::w@c --format svg",
+    "vhd serve --threads 1 P -- true",
+    "vhd serve --threads 1 P::w@c -- true",
+    "vhd serve --threads 1 kid.vhd -- true",
+    "vhd files ls a.raw",
+    "vhd files ls ext.raw/",
+    "vhd files find ext.raw/",
+    "vhd files get ext.raw/kid.vhd",
+    "vhd files get ext.raw/ -o out",
+    "vhd diff ext.raw changed.raw --files",
+    "vhd map ext.raw",
     "vhd-diff S::w@a S::w@c -o out",
     "vhd-diff a.raw b.raw",
     "vhd-diff a.raw b.raw -o out",
@@ -294,7 +316,9 @@ impl Lab {
              && vhd-diff -q a.raw b.raw -o ab && vhd-diff -q b.raw c.raw -o bc \
              && vhd-apply -q a.vhd ab -o kid.vhd -O differencing && (vhd hash -q --windows a.windows a.raw || [[ $PWD = /dev/shm/* ]]) \
              && for n in a b c; do vhd snapshot create -q --init --store S --disk w --name $n $n.raw || exit 1; done \
-             && mkdir T && cp a.vhd ab T && vhd create -q T/kid.vhd --parent T/a.vhd && cp -r S D && printf x | dd of=D/w/000002-b.vhddiff bs=1 seek=300 conv=notrunc status=none",
+             && mkdir T && cp a.vhd ab T && vhd create -q T/kid.vhd --parent T/a.vhd && mke2fs -q -t ext4 -d T ext.raw 1M && cp ext.raw changed.raw && printf x | dd of=changed.raw bs=1 seek=500000 conv=notrunc status=none \
+             && vhd snapshot init -q P && for n in a b c; do vhd snapshot create -q --store P --disk w --name $n $n.raw || exit 1; done \
+             && cp -r S D && printf x | dd of=D/w/000002-b.vhddiff bs=1 seek=300 conv=notrunc status=none",
         );
         assert!(made.status.success(), "{made:?}");
         lab
@@ -344,7 +368,7 @@ impl Lab {
         let _ = fs::remove_file(self.0.path("out"));
         let _ = fs::remove_dir_all(self.0.path("out"));
         let mut left = BTreeMap::new();
-        for folder in ["", "S/w", "D/w"] {
+        for folder in ["", "S/w", "D/w", "P", "P/w"] {
             left.extend(self.1.hashes(&self.0.path(folder)));
         }
         left.remove(&self.0.path("trace"));
@@ -384,13 +408,16 @@ impl Lab {
             "S/w/deleting.json",
             "D",
             "D/w",
+            "P",
+            "P/w",
+            "P/w/deleting.json",
             "T",
             "a.raw.undo-journal",
             "kid.vhd.undo-journal",
         ]
         .map(PathBuf::from)
         .into();
-        for folder in ["", "S/w", "D/w", "T"] {
+        for folder in ["", "S/w", "D/w", "P", "P/w", "T"] {
             for entry in fs::read_dir(self.0.path(folder)).unwrap() {
                 let name = entry.unwrap().file_name();
                 if name != "trace" && name != "out" {
