@@ -357,13 +357,11 @@ fn changes(request: Request, changed: &ChangedPages) -> Result<Told> {
         if told.1 >= most {
             return Ok(told);
         }
-        match next {
-            Some(next) => dirty = Some(next),
-            None => {
-                told.push(request, PageRange::covering(at, all.end()), 0)?;
-                return Ok(told);
-            }
+        if next.is_none() {
+            told.push(request, PageRange::covering(at, all.end()), 0)?;
+            return Ok(told);
         }
+        dirty = next;
     }
 }
 
