@@ -55,7 +55,7 @@ const COMMANDS: &[&str] = &[
     "vhd snapshot stats --store P",
     "vhd snapshot stats --store S --json",
     "vhd snapshot show --store P b --json",
-    "vhd snapshot copy --store P --to out",
+    "vhd snapshot copy --init --store P --to out",
     "vhd snapshot send --store P",
     "vhd snapshot diff a c --store P",
     "vhd snapshot diff a b --store P --files",

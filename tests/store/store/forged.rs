@@ -64,7 +64,7 @@ fn both(test: impl Fn(Lab)) {
 fn a_diff_that_lies_is_found_although_later_ones_hide_it() {
     both(|lab| {
         let all = four(&lab, true);
-        lab.good(&["copy", "--to", "good"]);
+        lab.good(&["copy", "--init", "--to", "good"]);
         forge(&lab, "store", "000002-b");
         // What its seals say is right, and so is the newest snapshot.
         lab.good(&["verify"]);
@@ -132,7 +132,7 @@ fn what_lies_is_not_received() {
     for hidden in [false, true] {
         both(|lab| {
             let all = four(&lab, hidden);
-            lab.good(&["copy", "--to", "good"]);
+            lab.good(&["copy", "--init", "--to", "good"]);
             forge(&lab, "store", "000002-b");
             let restores = |to: &str, name, bytes: &[u8]| {
                 lab.good(&["restore", name, "--store", to, "-o", "restored", "--force"]);
