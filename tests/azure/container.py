@@ -99,7 +99,7 @@ for query, name in [("", "fri"), (f"snapshot={snapshots[1].snapshot}&", "tue")]:
         assert f.read()[:-512] == expected.read(), name
 
 # Back to a folder, which is a store like the first one.
-vhd("snapshot", "copy", "--store", there, "--to", "back")
+vhd("snapshot", "copy", "--init", "--store", there, "--to", "back")
 for name in NAMES:
     vhd("snapshot", "restore", "--store", "back", f"web@{name}", "-o", "out.raw", "--force")
     run("cmp", "out.raw", f"{name}.raw")

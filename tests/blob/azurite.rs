@@ -17,6 +17,8 @@ use vhdkit::progress::Silent;
 use vhdkit::storage::{Memory, ReadAt as _, WriteAt as _};
 use vhdkit::vhd::{CreateOptions, DiskType, VhdImage};
 
+use crate::cli::Lab;
+use crate::store::{NAMES, family, folder};
 use crate::support::{at_once, container};
 
 const ACCOUNT: &str = "vhdkitlocal";
@@ -231,4 +233,83 @@ fn it_takes_what_is_sent_and_gives_it_back() {
         .unwrap();
     store.delete(&blob, Deleted::WithSnapshots, &any).unwrap();
     assert_eq!(store.properties(&blob).unwrap_err().status(), Some(404));
+}
+
+/// Runs a command with the account's key.
+fn ends(lab: &Lab, code: i32, program: &str, args: &[&str]) -> String {
+    let mut command = lab.command(program);
+    let output = command
+        .args(args)
+        .env("AZURE_STORAGE_KEY", KEY)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(!text.windows(KEY.len()).any(|part| part == KEY.as_bytes()));
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    text
+}
+
+/// A server that can't tell what changed: everything is compared, and the result is the same.
+#[test]
+fn a_store_and_an_apply_need_no_lists_of_changes() {
+    let azurite = Azurite::start();
+    let lab = Lab::new();
+    let (store, blob) = container(&azurite.url("b/web.vhd"), &[("AZURE_STORAGE_KEY", KEY)]);
+    store.create_container().unwrap();
+    let (folder, there) = (folder(&lab, 4), azurite.url("b"));
+    let run = |code, args: &[&str]| ends(&lab, code, "vhd", args);
+    let check = |points: &[usize]| {
+        for n in points {
+            let (point, out) = (format!("web@{}", NAMES[*n]), lab.path("out.raw"));
+            run(
+                0,
+                &[
+                    "snapshot", "restore", "--store", &there, &point, "-o", &out, "--force",
+                ],
+            );
+            assert!(std::fs::read(out).unwrap() == family()[*n], "{point}");
+        }
+    };
+    let copy = |code| {
+        run(
+            code,
+            &["snapshot", "copy", "--store", &folder, "--to", &there],
+        )
+    };
+    copy(0);
+    check(&[0, 1, 2, 3]);
+    assert!(copy(0).contains("nothing to copy"));
+    let verify = ["snapshot", "verify", "--store", &there, "--read-data"];
+    assert!(run(0, &verify).contains("4 snapshots, all data read and compared"));
+    // Without the newest, and with it again.
+    run(0, &["snapshot", "delete", "--store", &there, "web@thu"]);
+    copy(0);
+    check(&[0, 1, 2, 3]);
+    let back = lab.path("back");
+    run(
+        0,
+        &[
+            "snapshot", "copy", "--init", "--store", &there, "--to", &back,
+        ],
+    );
+    run(0, &["snapshot", "verify", "--store", &back, "--read-data"]);
+
+    // A diff is applied in place, and taken as a point in time.
+    let (old, new, diff) = (lab.path("o.raw"), lab.path("n.raw"), lab.path("d.vhddiff"));
+    std::fs::write(&old, &family()[3]).unwrap();
+    std::fs::write(&new, &family()[4]).unwrap();
+    lab.ends(0, "vhd-diff", &[&old, &new, "-o", &diff]);
+    let address = azurite.url("b/web.vhd");
+    let apply = [&address, &diff, "--verify", "--blob-snapshot", "fri"];
+    ends(&lab, 0, "vhd-apply", &apply);
+    check(&[0, 1, 2, 3, 4]);
+    // What somebody else wrote isn't overwritten.
+    let any = Conditions::default();
+    store.put_pages(&blob, 1 << 20, &[1; 512], &any).unwrap();
+    std::fs::write(&new, &family()[0]).unwrap();
+    let create = [
+        "snapshot", "create", "--store", &there, "--disk", "web", "--name", "sat", &new,
+    ];
+    assert!(run(4, &create).contains("written since its newest snapshot"));
 }

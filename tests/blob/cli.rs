@@ -41,7 +41,8 @@ impl Lab {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    pub(crate) fn output(&self, program: &str, args: &[&str]) -> Output {
+    /// A command in the folder, without access that the environment would give.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let programs = [
             ("vhd", env!("CARGO_BIN_EXE_vhd")),
             ("vhd-diff", env!("CARGO_BIN_EXE_vhd-diff")),
@@ -61,13 +62,15 @@ impl Lab {
             command.env_remove(variable);
         }
         // No test asks for a managed identity.
-        let output = command
-            .args(args)
+        command
             .env("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
             .env("PATH", self.folder.path())
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap();
+            .current_dir(self.folder.path());
+        command
+    }
+
+    pub(crate) fn output(&self, program: &str, args: &[&str]) -> Output {
+        let output = self.command(program).args(args).output().unwrap();
         let mut said = self.said.borrow_mut();
         said.extend_from_slice(&output.stdout);
         said.extend_from_slice(&output.stderr);
