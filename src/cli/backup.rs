@@ -20,8 +20,8 @@ use super::snapshot::managed::prune::deletable;
 use super::snapshot::prune::Rules;
 use super::snapshot::tag::parse_tag;
 use crate::cloud::Resource;
-use crate::error::{Error, Result};
-use crate::snapshot::{Access, Disk, FolderTarget, PointTarget as _, Work, decide, prune};
+use crate::error::{Error, Result, quoted};
+use crate::snapshot::{Access, Disk, Work, decide, prune};
 
 /// The tag of snapshots that this command took, and the only ones that it deletes.
 const TAG: (&str, &str) = ("vhdkit", "backup");
@@ -48,8 +48,8 @@ pub(super) struct Args {
     /// The managed disk: azure:GROUP/DISK, or its resource id.
     #[arg(value_name = "DISK")]
     source: PathBuf,
-    /// The folder of the store.
-    #[arg(long, value_name = "DIR")]
+    /// The store, a folder or a container.
+    #[arg(long, value_name = "STORE")]
     to: PathBuf,
     /// Make the folder a store first if it isn't one, as vhd snapshot init does.
     #[arg(long)]
@@ -127,7 +127,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dry_run: args.dry_run,
     };
     // Refused before anything is made in the cloud.
-    job.check(&managed)?;
+    if super::far::is_address(&args.to) && args.rules.policy().has_rules() {
+        return Err(Error::usage("a container isn't thinned out by this command")
+            .with_path(&args.to)
+            .with_hint(format!(
+                "omit the rules, and run this afterwards, with them: vhd snapshot prune --store {}",
+                quoted(&args.to)
+            )));
+    }
+    job.check(&managed, context)?;
     let mut view = View {
         disk: name.clone(),
         dry_run: args.dry_run,
@@ -165,7 +173,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return finish(args, view, error);
     }
     // A prune that fails leaves more than is wanted, and never less.
-    let result = thin_out(args, &managed, &name, &mut view, context);
+    let result = thin_out(args, (&managed, &job), &mut view, context);
     finish(args, view, result.err())
 }
 
@@ -199,11 +207,11 @@ fn wait(managed: &Managed, mut snapshot: Resource, context: &Context) -> Result<
 
 fn thin_out(
     args: &Args,
-    managed: &Managed,
-    name: &str,
+    (managed, job): (&Managed, &Job<'_>),
     view: &mut View,
     context: &Context,
 ) -> Result<()> {
+    let name = job.name;
     let policy = args.rules.policy();
     if policy.has_rules() {
         let mut disk = Disk::open(&args.to, name, Access::Write)?;
@@ -221,7 +229,7 @@ fn thin_out(
     let Some(keep) = args.keep_snapshots else {
         return Ok(());
     };
-    let held = FolderTarget::new(&args.to, name, false).points()?;
+    let held = job.target(context)?.points()?;
     let ours = |one: &Resource| one.tags.get(TAG.0).map(String::as_str) == Some(TAG.1);
     for one in deletable(managed, &held, keep.into(), ours) {
         managed.cloud.delete(one)?;

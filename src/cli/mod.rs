@@ -17,6 +17,7 @@ use crate::text::shown;
 
 mod apply;
 mod args;
+mod azure;
 mod backup;
 mod change_report;
 mod changed_files;
@@ -124,6 +125,7 @@ enum Command {
     #[command(alias = "snap")]
     Snapshot(snapshot::Args),
     Backup(backup::Args),
+    Azure(azure::Args),
     Squash(squash::Args),
     Serve(serve::Args),
     Mount(mount::Args),
@@ -152,6 +154,7 @@ impl Command {
             Self::Tree(args) => tree::run(args, context),
             Self::Show(args) => show::run(args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Azure(args) => azure::run(args, context),
             Self::Backup(args) => backup::run(args, context),
             Self::Squash(args) => squash::run(args, context),
             Self::Serve(args) => serve::run(args, context),

@@ -81,7 +81,7 @@ pub(super) fn guard(command: Command) -> Command {
 fn takes_blobs(command: &str, id: &str) -> bool {
     matches!(
         (command, id),
-        ("backup", "source")
+        ("backup" | "check", "source")
             | ("info" | "hash" | "check", "images")
             | ("map" | "create", "image")
             | ("convert", "source" | "destination")

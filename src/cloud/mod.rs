@@ -13,6 +13,7 @@
 //! | `granted.rs` | a disk or snapshot to which access was granted, as a page blob |
 //! | `manager.rs` | [`Cloud`]: what can be done with disks and snapshots |
 //! | `family.rs` | the snapshots of one disk, in order |
+//! | `rights.rs` | what the identity may do |
 
 mod api;
 mod endpoint;
@@ -25,9 +26,11 @@ mod name;
 mod operation;
 mod refusal;
 mod resource;
+mod rights;
 
 pub use family::Family;
 pub use grant::Access;
 pub use manager::{Cloud, NewDisk, NewSnapshot};
 pub use name::{ResourceKind, ResourceName};
 pub use resource::Resource;
+pub use rights::Rights;

@@ -42,6 +42,10 @@ pub struct Resource {
     pub percent: Option<f64>,
     /// When it was made.
     pub created: Option<Timestamp>,
+    /// Who may reach its bytes: `AllowAll`, `AllowPrivate`, `DenyAll`.
+    pub network: Option<String>,
+    /// Whether they may be reached through the public network: `Enabled`, `Disabled`.
+    pub public_network: Option<String>,
     /// `Unattached`, `Attached`, `ActiveSAS` and so on.
     pub state: Option<String>,
 }
@@ -85,6 +89,8 @@ impl Resource {
                 .pointer("/properties/completionPercent")
                 .and_then(Value::as_f64),
             created: text("/properties/timeCreated").and_then(|time| time.parse().ok()),
+            network: own("/properties/networkAccessPolicy"),
+            public_network: own("/properties/publicNetworkAccess"),
             state: own("/properties/diskState"),
         })
     }

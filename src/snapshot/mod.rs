@@ -78,7 +78,7 @@ pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 #[cfg(feature = "azure")]
 pub use managed::{
-    AddedPoint, BroughtPoint, FolderTarget, HeldPoint, Needed, PointTarget, SNAPSHOT_ID,
+    AddedPoint, BroughtPoint, FarTarget, FolderTarget, HeldPoint, Needed, PointTarget, SNAPSHOT_ID,
     Step as ManagedStep, Way, bring, needed, plan,
 };
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};

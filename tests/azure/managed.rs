@@ -356,3 +356,114 @@ fn options_that_mean_nothing_for_a_managed_disk_are_refused() {
     let all = lab.cloud.family(&name("azure:prod/web")).unwrap();
     assert_eq!(all.snapshots.len(), 1);
 }
+
+fn make_container(address: &str, key: &str, authority: Vec<u8>) {
+    use vhdkit::blob::{BlobName, Credential, Http, PageStore as _, Rest, Route};
+    let route = Route {
+        authorities: Some(authority),
+        ..Route::default()
+    };
+    let http = std::sync::Arc::new(Http::new(&route).unwrap());
+    let name = BlobName::parse(address).unwrap();
+    let lookup = |name: &str| (name == "AZURE_STORAGE_KEY").then(|| key.to_owned());
+    let credential = Credential::resolve(&name, &lookup, &http).unwrap();
+    Rest::new(&name, credential, http)
+        .create_container()
+        .unwrap();
+}
+
+/// A container of page blobs is a target, too.
+#[test]
+fn a_copy_goes_to_a_container() {
+    let mut history = History::new();
+    history.week(&["e1", "e2"]);
+    let server = history.lab.server.as_ref().unwrap();
+    let shelf = format!("{}/local/shelf", server.root());
+    let key = server.identity().account_key.clone();
+    let authority = fs::read(server.authority()).unwrap();
+    history.lab.set("AZURE_STORAGE_ACCOUNT", "local");
+    history.lab.set("AZURE_STORAGE_KEY", &key);
+    make_container(&shelf, &key, authority);
+    let copy = format!("vhd snapshot copy {STORE} --to {shelf}");
+    history.lab.good(&copy);
+    history.change(5);
+    history.snapshot("e3");
+    let told = json(
+        &history
+            .lab
+            .good(&format!("{copy} --json --check-changes 100")),
+    );
+    assert!(
+        names(&told, "copied") == ["e3"] && told["copied"][0]["how"] == "changes",
+        "{told}"
+    );
+    assert!(history.lab.good(&copy).contains("nothing to copy"));
+    for day in ["e1", "e2", "e3"] {
+        let _ = fs::remove_file(history.lab.path("far.raw"));
+        history.lab.good(&format!(
+            "vhd snapshot restore --store {shelf} web@{day} -o far.raw"
+        ));
+        let expected = fs::read(history.lab.path(&format!("{day}.raw"))).unwrap();
+        assert!(
+            fs::read(history.lab.path("far.raw")).unwrap() == expected,
+            "{day}"
+        );
+    }
+    history.change(6);
+    history.keep("e4");
+    let backup = format!("vhd backup azure:prod/web --to {shelf} --name e4");
+    let (code, text) = history.lab.run(&format!("{backup} --keep-last 2"));
+    assert!(
+        code == 2 && text.contains("vhd snapshot prune --store"),
+        "{text}"
+    );
+    history.lab.good(&backup);
+    history.lab.good(&format!(
+        "vhd snapshot restore --store {shelf} web@e4 -o e4far.raw"
+    ));
+    assert!(
+        fs::read(history.lab.path("e4far.raw")).unwrap()
+            == fs::read(history.lab.path("e4.raw")).unwrap()
+    );
+    history.lab.assert_nothing_granted();
+}
+
+/// What an account lacks is told without changing anything.
+#[test]
+fn an_account_is_checked_without_changing_it() {
+    let mut history = History::new();
+    history.week(&["f1"]);
+    let lab = &mut history.lab;
+    let text = lab.good("vhd azure check azure:prod/web");
+    for what in [
+        "login",
+        "subscription",
+        "disk",
+        "network",
+        "taking snapshots",
+        "snapshots",
+        "access",
+    ] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    assert!(!text.contains("missing"), "{text}");
+    lab.assert_nothing_granted();
+    let (code, text) = lab.run("vhd azure check azure:prod/nothing --json");
+    let checks = json(&text)["checks"].as_array().unwrap().clone();
+    let last = checks.last().unwrap();
+    assert!(
+        code == 1
+            && last["what"] == "disk"
+            && last["result"] == "missing"
+            && last["hint"].is_string(),
+        "{text}"
+    );
+    let open = lab.cloud.find(&name("azure:prod/f1")).unwrap();
+    lab.set("AZURE_CLIENT_SECRET", "wrong");
+    let (code, text) = lab.run("vhd azure check azure:prod/web");
+    assert!(
+        code == 1 && text.contains("missing") && text.contains("cannot get a token"),
+        "{text}"
+    );
+    assert!(open.is_complete());
+}

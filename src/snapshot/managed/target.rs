@@ -46,8 +46,8 @@ impl HeldPoint {
 pub struct AddedPoint {
     /// Its name.
     pub name: String,
-    /// Its content digest.
-    pub content_digest: ContentDigest,
+    /// Its content digest, if it was computed.
+    pub content_digest: Option<ContentDigest>,
     /// Bytes that were updated since the point before; all data of the first one.
     pub updated: u64,
     /// Bytes that were cleared since.
@@ -166,7 +166,7 @@ impl PointTarget for FolderTarget {
         };
         Ok(AddedPoint {
             name: made.manifest.name.clone(),
-            content_digest: made.manifest.content_digest,
+            content_digest: Some(made.manifest.content_digest),
             updated: made.updated,
             cleared: made.cleared,
             stored: made.manifest.used_size,

@@ -9,7 +9,8 @@ use crate::cli::document::ErrorView;
 use crate::cli::rate::RateArgs;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{
-    AddedPoint, FolderTarget, ManagedStep, Needed, PointTarget, Work, bring, needed, plan,
+    AddedPoint, FarTarget, FolderTarget, ManagedStep, Needed, PointTarget, Work, bring, needed,
+    plan,
 };
 
 #[derive(Serialize)]
@@ -67,7 +68,7 @@ impl PointView {
             update_bytes: Some(point.updated),
             clear_bytes: Some(point.cleared),
             stored_bytes: Some(point.stored),
-            content_digest: Some(point.content_digest.to_string()),
+            content_digest: point.content_digest.map(|digest| digest.to_string()),
             ..self
         }
     }
@@ -125,7 +126,7 @@ impl Job<'_> {
         managed: &Managed,
         context: &Context,
     ) -> Result<(Vec<V>, Option<Error>)> {
-        let mut target = self.target()?;
+        let mut target = self.target(context)?;
         let held = target.points()?;
         let (steps, stopped) = plan(&managed.family, &held)?;
         if managed.family.snapshots.is_empty() {
@@ -224,14 +225,17 @@ impl Job<'_> {
     }
 
     /// Fails if the target can't take points of this disk.
-    pub(crate) fn check(&self, managed: &Managed) -> Result<()> {
-        let held = self.target()?.points()?;
+    pub(crate) fn check(&self, managed: &Managed, context: &Context) -> Result<()> {
+        let held = self.target(context)?.points()?;
         plan(&managed.family, &held).map(drop)
     }
 
     /// Where the points go.
-    fn target(&self) -> Result<Box<dyn PointTarget>> {
+    pub(crate) fn target(&self, context: &Context) -> Result<Box<dyn PointTarget>> {
         check_disk_name(self.name)?;
+        if let Some(store) = super::super::far::store(self.to, context)? {
+            return Ok(Box::new(FarTarget::new(store, self.name)));
+        }
         if let Some(remote) = crate::cli::remote::Remote::of(self.to) {
             return Err(remote.refusal(crate::cli::role::Role::Store, self.to));
         }

@@ -263,6 +263,11 @@ impl Manager {
                 };
                 self.deployment(request, place, rest.get(1).copied())
             }
+            // Who has a token may do everything.
+            ("GET", [.., "providers", "microsoft.authorization", "permissions"]) => Ok(answer(
+                200,
+                &json!({ "value": [{ "actions": ["*"], "notActions": [] }] }),
+            )),
             _ => not_found(&request.path),
         }
     }
