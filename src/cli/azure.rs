@@ -144,7 +144,7 @@ fn check(cloud: &Cloud, name: &ResourceName) -> Vec<Finding> {
     let mut all = Vec::new();
     match (cloud.endpoint(), cloud.identity()) {
         (Ok(endpoint), Ok(identity)) => {
-            all.push(ok("login", format_args!("{identity}, at {endpoint}")))
+            all.push(ok("login", format_args!("{identity}, at {endpoint}")));
         }
         (Err(error), _) | (_, Err(error)) => {
             all.push(missing("login", &error));

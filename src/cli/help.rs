@@ -11,7 +11,7 @@ const UNBROKEN: char = '\u{a0}';
 const LONG_ONLY: &[&str] = &["Parents of differencing VHDs", "Reading"];
 
 /// Options of every command that only the long help shows.
-const RARE: &[&str] = &["threads", "progress", "journal_dir"];
+const RARE: &[&str] = &["sku", "threads", "progress", "journal_dir"];
 
 /// Gives `command` and its subcommands a short and a long help.
 pub(super) fn shape(command: Command) -> Command {

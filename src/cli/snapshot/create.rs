@@ -50,7 +50,7 @@ use crate::text::shown;
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) store: StoreArgs,
-    /// The disk; it is created if the store has none of that name. Not for a managed disk, which the store names.
+    /// The disk; it is created if the store has none of that name.
     #[arg(long, value_name = "NAME")]
     pub(super) disk: Option<String>,
     /// The name of the snapshot [default: its time, as 20261120T060000Z].
@@ -83,7 +83,7 @@ pub(super) struct Args {
     /// With --changes: compare this part of the rest all the same, at random, and refuse a list that leaves something out.
     #[arg(long, value_name = "PERCENT", requires = "changes", value_parser = crate::cli::size::parse_percent)]
     pub(super) check_changes: Option<f64>,
-    /// Create a new base, which doesn't depend on any earlier snapshot; of a managed disk, a regular snapshot instead of an incremental one.
+    /// Create a new base, which doesn't depend on any earlier snapshot; of a managed disk: a regular snapshot.
     #[arg(long)]
     pub(super) full: bool,
     /// Of a managed disk: the kind of storage of the snapshot, as `Standard_ZRS`.
