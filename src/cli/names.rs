@@ -89,7 +89,15 @@ fn takes_blobs(command: &str, id: &str) -> bool {
             | ("apply", "base" | "output")
             | ("restore", "output" | "store")
             | (
-                "create" | "list" | "show" | "diff" | "delete" | "prune" | "verify" | "tag",
+                "create"
+                    | "list"
+                    | "show"
+                    | "diff"
+                    | "delete"
+                    | "prune"
+                    | "verify"
+                    | "tag"
+                    | "hold",
                 "store"
             )
             | ("copy" | "backup", "store" | "to")

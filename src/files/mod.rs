@@ -51,8 +51,9 @@ pub use empty::EmptyDisk;
 #[cfg(feature = "azure")]
 pub use far::{
     BlobApplied, BlobApply, BlobImage, BlobPoint, GrownBlob, NewBlobImage, NewBlobImageOptions,
-    NewBlobPoint, PointNote, apply_to_blob, apply_to_new_blob, begin_blob, check_blob, grow_blob,
-    remove_blob_points, roll_back_blob, settle_blob, unfinished,
+    NewBlobPoint, PointNote, apply_to_blob, apply_to_new_blob, begin_blob, changed_tags,
+    check_blob, grow_blob, remove_blob_points, roll_back_blob, set_blob_tags, settle_blob,
+    unfinished,
 };
 pub use format::{Format, FormatChoice};
 pub use inside::vhd_inside;

@@ -236,6 +236,47 @@ fn snapshots_are_deleted_and_pruned_and_others_stay() {
         ],
     );
     check_all(&lab, &there, &[0, 2, 3, 4]);
+    // Tags can be changed, and keep what they keep; they stay when the disk goes on.
+    run(
+        0,
+        &[
+            "tag",
+            "web@wed",
+            "--set",
+            "keep=yes please",
+            "--remove",
+            "n",
+        ],
+    );
+    run(0, &["hold", "web@mon", "--reason", "audit"]);
+    let said = run(
+        0,
+        &[
+            "prune",
+            "--keep-last",
+            "1",
+            "--keep-tag",
+            "keep",
+            "--dry-run",
+        ],
+    );
+    assert!(said.contains("tag keep") && said.contains("held"), "{said}");
+    assert!(
+        said.contains("3 would be kept, 1 snapshot would be deleted"),
+        "{said}"
+    );
+    run(0, &["delete", "web@fri"]);
+    let shown = run(0, &["show", "web@wed"]);
+    assert!(
+        shown.contains("keep=yes please") && !shown.contains("n=2"),
+        "{shown}"
+    );
+    run(0, &["hold", "web@mon", "--release"]);
+    lab.ends(
+        0,
+        "vhd",
+        &["snapshot", "copy", "--store", &store, "--to", &there],
+    );
     let said = run(0, &["prune", "--keep-last", "2"]);
     assert!(said.contains("2 kept, 2 snapshots deleted"), "{said}");
     check_all(&lab, &there, &[3, 4]);

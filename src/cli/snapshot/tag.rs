@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::far;
 use super::locking::{LockArgs, open_for};
 use super::stores::DiskArgs;
 use crate::cli::context::Context;
@@ -127,6 +128,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(both) = args.remove.iter().find(|key| set.contains_key(*key)) {
         return Err(Error::usage("a tag can't be set and removed at once").with_found(both));
     }
+    if let Some(store) = far::store(&args.disk.store.store, context)? {
+        let named = (args.disk.disk.as_deref(), args.snapshots.as_slice());
+        let patience = args.lock.patience(context);
+        let how = (args.json, &patience, context);
+        return far::tag(&*store, named, (&set, &args.remove), how);
+    }
     let change = Change {
         disk: &args.disk,
         snapshots: &args.snapshots,
@@ -152,6 +159,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 pub(super) fn hold(args: &HoldArgs, context: &Context) -> Result<Outcome> {
     let hold = || BTreeMap::from([(HOLD.to_owned(), args.reason.clone())]);
+    if let Some(store) = far::store(&args.disk.store.store, context)? {
+        let named = (args.disk.disk.as_deref(), args.snapshots.as_slice());
+        let (set, remove) = if args.release {
+            (BTreeMap::new(), vec![HOLD.to_owned()])
+        } else {
+            (hold(), Vec::new())
+        };
+        let patience = args.lock.patience(context);
+        let how = (args.json, &patience, context);
+        return far::tag(&*store, named, (&set, &remove), how);
+    }
     let change = Change {
         disk: &args.disk,
         snapshots: &args.snapshots,

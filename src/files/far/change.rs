@@ -205,7 +205,9 @@ impl Change {
     ) -> Result<Option<ContentDigest>> {
         let checkpoint = checkpoint(blob, mark)?;
         let digest = marks::digest_of(checkpoint.blob(), checkpoint.properties());
-        let metadata = marks::whole(&checkpoint.properties().metadata, digest);
+        let mut metadata = marks::whole(&checkpoint.properties().metadata, digest);
+        let tags = blob.properties().metadata.get(marks::CHANGED_TAGS);
+        metadata.extend(tags.map(|tags| (marks::CHANGED_TAGS.to_owned(), tags.clone())));
         let size = checkpoint.byte_len()?;
         blob.set_len(size)?;
         let equal: Box<dyn SharedExtents> =

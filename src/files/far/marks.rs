@@ -9,6 +9,7 @@
 //! vhdkit_role         checkpoint            of a snapshot that was taken for an apply alone
 //! vhdkit_digest       content digest        what the image held when the blob was last written by this program
 //! vhdkit_name         text                  the name of a point in time, of a snapshot
+//! vhdkit_changed_tags text                  tags of snapshots that were changed later
 //! vhdkit_copy         text                  applying: it isn't diffs that are applied, but a point in time is added, and the
 //!                                           snapshot of that carries the same; or one is deleted
 //! ```
@@ -42,6 +43,9 @@ const OWN: &str = "vhdkit_own";
 const DIFFS: &str = "vhdkit_diffs";
 const TARGET: &str = "vhdkit_target";
 const ROLE: &str = "vhdkit_role";
+
+/// The metadata of a blob with tags of its snapshots.
+pub(super) const CHANGED_TAGS: &str = "vhdkit_changed_tags";
 
 /// The metadata that tells the change in which a snapshot was taken.
 pub(super) const COPY: &str = "vhdkit_copy";
@@ -121,9 +125,10 @@ pub(super) fn writing() -> Metadata {
     Metadata::from([(STATE.to_owned(), WRITING.to_owned())])
 }
 
-/// The metadata that isn't this program's.
+/// The metadata that isn't this program's, or is of the snapshots, and stays whatever is done to the blob.
 pub(super) fn of_others(metadata: &Metadata) -> Metadata {
-    let theirs = metadata.iter().filter(|(name, _)| !name.starts_with(OURS));
+    let stays = |name: &str| !name.starts_with(OURS) || name == CHANGED_TAGS;
+    let theirs = metadata.iter().filter(|(name, _)| stays(name));
     theirs
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()

@@ -14,6 +14,7 @@
 //! | `since.rs` | what was written to a blob since its newest snapshot |
 //! | `fill.rs` | writing ranges of an image to a blob |
 //! | `remove.rs` | deleting points in time of a blob |
+//! | `tags.rs` | tags that were changed after a snapshot was taken |
 //! | `ranges.rs` | sets of ranges |
 
 mod apply;
@@ -29,6 +30,7 @@ mod ranges;
 mod remove;
 mod since;
 mod snapshots;
+mod tags;
 
 pub use apply::{BlobApplied, BlobApply, apply_to_blob, apply_to_new_blob, roll_back_blob};
 pub use grow::{GrownBlob, NewBlobPoint, begin_blob, grow_blob};
@@ -36,3 +38,4 @@ pub use image::{BlobImage, check_blob};
 pub use new::{NewBlobImage, NewBlobImageOptions};
 pub use points::{BlobPoint, PointNote, unfinished};
 pub use remove::{remove_blob_points, settle_blob};
+pub use tags::{changed_tags, set_blob_tags};

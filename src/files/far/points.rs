@@ -9,7 +9,7 @@
 //! vhdkit_source       text        what it was copied from, for people
 //! vhdkit_resource     text        the cloud's id of the disk
 //! vhdkit_unique       text        the cloud's id of that disk instance
-//! vhdkit_tags         K=V&K=V     tags
+//! vhdkit_tags         K=V,K=V     tags
 //! vhdkit_program      text        the program that took it, with its version
 //! ```
 //!
@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use super::marks::{COPY, Mark, NAME, digest_of, is_checkpoint, whole};
+use super::marks::{CHANGED_TAGS, COPY, Mark, NAME, digest_of, is_checkpoint, whole};
 use crate::blob::{Listed, Metadata, decoded, encoded};
 use crate::image::ContentDigest;
 
@@ -35,7 +35,7 @@ const PROGRAM: &str = "vhdkit_program";
 const PLAIN: &str = ":/@ +,()";
 
 /// The most bytes of metadata that the service stores with a blob.
-const MOST: usize = 8 << 10;
+pub(super) const MOST: usize = 8 << 10;
 
 /// What is recorded of a point in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,12 +65,9 @@ impl PointNote {
     pub(super) fn metadata(&self, before: &Metadata, copy: &str) -> Metadata {
         let mut metadata = whole(before, self.digest);
         let program = concat!("vhdkit ", env!("CARGO_PKG_VERSION"));
-        let tags: Vec<String> = self
-            .tags
-            .iter()
-            .map(|(key, value)| tag(key, value))
-            .collect();
-        let tags = (!tags.is_empty()).then(|| tags.join("&"));
+        // The blob's own, of other snapshots.
+        metadata.remove(CHANGED_TAGS);
+        let tags = (!self.tags.is_empty()).then(|| tags_text(&self.tags));
         for (name, value) in [
             (NAME, self.name.as_deref()),
             (TIME, self.time.as_deref()),
@@ -117,9 +114,19 @@ impl PointNote {
             digest,
             resource: text(RESOURCE),
             unique: text(UNIQUE),
-            tags: tags.split('&').filter_map(parse_tag).collect(),
+            tags: parse_tags(tags),
         }
     }
+}
+
+/// Tags as text, which holds neither a blank nor a semicolon.
+pub(super) fn tags_text(tags: &BTreeMap<String, String>) -> String {
+    let all: Vec<String> = tags.iter().map(|(key, value)| tag(key, value)).collect();
+    all.join(",")
+}
+
+pub(super) fn parse_tags(text: &str) -> BTreeMap<String, String> {
+    text.split(',').filter_map(parse_tag).collect()
 }
 
 fn tag(key: &str, value: &str) -> String {

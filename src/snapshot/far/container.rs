@@ -16,8 +16,8 @@ use crate::blob::{BlobKind, BlobName, BlobsAsked, Connector, Listed, PageStore a
 use crate::diff::BaseCheck;
 use crate::error::{Error, Result};
 use crate::files::{
-    ApplyOptions, BlobImage, BlobPoint, NewBlobPoint, Opened, ParentOptions, begin_blob, grow_blob,
-    remove_blob_points, settle_blob, unfinished,
+    ApplyOptions, BlobImage, BlobPoint, NewBlobPoint, Opened, ParentOptions, begin_blob,
+    changed_tags, grow_blob, remove_blob_points, set_blob_tags, settle_blob, unfinished,
 };
 use crate::page::PageRange;
 
@@ -114,7 +114,13 @@ impl Container {
         // The order of a list is no promise; times are written so that their order is that of their letters.
         all.sort_by(|a, b| a.id.cmp(&b.id));
         let live = all.iter().find(|listed| listed.id.snapshot.is_none());
-        let points: Vec<FarPoint> = all.iter().filter_map(BlobPoint::of).map(point).collect();
+        let mut points: Vec<FarPoint> = all.iter().filter_map(BlobPoint::of).map(point).collect();
+        let mut tags = live.map_or_else(BTreeMap::new, changed_tags);
+        for point in &mut points {
+            if let Some(changed) = tags.remove(&point.key) {
+                point.note.tags = changed;
+            }
+        }
         let unfinished = live.and_then(unfinished);
         // A blob without snapshots has no points in time.
         (!points.is_empty() || unfinished.is_some()).then_some(FarDisk {
@@ -206,6 +212,17 @@ impl FarStore for Container {
             settle_blob(&self.connector, &self.address(&disk.key, None))?;
         }
         Ok(())
+    }
+
+    fn set_tags(
+        &self,
+        disk: &FarDisk,
+        point: &FarPoint,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.settle(disk)?;
+        let name = self.address(&disk.key, None);
+        set_blob_tags(&self.connector, &name, &point.key, tags)
     }
 
     fn delete(&self, disk: &FarDisk, points: &[&FarPoint], work: Work<'_>) -> Result<()> {

@@ -130,6 +130,14 @@ pub trait FarStore: Debug + Send + Sync {
     /// Deletes points in time of a disk; the disk, too, if they are all.
     fn delete(&self, disk: &FarDisk, points: &[&FarPoint], work: Work<'_>) -> Result<()>;
 
+    /// Gives a point in time these tags in place of those that it has.
+    fn set_tags(
+        &self,
+        disk: &FarDisk,
+        point: &FarPoint,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<()>;
+
     /// The disk called `name`.
     fn disk(&self, name: &str) -> Result<FarDisk> {
         let mut disks = self.disks(Some(name))?;

@@ -8,6 +8,7 @@ mod diff;
 mod list;
 mod remove;
 mod restore;
+mod tag;
 mod verify;
 
 pub(super) use copy::copy;
@@ -16,6 +17,7 @@ pub(super) use diff::{Wish, diff};
 pub(super) use list::{list, show};
 pub(super) use remove::{Delete, delete, prune};
 pub(super) use restore::{Restore, restore};
+pub(super) use tag::tag;
 pub(super) use verify::{Look, verify};
 
 use std::path::Path;
