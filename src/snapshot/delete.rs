@@ -216,7 +216,7 @@ fn delete_without_room(disk: &mut Disk, deleted: &[Manifest]) -> Result<()> {
 
 /// Records the intent and carries it out. If it can't be carried out, for lack of space or otherwise, it is revoked as
 /// long as nothing was done.
-fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
+pub(super) fn carry_out(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result<()> {
     if let Err(error) = intent.write(disk) {
         // It may have its name already, but nothing was done yet.
         let _ = forget(disk, intent);
@@ -247,6 +247,9 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
             let fresh = disk.path(&format!("{}{NEW}", new.data.file));
             if !is_absent(&fresh) {
                 rename(&fresh, &file)?;
+            } else if is_absent(&file) {
+                // It only gets another name.
+                rename(&disk.path(&old.data.file), &file)?;
             }
         }
         if old.data.file != new.data.file {
@@ -265,6 +268,14 @@ pub(super) fn finish(disk: &mut Disk, intent: &Intent, work: Work<'_>) -> Result
     }
     if let Some(new) = next {
         disk.write_manifest(&new, Overwrite::Yes)?;
+        if let Some([old, _]) = &intent.next
+            && old.name != new.name
+        {
+            remove_if_there(&disk.path(&old.stem().manifest()))?;
+            disk.names.remove(&old.stem().manifest());
+            disk.take_out(old);
+        }
+        disk.names.insert(new.stem().manifest());
         disk.names.insert(new.data.file.clone());
         disk.put(new);
     }

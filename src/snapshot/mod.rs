@@ -44,6 +44,7 @@ mod prune;
 mod receive;
 mod recovery;
 mod remedies;
+mod rename;
 mod repair;
 mod restore;
 mod retention;
@@ -90,6 +91,7 @@ pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
 pub use prune::{Decision, Pruned, decide, prune};
 pub use receive::{Future, Received, receive, receive_when_free};
+pub use rename::rename_point;
 pub use repair::{
     RepairSources, Repaired, RepairedDisk, TakenBack, repair, set_aside_intent,
     take_back as take_back_damaged,

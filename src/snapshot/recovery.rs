@@ -139,6 +139,8 @@ impl Disk {
                 let fresh = format!("{file}{NEW}");
                 if self.names.contains(&fresh) {
                     self.unnamed.insert(file, fresh);
+                } else if !self.names.contains(&file) {
+                    self.unnamed.insert(file, old.data.file);
                 }
                 self.put(new);
             } else if self.names.contains(&file) {

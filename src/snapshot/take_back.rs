@@ -53,7 +53,8 @@ fn nothing_was_done(disk: &Disk, intent: &Intent, error: &Error, work: Work<'_>)
         return Ok(false);
     }
     if !intent.forward {
-        return Ok(is_there(&format!("{}{NEW}", new.data.file)));
+        let gets_another_name = old.name != new.name && !is_there(&new.data.file);
+        return Ok(gets_another_name || is_there(&format!("{}{NEW}", new.data.file)));
     }
     let Some(base) = intent.deleted.first().filter(|_| !is_there(&new.data.file)) else {
         return Ok(false);

@@ -211,6 +211,7 @@ fn a_copy_to_a_folder_is_right_or_says_why() {
         with_work(|work| copy_out(&container(server), to, "web", work))
     };
     let to = lab.path("out");
+    vhdkit::snapshot::init(Path::new(&to), vhdkit::snapshot::STORE_VERSION).unwrap();
     assert!(out(&counting, Path::new(&to)).error.is_none());
     let all = count.load(Ordering::SeqCst);
     for wire in [

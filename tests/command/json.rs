@@ -275,6 +275,21 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         2,
     ),
     (
+        "vhd snapshot rename",
+        "vhd snapshot rename --store s mon monday --json",
+        0,
+    ),
+    (
+        "vhd snapshot rename",
+        "vhd snapshot rename --store s monday mon --json",
+        0,
+    ),
+    (
+        "vhd snapshot rename",
+        "vhd snapshot rename --store s none mon --json",
+        2,
+    ),
+    (
         "vhd snapshot delete",
         "vhd snapshot delete --store s mon --json",
         2,

@@ -30,6 +30,7 @@ mod locking;
 pub(super) mod managed;
 pub(super) mod prune;
 mod receive;
+mod rename;
 mod repair;
 mod restore;
 mod send;
@@ -90,6 +91,7 @@ enum Command {
     Prune(prune::Args),
     Tag(tag::Args),
     Hold(tag::HoldArgs),
+    Rename(rename::Args),
     Verify(verify::Args),
     Repair(repair::Args),
     Upgrade(upgrade::Args),
@@ -107,6 +109,7 @@ impl Command {
             Self::Stats(_) => "vhd snapshot stats",
             Self::Tag(_) => "vhd snapshot tag",
             Self::Hold(_) => "vhd snapshot hold",
+            Self::Rename(_) => "vhd snapshot rename",
             Self::Diff(_) => "vhd snapshot diff",
             Self::Restore(_) => "vhd snapshot restore",
             Self::Hash(_) => "vhd snapshot hash",
@@ -133,6 +136,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Stats(args) => stats::run(args, context),
         Command::Tag(args) => tag::run(args, context),
         Command::Hold(args) => tag::hold(args, context),
+        Command::Rename(args) => rename::run(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),

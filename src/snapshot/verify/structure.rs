@@ -115,7 +115,9 @@ pub(super) fn strays(look: &mut Look<'_>) {
             || is_part(ending)
             || disk.names.contains(&format!("{manifest}.part"))
             || disk.names.contains(&manifest)
-            || going.contains(&stem);
+            || going.contains(&stem)
+            // Its manifest is in what an interrupted command left.
+            || disk.points.named(&stem.name).is_some_and(|point| point.stem() == stem);
         if !known {
             let error = Error::damaged("this file has no manifest")
                 .with_path(disk.path(name))

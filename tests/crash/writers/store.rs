@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
     Access, BaseForm, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources,
-    Span, Verified, Work, add_diff, copy_disk, create, delete, prune, receive, repair, send,
-    upgrade, verify,
+    Span, Verified, Work, add_diff, copy_disk, create, delete, prune, receive, rename_point,
+    repair, send, upgrade, verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -17,18 +17,22 @@ use crate::explore::{Ground, Judged, Outcome, Run, Scratch, Writer, fill, lay_ou
 use crate::ground::{Disk, WORKERS, Whole, diff, make, open};
 use crate::recorder::{Files, read_folder};
 
-const NAMES: [&str; 5] = ["mon", "tue", "wed", "thu", "fri"];
+const NAMES: [&str; 6] = ["mon", "tue", "wed", "thu", "fri", RENAMED];
+
+/// Another name of the second one.
+const RENAMED: &str = "renamed";
 
 /// The contents of the snapshots.
-static DISKS: LazyLock<[Disk; 5]> = LazyLock::new(|| {
+static DISKS: LazyLock<[Disk; 6]> = LazyLock::new(|| {
     let mut days = [
         monday(),
         tuesday(SIZE),
         tuesday(LARGER),
         tuesday(LARGER),
         tuesday(LARGER),
+        tuesday(SIZE),
     ];
-    for (n, day) in days.iter_mut().enumerate().skip(2) {
+    for (n, day) in days.iter_mut().enumerate().skip(2).take(3) {
         put(day, (5 * n + 1) * KIB, &data(100 + n, KIB));
         put(day, (7 * n) * KIB, &[0; 1024]);
     }
@@ -524,6 +528,17 @@ fn bridges(form: BaseForm) -> Writer {
     )
 }
 
+/// A snapshot gets another name.
+fn renames(form: BaseForm) -> Writer {
+    writer(
+        form,
+        "rename",
+        store(3, &[], form),
+        [&[0, 1, 2], &[0, 5, 2]],
+        |at| rename_point(&mut stored(at, Access::Write)?, "tue", RENAMED, work()).map(drop),
+    )
+}
+
 pub(super) fn all() -> Vec<Writer> {
     let mut writers = vec![upgrades()];
     for form in [BaseForm::Packed, BaseForm::Image] {
@@ -532,6 +547,7 @@ pub(super) fn all() -> Vec<Writer> {
         writers.extend(arrivals(form));
         writers.extend(repairs(form));
         writers.push(bridges(form));
+        writers.push(renames(form));
     }
     writers
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::disk::{changed, disk, run, run_to};
+use crate::disk::{changed, content, disk, run, run_to};
 use crate::store::lab::{Lab, ends};
 
 const SIZE: usize = 2 << 20;
@@ -216,4 +216,40 @@ fn what_a_store_takes_is_told_to_people_and_to_monitors() {
         ],
     ));
     assert!(begun.elapsed().as_millis() >= 400);
+}
+
+#[test]
+fn a_snapshot_gets_another_name() {
+    for version in ["1", "2"] {
+        let lab = Lab::empty();
+        lab.good(&["init", "--store-version", version, "store"]);
+        two(&lab);
+        for name in ["a", "b"] {
+            lab.add(name, &format!("{name}.raw"));
+        }
+        lab.good(&["copy", "--init", "--to", "far"]);
+        let id = |name: &str| lab.json(&["show", name])["id"].clone();
+        let before = id("a");
+        // Its name is free again, and what is made of it stays what it is.
+        lab.good(&["rename", "web@a", "first"]);
+        assert_eq!(id("first"), before);
+        lab.good(&["verify", "--read-data"]);
+        let bytes = [content(lab.path("a.raw")), content(lab.path("b.raw"))];
+        lab.assert_restores("first", &bytes[0]);
+        lab.assert_restores("b", &bytes[1]);
+        assert!(lab.files().iter().all(|file| !file.contains("-a.")));
+        let said = lab.ends(2, &["rename", "first", "b"]);
+        assert!(said.contains("another snapshot is called so"), "{said}");
+        lab.ends(2, &["rename", "first", "../x"]);
+        let said = lab.ends(2, &["rename", "a", "x"]);
+        assert!(said.contains("no such snapshot"), "{said}");
+        // Copies go on.
+        lab.good(&["rename", "b", "second"]);
+        lab.add("c", "a.raw");
+        lab.good(&["copy", "--to", "far"]);
+        lab.good(&["verify", "--read-data", "--store", "far"]);
+        lab.good(&["delete", "first"]);
+        lab.assert_restores("second", &bytes[1]);
+        lab.good(&["verify", "--read-data"]);
+    }
 }
