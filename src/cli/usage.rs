@@ -1,6 +1,7 @@
 //! Mistakes on the command line: the argument parser's messages, and what was probably meant.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 
 use clap::Command;
@@ -109,8 +110,28 @@ pub(super) fn explain(
 
 /// A copy of an error of [`names`](super::names), since the parser only lends a reference.
 fn again(error: &Error) -> Error {
-    let again = Error::new(error.kind(), error.message());
-    let again = error.path().into_iter().fold(again, Error::with_path);
+    let cause = std::error::Error::source(error);
+    let system = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let mut again = match system {
+        Some(system) if error.kind() == crate::error::ErrorKind::Io => {
+            let number = system.raw_os_error().map(io::Error::from_raw_os_error);
+            let other = || io::Error::new(system.kind(), system.to_string());
+            Error::io(error.message(), number.unwrap_or_else(other))
+        }
+        _ => {
+            let again = Error::new(error.kind(), error.message());
+            let cause = cause.map(ToString::to_string);
+            cause.into_iter().fold(again, Error::with_source)
+        }
+    };
+    again = error.path().into_iter().fold(again, Error::with_path);
+    again = error.field().into_iter().fold(again, Error::with_field);
+    again = error.offset().into_iter().fold(again, Error::with_offset);
+    again = error.found().into_iter().fold(again, Error::with_found);
+    again = error
+        .expected()
+        .into_iter()
+        .fold(again, Error::with_expected);
     let remedy = error.remedy().cloned();
     remedy.into_iter().fold(again, Error::with_remedy)
 }
