@@ -12,12 +12,6 @@
 mod answers;
 mod client;
 mod cloud_lab;
-#[allow(
-    dead_code,
-    unused_imports,
-    unused_macros,
-    reason = "others need the rest"
-)]
 #[path = "../support/disk.rs"]
 mod disk;
 #[allow(dead_code, reason = "others need the rest")]
