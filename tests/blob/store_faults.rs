@@ -9,7 +9,10 @@ use vhdkit::blob::memory::MemoryStore;
 use vhdkit::blob::{BlobId, BlobName, PageStore as _};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
-use vhdkit::snapshot::{Container, FarCopied, FarStore as _, Work, copy_in, copy_out};
+use vhdkit::snapshot::{
+    Container, FarCopied, FarStore as _, STORE_VERSION, Work, copy_in, copy_out, init_if_none,
+};
+use vhdkit::storage::Audience;
 
 use crate::cli::Lab;
 use crate::server::{Request, Server, Wire};
@@ -208,10 +211,10 @@ fn a_copy_to_a_folder_is_right_or_says_why() {
         })),
     );
     let out = |server: &Server, to: &Path| {
+        init_if_none(to, STORE_VERSION, &Audience::default()).unwrap();
         with_work(|work| copy_out(&container(server), to, "web", work))
     };
     let to = lab.path("out");
-    vhdkit::snapshot::init(Path::new(&to), vhdkit::snapshot::STORE_VERSION).unwrap();
     assert!(out(&counting, Path::new(&to)).error.is_none());
     let all = count.load(Ordering::SeqCst);
     for wire in [
