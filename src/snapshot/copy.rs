@@ -115,6 +115,24 @@ pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
     }))
 }
 
+/// The snapshots that a copy of the disk `name` from the store `from` to the store `to` would bring, oldest first;
+/// nothing is changed. `to` needn't be a store yet.
+///
+/// # Errors
+///
+/// As the copy: [`Mismatch`](ErrorKind::Mismatch) if the two histories have diverged.
+pub fn would_copy((from, to): (&Path, &Path), name: &str) -> Result<Vec<Manifest>> {
+    let mut source = Disk::open(from, name, Access::Read)?;
+    if let Some(error) = source.take_damaged().pop() {
+        return Err(error);
+    }
+    if is_absent(&to.join(name)) {
+        return Ok(source.points().to_vec());
+    }
+    let target = Disk::open(to, name, Access::Read)?;
+    Ok(missing(&source, &target)?.points.to_vec())
+}
+
 /// Copies the snapshots of the disk `name` that the store `from` has and the store `to` lacks. Both are locked
 /// meanwhile: the source as by a reader, the target against everyone except readers.
 pub fn copy_disk((from, to): (&Path, &Path), name: &str, work: Work<'_>) -> Copied {

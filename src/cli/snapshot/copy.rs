@@ -14,7 +14,9 @@ use crate::cli::document::ErrorView;
 use crate::cli::remote::{Remote, on};
 use crate::cli::role::Role;
 use crate::error::quoted;
-use crate::snapshot::{Copied, STORE_VERSION, Work, copy_disks, init_if_none, store_version};
+use crate::snapshot::{
+    Copied, STORE_VERSION, Work, copy_disks, init_if_none, store_version, would_copy,
+};
 use crate::storage::Audience;
 
 /// Bring another store up to date: copy the snapshots that it lacks.
@@ -64,6 +66,7 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct View {
+    dry_run: bool,
     disks: Vec<DiskView>,
 }
 
@@ -117,7 +120,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return managed::copy::run(args, context);
     }
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    if args.check_changes.is_some() {
+        return Err(Error::usage(
+            "--check-changes is for the changes that the service lists of a managed disk",
+        )
+        .with_path(from)
+        .with_hint("omit it: everything that is copied from a store is verified by its digest"));
+    }
     if [from, to].into_iter().any(crate::cli::far::is_address) {
+        if args.dry_run {
+            return Err(Error::usage(
+                "--dry-run isn't known for containers of page blobs: it is for folders, and for managed disks",
+            )
+            .with_path(if crate::cli::far::is_address(to) { to } else { from })
+            .with_hint("omit it; to see which snapshots each store has, use vhd snapshot list"));
+        }
         if args.init && !crate::cli::far::is_address(to) {
             init_if_none(to, STORE_VERSION, &Audience::default())?;
         }
@@ -128,6 +145,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_remote(args)?;
     refuse_same(from, to)?;
     let names = chosen(from, &args.disk)?;
+    if args.dry_run {
+        return dry_run(args, &names, context);
+    }
     if args.init {
         let version = store_version(from)?.unwrap_or(STORE_VERSION);
         init_if_none(to, version, &Audience::of([from])?)?;
@@ -173,6 +193,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
+            dry_run: false,
             disks: all.iter().map(DiskView::from).collect(),
         })?;
         output.finish()?;
@@ -185,6 +206,69 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let first = errors.next();
     for error in errors {
         context.report(&error);
+    }
+    first.map_or(Ok(Outcome::Done), Err)
+}
+
+/// Says what a copy would bring, as far as manifests tell; changes nothing.
+fn dry_run(args: &Args, names: &[String], context: &Context) -> Result<Outcome> {
+    let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    if !args.init || store_version(to)?.is_some() {
+        disks(to)?;
+    }
+    let mut views = Vec::new();
+    let mut first = None;
+    for disk in names {
+        let planned = would_copy((from, to), disk);
+        let points = planned.as_deref().unwrap_or(&[]);
+        let views_of_points: Vec<PointView> = points
+            .iter()
+            .map(|point| PointView {
+                name: point.name.clone(),
+                id: point.id.clone(),
+                copied_bytes: point.data.length,
+            })
+            .collect();
+        let bytes = points
+            .iter()
+            .fold(0, |sum: u64, point| sum.saturating_add(point.data.length));
+        match points {
+            [] if planned.is_ok() => context.note(format_args!("{disk}: nothing to copy")),
+            [] => {}
+            [oldest, .., newest] => context.note(format_args!(
+                "{disk}: would copy {}, about {}: {} to {}",
+                Count(points.len() as u64, "snapshot"),
+                Size(bytes),
+                oldest.name,
+                newest.name
+            )),
+            [one] => context.note(format_args!(
+                "{disk}: would copy {}, about {}",
+                one.name,
+                Size(bytes)
+            )),
+        }
+        views.push(DiskView {
+            disk: disk.clone(),
+            newest: points.last().map(|point| point.name.clone()),
+            copied_bytes: bytes,
+            copied: views_of_points,
+            error: planned.as_ref().err().map(ErrorView::from),
+        });
+        if let Err(error) = planned {
+            match first {
+                None => first = Some(error),
+                Some(_) => context.report(&error),
+            }
+        }
+    }
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            dry_run: true,
+            disks: views,
+        })?;
+        output.finish()?;
     }
     first.map_or(Ok(Outcome::Done), Err)
 }

@@ -64,7 +64,7 @@ fn a_snapshot_forged_with_its_manifest_is_never_given_out() {
         ("vhd snapshot verify -q --read-data --store T", 1),
         // What came is laid over what is there.
         (
-            "set -o pipefail; vhd snapshot send -q --store S | vhd snapshot receive -q --store R",
+            "set -o pipefail; vhd snapshot send -q --store S | vhd snapshot receive -q --init --store R",
             3,
         ),
         // It isn't kept.

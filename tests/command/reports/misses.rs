@@ -26,8 +26,11 @@ const CASES: &[Case] = &[
         run: |lab| {
             let [few, more] = [40, 160].map(|count| work_of(lab, count));
             for ((command, few), (_, more)) in few.iter().zip(&more) {
-                // A fold reads no more diffs at a time than may be open, and reads some results again.
-                let spare = if command.contains("prune") { 1 } else { 2 };
+                // A fold, and reading all data, has no more diffs open at a time than may be, and opens some again.
+                let reopens = ["prune", "--read-data"]
+                    .iter()
+                    .any(|part| command.contains(part));
+                let spare = if reopens { 1 } else { 2 };
                 for (few, more) in few.iter().zip(more) {
                     // Four times as many, and what every command does once.
                     let most = few * 4 + few / spare;

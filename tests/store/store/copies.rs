@@ -493,3 +493,37 @@ fn diverged_histories_are_refused_with_both_ids() {
     let said = lab.ends(4, &["copy", "--init", "--to", "other"]);
     assert!(said.contains("have diverged"), "{said}");
 }
+
+#[test]
+fn a_dry_run_says_what_a_copy_then_does() {
+    let lab = Lab::packed();
+    let mut bytes = disk(5, 2 << 20);
+    for name in ["mon", "tue", "wed"] {
+        let image = lab.image("disk", &bytes, "raw");
+        lab.add(name, &image);
+        bytes = changed(6, &bytes);
+    }
+    let target = lab.path("far");
+    let to = target.to_str().unwrap();
+    let plan = |more: &[&str]| {
+        let plan = lab.json(&[&["copy", "--dry-run", "--to", to], more].concat());
+        let copied = plan["disks"][0]["copied"].as_array().unwrap().clone();
+        copied
+            .iter()
+            .map(|point| point["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    lab.ends(2, &["copy", "--dry-run", "--to", to]);
+    assert_eq!(plan(&["--init"]), ["mon", "tue", "wed"]);
+    assert!(!target.exists());
+    lab.good(&["copy", "--init", "--to", to]);
+    assert!(plan(&[]).is_empty());
+    let image = lab.image("disk", &bytes, "raw");
+    lab.add("thu", &image);
+    let before = fs::read_dir(target.join("web")).unwrap().count();
+    assert_eq!(plan(&[]), ["thu"]);
+    assert_eq!(fs::read_dir(target.join("web")).unwrap().count(), before);
+    // What isn't known to a copy between folders is refused, not passed over.
+    lab.ends(2, &["copy", "--to", to, "--check-changes", "1%"]);
+    assert_eq!(fs::read_dir(target.join("web")).unwrap().count(), before);
+}
