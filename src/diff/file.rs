@@ -15,7 +15,7 @@ use super::sections::{
 };
 use crate::error::Result;
 use crate::image::Hash;
-use crate::page::{PageList, PageRange, to_usize};
+use crate::page::{Change, PageList, PageRange, to_usize};
 use crate::parallel::Workers;
 use crate::progress::Progress;
 use crate::storage::ReadAt;
@@ -255,6 +255,25 @@ impl DiffFile {
                 _ => Err(changed()),
             })
             .map_err(|e| e.with_path(self.name()).with_offset(entry.offset))
+    }
+
+    /// Reads the changes of all frames, in order, without their data.
+    pub fn changes(&self) -> impl Iterator<Item = Result<Change>> + '_ {
+        let segments = (0..self.root.len()).map(|n| self.segment(n));
+        segments.flat_map(|segment| {
+            let (entries, error) = match segment {
+                Ok(entries) => (entries.to_vec(), None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            let frames = entries.into_iter().flat_map(|entry| {
+                let (changes, error) = match self.changes_of(&entry) {
+                    Ok(changes) => (changes.iter().copied().collect(), None),
+                    Err(error) => (Vec::new(), Some(Err(error))),
+                };
+                changes.into_iter().map(Ok).chain(error)
+            });
+            frames.chain(error)
+        })
     }
 
     /// Reads one frame.

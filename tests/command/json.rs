@@ -245,6 +245,16 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         0,
     ),
     (
+        "vhd snapshot map",
+        "vhd snapshot map --store s --json",
+        0,
+    ),
+    (
+        "vhd snapshot map",
+        "vhd snapshot map --store none --json",
+        2,
+    ),
+    (
         "vhd snapshot stats",
         "vhd snapshot stats --store s --json",
         0,

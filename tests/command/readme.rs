@@ -41,6 +41,17 @@ fn the_examples_print_what_the_readme_says() {
     assert!(count >= 15, "only {count} examples were found");
 }
 
+#[test]
+fn the_picture_is_what_the_command_draws() {
+    let folder = images();
+    let script = "for day in mon tue wed; do \
+        vhd snapshot create -q --init --store s --disk web --name $day $day*.vhd || exit; \
+        done; vhd snapshot map --store s --format svg";
+    let drawn = shell(&folder, script);
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/points.svg");
+    assert_eq!(drawn, String::from_utf8(content(picture)).unwrap());
+}
+
 /// Creates the folder of the README's first example.
 fn images() -> TestFolder {
     let folder = TestFolder::new();

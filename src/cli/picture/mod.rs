@@ -3,6 +3,7 @@
 
 mod cells;
 mod model;
+mod rows;
 mod svg;
 mod term;
 
@@ -12,6 +13,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 pub(super) use cells::Cells;
 use model::{Band, Picture};
+pub(super) use rows::Row;
+use rows::Rows;
 
 use super::output::Output;
 use super::size::{Count, Short};
@@ -28,6 +31,11 @@ const SVG: (usize, usize) = (128, 64);
 const LINES: usize = 24;
 /// Characters in a line where nobody says how wide the terminal is.
 const COLUMNS: usize = 80;
+
+/// Points in time in one picture at most.
+pub(super) const MOST_POINTS: usize = 64;
+/// Characters beside the cells of a row: a name before them, and what is said of it after them.
+const BESIDE: usize = 40;
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,6 +62,47 @@ impl Drawing {
             }
         }
         Ok(cells)
+    }
+
+    /// Cells in one row for a disk of `size` bytes.
+    pub(super) fn row(self, size: u64) -> Cells {
+        let columns = match self {
+            Self::Svg => SVG.0,
+            Self::Term => columns().saturating_sub(BESIDE).max(16),
+        };
+        Cells::new(size, columns, 1)
+    }
+
+    /// Prints states of one disk, oldest first, a row for each; `size` is that of the largest.
+    pub(super) fn points(
+        self,
+        (title, below): (&str, &str),
+        size: u64,
+        rows: &[Row],
+        output: &mut Output,
+    ) -> Result<()> {
+        let picture = Rows {
+            title,
+            below,
+            size,
+            columns: rows
+                .iter()
+                .map(|row| row.cells.first_row().count())
+                .max()
+                .unwrap_or(0),
+            rows,
+        };
+        match self {
+            Self::Svg => {
+                let svg = picture.svg();
+                let svg = svg.map_err(|_| Error::internal("a string can't be written to"))?;
+                output.bytes(svg.as_bytes())
+            }
+            Self::Term => {
+                let lines = picture.term(in_colour());
+                lines.iter().try_for_each(|line| output.line(line))
+            }
+        }
     }
 
     /// Prints a disk: where it holds data.

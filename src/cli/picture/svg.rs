@@ -21,7 +21,7 @@ const MOST_TOOLTIPS: usize = 500;
 /// Partitions and files that are named.
 const MOST_NAMED: usize = 10;
 
-const STYLE: &str = "<style>\
+pub(super) const STYLE: &str = "<style>\
     svg{background:#fff;font:12px system-ui,sans-serif}\
     text{fill:#333}.t{font-size:16px}.t,.h{font-weight:600}.s,.n{fill:#666}.n{font-size:11px}.g{fill:#f4f4f1}\
     path,.l{stroke-width:9;fill:none}.d{stroke:#c2c7cc}.c{stroke:#3182bd}\
@@ -32,7 +32,7 @@ const STYLE: &str = "<style>\
     .o:hover{fill:#fff3}}</style>";
 
 /// Classes of shades in the style, in the order of drawing, with what the legend calls them.
-const CLASSES: [(&str, Shade, &str); 6] = [
+pub(super) const CLASSES: [(&str, Shade, &str); 6] = [
     ("d", Shade::Data, "data"),
     ("u1", Shade::Updated(1), "updated: a little"),
     ("u2", Shade::Updated(2), "some"),
@@ -42,7 +42,7 @@ const CLASSES: [(&str, Shade, &str); 6] = [
 ];
 
 /// Text for SVG: what would end it is escaped, what XML can't hold is replaced.
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +58,7 @@ impl Display for Text<'_> {
 }
 
 /// The end of a name that is too long: the last parts of a path tell more than the first.
-fn shorten(name: &str, most: usize) -> String {
+pub(super) fn shorten(name: &str, most: usize) -> String {
     let len = name.chars().count();
     if len <= most {
         return name.to_owned();

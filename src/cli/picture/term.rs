@@ -5,7 +5,7 @@ use super::model::Picture;
 use crate::cli::size::Short;
 
 /// The colour of a shade among the 256 of terminals; none where the background shows.
-const fn colour(shade: Shade) -> Option<u8> {
+pub(super) const fn colour(shade: Shade) -> Option<u8> {
     match shade {
         Shade::Zero => None,
         Shade::Data => Some(245),
@@ -17,7 +17,7 @@ const fn colour(shade: Shade) -> Option<u8> {
     }
 }
 
-const fn letter(shade: Shade) -> char {
+pub(super) const fn letter(shade: Shade) -> char {
     match shade {
         Shade::Zero => ' ',
         Shade::Data => '.',

@@ -28,6 +28,7 @@ mod init;
 mod list;
 mod locking;
 pub(super) mod managed;
+mod map;
 pub(super) mod prune;
 mod receive;
 mod rename;
@@ -81,6 +82,7 @@ enum Command {
     Show(show::Args),
     Stats(stats::Args),
     Diff(diff::Args),
+    Map(map::Args),
     Restore(restore::Args),
     Hash(hash::Args),
     Copy(copy::Args),
@@ -111,6 +113,7 @@ impl Command {
             Self::Hold(_) => "vhd snapshot hold",
             Self::Rename(_) => "vhd snapshot rename",
             Self::Diff(_) => "vhd snapshot diff",
+            Self::Map(_) => "vhd snapshot map",
             Self::Restore(_) => "vhd snapshot restore",
             Self::Hash(_) => "vhd snapshot hash",
             Self::Copy(_) => "vhd snapshot copy",
@@ -138,6 +141,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Hold(args) => tag::hold(args, context),
         Command::Rename(args) => rename::run(args, context),
         Command::Diff(args) => diff::run(args, context),
+        Command::Map(args) => map::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Hash(args) => hash::run(args, context),
         Command::Copy(args) => copy::run(args, context),
