@@ -244,11 +244,7 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         "vhd snapshot verify --store s --max-age 1h --json",
         0,
     ),
-    (
-        "vhd snapshot map",
-        "vhd snapshot map --store s --json",
-        0,
-    ),
+    ("vhd snapshot map", "vhd snapshot map --store s --json", 0),
     (
         "vhd snapshot map",
         "vhd snapshot map --store none --json",

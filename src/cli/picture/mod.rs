@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 pub(super) use cells::Cells;
 use model::{Band, Picture};
+use rows::Points;
 pub(super) use rows::Row;
-use rows::Rows;
 
 use super::output::Output;
 use super::size::{Count, Short};
@@ -81,7 +81,7 @@ impl Drawing {
         rows: &[Row],
         output: &mut Output,
     ) -> Result<()> {
-        let picture = Rows {
+        let picture = Points {
             title,
             below,
             size,

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Row {
 
 /// All states, oldest first.
 #[derive(Debug)]
-pub(super) struct Rows<'a> {
+pub(super) struct Points<'a> {
     pub(super) title: &'a str,
     pub(super) below: &'a str,
     /// Bytes of the largest state.
@@ -42,7 +42,7 @@ pub(super) struct Rows<'a> {
     pub(super) rows: &'a [Row],
 }
 
-impl Rows<'_> {
+impl Points<'_> {
     /// Lines for a terminal.
     pub(super) fn term(&self, in_colour: bool) -> Vec<String> {
         let mut lines = vec![self.title.to_owned(), self.below.to_owned(), String::new()];
@@ -207,7 +207,7 @@ mod tests {
     fn the_largest_picture_is_well_formed_and_small() {
         let size = 1 << 40;
         let rows = rows(super::super::MOST_POINTS, size);
-        let picture = Rows {
+        let picture = Points {
             title: "</title><a>",
             below: "\u{0}",
             size,
@@ -229,7 +229,7 @@ mod tests {
     fn lines_are_of_one_width_and_never_raw() {
         let size = 100 * 512;
         let rows = rows(3, size);
-        let picture = Rows {
+        let picture = Points {
             title: "t",
             below: "b",
             size,
