@@ -32,13 +32,13 @@ pub(super) fn shelf(
         let store = store_path::store_of(&point)?;
         refuse_format(what, format)?;
         if point.disk.is_empty() {
-            return Shelf::of_store(store);
+            return whole_store(store, context);
         }
         return Shelf::of_disk(store, point.disk);
     }
     if is_store(what)? {
         refuse_format(what, format)?;
-        return Shelf::of_store(what.to_path_buf());
+        return whole_store(what.to_path_buf(), context);
     }
     if let Some(mut point) = store_path::open(what)? {
         refuse_format(what, format)?;
@@ -52,6 +52,17 @@ pub(super) fn shelf(
     }
     let image = context.open_source(what, format, parents, Reading::default())?;
     Ok(Shelf::of_image(image))
+}
+
+/// All disks of a store. Those that can't be read now are told: nothing of them is in the list until they can be.
+fn whole_store(store: PathBuf, context: &Context) -> Result<Shelf> {
+    let shelf = Shelf::of_store(store)?;
+    for disk in shelf.disks()? {
+        if let Err(error) = shelf.points(&disk) {
+            context.warn(format_args!("{disk} isn't served: {error}"));
+        }
+    }
+    Ok(shelf)
 }
 
 fn refuse_format(what: &Path, format: SaidFormat) -> Result<()> {
