@@ -1,5 +1,5 @@
-//! Whether a request to the storage service is allowed: by the key of the account, a signature (SAS) made with it, or a
-//! token.
+//! Checks the authorization of requests to the storage service: by the key of the account, a signature (SAS) made with it, or
+//! a token.
 
 use std::net::IpAddr;
 
@@ -13,18 +13,18 @@ use crate::blob::{AccountKey, Signed, shared_key};
 /// How far the clock of a client may be off, in seconds.
 const CLOCKS: i64 = 15 * 60;
 
-/// What a request is for.
+/// The access that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted<'a> {
     pub(super) account: &'a str,
     pub(super) container: &'a str,
     pub(super) blob: &'a str,
     pub(super) snapshot: Option<&'a str>,
-    /// The letters of permissions, any of which allows it.
+    /// The permission letters, any of which is sufficient.
     pub(super) any_of: &'a str,
 }
 
-/// An error unless the request is allowed what it wants.
+/// Fails unless the request is authorized.
 pub(super) fn check(request: &Request, wanted: Wanted<'_>, identity: &Identity) -> Answered<()> {
     if wanted.account != identity.account {
         return denied("there is no such storage account here");
@@ -99,14 +99,14 @@ fn by_key(request: &Request, authorization: &str, identity: &Identity) -> Answer
 struct Parameters<'a>(&'a [(String, String)]);
 
 impl<'a> Parameters<'a> {
-    /// A value; what isn't there is signed as nothing.
+    /// A value; a missing one is signed as empty.
     fn get(self, name: &str) -> &'a str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.as_str())
     }
 }
 
-/// Whether the parameters of a signature allow what is wanted; those of the request, or of the source of a copy.
+/// Checks that the parameters of a signature, from the request or from the source of a copy, allow the access.
 pub(super) fn by_signature(
     query: &[(String, String)],
     request: &Request,
@@ -170,7 +170,7 @@ fn is_among(peer: Option<IpAddr>, allowed: &str) -> bool {
     }
 }
 
-/// What is signed in a signature for a container or a blob, and whether it is for what is wanted.
+/// The signed text of a signature for a container or a blob; checks that it is for the right resource.
 fn service(parameters: Parameters<'_>, wanted: Wanted<'_>) -> (String, bool) {
     let get = |name: &str| parameters.get(name);
     let version = get("sv");
@@ -210,7 +210,7 @@ fn service(parameters: Parameters<'_>, wanted: Wanted<'_>) -> (String, bool) {
     (lines.join("\n"), covers)
 }
 
-/// The same of a signature for a whole account.
+/// The signed text of a signature for a whole account, with the same check.
 fn account(parameters: Parameters<'_>, wanted: Wanted<'_>) -> (String, bool) {
     let get = |name: &str| parameters.get(name);
     let version = get("sv");

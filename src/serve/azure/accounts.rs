@@ -35,7 +35,7 @@ impl Container {
     }
 }
 
-/// A blob, or why it can't be used.
+/// A blob, or the reason for which it can't be used.
 type Slot = std::result::Result<Arc<Volume>, Refusal>;
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Accounts {
         let mut containers = BTreeMap::new();
         for path in folders(&folder)? {
             let record = path.join("container.json");
-            // A folder without it was being made, or being deleted.
+            // A folder without it was being created or deleted.
             if record.exists() {
                 let container: Container = load_json(&record)?;
                 let blobs = blobs(&path, audience)?;
@@ -151,7 +151,7 @@ impl Accounts {
         Ok(changed)
     }
 
-    /// Deletes a container with all that is in it.
+    /// Deletes a container with all of its content.
     pub(super) fn delete_container(&self, name: &str) -> Answered<()> {
         let mut containers = self.lock();
         let Some(opened) = containers.get(name) else {
@@ -168,7 +168,7 @@ impl Accounts {
             volume.delete_all(&mut volume.write())?;
         }
         drop(containers);
-        // What is left is empty, unless somebody put something there.
+        // The remaining folder is empty, unless somebody added files.
         for path in folders(&folder.join("snapshots")).unwrap_or_default() {
             for file in fs::read_dir(&path).into_iter().flatten().flatten() {
                 remove_if_there(&file.path())?;
@@ -191,7 +191,7 @@ impl Accounts {
         }
     }
 
-    /// The same; `None` if there is none.
+    /// A blob; `None` if it doesn't exist.
     pub(super) fn blob_if_there(
         &self,
         container: &str,
@@ -221,7 +221,7 @@ impl Accounts {
         Ok(found)
     }
 
-    /// Makes a blob that isn't there; one that is there meanwhile is given back with `false`.
+    /// Creates a blob that doesn't exist; if it exists by now, it is returned with `false`.
     pub(super) fn create_blob(
         &self,
         container: &str,
@@ -261,7 +261,7 @@ impl Accounts {
         Ok((volume, true))
     }
 
-    /// Deletes a blob with its snapshots. The caller holds nothing of it.
+    /// Deletes a blob with its snapshots. The caller must not hold its lock.
     pub(super) fn delete_blob(&self, container: &str, name: &str) -> Answered<()> {
         let mut containers = self.lock();
         let Some(opened) = containers.get_mut(container) else {
@@ -275,7 +275,7 @@ impl Accounts {
         Ok(deleted?)
     }
 
-    /// Notes the state of everything at the end.
+    /// Records the state of everything at the end.
     pub(super) fn close(&self) -> Result<()> {
         let containers = self.lock();
         let all = containers.values().flat_map(|opened| opened.blobs.values());
@@ -326,7 +326,7 @@ pub(super) fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The name of a blob's folder: some of the blob's name to know it by, and a hash of all of it.
+/// The name of a blob's folder: part of the blob's name for recognition, and a hash of all of it.
 pub(super) fn key_of(name: &str) -> String {
     let good = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
@@ -343,7 +343,7 @@ pub(super) fn key_of(name: &str) -> String {
     format!("{shown}-{}", &hash[..16])
 }
 
-/// Refuses what can't be the name of a container.
+/// Refuses an invalid name of a container.
 fn check_container(name: &str) -> Answered<()> {
     let length = (3..=63).contains(&name.len());
     let signs = name

@@ -20,22 +20,22 @@ use crate::page::{PAGE_SIZE, PageRange, to_usize};
 use crate::progress::Silent;
 use crate::snapshot::Family;
 
-/// Bytes sent at once.
+/// Bytes sent at a time.
 const PIECE: u64 = 1 << 20;
 
-/// The longest answer that carries a hash.
+/// The longest response with a hash.
 const MOST_HASHED: u64 = 4 << 20;
 
 /// A managed disk, or a snapshot of one, to which access was granted.
 #[derive(Debug, Clone)]
 pub(super) struct Granted {
     pub(super) volume: Arc<Volume>,
-    /// The snapshot; the disk itself if none.
+    /// The snapshot; `None` for the disk itself.
     pub(super) time: Option<String>,
     pub(super) write: bool,
 }
 
-/// Finds what access was granted to.
+/// Finds the resource that access was granted to.
 pub(super) trait Grants {
     /// By the address of a request, or of the source of a copy.
     fn granted(&self, path: &str, query: &[(String, String)]) -> Option<Granted>;
@@ -71,7 +71,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A blob or a snapshot, as it is read.
+/// A blob or a snapshot, for reading.
 enum Source<'a> {
     Live(&'a Live),
     Frozen(&'a Frozen),
@@ -177,7 +177,7 @@ impl Storage<'_> {
                 Ok(Response::new(200).with_body("application/xml", list))
             }
             ("GET" | "HEAD", "properties", "account") => {
-                // Whoever may do anything may know this.
+                // Anyone with any right may query this.
                 self.allow(request, place, "rwdlacup")?;
                 Ok(Response::new(200)
                     .with("x-ms-sku-name", "Standard_LRS")
@@ -295,7 +295,7 @@ impl Storage<'_> {
                 "A snapshot can't be changed.",
             );
         }
-        // Before the lock: whoever holds that of a blob asks for no other.
+        // Before the lock: a thread that holds the lock of a blob must not take another one.
         let source = self.page_source(request, comp)?;
         let mut guard = volume.write();
         let live = &mut *guard;
@@ -342,7 +342,7 @@ impl Storage<'_> {
         }
     }
 
-    /// Requests by the address that access to a managed disk was granted by: fewer are possible.
+    /// Requests by the granted address of a managed disk, which supports fewer operations.
     fn managed(&self, request: &Request, comp: &str) -> Answered {
         let Some(granted) = self.grants.granted(&request.path, &request.query) else {
             return refuse(
@@ -474,7 +474,7 @@ impl Storage<'_> {
         Ok(changed(201, &live))
     }
 
-    /// Makes a blob of zeros, or puts one in the place of another.
+    /// Creates a blob of zeros, or replaces another one with it.
     fn make(
         &self,
         request: &Request,
@@ -629,7 +629,7 @@ impl Storage<'_> {
             access::by_signature(&query, request, wanted, self.identity)?;
         } else if place.account != self.identity.account || request.said("authorization").is_none()
         {
-            // Who came by a signature for the target may not read everything else.
+            // A signature for the target doesn't permit reading anything else.
             return refuse(
                 403,
                 "CannotVerifyCopySource",
@@ -792,7 +792,7 @@ fn put_page(request: &Request, live: &mut Live, source: Option<&Vec<u8>>) -> Ans
     }
 }
 
-/// What reads a blob or a snapshot: HEAD, GET, and lists of pages.
+/// Handles reads of a blob or a snapshot: HEAD, GET, and lists of pages.
 fn read(
     request: &Request,
     volume: &Arc<Volume>,
@@ -1115,7 +1115,7 @@ fn set_properties(request: &Request, live: &mut Live) -> Answered {
     Ok(changed(200, live))
 }
 
-/// The hash that the answer to a put carries, after the one of the request was compared.
+/// The hash for the response to a put, after checking that of the request.
 fn checksum(request: &Request, data: &[u8]) -> Answered<(&'static str, String)> {
     if let Some(sent) = request.said("x-ms-content-crc64") {
         let found = Checksum::Crc64.of(data);
@@ -1153,7 +1153,7 @@ fn sequence(text: &str) -> Answered<u64> {
     }
 }
 
-/// First and last byte of `bytes=a-b`; without the last if it isn't said.
+/// First and last byte of `bytes=a-b`; the last may be omitted.
 fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (start, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let last = if last.is_empty() {

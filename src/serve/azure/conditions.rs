@@ -1,4 +1,4 @@
-//! What a request makes its outcome depend on: unchanged blobs, sequence numbers, leases.
+//! Conditions of requests: on unchanged blobs, sequence numbers, leases.
 
 use super::http::Request;
 use super::refusal::{Answered, refuse};
@@ -6,14 +6,14 @@ use super::text::now;
 use super::volume::{Held, Live};
 use crate::blob::times::from_header;
 
-/// What the conditions are compared with.
+/// The state that the conditions are compared with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'a> {
     pub(super) etag: &'a str,
     pub(super) modified: i64,
 }
 
-/// The conditions on what is there; the same for reads and writes but for what the refusal is.
+/// Checks the conditions on the existing blob; reads and writes differ only in the refusal.
 pub(super) fn check(request: &Request, found: Found<'_>) -> Answered<()> {
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     let unmet = || {
@@ -93,7 +93,7 @@ pub(super) fn check_sequence(request: &Request, sequence: u64) -> Answered<()> {
 }
 
 impl Held {
-    /// Whether others are kept from writing.
+    /// Returns whether others are prevented from writing.
     pub(super) fn is_active(&self) -> bool {
         self.until.is_none_or(|until| now() < until)
     }
@@ -137,7 +137,7 @@ pub(super) fn check_lease(request: &Request, live: &Live) -> Answered<()> {
     }
 }
 
-/// For a read: a lease that the client names has to be there.
+/// Checks a read: a lease that the client names has to exist.
 pub(super) fn check_lease_of_reader(request: &Request, live: &Live) -> Answered<()> {
     match request.said("x-ms-lease-id") {
         Some(_) => check_lease(request, live),

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as far as clients of the service speak it: one request at a time on a connection, and a limit on everything
-//! that a client could make long.
+//! HTTP/1.1 as far as clients of the service use it: one request at a time on a connection, and limits on everything that a
+//! client controls.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -14,22 +14,22 @@ const LONGEST_HEAD: usize = 64 << 10;
 /// The most headers of a request.
 const MOST_HEADERS: usize = 128;
 
-/// The longest body that is taken: the largest put, and some room for others.
+/// The longest accepted body: the largest put, and some room for others.
 pub(super) const LONGEST_BODY: u64 = 4 << 20;
 
-/// What is read of a body that is too long before the client is told so: one that is told earlier may not read it.
+/// Bytes of an overlong body that are read before it is refused: a client that is still sending may not read the refusal.
 const MOST_DRAINED: u64 = 64 << 20;
 
-/// How long a client may take for the head of a request, and for its body or a piece of an answer.
+/// Time limit for the head of a request, and for its body or a piece of a response.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const BODY_TIME: Duration = Duration::from_secs(300);
 
 /// A connection, encrypted or not.
 pub(super) trait Stream: Read + Write {
-    /// The time that all reads from now on may take.
+    /// Sets the time limit for all further reads.
     fn read_within(&self, limit: Duration);
 
-    /// The time that all writes from now on may take.
+    /// Sets the time limit for all further writes.
     fn write_within(&self, limit: Duration);
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Request {
     pub(super) too_long: bool,
     /// Whether it came through TLS.
     pub(super) tls: bool,
-    /// Who sent it.
+    /// The sender.
     pub(super) peer: Option<std::net::IpAddr>,
 }
 
@@ -73,7 +73,7 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The address that the client knows this server by.
+    /// The address by which the client reaches this server.
     pub(super) fn root(&self, fallback: &str) -> String {
         let host = self.said("host").filter(|host| {
             let good = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
@@ -84,16 +84,16 @@ impl Request {
     }
 }
 
-/// What is sent after the head of an answer.
+/// The body of a response.
 pub(super) enum Body {
     Bytes(Vec<u8>),
-    /// So many bytes, which come in pieces.
+    /// A body of this many bytes, sent in pieces.
     Pieces(u64, Box<dyn Iterator<Item = Result<Vec<u8>>> + Send>),
-    /// None, but the length that another method would give: what HEAD is answered.
+    /// No body, but the length that GET would return: for HEAD.
     Length(u64),
 }
 
-/// An answer.
+/// A response.
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
@@ -126,12 +126,12 @@ impl Response {
     }
 }
 
-/// What came instead of a request.
+/// The reason for which a request couldn't be read.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The client has gone, or took too long.
+    /// The client disconnected, or took too long.
     Gone,
-    /// It isn't HTTP as it is spoken here; the status to answer.
+    /// It isn't supported HTTP; the status to respond with.
     Bad(u16),
 }
 
@@ -143,13 +143,13 @@ impl From<io::Error> for Ended {
 
 /// Reads requests from a connection.
 pub(super) struct Reader {
-    /// What was read and not used yet.
+    /// Bytes that were read and not used yet.
     buffer: Vec<u8>,
     idle: Duration,
 }
 
 impl Reader {
-    /// A client may say nothing for so long between requests.
+    /// Maximum idle time between requests.
     pub(super) fn new(idle: Duration) -> Self {
         Self {
             buffer: Vec::new(),
@@ -222,7 +222,7 @@ impl Reader {
         for header in parsed.headers.iter() {
             let value = std::str::from_utf8(header.value).map_err(|_| Ended::Bad(400))?;
             let name = header.name.to_ascii_lowercase();
-            // Two lengths are how one request is hidden in another.
+            // Two lengths could hide one request in another.
             let twice = matches!(
                 name.as_str(),
                 "content-length" | "transfer-encoding" | "host"
@@ -266,7 +266,7 @@ impl Reader {
             let digits = line.split(';').next().unwrap_or("").trim();
             let length = u64::from_str_radix(digits, 16).map_err(|_| Ended::Bad(400))?;
             if length == 0 {
-                // Trailers, which nobody needs, end with an empty line.
+                // Trailers, which aren't used, end with an empty line.
                 while !self.line(stream, deadline)?.is_empty() {}
                 return Ok(());
             }
@@ -335,7 +335,7 @@ impl Reader {
         }
     }
 
-    /// Reads what has come.
+    /// Reads the available bytes.
     fn more(&mut self, stream: &mut dyn Stream, deadline: Instant) -> Result<(), Ended> {
         const PIECE: usize = 64 << 10;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -373,7 +373,7 @@ fn absolute(target: &str) -> String {
     format!("/{account}/{path}")
 }
 
-/// Sends an answer; `false` if the connection can't go on.
+/// Sends a response; `false` if the connection has to be closed.
 pub(super) fn answer(
     stream: &mut dyn Stream,
     request: Option<&Request>,
@@ -401,7 +401,7 @@ pub(super) fn answer(
         .iter()
         .map(|(name, value)| (name.as_str(), value));
     for (name, value) in named.chain(more) {
-        // No value can begin a header of its own.
+        // A value can't start another header.
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
         let _ = write!(head, "{name}: {value}\r\n");
     }
@@ -424,7 +424,7 @@ pub(super) fn answer(
             stream.write_all(&out)?;
             let mut left = length;
             for piece in pieces {
-                // The head is out: only the end of the connection can tell that something went wrong.
+                // The head has been sent: an error can only be indicated by closing the connection.
                 let piece = piece.map_err(io::Error::other)?;
                 left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
                 stream.write_within(BODY_TIME);
@@ -474,7 +474,7 @@ mod tests {
 
     impl Read for Told {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            // In small pieces: nothing may depend on what comes at once.
+            // In small pieces: nothing may depend on how the input is split.
             let len = buf.len().min(7);
             self.0.read(&mut buf[..len])
         }

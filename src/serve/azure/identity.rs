@@ -1,4 +1,4 @@
-//! Who this server is, and whom it lets in: made at the first start, kept in the folder, readable by its owner alone.
+//! The server's ids and credentials: created at the first start, kept in the folder, readable only by its owner.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::storage::Audience;
 /// The file that it is kept in.
 const FILE: &str = "azure.json";
 
-/// How long a token is good for, in seconds.
+/// Lifetime of a token in seconds.
 pub(super) const TOKEN_TIME: i64 = 24 * 3600;
 
 /// Ids, keys and passwords.
@@ -31,15 +31,15 @@ pub struct Identity {
     pub client_id: String,
     /// Its password.
     pub client_secret: String,
-    /// Where resources are that don't say it.
+    /// The default location of resources.
     pub location: String,
     /// The name of the one storage account.
     pub account: String,
     /// Its key, in base64.
     pub account_key: String,
-    /// What a program must show to get a token of the managed identity.
+    /// The secret that a program needs to get a token of the managed identity.
     pub identity_header: String,
-    /// What tokens are signed with.
+    /// The key that tokens are signed with.
     token_key: String,
 }
 
@@ -58,7 +58,7 @@ impl Identity {
         std::fs::symlink_metadata(folder.join(FILE)).is_ok()
     }
 
-    /// What is kept in the folder; made if there is nothing yet.
+    /// Reads the identity from the folder, or creates it.
     pub(super) fn load_or_make(folder: &Path, account: &str, location: &str) -> Result<Self> {
         let path = folder.join(FILE);
         if path.exists() {
@@ -143,7 +143,7 @@ pub(super) fn random() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(blake3::hash(&bytes).as_bytes())
 }
 
-/// Whether two secrets are the same, in a time that doesn't tell where they differ.
+/// Compares two secrets in a time that doesn't depend on where they differ.
 pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     blake3::hash(a) == blake3::hash(b)
 }

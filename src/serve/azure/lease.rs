@@ -22,7 +22,7 @@ pub(super) fn lease(request: &Request, live: &mut Live) -> Answered {
             "The lease ID specified did not match the lease ID for the blob.",
         )
     };
-    // What expired can still be renewed or released by who had it.
+    // An expired lease can still be renewed or released by its holder.
     let own = match (&held, said) {
         (Some(held), Some(said)) if held.id.eq_ignore_ascii_case(said) => Ok(held.clone()),
         (None, Some(_)) => refuse(
@@ -92,7 +92,7 @@ pub(super) fn lease(request: &Request, live: &mut Live) -> Answered {
                     "There is currently no lease on the blob.",
                 );
             };
-            // A change that was carried out may be asked for again.
+            // A change may be requested again after it was carried out.
             if !held.id.eq_ignore_ascii_case(&id) {
                 own?;
             }

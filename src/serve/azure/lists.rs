@@ -12,7 +12,7 @@ use super::text::xml;
 use super::volume::{CopyOf, Held, Volume, hex, shown_time};
 use crate::page::{ChangeKind, PageRange};
 
-/// Ranges, or entries, of one answer at most.
+/// Maximum number of ranges or entries in one response.
 const MOST_RANGES: usize = 10_000;
 const MOST_ENTRIES: usize = 5_000;
 
@@ -31,7 +31,7 @@ fn max_results(request: &Request, most: usize) -> Answered<usize> {
     }
 }
 
-/// The pages of `within` that hold data, or that changed since a generation. A marker is where to go on.
+/// The pages of `within` that hold data, or that changed since a generation. A marker tells where to continue.
 pub(super) fn pages(
     request: &Request,
     map: &PageMap,
@@ -39,7 +39,7 @@ pub(super) fn pages(
     since: Option<u64>,
 ) -> Answered<String> {
     let most = max_results(request, MOST_RANGES)?;
-    // A client that asks for no parts gets all at once: older ones know no markers.
+    // A client that doesn't ask for parts gets the whole list: older ones don't know markers.
     let paged = request.asked("maxresults").is_some() || request.asked("marker").is_some();
     let most = if paged { most } else { usize::MAX };
     let from = match request.asked("marker") {
@@ -181,7 +181,7 @@ pub(super) fn blobs(
     ))
 }
 
-/// What was asked for, which clients take from the answer.
+/// The parameters of the request, which clients take from the response.
 fn echoed(request: &Request) -> String {
     let names = [
         ("prefix", "Prefix"),

@@ -1,4 +1,4 @@
-//! Tokens, as the cloud's login and its machines give them.
+//! Issues tokens, like the cloud's login and its machines.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn json_answer(status: u16, value: &Value) -> Response {
     Response::new(status).with_body("application/json; charset=utf-8", value.to_string())
 }
 
-/// The answer to what is about logins; `None` for every other request.
+/// The response to a request about logins; `None` for all others.
 pub(super) fn answer(
     request: &Request,
     identity: &Identity,
@@ -64,13 +64,13 @@ fn configuration(place: &str, root: &str) -> Response {
     )
 }
 
-/// What `az cloud register` asks for.
+/// The description of the cloud, for `az cloud register`.
 fn endpoints(request: &Request, root: &str) -> Response {
     let mut about = json!({
         "name": "vhdkit",
         "resourceManager": root,
         "authentication": {
-            // Of this kind a login needs no host of the cloud itself.
+            // A login of this kind doesn't need a host of the cloud itself.
             "loginEndpoint": format!("{root}/adfs"),
             "audiences": [format!("{root}/")],
             "tenant": "adfs",
@@ -94,7 +94,7 @@ fn endpoints(request: &Request, root: &str) -> Response {
             about.insert(other.to_owned(), json!(root));
         }
     }
-    // Older clients take a list.
+    // Older clients expect a list.
     let old = request
         .asked("api-version")
         .is_some_and(|version| version < "2020");
@@ -157,7 +157,7 @@ fn principal(request: &Request, identity: &Identity) -> Answered {
     ))
 }
 
-/// The identity of a machine: whoever is on it gets a token.
+/// The identity of a machine: every program on it gets a token.
 fn machine(request: &Request, identity: &Identity, open: bool) -> Answered {
     if request
         .said("metadata")

@@ -1,10 +1,10 @@
-//! The cloud's interface on one machine: page blobs with true lists of changes, managed disks and their snapshots, tokens
-//! and deployments, on a folder in which a disk is a fixed VHD and its snapshots are a store.
+//! The cloud's interface on one machine: page blobs with correct lists of changes, managed disks and their snapshots, tokens
+//! and deployments, backed by a folder in which a disk is a fixed VHD and its snapshots are a store.
 //!
 //! ```text
-//! server       listens, TLS or not, one thread for each connection
-//! http, text   what goes over the wire, and its limits
-//! service      which part of it a request is for
+//! server       listens, with or without TLS, one thread for each connection
+//! http, text   protocol parsing and formatting, and limits
+//! service      dispatches requests
 //! login        tokens: service principal, managed identity
 //! access       keys and signatures of the storage account
 //! blobs        the storage service: containers, blobs, snapshots
@@ -14,7 +14,7 @@
 //! points       the store with the snapshots
 //! ```
 //!
-//! `docs/azure.md` says what it can do and what not.
+//! `docs/azure.md` describes the supported features.
 
 mod access;
 mod accounts;

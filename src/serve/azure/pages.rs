@@ -1,7 +1,7 @@
-//! Which pages of a blob hold data, and when each was last written: what true lists of changes are made of.
+//! Records which pages of a blob hold data, and when each was last written, as the basis of correct lists of changes.
 //!
 //! Every change of a blob has a number, its generation. A page remembers the generation that last wrote or cleared it; a
-//! snapshot remembers the one at which it was taken. What changed since is what has a higher number.
+//! snapshot remembers the one at which it was taken. Pages with a higher number have changed since.
 //!
 //! The map is kept in a file of records, to which a change is added, and brought to stable storage, *before* the data is
 //! written. Whatever happens in between, a page that may have changed is listed as changed.
@@ -26,7 +26,7 @@ const FEW: u64 = 1 << 10;
 /// When a run of pages was written, and whether it holds data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// The byte after its last.
+    /// The end, exclusive.
     end: u64,
     generation: u64,
     data: bool,
@@ -36,9 +36,9 @@ struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct PageMap {
     pub(super) size: u64,
-    /// By their first byte, without overlap. What is in none was never written.
+    /// By their first byte, without overlap. Pages outside of them were never written.
     runs: BTreeMap<u64, Run>,
-    /// The last change of anything.
+    /// The generation of the last change of any kind.
     pub(super) generation: u64,
     /// When the blob was made or replaced.
     pub(super) born: u64,
@@ -62,7 +62,7 @@ pub(super) enum Step {
 }
 
 impl PageMap {
-    /// Of a blob without data.
+    /// Creates the map of a blob without data.
     pub(super) fn new(size: u64, generation: u64, modified: i64) -> Self {
         Self {
             size,
@@ -73,7 +73,7 @@ impl PageMap {
         }
     }
 
-    /// Carries out a change, which has the number `generation`.
+    /// Applies a change with the number `generation`.
     pub(super) fn apply(&mut self, step: Step, generation: u64, modified: i64) {
         match step {
             Step::Update(range) => self.update(range, generation),
@@ -120,7 +120,7 @@ impl PageMap {
         );
     }
 
-    /// What was never written stays so: it reads as zeros before and after.
+    /// Pages that were never written remain so: they read as zeros before and after.
     fn clear(&mut self, range: PageRange, generation: u64) {
         self.split(range.start());
         self.split(range.end());
@@ -130,7 +130,7 @@ impl PageMap {
         }
     }
 
-    /// What is cut off reads as zeros if the blob grows again, and has changed then.
+    /// The truncated part reads as zeros if the blob grows again, and counts as changed then.
     fn resize(&mut self, size: u64, generation: u64) {
         if size < self.size {
             self.split(size);
@@ -158,8 +158,8 @@ impl PageMap {
         self.runs.range(range.start()..range.end())
     }
 
-    /// The pages of `within` that hold data or, with a generation, what became of those that changed since; neighbours of
-    /// a kind joined.
+    /// The pages of `within` that hold data or, with a generation, the state of those that changed since; adjacent runs with the
+    /// same state are joined.
     pub(super) fn list(
         &self,
         within: PageRange,
@@ -231,7 +231,7 @@ impl PageMap {
         out.extend(record(Step::Born(self.size), self.born, self.modified));
         for (start, run) in &self.runs {
             if let Some(range) = PageRange::new(*start, run.end) {
-                // What was cleared has to be there before.
+                // Pages must be written before they can be cleared.
                 out.extend(record(Step::Update(range), run.generation, self.modified));
                 if !run.data {
                     out.extend(record(Step::Clear(range), run.generation, self.modified));
@@ -249,12 +249,12 @@ impl PageMap {
         file.publish(Overwrite::Yes)
     }
 
-    /// Reads a file; what was added last may be torn, and is then not part of it.
+    /// Reads a file. A torn last record is ignored.
     pub(super) fn load(path: &Path) -> Result<Self> {
         Self::read(&File::open(path)?).map(|(map, _)| map)
     }
 
-    /// The same, with the number of bytes that are whole.
+    /// Reads a file. Also returns the length of its intact part in bytes.
     fn read(file: &File) -> Result<(Self, u64)> {
         const PIECE: usize = RECORD << 10;
         let damaged = |what: &str, at: u64| {
@@ -293,7 +293,7 @@ impl PageMap {
                 break;
             }
         }
-        // What follows the first bad record was never whole, unless somebody changed the file.
+        // The part after the first bad record was never complete, unless somebody changed the file.
         if len - at >= 2 * RECORD as u64 {
             return damaged("a record in the list of pages is damaged", at);
         }
@@ -343,7 +343,7 @@ fn unrecord(bytes: &[u8]) -> Option<(Step, u64, i64)> {
     Some((step, generation, modified))
 }
 
-/// The map of a blob, with the file that it is kept in.
+/// The map of a blob, with its file.
 #[derive(Debug)]
 pub(super) struct PageLog {
     pub(super) map: PageMap,
@@ -351,7 +351,7 @@ pub(super) struct PageLog {
     len: u64,
     path: PathBuf,
     audience: Audience,
-    /// Why nothing can be added any more.
+    /// The reason for which nothing more can be added.
     broken: bool,
 }
 
@@ -362,7 +362,7 @@ impl PageLog {
         Self::open(path, audience)
     }
 
-    /// Opens a file; one that has grown long is written anew.
+    /// Opens a file; one that has grown long is rewritten.
     pub(super) fn open(path: &Path, audience: &Audience) -> Result<Self> {
         let mut file = File::open_writable(path)?;
         let (map, mut len) = PageMap::read(&file)?;
@@ -383,7 +383,7 @@ impl PageLog {
         })
     }
 
-    /// Notes a change that is about to be made; when this returns, it is on stable storage.
+    /// Records a change that is about to be made; when this returns, the record is on stable storage.
     pub(super) fn note(&mut self, step: Step, modified: i64) -> Result<()> {
         if self.broken {
             return Err(Error::damaged(
@@ -406,7 +406,7 @@ impl PageLog {
         Ok(())
     }
 
-    /// Notes the state of the map as it is now in a file of its own.
+    /// Writes the current state of the map to a separate file.
     pub(super) fn save_as(&self, path: &Path) -> Result<()> {
         self.map.save(path, &self.audience)
     }

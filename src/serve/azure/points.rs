@@ -1,4 +1,4 @@
-//! The store that the snapshots of blobs and disks are kept in: the only calls to it.
+//! Access to the store with the snapshots of blobs and disks: nothing else calls it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::snapshot::{
 use crate::storage::{Audience, File, ReadAt as _};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
-/// How long another command may have the disk of a store.
+/// Maximum wait for another command that has locked the disk of a store.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The content of a blob as an image: all of it, or without the footer of a fixed VHD.
@@ -36,7 +36,7 @@ impl<'a> Content<'a> {
             let mut bytes = [0; FOOTER_SIZE];
             file.read_exact_at(&mut bytes, size)?;
             let found = Footer::decode(&bytes);
-            // What a client wrote there may be anything.
+            // A client may have written anything there.
             let fits = found.verify(size).is_ok()
                 && found.disk_type == DiskType::Fixed
                 && found.current_size == size;
@@ -96,7 +96,7 @@ impl Opened for Content<'_> {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        // The server has it alone, and writes nothing meanwhile.
+        // The server has exclusive use of it, and doesn't write to it meanwhile.
         Ok(())
     }
 }
@@ -156,7 +156,7 @@ pub(super) struct Points {
     disk: String,
 }
 
-/// What a new point is.
+/// The metadata of a new point.
 #[derive(Debug, Default)]
 pub(super) struct Point {
     pub(super) name: String,
@@ -201,7 +201,7 @@ impl Points {
         init_if_none(&self.store, STORE_VERSION, &Audience::nobody_else()).map(drop)
     }
 
-    /// The point called `name`, which stays readable whatever becomes of it.
+    /// The point called `name`, which stays readable even if it is deleted.
     pub(super) fn image(&self, name: &str) -> Result<PointImage> {
         let disk = self.open(Access::Read)?;
         let mut image = disk.image(disk.find(name)?)?;
@@ -209,7 +209,7 @@ impl Points {
         Ok(image)
     }
 
-    /// Deletes the point called `name`, if it is there; the last one, too.
+    /// Deletes the point called `name`, if it exists, even if it is the last one.
     pub(super) fn delete(&self, name: &str, progress: &dyn Progress) -> Result<()> {
         if !self.names()?.iter().any(|known| known == name) {
             return Ok(());
@@ -235,7 +235,7 @@ impl Points {
             .collect())
     }
 
-    /// Opens the disk; waits a little while another command has it.
+    /// Opens the disk; waits for a short time if another command has locked it.
     fn open(&self, access: Access) -> Result<Disk> {
         let deadline = Instant::now() + PATIENCE;
         loop {

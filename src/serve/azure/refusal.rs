@@ -1,10 +1,10 @@
-//! What the service says when it refuses a request.
+//! Error responses of the service.
 
 use super::http::{Request, Response};
 use super::text::xml;
 use crate::error::{Error, ErrorKind};
 
-/// A request that isn't carried out: status, code and message of the service.
+/// An error response: status, code and message of the service.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -24,7 +24,7 @@ pub(super) fn refuse<T>(status: u16, code: &str, message: impl Into<String>) -> 
     })
 }
 
-/// Refuses a body of more bytes than are taken.
+/// Refuses a body that is too long.
 pub(super) fn refuse_too_long<T>() -> Answered<T> {
     refuse(
         413,
@@ -33,7 +33,7 @@ pub(super) fn refuse_too_long<T>() -> Answered<T> {
     )
 }
 
-/// Refuses what a signature or a grant doesn't allow.
+/// Refuses a request that a signature or a grant doesn't allow.
 pub(super) fn refuse_permission<T>() -> Answered<T> {
     refuse(
         403,
@@ -57,7 +57,7 @@ impl From<Error> for Refusal {
 }
 
 impl Refusal {
-    /// As the storage service says it.
+    /// The response in the format of the storage service.
     pub(super) fn as_xml(&self, request: &Request) -> Response {
         let response = Response::new(self.status).with("x-ms-error-code", &self.code);
         if request.method == "HEAD" || self.status == 304 {
@@ -71,7 +71,7 @@ impl Refusal {
         response.with_body("application/xml", body)
     }
 
-    /// As the resource manager says it.
+    /// The response in the format of the resource manager.
     pub(super) fn as_json(&self) -> Response {
         let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
         Response::new(self.status)

@@ -1,4 +1,4 @@
-//! The server: listens, takes connections with TLS and, from this machine, without, and hands requests on.
+//! The server: accepts connections with TLS or, from this machine, without, and dispatches requests.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,22 +21,22 @@ use crate::serve::Told;
 use crate::storage::{Audience, FolderLock, allow_many_files, create_folder_for};
 use crate::text::shown;
 
-/// Connections at a time.
+/// Maximum number of concurrent connections.
 const MOST_CONNECTIONS: usize = 256;
 
-/// How long a client may say nothing between requests, and at the beginning and the end of a connection.
+/// Maximum idle time of a client between requests, and at the beginning and the end of a connection.
 const IDLE: Duration = Duration::from_secs(120);
 const SLOW: Duration = Duration::from_secs(60);
 
-/// How long requests under way are waited for at the end.
+/// Maximum wait for running requests when the server stops.
 const LAST: Duration = Duration::from_secs(30);
 
-/// How a server is started.
+/// Options for starting a server.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Names that clients on other machines know it by.
+    /// Host names by which clients on other machines reach it.
     pub names: Vec<String>,
     /// The name of the storage account, when the folder is new.
     pub account: String,
@@ -54,7 +54,7 @@ pub struct Server {
     address: SocketAddr,
     authority: PathBuf,
     accepts: Option<JoinHandle<()>>,
-    /// No other server has the folder.
+    /// The lock that prevents other servers from using the folder.
     _lock: Option<FolderLock>,
 }
 
@@ -72,13 +72,13 @@ struct Shared {
     tell: Told,
     stopped: AtomicBool,
     next: AtomicU64,
-    /// The connections that there are, by number.
+    /// The open connections, by number.
     open: Mutex<HashMap<u64, TcpStream>>,
 }
 
 impl Server {
-    /// Serves what is in `folder`, which is made if it isn't there. What goes wrong here, as opposed to what clients get
-    /// wrong, is told.
+    /// Serves the content of `folder`, which is created if necessary. Errors of the server, as opposed to those of clients,
+    /// are reported.
     pub fn start(folder: &Path, options: &Options, tell: Told) -> Result<Self> {
         allow_many_files();
         let audience = Audience::nobody_else();
@@ -136,17 +136,17 @@ impl Server {
         format!("https://{}", reachable(self.address))
     }
 
-    /// The certificate of its authority, which clients need to believe it.
+    /// The certificate of its authority, which clients need to trust it.
     pub fn authority(&self) -> &Path {
         &self.authority
     }
 
-    /// Whom it lets in.
+    /// Its identity and credentials.
     pub fn identity(&self) -> &Identity {
         self.shared.service.identity()
     }
 
-    /// Accepts nobody any more, lets requests under way end, and closes all files.
+    /// Stops accepting connections, lets running requests finish, and closes all files.
     pub fn stop(mut self) -> Result<()> {
         self.end();
         self.shared.service.close()
@@ -160,7 +160,7 @@ impl Server {
         // Wakes the thread that waits for clients.
         let _ = TcpStream::connect_timeout(&reachable(self.address), Duration::from_secs(1));
         let _ = accepts.join();
-        // Nothing more is read; what is being done is answered.
+        // Nothing more is read; running requests are still answered.
         for stream in self.shared.connections().values() {
             let _ = stream.shutdown(Shutdown::Read);
         }
@@ -181,7 +181,7 @@ impl Drop for Server {
     }
 }
 
-/// Fails if `folder` has something in it that no server has put there: keys and disks would be mixed with it.
+/// Fails if `folder` contains files that don't belong to a server: keys and disks would be mixed with them.
 fn refuse_foreign(folder: &Path) -> Result<()> {
     if Identity::is_in(folder) {
         return Ok(());
@@ -194,7 +194,7 @@ fn refuse_foreign(folder: &Path) -> Result<()> {
     };
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
-        // What an interrupted start left, and what a new file system has.
+        // Left by an interrupted start, or present in a new file system.
         let is_ours = name.as_encoded_bytes().starts_with(b".vhdkit-");
         if is_ours || name == "lost+found" {
             continue;
@@ -209,7 +209,7 @@ fn refuse_foreign(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An address that this machine reaches it by.
+/// An address by which this machine can reach it.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -227,7 +227,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok((stream, _)) = accepted else {
-            // The client was gone at once; or there are too many files open, which passes.
+            // The client disconnected immediately, or too many files are open, which is temporary.
             thread::sleep(Duration::from_millis(20));
             continue;
         };
@@ -246,7 +246,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let started = thread::Builder::new()
             .name("azure client".into())
             .spawn(move || {
-                // Whatever ended it, only this client is concerned.
+                // However it ended, only this client is affected.
                 let _ = client.serve(stream);
                 client.connections().remove(&number);
             });
@@ -265,7 +265,7 @@ impl Shared {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SLOW))?;
         let peer = stream.peer_addr()?.ip().to_canonical();
-        // The first byte of TLS is no letter, and that of HTTP is.
+        // The first byte of HTTP is a letter, and that of TLS isn't.
         let mut first = [0];
         if stream.peek(&mut first)? == 0 {
             return Ok(());
@@ -330,7 +330,7 @@ impl Punctual {
     }
 }
 
-/// What is left until then.
+/// The remaining time.
 fn left(until: &Cell<Instant>) -> io::Result<Option<Duration>> {
     let left = until.get().saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -372,7 +372,7 @@ struct Encrypted(StreamOwned<ServerConnection, Punctual>);
 impl Read for Encrypted {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buf) {
-            // Many clients end without a word.
+            // Many clients disconnect without notice.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             read => read,
         }
@@ -425,7 +425,7 @@ mod tests {
         };
         let late = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
         assert!(late.contains(&error.kind()), "{error}");
-        // Nobody takes what is written.
+        // The client doesn't receive what is written.
         served.write_within(Duration::from_millis(50));
         while served.write_all(&[0; 1 << 12]).is_ok() {}
         drop(served);

@@ -1,4 +1,4 @@
-//! What a server has: the storage account, the resources, the tokens; and which of them a request is for.
+//! The parts of a server (storage account, resources, tokens), and the dispatch of requests to them.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::serve::Told;
 use crate::storage::Audience;
 
-/// The version that is told to clients that name none.
+/// The version reported to clients that don't send one.
 const VERSION: &str = "2021-12-02";
 
 pub(super) struct Service {
@@ -46,7 +46,7 @@ impl Service {
         &self.identity
     }
 
-    /// Answers a request; what goes wrong here is told.
+    /// Answers a request; errors of the server are reported.
     pub(super) fn answer(&self, request: &Request, tell: &Told) -> Response {
         let root = request.root(&self.root);
         if let Some(answered) = login::answer(request, &self.identity, &root, self.open_identity) {
@@ -95,7 +95,7 @@ impl Service {
         self.manager.interrupt();
     }
 
-    /// Notes the state of everything.
+    /// Records the state of everything.
     pub(super) fn close(&self) -> Result<()> {
         self.accounts.close()?;
         self.manager.close()

@@ -1,4 +1,4 @@
-//! Texts as they go over the wire: percent-encoding, XML, times, random ids.
+//! Text formats of the protocol: percent-encoding, XML, times, random ids.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::blob::times;
 
-/// `text` without its percent-encoding; in a query a plus sign is a blank.
+/// Decodes percent-encoded `text`; in a query a plus sign is a space.
 pub(super) fn percent_decoded(text: &str, plus: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -58,7 +58,7 @@ pub(super) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// Formats a time for a header; one that no calendar has is the first of all.
+/// Formats a time for a header; an impossible one becomes the earliest.
 pub(super) fn http_time(seconds: i64) -> String {
     times::to_header(seconds).unwrap_or_else(|| "Thu, 01 Jan 1970 00:00:00 GMT".to_owned())
 }
@@ -71,14 +71,14 @@ pub(super) fn iso_time(seconds: i64) -> String {
         .to_string()
 }
 
-/// Now, as snapshots are called, in units of 100 ns since 1970.
+/// The current time for the name of a snapshot, in units of 100 ns since 1970.
 pub(super) fn ticks() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanos = since.map_or(0, |since| since.as_nanos());
     u64::try_from(nanos / 100).unwrap_or(u64::MAX)
 }
 
-/// The name of the snapshot of that moment: `2026-11-28T06:05:59.5994100Z`.
+/// The name of the snapshot with that time: `2026-11-28T06:05:59.5994100Z`.
 pub(super) fn snapshot_time(ticks: u64) -> String {
     let seconds = i64::try_from(ticks / 10_000_000).unwrap_or(i64::MAX);
     let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);

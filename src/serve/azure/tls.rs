@@ -1,5 +1,4 @@
-//! The certificate that a server makes itself: an authority of its own, kept in its folder, and for each start a
-//! certificate by it.
+//! The server's own certificate authority, kept in its folder, and a certificate signed by it for each start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +15,14 @@ use super::volume::load;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _};
 
-/// Years that the authority is good for, and each certificate by it.
+/// Validity of the authority and of its certificates in years.
 const AUTHORITY_YEARS: i32 = 20;
 const YEARS: i32 = 2;
 
 /// The longest certificate or key that is read.
 const LONGEST: u64 = 1 << 20;
 
-/// What a server shows its clients, and the file that they need to believe it.
+/// The certificate of a server, and the file that clients need to trust it.
 pub(super) struct Shown {
     pub(super) config: Arc<ServerConfig>,
     pub(super) authority: PathBuf,
@@ -66,7 +65,7 @@ pub(super) fn prepare(folder: &Path, names: &[String]) -> Result<Shown> {
     })
 }
 
-/// The same at every start, but for the key.
+/// The authority's parameters: identical at every start, except for the key.
 fn authority_params() -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -83,7 +82,7 @@ fn make_authority(certificate: &Path, key: &Path) -> Result<()> {
     let pair = KeyPair::generate().map_err(failed)?;
     let made = authority_params()?.self_signed(&pair).map_err(failed)?;
     write(certificate, made.pem().as_bytes(), Audience::default())?;
-    // Last: a certificate without its key is made anew.
+    // Last: a certificate without its key is recreated.
     write(
         key,
         pair.serialize_pem().as_bytes(),

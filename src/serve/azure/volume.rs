@@ -4,7 +4,7 @@
 //! FOLDER/  blob.json       name, metadata, sequence number, lease, snapshots
 //!          pages           which pages hold data, and when each was written
 //!          disk.vhd        the content of a disk; of a blob: content
-//!          TIME.pages      the same of a snapshot
+//!          TIME.pages      the pages of a snapshot
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,26 +31,26 @@ use crate::storage::{
 /// Points in time that are kept open.
 const OPEN_POINTS: usize = 16;
 
-/// Bytes copied at once.
+/// Bytes copied at a time.
 const PIECE: u64 = 4 << 20;
 
 /// A lease on a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
     pub(super) id: String,
-    /// Seconds; none for one without end.
+    /// Duration in seconds; none for an infinite lease.
     pub(super) duration: Option<i64>,
-    /// When it ends.
+    /// When it expires.
     pub(super) until: Option<i64>,
     /// Whether somebody broke it.
     pub(super) broken: bool,
 }
 
-/// A copy that a blob was made by.
+/// The copy operation that created a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CopyOf {
     pub(super) id: String,
-    /// The source, without what gives access.
+    /// The source, without credentials.
     pub(super) source: String,
     pub(super) bytes: u64,
     pub(super) finished: i64,
@@ -59,7 +59,7 @@ pub(super) struct CopyOf {
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Taken {
-    /// The time that it is known by.
+    /// The time that identifies it.
     pub(super) time: String,
     /// The name of its point in the store; none if it has no bytes.
     point: Option<String>,
@@ -73,7 +73,7 @@ pub(super) struct Taken {
     pub(super) content_type: String,
 }
 
-/// What is known of a blob but its pages.
+/// The record of a blob, without its pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) schema_version: u32,
@@ -153,7 +153,7 @@ pub(super) fn load(path: &Path, longest: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What is open of a blob.
+/// The open files and the state of a blob.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) record: Record,
@@ -199,13 +199,13 @@ impl Live {
         self.log.note(step, now())
     }
 
-    /// Notes that something else than its pages changed, and keeps the record.
+    /// Records a change to something other than its pages, and saves the record.
     pub(super) fn touch(&mut self) -> Result<()> {
         self.step(Step::Touch)?;
         self.save()
     }
 
-    /// Keeps the record.
+    /// Saves the record.
     pub(super) fn save(&self) -> Result<()> {
         save_json(&self.folder.join("blob.json"), &self.record, &self.audience)
     }
@@ -333,7 +333,7 @@ impl Volume {
             folder: folder.clone(),
             audience: audience.clone(),
         };
-        // Last: what has no record isn't there.
+        // Last: a blob without a record doesn't exist.
         live.save()?;
         Ok(Self {
             folder,
@@ -406,8 +406,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes the map true again after the server was killed, or the file was changed while no server ran: what may have
-    /// changed is listed as changed.
+    /// Corrects the map after the server was killed, or the file was changed while no server was running: everything that may
+    /// have changed is listed as changed.
     fn reconcile(&self, live: &mut Live) -> Result<()> {
         let file = live.file()?.another_handle();
         let size = file.byte_len()?;
@@ -422,7 +422,7 @@ impl Volume {
             }
             live.step(Step::Resize(size))?;
         }
-        // A clear that was noted is carried out.
+        // A clear that was recorded is carried out.
         let cleared: Vec<PageRange> = live.map().cleared().collect();
         let image = RawImage::with_size(&file, size);
         for range in cleared {
@@ -436,7 +436,7 @@ impl Volume {
             }
         }
         file.sync()?;
-        // What holds data though nobody noted it.
+        // Pages with data that wasn't recorded.
         let mut unknown = Vec::new();
         for extent in image.extents(whole(&image)) {
             let extent = extent?;
@@ -483,17 +483,17 @@ impl Volume {
         Ok(())
     }
 
-    /// To look at it.
+    /// Locks it for reading.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To change it.
+    /// Locks it for changing.
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Live> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a snapshot of what `live` is, and gives the time that it is known by.
+    /// Takes a snapshot of the current state of `live`, and returns the time that identifies it.
     pub(super) fn snapshot(
         &self,
         live: &mut Live,
@@ -649,7 +649,7 @@ impl Volume {
         Ok(image)
     }
 
-    /// Lets go of points before the store changes: one that can't hold its files keeps the lock.
+    /// Closes open points before the store changes: one that can't keep its files open holds the lock.
     fn close_points(&self) {
         self.open
             .lock()
@@ -657,7 +657,7 @@ impl Volume {
             .clear();
     }
 
-    /// Deletes a snapshot; `false` if there is none of that time.
+    /// Deletes a snapshot; `false` if there isn't one with that time.
     pub(super) fn delete_snapshot(&self, live: &mut Live, time: &str) -> Result<bool> {
         let Some(at) = live
             .record
@@ -681,7 +681,7 @@ impl Volume {
         Ok(true)
     }
 
-    /// Deletes the blob itself, and leaves its snapshots.
+    /// Deletes the blob itself, but not its snapshots.
     pub(super) fn delete_live(&self, live: &mut Live) -> Result<()> {
         let Some(name) = live.record.file.take() else {
             return Ok(());
@@ -692,7 +692,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Deletes all snapshots, the newest first: nothing has to be folded then.
+    /// Deletes all snapshots, newest first, so that nothing has to be folded.
     pub(super) fn delete_snapshots(&self, live: &mut Live) -> Result<()> {
         let taken = live.record.snapshots.iter().rev();
         let times: Vec<_> = taken.map(|taken| taken.time.clone()).collect();
@@ -706,7 +706,7 @@ impl Volume {
     pub(super) fn delete_all(&self, live: &mut Live) -> Result<()> {
         self.delete_snapshots(live)?;
         self.delete_live(live)?;
-        // Without its record it is no blob any more.
+        // Without its record it is not a blob any more.
         remove_if_there(&self.folder.join("blob.json"))?;
         remove_if_there(&self.folder.join("pages"))?;
         remove_folder(&self.folder)
@@ -724,7 +724,7 @@ impl Volume {
         self.fill_with(data, progress, |buf, offset| from.read(buf, offset))
     }
 
-    /// The same of any source.
+    /// Copies all data of any source.
     pub(super) fn fill_with(
         &self,
         data: impl Iterator<Item = PageRange>,
@@ -735,7 +735,7 @@ impl Volume {
         for piece in data.flat_map(|range| range.windows(PIECE)) {
             progress.check()?;
             buffer.resize(piece.buffer_len(), 0);
-            // Not under the lock: the source may be another blob, which is copied to from this one.
+            // Not under the lock: the source may be a blob to which this one is being copied.
             read(&mut buffer, piece.start())?;
             let mut live = self.write();
             live.step(Step::Update(piece))?;
@@ -745,7 +745,7 @@ impl Volume {
         self.read().file()?.sync()
     }
 
-    /// Notes the state in which the file is left, so that the next server knows if somebody else changed it.
+    /// Records the state of the file, so that the next server detects changes by others.
     pub(super) fn close(&self) -> Result<()> {
         let mut live = self.write();
         if let Some(file) = &live.file {
@@ -755,7 +755,7 @@ impl Volume {
         live.save()
     }
 
-    /// Whether nothing is left of it.
+    /// Returns whether nothing remains of it.
     pub(super) fn is_empty(&self) -> bool {
         let live = self.read();
         !live.is_there() && live.record.snapshots.is_empty()
@@ -801,7 +801,7 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
         .filter(|_| rest.is_empty())
 }
 
-/// As lists and headers have it.
+/// The format used in lists and headers.
 pub(super) fn shown_time(seconds: i64) -> String {
     http_time(seconds)
 }

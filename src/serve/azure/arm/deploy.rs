@@ -1,4 +1,4 @@
-//! Deployments: the disks and snapshots of a template, in the order that they need each other.
+//! Deployments: the disks and snapshots of a template, in the order of their dependencies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::work;
 use crate::serve::azure::refusal::{Answered, Refusal, refuse};
 use crate::serve::azure::text::{iso_time, now, uuid};
 
-/// A template that was looked at.
+/// A validated template.
 #[derive(Debug)]
 pub(super) struct Deployment {
     id: String,
@@ -40,7 +40,7 @@ fn invalid<T>(why: impl std::fmt::Display) -> Answered<T> {
     )
 }
 
-/// Looks at a request: parameters and expressions are worked out, nothing is made.
+/// Validates a request: evaluates parameters and expressions, without creating anything.
 #[allow(clippy::too_many_lines, reason = "one check after the other")]
 pub(super) fn plan(state: &State, place: Place<'_>, body: &Value) -> Answered<Deployment> {
     let Some(properties) = body.get("properties") else {
@@ -248,7 +248,7 @@ fn in_order(mut left: Vec<Value>) -> Answered<Vec<Value>> {
 }
 
 impl Deployment {
-    /// As it is shown, in this state.
+    /// The description returned to clients, in this state.
     pub(super) fn shown(&self, state: &str, error: Option<&Refusal>) -> Value {
         let parameters: Map<String, Value> = self
             .parameters
@@ -295,7 +295,7 @@ impl Deployment {
         })
     }
 
-    /// Makes what the template describes; what is there already is updated.
+    /// Creates the resources of the template; existing ones are updated.
     pub(super) fn carry_out(&self, state: &Arc<State>) -> Answered<()> {
         for resource in &self.resources {
             let kind = resource_kind(resource)?;

@@ -1,4 +1,4 @@
-//! A resource: a disk or a snapshot, as it is kept and as it is shown.
+//! A resource (a disk or a snapshot) as it is stored and as it is returned to clients.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::serve::azure::identity::random;
 use crate::serve::azure::text::{iso_time, now, percent_encoded, uuid};
 
-/// What a resource is.
+/// The kind of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -31,7 +31,7 @@ impl Kind {
     }
 }
 
-/// Which resource: what is the same in every spelling.
+/// Identifies a resource, independent of its spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) group: String,
@@ -73,11 +73,11 @@ impl Grant {
     }
 }
 
-/// How far a resource is.
+/// The state of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Stage {
-    /// Being made by a request: it goes if the server ends before it is there.
+    /// Being created by a request: it is removed if the server ends before it is complete.
     Making,
     /// A copy in the background fills it.
     Copying,
@@ -95,17 +95,17 @@ pub(super) struct Entry {
     pub(super) location: String,
     pub(super) tags: Map<String, Value>,
     pub(super) sku: String,
-    /// As it is shown, but for what is known otherwise.
+    /// Its description, without the members that are derived.
     pub(super) properties: Map<String, Value>,
     pub(super) unique_id: String,
-    /// The disk that it is of, or was made from: `sourceUniqueId`.
+    /// The disk that it is a snapshot of, or was created from: `sourceUniqueId`.
     pub(super) source_unique_id: Option<String>,
     /// Bytes of the disk, without the footer.
     pub(super) size: u64,
     pub(super) created: i64,
     /// The folder of its content.
     pub(super) volume: String,
-    /// By which a snapshot is known there.
+    /// The time that identifies a snapshot there.
     pub(super) time: Option<String>,
     pub(super) stage: Stage,
     /// Whether a disk still waits for its first content, or for more of it.
@@ -132,12 +132,12 @@ impl Entry {
         self.properties.get("incremental") == Some(&Value::Bool(true))
     }
 
-    /// The disk by which snapshots are one family.
+    /// The disk that defines the family of a snapshot.
     pub(super) fn family(&self) -> &str {
         self.source_unique_id.as_deref().unwrap_or(&self.unique_id)
     }
 
-    /// The grants that are good.
+    /// The valid grants.
     pub(super) fn active(&self) -> impl Iterator<Item = &Grant> {
         self.grants.iter().filter(|grant| grant.is_active())
     }
@@ -151,13 +151,13 @@ impl Entry {
         }
     }
 
-    /// The path of the address that access is granted by.
+    /// The path of the granted address.
     pub(super) fn granted_path(&self) -> String {
         let hash = blake3::hash(self.unique_id.as_bytes()).to_hex();
         format!("/md-{}/{}/abcd", &hash[..12], &hash[12..24])
     }
 
-    /// That address.
+    /// The granted address.
     pub(super) fn address(&self, root: &str, grant: &Grant) -> String {
         format!(
             "{root}{}?sv=2018-03-28&sr=b&si={}&sig={}",
@@ -167,7 +167,7 @@ impl Entry {
         )
     }
 
-    /// As it is shown; `percent` is how far its copy is.
+    /// The description returned to clients; `percent` is the progress of its copy.
     pub(super) fn shown(&self, percent: f64) -> Value {
         let mut properties = self.properties.clone();
         let mut set = |name: &str, value: Value| properties.insert(name.to_owned(), value);

@@ -24,10 +24,10 @@ use super::refusal::{Answered, refuse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Audience;
 
-/// Entries of one answer.
+/// Maximum number of entries in one response.
 const PAGE: usize = 100;
 
-/// The oldest version that is understood.
+/// The oldest supported API version.
 const OLDEST: &str = "2016-01-01";
 
 /// The resource manager.
@@ -64,7 +64,7 @@ impl<'a> Parts<'a> {
 }
 
 impl Manager {
-    /// Whether a request is for it, by its path.
+    /// Returns whether a request is for it, by its path.
     pub(super) fn is_for(path: &str) -> bool {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
         ["subscriptions", "tenants", "providers"]
@@ -91,7 +91,7 @@ impl Manager {
         })
     }
 
-    /// Ends copies in the background; the next start takes them up.
+    /// Stops copies in the background; the next start resumes them.
     pub(super) fn interrupt(&self) {
         let copies = self
             .state
@@ -263,7 +263,7 @@ impl Manager {
                 };
                 self.deployment(request, place, rest.get(1).copied())
             }
-            // Who has a token may do everything.
+            // Anyone with a token may do everything.
             ("GET", [.., "providers", "microsoft.authorization", "permissions"]) => Ok(answer(
                 200,
                 &json!({ "value": [{ "actions": ["*"], "notActions": [] }] }),

@@ -1,4 +1,4 @@
-//! Requests that take long: answered at once if they are done soon, else with an address to ask again at.
+//! Long-running requests: answered directly if they finish soon, else with an address to poll.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,13 +10,13 @@ use crate::serve::azure::http::{Request, Response};
 use crate::serve::azure::refusal::{Answered, Refusal, refuse};
 use crate::serve::azure::text::{iso_time, now, uuid};
 
-/// How long a request waits for the end of its work.
+/// Maximum time that a request waits for its work to finish.
 const SOON: Duration = Duration::from_millis(1500);
 
 /// Operations that are remembered.
 const MOST: usize = 1000;
 
-/// What an operation ended with: a body, or none.
+/// The result of an operation: a body, or none.
 type End = Result<Option<Value>, Refusal>;
 
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    /// Carries `work` out on a thread of its own. If it ends soon, the answer has what it ended with; else it says where
-    /// to ask.
+    /// Runs `work` on a separate thread. If it ends soon, the response contains the result; else it contains the address
+    /// to poll.
     pub(super) fn run(
         &self,
         (request, root, subscription): (&Request, &str, &str),
@@ -98,7 +98,7 @@ impl Operations {
         }
     }
 
-    /// How far an operation is.
+    /// The progress of an operation.
     pub(super) fn answer(&self, request: &Request, root: &str, id: &str) -> Answered {
         let found = self
             .all

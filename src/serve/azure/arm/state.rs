@@ -26,7 +26,7 @@ pub(super) struct Group {
     pub(super) tags: Map<String, Value>,
 }
 
-/// What is known but for the content of disks.
+/// The state, except for the content of disks.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     pub(super) entries: BTreeMap<Key, Entry>,
@@ -37,14 +37,14 @@ pub(super) struct Resources {
     pub(super) deployments: BTreeMap<(String, String), Value>,
 }
 
-/// How far a copy in the background is.
+/// The progress of a copy in the background.
 #[derive(Debug)]
 pub(super) struct Copying {
     total: AtomicU64,
     done: AtomicU64,
     stopped: AtomicBool,
     begun: Instant,
-    /// Bytes for each second at most.
+    /// Maximum bytes per second.
     rate: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Copying {
         }
     }
 
-    /// Below 100: at 100 there is no copy any more.
+    /// Below 100: at 100 the copy has ended.
     #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
     pub(super) fn percent(&self) -> f64 {
         let (done, total) = (
@@ -179,7 +179,7 @@ impl State {
         ))
     }
 
-    /// Keeps a resource, new or changed.
+    /// Stores a resource, new or changed.
     pub(super) fn keep(&self, entry: &Entry) -> Result<()> {
         let key = entry.key();
         let mut resources = self.lock();
@@ -189,7 +189,7 @@ impl State {
         Ok(())
     }
 
-    /// Changes a resource that is there.
+    /// Changes an existing resource.
     pub(super) fn change(
         &self,
         key: &Key,
@@ -214,7 +214,7 @@ impl State {
         Ok(())
     }
 
-    /// Keeps the groups.
+    /// Stores the groups.
     pub(super) fn keep_groups(&self, resources: &Resources) -> Result<()> {
         save_json(
             &self.folder.join("resources/groups.json"),
@@ -223,7 +223,7 @@ impl State {
         )
     }
 
-    /// Keeps the machines.
+    /// Stores the machines.
     pub(super) fn keep_machines(&self, resources: &Resources) -> Result<()> {
         let list: Vec<_> = resources
             .machines
@@ -237,7 +237,7 @@ impl State {
         )
     }
 
-    /// Makes a group of that name, unless there is one.
+    /// Creates a group with that name, unless it exists.
     pub(super) fn need_group(&self, name: &str, location: &str) -> Answered<()> {
         check_group(name)?;
         let mut resources = self.lock();
@@ -317,13 +317,13 @@ impl State {
         Ok(())
     }
 
-    /// How far the copy of a snapshot is.
+    /// The progress of the copy of a snapshot.
     pub(super) fn percent(&self, key: &Key) -> f64 {
         let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         copies.get(key).map_or(0.0, |copy| copy.percent())
     }
 
-    /// A resource as it is shown.
+    /// The description of a resource returned to clients.
     pub(super) fn shown(&self, entry: &Entry) -> Value {
         entry.shown(self.percent(&entry.key()))
     }
@@ -338,14 +338,14 @@ impl State {
             .collect()
     }
 
-    /// Notes the state of all content that was used.
+    /// Records the state of all content that was used.
     pub(super) fn close(&self) -> Result<()> {
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         volumes.values().try_for_each(|volume| volume.close())
     }
 }
 
-/// Refuses what can't be the name of a group.
+/// Refuses an invalid name of a group.
 pub(super) fn check_group(name: &str) -> Answered<()> {
     let good = |c: char| c.is_alphanumeric() || "_-.()".contains(c);
     let length = (1..=90).contains(&name.chars().count());
@@ -361,7 +361,7 @@ pub(super) fn check_group(name: &str) -> Answered<()> {
     )
 }
 
-/// Refuses what can't be the name of a disk or a snapshot.
+/// Refuses an invalid name of a disk or a snapshot.
 pub(super) fn check_name(name: &str) -> Answered<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use crate::serve::azure::refusal::{Answered, Refusal, refuse};
 
-/// How deep expressions may be.
+/// Maximum nesting depth of expressions.
 const DEEPEST: usize = 64;
 
-/// The body of a request that has a template in it, as JSON: `az` pastes the text of a template, with its comments, behind
-/// a name without quotes.
+/// Parses a request body with a template: `az` inserts the text of a template, with its comments, after a name without
+/// quotes.
 pub(super) fn as_json(body: &str) -> Answered<Value> {
     let mut out = String::with_capacity(body.len());
     let mut chars = body.char_indices().peekable();
@@ -22,7 +22,7 @@ pub(super) fn as_json(body: &str) -> Answered<Value> {
                 out.push(c);
                 let mut escaped = false;
                 for (_, c) in chars.by_ref() {
-                    // A text over several lines is allowed there.
+                    // Strings may span several lines there.
                     match c {
                         '\n' => out.push_str("\\n"),
                         '\r' => out.push_str("\\r"),
@@ -65,7 +65,7 @@ fn is_bare_template(rest: &str) -> bool {
         .is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
 
-/// What expressions can refer to.
+/// The names that expressions can refer to.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) subscription: String,
@@ -86,7 +86,7 @@ fn invalid<T>(why: impl std::fmt::Display) -> Answered<T> {
 }
 
 impl Scope {
-    /// A value with all expressions in it worked out.
+    /// Evaluates all expressions in a value.
     pub(super) fn evaluate(&self, value: &Value, depth: usize) -> Answered<Value> {
         if depth > DEEPEST {
             return invalid("it is nested too deeply");
@@ -268,7 +268,7 @@ impl Parser<'_> {
         ))
     }
 
-    /// A value, and what of it is meant: `.name` and `[n]`.
+    /// A value with accessors: `.name` and `[n]`.
     fn expression(&mut self) -> Answered<Value> {
         self.depth += 1;
         if self.depth > DEEPEST {
@@ -330,7 +330,7 @@ impl Parser<'_> {
                 };
                 text.push_str(self.rest().get(..end).unwrap_or(""));
                 self.at += end + 1;
-                // Two of them stand for one.
+                // Two of them represent one.
                 if !self.rest().starts_with('\'') {
                     return Ok(json!(text));
                 }

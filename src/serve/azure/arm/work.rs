@@ -1,4 +1,4 @@
-//! What is done with disks and snapshots.
+//! Operations on disks and snapshots.
 
 use std::sync::{Arc, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::serve::azure::volume::{Frozen, Volume};
 use crate::snapshot::Family;
 use crate::vhd::{DiskType, Footer};
 
-/// Snapshots of one disk to which access may be granted at a time.
+/// Maximum number of snapshots of one disk to which access is granted at a time.
 const MOST_GRANTS: usize = 5;
 
 /// The largest disk, in bytes: a page blob of it still has room for its footer.
@@ -48,7 +48,7 @@ fn tags(body: &Value) -> Option<Map<String, Value>> {
     body.get("tags").and_then(Value::as_object).cloned()
 }
 
-/// A request that makes a resource: what is known before any work is done.
+/// A request to create a resource, as known before any work is done.
 #[derive(Debug)]
 pub(super) struct Plan {
     entry: Entry,
@@ -62,7 +62,7 @@ enum From {
     CopyStart(Key),
 }
 
-/// Looks at a PUT of a resource that isn't there.
+/// Validates a PUT of a resource that doesn't exist.
 #[allow(clippy::too_many_lines, reason = "one check after the other")]
 pub(super) fn plan(
     state: &State,
@@ -246,7 +246,7 @@ pub(super) fn plan(
     Ok(Plan { entry, from })
 }
 
-/// Whether a resource can be read.
+/// Checks that a resource can be read.
 fn usable(entry: &Entry) -> Answered<()> {
     if entry.stage != Stage::Ready {
         return refuse(
@@ -273,7 +273,7 @@ fn usable(entry: &Entry) -> Answered<()> {
 }
 
 impl Plan {
-    /// As it is shown while it is being made.
+    /// The description while it is being created.
     pub(super) fn shown(&self, state: &State) -> Value {
         state.shown(&self.entry)
     }
@@ -282,7 +282,7 @@ impl Plan {
         &self.entry.location
     }
 
-    /// Makes the resource.
+    /// Creates the resource.
     pub(super) fn carry_out(self, state: &Arc<State>) -> Answered<Value> {
         let Self { mut entry, from } = self;
         let key = entry.key();
@@ -311,7 +311,7 @@ impl Plan {
     }
 }
 
-/// Takes back what was begun of a resource.
+/// Undoes the partial creation of a resource.
 fn undo(state: &State, entry: &Entry) -> Answered<()> {
     match (&entry.time, entry.kind) {
         (Some(time), _) if state.has_volume(&entry.volume) => {
@@ -352,7 +352,7 @@ fn family_of(entry: &Entry, id: &str) -> Family {
     }
 }
 
-/// A disk or a snapshot that begins as another.
+/// A disk or a snapshot that starts as a copy of another.
 fn make_from(state: &State, entry: &mut Entry, source: &Key) -> Answered<()> {
     let Some(from) = state.entry(source) else {
         return not_found(&source.name);
@@ -412,8 +412,8 @@ fn frozen(volume: &Volume, entry: &Entry) -> Answered<Frozen> {
     }
 }
 
-/// Finds the place of a copy: snapshots of one disk that are copied to one region share theirs, so that what differs
-/// between them is known there too.
+/// Finds the storage for a copy: copies of one disk's snapshots in one region share it, so that the differences between
+/// them are known there, too.
 fn begin_copy(state: &State, entry: &mut Entry, source: &Key) -> Answered<()> {
     let Some(from) = state.entry(source) else {
         return not_found(&source.name);
@@ -438,7 +438,7 @@ fn begin_copy(state: &State, entry: &mut Entry, source: &Key) -> Answered<()> {
     Ok(())
 }
 
-/// Starts the copy of a snapshot in the background, or starts it again.
+/// Starts or restarts the copy of a snapshot in the background.
 pub(super) fn start_copy(state: &Arc<State>, key: &Key, size: u64) -> Answered<()> {
     let copying = Arc::new(Copying::new(size, state.copy_rate));
     let mut copies = state.copies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -448,7 +448,7 @@ pub(super) fn start_copy(state: &Arc<State>, key: &Key, size: u64) -> Answered<(
     let started = std::thread::Builder::new()
         .name("azure copy".into())
         .spawn(move || {
-            // One that failed stays below 100 percent, and is tried again at the next start.
+            // A failed copy stays below 100 percent, and is retried at the next start.
             let _ = copy(&state, &key, &copying);
         });
     match started {
@@ -495,7 +495,7 @@ fn copy(state: &State, key: &Key, progress: &Copying) -> Answered<()> {
     Ok(())
 }
 
-/// Changes a resource that is there; with `whole`, as a PUT, what isn't named goes.
+/// Changes an existing resource; with `whole`, as for a PUT, members that aren't given are removed.
 pub(super) fn update(state: &State, key: &Key, body: &Value, whole: bool) -> Answered<Value> {
     let Some(entry) = state.entry(key) else {
         return not_found(&key.name);
@@ -527,7 +527,7 @@ pub(super) fn update(state: &State, key: &Key, body: &Value, whole: bool) -> Ans
         );
     }
     if let Some(gib) = number(body, &["properties", "diskSizeGB"]) {
-        // A size of a whole number of GiB that rounds up to the same is the same.
+        // Sizes that round up to the same whole number of GiB are equal.
         if gib != entry.size.div_ceil(GIB) {
             resize(state, &entry, gib.saturating_mul(GIB))?;
         }
@@ -592,7 +592,7 @@ fn resize(state: &State, entry: &Entry, size: u64) -> Answered<()> {
     Ok(())
 }
 
-/// Deletes a resource; `false` if it isn't there.
+/// Deletes a resource; `false` if it doesn't exist.
 pub(super) fn delete(state: &State, key: &Key) -> Answered<bool> {
     let Some(entry) = state.entry(key) else {
         return Ok(false);
@@ -640,7 +640,7 @@ pub(super) fn delete(state: &State, key: &Key) -> Answered<bool> {
     {
         copy.stop();
     }
-    // First it can't be found any more, then it goes; what is left of it after a kill goes at the next start.
+    // It is unlisted first, then removed; the next start removes any remains after a kill.
     state.forget(key)?;
     if state.has_volume(&entry.volume) {
         let volume = state.volume(&entry.volume)?;
@@ -657,7 +657,7 @@ pub(super) fn delete(state: &State, key: &Key) -> Answered<bool> {
     Ok(true)
 }
 
-/// Grants access; gives the address.
+/// Grants access, and returns the address.
 pub(super) fn grant(state: &State, key: &Key, body: &Value, root: &str) -> Answered<Value> {
     let Some(entry) = state.entry(key) else {
         return not_found(&key.name);
@@ -737,7 +737,7 @@ pub(super) fn grant(state: &State, key: &Key, body: &Value, root: &str) -> Answe
             );
         }
     }
-    // Whoever asks again gets the same address, for longer.
+    // A repeated request returns the same address, with a later expiry.
     let until = now().saturating_add(seconds);
     let grant = match active {
         Some(grant) => Grant {
@@ -753,7 +753,7 @@ pub(super) fn grant(state: &State, key: &Key, body: &Value, root: &str) -> Answe
     Ok(json!({ "accessSAS": address }))
 }
 
-/// Takes all access back.
+/// Revokes all access.
 pub(super) fn revoke(state: &State, key: &Key) -> Answered<()> {
     let changed = state.change(key, |entry| {
         if entry.grants.iter().any(|grant| grant.write) {
@@ -767,7 +767,7 @@ pub(super) fn revoke(state: &State, key: &Key) -> Answered<()> {
     }
 }
 
-/// Takes up what a killed server left: what was being made goes, copies go on.
+/// Recovers the state left by a killed server: unfinished resources are removed, copies resume.
 pub(super) fn resume(state: &Arc<State>) -> Answered<()> {
     for entry in state.unfinished(Stage::Making) {
         undo(state, &entry)?;
