@@ -1,4 +1,4 @@
-//! One request to the resource manager, and its answer.
+//! One request to the resource manager, and its response.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -11,21 +11,21 @@ use super::refusal::Refusal;
 use crate::blob::{Answer, Call, Done, Failure, Http, Retry, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version of requests about disks and snapshots.
+/// API version of requests about disks and snapshots.
 pub(super) const VERSION: &str = "2023-10-02";
 
-/// The longest answer that is read.
+/// The longest response that is read.
 const LONGEST: u64 = 32 << 20;
 
-/// The most answers that one list is read from.
+/// The maximum number of pages of one list.
 const MOST_PAGES: usize = 10_000;
 
-/// The longest wait that a service may ask for between two looks at an operation.
+/// The longest polling interval that a service may request.
 const LONGEST_WAIT: u64 = 120;
 
 type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// The resource manager, asked for by the first request.
+/// The resource manager, determined with the first request.
 pub(super) struct Api {
     pub(super) http: Arc<Http>,
     pub(super) retry: Retry,
@@ -41,21 +41,21 @@ impl std::fmt::Debug for Api {
     }
 }
 
-/// What is asked for, of what.
+/// A request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) method: &'static str,
-    /// A path with its parameters, or an address that the service gave.
+    /// A path with its parameters, or an address returned by the service.
     pub(super) place: &'a str,
     pub(super) body: Option<&'a Value>,
-    /// How a failure begins: `cannot look at`.
+    /// The beginning of error messages: `cannot look at`.
     pub(super) doing: &'static str,
-    /// What it is called in messages.
+    /// The name of the resource in messages.
     pub(super) about: &'a Path,
 }
 
 impl<'a> Asked<'a> {
-    /// The same about another address, to look there.
+    /// Returns a GET request to another address, with the same names in messages.
     pub(super) fn get<'b>(self, place: &'b str) -> Asked<'b>
     where
         'a: 'b,
@@ -69,16 +69,16 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// An answer without an error.
+/// A successful response.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// Where the progress of an operation is told.
+    /// The address that reports the progress of an operation.
     pub(super) operation: Option<String>,
-    /// Where its result will be.
+    /// The address of its future result.
     pub(super) location: Option<String>,
     pub(super) after: Option<Duration>,
-    /// Null without a body.
+    /// The body; null if there isn't one.
     pub(super) body: Value,
 }
 
@@ -92,13 +92,13 @@ impl Api {
         }
     }
 
-    /// A variable of the environment that isn't empty.
+    /// An environment variable that isn't empty.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         let value = (self.environment)(name)?.trim().to_owned();
         Some(value).filter(|value| !value.is_empty())
     }
 
-    /// The resource manager, as the environment names it.
+    /// The resource manager, according to the environment.
     pub(super) fn endpoint(&self) -> Result<&Endpoint> {
         if let Some(found) = self.endpoint.get() {
             return Ok(found);
@@ -107,17 +107,17 @@ impl Api {
         Ok(self.endpoint.get_or_init(|| found))
     }
 
-    /// Sends a request until it is answered, or time is up.
+    /// Sends a request until there is a response, or time is up.
     pub(super) fn send(&self, asked: Asked<'_>) -> Answer<Reply> {
         self.send_with(asked, &self.retry)
     }
 
-    /// As [`send`](Self::send), tried again as `retry` says.
+    /// Like [`send`](Self::send), retried according to `retry`.
     pub(super) fn send_with(&self, asked: Asked<'_>, retry: &Retry) -> Answer<Reply> {
         let endpoint = self.endpoint()?;
         retry.run(|| match self.send_once(endpoint, asked) {
             Err(failure) if failure.status() == Some(401) && endpoint.tokens.forget() => {
-                // The token has expired early.
+                // The token expired early.
                 self.send_once(endpoint, asked)
             }
             answer => answer,
@@ -196,7 +196,7 @@ impl Api {
         })
     }
 
-    /// All entries of a list, whatever number of answers it takes.
+    /// Returns all entries of a list, from any number of pages.
     pub(super) fn list(&self, asked: Asked<'_>) -> Answer<Vec<Value>> {
         let mut all = Vec::new();
         let mut place = asked.place.to_owned();

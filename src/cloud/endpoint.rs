@@ -1,11 +1,11 @@
-//! Which resource manager is asked, and which tokens it takes.
+//! The resource manager to use, and the tokens that it accepts.
 
 use serde_json::Value;
 
 use crate::blob::{Call, Http, Secret, Tokens};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The variable with the address of another resource manager.
+/// The environment variable with the address of another resource manager.
 pub(super) const VARIABLE: &str = "AZURE_RESOURCE_MANAGER_ENDPOINT";
 
 /// The resource manager of the public cloud.
@@ -23,7 +23,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The resource manager that the environment names, or the public one.
+    /// The resource manager set in the environment, or the public one.
     pub(super) fn find(environment: &dyn Fn(&str) -> Option<String>, http: &Http) -> Result<Self> {
         let lookup = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
         let root = lookup(VARIABLE).unwrap_or_else(|| PUBLIC.to_owned());
@@ -44,7 +44,7 @@ impl Endpoint {
         Ok(Self { root, tokens })
     }
 
-    /// The address of a path, or an address that the service gave.
+    /// The address of a path, or of an address returned by the service.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Endpoint {
         );
         let root = root.strip_suffix(":443").unwrap_or(&root);
         let (_, own) = self.root.split_once("://").unwrap_or(("", &self.root));
-        // Regions have hosts of their own within that of the service.
+        // Regions have subdomains of the service's host.
         let regional = root.starts_with("https://") && root.ends_with(&format!(".{own}"));
         if root == self.root || regional {
             return Ok(format!("{root}{path}"));
@@ -79,7 +79,7 @@ impl Endpoint {
     }
 }
 
-/// The address without a slash at its end. Tokens go over TLS only, unless they stay on this machine.
+/// The address without a trailing slash. Tokens are sent only over TLS, unless they stay on this machine.
 fn checked(root: &str) -> Result<String> {
     let root = root.trim_end_matches('/').to_ascii_lowercase();
     let local = ["http://127.0.0.1:", "http://localhost:"];
@@ -97,7 +97,7 @@ fn checked(root: &str) -> Result<String> {
     Ok(root.strip_suffix(":443").unwrap_or(&root).to_owned())
 }
 
-/// For which resource the tokens of a cloud are, and who gives them, as that cloud describes itself.
+/// The resource that a cloud's tokens are for, and their issuer, from the cloud's description of itself.
 fn described(root: &str, http: &Http) -> Result<(String, Option<String>)> {
     let address = format!("{root}/metadata/endpoints?api-version=2022-09-01");
     let call = Call {

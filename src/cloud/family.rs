@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Family {
-    /// The disk, if it is still there.
+    /// The disk, if it still exists.
     pub disk: Option<Resource>,
     /// Its resource id.
     pub disk_id: String,
-    /// The id of this very instance of it.
+    /// The id of this instance of it.
     pub unique_id: Option<String>,
     /// Its incremental snapshots in this region, oldest first.
     pub snapshots: Vec<Resource>,
@@ -85,7 +85,7 @@ impl Cloud {
     }
 }
 
-/// The instance that all snapshots of a disk that is gone are of.
+/// The instance that all snapshots of a deleted disk belong to.
 fn the_only_one(name: &ResourceName, snapshots: &[Resource]) -> Result<Option<String>> {
     let mut ids: Vec<String> = snapshots
         .iter()
@@ -114,7 +114,7 @@ fn the_only_one(name: &ResourceName, snapshots: &[Resource]) -> Result<Option<St
 }
 
 impl Family {
-    /// The family of a disk with this id that is gone.
+    /// The family of a deleted disk with this id.
     #[cfg(test)]
     pub(crate) fn of(disk_id: &str, unique_id: &str, snapshots: Vec<Resource>) -> Self {
         Self {

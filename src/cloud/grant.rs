@@ -1,8 +1,8 @@
-//! Access to the bytes of a disk or snapshot: granted when it is needed, taken back when it isn't any more.
+//! Access to the bytes of a disk or snapshot: granted when needed, revoked when no longer needed.
 //!
 //! ```text
-//! noted ─► granted ─► used, granted again when it has expired ─► taken back ─► forgotten
-//!   └────────────── after a kill, the next program takes it back ─────┘
+//! recorded ─► granted ─► used, granted again after it expired ─► revoked ─► record removed
+//!   └────────────── after a kill, the next program revokes it ──────┘
 //! ```
 
 use std::fmt;
@@ -19,30 +19,30 @@ use crate::blob::times::now;
 use crate::blob::{BlobName, Failure, Rest};
 use crate::error::{Error, Result};
 
-/// How long access is granted for, in seconds. It is granted again when it has ended; what nobody takes back ends by itself.
+/// Duration of access in seconds. It is granted again after it expired; access that nobody revokes expires by itself.
 const SECONDS: i64 = 3600;
 
-/// What is done with the bytes of a disk.
+/// The kind of access to the bytes of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// They are read.
+    /// Reading.
     Read,
-    /// They are written: only to a disk that was made for an upload.
+    /// Writing, only to a disk that was created for an upload.
     Write,
 }
 
-/// All access that this program was granted.
+/// All access that was granted to this program.
 #[derive(Debug)]
 pub(super) struct Grants {
     pub(super) api: Api,
     ledger: Option<Ledger>,
     live: Mutex<Vec<Weak<Grant>>>,
     notices: Mutex<Vec<Error>>,
-    /// Whether nothing is granted any more; read while something is being granted.
+    /// Whether no more access is granted; read-locked while access is being granted.
     closed: RwLock<bool>,
 }
 
-/// Access to one disk or snapshot, which is taken back when this is dropped.
+/// Access to one disk or snapshot, revoked when this is dropped.
 pub(super) struct Grant {
     grants: Arc<Grants>,
     id: String,
@@ -50,15 +50,15 @@ pub(super) struct Grant {
     access: Access,
     current: Mutex<Current>,
     entry: Mutex<Option<Entry>>,
-    /// Whether somebody else had been granted access before, which would be taken back with this.
+    /// Whether somebody else already had access, which would be revoked along with this.
     of_others: bool,
     ended: AtomicBool,
 }
 
-/// The address by which access was granted last.
+/// The most recently granted address.
 #[derive(Clone)]
 pub(super) struct Current {
-    /// How often it was granted.
+    /// The number of times that access was granted.
     pub(super) times: u64,
     pub(super) name: BlobName,
     pub(super) rest: Arc<Rest>,
@@ -88,7 +88,7 @@ impl Grants {
         }
     }
 
-    /// What should be told although it ended nothing.
+    /// Problems to report that didn't make anything fail.
     pub(super) fn take_notices(&self) -> Vec<Error> {
         std::mem::take(&mut *locked(&self.notices))
     }
@@ -97,7 +97,7 @@ impl Grants {
         locked(&self.notices).push(error);
     }
 
-    /// Takes back what programs left that were killed.
+    /// Revokes the access that killed programs left.
     pub(super) fn clean_up(&self) {
         let Some(ledger) = &self.ledger else {
             return;
@@ -134,7 +134,7 @@ impl Grants {
         }
     }
 
-    /// Has access to `resource` granted, which is called `shown` in messages.
+    /// Requests access to `resource`, which is called `shown` in messages.
     pub(super) fn grant(
         self: &Arc<Self>,
         resource: &Resource,
@@ -161,7 +161,7 @@ impl Grants {
         let name = match self.ask(&resource.id, access, shown) {
             Ok(name) => name,
             Err(error) => {
-                // It may have been granted although that wasn't heard.
+                // It may have been granted although the response was lost.
                 let back = of_others || self.revoke(&resource.id, shown).is_ok();
                 if let Some(entry) = entry.filter(|_| back) {
                     entry.forget()?;
@@ -211,7 +211,7 @@ impl Grants {
         Arc::new(Rest::granted(name, shown.to_path_buf(), http))
     }
 
-    /// Asks for access, and gives the address.
+    /// Requests access, and returns the address.
     fn ask(&self, id: &str, access: Access, shown: &Path) -> Result<BlobName> {
         let word = match access {
             Access::Read => "Read",
@@ -250,7 +250,7 @@ impl Grants {
         Ok(name)
     }
 
-    /// Takes all access to a resource back. One that isn't there any more needs that no longer.
+    /// Revokes all access to a resource. Succeeds if the resource doesn't exist any more.
     pub(super) fn revoke(&self, id: &str, shown: &Path) -> Result<()> {
         let asked = Asked {
             method: "POST",
@@ -267,7 +267,7 @@ impl Grants {
         }
     }
 
-    /// Takes back all access that is still granted, and grants none any more. Gives what went wrong.
+    /// Revokes all access that is still granted, and grants no more. Returns the errors.
     pub(super) fn take_back_all(&self) -> Vec<Error> {
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         let live: Vec<Arc<Grant>> = locked(&self.live)
@@ -307,7 +307,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// The address now.
+    /// The current address.
     pub(super) fn current(&self) -> Current {
         locked(&self.current).clone()
     }
@@ -320,7 +320,7 @@ impl Grant {
         &self.shown
     }
 
-    /// Has access granted again after the address number `times` was refused: it has expired, or somebody took it back.
+    /// Requests access again after the address number `times` was refused because it expired or was revoked.
     pub(super) fn renew(&self, times: u64) -> Result<Current> {
         let closed = &self.grants.closed;
         let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
@@ -328,7 +328,7 @@ impl Grant {
             return Err(Error::interrupted().with_path(&self.shown));
         }
         let mut current = locked(&self.current);
-        // Another thread may have done it.
+        // Another thread may have done so already.
         if current.times == times && !self.ended.load(Ordering::SeqCst) {
             let name = self.grants.ask(&self.id, self.access, &self.shown)?;
             if let Some(entry) = &mut *locked(&self.entry) {
@@ -343,7 +343,7 @@ impl Grant {
         Ok(current.clone())
     }
 
-    /// Takes the access back, unless it is in use elsewhere.
+    /// Revokes the access, unless it is in use elsewhere.
     pub(super) fn take_back(&self) -> Result<()> {
         if self.ended.swap(true, Ordering::SeqCst) {
             return Ok(());

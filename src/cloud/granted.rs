@@ -1,4 +1,4 @@
-//! A disk or snapshot to which access was granted, as a page blob. Access that has expired is asked for again.
+//! A disk or snapshot to which access was granted, as a page blob. Expired access is requested again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::blob::{
 };
 use crate::page::PageRange;
 
-/// The bytes of a disk or snapshot, as long as this is there.
+/// The bytes of a disk or snapshot, accessible until this is dropped.
 #[derive(Debug)]
 pub(super) struct Granted(pub(super) Arc<Grant>);
 
 impl Granted {
-    /// Sends a request; once more if the access has ended meanwhile.
+    /// Sends a request, and retries it once if the access has expired or was revoked.
     fn with<T>(&self, mut send: impl FnMut(&Rest) -> Answer<T>) -> Answer<T> {
         let current = self.0.current();
         match send(&current.rest) {

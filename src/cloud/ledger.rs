@@ -1,4 +1,4 @@
-//! Access that was granted and not yet taken back, on stable storage, so that what a killed program left is found.
+//! Records, on stable storage, of access that was granted and not yet revoked, so that access left by a killed program is found.
 //!
 //! ```text
 //! FOLDER/ID/     one folder for each running program, which holds its lock
@@ -17,7 +17,7 @@ use crate::storage::{
     remove_if_there,
 };
 
-/// The version of the files.
+/// Version of the file format.
 const SCHEMA: u32 = 1;
 
 /// The longest file that is read.
@@ -26,7 +26,7 @@ const LONGEST: u64 = 64 << 10;
 /// The most programs that are looked at.
 const MOST: usize = 10_000;
 
-/// What is noted of one grant.
+/// The record of one grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     schema_version: u32,
@@ -34,9 +34,9 @@ pub(super) struct Record {
     pub(super) endpoint: String,
     /// The resource id.
     pub(super) id: String,
-    /// When the access ends by itself, in seconds since 1970.
+    /// When the access expires, in seconds since 1970.
     pub(super) until: i64,
-    /// Whether it is being taken back.
+    /// Whether it is being revoked.
     ending: bool,
 }
 
@@ -76,19 +76,19 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Notes a later end.
+    /// Records a later expiry.
     pub(super) fn extend(&mut self, until: i64) -> Result<()> {
         self.record.until = until;
         self.record.write(&self.path)
     }
 
-    /// Notes that it is being taken back.
+    /// Records that it is being revoked.
     pub(super) fn end(&mut self) -> Result<()> {
         self.record.ending = true;
         self.record.write(&self.path)
     }
 
-    /// Forgets it: it was taken back.
+    /// Removes the record, after the access was revoked.
     pub(super) fn forget(self) -> Result<()> {
         remove_if_there(&self.path).map(drop)
     }
@@ -102,7 +102,7 @@ struct Own {
     last: u64,
 }
 
-/// Everything that was granted by programs of this user.
+/// All grants to programs of this user.
 #[derive(Debug)]
 pub(super) struct Ledger {
     folder: PathBuf,
@@ -117,7 +117,7 @@ impl Ledger {
         }
     }
 
-    /// Notes a grant before it is asked for.
+    /// Records a grant before it is requested.
     pub(super) fn note(&self, record: Record) -> Result<Entry> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let own = match &mut *own {
@@ -135,7 +135,7 @@ impl Ledger {
         for _ in 0..TRIES {
             let folder = self.folder.join(uuid::Uuid::new_v4().to_string());
             create_folder_for(&folder, &Audience::nobody_else())?;
-            // Somebody who cleans up may have removed it before it was locked.
+            // Another program may have cleaned it up before it was locked.
             match FolderLock::take(&folder, false) {
                 Ok(Some(lock)) if lock.is_at(&folder)? => {
                     return Ok(Own {
@@ -168,7 +168,7 @@ impl Ledger {
         self.is_used_besides(id, but, None)
     }
 
-    /// As [`is_used`](Self::is_used), for everything but the folder of one program that isn't running.
+    /// Like [`is_used`](Self::is_used), but ignores the folder of one program that isn't running.
     fn is_used_besides(&self, id: &str, but: Option<&Entry>, dead: Option<&Path>) -> bool {
         let own = self.own_folder();
         let programs = self.programs().into_iter();
@@ -186,8 +186,8 @@ impl Ledger {
         })
     }
 
-    /// Tells `take_back` of each grant that was left by a program that isn't running any more, and that no other uses. What it
-    /// could take back is forgotten.
+    /// Calls `take_back` for each grant that was left by a program that isn't running any more and that no other uses. Removes
+    /// the records of those that it could revoke.
     pub(super) fn clean_up(&self, mut take_back: impl FnMut(&Record) -> bool) -> Result<()> {
         let own = self.own_folder();
         for folder in self.programs() {
@@ -210,7 +210,7 @@ impl Ledger {
                 }
             }
             if empty {
-                // Something else may be in it, which isn't ours.
+                // It may contain other files, which aren't ours.
                 let _ = remove_folder(&folder);
             }
         }
@@ -222,7 +222,7 @@ impl Ledger {
         own.as_ref().map(|own| own.folder.clone())
     }
 
-    /// The lock of a program's folder if that program isn't running any more.
+    /// Locks a program's folder if that program isn't running any more.
     fn dead(folder: &Path) -> Option<FolderLock> {
         FolderLock::take(folder, false).ok().flatten()
     }
@@ -251,7 +251,7 @@ impl Ledger {
     pub(super) fn end(&self) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = own.take() {
-            // It stays if there is a grant in it, which the next program takes back.
+            // It is kept if it contains a grant, which the next program revokes.
             let _ = remove_folder(&own.folder);
         }
     }

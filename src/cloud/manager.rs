@@ -1,4 +1,4 @@
-//! What can be done with managed disks and snapshots.
+//! Operations on managed disks and snapshots.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::resource::Resource;
 use crate::blob::{Answer, BlobFile, BlobId, Connector, Failure, PageStore};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version of requests about subscriptions.
+/// API version of requests about subscriptions.
 const SUBSCRIPTIONS: &str = "2022-12-01";
 
 /// Managed disks and snapshots of the cloud.
@@ -27,14 +27,14 @@ pub struct Cloud {
     cleaned: Once,
 }
 
-/// A snapshot to be made.
+/// A snapshot to be created.
 #[derive(Debug, Clone)]
 pub struct NewSnapshot<'a> {
     /// Its resource group.
     pub group: &'a str,
     /// Its name there.
     pub name: &'a str,
-    /// The disk that it is of, or the snapshot that it is a copy of.
+    /// The source: a disk, or a snapshot to be copied.
     pub source: &'a Resource,
     /// The region, if it isn't that of the source: then the service copies in the background.
     pub region: Option<&'a str>,
@@ -46,7 +46,7 @@ pub struct NewSnapshot<'a> {
     pub tags: &'a BTreeMap<String, String>,
 }
 
-/// A disk to be made, into which an image is written.
+/// A disk to be created, to which an image is then written.
 #[derive(Debug, Clone)]
 pub struct NewDisk<'a> {
     /// The region.
@@ -61,8 +61,8 @@ pub struct NewDisk<'a> {
 
 impl Cloud {
     /// Uses the connections of `connector`, and the variables that `environment` returns: `AZURE_SUBSCRIPTION_ID`,
-    /// `AZURE_RESOURCE_MANAGER_ENDPOINT`, and those of identities. What is granted is noted in `folder` until it is taken
-    /// back.
+    /// `AZURE_RESOURCE_MANAGER_ENDPOINT`, and those of identities. Granted access is recorded in `folder` until it is
+    /// revoked.
     pub fn new(
         connector: &Connector,
         environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
@@ -87,17 +87,17 @@ impl Cloud {
         Ok(&self.api().endpoint()?.root)
     }
 
-    /// What the tokens come from.
+    /// The source of the tokens.
     pub fn identity(&self) -> Result<&'static str> {
         Ok(self.api().endpoint()?.tokens.origin())
     }
 
-    /// What should be told to a person although no request failed by it.
+    /// Problems to report to a person although no request failed because of them.
     pub fn take_notices(&self) -> Vec<Error> {
         self.grants.take_notices()
     }
 
-    /// Takes back all access that is still granted. Gives what went wrong.
+    /// Revokes all access that is still granted. Returns the errors.
     pub fn take_back_all(&self) -> Vec<Error> {
         self.grants.take_back_all()
     }
@@ -159,7 +159,7 @@ impl Cloud {
         })
     }
 
-    /// The subscription that a person has chosen with az, whose login is used.
+    /// The subscription selected in az, if its login is used.
     fn chosen_by_az(&self) -> Option<String> {
         if self.identity().ok()? != "az login" {
             return None;
@@ -211,7 +211,7 @@ impl Cloud {
             Ok(value) => Resource::parse(&value)
                 .map(Some)
                 .map_err(|e| e.with_path(name.shown())),
-            // A missing group or subscription is another matter.
+            // A missing group or subscription is a different error.
             Err(failure) if failure.is("ResourceNotFound") || failure.is("NotFound") => Ok(None),
             Err(failure) => Err(failure.into_error()),
         }
@@ -228,7 +228,7 @@ impl Cloud {
         Ok(self.api().send(asked)?.body)
     }
 
-    /// Asks for the same disk or snapshot again.
+    /// Requests the current description of a disk or snapshot.
     pub fn refresh(&self, resource: &Resource) -> Result<Resource> {
         let name = ResourceName::parse(&resource.id)?;
         self.find(&name)
@@ -249,7 +249,7 @@ impl Cloud {
         Ok(parsed?)
     }
 
-    /// Makes a snapshot, and waits until it is there. A copy to another region goes on in the background afterwards.
+    /// Creates a snapshot, and waits until it exists. A copy to another region continues in the background afterwards.
     pub fn create_snapshot(&self, new: &NewSnapshot<'_>) -> Result<Resource> {
         let name = beside(new.source, new.group, new.name)?;
         if self.get(&name, ResourceKind::Snapshot)?.is_some() {
@@ -273,7 +273,7 @@ impl Cloud {
         self.put(&name, &body, "cannot make the snapshot")
     }
 
-    /// Makes a disk into which an image will be written.
+    /// Creates a disk to which an image will be written.
     pub fn create_disk(&self, name: &ResourceName, new: &NewDisk<'_>) -> Result<Resource> {
         let id = match name.subscription() {
             Some(_) => name.id("", ResourceKind::Disk),
@@ -308,7 +308,7 @@ impl Cloud {
         Resource::parse(&made.map_err(Failure::into_error)?).map_err(|e| e.with_path(name.shown()))
     }
 
-    /// Deletes a disk or snapshot. One that isn't there any more is no error.
+    /// Deletes a disk or snapshot. Succeeds if it doesn't exist any more.
     pub fn delete(&self, resource: &Resource) -> Result<()> {
         let done = self.api().run(Asked {
             method: "DELETE",
@@ -323,8 +323,8 @@ impl Cloud {
         }
     }
 
-    /// Has access granted to `resource`, called `shown` in messages, and opens it to be read or written. The access is
-    /// taken back when the result is dropped.
+    /// Requests access to `resource`, called `shown` in messages, and opens it for reading or writing. The access is
+    /// revoked when the result is dropped.
     pub fn open(&self, resource: &Resource, access: Access, shown: &Path) -> Result<BlobFile> {
         check_usable(resource, access, shown)?;
         self.clean_up();
@@ -339,12 +339,12 @@ impl Cloud {
         })
     }
 
-    /// Takes back all access to `resource`, whoever it was granted to.
+    /// Revokes all access to `resource`, including that of others.
     pub fn revoke(&self, resource: &Resource) -> Result<()> {
         self.grants.revoke(&resource.id, Path::new(&resource.id))
     }
 
-    /// Takes back what programs left that were killed; only the first time.
+    /// Revokes the access that killed programs left; only on the first call.
     pub fn clean_up(&self) {
         self.cleaned.call_once(|| self.grants.clean_up());
     }
@@ -356,7 +356,7 @@ fn set_sku(body: &mut Value, sku: Option<&str>) {
     }
 }
 
-/// Regions are written as `East US` and `eastus`.
+/// Normalizes a region, which may be written as `East US` or `eastus`.
 fn same_region(a: &str, b: &str) -> bool {
     a.replace(' ', "").eq_ignore_ascii_case(&b.replace(' ', ""))
 }
@@ -374,7 +374,7 @@ fn missing(name: &ResourceName, what: &str) -> Error {
         .with_hint("check the names of group and disk, and the subscription")
 }
 
-/// Fails if the bytes of a resource can't be read or written as it is.
+/// Fails if the bytes of a resource can't be read or written in its current state.
 fn check_usable(resource: &Resource, access: Access, shown: &Path) -> Result<()> {
     if let Some(percent) = resource.percent.filter(|_| !resource.is_complete()) {
         return Err(

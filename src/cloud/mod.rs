@@ -1,19 +1,19 @@
 //! Managed disks and their snapshots, by the resource manager of the cloud.
 //!
-//! | file | has |
+//! | file | content |
 //! | --- | --- |
-//! | `name.rs` | names that a person types: `azure:GROUP/NAME`, resource ids |
-//! | `endpoint.rs` | which resource manager, and which tokens it takes |
+//! | `name.rs` | names on the command line: `azure:GROUP/NAME`, resource ids |
+//! | `endpoint.rs` | the resource manager to use, and the tokens that it accepts |
 //! | `refusal.rs` | errors of the service, and what to do about them |
-//! | `api.rs` | one request and its answer |
-//! | `operation.rs` | requests that take long, in every form of their answers |
+//! | `api.rs` | one request and its response |
+//! | `operation.rs` | long-running requests, with every form of response |
 //! | `resource.rs` | a disk or snapshot as the service describes it |
-//! | `ledger.rs` | access that was granted and not yet taken back, on stable storage |
+//! | `ledger.rs` | records, on stable storage, of access not yet revoked |
 //! | `grant.rs` | access to the bytes of a disk or snapshot, for as long as it is used |
 //! | `granted.rs` | a disk or snapshot to which access was granted, as a page blob |
-//! | `manager.rs` | [`Cloud`]: what can be done with disks and snapshots |
+//! | `manager.rs` | [`Cloud`]: operations on disks and snapshots |
 //! | `family.rs` | the snapshots of one disk, in order |
-//! | `rights.rs` | what the identity may do |
+//! | `rights.rs` | the rights of the identity |
 
 mod api;
 mod endpoint;

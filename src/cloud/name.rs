@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const FORMS: &str = "write azure:GROUP/NAME, azure:GROUP/snapshots/NAME or a resource id, as \
                      /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.Compute/disks/NAME";
 
-/// What a resource is.
+/// The kind of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceKind {
     /// A managed disk.
@@ -51,7 +51,7 @@ impl fmt::Display for ResourceKind {
     }
 }
 
-/// The name of a managed disk or a snapshot: `azure:GROUP/NAME`, the same with `disks/` or `snapshots/` before the
+/// The name of a managed disk or a snapshot: `azure:GROUP/NAME`, optionally with `disks/` or `snapshots/` before the
 /// name, or a resource id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceName {
@@ -156,7 +156,7 @@ impl ResourceName {
         &self.group
     }
 
-    /// What it is, if the name tells.
+    /// The kind of the resource, if the name specifies it.
     pub fn kind(&self) -> Option<ResourceKind> {
         self.kind
     }

@@ -1,11 +1,11 @@
-//! Requests that take long. Their answer has one of four forms:
+//! Long-running requests. Their response has one of four forms:
 //!
-//! | answer | end |
+//! | response | completion |
 //! | --- | --- |
-//! | 200 or 204 | at once; of a resource, when its `provisioningState` is final |
-//! | 202 with `Location` | that answers 202 until the result is there |
-//! | 202 with `Azure-AsyncOperation` and `Location` | the operation says how far it is; then `Location` has the result |
-//! | 201 or 202 with `Azure-AsyncOperation` alone | the operation says how far it is, and has the result itself or made the resource |
+//! | 200 or 204 | immediate; for a resource, when its `provisioningState` is final |
+//! | 202 with `Location` | that responds with 202 until the result is available |
+//! | 202 with `Azure-AsyncOperation` and `Location` | the operation reports its progress; then `Location` has the result |
+//! | 201 or 202 with `Azure-AsyncOperation` alone | the operation reports its progress, and contains the result or has created the resource |
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use super::refusal::Refusal;
 use crate::blob::{Answer, Retry};
 use crate::error::{Error, ErrorKind};
 
-/// The time between two looks at an operation that doesn't ask for another one.
+/// The polling interval for operations that don't request another one.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// The most looks at one operation.
+/// The maximum number of polls of one operation.
 const MOST: usize = 20_000;
 
-/// How far an operation is, by the word that the service uses.
+/// The state of an operation, from the service's name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Going,
@@ -41,12 +41,12 @@ impl Stage {
 }
 
 impl Api {
-    /// Sends a request, and waits until what it asks for is done. Gives the resource after a PUT, the result after a POST.
+    /// Sends a request, and waits for its completion. Returns the resource after a PUT, the result after a POST.
     pub(super) fn run(&self, asked: Asked<'_>) -> Answer<Value> {
         self.run_with(asked, &self.retry)
     }
 
-    /// As [`run`](Self::run), tried again as `retry` says.
+    /// Like [`run`](Self::run), retried according to `retry`.
     pub(super) fn run_with(&self, asked: Asked<'_>, retry: &Retry) -> Answer<Value> {
         let reply = self.send_with(asked, retry)?;
         if let Some(operation) = reply.operation.clone() {
@@ -97,7 +97,7 @@ impl Api {
                 Stage::Done => {
                     let output = seen.body.pointer("/properties/output").cloned();
                     return match (first.location, output) {
-                        // Some services keep the result with the operation alone.
+                        // Some services return the result only with the operation.
                         (Some(location), output) => {
                             match self.wait_at(asked, location, Some(Duration::ZERO), retry)? {
                                 Value::Null => Ok(output.unwrap_or(Value::Null)),
@@ -112,7 +112,7 @@ impl Api {
         Err(endless(asked).into())
     }
 
-    /// Asks at `location` until the result is there.
+    /// Polls `location` until the result is available.
     fn wait_at(
         &self,
         asked: Asked<'_>,
@@ -132,7 +132,7 @@ impl Api {
         Err(endless(asked).into())
     }
 
-    /// Looks at the resource itself until it is as it should be.
+    /// Polls the resource itself until it has the requested state.
     fn wait_for_resource(&self, asked: Asked<'_>, retry: &Retry) -> Answer<Value> {
         if asked.method == "POST" {
             return Err(Error::unsupported(

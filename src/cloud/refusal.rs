@@ -14,7 +14,7 @@ use crate::text::without_secrets;
 /// The longest part of the service's message that is repeated.
 const LONGEST: usize = 300;
 
-/// An answer that isn't what was asked for.
+/// An error response.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     /// The status; 0 if an operation failed later.
@@ -38,7 +38,7 @@ impl Refusal {
         }
     }
 
-    /// The failure of what was tried on what is shown as `name`.
+    /// Returns the error for an operation that failed on the resource shown as `name`.
     pub(super) fn failure(self, doing: &str, name: &Path) -> Failure {
         let (kind, hint) = self.advice();
         let source = match self.status {
@@ -76,10 +76,10 @@ impl Refusal {
             error = error.with_hint(hint);
         }
         let passes = matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504)
-            // Two requests about one resource at a time.
+            // Two concurrent requests about one resource.
             || matches!(self.code.as_str(), "RetryableError" | "OperationPreempted");
         let failure = if passes {
-            // Each request names what it makes or ends: sent again, it does nothing new.
+            // Requests are idempotent, since each names the resource that it creates or deletes.
             Failure::passing(error, Done::Perhaps)
         } else {
             Failure::lasting(error)

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub struct Resource {
     /// The resource id.
     pub id: String,
-    /// What it is.
+    /// Disk or snapshot.
     pub kind: ResourceKind,
     /// The name within its group.
     pub name: String,
@@ -28,7 +28,7 @@ pub struct Resource {
     pub tags: BTreeMap<String, String>,
     /// Size of the disk in bytes.
     pub size: Option<u64>,
-    /// The id of this very instance: one that was deleted and made again has another.
+    /// The id of this instance: a resource that was deleted and created again has another.
     pub unique_id: Option<String>,
     /// The resource that it was made from.
     pub source_id: Option<String>,
@@ -38,13 +38,13 @@ pub struct Resource {
     pub create_option: Option<String>,
     /// Whether a snapshot holds only what changed since the one before.
     pub incremental: bool,
-    /// How much of a snapshot is there, from 0 to 100.
+    /// The completion of a snapshot in percent.
     pub percent: Option<f64>,
     /// When it was made.
     pub created: Option<Timestamp>,
-    /// Who may reach its bytes: `AllowAll`, `AllowPrivate`, `DenyAll`.
+    /// The network policy for its bytes: `AllowAll`, `AllowPrivate`, `DenyAll`.
     pub network: Option<String>,
-    /// Whether they may be reached through the public network: `Enabled`, `Disabled`.
+    /// Whether they are accessible through the public network: `Enabled`, `Disabled`.
     pub public_network: Option<String>,
     /// `Unattached`, `Attached`, `ActiveSAS` and so on.
     pub state: Option<String>,
@@ -113,7 +113,7 @@ impl Resource {
         made
     }
 
-    /// Returns whether everything of it is there.
+    /// Returns whether it is complete.
     pub fn is_complete(&self) -> bool {
         self.percent.is_none_or(|percent| percent >= 100.0)
     }
@@ -126,7 +126,7 @@ impl Resource {
             .any(|word| state.eq_ignore_ascii_case(word))
     }
 
-    /// Returns whether two ids are those of one resource: their case means nothing.
+    /// Returns whether two ids refer to the same resource, ignoring case.
     pub fn is(&self, id: &str) -> bool {
         self.id.eq_ignore_ascii_case(id.trim_end_matches('/'))
     }

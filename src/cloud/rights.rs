@@ -1,4 +1,4 @@
-//! What an identity may do, as the resource manager says.
+//! The rights of an identity, according to the resource manager.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use super::resource::Resource;
 use crate::blob::Failure;
 use crate::error::Result;
 
-/// The version of requests about rights.
+/// API version of requests about rights.
 const VERSION: &str = "2022-04-01";
 
-/// What an identity may do with a resource.
+/// The rights of an identity on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rights {
-    /// What each role allows, and what it takes from that.
+    /// The actions that each role allows, and those that it excludes.
     roles: Vec<(Vec<String>, Vec<String>)>,
 }
 
@@ -47,7 +47,7 @@ impl Rights {
     }
 }
 
-/// Whether `pattern`, in which `*` stands for anything, is all of `text`.
+/// Returns whether `pattern`, in which `*` matches anything, matches all of `text`.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");
@@ -68,7 +68,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 impl Cloud {
-    /// What the identity may do with a disk, and with the snapshots in its group.
+    /// Returns the rights of the identity on a disk, and on the snapshots in its group.
     pub fn rights(&self, resource: &Resource) -> Result<Rights> {
         let place = format!(
             "{}/providers/Microsoft.Authorization/permissions?api-version={VERSION}",

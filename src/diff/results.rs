@@ -130,7 +130,7 @@ fn states(
     Ok(states)
 }
 
-/// The part of a window within a disk of `size` bytes.
+/// The part of a window that is within a disk of `size` bytes.
 fn cut(range: PageRange, size: u64) -> PageRange {
     PageRange::covering(range.start(), range.end().min(size.max(range.start())))
 }

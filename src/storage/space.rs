@@ -87,7 +87,7 @@ impl File {
         for range in reserved {
             let _ = system::punch(self.as_std(), self.path(), range);
         }
-        // Truncation also frees what lies after the end.
+        // Truncation also frees the space after the end.
         if let Ok(len) = self.byte_len() {
             let _ = system::set_len(self.as_std(), self.path(), len);
         }

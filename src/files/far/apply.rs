@@ -17,18 +17,18 @@ use crate::image::{ContentDigest, Image as _, content_digest};
 use crate::page::PAGE_SIZE;
 use crate::storage::ReadAt as _;
 
-/// What only an apply to a blob can be told.
+/// Options that only an apply to a blob has.
 #[derive(Clone, Copy, Default)]
 pub struct BlobApply<'a> {
     /// The format of the base, unless it is to be probed.
     pub format: Option<FormatChoice>,
-    /// How the caller's users say it.
+    /// The name of the format option, for messages.
     pub format_option: Option<&'a str>,
     /// Check everything, write nothing.
     pub dry_run: bool,
     /// The name of a blob snapshot that is taken of the result.
     pub snapshot: Option<&'a str>,
-    /// Told what is wrong with the base, if that doesn't keep it from being read.
+    /// Receives problems with the base that don't prevent reading it.
     pub warn: Option<&'a (dyn Fn(&Error) + Sync)>,
 }
 
@@ -42,15 +42,15 @@ impl std::fmt::Debug for BlobApply<'_> {
     }
 }
 
-/// What became of an apply to a blob.
+/// The outcome of an apply to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobApplied {
-    /// As for a file.
+    /// The outcome as for a file.
     pub applied: Applied,
-    /// The time of the snapshot that was taken of the result, or that was there already.
+    /// The time of the snapshot of the result, which may have existed before.
     pub snapshot: Option<String>,
-    /// The time of the snapshot that held the old point in time meanwhile, if it was there before and stays.
+    /// The time of the snapshot that served as checkpoint, if it existed before and is kept.
     pub fell_back_on: Option<String>,
 }
 
@@ -93,7 +93,7 @@ pub fn apply_to_blob(
         Some(Mark::Applying(mark)) => return finish(blob, mark, chain, how, options),
         Some(_) => change::refuse(&blob)?,
     }
-    // Nobody else writes any more.
+    // From here on nobody else can write.
     let image = read(connector, name, how)?;
     let latest = current(&blob);
     let image = image.with_digest(latest.as_ref().and_then(|latest| latest.digest));
@@ -179,7 +179,7 @@ fn finish(
     let digest = mark.target;
     let change = Change::resume(blob, mark)?;
     (applied.updated, applied.cleared) = change.write(&rest, options)?;
-    // What was interrupted may have been disturbed meanwhile.
+    // Another program may have interfered since the interruption.
     change.verify(&rest, digest, options)?;
     applied.verified = true;
     applied.stamped = digest.is_some();
@@ -191,8 +191,8 @@ fn finish(
     })
 }
 
-/// Takes an interrupted apply to the blob called `name` back: it holds the old point in time again. Gives the digest of
-/// that, if it is known.
+/// Undoes an interrupted apply to the blob called `name`, which then has the old point in time again. Returns its digest if it
+/// is known.
 pub fn roll_back_blob(
     connector: &Connector,
     name: &BlobName,
@@ -269,7 +269,7 @@ fn read(connector: &Connector, name: &BlobName, how: BlobApply<'_>) -> Result<Bl
 struct Checked {
     applied: Applied,
     found: BaseMatch,
-    /// What is still to be applied.
+    /// The diffs that remain to be applied.
     rest: Option<Chain>,
 }
 
@@ -336,8 +336,8 @@ fn refuse_taken(blob: &BlobFile, taken: Option<&Listed>, how: BlobApply<'_>) -> 
         .with_hint("choose another name"))
 }
 
-/// Takes the snapshot that is wanted of what the blob holds now, a disk with this digest if that is known. One that was
-/// `taken` before must hold the same.
+/// Takes the requested snapshot of the current content of the blob, a disk with this digest if that is known. One that was
+/// already `taken` must have the same content.
 fn take_point(
     blob: &BlobFile,
     (digest, taken): (Option<ContentDigest>, Option<Listed>),

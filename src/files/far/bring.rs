@@ -1,4 +1,4 @@
-//! Bringing a blob to what an image holds, by writing only what differs.
+//! Makes a blob equal to an image, by writing only the differences.
 
 use crate::blob::BlobFile;
 use crate::diff::{CompareOptions, Comparison, WindowChange, compare};
@@ -7,12 +7,12 @@ use crate::image::{Image, ImageMut as _, RawImage, SharedExtents};
 use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
-/// How a blob is compared with what it is to hold.
+/// Options for comparing a blob with an image.
 #[derive(Clone, Copy)]
 pub(super) struct Bring<'a> {
     pub(super) workers: &'a Workers,
     pub(super) progress: &'a dyn Progress,
-    /// Where the two are the same for certain.
+    /// The ranges where the two are known to be equal.
     pub(super) equal: &'a dyn SharedExtents,
     /// Whether to compute the digest of the image.
     pub(super) digest: bool,
@@ -28,7 +28,7 @@ impl Bring<'_> {
         }
     }
 
-    /// Makes the first bytes of `blob` those of `image`, which is no longer than the blob.
+    /// Makes the first bytes of `blob` equal to `image`, which is not longer than the blob.
     pub(super) fn run(self, blob: &BlobFile, image: &dyn Image) -> Result<Comparison> {
         let size = image.virtual_size();
         let (held, mut written) = (view(blob, size), view(blob, size));
@@ -38,7 +38,7 @@ impl Bring<'_> {
         Ok(done)
     }
 
-    /// Whether the first bytes of `blob` are those of `image`.
+    /// Returns whether the first bytes of `blob` equal `image`.
     pub(super) fn is_done(self, blob: &BlobFile, image: &dyn Image) -> Result<bool> {
         let held = view(blob, image.virtual_size());
         let found = compare(&held, image, self.options(false), Ok, |_| Ok(()))?;

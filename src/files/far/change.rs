@@ -5,8 +5,8 @@
 //!                                 (a snapshot)    └── every command refuses the blob ──┘
 //! ```
 //!
-//! What the result holds is computed from the checkpoint, which can't change, and only what the result holds is ever written: so
-//! it can be done again from any state in between. Going back is bringing the blob to what the checkpoint holds.
+//! The result is computed from the checkpoint, which can't change, and only data of the result is ever written, so the change
+//! can be repeated from any state in between. Undoing it restores the content of the checkpoint.
 
 use std::path::Path;
 
@@ -32,11 +32,11 @@ use crate::vhd::{DiskType, Footer};
 pub(super) struct Change {
     pub(super) blob: BlobFile,
     pub(super) mark: Applying,
-    /// What the checkpoint holds, which is what the blob held before.
+    /// The image in the checkpoint, with the earlier content of the blob.
     pub(super) base: BlobImage,
 }
 
-/// Opens the blob called `name` to be changed, and keeps others from writing; with its mark, if it has one.
+/// Opens the blob called `name` for changing, and prevents others from writing. Also returns its mark, if it has one.
 pub(super) fn open(connector: &Connector, name: &BlobName) -> Result<(BlobFile, Option<Mark>)> {
     if connector.is_managed_disk(name)? {
         return Err(Error::usage(
@@ -50,7 +50,7 @@ pub(super) fn open(connector: &Connector, name: &BlobName) -> Result<(BlobFile, 
     Ok((blob, mark))
 }
 
-/// An error about a blob whose mark isn't one that the caller can go on with.
+/// Returns the error for a blob with a mark that the caller can't continue from.
 pub(super) fn refuse(blob: &BlobFile) -> Result<()> {
     // The lease is this program's own.
     let properties = Properties {
@@ -90,12 +90,12 @@ impl Change {
         Ok(change)
     }
 
-    /// Marks the blob, or marks it anew, for a change from what the snapshot holds that `mark` names.
+    /// Marks the blob, again if necessary, for a change based on the snapshot that `mark` names.
     pub(super) fn marked(blob: BlobFile, mark: Applying) -> Result<Self> {
         Self::begin_with(blob, mark, None)
     }
 
-    /// Goes on with what was interrupted.
+    /// Continues an interrupted change.
     pub(super) fn resume(blob: BlobFile, mark: Applying) -> Result<Self> {
         Ok(Self {
             base: Self::base(&blob, &mark, None)?,
@@ -112,7 +112,7 @@ impl Change {
         )
     }
 
-    /// Writes what `chain` makes of the checkpoint. Gives the bytes updated and cleared.
+    /// Applies `chain` to the checkpoint and writes the result. Returns the bytes updated and cleared.
     pub(super) fn write(&self, chain: &Chain, options: ApplyOptions<'_>) -> Result<(u64, u64)> {
         self.write_pages(chain, options)
             .map_err(|error| unfinished(self.blob.name(), error))
@@ -168,7 +168,7 @@ impl Change {
             blob.set_len(whole)?;
         }
         if footer.is_some() && before < size {
-            // Where the old footer was, and whatever there was before it, there is disk now.
+            // The disk now covers the place of the old footer and any slack before it.
             blob.write_zeros_at(before..size.min(base.blob().byte_len()?).max(before))?;
         }
         let mut image = view(blob, size);
@@ -187,7 +187,7 @@ impl Change {
         Ok((updated, cleared))
     }
 
-    /// Says that the blob is whole and, if that is known for certain, what it holds.
+    /// Marks the blob as complete, with the digest of its content if that is known for certain.
     pub(super) fn end(self, digest: Option<ContentDigest>) -> Result<BlobFile> {
         let before = &self.blob.properties().metadata;
         self.blob
@@ -197,7 +197,7 @@ impl Change {
         Ok(self.blob)
     }
 
-    /// Brings the blob back to what the checkpoint holds, and says that it is whole. Gives the digest of that if it is known.
+    /// Restores the content of the checkpoint, and marks the blob as complete. Returns the digest of the content if it is known.
     pub(super) fn take_back(
         blob: &BlobFile,
         mark: &Applying,
@@ -213,7 +213,7 @@ impl Change {
         let equal: Box<dyn SharedExtents> =
             match blob.changes_since(&Since::Snapshot(mark.checkpoint.clone())) {
                 Ok(changes) => Box::new(Unchanged { changes, size }),
-                // Where the service can't tell, all is compared.
+                // If the service can't list the changes, everything is compared.
                 Err(_) => Box::new(NoneShared),
             };
         let old = RawImage::open(checkpoint)?;
@@ -241,18 +241,18 @@ impl Change {
     }
 }
 
-/// Deletes the checkpoint if it was taken for this alone.
+/// Deletes the checkpoint if it was taken only for this change.
 fn forget(blob: &BlobFile, mark: &Applying) {
     if mark.own {
-        // One that stays harms nobody, and says what it is.
+        // A remaining checkpoint does no harm, and is marked as one.
         let _ = blob.delete_snapshot(&mark.checkpoint);
     }
 }
 
-/// The error of a change to the blob called `name` that has begun.
+/// Returns the error for a failed change to the blob called `name` that had already begun.
 fn unfinished(name: &Path, error: Error) -> Error {
     let begun = match error.kind() {
-        // Somebody took the lease away, or writes all the same.
+        // Another program broke the lease, or writes despite it.
         ErrorKind::Locked | ErrorKind::Changed => {
             "another program wrote to the blob meanwhile, and it is marked as between two points in time: "
         }

@@ -31,8 +31,8 @@ pub(super) fn compare_within(
     Ok((done.update_bytes, done.clear_bytes))
 }
 
-/// Writes these ranges without reading what is there. Gives the bytes updated and cleared. Small gaps between them may be
-/// written, too: outside of the ranges, the blob holds what the image holds.
+/// Writes these ranges without reading the existing data. Returns the bytes updated and cleared. Small gaps between them may
+/// be written, too, so the blob and the image must be equal outside of the ranges.
 pub(super) fn fill(
     blob: &BlobFile,
     ranges: &[PageRange],
@@ -46,7 +46,7 @@ pub(super) fn fill(
     let (empty, inside) = (EmptyDisk::new(size), Inside(&joined));
     let wanted = Masked::new(image, &inside);
     let mut image = view(blob, size);
-    // Whatever of the ranges isn't data is cleared. A gap that holds no data is left as it is, so that no hole is filled.
+    // The parts of the ranges without data are cleared. A gap without data isn't touched, so that no hole is filled.
     let mut gaps = Gaps { ranges, at: 0 };
     let (mut updated, mut cleared) = (0_u64, 0_u64);
     let mut clear = |image: &mut dyn ImageMut, gap: PageRange| {
@@ -69,7 +69,7 @@ pub(super) fn fill(
                 .split_at_checked(data.range.buffer_len())
                 .ok_or_else(|| Error::internal("the payload of a window is too short"))?;
             payload = rest;
-            // Data within a gap, between holes, would be a request for nothing.
+            // Data within a gap, between holes, would cost a request without need.
             if parts_in(ranges, data.range).next().is_none() {
                 continue;
             }
@@ -88,14 +88,14 @@ pub(super) fn fill(
     Ok((updated, cleared))
 }
 
-/// The parts of ranges between pieces of data that are told in order.
+/// Finds the parts of ranges between pieces of data, which are passed in order.
 struct Gaps<'a> {
     ranges: &'a [PageRange],
     at: u64,
 }
 
 impl Gaps<'_> {
-    /// What comes before `data`, since the data before that.
+    /// The parts before `data` and after the previous piece.
     fn until(&mut self, data: PageRange) -> Vec<PageRange> {
         let passed = self.ranges.partition_point(|range| range.end() <= self.at);
         self.ranges = self.ranges.get(passed..).unwrap_or_default();

@@ -5,9 +5,9 @@
 //!             └───────────────── every command refuses the blob ─────────────┘
 //! ```
 //!
-//! The newest snapshot is what an interrupted change falls back on. What was written since that one the service tells, so a
-//! change that goes on reads and compares exactly that, and writes the rest of what changed. Everything that was written since
-//! then is read back before the new snapshot is taken.
+//! An interrupted change falls back on the newest snapshot. The service lists what was written since then, so a resumed change
+//! reads and compares exactly that, and writes the remaining changes. Everything written since the newest snapshot is read
+//! back before the new one is taken.
 
 use uuid::Uuid;
 
@@ -30,14 +30,14 @@ use crate::remedy::Remedy;
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::{DiskType, Footer};
 
-/// A point in time that a blob is to get.
+/// A point in time to add to a blob.
 #[derive(Clone, Copy)]
 pub struct NewBlobPoint<'a> {
-    /// What it holds.
+    /// Its content.
     pub image: &'a dyn Opened,
-    /// What is recorded of it.
+    /// The metadata to record for it.
     pub note: &'a PointNote,
-    /// The threads, and the receiver of progress.
+    /// The threads, and the progress callback.
     pub work: Work<'a>,
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Debug for NewBlobPoint<'_> {
     }
 }
 
-/// A point in time that a blob got.
+/// A point in time that was added to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrownBlob {
@@ -59,11 +59,11 @@ pub struct GrownBlob {
     pub updated: u64,
     /// Bytes cleared.
     pub cleared: u64,
-    /// Whether it went on with what was interrupted.
+    /// Whether an interrupted change was resumed.
     pub resumed: bool,
 }
 
-/// Makes the blob called `name` with its first point in time, or goes on with that.
+/// Creates the blob called `name` with its first point in time, or resumes doing so.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ fn check_digest(image: &dyn Opened, found: ContentDigest, note: &PointNote) -> R
     }
 }
 
-/// Fails if a blob can't hold the image, or can't say what is to be recorded.
+/// Fails if the image or its metadata doesn't fit into a blob.
 fn check_room(name: &BlobName, size: u64, note: &PointNote) -> Result<()> {
     if size > MAX_BLOB - PAGE_SIZE {
         return Err(Error::usage("the disk is larger than a page blob can be")
@@ -148,7 +148,7 @@ fn check_room(name: &BlobName, size: u64, note: &PointNote) -> Result<()> {
 }
 
 /// Brings the blob called `name` from its newest point in time, taken at `since`, to the next one, and takes a snapshot of
-/// that. Outside of `changed`, the two are the same; `None` if that isn't known.
+/// that. Outside of `changed`, the two are equal; `None` if that isn't known.
 ///
 /// # Errors
 ///
@@ -190,7 +190,7 @@ pub fn grow_blob(
         .and_then(|wrote| Ok((wrote, finish(&change, new, &copy)?)))
         .map_err(|error| interrupted(&change.blob, error));
     let ((updated, cleared), snapshot) = grown?;
-    // The snapshot is there: what fails from here on leaves a mark that the next change takes away.
+    // The snapshot exists: a failure from here on leaves a mark that the next change removes.
     change.end(new.note.digest)?;
     Ok(GrownBlob {
         snapshot,
@@ -216,7 +216,7 @@ fn check_newest(blob: &BlobFile, since: &str) -> Result<()> {
     }
 }
 
-/// Writes what differs, and reads it back. Gives the bytes updated and cleared.
+/// Writes the differences, and reads them back. Returns the bytes updated and cleared.
 fn bring(
     change: &Change,
     (changed, written): (Option<&[PageRange]>, Option<Vec<PageRange>>),
@@ -229,7 +229,7 @@ fn bring(
         blob.set_len(layout.whole)?;
     }
     let disk = PageRange::covering(0, size);
-    // Where the old footer was there is disk now.
+    // The disk now covers the place of the old footer.
     let grown = PageRange::covering(before.min(size), size);
     let wrote = if let (Some(changed), Some(written)) = (changed, written) {
         let doubtful = union(written.iter().copied().chain([grown]), disk);
@@ -249,7 +249,7 @@ fn bring(
     Ok(wrote)
 }
 
-/// Where the footer of the blob goes, and how long it becomes.
+/// The new position of the blob's footer, and the new length of the blob.
 struct Layout {
     footer: Option<Footer>,
     /// Where the footer begins.
@@ -294,7 +294,7 @@ impl Layout {
     }
 }
 
-/// Reads back what changed, and what the service says was written.
+/// Reads back the changed ranges, and those that were written according to the service.
 fn verify(
     change: &Change,
     changed: Option<&[PageRange]>,
@@ -336,7 +336,7 @@ fn finish(change: &Change, new: NewBlobPoint<'_>, copy: &str) -> Result<String> 
     change.blob.take_snapshot(&new.note.metadata(before, copy))
 }
 
-/// The error of a change that has begun.
+/// Returns the error for a failed change that had already begun.
 fn interrupted(blob: &BlobFile, error: Error) -> Error {
     if error.kind() == ErrorKind::Interrupted {
         return error;

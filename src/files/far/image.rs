@@ -18,9 +18,9 @@ use crate::vhd::{CheckOptions, DiskType, Footer, Report, VhdImage, check};
 pub struct BlobImage {
     stored: Stored,
     doubts: Vec<Error>,
-    /// Its content digest, if that is known although the blob doesn't say it for certain.
+    /// Its content digest, if it is known from elsewhere than the blob.
     known: Option<ContentDigest>,
-    /// Why the service didn't tell what changed, when it was asked last.
+    /// The reason for which the service didn't list the changes when last asked.
     refusal: Mutex<Option<Error>>,
 }
 
@@ -90,7 +90,7 @@ impl BlobImage {
         }
     }
 
-    /// The same image, which is known to have this content digest.
+    /// Sets the content digest, which is known.
     #[must_use]
     pub(super) fn with_digest(self, known: Option<ContentDigest>) -> Self {
         Self { known, ..self }
@@ -126,7 +126,7 @@ impl BlobImage {
     }
 }
 
-/// Checks what a blob holds as [`check_file`](crate::files::check_file) does a file.
+/// Checks the image in a blob, as [`check_file`](crate::files::check_file) does in a file.
 ///
 /// # Errors
 ///

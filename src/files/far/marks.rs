@@ -1,21 +1,21 @@
-//! What the metadata of a page blob says of the image in it.
+//! The state of an image in the metadata of its page blob.
 //!
 //! ```text
-//! vhdkit_state        writing | applying    only while the image isn't whole
+//! vhdkit_state        writing | applying    only while the image is incomplete
 //! vhdkit_checkpoint   time                  applying: the snapshot that holds the old point in time
-//! vhdkit_own          1                     applying: that snapshot was taken for this alone
+//! vhdkit_own          1                     applying: that snapshot was taken only for this
 //! vhdkit_diffs        BLAKE3                applying: of the identities of the diffs
-//! vhdkit_target       content digest        applying: what the image will hold, if that was computed
-//! vhdkit_role         checkpoint            of a snapshot that was taken for an apply alone
-//! vhdkit_digest       content digest        what the image held when the blob was last written by this program
+//! vhdkit_target       content digest        applying: of the future image, if that was computed
+//! vhdkit_role         checkpoint            of a snapshot that was taken only for an apply
+//! vhdkit_digest       content digest        of the image when this program last wrote to the blob
 //! vhdkit_name         text                  the name of a point in time, of a snapshot
 //! vhdkit_changed_tags text                  tags of snapshots that were changed later
-//! vhdkit_copy         text                  applying: it isn't diffs that are applied, but a point in time is added, and the
-//!                                           snapshot of that carries the same; or one is deleted
+//! vhdkit_copy         text                  applying: no diffs, but a point in time is added, whose snapshot has the same
+//!                                           value, or one is deleted
 //! ```
 //!
-//! Metadata of others stays. Any program can write to a blob without changing what it says here, so the digest of a blob
-//! says what it held once. A snapshot can't be written, and gets its digest when it is taken, while nobody else can write.
+//! Metadata of other programs is kept. Any program can write to a blob without changing this metadata, so the digest of a blob
+//! may be out of date. A snapshot can't be written to, and gets its digest when it is taken, while nobody else can write.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(super) const NOTED_DIGEST: &str = "vhdkit_digest";
 /// The metadata that names a point in time.
 pub(super) const NAME: &str = "vhdkit_name";
 
-/// What all our metadata begins with.
+/// Prefix of all our metadata.
 const OURS: &str = "vhdkit_";
 
 const STATE: &str = "vhdkit_state";
@@ -50,25 +50,25 @@ pub(super) const CHANGED_TAGS: &str = "vhdkit_changed_tags";
 /// The metadata that tells the change in which a snapshot was taken.
 pub(super) const COPY: &str = "vhdkit_copy";
 
-/// How a blob is marked.
+/// The state in a blob's mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
     /// A new image is being written.
     Writing,
     /// Diffs are being applied to the image.
     Applying(Applying),
-    /// Something that this program doesn't know.
+    /// A state that this program doesn't know.
     Unknown(String),
 }
 
 /// An apply that has begun and hasn't ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Applying {
-    /// The time of the snapshot that holds what the blob held before.
+    /// The time of the snapshot with the earlier content of the blob.
     pub(super) checkpoint: String,
-    /// Whether that snapshot was taken for this apply, and goes at its end.
+    /// Whether that snapshot was taken for this apply, and is deleted at its end.
     pub(super) own: bool,
-    /// Which diffs.
+    /// Identifies the diffs.
     pub(super) diffs: ContentDigest,
     /// The content digest of the result, if that was computed.
     pub(super) target: Option<ContentDigest>,
@@ -104,7 +104,7 @@ impl Applying {
         })
     }
 
-    /// Whether it was of the last diffs of `chain`, and of how many.
+    /// Returns how many of the last diffs of `chain` the mark is for, if it is for those.
     pub(super) fn was_of(&self, chain: &Chain) -> Option<usize> {
         let all = chain.identities();
         (1..=all.len()).find(|n| all.get(all.len() - n..).map(identity) == Some(self.diffs))
@@ -120,12 +120,12 @@ pub(super) fn identity(diffs: &[Hash]) -> ContentDigest {
     ContentDigest(*hasher.finalize().as_bytes())
 }
 
-/// What a blob carries while a new image is written to it.
+/// The metadata of a blob while a new image is written to it.
 pub(super) fn writing() -> Metadata {
     Metadata::from([(STATE.to_owned(), WRITING.to_owned())])
 }
 
-/// The metadata that isn't this program's, or is of the snapshots, and stays whatever is done to the blob.
+/// The metadata that any operation on the blob keeps: that of other programs, and that about snapshots.
 pub(super) fn of_others(metadata: &Metadata) -> Metadata {
     let stays = |name: &str| !name.starts_with(OURS) || name == CHANGED_TAGS;
     let theirs = metadata.iter().filter(|(name, _)| stays(name));
@@ -134,7 +134,7 @@ pub(super) fn of_others(metadata: &Metadata) -> Metadata {
         .collect()
 }
 
-/// What a blob carries while diffs are applied.
+/// The metadata of a blob while diffs are applied.
 pub(super) fn applying(before: &Metadata, mark: &Applying) -> Metadata {
     let mut metadata = of_others(before);
     let own = if mark.own { "1" } else { "0" };
@@ -161,7 +161,7 @@ pub(super) fn copy_of(metadata: &Metadata) -> Option<&String> {
     metadata.get(COPY).filter(|_| metadata.contains_key(STATE))
 }
 
-/// What a blob carries while its first point in time is written.
+/// The metadata of a blob while its first point in time is written.
 pub(super) fn writing_first(copy: &str) -> Metadata {
     let mut metadata = writing();
     metadata.insert(COPY.to_owned(), copy.to_owned());
@@ -173,14 +173,14 @@ pub(super) fn is_checkpoint(metadata: &Metadata) -> bool {
     metadata.get(ROLE).is_some_and(|role| role == "checkpoint")
 }
 
-/// What a snapshot carries that is taken to go back to, of a blob that holds the disk with this digest if that is known.
+/// The metadata of a checkpoint, with the digest of the disk if that is known.
 pub(super) fn checkpoint(before: &Metadata, digest: Option<ContentDigest>) -> Metadata {
     let mut metadata = whole(before, digest);
     metadata.insert(ROLE.to_owned(), "checkpoint".to_owned());
     metadata
 }
 
-/// What a blob carries that is whole, and holds the disk with this digest if that is known.
+/// The metadata of a complete blob, with the digest of the disk if that is known.
 pub(super) fn whole(before: &Metadata, digest: Option<ContentDigest>) -> Metadata {
     let mut metadata = of_others(before);
     if let Some(digest) = digest {
@@ -189,7 +189,7 @@ pub(super) fn whole(before: &Metadata, digest: Option<ContentDigest>) -> Metadat
     metadata
 }
 
-/// The digest that the metadata of a snapshot names. That of a blob doesn't count: it may have been written since.
+/// The digest in the metadata of a snapshot. That of a blob isn't reliable, since it may have been written to.
 pub(super) fn digest_of(blob: &BlobId, properties: &Properties) -> Option<ContentDigest> {
     blob.snapshot.as_ref()?;
     if properties.metadata.contains_key(STATE) {
@@ -203,7 +203,7 @@ pub(super) fn refuse_unfinished(blob: &BlobFile) -> Result<()> {
     refuse_marked(blob.name(), blob.properties())
 }
 
-/// As [`refuse_unfinished`], by what is known of the blob called `name`.
+/// Like [`refuse_unfinished`], from the known properties of the blob called `name`.
 pub(super) fn refuse_marked(name: &Path, properties: &Properties) -> Result<()> {
     let Some(mark) = Mark::of(&properties.metadata) else {
         return Ok(());
@@ -259,7 +259,7 @@ pub(super) fn how_to_go_on(name: &Path) -> Remedy {
         .step(roll_back(name), "")
 }
 
-/// The same for a blob to which a point in time is being added.
+/// Describes how to proceed with a blob to which a point in time is being added.
 pub(super) fn how_to_go_on_copying(name: &Path) -> Remedy {
     Remedy::new("run the same command again, which continues, or undo it")
         .named(" with: ")
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(whole(&marked, None), theirs);
         assert_eq!(Mark::of(&writing()), Some(Mark::Writing));
         assert_eq!(Mark::of(&theirs), None);
-        // What can't be understood is never taken for a whole image.
+        // An unknown state is never taken for a complete image.
         for name in [CHECKPOINT, DIFFS] {
             let mut less = marked.clone();
             less.remove(name);

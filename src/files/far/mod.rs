@@ -1,17 +1,17 @@
 //! Images in page blobs.
 //!
-//! | file | has |
+//! | file | content |
 //! | --- | --- |
-//! | `marks.rs` | what a blob's metadata says of the image in it: whole, being written, being changed |
-//! | `image.rs` | reading an image in a blob, checking it, and where two are the same |
+//! | `marks.rs` | the state of the image in a blob's metadata: complete, being written, being changed |
+//! | `image.rs` | reading an image in a blob, checking it, and finding where two are equal |
 //! | `new.rs` | writing an image to a new blob |
-//! | `snapshots.rs` | the blob snapshots of an image: finding them, and one that holds what the blob holds now |
-//! | `bring.rs` | bringing a blob to what an image holds, by writing what differs |
-//! | `change.rs` | changing an image in a blob that is marked, and taking that back |
+//! | `snapshots.rs` | the blob snapshots of an image: finding them, and the one with the current content |
+//! | `bring.rs` | making a blob equal to an image, by writing the differences |
+//! | `change.rs` | changing an image in a marked blob, and undoing that |
 //! | `apply.rs` | applying diffs to an image in a blob |
-//! | `points.rs` | what the snapshots of a blob say of themselves as points in time |
+//! | `points.rs` | the metadata of a blob's snapshots as points in time |
 //! | `grow.rs` | adding a point in time to a blob |
-//! | `since.rs` | what was written to a blob since its newest snapshot |
+//! | `since.rs` | the ranges of a blob written since its newest snapshot |
 //! | `fill.rs` | writing ranges of an image to a blob |
 //! | `remove.rs` | deleting points in time of a blob |
 //! | `tags.rs` | tags that were changed after a snapshot was taken |

@@ -13,7 +13,7 @@ use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{ReadAt as _, WriteAt as _};
 use crate::vhd::Footer;
 
-/// How to make a [`NewBlobImage`].
+/// Options for creating a [`NewBlobImage`].
 #[derive(Debug, Clone)]
 pub struct NewBlobImageOptions {
     /// Bytes of the virtual disk.
@@ -33,8 +33,8 @@ impl NewBlobImageOptions {
     }
 }
 
-/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob says that it isn't whole,
-/// and has no footer.
+/// An image that is being written to a page blob. Until it is [published](Self::publish), the blob is marked as incomplete and
+/// doesn't have a footer.
 #[derive(Debug)]
 pub struct NewBlobImage {
     image: RawImage<BlobFile>,
@@ -43,8 +43,8 @@ pub struct NewBlobImage {
 }
 
 impl NewBlobImage {
-    /// Makes the blob called `name`, or takes the managed disk of that name. Where a blob of this size was begun and not
-    /// ended, that one is taken, with what it holds: [`fill`](Self::fill) writes what it lacks.
+    /// Creates the blob called `name`, or opens the managed disk of that name. If an incomplete blob of this size exists,
+    /// that one is used with its content: [`fill`](Self::fill) writes what is missing.
     ///
     /// # Errors
     ///
@@ -76,27 +76,27 @@ impl NewBlobImage {
         Ok(with(blob, false))
     }
 
-    /// Whether it goes on with what was begun before.
+    /// Whether it resumes an earlier upload.
     pub fn is_resumed(&self) -> bool {
         self.resumed
     }
 
-    /// What messages call the blob.
+    /// The name of the blob in messages.
     pub fn name(&self) -> &Path {
         self.image.storage().name()
     }
 
-    /// The virtual disk, to be read.
+    /// The virtual disk, for reading.
     pub fn image(&self) -> &dyn Image {
         &self.image
     }
 
-    /// The virtual disk, to be written.
+    /// The virtual disk, for writing.
     pub fn image_mut(&mut self) -> &mut dyn ImageMut {
         &mut self.image
     }
 
-    /// Makes it zero again, if it goes on with what was begun before.
+    /// Zeroes it if it resumes an earlier upload.
     pub fn begin_anew(&mut self) -> Result<()> {
         if self.resumed {
             let blob = self.image.storage();
@@ -106,8 +106,8 @@ impl NewBlobImage {
         Ok(())
     }
 
-    /// Copies `source` into it, and gives the digest of that if it is wanted. What was written before is read and compared,
-    /// not trusted.
+    /// Copies `source` into it, and returns its digest if requested. Data from an earlier upload is not trusted, but read and
+    /// compared.
     pub fn fill(
         &mut self,
         source: &dyn Image,
@@ -132,8 +132,8 @@ impl NewBlobImage {
         self.image.storage().stored_bytes()
     }
 
-    /// As [`publish`](Self::publish), with a snapshot of it as its first point in time, taken in the change called `copy`. Gives
-    /// the time of that.
+    /// Like [`publish`](Self::publish), but also takes a snapshot as its first point in time, in the change called `copy`.
+    /// Returns the time of the snapshot.
     pub(super) fn publish_as(mut self, note: &PointNote, copy: &str) -> Result<String> {
         self.write_footer()?;
         let blob = self.image.storage();
@@ -155,8 +155,8 @@ impl NewBlobImage {
         Ok(())
     }
 
-    /// Brings everything to the blob, the footer last, and says that it is whole, and what it holds if that is known for
-    /// certain.
+    /// Writes everything to the blob, the footer last, and marks it as complete, with the digest of its content if that is
+    /// known for certain.
     pub fn publish(mut self, digest: Option<ContentDigest>) -> Result<()> {
         self.write_footer()?;
         let blob = self.image.storage();
@@ -167,13 +167,13 @@ impl NewBlobImage {
         Ok(())
     }
 
-    /// The virtual disk as it is in the blob, of which only the first `size` bytes count.
+    /// The virtual disk in the blob: only its first `size` bytes.
     pub fn written(&self, size: u64) -> impl Image {
         view(self.image.storage(), size.min(self.image.virtual_size()))
     }
 }
 
-/// The blob called `name` that an upload of this size left, which can go on.
+/// The blob called `name` with an interrupted upload of this size that can be resumed.
 fn begun(
     connector: &Connector,
     name: &BlobName,
@@ -215,7 +215,7 @@ fn begun(
         return Err(other_size(found.size));
     }
     let blob = connector.open_writable(name)?;
-    // Only now nobody else changes it.
+    // Only from here on can nobody else change it.
     let now = blob.properties();
     match Mark::of(&now.metadata) {
         Some(Mark::Writing) if now.size == size => Ok(Some(blob)),

@@ -1,20 +1,20 @@
-//! The points in time of an image in a blob: what its snapshots say of themselves.
+//! The points in time of an image in a blob, as the metadata of its snapshots.
 //!
 //! ```text
 //! vhdkit_name         text        the name of the point in time
-//! vhdkit_time         RFC 3339    the moment whose content it is
+//! vhdkit_time         RFC 3339    the time of its content
 //! vhdkit_digest       digest      the content digest of the virtual disk
 //! vhdkit_id           text        the point in the store from which it was copied, which has the same id there
 //! vhdkit_disk         text        the id of the disk in that store
-//! vhdkit_source       text        what it was copied from, for people
+//! vhdkit_source       text        the source that it was copied from, for people
 //! vhdkit_resource     text        the cloud's id of the disk
 //! vhdkit_unique       text        the cloud's id of that disk instance
 //! vhdkit_tags         K=V,K=V     tags
 //! vhdkit_program      text        the program that took it, with its version
 //! ```
 //!
-//! Values are percent-encoded where headers can't carry them. A snapshot without any of this is a point in time, too: its name
-//! is the time by which the service knows it.
+//! Characters that headers can't carry are percent-encoded. A snapshot without any of this is a point in time, too: its name
+//! is its time in the service.
 
 use std::collections::BTreeMap;
 
@@ -31,24 +31,24 @@ const UNIQUE: &str = "vhdkit_unique";
 const TAGS: &str = "vhdkit_tags";
 const PROGRAM: &str = "vhdkit_program";
 
-/// Characters that may be in values as they are, besides letters, digits and `-._~`.
+/// Characters that aren't encoded in values, besides letters, digits and `-._~`.
 const PLAIN: &str = ":/@ +,()";
 
 /// The most bytes of metadata that the service stores with a blob.
 pub(super) const MOST: usize = 8 << 10;
 
-/// What is recorded of a point in time.
+/// The metadata of a point in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PointNote {
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// The moment whose content it is, as RFC 3339.
+    /// The time of its content, as RFC 3339.
     pub time: Option<String>,
     /// Its id, which it keeps when it is copied.
     pub id: Option<String>,
     /// The id of the disk.
     pub disk_id: Option<String>,
-    /// What it was copied from, for people.
+    /// The source that it was copied from, for people.
     pub source: Option<String>,
     /// The content digest of the virtual disk.
     pub digest: Option<ContentDigest>,
@@ -99,7 +99,7 @@ impl PointNote {
     }
 
     fn of(metadata: &Metadata, digest: Option<ContentDigest>) -> Self {
-        // What can't be decoded was written by somebody else, and is taken as it is.
+        // A value that can't be decoded is from another program, and is used unchanged.
         let text = |name: &str| {
             let value = metadata.get(name)?;
             Some(decoded(value).unwrap_or_else(|| value.clone()))
@@ -141,9 +141,9 @@ fn parse_tag(text: &str) -> Option<(String, String)> {
 /// A snapshot of a blob as a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobPoint {
-    /// What it says of itself.
+    /// Its metadata.
     pub note: PointNote,
-    /// The time by which the service knows it.
+    /// Its time in the service.
     pub snapshot: String,
     /// Bytes of the blob.
     pub blob_size: u64,
@@ -152,7 +152,7 @@ pub struct BlobPoint {
 }
 
 impl BlobPoint {
-    /// What a snapshot in a list says; `None` for the blob itself, and for a checkpoint, which isn't meant to stay.
+    /// Parses a snapshot in a list; `None` for the blob itself, and for a checkpoint, which is temporary.
     pub fn of(listed: &Listed) -> Option<Self> {
         let snapshot = listed.id.snapshot.clone()?;
         let metadata = &listed.properties.metadata;
@@ -168,7 +168,7 @@ impl BlobPoint {
     }
 }
 
-/// What is being done to the blob in a list, if it isn't whole.
+/// The operation in progress on the blob in a list, if it is incomplete.
 pub fn unfinished(listed: &Listed) -> Option<&'static str> {
     match Mark::of(&listed.properties.metadata)? {
         Mark::Writing => Some("being written, or a program that wrote it was interrupted"),

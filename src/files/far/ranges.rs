@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::image::{PageSet, Ranges, SharedExtents, parts_in, unknown};
 use crate::page::{PageRange, coalesce};
 
-/// All of `ranges`, in any order, as far as they are in `within`: in order, joined.
+/// The parts of `ranges`, which may be in any order, that are in `within`: sorted and joined.
 pub(super) fn union(ranges: impl Iterator<Item = PageRange>, within: PageRange) -> Vec<PageRange> {
     let cut = ranges.filter_map(|range| range.intersect(within));
     let mut all: Vec<PageRange> = cut.filter(|range| !range.is_empty()).collect();
@@ -12,12 +12,12 @@ pub(super) fn union(ranges: impl Iterator<Item = PageRange>, within: PageRange) 
     coalesce(all, 0).collect()
 }
 
-/// What of `all` isn't in `gone`; both in order.
+/// The parts of `all` that aren't in `gone`; both are sorted.
 pub(super) fn minus(all: &[PageRange], gone: &[PageRange]) -> Vec<PageRange> {
     all.iter().flat_map(|range| unknown(*range, gone)).collect()
 }
 
-/// Everything of a disk of this size but the ranges, which are in order.
+/// All of a disk of this size except the ranges, which are sorted.
 pub(super) struct Outside<'a> {
     pub(super) ranges: &'a [PageRange],
     pub(super) size: u64,
@@ -29,7 +29,7 @@ impl SharedExtents for Outside<'_> {
     }
 }
 
-/// The pages of the ranges, which are in order.
+/// The pages in the ranges, which are sorted.
 pub(super) struct Inside<'a>(pub(super) &'a [PageRange]);
 
 impl PageSet for Inside<'_> {

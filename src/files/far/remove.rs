@@ -1,4 +1,4 @@
-//! Deleting points in time of a blob, and finishing what lacks nothing but its mark.
+//! Deletes points in time of a blob, and finishes changes of which only the mark remains.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::blob::{BlobName, Connector, Metadata};
 use crate::error::Result;
 use crate::files::apply::ApplyOptions;
 
-/// Takes the mark of the blob called `name` away if it lacks nothing else: the snapshot for which it was marked is there.
+/// Removes the mark of the blob called `name` if nothing else is missing: the snapshot for which it was marked exists.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub fn settle_blob(connector: &Connector, name: &BlobName) -> Result<bool> {
 }
 
 /// Deletes the snapshots of the blob called `name` that were taken at these `times`. If the newest is among them, the blob is
-/// brought back to what the newest of the others holds; if all are, the blob is deleted with them.
+/// restored to the content of the newest remaining one; if all are, the blob is deleted with them.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What was written to a blob since its newest snapshot.
+//! Finds the ranges of a blob that were written since its newest snapshot.
 
 use super::bring::Bring;
 use super::ranges::Outside;
@@ -9,7 +9,7 @@ use crate::page::PageRange;
 use crate::parallel::Work;
 use crate::storage::ReadAt as _;
 
-/// What was written since that snapshot; `None` if the service can't tell.
+/// The ranges written since that snapshot; `None` if the service can't list them.
 pub(super) fn written_since(blob: &BlobFile, since: &str) -> Option<Vec<PageRange>> {
     let changes = blob
         .changes_since(&Since::Snapshot(since.to_owned()))
@@ -17,8 +17,8 @@ pub(super) fn written_since(blob: &BlobFile, since: &str) -> Option<Vec<PageRang
     Some(changes.iter().map(|change| change.range).collect())
 }
 
-/// Fails if the blob doesn't hold what its newest snapshot, taken at `since`, holds: then what it holds is in no snapshot. What
-/// was `written` since may be the same again, as after going back to that snapshot.
+/// Fails if the content of the blob differs from that of its newest snapshot, taken at `since`, and so isn't in any snapshot.
+/// The ranges `written` since may be equal again, such as after a rollback to that snapshot.
 pub(super) fn refuse_foreign_writes(
     blob: &BlobFile,
     since: &str,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::image::ContentDigest;
 use crate::storage::ReadAt as _;
 
-/// A snapshot that holds what its blob holds now.
+/// A snapshot with the current content of its blob.
 #[derive(Debug, Clone)]
 pub(super) struct Current {
     pub(super) time: String,
@@ -14,7 +14,7 @@ pub(super) struct Current {
     pub(super) digest: Option<ContentDigest>,
 }
 
-/// The newest snapshot of `blob`, if the service says that nothing was written since. `None` where that can't be found out.
+/// The newest snapshot of `blob`, if nothing was written since according to the service. `None` if that can't be determined.
 pub(super) fn current(blob: &BlobFile) -> Option<Current> {
     let newest = blob.snapshots().ok()?.pop()?;
     let (time, properties) = (newest.id.snapshot.clone()?, &newest.properties);

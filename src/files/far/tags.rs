@@ -1,5 +1,5 @@
-//! Tags of points in time that were changed after their snapshots were taken: the service keeps a snapshot's metadata as it is,
-//! so the blob's own has them.
+//! Tags of points in time that were changed after their snapshots were taken. A snapshot's metadata can't be changed, so they
+//! are in the blob's own metadata.
 //!
 //! ```text
 //! vhdkit_changed_tags     TIME K=V,K=V;TIME K=V     all tags of the snapshots taken at these times
@@ -17,7 +17,7 @@ use crate::storage::ReadAt as _;
 /// The tags of a point in time.
 pub(super) type Tags = BTreeMap<String, String>;
 
-/// The tags that were changed, by the times of the snapshots, as the blob in a list says.
+/// The changed tags by the time of their snapshots, from the blob's entry in a list.
 pub fn changed_tags(live: &Listed) -> BTreeMap<String, BTreeMap<String, String>> {
     parse(&live.properties.metadata)
 }
@@ -38,12 +38,12 @@ fn write(all: &BTreeMap<String, Tags>) -> Option<String> {
     (!entries.is_empty()).then(|| entries.join(";"))
 }
 
-/// Gives the snapshot of the blob called `name` that was taken at `time` these tags in place of those that it has.
+/// Replaces the tags of the snapshot taken at `time` of the blob called `name`.
 ///
 /// # Errors
 ///
 /// [`Usage`](crate::ErrorKind::Usage) if the service has no room for them; [`Pending`](crate::ErrorKind::Pending) if the blob
-/// isn't whole.
+/// is incomplete.
 pub fn set_blob_tags(
     connector: &Connector,
     name: &BlobName,
@@ -56,7 +56,7 @@ pub fn set_blob_tags(
     }
     let mut metadata = blob.properties().metadata.clone();
     let mut all = parse(&metadata);
-    // Those of snapshots that were deleted go.
+    // Tags of deleted snapshots are removed.
     let there = blob.snapshots()?;
     let is_there = |time: &str| {
         let mut times = there

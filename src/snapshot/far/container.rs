@@ -5,7 +5,7 @@
 //!                             ?snapshot=2026-11-28T…     a point in time: vhdkit_name, vhdkit_time, vhdkit_digest, …
 //! ```
 //!
-//! A blob whose snapshots others took is a disk, too.
+//! A blob with snapshots by other programs is a disk, too.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -21,10 +21,10 @@ use crate::files::{
 };
 use crate::page::PageRange;
 
-/// Ends the names of blobs.
+/// Suffix of the names of blobs.
 const SUFFIX: &str = ".vhd";
 
-/// Answers that a list of a container takes at most.
+/// The maximum number of pages of a container's list.
 const LONGEST: usize = 10_000;
 
 /// A container of page blobs.
@@ -33,7 +33,7 @@ pub struct Container {
     connector: Arc<Connector>,
     /// The container, with the prefix as the name of a blob.
     name: BlobName,
-    /// Empty, or ends in a slash.
+    /// The prefix: empty, or ending in a slash.
     prefix: String,
 }
 
@@ -93,7 +93,7 @@ impl Container {
         )
     }
 
-    /// The disk in a blob and its snapshots; `None` for what isn't one.
+    /// The disk in a blob and its snapshots; `None` if it isn't a disk.
     fn as_disk(
         &self,
         blob: String,
@@ -111,7 +111,7 @@ impl Container {
         let short = name.strip_suffix(SUFFIX).filter(|short| !short.is_empty());
         let short = short.filter(|short| !taken.contains(&format!("{}{short}", self.prefix)));
         let name = short.unwrap_or(name).to_owned();
-        // The order of a list is no promise; times are written so that their order is that of their letters.
+        // The order of a list isn't guaranteed; the text of times sorts chronologically.
         all.sort_by(|a, b| a.id.cmp(&b.id));
         let live = all.iter().find(|listed| listed.id.snapshot.is_none());
         let mut points: Vec<FarPoint> = all.iter().filter_map(BlobPoint::of).map(point).collect();

@@ -1,5 +1,5 @@
-//! Copying points in time between a folder and a store on a service, and between two of those: in order, each whole before the
-//! next one begins.
+//! Copies points in time between a folder and a store on a service, or between two of those: in order, completing each one
+//! before the next.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use crate::snapshot::{Access, Disk, Family, Manifest, NewPoint, Work, check_name
 use crate::storage::Audience;
 use crate::text::shown;
 
-/// What became of the copy of a disk.
+/// The outcome of copying a disk.
 #[derive(Debug, Default)]
 pub struct FarCopied {
     /// The disk.
     pub disk: String,
     /// The points in time that were copied, oldest first.
     pub points: Vec<FarCopiedPoint>,
-    /// The newest one of the target afterwards.
+    /// The newest one in the target afterwards.
     pub newest: Option<String>,
     /// Whether the disk was created for them.
     pub is_new: bool,
-    /// Why the rest couldn't be copied.
+    /// The reason for which the rest couldn't be copied.
     pub error: Option<Error>,
 }
 
@@ -34,7 +34,7 @@ pub struct FarCopiedPoint {
     pub name: String,
     /// Bytes written.
     pub bytes: u64,
-    /// Whether it went on with what was interrupted.
+    /// Whether an interrupted copy was resumed.
     pub resumed: bool,
 }
 
@@ -46,7 +46,7 @@ impl FarCopied {
         }
     }
 
-    /// Adds what became of the copy when it was tried again.
+    /// Adds the outcome of a retry.
     pub fn go_on(&mut self, again: Self) {
         self.points.extend(again.points);
         self.newest = again.newest.or(self.newest.take());
@@ -118,7 +118,7 @@ fn bring_in(from: &Path, to: &dyn FarStore, copied: &mut FarCopied, work: Work<'
     Ok(())
 }
 
-/// The newest point in time of the disk in the target, and what that lacks of `source`.
+/// The newest point in time of the disk in the target, and those of `source` that the target lacks.
 fn target(
     to: &dyn FarStore,
     source: &[Known],
@@ -155,7 +155,7 @@ fn known(disk: &Disk, point: &Manifest) -> Known {
     }
 }
 
-/// What is known of a point in time on a service, under the name that it gets elsewhere.
+/// The metadata of a point in time on a service, under its name in the target.
 fn known_far(disk: &FarDisk, point: &FarPoint) -> Known {
     let name = plain_name(point);
     Known {
@@ -163,7 +163,7 @@ fn known_far(disk: &FarDisk, point: &FarPoint) -> Known {
         note: PointNote {
             name: Some(name.clone()),
             time: point.time.map(|time| time.to_string()),
-            // One that nobody named keeps what its service calls it.
+            // An unnamed one keeps its identifier in the service.
             id: point.note.id.clone().or_else(|| Some(point.key.clone())),
             source: Some(format!("{}@{}", disk.name, point.key)),
             ..point.note.clone()
@@ -172,7 +172,7 @@ fn known_far(disk: &FarDisk, point: &FarPoint) -> Known {
     }
 }
 
-/// A name that can be that of a file: times have colons.
+/// A name that is valid as a file name: times contain colons.
 fn plain_name(point: &FarPoint) -> String {
     match check_name(&point.name) {
         Ok(()) => point.name.clone(),
@@ -228,7 +228,7 @@ fn bring_across(
         let before = at
             .checked_sub(1)
             .and_then(|before| source.points.get(before));
-        // Where the service can't tell, all is compared.
+        // If the service can't list the changes, everything is compared.
         let changed = before
             .filter(|_| follows)
             .and_then(|before| from.changes(&source, before, point).ok());
@@ -245,8 +245,8 @@ fn bring_across(
     Ok(())
 }
 
-/// Copies the points in time that the disk `name` has in `from` and lacks in the folder `to`. Only what changed is read, where
-/// the service tells that.
+/// Copies the points in time that the disk `name` has in `from` and lacks in the folder `to`. Only changes are read, if the
+/// service can list them.
 pub fn copy_out(from: &dyn FarStore, to: &Path, name: &str, work: Work<'_>) -> FarCopied {
     let mut copied = FarCopied::of(name);
     let result = bring_out(from, to, &mut copied, work);
@@ -307,7 +307,7 @@ fn add_to_folder(
     Ok(())
 }
 
-/// The place of the first point in time of `source` that comes after the newest of `target`.
+/// The index of the first point in time of `source` after the newest of `target`.
 fn after_newest(from: &dyn FarStore, source: &FarDisk, target: &Disk) -> Result<usize> {
     let Some(newest) = target.newest() else {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! Which points in time one store has and another lacks.
+//! Finds the points in time that one store has and another lacks.
 
 use super::{FarPoint, Time};
 use crate::error::{Error, Result};
@@ -8,27 +8,27 @@ use std::path::Path;
 /// A point in time of the source.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
-    /// What is recorded of it.
+    /// Its metadata.
     pub(super) note: PointNote,
     /// Its name in the target.
     pub(super) name: String,
     pub(super) time: Option<Time>,
 }
 
-/// What is to be copied.
+/// The points in time to copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// The first one to copy, by its place in the source.
+    /// The index in the source of the first one to copy.
     pub(super) begin: usize,
-    /// Whether the one before that is the newest of the target: only what changed since then is needed.
+    /// Whether the one before that is the newest in the target, so that only the changes since then are needed.
     pub(super) follows: bool,
 }
 
-/// What `there`, the points in time of the target called `path`, lack of `source`: everything after the newest of them.
+/// Returns the points in time of `source` after the newest one in `there`, those of the target called `path`.
 ///
 /// # Errors
 ///
-/// [`Mismatch`](crate::ErrorKind::Mismatch) if the two aren't of one history.
+/// [`Mismatch`](crate::ErrorKind::Mismatch) if the two don't share a history.
 pub(super) fn missing(
     source: &[Known],
     (there, path, disk): (&[FarPoint], &Path, &str),
@@ -57,7 +57,7 @@ pub(super) fn missing(
             follows: true,
         });
     }
-    // The source has deleted it since; what came after it can still follow.
+    // It was deleted from the source since; later ones can still follow.
     let later = |known: &Known| matches!((known.time, newest.time), (Some(k), Some(n)) if k > n);
     let of_disk = |known: &Known| {
         let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
@@ -86,8 +86,8 @@ pub(super) fn missing(
     }
 }
 
-/// Whether both are one point in time: by their ids, or by the same name where nothing says otherwise. A copy that was brought
-/// through a folder has another id, the same name and the same content.
+/// Returns whether both are the same point in time: by their ids, or by their names if nothing contradicts that. A copy that
+/// went through a folder has another id, but the same name and content.
 fn is_same(known: &Known, point: &FarPoint) -> bool {
     let named = known.name == point.name;
     let digests = known.note.digest.zip(point.digest());

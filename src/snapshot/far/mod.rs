@@ -1,10 +1,10 @@
 //! Stores that aren't folders: the points in time of disks on a service.
 //!
-//! | file | has |
+//! | file | content |
 //! | --- | --- |
-//! | `mod.rs` | what all such stores can do |
+//! | `mod.rs` | the interface of all such stores |
 //! | `container.rs` | a container of page blobs: a blob for each disk, a snapshot of it for each point in time |
-//! | `history.rs` | which points in time one store has and another lacks |
+//! | `history.rs` | finding the points in time that one store has and another lacks |
 //! | `copy.rs` | copying between a folder and such a store, and between two of them |
 
 mod container;
@@ -33,22 +33,22 @@ pub struct FarDisk {
     pub key: String,
     /// Its points in time, oldest first.
     pub points: Vec<FarPoint>,
-    /// What is being done to it, if it isn't whole.
+    /// The operation in progress on it, if it is incomplete.
     pub unfinished: Option<&'static str>,
 }
 
 /// A point in time in such a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FarPoint {
-    /// Its name; where nobody gave it one, what the store calls it.
+    /// Its name, or its identifier in the store if it wasn't given one.
     pub name: String,
     /// What the store calls it.
     pub key: String,
-    /// The moment whose content it is, as far as that is known.
+    /// The time of its content, if known.
     pub time: Option<Time>,
-    /// Bytes that it takes from beginning to end.
+    /// Its length in bytes, including holes.
     pub size: u64,
-    /// What else is recorded of it.
+    /// Its other metadata.
     pub note: PointNote,
     /// Whether it can be used.
     pub is_complete: bool,
@@ -60,36 +60,36 @@ impl FarPoint {
         self.note.digest
     }
 
-    /// Its time as text; where it isn't known, what the store calls it.
+    /// Its time as text, or its identifier in the store if the time isn't known.
     pub fn time_text(&self) -> String {
         self.time
             .as_ref()
             .map_or_else(|| self.key.clone(), Time::to_string)
     }
 
-    /// Whether it is called so.
+    /// Returns whether it has this name.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.key == name
     }
 }
 
 impl FarDisk {
-    /// The point in time of this name; the newest one of several.
+    /// The point in time with this name; the newest if there are several.
     pub fn point(&self, name: &str) -> Option<&FarPoint> {
         self.points.iter().rev().find(|point| point.is_called(name))
     }
 }
 
-/// What is added to such a store.
+/// A point in time to add to such a store.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFarPoint<'a> {
-    /// What it holds.
+    /// Its content.
     pub image: &'a dyn Opened,
-    /// What is recorded of it.
+    /// The metadata to record for it.
     pub note: &'a PointNote,
     /// The newest point in time of the disk; `None` if it is the first.
     pub since: Option<&'a FarPoint>,
-    /// The ranges outside of which it holds what `since` holds; `None` if that isn't known.
+    /// The ranges outside of which its content equals that of `since`; `None` if that isn't known.
     pub changed: Option<&'a [PageRange]>,
 }
 
@@ -102,13 +102,13 @@ pub struct Added {
     pub updated: u64,
     /// Bytes cleared.
     pub cleared: u64,
-    /// Whether it went on with what was interrupted.
+    /// Whether an interrupted change was resumed.
     pub resumed: bool,
 }
 
 /// A store of points in time on a service.
 pub trait FarStore: Debug + Send + Sync {
-    /// What messages call it: never with what grants access.
+    /// Its name in messages, without credentials.
     fn shown(&self) -> &Path;
 
     /// Its disks by name, or only the one called `only`.
@@ -117,20 +117,20 @@ pub trait FarStore: Debug + Send + Sync {
     /// Opens a point in time.
     fn image(&self, disk: &FarDisk, point: &FarPoint) -> Result<Box<dyn Opened>>;
 
-    /// The ranges outside of which two points in time of a disk hold the same, the earlier one first. An error says why the
-    /// service doesn't tell.
+    /// The ranges outside of which two points in time of a disk are equal, the earlier one first. An error gives the reason
+    /// if the service can't list them.
     fn changes(&self, disk: &FarDisk, from: &FarPoint, to: &FarPoint) -> Result<Vec<PageRange>>;
 
-    /// Adds a point in time to the disk of this name, or goes on with that.
+    /// Adds a point in time to the disk with this name, or resumes doing so.
     fn add(&self, disk: &str, new: NewFarPoint<'_>, work: Work<'_>) -> Result<Added>;
 
-    /// Finishes what an interrupted change left to be done that needs no source.
+    /// Finishes the steps of an interrupted change that don't need the source.
     fn settle(&self, disk: &FarDisk) -> Result<()>;
 
-    /// Deletes points in time of a disk; the disk, too, if they are all.
+    /// Deletes points in time of a disk, and the disk if none remain.
     fn delete(&self, disk: &FarDisk, points: &[&FarPoint], work: Work<'_>) -> Result<()>;
 
-    /// Gives a point in time these tags in place of those that it has.
+    /// Replaces the tags of a point in time.
     fn set_tags(
         &self,
         disk: &FarDisk,
@@ -150,11 +150,11 @@ pub trait FarStore: Debug + Send + Sync {
     }
 }
 
-/// Reads a point in time, and compares what it holds with its content digest. `Ok(false)` if no digest is recorded.
+/// Reads a point in time, and compares its content with its digest. `Ok(false)` if no digest is recorded.
 ///
 /// # Errors
 ///
-/// [`Damaged`](ErrorKind::Damaged) if it holds something else.
+/// [`Damaged`](ErrorKind::Damaged) if the content differs.
 pub fn verify_far(
     store: &dyn FarStore,
     disk: &FarDisk,
@@ -167,7 +167,7 @@ pub fn verify_far(
     check_far_content(&*image, point, found).map(|()| point.digest().is_some())
 }
 
-/// Fails if `found` isn't the content digest that is recorded of a point in time.
+/// Fails if `found` isn't the recorded content digest of a point in time.
 pub fn check_far_content(image: &dyn Opened, point: &FarPoint, found: ContentDigest) -> Result<()> {
     match point.digest() {
         Some(expected) if expected != found => {
@@ -184,7 +184,7 @@ pub fn check_far_content(image: &dyn Opened, point: &FarPoint, found: ContentDig
     }
 }
 
-/// The reasons for keeping each point in time of a disk by these rules, oldest first; without any, it is to be deleted.
+/// The reasons to keep each point in time of a disk by these rules, oldest first; one without any should be deleted.
 ///
 /// # Errors
 ///

@@ -61,7 +61,7 @@ fn bytes(copied: &FarCopied) -> u64 {
     all.fold(0, u64::saturating_add)
 }
 
-/// Copies what `to` lacks of `from`, at least one of which isn't a folder.
+/// Copies the snapshots that `to` lacks from `from`; at least one of them isn't a folder.
 pub(in crate::cli::snapshot) fn copy(
     (from, to): (&Path, &Path),
     (only, json, rate): (&[String], bool, RateArgs),

@@ -18,7 +18,7 @@ use crate::snapshot::{
 };
 use crate::vhd::UniqueId;
 
-/// What is added.
+/// The snapshot to add.
 pub(in crate::cli::snapshot) struct New<'a> {
     pub(in crate::cli::snapshot) disk: &'a str,
     pub(in crate::cli::snapshot) name: &'a str,
@@ -26,7 +26,7 @@ pub(in crate::cli::snapshot) struct New<'a> {
     pub(in crate::cli::snapshot) family: &'a Family,
     pub(in crate::cli::snapshot) tags: &'a BTreeMap<String, String>,
     pub(in crate::cli::snapshot) claim: Option<&'a (Claim, u64)>,
-    /// Whether the disk must be there already.
+    /// Whether the disk must already exist.
     pub(in crate::cli::snapshot) existing: bool,
     pub(in crate::cli::snapshot) json: bool,
     pub(in crate::cli::snapshot) rate: RateArgs,
@@ -73,7 +73,7 @@ pub(in crate::cli::snapshot) fn create(
     let family = family.map_err(|error| error.with_path(store.shown()))?;
     let workers = context.workers_far()?;
     let progress = new.rate.limit(context.progress());
-    // Where only what a list says is compared, nothing shows what the whole holds.
+    // If only listed ranges are compared, the content of the whole remains unknown.
     let digest = match (new.claim, image.noted_digest()) {
         (_, Some(noted)) => Some(noted),
         (None, None) if newest.is_some() && image.as_blob().is_none() => {
@@ -135,7 +135,7 @@ pub(in crate::cli::snapshot) fn create(
     Ok(Outcome::Done)
 }
 
-/// Fails if a snapshot of this name and time can't be added.
+/// Fails if a snapshot with this name and time can't be added.
 fn check_order(store: &dyn FarStore, new: &New<'_>, points: &[FarPoint]) -> Result<()> {
     if points.iter().any(|point| point.is_called(new.name)) {
         return Err(Error::usage("a snapshot of this name already exists")

@@ -1,4 +1,4 @@
-//! What changed between two snapshots.
+//! Lists the changes between two snapshots.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::snapshot::FarStore;
 use crate::storage::{AtomicFile, Audience, Overwrite, refuse_part_of_store};
 use crate::text::shown;
 
-/// What is wanted.
+/// The requested output.
 pub(in crate::cli::snapshot) struct Wish<'a> {
     pub(in crate::cli::snapshot) disk: Option<&'a str>,
     pub(in crate::cli::snapshot) ends: [&'a String; 2],
@@ -30,7 +30,7 @@ pub(in crate::cli::snapshot) struct Wish<'a> {
     pub(in crate::cli::snapshot) overwrite: Overwrite,
 }
 
-/// Lists what changed, or writes a diff.
+/// Lists the changes, or writes a diff.
 pub(in crate::cli::snapshot) fn diff(
     store: &dyn FarStore,
     wish: &Wish<'_>,
@@ -114,7 +114,7 @@ pub(in crate::cli::snapshot) fn diff(
     Ok(Outcome::Done)
 }
 
-/// Writes the diff: with the digests that are recorded if both are, so that only what changed is read.
+/// Writes the diff. If digests of both snapshots are recorded, they are used, so that only the changes are read.
 fn write<W: std::io::Write>(
     [base, target]: [&dyn Opened; 2],
     digests: [Option<ContentDigest>; 2],

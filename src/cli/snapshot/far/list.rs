@@ -1,4 +1,4 @@
-//! Listing and showing.
+//! Lists and shows snapshots.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ struct Listing {
 struct DiskView {
     disk: String,
     blob: String,
-    /// What is being done to it, if it isn't whole.
+    /// The operation in progress on it, if it is incomplete.
     unfinished: Option<&'static str>,
     snapshots: Vec<PointView>,
 }
@@ -35,7 +35,7 @@ pub(super) struct PointView {
     id: Option<String>,
     time: String,
     state: &'static str,
-    /// Bytes of the blob from beginning to end, a footer among them.
+    /// Length of the blob in bytes, including holes and the footer.
     blob_size: u64,
     content_digest: Option<String>,
     source: Option<String>,
@@ -77,7 +77,7 @@ impl From<&FarDisk> for DiskView {
     }
 }
 
-/// Lists the disks and their snapshots, or those of one.
+/// Lists the snapshots of all disks, or of one.
 pub(in crate::cli::snapshot) fn list(
     store: &dyn FarStore,
     only: Option<&String>,
@@ -133,7 +133,7 @@ fn text(disks: &[DiskView], output: &mut Output) -> Result<()> {
     ))
 }
 
-/// Prints all that is known of a snapshot.
+/// Prints everything that is known about a snapshot.
 pub(in crate::cli::snapshot) fn show(
     store: &dyn FarStore,
     (disk, snapshot, at): (Option<&str>, Option<&String>, Option<Time>),

@@ -1,6 +1,6 @@
 //! The commands on a store that isn't a folder: a container of page blobs.
 //!
-//! Each command asks here first whether its store is one ([`store`]), and hands over to its namesake if so.
+//! Each command first checks for such a store ([`store`]), and delegates to the command with the same name here if it has one.
 
 mod copy;
 mod create;
@@ -41,7 +41,7 @@ pub(super) fn store(store: &Path, context: &Context) -> Result<Option<Box<dyn Fa
     Ok(Some(Box::new(Container::open(connector, &name)?)))
 }
 
-/// An error about a command or an option that only a folder has.
+/// Returns the error for a command or an option that only works with a folder.
 pub(super) fn refuse(store: &Path, what: &str, hint: &str) -> Result<()> {
     if !far::is_address(store) {
         return Ok(());
@@ -52,7 +52,7 @@ pub(super) fn refuse(store: &Path, what: &str, hint: &str) -> Result<()> {
         .with_hint(hint.to_owned()))
 }
 
-/// The disks that were named, or all.
+/// The named disks, or all.
 fn chosen(store: &dyn FarStore, names: &[String]) -> Result<Vec<FarDisk>> {
     if !names.is_empty() {
         let mut names = names.to_vec();
@@ -71,7 +71,7 @@ fn chosen(store: &dyn FarStore, names: &[String]) -> Result<Vec<FarDisk>> {
     Ok(disks)
 }
 
-/// The disk that is meant by its name, or by `DISK@SNAPSHOT`, or because it is the only one; and the names of snapshots in it.
+/// The disk given by name or by `DISK@SNAPSHOT`, else the only one; and the names of the snapshots in it.
 fn meant<'a>(
     store: &dyn FarStore,
     disk: Option<&str>,
@@ -111,7 +111,7 @@ fn meant<'a>(
     }
 }
 
-/// The snapshot of this name, else the newest at that time, else the newest.
+/// The snapshot with this name, else the newest at that time, else the newest.
 fn choose<'a>(
     store: &dyn FarStore,
     disk: &'a FarDisk,

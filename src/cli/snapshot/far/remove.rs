@@ -1,4 +1,4 @@
-//! Deleting and pruning.
+//! Deletes and prunes snapshots.
 
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ struct Gone {
     outcome: &'static str,
 }
 
-/// What may be deleted.
+/// Which snapshots may be deleted.
 #[derive(Clone, Copy)]
 #[expect(
     clippy::struct_excessive_bools,

@@ -1,4 +1,4 @@
-//! Restoring: to a file, a pipe, or a new blob.
+//! Restores a snapshot to a file, a pipe, or a new blob.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::snapshot::{FarStore, Time, check_far_content};
 use crate::storage::{Audience, Overwrite, refuse_part_of_store};
 use crate::text::shown;
 
-/// Which snapshot is restored, and to what.
+/// The snapshot to restore, and the destination.
 pub(in crate::cli::snapshot) struct Restore<'a> {
     pub(in crate::cli::snapshot) disk: Option<&'a str>,
     pub(in crate::cli::snapshot) snapshot: Option<&'a String>,
@@ -44,7 +44,7 @@ struct View {
     content_digest: Option<String>,
 }
 
-/// Makes an image of a snapshot.
+/// Restores a snapshot as an image.
 pub(in crate::cli::snapshot) fn restore(
     store: &dyn FarStore,
     how: &Restore<'_>,

@@ -1,4 +1,4 @@
-//! Changing tags.
+//! Changes tags.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct PointView {
     tags: BTreeMap<String, String>,
 }
 
-/// Gives snapshots tags, and takes some from them.
+/// Adds tags to snapshots, and removes tags from them.
 pub(in crate::cli::snapshot) fn tag(
     store: &dyn FarStore,
     (disk, snapshots): (Option<&str>, &[String]),
@@ -33,7 +33,7 @@ pub(in crate::cli::snapshot) fn tag(
     (json, patience, context): (bool, &Patience<'_>, &Context),
 ) -> Result<Outcome> {
     let (disk, names) = meant(store, disk, snapshots)?;
-    // A name that is wrong changes nothing of the others.
+    // If one name is wrong, the others aren't changed either.
     let points = names
         .iter()
         .map(|name| choose(store, &disk, Some(name), None))

@@ -1,4 +1,4 @@
-//! Verifying.
+//! Verifies snapshots.
 
 use serde::Serialize;
 
@@ -11,10 +11,10 @@ use crate::cli::size::Count;
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{FarDisk, FarStore, Work, verify_far};
 
-/// What is looked at.
+/// The scope of the verification.
 #[derive(Clone, Copy)]
 pub(in crate::cli::snapshot) struct Look {
-    /// Whether all data is read; else only that each snapshot can be opened.
+    /// Whether to read all data; otherwise each snapshot is only opened.
     pub(in crate::cli::snapshot) read_data: bool,
     pub(in crate::cli::snapshot) json: bool,
 }
@@ -30,9 +30,9 @@ struct View {
 struct DiskView {
     disk: String,
     snapshots: usize,
-    /// Those that hold what is recorded of them.
+    /// The number of those whose content matches its recorded digest.
     right: usize,
-    /// Those that were read, and of which nothing is recorded.
+    /// The number of those that were read and don't have a recorded digest.
     unknown: usize,
     unfinished: Option<&'static str>,
     findings: Vec<Finding>,
@@ -45,7 +45,7 @@ struct Finding {
     message: String,
 }
 
-/// Looks at the snapshots of some disks or all.
+/// Verifies the snapshots of some disks or all.
 pub(in crate::cli::snapshot) fn verify(
     store: &dyn FarStore,
     only: &[String],
@@ -115,7 +115,7 @@ fn verify_disk(
         match found {
             Ok(true) => view.right += 1,
             Ok(false) => view.unknown += 1,
-            // A snapshot that isn't whole can't be restored either.
+            // An incomplete snapshot can't be restored either.
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Pending) => {
                 view.findings.push(Finding {
                     snapshot: point.name.clone(),

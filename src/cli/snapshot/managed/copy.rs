@@ -1,4 +1,4 @@
-//! Bringing the snapshots of a managed disk to another store.
+//! Copies the snapshots of a managed disk to another store.
 
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ struct View {
 struct PointView {
     name: String,
     id: String,
-    /// How it is brought: `base`, `changes` or `compared`.
+    /// The way in which it is copied: `base`, `changes` or `compared`.
     how: &'static str,
     read_bytes: Option<u64>,
     requests: Option<u64>,
@@ -111,7 +111,7 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 /// A copy to the disk called `name` of a store.
 pub(crate) struct Job<'a> {
     pub(crate) to: &'a std::path::Path,
-    /// Whether to make the store if it isn't there.
+    /// Whether to create the store if it doesn't exist.
     pub(crate) init: bool,
     pub(crate) name: &'a str,
     pub(crate) check: Option<f64>,
@@ -120,7 +120,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Brings what the target lacks. What was brought before an error is given with it.
+    /// Copies the snapshots that the target lacks. An error is returned along with those that were copied before it.
     pub(crate) fn run<V: From<Done>>(
         &self,
         managed: &Managed,
@@ -230,7 +230,7 @@ impl Job<'_> {
         plan(&managed.family, &held).map(drop)
     }
 
-    /// Where the points go.
+    /// The target of the points.
     pub(crate) fn target(&self, context: &Context) -> Result<Box<dyn PointTarget>> {
         check_disk_name(self.name)?;
         if let Some(store) = super::super::far::store(self.to, context)? {
@@ -243,11 +243,11 @@ impl Job<'_> {
     }
 }
 
-/// What became of one snapshot.
+/// The outcome for one snapshot.
 pub(crate) enum Done {
-    /// What it would take.
+    /// The estimate of a dry run.
     Needed(ManagedStep, Needed),
-    /// It was brought; with what the service listed as changed.
+    /// It was copied; with the ranges that the service listed as changed.
     Made(ManagedStep, Option<u64>, AddedPoint),
 }
 

@@ -1,4 +1,4 @@
-//! Taking a snapshot of a managed disk.
+//! Takes a snapshot of a managed disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,7 +67,7 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// A snapshot to be taken.
 pub(crate) struct Taken<'a> {
-    /// Its name; that of the disk and the time, if `None`.
+    /// Its name; `None` for the name of the disk with the time.
     pub(crate) name: Option<&'a str>,
     pub(crate) incremental: bool,
     pub(crate) sku: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! Deleting snapshots of a managed disk.
+//! Deletes snapshots of a managed disk.
 
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Fails if a snapshot is needed: the newest, since which the next changes are listed, or one that is in use.
+/// Fails if a snapshot is needed: the newest, relative to which the next changes are listed, or one that is in use.
 fn check(managed: &Managed, one: &Resource, all: &[&Resource], last: bool) -> Result<()> {
     let newest = managed.family.snapshots.last();
     let left = managed
@@ -75,7 +75,7 @@ fn check(managed: &Managed, one: &Resource, all: &[&Resource], last: bool) -> Re
     in_use(one)
 }
 
-/// Fails if somebody reads a snapshot.
+/// Fails if somebody is reading a snapshot.
 pub(super) fn in_use(one: &Resource) -> Result<()> {
     if one.is_granted() {
         return Err(Error::new(ErrorKind::Locked, "the snapshot is being read: access to it is granted")

@@ -1,4 +1,4 @@
-//! What changed between two snapshots of a managed disk.
+//! Lists the changes between two snapshots of a managed disk.
 
 use std::path::Path;
 

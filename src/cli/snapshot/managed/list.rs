@@ -1,4 +1,4 @@
-//! The snapshots of a managed disk, oldest first.
+//! Lists the snapshots of a managed disk, oldest first.
 
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ struct View {
     kind: &'static str,
     completion_percent: Option<f64>,
     virtual_size: Option<u64>,
-    /// What the service lists as changed since the incremental snapshot before; null if it doesn't, or wasn't asked.
+    /// Bytes that the service lists as changed since the previous incremental snapshot; null if it doesn't, or wasn't asked.
     changed_bytes: Option<u64>,
     sku: Option<String>,
     access_granted: bool,
@@ -57,12 +57,12 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Asks what changed from each snapshot to the next. Access to two of them at a time is granted for that.
+/// Queries the changes from each snapshot to the next, for which access to two of them at a time is granted.
 fn measure(managed: &Managed, changes: &mut [Option<u64>], context: &Context) {
     let mut before: Option<BlobFile> = None;
     let mut told = false;
     for (snapshot, bytes) in managed.family.snapshots.iter().zip(changes) {
-        // Nobody needs access to the only one.
+        // With only one snapshot, access isn't needed.
         if managed.family.snapshots.len() < 2 {
             return;
         }

@@ -32,12 +32,12 @@ pub(crate) struct Managed {
     pub(crate) family: Family,
     /// The name of the disk.
     pub(crate) name: String,
-    /// As the store was named.
+    /// The store as given on the command line.
     pub(crate) store: std::path::PathBuf,
 }
 
 impl Managed {
-    /// Asks for the disk called `store`, and its snapshots.
+    /// Finds the disk called `store`, and its snapshots.
     pub(crate) fn open(store: &Path, context: &Context) -> Result<Self> {
         let (cloud, name) = (cloud::cloud()?, cloud::name(store)?);
         let family = cloud.family(&name)?;
@@ -62,7 +62,7 @@ impl Managed {
         })
     }
 
-    /// The name of a snapshot, which may have the disk before an @.
+    /// The name of a snapshot, which may be preceded by the disk and an @.
     pub(crate) fn meant<'a>(&self, snapshot: &'a str) -> Result<&'a str> {
         match snapshot.split_once('@') {
             Some((disk, name)) if disk.eq_ignore_ascii_case(&self.name) => Ok(name),
@@ -103,7 +103,7 @@ impl Managed {
         })
     }
 
-    /// Has access to a snapshot granted.
+    /// Requests access to a snapshot.
     pub(crate) fn read(&self, snapshot: &Resource) -> Result<BlobFile> {
         self.cloud
             .open(snapshot, Access::Read, Path::new(&snapshot.id))
@@ -117,7 +117,7 @@ fn changed(before: &BlobFile, after: &BlobFile, size: u64) -> Result<u64> {
     })?;
     let pages = after.changes_since(&Since::Disk(Box::new(name)))?;
     let list = ChangedRanges::of_ranges(pages.iter().map(|change| change.range).collect());
-    // What comes after the disk is its footer.
+    // The bytes after the disk are its footer.
     let within =
         |range: &crate::page::PageRange| range.end().min(size).saturating_sub(range.start());
     Ok(list
@@ -127,7 +127,7 @@ fn changed(before: &BlobFile, after: &BlobFile, size: u64) -> Result<u64> {
         .fold(0, u64::saturating_add))
 }
 
-/// Fails for an option that means nothing for a managed disk.
+/// Fails for an option that doesn't apply to a managed disk.
 fn refuse_options(given: &[(&str, bool)]) -> Result<()> {
     match given.iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(

@@ -1,4 +1,4 @@
-//! Thinning out the snapshots of a managed disk.
+//! Thins out the snapshots of a managed disk.
 
 use serde::Serialize;
 
@@ -89,8 +89,8 @@ pub(in super::super) fn run(args: &Args, policy: &Policy, context: &Context) -> 
     Ok(Outcome::Done)
 }
 
-/// The snapshots that may go after a copy, oldest first: of those that are `ours`, all but the newest `keep`. Those that the points
-/// in `held` don't reach yet stay, as do the newest one and those in use.
+/// The snapshots that may be deleted after a copy, oldest first: of those that are `ours`, all but the newest `keep`. Kept are
+/// those newer than the points in `held`, the newest one, and those in use.
 pub(crate) fn deletable<'a>(
     managed: &'a Managed,
     held: &[HeldPoint],
@@ -103,7 +103,7 @@ pub(crate) fn deletable<'a>(
         all.iter()
             .position(|one| one.unique_id.as_deref() == Some(id))
     });
-    // The newest that was copied is what the next changes are listed from.
+    // The next changes are listed relative to the newest one that was copied.
     let reached = all.get(..copied.unwrap_or(0)).unwrap_or_default();
     let own = all.iter().filter(|one| ours(one)).count();
     let gone = own.saturating_sub(keep);
@@ -114,8 +114,8 @@ pub(crate) fn deletable<'a>(
         .collect()
 }
 
-/// What the rules say of each incremental snapshot, oldest first. Without a reason to keep it, it goes. The newest stays, as the
-/// next changes are listed from it, and so does one that is in use or isn't complete.
+/// The reasons to keep each incremental snapshot, oldest first; one without any should be deleted. The newest is kept, since the
+/// next changes are listed relative to it, and so are those that are in use or incomplete.
 fn decide<'a>(managed: &'a Managed, policy: &Policy) -> Vec<(&'a Resource, Vec<String>)> {
     let all = &managed.family.snapshots;
     let candidates: Vec<Candidate<'_>> = all

@@ -1,4 +1,4 @@
-//! A snapshot of a managed disk as a new image.
+//! Restores a snapshot of a managed disk to a new image.
 
 use serde::Serialize;
 

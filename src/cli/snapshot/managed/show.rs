@@ -1,4 +1,4 @@
-//! All that is known of a snapshot of a managed disk.
+//! Shows everything that is known about a snapshot of a managed disk.
 
 use std::collections::BTreeMap;
 
