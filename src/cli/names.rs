@@ -17,7 +17,7 @@ use super::store_path::STORE_VARIABLE;
 use super::{cloud, far};
 use crate::api::PointName;
 use crate::error::{Error, ErrorKind, Result, quoted};
-use crate::snapshot::disks;
+use crate::snapshot::{MARKER, disks};
 
 /// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. Returns `None` for an
 /// unknown argument; a test finds those.
@@ -234,6 +234,13 @@ fn refuse_store(path: &Path) -> Result<()> {
 /// Fails if a file can't be created at `path` because that is a folder or its folder doesn't exist, before anything is
 /// read.
 fn check_place(path: &Path) -> Result<()> {
+    if path.file_name().is_some_and(|name| name == MARKER) {
+        return Err(Error::usage(
+            "this is the name of a store's marker, which only the store writes",
+        )
+        .with_path(path)
+        .with_hint("choose another name"));
+    }
     let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     if path.is_dir() || slash {
         return Err(

@@ -101,7 +101,7 @@ impl Remote {
         let what = match self {
             Self::Host { .. } => "this is an address on another machine",
             Self::LocalUrl(_) | Self::Url { .. } => "this is a URL",
-            Self::Azure => "this is the address of an Azure disk, which isn't supported yet",
+            Self::Azure => "this is the name of a managed disk, which this command doesn't take",
             Self::Service => "this is the address of a storage service, which isn't supported",
             Self::Windows => "this is a Windows path or a network share",
         };
@@ -125,7 +125,11 @@ impl Remote {
             }
             Self::LocalUrl(local) => format!("use {}", quoted(local)),
             Self::Url { azure: true } if output => {
-                "page blobs can't be written yet: write a file, and upload that with azcopy".into()
+                "this command doesn't write page blobs: write a file, and upload that with vhd convert".into()
+            }
+            Self::Azure | Self::Url { azure: true } if folder => {
+                "this command is for stores in folders: name one, or copy there first, with vhd snapshot copy --to FOLDER"
+                    .into()
             }
             Self::Url { azure: true } if !folder => {
                 "this command doesn't read page blobs: convert it to a file first, with vhd convert"

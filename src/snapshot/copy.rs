@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::history::missing;
+use super::history::{missing, refuse_taken_name};
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
 use super::plain::is_absent;
@@ -130,7 +130,11 @@ pub fn would_copy((from, to): (&Path, &Path), name: &str) -> Result<Vec<Manifest
         return Ok(source.points().to_vec());
     }
     let target = Disk::open(to, name, Access::Read)?;
-    Ok(missing(&source, &target)?.points.to_vec())
+    let points = missing(&source, &target)?.points;
+    points
+        .iter()
+        .try_for_each(|point| refuse_taken_name(&target, point))?;
+    Ok(points.to_vec())
 }
 
 /// Copies the snapshots of the disk `name` that the store `from` has and the store `to` lacks. Both are locked
@@ -180,6 +184,9 @@ fn copy_missing(
     if missing.points.is_empty() {
         target.tidy()?;
     }
+    // Before any is copied: a name that is taken ends it.
+    let mut points = missing.points.iter();
+    points.try_for_each(|point| refuse_taken_name(target.disk(), point))?;
     let mut bridge = missing.bridge;
     for point in missing.points {
         let (manifest, bytes) = if let Some(newest) = bridge.take() {

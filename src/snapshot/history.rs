@@ -111,12 +111,32 @@ fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
     }
 }
 
+/// Fails if another snapshot of `target` has the name of `next`: one was renamed, or made anew under an old name. Both
+/// may be right.
+pub(super) fn refuse_taken_name(target: &Disk, next: &Manifest) -> Result<()> {
+    let Some(taken) = target.points.named(&next.name) else {
+        return Ok(());
+    };
+    if taken.id == next.id {
+        return refuse_other(target, taken, next);
+    }
+    Err(
+        Error::mismatch("another snapshot of the target has the name of the next one to copy")
+            .with_path(target.label(taken))
+            .with_field("id")
+            .with_found(&taken.id)
+            .with_expected(format_args!(
+                "{}, which has that name in the source",
+                next.id
+            ))
+            .with_hint("give one of the two another name, in its own store, and copy again"),
+    )
+}
+
 /// Fails unless `next` may be the next snapshot of `target`.
 pub(super) fn check_next(target: &Disk, next: &Manifest) -> Result<()> {
     check_alone(next)?;
-    if let Some(taken) = target.points.named(&next.name) {
-        refuse_other(target, taken, next)?;
-    }
+    refuse_taken_name(target, next)?;
     let newest = target.newest();
     if let Some(newest) = newest.filter(|newest| next.sequence <= newest.sequence) {
         return Err(

@@ -118,7 +118,8 @@ fn a_blob_is_brought_from_one_point_in_time_to_the_next() {
     );
     lab.ends(2, "vhd", &["info", &new("d.vhd")]);
     let create = [
-        "snapshot", "create", "--store", "store", "--disk", "web", "--name", "tue", "tue.vhd",
+        "snapshot", "create", "--init", "--store", "store", "--disk", "web", "--name", "tue",
+        "tue.vhd",
     ];
     lab.ends(0, "vhd", &create);
     lab.ends(
@@ -174,7 +175,8 @@ fn a_blob_between_two_points_in_time_is_refused_by_all() {
             ],
         );
         let create = [
-            "snapshot", "create", "--store", "store", "--disk", "web", "--name", "tue", &web,
+            "snapshot", "create", "--init", "--store", "store", "--disk", "web", "--name", "tue",
+            &web,
         ];
         for (program, args) in [
             ("vhd", &["info", &web][..]),
@@ -340,7 +342,7 @@ fn a_list_of_changes_spares_reading_the_rest_and_is_checked_if_wanted() {
     // For a store.
     let create = |name, more: &[&str], code| {
         let start = [
-            "snapshot", "create", "--store", "store", "--disk", "web", "--name", name,
+            "snapshot", "create", "--init", "--store", "store", "--disk", "web", "--name", name,
         ];
         lab.ends(code, "vhd", &[&start, more].concat())
     };

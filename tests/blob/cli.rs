@@ -284,7 +284,8 @@ fn snapshots_of_a_blob_are_compared_by_what_changed() {
     lab.ends(0, "vhd-diff", &["-q", &monday, &vhd]);
     for (name, image) in [("monday", &monday), ("tuesday", &tuesday)] {
         let create = [
-            "snapshot", "create", "--store", "store", "--disk", "web", "--name", name, image,
+            "snapshot", "create", "--init", "--store", "store", "--disk", "web", "--name", name,
+            image,
         ];
         lab.ends(0, "vhd", &create);
     }

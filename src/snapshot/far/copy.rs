@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::history::refuse_taken_names;
 use super::history::{Known, missing};
 use super::{Added, FarDisk, FarPoint, FarStore, NewFarPoint};
 use crate::error::{Error, Result};
@@ -132,6 +133,8 @@ fn target(
     copied.is_new = there.is_none();
     let points = there.map_or_else(Vec::new, |disk| disk.points);
     let missing = missing(source, (&points, to.shown(), &copied.disk))?;
+    let coming = source.iter().skip(missing.begin);
+    refuse_taken_names(coming, (&points, to.shown(), &copied.disk))?;
     let newest = points.last().cloned();
     copied.newest = newest.as_ref().map(|newest| newest.name.clone());
     Ok((newest, missing))

@@ -86,6 +86,25 @@ pub(super) fn missing(
     }
 }
 
+/// Fails if a point in time of the target has the name of one that is `coming`: it was renamed at one end, or made anew
+/// under an old name. Names are all that people have to choose by.
+pub(super) fn refuse_taken_names<'a>(
+    coming: impl IntoIterator<Item = &'a Known>,
+    (there, path, disk): (&[FarPoint], &Path, &str),
+) -> Result<()> {
+    for known in coming {
+        if there.iter().any(|point| point.name == known.name) {
+            return Err(Error::mismatch(
+                "another snapshot of the target has the name of one that would be copied",
+            )
+            .with_path(path)
+            .with_found(format_args!("{disk}@{}", known.name))
+            .with_hint("give that one another name in the source, and copy again"));
+        }
+    }
+    Ok(())
+}
+
 /// Returns whether both are the same point in time: by their ids, or by their names if nothing contradicts that. A copy that
 /// went through a folder has another id, but the same name and content.
 fn is_same(known: &Known, point: &FarPoint) -> bool {

@@ -46,10 +46,12 @@ pub(super) fn refuse(store: &Path, what: &str, hint: &str) -> Result<()> {
     if !far::is_address(store) {
         return Ok(());
     }
-    Err(Error::unsupported("this works on a store in a folder only")
-        .with_path(store)
-        .with_found(what)
-        .with_hint(hint.to_owned()))
+    Err(
+        Error::usage("with a container of page blobs, this isn't possible")
+            .with_path(store)
+            .with_found(what)
+            .with_hint(hint.to_owned()),
+    )
 }
 
 /// The named disks, or all.
