@@ -142,7 +142,7 @@ fn missing(what: &'static str, error: &Error) -> Finding {
 /// One check after the other, as far as they go.
 fn check(cloud: &Cloud, name: &ResourceName) -> Vec<Finding> {
     let mut all = Vec::new();
-    match (cloud.endpoint(), cloud.identity()) {
+    match (cloud.endpoint(), cloud.login()) {
         (Ok(endpoint), Ok(identity)) => {
             all.push(ok("login", format_args!("{identity}, at {endpoint}")));
         }
@@ -152,14 +152,20 @@ fn check(cloud: &Cloud, name: &ResourceName) -> Vec<Finding> {
         }
     }
     let subscription = name.subscription().map_or_else(|| cloud.subscription(), Ok);
-    match subscription {
-        Ok(id) => all.push(ok("subscription", id)),
+    let subscription = match subscription {
+        Ok(id) => id.to_string(),
         Err(error) => {
             all.push(missing("subscription", &error));
             return all;
         }
-    }
-    match cloud.family(name) {
+    };
+    let family = cloud.family(name);
+    // Its name is only shown to be right by what is found in it.
+    all.push(Finding {
+        result: if family.is_ok() { "ok" } else { "unknown" },
+        ..ok("subscription", subscription)
+    });
+    match family {
         Ok(family) => {
             of_disk(cloud, &family, &mut all);
             of_snapshots(&family, &mut all);

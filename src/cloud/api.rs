@@ -107,6 +107,13 @@ impl Api {
         Ok(self.endpoint.get_or_init(|| found))
     }
 
+    /// Gets a token, and returns where it comes from.
+    pub(super) fn login(&self) -> Result<&'static str> {
+        let tokens = &self.endpoint()?.tokens;
+        tokens.get(&self.http)?;
+        Ok(tokens.origin())
+    }
+
     /// Sends a request until there is a response, or time is up.
     pub(super) fn send(&self, asked: Asked<'_>) -> Answer<Reply> {
         self.send_with(asked, &self.retry)

@@ -92,6 +92,15 @@ impl Cloud {
         Ok(self.api().endpoint()?.tokens.origin())
     }
 
+    /// Gets a token, and returns the source of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none to be had, as with a wrong password.
+    pub fn login(&self) -> Result<&'static str> {
+        self.api().login()
+    }
+
     /// Problems to report to a person although no request failed because of them.
     pub fn take_notices(&self) -> Vec<Error> {
         self.grants.take_notices()

@@ -527,3 +527,39 @@ fn a_dry_run_says_what_a_copy_then_does() {
     lab.ends(2, &["copy", "--to", to, "--check-changes", "1%"]);
     assert_eq!(fs::read_dir(target.join("web")).unwrap().count(), before);
 }
+
+#[test]
+fn a_name_that_another_snapshot_has_there_ends_a_copy_before_anything() {
+    let lab = Lab::packed();
+    let bytes = disk(7, 1 << 20);
+    let later = changed(8, &bytes);
+    for (name, bytes) in [("mon", &bytes), ("tue", &later)] {
+        let image = lab.image("disk", bytes, "raw");
+        lab.add(name, &image);
+    }
+    let target = lab.path("far");
+    let to = target.to_str().unwrap();
+    lab.good(&["copy", "--init", "--to", to]);
+    // Tuesday gets another name, and Wednesday its old one.
+    lab.good(&["rename", "tue", "tuesday"]);
+    for (name, bytes) in [("wed", &bytes), ("tue", &later)] {
+        let image = lab.image("disk", bytes, "raw");
+        lab.add(name, &image);
+    }
+    let before = files(&lab, "far/web");
+    for more in [&[][..], &["--dry-run"]] {
+        let said = lab.ends(4, &[&["copy", "--to", to], more].concat());
+        assert!(said.contains("another name"), "{said}");
+        assert!(!said.contains("delete"), "{said}");
+        assert_eq!(files(&lab, "far/web"), before);
+    }
+    // The way on that is told.
+    lab.good(&["rename", "--store", to, "tue", "tuesday"]);
+    lab.good(&["copy", "--to", to]);
+    lab.good(&["verify", "--store", to]);
+    // The mark of a store is no place for an image.
+    let marker = lab.path("store/vhdkit-store.json");
+    let marker = marker.to_str().unwrap();
+    lab.ends(2, &["restore", "mon", "-o", marker, "--force"]);
+    lab.good(&["list"]);
+}
