@@ -86,10 +86,10 @@ pub(super) fn explain(
             Some(Error::usage(format!("{of} has no subcommand '{found}'")).with_hint(hint))
         }
         ErrorKind::MissingRequiredArgument => {
-            let store = "--store <DIR>";
+            let is_store = |arg: &str| arg.starts_with("--store <");
             let missing = match error.get(ContextKind::InvalidArg)? {
-                ContextValue::Strings(all) => all.iter().any(|arg| arg == store),
-                ContextValue::String(arg) => arg == store,
+                ContextValue::Strings(all) => all.iter().any(|arg| is_store(arg)),
+                ContextValue::String(arg) => is_store(arg),
                 _ => false,
             };
             let empty = std::env::var_os(STORE_VARIABLE).is_some_and(|value| value.is_empty());

@@ -85,7 +85,13 @@ pub fn plan(disk: &Disk, held: &[HeldPoint]) -> Result<(Vec<Step>, Option<Error>
                 .with_path(&snapshot.id)
         })?;
         let time = Time::from_unix(created.as_second());
-        let is_later = place.is_some() || newest.is_none_or(|newest| time > newest.time);
+        // Points have whole seconds: of two snapshots of one second, the one that isn't held is the later one.
+        let is_held = || {
+            let id = snapshot.unique_id.as_deref();
+            id.is_some() && held.iter().any(|point| point.snapshot_id() == id)
+        };
+        let is_later = place.is_some()
+            || newest.is_none_or(|newest| time > newest.time || time == newest.time && !is_held());
         if !is_later {
             continue;
         }

@@ -154,7 +154,7 @@ fn versions<T: Copy>(case: T) -> [(T, u32); 2] {
 }
 
 pub(crate) fn create() -> Vec<Make> {
-    let line = "vhd snapshot create --init --store store --disk web --name s2 -q";
+    let line = "vhd snapshot create --store store --disk web --name s2 -q";
     let whats = ["image.raw", "--full image.raw", "--diff diff"];
     each(
         whats.into_iter().flat_map(versions),

@@ -40,6 +40,14 @@ impl Small {
             outside,
             states,
         };
+        let store = small.store();
+        small.good(&[
+            "init",
+            "-q",
+            "--store-version",
+            "1",
+            store.to_str().unwrap(),
+        ]);
         for (name, bytes) in &small.states {
             let image = small.outside.file("image", bytes);
             let image = image.to_str().unwrap();
