@@ -270,7 +270,6 @@ const CASES: &[Case] = &[
                 "ssh://nas/srv",
                 "sftp://me@nas/srv",
                 "rsync://nas/m",
-                "https://a.blob.core.windows.net/store",
                 "http://nas/x",
                 "s3://bucket/p",
                 "s3:bucket",
