@@ -47,7 +47,7 @@ pub(super) struct Run {
 
 impl Cells {
     /// Cells for a disk of `size` bytes: the smallest power of two that needs no more than `most_rows` rows.
-    pub(in crate::cli) fn new(size: u64, columns: usize, most_rows: usize) -> Self {
+    pub(crate) fn new(size: u64, columns: usize, most_rows: usize) -> Self {
         let (columns, most_rows) = (columns.max(1), most_rows.max(1));
         let most = (columns * most_rows) as u64;
         let each = size.div_ceil(most).next_power_of_two().max(PAGE_SIZE);
@@ -60,7 +60,7 @@ impl Cells {
     }
 
     /// Bytes of a cell; the last may have fewer.
-    pub(in crate::cli) fn each(&self) -> u64 {
+    pub(crate) fn each(&self) -> u64 {
         self.each
     }
 
@@ -74,7 +74,7 @@ impl Cells {
     }
 
     /// Notes a range that holds data.
-    pub(in crate::cli) fn data(&mut self, range: PageRange) {
+    pub(crate) fn data(&mut self, range: PageRange) {
         self.add(range, |cell| &mut cell.data);
     }
 
@@ -119,7 +119,7 @@ impl Cells {
     }
 
     /// The cells in which there is something: their first byte, and the bytes with data, updated and cleared.
-    pub(in crate::cli) fn filled(&self) -> impl Iterator<Item = (u64, [u64; 3])> + '_ {
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (u64, [u64; 3])> + '_ {
         let starts = (0_u64..).map(|n| n * self.each);
         let all = starts.zip(&self.list);
         all.map(|(start, cell)| (start, [cell.data, cell.updated, cell.cleared]))

@@ -22,13 +22,13 @@ const MARKS: u64 = 4;
 
 /// A state of the disk.
 #[derive(Debug)]
-pub(in crate::cli) struct Row {
+pub(crate) struct Row {
     /// What it is called.
-    pub(in crate::cli) name: String,
+    pub(crate) name: String,
     /// What is said of it, after the cells.
-    pub(in crate::cli) note: String,
+    pub(crate) note: String,
     /// One row of cells, as many as in all others.
-    pub(in crate::cli) cells: Cells,
+    pub(crate) cells: Cells,
 }
 
 /// All states, oldest first.
