@@ -37,6 +37,7 @@ pub use failure::{Done, Failure};
 pub use file::{BlobFile, DEPTH, NewBlobFile};
 pub(crate) use http::Call;
 pub use http::{Http, Route, Traffic};
+pub use lease::release_leases;
 pub use list::page_list;
 pub use name::{BlobName, Endpoint};
 pub(crate) use name::{decoded, encoded};

@@ -153,6 +153,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             return finish(args, view, None);
         }
     } else {
+        // Each night would leave another snapshot that nothing can be copied to.
+        job.target(context)?.check_ready()?;
         let mut tags: BTreeMap<String, String> = args.tag.iter().cloned().collect();
         tags.insert(TAG.0.to_owned(), TAG.1.to_owned());
         let new = Taken {

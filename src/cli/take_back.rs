@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{cloud, exit, remedy};
+use crate::blob::release_leases;
 use crate::error::{Error, ErrorKind};
 
 /// How long a signal waits until access is taken back. What isn't by then, the next command takes back.
@@ -16,13 +17,13 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Takes back all access at the end of a command, and reports what should be known of it.
 pub(super) fn end(program: &str) {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        // The command failed because its access was taken back, or its lease; the signal ends the program.
+        thread::park();
+    }
     let Some(cloud) = cloud::used() else {
         return;
     };
-    while INTERRUPTED.load(Ordering::SeqCst) {
-        // The command failed because its access was taken back; the signal ends the program.
-        thread::park();
-    }
     let failed = cloud.take_back_all();
     for error in cloud.take_notices().iter().chain(&failed) {
         tell(program, error);
@@ -38,12 +39,19 @@ fn tell(program: &str, error: &Error) {
     exit::say(program, label, error, remedy::hint(error).as_deref());
 }
 
-/// Takes back all access when a signal ends the program.
+/// Takes back all access, and releases all leases, when a signal ends the program.
 pub(super) fn interrupted(program: &'static str) {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    let (done, wait) = mpsc::channel();
+    thread::spawn(move || {
+        release_leases();
+        let _ = done.send(());
+    });
+    // What isn't released by then ends by itself within a minute.
+    let _ = wait.recv_timeout(WAIT);
     let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
         return;
     };
-    INTERRUPTED.store(true, Ordering::SeqCst);
     exit::say(
         program,
         "note",

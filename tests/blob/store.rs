@@ -580,3 +580,48 @@ fn the_marks_of_an_interrupted_copy_keep_every_command_away_and_can_be_taken_bac
     assert!(said.contains("went on with what was interrupted"), "{said}");
     check_all(&lab, &there, &[0, 1, 2]);
 }
+
+#[test]
+fn a_copy_that_is_interrupted_lets_go_of_its_lease() {
+    let lab = Lab::new();
+    // Data that takes seconds at the rate.
+    let mut content = vec![0; 12 << 20];
+    let mut state = 1_u64;
+    for byte in &mut content {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        *byte = (state >> 33) as u8;
+    }
+    let store = folder_of(&lab, &[content.clone()]);
+    let there = lab.server.url("backup");
+    let args = ["snapshot", "copy", "--store", &store, "--to", &there];
+    let mut copy = lab.command("vhd");
+    let running = copy
+        .args(args)
+        .args(["--limit-rate", "2M"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let blob = BlobId::live("backup/web.vhd");
+    let begun = std::time::Instant::now();
+    let is_written = || {
+        let bytes = lab.server.store.bytes(&blob);
+        bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    };
+    while !is_written() {
+        assert!(begun.elapsed().as_secs() < 60, "nothing was written");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = running.id().to_string();
+    std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .unwrap();
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    // Nobody has to wait until a lease has ended.
+    lab.ends(0, "vhd", &args);
+    assert!(restored(&lab, &there, "mon") == content);
+}

@@ -92,25 +92,13 @@ impl Drawing {
                 .unwrap_or(0),
             rows,
         };
-        match self {
-            Self::Svg => {
-                let svg = picture.svg();
-                let svg = svg.map_err(|_| Error::internal("a string can't be written to"))?;
-                output.bytes(svg.as_bytes())
-            }
-            Self::Term => {
-                let lines = picture.term(in_colour());
-                lines.iter().try_for_each(|line| output.line(line))
-            }
-        }
+        self.write(|| picture.svg(), |colour| picture.term(colour), output)
     }
 
     /// Prints a disk: where it holds data.
     pub(super) fn disk(self, image: &dyn Opened, output: &mut Output) -> Result<()> {
         let cells = self.cells(image, image.virtual_size())?;
-        let extents = image.extents(whole(image)).filter_map(Result::ok);
-        let data = extents.filter(|extent| extent.state == ExtentState::Data);
-        let bytes: u64 = data.map(|extent| extent.range.len()).sum();
+        let bytes: u64 = cells.filled().map(|(_, [data, ..])| data).sum();
         let size = Short(image.virtual_size());
         self.print(
             &Picture {
@@ -168,14 +156,22 @@ impl Drawing {
     }
 
     fn print(self, picture: &Picture, output: &mut Output) -> Result<()> {
+        self.write(|| picture.svg(), |colour| picture.term(colour), output)
+    }
+
+    fn write(
+        self,
+        svg: impl FnOnce() -> std::result::Result<String, std::fmt::Error>,
+        term: impl FnOnce(bool) -> Vec<String>,
+        output: &mut Output,
+    ) -> Result<()> {
         match self {
             Self::Svg => {
-                let svg = picture.svg();
-                let svg = svg.map_err(|_| Error::internal("a string can't be written to"))?;
+                let svg = svg().map_err(|_| Error::internal("a string can't be written to"))?;
                 output.bytes(svg.as_bytes())
             }
             Self::Term => {
-                let lines = picture.term(in_colour());
+                let lines = term(in_colour());
                 lines.iter().try_for_each(|line| output.line(line))
             }
         }

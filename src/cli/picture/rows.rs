@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::cells::{Cells, Shade};
-use super::svg::{CLASSES, STYLE, Text, shorten};
+use super::svg::{CLASSES, STYLE, Text, legend, shorten};
 use super::term::{colour, letter};
 use crate::cli::size::Short;
 
@@ -139,16 +139,7 @@ impl Points<'_> {
             }
         }
         let y = height - 18;
-        let mut x = LEFT;
-        for (class, _, name) in CLASSES {
-            writeln!(
-                out,
-                "<path class=\"{class}\" d=\"M{x} {y}h12\"/><text class=\"n\" x=\"{}\" y=\"{}\">{name}</text>",
-                x + 17,
-                y + 4
-            )?;
-            x += 34 + name.len() * 6;
-        }
+        let x = legend(&mut out, (LEFT, y), true)?;
         let each = self.rows.first().map_or(0, |row| row.cells.each());
         writeln!(
             out,

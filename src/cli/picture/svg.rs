@@ -67,6 +67,27 @@ pub(super) fn shorten(name: &str, most: usize) -> String {
     format!("…{rest}")
 }
 
+/// Draws what the shades mean from the place `(x, y)` on, of data alone or of `changes` too. Returns where it ends.
+pub(super) fn legend(
+    out: &mut String,
+    (mut x, y): (usize, usize),
+    changes: bool,
+) -> Result<usize, fmt::Error> {
+    let used = CLASSES
+        .iter()
+        .filter(|(_, shade, _)| changes || *shade == Shade::Data);
+    for (class, _, name) in used {
+        writeln!(
+            out,
+            "<path class=\"{class}\" d=\"M{x} {y}h12\"/><text class=\"n\" x=\"{}\" y=\"{}\">{name}</text>",
+            x + 17,
+            y + 4
+        )?;
+        x += 34 + name.len() * 6;
+    }
+    Ok(x)
+}
+
 impl Picture {
     /// Draws it.
     pub(super) fn svg(&self) -> Result<String, fmt::Error> {
@@ -218,19 +239,7 @@ impl Picture {
     }
 
     fn svg_legend(&self, out: &mut String, y: usize) -> fmt::Result {
-        let mut x = LEFT;
-        let used = CLASSES
-            .iter()
-            .filter(|(_, shade, _)| self.changes || *shade == Shade::Data);
-        for (class, _, name) in used {
-            writeln!(
-                out,
-                "<path class=\"{class}\" d=\"M{x} {y}h12\"/><text class=\"n\" x=\"{}\" y=\"{}\">{name}</text>",
-                x + 17,
-                y + 4
-            )?;
-            x += 34 + name.len() * 6;
-        }
+        let x = legend(out, (LEFT, y), self.changes)?;
         writeln!(
             out,
             "<text class=\"n\" x=\"{x}\" y=\"{}\">a cell is {}, a row {}</text>",

@@ -58,6 +58,11 @@ impl PointTarget for FarTarget {
         Ok(self.far_points()?.iter().map(held).collect())
     }
 
+    fn check_ready(&self) -> Result<()> {
+        // What was interrupted is finished by that, which needs the lease.
+        self.far_points().map(drop)
+    }
+
     fn add(
         &mut self,
         after: Option<&str>,

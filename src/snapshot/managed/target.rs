@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened;
 use crate::image::ContentDigest;
 use crate::snapshot::marker::expect_store;
+use crate::snapshot::partial::incomplete;
 use crate::snapshot::{
     Access, Disk, Family, Manifest, NewPoint, STORE_VERSION, Time, Work, create, disks,
     init_if_none, store_version,
@@ -64,6 +65,10 @@ pub trait PointTarget {
     /// The points that it holds, oldest first.
     fn points(&self) -> Result<Vec<HeldPoint>>;
 
+    /// Fails if no point could be added now: the target can't be written, another command is writing it, or something
+    /// unfinished is in the way.
+    fn check_ready(&self) -> Result<()>;
+
     /// Adds a point after the newest one, which must still be the one with the id `after` (`None`: there is none). It is
     /// there completely and was read back, or not at all.
     fn add(
@@ -92,6 +97,15 @@ impl FolderTarget {
             disk: disk.to_owned(),
             init,
         }
+    }
+
+    /// Opens the disk to add points, and makes it and the store where that is allowed.
+    fn open(&self) -> Result<Disk> {
+        let audience = Audience::nobody_else();
+        if self.init {
+            init_if_none(&self.store, STORE_VERSION, &audience)?;
+        }
+        Disk::open_for(&self.store, &self.disk, Access::Create, &audience)
     }
 
     /// Returns whether the store has the disk.
@@ -133,6 +147,13 @@ impl PointTarget for FolderTarget {
         Ok(disk.points().iter().map(held).collect())
     }
 
+    fn check_ready(&self) -> Result<()> {
+        let disk = self.open()?;
+        let unfinished = disk.copying().map(|part| incomplete(&disk, part));
+        disk.discard_if_empty();
+        unfinished.map_or(Ok(()), Err)
+    }
+
     fn add(
         &mut self,
         after: Option<&str>,
@@ -140,11 +161,7 @@ impl PointTarget for FolderTarget {
         new: &NewPoint,
         work: Work<'_>,
     ) -> Result<AddedPoint> {
-        let audience = Audience::nobody_else();
-        if self.init {
-            init_if_none(&self.store, STORE_VERSION, &audience)?;
-        }
-        let mut disk = Disk::open_for(&self.store, &self.disk, Access::Create, &audience)?;
+        let mut disk = self.open()?;
         if disk.newest().map(|newest| newest.id.as_str()) != after {
             return Err(Error::new(
                 ErrorKind::Changed,

@@ -33,6 +33,9 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         ("--changes", args.changes.is_some()),
         ("--compress", args.compress.is_some()),
         ("--init", args.init),
+        ("--existing", args.existing),
+        ("--lock-timeout", args.lock.is_given()),
+        ("--parent", args.parents.is_given()),
         ("--format", args.format.is_some()),
     ])?;
     let managed = Managed::open(&args.store.store, context)?;
