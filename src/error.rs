@@ -359,6 +359,9 @@ impl fmt::Display for Error {
         }
         let f = &mut Escaping(f);
         f.write_str(&e.message)?;
+        if e.path.is_some() && needs_object(&e.message) {
+            f.write_str(" it")?;
+        }
         let mut lead = " (";
         if let Some(field) = &e.field {
             write!(f, "{lead}{field}")?;
@@ -389,6 +392,19 @@ impl fmt::Display for Error {
     }
 }
 
+/// Returns whether a message ends in the middle of a phrase, as "cannot look at", whose object is the path before it.
+fn needs_object(message: &str) -> bool {
+    // Other messages are whole sentences, which may end so.
+    if !message.starts_with("cannot ") {
+        return false;
+    }
+    let last = message.rsplit(' ').next().unwrap_or(message);
+    matches!(
+        last,
+        "of" | "in" | "on" | "to" | "at" | "into" | "from" | "for" | "with"
+    )
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)?;
@@ -411,6 +427,24 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phrase_about_the_path_before_it_is_whole() {
+        let lost = || std::io::Error::other("lost");
+        for (doing, said) in [
+            (
+                "cannot list the blobs of",
+                "x: cannot list the blobs of it: lost",
+            ),
+            ("cannot look at", "x: cannot look at it: lost"),
+            ("cannot read", "x: cannot read: lost"),
+        ] {
+            let error = Error::io(doing, lost()).with_path("x");
+            assert_eq!(error.to_string(), said);
+        }
+        let without = Error::io("cannot watch for", lost());
+        assert_eq!(without.to_string(), "cannot watch for: lost");
+    }
 
     #[test]
     fn display_is_one_line_with_place_and_values() {

@@ -81,11 +81,6 @@ pub(super) struct Parents {
 }
 
 impl Parents {
-    /// Returns whether any of these options is given.
-    pub(super) fn is_given(&self) -> bool {
-        !self.files.is_empty() || !self.folders.is_empty() || self.raw_parent
-    }
-
     pub(super) fn options(&self) -> ParentOptions {
         ParentOptions {
             files: self.files.clone(),

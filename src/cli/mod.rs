@@ -41,6 +41,7 @@ mod hash;
 mod help;
 mod info;
 mod json;
+mod kinds;
 mod listing;
 mod man;
 mod map;
@@ -282,7 +283,8 @@ fn start<T: clap::FromArgMatches>(
     if !json && asks_for_json(&parsed.1) {
         document::begin(&command);
     }
-    let parsed = parsed.0;
+    let (parsed, matches) = parsed;
+    let meant = kinds::refuse_meaningless(&program.command(), &matches);
     let common = common(&parsed);
     let named = common.journal_dir.clone();
     let named = named.or_else(|| std::env::var_os("VHDKIT_STATE_DIR").map(Into::into));
@@ -291,7 +293,9 @@ fn start<T: clap::FromArgMatches>(
         keep_journals_of_devices_in(std::path::absolute(&folder).unwrap_or(folder));
     }
     let context = Context::new(name, common);
-    let result = signals::watch(name).and_then(|()| run(&parsed, &context));
+    let result = signals::watch(name)
+        .and_then(|()| meant)
+        .and_then(|()| run(&parsed, &context));
     take_back::end(name);
     if result.is_ok() {
         context.tell_time();

@@ -14,10 +14,11 @@ use super::remote::Remote;
 use super::role::Role;
 use super::signals;
 use super::store_path::STORE_VARIABLE;
-use super::{cloud, far};
+use super::{cloud, far, kinds};
 use crate::api::PointName;
 use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::snapshot::{MARKER, disks};
+use crate::storage::{is_beside_stored, refuse_part_of_store};
 
 /// The role of the argument `id` of `command`, which is the name of a subcommand or of a program. Returns `None` for an
 /// unknown argument; a test finds those.
@@ -64,9 +65,28 @@ pub(super) fn guard(command: Command) -> Command {
             };
             // An argument without a role gets the narrowest one.
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
-            let blobs = takes_blobs(&name, arg.get_id().as_str());
-            let clouds = !matches!(name.as_str(), "verify" | "tag");
-            let check = move |path: PathBuf| take(role, (blobs, clouds), path);
+            let id = arg.get_id().as_str();
+            let stores = kinds::taken(&name, id);
+            let blobs = match stores {
+                Some(taken) => taken.contains(&kinds::Kind::Container),
+                None => takes_blobs(&name, id),
+            };
+            let arg = match stores {
+                Some(taken) => {
+                    let help = kinds::help(id, taken);
+                    arg.help(help)
+                }
+                None => arg,
+            };
+            let (command, filled) = (name.clone(), is_filled(&name, arg.get_id().as_str()));
+            let check = move |path: PathBuf| {
+                stores.map_or(Ok(()), |taken| kinds::admit(&command, taken, &path))?;
+                let path = take(role, blobs, path)?;
+                if filled {
+                    refuse_folder_of_store(&path)?;
+                }
+                Ok::<_, Error>(path)
+            };
             let hint = match role {
                 Role::Store | Role::StoreTo | Role::Folder => ValueHint::DirPath,
                 _ => ValueHint::FilePath,
@@ -77,7 +97,7 @@ pub(super) fn guard(command: Command) -> Command {
         .mut_subcommands(guard)
 }
 
-/// Returns whether the argument `id` of `command` may be the address of a page blob, or a managed disk.
+/// Returns whether the argument `id` of `command`, which isn't a store, may be the address of a page blob, or a managed disk.
 fn takes_blobs(command: &str, id: &str) -> bool {
     matches!(
         (command, id),
@@ -87,31 +107,17 @@ fn takes_blobs(command: &str, id: &str) -> bool {
             | ("convert", "source" | "destination")
             | ("diff", "base" | "target")
             | ("apply", "base" | "output")
-            | ("restore", "output" | "store")
-            | (
-                "create"
-                    | "list"
-                    | "show"
-                    | "diff"
-                    | "delete"
-                    | "prune"
-                    | "verify"
-                    | "tag"
-                    | "hold",
-                "store"
-            )
-            | ("copy" | "backup", "store" | "to")
+            | ("restore", "output")
     )
 }
 
-/// Resolves a path, and refuses what it can't be. `blobs` and `clouds`: whether it may be an address, and the name of a managed
-/// disk.
-fn take(role: Role, (blobs, clouds): (bool, bool), path: PathBuf) -> Result<PathBuf> {
+/// Resolves a path, and refuses what it can't be. `blobs`: whether it may be an address, or the name of a managed disk.
+fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
     if !blobs {
         return admit(role, &path).map(|()| path);
     }
     let path = far::from_file(path)?;
-    if clouds && !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
+    if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
         return cloud::name(&path).map(|_| path);
     }
     // A store can't be reached like this.
@@ -268,8 +274,61 @@ fn check_place(path: &Path) -> Result<()> {
             };
             Err(Error::usage(message).with_path(folder).with_hint(hint))
         }
-        _ => Ok(()),
+        _ => refuse_in_store(path),
     }
+}
+
+/// Fails if a new file at `path` would be in the folder of a store or of one of its disks: only the store knows what belongs
+/// there.
+fn refuse_in_store(path: &Path) -> Result<()> {
+    refuse_part_of_store(path)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // What was there before the folder became a store stays what it is.
+    let beside_disks = !path.exists() && folder.join(MARKER).exists();
+    if !beside_disks && !is_beside_stored(path)? {
+        return Ok(());
+    }
+    let name = path.file_name().unwrap_or_default();
+    let elsewhere = std::env::current_dir().is_ok_and(|here| {
+        !here.join(MARKER).exists()
+            && is_beside_stored(&here.join(name)).is_ok_and(|beside| !beside)
+    });
+    let hint = if elsewhere && folder != Path::new(".") {
+        format!(
+            "choose another folder, as in {}",
+            quoted(Path::new(".").join(name))
+        )
+    } else {
+        "choose another folder; vhd snapshot create adds an image to a store".to_owned()
+    };
+    Err(
+        Error::usage("this is in the folder of a store, where only the store makes files")
+            .with_path(path)
+            .with_hint(hint),
+    )
+}
+
+/// Fails if the folder `path`, in which the command makes files, belongs to a store.
+fn refuse_folder_of_store(path: &Path) -> Result<()> {
+    if !path.join(MARKER).exists() && !is_beside_stored(&path.join("new"))? {
+        return Ok(());
+    }
+    Err(
+        Error::usage("this is the folder of a store, where only the store makes files")
+            .with_path(path)
+            .with_hint("choose another folder"),
+    )
+}
+
+/// The arguments that name a folder in which the command makes files.
+fn is_filled(command: &str, id: &str) -> bool {
+    matches!(
+        (command, id),
+        ("man", "dir") | ("demo", "keep") | ("azure", "store") | (_, "journal_dir")
+    )
 }
 
 fn refuse_pipe(role: Role) -> Result<()> {

@@ -72,8 +72,9 @@ pub use doubts::Doubt;
 pub use family::Family;
 #[cfg(feature = "azure")]
 pub use far::{
-    Added, Container, FarCopied, FarCopiedPoint, FarDisk, FarPoint, FarStore, NewFarPoint,
-    check_far_content, copy_across, copy_in, copy_out, decide_far, verify_far,
+    Added, Container, FarCopied, FarCopiedPoint, FarDisk, FarEnd, FarPoint, FarStore, FarWanted,
+    NewFarPoint, check_far_content, copy_across, copy_in, copy_out, decide_far, verify_far,
+    would_copy_far,
 };
 pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;

@@ -63,7 +63,10 @@ pub use paths::beside;
 pub use physical::{FileSystemId, PhysicalExtent, SharedPhysical};
 pub use policy::{Caching, IoPolicy, Overwrite};
 pub use stale::remove_leftovers;
-pub use stored::{DAMAGED, NEW, ONCE, PART, StoreFolder, refuse_part_of_store, split_stored_name};
+pub use stored::{
+    DAMAGED, NEW, ONCE, PART, StoreFolder, is_beside_stored, refuse_part_of_store,
+    split_stored_name,
+};
 pub use stream::{Appender, Reader};
 pub use system::{bytes_read, bytes_written};
 pub use temporary::remove_all as remove_temporary_files;

@@ -88,6 +88,32 @@ pub fn refuse_part_of_store(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether `path`, or what it leads to, is directly in the folder of a disk of a store, whatever its name.
+///
+/// # Errors
+///
+/// If the folder can't be read.
+pub fn is_beside_stored(path: &Path) -> Result<bool> {
+    let beside = |path: &Path| {
+        let folder = folder_of(path);
+        Ok(folder.is_dir() && !is_held(folder)? && is_disk(folder)?)
+    };
+    Ok(beside(&absolute(path)?)? || beside(&absolute(&last_of_links(path))?)?)
+}
+
+/// Where a symbolic link, which may dangle, leads in the end.
+fn last_of_links(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // As many as the system follows.
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&path) else {
+            break;
+        };
+        path = folder_of(&path).join(next);
+    }
+    path
+}
+
 /// Resolves all links except in the last component.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default());

@@ -201,6 +201,111 @@ fn a_disk_goes_to_a_container_and_back_and_on() {
 }
 
 #[test]
+fn a_dry_run_tells_what_a_copy_brings() {
+    let lab = Lab::new();
+    let store = folder(&lab, 3);
+    let (there, other) = (lab.server.url("backup"), lab.server.url("other/place"));
+    let back = lab.path("back");
+    let run = |code, from: &str, to: &str, more: &[&str]| {
+        let mut all = vec!["snapshot", "copy", "--store", from, "--to", to];
+        all.extend(more);
+        lab.ends(code, "vhd", &all)
+    };
+    let told = |from: &str, to: &str| {
+        let said = run(0, from, to, &["--dry-run", "--json", "--init"]);
+        // Notes come after it.
+        let mut documents = serde_json::Deserializer::from_str(&said).into_iter();
+        let json: serde_json::Value = documents.next().unwrap().unwrap();
+        assert_eq!(json["dry_run"], true);
+        let points = json["disks"][0]["copied"].as_array().unwrap().clone();
+        let names = points
+            .iter()
+            .map(|point| point["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&store, &there), NAMES[..3]);
+    let said = run(0, &store, &there, &["--dry-run"]);
+    assert!(said.contains("web: would copy 3 snapshots"), "{said}");
+    // Nothing was: neither a snapshot nor a blob.
+    lab.ends(2, "vhd", &["snapshot", "list", "--store", &there]);
+    run(0, &store, &there, &[]);
+    assert_eq!(told(&store, &there), [""; 0]);
+    extend(&lab, &store, 3..4);
+    assert_eq!(told(&store, &there), NAMES[3..4]);
+    let said = run(0, &store, &there, &["--dry-run"]);
+    assert!(said.contains("web: would copy thu, at most "), "{said}");
+    for to in [&other, &back] {
+        assert_eq!(told(&there, to), NAMES[..3]);
+    }
+    assert!(!std::path::Path::new(&back).exists());
+    // A folder that would not be made a store.
+    run(2, &there, &back, &["--dry-run"]);
+    run(0, &there, &back, &["--init"]);
+    run(0, &store, &there, &[]);
+    assert_eq!(told(&there, &back), NAMES[3..4]);
+    // As many, and the same, as the copy then brings.
+    assert!(run(0, &there, &back, &[]).contains("1 snapshot copied"));
+    assert_eq!(told(&there, &back), [""; 0]);
+    // What the copy would refuse is refused.
+    let strange = lab.path("strange");
+    lab.ends(0, "vhd", &["snapshot", "init", &strange]);
+    let image = lab.path("strange.raw");
+    fs::write(&image, vec![9; 20 << 20]).unwrap();
+    let create = [
+        "snapshot", "create", "--store", &strange, "--disk", "web", "--name", "x", &image,
+    ];
+    lab.ends(0, "vhd", &create);
+    for (from, to) in [(&strange, &there), (&there, &strange)] {
+        let dry = run(4, from, to, &["--dry-run"]);
+        assert_eq!(dry, run(4, from, to, &[]));
+    }
+}
+
+#[test]
+fn a_container_is_told_of_times_in_the_future_and_prints_a_straight_table() {
+    let lab = Lab::new();
+    let there = lab.server.url("backup");
+    let image = lab.path("image.raw");
+    fs::write(&image, disk()).unwrap();
+    let create = |name: &str, time: &str| {
+        let create = [
+            "snapshot", "create", "--store", &there, "--disk", "web", "--name", name,
+        ];
+        let mut all = create.to_vec();
+        all.extend(["--time", time, "-q", &image]);
+        lab.ends(0, "vhd", &all)
+    };
+    assert_eq!(create("a", "2026-01-01"), "");
+    assert_eq!(create("a-long-name", "2026-01-02"), "");
+    let said = create("ahead", "2060-01-01");
+    let way_back = "--disk web ahead";
+    assert!(
+        said.contains("is in the future") && said.contains(way_back),
+        "{said}"
+    );
+    let prune = [
+        "snapshot",
+        "prune",
+        "--store",
+        &there,
+        "--keep-last",
+        "1",
+        "--dry-run",
+    ];
+    let said = lab.ends(0, "vhd", &prune);
+    let at: Vec<_> = said
+        .lines()
+        .filter(|line| line.starts_with("web@"))
+        .collect();
+    let column = |line: &str| line.find("20").unwrap();
+    assert_eq!(at.len(), 3, "{said}");
+    assert!(
+        at.iter().all(|line| column(line) == column(at[0])),
+        "{said}"
+    );
+}
+
+#[test]
 fn snapshots_are_deleted_and_pruned_and_others_stay() {
     let lab = Lab::new();
     let store = folder(&lab, 5);

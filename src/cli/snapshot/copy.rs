@@ -120,27 +120,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return managed::copy::run(args, context);
     }
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
-    if args.check_changes.is_some() {
-        return Err(Error::usage(
-            "--check-changes is for the changes that the service lists of a managed disk",
-        )
-        .with_path(from)
-        .with_hint("omit it: everything that is copied from a store is verified by its digest"));
-    }
     if [from, to].into_iter().any(crate::cli::far::is_address) {
-        if args.dry_run {
-            return Err(Error::usage(
-                "--dry-run isn't known for containers of page blobs: it is for folders, and for managed disks",
-            )
-            .with_path(if crate::cli::far::is_address(to) { to } else { from })
-            .with_hint("omit it; to see which snapshots each store has, use vhd snapshot list"));
+        if args.dry_run && !crate::cli::far::is_address(to) {
+            expect_target(args)?;
         }
-        if args.init && !crate::cli::far::is_address(to) {
+        if args.init && !args.dry_run && !crate::cli::far::is_address(to) {
             init_if_none(to, STORE_VERSION, &Audience::default())?;
         }
         let how = (args.disk.as_slice(), args.json, args.rate);
         let patience = args.lock.patience(context);
-        return far::copy((from, to), how, &patience, context);
+        return far::copy((from, to), how, args.dry_run, (&patience, context));
     }
     refuse_remote(args)?;
     refuse_same(from, to)?;
@@ -210,12 +199,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     first.map_or(Ok(Outcome::Done), Err)
 }
 
+/// Fails if the target isn't a store, and wouldn't be made one.
+fn expect_target(args: &Args) -> Result<()> {
+    if !args.init || store_version(&args.to)?.is_some() {
+        disks(&args.to)?;
+    }
+    Ok(())
+}
+
 /// Says what a copy would bring, as far as manifests tell; changes nothing.
 fn dry_run(args: &Args, names: &[String], context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
-    if !args.init || store_version(to)?.is_some() {
-        disks(to)?;
-    }
+    expect_target(args)?;
     let mut views = Vec::new();
     let mut first = None;
     for disk in names {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{InputFormat, SaidFormat};
 use super::tag::parse_tag;
+use super::told::in_the_future;
 use super::{
     Access, Context, Failures, LockArgs, Outcome, Output, Parents, Patience, RateArgs, Reading,
     Result, Size, StoreArgs, Time, disks, far, managed, name_of, parse_time, show,
@@ -156,13 +157,6 @@ fn named(args: &Args) -> Result<&str> {
             .with_expected("IMAGE, or --diff FILE")
             .with_hint("name the image whose content the snapshot keeps"));
     }
-    if args.sku.is_some() {
-        return Err(
-            Error::usage("only a snapshot of a managed disk has a kind of storage")
-                .with_found("--sku")
-                .with_hint("omit --sku"),
-        );
-    }
     Ok(disk)
 }
 
@@ -260,17 +254,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// Adds a snapshot to a store that isn't a folder.
 fn to_far(args: &Args, disk: &str, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
-    for (option, given) in [
-        ("--also", !args.also.is_empty()),
-        ("--diff", args.diff.is_some()),
-        ("--full", args.full),
-        ("--init", args.init),
-        ("--compress", args.compress.is_some()),
-    ] {
-        if given {
-            far::refuse(&args.store.store, option, &format!("omit {option}"))?;
-        }
-    }
     let Some(image) = args.image.as_deref() else {
         return Err(Error::usage("no image is named"));
     };
@@ -295,7 +278,8 @@ fn to_far(args: &Args, disk: &str, store: &dyn FarStore, context: &Context) -> R
         json: args.json,
         rate: args.rate,
     };
-    far::create(store, &new, &*image, context)
+    let patience = args.lock.patience(context);
+    patience.wait_for(|| far::create(store, &new, &*image, context))
 }
 
 /// Adds one snapshot, and says so.
@@ -436,10 +420,8 @@ fn warnings(disk: &Disk, created: &Created) -> Vec<String> {
         ));
     }
     if created.manifest.time.is_ahead() {
-        all.push(format!(
-            "{name}: its time, {}, is in the future: until then no current snapshot can be added",
-            created.manifest.time
-        ));
+        let at = (disk.name(), created.manifest.name.as_str());
+        all.push(in_the_future(at, created.manifest.time));
     }
     all.extend(created.doubts.iter().map(|doubt| {
         let what = match doubt {

@@ -136,7 +136,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut output = Output::text()?;
     if args.json {
         output.json(&Listing { disks: all })?;
-    } else {
+    } else if all.iter().any(|disk| disk.error.is_none()) {
         text(&all, &mut output)?;
     }
     output.finish()?;
@@ -175,6 +175,7 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
         ])?;
     }
     let count = points().count() as u64;
+    let read = all.iter().filter(|disk| disk.error.is_none()).count();
     let used = all
         .iter()
         .fold(0_u64, |sum, disk| sum.saturating_add(disk.used_size));
@@ -190,7 +191,7 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
     output.line(format_args!(
         "{} of {}: {} used{written}",
         Count(count, "snapshot"),
-        Count(all.len() as u64, "disk"),
+        Count(read as u64, "disk"),
         Short(used)
     ))
 }

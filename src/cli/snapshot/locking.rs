@@ -23,11 +23,6 @@ pub(super) struct LockArgs {
 }
 
 impl LockArgs {
-    /// Returns whether a time to wait was given.
-    pub(super) fn is_given(&self) -> bool {
-        self.lock_timeout.is_some()
-    }
-
     pub(super) fn patience<'a>(&self, context: &'a Context) -> Patience<'a> {
         Patience {
             context,

@@ -175,7 +175,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     if let Some(store) = far::store(&args.store.store, context)? {
         let how = (args.dry_run, args.json);
-        return far::prune(&*store, &args.disk, &policy, how, context);
+        let patience = args.lock.patience(context);
+        return far::prune(&*store, &args.disk, &policy, how, (&patience, context));
     }
     let names = chosen(&args.store.store, &args.disk)?;
     let patience = args.lock.patience(context);

@@ -261,18 +261,6 @@ fn from_folder(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// Restores from a store that isn't a folder.
 fn from_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
-    for (option, given) in [
-        ("--in-place", args.in_place.is_some()),
-        ("--parent", args.parent.is_some()),
-    ] {
-        if given {
-            let hint = format!(
-                "omit {option}; or copy the disk to a folder first, with vhd snapshot copy"
-            );
-            stores_elsewhere::refuse(&args.disk.store.store, option, &hint)?;
-        }
-    }
-    args.windows.refuse_without_parent()?;
     if args.output != Path::new("-") && !far::is_address(&args.output) {
         refuse_existing(args)?;
     }

@@ -10,7 +10,7 @@ use crate::snapshot::disks;
 // Which store. (A comment for the documentation would become the description of each command.)
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct StoreArgs {
-    /// The store: a folder, or the address of a container of page blobs, with a prefix.
+    /// The store (see `kinds`, where its description is made).
     #[arg(long, value_name = "STORE", env = STORE_VARIABLE, hide_env_values = true)]
     pub(super) store: PathBuf,
 }

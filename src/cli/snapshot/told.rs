@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::cli::context::Context;
-use crate::snapshot::{Disk, Manifest};
+use crate::snapshot::{Disk, Manifest, Time};
 use crate::text::shown;
 
 /// Bytes that the snapshots take together.
@@ -64,6 +64,13 @@ impl WriterView {
     }
 }
 
+/// The warning about the snapshot `name` of `disk` with a time in the future.
+pub(super) fn in_the_future((disk, name): (&str, &str), time: Time) -> String {
+    format!(
+        "{disk}@{name}: its time, {time}, is in the future: until then no current snapshot can be added"
+    )
+}
+
 /// Reports possible mistakes about snapshots from elsewhere: a new disk, or a time in the future.
 pub(super) fn say_what_is_unusual(
     (store, disk): (&Path, &str),
@@ -78,12 +85,6 @@ pub(super) fn say_what_is_unusual(
         ));
     }
     if let Some(newest) = newest.filter(|newest| newest.time.is_ahead()) {
-        context.warn_always(
-            format_args!(
-                "{disk}@{}: its time, {}, is in the future: until then no current snapshot can be added",
-                newest.name, newest.time
-            ),
-            None,
-        );
+        context.warn_always(in_the_future((disk, &newest.name), newest.time), None);
     }
 }

@@ -66,6 +66,8 @@ struct View {
 struct DiskView {
     disk: String,
     snapshots: usize,
+    /// The snapshot that is being copied into the disk, or whose copy was interrupted: it isn't checked.
+    copying: Option<String>,
     /// The command that is changing the disk, if one is.
     writer: Option<WriterView>,
     findings: Vec<FindingView>,
@@ -128,14 +130,6 @@ impl From<Finding> for FindingView {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(store) = far::store(&args.store.store, context)? {
-        for (option, given) in [
-            ("--read-data-subset", args.read_data_subset.is_some()),
-            ("--max-age", args.max_age.is_some()),
-        ] {
-            if given {
-                far::refuse(&args.store.store, option, &format!("omit {option}"))?;
-            }
-        }
         let look = far::Look {
             read_data: args.read_data,
             json: args.json,
@@ -158,18 +152,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             progress: &*progress,
         };
         // One that is locked or unreadable doesn't prevent checking the others.
-        let (found, snapshots, writer, too_old) = look(args, &name, read, work, &mut notes)
-            .unwrap_or_else(|error| {
-                let unread = vec![error];
-                let findings = Vec::new();
-                (Verified { findings, unread }, 0, None, None)
-            });
+        let looked = look(args, &name, read, work, &mut notes).unwrap_or_else(|error| Looked {
+            found: Verified {
+                findings: Vec::new(),
+                unread: vec![error],
+            },
+            ..Looked::default()
+        });
+        let found = looked.found;
         all.push(DiskView {
             disk: name,
-            snapshots,
-            writer,
+            snapshots: looked.snapshots,
+            copying: looked.copying,
+            writer: looked.writer,
             findings: found.findings.into_iter().map(Into::into).collect(),
-            too_old,
+            too_old: looked.too_old,
             error: found.unread.first().map(ErrorView::from),
             unread: found.unread.len(),
         });
@@ -222,18 +219,34 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
+/// What was seen of a disk.
+#[derive(Default)]
+struct Looked {
+    found: Verified,
+    snapshots: usize,
+    copying: Option<String>,
+    writer: Option<WriterView>,
+    too_old: Option<String>,
+}
+
 fn look(
     args: &Args,
     name: &str,
     read: ReadData,
     work: Work<'_>,
     notes: &mut Vec<String>,
-) -> Result<(Verified, usize, Option<WriterView>, Option<String>)> {
+) -> Result<Looked> {
     let (disk, found) = verify_beside(&args.store.store, name, read, work)?;
     notes.extend(unfinished(&disk));
     notes.extend(being_written(&disk));
     let too_old = args.max_age.and_then(|most| too_old(&disk, most));
-    Ok((found, disk.points().len(), WriterView::of(&disk), too_old))
+    Ok(Looked {
+        found,
+        snapshots: disk.points().len(),
+        copying: disk.copying().map(|point| point.name.clone()),
+        writer: WriterView::of(&disk),
+        too_old,
+    })
 }
 
 /// Why the newest snapshot that can be used is too old, if it is.
@@ -284,7 +297,20 @@ fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
             output.line(format_args!("{}: not verified", disk.disk))?;
             continue;
         }
-        output.line(format_args!("{}: {count}, {looked}: {verdict}", disk.disk))?;
+        let copying = disk.copying.as_ref().map_or_else(String::new, |name| {
+            format!("; {name}, whose copy isn't complete, was not looked at")
+        });
+        if disk.snapshots == 0 && faults == 0 {
+            output.line(format_args!(
+                "{}: there is no snapshot, so nothing was verified{copying}",
+                disk.disk
+            ))?;
+            continue;
+        }
+        output.line(format_args!(
+            "{}: {count}, {looked}: {verdict}{copying}",
+            disk.disk
+        ))?;
     }
     Ok(())
 }

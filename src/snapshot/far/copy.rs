@@ -9,6 +9,7 @@ use super::{Added, FarDisk, FarPoint, FarStore, NewFarPoint};
 use crate::error::{Error, Result};
 use crate::files::{ChangedRanges, Claim, PointNote};
 use crate::snapshot::between::Between;
+use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Access, Disk, Family, Manifest, NewPoint, Work, check_name, create};
 use crate::storage::Audience;
 use crate::text::shown;
@@ -117,6 +118,72 @@ fn bring_in(from: &Path, to: &dyn FarStore, copied: &mut FarCopied, work: Work<'
         newest = Some(added.point);
     }
     Ok(())
+}
+
+/// A point in time that a copy would bring, and about how many bytes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarWanted {
+    /// Its name in the target.
+    pub name: String,
+    /// Its id.
+    pub id: Option<String>,
+    /// Bytes of its data in a folder; of one on a service, the length of its blob, of which only what changed is read.
+    pub bytes: u64,
+}
+
+/// An end of a copy.
+#[derive(Debug, Clone, Copy)]
+pub enum FarEnd<'a> {
+    /// A store in a folder.
+    Folder(&'a Path),
+    /// A store on a service.
+    Service(&'a dyn FarStore),
+}
+
+/// The points in time that a copy of the disk `name` would bring, oldest first; at least one end is on a service. Nothing is
+/// changed: an interrupted change of the target isn't finished.
+///
+/// # Errors
+///
+/// As the copy: [`Mismatch`](crate::ErrorKind::Mismatch) if the two don't share a history.
+pub fn would_copy_far(from: FarEnd<'_>, to: FarEnd<'_>, name: &str) -> Result<Vec<FarWanted>> {
+    let (known, sizes): (Vec<Known>, Vec<u64>) = match from {
+        FarEnd::Service(from) => {
+            let disk = from.disk(name)?;
+            let begin = match to {
+                FarEnd::Service(_) => 0,
+                FarEnd::Folder(to) if is_absent(&to.join(name)) => 0,
+                FarEnd::Folder(to) => after_newest(from, &disk, &Disk::look(to, name)?)?,
+            };
+            let points = disk.points.iter().skip(begin);
+            points.map(|p| (known_far(&disk, p), p.size)).unzip()
+        }
+        FarEnd::Folder(from) => {
+            let mut disk = Disk::look(from, name)?;
+            if let Some(error) = disk.take_damaged().pop() {
+                return Err(error);
+            }
+            let points = disk.points().iter();
+            points.map(|p| (known(&disk, p), p.data.length)).unzip()
+        }
+    };
+    let begin = match to {
+        FarEnd::Folder(_) => 0,
+        FarEnd::Service(to) => {
+            let there = to.disks(Some(name))?.pop();
+            let points = there.map_or_else(Vec::new, |disk| disk.points);
+            let begin = missing(&known, (&points, to.shown(), name))?.begin;
+            refuse_taken_names(known.iter().skip(begin), (&points, to.shown(), name))?;
+            begin
+        }
+    };
+    let wanted = known.into_iter().zip(sizes).skip(begin);
+    let wanted = wanted.map(|(known, bytes)| FarWanted {
+        name: known.name,
+        id: known.note.id,
+        bytes,
+    });
+    Ok(wanted.collect())
 }
 
 /// The newest point in time of the disk in the target, and those of `source` that the target lacks.

@@ -16,7 +16,9 @@ use std::fmt::Debug;
 use std::path::Path;
 
 pub use container::Container;
-pub use copy::{FarCopied, FarCopiedPoint, copy_across, copy_in, copy_out};
+pub use copy::{
+    FarCopied, FarCopiedPoint, FarEnd, FarWanted, copy_across, copy_in, copy_out, would_copy_far,
+};
 
 use super::{Candidate, Policy, Time, Work};
 use crate::error::{Error, ErrorKind, Result};

@@ -13,6 +13,7 @@ mod findings;
 mod formats;
 mod hints;
 mod hostile;
+mod kinds;
 mod lab;
 mod left;
 mod lies;

@@ -13,10 +13,13 @@ use crate::cli::rate::RateArgs;
 use crate::cli::size::{Count, Size};
 use crate::cli::snapshot::locking::Patience;
 use crate::error::{Error, Result};
-use crate::snapshot::{FarCopied, Work, copy_across, copy_in, copy_out};
+use crate::snapshot::{
+    FarCopied, FarEnd, FarStore, FarWanted, Work, copy_across, copy_in, copy_out, would_copy_far,
+};
 
 #[derive(Serialize)]
 struct View {
+    dry_run: bool,
     disks: Vec<DiskView>,
 }
 
@@ -65,8 +68,8 @@ fn bytes(copied: &FarCopied) -> u64 {
 pub(in crate::cli::snapshot) fn copy(
     (from, to): (&Path, &Path),
     (only, json, rate): (&[String], bool, RateArgs),
-    patience: &Patience<'_>,
-    context: &Context,
+    dry_run: bool,
+    (patience, context): (&Patience<'_>, &Context),
 ) -> Result<Outcome> {
     if from == to {
         return Err(Error::usage("a store can't be copied to itself")
@@ -81,6 +84,14 @@ pub(in crate::cli::snapshot) fn copy(
             disks.into_iter().map(|disk| disk.name).collect()
         }
     };
+    if dry_run {
+        return would_copy(
+            (end(source.as_deref(), from), end(target.as_deref(), to)),
+            &names,
+            json,
+            context,
+        );
+    }
     let workers = context.workers_far()?;
     let mut all = Vec::new();
     for name in names {
@@ -112,6 +123,7 @@ pub(in crate::cli::snapshot) fn copy(
     if json {
         let mut output = Output::text()?;
         output.json(&View {
+            dry_run: false,
             disks: all.iter().map(DiskView::from).collect(),
         })?;
         output.finish()?;
@@ -121,6 +133,72 @@ pub(in crate::cli::snapshot) fn copy(
     let first = errors.next();
     for error in errors {
         context.report(&error);
+    }
+    first.map_or(Ok(Outcome::Done), Err)
+}
+
+/// An end of the copy: the store on the service, else the folder.
+fn end<'a>(store: Option<&'a dyn FarStore>, folder: &'a Path) -> FarEnd<'a> {
+    store.map_or(FarEnd::Folder(folder), FarEnd::Service)
+}
+
+/// Says what a copy would bring, and copies nothing.
+fn would_copy(
+    (from, to): (FarEnd<'_>, FarEnd<'_>),
+    names: &[String],
+    json: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    let (mut views, mut first) = (Vec::new(), None);
+    for disk in names {
+        let planned = would_copy_far(from, to, disk);
+        let points = planned.as_deref().unwrap_or(&[]);
+        let sum = |sum: u64, point: &FarWanted| sum.saturating_add(point.bytes);
+        let bytes = points.iter().fold(0, sum);
+        match points {
+            [] if planned.is_ok() => context.note(format_args!("{disk}: nothing to copy")),
+            [] => {}
+            [oldest, .., newest] => context.note(format_args!(
+                "{disk}: would copy {}, at most {}: {} to {}",
+                Count(points.len() as u64, "snapshot"),
+                Size(bytes),
+                oldest.name,
+                newest.name
+            )),
+            [one] => context.note(format_args!(
+                "{disk}: would copy {}, at most {}",
+                one.name,
+                Size(bytes)
+            )),
+        }
+        views.push(DiskView {
+            disk: disk.clone(),
+            newest: points.last().map(|point| point.name.clone()),
+            copied_bytes: bytes,
+            copied: points
+                .iter()
+                .map(|point| PointView {
+                    name: point.name.clone(),
+                    copied_bytes: point.bytes,
+                    resumed: false,
+                })
+                .collect(),
+            error: planned.as_ref().err().map(ErrorView::from),
+        });
+        if let Err(error) = planned {
+            match first {
+                None => first = Some(error),
+                Some(_) => context.report(&error),
+            }
+        }
+    }
+    if json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            dry_run: true,
+            disks: views,
+        })?;
+        output.finish()?;
     }
     first.map_or(Ok(Outcome::Done), Err)
 }

@@ -10,7 +10,8 @@ use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::Size;
-use crate::error::{Error, Result};
+use crate::cli::snapshot::told::in_the_future;
+use crate::error::{Error, Result, quoted};
 use crate::files::{Claim, Opened, PointNote};
 use crate::image::content_digest;
 use crate::snapshot::{
@@ -40,6 +41,7 @@ struct View {
     point: PointView,
     update_bytes: u64,
     clear_bytes: u64,
+    warnings: Vec<String>,
 }
 
 /// Adds a snapshot of `image`.
@@ -111,6 +113,20 @@ pub(in crate::cli::snapshot) fn create(
     };
     let added = store.add(new.disk, wanted, work)?;
     drop(progress);
+    let mut warnings = Vec::new();
+    if new.time.is_ahead() {
+        let at = (new.disk, new.name);
+        let warning = in_the_future(at, new.time);
+        let alone = if points.is_empty() { " --last" } else { "" };
+        let hint = format!(
+            "if that is not intended, delete it again: vhd snapshot delete --store {} --disk {}{alone} {}",
+            quoted(store.shown()),
+            quoted(new.disk),
+            quoted(new.name)
+        );
+        context.warn_always(&warning, Some(&hint));
+        warnings.push(warning);
+    }
     if newest.is_none() {
         context.note(format_args!("{} is a new disk in this store", new.disk));
     }
@@ -129,6 +145,7 @@ pub(in crate::cli::snapshot) fn create(
             point: PointView::from(&added.point),
             update_bytes: added.updated,
             clear_bytes: added.cleared,
+            warnings,
         })?;
         output.finish()?;
     }

@@ -141,7 +141,7 @@ pub(in crate::cli::snapshot) fn prune(
     only: &[String],
     policy: &Policy,
     (dry_run, json): (bool, bool),
-    context: &Context,
+    (patience, context): (&Patience<'_>, &Context),
 ) -> Result<Outcome> {
     let mut all = Vec::new();
     for disk in chosen(store, only)? {
@@ -150,21 +150,26 @@ pub(in crate::cli::snapshot) fn prune(
         let decided = || disk.points.iter().zip(&reasons);
         if told {
             let mut output = Output::text()?;
+            let of = |length: fn(&FarPoint) -> usize| disk.points.iter().map(length);
+            let name_width = of(|point| point.name.len()).fold(0, usize::max);
+            let time_width = of(|point| point.time_text().len()).fold(0, usize::max);
             for (point, reasons) in decided() {
                 let what = if reasons.is_empty() {
                     "delete".to_owned()
                 } else {
                     format!("keep    {}", reasons.join(", "))
                 };
-                let (disk, time) = (&disk.name, point.time_text());
-                output.line(format_args!("{disk}@{}  {time}  {what}", point.name))?;
+                let (disk, name, time) = (&disk.name, &point.name, point.time_text());
+                output.line(format_args!(
+                    "{disk}@{name:<name_width$}  {time:<time_width$}  {what}"
+                ))?;
             }
             output.finish()?;
         }
         let gone = decided().filter(|(_, reasons)| reasons.is_empty());
         let gone: Vec<&FarPoint> = gone.map(|(point, _)| point).collect();
         if !dry_run && !gone.is_empty() {
-            remove(store, &disk, &gone, context)?;
+            patience.wait_for(|| remove(store, &disk, &gone, context))?;
         }
         let kept = disk.points.len() - gone.len();
         if told {

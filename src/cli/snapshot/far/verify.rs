@@ -153,7 +153,14 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
             (n, None) => Count(n, "problem").to_string(),
             (n, Some(_)) => format!("{}, and not all could be read", Count(n, "problem")),
         };
-        output.line(format_args!("{}: {count}, {looked}: {verdict}", disk.disk))?;
+        if disk.snapshots == 0 && disk.error.is_none() {
+            output.line(format_args!(
+                "{}: there is no snapshot, so nothing was verified",
+                disk.disk
+            ))?;
+        } else {
+            output.line(format_args!("{}: {count}, {looked}: {verdict}", disk.disk))?;
+        }
         if let Some(what) = disk.unfinished {
             output.line(format_args!("{}: its blob is {what}", disk.disk))?;
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::copy::Args;
 use super::super::{Context, Count, Outcome, Output, Result, Short, Size, check_disk_name};
-use super::{Managed, refuse_options};
+use super::Managed;
 use crate::cli::document::ErrorView;
 use crate::cli::rate::RateArgs;
 use crate::error::{Error, ErrorKind};
@@ -80,7 +80,6 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             .with_found(args.disk.join(", "))
             .with_expected("at most one --disk"));
     }
-    refuse_options(&[("--lock-timeout", args.lock.is_given())])?;
     let managed = Managed::open(&args.store.store, context)?;
     let name = args
         .disk

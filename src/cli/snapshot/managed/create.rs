@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::create::Args;
 use super::super::{Context, Outcome, Output, Result, Time, name_of};
-use super::{Managed, refuse_options, state, time};
+use super::{Managed, state, time};
 use crate::cloud::{NewSnapshot, Resource};
 use crate::error::{Error, quoted};
 
@@ -22,22 +22,6 @@ struct View<'a> {
 }
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_options(&[
-        ("--disk", args.disk.is_some()),
-        ("IMAGE", args.image.is_some()),
-        ("--diff", args.diff.is_some()),
-        ("--also", !args.also.is_empty()),
-        ("--time", args.time.is_some()),
-        ("--source-resource-id", args.source_resource_id.is_some()),
-        ("--source-unique-id", args.source_unique_id.is_some()),
-        ("--changes", args.changes.is_some()),
-        ("--compress", args.compress.is_some()),
-        ("--init", args.init),
-        ("--existing", args.existing),
-        ("--lock-timeout", args.lock.is_given()),
-        ("--parent", args.parents.is_given()),
-        ("--format", args.format.is_some()),
-    ])?;
     let managed = Managed::open(&args.store.store, context)?;
     let tags: BTreeMap<String, String> = args.tag.iter().cloned().collect();
     let new = Taken {

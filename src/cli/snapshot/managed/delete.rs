@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::delete::Args;
 use super::super::{Context, Outcome, Output, Result};
-use super::{Managed, refuse_options};
+use super::Managed;
 use crate::cloud::Resource;
 use crate::error::{Error, ErrorKind};
 
@@ -15,10 +15,6 @@ struct View {
 }
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_options(&[
-        ("--disk", args.disk.disk.is_some()),
-        ("--release-hold", args.release_hold),
-    ])?;
     let managed = Managed::open(&args.disk.store.store, context)?;
     let mut found: Vec<&Resource> = Vec::new();
     for name in &args.snapshots {

@@ -17,7 +17,6 @@ use crate::storage::{AtomicFile, Audience, refuse_part_of_store};
 use crate::text::shown;
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    super::refuse_options(&[("--disk", args.disk.disk.is_some())])?;
     let managed = Managed::open(&args.disk.store.store, context)?;
     let open = |name: &str| BlobImage::open(managed.read(managed.find(Some(name))?)?, None, None);
     let (base, target) = (open(&args.from)?, open(&args.to)?);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::list::Args;
 use super::super::{Context, Count, Outcome, Output, Result, Short};
-use super::{Managed, changed, kind, refuse_options, state, time};
+use super::{Managed, changed, kind, state, time};
 use crate::blob::BlobFile;
 use crate::cloud::Resource;
 
@@ -32,7 +32,6 @@ struct View {
 }
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_options(&[("--disk", args.disk.is_some())])?;
     let managed = Managed::open(&args.store.store, context)?;
     let family = &managed.family;
     let mut changes = vec![None; family.snapshots.len()];

@@ -127,18 +127,6 @@ fn changed(before: &BlobFile, after: &BlobFile, size: u64) -> Result<u64> {
         .fold(0, u64::saturating_add))
 }
 
-/// Fails for an option that doesn't apply to a managed disk.
-fn refuse_options(given: &[(&str, bool)]) -> Result<()> {
-    match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(
-            Error::usage("this option isn't for snapshots of a managed disk")
-                .with_found(option)
-                .with_hint(format!("omit {option}")),
-        ),
-        None => Ok(()),
-    }
-}
-
 /// The state of a snapshot, for display.
 fn state(snapshot: &Resource) -> String {
     match snapshot.percent.filter(|percent| *percent < 100.0) {

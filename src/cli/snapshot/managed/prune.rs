@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::prune::Args;
 use super::super::{Context, Count, Outcome, Output, Result, Time};
 use super::delete::in_use;
-use super::{Managed, refuse_options, time};
+use super::{Managed, time};
 use crate::cloud::Resource;
 use crate::snapshot::{Candidate, HeldPoint, Policy};
 
@@ -28,7 +28,6 @@ struct PointView {
 }
 
 pub(in super::super) fn run(args: &Args, policy: &Policy, context: &Context) -> Result<Outcome> {
-    refuse_options(&[("--disk", !args.disk.is_empty())])?;
     let managed = Managed::open(&args.store.store, context)?;
     let decided = decide(&managed, policy);
     if !args.json && (!context.quiet() || args.dry_run) {

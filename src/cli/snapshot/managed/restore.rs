@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::restore::Args;
 use super::super::{Context, Outcome, Output, Result, Size};
-use super::{Managed, refuse_options};
+use super::Managed;
 use crate::cli::args::{default_format, overwrite};
 use crate::error::Error;
 use crate::files::{self, BlobImage, Format};
@@ -22,12 +22,6 @@ struct View {
 }
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_options(&[
-        ("--disk", args.disk.disk.is_some()),
-        ("--at", args.at.is_some()),
-        ("--in-place", args.in_place.is_some()),
-        ("--parent", args.parent.is_some()),
-    ])?;
     if args.output == std::path::Path::new("-") || crate::cli::far::is_address(&args.output) {
         return Err(Error::usage("a snapshot of a managed disk is restored to a file")
             .with_path(&args.output)
@@ -58,7 +52,7 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dense: args.dense,
     };
     let workers = context.workers_far()?;
-    let progress = context.progress();
+    let progress = args.rate.limit(context.progress());
     write_image(&image, None, output, Work::new(&workers, &*progress))?;
     drop(progress);
     let size = image.virtual_size();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::show::Args;
 use super::super::{Context, Outcome, Output, Result, Size};
-use super::{Managed, kind, refuse_options, state, time};
+use super::{Managed, kind, state, time};
 
 #[derive(Serialize)]
 struct View<'a> {
@@ -26,10 +26,6 @@ struct View<'a> {
 }
 
 pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    refuse_options(&[
-        ("--disk", args.disk.disk.is_some()),
-        ("--at", args.at.is_some()),
-    ])?;
     let managed = Managed::open(&args.disk.store.store, context)?;
     let found = managed.find(args.snapshot.as_deref())?;
     let mut output = Output::text()?;
