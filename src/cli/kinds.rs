@@ -134,7 +134,7 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
         ],
         ("show", "store", Managed) => &["disk", "at"],
         ("list", "store", Managed) => &["disk"],
-        ("diff", "store", Container) => &["lock_timeout"],
+        ("diff", "store", Container) | ("copy", "store", Managed) => &["lock_timeout"],
         ("diff" | "prune", "store", Managed) => &["disk", "lock_timeout"],
         ("restore", "store", Container) => &[
             "in_place",
@@ -160,7 +160,6 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
         ],
         ("delete", "store", Managed) => &["disk", "release_hold", "lock_timeout"],
         ("copy", "store", Folder | Container) => &["check_changes"],
-        ("copy", "store", Managed) => &["lock_timeout"],
         ("verify", "store", Container) => &["read_data_subset", "max_age"],
         _ => &[],
     }

@@ -294,7 +294,7 @@ fn start<T: clap::FromArgMatches>(
     }
     let context = Context::new(name, common);
     let result = signals::watch(name)
-        .and_then(|()| meant)
+        .and(meant)
         .and_then(|()| run(&parsed, &context));
     take_back::end(name);
     if result.is_ok() {
