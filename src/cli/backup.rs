@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +14,7 @@ use super::size::{Count, parse_percent};
 use super::snapshot::managed::Managed;
 use super::snapshot::managed::copy::{Done, Job};
 use super::snapshot::managed::create::{Taken, take};
+use super::snapshot::managed::follow::follow;
 use super::snapshot::managed::prune::deletable;
 use super::snapshot::prune::Rules;
 use super::snapshot::tag::parse_tag;
@@ -25,9 +24,6 @@ use crate::snapshot::{Access, Disk, Work, decide, prune};
 
 /// The tag of snapshots that this command took, and the only ones that it deletes.
 const TAG: (&str, &str) = ("vhdkit", "backup");
-
-/// The time between two looks at a snapshot that isn't complete yet.
-const PAUSE: Duration = Duration::from_secs(5);
 
 /// Take a snapshot of a managed disk, bring it to a store, and thin out both.
 #[derive(Debug, clap::Args)]
@@ -190,21 +186,12 @@ fn finish(args: &Args, mut view: View, error: Option<Error>) -> Result<Outcome> 
 }
 
 /// Waits until the snapshot can be read.
-fn wait(managed: &Managed, mut snapshot: Resource, context: &Context) -> Result<()> {
-    let mut told = -10.0;
-    while !snapshot.is_complete() {
-        let percent = snapshot.percent.unwrap_or(0.0);
-        if percent >= told + 10.0 {
-            context.note(format_args!(
-                "{}: {percent:.0} % complete in the cloud",
-                snapshot.name
-            ));
-            told = percent;
-        }
-        thread::sleep(PAUSE);
-        snapshot = managed.cloud.refresh(&snapshot)?;
-    }
-    Ok(())
+fn wait(managed: &Managed, snapshot: Resource, context: &Context) -> Result<()> {
+    let name = snapshot.name.clone();
+    follow(&managed.cloud, snapshot, |percent| {
+        context.note(format_args!("{name}: {percent:.0} % complete in the cloud"));
+    })
+    .map(drop)
 }
 
 fn thin_out(

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::far;
+use super::role::Role;
 use crate::blob::{BlobFile, BlobName};
-use crate::cloud::{Access, Cloud, ResourceName};
+use crate::cloud::{Access, Cloud, GroupName, ResourceName};
 use crate::error::Result;
 
 static CLOUD: OnceLock<Arc<Cloud>> = OnceLock::new();
@@ -14,6 +15,19 @@ static CLOUD: OnceLock<Arc<Cloud>> = OnceLock::new();
 /// Returns whether `path` is the name of a managed disk or a snapshot of one.
 pub(super) fn is_name(path: &Path) -> bool {
     ResourceName::is_name(path)
+}
+
+/// Returns whether `path` is the name of a resource group.
+pub(super) fn is_group(path: &Path) -> bool {
+    GroupName::is_name(path)
+}
+
+/// Fails if `path` is not a name that an argument with this role can be.
+pub(super) fn admit(role: Role, path: &Path) -> Result<()> {
+    match role {
+        Role::StoreTo if GroupName::is_name(path) => Ok(()),
+        _ => name(path).map(drop),
+    }
 }
 
 /// The name that `path` is.

@@ -17,14 +17,18 @@ pub(super) enum Kind {
     Container,
     /// A managed disk with its snapshots.
     Managed,
+    /// A resource group, to which the service copies snapshots.
+    Group,
 }
 
-use Kind::{Container, Folder, Managed};
+use Kind::{Container, Folder, Group, Managed};
 
 impl Kind {
     /// The kind of what is named `path`.
     pub(super) fn of(path: &Path) -> Self {
-        if cloud::is_name(path) {
+        if cloud::is_group(path) {
+            Group
+        } else if cloud::is_name(path) {
             Managed
         } else if far::is_address(path) {
             Container
@@ -39,6 +43,7 @@ impl Kind {
             Folder => "this option isn't for a store in a folder",
             Container => "with a container of page blobs, this isn't possible",
             Managed => "this option isn't for snapshots of a managed disk",
+            Group => "this option isn't for copies that the service makes",
         }
     }
 }
@@ -50,7 +55,8 @@ pub(super) fn taken(command: &str, id: &str) -> Option<&'static [Kind]> {
             "create" | "list" | "show" | "diff" | "restore" | "delete" | "prune" | "copy",
             "store",
         ) => &[Folder, Container, Managed],
-        ("verify" | "tag" | "hold", "store") | ("copy" | "backup", "to") => &[Folder, Container],
+        ("verify" | "tag" | "hold", "store") | ("backup", "to") => &[Folder, Container],
+        ("copy", "to") => &[Folder, Container, Group],
         // The state of the server is in a folder that isn't a store.
         ("azure", _) => return None,
         (_, "store") => &[Folder],
@@ -69,6 +75,9 @@ pub(super) fn help(id: &str, kinds: &[Kind]) -> String {
     let named = match kinds {
         [Folder] => "a folder".to_owned(),
         [Folder, Container] => format!("a folder, or {container}"),
+        [Folder, Container, Group] => {
+            format!("a folder, or {container}; with --managed a resource group, as azure:GROUP")
+        }
         _ => format!("a folder, {container}, or a managed disk, as azure:GROUP/DISK"),
     };
     format!("{what}: {named}")
@@ -76,7 +85,14 @@ pub(super) fn help(id: &str, kinds: &[Kind]) -> String {
 
 /// Fails if the store at `path` isn't of a kind that this argument may be.
 pub(super) fn admit(command: &str, kinds: &[Kind], path: &Path) -> Result<()> {
-    if Kind::of(path) != Managed || kinds.contains(&Managed) {
+    let kind = Kind::of(path);
+    let admitted = match kind {
+        Folder | Container => true,
+        Managed => kinds.contains(&Managed),
+        // In place of a disk it is refused as the name of one.
+        Group => kinds.contains(&Group) || kinds.contains(&Managed),
+    };
+    if admitted {
         return Ok(());
     }
     let (places, one) = if kinds.contains(&Container) {
@@ -85,7 +101,11 @@ pub(super) fn admit(command: &str, kinds: &[Kind], path: &Path) -> Result<()> {
         ("stores in folders", "FOLDER")
     };
     let hint = match command {
-        "init" | "receive" | "copy" | "backup" => format!("this is for {places}: name one"),
+        "copy" => {
+            "name a folder or a container; or with --managed a resource group, as azure:GROUP"
+                .to_owned()
+        }
+        "init" | "receive" | "backup" => format!("this is for {places}: name one"),
         _ => {
             let source = cloud::name(path).is_ok();
             let source = if source {
@@ -99,11 +119,12 @@ pub(super) fn admit(command: &str, kinds: &[Kind], path: &Path) -> Result<()> {
             )
         }
     };
-    Err(
-        Error::usage("this is the name of a managed disk, which this command doesn't take here")
-            .with_path(path)
-            .with_hint(hint),
-    )
+    let what = if kind == Group {
+        "this is the name of a resource group, which this command doesn't take here"
+    } else {
+        "this is the name of a managed disk, which this command doesn't take here"
+    };
+    Err(Error::usage(what).with_path(path).with_hint(hint))
 }
 
 /// The options of `command` that mean nothing for a store of this kind.
@@ -159,7 +180,8 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
             "lock_timeout",
         ],
         ("delete", "store", Managed) => &["disk", "release_hold", "lock_timeout"],
-        ("copy", "store", Folder | Container) => &["check_changes"],
+        ("copy", "store", Folder | Container) => &["check_changes", "managed", "region"],
+        ("copy", "to", Group) => &["init", "disk", "jobs", "check_changes", "limit_rate"],
         ("verify", "store", Container) => &["read_data_subset", "max_age"],
         _ => &[],
     }
@@ -289,7 +311,15 @@ mod tests {
             ("prune", Managed) => &["rules"],
             // The number of requests, of a container.
             ("copy", Container) => &["init", "disk", "jobs", "lock_timeout", "limit_rate"],
-            ("copy", Managed) => &["init", "disk", "jobs", "check_changes", "limit_rate"],
+            ("copy", Managed) => &[
+                "init",
+                "disk",
+                "jobs",
+                "check_changes",
+                "limit_rate",
+                "managed",
+                "region",
+            ],
             ("verify", Container) => &["disk", "read_data"],
             ("tag", Container) => &["disk", "set", "remove", "lock_timeout"],
             ("hold", Container) => &["disk", "reason", "release", "lock_timeout"],

@@ -118,7 +118,7 @@ fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
     }
     let path = far::from_file(path)?;
     if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
-        return cloud::name(&path).map(|_| path);
+        return cloud::admit(role, &path).map(|()| path);
     }
     // A store can't be reached like this.
     if far::is_address(&path) && PointName::parse(&path).is_none() {
@@ -141,7 +141,7 @@ pub(super) fn watch_outputs(command: &Command, matches: &ArgMatches) {
                 Some(Role::Output | Role::OutputFile) if path != Path::new("-") => {
                     signals::writes(path);
                 }
-                Some(Role::StoreTo) => signals::writes_store(path),
+                Some(Role::StoreTo) if !cloud::is_group(path) => signals::writes_store(path),
                 Some(Role::Store)
                     if id == "store" && !cloud::is_name(path) && WRITE_STORES.contains(&name) =>
                 {

@@ -85,6 +85,8 @@ enum Work {
     Store(PathBuf),
     /// A page blob.
     Blob(PathBuf),
+    /// Something that a service does by itself: what becomes of it, and advice.
+    Elsewhere(String, String),
 }
 
 /// The state by which a file is recognized as unchanged.
@@ -129,6 +131,23 @@ pub(super) fn writes_store(path: &Path) {
     all.push(Work::Store(path.to_path_buf()));
 }
 
+/// As [`writes`], for what a service does by itself, until the result is dropped.
+pub(super) fn goes_on(text: &str, advice: &str) -> GoesOn {
+    let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(Work::Elsewhere(text.to_owned(), advice.to_owned()));
+    GoesOn(text.to_owned())
+}
+
+/// Something that goes on by itself if the command is interrupted now.
+pub(super) struct GoesOn(String);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|work| !matches!(work, Work::Elsewhere(text, _) if *text == self.0));
+    }
+}
+
 impl Work {
     /// Its state, and advice.
     fn became(&self) -> (String, Option<String>) {
@@ -142,6 +161,7 @@ impl Work {
                 );
                 return (text, None);
             }
+            Self::Elsewhere(text, advice) => return (text.clone(), Some(advice.clone())),
             Self::Blob(blob) => {
                 return (
                     format!(

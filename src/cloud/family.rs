@@ -22,6 +22,8 @@ pub struct Family {
     pub regular: Vec<Resource>,
     /// Snapshots of other disks that had the same name before or after.
     pub others: usize,
+    /// Copies of the incremental snapshots, in any region and group that the identity can see.
+    pub copies: Vec<Resource>,
 }
 
 impl Cloud {
@@ -30,8 +32,8 @@ impl Cloud {
     ///
     /// # Errors
     ///
-    /// [`Usage`](crate::ErrorKind::Usage) if there is neither such a disk nor a snapshot of it, or if the disk is gone and several
-    /// had its name.
+    /// [`Usage`](crate::ErrorKind::Usage) if there is neither such a disk nor a snapshot of it nor, in its group, a copy of one; or
+    /// if the disk is gone and several had its name.
     pub fn family(&self, name: &ResourceName) -> Result<Family> {
         if name.kind() == Some(ResourceKind::Snapshot) {
             return Err(
@@ -58,8 +60,15 @@ impl Cloud {
             let source = snapshot.source_id.as_deref().unwrap_or("");
             source.trim_end_matches('/').eq_ignore_ascii_case(&disk_id)
         };
-        let (mut ours, mut others): (Vec<Resource>, Vec<Resource>) =
-            (all.into_iter().filter(of_disk).collect(), Vec::new());
+        let (mut ours, rest): (Vec<Resource>, Vec<Resource>) = all.into_iter().partition(of_disk);
+        let mut others = Vec::new();
+        let mut disk_id = disk_id.clone();
+        if disk.is_none() && ours.is_empty() {
+            // Where snapshots were copied to, the copies stand for them.
+            if let Some((id, copies)) = Family::of_copies(name, &rest) {
+                (disk_id, ours) = (id, copies);
+            }
+        }
         let unique_id = match &disk {
             Some(disk) => disk.unique_id.clone(),
             None => the_only_one(name, &ours)?,
@@ -73,7 +82,12 @@ impl Cloud {
             });
         }
         ours.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
-        let (snapshots, regular) = ours.into_iter().partition(|snapshot| snapshot.incremental);
+        let (snapshots, regular): (Vec<Resource>, Vec<Resource>) =
+            ours.into_iter().partition(|snapshot| snapshot.incremental);
+        let copies = rest
+            .into_iter()
+            .filter(|one| snapshots.iter().any(|snapshot| one.is_copy_of(snapshot)))
+            .collect();
         Ok(Family {
             disk_id: disk.as_ref().map_or(disk_id, |disk| disk.id.clone()),
             disk,
@@ -81,6 +95,7 @@ impl Cloud {
             snapshots,
             regular,
             others: others.len(),
+            copies,
         })
     }
 }
@@ -124,6 +139,7 @@ impl Family {
             snapshots,
             regular: Vec::new(),
             others: 0,
+            copies: Vec::new(),
         }
     }
 

@@ -305,7 +305,12 @@ impl Cloud {
         self.put(&name, &body, "cannot make the disk")
     }
 
-    fn put(&self, name: &ResourceName, body: &Value, doing: &'static str) -> Result<Resource> {
+    pub(super) fn put(
+        &self,
+        name: &ResourceName,
+        body: &Value,
+        doing: &'static str,
+    ) -> Result<Resource> {
         let place = format!("{}?api-version={VERSION}", name.shown().to_string_lossy());
         let made = self.api().run(Asked {
             method: "PUT",
@@ -359,14 +364,14 @@ impl Cloud {
     }
 }
 
-fn set_sku(body: &mut Value, sku: Option<&str>) {
+pub(super) fn set_sku(body: &mut Value, sku: Option<&str>) {
     if let (Some(sku), Some(body)) = (sku, body.as_object_mut()) {
         body.insert("sku".to_owned(), json!({ "name": sku }));
     }
 }
 
 /// Normalizes a region, which may be written as `East US` or `eastus`.
-fn same_region(a: &str, b: &str) -> bool {
+pub(super) fn same_region(a: &str, b: &str) -> bool {
     a.replace(' ', "").eq_ignore_ascii_case(&b.replace(' ', ""))
 }
 

@@ -13,13 +13,17 @@
 //! | `granted.rs` | a disk or snapshot to which access was granted, as a page blob |
 //! | `manager.rs` | [`Cloud`]: operations on disks and snapshots |
 //! | `family.rs` | the snapshots of one disk, in order |
+//! | `group.rs` | resource groups |
+//! | `copies.rs` | copies of snapshots in other regions |
 //! | `rights.rs` | the rights of the identity |
 
 mod api;
+mod copies;
 mod endpoint;
 mod family;
 mod grant;
 mod granted;
+mod group;
 mod ledger;
 mod manager;
 mod name;
@@ -28,8 +32,10 @@ mod refusal;
 mod resource;
 mod rights;
 
+pub use copies::NewCopy;
 pub use family::Family;
 pub use grant::Access;
+pub use group::{Group, GroupName};
 pub use manager::{Cloud, NewDisk, NewSnapshot};
 pub use name::{ResourceKind, ResourceName};
 pub use resource::Resource;

@@ -40,6 +40,8 @@ pub struct Resource {
     pub incremental: bool,
     /// The completion of a snapshot in percent.
     pub percent: Option<f64>,
+    /// Why the service gave up copying a snapshot.
+    pub copy_error: Option<String>,
     /// When it was made.
     pub created: Option<Timestamp>,
     /// The network policy for its bytes: `AllowAll`, `AllowPrivate`, `DenyAll`.
@@ -88,6 +90,7 @@ impl Resource {
             percent: value
                 .pointer("/properties/completionPercent")
                 .and_then(Value::as_f64),
+            copy_error: copy_error(value),
             created: text("/properties/timeCreated").and_then(|time| time.parse().ok()),
             network: own("/properties/networkAccessPolicy"),
             public_network: own("/properties/publicNetworkAccess"),
@@ -130,6 +133,20 @@ impl Resource {
     pub fn is(&self, id: &str) -> bool {
         self.id.eq_ignore_ascii_case(id.trim_end_matches('/'))
     }
+}
+
+/// The reason for which a copy failed, in the words of the service.
+fn copy_error(value: &Value) -> Option<String> {
+    let error = value.pointer("/properties/copyCompletionError")?;
+    let text = |name: &str| error.get(name).and_then(Value::as_str);
+    let said = text("errorMessage").or_else(|| text("errorCode"))?;
+    let line = said.lines().next().unwrap_or("").trim();
+    Some(
+        crate::text::without_secrets(line)
+            .chars()
+            .take(300)
+            .collect(),
+    )
 }
 
 #[cfg(test)]

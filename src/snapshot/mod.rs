@@ -80,8 +80,9 @@ pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 #[cfg(feature = "azure")]
 pub use managed::{
-    AddedPoint, BroughtPoint, FarTarget, FolderTarget, HeldPoint, Needed, PointTarget, SNAPSHOT_ID,
-    Step as ManagedStep, Way, bring, needed, plan,
+    AddedPoint, BroughtPoint, FarTarget, FolderTarget, HeldPoint, Needed, PointTarget,
+    RegionalStep, SNAPSHOT_ID, Step as ManagedStep, Way, bring, copy_failed, needed, plan,
+    plan_regional, still_there,
 };
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
 pub use marker::{

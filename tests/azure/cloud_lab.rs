@@ -66,6 +66,16 @@ impl Lab {
         }
     }
 
+    /// Ends the server, and starts it again at the same address.
+    pub(crate) fn restart(&mut self, mut options: vhdkit::serve::azure::Options) {
+        let server = self.server.take().unwrap();
+        let address = server.root().replace("https://", "");
+        options.listen = address.parse().unwrap();
+        server.stop().unwrap();
+        let report = Box::new(|error: &vhdkit::Error| panic!("{error}"));
+        self.server = Some(Server::start(&self.path("cloud"), &options, report).unwrap());
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

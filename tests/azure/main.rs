@@ -12,6 +12,7 @@
 mod answers;
 mod client;
 mod cloud_lab;
+mod copies;
 #[path = "../support/disk.rs"]
 mod disk;
 #[allow(dead_code, reason = "others need the rest")]

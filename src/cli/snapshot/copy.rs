@@ -27,19 +27,30 @@ use crate::storage::Audience;
      Meanwhile the source can be read but not changed, and so can the target.\n\n\
      If the source doesn't have the newest snapshot of the target, or another one under the same number, the two have \
      diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \
-     target may keep fewer than the source, or more.\n\n",
+     target may keep fewer than the source, or more.\n\n\
+     With --managed the service copies the snapshots of a managed disk to a resource group, one after the other. Each needs \
+     its source until it is complete: delete and prune keep that. If this command is interrupted, the copy under way goes \
+     on in the cloud, and the same command follows it.\n\n",
     "Examples:\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --init\n",
     "  vhd snapshot copy --store /backup --to /mnt/shelf --disk web --disk db\n",
-    "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].copied_bytes'\n\n",
+    "  vhd snapshot copy --store /backup --to /mnt/shelf --jobs 8 --json | jq '.disks[].copied_bytes'\n",
+    "  vhd snapshot copy --managed --store azure:prod/web --to azure:dr --region westus\n\n",
     super::args::exit_codes!(),
 ))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) store: StoreArgs,
-    /// The store to copy to, a folder or a container.
+    /// The store to copy to, a folder or a container; with --managed a resource group, azure:GROUP.
     #[arg(long, value_name = "STORE")]
     pub(super) to: PathBuf,
+    /// Of a managed disk: let the service copy the snapshots to a resource group, and wait until they are complete.
+    #[arg(long)]
+    pub(super) managed: bool,
+    /// With --managed: the region of the copies, as westus [default: that of the resource group].
+    #[arg(long, value_name = "REGION", requires = "managed")]
+    pub(super) region: Option<String>,
     /// Make the target a store first if it isn't one, of the version of the source.
     #[arg(long)]
     pub(super) init: bool,
@@ -116,10 +127,16 @@ fn bytes(copied: &Copied) -> u64 {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    if managed::is_wanted(&args.store.store) {
+    let (from, to) = (args.store.store.as_path(), args.to.as_path());
+    if args.managed {
+        return managed::copies::run(args, context);
+    }
+    if crate::cli::cloud::is_group(to) {
+        return Err(managed::copies::not_a_store(args));
+    }
+    if managed::is_wanted(from) {
         return managed::copy::run(args, context);
     }
-    let (from, to) = (args.store.store.as_path(), args.to.as_path());
     if [from, to].into_iter().any(crate::cli::far::is_address) {
         if args.dry_run && !crate::cli::far::is_address(to) {
             expect_target(args)?;

@@ -569,9 +569,12 @@ impl Volume {
         if let Some(image) = &from.image {
             let name = from.taken.point.clone().unwrap_or_default();
             self.close_points();
-            let new = Point { name, family, full };
-            self.points
-                .create(&Copied(Arc::clone(image)), new, progress)?;
+            // A server that was killed after the next line has left it, complete.
+            if !self.points.names()?.contains(&name) {
+                let new = Point { name, family, full };
+                self.points
+                    .create(&Copied(Arc::clone(image)), new, progress)?;
+            }
         }
         let mut live = self.write();
         from.map

@@ -54,7 +54,7 @@ pub fn bring(
         work.progress.check()?;
         let shown = Path::new(&step.snapshot.id);
         // It may have been deleted since it was listed.
-        let now = look(cloud, &step.snapshot)?;
+        let now = still_there(cloud, &step.snapshot)?;
         let image = BlobImage::open(cloud.open(&now, Access::Read, shown)?, None, None)?;
         let (changes, compared) = changes(cloud, step, &image)?;
         let listed = changes.as_ref().map(bytes_of);
@@ -79,7 +79,12 @@ pub fn bring(
     Ok(())
 }
 
-fn look(cloud: &Cloud, snapshot: &Resource) -> Result<Resource> {
+/// Requests the current description of a snapshot that was listed before.
+///
+/// # Errors
+///
+/// [`Changed`](ErrorKind::Changed) if it was deleted meanwhile.
+pub fn still_there(cloud: &Cloud, snapshot: &Resource) -> Result<Resource> {
     cloud.refresh(snapshot).map_err(|error| match error.kind() {
         ErrorKind::Usage => Error::new(ErrorKind::Changed, "the snapshot was deleted since it was listed")
             .with_path(&snapshot.id)

@@ -120,7 +120,7 @@ fn past_boundary(before: &Resource, after: &Resource) -> bool {
     matches!((before.size, after.size), (Some(old), Some(new)) if (old < BOUNDARY) != (new < BOUNDARY))
 }
 
-fn incomplete(snapshot: &Resource) -> Error {
+pub(super) fn incomplete(snapshot: &Resource) -> Error {
     let percent = snapshot.percent.unwrap_or(0.0);
     Error::new(
         ErrorKind::Pending,

@@ -6,7 +6,7 @@ use super::super::delete::Args;
 use super::super::{Context, Outcome, Output, Result};
 use super::Managed;
 use crate::cloud::Resource;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 #[derive(Serialize)]
 struct View {
@@ -68,15 +68,5 @@ fn check(managed: &Managed, one: &Resource, all: &[&Resource], last: bool) -> Re
             "delete it all the same with --last: the next copy reads the whole disk"
         }));
     }
-    in_use(one)
-}
-
-/// Fails if somebody is reading a snapshot.
-pub(super) fn in_use(one: &Resource) -> Result<()> {
-    if one.is_granted() {
-        return Err(Error::new(ErrorKind::Locked, "the snapshot is being read: access to it is granted")
-            .with_path(&one.id)
-            .with_hint("wait until that is taken back; if nobody needs it any more, take it back in the portal, or with az"));
-    }
-    Ok(())
+    managed.in_use(one)
 }

@@ -7,15 +7,17 @@ use super::{Context, Count};
 use crate::blob::{BlobFile, Since};
 use crate::cli::cloud;
 use crate::cloud::{Access, Cloud, Family, Resource};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, ErrorKind, Result, quoted};
 use crate::files::ChangedRanges;
 use crate::storage::ReadAt as _;
 use crate::text::shown;
 
+pub(super) mod copies;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(super) mod delete;
 pub(super) mod diff;
+pub(crate) mod follow;
 pub(super) mod list;
 pub(crate) mod prune;
 pub(super) mod restore;
@@ -101,6 +103,27 @@ impl Managed {
                 .with_found(name)
                 .with_hint(advice())
         })
+    }
+
+    /// Fails if a snapshot is in use: somebody reads it, or the service is copying it.
+    pub(crate) fn in_use(&self, one: &Resource) -> Result<()> {
+        if one.is_granted() {
+            return Err(Error::new(ErrorKind::Locked, "the snapshot is being read: access to it is granted")
+                .with_path(&one.id)
+                .with_hint("wait until that is taken back; if nobody needs it any more, take it back in the portal, or with az"));
+        }
+        if let Some(copy) = self.family.copy_under_way(one) {
+            let percent = copy.percent.unwrap_or(0.0);
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "the service is copying the snapshot, which is needed until that is complete",
+            )
+            .with_path(&one.id)
+            .with_found(format_args!("{percent:.0} % of {}", copy.id))
+            .with_expected("100 %")
+            .with_hint("run the command again later"));
+        }
+        Ok(())
     }
 
     /// Requests access to a snapshot.

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::super::prune::Args;
 use super::super::{Context, Count, Outcome, Output, Result, Time};
-use super::delete::in_use;
 use super::{Managed, time};
 use crate::cloud::Resource;
 use crate::snapshot::{Candidate, HeldPoint, Policy};
@@ -109,7 +108,7 @@ pub(crate) fn deletable<'a>(
     let oldest = all.iter().filter(|one| ours(one)).take(gone);
     oldest
         .filter(|one| reached.iter().any(|known| known.id == one.id))
-        .filter(|one| one.is_complete() && in_use(one).is_ok())
+        .filter(|one| one.is_complete() && managed.in_use(one).is_ok())
         .collect()
 }
 
@@ -130,7 +129,9 @@ fn decide<'a>(managed: &'a Managed, policy: &Policy) -> Vec<(&'a Resource, Vec<S
         if !one.is_complete() {
             reasons.push("not complete".to_owned());
         }
-        if in_use(one).is_err() {
+        if managed.family.copy_under_way(one).is_some() {
+            reasons.push("being copied".to_owned());
+        } else if managed.in_use(one).is_err() {
             reasons.push("in use".to_owned());
         }
         (one, reasons)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,7 @@ pub(super) struct State {
     resources: Mutex<Resources>,
     volumes: Mutex<HashMap<String, Arc<Volume>>>,
     pub(super) copies: Mutex<HashMap<Key, Arc<Copying>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) copy_rate: Option<u64>,
     pub(super) subscription: String,
     pub(super) location: String,
@@ -146,6 +148,7 @@ impl State {
             resources: Mutex::new(resources),
             volumes: Mutex::default(),
             copies: Mutex::default(),
+            threads: Mutex::default(),
             copy_rate,
             subscription: subscription.to_owned(),
             location: location.to_owned(),
@@ -338,8 +341,21 @@ impl State {
             .collect()
     }
 
-    /// Records the state of all content that was used.
+    /// Records a thread that copies, which has to end before the content is closed.
+    pub(super) fn remember_thread(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// Records the state of all content that was used. Copies must have been told to stop.
     pub(super) fn close(&self) -> Result<()> {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // One that panicked has nothing more to do.
+            let _ = thread.join();
+        }
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         volumes.values().try_for_each(|volume| volume.close())
     }

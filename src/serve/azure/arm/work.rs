@@ -134,6 +134,9 @@ pub(super) fn plan(
                     "createOption CopyStart copies an incremental snapshot to a snapshot.",
                 );
             }
+            if starts {
+                one_at_a_time(state, body, &found)?;
+            }
             usable(&found)?;
             let size = wanted.unwrap_or(found.size).max(found.size);
             if kind == Kind::Snapshot && size != found.size {
@@ -244,6 +247,30 @@ pub(super) fn plan(
         grants: Vec::new(),
     };
     Ok(Plan { entry, from })
+}
+
+/// Refuses a copy of a snapshot while another one of the same disk is being copied to that region.
+fn one_at_a_time(state: &State, body: &Value, source: &Entry) -> Answered<()> {
+    let region = text(body, &["location"]).unwrap_or(&state.location);
+    let region = region.replace(' ', "");
+    let resources = state.lock();
+    let busy = resources.entries.values().find(|other| {
+        other.stage == Stage::Copying
+            && other.family() == source.family()
+            && other.time != source.time
+            && other.location.eq_ignore_ascii_case(&region)
+    });
+    match busy {
+        Some(busy) => refuse(
+            409,
+            "OperationNotAllowed",
+            format!(
+                "Another snapshot of this disk is being copied, to '{}': only one can be copied at a time.",
+                busy.name
+            ),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Checks that a resource can be read.
@@ -444,6 +471,7 @@ pub(super) fn start_copy(state: &Arc<State>, key: &Key, size: u64) -> Answered<(
     let mut copies = state.copies.lock().unwrap_or_else(PoisonError::into_inner);
     copies.insert(key.clone(), Arc::clone(&copying));
     drop(copies);
+    let this = state;
     let (state, key) = (Arc::clone(state), key.clone());
     let started = std::thread::Builder::new()
         .name("azure copy".into())
@@ -452,7 +480,10 @@ pub(super) fn start_copy(state: &Arc<State>, key: &Key, size: u64) -> Answered<(
             let _ = copy(&state, &key, &copying);
         });
     match started {
-        Ok(_) => Ok(()),
+        Ok(thread) => {
+            this.remember_thread(thread);
+            Ok(())
+        }
         Err(_) => refuse(503, "ServerBusy", "There are too many copies at a time."),
     }
 }
