@@ -30,7 +30,7 @@ fn role(command: &str, id: &str) -> Option<Role> {
         | ("create" | "restore", "parent") => Role::ImageFile,
         ("serve" | "mount", "what") => Role::Served,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
-        (_, "diff" | "diffs" | "list" | "changes") => Role::Input,
+        (_, "diff" | "diffs" | "list" | "changes" | "after_status") => Role::Input,
         (_, "base_digests" | "take_back") => Role::InputFile,
         ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
         (_, "output" | "destination") => Role::Output,

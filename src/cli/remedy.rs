@@ -97,6 +97,12 @@ fn snapshot(job: &SnapshotJob, of: Option<&(PathBuf, String)>) -> String {
             }
             "send"
         }
+        SnapshotJob::Status { windows } => {
+            rest.push_str(if of.is_none() { " --disk DISK" } else { "" });
+            rest.push_str(" --status");
+            rest.push_str(if *windows { " --windows" } else { "" });
+            "receive"
+        }
         SnapshotJob::Restore => {
             if of.is_some() {
                 rest.push_str(" -o IMAGE");
@@ -229,6 +235,7 @@ fn option(choice: Choice) -> &'static str {
         Choice::DeleteLast => "--last",
         Choice::AcceptFuture => "--accept-future",
         Choice::After => "--after",
+        Choice::AfterStatus => "--after-status -",
         Choice::Output => "-o",
     }
 }
@@ -372,6 +379,7 @@ mod tests {
                 last: true,
             },
             SnapshotJob::Send { after: name() },
+            SnapshotJob::Status { windows: true },
             SnapshotJob::Restore,
         ] {
             let of = Some((file(), "web".to_owned()));

@@ -19,6 +19,8 @@ pub(super) enum Expected {
     List,
     /// A list of changed ranges, for `--changes`.
     Changes,
+    /// The output of `vhd snapshot receive --status --windows`.
+    Status,
 }
 
 impl Expected {
@@ -28,6 +30,7 @@ impl Expected {
             Self::Stream => "a stream of snapshots",
             Self::List => "a list of snapshots",
             Self::Changes => "a list of changed ranges",
+            Self::Status => "the state of a receiver",
         }
     }
 }
@@ -60,6 +63,9 @@ pub(super) fn open(expected: Expected) -> Result<Stdin> {
                 }
                 Expected::Changes => {
                     "pipe what the program that knows the changes writes into this command, or name a file"
+                }
+                Expected::Status => {
+                    "pipe what vhd snapshot receive --status --windows writes into this command, or name a file"
                 }
             }),
         );
@@ -102,8 +108,9 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     if let Some((what, hint)) = other {
         return Err(Error::usage(what).with_expected(name).with_hint(hint));
     }
-    // The reader of lists of changes knows its forms itself.
-    if head.starts_with(&MAGIC) || head.starts_with(STREAM) || expected == Expected::Changes {
+    // The readers of lists of changes and of states know their forms themselves.
+    let reads_all = matches!(expected, Expected::Changes | Expected::Status);
+    if head.starts_with(&MAGIC) || head.starts_with(STREAM) || reads_all {
         return Ok(());
     }
     // The list is JSON, and its reader knows more about it.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::compare::{CompareOptions, Comparison, compare, compare_windows};
+use super::compare::{CompareOptions, Comparison, WindowChange, compare, compare_windows};
 use super::format::{DiffHeader, Side, Trailer};
 use super::listed::compare_listed;
 use super::pack::{Compression, PackedFrame, pack};
@@ -150,13 +150,35 @@ pub fn write_diff_listed<W: Write, S: ReadAt>(
     options: DiffOptions<'_>,
     each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<Written<W>> {
+    write_diff_from_list(
+        list,
+        base,
+        target,
+        (out, name),
+        options,
+        (|change| change, each),
+    )
+}
+
+/// As [`write_diff_listed`], with what becomes of each window's changes before they are packed.
+pub(super) fn write_diff_from_list<W: Write, S: ReadAt>(
+    list: &WindowList<S>,
+    base: (&dyn Image, Side),
+    target: (&dyn Image, Side),
+    (out, name): (W, PathBuf),
+    options: DiffOptions<'_>,
+    (change, each): (
+        impl Fn(WindowChange) -> WindowChange + Sync,
+        impl FnMut(u64, &WindowHashes) -> Result<()>,
+    ),
+) -> Result<Written<W>> {
     written(
         base,
         target,
         (out, name),
         options,
         |base, target, writer| {
-            let pack = |change| pack(change, options.compression);
+            let pack = |found| pack(change(found), options.compression);
             let sink = |frame: PackedFrame| writer.push(&frame);
             compare_listed(
                 list,

@@ -173,6 +173,11 @@ impl<S: ReadAt> WindowList<S> {
         Ok(list)
     }
 
+    /// The storage that it was read from.
+    pub fn into_storage(self) -> S {
+        self.storage
+    }
+
     /// The number of nonzero windows in the list.
     pub fn windows_listed(&self) -> u64 {
         self.count

@@ -202,6 +202,11 @@ pub enum SnapshotJob {
         /// The snapshot that the other side has already.
         after: Option<String>,
     },
+    /// To learn where a receiver stands.
+    Status {
+        /// Whether with the window hashes.
+        windows: bool,
+    },
     /// To make an image of a snapshot.
     Restore,
 }
@@ -295,6 +300,8 @@ listed! {
         AcceptFuture,
         /// The snapshot after which the sending begins.
         After,
+        /// Where the receiver stands, from stdin.
+        AfterStatus,
         /// The name of the new image.
         Output,
     }

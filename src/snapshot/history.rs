@@ -1,5 +1,7 @@
 //! Compares the histories of two copies of a disk: what has to be copied, or why it can't be.
 
+use std::path::PathBuf;
+
 use super::manifest::LAST_SEQUENCE;
 use super::verify::check_footer;
 use super::{Disk, Manifest, Time};
@@ -22,12 +24,22 @@ pub(super) struct Missing<'a> {
 ///
 /// [`Mismatch`](crate::ErrorKind::Mismatch) if the target isn't at a point of the source's history.
 pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<Missing<'a>> {
-    for there in target.points() {
+    missing_there(source, target.points(), &|point| target.label(point))
+}
+
+/// As [`missing`], where of the target nothing is at hand but the manifests of `points`, in order, of which the last one
+/// is its newest; messages call them as `label` does.
+pub(super) fn missing_there<'a>(
+    source: &'a Disk,
+    points: &[Manifest],
+    label: &dyn Fn(&Manifest) -> PathBuf,
+) -> Result<Missing<'a>> {
+    for there in points {
         if let Some(here) = source.points.numbered(there.sequence).next() {
-            refuse_other(target, there, here)?;
+            refuse_other_at(label, there, here)?;
         }
     }
-    let Some(newest) = target.newest() else {
+    let Some(newest) = points.last() else {
         return Ok(Missing {
             points: source.points(),
             bridge: None,
@@ -35,21 +47,25 @@ pub(super) fn missing<'a>(source: &'a Disk, target: &Disk) -> Result<Missing<'a>
     };
     let here = source.points.with_id(&newest.id);
     let sequence = here.map_or(newest.sequence, |here| here.sequence);
-    let points = source.points.from(sequence.saturating_add(1));
+    let later = source.points.from(sequence.saturating_add(1));
     let bridge = here.is_none().then(|| newest.clone());
     if bridge.is_some() {
-        let follows = points
+        let follows = later
             .first()
-            .is_some_and(|next| continues(source, target, newest, next));
+            .is_some_and(|next| continues(source, points, newest, next));
         if !follows {
-            return Err(gone(source, target, newest));
+            return Err(gone(source, points, label(newest), newest));
         }
     }
-    Ok(Missing { points, bridge })
+    Ok(Missing {
+        points: later,
+        bridge,
+    })
 }
 
-/// Whether `next` is of the disk that `newest` is of, at a later time: `newest` was deleted in the source.
-fn continues(source: &Disk, target: &Disk, newest: &Manifest, next: &Manifest) -> bool {
+/// Whether `next` is of the disk that `newest` is of, at a later time: `newest` was deleted in the source. The target has
+/// `points`.
+fn continues(source: &Disk, points: &[Manifest], newest: &Manifest, next: &Manifest) -> bool {
     if next.time < newest.time || newest.family.join(&next.family).is_err() {
         return false;
     }
@@ -59,11 +75,19 @@ fn continues(source: &Disk, target: &Disk, newest: &Manifest, next: &Manifest) -
     // An older program began the disk: a snapshot that both have proves it, or the ids of the cloud.
     let known = |point: &Manifest| source.points.with_id(&point.id).is_some();
     let told = newest.family.source_unique_id.is_some() && next.family.source_unique_id.is_some();
-    told || target.points().iter().any(known)
+    told || points.iter().any(known)
 }
 
 /// Fails unless two snapshots with the same number are identical.
 pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> Result<()> {
+    refuse_other_at(&|point| target.label(point), there, here)
+}
+
+fn refuse_other_at(
+    label: &dyn Fn(&Manifest) -> PathBuf,
+    there: &Manifest,
+    here: &Manifest,
+) -> Result<()> {
     let (field, found, expected) = if there.id != here.id {
         ("id", there.id.clone(), here.id.clone())
     } else if there.content_digest != here.content_digest {
@@ -75,7 +99,7 @@ pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> 
     };
     Err(
         Error::mismatch("the histories of the two disks have diverged")
-            .with_path(target.label(there))
+            .with_path(label(there))
             .with_field(field)
             .with_found(found)
             .with_expected(format_args!(
@@ -89,10 +113,10 @@ pub(super) fn refuse_other(target: &Disk, there: &Manifest, here: &Manifest) -> 
     )
 }
 
-fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
+fn gone(source: &Disk, points: &[Manifest], label: PathBuf, newest: &Manifest) -> Error {
     let known = |point: &&Manifest| source.points.with_id(&point.id).is_some();
     let error = Error::mismatch("the source doesn't have the newest snapshot of the target")
-        .with_path(target.label(newest))
+        .with_path(label)
         .with_field("id")
         .with_found(&newest.id)
         .with_expected(match source.newest() {
@@ -102,7 +126,7 @@ fn gone(source: &Disk, target: &Disk, newest: &Manifest) -> Error {
             ),
             None => "one of the source's snapshots, but it has none".to_owned(),
         });
-    match target.points().iter().rev().find(known) {
+    match points.iter().rev().find(known) {
         Some(common) => error.with_hint(format!(
             "delete what came after {} from the target: copies continue from the last snapshot that both have",
             common.name

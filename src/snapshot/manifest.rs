@@ -245,6 +245,22 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// As [`decode`](Self::decode), for a manifest that didn't come as a file: it names itself.
+    pub(super) fn decode_alone(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Names {
+            name: String,
+            sequence: u32,
+        }
+        let names: Names = serde_json::from_slice(bytes)
+            .map_err(|e| Error::damaged("this is not a manifest").with_source(e))?;
+        let stem = PointFileName {
+            sequence: names.sequence,
+            name: names.name,
+        };
+        Self::decode(bytes, Path::new(&stem.manifest()))
+    }
+
     /// Reconstructs `bytes` if one of them was damaged: finds the only change of one byte for which the checksum
     /// matches.
     pub(super) fn decode_mended(bytes: &[u8], path: &Path) -> Option<Self> {

@@ -52,6 +52,7 @@ mod seen;
 mod send;
 mod settle;
 mod sparse_chunks;
+mod standing;
 mod stream;
 mod take_back;
 mod time;
@@ -104,7 +105,8 @@ pub use restore::{
     Restored, check_content, restore, restore_in_place, restore_to_child, write_image,
 };
 pub use retention::{Amount, Candidate, Policy, TagRule, Within};
-pub use send::{Outgoing, Sent, Span, send};
+pub use send::{After, Outgoing, Sent, Span, send};
+pub use standing::{ReceiverState, Standing, write_standing};
 pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
 pub use upgrade::{Upgraded, upgrade};

@@ -1,13 +1,10 @@
 //! Receives a stream of snapshots.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
+use std::path::Path;
 
 use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
-use super::layout::PointFileName;
 use super::plain::is_absent;
 use super::settle::settle;
 use super::stream::{Record, StreamReader};
@@ -176,7 +173,7 @@ fn take_points<R: Read>(
     let (mut last, mut count, mut met) = (0, 0_u32, received.newest.is_none());
     loop {
         let manifest = match stream.next_record()? {
-            Record::Snapshot(bytes) => manifest(bytes),
+            Record::Snapshot(bytes) => Manifest::decode_alone(bytes),
             Record::End(snapshots) if snapshots == count => break,
             _ => Err(Error::damaged("there can't be such a record here")),
         };
@@ -295,22 +292,6 @@ fn data<R: Read>(
         };
         return Err(stream.damaged(wrong));
     }
-}
-
-/// Decodes the received manifest.
-fn manifest(bytes: &[u8]) -> Result<Manifest> {
-    #[derive(Deserialize)]
-    struct Names {
-        name: String,
-        sequence: u32,
-    }
-    let names: Names = serde_json::from_slice(bytes)
-        .map_err(|e| Error::damaged("this is not a manifest").with_source(e))?;
-    let stem = PointFileName {
-        sequence: names.sequence,
-        name: names.name,
-    };
-    Manifest::decode(bytes, &PathBuf::from(stem.manifest()))
 }
 
 /// Converts a problem with a part of the stream to an error about the stream.

@@ -206,6 +206,11 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ),
     (
         "vhd snapshot receive",
+        "vhd snapshot receive --store s --disk web --status --json",
+        0,
+    ),
+    (
+        "vhd snapshot receive",
         "vhd snapshot receive --init --store s4 --json < d1",
         2,
     ),

@@ -20,8 +20,8 @@ use vhdkit::image::{CopyOptions, Image, NoneShared, RawImage, copy};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::{Progress, Silent};
 use vhdkit::snapshot::{
-    Access, Amount, BaseForm, Disk, Future, NewPoint, Policy, ReadData, STORE_VERSION, Span, Time,
-    Work, add_diff, copy_disk, create, decide, delete, init, prune, receive, restore,
+    Access, After, Amount, BaseForm, Disk, Future, NewPoint, Policy, ReadData, STORE_VERSION, Span,
+    Time, Work, add_diff, copy_disk, create, decide, delete, init, prune, receive, restore,
     restore_in_place, restore_to_child, send, verify,
 };
 use vhdkit::storage::{Audience, Memory, Overwrite};
@@ -394,7 +394,10 @@ impl World {
         let missing = self.missing();
         let newest = self.points[1].last().map(|(name, _)| name.clone());
         let span = Span {
-            after: newest.as_deref().filter(|_| after && missing.is_some()),
+            after: newest
+                .as_deref()
+                .filter(|_| after && missing.is_some())
+                .map(After::Name),
             until: None,
         };
         let mut stream = Vec::new();

@@ -8,16 +8,22 @@ use super::{
     Context, Count, LockArgs, Manifest, Outcome, Output, RateArgs, Result, StoreArgs,
     check_disk_name, disks, say_what_is_unusual,
 };
+use crate::cli::output::STDOUT;
 use crate::cli::stdin::{self, Expected, STDIN};
-use crate::snapshot::{Future, Received, STORE_VERSION, Work, init_if_none, receive_when_free};
+use crate::snapshot::{
+    Future, Received, STORE_VERSION, Standing, Work, init_if_none, receive_when_free,
+    write_standing,
+};
 use crate::storage::Audience;
 
 /// Receive snapshots from vhd snapshot send on stdin.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "Each snapshot is read back and compared with its digest before it counts. Snapshots that the store already has are skipped. \
-     If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message says how to continue.\n\n",
+     If the stream is cut off or damaged, the snapshots that came completely before that are kept, and the message says how to continue.\n\n\
+     --status prints point:ID:DIGEST, or point:none if the disk has no snapshot yet. The sender continues from exactly there.\n\n",
     "Examples:\n",
+    "  vhd snapshot receive --store /b --disk web --status\n",
     "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
     "  zstd -dc web.vhdsnap.zst | vhd snapshot receive --store /b --disk web2\n\n",
     super::args::exit_codes!(),
@@ -31,6 +37,8 @@ pub(super) struct Args {
     /// Make the folder a store first if it isn't one, as vhd snapshot init does.
     #[arg(long)]
     init: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
     /// Accept snapshots whose time is more than a day ahead of the clock here.
     #[arg(long)]
     accept_future: bool,
@@ -43,11 +51,33 @@ pub(super) struct Args {
     rate: RateArgs,
 }
 
+// To learn where the disk stands, instead of receiving.
+#[derive(Debug, clap::Args)]
+struct StatusArgs {
+    /// Receive nothing: print what identifies the newest snapshot of the disk, for vhd snapshot send --after.
+    #[arg(long, requires = "disk", conflicts_with_all = ["init", "accept_future", "limit_rate"])]
+    status: bool,
+    /// Write it with its window hashes, for vhd snapshot send --after-status.
+    #[arg(long, requires = "status", conflicts_with = "json")]
+    windows: bool,
+}
+
 #[derive(Serialize)]
 struct View<'a> {
     disk: &'a str,
     newest: Option<&'a str>,
+    point: String,
     received: Vec<PointView<'a>>,
+    skipped: u32,
+}
+
+/// What `--status --json` prints.
+#[derive(Serialize)]
+struct StatusView<'a> {
+    disk: &'a str,
+    newest: Option<&'a str>,
+    point: String,
+    received: [PointView<'a>; 0],
     skipped: u32,
 }
 
@@ -66,6 +96,7 @@ impl<'a> From<&'a Received> for View<'a> {
         Self {
             disk: &received.disk,
             newest: received.newest.as_ref().map(|point| point.name.as_str()),
+            point: Standing::of(received.newest.as_ref()).to_string(),
             received: received.points.iter().map(view).collect(),
             skipped: received.skipped,
         }
@@ -76,8 +107,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(name) = &args.disk {
         check_disk_name(name)?;
     }
-    let stdin = stdin::open(Expected::Stream)?;
     let store = args.store.store.as_path();
+    if let (true, Some(disk)) = (args.asked.status, &args.disk) {
+        return status(args, disk, context);
+    }
+    let stdin = stdin::open(Expected::Stream)?;
     if args.init {
         init_if_none(store, STORE_VERSION, &Audience::nobody_else())?;
     }
@@ -121,6 +155,41 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         say(&received, context);
     }
     received.error.map_or(Ok(Outcome::Done), Err)
+}
+
+/// Prints where the disk stands.
+fn status(args: &Args, disk: &str, context: &Context) -> Result<Outcome> {
+    let store = args.store.store.as_path();
+    if args.asked.windows {
+        let output = Output::binary()?;
+        let workers = context.workers()?;
+        let progress = context.progress();
+        let work = Work {
+            workers: &workers,
+            progress: &*progress,
+        };
+        let place = (store, disk);
+        write_standing(place, (output, Path::new(STDOUT)), work)?;
+        return Ok(Outcome::Done);
+    }
+    let (standing, newest) = args
+        .lock
+        .patience(context)
+        .wait_for(|| Standing::find(store, disk))?;
+    let mut output = Output::text()?;
+    if args.json {
+        output.json(&StatusView {
+            disk,
+            newest: newest.as_deref(),
+            point: standing.to_string(),
+            received: [],
+            skipped: 0,
+        })?;
+    } else {
+        output.line(standing)?;
+    }
+    output.finish()?;
+    Ok(Outcome::Done)
 }
 
 fn say(received: &Received, context: &Context) {

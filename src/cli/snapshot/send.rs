@@ -7,29 +7,39 @@ use serde::Serialize;
 use super::args::overwrite;
 use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, RateArgs, Result, Size};
 use crate::cli::output::STDOUT;
+use crate::cli::stdin::{self, Expected, STDIN};
 use crate::error::{Error, ErrorKind};
-use crate::snapshot::{Disk, Outgoing, Span, Work, open_beside};
-use crate::storage::{AtomicFile, Audience};
+use crate::snapshot::{After, Disk, Outgoing, ReceiverState, Span, Standing, Work, open_beside};
+use crate::storage::{AtomicFile, Audience, File};
 
 /// Write snapshots to stdout as a stream, for vhd snapshot receive.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
     "For use without a shared folder: a pipe, ssh, or a file that is carried over. The two sides don't communicate; vhd \
-     snapshot show at the receiver says what to continue after. What the receiver has already is skipped there. Zeros \
+     snapshot receive --status at the receiver says what to continue after. What the receiver has already is skipped there. \
+     If the receiver's newest snapshot is gone here, its window hashes (--after-status) are enough to send the next one as \
+     what differs from it, in mebibytes that hold a change; the difference is made in a file in TMPDIR first. Zeros \
      and holes aren't sent; what is sent isn't packed any further (docs/send-format.md).\n\n",
     "Examples:\n",
     "  vhd snapshot send --store /backup --disk web | ssh far vhd snapshot receive --store /b\n",
-    "  last=$(ssh far vhd snapshot show --store /b --disk web --json | jq -r .name)\n",
-    "  vhd snapshot send --store /backup --disk web --after \"$last\" | ssh far vhd snapshot receive --store /b\n",
+    "  at=$(ssh far vhd snapshot receive --store /b --disk web --status) &&\n",
+    "    vhd snapshot send --store /backup --disk web --after \"$at\" | ssh far vhd snapshot receive --store /b\n",
+    "  ssh far vhd snapshot receive --store /b --disk web --status --windows |\n",
+    "    vhd snapshot send --store /backup --disk web --after-status - | ssh far vhd snapshot receive --store /b\n",
     "  vhd snapshot send --store /backup --disk web --until tue | zstd > web.vhdsnap.zst\n\n",
     super::args::exit_codes!(),
 ))]
 pub(super) struct Args {
     #[command(flatten)]
     disk: DiskArgs,
-    /// Send only snapshots after this one, which the receiver has.
+    /// Send only snapshots after this one, which the receiver has: a name, or what its vhd snapshot receive --status
+    /// printed.
     #[arg(long, value_name = "SNAPSHOT")]
     after: Option<String>,
+    /// Send only what comes after the newest snapshot of the receiver, as its vhd snapshot receive --status --windows
+    /// wrote it to this file; - for stdin.
+    #[arg(long, value_name = "FILE", conflicts_with = "after")]
+    after_status: Option<PathBuf>,
     /// Send no snapshots after this one.
     #[arg(long, value_name = "SNAPSHOT")]
     until: Option<String>,
@@ -84,13 +94,23 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             _ => e,
         })?)
     };
-    let (disk, names) = args.disk.meant(args.after.iter().chain(&args.until))?;
-    let (after, until) = match (names.as_slice(), &args.after) {
-        ([after, until], _) => (Some(*after), Some(*until)),
-        ([after], Some(_)) => (Some(*after), None),
-        ([until], None) => (None, Some(*until)),
-        _ => (None, None),
+    let (name, standing) = match &args.after {
+        Some(text) if text.starts_with(Standing::PREFIX) => (None, Some(text.parse()?)),
+        Some(text) if text.is_empty() => {
+            return Err(Error::usage("--after was given nothing")
+                .with_expected("a snapshot, or what vhd snapshot receive --status prints")
+                .with_hint("the command that should have printed it failed: see its messages"));
+        }
+        name => (name.as_ref(), None),
     };
+    let (disk, names) = args.disk.meant(name.into_iter().chain(&args.until))?;
+    let mut names = names.into_iter();
+    let after = name.and_then(|_| names.next()).map(After::Name);
+    let until = names.next();
+    let state = args.after_status.as_deref().map(read_state).transpose()?;
+    let after = after
+        .or(standing.as_ref().map(After::Point))
+        .or(state.as_ref().map(After::State));
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {
@@ -139,4 +159,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Size(sent.bytes)
     ));
     Ok(Outcome::Done)
+}
+
+/// Reads where the receiver stands.
+fn read_state(file: &Path) -> Result<ReceiverState> {
+    let scratch = &std::env::temp_dir();
+    if file == Path::new("-") {
+        let stdin = stdin::open(Expected::Status)?;
+        return ReceiverState::read((stdin, Path::new(STDIN)), scratch);
+    }
+    ReceiverState::read((File::open(file)?.reader(), file), scratch)
 }

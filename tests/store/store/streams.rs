@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::disk::{Random, changed, content, disk, pipe, run, run_to};
+use crate::disk::{Random, changed, content, disk, pipe, program, run, run_to};
 use crate::store::copies::{assert_same_disks, files, history};
 use crate::store::lab::{Lab, ends};
 
@@ -298,4 +299,79 @@ fn lost_repeated_and_swapped_records_are_refused() {
     assert!(said.contains("this is not a stream of snapshots"), "{said}");
     receive(&lab, 3, b"", "far");
     assert!(!lab.path("far/web").exists());
+}
+
+/// The line that a script has: the far side says where it is, and the sender goes on there, whatever was pruned.
+#[test]
+fn a_script_goes_on_from_what_the_receiver_says() {
+    let lab = Lab::packed();
+    lab.good(&["init", "far"]);
+    // The second half of the disk never changes.
+    let rest = Random::new(3).bytes(4 << 20);
+    let image = |n: u64| [changed(n, &disk(6, 2 << 20)), rest.clone()].concat();
+    let far = |args: &[&str]| {
+        let all = [&["snapshot", "receive", "--store", "far"], args].concat();
+        run(&mut lab.command("vhd", &all)).stdout
+    };
+    let status = || String::from_utf8(far(&["--disk", "web", "--status"])).unwrap();
+    let by_point = "vhd snapshot send --store store --disk web --after \"$(vhd snapshot receive --store far --disk web \
+                    --status)\" | vhd snapshot receive --store far";
+    let by_windows = "vhd snapshot receive --store far --disk web --status --windows | vhd snapshot send --store store \
+                      --disk web --after-status - | vhd snapshot receive --store far";
+    let shell = |line: &str| {
+        let vhd = program("vhd");
+        let folder = PathBuf::from(vhd.get_program());
+        let line = line.replace("vhd snapshot", &format!("{} snapshot", folder.display()));
+        lab.run_shell(&line)
+    };
+    assert_eq!(status(), "point:none\n");
+    let mut before = "";
+    for (n, name) in (1..).zip(["a", "b", "c", "d", "e", "f"]) {
+        lab.0.file("disk.raw", &image(n));
+        lab.add(name, "disk.raw");
+        if n % 2 == 1 {
+            shell(if n == 1 { by_point } else { by_windows });
+            let shown = lab.json(&["show", "--store", "far"]);
+            let id = shown["id"].as_str().unwrap();
+            let digest = shown["content_digest"].as_str().unwrap();
+            assert_eq!(status(), format!("point:{id}:{digest}\n"));
+            assert_eq!(shown["name"], name);
+            if n > 1 {
+                let diff = format!("far/web/00000{n}-{name}.vhddiff");
+                let len = fs::metadata(lab.path(&diff)).unwrap().len();
+                assert!(len < 3 << 20, "{len}");
+            }
+            before = name;
+        } else {
+            // Gone here: it says so, and what to do.
+            lab.good(&["delete", before]);
+            let said = lab.ends(4, &["send", "--after", status().trim(), "-o", "none"]);
+            assert!(said.contains("--after-status -"), "{said}");
+        }
+    }
+    shell(by_windows);
+    shell(by_point);
+    let said = lab.good(&["verify", "--store", "far", "--read-data"]);
+    assert!(!said.contains("damaged"), "{said}");
+    lab.good(&["restore", "--store", "far", "f", "-o", "far.raw"]);
+    assert_eq!(content(lab.path("far.raw")), image(6));
+    // A status that isn't one, and one that the sender is behind.
+    lab.ends(2, &["send", "--after", "", "-o", "none"]);
+    lab.ends(2, &["send", "--after", "point:x", "-o", "none"]);
+    lab.0.file("state", b"vhdkit status 1\n");
+    lab.ends(3, &["send", "--after-status", "state", "-o", "none"]);
+    lab.0
+        .file("state", &far(&["--disk", "web", "--status", "--windows"]));
+    lab.good(&["send", "--after-status", "state", "-o", "same"]);
+    lab.good(&["delete", "f"]);
+    let said = lab.ends(4, &["send", "--after-status", "state", "-o", "none"]);
+    assert!(said.contains("doesn't have the newest snapshot"), "{said}");
+    let json = lab.0.path("json");
+    let printed = far(&["--disk", "web", "--status", "--json"]);
+    fs::write(&json, printed).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&content(json)).unwrap();
+    assert_eq!(document["point"], status().trim());
+    assert_eq!(document["newest"], "f");
+    // Neither made anything.
+    assert!(!lab.path("none").exists());
 }
