@@ -292,11 +292,19 @@ fn is_never_connected(e: &io::Error) -> bool {
 }
 
 fn is_untrusted(e: &ureq::Error) -> bool {
-    match e {
-        ureq::Error::Rustls(e) => e.to_string().contains("certificate"),
-        ureq::Error::Io(e) => e.to_string().contains("peer certificate"),
-        _ => false,
-    }
+    let of_tls = match e {
+        ureq::Error::Rustls(e) => Some(e),
+        ureq::Error::Io(e) => e.get_ref().and_then(|e| e.downcast_ref()),
+        _ => None,
+    };
+    matches!(
+        of_tls,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::InvalidCertRevocationList(_)
+                | rustls::Error::NoCertificatesPresented
+        )
+    )
 }
 
 fn proxy(route: &Route) -> Result<Option<Proxy>> {

@@ -252,20 +252,19 @@ fn quoted_etag(text: &str) -> String {
     }
 }
 
-/// Code, message and details of an error in XML; empty if missing.
-pub(super) fn error(xml: &[u8]) -> (String, String, String) {
-    let (mut code, mut message, mut detail) = (String::new(), String::new(), String::new());
+/// Code and message of an error in XML; empty if missing.
+pub(super) fn error(xml: &[u8]) -> (String, String) {
+    let (mut code, mut message) = (String::new(), String::new());
     // An unreadable error is no worse than a missing one.
     let _ = walk(xml, |names, text| {
         match names.last().map(String::as_str) {
             Some("Code") if code.is_empty() => text.clone_into(&mut code),
             Some("Message") if message.is_empty() => text.clone_into(&mut message),
-            Some("AuthenticationErrorDetail") => text.clone_into(&mut detail),
             _ => {}
         }
         Ok(())
     });
-    (code, message, detail)
+    (code, message)
 }
 
 #[cfg(test)]
@@ -380,10 +379,10 @@ mod tests {
     fn errors_are_read_as_far_as_they_go() {
         let xml = b"<Error><Code>AuthenticationFailed</Code><Message>No.</Message>\
             <AuthenticationErrorDetail>Expired</AuthenticationErrorDetail></Error>";
-        let (code, message, detail) = error(xml);
+        let (code, message) = error(xml);
         assert_eq!(
-            (code.as_str(), message.as_str(), detail.as_str()),
-            ("AuthenticationFailed", "No.", "Expired")
+            (code.as_str(), message.as_str()),
+            ("AuthenticationFailed", "No.")
         );
         assert_eq!(error(b"<html>").0, "");
         assert_eq!(error(b"").0, "");

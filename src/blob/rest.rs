@@ -390,12 +390,11 @@ fn refusal(reply: Reply<'_>) -> Refusal {
         ..Refusal::default()
     };
     if let Ok(body) = reply.read_all(LONGEST_REFUSAL) {
-        let (code, message, detail) = list::error(&body);
+        let (code, message) = list::error(&body);
         if refusal.code.is_empty() {
             refusal.code = code;
         }
         refusal.message = message;
-        refusal.detail = detail;
     }
     refusal
 }

@@ -11,11 +11,12 @@ use super::args::{
     InPlaceWay, InputFormat, OutputFormat, Parents, SaidFormat, Windows, default_format, orphans,
     overwrite, windows_remark,
 };
-use super::context::{Context, Reading, Warning, refuse_files};
+use super::context::{Context, Reading, refuse_files};
 use super::convert::refuse_on_stdout;
 use super::create::check_new_parent;
 use super::exit::Outcome;
 use super::gpt::say_gpt_of;
+use super::message::{Topic, Warning};
 use super::output::{Output as Stdout, STDOUT};
 use super::size::Size;
 use super::squash::{not_reversible, open_diffs};
@@ -567,7 +568,7 @@ fn say_doubt(args: &Args, context: &Context, doubt: &str) {
     if args.base_check == Check::Touched {
         context.note(doubt);
     } else {
-        context.warn(doubt);
+        context.warn(Topic::BasePartlyChecked, doubt);
     }
 }
 
@@ -618,7 +619,7 @@ fn say(args: &Args, applied: &Applied, made: Option<Format>, context: &Context) 
     let verified = if applied.verified { ", verified" } else { "" };
     let format = made.map_or_else(String::new, |format| format!("{format}, "));
     if let Some(remark) = made.and_then(|format| windows_remark(format, applied.target_size)) {
-        context.warn(remark);
+        context.warn(Topic::TooLargeForWindows, remark);
     }
     context.note(format_args!(
         "{path}: {what}: {format}{} updated, {} cleared, virtual size {}{verified}",
@@ -685,9 +686,10 @@ pub(super) fn say_how_in_place(image: &Path, applied: &Applied, context: &Contex
         ));
     }
     for lost in &applied.lost {
-        context.warn(format_args!(
-            "{image}: the new file couldn't be given {lost}"
-        ));
+        context.warn(
+            Topic::MetadataLost,
+            format_args!("{image}: the new file couldn't be given {lost}"),
+        );
     }
 }
 

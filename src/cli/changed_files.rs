@@ -288,9 +288,9 @@ struct EntryJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     path_bytes: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    was: Option<String>,
-    size_before: Option<u64>,
-    size_after: Option<u64>,
+    old_path: Option<String>,
+    old_size: Option<u64>,
+    size: Option<u64>,
     changed_bytes: u64,
 }
 
@@ -301,12 +301,12 @@ impl EntryJson {
             kind: entry.kind.name(),
             path: String::from_utf8_lossy(&entry.path).into_owned(),
             path_bytes: path_bytes(&entry.path),
-            was: entry
+            old_path: entry
                 .was
                 .as_ref()
                 .map(|was| String::from_utf8_lossy(was).into_owned()),
-            size_before: entry.size_before,
-            size_after: entry.size_after,
+            old_size: entry.size_before,
+            size: entry.size_after,
             changed_bytes: entry.changed_bytes,
         }
     }

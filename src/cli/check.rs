@@ -228,9 +228,9 @@ struct View<'a> {
     format: String,
     /// The extent of the check: `structure` of a VHD, or only the `length` of a raw image.
     checked: &'static str,
-    errors: u64,
-    repairable: u64,
-    warnings: u64,
+    error_count: u64,
+    repairable_count: u64,
+    warning_count: u64,
     /// The findings, before a repair if one was requested.
     findings: Vec<FindingView<'a>>,
     /// The scope of the check, as text.
@@ -255,7 +255,7 @@ struct FindingView<'a> {
     found: &'a str,
     expected: &'a str,
     message: &'static str,
-    advice: String,
+    hint: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -289,9 +289,9 @@ impl<'a> View<'a> {
                 Kind::Vhd(_) => "structure",
                 Kind::Raw => "length",
             },
-            errors: report.errors,
-            repairable: report.repairable,
-            warnings: report.warnings,
+            error_count: report.errors,
+            repairable_count: report.repairable,
+            warning_count: report.warnings,
             findings: listed(report),
             looked_at: looked_at(report),
             unlisted: report.unlisted.iter().map(UnlistedView::from).collect(),
@@ -315,7 +315,7 @@ impl<'a> FindingView<'a> {
             found: &finding.found,
             expected: &finding.expected,
             message: finding.rule.message,
-            advice: remedy::said(&finding.remedy(path)),
+            hint: remedy::said(&finding.remedy(path)),
         }
     }
 }
@@ -341,9 +341,9 @@ impl<'a> From<&'a Fix> for MendView<'a> {
 fn print(view: &View<'_>, args: &Args, output: &mut Output) -> Result<()> {
     let image = &view.image;
     let faults = [
-        counted(view.errors, "error", "errors"),
-        counted(view.repairable, "repairable", "repairable"),
-        counted(view.warnings, "warning", "warnings"),
+        counted(view.error_count, "error", "errors"),
+        counted(view.repairable_count, "repairable", "repairable"),
+        counted(view.warning_count, "warning", "warnings"),
     ];
     let faults: Vec<String> = faults.into_iter().flatten().collect();
     let summary = if faults.is_empty() {
@@ -428,10 +428,10 @@ fn list(findings: &[FindingView<'_>], output: &mut Output) -> Result<()> {
             "{:margin$}found {}, expected {}",
             "", finding.found, finding.expected
         ))?;
-        let advice = (finding.id, finding.advice.as_str());
+        let advice = (finding.id, finding.hint.as_str());
         if !advised.contains(&advice) {
             advised.push(advice);
-            output.line(format_args!("{:margin$}{}", "", finding.advice))?;
+            output.line(format_args!("{:margin$}{}", "", finding.hint))?;
         }
     }
     Ok(())

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::args::{Common, Parents, SaidFormat, When};
+use super::message::{Topic, Warning};
 use super::output::STDOUT;
 use super::size::{Short, Size};
-use super::{cloud, exit, far, progress, remedy, store_path};
+use super::{cloud, exit, far, progress, store_path};
 use crate::blob::BlobName;
 use crate::error::{Error, Result};
 use crate::files::{OpenImage, OpenOptions, Opened, open_image, refuse_same_file};
@@ -21,22 +22,6 @@ use crate::text::shown;
 /// Fails if the output is one of the files from which `input` is read.
 pub(super) fn refuse_files(output: &Path, input: &dyn Opened) -> Result<()> {
     refuse_same_file(output, &input.files())
-}
-
-/// A problem with an image, with advice on a separate line.
-#[derive(Debug)]
-pub(super) struct Warning {
-    text: String,
-    hint: Option<String>,
-}
-
-impl Warning {
-    pub(super) fn of(error: &Error) -> Self {
-        Self {
-            text: error.to_string(),
-            hint: remedy::hint(error),
-        }
-    }
 }
 
 /// How an image is read.
@@ -170,7 +155,9 @@ impl Context {
 
     /// Prints a note on stderr, unless suppressed.
     pub(super) fn note(&self, text: impl std::fmt::Display) {
-        self.say("note", &text, None);
+        if !self.quiet() {
+            exit::note(self.program, &text);
+        }
     }
 
     /// Prints details on stderr, if requested.
@@ -181,18 +168,13 @@ impl Context {
     }
 
     /// Prints a warning on stderr, even with `-q`.
-    pub(super) fn warn(&self, text: impl std::fmt::Display) {
-        self.say("warning", &text, None);
+    pub(super) fn warn(&self, topic: Topic, text: impl std::fmt::Display) {
+        self.warn_of(&Warning::new(topic, text));
     }
 
-    /// Warns of an error that doesn't prevent the work.
+    /// As [`warn`](Self::warn), a warning that may have a hint.
     pub(super) fn warn_of(&self, warning: &Warning) {
-        self.say("warning", &warning.text, warning.hint.as_deref());
-    }
-
-    /// As [`warn`](Self::warn), with a hint, for problems that would be noticed too late.
-    pub(super) fn warn_always(&self, text: impl std::fmt::Display, hint: Option<&str>) {
-        exit::say(self.program, "warning", &text, hint);
+        exit::warn(self.program, warning);
     }
 
     /// Notes that a block device is about to be overwritten, which its name alone doesn't reveal.
@@ -284,7 +266,7 @@ impl Context {
             self.warn_of(&Warning::of(warning));
         }
         for lost in image.chain().flat_map(losses) {
-            self.warn(lost);
+            self.warn(Topic::DataLost, lost);
         }
     }
 
@@ -302,12 +284,6 @@ impl Context {
     /// Prints an error that doesn't end the command.
     pub(super) fn report(&self, error: &Error) {
         exit::report(self.program, error);
-    }
-
-    fn say(&self, label: &str, text: &dyn std::fmt::Display, hint: Option<&str>) {
-        if label == "warning" || !self.quiet() {
-            exit::say(self.program, label, text, hint);
-        }
     }
 }
 

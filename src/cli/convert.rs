@@ -8,9 +8,10 @@ use super::args::{
     InputFormat, Io, MEBIBYTE, OutputFormat, Parents, SaidFormat, cloud_remark, default_format,
     overwrite, windows_remark,
 };
-use super::context::{Context, Reading, Warning, refuse_files};
+use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
 use super::gpt::gpt_remark;
+use super::message::{Topic, Warning};
 use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result, quoted};
@@ -164,7 +165,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let Some(remark) =
         windows_remark(options.format, options.virtual_size).filter(|_| !args.azure)
     {
-        context.warn(remark);
+        context.warn(Topic::TooLargeForWindows, remark);
     }
     if let Some(remark) = cloud_remark(options.format, options.virtual_size) {
         context.detail(remark);

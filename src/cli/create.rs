@@ -13,6 +13,7 @@ use super::args::{
 };
 use super::context::{Context, refuse_files};
 use super::exit::Outcome;
+use super::message::Topic;
 use super::output::Output;
 use super::size::{self, Size};
 use crate::error::{Error, Result};
@@ -130,7 +131,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Size(size)
     ));
     if let Some(remark) = windows_remark(format, size) {
-        context.warn(remark);
+        context.warn(Topic::TooLargeForWindows, remark);
     }
     if let Some(remark) = cloud_remark(format, size) {
         context.detail(remark);

@@ -46,7 +46,7 @@ pub(super) struct Args {
 struct View {
     commands: Vec<String>,
     comparisons: u32,
-    kept: Option<String>,
+    folder: Option<String>,
 }
 
 /// Size of the virtual disks: small enough for any machine, large enough for blocks and windows.
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     output.json(&View {
         commands: demo.commands,
         comparisons: demo.proofs,
-        kept: args
+        folder: args
             .keep
             .as_ref()
             .map(|kept| kept.to_string_lossy().into_owned()),

@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::codes::code_of;
+use super::message::Label;
 use super::{far, json, remedy};
 use crate::error::Error;
 use crate::snapshot::Time;
@@ -21,7 +22,7 @@ use crate::storage::{bytes_read, bytes_written};
 
 /// The version of the schema of all documents. It changes only when a member is removed or changes its meaning;
 /// additions don't count.
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 
 /// The document of this process; `None` if JSON isn't requested.
 static CURRENT: Mutex<Option<Document>> = Mutex::new(None);
@@ -55,6 +56,7 @@ enum State {
 #[derive(Serialize)]
 struct Said {
     severity: &'static str,
+    id: Option<&'static str>,
     message: String,
     hint: Option<String>,
 }
@@ -62,6 +64,7 @@ struct Said {
 /// An error as it appears in all documents.
 #[derive(Debug, Serialize)]
 pub(super) struct ErrorView {
+    id: &'static str,
     kind: &'static str,
     code: u8,
     message: String,
@@ -78,6 +81,7 @@ impl From<&Error> for ErrorView {
     fn from(error: &Error) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         Self {
+            id: error.id(),
             kind: error.kind().name(),
             code: code_of(error.kind()),
             message: error.message().to_owned(),
@@ -138,15 +142,11 @@ pub(super) fn one_a_line() {
 }
 
 /// Records a message that is printed on stderr.
-pub(super) fn said(severity: &str, text: &dyn Display, hint: Option<&str>) {
+pub(super) fn said(label: Label, text: &dyn Display, hint: Option<&str>) {
     if let Some(document) = &mut *lock() {
         document.messages.push(Said {
-            severity: match severity {
-                "note" => "note",
-                "warning" => "warning",
-                // The error that ends the command is a member of its own.
-                _ => "error",
-            },
+            severity: label.name(),
+            id: label.id(),
             message: text.to_string(),
             hint: hint.map(str::to_owned),
         });

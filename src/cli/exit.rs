@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use super::codes::code_of;
+use super::message::{Label, Warning};
 use super::{document, help, output, progress, remedy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{OneLine, without_secrets};
@@ -58,14 +59,26 @@ pub(super) fn code(program: &str, result: Result<Outcome>) -> ExitCode {
 
 /// Prints an error, and advice on a separate line.
 pub(super) fn report(program: &str, error: &Error) {
-    say(program, "error", error, remedy::hint(error).as_deref());
+    let hint = remedy::hint(error);
+    say(program, Label::Error(error.id()), error, hint.as_deref());
+}
+
+/// Prints a warning, and advice on a separate line.
+pub(super) fn warn(program: &str, warning: &Warning) {
+    let (label, hint) = (Label::Warning(warning.id), warning.hint.as_deref());
+    say(program, label, &warning.message, hint);
+}
+
+/// Prints a note.
+pub(super) fn note(program: &str, text: &dyn Display) {
+    say(program, Label::Note, text, None);
 }
 
 /// Prints a message on stderr, always on one line, and a hint on another. All messages pass through here, so that no
 /// text from a file reaches the terminal unescaped.
-pub(super) fn say(program: &str, label: &str, text: &dyn Display, hint: Option<&str>) {
+fn say(program: &str, label: Label, text: &dyn Display, hint: Option<&str>) {
     document::said(label, text, hint);
-    let mut said = format!("{program}: {label}: {}\n", OneLine(text));
+    let mut said = format!("{program}: {}: {}\n", label.name(), OneLine(text));
     if let Some(hint) = hint {
         // Writing to a string can't fail.
         let _ = writeln!(said, "  hint: {}", OneLine(hint));
@@ -138,7 +151,7 @@ pub(super) fn unreadable_arguments(program: &str, error: &clap::Error) -> ExitCo
     let hint = format!("see {program} --help");
     let usage = Error::usage(reason).with_hint(&hint);
     let _ = document::end(2, Some(&usage), &mut io::stdout());
-    say(program, "error", &reason, Some(&hint));
+    say(program, Label::Error(usage.id()), &reason, Some(&hint));
     ExitCode::from(2)
 }
 

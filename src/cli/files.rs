@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::args::{Parents, SaidFormat, overwrite};
 use super::changed_files::path_bytes;
 use super::context::{Context, Reading, refuse_files};
+use super::message::Topic;
 use super::output::{JsonList, Output};
 use super::role::Role;
 use super::size::Short;
@@ -311,8 +312,7 @@ struct PartitionItem {
     file_system: &'static str,
     label: String,
     state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 /// Counts of the copied files.
@@ -397,7 +397,7 @@ fn list_partitions(named: &Named, image: &dyn Opened, json: bool) -> Result<()> 
             file_system,
             label,
             state,
-            note,
+            notes: note.into_iter().collect(),
         };
         match &mut list {
             Some(list) => list.item(&mut output, &item)?,
@@ -412,8 +412,8 @@ fn list_partitions(named: &Named, image: &dyn Opened, json: bool) -> Result<()> 
                 } else {
                     &item.label
                 },
-                item.note
-                    .as_ref()
+                item.notes
+                    .first()
                     .map_or_else(String::new, |note| format!("  ({note})")),
             ))?,
         }
@@ -638,10 +638,10 @@ fn write(
             .unwrap_or(b".");
         let summary = tar(&place.files, &place.node, name, out)?;
         for (path, why) in &summary.left_out {
-            context.warn(format_args!(
-                "{}: left out: {why}",
-                shown(OsStr::from_bytes(path))
-            ));
+            context.warn(
+                Topic::LeftOut,
+                format_args!("{}: left out: {why}", shown(OsStr::from_bytes(path))),
+            );
         }
         return Ok(if summary.left_out.is_empty() {
             Ok(Outcome::Done)

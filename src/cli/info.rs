@@ -8,10 +8,11 @@ use serde::Serialize;
 use super::args::{InputFormat, Parents, cloud_remark, windows_remark};
 use super::context::{Context, losses};
 use super::exit::Outcome;
+use super::message::{Topic, Warning};
 use super::output::Output;
 use super::several::Several;
 use super::size::Size;
-use super::{cloud, remedy, snapshot, store_path};
+use super::{cloud, snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{
     BlobImage, Format, OpenImage, OpenOptions, Opened as _, find_stamp, open_image, vhd_inside,
@@ -162,12 +163,9 @@ struct Info {
     /// The last certain contents of the file.
     state_stamp: Option<StampInfo>,
     /// Noteworthy facts.
-    remarks: Vec<String>,
+    notes: Vec<String>,
     /// Problems with the file that don't prevent reading it.
-    warnings: Vec<String>,
-    /// Advice about a parent that can't be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -196,7 +194,7 @@ struct FooterInfo {
 /// Four bytes and their meaning.
 #[derive(Debug, Serialize)]
 struct Code {
-    code: String,
+    bytes: String,
     name: Option<&'static str>,
 }
 
@@ -248,7 +246,7 @@ struct StampInfo {
     /// Content digest of the virtual disk.
     content_digest: String,
     /// When it was set.
-    stamped: String,
+    time: String,
     valid: bool,
     /// Why it isn't valid.
     stale: Option<&'static str>,
@@ -261,7 +259,7 @@ struct Blocks {
     /// Blocks that the virtual size needs.
     needed: u64,
     /// Entries of the BAT.
-    entries: u64,
+    table_entries: u64,
     /// Blocks that are stored.
     allocated: u64,
 }
@@ -282,22 +280,20 @@ impl Info {
             blocks: vhd.and_then(blocks),
             parents: (image.format() == Format::Differencing).then(|| parents(image)),
             state_stamp: state_stamp(image, broken)?,
-            remarks: {
+            notes: {
                 let mut remarks = vhd.map_or_else(Vec::new, |vhd| remarks(vhd, image.format()));
                 remarks.extend(parent_remark(image)?);
                 remarks
             },
             warnings: {
                 let warnings = image.chain().flat_map(OpenImage::warnings);
-                let warnings = warnings.chain(broken).map(ToString::to_string);
-                let inside = vhd_inside(image).map(|inside| {
-                    let take_out = remedy::hint(&inside).map(|hint| format!("; {hint}"));
-                    format!("{inside}{}", take_out.unwrap_or_default())
-                });
-                let warnings = warnings.chain(inside);
-                warnings.chain(image.chain().flat_map(losses)).collect()
+                let warnings = warnings.chain(broken).map(Warning::of);
+                let inside = vhd_inside(image);
+                let warnings = warnings.chain(inside.as_ref().map(Warning::of));
+                let lost = image.chain().flat_map(losses);
+                let lost = lost.map(|text| Warning::new(Topic::DataLost, text));
+                warnings.chain(lost).collect()
             },
-            hint: broken.and_then(remedy::hint),
         })
     }
 
@@ -316,9 +312,8 @@ impl Info {
             blocks: vhd.and_then(blocks),
             parents: None,
             state_stamp: None,
-            remarks: vhd.map_or_else(Vec::new, |vhd| remarks(vhd, image.format())),
-            warnings: warnings.map(ToString::to_string).collect(),
-            hint: None,
+            notes: vhd.map_or_else(Vec::new, |vhd| remarks(vhd, image.format())),
+            warnings: warnings.map(Warning::of).collect(),
         })
     }
 }
@@ -328,7 +323,7 @@ fn state_stamp(image: &OpenImage, broken: Option<&Error>) -> Result<Option<Stamp
         let stale = found.stale.or(broken.map(|_| "its parents can't be read"));
         StampInfo {
             content_digest: found.stamp.digest.to_string(),
-            stamped: date(found.stamp.stamped),
+            time: date(found.stamp.stamped),
             valid: stale.is_none(),
             stale,
         }
@@ -348,7 +343,7 @@ fn blocks<S: ReadAt>(vhd: &VhdImage<S>) -> Option<Blocks> {
     Some(Blocks {
         block_size,
         needed: vhd.virtual_size().div_ceil(block_size.max(1)),
-        entries: header.max_table_entries.into(),
+        table_entries: header.max_table_entries.into(),
         allocated: vhd.allocated_blocks(),
     })
 }
@@ -489,7 +484,7 @@ impl HeaderInfo {
 impl Code {
     fn new(code: [u8; 4], name: Option<&'static str>) -> Self {
         Self {
-            code: code.escape_ascii().to_string(),
+            bytes: code.escape_ascii().to_string(),
             name,
         }
     }
@@ -519,7 +514,7 @@ fn print(info: &Info, structures: &Structures, output: &mut Output) -> Result<()
         row("block size", &Size(blocks.block_size).to_string())?;
         let Blocks {
             needed,
-            entries,
+            table_entries: entries,
             allocated,
             ..
         } = blocks;
@@ -545,7 +540,7 @@ fn print(info: &Info, structures: &Structures, output: &mut Output) -> Result<()
     if let Some(stamp) = &info.state_stamp {
         let StampInfo {
             content_digest,
-            stamped,
+            time: stamped,
             ..
         } = stamp;
         let state = stamp
@@ -556,14 +551,14 @@ fn print(info: &Info, structures: &Structures, output: &mut Output) -> Result<()
             &format!("{content_digest}, set {stamped}, {state}"),
         )?;
     }
-    for remark in &info.remarks {
-        row("remark", remark)?;
+    for remark in &info.notes {
+        row("note", remark)?;
     }
     for warning in &info.warnings {
-        row("warning", warning)?;
-    }
-    if let Some(hint) = &info.hint {
-        row("hint", hint)?;
+        row("warning", &warning.message)?;
+        if let Some(hint) = &warning.hint {
+            row("hint", hint)?;
+        }
     }
     for (name, fields) in [
         ("footer", &structures.footer),

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{OutputFormat, Parents, orphans};
-use super::context::{Context, Warning};
+use super::context::Context;
 use super::convert;
 use super::exit::Outcome;
 use super::gpt::say_gpt_of;
+use super::message::{Topic, Warning};
 use super::output::Output;
 use super::size::Size;
 use crate::error::Result;
@@ -199,9 +200,10 @@ fn say_of_children(args: &Args, merged: &Merged, context: &Context) {
         |done: &'static str, planned: &'static str| if args.dry_run { planned } else { done };
     if !merged.siblings.is_empty() && !merged.same {
         let read = would("do not read", "would not read");
-        context.warn(format_args!(
-            "other children of {parent} {read} as before: {siblings}"
-        ));
+        context.warn(
+            Topic::OtherChildren,
+            format_args!("other children of {parent} {read} as before: {siblings}"),
+        );
     } else if merged.siblings.is_empty() {
         context.note(format_args!("no other child of {parent} in {folders}"));
     }
@@ -235,7 +237,7 @@ struct Summary {
     update_bytes: u64,
     clear_bytes: u64,
     content_digest: Option<String>,
-    deleted: bool,
+    child_deleted: bool,
     /// Other children of the parent.
     siblings: Vec<String>,
     /// Children of the child, or of the parent if the child was deleted.
@@ -258,7 +260,7 @@ impl Summary {
             update_bytes: merged.updated,
             clear_bytes: merged.cleared,
             content_digest: merged.digest.map(|digest| digest.to_string()),
-            deleted: merged.deleted,
+            child_deleted: merged.deleted,
             siblings: listed(&merged.siblings),
             grandchildren: listed(&merged.grandchildren),
         }

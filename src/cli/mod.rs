@@ -46,6 +46,7 @@ mod listing;
 mod man;
 mod map;
 mod merge;
+mod message;
 mod mount;
 mod names;
 mod output;

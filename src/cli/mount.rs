@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::args::{InputFormat, Parents, SaidFormat};
 use super::context::Context;
 use super::exit::Outcome;
+use super::message::Topic;
 use super::output::Output;
 use super::serving;
 use crate::error::{Error, Result, quoted};
@@ -82,7 +83,7 @@ const READY: &str = "mounted";
 fn numbered(image: &dyn Opened, context: &Context) -> Result<Vec<(u32, PageRange)>> {
     let table = partitions(image)?;
     if let Some(note) = &table.note {
-        context.warn(note);
+        context.warn(Topic::PartitionTable, note);
     }
     let named = table.partitions.iter().filter(|part| part.number > 0);
     let ranges = named.map(|part| {
@@ -243,13 +244,13 @@ fn detach(args: &Args, place: &Path) -> Result<Outcome> {
 /// Information about a mount.
 #[derive(Serialize)]
 struct Place {
-    dir: String,
+    folder: String,
 }
 
 impl Place {
     fn of(place: &Path) -> Self {
         Self {
-            dir: place.to_string_lossy().into_owned(),
+            folder: place.to_string_lossy().into_owned(),
         }
     }
 }

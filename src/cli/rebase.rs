@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::context::{Context, Warning};
+use super::context::Context;
 use super::exit::Outcome;
+use super::message::{Topic, Warning};
 use super::output::Output;
 use super::size::Size;
 use crate::error::Result;
@@ -123,14 +124,17 @@ fn say(args: &Args, rebased: &Rebased, context: &Context) -> Result<()> {
         Compared::Id => context.note(
             "the new parent was identified by its unique id, and nothing was compared: the current one can't be read",
         ),
-        Compared::Nothing => context.warn(format_args!(
+        Compared::Nothing => context.warn(Topic::NothingCompared, format_args!(
             "nothing was compared: {child} reads as before only if {parent} has the same content as its previous parent"
         )),
     }
     let children = rebased.children.paths();
     if rebased.compared == Compared::Nothing && !children.is_empty() {
         let names = names_of(children.iter().map(PathBuf::as_path));
-        context.warn(format_args!("{child} is itself a parent: {names}"));
+        context.warn(
+            Topic::OtherChildren,
+            format_args!("{child} is itself a parent: {names}"),
+        );
     }
     if !crate::files::finds_parent(&args.child, &args.parent)? {
         context.note(format_args!(

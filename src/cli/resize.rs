@@ -8,6 +8,7 @@ use super::args::{InputFormat, Parents, cloud_remark, orphans, windows_remark};
 use super::context::Context;
 use super::exit::Outcome;
 use super::gpt::gpt_remark;
+use super::message::Topic;
 use super::output::Output;
 use super::size::{self, Size};
 use crate::error::Result;
@@ -125,7 +126,7 @@ fn say(args: &Args, resized: Resized, context: &Context) {
         ));
     }
     if let Some(remark) = windows_remark(resized.format, new) {
-        context.warn(remark);
+        context.warn(Topic::TooLargeForWindows, remark);
     }
     if let Some(remark) = cloud_remark(resized.format, new) {
         context.detail(remark);

@@ -10,6 +10,7 @@ use std::thread;
 use super::args::{Parents, SaidFormat};
 use super::context::{Context, Reading};
 use super::exit::Outcome;
+use super::message::Topic;
 use super::names::is_store;
 use super::{signals, store_path};
 use crate::api::PointName;
@@ -43,7 +44,7 @@ pub(super) fn shelf(
     if let Some(mut point) = store_path::open(what)? {
         refuse_format(what, format)?;
         if !point.hold_files()? {
-            context.warn(format_args!(
+            context.warn(Topic::LockHeld, format_args!(
                 "{}: it can't be kept open without its lock, so nobody can change the disk while it is served",
                 shown(what)
             ));
@@ -59,7 +60,10 @@ fn whole_store(store: PathBuf, context: &Context) -> Result<Shelf> {
     let shelf = Shelf::of_store(store)?;
     for disk in shelf.disks()? {
         if let Err(error) = shelf.points(&disk) {
-            context.warn(format_args!("{disk} isn't served: {error}"));
+            context.warn(
+                Topic::NotServed,
+                format_args!("{disk} isn't served: {error}"),
+            );
         }
     }
     Ok(shelf)

@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{cloud, exit, remedy};
+use super::message::Warning;
+use super::{cloud, exit};
 use crate::blob::release_leases;
 use crate::error::{Error, ErrorKind};
 
@@ -31,12 +32,11 @@ pub(super) fn end(program: &str) {
 }
 
 fn tell(program: &str, error: &Error) {
-    let label = if error.kind() == ErrorKind::Usage {
-        "note"
+    if error.kind() == ErrorKind::Usage {
+        exit::note(program, error);
     } else {
-        "warning"
-    };
-    exit::say(program, label, error, remedy::hint(error).as_deref());
+        exit::warn(program, &Warning::of(error));
+    }
 }
 
 /// Takes back all access, and releases all leases, when a signal ends the program.
@@ -52,12 +52,7 @@ pub(super) fn interrupted(program: &'static str) {
     let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
         return;
     };
-    exit::say(
-        program,
-        "note",
-        &"taking back the access to managed disks",
-        None,
-    );
+    exit::note(program, &"taking back the access to managed disks");
     let (done, wait) = mpsc::channel();
     thread::spawn(move || {
         // Nobody may be waiting any more.

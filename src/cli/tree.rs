@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::context::{Context, Warning};
+use super::context::Context;
 use super::exit::Outcome;
+use super::message::Warning;
 use super::output::Output;
 use super::size::Size;
 use crate::error::{Error, ErrorKind, Result, quoted};
@@ -260,7 +261,7 @@ struct Image {
     virtual_size: u64,
     unique_id: String,
     intact: bool,
-    parent: Option<Parent>,
+    parent_link: Option<Parent>,
 }
 
 #[derive(Serialize)]
@@ -293,7 +294,7 @@ fn print_json(args: &Args, tree: &Tree) -> Result<()> {
         virtual_size: node.virtual_size,
         unique_id: node.unique_id.to_string(),
         intact: node.intact,
-        parent: node.parent.as_ref().map(|link| Parent {
+        parent_link: node.parent.as_ref().map(|link| Parent {
             state: state(link),
             name: link.name.clone(),
             unique_id: link.unique_id.to_string(),

@@ -1,7 +1,7 @@
 //! Warns about a VHD that was converted again as if it were a raw disk.
 
 use super::OpenImage;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::image::Image as _;
 use crate::vhd;
 
@@ -17,6 +17,7 @@ pub fn vhd_inside(image: &OpenImage) -> Option<Error> {
         Error::unsupported(
             "the virtual disk is itself a VHD: it was treated as a raw disk and converted again",
         )
+        .with_reason(Reason::Finding("vhd-inside"))
         .with_path(image.path())
         .with_found(format_args!(
             "the footer of a {} VHD that ends at {} of the virtual disk",

@@ -50,20 +50,14 @@ impl<'a> ParentLookup<'a> {
     /// Converts the error of a search to the state of the chain.
     fn state_of(&self, error: &Error) -> ChainState {
         let own = error.path() == Some(self.child);
-        let of_search = error.field() == Some("header.parent_unique_id");
-        match error.kind() {
-            _ if of_search && error.reason() == Some(Reason::ParentsInCircle) => {
-                if own {
-                    ChainState::Itself(self.child.to_string_lossy().into_owned())
-                } else {
-                    ChainState::Loop(error.to_string())
-                }
+        match error.reason() {
+            Some(Reason::ParentsInCircle) if own => {
+                ChainState::Itself(self.child.to_string_lossy().into_owned())
             }
-            ErrorKind::Io if of_search && own => ChainState::Missing(trouble(error)),
-            ErrorKind::Damaged if of_search && own => ChainState::Another(trouble(error)),
-            _ if of_search && error.reason() == Some(Reason::TooManyParents) => {
-                ChainState::TooDeep(MAX_CHAIN)
-            }
+            Some(Reason::ParentsInCircle) => ChainState::Loop(error.to_string()),
+            Some(Reason::TooManyParents) => ChainState::TooDeep(MAX_CHAIN),
+            Some(Reason::ParentNotFound) if own => ChainState::Missing(trouble(error)),
+            Some(Reason::WrongParent) if own => ChainState::Another(trouble(error)),
             _ => ChainState::Damaged(unreadable(error)),
         }
     }

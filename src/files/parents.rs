@@ -271,6 +271,7 @@ fn missing(request: &ParentRequest<'_>, places: &Places, options: &ParentOptions
         ErrorKind::Io,
         "the parent of this differencing VHD was not found",
     )
+    .with_reason(Reason::ParentNotFound)
     .with_path(request.child)
     .with_field("header.parent_unique_id")
     .with_found(found)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{foreign, split};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::page::PAGE_SIZE;
 use crate::remedy::{Act, Remedy, Step};
 use crate::storage::ReadAt;
@@ -106,6 +106,7 @@ impl Doubt {
             Self::FooterInside(at) => Error::damaged(
                 "the footer of a fixed VHD is before the end of the file, which is read as a raw image",
             )
+            .with_reason(Reason::Finding("trailing-garbage"))
             .with_path(path)
             .with_field("footer.cookie")
             .with_offset(at)
@@ -118,12 +119,14 @@ impl Doubt {
             Self::NoFooter => Error::damaged(
                 "there is no VHD footer at the end of the file, nor a copy of one at its beginning, which is read as a raw disk",
             )
+            .with_reason(Reason::Finding("footer-missing"))
             .with_path(path)
             .with_hint(format!(
                 "if it was truncated, copy it again; if it is a raw disk, give it another name{}",
                 say(" or use"),
             )),
             Self::Optical => Error::damaged("this is the image of a CD or DVD, which is read as a raw disk")
+                .with_reason(Reason::Finding("optical-image"))
                 .with_path(path)
                 .with_hint("a machine can't start from it as from a disk; attach it as a CD or DVD"),
         }

@@ -109,16 +109,30 @@ pub fn families(list: Vec<CloudSnapshot>) -> Vec<(Family, Vec<CloudSnapshot>)> {
     families
 }
 
+/// What a limit of the service is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloudLimit {
+    /// A snapshot that isn't complete yet can't be used.
+    Incomplete,
+    /// The size of the disk changed between two snapshots.
+    Size,
+    /// The number of snapshots that can have signed links at a time.
+    Access,
+    /// The number of snapshots of a disk.
+    Snapshots,
+}
+
 /// The consequences of the service's limits for these snapshots of one disk, of which those in `missing` are still to
 /// be copied.
-pub fn limits(all: &[CloudSnapshot], missing: &[&str]) -> Vec<String> {
+pub fn limits(all: &[CloudSnapshot], missing: &[&str]) -> Vec<(CloudLimit, String)> {
     let mut told = Vec::new();
     for listed in all.iter().filter(|listed| !listed.is_complete()) {
         let percent = listed.completion_percent.unwrap_or_default();
-        told.push(format!(
+        let text = format!(
             "{}: {percent} % complete: it can't be used before it is 100 %",
             listed.name
-        ));
+        );
+        told.push((CloudLimit::Incomplete, text));
     }
     for pair in all.windows(2) {
         let [before, after] = pair else { continue };
@@ -138,21 +152,23 @@ pub fn limits(all: &[CloudSnapshot], missing: &[&str]) -> Vec<String> {
                 ": the service lists no differences across 4 TiB, so copy it in full"
             );
         }
-        told.push(text);
+        told.push((CloudLimit::Size, text));
     }
     if missing.len() > LINKS {
-        told.push(format!(
+        let text = format!(
             "{} are missing, and at most {LINKS} snapshots of a disk can have signed links at a time: revoke the access \
              to each when it is copied",
             missing.len()
-        ));
+        );
+        told.push((CloudLimit::Access, text));
     }
     if all.len() >= MOST {
-        told.push(format!(
+        let text = format!(
             "the disk has {} incremental snapshots: the service limits them to {MOST} (newer documents say 500); delete \
              old ones there once they are in a store",
             all.len()
-        ));
+        );
+        told.push((CloudLimit::Snapshots, text));
     }
     told
 }
@@ -402,18 +418,21 @@ mod tests {
         list[1].completion_percent = Some(42.5);
         let told = limits(&list, &["a", "b", "c", "d", "x"]);
         assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("b: 42.5 % complete"), "{told:?}");
+        let text = |at: usize| told[at].1.as_str();
+        assert!(text(0).starts_with("b: 42.5 % complete"), "{told:?}");
         assert!(
-            told[1].starts_with("c: ") && !told[1].contains("4 TiB"),
+            text(1).starts_with("c: ") && !text(1).contains("4 TiB"),
             "{told:?}"
         );
         assert!(
-            told[2].starts_with("d: ") && told[2].contains("4 TiB"),
+            text(2).starts_with("d: ") && text(2).contains("4 TiB"),
             "{told:?}"
         );
         let told = limits(&vec![listed("a", 1, "1", 1); 200], &["x"; 6]);
-        assert!(told[0].contains("signed links"), "{told:?}");
-        assert!(told[1].contains("200 incremental snapshots"), "{told:?}");
-        assert_eq!(limits(&[listed("a", 1, "1", 1)], &[]), Vec::<String>::new());
+        let kinds: Vec<CloudLimit> = told.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [CloudLimit::Access, CloudLimit::Snapshots]);
+        assert!(told[0].1.contains("signed links"), "{told:?}");
+        assert!(told[1].1.contains("200 incremental snapshots"), "{told:?}");
+        assert_eq!(limits(&[listed("a", 1, "1", 1)], &[]), []);
     }
 }

@@ -64,7 +64,7 @@ pub use crate::parallel::Work;
 pub use base::BaseForm;
 pub use beside::{open_beside, verify_beside};
 pub use between::Between;
-pub use cloud_list::{CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_list};
+pub use cloud_list::{CloudLimit, CloudSnapshot, LONGEST_LIST, families, limits, read_cloud_list};
 pub use copy::{Copied, CopiedPoint, copy_disk, copy_disks, to_copy, would_copy};
 pub use create::{Created, NewPoint, add_diff, create};
 pub use delete::{Deleted, delete, delete_held};

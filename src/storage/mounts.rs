@@ -256,7 +256,13 @@ pub fn unmount_at(place: &Path, lazily: bool) -> Result<()> {
         Err(Errno::BUSY) => Err(busy(place)),
         Err(Errno::PERM) => {
             let lazy = if lazily { "-uz" } else { "-u" };
-            let output = Command::new(HELPER).arg(lazy).arg("--").arg(place).output();
+            let output = Command::new(HELPER)
+                // The program says only by its message why it failed.
+                .env("LC_ALL", "C")
+                .arg(lazy)
+                .arg("--")
+                .arg(place)
+                .output();
             let output = output
                 .map_err(|e| Error::io(format!("cannot run {HELPER}"), e).with_path(place))?;
             if output.status.success() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DynamicHeader, PlatformCode, SECTOR_SIZE, Timestamp, UniqueId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::image::{
     Extent, ExtentState, Extents, Image, IoHints, extents_or_zeros, read_or_zeros, zeros,
 };
@@ -165,6 +165,7 @@ pub fn wrong_parent(request: &ParentRequest<'_>, found: &Path, id: Option<Unique
         name => format!(" of {}", shown(name)),
     };
     Error::damaged(format!("{} is not the parent", shown(found)))
+        .with_reason(Reason::WrongParent)
         .with_path(request.child)
         .with_field("header.parent_unique_id")
         .with_found(format_args!("{is} in {}", shown(found)))

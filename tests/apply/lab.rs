@@ -113,7 +113,7 @@ impl Lab {
 
     pub(crate) fn json(&self, program: &str, args: &[&str]) -> serde_json::Value {
         let value: serde_json::Value = serde_json::from_str(&self.good(program, args)).unwrap();
-        assert_eq!(value["schema_version"], 2, "{args:?}");
+        assert_eq!(value["schema_version"], 3, "{args:?}");
         value
     }
 

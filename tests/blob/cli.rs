@@ -187,7 +187,7 @@ fn an_image_in_a_blob_is_read_as_one_in_a_file() {
         "file_size",
         "footer",
         "warnings",
-        "remarks",
+        "notes",
     ] {
         assert_eq!(field(&of_file, name), field(&of_blob, name), "{name}");
     }

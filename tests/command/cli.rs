@@ -513,7 +513,7 @@ fn ranges_are_one_list_wherever_they_come_from() {
         {"start": 1 << 20, "length": 1024, "kind": "update"},
     ]);
     for list in [&compared, &shown] {
-        assert_eq!(list["schema_version"], 2);
+        assert_eq!(list["schema_version"], 3);
         assert_eq!(list["ranges"], expected);
     }
     assert_eq!(compared["range_count"], 2);

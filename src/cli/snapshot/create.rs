@@ -14,6 +14,7 @@ use super::{
 };
 use crate::cli::changes::{self, random};
 use crate::cli::document::ErrorView;
+use crate::cli::message::{Topic, Warning};
 use crate::cli::names;
 use crate::cli::role::Role;
 use crate::cli::stdin::{self, Expected, STDIN};
@@ -225,13 +226,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let mut take = |disk: &str, added: Result<View>| match added {
         Ok(view) => views.push(OfMany {
             disk: disk.to_owned(),
-            snapshot: Some(view),
+            created: Some(view),
             error: None,
         }),
         Err(error) => {
             views.push(OfMany {
                 disk: disk.to_owned(),
-                snapshot: None,
+                created: None,
                 error: Some(ErrorView::from(&error)),
             });
             failures.0.push(error);
@@ -335,10 +336,12 @@ fn add(
             }
         }
     };
-    let warnings = warnings(&disk, &created);
-    for (n, warning) in warnings.iter().enumerate() {
-        let hint = (n + 1 == warnings.len()).then(|| way_back(&disk, &created));
-        context.warn_always(warning, hint.as_deref());
+    let mut warnings = warnings(&disk, &created);
+    if let Some(last) = warnings.last_mut() {
+        last.hint = Some(way_back(&disk, &created));
+    }
+    for warning in &warnings {
+        context.warn_of(warning);
     }
     if new_store {
         context.note(format_args!(
@@ -394,7 +397,7 @@ struct View {
     /// Whether the disk, and the store, were created for it.
     new_disk: bool,
     new_store: bool,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 /// Snapshots of several disks as they are shown.
@@ -406,38 +409,44 @@ struct Many {
 #[derive(Debug, Serialize)]
 struct OfMany {
     disk: String,
-    snapshot: Option<View>,
+    created: Option<View>,
     error: Option<ErrorView>,
 }
 
 /// Possible mistakes. They are reported even with `-q`, since otherwise they would be noticed too late.
-fn warnings(disk: &Disk, created: &Created) -> Vec<String> {
+fn warnings(disk: &Disk, created: &Created) -> Vec<Warning> {
     let name = format!("{}@{}", disk.name(), created.manifest.name);
     let mut all = Vec::new();
     if let Some([before, now]) = &created.other_unique_id {
-        all.push(format!(
+        all.push(Warning::new(Topic::UniqueIdChanged, format_args!(
             "{name}: this VHD has a different unique id ({now}) than the previous one ({before}): make sure that it is the same disk; --source-unique-id makes it certain"
-        ));
+        )));
     }
     if created.manifest.time.is_ahead() {
         let at = (disk.name(), created.manifest.name.as_str());
-        all.push(in_the_future(at, created.manifest.time));
+        let text = in_the_future(at, created.manifest.time);
+        all.push(Warning::new(Topic::TimeInFuture, text));
     }
     all.extend(created.doubts.iter().map(|doubt| {
-        let what = match doubt {
-            Doubt::Size([before, now]) => format!(
-                "the disk was {} before and is {} now",
-                Size(*before),
-                Size(*now)
+        let (topic, what) = match doubt {
+            Doubt::Size([before, now]) => (
+                Topic::SizeChanged,
+                format!(
+                    "the disk was {} before and is {} now",
+                    Size(*before),
+                    Size(*now)
+                ),
             ),
-            Doubt::Format([before, now]) => {
-                format!("the image was {before} before and is {now} now")
-            }
-            Doubt::Data([before, now]) => {
-                format!("only {now} MiB of the disk hold data now, of {before} MiB before")
-            }
+            Doubt::Format([before, now]) => (
+                Topic::FormatChanged,
+                format!("the image was {before} before and is {now} now"),
+            ),
+            Doubt::Data([before, now]) => (
+                Topic::LessData,
+                format!("only {now} MiB of the disk hold data now; it was {before} MiB before"),
+            ),
         };
-        format!("{name}: {what}")
+        Warning::new(topic, format_args!("{name}: {what}"))
     }));
     all
 }

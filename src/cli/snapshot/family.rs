@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Context, Count, Disk, Error, Outcome, Output, Result, Short, disks};
+use crate::cli::message::{Topic, Warning};
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::cli::store_path::STORE_VARIABLE;
 use crate::error::quoted;
-use crate::snapshot::{CloudSnapshot, Family, LONGEST_LIST, families, limits, read_cloud_list};
+use crate::snapshot::{
+    CloudLimit, CloudSnapshot, Family, LONGEST_LIST, families, limits, read_cloud_list,
+};
 use crate::storage::File;
 use crate::text::shown;
 
@@ -65,7 +68,7 @@ struct View {
     /// The names of those that the store lacks, in the order in which they must be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<Vec<String>>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Serialize)]
@@ -93,7 +96,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .iter()
         .filter(|_| !(args.json && context.quiet()));
     for warning in told {
-        context.warn(warning);
+        context.warn_of(warning);
     }
     let mut output = Output::text()?;
     if args.json {
@@ -312,9 +315,23 @@ fn view(family: &Family, all: &[CloudSnapshot], stored: Option<&Stored>) -> View
     let missing: Vec<&str> = lacking()
         .filter_map(|(name, late)| (!late).then_some(name))
         .collect();
-    let mut warnings = limits(all, &missing);
+    let of_limit = |(limit, text): (CloudLimit, String)| {
+        let topic = match limit {
+            CloudLimit::Incomplete => Topic::Incomplete,
+            CloudLimit::Size => Topic::SizeChanged,
+            CloudLimit::Access => Topic::AccessLimit,
+            CloudLimit::Snapshots => Topic::SnapshotLimit,
+        };
+        Warning::new(topic, text)
+    };
+    let mut warnings: Vec<Warning> = limits(all, &missing).into_iter().map(of_limit).collect();
     warnings.extend(lacking().filter(|(_, late)| *late).map(|(name, _)| {
-        format!("{name}: the store already has a later one, so this one can't be added any more")
+        Warning::new(
+            Topic::TooLate,
+            format_args!(
+                "{name}: the store already has a later one, so this one can't be added any more"
+            ),
+        )
     }));
     View {
         source_resource_id: family.source_resource_id.clone(),

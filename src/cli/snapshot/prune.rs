@@ -103,10 +103,10 @@ struct View {
 #[derive(Serialize)]
 struct DiskView {
     disk: String,
-    kept: usize,
-    deleted: usize,
+    kept_count: usize,
+    deleted_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    used_size_before: Option<u64>,
+    old_used_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     used_size: Option<u64>,
     snapshots: Vec<PointView>,
@@ -128,9 +128,9 @@ impl DiskView {
     fn failed(disk: String, error: &Error) -> Self {
         Self {
             disk,
-            kept: 0,
-            deleted: 0,
-            used_size_before: None,
+            kept_count: 0,
+            deleted_count: 0,
+            old_used_size: None,
             used_size: None,
             snapshots: Vec::new(),
             error: Some(ErrorView::from(error)),
@@ -141,9 +141,9 @@ impl DiskView {
         let kept = decisions.iter().filter(|d| d.is_kept()).count();
         Self {
             disk: disk.name().to_owned(),
-            kept,
-            deleted: decisions.len() - kept,
-            used_size_before: pruned.map(|pruned| pruned.used[0]),
+            kept_count: kept,
+            deleted_count: decisions.len() - kept,
+            old_used_size: pruned.map(|pruned| pruned.used[0]),
             used_size: pruned.map(|pruned| pruned.used[1]),
             snapshots: decisions.iter().map(PointView::new).collect(),
             error: None,
@@ -276,9 +276,9 @@ fn text(disk: &Disk, decisions: &[Decision], output: &mut Output) -> Result<()> 
 }
 
 fn summary(view: &DiskView, output: &mut Output) -> Result<()> {
-    let (disk, kept) = (&view.disk, view.kept);
-    let gone = Count(view.deleted as u64, "snapshot");
-    match (view.used_size_before, view.used_size) {
+    let (disk, kept) = (&view.disk, view.kept_count);
+    let gone = Count(view.deleted_count as u64, "snapshot");
+    match (view.old_used_size, view.used_size) {
         (Some(before), Some(after)) => output.line(format_args!(
             "{disk}: {kept} kept, {gone} deleted: {} used, before {}",
             Short(after),

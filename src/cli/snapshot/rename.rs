@@ -39,7 +39,7 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct View<'a> {
     disk: &'a str,
-    before: &'a str,
+    old_name: &'a str,
     name: &'a str,
     id: &'a str,
 }
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let mut output = Output::text()?;
         output.json(&View {
             disk: disk.name(),
-            before,
+            old_name: before,
             name: &point.name,
             id: &point.id,
         })?;

@@ -21,6 +21,7 @@ use crate::cli::context::refuse_files;
 use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
 use crate::cli::gpt::say_gpt_of;
+use crate::cli::message::Topic;
 use crate::cli::{far, upload};
 use crate::error::Error;
 use crate::files::{
@@ -242,7 +243,7 @@ fn from_folder(args: &Args, context: &Context) -> Result<Outcome> {
     restore(&point, output, work)?;
     drop(progress);
     if let Some(remark) = windows_remark(format, point.virtual_size()) {
-        context.warn(remark);
+        context.warn(Topic::TooLargeForWindows, remark);
     }
     context.note(format_args!(
         "{}: {} as {format}, virtual size {}",

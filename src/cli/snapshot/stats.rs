@@ -59,7 +59,7 @@ enum Form {
 
 #[derive(Serialize)]
 struct View {
-    stored_size: u64,
+    file_size: u64,
     virtual_size: u64,
     disks: Vec<DiskView>,
 }
@@ -68,7 +68,7 @@ struct View {
 struct DiskView {
     disk: String,
     /// Length of the files of all snapshots, in bytes.
-    stored_size: u64,
+    file_size: u64,
     /// The sizes of the virtual disks of all snapshots together.
     virtual_size: u64,
     ratio: Option<f64>,
@@ -87,7 +87,7 @@ struct PointView {
     id: String,
     time: String,
     kind: &'static str,
-    stored_size: u64,
+    file_size: u64,
     virtual_size: u64,
     ratio: Option<f64>,
     held: bool,
@@ -106,13 +106,13 @@ impl DiskView {
     fn of(disk: &Disk) -> Self {
         let points = disk.points();
         let sum = |of: fn(&Manifest) -> u64| points.iter().map(of).fold(0, u64::saturating_add);
-        let (stored_size, virtual_size) = (sum(|p| p.data.length), sum(|p| p.virtual_size));
+        let (file_size, virtual_size) = (sum(|p| p.data.length), sum(|p| p.virtual_size));
         let view = |point: &Manifest| PointView {
             name: point.name.clone(),
             id: point.id.clone(),
             time: point.time.to_string(),
             kind: point.data.kind.name(),
-            stored_size: point.data.length,
+            file_size: point.data.length,
             virtual_size: point.virtual_size,
             ratio: ratio(point.virtual_size, point.data.length),
             held: point.is_held(),
@@ -121,9 +121,9 @@ impl DiskView {
         let newest = disk.newest();
         Self {
             disk: disk.name().to_owned(),
-            stored_size,
+            file_size,
             virtual_size,
-            ratio: ratio(virtual_size, stored_size),
+            ratio: ratio(virtual_size, file_size),
             newest: newest.map(|point| point.name.clone()),
             newest_time: newest.map(|point| point.time.to_string()),
             newest_unix: newest.map(|point| point.time.to_unix()),
@@ -135,7 +135,7 @@ impl DiskView {
     fn failed(disk: String, error: &crate::error::Error) -> Self {
         Self {
             disk,
-            stored_size: 0,
+            file_size: 0,
             virtual_size: 0,
             ratio: None,
             newest: None,
@@ -167,7 +167,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let sum = |of: fn(&DiskView) -> u64| disks.iter().map(of).fold(0, u64::saturating_add);
     let view = View {
-        stored_size: sum(|disk| disk.stored_size),
+        file_size: sum(|disk| disk.file_size),
         virtual_size: sum(|disk| disk.virtual_size),
         disks,
     };
@@ -188,7 +188,7 @@ fn text(view: &View, points: bool, output: &mut Output) -> Result<()> {
     let shown = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
     let sizes = |stored, size| [Short(stored).to_string(), Short(size).to_string()];
     for disk in view.disks.iter().filter(|disk| disk.error.is_none()) {
-        let [stored, size] = sizes(disk.stored_size, disk.virtual_size);
+        let [stored, size] = sizes(disk.file_size, disk.virtual_size);
         let newest = disk.newest_time.clone().unwrap_or_else(|| "-".to_owned());
         let count = disk.snapshots.len().to_string();
         rows.push([
@@ -200,7 +200,7 @@ fn text(view: &View, points: bool, output: &mut Output) -> Result<()> {
             newest,
         ]);
         for point in disk.snapshots.iter().filter(|_| points) {
-            let [stored, size] = sizes(point.stored_size, point.virtual_size);
+            let [stored, size] = sizes(point.file_size, point.virtual_size);
             let name = format!("{}@{}", disk.disk, point.name);
             let kind = point.kind.to_owned();
             rows.push([
@@ -213,9 +213,9 @@ fn text(view: &View, points: bool, output: &mut Output) -> Result<()> {
             ]);
         }
     }
-    let [stored, size] = sizes(view.stored_size, view.virtual_size);
+    let [stored, size] = sizes(view.file_size, view.virtual_size);
     let count: usize = view.disks.iter().map(|disk| disk.snapshots.len()).sum();
-    let all = shown(ratio(view.virtual_size, view.stored_size));
+    let all = shown(ratio(view.virtual_size, view.file_size));
     rows.push([
         "all".to_owned(),
         count.to_string(),
@@ -248,7 +248,7 @@ fn metrics(view: &View) -> String {
         (
             "stored_bytes",
             "Length of all files of the snapshots.",
-            |disk| disk.error.is_none().then(|| disk.stored_size.to_string()),
+            |disk| disk.error.is_none().then(|| disk.file_size.to_string()),
         ),
         (
             "virtual_bytes",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::cli::context::Context;
+use crate::cli::message::Topic;
 use crate::snapshot::{Disk, Manifest, Time};
 use crate::text::shown;
 
@@ -85,6 +86,7 @@ pub(super) fn say_what_is_unusual(
         ));
     }
     if let Some(newest) = newest.filter(|newest| newest.time.is_ahead()) {
-        context.warn_always(in_the_future((disk, &newest.name), newest.time), None);
+        let text = in_the_future((disk, &newest.name), newest.time);
+        context.warn(Topic::TimeInFuture, text);
     }
 }

@@ -37,8 +37,8 @@ struct View {
 struct DiskView {
     disk: String,
     packed: Vec<String>,
-    used_before: u64,
-    used_after: u64,
+    old_used_size: u64,
+    used_size: u64,
     error: Option<ErrorView>,
 }
 
@@ -63,8 +63,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         views.push(DiskView {
             disk: name,
             packed: done.packed,
-            used_before: done.used[0],
-            used_after: done.used[1],
+            old_used_size: done.used[0],
+            used_size: done.used[1],
             error: error.as_ref().map(ErrorView::from),
         });
         errors.extend(error);
@@ -75,8 +75,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             "{}: {} packed, {} before, {} now",
             view.disk,
             Count(view.packed.len() as u64, "base"),
-            Size(view.used_before),
-            Size(view.used_after)
+            Size(view.old_used_size),
+            Size(view.used_size)
         ));
     }
     if args.json {

@@ -9,6 +9,7 @@ use super::{
     chosen, far, unfinished,
 };
 use crate::cli::document::ErrorView;
+use crate::cli::message::Topic;
 use crate::cli::span::parse_span;
 use crate::snapshot::{Finding, Marker, ReadData, Verified, Work, verify_beside};
 
@@ -65,7 +66,7 @@ struct View {
 #[derive(Serialize)]
 struct DiskView {
     disk: String,
-    snapshots: usize,
+    snapshot_count: usize,
     /// The snapshot that is being copied into the disk, or whose copy was interrupted: it isn't checked.
     copying: Option<String>,
     /// The command that is changing the disk, if one is.
@@ -79,7 +80,7 @@ struct DiskView {
     too_old: Option<String>,
     /// How many files couldn't be read.
     #[serde(skip_serializing_if = "is_zero")]
-    unread: usize,
+    unread_count: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -93,6 +94,7 @@ const REPORTED: usize = 20;
 /// A problem, for display.
 #[derive(Serialize)]
 pub(super) struct FindingView {
+    id: &'static str,
     message: String,
     file: Option<String>,
     offset: Option<u64>,
@@ -119,6 +121,7 @@ impl From<Finding> for FindingView {
     fn from(finding: Finding) -> Self {
         let error = &finding.error;
         Self {
+            id: error.id(),
             message: error.to_string(),
             file: error.path().map(|path| path.to_string_lossy().into_owned()),
             offset: error.offset(),
@@ -162,13 +165,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let found = looked.found;
         all.push(DiskView {
             disk: name,
-            snapshots: looked.snapshots,
+            snapshot_count: looked.snapshots,
             copying: looked.copying,
             writer: looked.writer,
             findings: found.findings.into_iter().map(Into::into).collect(),
             too_old: looked.too_old,
             error: found.unread.first().map(ErrorView::from),
-            unread: found.unread.len(),
+            unread_count: found.unread.len(),
         });
         errors.extend(found.unread);
         progress.check()?;
@@ -207,10 +210,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.report(&error);
     }
     if more > 0 {
-        context.warn(format_args!(
-            "{} more couldn't be read",
-            Count(more as u64, "file")
-        ));
+        context.warn(
+            Topic::MoreUnread,
+            format_args!("{} more couldn't be read", Count(more as u64, "file")),
+        );
     }
     match first {
         Some(error) => Err(error),
@@ -279,7 +282,7 @@ fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
         if quiet && disk.error.is_none() && disk.findings.is_empty() {
             continue;
         }
-        let count = Count(disk.snapshots as u64, "snapshot");
+        let count = Count(disk.snapshot_count as u64, "snapshot");
         let faults = disk.findings.len() as u64;
         let looked = match view.read_data.as_str() {
             "none" => "structure only, data not read (--read-data reads it)".to_owned(),
@@ -292,7 +295,7 @@ fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
             (_, None) => Count(faults, "problem").to_string(),
             (_, Some(_)) => format!("{}, and not all could be read", Count(faults, "problem")),
         };
-        if disk.error.is_some() && disk.snapshots == 0 && faults == 0 {
+        if disk.error.is_some() && disk.snapshot_count == 0 && faults == 0 {
             // Nothing of it was checked.
             output.line(format_args!("{}: not verified", disk.disk))?;
             continue;

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::diff::results_of;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::image::{ContentDigest, WindowList};
 use crate::snapshot::{Disk, Manifest, Work};
 use crate::storage::Memory;
 
 /// The field in errors about a content that isn't that of the manifest.
-pub(super) const CONTENT_DIGEST: &str = "content digest";
+const CONTENT_DIGEST: &str = "content digest";
 
 /// A snapshot whose own file is sound, but doesn't make what its manifest says.
 pub(in crate::snapshot) struct Wrong {
@@ -131,6 +131,7 @@ impl Contents {
 fn wrong_diff(disk: &Disk, point: &Manifest, found: ContentDigest) -> Error {
     Error::damaged("this diff doesn't make what its snapshot should hold")
         .with_path(disk.path(&point.data.file))
+        .with_reason(Reason::WrongContent)
         .with_field(CONTENT_DIGEST)
         .with_found(found)
         .with_expected(point.content_digest)
@@ -140,6 +141,7 @@ fn wrong_diff(disk: &Disk, point: &Manifest, found: ContentDigest) -> Error {
 /// The error for a base that holds something else than its manifest says.
 pub(super) fn wrong_base(disk: &Disk, point: &Manifest, found: ContentDigest) -> Error {
     base_changed(disk, &disk.path(&point.data.file))
+        .with_reason(Reason::WrongContent)
         .with_field(CONTENT_DIGEST)
         .with_found(found)
         .with_expected(point.content_digest)

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::contents::{CONTENT_DIGEST, base_changed, contents, wrong_base};
+use super::contents::{base_changed, contents, wrong_base};
 use super::findings::{Look, ReadData};
 use crate::diff::DiffFile;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::files::open_image;
 use crate::image::{DIGEST_WINDOW, Image, ListedWindow, WINDOW_SIZE, WindowList, content_digest};
 use crate::remedy::{Remedy, SnapshotJob};
@@ -119,7 +119,8 @@ fn newest_windows(
         let base = disk.path(&base.data.file);
         let mut known = look.found.findings.iter_mut();
         if let Some(known) = known.find(|finding| {
-            finding.error.path() == Some(&base) && finding.error.field() == Some(CONTENT_DIGEST)
+            finding.error.path() == Some(&base)
+                && finding.error.reason() == Some(Reason::WrongContent)
         }) {
             known.error = at_place(base_changed(disk, &base));
             return Ok(());

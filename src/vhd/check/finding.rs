@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::advice::{Advice, Advised};
 use super::rules::{Rule, Severity};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::remedy::Remedy;
 
 /// One problem: which rule is broken, where, and by which value.
@@ -56,6 +56,7 @@ impl Finding {
     pub fn to_error(&self, file: &Path) -> Error {
         let error = Error::new(self.rule.kind(), self.rule.message);
         error
+            .with_reason(Reason::Finding(self.id()))
             .with_field(self.field.clone())
             .with_offset(self.offset)
             .with_found(&self.found)

@@ -774,7 +774,7 @@ const TREES: &[Case] = &[
             let state = |name: &str| {
                 let images = json["images"].as_array().unwrap().iter();
                 let mut of = images.filter(|image| image["image"] == format!("./{name}"));
-                of.next().unwrap()["parent"]["state"]
+                of.next().unwrap()["parent_link"]["state"]
                     .as_str()
                     .unwrap_or("none")
                     .to_owned()

@@ -48,10 +48,11 @@ fn the_store_says_which_disk_and_what_it_lacks() {
     assert_eq!(there(&all), [true, false, true]);
     let warnings = all["warnings"].as_array().unwrap();
     assert!(
-        warnings.iter().any(|w| w
-            .as_str()
-            .unwrap()
-            .starts_with("web-tue: the store already has a later one")),
+        warnings.iter().any(|w| w["id"] == "too-late"
+            && w["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("web-tue: the store already has a later one")),
         "{warnings:?}"
     );
     // Another disk under this name.

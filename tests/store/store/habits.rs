@@ -185,7 +185,7 @@ fn what_a_store_takes_is_told_to_people_and_to_monitors() {
         })
         .map(|entry| entry.metadata().unwrap().len())
         .sum();
-    assert_eq!(said["stored_size"], stored);
+    assert_eq!(said["file_size"], stored);
     assert_eq!(said["virtual_size"], 2 * SIZE);
     assert_eq!(said["disks"][0]["newest"], "b");
     let said = lab.good(&["stats", "--points"]);

@@ -78,7 +78,10 @@ fn what_is_kept_stays_what_it_is() {
     assert_eq!(lab.files(), files);
     let view = lab.json(&rules);
     assert_eq!(
-        (&view["disks"][0]["kept"], &view["disks"][0]["deleted"]),
+        (
+            &view["disks"][0]["kept_count"],
+            &view["disks"][0]["deleted_count"]
+        ),
         (&5.into(), &9.into())
     );
     assert_eq!(

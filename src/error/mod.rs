@@ -1,53 +1,21 @@
 //! The error type: what went wrong, where, what was found and expected, and what to do next.
 
-use std::borrow::Cow;
+mod kind;
+mod shell;
+
 use std::error::Error as StdError;
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use kind::{ErrorKind, Reason};
+pub use shell::quoted;
+
 use crate::remedy::Remedy;
-use crate::text::{Escaping, is_unseen, shown, without_secrets};
+use crate::text::{Escaping, shown};
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The kind of an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The request makes no sense.
-    Usage,
-    /// The operating system reported an error: no such file, no permission, disk full.
-    Io,
-    /// The input violates its format.
-    Damaged,
-    /// The input may be valid, but its kind or version isn't supported.
-    Unsupported,
-    /// The diff doesn't fit this base.
-    Mismatch,
-    /// The image is in use by someone else.
-    Locked,
-    /// An interrupted apply has to be finished or undone first.
-    Pending,
-    /// An input changed while it was being read.
-    Changed,
-    /// The user stopped the work.
-    Interrupted,
-    /// A fault of this crate: something happened that its own rules exclude (exit code 2).
-    Internal,
-}
-
-/// The reason for an error, where callers have to distinguish more than its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// A chain of parents contains a loop.
-    ParentsInCircle,
-    /// A chain of parents is too long.
-    TooManyParents,
-}
 
 /// An error with its location and a hint.
 ///
@@ -75,24 +43,6 @@ struct Inner {
 struct Told {
     remedy: Remedy,
     hint: String,
-}
-
-impl ErrorKind {
-    /// The name of the kind in lower case: `usage`, `io`, `damaged`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Usage => "usage",
-            Self::Io => "io",
-            Self::Damaged => "damaged",
-            Self::Unsupported => "unsupported",
-            Self::Mismatch => "mismatch",
-            Self::Locked => "locked",
-            Self::Pending => "pending",
-            Self::Changed => "changed",
-            Self::Interrupted => "interrupted",
-            Self::Internal => "internal",
-        }
-    }
 }
 
 impl Error {
@@ -265,6 +215,12 @@ impl Error {
         self.0.reason
     }
 
+    /// Returns a stable name for what is wrong: that of the [`reason`](Self::reason), or else of the kind.
+    pub fn id(&self) -> &'static str {
+        let reason = self.reason().map(Reason::id);
+        reason.unwrap_or(self.kind().name())
+    }
+
     /// Returns the message alone, without location or values.
     pub fn message(&self) -> &str {
         &self.0.message
@@ -322,31 +278,6 @@ impl Error {
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let source = self.0.source.as_deref()?;
         source.downcast_ref::<io::Error>().map(io::Error::kind)
-    }
-}
-
-/// Quotes `text`, a path or another argument, as a single word for a shell: for commands in hints. Control characters
-/// and invalid UTF-8 are escaped as bash and zsh understand it.
-///
-/// A signature in it isn't repeated: it is replaced by `*`, so that the shell finds the file by the rest of its name.
-pub fn quoted(text: impl AsRef<OsStr>) -> String {
-    let text = text.as_ref();
-    if let Some(Cow::Owned(shown)) = text.to_str().map(without_secrets)
-        && let Some(rest) = shown.strip_suffix("...")
-        && text.to_str() != Some(&shown)
-    {
-        return format!("{}*", quoted(rest));
-    }
-    let bytes = text.as_encoded_bytes();
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+:,@%".contains(byte);
-    // An argument that begins with `-` would be taken for an option.
-    let folder = if bytes.starts_with(b"-") { "./" } else { "" };
-    match text.to_str() {
-        Some(text) if !text.is_empty() && bytes.iter().all(plain) => format!("{folder}{text}"),
-        Some(text) if !text.contains(is_unseen) => {
-            format!("'{folder}{}'", text.replace('\'', r"'\''"))
-        }
-        _ => format!("$'{folder}{}'", bytes.escape_ascii()),
     }
 }
 
@@ -427,6 +358,7 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::is_unseen;
 
     #[test]
     fn a_phrase_about_the_path_before_it_is_whole() {
@@ -460,35 +392,6 @@ mod tests {
             "disk.vhd: the checksum is wrong (footer.checksum at offset 64: found 0x00000001, expected 0x00000002)"
         );
         assert_eq!(error.hint(), Some("look at it"));
-    }
-
-    #[test]
-    fn commands_in_hints_can_be_pasted() {
-        for (text, word) in [
-            ("disk.vhd", "disk.vhd"),
-            ("/srv/a_b-1.vhd", "/srv/a_b-1.vhd"),
-            ("", "''"),
-            ("my disk.vhd", "'my disk.vhd'"),
-            ("$(rm -rf x).vhd", "'$(rm -rf x).vhd'"),
-            ("it's", r"'it'\''s'"),
-            ("-rf", "./-rf"),
-            ("-r f", "'./-r f'"),
-            ("~x", "'~x'"),
-            ("größe", "'größe'"),
-            ("a\nb'\u{1b}", r"$'a\nb\'\x1b'"),
-            ("a\u{202e}b", r"$'a\xe2\x80\xaeb'"),
-            ("\u{85}", r"$'\xc2\x85'"),
-        ] {
-            assert_eq!(quoted(text), word);
-            let command = format!("printf %s {word}");
-            let shell = std::process::Command::new("bash")
-                .args(["-c", &command])
-                .output();
-            if let Ok(out) = shell {
-                let back = String::from_utf8(out.stdout).unwrap();
-                assert_eq!(back.strip_prefix("./").unwrap_or(&back), text);
-            }
-        }
     }
 
     #[test]
