@@ -83,7 +83,7 @@ const FOREIGN_COMMANDS: &[(&str, &str)] = &[
     ("blob/failure.rs", "azcopy copy --blob-type PageBlob"),
     ("blob/token.rs", ""),
     ("cloud/manager.rs", "--output"),
-    ("error.rs", "ulimit -f"),
+    ("error/mod.rs", "ulimit -f"),
     ("files/foreign/", ""),
     ("files/apply/in_place/journal.rs", "ulimit -f"),
     ("snapshot/cloud_list.rs", "az snapshot list -o json"),

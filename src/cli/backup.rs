@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::context::Context;
-use super::document::ErrorView;
 use super::exit::Outcome;
 use super::output::Output;
 use super::rate::RateArgs;
@@ -88,10 +87,9 @@ struct View {
     snapshot: Option<String>,
     copied: Vec<String>,
     /// Points that the rules deleted from the store.
-    pruned: usize,
+    pruned_count: usize,
     /// Snapshots that were deleted in the cloud.
     deleted_snapshots: Vec<String>,
-    error: Option<ErrorView>,
 }
 
 struct Name(String);
@@ -137,9 +135,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         dry_run: args.dry_run,
         snapshot: None,
         copied: Vec::new(),
-        pruned: 0,
+        pruned_count: 0,
         deleted_snapshots: Vec::new(),
-        error: None,
     };
     if args.dry_run {
         context.note(format_args!(
@@ -175,8 +172,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     finish(args, view, result.err())
 }
 
-fn finish(args: &Args, mut view: View, error: Option<Error>) -> Result<Outcome> {
-    view.error = error.as_ref().map(ErrorView::from);
+fn finish(args: &Args, view: View, error: Option<Error>) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
         output.json(&view)?;
@@ -208,7 +204,7 @@ fn thin_out(
         let (workers, progress) = (context.workers()?, context.progress());
         let pruned = prune(&mut disk, &decisions, Work::new(&workers, &*progress))?;
         drop(progress);
-        view.pruned = pruned.deleted;
+        view.pruned_count = pruned.deleted;
         context.note(format_args!(
             "{name}: {} deleted from the store, {} kept",
             Count(pruned.deleted as u64, "snapshot"),

@@ -36,7 +36,7 @@ fn lab(copy_rate: Option<u64>) -> Lab {
 }
 
 /// A group comes with the first disk in it.
-fn group(lab: &Lab, disk: &str, region: &str) {
+pub(crate) fn group(lab: &Lab, disk: &str, region: &str) {
     let new = NewDisk {
         region,
         bytes: (1 << 20) + 512,

@@ -15,9 +15,12 @@ mod cloud_lab;
 mod copies;
 #[path = "../support/disk.rs"]
 mod disk;
+mod documents;
 #[allow(dead_code, reason = "others need the rest")]
 #[path = "../store/week/ext4.rs"]
 mod ext4;
+#[path = "../support/json_tables.rs"]
+mod json_tables;
 mod managed;
 mod week;
 

@@ -357,7 +357,7 @@ fn options_that_mean_nothing_for_a_managed_disk_are_refused() {
     assert_eq!(all.snapshots.len(), 1);
 }
 
-fn make_container(address: &str, key: &str, authority: Vec<u8>) {
+pub(crate) fn make_container(address: &str, key: &str, authority: Vec<u8>) {
     use vhdkit::blob::{BlobName, Credential, Http, PageStore as _, Rest, Route};
     let route = Route {
         authorities: Some(authority),

@@ -11,6 +11,8 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
+#[path = "../support/json_tables.rs"]
+mod json_tables;
 #[path = "../support/many.rs"]
 mod many;
 #[path = "../support/mounts.rs"]

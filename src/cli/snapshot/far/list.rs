@@ -38,7 +38,7 @@ pub(super) struct PointView {
     /// Length of the blob in bytes, including holes and the footer.
     blob_size: u64,
     content_digest: Option<String>,
-    source: Option<String>,
+    source_name: Option<String>,
     source_resource_id: Option<String>,
     source_unique_id: Option<String>,
     tags: BTreeMap<String, String>,
@@ -58,7 +58,7 @@ impl From<&FarPoint> for PointView {
             },
             blob_size: point.size,
             content_digest: point.digest().map(|digest| digest.to_string()),
-            source: point.note.source.clone(),
+            source_name: point.note.source.clone(),
             source_resource_id: point.note.resource.clone(),
             source_unique_id: point.note.unique.clone(),
             tags: point.note.tags.clone(),
@@ -155,7 +155,7 @@ pub(in crate::cli::snapshot) fn show(
         line("blob size", &Size(view.blob_size).to_string())?;
         for (name, value) in [
             ("content digest", &view.content_digest),
-            ("copied from", &view.source),
+            ("copied from", &view.source_name),
             ("source resource", &view.source_resource_id),
             ("source unique id", &view.source_unique_id),
             ("id", &view.id),

@@ -122,8 +122,8 @@ struct Pruned {
 #[derive(Serialize)]
 struct PrunedDisk {
     disk: String,
-    kept: usize,
-    deleted: usize,
+    kept_count: usize,
+    deleted_count: usize,
     snapshots: Vec<PrunedPoint>,
 }
 
@@ -186,8 +186,8 @@ pub(in crate::cli::snapshot) fn prune(
             output.finish()?;
         }
         all.push(PrunedDisk {
-            kept,
-            deleted: gone.len(),
+            kept_count: kept,
+            deleted_count: gone.len(),
             snapshots: decided()
                 .map(|(point, reasons)| PrunedPoint {
                     name: point.name.clone(),

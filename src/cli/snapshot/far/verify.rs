@@ -29,11 +29,11 @@ struct View {
 #[derive(Serialize)]
 struct DiskView {
     disk: String,
-    snapshots: usize,
+    snapshot_count: usize,
     /// The number of those whose content matches its recorded digest.
-    right: usize,
+    right_count: usize,
     /// The number of those that were read and don't have a recorded digest.
-    unknown: usize,
+    unknown_count: usize,
     unfinished: Option<&'static str>,
     findings: Vec<Finding>,
     error: Option<ErrorView>,
@@ -41,6 +41,7 @@ struct DiskView {
 
 #[derive(Serialize)]
 struct Finding {
+    id: &'static str,
     snapshot: String,
     message: String,
 }
@@ -92,9 +93,9 @@ fn verify_disk(
 ) -> Result<DiskView> {
     let mut view = DiskView {
         disk: disk.name.clone(),
-        snapshots: disk.points.len(),
-        right: 0,
-        unknown: 0,
+        snapshot_count: disk.points.len(),
+        right_count: 0,
+        unknown_count: 0,
         unfinished: disk.unfinished,
         findings: Vec::new(),
         error: None,
@@ -113,11 +114,12 @@ fn verify_disk(
         };
         progress.check()?;
         match found {
-            Ok(true) => view.right += 1,
-            Ok(false) => view.unknown += 1,
+            Ok(true) => view.right_count += 1,
+            Ok(false) => view.unknown_count += 1,
             // An incomplete snapshot can't be restored either.
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Pending) => {
                 view.findings.push(Finding {
+                    id: error.id(),
                     snapshot: point.name.clone(),
                     message: error.to_string(),
                 });
@@ -139,8 +141,8 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
                 disk.disk, finding.snapshot, finding.message
             ))?;
         }
-        let count = Count(disk.snapshots as u64, "snapshot");
-        let looked = match (view.read_data, disk.unknown) {
+        let count = Count(disk.snapshot_count as u64, "snapshot");
+        let looked = match (view.read_data, disk.unknown_count) {
             ("none", _) => "opened, data not read (--read-data reads it)".to_owned(),
             (_, 0) => "all data read and compared with the digests".to_owned(),
             (_, unknown) => format!(

@@ -6,7 +6,6 @@ use super::super::copy::Args;
 use super::super::{Context, Count, Outcome, Output, Result};
 use super::Managed;
 use super::follow::follow;
-use crate::cli::document::ErrorView;
 use crate::cli::signals::goes_on;
 use crate::cloud::{Cloud, Group, GroupName, NewCopy, Resource};
 use crate::error::{Error, ErrorKind, quoted};
@@ -20,7 +19,6 @@ struct View {
     region: String,
     dry_run: bool,
     copied: Vec<CopyView>,
-    error: Option<ErrorView>,
 }
 
 #[derive(Serialize)]
@@ -118,7 +116,6 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             region: region.to_owned(),
             dry_run: args.dry_run,
             copied,
-            error: error.as_ref().map(ErrorView::from),
         })?;
         output.finish()?;
     }

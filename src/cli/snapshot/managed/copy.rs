@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::super::copy::Args;
 use super::super::{Context, Count, Outcome, Output, Result, Short, Size, check_disk_name};
 use super::Managed;
-use crate::cli::document::ErrorView;
 use crate::cli::rate::RateArgs;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{
@@ -18,7 +17,6 @@ struct View {
     disk: String,
     dry_run: bool,
     copied: Vec<PointView>,
-    error: Option<ErrorView>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +98,6 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             disk: name.to_owned(),
             dry_run: args.dry_run,
             copied,
-            error: error.as_ref().map(ErrorView::from),
         })?;
         output.finish()?;
     }

@@ -12,8 +12,8 @@ use crate::snapshot::{Candidate, HeldPoint, Policy};
 struct View {
     dry_run: bool,
     disk: String,
-    kept: usize,
-    deleted: usize,
+    kept_count: usize,
+    deleted_count: usize,
     snapshots: Vec<PointView>,
 }
 
@@ -58,8 +58,8 @@ pub(in super::super) fn run(args: &Args, policy: &Policy, context: &Context) -> 
         output.json(&View {
             dry_run: args.dry_run,
             disk: managed.name.clone(),
-            kept: decided.len() - deleted,
-            deleted,
+            kept_count: decided.len() - deleted,
+            deleted_count: deleted,
             snapshots: decided
                 .iter()
                 .map(|(one, reasons)| PointView {

@@ -15,9 +15,11 @@ use crate::text::shown;
 
 #[derive(Serialize)]
 struct View {
+    disk: String,
     snapshot: String,
     image: String,
     format: &'static str,
+    outcome: &'static str,
     virtual_size: u64,
 }
 
@@ -59,9 +61,11 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
         output.json(&View {
-            snapshot: found.id.clone(),
+            disk: managed.name.clone(),
+            snapshot: found.name.clone(),
             image: args.output.to_string_lossy().into_owned(),
             format: format.name(),
+            outcome: "restored",
             virtual_size: size,
         })?;
         output.finish()?;
