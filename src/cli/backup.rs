@@ -143,7 +143,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             "{name}: a snapshot would be taken, and copied after these"
         ));
         if managed.family.snapshots.is_empty() {
-            return finish(args, view, None);
+            return finish(args, &view, None);
         }
     } else {
         // Each night would leave another snapshot that nothing can be copied to.
@@ -165,17 +165,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (copied, error) = job.run::<Name>(&managed, context)?;
     view.copied = copied.into_iter().map(|name| name.0).collect();
     if error.is_some() || args.dry_run {
-        return finish(args, view, error);
+        return finish(args, &view, error);
     }
     // A prune that fails leaves more than is wanted, and never less.
     let result = thin_out(args, (&managed, &job), &mut view, context);
-    finish(args, view, result.err())
+    finish(args, &view, result.err())
 }
 
-fn finish(args: &Args, view: View, error: Option<Error>) -> Result<Outcome> {
+fn finish(args: &Args, view: &View, error: Option<Error>) -> Result<Outcome> {
     if args.json {
         let mut output = Output::text()?;
-        output.json(&view)?;
+        output.json(view)?;
         output.finish()?;
     }
     error.map_or(Ok(Outcome::Done), Err)

@@ -303,7 +303,7 @@ fn text(view: &View, quiet: bool, output: &mut Output) -> Result<()> {
         let copying = disk.copying.as_ref().map_or_else(String::new, |name| {
             format!("; {name}, whose copy isn't complete, was not looked at")
         });
-        if disk.snapshots == 0 && faults == 0 {
+        if disk.snapshot_count == 0 && faults == 0 {
             output.line(format_args!(
                 "{}: there is no snapshot, so nothing was verified{copying}",
                 disk.disk

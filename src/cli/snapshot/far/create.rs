@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::list::PointView;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
+use crate::cli::message::{Topic, Warning};
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::Size;
@@ -41,7 +42,7 @@ struct View {
     point: PointView,
     update_bytes: u64,
     clear_bytes: u64,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 /// Adds a snapshot of `image`.
@@ -124,7 +125,9 @@ pub(in crate::cli::snapshot) fn create(
             quoted(new.disk),
             quoted(new.name)
         );
-        context.warn_always(&warning, Some(&hint));
+        let mut warning = Warning::new(Topic::TimeInFuture, warning);
+        warning.hint = Some(hint);
+        context.warn_of(&warning);
         warnings.push(warning);
     }
     if newest.is_none() {

@@ -155,7 +155,7 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
             (n, None) => Count(n, "problem").to_string(),
             (n, Some(_)) => format!("{}, and not all could be read", Count(n, "problem")),
         };
-        if disk.snapshots == 0 && disk.error.is_none() {
+        if disk.snapshot_count == 0 && disk.error.is_none() {
             output.line(format_args!(
                 "{}: there is no snapshot, so nothing was verified",
                 disk.disk
