@@ -28,6 +28,7 @@
 //! text  remedy  error  page  progress  parallel
 //!                                    what everything is said in, and the one pipeline
 //! storage                            bytes at offsets
+//! age                                the age format, for encrypted stores (feature `store`)
 //! image                              virtual disks, whatever stores them
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
 //! inside                             partitions and file systems of a virtual disk, beside them
@@ -46,6 +47,8 @@
 //! Every image and every diff may be hostile. None can make this crate panic, loop forever, or allocate memory on the
 //! word of an unchecked field. [`Error`] says which field at which offset of which file is wrong, and what to do.
 
+#[cfg(feature = "store")]
+pub mod age;
 pub mod api;
 #[cfg(feature = "azure")]
 pub mod blob;

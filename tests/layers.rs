@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["page", "progress"],
     &["parallel"],
     &["storage"],
-    &["image"],
+    &["age", "image"],
     &["vhd", "diff", "blob", "inside"],
     &["cloud"],
     &["open", "files"],

@@ -47,12 +47,27 @@ pub(super) struct Common {
     /// Of page blobs: requests under way at once [default: 16].
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=256), hide_short_help = true)]
     pub jobs: Option<u16>,
+    #[command(flatten)]
+    pub keys: KeyArgs,
     /// Print nothing on success, except for warnings.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, overrides_with = "quiet")]
     pub quiet: bool,
     /// Report details on stderr, including the time taken.
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet", overrides_with = "verbose")]
     pub verbose: bool,
+}
+
+// What opens encrypted stores, for every command.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct KeyArgs {
+    /// Of an encrypted store: the file with its passphrase [default: the file that `VHDKIT_PASSPHRASE_FILE` names; else
+    /// it is asked for on the terminal]. Several are tried one by one.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub passphrase_file: Vec<PathBuf>,
+    /// Of an encrypted store: the file with its key, or with its recovery key [default: the file that `VHDKIT_KEY_FILE`
+    /// names]. Several are tried one by one.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub key_file: Vec<PathBuf>,
 }
 
 /// When something is shown.

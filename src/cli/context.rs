@@ -118,6 +118,16 @@ impl Context {
     }
 
     /// Returns whether only problems should be reported.
+    /// What opens encrypted stores.
+    pub(super) fn keys(&self) -> &super::args::KeyArgs {
+        &self.common.keys
+    }
+
+    /// The name of the program.
+    pub(super) fn program(&self) -> &'static str {
+        self.program
+    }
+
     pub(super) fn quiet(&self) -> bool {
         self.common.quiet
     }

@@ -67,6 +67,8 @@ pub(super) fn sections(command: &Command) -> Vec<(&'static str, String)> {
     if store || command.get_name() == "snapshot" {
         environment += "VHDKIT_STORE\n    The store, where --store isn't given.\n";
     }
+    environment += "VHDKIT_PASSPHRASE_FILE, VHDKIT_KEY_FILE\n    The file with the passphrase, and the file with the key, of \
+                    encrypted stores, where neither --passphrase-file nor --key-file is given.\n";
     environment += "VHDKIT_STATE_DIR\n    Where the undo journals of block devices are, where --journal-dir isn't given; \
                     else /var/lib/vhdkit.\n\
                     NO_COLOR\n    If it is set, nothing is coloured.";

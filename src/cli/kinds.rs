@@ -155,7 +155,8 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
         ],
         ("show", "store", Managed) => &["disk", "at"],
         ("list", "store", Managed) => &["disk"],
-        ("diff", "store", Container) | ("copy", "store", Managed) => &["lock_timeout"],
+        ("diff", "store", Container) => &["lock_timeout"],
+        ("copy", "store", Managed) => &["lock_timeout", "unencrypted"],
         ("diff" | "prune", "store", Managed) => &["disk", "lock_timeout"],
         ("restore", "store", Container) => &[
             "in_place",
@@ -180,8 +181,16 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
             "lock_timeout",
         ],
         ("delete", "store", Managed) => &["disk", "release_hold", "lock_timeout"],
-        ("copy", "store", Folder | Container) => &["check_changes", "managed", "region"],
-        ("copy", "to", Group) => &["init", "disk", "jobs", "check_changes", "limit_rate"],
+        ("copy", "store", Folder) => &["check_changes", "managed", "region"],
+        ("copy", "store", Container) => &["check_changes", "managed", "region", "unencrypted"],
+        ("copy", "to", Group) => &[
+            "init",
+            "disk",
+            "jobs",
+            "check_changes",
+            "limit_rate",
+            "unencrypted",
+        ],
         ("verify", "store", Container) => &["read_data_subset", "max_age"],
         _ => &[],
     }

@@ -126,6 +126,8 @@ topics! {
     OtherChildren: "other-children",
     /// A file isn't in the archive.
     LeftOut: "left-out",
+    /// The file of a key can be read by others.
+    KeyReadable: "key-readable",
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod hash;
 mod help;
 mod info;
 mod json;
+mod keys;
 mod kinds;
 mod listing;
 mod man;
@@ -293,6 +294,7 @@ fn start<T: clap::FromArgMatches>(
         // A command started in another folder must find it by the path in a message.
         keep_journals_of_devices_in(std::path::absolute(&folder).unwrap_or(folder));
     }
+    keys::offer(name, &common.keys);
     let context = Context::new(name, common);
     let result = signals::watch(name)
         .and(meant)

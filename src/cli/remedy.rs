@@ -67,6 +67,8 @@ fn name(step: &Step) -> String {
                 StoreJob::Init => "init",
                 StoreJob::Upgrade => "upgrade --store",
                 StoreJob::AddDisk => "create --store",
+                StoreJob::InitEncrypted => "init --encrypt",
+                StoreJob::Passphrase => "passphrase",
             };
             format!("vhd snapshot {what} {}", quoted(store))
         }
@@ -226,6 +228,9 @@ fn option(choice: Choice) -> &'static str {
         Choice::OutputFormat => "-O",
         Choice::OutputRaw => "-O raw",
         Choice::Store => "--store or VHDKIT_STORE",
+        Choice::KeyFile => "--key-file FILE",
+        Choice::PassphraseFile => "--passphrase-file FILE",
+        Choice::Unencrypted => "--unencrypted",
         Choice::Disk => "--disk NAME",
         Choice::Time => "--time",
         Choice::AtTime => "--at",
@@ -364,7 +369,13 @@ mod tests {
             },
             Step::UnmountLater(file()),
         ]);
-        for job in [StoreJob::Init, StoreJob::Upgrade, StoreJob::AddDisk] {
+        for job in [
+            StoreJob::Init,
+            StoreJob::InitEncrypted,
+            StoreJob::Passphrase,
+            StoreJob::Upgrade,
+            StoreJob::AddDisk,
+        ] {
             let store = file();
             steps.push(Step::Store { job, store });
         }

@@ -10,7 +10,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::{document, exit, far, progress, take_back};
+use super::{document, exit, far, keys, progress, take_back};
 use crate::error::{Error, Result};
 use crate::files::refuse_pending;
 use crate::storage::remove_temporary_files;
@@ -40,6 +40,7 @@ pub(super) fn watch(program: &'static str) -> Result<()> {
                 // Afterwards no file can be written any more.
                 take_back::interrupted(program);
                 remove_temporary_files();
+                keys::echo_again();
                 progress::wipe();
                 let how = match signal {
                     SIGTERM => "terminated",

@@ -19,7 +19,7 @@ use crate::page::PAGE_SIZE;
 use crate::progress::{Progress, Silent};
 use crate::remedy::{Choice, Remedy, Step, Tool, overwrite};
 use crate::storage::{
-    Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, WriteAt as _,
+    Access, AtomicFile, Audience, Caching, File, Overwrite, ReadAt as _, WriteAt as _, on_disk,
     refuse_part_of_store,
 };
 use crate::text::shown;
@@ -292,7 +292,7 @@ pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
 
 /// The identity of a file: a device's number, or a file's device and inode. Returns `None` if there is no file.
 fn identity(path: &Path) -> Result<Option<(bool, u64, u64)>> {
-    match fs::metadata(path) {
+    match fs::metadata(on_disk(path)) {
         Ok(m) if m.file_type().is_block_device() => Ok(Some((true, m.rdev(), 0))),
         Ok(m) => Ok(Some((false, m.dev(), m.ino()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -173,6 +173,10 @@ pub enum StoreJob {
     Upgrade,
     /// To add a disk to it.
     AddDisk,
+    /// To make a folder an encrypted store.
+    InitEncrypted,
+    /// To give it another passphrase.
+    Passphrase,
 }
 
 /// Work on a disk in a store.
@@ -236,6 +240,12 @@ listed! {
         IgnoreUnreadChildren,
         /// To go on although children of an image are lost by it.
         LoseChildren,
+        /// The file with the key of an encrypted store.
+        KeyFile,
+        /// The file with the passphrase of an encrypted store.
+        PassphraseFile,
+        /// To copy from an encrypted store to one that isn't.
+        Unencrypted,
         /// The file that is the parent.
         Parent,
         /// The parent that was named.

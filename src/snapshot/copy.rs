@@ -7,6 +7,7 @@ use std::thread;
 use super::history::{missing, refuse_taken_name};
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
+use super::marker::expect_store;
 use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
@@ -140,6 +141,8 @@ pub fn would_copy((from, to): (&Path, &Path), name: &str) -> Result<Vec<Manifest
 /// Copies the snapshots of the disk `name` that the store `from` has and the store `to` lacks. Both are locked
 /// meanwhile: the source as by a reader, the target against everyone except readers.
 pub fn copy_disk((from, to): (&Path, &Path), name: &str, work: Work<'_>) -> Copied {
+    // Where the folder of a disk is depends on the key. What is wrong with the store is reported below.
+    let _ = expect_store(to, Some(name));
     let mut copied = Copied {
         disk: name.to_owned(),
         points: Vec::new(),

@@ -5,10 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disk::is_passing;
 use super::doubts::doubts;
 use super::layout::{NEW, PACKED};
 use super::manifest::{FIRST_SCHEMA, LAST_SEQUENCE, hex};
-use super::marker::{STORE_VERSION, expect_store};
+use super::marked::STORE_VERSION;
+use super::marker::expect_store;
 use super::packed::write_packed;
 use super::point::side;
 use super::windows::{self, MadeList};
@@ -28,7 +30,7 @@ use crate::image::{
     ContentDigest, CopyOptions, Image, NoneShared, SharedExtents, WindowList, copy_hashed,
 };
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step, Tool};
-use crate::storage::{Audience, File, Overwrite, ReadAt};
+use crate::storage::{Audience, File, Overwrite, ReadAt, is_sealed};
 use crate::text::shown;
 use crate::text::without_secrets;
 use crate::vhd::UniqueId;
@@ -442,6 +444,9 @@ impl Draft {
 }
 
 fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -> Result<Created> {
+    if is_sealed(disk.store()) {
+        return Err(images_are_not_encrypted(disk));
+    }
     let size = image.virtual_size();
     let (format, ending) = if size <= LARGEST_DYNAMIC {
         (Format::Dynamic, "vhd")
@@ -491,6 +496,13 @@ fn add_base(disk: &mut Disk, image: &dyn Opened, draft: Draft, work: Work<'_>) -
         other_unique_id: None,
         doubts,
     })
+}
+
+/// The error for a base that would be an image in an encrypted store: these are written in no order.
+pub(super) fn images_are_not_encrypted(disk: &Disk) -> Error {
+    Error::mismatch("an encrypted store has packed bases only")
+        .with_path(disk.folder())
+        .with_found("an image as a base")
 }
 
 /// A base that is a diff from nothing.
@@ -548,8 +560,14 @@ fn publish_list(list: MadeList, point: &Manifest) -> Result<()> {
 /// The length of a file, and its allocated size.
 pub(super) fn lengths(path: &Path) -> Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata = File::open(path)?.metadata()?;
-    Ok((metadata.len(), metadata.blocks().saturating_mul(512)))
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let length = match file.byte_len() {
+        // Whoever reads it will say what is wrong with it.
+        Err(error) if !is_passing(&error) => metadata.len(),
+        length => length?,
+    };
+    Ok((length, metadata.blocks().saturating_mul(512)))
 }
 
 /// Where the newest snapshot and `image` are the same, as another program says; its list is checked as far as that is wanted.

@@ -22,8 +22,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::{Choice, Remedy, SnapshotJob, Step};
 use crate::storage::{
-    AtomicFile, Audience, File, Handles, Overwrite, WriteAt as _, create_folder, remove_if_there,
-    rename,
+    AtomicFile, Audience, File, Handles, Overwrite, WriteAt as _, create_folder, on_disk,
+    remove_if_there, rename,
 };
 use crate::text::shown;
 
@@ -98,7 +98,7 @@ impl Disk {
         check_disk_name(name)?;
         let folder = store.join(name);
         expect_store(store, Some(name))?;
-        match fs::metadata(&folder) {
+        match fs::metadata(on_disk(&folder)) {
             Ok(found) if found.is_dir() => Ok(folder),
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("cannot look at", e).with_path(folder))
@@ -479,7 +479,7 @@ impl Disk {
         if !self.points().is_empty() || !self.damaged.is_empty() {
             return;
         }
-        let Ok(entries) = fs::read_dir(&self.folder) else {
+        let Ok(entries) = fs::read_dir(on_disk(&self.folder)) else {
             return;
         };
         let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));

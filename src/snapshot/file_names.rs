@@ -8,6 +8,7 @@ use std::path::Path;
 use super::PointFileName;
 use super::layout::{PART, WINDOWS};
 use crate::error::{Error, Result};
+use crate::storage::{name_in, on_disk};
 
 /// File names in order. Those of an incomplete copy are found without searching the others.
 #[derive(Debug, Default)]
@@ -82,9 +83,11 @@ pub(super) fn is_part(name: &str) -> bool {
 pub(super) fn file_names(folder: &Path) -> Result<FileNames> {
     let failed = |e| Error::io("cannot read the folder", e).with_path(folder);
     let mut names = FileNames::default();
-    for entry in fs::read_dir(folder).map_err(failed)? {
+    for entry in fs::read_dir(on_disk(folder)).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        names.extend(name.into_string().ok().filter(|name| {
+        let name = name.into_string().ok();
+        let name = name.and_then(|name| name_in(folder, &name));
+        names.extend(name.filter(|name| {
             PointFileName::parse(name).is_some() || name.starts_with(".vhdkit-") || name == WINDOWS
         }));
     }

@@ -9,12 +9,12 @@
 use std::path::{Path, PathBuf};
 
 use super::base::{nothing, unpacked};
-use super::create::lengths;
+use super::create::{images_are_not_encrypted, lengths};
 use super::disk::is_passing;
 use super::history::check_next;
 use super::layout::COPY_LOCK;
 use super::lock::{Said, open_lock, with_holder};
-use super::marker::{Marker, STORE_VERSION};
+use super::marked::{Marker, STORE_VERSION};
 use super::partial::{self, mark, part};
 use super::plain::{check_plain, is_absent};
 use super::sparse_chunks::same_until;
@@ -27,7 +27,8 @@ use crate::files::{Format, FormatChoice, OpenOptions, open_image};
 use crate::image::{ContentDigest, Image as _, window_hashes};
 use crate::remedy::{Remedy, Step, StoreJob};
 use crate::storage::{
-    Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, remove_if_there, rename,
+    Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, is_sealed, remove_if_there,
+    rename,
 };
 
 /// A disk into which snapshots are copied. Readers may use it meanwhile, since snapshots are only added; commands that
@@ -202,7 +203,7 @@ impl Target {
         self.disk.names.extend(name_of(&path));
         let len = file.byte_len()?.min(point.data.length);
         let from = match original {
-            Some(original) => same_until(original, &file, len)?,
+            Some(original) => file.goes_on_from(same_until(original, &file, len)?),
             None => 0,
         };
         // Anything may follow, and zeros won't be written over it.
@@ -293,6 +294,10 @@ impl PartialPoint<'_> {
 
 /// An error for a packed base where the marker promises that older programs can read the store.
 fn check_version(disk: &Disk, point: &Manifest) -> Result<()> {
+    if point.is_base() && !point.is_packed() && is_sealed(disk.store()) {
+        return Err(images_are_not_encrypted(disk)
+            .with_hint("bring the source to the newest version first, which packs its bases"));
+    }
     if !point.is_packed() {
         return Ok(());
     }

@@ -4,89 +4,26 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::check_disk_name;
 use super::file_names::file_names;
-use super::plain::{is_absent, read_limited};
+use super::marked::{
+    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, MARKER, Marker, STORE_VERSION,
+    looks_encrypted, of_store,
+};
+use super::plain::is_absent;
+use super::vault;
+use crate::age::{Identity, Passphrase};
 use crate::error::{Error, Result};
-use crate::remedy::{Remedy, Step, StoreJob};
-use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, create_folder_for, rename};
-use crate::vhd::UniqueId;
+use crate::remedy::{Remedy, StoreJob};
+use crate::storage::{Audience, Overwrite, create_folder_for, name_in, on_disk, rename};
 
-/// The name of the file.
-pub const MARKER: &str = "vhdkit-store.json";
-
-/// The newest version of stores.
-pub const STORE_VERSION: u32 = 2;
-
-/// A longer file is not a marker.
-const LONGEST: u64 = 64 << 10;
-
-/// What the marker of a store says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marker {
-    /// The version of the store. In one of version 1, bases are images, which older programs read.
-    #[serde(rename = "vhdkit_store")]
-    pub version: u32,
-    /// What tells the store from all others: a random UUID.
-    pub id: String,
-}
-
-impl Marker {
-    /// The marker of the store at `store`; `None` if it has none.
-    ///
-    /// # Errors
-    ///
-    /// [`Damaged`](crate::ErrorKind::Damaged) if there is one that can't be read, and
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it is of a newer version.
-    pub fn read(store: &Path) -> Result<Option<Self>> {
-        let path = store.join(MARKER);
-        let damaged = || {
-            Error::damaged("the marker of this store can't be read")
-                .with_path(&path)
-                .with_expected("the marker of a store")
-                .with_remedy(
-                    Remedy::new(
-                        "if this is the right folder, make the marker again; no disk is touched by that",
-                    )
-                    .named(": ")
-                    .step(of_store(StoreJob::Init, store), ""),
-                )
-        };
-        let Some(bytes) = read_limited(&path, LONGEST, damaged)? else {
-            return Ok(None);
-        };
-        let marker: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().with_source(e))?;
-        if marker.version == 0 {
-            return Err(damaged().with_field("vhdkit_store").with_found(0));
-        }
-        if marker.version > STORE_VERSION {
-            return Err(Error::unsupported("this store is of a newer version")
-                .with_path(path)
-                .with_field("vhdkit_store")
-                .with_found(marker.version)
-                .with_expected(format_args!("at most {STORE_VERSION}"))
-                .with_hint("use the vhdkit that made it, or a newer one"));
-        }
-        Ok(Some(marker))
-    }
-
-    fn new(version: u32) -> Self {
-        Self {
-            version,
-            id: UniqueId::random().to_string(),
-        }
-    }
-
-    fn write(&self, store: &Path, overwrite: Overwrite, audience: &Audience) -> Result<()> {
-        let path = store.join(MARKER);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::usage("the marker can't be written").with_source(e))?;
-        let file = AtomicFile::for_audience(path, audience.clone())?;
-        file.file().write_all_at((text + "\n").as_bytes(), 0)?;
-        file.publish(overwrite)
-    }
+/// What a new store is encrypted with.
+#[derive(Debug, Clone)]
+pub enum Protection {
+    /// A new key, which is kept in the store, encrypted with this passphrase; it takes 2 to this power to try one.
+    Passphrase(Passphrase, u8),
+    /// This key, which isn't in the store.
+    Identity(Identity),
 }
 
 /// Makes the folder `store`, which may be there, a store of this version. Whatever else is in it stays as it is; a
@@ -99,8 +36,65 @@ pub fn init(store: &Path, version: u32) -> Result<Marker> {
     init_for(store, version, &Audience::default())
 }
 
+/// Makes the folder `store`, which may be there, an encrypted store. Returns the marker, and the key that opens the
+/// store if all else is lost.
+///
+/// Where the marker of an encrypted store is lost, it is made again, if the key that is given opens what is there.
+///
+/// # Errors
+///
+/// [`Usage`](crate::ErrorKind::Usage) if it is a store already.
+pub fn init_encrypted(
+    store: &Path,
+    protection: &Protection,
+    audience: &Audience,
+) -> Result<(Marker, Identity)> {
+    let (identity, key) = match protection {
+        Protection::Identity(identity) => (identity.clone(), KeyPlace::File),
+        Protection::Passphrase(passphrase, _) => {
+            let identity = if looks_encrypted(store)? {
+                vault::kept_key(store, passphrase)?
+            } else {
+                Identity::random()?
+            };
+            (identity, KeyPlace::Passphrase)
+        }
+    };
+    prepare(store, ENCRYPTED_VERSION, audience)?;
+    if looks_encrypted(store)? {
+        vault::check_opens(store, &identity)?;
+    } else if let Protection::Passphrase(passphrase, work_factor) = protection {
+        // The key is there before anything says that it is needed.
+        let how = (Overwrite::No, Audience::nobody_else());
+        vault::write_key(store, &identity, (passphrase, *work_factor), how)?;
+    }
+    let key = if is_absent(&store.join(KEY_FILE)) {
+        key
+    } else {
+        KeyPlace::Passphrase
+    };
+    let marker = Marker {
+        encryption: Some(Encryption {
+            recipient: identity.recipient().to_string(),
+            key,
+        }),
+        ..Marker::new(ENCRYPTED_VERSION)
+    };
+    marker.write(store, Overwrite::No, audience)?;
+    vault::use_key(identity.clone());
+    Ok((marker, identity))
+}
+
 /// As [`init`]; what is made is for this audience.
 fn init_for(store: &Path, version: u32, audience: &Audience) -> Result<Marker> {
+    prepare(store, version, audience)?;
+    let marker = Marker::new(version);
+    marker.write(store, Overwrite::No, audience)?;
+    Ok(marker)
+}
+
+/// Makes the folder, and room for its marker. Fails if it is a store already, encrypted or not.
+fn prepare(store: &Path, version: u32, audience: &Audience) -> Result<()> {
     let path = store.join(MARKER);
     let already = |what: &str, remedy: Remedy| {
         Err(Error::usage("this is a store already")
@@ -128,6 +122,22 @@ fn init_for(store: &Path, version: u32, audience: &Audience) -> Result<Marker> {
             );
         }
         Err(error) if error.kind() != crate::ErrorKind::Damaged => return Err(error),
+        Ok(None) | Err(_) if version < ENCRYPTED_VERSION && looks_encrypted(store)? => {
+            return already(
+                "encrypted files, and no marker that can be read",
+                Remedy::new("make its marker again")
+                    .named(": ")
+                    .step(of_store(StoreJob::InitEncrypted, store), ""),
+            );
+        }
+        Err(_) if version == ENCRYPTED_VERSION && !folders(store)?.is_empty() => {
+            return already(
+                "disks that aren't encrypted, and a damaged marker",
+                Remedy::new("make its marker again")
+                    .named(": ")
+                    .step(of_store(StoreJob::Init, store), ""),
+            );
+        }
         // What the disks say of it is true in any case.
         Err(_) => rename(&path, &aside(&path))?,
         Ok(None) if version > 1 && !folders(store)?.is_empty() => {
@@ -140,9 +150,7 @@ fn init_for(store: &Path, version: u32, audience: &Audience) -> Result<Marker> {
         }
         Ok(None) => {}
     }
-    let marker = Marker::new(version);
-    marker.write(store, Overwrite::No, audience)?;
-    Ok(marker)
+    Ok(())
 }
 
 /// Makes the folder `store` a store of this version, unless it is one already; another command may do so at the same
@@ -158,17 +166,10 @@ pub fn init_if_none(store: &Path, version: u32, audience: &Audience) -> Result<b
     }
 }
 
-fn of_store(job: StoreJob, store: &Path) -> Step {
-    Step::Store {
-        job,
-        store: store.to_path_buf(),
-    }
-}
-
 /// Makes the marker of the store at `store`, which may have none, that of the newest version.
 pub fn upgrade_marker(store: &Path) -> Result<Marker> {
     let marker = match Marker::read(store)? {
-        Some(marker) if marker.version == STORE_VERSION => return Ok(marker),
+        Some(marker) if marker.version >= STORE_VERSION => return Ok(marker),
         Some(marker) => Marker {
             version: STORE_VERSION,
             ..marker
@@ -216,7 +217,10 @@ pub fn store_version(store: &Path) -> Result<Option<u32>> {
 pub(super) fn expect_store(store: &Path, disk: Option<&str>) -> Result<u32> {
     match Marker::read(store) {
         Ok(None) => {}
-        Ok(Some(marker)) => return Ok(marker.version),
+        Ok(Some(marker)) => {
+            vault::unlock(store, &marker)?;
+            return Ok(marker.version);
+        }
         Err(error) if error.io_kind() == Some(io::ErrorKind::NotADirectory) => {
             return Err(Error::usage("this is not a store")
                 .with_path(store)
@@ -276,7 +280,8 @@ fn folders(store: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(store).map_err(failed)? {
         // No other name is valid for a disk.
-        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else {
+        let name = entry.map_err(failed)?.file_name().into_string().ok();
+        let Some(name) = name.and_then(|name| name_in(store, &name)) else {
             continue;
         };
         if check_disk_name(&name).is_ok() && is_disk(&store.join(&name))? {
@@ -289,7 +294,7 @@ fn folders(store: &Path) -> Result<Vec<String>> {
 
 /// Whether this is a folder with files of snapshots.
 fn is_disk(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
+    match fs::metadata(on_disk(path)) {
         Ok(found) if found.is_dir() => Ok(!file_names(path)?.is_empty()),
         Ok(_) => Ok(false),
         // A dangling link.

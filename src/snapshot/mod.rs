@@ -32,6 +32,7 @@ mod lock;
 #[cfg(feature = "azure")]
 mod managed;
 mod manifest;
+mod marked;
 mod marker;
 mod marks;
 mod name;
@@ -57,6 +58,7 @@ mod stream;
 mod take_back;
 mod time;
 mod upgrade;
+mod vault;
 mod verify;
 mod windows;
 
@@ -86,8 +88,11 @@ pub use managed::{
     plan_regional, still_there,
 };
 pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
+pub use marked::{
+    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, MARKER, Marker, STORE_VERSION, is_encrypted,
+};
 pub use marker::{
-    MARKER, Marker, STORE_VERSION, disks, init, init_if_none, store_version, upgrade_marker,
+    Protection, disks, init, init_encrypted, init_if_none, store_version, upgrade_marker,
 };
 pub use marks::{HOLD, change_tags, refuse_held};
 pub use name::{check_disk_name, check_name};
@@ -110,4 +115,7 @@ pub use standing::{ReceiverState, Standing, write_standing};
 pub use stream::{Record, StreamReader, StreamWriter};
 pub use time::Time;
 pub use upgrade::{Upgraded, upgrade};
+pub use vault::{
+    KeyRequest, StoreKey, ask_for_keys, change_passphrase, open_for_passphrase, use_key,
+};
 pub use verify::{Finding, ReadData, Verified, verify};

@@ -10,7 +10,7 @@ use super::plain::is_absent;
 use super::{Disk, Manifest, PointFileName, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::{Remedy, SnapshotJob};
-use crate::storage::remove_if_there;
+use crate::storage::{on_disk, remove_if_there};
 
 /// The file that records what is being copied.
 pub(super) fn mark(disk: &Disk, point: &Manifest) -> PathBuf {
@@ -41,7 +41,9 @@ pub(super) fn find(disk: &Disk) -> Result<Option<Manifest>> {
             Err(_) => continue,
         };
         let files = [part(disk, &point), disk.path(&point.data.file)];
-        let found = files.iter().find_map(|file| fs::metadata(file).ok());
+        let found = files
+            .iter()
+            .find_map(|file| fs::metadata(on_disk(file)).ok());
         let (len, used) = found.map_or((0, 0), |found| (found.len(), found.blocks()));
         let percent = u128::from(len) * 100 / u128::from(point.data.length.max(1));
         point.completion_percent = u8::try_from(percent.min(99)).unwrap_or(99);

@@ -5,12 +5,13 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, ReadAt as _};
+use crate::storage::{File, ReadAt as _, on_disk};
 
 /// Fails if `path` leads to something other than a plain file in its own folder. A missing file is left to whoever
 /// opens it.
 pub(super) fn check_plain(path: &Path) -> Result<()> {
-    let found = match fs::symlink_metadata(path) {
+    let place = &*on_disk(path);
+    let found = match fs::symlink_metadata(place) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
@@ -33,8 +34,8 @@ pub(super) fn check_plain(path: &Path) -> Result<()> {
         fs::canonicalize(path)
             .map_err(|e| Error::io("cannot follow the symbolic link", e).with_path(path))
     };
-    let real = follow(path)?;
-    let folder = follow(path.parent().unwrap_or(Path::new("/")))?;
+    let real = follow(place)?;
+    let folder = follow(place.parent().unwrap_or(Path::new("/")))?;
     if real.parent() == Some(&folder) {
         return check_plain(&real);
     }
@@ -75,5 +76,5 @@ pub(super) fn read_limited(
 
 /// Returns whether the file is certain not to exist.
 pub(super) fn is_absent(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    fs::symlink_metadata(on_disk(path)).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }

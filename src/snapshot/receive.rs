@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::history::{check_time, refuse_other, send_after};
 use super::incoming::{PartialPoint, Target, to_verify};
+use super::marker::expect_store;
 use super::plain::is_absent;
 use super::settle::settle;
 use super::stream::{Record, StreamReader};
@@ -96,6 +97,7 @@ fn take<R: Read>(
 ) -> Result<()> {
     let mut stream = StreamReader::new(input, name)?;
     disk.unwrap_or(stream.disk()).clone_into(&mut received.disk);
+    expect_store(store, None)?;
     received.is_new = is_absent(&store.join(&received.disk));
     let mut target = loop {
         match Target::open(store, &received.disk, &Audience::nobody_else()) {

@@ -29,7 +29,7 @@ use crate::files::journal_path;
 use crate::parallel::Workers;
 use crate::progress::Silent;
 use crate::remedy::{Remedy, SnapshotJob};
-use crate::storage::{Audience, create_folder_for, remove_if_there, rename};
+use crate::storage::{Audience, create_folder_for, on_disk, remove_if_there, rename};
 
 impl Disk {
     /// Opens the disk `name` of the store at `store`. For changing it, what an interrupted command left is finished or
@@ -204,5 +204,5 @@ impl Disk {
 }
 
 fn is_missing_folder(folder: &Path) -> bool {
-    fs::metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    fs::metadata(on_disk(folder)).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::file_names::{file_names, is_part};
 use super::layout::{DELETING, WINDOWS};
 use crate::error::{Error, Result};
-use crate::storage::Stamp;
+use crate::storage::{Stamp, on_disk};
 
 /// The files of a disk, by which a change shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Seen {
 }
 
 fn stamp(path: &Path) -> Result<Option<Stamp>> {
-    match fs::symlink_metadata(path) {
+    match fs::symlink_metadata(on_disk(path)) {
         Ok(found) => Ok(Some(Stamp::from(&found))),
         Err(e) if e.kind() == IoKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot look at", e).with_path(path)),

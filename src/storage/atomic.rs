@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::directory::{refuse_special, sync_folder_of};
 use super::paths::{folder_of, prefix_of};
 use super::policy::Overwrite;
+use super::sealed::on_disk;
 use super::stored::refuse_part_of_store;
 use super::system::without_umask;
 use super::temporary::Temporary;
@@ -65,9 +66,9 @@ impl AtomicFile {
     fn create(target: PathBuf, prefix: &OsStr, mode: u32) -> Result<Self> {
         refuse_part_of_store(&target)?;
         let folder = folder_of(&target);
-        let (file, temporary) = Temporary::create_in(folder, prefix, mode)
+        let (file, temporary) = Temporary::create_in(&on_disk(folder), prefix, mode)
             .map_err(|e| Error::io("cannot create a file in this folder", e).with_path(folder))?;
-        let mut file = File::from_std(file, &target)?;
+        let mut file = File::from_std(file, &target)?.sealed_anew();
         file.write_behind();
         Ok(Self {
             file,
@@ -87,7 +88,7 @@ impl AtomicFile {
     ) -> Result<Self> {
         let target = target.into();
         refuse_part_of_store(&target)?;
-        match fs::symlink_metadata(&target) {
+        match fs::symlink_metadata(on_disk(&target)) {
             Ok(_) => {
                 refuse_special(&target)?;
                 if overwrite == Overwrite::No {
@@ -98,6 +99,15 @@ impl AtomicFile {
             }
             Err(e) if e.kind() == IoKind::NotFound => Self::for_audience(target, audience),
             Err(e) => Err(Error::io("cannot look at", e).with_path(target)),
+        }
+    }
+
+    /// What is written is stored as it is: it is a copy of what a file [has stored](File::as_stored).
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        Self {
+            file: self.file.as_stored(),
+            ..self
         }
     }
 
@@ -133,7 +143,7 @@ impl AtomicFile {
 
     /// As [`check_replaces`](Self::check_replaces), for the last component of `path` in the folder of this file.
     pub fn check_beside(&self, path: &Path, old: &File) -> Result<()> {
-        let looked = self.temporary.found_at(path);
+        let looked = self.temporary.found_at(&on_disk(path));
         let found = looked.map_err(|e| Error::io("cannot look at", e).with_path(path))?;
         let old = old.stamp()?;
         if found.is_some_and(|found| found.same_file(&old)) {
@@ -160,6 +170,7 @@ impl AtomicFile {
     /// part of the new one. For what shows that itself and can be made again.
     pub fn publish_unsynced(self, overwrite: Overwrite) -> Result<()> {
         self.set_mode()?;
+        self.file.end_sealed()?;
         self.rename(overwrite).map(drop)
     }
 
@@ -210,12 +221,14 @@ impl AtomicFile {
             target,
             ..
         } = self;
-        temporary.rename_to(&target, overwrite).map_err(|e| {
-            if e.kind() == IoKind::AlreadyExists {
-                return exists(&target);
-            }
-            Error::io("cannot give the finished file its name", e).with_path(&target)
-        })?;
+        temporary
+            .rename_to(&on_disk(&target), overwrite)
+            .map_err(|e| {
+                if e.kind() == IoKind::AlreadyExists {
+                    return exists(&target);
+                }
+                Error::io("cannot give the finished file its name", e).with_path(&target)
+            })?;
         Ok(file)
     }
 }
@@ -231,10 +244,10 @@ fn exists(target: &Path) -> Error {
 /// closed. Error messages call it `name`.
 pub fn spool_beside(beside: &Path, name: &Path) -> Result<File> {
     let folder = folder_of(beside);
-    let file = system::create_nameless(folder).map_err(|e| {
+    let file = system::create_nameless(&on_disk(folder)).map_err(|e| {
         Error::io("cannot create a temporary file in this folder", e).with_path(folder)
     })?;
-    File::from_std(file, name)
+    Ok(File::from_std(file, name)?.sealed_beside(beside))
 }
 
 #[cfg(test)]

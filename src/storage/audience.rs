@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{fgetxattr, getxattr};
 
-use super::File;
+use super::{File, on_disk};
 use crate::error::{Error, Result};
 
 /// The attribute of a file that has an access control list besides the nine bits of its mode.
@@ -49,9 +49,10 @@ impl Audience {
         let mut audience = Self::default();
         for path in paths {
             let path = path.as_ref();
-            let looked = fs::metadata(path);
+            let place = on_disk(path);
+            let looked = fs::metadata(&place);
             let metadata = looked.map_err(|e| Error::io("cannot look at", e).with_path(path))?;
-            let has_list = getxattr(path, LIST, &mut [0; 0][..]).is_ok();
+            let has_list = getxattr(&*place, LIST, &mut [0; 0][..]).is_ok();
             audience.0.push(Grant::new(&metadata, has_list));
         }
         Ok(audience)
@@ -81,7 +82,7 @@ impl Audience {
 
     /// Adds the file at `path`, if there is one, which the new file will replace.
     pub(super) fn and_replaced(self, path: &Path) -> Result<Self> {
-        match fs::metadata(path) {
+        match fs::metadata(on_disk(path)) {
             Ok(_) => Ok(self.and(Self::of([path])?)),
             Err(e) if e.kind() == IoKind::NotFound => Ok(self),
             Err(e) => Err(Error::io("cannot look at", e).with_path(path)),

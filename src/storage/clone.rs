@@ -15,6 +15,9 @@ impl File {
     /// Makes this empty file a clone of `source`. Returns `Ok(false)` if the file system can't clone, or can't clone
     /// between these two files.
     pub fn clone_from_file(&self, source: &Self) -> Result<bool> {
+        if self.is_sealed() || source.is_sealed() {
+            return Ok(false);
+        }
         match system::clone(self.as_std(), self.path(), source.as_std())
             .map_err(|e| (Errno::from_io_error(&e), e))
         {

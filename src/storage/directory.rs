@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 
 use super::paths::folder_of;
+use super::sealed::on_disk;
 use super::stored::refuse_part_of_store;
 use super::system::without_umask;
 use super::{Audience, File, Stamp, system};
@@ -18,7 +19,7 @@ pub fn is_endless_link(error: &std::io::Error) -> bool {
 
 /// Fails if `path` is something other than a regular file, so that a new file can't replace it.
 pub(super) fn refuse_special(path: &Path) -> Result<()> {
-    let kind = match fs::metadata(path) {
+    let kind = match fs::metadata(on_disk(path)) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == IoKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io("cannot look at", e).with_path(path)),
@@ -42,13 +43,14 @@ pub(super) fn refuse_special(path: &Path) -> Result<()> {
 /// Makes a change to the name `path` durable: its creation, renaming or removal.
 pub fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = folder_of(path);
-    system::sync_folder(folder)
+    system::sync_folder(&on_disk(folder))
         .map_err(|e| Error::io("cannot bring the folder to stable storage", e).with_path(folder))
 }
 
 /// Creates a folder with the permissions `mode` minus the umask, unless it exists, and makes it durable in either case:
 /// whoever created it may have been killed before doing so.
 pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
+    let path = &*on_disk(path);
     if !path.is_dir() {
         system::create_folder(path, mode)
             .map_err(|e| Error::io("cannot create the folder", e).with_path(path))?;
@@ -69,6 +71,7 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
 /// Creates a folder and its parents with permissions for this audience. Existing folders aren't changed. As
 /// [`create_folder`], it makes the names durable.
 pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
+    let path = &*on_disk(path);
     let failed = |e| Error::io("cannot create the folder", e).with_path(path);
     let missing = path.ancestors().take_while(|folder| {
         !folder.as_os_str().is_empty()
@@ -94,14 +97,14 @@ pub fn create_folder_for(path: &Path, audience: &Audience) -> Result<()> {
 /// Removes the file at `path`, durably.
 pub fn remove(path: &Path) -> Result<()> {
     refuse_part_of_store(path)?;
-    system::remove(path).map_err(|e| Error::io("cannot remove", e).with_path(path))?;
+    system::remove(&on_disk(path)).map_err(|e| Error::io("cannot remove", e).with_path(path))?;
     sync_folder_of(path)
 }
 
 /// As [`remove`], but returns `Ok(false)` if the file doesn't exist.
 pub fn remove_if_there(path: &Path) -> Result<bool> {
     refuse_part_of_store(path)?;
-    match system::remove(path) {
+    match system::remove(&on_disk(path)) {
         Ok(()) => sync_folder_of(path).map(|()| true),
         Err(e) if e.kind() == IoKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("cannot remove", e).with_path(path)),
@@ -110,14 +113,15 @@ pub fn remove_if_there(path: &Path) -> Result<bool> {
 
 /// Removes an empty folder, durably.
 pub fn remove_folder(path: &Path) -> Result<()> {
-    system::remove_folder(path)
+    system::remove_folder(&on_disk(path))
         .map_err(|e| Error::io("cannot remove the folder", e).with_path(path))?;
     sync_folder_of(path)
 }
 
 /// Fails with [`Changed`](ErrorKind::Changed) if the file at `path` no longer has the state of `stamp`.
 pub fn check_unchanged_at(path: &Path, stamp: &Stamp) -> Result<()> {
-    let found = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
+    let found =
+        fs::metadata(on_disk(path)).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
     if Stamp::from(&found) == *stamp {
         return Ok(());
     }
@@ -141,7 +145,7 @@ impl File {
             return Ok(known.clone());
         }
         let failed = |e| Error::io("cannot find", e).with_path(self.path());
-        let real = fs::canonicalize(self.path()).map_err(failed)?;
+        let real = fs::canonicalize(on_disk(self.path())).map_err(failed)?;
         let there = fs::symlink_metadata(&real).map_err(failed)?;
         if !self.stamp()?.same_file(&Stamp::from(&there)) {
             return Err(
@@ -155,7 +159,7 @@ impl File {
 
     /// Returns whether the path by which this file was opened still leads to it.
     pub fn is_at_its_path(&self) -> Result<bool> {
-        match fs::metadata(self.path()) {
+        match fs::metadata(on_disk(self.path())) {
             Ok(there) => Ok(self.stamp()?.same_file(&Stamp::from(&there))),
             Err(e) if e.kind() == IoKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("cannot look at", e).with_path(self.path())),

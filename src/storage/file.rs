@@ -13,6 +13,7 @@ use super::direct::{DirectReads, DirectWrites};
 use super::held::Held;
 use super::hole_cache::Runs;
 use super::lockable::Lockable;
+use super::sealed::{Bytes, Sealed, as_io, on_disk};
 use super::system::without_umask;
 use super::writeback::WriteBehind;
 use super::{Caching, IoPolicy, ReadAt, WriteAt, system};
@@ -39,6 +40,8 @@ pub struct File {
     pub(super) keeps_space: bool,
     /// The zeroed ranges that stay allocated until [`give_back`](Self::give_back).
     pub(super) held: Option<Arc<Held>>,
+    /// How it is encrypted.
+    sealed: Option<Arc<Sealed>>,
 }
 
 /// Identity, size and times of a file, by which changes are detected.
@@ -149,24 +152,25 @@ impl File {
         let path = path.as_ref();
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+        if fs::metadata(on_disk(path)).is_ok_and(|m| m.file_type().is_block_device()) {
             // Refuses a device that is mounted or otherwise in use.
             options.custom_flags(OFlags::EXCL.bits().cast_signed());
         }
-        Self::with(path, &options, "cannot open for writing")
+        Self::with(path, &options, "cannot open for writing").map(Self::sealed_anew)
     }
 
     /// As [`open_writable`](Self::open_writable), but creates an empty file if there is none.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = system::open_or_create(path)
+        let file = system::open_or_create(&on_disk(path))
             .map_err(|e| Error::io("cannot open", e).with_path(path))?;
-        Self::from_std(file, path)
+        Self::from_std(file, path).map(Self::sealed_anew)
     }
 
     fn with(path: &Path, options: &OpenOptions, doing: &str) -> Result<Self> {
+        let place = on_disk(path);
         let opened = refuse_streams(path).and_then(|()| {
-            open_without_waiting(path, options).map_err(|e| match e.kind() {
+            open_without_waiting(&place, options).map_err(|e| match e.kind() {
                 IoKind::ResourceBusy => Error::new(ErrorKind::Locked, "the device is in use")
                     .with_path(path)
                     .with_hint("unmount it and stop any other programs that use it, then run the command again"),
@@ -191,6 +195,7 @@ impl File {
             return Err(not_at_offsets(&path));
         }
         Ok(Self {
+            sealed: Sealed::of(&path, false),
             runs: Runs::new(&file),
             inner: Arc::new(Lockable::new(file)),
             path,
@@ -205,10 +210,51 @@ impl File {
         })
     }
 
+    /// As it is to be written: encrypted from its first byte on, if the files in its folder are.
+    pub(super) fn sealed_anew(self) -> Self {
+        let sealed = Sealed::of(&self.path, true);
+        Self { sealed, ..self }
+    }
+
+    /// As [`sealed_anew`](Self::sealed_anew), for a file without a name in the folder of `beside`.
+    pub(super) fn sealed_beside(self, beside: &Path) -> Self {
+        let sealed = Sealed::of(beside, true);
+        Self { sealed, ..self }
+    }
+
+    /// The file as it is stored, encrypted or not.
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        Self {
+            sealed: None,
+            ..self
+        }
+    }
+
+    /// Returns whether it is stored encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// The offset from which a file that is the same as another one up to `same` can be written on: an encrypted one is
+    /// written from the beginning.
+    pub fn goes_on_from(&self, same: u64) -> u64 {
+        if self.is_sealed() { 0 } else { same }
+    }
+
+    /// Completes what is written, if it is encrypted.
+    pub(super) fn end_sealed(&self) -> Result<()> {
+        let sealed = self.sealed.as_ref();
+        sealed.map_or(Ok(()), |sealed| sealed.end(self))
+    }
+
     /// Sets how the file is read.
     #[must_use]
     pub fn with_policy(mut self, policy: IoPolicy) -> Self {
         self.policy = policy;
+        if self.is_sealed() {
+            return self;
+        }
         let direct = |cold_only| DirectReads::new(&self.inner, cold_only).map(Arc::new);
         self.direct = match policy.caching {
             Caching::Buffered => None,
@@ -233,6 +279,7 @@ impl File {
             behind: self.behind.clone(),
             keeps_space: self.keeps_space,
             held: self.held.clone(),
+            sealed: self.sealed.clone(),
         }
     }
 
@@ -280,6 +327,9 @@ impl File {
 
     /// Writes past the page cache where that is better, else through it.
     pub(super) fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(sealed) = &self.sealed {
+            return sealed.write(self, buf, offset).map_err(as_io);
+        }
         if let Some(held) = &self.held {
             held.forget(&(offset..offset.saturating_add(buf.len() as u64)));
         }
@@ -294,11 +344,10 @@ impl File {
 
     /// Writes through the page cache.
     pub(super) fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        system::write_all_at(&self.inner, &self.path, buf, offset)?;
-        if let Some(behind) = &self.behind {
-            behind.wrote(buf.len() as u64);
+        if let Some(sealed) = &self.sealed {
+            return sealed.write(self, buf, offset).map_err(as_io);
         }
-        Ok(())
+        Bytes::write_stored(self, buf, offset)
     }
 
     /// The path by which it was opened.
@@ -425,7 +474,7 @@ fn open_without_waiting(path: &Path, options: &OpenOptions) -> io::Result<fs::Fi
 fn refuse_streams(path: &Path) -> Result<()> {
     let is_stream =
         |kind: fs::FileType| kind.is_fifo() || kind.is_socket() || kind.is_char_device();
-    if fs::metadata(path).is_ok_and(|found| is_stream(found.file_type())) {
+    if fs::metadata(on_disk(path)).is_ok_and(|found| is_stream(found.file_type())) {
         return Err(not_at_offsets(path));
     }
     Ok(())
@@ -435,6 +484,32 @@ fn not_at_offsets(path: &Path) -> Error {
     Error::usage("this can't be read at offsets: it is a pipe, a socket or a character device")
         .with_path(path)
         .with_hint("copy it into a file first")
+}
+
+impl Bytes for File {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn stored_len(&self) -> Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_stored(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        system::read_exact_at(&self.inner, &self.path, buf, offset)
+    }
+
+    fn write_stored(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        system::write_all_at(&self.inner, &self.path, buf, offset)?;
+        if let Some(behind) = &self.behind {
+            behind.wrote(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn set_stored_len(&self, len: u64) -> io::Result<()> {
+        system::set_len(&self.inner, &self.path, len)
+    }
 }
 
 impl ReadAt for File {
@@ -450,10 +525,16 @@ impl ReadAt for File {
                 .map_err(|e| self.failed("cannot find the length of", 0, e))?;
             return Ok(self.part.map_or(len, |part| part.min(len)));
         }
+        if let Some(sealed) = &self.sealed {
+            return sealed.len(self);
+        }
         Ok(self.metadata()?.len())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if let Some(sealed) = &self.sealed {
+            return sealed.read(self, buf, offset);
+        }
         if self
             .direct
             .as_ref()
@@ -480,7 +561,7 @@ impl ReadAt for File {
         if within.is_empty() {
             return Ok(None);
         }
-        if self.policy.ignore_holes {
+        if self.policy.ignore_holes || self.is_sealed() {
             return Ok(Some(within));
         }
         self.runs
@@ -491,6 +572,9 @@ impl ReadAt for File {
 
 impl WriteAt for File {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        if let Some(sealed) = &self.sealed {
+            return sealed.write(self, buf, offset);
+        }
         self.write_at(buf, offset)
             .map_err(|e| self.failed("cannot write", offset, e))
     }
@@ -507,7 +591,10 @@ impl WriteAt for File {
                 .with_expected(format_args!("at least {len} bytes"))
                 .with_hint("use a larger device"));
         }
-        system::set_len(&self.inner, &self.path, len)
+        if let Some(sealed) = &self.sealed {
+            return sealed.set_len(self, len);
+        }
+        Bytes::set_stored_len(self, len)
             .map_err(|e| self.failed("cannot set the length of", len, e))
     }
 
@@ -517,6 +604,9 @@ impl WriteAt for File {
         }
         if let (Some(held), false) = (&self.held, self.keeps_space) {
             return self.zero_held(held, range);
+        }
+        if self.is_sealed() {
+            return self.write_zeros_in(range);
         }
         let made = if self.keeps_space {
             system::zero(&self.inner, &self.path, range.clone())
@@ -530,6 +620,7 @@ impl WriteAt for File {
     }
 
     fn sync(&self) -> Result<()> {
+        self.end_sealed()?;
         let behind = self
             .behind
             .as_ref()

@@ -10,6 +10,8 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, test_kill_process};
 use rustix::system::uname;
 
+use super::on_disk;
+
 /// The name of this host, as `uname -n` prints it.
 pub fn host_name() -> String {
     uname().nodename().to_string_lossy().into_owned()
@@ -36,7 +38,7 @@ pub fn read_holder(path: &Path) -> Option<String> {
 fn open(path: &Path, options: &mut OpenOptions) -> Option<fs::File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).ok()?;
-    let file = options.custom_flags(flags).open(path).ok()?;
+    let file = options.custom_flags(flags).open(on_disk(path)).ok()?;
     file.metadata().ok()?.is_file().then_some(file)
 }
 

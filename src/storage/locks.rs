@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use rustix::io::Errno;
 
 use super::lockable::Lockable;
+use super::sealed::on_disk;
 use super::stored::refuse_part_of_store;
 use super::{File, Stamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -97,8 +98,8 @@ impl FolderLock {
     ///
     /// [`Locked`](ErrorKind::Locked) if another command has locked the folder.
     pub fn take(path: &Path, shared: bool) -> Result<Option<Self>> {
-        let folder =
-            fs::File::open(path).map_err(|e| Error::io("cannot open", e).with_path(path))?;
+        let folder = fs::File::open(on_disk(path))
+            .map_err(|e| Error::io("cannot open", e).with_path(path))?;
         let mut folder = Lockable::new(folder);
         let (result, busy) = if shared {
             (folder.try_lock_shared(), BEING_WRITTEN)
@@ -119,7 +120,7 @@ impl FolderLock {
     pub fn is_at(&self, path: &Path) -> Result<bool> {
         let failed = |e| Error::io("cannot look at", e).with_path(path);
         let here = self.0.metadata().map_err(failed)?;
-        match fs::metadata(path) {
+        match fs::metadata(on_disk(path)) {
             Ok(there) => Ok(Stamp::from(&here).same_file(&Stamp::from(&there))),
             Err(e) if e.kind() == IoKind::NotFound => Ok(false),
             Err(e) => Err(failed(e)),

@@ -34,9 +34,11 @@ mod moves;
 mod paths;
 mod physical;
 mod policy;
+mod sealed;
 mod space;
 mod stale;
 mod stored;
+mod stored_names;
 mod stream;
 mod system;
 mod temporary;
@@ -62,11 +64,10 @@ pub use moves::rename;
 pub use paths::beside;
 pub use physical::{FileSystemId, PhysicalExtent, SharedPhysical};
 pub use policy::{Caching, IoPolicy, Overwrite};
+pub use sealed::{ChunkSeal, Seal, is_sealed, name_in, on_disk, seal_store, unseal_store};
 pub use stale::remove_leftovers;
-pub use stored::{
-    DAMAGED, NEW, ONCE, PART, StoreFolder, is_beside_stored, refuse_part_of_store,
-    split_stored_name,
-};
+pub use stored::{StoreFolder, is_beside_stored, refuse_part_of_store};
+pub use stored_names::{DAMAGED, NEW, ONCE, PART, split_stored_name};
 pub use stream::{Appender, Reader};
 pub use system::{bytes_read, bytes_written};
 pub use temporary::remove_all as remove_temporary_files;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::directory::{remove, sync_folder_of};
 use super::paths::folder_of;
 use super::stored::refuse_part_of_store;
-use super::{AtomicFile, Audience, File, Overwrite, system};
+use super::{AtomicFile, Audience, File, Overwrite, on_disk, system};
 use crate::error::{Error, Result};
 
 /// Renames a file durably, by copying it if `to` is on another file system. The new name is durable before the old one
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     refuse_part_of_store(from)?;
     refuse_part_of_store(to)?;
-    match system::rename(from, to) {
+    match system::rename(&on_disk(from), &on_disk(to)) {
         Ok(()) => sync_folder_of(to)?,
         Err(e) if e.kind() == IoKind::CrossesDevices => {
             let source = File::open(from)?;

@@ -89,7 +89,7 @@ impl PhysicalExtent {
 impl File {
     /// Returns the space of the file's bytes, or `None` if its locations can't be trusted.
     pub fn space(&self) -> Option<FileSystemId> {
-        if self.is_block_device() {
+        if self.is_block_device() || self.is_sealed() {
             return None;
         }
         let file_system = fstatfs(self.as_std()).ok()?;
@@ -107,7 +107,8 @@ impl File {
     /// Returns the locations of the file's shared extents, as far as they are certain.
     pub fn shared_places(&self) -> SharedPhysical<'_> {
         SharedPhysical {
-            extents: Some(Fiemap::with_flags(self.as_std(), FiemapFlags::SYNC)),
+            extents: (!self.is_sealed())
+                .then(|| Fiemap::with_flags(self.as_std(), FiemapFlags::SYNC)),
             known_to: 0,
             kept: VecDeque::new(),
         }

@@ -11,41 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::paths::folder_of;
+use super::sealed::on_disk;
+use super::stored_names::{DAMAGED, MANIFEST, ONCE, split_stored_name};
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, SnapshotJob, Step};
-
-/// Suffix of a data file until its manifest exists.
-pub const NEW: &str = ".new";
-
-/// Suffix of a snapshot's files while it is being copied into the store.
-pub const PART: &str = ".part";
-
-/// Suffix of a file that a repair has set aside, possibly followed by a number.
-pub const DAMAGED: &str = ".damaged";
-
-/// Suffix of a manifest.
-const MANIFEST: &str = ".json";
-
-/// The names of the files that a disk has once: its locks, its list of window hashes, and the record of a deletion in
-/// progress.
-pub const ONCE: [&str; 4] = ["lock", "copy.lock", "newest.windows", "deleting.json"];
-
-/// Splits the name of a snapshot's file into number, name and suffix.
-pub fn split_stored_name(file: &str) -> Option<(u32, &str, &str)> {
-    let (digits, rest) = file.split_once('-')?;
-    let sequence: u32 = digits.parse().ok()?;
-    if format!("{sequence:06}") != digits {
-        return None;
-    }
-    // Names may contain dots; the suffixes are known.
-    let whole = rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(PART));
-    let whole = whole.unwrap_or(rest);
-    let endings = [MANIFEST, ".vhddiff", ".vhd", ".raw"];
-    let name = endings
-        .into_iter()
-        .find_map(|ending| whole.strip_suffix(ending))?;
-    (!name.is_empty()).then(|| (sequence, name, &rest[name.len()..]))
-}
 
 /// The folders that this process may change, as device and inode.
 static HELD: RwLock<Vec<(u64, u64)>> = RwLock::new(Vec::new());
@@ -57,8 +26,8 @@ pub struct StoreFolder((u64, u64));
 impl StoreFolder {
     /// Acquires the right for the folder at `path`. The caller holds the lock of the disk.
     pub fn hold(path: &Path) -> Result<Self> {
-        let found =
-            fs::metadata(path).map_err(|e| Error::io("cannot look at", e).with_path(path))?;
+        let found = fs::metadata(on_disk(path))
+            .map_err(|e| Error::io("cannot look at", e).with_path(path))?;
         let identity = (found.dev(), found.ino());
         let mut held = HELD.write().unwrap_or_else(PoisonError::into_inner);
         held.push(identity);
@@ -81,8 +50,9 @@ impl Drop for StoreFolder {
 ///
 /// [`Usage`](crate::error::ErrorKind::Usage), with advice.
 pub fn refuse_part_of_store(path: &Path) -> Result<()> {
+    let place = &*on_disk(path);
     // Both matter: a new file would replace the name itself, and writing would change the file it leads to.
-    if is_part(&absolute(path)?)? || canonical(path)?.map_or(Ok(false), |real| is_part(&real))? {
+    if is_part(&absolute(place)?)? || canonical(place)?.map_or(Ok(false), |real| is_part(&real))? {
         return Err(refusal(path));
     }
     Ok(())
@@ -147,6 +117,7 @@ fn is_part(path: &Path) -> Result<bool> {
 }
 
 fn is_stored_name(name: &str) -> bool {
+    let name = name.strip_suffix(".age").unwrap_or(name);
     let name = name.split_once(DAMAGED).map_or(name, |(name, _)| name);
     ONCE.contains(&name) || split_stored_name(name).is_some()
 }
@@ -155,7 +126,7 @@ fn is_stored_name(name: &str) -> bool {
 fn is_disk(folder: &Path) -> Result<bool> {
     let (mut lock, mut data) = (false, false);
     for name in names_in(folder)? {
-        match split_stored_name(&name) {
+        match split_stored_name(name.strip_suffix(".age").unwrap_or(&name)) {
             Some((_, _, MANIFEST)) => return Ok(true),
             Some(_) => data = true,
             None => lock |= name == ONCE[0],
@@ -224,25 +195,6 @@ mod tests {
     use super::*;
     use crate::storage::{Access, AtomicFile, Audience, File, Overwrite, remove, rename};
     use std::os::unix::fs::symlink;
-
-    #[test]
-    fn names_come_apart() {
-        for (file, parts) in [
-            ("000001-a.vhd", Some((1, "a", ".vhd"))),
-            ("000012-a-b.vhd.json", Some((12, "a-b.vhd", ".json"))),
-            ("000002-x.vhddiff.new", Some((2, "x", ".vhddiff.new"))),
-            ("000002-x.json.part", Some((2, "x", ".json.part"))),
-            ("4294967295-x.raw", Some((u32::MAX, "x", ".raw"))),
-            ("12-a.json", None),
-            ("0000012-a.json", None),
-            ("+00012-a.json", None),
-            ("000012-.json", None),
-            ("000012-a", None),
-            ("lock", None),
-        ] {
-            assert_eq!(split_stored_name(file), parts, "{file}");
-        }
-    }
 
     #[test]
     fn only_who_holds_a_disk_changes_its_files() {

@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::{File, system};
+use super::sealed::as_io;
+use super::{File, ReadAt as _, system};
 use crate::page::to_usize;
 use crate::parallel::Buffer;
 
@@ -22,6 +23,18 @@ pub struct Reader<'a> {
 
 impl Read for Reader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.file.is_sealed() {
+            let left = self
+                .file
+                .byte_len()
+                .map_err(as_io)?
+                .saturating_sub(self.offset);
+            let now = buf.len().min(to_usize(left));
+            let buf = buf.get_mut(..now).unwrap_or_default();
+            self.file.read_exact_at(buf, self.offset).map_err(as_io)?;
+            self.offset += now as u64;
+            return Ok(now);
+        }
         let read = system::read_at(self.file.as_std(), self.file.path(), buf, self.offset)?;
         self.offset += read as u64;
         Ok(read)

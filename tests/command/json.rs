@@ -350,10 +350,17 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ),
     ("vhd snapshot init", "vhd snapshot init fresh --json", 0),
     ("vhd snapshot init", "vhd snapshot init fresh --json", 2),
+    (
+        "vhd snapshot init",
+        "vhd snapshot init secret --encrypt --key-file key --json",
+        0,
+    ),
 ];
 
 fn prepare(folder: &Path) {
     let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
+    let key = vhdkit::age::Identity::random().unwrap().secret_text();
+    write("key", key.as_bytes());
     let mut disk = vec![0; 4 << 20];
     disk[4096..4101].copy_from_slice(b"later");
     write("later.raw", &disk);

@@ -11,9 +11,14 @@ use tempfile::TempDir;
 use vhdkit::Result;
 use vhdkit::snapshot::{STORE_VERSION, init};
 use vhdkit::storage::fault::{Watch, watch};
+use vhdkit::storage::{seal_store, unseal_store};
 
 use crate::disk::{State, States, is_temporary, states, surely_there, tears};
 use crate::recorder::{Files, Kind, Log, Plan, Recorder, Trouble, Unsynced, read_folder};
+use crate::sealed::OpenNames;
+
+/// How the names of writers begin whose files are encrypted.
+pub(crate) const ENCRYPTED: &str = "encrypted store: ";
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -87,12 +92,25 @@ impl Scratch {
         }
     }
 
+    /// Creates it with the files in its folders encrypted.
+    pub(crate) fn sealed() -> Self {
+        let scratch = Self::new();
+        seal_store(&scratch.path, Arc::new(OpenNames));
+        scratch
+    }
+
     /// Creates a new folder with these files.
     pub(crate) fn folder(&self, files: &Files) -> Folder {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
         lay_out(&path, files);
         Folder(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        unseal_store(&self.path);
     }
 }
 
@@ -187,6 +205,9 @@ impl Writer {
 
     /// A folder on the file system that it is for.
     pub(crate) fn scratch(&self) -> Scratch {
+        if self.name.starts_with(ENCRYPTED) {
+            return Scratch::sealed();
+        }
         Scratch::that(self.clones)
     }
 

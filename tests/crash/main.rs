@@ -26,6 +26,7 @@ mod other_file_system;
 mod passing;
 mod planted;
 mod recorder;
+mod sealed;
 mod turned;
 mod twice;
 mod write_behind;

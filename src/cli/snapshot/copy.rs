@@ -14,8 +14,9 @@ use crate::cli::document::ErrorView;
 use crate::cli::remote::{Remote, on};
 use crate::cli::role::Role;
 use crate::error::quoted;
+use crate::remedy::{Choice, Remedy, Step};
 use crate::snapshot::{
-    Copied, STORE_VERSION, Work, copy_disks, init_if_none, store_version, would_copy,
+    Copied, STORE_VERSION, Work, copy_disks, init_if_none, is_encrypted, store_version, would_copy,
 };
 use crate::storage::Audience;
 
@@ -60,6 +61,9 @@ pub(super) struct Args {
     /// Say what would be copied; copy nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Copy from an encrypted store to one that isn't: what is copied isn't encrypted any more.
+    #[arg(long)]
+    pub(super) unencrypted: bool,
     /// Of a managed disk: compare this part of what the service doesn't list as changed all the same, at random.
     #[arg(long, value_name = "PERCENT", value_parser = crate::cli::size::parse_percent)]
     pub(super) check_changes: Option<f64>,
@@ -141,6 +145,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         if args.dry_run && !crate::cli::far::is_address(to) {
             expect_target(args)?;
         }
+        if !crate::cli::far::is_address(from) {
+            refuse_unencrypted(from, args.unencrypted)?;
+        }
         if args.init && !args.dry_run && !crate::cli::far::is_address(to) {
             init_if_none(to, STORE_VERSION, &Audience::default())?;
         }
@@ -154,11 +161,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.dry_run {
         return dry_run(args, &names, context);
     }
-    if args.init {
-        let version = store_version(from)?.unwrap_or(STORE_VERSION);
-        init_if_none(to, version, &Audience::of([from])?)?;
-    }
-    disks(to)?;
+    prepare((from, to), args)?;
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {
@@ -222,6 +225,37 @@ fn expect_target(args: &Args) -> Result<()> {
         disks(&args.to)?;
     }
     Ok(())
+}
+
+/// Makes the target a store where that is wanted, and looks whether it may have what is copied.
+fn prepare((from, to): (&Path, &Path), args: &Args) -> Result<()> {
+    if args.init && store_version(to)?.is_none() {
+        refuse_unencrypted(from, args.unencrypted)?;
+        let version = store_version(from)?.unwrap_or(STORE_VERSION);
+        init_if_none(to, version.min(STORE_VERSION), &Audience::of([from])?)?;
+    }
+    disks(to)?;
+    if is_encrypted(to)? {
+        return Ok(());
+    }
+    refuse_unencrypted(from, args.unencrypted)
+}
+
+/// Fails if the store at `from` is encrypted, and its copy wouldn't be, unless that is wanted.
+fn refuse_unencrypted(from: &Path, wanted: bool) -> Result<()> {
+    if wanted || !is_encrypted(from)? {
+        return Ok(());
+    }
+    Err(
+        Error::usage("this store is encrypted, and its copy wouldn't be")
+            .with_path(from)
+            .with_remedy(
+                Remedy::new("copy to an encrypted store, which is made by ")
+                    .text("vhd snapshot init --encrypt, or ")
+                    .named("use ")
+                    .step(Step::Choose(Choice::Unencrypted), "allow it"),
+            ),
+    )
 }
 
 /// Says what a copy would bring, as far as manifests tell; changes nothing.

@@ -29,6 +29,7 @@ mod list;
 mod locking;
 pub(super) mod managed;
 mod map;
+mod passphrase;
 pub(super) mod prune;
 mod receive;
 mod rename;
@@ -97,6 +98,7 @@ enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Upgrade(upgrade::Args),
+    Passphrase(passphrase::Args),
     Family(family::Args),
 }
 
@@ -124,6 +126,7 @@ impl Command {
             Self::Verify(_) => "vhd snapshot verify",
             Self::Repair(_) => "vhd snapshot repair",
             Self::Upgrade(_) => "vhd snapshot upgrade",
+            Self::Passphrase(_) => "vhd snapshot passphrase",
             Self::Family(_) => "vhd snapshot family",
         }
     }
@@ -152,6 +155,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Verify(args) => verify::run(args, context),
         Command::Upgrade(args) => upgrade::run(args, context),
         Command::Repair(args) => repair::run(args, context),
+        Command::Passphrase(args) => passphrase::run(args, context),
         Command::Family(args) => family::run(args, context),
     }
 }

@@ -9,7 +9,9 @@ use super::{Context, Count, DiskArgs, LockArgs, Outcome, Output, RateArgs, Resul
 use crate::cli::output::STDOUT;
 use crate::cli::stdin::{self, Expected, STDIN};
 use crate::error::{Error, ErrorKind};
-use crate::snapshot::{After, Disk, Outgoing, ReceiverState, Span, Standing, Work, open_beside};
+use crate::snapshot::{
+    After, Disk, Outgoing, ReceiverState, Span, Standing, Work, is_encrypted, open_beside,
+};
 use crate::storage::{AtomicFile, Audience, File};
 
 /// Write snapshots to stdout as a stream, for vhd snapshot receive.
@@ -111,6 +113,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let after = after
         .or(standing.as_ref().map(After::Point))
         .or(state.as_ref().map(After::State));
+    if is_encrypted(&args.disk.store.store)? {
+        context.note("the stream is not encrypted: protect it on its way, as ssh does");
+    }
     let workers = context.workers()?;
     let progress = args.rate.limit(context.progress());
     let work = Work {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Access, Context, Count, Outcome, Output, Result, Size, StoreArgs, disks_there};
 use crate::cli::document::ErrorView;
-use crate::snapshot::{Disk, STORE_VERSION, Upgraded, Work, upgrade, upgrade_marker};
+use crate::snapshot::{Disk, Upgraded, Work, upgrade, upgrade_marker};
 use crate::text::shown;
 
 /// Bring a store of version 1 to version 2: pack its bases.
@@ -45,7 +45,7 @@ struct DiskView {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let store = args.store.store.as_path();
     let names = disks_there(store)?;
-    upgrade_marker(store)?;
+    let version = upgrade_marker(store)?.version;
     let workers = context.workers()?;
     let progress = context.progress();
     let work = Work {
@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let mut output = Output::text()?;
         output.json(&View {
             store: shown(store).to_string(),
-            store_version: STORE_VERSION,
+            store_version: version,
             disks: views,
         })?;
         output.finish()?;

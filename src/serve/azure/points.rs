@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::snapshot::{
     Access, Disk, Family, NewPoint, PointImage, STORE_VERSION, Work, create, delete, init_if_none,
 };
-use crate::storage::{Audience, File, ReadAt as _};
+use crate::storage::{Audience, File, ReadAt as _, on_disk};
 use crate::vhd::{DiskType, FOOTER_SIZE, Footer};
 
 /// Maximum wait for another command that has locked the disk of a store.
@@ -224,7 +224,7 @@ impl Points {
 
     /// The names of the points, the oldest first.
     pub(super) fn names(&self) -> Result<Vec<String>> {
-        if !self.store.join(&self.disk).is_dir() {
+        if !on_disk(&self.store.join(&self.disk)).is_dir() {
             return Ok(Vec::new());
         }
         let disk = self.open(Access::Read)?;

@@ -9,7 +9,7 @@ use crate::progress::Silent;
 use crate::snapshot::layout::DAMAGED;
 use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Disk, PointFileName};
-use crate::storage::{AtomicFile, File, Overwrite, rename};
+use crate::storage::{AtomicFile, File, Overwrite, name_in, on_disk, rename};
 
 /// Renames a file to a name that says it is damaged, so that the original name is free.
 pub(super) fn move_aside(path: &Path) -> Result<()> {
@@ -28,14 +28,15 @@ pub(super) fn copy_aside(path: &Path) -> Result<()> {
         // Anything but a file can't be copied, and moving it loses nothing.
         return move_aside(path);
     }
-    let file = File::open(path)?;
+    // What is damaged may not open any more.
+    let file = File::open(path)?.as_stored();
     // An interrupted repair has kept it already.
     for kept in asides(path).take_while(|kept| !is_absent(kept)) {
-        if File::open(kept)?.holds_the_same_as(&file)? {
+        if File::open(kept)?.as_stored().holds_the_same_as(&file)? {
             return Ok(());
         }
     }
-    let copy = AtomicFile::new(aside(path)?)?;
+    let copy = AtomicFile::new(aside(path)?)?.as_stored();
     copy.file().take_permissions_of(&file)?;
     copy.file().copy_from_file(&file, &Silent)?;
     copy.publish(Overwrite::No)
@@ -114,9 +115,10 @@ type Asides = BTreeMap<PointFileName, BTreeMap<String, Vec<String>>>;
 fn set_aside(disk: &Disk) -> Result<Asides> {
     let failed = |e| Error::io("cannot read the folder", e).with_path(disk.folder());
     let mut found: BTreeMap<PointFileName, BTreeMap<String, Vec<(u32, String)>>> = BTreeMap::new();
-    for entry in fs::read_dir(disk.folder()).map_err(failed)? {
+    for entry in fs::read_dir(on_disk(disk.folder())).map_err(failed)? {
         // Other names aren't ours.
-        let Ok(aside) = entry.map_err(failed)?.file_name().into_string() else {
+        let aside = entry.map_err(failed)?.file_name().into_string().ok();
+        let Some(aside) = aside.and_then(|name| name_in(disk.folder(), &name)) else {
             continue;
         };
         let Some((name, end)) = aside.split_once(DAMAGED) else {

@@ -9,6 +9,7 @@ use crate::snapshot::file_names::file_names;
 use crate::snapshot::intent::Intent;
 use crate::snapshot::layout::DELETING;
 use crate::snapshot::lock::DiskLock;
+use crate::snapshot::marker::expect_store;
 use crate::snapshot::plain::is_absent;
 use crate::snapshot::{Work, check_disk_name};
 
@@ -19,6 +20,7 @@ use super::aside::move_aside;
 /// out what the deletion had done. Returns a description of what was done.
 pub fn set_aside_intent(store: &Path, name: &str, work: Work<'_>) -> Result<Option<String>> {
     check_disk_name(name)?;
+    expect_store(store, Some(name))?;
     let folder = store.join(name);
     let intent = folder.join(DELETING);
     if is_absent(&intent) {

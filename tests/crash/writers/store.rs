@@ -13,7 +13,7 @@ use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
 
 use super::{KIB, LARGER, SIZE, data, files, monday, put, tuesday};
-use crate::explore::{Ground, Judged, Outcome, Run, Scratch, Writer, fill, lay_out};
+use crate::explore::{ENCRYPTED, Ground, Judged, Outcome, Run, Scratch, Writer, fill, lay_out};
 use crate::ground::{Disk, WORKERS, Whole, diff, make, open};
 use crate::recorder::{Files, read_folder};
 
@@ -158,6 +158,9 @@ impl StoreJudge {
         for point in disk.points() {
             known.extend([point.stem().manifest(), point.data.file.clone()]);
         }
+        // As they are called in an encrypted store.
+        let encrypted: Vec<String> = known.iter().map(|name| format!("{name}.age")).collect();
+        known.extend(encrypted);
         let left = read_folder(at).into_keys();
         let other = |name: &String| self.others.iter().any(|end| name.ends_with(end));
         let mut left = left.filter(|name| !known.contains(name) && !other(name));
@@ -394,6 +397,82 @@ fn arrivals(form: BaseForm) -> Vec<Writer> {
     ]
 }
 
+/// What changes an encrypted store. The images are elsewhere: in its folders they would be encrypted.
+fn encrypted() -> Vec<Writer> {
+    let add = |at: &Path, n: usize, full: bool| {
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(elsewhere.path(), &DISKS[n]).unwrap();
+        let image = open(elsewhere.path())?;
+        let new = NewPoint {
+            full,
+            ..new_point(n)
+        };
+        create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)
+    };
+    let store = |count: usize| {
+        let scratch = Scratch::sealed();
+        let folder = scratch.folder(&Files::new());
+        for n in 0..count {
+            add(folder.path(), n, false).unwrap();
+        }
+        read_folder(folder.path())
+    };
+    let plain = self::store(3, &[], BaseForm::Packed);
+    let mut writers = vec![
+        writer(
+            BaseForm::Packed,
+            "create, the first",
+            Files::new(),
+            [&[], &[0]],
+            move |at| add(at, 0, false),
+        ),
+        writer(
+            BaseForm::Packed,
+            "create",
+            store(2),
+            [&[0, 1], &[0, 1, 2]],
+            move |at| add(at, 2, false),
+        ),
+        writer(
+            BaseForm::Packed,
+            "create --full",
+            store(1),
+            [&[0], &[0, 1]],
+            move |at| add(at, 1, true),
+        ),
+        writer(
+            BaseForm::Packed,
+            "delete, the base",
+            store(3),
+            [&[0, 1, 2], &[1, 2]],
+            |at| delete(&mut stored(at, Access::Write)?, "mon", true, work()).map(drop),
+        ),
+        writer(
+            BaseForm::Packed,
+            "delete, in the middle",
+            store(3),
+            [&[0, 1, 2], &[0, 2]],
+            |at| delete(&mut stored(at, Access::Write)?, "tue", true, work()).map(drop),
+        ),
+        writer(
+            BaseForm::Packed,
+            "copy, all",
+            Files::new(),
+            [&[], &[0, 1, 2]],
+            move |at| {
+                beside(at, &plain, |store, name| {
+                    let copied = copy_disk((store, at.parent().unwrap()), name, work());
+                    copied.error.map_or(Ok(()), Err)
+                })
+            },
+        ),
+    ];
+    for writer in &mut writers {
+        writer.name = writer.name.replace("store: ", ENCRYPTED);
+    }
+    writers
+}
+
 /// Truncates a manifest or a diff; changes a base where it holds data.
 fn damage(files: &mut Files, file: &str) {
     let bytes = Arc::make_mut(files.get_mut(file).unwrap());
@@ -549,5 +628,6 @@ pub(super) fn all() -> Vec<Writer> {
         writers.push(bridges(form));
         writers.push(renames(form));
     }
+    writers.extend(encrypted());
     writers
 }

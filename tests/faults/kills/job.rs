@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
+use vhdkit::age::Identity;
 use vhdkit::files::{OpenOptions, ParentOptions, open_image};
 use vhdkit::image::Image as _;
 
@@ -136,8 +138,18 @@ pub(crate) fn words(line: &str) -> Vec<String> {
 pub(crate) fn command(words: &[String], folder: &Path) -> Command {
     let mut command = program(&words[0]);
     command.args(&words[1..]).current_dir(folder);
+    // Of the stores that are encrypted.
+    command.env("VHDKIT_KEY_FILE", &**KEY);
     command
 }
+
+/// A file with a key.
+static KEY: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
+    let key = Identity::random().unwrap().secret_text();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), key.as_bytes()).unwrap();
+    file.into_temp_path()
+});
 
 /// The paths of all files in a folder and those in it, with their names from there on, in order.
 pub(crate) fn files_in(folder: &Path) -> Vec<(String, PathBuf)> {

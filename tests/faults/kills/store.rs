@@ -9,9 +9,8 @@ use crate::kills::job::{Job, command, files_in, words};
 use crate::kills::round::{State, ends};
 use crate::kills::writers::{Make, each};
 
-/// The folder of the store, and that of its disk.
+/// The folder of the store.
 pub(crate) const STORE: &str = "store/";
-const DISK: &str = "store/web";
 
 const MIB: usize = 1 << 20;
 
@@ -73,7 +72,7 @@ impl Store {
         let line = "vhd snapshot create --init --store store --disk web --name last last.raw -q";
         ends(command(&words(line), folder), 0)?;
         let stray = [".vhdkit-", ".new", ".part", "deleting", "journal"];
-        for (name, _) in files_in(&folder.join(DISK)) {
+        for (name, _) in files_in(&folder.join(STORE)) {
             if stray.iter().any(|part| name.contains(part)) {
                 return Err(format!("{name} is left"));
             }
@@ -120,7 +119,12 @@ fn job(line: &str, version: u32, count: usize, prepare: impl FnOnce(&Job)) -> Jo
 }
 
 fn init(job: &Job, store: &str, version: u32) {
-    let line = format!("vhd snapshot init --store-version {version} {store} -q");
+    let how = if version == 3 {
+        "--encrypt".to_owned()
+    } else {
+        format!("--store-version {version}")
+    };
+    let line = format!("vhd snapshot init {how} {store} -q");
     run(&mut command(&words(&line), &job.seed.path("")));
 }
 
@@ -148,9 +152,9 @@ fn fill(mut job: Job, version: u32, count: usize, prepare: impl FnOnce(&Job)) ->
     job
 }
 
-/// With each version of stores.
-fn versions<T: Copy>(case: T) -> [(T, u32); 2] {
-    [(case, 2), (case, 1)]
+/// With each version of stores; those of version 3 are encrypted.
+fn versions<T: Copy>(case: T) -> [(T, u32); 3] {
+    [(case, 2), (case, 1), (case, 3)]
 }
 
 pub(crate) fn create() -> Vec<Make> {

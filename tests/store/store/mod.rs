@@ -4,6 +4,7 @@ mod busy;
 mod copies;
 mod crash;
 mod damage;
+mod encrypted;
 mod family;
 mod forged;
 mod habits;
