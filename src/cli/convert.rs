@@ -10,6 +10,7 @@ use super::args::{
 };
 use super::context::{Context, Reading, refuse_files};
 use super::exit::Outcome;
+use super::fetch;
 use super::gpt::gpt_remark;
 use super::message::{Topic, Warning};
 use super::output::Output;
@@ -34,7 +35,8 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
 #[command(after_help = concat!(
     "Zeros aren't written: a sparse image gives a sparse image, unless --dense is given. The size is kept exactly; with --azure \
      it is rounded up to a whole MiB. A VHD made from a VHD keeps its unique id and the other fields of its \
-     footer. The destination appears complete or not at all.\n\n",
+     footer. The destination appears complete or not at all. An interrupted download from a page blob is continued by \
+     the same command.\n\n",
     "Examples:\n",
     "  vhd convert disk.raw disk.vhd                 a dynamic VHD\n",
     "  vhd convert disk.vhd disk.raw\n",
@@ -120,7 +122,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let options = destination(args, &*source)?;
     let (gpt, wanted) = plan_gpt(&*source, options.virtual_size, args.fix_gpt)
         .map_err(|error| error.with_path(source.path()))?;
-    let mut new = NewImage::create(&args.destination, &options)?;
+    let from = source.fetched_from();
+    let mut new = fetch::begin(&args.destination, &options, from.as_ref(), context)?;
     new.written(args.io.into());
     context.note_device(&args.destination);
     transfer(args, context, &*source, &mut new)?;
@@ -325,9 +328,9 @@ fn transfer(args: &Args, context: &Context, image: &dyn Opened, new: &mut NewIma
         work: Work::new(&workers, &*progress),
         digest: args.verify,
     };
-    let digest = copy(image, new.image_mut(), options)?;
+    let digest = fetch::fill((&args.destination, new), image, options, context)?;
     image.check_unchanged()?;
-    if let Some(digest) = digest {
+    if let Some(digest) = digest.filter(|_| args.verify) {
         new.image_mut().flush()?;
         progress.begin("verifying", image.virtual_size());
         let written = Resized::new(new.image(), image.virtual_size());

@@ -35,6 +35,7 @@ mod document;
 mod exit;
 mod far;
 mod far_apply;
+mod fetch;
 mod files;
 mod gpt;
 mod hash;

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::{document, exit, far, keys, progress, take_back};
 use crate::error::{Error, Result};
-use crate::files::refuse_pending;
+use crate::files::{fetched_path, refuse_pending};
 use crate::storage::remove_temporary_files;
 use crate::text::shown;
 
@@ -177,6 +177,16 @@ impl Work {
         if let Err(pending) = refuse_pending(path) {
             let hint = super::remedy::hint(&pending);
             return (format!("{name} is half changed"), hint);
+        }
+        let fetched = fetched_path(path);
+        if before.is_none() && State::of(path).is_none() && State::of(&fetched).is_some() {
+            return (
+                format!(
+                    "{name} was not made; what was fetched so far is kept in {}",
+                    shown(&fetched)
+                ),
+                Some("run the same command again, which continues from there".to_owned()),
+            );
         }
         let again = Some("run the same command again".to_owned());
         match (before, State::of(path)) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::child::{WindowsFolder, new_parent};
+use super::fetched::{Begun, FetchedFrom, Fetching, Form, fetched_path};
 use super::file_image::FileImage;
 use super::open::open_file;
 use super::pending::refuse_pending;
@@ -14,7 +15,7 @@ use super::relatives::refuse_orphans_of;
 use super::state::set_stamp;
 use super::{Format, FormatChoice, OpenImage, OpenOptions, ParentOptions};
 use crate::error::{Error, Result};
-use crate::image::{ContentDigest, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage};
+use crate::image::{ContentDigest, CopyOptions, Image, ImageMut, MAX_VIRTUAL_SIZE, RawImage, copy};
 use crate::page::PAGE_SIZE;
 use crate::progress::{Progress, Silent};
 use crate::remedy::{Choice, Remedy, Step, Tool, overwrite};
@@ -96,6 +97,8 @@ pub struct NewImage {
     parent: Option<ChildOf>,
     /// Whether its holes are still to be filled.
     to_fill: bool,
+    /// The record of what was fetched, if that is kept.
+    fetching: Option<Fetching>,
 }
 
 #[derive(Debug)]
@@ -136,7 +139,109 @@ impl NewImage {
             overwrite: options.overwrite,
             parent: options.parent.clone(),
             to_fill: options.dense,
+            fetching: None,
         })
+    }
+
+    /// As [`create`](Self::create), for an image that is fetched from elsewhere: if it isn't published, what was
+    /// [filled](Self::fill) in so far is kept, and the next download from the same source to the same file goes on with it.
+    /// On a device nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// As `create`; also [`Locked`](crate::ErrorKind::Locked) if another command fetches to the same file.
+    pub fn fetch(
+        path: impl AsRef<Path>,
+        options: &NewImageOptions,
+        from: &FetchedFrom,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        check_size(path, options.virtual_size)?;
+        let target = match find(path, options.overwrite)? {
+            Some((_, true)) => return Self::create(path, options),
+            _ if options.format == Format::Differencing => return Self::create(path, options),
+            existing => existing.map(|(target, _)| target),
+        };
+        let replaced = target.as_ref().map(|_| lock_target(path)).transpose()?;
+        let target = target.unwrap_or_else(|| path.to_path_buf());
+        let owner = replaced.as_ref().map(File::metadata).transpose()?;
+        let owner = owner.map(|metadata| metadata.uid());
+        let under = fetched_path(&target);
+        let mut new = AtomicFile::kept(&target, &under, options.made_from.clone(), owner)?;
+        let image = new.file().another_handle();
+        let form = Form {
+            format: options.format,
+            virtual_size: options.virtual_size,
+            block_size: options.block_size,
+            identity: options.identity.as_ref(),
+        };
+        let mut fetching = Fetching::open(&target, image, (from, form), owner)?;
+        if let Some(replaced) = &replaced {
+            new.take_place_of(replaced)?;
+        }
+        let handle = || match options.dense {
+            true => new.file().keeping_space(),
+            false => new.file().another_handle(),
+        };
+        let mut stored = None;
+        if fetching.begun() == Begun::Resumed {
+            stored = reopened(&fetching, handle(), options);
+            if stored.is_none() {
+                fetching.begin_afresh("it was damaged when it was interrupted")?;
+            }
+        }
+        let stored = match stored {
+            Some(stored) => stored,
+            None => new_stored(path, handle(), options).map_err(|error| error.with_path(path))?,
+        };
+        if options.dense {
+            stored.file().reserve(stored.file().byte_len()?)?;
+        }
+        Ok(Self {
+            stored,
+            place: Place::File {
+                file: Box::new(new),
+                replaced,
+            },
+            overwrite: options.overwrite,
+            parent: None,
+            to_fill: options.dense,
+            fetching: Some(fetching),
+        })
+    }
+
+    /// What an earlier download left.
+    pub fn begun(&self) -> Begun {
+        self.fetching.as_ref().map_or(Begun::New, Fetching::begun)
+    }
+
+    /// Where what was fetched will be kept if the image isn't published.
+    pub fn kept(&self) -> Option<&Path> {
+        self.fetching.as_ref().and_then(Fetching::kept)
+    }
+
+    /// Fills it with the content of `source`, which may be smaller. Returns the content digest if it is requested, or known
+    /// in any case. Of an image that is [fetched](Self::fetch), what is there already isn't read from `source` again; it is
+    /// compared with the hashes that it had, and at the end with the digest of all.
+    pub fn fill(
+        &mut self,
+        source: &dyn Image,
+        options: CopyOptions<'_>,
+    ) -> Result<Option<ContentDigest>> {
+        match &mut self.fetching {
+            None => copy(source, self.stored.image_mut(), options),
+            Some(fetching) => {
+                let to = self.stored.image_mut();
+                fetching.fill(source, to, options.work).map(Some)
+            }
+        }
+    }
+
+    /// Discards it with everything that was fetched, because it isn't what it should be.
+    pub fn discard(mut self) {
+        if let Some(fetching) = &mut self.fetching {
+            fetching.is_useless();
+        }
     }
 
     /// As [`create`](Self::create), but the image begins as a clone of `base`, with which it shares data until it is
@@ -167,6 +272,7 @@ impl NewImage {
             overwrite: options.overwrite,
             parent: None,
             to_fill: options.dense,
+            fetching: None,
         }))
     }
 
@@ -201,8 +307,11 @@ impl NewImage {
     /// Syncs the file and gives it its name.
     pub fn publish(self) -> Result<()> {
         let overwrite = self.overwrite;
-        self.finished()?
-            .map_or(Ok(()), |file| file.publish(overwrite))
+        let Some((file, fetching)) = self.finished()? else {
+            return Ok(());
+        };
+        file.publish(overwrite)?;
+        fetching.map_or(Ok(()), Fetching::completed)
     }
 
     /// As [`publish`](Self::publish), and [stamps](set_stamp) the image, whose contents are certain to have this
@@ -211,10 +320,11 @@ impl NewImage {
         let format = self.stored.format();
         let parent = self.parent.clone();
         let overwrite = self.overwrite;
-        let Some(file) = self.finished()? else {
+        let Some((file, fetching)) = self.finished()? else {
             return Ok(false);
         };
         let (file, written) = file.publish_settled(overwrite)?;
+        fetching.map_or(Ok(()), Fetching::completed)?;
         // Existing readers must not see it change, and it must still be the file that was written here.
         if file.lock_exclusive().is_err() {
             return Ok(false);
@@ -243,18 +353,34 @@ impl NewImage {
     }
 
     /// Returns the completed file before it gets its name; `None` for a device.
-    fn finished(mut self) -> Result<Option<Box<AtomicFile>>> {
+    fn finished(mut self) -> Result<Option<(Box<AtomicFile>, Option<Fetching>)>> {
         self.complete(&Silent)?;
         match self.place {
             Place::File { file, replaced } => {
                 if let Some(replaced) = replaced {
                     file.check_replaces(&replaced)?;
                 }
-                Ok(Some(file))
+                Ok(Some((file, self.fetching)))
             }
             Place::Device => Ok(None),
         }
     }
+}
+
+/// Opens an image that was fetched in part; `None` if it isn't one of these options any more.
+fn reopened(fetching: &Fetching, file: File, options: &NewImageOptions) -> Option<FileImage> {
+    let size = options.virtual_size;
+    if options.format == Format::Raw {
+        file.set_len(size).ok()?;
+        return Some(FileImage::Raw(RawImage::with_size(file, size)));
+    }
+    if options.format == Format::Dynamic && !fetching.rewind().ok()? {
+        return None;
+    }
+    let image = FileImage::from_vhd(VhdImage::open(file).ok()?).ok()?;
+    let is_sound = image.vhd().is_some_and(|vhd| vhd.warnings().is_empty());
+    let is_same = image.format() == options.format && image.image().virtual_size() == size;
+    (is_sound && is_same).then_some(image)
 }
 
 /// Checks, without writing anything, whether a [new image](NewImage) can be created at `path`.

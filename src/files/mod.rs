@@ -10,6 +10,7 @@ mod diffs;
 mod empty;
 #[cfg(feature = "azure")]
 mod far;
+mod fetched;
 mod file_image;
 pub mod foreign;
 mod format;
@@ -55,6 +56,7 @@ pub use far::{
     check_blob, grow_blob, remove_blob_points, roll_back_blob, set_blob_tags, settle_blob,
     unfinished,
 };
+pub use fetched::{Begun, FetchedFrom, fetched_path};
 pub use format::{Format, FormatChoice};
 pub use inside::vhd_inside;
 pub use kept::Stamping;

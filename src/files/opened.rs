@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Clones, Format, OpenImage};
+use super::{Clones, FetchedFrom, Format, OpenImage};
 #[cfg(feature = "azure")]
 use crate::blob::BlobFile;
 use crate::diff::Side;
@@ -40,6 +40,11 @@ pub trait Opened: Image + std::fmt::Debug {
     /// The page blob, if it is an image in one.
     #[cfg(feature = "azure")]
     fn as_blob(&self) -> Option<&BlobFile> {
+        None
+    }
+
+    /// What identifies it if it is fetched from elsewhere; `None` if it is on this machine.
+    fn fetched_from(&self) -> Option<FetchedFrom> {
         None
     }
 

@@ -5,6 +5,7 @@ use super::{
     CHUNK_SIZE, ContentDigest, ContentHasher, Image, ImageMut, Pass, WindowHashes, all_needed,
 };
 use crate::error::{Error, Result};
+use crate::page::PageRange;
 use crate::parallel::{Work, Workers};
 use crate::progress::Progress;
 
@@ -35,36 +36,73 @@ pub fn copy_hashed(
     options: CopyOptions<'_>,
     mut each: impl FnMut(u64, &WindowHashes) -> Result<()>,
 ) -> Result<Option<ContentDigest>> {
+    let mut digest = ContentHasher::new(from.virtual_size());
+    let (hashed, all) = (options.digest, PageRange::covering(0, from.virtual_size()));
+    copy_windows(
+        (from, all),
+        to,
+        (options.work, hashed),
+        |range, hashes, _| {
+            if hashed {
+                digest.push(range.start(), hashes);
+                each(range.start(), hashes)?;
+            }
+            Ok(())
+        },
+    )?;
+    Ok(hashed.then(|| digest.finish()))
+}
+
+/// Continues a copy whose first `at` bytes, a multiple of [`WINDOW_SIZE`], are in `to` already, and led to the state
+/// `digest`. Beyond them `to` reads as zeros. After each window that may hold data has been written, it is passed to `each`
+/// with its hashes. Returns the content digest of `from`, as far as what is in `to` already is equal to it.
+pub(crate) fn copy_on(
+    from: &dyn Image,
+    to: &mut dyn ImageMut,
+    work: Work<'_>,
+    (at, mut digest): (u64, ContentHasher),
+    mut each: impl FnMut(PageRange, &WindowHashes, &mut dyn ImageMut) -> Result<()>,
+) -> Result<ContentDigest> {
+    let rest = PageRange::covering(at, from.virtual_size());
+    copy_windows((from, rest), to, (work, true), |range, hashes, to| {
+        digest.push(range.start(), hashes);
+        each(range, hashes, to)
+    })?;
+    Ok(digest.finish())
+}
+
+/// Writes the windows of `within` to `to`, and passes each to `done` with its hashes, which are empty unless `hashed`.
+fn copy_windows(
+    (from, within): (&dyn Image, PageRange),
+    to: &mut dyn ImageMut,
+    (work, hashed): (Work<'_>, bool),
+    mut done: impl FnMut(PageRange, &WindowHashes, &mut dyn ImageMut) -> Result<()>,
+) -> Result<()> {
     if to.virtual_size() < from.virtual_size() {
         return Err(Error::usage("the copy is smaller than the original")
             .with_found(format_args!("{} bytes", to.virtual_size()))
             .with_expected(format_args!("at least {} bytes", from.virtual_size())));
     }
     let size = from.virtual_size();
-    let mut digest = ContentHasher::new(size);
-    let pass = Pass::over(
-        [from],
-        Work::new(options.work.workers, options.work.progress),
-    );
+    let pass = Pass::over([from], work).within(within);
     pass.run(
         pass.windows(()),
         all_needed,
         |[mut window], ()| {
             window.read()?;
-            let hashes = options.digest.then(|| window.hashes(size));
+            let hashes = if hashed {
+                window.hashes(size)
+            } else {
+                WindowHashes::default()
+            };
             let runs = window.nonzero(size);
             Ok((window, hashes, runs))
         },
         |range, (window, hashes, runs)| {
             window.write(&runs, to)?;
-            if let Some(hashes) = hashes {
-                digest.push(range.start(), &hashes);
-                each(range.start(), &hashes)?;
-            }
-            Ok(())
+            done(range, &hashes, to)
         },
-    )?;
-    Ok(options.digest.then(|| digest.finish()))
+    )
 }
 
 /// Passes all bytes of the virtual disk to `sink` in order, reading ahead in parallel.

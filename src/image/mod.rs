@@ -25,6 +25,7 @@ mod window_hash;
 mod windows;
 
 pub use content::{content_digest, window_hashes};
+pub(crate) use copy::copy_on;
 pub use copy::{CopyOptions, copy, copy_hashed, stream};
 pub use digest::{ContentDigest, ContentHasher};
 pub use disk_io::{DiskReader, DiskWriter};

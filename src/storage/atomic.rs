@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::directory::{refuse_special, sync_folder_of};
+use super::kept::open_kept;
 use super::paths::{folder_of, prefix_of};
 use super::policy::Overwrite;
 use super::sealed::on_disk;
@@ -18,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::overwrite;
 
 /// A file that is written under a temporary name next to its final one, and renamed only when it is complete and on
-/// stable storage. Dropping it earlier removes it.
+/// stable storage. Dropping it earlier removes it, unless it is [kept](Self::kept).
 #[derive(Debug)]
 pub struct AtomicFile {
     // Fields are dropped in this order: the file is closed, then removed.
@@ -51,6 +52,28 @@ impl AtomicFile {
         Ok(Self {
             open_to: Some((without_umask(ORDINARY), audience)),
             ..file
+        })
+    }
+
+    /// As [`for_audience`](Self::for_audience), but the temporary file is the one at `under`, in the same folder, with
+    /// what it holds already, and it is kept if this is dropped. It may belong to `owner`: see [`open_kept`].
+    pub fn kept(
+        target: impl Into<PathBuf>,
+        under: &Path,
+        audience: Audience,
+        owner: Option<u32>,
+    ) -> Result<Self> {
+        let target = target.into();
+        refuse_part_of_store(&target)?;
+        let mut file = open_kept(under, &target, owner)?;
+        let temporary = Temporary::kept_at(under)
+            .map_err(|e| Error::io("cannot open the folder of", e).with_path(under))?;
+        file.write_behind();
+        Ok(Self {
+            file,
+            temporary,
+            target,
+            open_to: Some((without_umask(ORDINARY), audience)),
         })
     }
 

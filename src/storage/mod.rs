@@ -25,6 +25,7 @@ mod handles;
 mod held;
 mod holding;
 mod hole_cache;
+mod kept;
 mod limits;
 mod lockable;
 mod locks;
@@ -55,6 +56,7 @@ pub use file::{File, Stamp};
 pub use free::free_name;
 pub use handles::{Handles, PooledFile, allow_many_files, room_for_files};
 pub use holding::{clear_holder, host_name, is_running_here, read_holder, write_holder};
+pub use kept::open_kept;
 pub use locks::{Access, FolderLock};
 pub use memory::Memory;
 pub use mounts::{

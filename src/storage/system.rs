@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::renameat;
 use rustix::fs::{
-    FallocateFlags, XattrFlags, fallocate, fdatasync, fremovexattr, fsetxattr, ioctl_ficlone,
+    FallocateFlags, OFlags, XattrFlags, fallocate, fdatasync, fremovexattr, fsetxattr,
+    ioctl_ficlone,
 };
 use rustix::io::Errno;
 use tempfile::TempPath;
@@ -340,6 +341,24 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<fs::File> {
             path,
             Call::Create,
             options().create(true).truncate(false).open(path),
+            no pretending
+        ),
+        opened => opened,
+    }
+}
+
+/// Opens a file for reading and writing, and creates an empty one that nobody else can open if there is none. A symbolic
+/// link isn't followed, and nothing is waited for.
+pub(super) fn open_or_create_private(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options.custom_flags(flags.bits().cast_signed());
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ask!(
+            path,
+            Call::Create,
+            options.create(true).truncate(false).open(path),
             no pretending
         ),
         opened => opened,

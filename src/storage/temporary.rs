@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
-use super::paths::SUFFIX;
+use super::paths::{SUFFIX, folder_of};
 use super::policy::Overwrite;
 use super::system::name_of;
 use super::{Stamp, system};
@@ -21,16 +21,28 @@ fn files() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name of a temporary file. Dropping it removes the file.
+/// The name of a temporary file. Dropping it removes the file, unless it is to be kept.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
     /// The folder in which it was created, wherever its path leads by now.
     folder: fs::File,
     renamed: bool,
+    /// Whether it is kept if it isn't renamed.
+    kept: bool,
 }
 
 impl Temporary {
+    /// The file at `path`, which is kept when this is dropped.
+    pub(super) fn kept_at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            folder: fs::File::open(folder_of(path))?,
+            renamed: false,
+            kept: true,
+        })
+    }
+
     /// Creates an empty file with a unique name that begins with `prefix`.
     pub(super) fn create_in(
         folder: &Path,
@@ -45,11 +57,11 @@ impl Temporary {
             .into_parts();
         let path = path.keep()?;
         files().insert(path.clone());
-        let renamed = false;
         let made = Self {
             path,
             folder: opened,
-            renamed,
+            renamed: false,
+            kept: false,
         };
         Ok((file, made))
     }
@@ -79,7 +91,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.renamed {
+        if !self.renamed && !self.kept {
             let _ = system::remove(&self.path);
         }
         files().remove(&self.path);

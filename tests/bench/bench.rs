@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod blobs;
 mod cases;
 mod data;
 mod large;
@@ -82,6 +83,9 @@ struct Options {
     /// Writes a patch, as `data::make_patch` makes it, to a file and syncs it: the least that any program has to do.
     #[arg(long, num_args = 2, hide = true)]
     patch: Option<Vec<PathBuf>>,
+    /// Passes connections on to this server, and delays each answer.
+    #[arg(long, hide = true)]
+    delaying_proxy: Option<String>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -115,6 +119,10 @@ fn main() -> ExitCode {
             random_reads: Some(words),
             ..
         } => random::read(words),
+        Options {
+            delaying_proxy: Some(server),
+            ..
+        } => blobs::delaying_proxy(server),
         Options {
             plot: Some(svg),
             plot_from: Some(json),

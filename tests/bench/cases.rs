@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use super::Result;
+use super::blobs;
 use super::data::{bytes_in_changed_pages, make_clones, make_pair, make_patch, must_be_same};
 use super::large;
 use super::mounts::Mounted;
@@ -44,6 +45,9 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("served, all of it", served::served_whole),
     ("mounted, random reads", served::mounted_random),
     ("threads", scaling::threads),
+    ("download of a page blob", blobs::download),
+    ("upload to a page blob", blobs::upload),
+    ("diff of blob snapshots", blobs::diff),
 ];
 
 /// Where the cases work.

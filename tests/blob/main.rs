@@ -15,6 +15,7 @@ mod azurite;
 mod changed;
 mod cli;
 mod faults;
+mod fetched;
 mod secrets;
 mod server;
 mod store;

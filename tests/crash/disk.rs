@@ -86,6 +86,11 @@ pub(crate) fn is_temporary(name: &str) -> bool {
     name.starts_with(".vhdkit-")
 }
 
+/// What an interrupted download keeps: another download to the same file continues with it, and checks it first.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.ends_with(".fetched") || name.ends_with(".fetched.log")
+}
+
 impl States {
     fn add(&mut self, files: Files, when: impl FnOnce() -> String) {
         self.all += 1;

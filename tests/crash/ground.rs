@@ -18,7 +18,7 @@ use vhdkit::storage::{AtomicFile, Audience, Memory, Overwrite};
 use vhdkit::vhd::CheckOptions;
 use vhdkit::{Error, Result};
 
-use crate::disk::is_temporary;
+use crate::disk::{is_kept, is_temporary};
 use crate::explore::{Folder, Ground, Judged, Outcome, Run};
 use crate::recorder::Files;
 
@@ -180,7 +180,7 @@ pub(crate) fn holds_after_repair(path: &Path, disk: &[u8]) -> Whole {
 pub(crate) fn only(folder: &Folder, names: &[&str]) -> Whole {
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !names.contains(&name.as_str()) && !is_temporary(&name) {
+        if !names.contains(&name.as_str()) && !is_temporary(&name) && !is_kept(&name) {
             return Err(format!("{name} is left"));
         }
     }
@@ -242,7 +242,7 @@ impl NewFileJudge {
     pub(crate) fn judge(&self, ground: &Ground<'_>) -> Judged {
         let old = self.before.get(self.name);
         for (name, bytes) in &self.before {
-            if name != self.name && ground.files.get(name) != Some(bytes) {
+            if name != self.name && !is_kept(name) && ground.files.get(name) != Some(bytes) {
                 return Err(format!("{name} was changed"));
             }
         }

@@ -7,7 +7,7 @@ use super::marks::{digest_of, refuse_unfinished};
 use crate::blob::{BlobFile, BlobId, Since};
 use crate::error::{Error, Result};
 use crate::files::probe::{Probed, probe, refuse_foreign};
-use crate::files::{Format, FormatChoice, Opened};
+use crate::files::{FetchedFrom, Format, FormatChoice, Opened};
 use crate::image::{ContentDigest, Extents, Image, Ranges, RawImage, SharedExtents};
 use crate::page::{PageList, PageRange};
 use crate::storage::ReadAt as _;
@@ -212,6 +212,19 @@ impl Opened for BlobImage {
 
     fn as_blob(&self) -> Option<&BlobFile> {
         Some(self.blob())
+    }
+
+    fn fetched_from(&self) -> Option<FetchedFrom> {
+        let blob = self.blob();
+        let version = match &blob.blob().snapshot {
+            // A snapshot doesn't change, and its name has its time.
+            Some(_) => String::new(),
+            None => blob.properties().etag.clone(),
+        };
+        Some(FetchedFrom {
+            source: blob.name().to_string_lossy().into_owned(),
+            version,
+        })
     }
 
     fn doubts(&self) -> Vec<&Error> {

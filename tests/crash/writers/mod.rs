@@ -1,6 +1,7 @@
 //! Every command that writes. Adding one takes a few lines: the folder before it, the command, and the judge in
 //! `ground` that checks its promise.
 
+mod fetched;
 mod in_place;
 mod merge;
 mod new_files;
@@ -130,6 +131,7 @@ static ALL: LazyLock<Vec<Writer>> = LazyLock::new(|| {
     writers.extend(resize::all());
     writers.extend(repair::all());
     writers.extend(new_files::all());
+    writers.extend(fetched::all());
     writers.extend(store::all());
     writers
 });

@@ -23,7 +23,7 @@ use crate::ground::{
 use crate::recorder::Files;
 
 /// A writer of a new file, which may replace one.
-fn new_file(
+pub(super) fn new_file(
     name: &str,
     file: &'static str,
     before: Files,

@@ -11,12 +11,12 @@ use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::Size;
-use crate::cli::{far, upload};
+use crate::cli::{far, fetch, upload};
 use crate::error::{Error, Result};
-use crate::files::{Format, NewImage, NewImageOptions, Opened};
+use crate::files::{FetchedFrom, Format, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, copy};
 use crate::parallel::Work;
-use crate::snapshot::{FarStore, Time, check_far_content};
+use crate::snapshot::{FarDisk, FarPoint, FarStore, Time, check_far_content};
 use crate::storage::{Audience, Overwrite, refuse_part_of_store};
 use crate::text::shown;
 
@@ -64,7 +64,8 @@ pub(in crate::cli::snapshot) fn restore(
     } else if far::is_address(how.output) {
         to_blob(&*image, how, check, context)?
     } else {
-        to_file(&*image, how, check, context)?
+        let from = fetched_from(store, &disk, point, &*image);
+        to_file((&*image, from.as_ref()), how, check, context)?
     };
     if point.digest().is_none() {
         context.note("nothing is recorded of what this snapshot should hold: it was written as the service has it");
@@ -154,8 +155,27 @@ fn to_blob(
     Ok((format, found))
 }
 
-fn to_file(
+/// What identifies a snapshot that is fetched. The address of a managed disk's snapshot is another one with each access.
+fn fetched_from(
+    store: &dyn FarStore,
+    disk: &FarDisk,
+    point: &FarPoint,
     image: &dyn Opened,
+) -> Option<FetchedFrom> {
+    let is_managed = image
+        .as_blob()
+        .is_some_and(|blob| blob.store().is_managed_disk());
+    if !is_managed {
+        return image.fetched_from();
+    }
+    Some(FetchedFrom {
+        source: format!("{}::{}@{}", shown(store.shown()), disk.key, point.key),
+        version: point.time_text(),
+    })
+}
+
+fn to_file(
+    (image, from): (&dyn Opened, Option<&FetchedFrom>),
     how: &Restore<'_>,
     check: impl Fn(Option<ContentDigest>) -> Result<()>,
     context: &Context,
@@ -179,7 +199,7 @@ fn to_file(
         made_from: Audience::default(),
         dense: how.dense,
     };
-    let mut new = NewImage::create(how.output, &options)?;
+    let mut new = fetch::begin(how.output, &options, from, context)?;
     let workers = context.workers_reading(&[image])?;
     let progress = how.rate.limit(context.progress());
     progress.begin("restoring", size);
@@ -187,8 +207,11 @@ fn to_file(
         work: Work::new(&workers, &*progress),
         digest: true,
     };
-    let found = copy(image, new.image_mut(), copying)?;
-    check(found)?;
+    let found = fetch::fill((how.output, &mut new), image, copying, context)?;
+    if let Err(error) = check(found) {
+        new.discard();
+        return Err(error);
+    }
     image.check_unchanged()?;
     new.complete(&*progress)?;
     match found {
