@@ -11,9 +11,23 @@ use crate::error::{Error, Result};
 #[cfg(feature = "azure")]
 use crate::files::BlobImage;
 use crate::files::{FormatChoice, OpenOptions, Opened, ParentOptions, open_image};
+#[cfg(all(feature = "azure", feature = "store"))]
+use crate::snapshot::Container;
 #[cfg(feature = "store")]
 use crate::snapshot::{Disk, PointImage, open_beside};
 use crate::storage::IoPolicy;
+
+fn format_of_a_point(path: &Path) -> Error {
+    Error::usage("the format of a point in time can't be chosen")
+        .with_path(path)
+        .with_hint("omit the option")
+}
+
+/// Returns whether a store is one on a service.
+#[cfg(all(feature = "azure", feature = "store"))]
+fn is_address(store: &Path) -> bool {
+    store.to_str().is_some_and(BlobName::is_address)
+}
 
 /// The name of a point in time of a store, `STORE::DISK@SNAPSHOT`, which can be used wherever an image is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,16 +166,13 @@ impl Opener {
             return Ok(Box::new(open_image(path, &options)?));
         }
         if self.options.format.is_some() {
-            return Err(
-                Error::usage("the format of a point in time can't be chosen")
-                    .with_path(path)
-                    .with_hint("omit the option"),
-            );
+            return Err(format_of_a_point(path));
         }
         self.open_point(path)
     }
 
-    /// Opens the point in time called `name`. Returns `None` if it is the name of a file. The image holds its files
+    /// Opens the point in time called `name`. Returns `None` if it is the name of a file, or if its store is a container of
+    /// page blobs, whose points in time [`open_far`](Self::open_far) opens. The image holds its files
     /// open, so that the disk can be changed meanwhile, unless [`hold_files`](PointImage::hold_files) fails.
     #[cfg(feature = "store")]
     pub fn point(&self, name: &Path) -> Result<Option<PointImage>> {
@@ -177,6 +188,10 @@ impl Opener {
             }
             (_, store) => Path::new(store),
         };
+        #[cfg(feature = "azure")]
+        if is_address(store) {
+            return Ok(None);
+        }
         let open = |disk: &mut Disk| {
             let found = match point.snapshot {
                 Some(name) => disk.find(name)?,
@@ -192,21 +207,56 @@ impl Opener {
         Ok(Some(image))
     }
 
-    /// Opens the page blob, or the snapshot of one, with the address `name`. Returns `None` if it isn't an address.
+    /// Opens the page blob, or the snapshot of one, with the address `name`, or the point in time of that name in a container
+    /// of page blobs, `https://ACCOUNT…/CONTAINER::DISK@SNAPSHOT`. Returns `None` if it is neither.
     #[cfg(feature = "azure")]
     pub fn open_blob(&self, name: &Path) -> Result<Option<BlobImage>> {
+        if let Some(image) = self.open_in_container(name)? {
+            return Ok(Some(image));
+        }
         let Some(text) = name.to_str().filter(|text| BlobName::is_address(text)) else {
             return Ok(None);
         };
         let name = BlobName::parse(text)?;
-        let connector = self.connector.as_ref().ok_or_else(|| {
+        let blob = self.connected(&name)?.open(&name)?;
+        let image = BlobImage::open(blob, self.options.format, self.options.format_option)?;
+        Ok(Some(image))
+    }
+
+    #[cfg(feature = "azure")]
+    fn connected(&self, name: &BlobName) -> Result<&std::sync::Arc<crate::blob::Connector>> {
+        self.connector.as_ref().ok_or_else(|| {
             Error::usage("page blobs can't be opened without a connector")
                 .with_path(name.shown())
                 .with_hint("give the opener a connector")
-        })?;
-        let blob = connector.open(&name)?;
-        let image = BlobImage::open(blob, self.options.format, self.options.format_option)?;
-        Ok(Some(image))
+        })
+    }
+
+    /// Opens the point in time called `name`, if its store is a container.
+    #[cfg(all(feature = "azure", feature = "store"))]
+    fn open_in_container(&self, name: &Path) -> Result<Option<BlobImage>> {
+        let Some(point) = PointName::parse(name) else {
+            return Ok(None);
+        };
+        let store = match (&self.store, point.store) {
+            (Some(store), "") => store.as_path(),
+            (_, store) => Path::new(store),
+        };
+        let Some(address) = store.to_str().filter(|_| is_address(store)) else {
+            return Ok(None);
+        };
+        if self.options.format.is_some() {
+            return Err(format_of_a_point(name));
+        }
+        let address = BlobName::parse(address)?;
+        let connector = std::sync::Arc::clone(self.connected(&address)?);
+        let container = Container::open(connector, &address)?;
+        container.open_point(point.disk, point.snapshot).map(Some)
+    }
+
+    #[cfg(all(feature = "azure", not(feature = "store")))]
+    fn open_in_container(&self, _: &Path) -> Result<Option<BlobImage>> {
+        Ok(None)
     }
 
     /// Opens the page blob with the address `name`, or the managed disk or snapshot called `name`. Returns `None` if it is

@@ -66,6 +66,28 @@ pub(super) fn admit_store(path: &Path) -> Result<PathBuf> {
     register(BlobName::parse(path.to_str().unwrap_or_default())?)
 }
 
+/// Splits the name of a point in time in a container, with the signature of the container after it or at the end:
+/// `https://…/CONTAINER[?SAS]::DISK[@SNAPSHOT][?SAS]`. Returns the address of the container, and the rest.
+pub(super) fn split_point(path: &Path) -> Option<(PathBuf, String)> {
+    let text = path.to_str().filter(|text| BlobName::is_address(text))?;
+    let (before, after) = text.rsplit_once("::")?;
+    let (point, query) = match after.split_once('?') {
+        Some((point, query)) => (point, Some(query)),
+        None => (after, None),
+    };
+    if point.contains('/') || !before.contains("//") {
+        return None;
+    }
+    let store = match query {
+        Some(query) => format!(
+            "{before}{}{query}",
+            if before.contains('?') { '&' } else { '?' }
+        ),
+        None => before.to_owned(),
+    };
+    Some((PathBuf::from(store), point.to_owned()))
+}
+
 /// Registers an address, and returns its printable form.
 pub(super) fn admit(path: &Path) -> Result<PathBuf> {
     let name = BlobName::parse(path.to_str().unwrap_or_default())?;

@@ -15,7 +15,7 @@ use super::size::Size;
 use super::{cloud, snapshot, store_path};
 use crate::error::{Error, Result};
 use crate::files::{
-    BlobImage, Format, OpenImage, OpenOptions, Opened as _, find_stamp, open_image, vhd_inside,
+    BlobImage, Format, OpenImage, OpenOptions, Opened, find_stamp, open_image, vhd_inside,
 };
 use crate::image::Image as _;
 use crate::storage::ReadAt;
@@ -62,7 +62,7 @@ fn info(args: &Args, path: &Path, apart: bool, context: &Context) -> Result<Outc
     if let Some(point) = store_path::open(path)? {
         return snapshot::print_point(&point, args.json);
     }
-    if cloud::is_far(path) {
+    if cloud::is_far(path) || store_path::is_far_point(path) {
         return info_of_blob(args, path, apart, context);
     }
     // Not through the context: here warnings are part of the output.
@@ -87,7 +87,11 @@ fn info_of_blob(args: &Args, path: &Path, apart: bool, context: &Context) -> Res
     let Some(image) = opener.open_far(path)? else {
         return Err(Error::usage("this is not the address of a blob").with_path(path));
     };
-    context.tell_access(path)?;
+    if store_path::is_far_point(path) {
+        context.tell_access(Opened::path(&image))?;
+    } else {
+        context.tell_access(path)?;
+    }
     let info = Info::of_blob(&image)?;
     show(args, &info, &Structures::of(image.vhd()), apart)
 }

@@ -113,10 +113,26 @@ fn takes_blobs(command: &str, id: &str) -> bool {
 
 /// Resolves a path, and refuses what it can't be. `blobs`: whether it may be an address, or the name of a managed disk.
 fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
+    let reads = matches!(role, Role::Image | Role::Served);
+    let path = if blobs || reads {
+        far::from_file(path)?
+    } else {
+        path
+    };
+    if let Some((store, point)) = far::split_point(&path) {
+        let store = far::admit_store(&store)?;
+        let mut name = store.clone().into_os_string();
+        name.push("::");
+        name.push(&point);
+        let path = PathBuf::from(name);
+        return match PointName::parse(&path) {
+            Some(point) if !reads => refuse_point(role, &path, &point).map(|()| path),
+            _ => Ok(path),
+        };
+    }
     if !blobs {
         return admit(role, &path).map(|()| path);
     }
-    let path = far::from_file(path)?;
     if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
         return cloud::admit(role, &path).map(|()| path);
     }

@@ -12,7 +12,7 @@ use super::context::{Context, Reading};
 use super::exit::Outcome;
 use super::message::Topic;
 use super::names::is_store;
-use super::{signals, store_path};
+use super::{far, signals, store_path};
 use crate::api::PointName;
 use crate::error::{Error, Result};
 use crate::serve::{Faults, Shelf};
@@ -32,6 +32,14 @@ pub(super) fn shelf(
     {
         let store = store_path::store_of(&point)?;
         refuse_format(what, format)?;
+        if far::is_address(&store) {
+            return Err(
+                Error::unsupported("of a container, one point in time is served at a time")
+                    .with_path(what)
+                    .with_expected("CONTAINER::DISK@SNAPSHOT")
+                    .with_hint("vhd snapshot list shows the snapshots; for all of them, copy them to a folder first"),
+            );
+        }
         if point.disk.is_empty() {
             return whole_store(store, context);
         }

@@ -15,6 +15,12 @@ pub(super) fn is_point(path: &Path) -> bool {
     PointName::parse(path).is_some()
 }
 
+/// Returns whether `path` is a point in time in a container of page blobs.
+pub(super) fn is_far_point(path: &Path) -> bool {
+    let store = PointName::parse(path).map(|point| store_of(&point));
+    matches!(store, Some(Ok(store)) if far::is_address(&store))
+}
+
 /// Fails if `path` is a point in time where a file is to be changed.
 pub(super) fn refuse_point(path: &Path) -> Result<()> {
     if !is_point(path) {
@@ -37,7 +43,14 @@ pub(super) fn opener(path: &Path) -> Result<Opener> {
         opener = opener.cloud(cloud::cloud()?);
     }
     match PointName::parse(path) {
-        Some(point) if point.store.is_empty() => Ok(opener.store(store_of(&point)?)),
+        Some(point) if point.store.is_empty() => {
+            let mut store = store_of(&point)?;
+            if far::is_address(&store) {
+                store = far::admit_store(&store)?;
+                opener = opener.connector(far::connector()?);
+            }
+            Ok(opener.store(store))
+        }
         _ => Ok(opener),
     }
 }

@@ -397,7 +397,8 @@ pub(crate) fn diff(bench: &Bench) -> Result<Case> {
         let told = bench.file("told.json")?;
         let (from, to) = (at(base, &before), at(base, &after));
         let step = |words: &str| {
-            vhd_diff().words(words)
+            vhd_diff()
+                .words(words)
                 .words("-f raw -q --json -o")
                 .arg(&out)
                 .stdout(&told)

@@ -730,3 +730,128 @@ fn a_copy_that_is_interrupted_lets_go_of_its_lease() {
     lab.ends(0, "vhd", &args);
     assert!(restored(&lab, &there, "mon") == content);
 }
+
+#[test]
+fn every_command_that_writes_to_a_container_waits_for_its_lock_if_told_to() {
+    let lab = Lab::new();
+    let store = folder(&lab, 3);
+    let there = lab.server.url("backup");
+    lab.ends(
+        0,
+        "vhd",
+        &["snapshot", "copy", "--store", &store, "--to", &there],
+    );
+    let (image, blob) = (lab.path("image.raw"), BlobId::live("backup/web.vhd"));
+    fs::write(&image, &family()[3]).unwrap();
+    let at = ["--store", &there];
+    let commands: [&[&str]; 4] = [
+        &["create", "--disk", "web", "--name", "thu", &image],
+        &["delete", "web@thu"],
+        &["tag", "web@tue", "--set", "a=b"],
+        &["prune", "--keep-last", "1"],
+    ];
+    for words in commands {
+        let (command, rest) = words.split_first().unwrap();
+        let args = [&["snapshot", command], &at[..], rest].concat();
+        let lease = Lease::Acquire("someone".into(), None);
+        lab.server.store.lease(&blob, &lease).unwrap();
+        let told = lab.ends(5, "vhd", &args);
+        assert!(told.contains("--lock-timeout 10m"), "{told}");
+        let too_short = [&args[..], &["--lock-timeout", "1s"]].concat();
+        let told = lab.ends(5, "vhd", &too_short);
+        assert!(told.contains("after waiting 1 s"), "{told}");
+        let server = std::sync::Arc::clone(&lab.server.store);
+        let release = std::thread::spawn({
+            let blob = blob.clone();
+            move || {
+                std::thread::sleep(std::time::Duration::from_millis(700));
+                server
+                    .lease(&blob, &Lease::Release("someone".into()))
+                    .unwrap();
+            }
+        });
+        let told = lab.ends(0, "vhd", &[&args[..], &["--lock-timeout", "5m"]].concat());
+        assert!(told.contains("waiting up to 300 s"), "{told}");
+        release.join().unwrap();
+    }
+    assert_eq!(names(&lab, &there), ["wed"]);
+}
+
+#[test]
+fn a_point_in_time_of_a_container_is_an_image_like_one_of_a_folder() {
+    let lab = Lab::new();
+    let store = folder(&lab, 2);
+    let there = lab.server.url("backup");
+    lab.ends(
+        0,
+        "vhd",
+        &["snapshot", "copy", "--store", &store, "--to", &there],
+    );
+    let (address, sas) = there.split_once('?').unwrap();
+    let file = lab.path("address");
+    fs::write(&file, format!("{there}::web@tue\n")).unwrap();
+    let digest = |image: &str| {
+        let told = lab.ends(0, "vhd", &["hash", image]);
+        told.split_whitespace().next().unwrap().to_owned()
+    };
+    let expected = digest(&format!("{store}::web@tue"));
+    for name in [
+        format!("{there}::web@tue"),
+        format!("{address}::web@tue?{sas}"),
+        // The newest.
+        format!("{there}::web"),
+        format!("@{file}"),
+    ] {
+        assert_eq!(digest(&name), expected);
+        let info = lab.ends(0, "vhd", &["-v", "info", &name]);
+        assert!(
+            info.contains("fixed") && info.contains("access by"),
+            "{info}"
+        );
+        let out = lab.path("out.raw");
+        lab.ends(0, "vhd", &["convert", "--force", &name, &out]);
+        assert!(fs::read(&out).unwrap() == family()[1]);
+        lab.ends(0, "vhd", &["map", &name]);
+        if !name.ends_with("::web") {
+            lab.ends(0, "vhd", &["serve", &name, "--", "/bin/true"]);
+        }
+        // The service tells what changed.
+        let diff = lab.path("out.vhddiff");
+        let from = format!("{there}::web@mon");
+        lab.ends(0, "vhd-diff", &["--force", "-o", &diff, &from, &name]);
+        let base = lab.path("base.raw");
+        lab.ends(
+            0,
+            "vhd",
+            &["convert", "--force", &format!("{store}::web@mon"), &base],
+        );
+        lab.ends(0, "vhd-apply", &[&base, &diff]);
+        assert!(fs::read(&base).unwrap() == family()[1]);
+        // It is nothing to write to, and no store.
+        for args in [
+            &["convert", &base, &name][..],
+            &["create", "--size", "1M", &name],
+            &["snapshot", "list", "--store", &name],
+        ] {
+            let told = lab.ends(2, "vhd", args);
+            assert!(told.contains("point in time"), "{told}");
+        }
+        let told = lab.ends(2, "vhd", &["info", &format!("{there}::web@wed")]);
+        assert!(told.contains("there is no such snapshot"), "{told}");
+    }
+    let told = lab.ends(
+        2,
+        "vhd",
+        &["serve", &format!("{there}::"), "--", "/bin/true"],
+    );
+    assert!(told.contains("one point in time"), "{told}");
+    // The store of the environment.
+    for name in ["info", "hash", "map"] {
+        let mut command = lab.command("vhd");
+        command.args([name, "::web@mon"]);
+        let output = command.env("VHDKIT_STORE", &there).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let told = [output.stdout, output.stderr].concat();
+        assert!(!String::from_utf8_lossy(&told).contains("sig="));
+    }
+}

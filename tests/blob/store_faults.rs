@@ -10,7 +10,8 @@ use vhdkit::blob::{BlobId, BlobName, PageStore as _};
 use vhdkit::parallel::Workers;
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Container, FarCopied, FarStore as _, STORE_VERSION, Work, copy_in, copy_out, init_if_none,
+    Container, FarCopied, FarStore as _, STORE_VERSION, Work, copy_across, copy_in, copy_out,
+    init_if_none,
 };
 use vhdkit::storage::Audience;
 
@@ -253,6 +254,93 @@ fn a_copy_to_a_folder_is_right_or_says_why() {
                 &["snapshot", "verify", "--store", &to, "--read-data"],
             );
             std::fs::remove_dir_all(to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_copy_between_containers_is_right_or_says_why_whichever_of_them_fails() {
+    const WIRES: [Wire; 8] = [
+        Wire::Busy,
+        Wire::Error,
+        Wire::ErrorAfter,
+        Wire::Reset,
+        Wire::ResetAfter,
+        Wire::Cut,
+        Wire::Wrong,
+        Wire::Forbidden,
+    ];
+    let lab = Lab::new();
+    let store = folder_of(&lab, &family());
+    let source = Server::start(MemoryStore::default(), None);
+    assert!(bring(&store, &source).error.is_none());
+    let across = |from: &Server, to: &Server| {
+        with_work(|work| copy_across(&container(from), &container(to), "web", work))
+    };
+    let counting = |store: &Arc<MemoryStore>| {
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let plan = move |_: u64, _: &Request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            None
+        };
+        let server = Server::over(Arc::clone(store), Some(Box::new(plan)));
+        (server, count)
+    };
+    let (from, read) = counting(&source.store);
+    let (to, written) = counting(&Arc::default());
+    assert!(across(&from, &to).error.is_none());
+    check(&to.store, 3);
+    let (read, written) = (read.load(Ordering::SeqCst), written.load(Ordering::SeqCst));
+    // One list, and for each point its properties, its list of changes, and its data; the last once more, to compare.
+    assert!(read < 60 && written < 90, "{read} and {written} requests");
+    for wire in WIRES {
+        let lasting = wire == Wire::Forbidden;
+        let plan = |at: u64| {
+            move |number: u64, request: &Request| {
+                let checked = wire != Wire::Wrong
+                    || request.method == "GET"
+                        && request.comp().is_empty()
+                        && !request.query.contains_key("restype");
+                let hit = if lasting { number >= at } else { number == at };
+                (hit && checked).then_some(wire)
+            }
+        };
+        for (at, at_source) in (0..read)
+            .map(|at| (at, true))
+            .chain((0..written).map(|at| (at, false)))
+        {
+            let faulty: Option<Box<crate::server::Plan>> = Some(Box::new(plan(at)));
+            let store = Arc::<MemoryStore>::default();
+            let (from, to) = if at_source {
+                (
+                    Server::over(Arc::clone(&source.store), faulty),
+                    Server::over(Arc::clone(&store), None),
+                )
+            } else {
+                (
+                    Server::over(Arc::clone(&source.store), None),
+                    Server::over(Arc::clone(&store), faulty),
+                )
+            };
+            let first = across(&from, &to);
+            // What the source refuses to list is compared instead, so that it need not be an error.
+            assert!(
+                lasting || first.error.is_none(),
+                "{wire:?} at {at}, source {at_source}: {:?}",
+                first.error
+            );
+            if let Some(error) = &first.error {
+                assert!(error.hint().is_some(), "{error:?}");
+                let _ = store.lease(&BlobId::live("web.vhd"), &vhdkit::blob::Lease::Break);
+                let second = across(&source, &Server::over(Arc::clone(&store), None));
+                assert!(
+                    second.error.is_none(),
+                    "{wire:?} at {at}: {:?}",
+                    second.error
+                );
+            }
+            check(&store, 3);
         }
     }
 }

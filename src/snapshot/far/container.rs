@@ -61,6 +61,40 @@ impl Container {
         })
     }
 
+    /// Opens the point in time called `name` of the disk called `disk`; the newest if no name is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage) if there is no such disk or point in time,
+    /// [`Pending`](crate::ErrorKind::Pending) if it isn't complete.
+    pub fn open_point(&self, disk: &str, name: Option<&str>) -> Result<BlobImage> {
+        let disk = self.disk(disk)?;
+        let point = match name {
+            Some(name) => disk.point(name),
+            None => disk.points.last(),
+        };
+        let newest = disk.points.last().map_or("none", |newest| &newest.name);
+        let point = point.ok_or_else(|| {
+            Error::usage("there is no such snapshot")
+                .with_path(self.shown())
+                .with_found(match name {
+                    Some(name) => format!("\"{name}\""),
+                    None => "none at all".to_owned(),
+                })
+                .with_expected(format_args!(
+                    "one of {}, of which {newest} is the newest",
+                    disk.name
+                ))
+                .with_hint("list the store to see what there is")
+        })?;
+        self.opened(&disk, point)
+    }
+
+    fn opened(&self, disk: &FarDisk, point: &FarPoint) -> Result<BlobImage> {
+        let name = self.address(&disk.key, Some(&point.key));
+        BlobImage::open(self.connector.open(&name)?, None, None)
+    }
+
     /// The address of a disk, or of a point in time of it.
     fn address(&self, blob: &str, snapshot: Option<&str>) -> BlobName {
         self.name.sibling(blob, snapshot)
@@ -168,9 +202,7 @@ impl FarStore for Container {
     }
 
     fn image(&self, disk: &FarDisk, point: &FarPoint) -> Result<Box<dyn Opened>> {
-        let name = self.address(&disk.key, Some(&point.key));
-        let image = BlobImage::open(self.connector.open(&name)?, None, None)?;
-        Ok(Box::new(image))
+        Ok(Box::new(self.opened(disk, point)?))
     }
 
     fn changes(&self, disk: &FarDisk, from: &FarPoint, to: &FarPoint) -> Result<Vec<PageRange>> {
