@@ -179,9 +179,12 @@ impl NewImage {
         if let Some(replaced) = &replaced {
             new.take_place_of(replaced)?;
         }
-        let handle = || match options.dense {
-            true => new.file().keeping_space(),
-            false => new.file().another_handle(),
+        let handle = || {
+            if options.dense {
+                new.file().keeping_space()
+            } else {
+                new.file().another_handle()
+            }
         };
         let mut stored = None;
         if fetching.begun() == Begun::Resumed {

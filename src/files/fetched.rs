@@ -25,10 +25,10 @@ use crate::image::{
     ContentDigest, ContentHasher, DIGEST_WINDOW, Hash, Image, ImageMut, Pass, Resized, WINDOW_SIZE,
     WindowHashes, all_needed, content_digest, copy_on, zero_hash,
 };
-use crate::page::{PAGE_SIZE, PageRange};
+use crate::page::PageRange;
 use crate::parallel::Work;
 use crate::storage::{File, ReadAt as _, WriteAt as _, beside, open_kept, remove_if_there};
-use crate::vhd::Footer;
+use crate::vhd::{FOOTER_SIZE, Footer};
 
 const LABEL: &[u8; 16] = b"vhdkit fetched 1";
 const HASHES: usize = (WINDOW_SIZE / DIGEST_WINDOW) as usize;
@@ -266,14 +266,14 @@ impl Fetching {
         let mut record = [0; RECORD];
         self.record.read_exact_at(&mut record, last)?;
         let len = BigEndian::read_u64(&record[8..16]);
-        if len < 3 * PAGE_SIZE || len > self.image.byte_len()? {
+        if len < 3 * FOOTER_SIZE as u64 || len > self.image.byte_len()? {
             return Ok(false);
         }
         // The footer is at the end, and its copy at the start.
-        let mut footer = [0; PAGE_SIZE as usize];
+        let mut footer = [0; FOOTER_SIZE];
         self.image.read_exact_at(&mut footer, 0)?;
         self.image.set_len(len)?;
-        self.image.write_all_at(&footer, len - PAGE_SIZE)?;
+        self.image.write_all_at(&footer, len - FOOTER_SIZE as u64)?;
         Ok(true)
     }
 

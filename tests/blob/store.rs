@@ -842,7 +842,7 @@ fn a_point_in_time_of_a_container_is_an_image_like_one_of_a_folder() {
         assert!(told.contains("there is no such snapshot"), "{told}");
     }
     let told = lab.ends(
-        2,
+        3,
         "vhd",
         &["serve", &format!("{there}::"), "--", "/bin/true"],
     );
