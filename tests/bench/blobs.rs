@@ -119,7 +119,7 @@ impl Lab {
             .arg("AZCOPY_DISABLE_SYSLOG=true")
             .arg(self.azcopy.as_ref()?)
             .words("copy --skip-version-check --output-level=quiet --log-level=NONE");
-        Some(words.iter().fold(step, |step, word| step.arg(word)))
+        Some(words.iter().fold(step, Step::arg))
     }
 
     fn download_by_azcopy(&self, url: &str, to: &Path) -> Option<Step> {
