@@ -1,10 +1,11 @@
 //! The context of a command: the evaluated common options.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal as _};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::args::{Common, Parents, SaidFormat, When};
 use super::message::{Topic, Warning};
@@ -47,12 +48,17 @@ impl Reading {
 /// MiB in memory.
 const FAR_THREADS: usize = 16;
 
+/// A command that takes less time needs no account of it.
+const LONG: Duration = Duration::from_secs(10);
+
 /// The surroundings of a command.
 #[derive(Debug)]
 pub(super) struct Context {
     program: &'static str,
     common: Common,
     begun: Instant,
+    /// Whether it is told how long the command took, if that was long.
+    timed: Cell<bool>,
 }
 
 impl Context {
@@ -62,6 +68,7 @@ impl Context {
             program,
             common: common.clone(),
             begun: Instant::now(),
+            timed: Cell::new(false),
         }
     }
 
@@ -111,7 +118,7 @@ impl Context {
             When::Never => false,
         };
         let progress = progress::new(shown && !self.quiet(), terminal);
-        if self.verbose() {
+        if self.verbose() || self.timed.get() {
             return Box::new(progress::Counted(progress));
         }
         progress
@@ -136,12 +143,18 @@ impl Context {
         self.common.verbose
     }
 
-    /// Reports how long the command took, and its speed, if requested.
+    /// Has it told how long the command took if that was long, as with `-v`: for those that move whole disks.
+    pub(super) fn tell_long_time(&self) {
+        self.timed.set(true);
+    }
+
+    /// Reports how long the command took, and its speed, if requested, or if it was long.
     pub(super) fn tell_time(&self) {
-        if !self.verbose() {
+        let took = self.begun.elapsed();
+        let was_long = self.timed.get() && took >= LONG;
+        if !self.verbose() && !was_long {
             return;
         }
-        let took = self.begun.elapsed();
         let seconds = took.as_secs_f64();
         let bytes = progress::handled();
         if let Some((requests, sent, received)) = far::traffic() {

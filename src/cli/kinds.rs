@@ -329,7 +329,7 @@ mod tests {
                 "managed",
                 "region",
             ],
-            ("verify", Container) => &["disk", "read_data"],
+            ("verify", Container) => &["disk", "read_data", "limit_rate"],
             ("tag", Container) => &["disk", "set", "remove", "lock_timeout"],
             ("hold", Container) => &["disk", "reason", "release", "lock_timeout"],
             _ => &[],

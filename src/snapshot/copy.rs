@@ -8,11 +8,12 @@ use super::history::{missing, refuse_taken_name};
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
 use super::marker::expect_store;
+use super::packed::write_packed;
 use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
 use super::sparse_chunks::pieces;
-use super::{Access, Disk, Manifest, Work, windows};
+use super::{Access, Disk, Manifest, STORE_VERSION, Work, store_version, windows};
 use crate::diff::{Compression, DiffOptions, write_diff_listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened as _;
@@ -190,10 +191,14 @@ fn copy_missing(
     // Before any is copied: a name that is taken ends it.
     let mut points = missing.points.iter();
     points.try_for_each(|point| refuse_taken_name(target.disk(), point))?;
+    // What the first program made is brought to the version of the target on the way.
+    let packs = store_version(target.disk().store())? == Some(STORE_VERSION);
     let mut bridge = missing.bridge;
     for point in missing.points {
         let (manifest, bytes) = if let Some(newest) = bridge.take() {
             bridge_to(source, target, (&newest, point), work)?
+        } else if packs && point.is_base() && !point.is_packed() {
+            pack_to(source, target, point, work)?
         } else {
             let file = File::open(source.data_path(point)?)?;
             copy_point(target, (point, &file), work)?
@@ -245,6 +250,37 @@ fn bridge_to(
     let (len, digest) = (written.len, ContentDigest(written.digest));
     drop((written, before, known));
     let coming = point.stored_as(Some(newest.id.clone()), file, (len, len), Some(digest));
+    let made = stored.file().another_handle();
+    let copied = copy_point(target, (&coming, &made), work)?;
+    drop(stored);
+    Ok(copied)
+}
+
+/// Copies `point`, a base that is an image, as a packed base. Its content stays what it is, and so does its id.
+fn pack_to(
+    source: &Disk,
+    target: &mut Target,
+    point: &Manifest,
+    work: Work<'_>,
+) -> Result<(Manifest, u64)> {
+    let disk = target.disk();
+    let image = source.image(point)?;
+    let file = format!("{}{PACKED}", point.stem());
+    let audience = Audience::of(image.files())?.and(disk.audience().clone());
+    let stored = AtomicFile::for_audience(disk.path(&file), audience)?;
+    let written = write_packed(
+        (&image, side(point)),
+        (stored.file().appender(), disk.path(&file)),
+        None,
+        work,
+        &mut |_, _| Ok(()),
+    )?;
+    if let Some(found) = written.trailer.target_digest {
+        check_content(&image, found)?;
+    }
+    let (len, digest) = (written.len, ContentDigest(written.digest));
+    drop(written);
+    let coming = point.stored_as(None, file, (len, len), Some(digest));
     let made = stored.file().another_handle();
     let copied = copy_point(target, (&coming, &made), work)?;
     drop(stored);

@@ -110,7 +110,7 @@ mkdir tree
     shuf --random-source=<(yes) | awk -v left="$((mib << 20))" '{ if (left > 0) { left -= $1; print $2 } }' >files
 tar -C "$tree" -c -T files | tar -C tree -x
 python3 -c 'import random; open("tree/database", "wb").write(b"".join(random.Random(n).randbytes(1024) + bytes(3072) for n in range(8192)))'
-mke2fs -q -t ext4 -b 4096 -d tree -U 00112233-4455-6677-8899-aabbccddeeff m0.img "$((mib * 5 / 4 + 330))M"
+mke2fs -q -t ext4 -b 4096 -d tree -U 00112233-4455-6677-8899-aabbccddeeff m0.img "$((mib * 5 / 4 + 330))M" >mke2fs.log
 virtual=$(stat -c %s m0.img) data=$(du -B1 m0.img | cut -f1)
 
 declare -A stored seconds

@@ -103,6 +103,19 @@ enum Command {
 }
 
 impl Command {
+    /// Whether it reads or writes whole disks, so that it matters how long it took.
+    const fn moves_disks(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Restore(_)
+                | Self::Copy(_)
+                | Self::Send(_)
+                | Self::Receive(_)
+                | Self::Verify(_)
+        )
+    }
+
     /// The note about this command that others see while it holds a lock.
     const fn words(&self) -> &'static str {
         match self {
@@ -134,6 +147,9 @@ impl Command {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     call_this_command(args.command.words());
+    if args.command.moves_disks() {
+        context.tell_long_time();
+    }
     match &args.command {
         Command::Init(args) => init::run(args, context),
         Command::Create(args) => create::run(args, context),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    Context, Count, Disk, Outcome, Output, Result, StoreArgs, Time, WriterView, being_written,
-    chosen, far, unfinished,
+    Context, Count, Disk, Outcome, Output, RateArgs, Result, StoreArgs, Time, WriterView,
+    being_written, chosen, far, unfinished,
 };
 use crate::cli::document::ErrorView;
 use crate::cli::message::Topic;
@@ -25,6 +25,7 @@ use crate::snapshot::{Finding, Marker, ReadData, Verified, Work, verify_beside};
     "  vhd snapshot verify --store /backup\n",
     "  vhd snapshot verify --store /backup --disk web --read-data\n",
     "  vhd snapshot verify --store /backup --read-data-subset 10%      every night a tenth\n",
+    "  vhd snapshot verify --store /backup --read-data --limit-rate 50M\n",
     "  vhd snapshot verify --store /backup --max-age 26h -q            for a monitor: silent if all is well\n\n",
     super::args::exit_codes!(),
 ))]
@@ -46,6 +47,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 fn parse_percent(text: &str) -> Result<u8, String> {
@@ -136,6 +139,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         let look = far::Look {
             read_data: args.read_data,
             json: args.json,
+            rate: args.rate,
         };
         return far::verify(&*store, &args.disk, look, context);
     }
@@ -149,7 +153,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (mut all, mut errors) = (Vec::with_capacity(names.len()), Vec::new());
     let mut notes = Vec::new();
     for name in names {
-        let progress = context.progress();
+        let progress = args.rate.limit(context.progress());
         let work = Work {
             workers: &workers,
             progress: &*progress,

@@ -354,6 +354,7 @@ fn twenty_disks_at_once_each_a_matter_of_its_own() {
         }
     }
     // One of them isn't what it was; another one is in use at the target.
+    lab.good(&["init", "--store-version", "1", "far"]);
     lab.good(&[
         "create", "--init", "--store", "far", "--disk", "d3", "--name", "z", "disk.raw",
     ]);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::disk::{changed, content, disk, run, run_to};
+use crate::disk::{Random, changed, content, disk, run, run_to};
 use crate::store::lab::{Lab, ends};
 
 const SIZE: usize = 2 << 20;
@@ -252,4 +252,15 @@ fn a_snapshot_gets_another_name() {
         lab.assert_restores("second", &bytes[1]);
         lab.good(&["verify", "--read-data"]);
     }
+}
+
+#[test]
+fn verifying_keeps_to_a_rate_and_long_work_says_how_long_it_took() {
+    let lab = Lab::packed();
+    lab.0.file("disk.raw", &Random::new(1).bytes(1 << 20));
+    lab.add("a", "disk.raw");
+    let begun = std::time::Instant::now();
+    let said = lab.good(&["verify", "--read-data", "--limit-rate", "100K"]);
+    assert!(begun.elapsed().as_secs() >= 10);
+    assert!(said.contains("took ") && said.contains("KiB/s"), "{said}");
 }

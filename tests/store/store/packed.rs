@@ -487,3 +487,58 @@ fn pruning_never_cuts_a_copy_off() {
         );
     }
 }
+
+#[test]
+fn a_copy_to_a_newer_store_packs_the_bases_of_an_older_one() {
+    let lab = Lab::new();
+    let bytes = disk(6, 3 << 20);
+    let image = |n: u64| changed(n, &bytes);
+    for (n, name) in (0..).zip(["a", "b"]) {
+        lab.0.file("disk.raw", &image(n));
+        lab.add(name, "disk.raw");
+    }
+    lab.good(&[
+        "create", "--disk", "web", "--name", "c", "--full", "disk.raw",
+    ]);
+    lab.good(&["init", "far"]);
+    lab.good(&["init", "--store-version", "1", "old"]);
+    let ids = |store: &str| -> Vec<String> {
+        let listed = lab.json(&["list", "--store", store]);
+        let points = listed["disks"][0]["snapshots"].as_array().unwrap();
+        let ids = points.iter().map(|point| point["id"].to_string());
+        ids.collect()
+    };
+    for (store, ending) in [("far", "vhddiff"), ("old", "vhd")] {
+        lab.good(&["copy", "--to", store]);
+        for base in ["000001-a", "000003-c"] {
+            let file = format!("{store}/web/{base}.{ending}");
+            assert!(lab.path(&file).exists(), "{file}");
+        }
+        assert_eq!(ids(store), ids("store"));
+        lab.good(&["verify", "--store", store, "--read-data"]);
+        let said = lab.good(&["copy", "--to", store]);
+        assert!(said.contains("nothing to copy"), "{said}");
+    }
+    lab.0.file("disk.raw", &image(7));
+    lab.add("d", "disk.raw");
+    lab.good(&["delete", "a"]);
+    lab.good(&["copy", "--to", "far"]);
+    for (name, n) in [("a", 0), ("b", 1), ("c", 1), ("d", 7)] {
+        lab.good(&[
+            "restore", "--store", "far", name, "-o", "out.raw", "--force",
+        ]);
+        assert!(content(lab.path("out.raw")) == image(n), "{name}");
+    }
+    // By hand, too.
+    lab.run(
+        "vhd-apply",
+        &[
+            "/dev/null",
+            "far/web/000001-a.vhddiff",
+            "far/web/000002-b.vhddiff",
+            "-o",
+            "hand.raw",
+        ],
+    );
+    assert!(content(lab.path("hand.raw")) == image(1));
+}

@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::document::ErrorView;
 use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
+use crate::cli::rate::RateArgs;
 use crate::cli::size::Count;
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{FarDisk, FarStore, Work, verify_far};
@@ -17,6 +18,7 @@ pub(in crate::cli::snapshot) struct Look {
     /// Whether to read all data; otherwise each snapshot is only opened.
     pub(in crate::cli::snapshot) read_data: bool,
     pub(in crate::cli::snapshot) json: bool,
+    pub(in crate::cli::snapshot) rate: RateArgs,
 }
 
 #[derive(Serialize)]
@@ -102,7 +104,7 @@ fn verify_disk(
     };
     let workers = context.workers_far()?;
     for point in &disk.points {
-        let progress = context.progress();
+        let progress = look.rate.limit(context.progress());
         let work = Work {
             workers: &workers,
             progress: &*progress,
