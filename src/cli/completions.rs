@@ -3,9 +3,9 @@
 use clap_complete::Shell;
 use serde::Serialize;
 
-use super::Program;
 use super::exit::Outcome;
 use super::output::Output;
+use super::program::Program;
 use crate::error::Result;
 
 /// Print a script that completes the command line in a shell.
@@ -71,9 +71,10 @@ fn with_files(script: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-pub(super) fn run(args: &Args) -> Result<Outcome> {
+/// Prints the script for the command that `command_of` defines.
+pub(super) fn run(args: &Args, command_of: fn(Program) -> clap::Command) -> Result<Outcome> {
     let mut script = Vec::new();
-    let mut command = args.program.command();
+    let mut command = command_of(args.program);
     clap_complete::generate(args.shell, &mut command, args.program.name(), &mut script);
     if args.shell == Shell::Bash {
         script = with_files(&String::from_utf8_lossy(&script)).into_bytes();

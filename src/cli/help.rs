@@ -90,7 +90,7 @@ pub(super) fn sections(command: &Command) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Program;
+    use crate::cli::{command_of, program::Program};
 
     fn all(command: &Command, each: &mut impl FnMut(&Command)) {
         each(command);
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_short_help_fits_and_examples_are_not_broken() {
         for program in Program::ALL {
-            let mut program = program.command();
+            let mut program = command_of(program);
             program.build();
             all(&program, &mut |command| {
                 let mut command = command.clone().term_width(60);

@@ -259,7 +259,7 @@ fn refused(command: &str, kind: Kind, option: &str, store: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Program;
+    use crate::cli::{command_of, program::Program};
 
     /// Options that mean something whatever the kind of store, or that aren't about the store.
     const ALWAYS: &[&str] = &[
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn each_option_means_something_for_a_kind_of_store_or_is_refused() {
-        let program = Program::Vhd.command();
+        let program = command_of(Program::Vhd);
         let snapshot = program.find_subcommand("snapshot").unwrap();
         let mut seen = 0;
         for command in snapshot.get_subcommands() {
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_help_of_a_store_names_what_the_command_takes() {
-        let program = Program::Vhd.command();
+        let program = command_of(Program::Vhd);
         let snapshot = program.find_subcommand("snapshot").unwrap();
         for command in snapshot.get_subcommands() {
             let Some(kinds) = taken(command.get_name(), "store") else {

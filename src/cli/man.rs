@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use clap_mangen::Man;
 use serde::Serialize;
 
-use super::Program;
 use super::exit::Outcome;
 use super::help;
 use super::output::Output;
+use super::program::Program;
 use crate::error::{Error, Result};
 use crate::storage::{AtomicFile, Overwrite, WriteAt as _};
 
@@ -38,10 +38,11 @@ struct View {
     files: Vec<String>,
 }
 
-pub(super) fn run(args: &Args) -> Result<Outcome> {
+/// Prints the page, or writes the pages, of the commands that `command_of` defines.
+pub(super) fn run(args: &Args, command_of: fn(Program) -> clap::Command) -> Result<Outcome> {
     let Some(folder) = &args.dir else {
         let mut output = Output::text()?;
-        let page = render(Program::Vhd.command())?;
+        let page = render(command_of(Program::Vhd))?;
         if args.json {
             output.json(&View {
                 page: Some(String::from_utf8_lossy(&page).into_owned()),
@@ -56,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     fs::create_dir_all(folder)
         .map_err(|e| Error::io("cannot create the folder", e).with_path(folder))?;
     let mut files = Vec::new();
-    for (name, command) in pages() {
+    for (name, command) in pages(command_of) {
         let page = render(command)?;
         let path = folder.join(format!("{name}.1"));
         files.push(path.to_string_lossy().into_owned());
@@ -73,12 +74,12 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
 }
 
 /// All pages by name. `vhd diff` and `vhd apply` have the pages of the corresponding programs.
-fn pages() -> Vec<(String, clap::Command)> {
+fn pages(command_of: fn(Program) -> clap::Command) -> Vec<(String, clap::Command)> {
     let mut pages: Vec<(String, clap::Command)> = Program::ALL
         .iter()
-        .map(|program| (program.name().to_owned(), program.command()))
+        .map(|program| (program.name().to_owned(), command_of(*program)))
         .collect();
-    let mut vhd = Program::Vhd.command();
+    let mut vhd = command_of(Program::Vhd);
     vhd.build();
     for command in vhd
         .get_subcommands()
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_program_and_command_has_one_page() {
-        let pages = pages();
+        let pages = pages(crate::cli::command_of);
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
         for name in ["vhd", "vhd-diff", "vhd-apply", "vhd-info", "vhd-man"] {
             assert_eq!(names.iter().filter(|n| **n == name).count(), 1, "{name}");

@@ -53,6 +53,7 @@ mod mount;
 mod names;
 mod output;
 mod picture;
+mod program;
 mod progress;
 mod rate;
 mod rebase;
@@ -81,6 +82,7 @@ mod when;
 use args::Common;
 use context::Context;
 use exit::Outcome;
+use program::Program;
 
 pub use remedy::said;
 
@@ -165,8 +167,8 @@ impl Command {
             Self::Mount(args) => mount::run(args, context),
             Self::Unmount(args) => mount::run_unmount(args),
             Self::Demo(args) => demo::run(args, context),
-            Self::Completions(args) => completions::run(args),
-            Self::Man(args) => man::run(args),
+            Self::Completions(args) => completions::run(args, command_of),
+            Self::Man(args) => man::run(args, command_of),
         }
     }
 }
@@ -219,41 +221,21 @@ impl<A: clap::Args> clap::FromArgMatches for Single<A> {
     }
 }
 
-/// The programs of this package.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Program {
-    Vhd,
-    VhdDiff,
-    VhdApply,
+/// The one definition behind parsing, help, completions and man pages.
+fn command_of(program: Program) -> clap::Command {
+    help::shape(names::guard(match program {
+        Program::Vhd => Vhd::command(),
+        Program::VhdDiff => single::<diff::Args>(program),
+        Program::VhdApply => single::<apply::Args>(program),
+    }))
 }
 
-impl Program {
-    const ALL: [Self; 3] = [Self::Vhd, Self::VhdDiff, Self::VhdApply];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Vhd => "vhd",
-            Self::VhdDiff => "vhd-diff",
-            Self::VhdApply => "vhd-apply",
-        }
-    }
-
-    /// The one definition behind parsing, help, completions and man pages.
-    fn command(self) -> clap::Command {
-        help::shape(names::guard(match self {
-            Self::Vhd => Vhd::command(),
-            Self::VhdDiff => self.single::<diff::Args>(),
-            Self::VhdApply => self.single::<apply::Args>(),
-        }))
-    }
-
-    fn single<A: clap::Args>(self) -> clap::Command {
-        let command = clap::Command::new(self.name())
-            .version(env!("CARGO_PKG_VERSION"))
-            .max_term_width(100);
-        // The common options come last: their heading would apply to everything after them.
-        Common::augment_args(A::augment_args(command))
-    }
+fn single<A: clap::Args>(program: Program) -> clap::Command {
+    let command = clap::Command::new(program.name())
+        .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(100);
+    // The common options come last: their heading would apply to everything after them.
+    Common::augment_args(A::augment_args(command))
 }
 
 fn start<T: clap::FromArgMatches>(
@@ -265,14 +247,14 @@ fn start<T: clap::FromArgMatches>(
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut options = args.iter().take_while(|arg| *arg != "--");
     let json = options.any(|arg| arg == "--json");
-    let command = usage::called(&program.command(), &args);
+    let command = usage::called(&command_of(program), &args);
     if json {
         document::begin(&command);
     }
     let parsed = match parse::<T>(program, args.clone()) {
         Ok(parsed) => parsed,
         Err(mut error) => {
-            if let Some(meant) = usage::explain(&mut error, &program.command(), &args) {
+            if let Some(meant) = usage::explain(&mut error, &command_of(program), &args) {
                 return exit::code(name, Err(meant));
             }
             // Unknown arguments are repeated in escaped form.
@@ -287,7 +269,7 @@ fn start<T: clap::FromArgMatches>(
         document::begin(&command);
     }
     let (parsed, matches) = parsed;
-    let meant = kinds::refuse_meaningless(&program.command(), &matches);
+    let meant = kinds::refuse_meaningless(&command_of(program), &matches);
     let common = common(&parsed);
     let named = common.journal_dir.clone();
     let named = named.or_else(|| std::env::var_os("VHDKIT_STATE_DIR").map(Into::into));
@@ -315,7 +297,7 @@ fn parse<T: clap::FromArgMatches>(
     let args: Vec<OsString> = std::iter::once(program.name().into())
         .chain(args.into_iter().skip(1))
         .collect();
-    let mut command = program.command();
+    let mut command = command_of(program);
     let matches = command.try_get_matches_from_mut(args)?;
     names::watch_outputs(&command, &matches);
     let parsed = T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
@@ -338,7 +320,7 @@ mod tests {
     #[test]
     fn the_definitions_are_sound() {
         for program in Program::ALL {
-            program.command().debug_assert();
+            command_of(program).debug_assert();
         }
     }
 
@@ -360,14 +342,14 @@ mod tests {
             }
         }
         for program in Program::ALL {
-            walk(&program.command(), program.name());
+            walk(&command_of(program), program.name());
         }
     }
 
     #[test]
     fn every_command_has_examples_and_a_short_description() {
         for program in Program::ALL {
-            let command = program.command();
+            let command = command_of(program);
             let all = command.get_subcommands().chain([&command]);
             for command in all.filter(|c| c.get_name() != "help") {
                 let name = command.get_name();

@@ -267,7 +267,7 @@ mod tests {
     use clap::Command;
 
     use super::*;
-    use crate::cli::Program;
+    use crate::cli::{command_of, program::Program};
 
     /// All commands of our programs, each by its whole name.
     fn commands() -> Vec<(String, Command)> {
@@ -279,7 +279,7 @@ mod tests {
         }
         let mut all = Vec::new();
         for program in Program::ALL {
-            add(program.name(), &program.command(), &mut all);
+            add(program.name(), &command_of(program), &mut all);
         }
         all
     }

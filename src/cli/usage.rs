@@ -244,7 +244,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Program;
+    use crate::cli::{command_of, program::Program};
 
     fn told(line: &str) -> (String, String) {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -252,8 +252,8 @@ mod tests {
             .into_iter()
             .find(|p| args[0] == p.name())
             .unwrap();
-        let mut error = program.command().try_get_matches_from(&args).unwrap_err();
-        match explain(&mut error, &program.command(), &args) {
+        let mut error = command_of(program).try_get_matches_from(&args).unwrap_err();
+        match explain(&mut error, &command_of(program), &args) {
             Some(error) => (
                 error.to_string(),
                 error.hint().unwrap_or_default().to_owned(),

@@ -1,37 +1,23 @@
 //! NTFS: files are records in one table. Names are read from the indexes of folders, and the ownership of clusters from
 //! the records in order, without following attribute lists.
 
+mod reader;
+mod record;
+
 use std::ops::Range;
 
-use super::model::{
+use crate::error::{Error, Result};
+use crate::inside::model::{
     Entry, FileSystem, Node, NodeId, NodeKind, Owner, Owners, Run, Stored, own_run,
 };
-use super::read::{Fields, Volume, utf16};
-use crate::error::{Error, Result};
+use crate::inside::read::{Fields, Volume, utf16};
 use crate::page::to_usize;
+use record::{Attribute, NUMBER, Value, kind, put_right};
 
 const ROOT: NodeId = 5;
 const EXTEND: NodeId = 11;
 /// Lower record numbers belong to the file system itself.
 const FIRST_FILE: NodeId = 16;
-
-/// The lower 48 bits of a reference are the record number.
-const NUMBER: u64 = (1 << 48) - 1;
-
-/// The most runs of an attribute that are read.
-const MOST_RUNS: usize = 4 << 20;
-/// The most records over which a file may be spread.
-const MOST_PARTS: usize = 4096;
-
-mod kind {
-    pub(super) const LIST: u32 = 0x20;
-    pub(super) const STANDARD: u32 = 0x10;
-    pub(super) const DATA: u32 = 0x80;
-    pub(super) const INDEX_ROOT: u32 = 0x90;
-    pub(super) const INDEX: u32 = 0xA0;
-    pub(super) const BITMAP: u32 = 0xB0;
-    pub(super) const REPARSE: u32 = 0xC0;
-}
 
 /// The name of the file name index.
 const NAMES: &str = "$I30";
@@ -47,32 +33,6 @@ pub(super) struct Ntfs<'a> {
     table: Vec<Run>,
     records: u64,
     label: String,
-}
-
-/// An attribute of a record.
-#[derive(Debug)]
-struct Attribute {
-    kind: u32,
-    name: String,
-    flags: u16,
-    value: Value,
-}
-
-#[derive(Debug)]
-enum Value {
-    Resident(Fields),
-    Runs {
-        first: u64,
-        size: u64,
-        written: u64,
-        runs: Vec<Run>,
-    },
-}
-
-/// A file, assembled from its records.
-struct File {
-    base: Fields,
-    attributes: Vec<Attribute>,
 }
 
 impl<'a> Ntfs<'a> {
@@ -195,219 +155,6 @@ impl<'a> Ntfs<'a> {
                 .with_found(number)
         })
     }
-
-    /// Reads a record and restores the last two bytes of each sector, which are stored elsewhere.
-    fn fields(&self, number: u64) -> Result<Fields> {
-        let place = self.record_place(number)?;
-        let f = self.volume.fields(place, to_usize(self.record))?;
-        put_right(f, *b"FILE")
-    }
-
-    fn attributes(&self, f: &Fields) -> Result<Vec<Attribute>> {
-        let mut at = usize::from(f.u16(20)?);
-        let mut found = Vec::new();
-        while at + 8 <= f.bytes.len() {
-            let kind = f.u32(at)?;
-            if kind == u32::MAX {
-                break;
-            }
-            let len = to_usize(u64::from(f.u32(at + 4)?));
-            if len < 24 || len > f.bytes.len() - at {
-                return Err(f.damaged("an attribute has an impossible length"));
-            }
-            let a = f.sub(at, len)?;
-            let name = utf16(a.part(usize::from(a.u16(10)?), 2 * usize::from(a.u8(9)?))?);
-            let value = if a.u8(8)? == 0 {
-                let len = to_usize(u64::from(a.u32(16)?));
-                Value::Resident(a.sub(a.u16(20)?.into(), len)?)
-            } else {
-                let first = a.u64(16)?;
-                Value::Runs {
-                    first,
-                    size: if first == 0 { a.u64(48)? } else { 0 },
-                    written: if first == 0 { a.u64(56)? } else { 0 },
-                    runs: self.runs_of(&a, first)?,
-                }
-            };
-            found.push(Attribute {
-                kind,
-                name,
-                flags: a.u16(12)?,
-                value,
-            });
-            at += len;
-        }
-        Ok(found)
-    }
-
-    /// Decodes pairs of a length and a distance from the previous location, each in as few bytes as it needs.
-    fn runs_of(&self, a: &Fields, first: u64) -> Result<Vec<Run>> {
-        let mut at = usize::from(a.u16(32)?);
-        let (mut vcn, mut lcn) = (first, 0_i64);
-        let mut runs: Vec<Run> = Vec::new();
-        loop {
-            let head = a.u8(at)?;
-            if head == 0 {
-                return Ok(runs);
-            }
-            let (lens, places) = (usize::from(head & 15), usize::from(head >> 4));
-            if lens == 0 || lens > 8 || places > 8 {
-                return Err(a.damaged("a run has an impossible length"));
-            }
-            let number = |bytes: &[u8], signed: bool| {
-                let fill = if signed && bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
-                    0xFF
-                } else {
-                    0
-                };
-                let mut wide = [fill; 8];
-                wide.iter_mut()
-                    .zip(bytes)
-                    .for_each(|(to, byte)| *to = *byte);
-                wide.iter()
-                    .rev()
-                    .fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
-            };
-            let len = number(a.part(at + 1, lens)?, false);
-            let place = a.part(at + 1 + lens, places)?;
-            let end = vcn.checked_add(len).filter(|end| *end <= 1 << 52);
-            let (Some(end), 1..) = (end, len) else {
-                return Err(a.damaged("a run has an impossible length"));
-            };
-            if !place.is_empty() {
-                lcn = lcn.wrapping_add(number(place, true).cast_signed());
-                let start = u64::try_from(lcn).ok();
-                let start = start.filter(|start| {
-                    start
-                        .checked_add(len)
-                        .is_some_and(|end| end <= self.clusters)
-                });
-                let start =
-                    start.ok_or_else(|| a.damaged("a run is beyond the end of the file system"))?;
-                runs.push(Run {
-                    logical: vcn * self.cluster,
-                    place: start * self.cluster,
-                    len: len * self.cluster,
-                    written: true,
-                });
-            }
-            (vcn, at) = (end, at + 1 + lens + places);
-        }
-    }
-
-    /// The other records of a file, from its attribute list.
-    fn other_records(&self, id: NodeId, attributes: &[Attribute]) -> Result<Vec<u64>> {
-        let Some(list) = attributes
-            .iter()
-            .find(|attribute| attribute.kind == kind::LIST)
-        else {
-            return Ok(Vec::new());
-        };
-        let f = match &list.value {
-            Value::Resident(f) => f.clone(),
-            Value::Runs { size, runs, .. } => {
-                let len = to_usize(*size);
-                let mut bytes = Vec::new();
-                for run in runs {
-                    let left = len.saturating_sub(bytes.len());
-                    bytes.extend(self.volume.bytes(run.place, to_usize(run.len).min(left))?);
-                }
-                Fields {
-                    bytes,
-                    at: runs.first().map_or(0, |run| self.volume.on_disk(run.place)),
-                }
-            }
-        };
-        let (mut at, mut found) = (0, Vec::new());
-        while at + 26 <= f.bytes.len() {
-            let len = usize::from(f.u16(at + 4)?);
-            if len < 26 {
-                break;
-            }
-            let number = f.u64(at + 16)? & NUMBER;
-            if number != id && !found.contains(&number) {
-                if found.len() == MOST_PARTS {
-                    return Err(f.damaged("a file is spread over impossibly many records"));
-                }
-                found.push(number);
-            }
-            at += len;
-        }
-        Ok(found)
-    }
-
-    fn file(&self, id: NodeId) -> Result<File> {
-        let base = self.fields(id)?;
-        if base.u16(22)? & 1 == 0 || base.u64(32)? & NUMBER != 0 {
-            return Err(base
-                .damaged("this record doesn't belong to a file")
-                .with_found(id));
-        }
-        let mut attributes = self.attributes(&base)?;
-        for number in self.other_records(id, &attributes)? {
-            let f = self.fields(number)?;
-            if f.u64(32)? & NUMBER == id {
-                attributes.extend(self.attributes(&f)?);
-            }
-        }
-        Ok(File { base, attributes })
-    }
-}
-
-impl File {
-    fn parts(&self, kind: u32, name: &str) -> impl Iterator<Item = &Attribute> {
-        self.attributes
-            .iter()
-            .filter(move |part| part.kind == kind && part.name == name)
-    }
-
-    /// The runs of an attribute in order, its size, and its initialized length.
-    fn runs(&self, kind: u32, name: &str) -> Result<(Vec<Run>, u64, u64)> {
-        let (mut all, mut total, mut filled): (Vec<Run>, _, _) = (Vec::new(), 0, 0);
-        for part in self.parts(kind, name) {
-            if let Value::Runs {
-                first,
-                size,
-                written,
-                runs,
-            } = &part.value
-            {
-                if *first == 0 {
-                    (total, filled) = (*size, *written);
-                }
-                all.extend(runs);
-                if all.len() > MOST_RUNS {
-                    return Err(self.base.damaged("a file has impossibly many runs"));
-                }
-            }
-        }
-        all.sort_by_key(|run| run.logical);
-        Ok((all, total, filled))
-    }
-}
-
-/// Restores the last two bytes of each sector of a record, which are stored elsewhere in it.
-fn put_right(mut f: Fields, magic: [u8; 4]) -> Result<Fields> {
-    const SECTOR: usize = 512;
-    if f.part(0, 4)? != magic {
-        return Err(f.damaged("a record begins with a different signature"));
-    }
-    let (at, count) = (usize::from(f.u16(4)?), usize::from(f.u16(6)?));
-    if count == 0 || (count - 1) * SECTOR > f.bytes.len() {
-        return Err(f.damaged("a record has an impossible number of sectors"));
-    }
-    let mark = f.part(at, 2)?.to_vec();
-    for n in 1..count {
-        let kept = f.part(at + 2 * n, 2)?.to_vec();
-        let end = n * SECTOR - 2;
-        if f.part(end, 2)? != mark {
-            return Err(f.damaged("a record was only partly written"));
-        }
-        if let Some(there) = f.bytes.get_mut(end..end + 2) {
-            there.copy_from_slice(&kept);
-        }
-    }
-    Ok(f)
 }
 
 /// Converts a time in 100 ns since 1601 to seconds and nanoseconds since 1970.
