@@ -1,6 +1,6 @@
 //! VHD files and page-range diffs: copy a disk once; after that, send only what changed.
 //!
-//! vhdkit reads and writes raw images and fixed and dynamic VHDs, finds the 512-byte pages that differ between two
+//! vhdkit reads and writes raw images and fixed, dynamic and differencing VHDs, finds the 512-byte pages that differ between two
 //! images, writes them to a checksummed file or pipe, and rebuilds any point in time from a base and its diffs. The
 //! commands `vhd`, `vhd-diff` and `vhd-apply` are built on this library.
 //!
@@ -26,26 +26,32 @@
 //!
 //! ```text
 //! text  remedy  error  page  progress  parallel
-//!                                    what everything is said in, and the one pipeline
+//!                                    texts, errors, ranges, progress, and the one pipeline
 //! storage                            bytes at offsets
 //! age                                the age format, for encrypted stores (feature `store`)
-//! image                              virtual disks, whatever stores them
+//! image                              virtual disks, independent of how they are stored
 //! vhd  diff                          the VHD format; comparing, diffs, applying (neither knows the other)
-//! inside                             partitions and file systems of a virtual disk, beside them
+//! inside                             partitions and file systems of a virtual disk
 //! blob                               page blobs of a storage service (feature `azure`, part of `cli`)
 //! cloud                              managed disks and snapshots, by the resource manager (feature `azure`)
 //! files                              images and diffs as files
 //! snapshot                           stores of points in time (feature `store`, part of `cli`)
 //! serve                              points in time for other programs (feature `store`), the cloud's interface on a
 //!                                    folder (feature `endpoint`, part of `cli`)
-//! api                                the front door: the main jobs with defaults
+//! api                                the high-level interface: the main jobs with defaults
 //! cli                                the commands (feature `cli`, on by default)
 //! ```
 //!
 //! # Untrusted input
 //!
-//! Every image and every diff may be hostile. None can make this crate panic, loop forever, or allocate memory on the
-//! word of an unchecked field. [`Error`] says which field at which offset of which file is wrong, and what to do.
+//! Every image and every diff may be hostile. None can make this crate panic, loop forever, or allocate memory based on
+//! an unchecked field. An [`Error`] contains the field, the offset and the file, and what to do.
+//!
+//! # As a dependency
+//!
+//! Libraries want `default-features = false`, with `features = ["store"]` for points in time; the default feature `cli`
+//! is for the programs. The crate follows semantic versioning: until 1.0, only a new minor version may change the
+//! interface incompatibly or raise the minimum Rust version, which is 1.89. Unix only; only Linux is tested.
 
 #[cfg(feature = "store")]
 pub mod age;

@@ -67,7 +67,7 @@ pub(super) struct Args {
     /// Compare this part of what the service doesn't list as changed all the same, at random.
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     check_changes: Option<f64>,
-    /// Take no snapshot, copy and delete nothing: say what would be copied.
+    /// Take no snapshot, copy and delete nothing: print what would be copied.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.

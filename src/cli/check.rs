@@ -16,7 +16,7 @@ use crate::files::{self, Repaired};
 use crate::text::shown;
 use crate::vhd::{CheckOptions, DiskType, Finding, Fix, Kind, Report, Severity, Unlisted};
 
-/// Find every problem of VHD files, and repair what can be repaired without loss.
+/// Find every problem of VHD files, and fix what can be fixed without data loss.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = concat!(
@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Apply Azure's rules for uploads, too.
     #[arg(long)]
     azure: bool,
-    /// Repair what can be repaired without loss.
+    /// Fix what can be fixed without data loss.
     #[arg(long)]
     repair: bool,
     /// Only report what --repair would do.

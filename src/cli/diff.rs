@@ -258,7 +258,7 @@ impl<'a> Pair<'a> {
             .flatten();
         if let Some(reason) = self.target.why_nothing_is_shared() {
             context.note(format_args!(
-                "the service doesn't tell what changed, so both are read and compared: {reason}"
+                "the service doesn't list what changed, so both are read and compared: {reason}"
             ));
         }
         known.unwrap_or_else(|| Box::new(NoneShared))

@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// The name of the storage account, in a new folder.
     #[arg(long, value_name = "NAME", default_value = "vhdkit", value_parser = account)]
     account: String,
-    /// The region of resources that don't say it, in a new folder.
+    /// The region of resources that don't specify one, in a new folder.
     #[arg(long, value_name = "REGION", default_value = "eastus")]
     location: String,
     /// Give tokens to every program of this machine, as a machine of the cloud does.
@@ -55,7 +55,7 @@ pub(super) struct Args {
     /// Copy snapshots between regions with so many bytes for each second at most.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     copy_rate: Option<u64>,
-    /// Print JSON: what the server is called, and the lines to type.
+    /// Print JSON: the address of the server, and the lines to type.
     #[arg(long, conflicts_with = "command")]
     json: bool,
     /// A command to run meanwhile.

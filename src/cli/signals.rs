@@ -169,7 +169,7 @@ impl Work {
                         "{}: if writing had begun, the blob is marked as incomplete",
                         shown(blob)
                     ),
-                    Some("run the same command again, which goes on".to_owned()),
+                    Some("run the same command again to continue".to_owned()),
                 );
             }
         };

@@ -123,7 +123,7 @@ fn look_at(head: &[u8], expected: Expected) -> Result<()> {
     Err(error.with_hint(match kind.filter() {
         Some(filter) => format!("unpack it on the way, with {filter} before this command"),
         None if kind.is_answer() => {
-            "look at it without this command: it may say why the input isn't what you expect"
+            "inspect it without this command: it may explain why the input isn't what you expect"
                 .to_owned()
         }
         None => "save it to a file, and check that with vhd info".to_owned(),
@@ -135,7 +135,7 @@ pub(super) fn of_pipe(error: Error) -> Error {
     let came = error.path().is_some_and(|file| file == STDIN);
     if came && error.kind() == ErrorKind::Damaged {
         return error.override_hint(
-            "if the command before the pipe failed, its messages say why: run both again; otherwise the data was changed on its way",
+            "if the command before the pipe failed, its messages explain why: run both again; otherwise the data was changed on its way",
         );
     }
     error

@@ -52,7 +52,7 @@ pub(super) fn interrupted(program: &'static str) {
     let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
         return;
     };
-    exit::note(program, &"taking back the access to managed disks");
+    exit::note(program, &"revoking the access to managed disks");
     let (done, wait) = mpsc::channel();
     thread::spawn(move || {
         // Nobody may be waiting any more.
@@ -62,11 +62,9 @@ pub(super) fn interrupted(program: &'static str) {
         vec![
             Error::new(
                 ErrorKind::Io,
-                "the access to managed disks wasn't taken back in time",
+                "the access to managed disks wasn't revoked in time",
             )
-            .with_hint(
-                "the next command of this program takes it back; it ends by itself after an hour",
-            ),
+            .with_hint("the next command of this program revokes it; it expires after an hour"),
         ]
     });
     for error in &failed {

@@ -131,7 +131,7 @@ pub(super) fn begin(
     let new = NewBlobImage::create(&connector, &name, options)?;
     if new.is_resumed() {
         context.note(format_args!(
-            "{}: goes on with what was interrupted: what is there is compared, and what differs is sent",
+            "{}: resuming an interrupted upload: existing data is compared, and only differences are sent",
             shown(destination)
         ));
     }

@@ -25,7 +25,8 @@ use super::apply::in_place::apply_locked;
 use super::child::{WindowsFolder, new_parent};
 use super::diffs::{open_diff, side_of};
 use super::open::open_file;
-use super::parents::{ParentOptions, places};
+use super::options::ParentOptions;
+use super::parents::places;
 use super::pending::{
     exists, journal_of, journal_path, make_place_of_open, merge_diff_of, merge_diff_path,
     refuse_pending, remove_merge_diff,

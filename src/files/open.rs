@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file_image::FileImage;
-use super::parents::{Finder, ParentOptions, Trail, parent_options};
+use super::options::{OpenOptions, ParentOptions, parent_options};
+use super::parents::{Finder, Trail};
 use super::pending::refuse_pending;
 use super::probe::{Doubt, Probed, probe, refuse_not_disk};
 use super::{Format, FormatChoice};
@@ -14,34 +15,8 @@ use crate::image::{
 };
 use crate::page::PageRange;
 use crate::remedy::{Act, Conversion, ReadAs, Remedy, Step};
-use crate::storage::{Access, File, IoPolicy, ReadAt as _, Stamp};
-use crate::vhd::{DiskType, Parent, ParentPolicy, StoredRun, VhdImage};
-
-/// Options for [opening an image](open_image). By default: detect the format, open read-only and with a lock, and fail
-/// if an interrupted apply is pending.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
-pub struct OpenOptions {
-    /// The format, unless it is to be detected.
-    pub format: Option<FormatChoice>,
-    /// The name of the option that specifies the format, for hints.
-    pub format_option: Option<&'static str>,
-    /// Whether to open for writing as well.
-    pub writable: bool,
-    /// Whether to open without a lock. Otherwise readers share a lock, and a writer holds it exclusively.
-    pub no_lock: bool,
-    /// Whether to open despite an undo journal next to the image: for the code that works with it.
-    pub ignore_journal: bool,
-    /// Whether to read as much as possible of damaged VHDs, parents included; not for writing.
-    pub salvage: bool,
-    /// Where to look for the parents of a differencing VHD.
-    pub parents: ParentOptions,
-    /// How the image and its parents are read.
-    pub io: IoPolicy,
-    /// Whether to [settle](File::settle) the image and its parents, so that any later change shows and everything read
-    /// belongs to one state: for reading all of an image. Data that other programs have written is synced first.
-    pub settle: bool,
-}
+use crate::storage::{Access, File, ReadAt as _, Stamp};
+use crate::vhd::{DiskType, Parent, ParentPolicy, ParentRequest, StoredRun, VhdImage};
 
 /// An image that was opened from a path.
 #[derive(Debug)]
@@ -91,18 +66,37 @@ fn failed<'a>(error: Error) -> MappedExtents<'a> {
 pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<OpenImage> {
     let mut trail = Trail::default();
     let image = open_link(path.as_ref(), options, &mut trail)?;
-    trail.check_used(&image, &options.parents)?;
+    check_used(&trail, &image, &options.parents)?;
     Ok(image)
 }
 
 /// Opens an image with its parents; the images above it are in `trail`.
-pub(super) fn open_link(
-    path: &Path,
-    options: &OpenOptions,
-    trail: &mut Trail,
-) -> Result<OpenImage> {
+fn open_link(path: &Path, options: &OpenOptions, trail: &mut Trail) -> Result<OpenImage> {
     let file = open_readied(path, options)?;
     open_in(file, options, trail)
+}
+
+/// Opens the parent described by `request`, with its own parents.
+pub(super) fn open_parent(
+    request: &ParentRequest<'_>,
+    options: &ParentOptions,
+    trail: &mut Trail,
+) -> Result<OpenImage> {
+    let (path, raw) = Finder::new(options, trail).find(request)?;
+    let child = OpenOptions {
+        parents: options.clone(),
+        ..OpenOptions::default()
+    };
+    open_link(&path, &parent_options(&child, raw), trail)
+}
+
+/// Fails if parents were specified for `image`, which has one, and none of them was it.
+fn check_used(trail: &Trail, image: &OpenImage, options: &ParentOptions) -> Result<()> {
+    let parent = image.parent().map(|parent| {
+        let id = parent.vhd().map(|vhd| vhd.footer().unique_id);
+        (parent.path(), id)
+    });
+    trail.check_used(image.path(), parent, options)
 }
 
 /// Opens and locks the file of an image.
@@ -125,7 +119,7 @@ fn open_readied(path: &Path, options: &OpenOptions) -> Result<File> {
 pub(super) fn open_file(file: File, options: &OpenOptions) -> Result<OpenImage> {
     let mut trail = Trail::default();
     let image = open_in(file, options, &mut trail)?;
-    trail.check_used(&image, &options.parents)?;
+    check_used(&trail, &image, &options.parents)?;
     Ok(image)
 }
 
@@ -480,6 +474,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::files::{NewImage, NewImageOptions, journal_path};
+    use crate::storage::IoPolicy;
     use crate::storage::{Audience, Overwrite, WriteAt as _};
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {

@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::ParentOptions;
-use super::open::OpenImage;
-use super::parents::{Finder, MAX_CHAIN, Trail};
+use super::open::{OpenImage, open_parent};
+use super::parents::{MAX_CHAIN, Trail};
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::image::Image as _;
 use crate::remedy::{Act, Remedy, Step};
@@ -43,7 +43,7 @@ impl<'a> ParentLookup<'a> {
             parent_name: &header.parent_name(),
             paths: &paths,
         };
-        let parent = Finder::new(self.parents, &mut trail).open(&request)?;
+        let parent = open_parent(&request, self.parents, &mut trail)?;
         Ok(ChainState::Found(found(&parent)?))
     }
 

@@ -7,10 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::open::open_link;
+use super::folder::{Folder, is_image_with};
+use super::options::ParentOptions;
 use super::places::{Places, folder_of};
-use super::relatives::{Folder, is_image_with};
-use super::{Format, FormatChoice, OpenImage, OpenOptions};
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::remedy::{Choice, Remedy, Step};
 use crate::storage::{File, Stamp};
@@ -19,21 +18,6 @@ use crate::vhd::{Parent, ParentRequest, ParentResolver, UniqueId, VhdImage, wron
 
 /// The most images in a chain, including the child itself.
 pub const MAX_CHAIN: usize = 64;
-
-/// Where to look for parents besides the child's own folder.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ParentOptions {
-    /// Images from which each child gets the one with the right unique id.
-    pub files: Vec<PathBuf>,
-    /// Folders in which to look for the file names by which a child refers to its parent.
-    pub folders: Vec<PathBuf>,
-    /// Whether a child without a unique id for its parent may use a raw image, which can't be identified.
-    pub allow_raw: bool,
-    /// Whether to open parents without locks, for code that holds them itself.
-    pub no_lock: bool,
-    /// Whether to open the child without its parent, to inspect it and the data it stores itself.
-    pub leave_out: bool,
-}
 
 /// The images of a chain that are being opened, from the top down.
 #[derive(Debug, Default)]
@@ -48,26 +32,25 @@ impl Trail {
         self.links.push((path.to_path_buf(), stamp));
     }
 
-    /// Fails if parents were specified for `image`, which has one, and none of them was it.
-    pub(super) fn check_used(&self, image: &OpenImage, options: &ParentOptions) -> Result<()> {
-        let (Some(named), Some(parent)) = (options.files.first(), image.parent()) else {
+    /// Fails if parents were specified for the image at `path`, which has this one, and none of them was it.
+    pub(super) fn check_used(
+        &self,
+        path: &Path,
+        parent: Option<(&Path, Option<UniqueId>)>,
+        options: &ParentOptions,
+    ) -> Result<()> {
+        let (Some(named), Some((parent, id))) = (options.files.first(), parent) else {
             return Ok(());
         };
         if self.named_used {
             return Ok(());
         }
-        let id = |vhd: Option<&VhdImage<File>>| {
-            vhd.map_or_else(|| "none".into(), |vhd| vhd.footer().unique_id.to_string())
-        };
+        let id = id.map_or_else(|| "none".into(), |id| id.to_string());
         Err(
             Error::usage(format!("{} is not a parent of this image", shown(named)))
-                .with_path(image.path())
+                .with_path(path)
                 .with_field("header.parent_unique_id")
-                .with_expected(format_args!(
-                    "{}, which is {}",
-                    id(parent.vhd()),
-                    shown(parent.path())
-                ))
+                .with_expected(format_args!("{id}, which is {}", shown(parent)))
                 .with_remedy(
                     Remedy::default()
                         .named("omit ")
@@ -83,24 +66,6 @@ impl Trail {
 pub(super) struct Finder<'a> {
     options: &'a ParentOptions,
     trail: &'a mut Trail,
-}
-
-/// The options for opening the parent of an image that is opened with `options`; a raw parent must be expected.
-pub(super) fn parent_options(options: &OpenOptions, raw: bool) -> OpenOptions {
-    let format = if raw {
-        FormatChoice::Only(Format::Raw)
-    } else {
-        FormatChoice::AnyVhd
-    };
-    OpenOptions {
-        format: Some(format),
-        no_lock: options.parents.no_lock,
-        salvage: options.salvage,
-        parents: options.parents.clone(),
-        io: options.io,
-        settle: options.settle,
-        ..OpenOptions::default()
-    }
 }
 
 /// The relation of a file to a child.
@@ -142,16 +107,6 @@ impl<'a> Finder<'a> {
             Some((link, _)) => Candidate::Loop(link.clone()),
             None => Candidate::Right(stamp),
         })
-    }
-
-    /// Opens the parent described by `request`, with its own parents.
-    pub(super) fn open(mut self, request: &ParentRequest<'_>) -> Result<OpenImage> {
-        let (path, raw) = self.find(request)?;
-        let child = OpenOptions {
-            parents: self.options.clone(),
-            ..OpenOptions::default()
-        };
-        open_link(&path, &parent_options(&child, raw), self.trail)
     }
 
     /// The file of the parent described by `request`, and whether it is a raw image.
@@ -290,7 +245,7 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
         let is_there = is_image_with(place, id).unwrap_or(false);
         if let (Some(folder), true) = (place.parent(), is_there) {
             return Remedy::new(
-                "it is where the child says, which isn't followed unless it is allowed: ",
+                "it is where the child refers to, but such a path isn't followed unless allowed: ",
             )
             .named("give ")
             .step(
@@ -328,7 +283,7 @@ fn how_to_find(request: &ParentRequest<'_>, places: &Places, options: &ParentOpt
 
 /// The advice if a parent isn't visible anywhere.
 fn nowhere() -> Remedy {
-    Remedy::new("put the parent beside it, or give its place with ")
+    Remedy::new("put the parent next to it, or specify its location with ")
         .step(Step::Choose(Choice::Parent), "its file")
         .text(" or ")
         .step(Step::Choose(Choice::ParentFolder), "its folder")
@@ -391,7 +346,7 @@ fn too_deep(request: &ParentRequest<'_>, links: &[(PathBuf, Stamp)]) -> Error {
 
 fn raw_parent(request: &ParentRequest<'_>) -> Error {
     Error::unsupported(
-        "the parent of this differencing VHD is a raw image, which can't be told from any other",
+        "the parent of this differencing VHD is a raw image, which can't be distinguished from any other",
     )
     .with_path(request.child)
     .with_field("header.parent_unique_id")

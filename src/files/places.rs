@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ParentOptions;
+use super::options::ParentOptions;
 use crate::vhd::{ParentPath, ParentRequest};
 
 /// The most entries of a folder that are searched for a name in different case.

@@ -65,7 +65,7 @@ fn free_name(image: &Path) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(Error::usage("there are too many files of saved bytes beside the image").with_path(image))
+    Err(Error::usage("there are too many files of saved bytes next to the image").with_path(image))
 }
 
 struct Hashed<W> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::foreign::word;
+use super::shell_word::word;
 use crate::error::{Error, Result};
 use crate::storage::free_name;
 

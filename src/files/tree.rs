@@ -6,9 +6,9 @@ use std::fs;
 use std::io::{self, ErrorKind as IoKind};
 use std::path::{Path, PathBuf};
 
+use super::folder::{Seen, is_unfinished};
 use super::parents::MAX_CHAIN;
 use super::places::Places;
-use super::relatives::{Seen, is_unfinished};
 use super::{Format, ParentOptions};
 use crate::error::{Error, Result};
 use crate::progress::Progress;

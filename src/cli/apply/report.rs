@@ -88,7 +88,7 @@ pub(super) fn say_how(args: &Args, applied: &Applied, context: &Context) {
     let path = shown(result(args));
     if applied.checked == BaseChecked::Stamp {
         let by = if far::is_address(&args.base) {
-            "a snapshot that says what it holds, and since which nothing was written"
+            "a snapshot with a recorded digest, since which nothing was written"
         } else {
             "its state stamp or its window hashes"
         };

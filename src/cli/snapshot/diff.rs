@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let ends = [&args.from, &args.to];
     if let Some(store) = far::store(&args.disk.store.store, context)? {
         if args.json && args.output.is_some() {
-            let hint = "omit --json; vhd show --json tells what is in the diff";
+            let hint = "omit --json; vhd show --json shows what is in the diff";
             far::refuse(&args.disk.store.store, "--json with -o", hint)?;
         }
         let wish = far::Wish {

@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let store = &args.disk.store.store;
     if managed::is_wanted(store) || far::store(store, context)?.is_some() {
         return Err(crate::error::Error::usage(
-            "a map is drawn of a disk in a folder: its diffs say what changed",
+            "a map can only be drawn of a disk in a folder, whose diffs show what changed",
         )
         .with_path(store)
         .with_hint("compare two snapshots with vhd snapshot diff; or copy the disk to a folder, with vhd snapshot copy"));

@@ -166,7 +166,7 @@ impl PointView {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let policy = args.rules.policy();
     if !policy.has_rules() {
-        return Err(Error::usage("no rule says what to keep")
+        return Err(Error::usage("no rule selects what to keep")
             .with_expected("at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly, --keep-within and --keep-tag")
             .with_hint("vhd snapshot delete deletes a snapshot by its name"));
     }

@@ -191,7 +191,7 @@ impl Reader<'_> {
 }
 
 fn not_of_changes(found: Option<&str>) -> Error {
-    Error::unsupported("this map says what is stored, not what changed")
+    Error::unsupported("this map lists what is stored, not what changed")
         .with_found(found.unwrap_or("no description"))
         .with_expected("dirty or clean")
         .with_hint("ask for the bitmap of changes: nbdinfo with map=qemu:dirty-bitmap:NAME")

@@ -65,7 +65,7 @@ pub(super) fn read(xml: &str, collector: &mut Collector) -> Result<()> {
         };
         if CHANGED.contains(&kind) && (!stays || name == "range") {
             let Some(block) = block else {
-                return Err(wrong("the list doesn't say how large a block is"));
+                return Err(wrong("the list doesn't specify the block size"));
             };
             push(element, block, collector)?;
         }

@@ -1,12 +1,11 @@
 //! The commands that convert a file from a foreign format, with real file names filled in.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::KINDS;
-use super::kinds::{Own, Way};
-use crate::error::quoted;
+use super::kinds::{KINDS, Own, Way};
+use super::marks;
+use crate::files::shell_word::word;
 use crate::files::split;
 use crate::remedy::{Act, Remedy, Step, Tool};
 use crate::storage::{ReadAt, free_name};
@@ -21,12 +20,12 @@ pub(super) fn remedy<S: ReadAt>(way: Way, storage: &S, head: &[u8]) -> Remedy {
         Way::Tell(text) => ("", text),
         Way::Ours(own) => return of_ours(own, path),
         Way::Answer => (
-            "it may say why there is no image: ",
+            "it may explain why there is no image: ",
             "head -c 500 {in}; then get the image again",
         ),
     };
     let mut command = command.to_owned();
-    if super::marks::disk_size(storage, head).is_some_and(|size| size > MAX_DYNAMIC_SIZE) {
+    if marks::disk_size(storage, head).is_some_and(|size| size > MAX_DYNAMIC_SIZE) {
         // It doesn't fit into a dynamic VHD.
         command = command
             .replace("-O vpc -o subformat=dynamic,force_size=on", "-O raw")
@@ -134,16 +133,4 @@ fn descriptor(path: &Path) -> PathBuf {
 /// dar's name for the archive to which the slice `path` belongs: `disk.1.dar` is part of `disk`.
 fn slices(path: &Path) -> PathBuf {
     path.with_extension("").with_extension("")
-}
-
-/// Quotes `path` as a single word for a shell, such that no program takes it for the address of another machine.
-pub(in crate::files) fn word(path: &Path) -> String {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let first = bytes.split(|byte| *byte == b'/').next();
-    if first.is_some_and(|first| first.contains(&b':')) {
-        let mut local = OsString::from("./");
-        local.push(path);
-        return quoted(local);
-    }
-    quoted(path)
 }

@@ -1,9 +1,43 @@
 //! The list of foreign formats.
 
-use super::Kind;
-use super::marks;
+use std::path::Path;
+
 use super::marks::Mark::{self, At, BeforeEnd, Fields, Name, Start};
+use super::marks::{self, is_named};
 use Way::{Answer, Convert, Ours, Tell, Unpack};
+
+/// A format that isn't supported.
+#[derive(Debug)]
+pub struct Kind {
+    /// A description of such a file, with an article.
+    pub name: &'static str,
+    /// How it is recognized.
+    pub(super) mark: Mark,
+    /// The extensions of such files, in lower case and without the dot.
+    pub extensions: &'static [&'static str],
+    /// How to handle it.
+    pub(super) way: Way,
+}
+
+impl Kind {
+    /// The program that decompresses it in a pipe, if there is one.
+    pub fn filter(&self) -> Option<&'static str> {
+        match self.way {
+            Way::Unpack(command) => command.split_once(" < {in}").map(|(filter, _)| filter),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it is a service's response instead of an image.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.way, Way::Answer)
+    }
+
+    /// Returns whether `path` has the extension of such a file.
+    pub(super) fn is_named(&self, path: &Path) -> bool {
+        is_named(path, self.extensions)
+    }
+}
 
 /// How to handle a file in a foreign format. In commands, `{in}` is the file; `{vhd}`, `{raw}`, `{dir}` and `{out}`
 /// are unused names next to it, with another extension, without one, or without that of the compressor.
@@ -57,7 +91,7 @@ pub static KINDS: &[Kind] = &[
         Fields(marks::vhd_set),
         &["vhds"],
         Tell(
-            "its disk is in the .avhdx files beside it, and Hyper-V exports the machine with an image that can be converted",
+            "its disk is in the .avhdx files next to it, and Hyper-V exports the machine with an image that can be converted",
         ),
     ),
     kind(

@@ -1,10 +1,9 @@
 //! Recognizing foreign formats.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
-use super::Kind;
 use crate::error::Result;
 use crate::page::to_usize;
 use crate::storage::ReadAt;
@@ -92,7 +91,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    pub(super) fn is_on(self, sample: &Sample, kind: &Kind) -> bool {
+    pub(super) fn is_on(self, sample: &Sample, extensions: &[&str]) -> bool {
         match self {
             Self::Start(all) => all.iter().any(|bytes| sample.has(0, bytes)),
             Self::At(at, bytes) => sample.has(at, bytes),
@@ -103,9 +102,17 @@ impl Mark {
                         .is_some_and(|tail| tail.starts_with(bytes))
             }
             Self::Fields(test) => test(sample),
-            Self::Name => kind.is_named(&sample.path) && !sample.can_boot(),
+            Self::Name => is_named(&sample.path, extensions) && !sample.can_boot(),
         }
     }
+}
+
+/// Returns whether `path` has one of these extensions.
+pub(super) fn is_named(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| {
+        let mut known = extensions.iter();
+        known.any(|known| extension.eq_ignore_ascii_case(known))
+    })
 }
 
 /// gzip: two bytes, the only defined method, and three flags that must be clear: 27 bits.

@@ -16,56 +16,19 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::storage::{Memory, ReadAt};
 
-pub(super) use advice::word;
 use kinds::Way;
-pub use kinds::{JSON, KINDS};
+pub use kinds::{JSON, KINDS, Kind};
 use marks::Sample;
 
-/// A format that isn't supported.
-#[derive(Debug)]
-pub struct Kind {
-    /// A description of such a file, with an article.
-    pub name: &'static str,
-    /// How it is recognized.
-    mark: marks::Mark,
-    /// The extensions of such files, in lower case and without the dot.
-    pub extensions: &'static [&'static str],
-    /// How to handle it.
-    way: Way,
-}
-
-impl Kind {
-    /// The error for such a file at `path`, with the command that converts it.
-    fn refusal<S: ReadAt>(&self, storage: &S, head: &[u8]) -> Error {
-        let path = storage.name();
-        let what = match self.way {
-            Way::Convert(_) => "which is not read here",
-            Way::Unpack(_) | Way::Tell(_) | Way::Ours(_) | Way::Answer => "not an image",
-        };
-        let error = Error::unsupported(format!("this is {}, {what}", self.name)).with_path(path);
-        error.with_remedy(advice::remedy(self.way, storage, head))
-    }
-
-    /// The program that decompresses it in a pipe, if there is one.
-    pub fn filter(&self) -> Option<&'static str> {
-        match self.way {
-            Way::Unpack(command) => command.split_once(" < {in}").map(|(filter, _)| filter),
-            _ => None,
-        }
-    }
-
-    /// Returns whether it is a service's response instead of an image.
-    pub fn is_answer(&self) -> bool {
-        matches!(self.way, Way::Answer)
-    }
-
-    /// Returns whether `path` has the extension of such a file.
-    fn is_named(&self, path: &Path) -> bool {
-        path.extension().is_some_and(|extension| {
-            let mut known = self.extensions.iter();
-            known.any(|known| extension.eq_ignore_ascii_case(known))
-        })
-    }
+/// The error for such a file at `path`, with the command that converts it.
+fn refusal<S: ReadAt>(kind: &Kind, storage: &S, head: &[u8]) -> Error {
+    let path = storage.name();
+    let what = match kind.way {
+        Way::Convert(_) => "which is not read here",
+        Way::Unpack(_) | Way::Tell(_) | Way::Ours(_) | Way::Answer => "not an image",
+    };
+    let error = Error::unsupported(format!("this is {}, {what}", kind.name)).with_path(path);
+    error.with_remedy(advice::remedy(kind.way, storage, head))
 }
 
 /// Detects the format of `storage`, if it is one that isn't supported. Doesn't look for a VHD, whose footer at the end
@@ -81,14 +44,16 @@ pub fn find_in_stream(head: &[u8]) -> Result<Option<&'static Kind>> {
 
 fn found<S: ReadAt>(storage: &S) -> Result<Option<(&'static Kind, Vec<u8>)>> {
     let sample = Sample::of(storage)?;
-    let kind = KINDS.iter().find(|kind| kind.mark.is_on(&sample, kind));
+    let kind = KINDS
+        .iter()
+        .find(|kind| kind.mark.is_on(&sample, kind.extensions));
     Ok(kind.map(|kind| (kind, sample.into_head())))
 }
 
 /// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) if `storage` has an unsupported format.
 pub(super) fn refuse<S: ReadAt>(storage: &S) -> Result<()> {
     match found(storage)? {
-        Some((kind, head)) => Err(kind.refusal(storage, &head)),
+        Some((kind, head)) => Err(refusal(kind, storage, &head)),
         None => Ok(()),
     }
 }
@@ -106,6 +71,7 @@ mod tests {
     use super::marks::Mark;
     use super::*;
     use crate::error::ErrorKind;
+    use crate::files::shell_word::word;
 
     /// A file of whole pages that starts with `head`.
     fn padded(head: &[u8]) -> Vec<u8> {

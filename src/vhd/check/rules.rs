@@ -228,7 +228,7 @@ rules! {
         Advice(&[Text("if the disk should extend to the footer, "), SALVAGE, Text(" keeps the data; "), Do(Act::Convert(Conversion::PLAIN), "a plain conversion"), Text(" drops it")]);
     FOOTER_CUT_OFF: "footer-cut-off", Repairable, "the trailing footer is missing; its copy is good", REPAIR;
     TRAILING_GARBAGE: "trailing-garbage", Repairable, "there is data after the trailing footer",
-        Advice(&[MEND, Text(" removes it, and saves it to "), Do(Act::SavedBytes, "a file beside it")]);
+        Advice(&[MEND, Text(" removes it, and saves it to "), Do(Act::SavedBytes, "a file next to it")]);
     TRAILING_ZEROS: "trailing-zeros", Repairable, "there are zeros after the trailing footer", Advice(&[MEND, Text(" removes them")]);
     FOOTER_POISONED: "footer-poisoned", Error, "this disk was disabled on purpose",
         Advice(&[Text("use the disk that took its place: XenServer disables disks that were moved or merged; "), SALVAGE, Text(" reads this one anyway")]);
@@ -282,9 +282,9 @@ rules! {
     BLOCK_SHORT: "block-short", Warning, "the last block is stored only up to the end of the virtual disk", REWRITE;
     BAT_BEYOND_DISK: "bat-beyond-disk", Warning, "a block after the end of the virtual disk is stored", REWRITE;
     BAT_PADDING: "bat-padding", Warning, "the rest of the BAT's last sector is neither all ones nor all zeros", REWRITE;
-    BITMAP_DATA: "bitmap-clear-data", Warning, "the bitmap says that a sector was never written, but data is there",
+    BITMAP_DATA: "bitmap-clear-data", Warning, "the bitmap marks a sector as never written, but it contains data",
         Advice(&[Text("programs disagree on such sectors; here they read as zeros, and "), CONVERT, Text(" makes a file in which all programs read zeros")]);
-    BITMAP_EMPTY: "bitmap-empty-data", Warning, "the bitmap says that nothing was ever written, but data is in the block",
+    BITMAP_EMPTY: "bitmap-empty-data", Warning, "the bitmap marks all sectors as never written, but the block contains data",
         Advice(&[Text("programs disagree on such blocks; here they read as zeros, and "), CONVERT, Text(" makes a file in which all programs read zeros")]);
     BITMAP_PADDING: "bitmap-padding", Warning, "bits after the last sector of the block are set", REWRITE;
     BATMAP_MISSING: "batmap-missing", Warning, "this creator writes a map of full blocks, but there is none",

@@ -52,7 +52,7 @@ pub(in crate::cli::snapshot) fn diff(
     let known = target.shared_with(&*base);
     if let Some(reason) = target.why_nothing_is_shared() {
         context.note(format_args!(
-            "the service doesn't tell what changed, so both are read and compared: {reason}"
+            "the service doesn't list what changed, so both are read and compared: {reason}"
         ));
     }
     let known = known.unwrap_or_else(|| Box::new(NoneShared));

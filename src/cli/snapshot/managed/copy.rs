@@ -214,7 +214,7 @@ impl Job<'_> {
             }
             result.map_err(|error| match error.kind() {
                 ErrorKind::Mismatch => error,
-                _ => error.with_hint("what was copied is complete: run the same command again, which goes on with the rest"),
+                _ => error.with_hint("what was copied is complete: run the same command again to continue with the rest"),
             })?;
         }
         Ok(())
