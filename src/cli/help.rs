@@ -113,7 +113,8 @@ mod tests {
                     let examples = examples.split("\n\n").next().unwrap_or_default();
                     for line in printed(examples).lines() {
                         let begins = [
-                            "vhd", "last=", "az ", "zstd ", "ssh ", "export ", "Get-", "mount ",
+                            "vhd", "last=", "at=", "az ", "zstd ", "ssh ", "export ", "Get-",
+                            "mount ",
                         ];
                         let begins = begins
                             .iter()

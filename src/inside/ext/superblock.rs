@@ -11,17 +11,17 @@ pub(super) const SUPERBLOCK: u64 = 1024;
 pub(super) const MAGIC: u16 = 0xEF53;
 
 pub(super) mod compat {
-    pub(in crate::inside::ext) const HAS_JOURNAL: u32 = 0x4;
-    pub(in crate::inside::ext) const SPARSE_SUPER2: u32 = 0x200;
+    pub(crate) const HAS_JOURNAL: u32 = 0x4;
+    pub(crate) const SPARSE_SUPER2: u32 = 0x200;
 }
 
 pub(super) mod incompat {
-    pub(in crate::inside::ext) const RECOVER: u32 = 0x4;
-    pub(in crate::inside::ext) const META_BG: u32 = 0x10;
-    pub(in crate::inside::ext) const BITS_64: u32 = 0x80;
-    pub(in crate::inside::ext) const MMP: u32 = 0x100;
+    pub(crate) const RECOVER: u32 = 0x4;
+    pub(crate) const META_BG: u32 = 0x10;
+    pub(crate) const BITS_64: u32 = 0x80;
+    pub(crate) const MMP: u32 = 0x100;
     /// Features that are supported, or irrelevant to a reader.
-    pub(in crate::inside::ext) const KNOWN: u32 = 0x2
+    pub(crate) const KNOWN: u32 = 0x2
         | RECOVER
         | META_BG
         | 0x40
@@ -37,9 +37,9 @@ pub(super) mod incompat {
 }
 
 pub(super) mod ro_compat {
-    pub(in crate::inside::ext) const SPARSE_SUPER: u32 = 0x1;
-    pub(in crate::inside::ext) const GDT_CSUM: u32 = 0x10;
-    pub(in crate::inside::ext) const METADATA_CSUM: u32 = 0x400;
+    pub(crate) const SPARSE_SUPER: u32 = 0x1;
+    pub(crate) const GDT_CSUM: u32 = 0x10;
+    pub(crate) const METADATA_CSUM: u32 = 0x400;
 }
 
 /// More groups than the largest disk has with 4 KiB blocks.

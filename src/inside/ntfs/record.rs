@@ -11,13 +11,13 @@ pub(super) const NUMBER: u64 = (1 << 48) - 1;
 pub(super) const MOST_RUNS: usize = 4 << 20;
 
 pub(super) mod kind {
-    pub(in crate::inside::ntfs) const LIST: u32 = 0x20;
-    pub(in crate::inside::ntfs) const STANDARD: u32 = 0x10;
-    pub(in crate::inside::ntfs) const DATA: u32 = 0x80;
-    pub(in crate::inside::ntfs) const INDEX_ROOT: u32 = 0x90;
-    pub(in crate::inside::ntfs) const INDEX: u32 = 0xA0;
-    pub(in crate::inside::ntfs) const BITMAP: u32 = 0xB0;
-    pub(in crate::inside::ntfs) const REPARSE: u32 = 0xC0;
+    pub(crate) const LIST: u32 = 0x20;
+    pub(crate) const STANDARD: u32 = 0x10;
+    pub(crate) const DATA: u32 = 0x80;
+    pub(crate) const INDEX_ROOT: u32 = 0x90;
+    pub(crate) const INDEX: u32 = 0xA0;
+    pub(crate) const BITMAP: u32 = 0xB0;
+    pub(crate) const REPARSE: u32 = 0xC0;
 }
 
 /// An attribute of a record.
