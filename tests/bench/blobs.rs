@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::Result;
-use super::cases::{Bench, vhd, vhd_diff};
+use super::cases::{Bench, vhd};
 use super::data::must_be_same;
 use super::peers::sync;
 use super::run::{Case, Contender, NeedsRoot, Step, Target};
@@ -93,11 +93,13 @@ impl Lab {
         let key = value["account_key"]
             .as_str()
             .ok_or("the server has no key")?;
+        let sas = account_sas("local", key)?;
+        create_container(host, &format!("/local/disks?restype=container&{sas}"))?;
         let address = |host: &str| format!("http://{host}/local/disks");
         Ok(Rc::new(Self {
             direct: address(host),
             delayed: address(port.trim()),
-            sas: account_sas("local", key)?,
+            sas,
             azcopy: azcopy(),
             folder: bench.file("azcopy")?,
             _running: [server, proxy],
@@ -132,6 +134,20 @@ impl Lab {
     }
 }
 
+fn create_container(host: &str, target: &str) -> Result<()> {
+    let mut stream = TcpStream::connect(host)?;
+    write!(
+        stream,
+        "PUT {target} HTTP/1.1\r\nHost: {host}\r\nx-ms-version: 2021-12-02\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    if answer.contains(" 201 ") {
+        return Ok(());
+    }
+    Err(format!("the container wasn't created: {answer}").into())
+}
+
 /// Where tests/run installs it, else in the path.
 fn azcopy() -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/azcopy/node_modules");
@@ -141,7 +157,7 @@ fn azcopy() -> Option<PathBuf> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|name| name == "azcopy") {
+            } else if is_program(&path) {
                 return Some(path);
             }
         }
@@ -153,6 +169,12 @@ fn azcopy() -> Option<PathBuf> {
     found
         .is_ok_and(|status| status.success())
         .then(|| "azcopy".into())
+}
+
+fn is_program(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let folder = path.parent().and_then(Path::file_name);
+    name.starts_with("azcopy") && folder.is_some_and(|folder| folder == "bin")
 }
 
 /// A signature for everything in the account.
@@ -321,113 +343,4 @@ fn targets(direct: &'static str, delayed: &'static str, peers: [&'static str; 2]
         memory(direct),
         memory(delayed),
     ]
-}
-
-/// What `vhd-diff --json` says that it received.
-fn received(json: &Path) -> Result<u64> {
-    let value: serde_json::Value = serde_json::from_str(&fs::read_to_string(json)?)?;
-    value["received_bytes"]
-        .as_u64()
-        .ok_or_else(|| "no received_bytes".into())
-}
-
-pub(crate) fn diff(bench: &Bench) -> Result<Case> {
-    let (lab, pair) = (Lab::start(bench)?, bench.pair()?);
-    let live = uploaded(&lab, &pair.base, "diff.raw")?;
-    let (one, out) = (bench.file("one.vhddiff")?, bench.file("two.vhddiff")?);
-    vhd_diff()
-        .words("-q -o")
-        .arg(&one)
-        .arg(&pair.base)
-        .arg(&pair.target)
-        .run()?;
-    let snapshots = bench.file("snapshots.json")?;
-    // A snapshot of the base: an apply takes one of its result, so that of nothing changed is the first.
-    let none = bench.file("none.vhddiff")?;
-    vhd_diff()
-        .words("-q -o")
-        .arg(&none)
-        .arg(&pair.base)
-        .arg(&pair.base)
-        .run()?;
-    let apply = |diff: &Path, name: &str| {
-        Step::new(env!("CARGO_BIN_EXE_vhd-apply"))
-            .words("-q --blob-snapshot")
-            .arg(name)
-            .arg(&live)
-            .arg(diff)
-            .run()
-    };
-    apply(&none, "before")?;
-    apply(&one, "after")?;
-    let store = lab.url(&lab.direct, "");
-    vhd("snapshot list --json --store")
-        .arg(&store)
-        .stdout(&snapshots)
-        .run()?;
-    let list: serde_json::Value = serde_json::from_str(&fs::read_to_string(&snapshots)?)?;
-    let time = |n: usize| {
-        let points = &list["disks"][0]["snapshots"];
-        points[n]["blob_snapshot"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or("no snapshot")
-    };
-    let (before, after) = (time(0)?, time(1)?);
-    let at = |base: &str, time: &str| format!("{}&snapshot={time}", lab.url(base, "diff.raw"));
-    let digests = bench.file("base.windows")?;
-    vhd("hash -q --windows")
-        .arg(&digests)
-        .arg(&pair.base)
-        .run()?;
-    let changed = super::data::bytes_in_changed_pages(&pair.base, &pair.target)?;
-    let mut contenders = Vec::new();
-    for (pages, windows, base) in [
-        (
-            "vhd-diff --no-digest",
-            "vhd-diff --base-digests",
-            &lab.direct,
-        ),
-        (
-            "vhd-diff --no-digest, 20 ms",
-            "vhd-diff --base-digests, 20 ms",
-            &lab.delayed,
-        ),
-    ] {
-        let told = bench.file("told.json")?;
-        let (from, to) = (at(base, &before), at(base, &after));
-        let step = |words: &str| {
-            vhd_diff()
-                .words(words)
-                .words("-f raw -q --json -o")
-                .arg(&out)
-                .stdout(&told)
-        };
-        let no_digest = step("--no-digest").arg(&from).arg(&to);
-        let by_digests = step("--base-digests").arg(&digests).arg(&from).arg(&to);
-        for (name, step, limit) in [
-            (pages, no_digest, changed / 10 * 22),
-            (windows, by_digests, u64::MAX),
-        ] {
-            let (lab, told) = (Rc::clone(&lab), told.clone());
-            contenders.push(Contender::new(name).output(&out).step(step).check(move || {
-                let _ = &lab;
-                let received = received(&told)?;
-                println!(
-                    "{name}: received {} MiB, changed pages {} MiB",
-                    received >> 20,
-                    changed >> 20
-                );
-                if received > limit {
-                    Err("too much was read".into())
-                } else {
-                    Ok(())
-                }
-            }));
-        }
-    }
-    Ok(Case {
-        contenders,
-        targets: Vec::new(),
-    })
 }

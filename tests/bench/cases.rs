@@ -47,7 +47,6 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("threads", scaling::threads),
     ("download of a page blob", blobs::download),
     ("upload to a page blob", blobs::upload),
-    ("diff of blob snapshots", blobs::diff),
 ];
 
 /// Where the cases work.
