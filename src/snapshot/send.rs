@@ -178,7 +178,8 @@ impl Bridge<'_> {
         let point = self.to.manifest();
         let file = format!("{}{PACKED}", point.stem());
         let place = self.scratch.join(&file);
-        let made = spool_beside(&place, &place)?;
+        // What comes from an encrypted store isn't kept as it is anywhere.
+        let made = spool_beside(&place, &place)?.sealed_like(self.to.base_file());
         let options = DiffOptions {
             work,
             compression: Compression::default(),

@@ -270,7 +270,7 @@ pub fn spool_beside(beside: &Path, name: &Path) -> Result<File> {
     let file = system::create_nameless(&on_disk(folder)).map_err(|e| {
         Error::io("cannot create a temporary file in this folder", e).with_path(folder)
     })?;
-    Ok(File::from_std(file, name)?.sealed_beside(beside))
+    Ok(File::from_std(file, name)?.sealed_like(beside))
 }
 
 #[cfg(test)]

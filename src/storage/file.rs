@@ -216,9 +216,11 @@ impl File {
         Self { sealed, ..self }
     }
 
-    /// As [`sealed_anew`](Self::sealed_anew), for a file without a name in the folder of `beside`.
-    pub(super) fn sealed_beside(self, beside: &Path) -> Self {
-        let sealed = Sealed::of(beside, true);
+    /// A new file to be written as one at `like` would be: encrypted from its first byte on, if that is in an encrypted
+    /// store. For files without a name, whose contents come from there.
+    #[must_use]
+    pub fn sealed_like(self, like: &Path) -> Self {
+        let sealed = Sealed::of(like, true);
         Self { sealed, ..self }
     }
 

@@ -810,5 +810,22 @@ mod tests {
         let mut stored = vec![0; to_usize(file.metadata().unwrap().len())];
         file.as_stored().read_exact_at(&mut stored, 0).unwrap();
         assert!(!stored.windows(4).any(|part| part == b"what"));
+        // Also elsewhere, if what is in it comes from there; it is read before it is complete.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let place = elsewhere.path().join("x");
+        let plain = spool_beside(&place, &place).unwrap();
+        assert!(!plain.is_sealed());
+        let file = plain.sealed_like(&disk.join("000001-a.vhddiff"));
+        let all = bytes(2 * CHUNK + 9);
+        let mut out = file.appender();
+        io::Write::write_all(&mut out, &all).unwrap();
+        io::Write::flush(&mut out).unwrap();
+        assert_eq!(file.byte_len().unwrap(), all.len() as u64);
+        let mut read = vec![0; all.len()];
+        file.another_handle().read_exact_at(&mut read, 0).unwrap();
+        assert!(read == all);
+        let mut stored = [0; 99];
+        file.as_stored().read_exact_at(&mut stored, 3).unwrap();
+        assert!(stored != all[..99]);
     }
 }
