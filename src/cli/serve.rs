@@ -188,7 +188,7 @@ impl Drop for Named {
 /// Begins the document with the address and the exports.
 fn list(server: &Server, uri: &str, output: &mut Output) -> Result<JsonList> {
     let mut list = JsonList::begin(output, &Serving { uri }, "exports")?;
-    for (name, description) in server.exports() {
+    for (name, description) in server.exports()? {
         let export = Export {
             uri: server.uri(&name),
             name,

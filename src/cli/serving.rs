@@ -134,12 +134,21 @@ impl Waiting {
         let Self(sender, events) = self;
         let on_signal = sender.clone();
         signals::hand_to(move |signal| on_signal.send(Event::Signal(signal)).is_ok());
+        // Before the command is started, which nobody would wait for otherwise.
+        let (hand_over, started) = mpsc::channel::<Child>();
+        let waits = move || {
+            if let Ok(mut child) = started.recv() {
+                let _ = sender.send(Event::Ended(child.wait()));
+            }
+        };
+        if !command.is_empty() {
+            let spawned = thread::Builder::new().spawn(waits);
+            spawned.map_err(|e| Error::io("cannot start a thread", e))?;
+        }
         let child = start(command, variable, place)?;
         let pid = child.as_ref().map(Child::id);
-        if let Some(mut child) = child {
-            thread::spawn(move || {
-                let _ = sender.send(Event::Ended(child.wait()));
-            });
+        if let Some(child) = child {
+            let _ = hand_over.send(child);
         }
         loop {
             match (events.recv(), pid) {

@@ -43,10 +43,13 @@ fn tell(program: &str, error: &Error) {
 pub(super) fn interrupted(program: &'static str) {
     INTERRUPTED.store(true, Ordering::SeqCst);
     let (done, wait) = mpsc::channel();
-    thread::spawn(move || {
+    let release = move || {
         release_leases();
         let _ = done.send(());
-    });
+    };
+    if thread::Builder::new().spawn(release).is_err() {
+        release_leases();
+    }
     // What isn't released by then ends by itself within a minute.
     let _ = wait.recv_timeout(WAIT);
     let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
@@ -54,11 +57,15 @@ pub(super) fn interrupted(program: &'static str) {
     };
     exit::note(program, &"revoking the access to managed disks");
     let (done, wait) = mpsc::channel();
-    thread::spawn(move || {
+    let take_back = move || {
         // Nobody may be waiting any more.
         let _ = done.send(cloud.take_back_all());
-    });
-    let failed = wait.recv_timeout(WAIT).unwrap_or_else(|_| {
+    };
+    let taken_back = match thread::Builder::new().spawn(take_back) {
+        Ok(_) => wait.recv_timeout(WAIT),
+        Err(_) => Ok(cloud.take_back_all()),
+    };
+    let failed = taken_back.unwrap_or_else(|_| {
         vec![
             Error::new(
                 ErrorKind::Io,

@@ -90,7 +90,10 @@ pub fn copy_disks(
     };
     thread::scope(|scope| {
         for _ in 1..jobs.min(names.len()) {
-            scope.spawn(job);
+            // Where there are too many threads already, fewer disks are copied at a time.
+            if thread::Builder::new().spawn_scoped(scope, job).is_err() {
+                break;
+            }
         }
         job();
     });

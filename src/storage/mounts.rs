@@ -74,10 +74,17 @@ impl FuseDevice {
         }
     }
 
+    /// Whatever this file is, in place of the kernel.
+    #[cfg(test)]
+    pub fn over(file: fs::File) -> Self {
+        Self(file)
+    }
+
     /// Waits for the next request. Returns `None` once the file system is unmounted.
     pub fn next(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match (&self.0).read(buffer) {
+                Ok(0) => return Ok(None),
                 Ok(len) => return Ok(Some(len)),
                 Err(e) => match Errno::from_io_error(&e) {
                     // The request was withdrawn, or a signal arrived.

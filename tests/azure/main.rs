@@ -22,6 +22,8 @@ mod ext4;
 #[path = "../support/json_tables.rs"]
 mod json_tables;
 mod managed;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod week;
 
 use std::fs;

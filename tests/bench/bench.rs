@@ -86,6 +86,10 @@ struct Options {
     /// Passes connections on to this server, and delays each answer.
     #[arg(long, hide = true)]
     delaying_proxy: Option<String>,
+    /// Writes a patch to a clone of a file, hashes the touched windows of both, and puts the clone in its place, durably: the
+    /// least that a program with the guarantees of ours has to do.
+    #[arg(long, num_args = 2, hide = true)]
+    patch_clone: Option<Vec<PathBuf>>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -110,7 +114,11 @@ fn main() -> ExitCode {
         } => floor(pair),
         Options {
             patch: Some(pair), ..
-        } => patch(pair),
+        } => patch(pair, data::write_patch),
+        Options {
+            patch_clone: Some(pair),
+            ..
+        } => patch(pair, data::patch_clone),
         Options {
             write_scattered: Some(words),
             ..
@@ -160,11 +168,11 @@ fn plot_from(json: &Path, svg: &Path) -> Result<()> {
     Ok(())
 }
 
-fn patch(pair: &[PathBuf]) -> Result<()> {
+fn patch(pair: &[PathBuf], write: impl Fn(&Path, &Path) -> Result<()>) -> Result<()> {
     let [patch, image] = pair else {
-        return Err("--patch takes two files".into());
+        return Err("a patch and a file are needed".into());
     };
-    data::write_patch(patch, image)
+    write(patch, image)
 }
 
 fn measure(options: &Options) -> Result<()> {

@@ -416,6 +416,11 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
         })
         .into(),
     };
+    case.targets.push(Target::AtMostTimesAsLong {
+        ours: "vhd-apply on a clone, stamped",
+        peer: "clone, writes, hashes, syncs: the limit",
+        limit: 2.0,
+    });
     let room = bench.size.saturating_mul(2) + (1 << 30);
     let Some(mounted) = Mounted::sized("xfs", room, &bench.folder).map(Rc::new) else {
         return Ok(case);
@@ -442,6 +447,7 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
             })
     };
     let plain = Step::new(std::env::current_exe()?).arg("--patch");
+    let limit = Step::new(std::env::current_exe()?).arg("--patch-clone");
     let new = mounted.path().join("new.img");
     let make_new = |name, steps: Vec<Step>| {
         let (image, base, target, mounted) = (
@@ -475,6 +481,10 @@ fn apply_on_clone(bench: &Bench) -> Result<Case> {
         contender(
             "vhd-apply by the journal, stamped",
             in_place("--in-place journal").arg(&diff),
+        ),
+        contender(
+            "clone, writes, hashes, syncs: the limit",
+            limit.arg(&patch).arg(&image),
         ),
         contender("plain writes, sync", plain.clone().arg(&patch).arg(&image)),
         make_new(

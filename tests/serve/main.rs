@@ -17,3 +17,4 @@ mod client;
 mod hostile;
 mod mounts;
 mod nbd;
+mod rude;

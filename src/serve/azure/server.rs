@@ -246,12 +246,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let started = thread::Builder::new()
             .name("azure client".into())
             .spawn(move || {
-                // However it ended, only this client is affected.
+                // However it ended, only this client is affected, and learns of it.
+                let _end = End(&client, number);
                 let _ = client.serve(stream);
-                client.connections().remove(&number);
             });
         if started.is_err() {
             shared.connections().remove(&number);
+        }
+    }
+}
+
+/// Ends the connection of a client when its thread ends, in whatever way.
+struct End<'a>(&'a Shared, u64);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.connections().remove(&self.1) {
+            // It may have been closed already.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 }

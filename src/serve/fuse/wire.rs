@@ -66,6 +66,17 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// A request of which only the header can be read.
+    pub(super) fn unreadable(bytes: &'a [u8]) -> Option<Self> {
+        let body = bytes.get(HEAD..)?;
+        Some(Self {
+            op: u32_at(bytes, 4)?,
+            unique: u64_at(bytes, 8)?,
+            node: u64_at(bytes, 16)?,
+            body: body.get(..0)?,
+        })
+    }
+
     pub(super) fn u32(&self, at: usize) -> Option<u32> {
         u32_at(self.body, at)
     }

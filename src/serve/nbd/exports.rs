@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{PointEntry, Served, Shelf};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The exports of a server: NBD names for the contents of a [`Shelf`].
 #[derive(Debug)]
@@ -54,22 +54,25 @@ impl Exports {
         }
     }
 
-    /// Names and descriptions of all exports, except those of a disk that currently can't be read.
-    pub(super) fn list(&self) -> Vec<(String, String)> {
+    /// Names and descriptions of all exports, except those of a disk that another command is changing.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be read: no list is better than one that lacks something.
+    pub(super) fn list(&self) -> Result<Vec<(String, String)>> {
         if let Some(image) = self.0.image() {
-            return vec![(Self::name_of(image), Self::description(image))];
+            return Ok(vec![(Self::name_of(image), Self::description(image))]);
         }
-        let disks = self.0.disks().unwrap_or_else(|_| Vec::new());
-        let points = disks.iter().flat_map(|disk| {
-            let points = self.0.points(disk).ok();
+        let mut all = Vec::new();
+        for disk in self.0.disks()? {
+            let points = match self.0.points(&disk) {
+                Err(error) if error.kind() == ErrorKind::Locked => continue,
+                points => points?,
+            };
             let name =
                 |point: &PointEntry| (format!("{disk}@{}", point.name), point.time.to_string());
-            points
-                .iter()
-                .flat_map(|points| points.iter())
-                .map(name)
-                .collect::<Vec<_>>()
-        });
-        points.collect()
+            all.extend(points.iter().map(name));
+        }
+        Ok(all)
     }
 }

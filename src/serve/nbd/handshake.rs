@@ -184,7 +184,14 @@ impl<S: Read + Write> Talk<'_, S> {
     }
 
     fn list(&mut self) -> io::Result<()> {
-        for (name, description) in self.exports.list() {
+        let exports = match self.exports.list() {
+            Ok(exports) => exports,
+            Err(error) => {
+                let message = shortened(&error.to_string());
+                return self.reply(option::LIST, answer::POLICY, message.as_bytes());
+            }
+        };
+        for (name, description) in exports {
             let mut data = Vec::new();
             data.extend(length(name.len())?.to_be_bytes());
             data.extend(name.as_bytes());

@@ -126,7 +126,11 @@ impl Server {
     }
 
     /// Names and descriptions of what is currently served.
-    pub fn exports(&self) -> Vec<(String, String)> {
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be read.
+    pub fn exports(&self) -> Result<Vec<(String, String)>> {
         self.shared.exports.list()
     }
 
@@ -250,13 +254,28 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
         }
         let client = Arc::clone(shared);
         let started = spawn("nbd client", move || {
-            // Whatever ended it, only this client is affected.
+            // Whatever ended it, only this client is affected, and learns of it.
+            let _end = End(&client, number);
             let _ = client.serve(&stream);
-            stream.close();
-            client.forget(number);
         });
         if started.is_err() {
             shared.forget(number);
+        }
+    }
+}
+
+/// Ends the connection of a client when its thread ends, in whatever way.
+struct End<'a>(&'a Shared, u64);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let open = &self.0.open;
+        let open = open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.1);
+        if let Some(stream) = open {
+            stream.close();
         }
     }
 }

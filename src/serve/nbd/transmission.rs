@@ -88,8 +88,15 @@ pub(super) fn serve(
     let (sender, receiver) = sync_channel(WAITING);
     let receiver = Mutex::new(receiver);
     thread::scope(|scope| {
+        let mut started = 0;
         for _ in 0..threads {
-            scope.spawn(|| connection.work(&receiver, stream));
+            let work = || connection.work(&receiver, stream);
+            match thread::Builder::new().spawn_scoped(scope, work) {
+                Ok(_) => started += 1,
+                // Fewer suffice.
+                Err(e) if started == 0 => return Err(e),
+                Err(_) => break,
+            }
         }
         loop {
             let request = Request::read(stream)?;
@@ -118,6 +125,17 @@ pub(super) fn serve(
     })
 }
 
+/// Nobody else would answer the request of a thread that panics.
+struct CloseOnPanic<'a>(&'a Stream);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 struct Connection<'a> {
     /// Held while a reply, or a piece of one, is written.
     out: Mutex<&'a Stream>,
@@ -127,6 +145,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     fn work(&self, requests: &Mutex<Receiver<Request>>, stream: &Stream) {
+        let _close = CloseOnPanic(stream);
         let mut buffer = Vec::new();
         loop {
             let next = {

@@ -12,6 +12,7 @@
 mod errors;
 mod escapes;
 mod lab;
+mod packed;
 mod stores;
 mod streams;
 mod tampered;

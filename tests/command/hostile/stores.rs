@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::hostile::lab::{Lab, Original, sealed};
+use crate::hostile::lab::{Lab, Original, base, sealed};
 
-const COMMANDS: &[&str] = &[
+pub(crate) const COMMANDS: &[&str] = &[
     "vhd snapshot list --store S --json",
     "vhd snapshot show b --store S",
     "vhd snapshot verify --store S --read-data",
@@ -74,7 +74,6 @@ const FIELDS: &[&str] = &[
 
 #[test]
 fn manifests_with_right_checksums_and_wrong_fields() {
-    let original = Original::new();
     let mut cases: Vec<(&str, &str, Option<Value>)> = Vec::new();
     // Every value in some field, and every field with several values, and missing.
     for (n, field) in FIELDS.iter().enumerate() {
@@ -84,8 +83,12 @@ fn manifests_with_right_checksums_and_wrong_fields() {
         }
         cases.push(("000002-b.json", field, None));
     }
-    Original::each(&cases, |(file, field, value)| {
-        let lab = Lab::of(&original);
+    Original::each_version(|original| wrong_fields(original, &cases));
+}
+
+fn wrong_fields(original: &Original, cases: &[(&str, &str, Option<Value>)]) {
+    Original::each(cases, |(file, field, value)| {
+        let lab = Lab::of(original);
         lab.edit(file, |manifest| {
             let (parent, name) = field.rsplit_once('/').unwrap();
             let parent = manifest.pointer_mut(parent).unwrap();
@@ -158,21 +161,17 @@ const FILES: &[Tampering] = &[
             symlink("000002-b.vhddiff", p).unwrap()
         })
     }),
-    ("the base is a pipe", |w| replace(w, "000001-a.vhd", pipe)),
+    ("the base is a pipe", |w| replace(w, base(w), pipe)),
     ("the base leads out of the store", |w| {
-        replace(w, "000001-a.vhd", |p| {
-            symlink("../../outside/secret", p).unwrap()
-        })
+        replace(w, base(w), |p| symlink("../../outside/secret", p).unwrap())
     }),
     ("the base is a hard link to a file outside", |w| {
-        replace(w, "000001-a.vhd", |p| {
+        replace(w, base(w), |p| {
             fs::hard_link(w.join("../../outside/secret"), p).unwrap()
         })
     }),
-    ("the base is cut off", |w| cut(&w.join("000001-a.vhd"))),
-    ("the base is longer", |w| {
-        sparse(&w.join("000001-a.vhd"), 1 << 40)
-    }),
+    ("the base is cut off", |w| cut(&w.join(base(w)))),
+    ("the base is longer", |w| sparse(&w.join(base(w)), 1 << 40)),
     ("a diff is cut off", |w| cut(&w.join("000003-c.vhddiff"))),
     ("a diff is longer", |w| {
         sparse(&w.join("000003-c.vhddiff"), 1 << 40)
@@ -233,10 +232,10 @@ const FILES: &[Tampering] = &[
         fs::create_dir(w.join(".vhdkit-x.tmp")).unwrap()
     }),
     ("a planted journal of the base", |w| {
-        copy(w, "000002-b.vhddiff", "000001-a.vhd.undo-journal")
+        copy(w, "000002-b.vhddiff", &format!("{}.undo-journal", base(w)))
     }),
     ("a journal of the base that is a pipe", |w| {
-        pipe(&w.join("000001-a.vhd.undo-journal"))
+        pipe(&w.join(format!("{}.undo-journal", base(w))))
     }),
     ("a number of 4294967295", |w| {
         copy(w, "000003-c.json", "4294967295-c.json")
@@ -248,7 +247,7 @@ const FILES: &[Tampering] = &[
         fs::write(w.join("\u{1b}[31m\n.json"), "x").unwrap()
     }),
     ("the base is gone", |w| {
-        fs::remove_file(w.join("000001-a.vhd")).unwrap()
+        fs::remove_file(w.join(base(w))).unwrap()
     }),
     ("a manifest is gone", |w| {
         fs::remove_file(w.join("000002-b.json")).unwrap()
@@ -258,9 +257,7 @@ const FILES: &[Tampering] = &[
             fs::remove_file(w.join(name)).unwrap();
         }
     }),
-    ("one byte of the base", |w| {
-        flip(&w.join("000001-a.vhd"), 4096)
-    }),
+    ("one byte of the base", |w| flip(&w.join(base(w)), 1000)),
     ("one byte of a diff", |w| {
         flip(&w.join("000002-b.vhddiff"), 300)
     }),
@@ -277,17 +274,18 @@ const FILES: &[Tampering] = &[
 
 #[test]
 fn files_that_are_not_what_they_should_be() {
-    let original = Original::new();
     let all: Vec<&Tampering> = FILES
         .iter()
         .chain(crate::hostile::tampered::FILES)
         .collect();
-    Original::each(&all, |(name, tamper)| {
-        let lab = Lab::of(&original);
-        tamper(&lab.path("S/w"));
-        lab.survives(name, COMMANDS);
+    Original::each_version(|original| {
+        Original::each(&all, |(name, tamper)| {
+            let lab = Lab::of(original);
+            tamper(&lab.path("S/w"));
+            lab.survives(name, COMMANDS);
+        });
+        original.tell(all.len(), "stores", COMMANDS);
     });
-    original.tell(all.len(), "stores", COMMANDS);
 }
 
 pub(crate) fn sparse(path: &Path, len: u64) {
@@ -334,7 +332,7 @@ fn swap(folder: &Path, a: &str, b: &str) {
 
 #[test]
 fn a_seal_is_that_of_the_format() {
-    let original = Original::new();
+    let original = Original::new(2);
     let lab = Lab::of(&original);
     let path = lab.path("S/w/000002-b.json");
     let before = fs::read_to_string(&path).unwrap();

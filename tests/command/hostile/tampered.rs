@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::hostile::lab::sealed;
+use crate::hostile::lab::{base, sealed};
 use crate::hostile::stores::{Tampering, copy, pipe, replace, sparse};
 
 pub(crate) const FILES: &[Tampering] = &[
@@ -26,7 +26,7 @@ pub(crate) const FILES: &[Tampering] = &[
         replace(w, "000003-c.vhddiff", |p| symlink("/dev/null", p).unwrap())
     }),
     ("a device as the base", |w| {
-        replace(w, "000001-a.vhd", |p| symlink("/dev/full", p).unwrap())
+        replace(w, base(w), |p| symlink("/dev/full", p).unwrap())
     }),
     ("a terminal as the list", |w| {
         replace(w, "newest.windows", |p| symlink("/dev/tty", p).unwrap())
@@ -42,7 +42,7 @@ pub(crate) const FILES: &[Tampering] = &[
         })
     }),
     ("the base is a link to its manifest", |w| {
-        replace(w, "000001-a.vhd", |p| symlink("000001-a.json", p).unwrap())
+        replace(w, base(w), |p| symlink("000001-a.json", p).unwrap())
     }),
     ("all three have one id", |w| {
         for file in ALL {
@@ -139,12 +139,12 @@ pub(crate) const FILES: &[Tampering] = &[
         edit(w, "000001-a.json", |m| {
             m["data"]["file"] = json!("000001-a.raw")
         });
-        copy(w, "000001-a.vhd", "000001-a.raw");
+        copy(w, base(w), "000001-a.raw");
     }),
     (
         "a diff is the base of nothing: its own base is gone, and it says so",
         |w| {
-            fs::remove_file(w.join("000001-a.vhd")).unwrap();
+            fs::remove_file(w.join(base(w))).unwrap();
             fs::remove_file(w.join("000001-a.json")).unwrap();
         },
     ),
@@ -293,7 +293,7 @@ pub(crate) const FILES: &[Tampering] = &[
     }),
     ("provisional files of every snapshot", |w| {
         for name in [
-            "000001-a.vhd",
+            base(w),
             "000002-b.vhddiff",
             "000003-c.vhddiff",
             "000009-z.raw",
@@ -318,7 +318,7 @@ pub(crate) const FILES: &[Tampering] = &[
     }),
     ("a journal of nonsense beside a diff", |w| {
         fs::write(w.join("000002-b.vhddiff.undo-journal"), "nonsense").unwrap();
-        fs::write(w.join("000001-a.vhd.undo-journal"), "nonsense").unwrap();
+        fs::write(w.join(format!("{}.undo-journal", base(w))), "nonsense").unwrap();
     }),
     ("ten thousand files of other names", |w| {
         for n in 0..10_000 {
@@ -344,7 +344,7 @@ pub(crate) const FILES: &[Tampering] = &[
 
 const ALL: [&str; 3] = ["000001-a.json", "000002-b.json", "000003-c.json"];
 
-fn socket(path: &Path) {
+pub(crate) fn socket(path: &Path) {
     // The name is too long for a socket elsewhere than here.
     let short = path.with_file_name("s");
     let bound = UnixListener::bind(&short);
@@ -352,14 +352,14 @@ fn socket(path: &Path) {
     fs::rename(short, path).unwrap();
 }
 
-fn read(folder: &Path, file: &str) -> Value {
+pub(crate) fn read(folder: &Path, file: &str) -> Value {
     let mut manifest: Value =
         serde_json::from_slice(&fs::read(folder.join(file)).unwrap()).unwrap();
     manifest.as_object_mut().unwrap().remove("checksum");
     manifest
 }
 
-fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
     let mut manifest = read(folder, file);
     change(&mut manifest);
     fs::write(folder.join(file), sealed(&manifest)).unwrap();
