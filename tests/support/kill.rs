@@ -137,6 +137,12 @@ fn strace(command: &Command, options: impl FnOnce(&mut Command)) -> Command {
     options(&mut strace);
     strace.arg("--").arg(command.get_program());
     strace.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
     if let Some(folder) = command.get_current_dir() {
         strace.current_dir(folder);
     }
