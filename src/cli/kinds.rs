@@ -132,11 +132,14 @@ fn meaningless(command: &str, id: &str, kind: Kind) -> &'static [&'static str] {
     match (command, id, kind) {
         ("list", "store", Folder | Container) => &["no_changes"],
         ("create", "store", Folder) => &["sku"],
-        ("create", "store", Container) => &["also", "diff", "full", "init", "compress", "sku"],
+        ("create", "store", Container) => {
+            &["also", "diff", "full", "like", "init", "compress", "sku"]
+        }
         ("create", "store", Managed) => &[
             "disk",
             "image",
             "diff",
+            "like",
             "also",
             "time",
             "source_resource_id",

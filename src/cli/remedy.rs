@@ -105,6 +105,17 @@ fn snapshot(job: &SnapshotJob, of: Option<&(PathBuf, String)>) -> String {
             rest.push_str(if *windows { " --windows" } else { "" });
             "receive"
         }
+        SnapshotJob::Copy { to } => {
+            rest = format!(" --to {}", quoted(to));
+            "copy"
+        }
+        SnapshotJob::Rebase { like } => {
+            rest = match like {
+                Some(like) => format!(" --like {}", quoted(like)),
+                None => " --full".to_owned(),
+            };
+            "rebase"
+        }
         SnapshotJob::Restore => {
             if of.is_some() {
                 rest.push_str(" -o IMAGE");

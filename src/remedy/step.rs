@@ -213,6 +213,16 @@ pub enum SnapshotJob {
     },
     /// To make an image of a snapshot.
     Restore,
+    /// To copy the disk to another store.
+    Copy {
+        /// That store.
+        to: PathBuf,
+    },
+    /// To store the first snapshot of the disk as what differs from a snapshot of another disk, or as all of the disk.
+    Rebase {
+        /// The snapshot of the other disk; `None` for all of the disk.
+        like: Option<String>,
+    },
 }
 
 macro_rules! listed {

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Manifest;
 use super::layout::{PACKED, base_options};
 use crate::diff::{DiffFile, Overlay};
 use crate::error::Result;
@@ -73,6 +74,13 @@ pub(super) fn nothing(diff: &DiffFile) -> ContentDigest {
 /// Whether a diff starts from nothing, so that it can be a base.
 pub(super) fn starts_from_nothing(diff: &DiffFile) -> bool {
     diff.trailer().base_digest == Some(nothing(diff))
+}
+
+/// The digest of what the diff of `point`, which has no parent, starts from: an empty disk, or the snapshot of another
+/// disk as which it begins.
+pub(super) fn start_of(point: &Manifest, diff: &DiffFile) -> ContentDigest {
+    let like = point.like.as_ref();
+    like.map_or_else(|| nothing(diff), |like| like.content_digest)
 }
 
 /// What a diff that starts from nothing holds.

@@ -1,9 +1,11 @@
 //! Brings another store up to date.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::ground::find_ground;
 use super::history::{missing, refuse_taken_name};
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
@@ -13,7 +15,10 @@ use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
 use super::sparse_chunks::pieces;
-use super::{Access, Disk, Manifest, STORE_VERSION, Work, store_version, windows};
+use super::{
+    Access, Disk, LIKE_VERSION, Manifest, OtherPoint, STORE_VERSION, Work, like_of, store_version,
+    windows,
+};
 use crate::diff::{Compression, DiffOptions, write_diff_listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Opened as _;
@@ -21,6 +26,7 @@ use crate::image::{ContentDigest, NoneShared};
 use crate::progress::Progress;
 use crate::remedy::{Remedy, SnapshotJob, Step};
 use crate::storage::{AtomicFile, Audience, File};
+use crate::text::shown;
 
 /// The outcome of copying one disk.
 #[derive(Debug)]
@@ -76,7 +82,23 @@ pub fn copy_disks(
         progress: &progress,
         ..work
     };
-    let (waiting, done) = (Mutex::new(names.iter().enumerate()), Mutex::new(Vec::new()));
+    let mut all = Vec::with_capacity(names.len());
+    for wave in waves(from, names) {
+        all.extend(copy_wave((from, to), wave, jobs, work));
+    }
+    all.sort_by_key(|(n, _)| *n);
+    all.into_iter().map(|(_, copied)| copied).collect()
+}
+
+/// Copies disks none of which begins as a snapshot of another one of them.
+fn copy_wave(
+    (from, to): (&Path, &Path),
+    names: Vec<(usize, &String)>,
+    jobs: usize,
+    work: Work<'_>,
+) -> Vec<(usize, Copied)> {
+    let jobs = jobs.min(names.len());
+    let (waiting, done) = (Mutex::new(names.into_iter()), Mutex::new(Vec::new()));
     let next = || {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.next()
@@ -89,7 +111,7 @@ pub fn copy_disks(
         }
     };
     thread::scope(|scope| {
-        for _ in 1..jobs.min(names.len()) {
+        for _ in 1..jobs {
             // Where there are too many threads already, fewer disks are copied at a time.
             if thread::Builder::new().spawn_scoped(scope, job).is_err() {
                 break;
@@ -97,9 +119,35 @@ pub fn copy_disks(
         }
         job();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(n, _)| *n);
-    done.into_iter().map(|(_, copied)| copied).collect()
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The disks in the order in which they can be copied: one that begins as a snapshot of another one comes after that.
+/// Where that can't be told, the copy itself says what is wrong.
+fn waves<'a>(from: &Path, names: &'a [String]) -> Vec<Vec<(usize, &'a String)>> {
+    let below = |name: &String| {
+        let like = like_of(from, name).ok()??;
+        find_ground(from, name, &like).ok()?
+    };
+    let grounds: BTreeMap<&String, OtherPoint> = names
+        .iter()
+        .filter_map(|name| Some((name, below(name)?)))
+        .collect();
+    let depth = |name: &String| {
+        let mut depth = 0;
+        let mut last = grounds.get(name);
+        // What goes round in a circle ends, too.
+        while let Some(ground) = last.filter(|_| depth < names.len()) {
+            depth += 1;
+            last = grounds.get(&ground.disk);
+        }
+        depth
+    };
+    let mut waves: BTreeMap<usize, Vec<(usize, &String)>> = BTreeMap::new();
+    for (n, name) in names.iter().enumerate() {
+        waves.entry(depth(name)).or_default().push((n, name));
+    }
+    waves.into_values().collect()
 }
 
 /// The number of bytes for copying the disk `name`: of the files, and of what is read back to verify them.
@@ -121,25 +169,90 @@ pub fn to_copy((from, to): (&Path, &Path), name: &str) -> Result<u64> {
 }
 
 /// The snapshots that a copy of the disk `name` from the store `from` to the store `to` would bring, oldest first;
-/// nothing is changed. `to` needn't be a store yet.
+/// nothing is changed. `to` needn't be a store yet. The disks called `others` are copied before it.
 ///
 /// # Errors
 ///
 /// As the copy: [`Mismatch`](ErrorKind::Mismatch) if the two histories have diverged.
-pub fn would_copy((from, to): (&Path, &Path), name: &str) -> Result<Vec<Manifest>> {
+pub fn would_copy(
+    (from, to): (&Path, &Path),
+    name: &str,
+    others: &[String],
+) -> Result<Vec<Manifest>> {
     let mut source = Disk::open(from, name, Access::Read)?;
     if let Some(error) = source.take_damaged().pop() {
         return Err(error);
     }
     if is_absent(&to.join(name)) {
+        check_ground(&source, to, source.points(), others)?;
         return Ok(source.points().to_vec());
     }
     let target = Disk::open(to, name, Access::Read)?;
     let points = missing(&source, &target)?.points;
+    check_ground(&source, to, points, others)?;
     points
         .iter()
         .try_for_each(|point| refuse_taken_name(&target, point))?;
     Ok(points.to_vec())
+}
+
+/// Fails if the first of `points` begins as a snapshot of another disk that the store `to` doesn't have, and that isn't
+/// copied before it, as one of the disks called `others`.
+fn check_ground(source: &Disk, to: &Path, points: &[Manifest], others: &[String]) -> Result<()> {
+    let Some((point, like)) = points
+        .first()
+        .and_then(|point| Some((point, point.like.as_ref()?)))
+    else {
+        return Ok(());
+    };
+    if !is_absent(to) && find_ground(to, source.name(), like)?.is_some() {
+        return Ok(());
+    }
+    let here = find_ground(source.store(), source.name(), like)?;
+    // A copy brings only what comes after the newest one of the target.
+    let comes = here.as_ref().filter(|here| {
+        let coming = would_copy((source.store(), to), &here.disk, others);
+        coming.is_ok_and(|points| points.iter().any(|point| like.is(point)))
+    });
+    if comes.is_some_and(|here| others.contains(&here.disk)) {
+        return Ok(());
+    }
+    let error = Error::mismatch(
+        "this disk begins as a snapshot of another one, which the target doesn't have",
+    )
+    .with_path(source.label(point))
+    .with_field("like")
+    .with_found(format_args!(
+        "nothing with the content of {like} in {}",
+        shown(to)
+    ))
+    .with_expected(format_args!(
+        "a snapshot with the content digest {}",
+        like.content_digest
+    ));
+    let rebase = source.step(SnapshotJob::Rebase { like: None });
+    Err(error.with_remedy(match comes {
+        Some(here) => Remedy::new(format!("copy {} first", here.disk))
+            .named(": ")
+            .step(
+                Step::Snapshot {
+                    job: SnapshotJob::Copy {
+                        to: to.to_path_buf(),
+                    },
+                    of: Some((source.store().to_path_buf(), here.disk.clone())),
+                },
+                "",
+            )
+            .text(format!("; or make {} a disk by itself", source.name()))
+            .named(": ")
+            .step(rebase, ""),
+        None => Remedy::new(format!(
+            "a copy doesn't bring that one back: make {} a disk by itself first",
+            source.name()
+        ))
+        .named(": ")
+        .step(rebase, ""),
+    }))
 }
 
 /// Copies the snapshots of the disk `name` that the store `from` has and the store `to` lacks. Both are locked
@@ -194,8 +307,10 @@ fn copy_missing(
     // Before any is copied: a name that is taken ends it.
     let mut points = missing.points.iter();
     points.try_for_each(|point| refuse_taken_name(target.disk(), point))?;
+    check_ground(source, target.disk().store(), missing.points, &[])?;
     // What the first program made is brought to the version of the target on the way.
-    let packs = store_version(target.disk().store())? == Some(STORE_VERSION);
+    let version = store_version(target.disk().store())?;
+    let packs = matches!(version, Some(STORE_VERSION | LIKE_VERSION));
     let mut bridge = missing.bridge;
     for point in missing.points {
         let (manifest, bytes) = if let Some(newest) = bridge.take() {

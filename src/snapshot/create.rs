@@ -10,13 +10,13 @@ use super::doubts::doubts;
 use super::layout::{NEW, PACKED};
 use super::manifest::{FIRST_SCHEMA, LAST_SEQUENCE, hex};
 use super::marked::STORE_VERSION;
-use super::marker::expect_store;
+use super::marker::{admit_likes, expect_store};
 use super::packed::write_packed;
 use super::point::side;
 use super::windows::{self, MadeList};
 use super::{
-    BaseForm, Data, DataKind, Disk, Doubt, Family, Manifest, Origin, PointFileName, SCHEMA_VERSION,
-    State, Time, Work, check_name, partial,
+    BaseForm, Data, DataKind, Disk, Doubt, Family, Like, Manifest, Origin, OtherPoint,
+    PointFileName, PointImage, State, Time, Work, check_name, partial,
 };
 use crate::diff::{
     Compression, DiffFile, DiffHeader, DiffOptions, Overlay, Side, update_window_hashes,
@@ -51,6 +51,8 @@ pub struct NewPoint {
     pub tags: BTreeMap<String, String>,
     /// Whether it becomes a base.
     pub full: bool,
+    /// The snapshot of another disk from which only what differs is stored, if it is the first of its disk.
+    pub like: Option<OtherPoint>,
     /// What another program says of what changed since the newest snapshot, and a random number to check it by.
     #[cfg(feature = "azure")]
     pub claim: Option<(Claim, u64)>,
@@ -91,10 +93,19 @@ pub fn create(
 ) -> Result<Created> {
     let draft = Draft::of(disk, new, origin(&image.side()))?;
     disk.made_from(new.made_from.clone().and(Audience::of(image.files())?));
+    if let Some(other) = &new.like {
+        return add_like(disk, image, (other, new), draft, work);
+    }
     match disk.newest().cloned() {
         Some(newest) if !new.full => {
             let compression = new.compression.unwrap_or_default();
-            add_changes(disk, image, (&newest, new), (draft, compression), work)
+            let before = Before {
+                known: windows::of_newest(disk, &newest, work)?,
+                image: disk.image(&newest)?,
+                point: newest,
+                like: None,
+            };
+            add_changes(disk, image, (before, new), (draft, compression), work)
         }
         #[cfg(feature = "azure")]
         _ if new.claim.is_some() => Err(Error::usage(
@@ -107,6 +118,67 @@ pub fn create(
             BaseForm::Image => add_base(disk, image, draft, work),
         },
     }
+}
+
+/// The first snapshot of a disk as what differs from a snapshot of another one, which stays locked until it is complete.
+fn add_like(
+    disk: &mut Disk,
+    image: &dyn Opened,
+    (other, new): (&OtherPoint, &NewPoint),
+    draft: Draft,
+    work: Work<'_>,
+) -> Result<Created> {
+    let refuse = |what: &'static str| {
+        let already = SnapshotJob::Rebase {
+            like: Some(other.to_string()),
+        };
+        Err(Error::usage(what)
+            .with_path(disk.folder())
+            .with_found(other)
+            .with_remedy(
+                Remedy::new(
+                    "add the snapshot without that; to store the first one as what differs",
+                )
+                .named(": ")
+                .step(disk.step(already), ", rebase the disk"),
+            ))
+    };
+    if disk.newest().is_some() {
+        return refuse("only the first snapshot of a disk can begin as one of another disk");
+    }
+    if new.full {
+        return Err(Error::usage(
+            "a base doesn't begin as a snapshot of another disk",
+        ));
+    }
+    #[cfg(feature = "azure")]
+    if new.claim.is_some() {
+        return Err(Error::usage(
+            "a list of changes needs a snapshot of the same disk",
+        ));
+    }
+    if base_form(disk)? == BaseForm::Image {
+        // It says what to do about that.
+        admit_likes(disk.store())?;
+    }
+    let (ground, point) = disk.choose_ground(other)?;
+    let before = Before {
+        known: windows::of_other(disk, (&ground, &point), work)?,
+        image: ground.image(&point)?,
+        like: Some(Like::new(ground.name(), &point)),
+        point,
+    };
+    let compression = new.compression.unwrap_or(super::packed::BASE_COMPRESSION);
+    add_changes(disk, image, (before, new), (draft, compression), work)
+}
+
+/// What a new snapshot is compared with.
+struct Before {
+    point: Manifest,
+    image: PointImage,
+    known: WindowList<File>,
+    /// `point`, if it is of another disk.
+    like: Option<Like>,
 }
 
 /// What bases are in the store of `disk`: one of the first version stays what older programs read.
@@ -418,17 +490,14 @@ impl Draft {
         data: Data,
         used_size: u64,
     ) -> Manifest {
-        Manifest {
-            schema_version: if parent.is_none() && data.identity.is_some() {
-                SCHEMA_VERSION
-            } else {
-                FIRST_SCHEMA
-            },
+        let mut manifest = Manifest {
+            schema_version: FIRST_SCHEMA,
             name: self.stem.name,
             sequence: self.stem.sequence,
             id: UniqueId::random().to_string(),
             disk_id: Some(self.disk_id),
             parent: parent.map(|parent| parent.id.clone()),
+            like: None,
             time: self.time,
             family: self.family,
             virtual_size,
@@ -439,7 +508,9 @@ impl Draft {
             tags: self.tags,
             state: State::Complete,
             completion_percent: 100,
-        }
+        };
+        manifest.schema_version = manifest.schema();
+        manifest
     }
 }
 
@@ -598,12 +669,16 @@ fn claimed<'a>(
 fn add_changes(
     disk: &mut Disk,
     image: &dyn Opened,
-    (newest, new): (&Manifest, &NewPoint),
+    (before, new): (Before, &NewPoint),
     (draft, compression): (Draft, Compression),
     work: Work<'_>,
 ) -> Result<Created> {
-    let known = windows::of_newest(disk, newest, work)?;
-    let before = disk.image(newest)?;
+    let Before {
+        point: newest,
+        image: before,
+        known,
+        like,
+    } = before;
     let equal = claimed(new, &before, image, work)?;
     let file = format!("{}.vhddiff", draft.stem);
     let stored = disk.new_file(disk.path(&format!("{file}{NEW}")), &file)?;
@@ -620,7 +695,7 @@ fn add_changes(
     let (list, written) = windows::make(disk, image.virtual_size(), |each| {
         write_diff_listed(
             &known,
-            (&before, side(newest)),
+            (&before, side(&newest)),
             (image, target),
             (out, disk.path(&file)),
             options,
@@ -635,13 +710,8 @@ fn add_changes(
         identity: Some(ContentDigest(written.digest)),
     };
     let told = draft.told;
-    let manifest = draft.finish(
-        Some(newest),
-        image.virtual_size(),
-        list.digest,
-        data,
-        written.len,
-    );
+    let parent = Some(&newest).filter(|_| like.is_none());
+    let manifest = draft.finish(parent, image.virtual_size(), list.digest, data, written.len);
     let (updated, cleared) = (
         written.comparison.update_bytes,
         written.comparison.clear_bytes,
@@ -649,7 +719,21 @@ fn add_changes(
     let windows = [known.windows_listed(), list.windows()?];
     drop((written, before));
     stored.publish(Overwrite::Yes)?;
-    let mut created = finish(disk, manifest, newest, [updated, cleared], windows)?;
+    if like.is_some() {
+        admit_likes(disk.store())?;
+        let manifest = manifest.standing_on(like);
+        disk.commit(manifest.clone())?;
+        publish_list(list, &manifest)?;
+        return Ok(Created {
+            manifest,
+            updated,
+            cleared,
+            // It is another disk, and may differ in anything.
+            other_unique_id: None,
+            doubts: Vec::new(),
+        });
+    }
+    let mut created = finish(disk, manifest, &newest, [updated, cleared], windows)?;
     if told {
         created.other_unique_id = None;
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! newest, or before another base    its files go
 //! between others                    its diff is folded into the next one
-//! a base                            its diff is folded into the next one, which becomes the base
+//! a base                            its diff is folded into the next one, which becomes the base, or begins as the same
+//!                                   snapshot of another disk
 //! a base that is an image           the next diff is applied to it in place: it becomes the next one's base; while
 //!                                   somebody reads it, the next one's base is a new file
 //! ```
@@ -98,6 +99,7 @@ pub(super) fn delete_run(
     work: Work<'_>,
 ) -> Result<Deleted> {
     disk.check_writable()?;
+    disk.refuse_stood_on(&deleted.iter().collect::<Vec<_>>())?;
     let mut became = Deleted::Alone;
     // The record must stay readable. The newest part goes first, so that everything depends only on what still exists.
     for part in parts(deleted)?.into_iter().rev() {
@@ -149,7 +151,7 @@ fn delete_part(disk: &mut Disk, deleted: Vec<Manifest>, work: Work<'_>) -> Resul
     }
     let name = next.name.clone();
     if !first.is_base() || first.is_packed() {
-        let rolled = first.is_base();
+        let rolled = first.is_base() && first.like.is_none();
         let folded = fold(disk, &deleted, &next, work)?;
         let intent = Intent::new(deleted, Some([next, folded]), false);
         carry_out(disk, &intent, work)?;
@@ -312,7 +314,8 @@ fn fold(disk: &Disk, deleted: &[Manifest], next: &Manifest, work: Work<'_>) -> R
         .map(|point| disk.open_diffs().get(disk, point))
         .collect::<Result<Vec<_>>>()?;
     let chain = Chain::new(open.iter().map(|open| Arc::clone(&open.diff)).collect())?;
-    let parent = deleted.first().and_then(|first| first.parent.clone());
+    let first = deleted.first();
+    let parent = first.and_then(|first| first.parent.clone());
     let path = disk.path(&next.data.file);
     let stored = disk.new_file(
         disk.path(&format!("{}{NEW}", next.data.file)),
@@ -335,7 +338,12 @@ fn fold(disk: &Disk, deleted: &[Manifest], next: &Manifest, work: Work<'_>) -> R
     drop(written);
     stored.publish(Overwrite::Yes)?;
     let file = next.data.file.clone();
-    Ok(next.stored_as(parent, file, (len, len), Some(digest)))
+    let folded = next.stored_as(parent, file, (len, len), Some(digest));
+    // What the deleted ones began as, the next one begins as now.
+    Ok(match first.and_then(|first| first.like.clone()) {
+        Some(like) => folded.standing_on(Some(like)),
+        None => folded,
+    })
 }
 
 fn as_base(next: &Manifest, file: String) -> Manifest {

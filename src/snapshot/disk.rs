@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::file_names::{FileNames, file_names};
 use super::layout::NEW;
@@ -67,6 +67,24 @@ pub struct Disk {
     writer: Option<Writer>,
     /// Its files when it was read without its lock.
     pub(super) seen: Option<Seen>,
+    /// The snapshot of another disk as which its first one begins, once it was opened.
+    pub(super) below: OnceLock<Box<Below>>,
+    /// The disks that begin as one of this disk, directly or by way of others, as far as they were opened for it.
+    pub(super) above: Vec<String>,
+}
+
+/// The snapshot of another disk as which a disk begins.
+#[derive(Debug)]
+pub(super) struct Below {
+    pub(super) disk: Disk,
+    pub(super) point: Manifest,
+}
+
+/// A snapshot that another one depends on, and its disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) point: &'a Manifest,
 }
 
 /// A command that changes a disk while it is read.
@@ -131,6 +149,8 @@ impl Disk {
             writable,
             writer: None,
             seen: None,
+            below: OnceLock::new(),
+            above: Vec::new(),
         };
         disk.load()?;
         Ok(disk)
@@ -156,9 +176,33 @@ impl Disk {
             }
         }
         self.points = Points::new(points);
+        self.below = OnceLock::new();
+        self.refuse_later_likes();
         self.copying = partial::find(self)?;
         self.made_from(Audience::default());
         Ok(())
+    }
+
+    /// Only the first snapshot of a disk can begin as one of another disk: who asks what depends on that looks no further.
+    fn refuse_later_likes(&mut self) {
+        let later = self.points().iter().skip(1);
+        let wrong: Vec<Manifest> = later.filter(|p| p.like.is_some()).cloned().collect();
+        for point in wrong {
+            let error = Error::damaged(
+                "only the first snapshot of a disk can begin as one of another disk",
+            )
+            .with_path(self.path(&point.stem().manifest()))
+            .with_field("like")
+            .with_found(
+                point
+                    .like
+                    .as_ref()
+                    .map_or_else(String::new, ToString::to_string),
+            )
+            .with_remedy(self.repair_remedy());
+            self.damaged.push(error);
+            self.points.take_out(point.sequence, &point.id);
+        }
     }
 
     /// Restricts access to files created from now on to those who may access the sources and the newest snapshot.
@@ -303,7 +347,7 @@ impl Disk {
         })
     }
 
-    /// The snapshots on which `point` depends: a base, then the diffs up to `point` itself.
+    /// The snapshots of this disk on which `point` depends: a base, then the diffs up to `point` itself.
     pub fn chain<'a>(&'a self, point: &'a Manifest) -> Result<Vec<&'a Manifest>> {
         let mut chain = vec![point];
         let mut last = point;
@@ -367,11 +411,11 @@ impl Disk {
 
     /// A point in time as an image.
     pub fn image(&self, point: &Manifest) -> Result<PointImage> {
-        for part in self.chain(point)? {
+        for Link { disk, point: part } in self.links(point)? {
             if part.state != State::Complete || part.completion_percent != 100 {
                 return Err(
                     Error::new(ErrorKind::Pending, "this snapshot isn't complete")
-                        .with_path(self.folder.join(part.stem().manifest()))
+                        .with_path(disk.folder.join(part.stem().manifest()))
                         .with_field("state, completion_percent")
                         .with_found(completion(part))
                         .with_expected("complete, 100")
@@ -428,6 +472,9 @@ impl Disk {
     /// Adds or replaces the manifest with its number in memory.
     pub(super) fn put(&mut self, point: Manifest) {
         self.open_diffs.forget(&point.data.file);
+        if point.is_base() {
+            self.below = OnceLock::new();
+        }
         self.points.put(point);
     }
 
@@ -461,7 +508,7 @@ impl Disk {
         rename(&new, &file)?;
         self.names.insert(manifest.data.file.clone());
         self.names.insert(manifest.stem().manifest());
-        self.points.put(manifest);
+        self.put(manifest);
         Ok(())
     }
 

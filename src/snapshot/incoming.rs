@@ -7,25 +7,27 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::base::{nothing, unpacked};
+use super::base::{start_of, unpacked};
 use super::create::{images_are_not_encrypted, lengths};
 use super::disk::is_passing;
 use super::history::check_next;
 use super::layout::COPY_LOCK;
 use super::lock::{Said, open_lock, with_holder};
 use super::marked::{Marker, STORE_VERSION};
+use super::marker::admit_likes;
 use super::partial::{self, mark, part};
 use super::plain::{check_plain, is_absent};
 use super::sparse_chunks::same_until;
 use super::verify::check_base;
 use super::windows::{self, MadeList};
-use super::{Access, Disk, Manifest, State, Work};
-use crate::diff::DiffFile;
+use super::{Access, Disk, Like, Manifest, State, Work};
+use crate::diff::{DiffFile, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, FormatChoice, OpenOptions, open_image};
-use crate::image::{ContentDigest, Image as _, window_hashes};
-use crate::remedy::{Remedy, Step, StoreJob};
+use crate::image::{ContentDigest, Image, window_hashes};
+use crate::remedy::{Remedy, SnapshotJob, Step, StoreJob};
 use crate::storage::{
     Audience, File, Overwrite, ReadAt as _, StoreFolder, WriteAt as _, is_sealed, remove_if_there,
     rename,
@@ -40,6 +42,8 @@ pub(super) struct Target {
     disk: Disk,
     copy_lock: File,
     _hold: StoreFolder,
+    /// The disk with the snapshot as which this one begins, locked until that is recorded.
+    ground: Option<Disk>,
 }
 
 impl Target {
@@ -71,6 +75,7 @@ impl Target {
             disk,
             copy_lock,
             _hold: hold,
+            ground: None,
         };
         target.check_lock()?;
         Ok(target)
@@ -156,6 +161,19 @@ impl Target {
         )
     }
 
+    /// Locks what `point` begins as, which must be here.
+    fn stand_on(&mut self, point: &Manifest) -> Result<()> {
+        self.ground = None;
+        let Some(like) = &point.like else {
+            return Ok(());
+        };
+        self.ground = self.disk.lock_ground_of(like)?;
+        if self.ground.is_none() {
+            return Err(lacks_ground(&self.disk, point, like));
+        }
+        admit_likes(self.disk.store())
+    }
+
     /// Begins to receive `point`, as recorded in its own store, or continues where an interrupted copy of the very same
     /// data stopped, as far as that matches `original`.
     pub(super) fn begin(
@@ -165,6 +183,7 @@ impl Target {
     ) -> Result<PartialPoint<'_>> {
         check_next(&self.disk, point)?;
         check_version(&self.disk, point)?;
+        self.stand_on(point)?;
         self.check_lock()?;
         self.disk.made_from(match original {
             Some(original) => Audience::of_file(original)?,
@@ -251,7 +270,7 @@ impl PartialPoint<'_> {
         } = self;
         file.set_len(point.data.length)?;
         file.sync()?;
-        let list = match check(&target.disk, &point, &path, work) {
+        let list = match check(&target.disk, (&point, &path), target.ground.as_ref(), work) {
             Ok(list) => list,
             // That says nothing about what was stored.
             Err(error) if is_passing(&error) => return Err(error),
@@ -290,6 +309,39 @@ impl PartialPoint<'_> {
     pub(super) fn give_up(self) -> Result<()> {
         self.target.tidy()
     }
+}
+
+/// The error for a snapshot that begins as one of another disk that isn't here.
+pub(super) fn lacks_ground(disk: &Disk, point: &Manifest, like: &Like) -> Error {
+    let send = Step::Snapshot {
+        job: SnapshotJob::Send { after: None },
+        of: None,
+    };
+    Error::mismatch("this snapshot begins as one of another disk, which isn't here")
+        .with_path(disk.label(point))
+        .with_field("like")
+        .with_found(format_args!("nothing with the content of {like}"))
+        .with_expected(format_args!(
+            "a snapshot with the content digest {}",
+            like.content_digest
+        ))
+        .with_remedy(
+            Remedy::new(format!("bring {} first", like.disk))
+                .named(", with ")
+                .step(send, "")
+                .text(format!(
+                    "; or make {} a disk by itself where it comes from",
+                    disk.name()
+                ))
+                .named(", with ")
+                .step(
+                    Step::Snapshot {
+                        job: SnapshotJob::Rebase { like: None },
+                        of: None,
+                    },
+                    "",
+                ),
+        )
 }
 
 /// An error for a packed base where the marker promises that older programs can read the store.
@@ -337,7 +389,13 @@ pub(super) fn to_verify(point: &Manifest) -> u64 {
 }
 
 /// Reads back everything that was stored, and compares it with the manifest. For a base, returns its window hashes.
-fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<Option<MadeList>> {
+/// `ground` is the disk as one of whose snapshots it begins.
+fn check(
+    disk: &Disk,
+    (point, path): (&Manifest, &Path),
+    ground: Option<&Disk>,
+    work: Work<'_>,
+) -> Result<Option<MadeList>> {
     let wrong = |field: &str, found: String, expected: String| {
         Err(
             Error::damaged("the received data doesn't match its manifest")
@@ -383,7 +441,7 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
         digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
     };
     let before = if point.is_packed() {
-        Some(nothing(&diff))
+        Some(start_of(point, &diff))
     } else {
         disk.newest().map(|newest| newest.content_digest)
     };
@@ -416,7 +474,7 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
     if !point.is_packed() {
         return Ok(None);
     }
-    let image = unpacked(diff)?;
+    let image = made_by(disk, point, diff, ground)?;
     let (list, _) = windows::make(disk, image.virtual_size(), |each| {
         window_hashes(&image, work.workers, work.progress, each)
     })?;
@@ -428,4 +486,23 @@ fn check(disk: &Disk, point: &Manifest, path: &Path, work: Work<'_>) -> Result<O
         );
     }
     Ok(Some(list))
+}
+
+/// What the diff of `point`, which has no parent, makes of what it starts from.
+fn made_by(
+    disk: &Disk,
+    point: &Manifest,
+    diff: DiffFile,
+    ground: Option<&Disk>,
+) -> Result<Box<dyn Image>> {
+    let Some(like) = &point.like else {
+        return Ok(Box::new(unpacked(diff)?));
+    };
+    let lacks = || lacks_ground(disk, point, like);
+    let ground = ground.ok_or_else(lacks)?;
+    let mut points = ground.points().iter().rev();
+    let below = points.find(|below| like.is(below)).ok_or_else(lacks)?;
+    let below = ground.image(below)?;
+    let made = Overlay::new(below, Some(like.content_digest), vec![Arc::new(diff)])?;
+    Ok(Box::new(made))
 }

@@ -1,22 +1,25 @@
 //! The manifest of a snapshot: human-readable JSON, with a checksum that can be verified by hand.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::layout::PACKED;
 use super::remedies::lists;
-use super::{Family, PointFileName, Time, check_name};
+use super::{Family, PointFileName, Time, check_disk_name, check_name};
 use crate::error::{Error, Result};
 use crate::files::Format;
 use crate::image::{ContentDigest, MAX_VIRTUAL_SIZE};
 use crate::page::PAGE_SIZE;
 use crate::vhd::Footer;
 
-/// The newest version of manifests: of packed bases. Those of all others have version 1.
-pub const SCHEMA_VERSION: u32 = 2;
+/// The newest version of manifests: of snapshots that begin as one of another disk.
+pub const SCHEMA_VERSION: u32 = 3;
+
+/// The version of the manifests of packed bases.
+pub(super) const PACKED_SCHEMA: u32 = 2;
 
 /// The version of the manifests of diffs, and of bases that are images.
 pub(super) const FIRST_SCHEMA: u32 = 1;
@@ -37,7 +40,7 @@ pub(super) const LONGEST: u64 = 1 << 20;
 /// The metadata of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`SCHEMA_VERSION`] of a packed base, else 1.
+    /// [`SCHEMA_VERSION`] if it begins as a snapshot of another disk, 2 of a packed base, else 1.
     pub schema_version: u32,
     /// Its name, unique on the disk.
     pub name: String,
@@ -49,8 +52,12 @@ pub struct Manifest {
     /// in every copy. `None` where an older program began the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_id: Option<String>,
-    /// The id of the snapshot on which its diff is based; `None` for a base.
+    /// The id of the snapshot of the same disk on which its diff is based; `None` for a base, and for one that begins as
+    /// a snapshot of another disk.
     pub parent: Option<String>,
+    /// The snapshot of another disk on which its diff is based. Only the first snapshot of a disk can have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<Like>,
     /// The time of its content.
     #[serde(with = "text")]
     pub time: Time,
@@ -73,6 +80,45 @@ pub struct Manifest {
     pub state: State,
     /// 100 when it is complete.
     pub completion_percent: u8,
+}
+
+/// The snapshot of another disk as which the first one of a disk begins. It is found by its content, whatever it is
+/// called by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Like {
+    /// The name that its disk had.
+    pub disk: String,
+    /// The name that it had.
+    pub snapshot: String,
+    /// Its content digest.
+    #[serde(with = "text")]
+    pub content_digest: ContentDigest,
+    /// The size of its virtual disk in bytes.
+    pub virtual_size: u64,
+}
+
+impl Like {
+    /// `point` of the disk called `disk`.
+    pub(super) fn new(disk: &str, point: &Manifest) -> Self {
+        Self {
+            disk: disk.to_owned(),
+            snapshot: point.name.clone(),
+            content_digest: point.content_digest,
+            virtual_size: point.virtual_size,
+        }
+    }
+
+    /// Returns whether `point` holds what it does.
+    pub fn is(&self, point: &Manifest) -> bool {
+        self.content_digest == point.content_digest && self.virtual_size == point.virtual_size
+    }
+}
+
+/// `DISK@SNAPSHOT`, as it was called.
+impl fmt::Display for Like {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.disk, self.snapshot)
+    }
 }
 
 /// The image from which a snapshot was taken.
@@ -191,14 +237,23 @@ impl Manifest {
         }
     }
 
-    /// Returns whether it contains a whole image.
+    /// Returns whether it depends on no other snapshot of its disk: it contains a whole image, or begins as a
+    /// [snapshot of another disk](Self::like).
     pub fn is_base(&self) -> bool {
-        self.data.kind == DataKind::Base
+        self.parent.is_none()
     }
 
-    /// Whether it is a base that is stored as a diff from nothing.
+    /// Whether it is a base that is stored as a diff: from nothing, or from a snapshot of another disk.
     pub fn is_packed(&self) -> bool {
         self.is_base() && self.data.identity.is_some()
+    }
+
+    /// `base`, `diff`, or `like` if it begins as a snapshot of another disk.
+    pub fn kind_name(&self) -> &'static str {
+        match self.like {
+            Some(_) => "like",
+            None => self.data.kind.name(),
+        }
     }
 
     /// Encodes the file: pretty-printed JSON whose last member is the checksum of all lines before it.
@@ -363,17 +418,57 @@ impl Manifest {
             ));
         }
         let is_diff = self.data.file.ends_with(PACKED);
-        if self.is_base() != self.parent.is_none() || is_diff != self.data.identity.is_some() {
+        let is_whole = self.parent.is_none() && self.like.is_none();
+        if (self.data.kind == DataKind::Base) != is_whole || is_diff != self.data.identity.is_some()
+        {
             return Err(wrong(
                 "parent, data.identity",
                 &"what a base and a diff don't have in common",
             ));
         }
-        if self.is_packed() != (self.schema_version == SCHEMA_VERSION) {
-            return Err(wrong("schema_version", &self.schema_version)
-                .with_expected("2 of a base that is a diff, else 1"));
+        if let Some(like) = &self.like {
+            if self.parent.is_some() {
+                return Err(
+                    wrong("like, parent", &format_args!("\"{like}\", and a parent"))
+                        .with_expected("one of the two"),
+                );
+            }
+            check_disk_name(&like.disk)
+                .and_then(|()| check_name(&like.snapshot))
+                .map_err(|e| wrong("like", &format_args!("\"{like}\"")).with_source(e))?;
+            let whole = like.virtual_size.is_multiple_of(PAGE_SIZE);
+            if like.virtual_size == 0 || like.virtual_size > MAX_VIRTUAL_SIZE || !whole {
+                return Err(wrong("like.virtual_size", &like.virtual_size));
+            }
+        }
+        let expected = self.schema();
+        if self.schema_version != expected {
+            return Err(wrong("schema_version", &self.schema_version).with_expected(format_args!(
+                "{expected}: 3 of one that begins as a snapshot of another disk, 2 of a base that is a diff, else 1"
+            )));
         }
         Ok(())
+    }
+
+    /// The version that its manifest has: programs that know only a lower one can't read the snapshot.
+    pub(super) fn schema(&self) -> u32 {
+        match (&self.like, self.is_packed()) {
+            (Some(_), _) => SCHEMA_VERSION,
+            (None, true) => PACKED_SCHEMA,
+            (None, false) => FIRST_SCHEMA,
+        }
+    }
+
+    /// This snapshot, which has no parent and whose data is a diff from `like`, or from nothing if that is `None`.
+    pub(super) fn standing_on(mut self, like: Option<Like>) -> Self {
+        self.data.kind = if like.is_some() {
+            DataKind::Diff
+        } else {
+            DataKind::Base
+        };
+        self.like = like;
+        self.schema_version = self.schema();
+        self
     }
 
     /// This snapshot with its data in `file`, whose form that tells: a base then, if it has no `parent`.
@@ -384,13 +479,8 @@ impl Manifest {
         (length, used_size): (u64, u64),
         identity: Option<ContentDigest>,
     ) -> Self {
-        let is_packed = parent.is_none() && identity.is_some();
-        Self {
-            schema_version: if is_packed {
-                SCHEMA_VERSION
-            } else {
-                FIRST_SCHEMA
-            },
+        let mut stored = Self {
+            like: None,
             data: Data {
                 kind: if parent.is_none() {
                     DataKind::Base
@@ -404,7 +494,9 @@ impl Manifest {
             parent,
             used_size,
             ..self.clone()
-        }
+        };
+        stored.schema_version = stored.schema();
+        stored
     }
 }
 
@@ -470,6 +562,7 @@ pub(super) mod tests {
             id: "4b2f".to_owned(),
             disk_id: None,
             parent: None,
+            like: None,
             time: Time::from_unix(0),
             family: Family::default(),
             virtual_size: 512,
@@ -509,6 +602,44 @@ pub(super) mod tests {
             assert!(Manifest::decode(&bytes[..len], path).is_err(), "{len}");
         }
         assert!(Manifest::decode(&bytes, Path::new("000002-mon.json")).is_err());
+    }
+
+    #[test]
+    fn one_that_begins_as_another_disks_has_a_version_of_its_own() {
+        let path = Path::new("000001-mon.json");
+        let mut like = manifest().stored_as(
+            None,
+            "000001-mon.vhddiff".to_owned(),
+            (9, 9),
+            Some(ContentDigest([1; 32])),
+        );
+        assert_eq!(like.schema_version, PACKED_SCHEMA);
+        let bytes = like.encode().unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("like"));
+        like = like.standing_on(Some(Like::new("web", &manifest())));
+        assert_eq!(like.schema_version, SCHEMA_VERSION);
+        assert!(like.is_base() && like.is_packed());
+        let bytes = like.encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes, path).unwrap(), like);
+        let forge: [fn(&mut Manifest); 7] = [
+            |m| m.parent = Some("x".to_owned()),
+            |m| m.like = None,
+            |m| m.schema_version = PACKED_SCHEMA,
+            |m| m.data.kind = DataKind::Base,
+            |m| m.data.identity = None,
+            |m| "../x".clone_into(&mut m.like.as_mut().unwrap().disk),
+            |m| m.like.as_mut().unwrap().virtual_size = 100,
+        ];
+        for (n, forge) in forge.into_iter().enumerate() {
+            let mut forged = like.clone();
+            forge(&mut forged);
+            let bytes = forged.encode().unwrap();
+            assert!(Manifest::decode(&bytes, path).is_err(), "{n}");
+        }
+        // Folded into what has a parent, or made a base, it is none any more.
+        let file = || "000001-mon.vhddiff".to_owned();
+        let diff = like.stored_as(Some("x".to_owned()), file(), (9, 9), like.data.identity);
+        assert_eq!((diff.schema_version, &diff.like), (FIRST_SCHEMA, &None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::plain::{is_absent, read_limited};
 use crate::age::Recipient;
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, Step, StoreJob};
-use crate::storage::{AtomicFile, Audience, Overwrite, WriteAt as _, split_stored_name};
+use crate::storage::{AtomicFile, Audience, File, Overwrite, WriteAt as _, split_stored_name};
 use crate::vhd::UniqueId;
 
 /// The name of the file.
@@ -24,6 +24,10 @@ pub const STORE_VERSION: u32 = 2;
 
 /// The version of encrypted stores.
 pub const ENCRYPTED_VERSION: u32 = 3;
+
+/// The newest version of stores, and what a store gets with its first disk that begins as a snapshot of another one,
+/// encrypted or not: programs that don't know such disks would delete what they depend on.
+pub const LIKE_VERSION: u32 = 4;
 
 /// A longer file is not a marker.
 const LONGEST: u64 = 64 << 10;
@@ -105,15 +109,16 @@ impl Marker {
         if marker.version == 0 {
             return Err(damaged().with_field("vhdkit_store").with_found(0));
         }
-        if marker.version > ENCRYPTED_VERSION {
+        if marker.version > LIKE_VERSION {
             return Err(Error::unsupported("this store is of a newer version")
                 .with_path(path)
                 .with_field("vhdkit_store")
                 .with_found(marker.version)
-                .with_expected(format_args!("at most {ENCRYPTED_VERSION}"))
+                .with_expected(format_args!("at most {LIKE_VERSION}"))
                 .with_hint("use the vhdkit that made it, or a newer one"));
         }
-        if (marker.version == ENCRYPTED_VERSION) != marker.encryption.is_some() {
+        let is_encrypted = marker.encryption.is_some();
+        if marker.version < LIKE_VERSION && (marker.version == ENCRYPTED_VERSION) != is_encrypted {
             return Err(damaged()
                 .with_field("encryption")
                 .with_found(format_args!("version {}", marker.version)));
@@ -143,7 +148,10 @@ impl Marker {
         let path = store.join(MARKER);
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage("the marker can't be written").with_source(e))?;
-        let file = AtomicFile::for_audience(path, audience.clone())?;
+        let mut file = AtomicFile::for_audience(path.clone(), audience.clone())?;
+        if overwrite == Overwrite::Yes && !is_absent(&path) {
+            file = file.for_audience_of_replaced(&File::open(&path)?)?;
+        }
         file.file().write_all_at((text + "\n").as_bytes(), 0)?;
         file.publish(overwrite)
     }

@@ -4,14 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check_disk_name;
 use super::file_names::file_names;
 use super::marked::{
-    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, MARKER, Marker, STORE_VERSION,
+    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, LIKE_VERSION, MARKER, Marker, STORE_VERSION,
     looks_encrypted, of_store,
 };
-use super::plain::is_absent;
+use super::plain::{is_absent, read_limited};
 use super::vault;
+use super::{PointFileName, check_disk_name};
 use crate::age::{Identity, Passphrase};
 use crate::error::{Error, Result};
 use crate::remedy::{Remedy, StoreJob};
@@ -88,7 +88,7 @@ pub fn init_encrypted(
 /// As [`init`]; what is made is for this audience.
 fn init_for(store: &Path, version: u32, audience: &Audience) -> Result<Marker> {
     prepare(store, version, audience)?;
-    let marker = Marker::new(version);
+    let marker = Marker::new(least_version(store, version)?);
     marker.write(store, Overwrite::No, audience)?;
     Ok(marker)
 }
@@ -153,6 +153,29 @@ fn prepare(store: &Path, version: u32, audience: &Audience) -> Result<()> {
     Ok(())
 }
 
+/// `version`, or what a store needs that has disks that begin as snapshots of others: its marker was lost.
+fn least_version(store: &Path, version: u32) -> Result<u32> {
+    for disk in folders(store)? {
+        let folder = store.join(disk);
+        let names = file_names(&folder)?;
+        let manifests = names.iter().filter_map(|file| {
+            let (stem, ending) = PointFileName::parse(file)?;
+            (ending == ".json").then_some((stem.sequence, file))
+        });
+        let Some((_, first)) = manifests.min() else {
+            continue;
+        };
+        let too_long = || Error::damaged("this is not a manifest");
+        // One that can't be read says nothing.
+        let bytes = read_limited(&folder.join(first), super::manifest::LONGEST, too_long);
+        let text = bytes.ok().flatten().map(String::from_utf8);
+        if text.is_some_and(|text| text.is_ok_and(|text| text.contains("\n  \"like\": {"))) {
+            return Ok(LIKE_VERSION.max(version));
+        }
+    }
+    Ok(version)
+}
+
 /// Makes the folder `store` a store of this version, unless it is one already; another command may do so at the same
 /// time. What is made is for this audience. Returns whether it was made now.
 pub fn init_if_none(store: &Path, version: u32, audience: &Audience) -> Result<bool> {
@@ -174,10 +197,39 @@ pub fn upgrade_marker(store: &Path) -> Result<Marker> {
             version: STORE_VERSION,
             ..marker
         },
-        None => Marker::new(STORE_VERSION),
+        None => Marker::new(least_version(store, STORE_VERSION)?),
     };
     marker.write(store, Overwrite::Yes, &Audience::default())?;
     Ok(marker)
+}
+
+/// Makes the marker of the store at `store` say that it has disks that begin as snapshots of others.
+///
+/// # Errors
+///
+/// [`Mismatch`](crate::ErrorKind::Mismatch) if it is a store of the first version, which older programs can read.
+pub(super) fn admit_likes(store: &Path) -> Result<()> {
+    match Marker::read(store)? {
+        Some(marker) if marker.version >= LIKE_VERSION => Ok(()),
+        Some(marker) if marker.version >= STORE_VERSION => {
+            let marker = Marker {
+                version: LIKE_VERSION,
+                ..marker
+            };
+            marker.write(store, Overwrite::Yes, &Audience::default())
+        }
+        _ => Err(Error::mismatch(
+            "this is a store of an older version, in which no disk begins as a snapshot of another one",
+        )
+        .with_path(store)
+        .with_found("version 1")
+        .with_expected(format_args!("version {STORE_VERSION} or later"))
+        .with_remedy(
+            Remedy::new("bring it to the newest version")
+                .named(": ")
+                .step(of_store(StoreJob::Upgrade, store), ""),
+        )),
+    }
 }
 
 /// A name for a damaged marker that nothing has.

@@ -23,6 +23,7 @@ mod family;
 #[cfg(feature = "azure")]
 mod far;
 mod file_names;
+mod ground;
 mod history;
 mod holder;
 mod incoming;
@@ -41,7 +42,9 @@ mod partial;
 mod plain;
 mod point;
 mod points;
+mod propose;
 mod prune;
+mod rebase;
 mod receive;
 mod recovery;
 mod remedies;
@@ -79,6 +82,7 @@ pub use far::{
     NewFarPoint, check_far_content, copy_across, copy_in, copy_out, decide_far, verify_far,
     would_copy_far,
 };
+pub use ground::{Dependant, OtherPoint, like_of};
 pub use holder::{Holder, call_this_command};
 pub use layout::PointFileName;
 #[cfg(feature = "azure")]
@@ -87,9 +91,10 @@ pub use managed::{
     RegionalStep, SNAPSHOT_ID, Step as ManagedStep, Way, bring, copy_failed, needed, plan,
     plan_regional, still_there,
 };
-pub use manifest::{Data, DataKind, Manifest, Origin, SCHEMA_VERSION, State};
+pub use manifest::{Data, DataKind, Like, Manifest, Origin, SCHEMA_VERSION, State};
 pub use marked::{
-    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, MARKER, Marker, STORE_VERSION, is_encrypted,
+    ENCRYPTED_VERSION, Encryption, KEY_FILE, KeyPlace, LIKE_VERSION, MARKER, Marker, STORE_VERSION,
+    is_encrypted,
 };
 pub use marker::{
     Protection, disks, init, init_encrypted, init_if_none, store_version, upgrade_marker,
@@ -97,7 +102,9 @@ pub use marker::{
 pub use marks::{HOLD, change_tags, refuse_held};
 pub use name::{check_disk_name, check_name};
 pub use point::PointImage;
+pub use propose::{Proposal, propose};
 pub use prune::{Decision, Pruned, decide, prune};
+pub use rebase::{Rebased, rebase_disk};
 pub use receive::{Future, Received, receive, receive_when_free};
 pub use rename::rename_point;
 pub use repair::{

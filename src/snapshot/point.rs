@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::base::{Ground, nothing, starts_from_nothing};
+use super::base::{Ground, start_of};
+use super::disk::Link;
 use super::layout::base_options;
 use super::lock::DiskLock;
 use super::{Disk, Manifest};
@@ -17,8 +18,8 @@ use crate::remedy::Remedy;
 use crate::storage::{PooledFile, Stamp, check_unchanged_at, room_for_files};
 use crate::vhd::{Footer, VhdImage};
 
-/// A point in time: the base with the diffs up to it. It keeps the lock of its disk, unless it [holds its
-/// files](PointImage::hold_files).
+/// A point in time: the base with the diffs up to it, some of which may be of another disk. It keeps the lock of its
+/// disk, unless it [holds its files](PointImage::hold_files).
 #[derive(Debug)]
 pub struct PointImage {
     label: PathBuf,
@@ -38,10 +39,10 @@ pub struct PointImage {
     /// Whether an interrupted deletion was changing the base.
     base_changes: bool,
     diffs: Vec<Arc<OpenDiff>>,
-    /// The advice about damage.
-    repair: Remedy,
-    /// `None` if it holds its files.
-    lock: Option<Arc<DiskLock>>,
+    /// The advice about damage in the files of each folder; the last is its own.
+    repairs: Vec<(PathBuf, Remedy)>,
+    /// Of its own disk first. `None` if it holds its files.
+    locks: Option<Vec<Arc<DiskLock>>>,
 }
 
 /// A diff of a snapshot, of which only the ends have been read.
@@ -104,33 +105,37 @@ fn empty_below(disk: &Disk, base: &Manifest) -> Result<EmptyDisk> {
 
 impl PointImage {
     pub(super) fn open(disk: &Disk, point: &Manifest) -> Result<Self> {
-        let chain = disk.chain(point)?;
-        let Some(base) = chain.first() else {
+        let chain = disk.links(point)?;
+        let Some(Link {
+            disk: of,
+            point: base,
+        }) = chain.first().copied()
+        else {
             return Err(Error::damaged("a snapshot without a base").with_path(disk.folder()));
         };
-        let base_file = disk.data_path(base)?;
+        let base_file = of.data_path(base)?;
         if base.is_packed() {
             return Self::over(
                 disk,
                 &chain,
                 point,
-                (Ground::Nothing(empty_below(disk, base)?), base_file),
+                (Ground::Nothing(empty_below(of, base)?), base_file),
             );
         }
         // Whatever part of it has been rolled forward, the diffs on top determine the content.
-        let is_going = disk.going.iter().any(|gone| gone == *base);
+        let is_going = of.going.iter().any(|gone| gone == base);
         let options = OpenOptions {
             ignore_journal: is_going,
             ..base_options(&base_file)
         };
-        let image = open_image(&base_file, &options).map_err(|error| with_repair(disk, error))?;
+        let image = open_image(&base_file, &options).map_err(|error| with_repair(of, error))?;
         if image.virtual_size() != base.virtual_size && !is_going {
             return Err(Error::damaged("the base doesn't match its manifest")
                 .with_path(base_file)
                 .with_field("virtual size")
                 .with_found(format_args!("{} bytes", image.virtual_size()))
                 .with_expected(format_args!("{} bytes", base.virtual_size))
-                .override_remedy(disk.repair_remedy()));
+                .override_remedy(of.repair_remedy()));
         }
         let stamp = *image.stamp();
         let ground = Ground::Image(Box::new(Resized::new(image, base.virtual_size)));
@@ -143,21 +148,23 @@ impl PointImage {
     /// The diffs of `chain` over what is below them.
     fn over(
         disk: &Disk,
-        chain: &[&Manifest],
+        chain: &[Link<'_>],
         point: &Manifest,
         (ground, base_file): (Ground, PathBuf),
     ) -> Result<Self> {
         let digest = match &ground {
             Ground::Nothing(empty) => Some(ContentDigest::of_empty(empty.virtual_size())),
-            Ground::Image(_) => chain.first().map(|base| base.content_digest),
+            Ground::Image(_) => chain.first().map(|base| base.point.content_digest),
         };
         let diffs = chain
             .iter()
-            .filter(|part| part.data.identity.is_some())
-            .map(|part| disk.open_diffs().get(disk, part))
+            .filter(|part| part.point.data.identity.is_some())
+            .map(|part| part.disk.open_diffs().get(part.disk, part.point))
             .collect::<Result<Vec<_>>>()?;
         let overlaid = diffs.iter().map(|open| Arc::clone(&open.diff)).collect();
-        let used = chain.iter().map(|part| part.used_size);
+        let used = chain.iter().map(|part| part.point.used_size);
+        let disks = disk.disks_below();
+        let folder = |disk: &Disk| (disk.folder().to_path_buf(), disk.repair_remedy());
         Ok(Self {
             label: disk.label(point),
             footer: point.source.footer(),
@@ -165,15 +172,26 @@ impl PointImage {
             chain: (chain.len(), used.fold(0, u64::saturating_add)),
             earlier: {
                 let others = chain.split_last().map_or(&[][..], |(_, others)| others);
-                others.iter().map(|part| part.name.clone()).collect()
+                others.iter().map(|part| part.name_in(disk)).collect()
             },
             overlay: Overlay::new(ground, digest, overlaid)?,
             base_file,
             base_stamp: None,
             base_changes: false,
             diffs,
-            repair: disk.repair_remedy(),
-            lock: Some(Arc::clone(disk.lock())),
+            repairs: disks
+                .iter()
+                .copied()
+                .map(folder)
+                .chain([folder(disk)])
+                .collect(),
+            locks: Some(
+                [disk]
+                    .iter()
+                    .chain(&disks)
+                    .map(|disk| Arc::clone(disk.lock()))
+                    .collect(),
+            ),
         })
     }
 
@@ -184,14 +202,14 @@ impl PointImage {
     /// Returns whether that was possible. It keeps the lock if there are more files than a process may have open, or if
     /// an interrupted deletion was changing the base.
     pub fn hold_files(&mut self) -> Result<bool> {
-        if self.lock.is_none() {
+        if self.locks.is_none() {
             return Ok(true);
         }
         if self.base_changes || self.diffs.len() > room_for_files() {
             return Ok(false);
         }
         self.diffs.iter().try_for_each(|open| open.file.hold())?;
-        self.lock = None;
+        self.locks = None;
         Ok(true)
     }
 
@@ -205,8 +223,8 @@ impl PointImage {
         self.chain.0
     }
 
-    /// The names of the snapshots that it depends on, the base first, without its own. Each leads to the next one, and
-    /// the last to this, by one of the [diffs](Self::diffs).
+    /// The names of the snapshots that it depends on, the base first, without its own; those of another disk as
+    /// `DISK@SNAPSHOT`. Each leads to the next one, and the last to this, by one of the [diffs](Self::diffs).
     pub fn earlier(&self) -> &[String] {
         &self.earlier
     }
@@ -247,8 +265,13 @@ pub(super) fn with_repair(disk: &Disk, error: Error) -> Error {
 impl PointImage {
     /// As [`with_repair`], for errors while it is being read.
     fn with_repair(&self, error: Error) -> Error {
-        match error.kind() {
-            ErrorKind::Damaged => error.override_remedy(self.repair.clone()),
+        let folder = error.path().and_then(Path::parent);
+        let mut own = self.repairs.iter();
+        let own = own.find(|(of, _)| Some(of.as_path()) == folder);
+        match own.or(self.repairs.last()) {
+            Some((_, repair)) if error.kind() == ErrorKind::Damaged => {
+                error.override_remedy(repair.clone())
+            }
             _ => error,
         }
     }
@@ -277,11 +300,13 @@ fn check_ends(disk: &Disk, path: &Path, point: &Manifest, diff: &DiffFile) -> Re
     if point.data.identity != Some(identity) {
         return wrong("digest", identity.to_string(), show(point.data.identity));
     }
-    if point.is_packed() && !starts_from_nothing(diff) {
+    if point.is_packed() && diff.trailer().base_digest != Some(start_of(point, diff)) {
+        let of = point.like.as_ref();
+        let of = of.map_or_else(|| "an empty disk".to_owned(), ToString::to_string);
         return wrong(
             "base digest",
             show(diff.trailer().base_digest),
-            format!("{}, of an empty disk", nothing(diff)),
+            format!("{}, of {of}", start_of(point, diff)),
         );
     }
     let target = diff.trailer().target_digest;
@@ -351,7 +376,7 @@ impl Opened for PointImage {
 
     fn check_unchanged(&self) -> Result<()> {
         match (self.base_image(), &self.base_stamp) {
-            (Some(base), Some(stamp)) if self.lock.is_none() => {
+            (Some(base), Some(stamp)) if self.locks.is_none() => {
                 base.file().check_content_unchanged(stamp)?;
             }
             (_, Some(stamp)) => check_unchanged_at(&self.base_file, stamp)?,

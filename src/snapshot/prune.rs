@@ -76,12 +76,24 @@ pub fn decide(disk: &mut Disk, policy: &Policy) -> Result<Vec<Decision>> {
         })
         .collect();
     let reasons = policy.decide(&candidates);
+    let dependants = disk.dependants()?;
+    // Of several with the same content, one is enough.
+    let grounds = dependants.iter().filter_map(|dependant| {
+        let mut points = points.iter().rev();
+        let ground = points.find(|point| dependant.like.is(point))?;
+        Some((ground.sequence, dependant.disk.as_str()))
+    });
+    let grounds: Vec<(u32, &str)> = grounds.collect();
     let decisions = points.iter().cloned().zip(reasons);
     Ok(decisions
         .map(|(point, mut reasons)| {
             if point.is_held() {
                 reasons.push("held".to_owned());
             }
+            let stands = grounds
+                .iter()
+                .filter(|(number, _)| *number == point.sequence);
+            reasons.extend(stands.map(|(_, name)| format!("{name} begins as it")));
             Decision { point, reasons }
         })
         .collect())

@@ -21,7 +21,7 @@ use super::disk::{Access, Disk};
 use super::file_names::is_part;
 use super::intent::Intent;
 use super::layout::NEW;
-use super::marker::expect_store;
+use super::marker::{admit_likes, expect_store};
 use super::plain::is_absent;
 use super::take_back::{holds_its_snapshot, take_back};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +58,11 @@ impl Disk {
         }
         if access == Access::Create {
             disk.ensure_folder()?;
+        }
+        let first = disk.points().first();
+        if access != Access::Read && first.is_some_and(|first| first.like.is_some()) {
+            // The marker may have been lost and made again.
+            admit_likes(store)?;
         }
         Ok(disk)
     }

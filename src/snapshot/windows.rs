@@ -11,7 +11,7 @@ use crate::image::{
     ContentDigest, Image as _, WindowHashes, WindowList, WindowListWriter, window_hashes,
     windows_in,
 };
-use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _};
+use crate::storage::{AtomicFile, File, Overwrite, ReadAt as _, WriteAt as _};
 
 /// The list of `newest`, computed from its data if it is missing, damaged or for another snapshot.
 pub(super) fn of_newest(
@@ -35,6 +35,29 @@ pub(super) fn of_newest(
     new.check(disk, newest)?;
     new.publish()?;
     WindowList::open(File::open(&path)?)
+}
+
+/// The window hashes of `point` of the disk `other`, for making something of `disk`: those that `other` has, else computed.
+pub(super) fn of_other(
+    disk: &Disk,
+    (other, point): (&Disk, &Manifest),
+    work: Work<'_>,
+) -> Result<WindowList<File>> {
+    if let Some(list) = stored(other)?
+        && list.digest() == point.content_digest
+    {
+        return Ok(list);
+    }
+    let image = other.image(point)?;
+    work.progress
+        .begin("hashing the other disk", image.virtual_size());
+    let (new, _) = make(disk, image.virtual_size(), |each| {
+        window_hashes(&image, work.workers, work.progress, each)
+    })?;
+    new.check(other, point)?;
+    // So that all of it can be read.
+    new.file.file().sync()?;
+    WindowList::open(new.file.file().another_handle())
 }
 
 /// Updates the list to the newest snapshot, if that is possible without reading all of it, after snapshots were copied
@@ -119,7 +142,12 @@ fn carry(disk: &Disk, newest: &Manifest, list: &WindowList<File>, work: Work<'_>
         return Ok(());
     };
     let image = disk.image(newest)?;
-    let later = image.diffs().get(known..).unwrap_or_default();
+    // Those of another disk, as a snapshot of which this one begins, come first.
+    let count = chain.len().saturating_sub(known.saturating_add(1));
+    let diffs = image.diffs();
+    let later = diffs
+        .get(diffs.len().saturating_sub(count)..)
+        .unwrap_or_default();
     work.progress
         .begin("hashing what changed", image.virtual_size());
     let (new, ()) = make(disk, image.virtual_size(), |each| {

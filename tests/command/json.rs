@@ -323,6 +323,41 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         2,
     ),
     (
+        "vhd snapshot rebase",
+        "vhd snapshot rebase --store s5 --disk b --like a --json",
+        0,
+    ),
+    (
+        "vhd snapshot rebase",
+        "vhd snapshot rebase --store s5 --disk b --like none --json",
+        2,
+    ),
+    (
+        "vhd snapshot list",
+        "vhd snapshot list --store s5 --json",
+        0,
+    ),
+    (
+        "vhd snapshot show",
+        "vhd snapshot show --store s5 --disk b --json",
+        0,
+    ),
+    (
+        "vhd snapshot stats",
+        "vhd snapshot stats --store s5 --json",
+        0,
+    ),
+    (
+        "vhd snapshot create",
+        "vhd snapshot create --store s5 --disk d --name x --like b latest.raw --json",
+        0,
+    ),
+    (
+        "vhd snapshot rebase",
+        "vhd snapshot rebase --store s5 --disk b --full --json",
+        0,
+    ),
+    (
         "vhd snapshot family",
         "vhd snapshot family list.json --json",
         0,

@@ -21,6 +21,7 @@ mod sections;
 
 mod bitmaps;
 mod converge;
+mod likes;
 mod store;
 mod store_model;
 mod week;

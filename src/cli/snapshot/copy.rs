@@ -28,7 +28,8 @@ use crate::storage::Audience;
      Meanwhile the source can be read but not changed, and so can the target.\n\n\
      If the source doesn't have the newest snapshot of the target, or another one under the same number, the two have \
      diverged: nothing of that disk is copied (exit code 4), and the other disks are. Of the older snapshots the \
-     target may keep fewer than the source, or more.\n\n\
+     target may keep fewer than the source, or more. A disk that begins as a snapshot of another one is copied after that; \
+     the target must have it.\n\n\
      With --managed the service copies the snapshots of a managed disk to a resource group, one after the other. Each needs \
      its source until it is complete: delete and prune keep that. If this command is interrupted, the copy under way goes \
      on in the cloud, and the same command follows it.\n\n",
@@ -265,7 +266,7 @@ fn dry_run(args: &Args, names: &[String], context: &Context) -> Result<Outcome> 
     let mut views = Vec::new();
     let mut first = None;
     for disk in names {
-        let planned = would_copy((from, to), disk);
+        let planned = would_copy((from, to), disk, names);
         let points = planned.as_deref().unwrap_or(&[]);
         let views_of_points: Vec<PointView> = points
             .iter()

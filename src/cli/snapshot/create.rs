@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{InputFormat, SaidFormat};
+use super::like::parse_like;
 use super::tag::parse_tag;
 use super::told::in_the_future;
 use super::{
@@ -22,8 +23,8 @@ use crate::diff::Compression;
 use crate::error::{Error, quoted};
 use crate::files::Claim;
 use crate::snapshot::{
-    Created, Disk, Doubt, Family, FarStore, NewPoint, STORE_VERSION, Work, add_diff, create,
-    init_if_none,
+    Created, Disk, Doubt, Family, FarStore, NewPoint, OtherPoint, STORE_VERSION, Work, add_diff,
+    create, init_if_none, propose,
 };
 use crate::storage::{Audience, File};
 use crate::text::shown;
@@ -39,6 +40,7 @@ use crate::text::shown;
     "Examples:\n",
     "  vhd snapshot create --disk web web.vhd\n",
     "  vhd snapshot create --disk web web.vhd --also db=db.vhd --lock-timeout 1h\n",
+    "  vhd snapshot create --disk web2 --like web@mon web2.vhd\n",
     "  vhd snapshot create --disk web --name mon monday.vhd\n",
     "  vhd snapshot create --store /backup --disk web --name tue --diff tuesday.vhddiff\n",
     "  vhd-diff mon.vhd tue.vhd -o - | ssh far vhd snapshot create --disk web --name tue --diff -\n",
@@ -88,6 +90,9 @@ pub(super) struct Args {
     /// Create a new base, which doesn't depend on any earlier snapshot; of a managed disk: a regular snapshot.
     #[arg(long)]
     pub(super) full: bool,
+    /// A new disk: store only what differs from this snapshot of another disk, DISK@SNAPSHOT, or DISK for its newest.
+    #[arg(long, value_name = "DISK@SNAPSHOT", value_parser = parse_like, conflicts_with_all = ["full", "diff", "changes", "existing"])]
+    pub(super) like: Option<OtherPoint>,
     /// Of a managed disk: the kind of storage of the snapshot, as `Standard_ZRS`.
     #[arg(long, value_name = "SKU")]
     pub(super) sku: Option<String>,
@@ -182,6 +187,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         },
         tags: args.tag.iter().cloned().collect::<BTreeMap<_, _>>(),
         full: args.full,
+        like: args.like.clone(),
         base: None,
         compression: args.compress,
         claim: claim(args)?,
@@ -325,7 +331,7 @@ fn add(
                 workers: &workers,
                 progress: &*progress,
             };
-            let created = create(&mut disk, &*image, new, work);
+            let created = patience.wait_for(|| create(&mut disk, &*image, new, work));
             drop(progress);
             match created {
                 Ok(created) => created,
@@ -355,6 +361,9 @@ fn add(
         ));
     }
     say(name, &created, context);
+    if !context.quiet() {
+        say_what_is_like_it(&disk, &created, context);
+    }
     Ok(View {
         point: show::View::of(&disk, &created.manifest)?,
         new_store,
@@ -466,12 +475,39 @@ fn way_back(disk: &Disk, created: &Created) -> String {
     )
 }
 
+/// Says which other disk the first snapshot of a disk is much like. A store that can't tell is none the worse.
+fn say_what_is_like_it(disk: &Disk, created: &Created, context: &Context) {
+    let manifest = &created.manifest;
+    if disk.points().len() > 1 || !manifest.is_packed() || manifest.like.is_some() {
+        return;
+    }
+    if let Ok(Some(proposal)) = propose(disk) {
+        context.note(format_args!(
+            "{}@{}: {} of the {} MiB that hold data are as in {}; to store only what differs: vhd snapshot rebase --store {} --disk {} --like {}",
+            disk.name(),
+            manifest.name,
+            proposal.same,
+            proposal.of,
+            proposal.like,
+            quoted(disk.store()),
+            quoted(disk.name()),
+            quoted(proposal.like.to_string()),
+        ));
+    }
+}
+
 fn say(disk: &str, created: &Created, context: &Context) {
     let manifest = &created.manifest;
     let name = &manifest.name;
     let size = Size(manifest.virtual_size);
     let used = Size(manifest.used_size);
-    if manifest.is_base() {
+    if let Some(like) = &manifest.like {
+        context.note(format_args!(
+            "{disk}@{name}: like {like}, {} updated and {} cleared, virtual size {size}, in {used}",
+            Size(created.updated),
+            Size(created.cleared)
+        ));
+    } else if manifest.is_base() {
         context.note(format_args!(
             "{disk}@{name}: base, virtual size {size}, in {used}"
         ));

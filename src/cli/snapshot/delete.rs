@@ -6,13 +6,14 @@ use serde::Serialize;
 
 use super::{Access, Context, DiskArgs, LockArgs, Outcome, Output, Result, far, managed, open_for};
 use crate::error::Error;
-use crate::snapshot::{Deleted, Disk, Work, delete_held, refuse_held};
+use crate::snapshot::{Deleted, Disk, Manifest, Work, delete_held, refuse_held};
 
 /// Delete snapshots; all others keep their content.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "The diff of a snapshot between others is folded into the next one. When the base is deleted, the next diff is \
-     applied to it in place, behind an undo journal, and it becomes the base of the next snapshot. A deletion that was \
+    "The diff of a snapshot between others is folded into the next one, and so is a base; one that is an image (stores \
+     of version 1) is changed in place, behind an undo journal. A snapshot as which another disk begins isn't deleted \
+     until that is a disk by itself (vhd snapshot rebase --full). A deletion that was \
      interrupted is finished by the next command on the disk. A snapshot that is held (vhd snapshot hold) is deleted only \
      with --release-hold.\n\n",
     "Examples:\n",
@@ -164,6 +165,9 @@ fn check(args: &Args, disk: &Disk, names: &[&str]) -> Result<()> {
             })?;
         }
     }
+    let named = |point: &&Manifest| names.contains(&point.name.as_str());
+    let gone: Vec<&Manifest> = disk.points().iter().filter(named).collect();
+    disk.refuse_stood_on(&gone)?;
     let left = disk.points().iter();
     let left = left.filter(|point| !names.contains(&point.name.as_str()));
     if left.count() == 0 && !args.last && !disk.points().is_empty() {

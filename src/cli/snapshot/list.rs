@@ -7,11 +7,13 @@ use super::{
     WriterView, being_written, disks_there, far, managed, report_damaged, unfinished, used,
 };
 use crate::cli::document::ErrorView;
+use crate::snapshot::OtherPoint;
 
 /// List the snapshots of all disks, or of one, the oldest first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "USED is the space that a snapshot takes by itself: a base the whole disk without its zeros, a later one its changes. A \
+    "USED is the space that a snapshot takes by itself: a base the whole disk without its zeros, a later one its changes, the first of a \
+     disk that begins like a snapshot of another disk what differs from that. A \
      manifest that can't be read is reported, and the exit code is 1. A snapshot that is being copied into the store has a percentage; it can't be used until it is complete.\n\n\
      A disk is listed as it is even while another command changes it, and that is reported. A disk that can't be read \
      doesn't prevent the others from being listed.\n\n",
@@ -58,6 +60,9 @@ struct PointView {
     parent: Option<String>,
     time: String,
     kind: &'static str,
+    /// What the disk begins as, for its first snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    like: Option<LikeView>,
     state: &'static str,
     completion_percent: u8,
     virtual_size: u64,
@@ -65,9 +70,24 @@ struct PointView {
     content_digest: String,
 }
 
+#[derive(Serialize)]
+struct LikeView {
+    disk: String,
+    snapshot: Option<String>,
+}
+
+impl LikeView {
+    fn of(disk: &Disk, point: &Manifest) -> Option<Self> {
+        point.like.as_ref()?;
+        let OtherPoint { disk, snapshot } = disk.begins_as()?;
+        Some(Self { disk, snapshot })
+    }
+}
+
 impl PointView {
-    fn new(point: &Manifest) -> Self {
+    fn new(disk: &Disk, point: &Manifest) -> Self {
         Self {
+            like: LikeView::of(disk, point),
             name: point.name.clone(),
             id: point.id.clone(),
             parent: point.parent.clone(),
@@ -130,7 +150,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
             used_size: used(&points),
             writer: WriterView::of(&disk),
             error: None,
-            snapshots: points.iter().map(|point| PointView::new(point)).collect(),
+            snapshots: points
+                .iter()
+                .map(|point| PointView::new(&disk, point))
+                .collect(),
         });
     }
     let mut output = Output::text()?;
@@ -156,15 +179,19 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
     let time_width = width("TIME", &mut points().map(|(_, point)| point.time.len()));
     let state_width = width("STATE     ", &mut points().map(|(_, p)| p.state().len()));
     let heads = ["DISK", "NAME", "TIME", "KIND", "STATE", "SIZE", "USED"];
-    let mut row = |[disk, name, time, kind, state, size, used]: [&str; 7]| {
+    let mut row = |[disk, name, time, kind, state, size, used]: [&str; 7], like: &str| {
         output.line(format_args!(
-            "{disk:<disk_width$}  {name:<name_width$}  {time:<time_width$}  {kind:<4}  {state:<state_width$}  {size:>10}  {used:>10}"
+            "{disk:<disk_width$}  {name:<name_width$}  {time:<time_width$}  {kind:<4}  {state:<state_width$}  {size:>10}  {used:>10}{like}"
         ))
     };
-    row(heads)?;
+    row(heads, "")?;
     for (disk, point) in points() {
         let (size, used) = (Short(point.virtual_size), Short(point.used_size));
-        row([
+        let like = point.like.as_ref().map(|like| {
+            let snapshot = like.snapshot.as_deref().unwrap_or_default();
+            format!("  like {}@{snapshot}", like.disk)
+        });
+        let cells = [
             &disk.disk,
             &point.name,
             &point.time,
@@ -172,7 +199,8 @@ fn text(all: &[DiskView], output: &mut Output) -> Result<()> {
             &point.state(),
             &size.to_string(),
             &used.to_string(),
-        ])?;
+        ];
+        row(cells, &like.unwrap_or_default())?;
     }
     let count = points().count() as u64;
     let read = all.iter().filter(|disk| disk.error.is_none()).count();

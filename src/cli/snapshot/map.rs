@@ -131,7 +131,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
 fn map(disk: &Disk, point: &Manifest, mut cells: Cells) -> Result<Mapped> {
     let image = disk.image(point)?;
     let (mut data, mut updated, mut cleared) = (0_u64, 0_u64, 0_u64);
-    if point.is_base() {
+    if point.is_base() && point.like.is_none() {
         for extent in image.extents(whole(&image)) {
             let extent = extent?;
             if extent.state == ExtentState::Data {
@@ -185,7 +185,7 @@ impl From<Mapped> for Row {
 
 impl From<Mapped> for PointView {
     fn from(mapped: Mapped) -> Self {
-        let is_base = mapped.manifest.is_base();
+        let is_base = mapped.manifest.is_base() && mapped.manifest.like.is_none();
         let of_diff = |bytes: u64| (!is_base).then_some(bytes);
         Self {
             kind: mapped.manifest.data.kind.name(),

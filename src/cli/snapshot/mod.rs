@@ -25,12 +25,14 @@ mod family;
 mod far;
 mod hash;
 mod init;
+mod like;
 mod list;
 mod locking;
 pub(super) mod managed;
 mod map;
 mod passphrase;
 pub(super) mod prune;
+mod rebase;
 mod receive;
 mod rename;
 mod repair;
@@ -95,6 +97,7 @@ enum Command {
     Tag(tag::Args),
     Hold(tag::HoldArgs),
     Rename(rename::Args),
+    Rebase(rebase::Args),
     Verify(verify::Args),
     Repair(repair::Args),
     Upgrade(upgrade::Args),
@@ -127,6 +130,7 @@ impl Command {
             Self::Tag(_) => "vhd snapshot tag",
             Self::Hold(_) => "vhd snapshot hold",
             Self::Rename(_) => "vhd snapshot rename",
+            Self::Rebase(_) => "vhd snapshot rebase",
             Self::Diff(_) => "vhd snapshot diff",
             Self::Map(_) => "vhd snapshot map",
             Self::Restore(_) => "vhd snapshot restore",
@@ -159,6 +163,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         Command::Tag(args) => tag::run(args, context),
         Command::Hold(args) => tag::hold(args, context),
         Command::Rename(args) => rename::run(args, context),
+        Command::Rebase(args) => rebase::run(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Map(args) => map::run(args, context),
         Command::Restore(args) => restore::run(args, context),

@@ -13,7 +13,8 @@ use crate::snapshot::{Amount, Decision, Policy, Pruned, TagRule, Within, Work, d
 /// Delete the snapshots that no rule keeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = concat!(
-    "A snapshot is kept if at least one rule keeps it; the newest is always kept, and those that are kept don't change. \
+    "A snapshot is kept if at least one rule keeps it; the newest is always kept, and so is one as which another disk \
+     begins. Those that are kept don't change. \
      --keep-daily 7 keeps the newest snapshot of each of the last seven days that have one; days without a snapshot \
      aren't counted. So with hours, weeks, months and years. Periods are those of UTC, weeks begin on Monday (ISO 8601). \
      N may be unlimited. --keep-within 30d keeps what is less than 30 days older than the newest snapshot; y, m (months), \

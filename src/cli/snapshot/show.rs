@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::like::LikeView;
 use super::{
     Context, Count, Disk, DiskArgs, Manifest, Outcome, Output, Result, Size, Time, being_written,
-    far, managed, parse_latest, used,
+    far, managed, parse_latest,
 };
 use crate::files::Opened as _;
 use crate::snapshot::PointImage;
@@ -84,6 +85,8 @@ pub(super) struct View {
     sequence: u32,
     id: String,
     parent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    like: Option<LikeView>,
     time: String,
     source_resource_id: Option<String>,
     source_unique_id: Option<String>,
@@ -117,8 +120,11 @@ struct Data {
 impl View {
     pub(super) fn of(disk: &Disk, point: &Manifest) -> Result<Self> {
         let name = disk.label(point).to_string_lossy().into_owned();
-        let chain = disk.chain(point)?;
-        Ok(Self::new(name, (chain.len(), used(&chain)), point))
+        let mut view = Self::new(name, disk.chain_sizes(point)?, point);
+        if let (Some(like), Some(now)) = (&mut view.like, disk.begins_as()) {
+            like.call(&now);
+        }
+        Ok(view)
     }
 
     fn new(name: String, (chain_length, chain_used_size): (usize, u64), point: &Manifest) -> Self {
@@ -128,6 +134,7 @@ impl View {
             sequence: point.sequence,
             id: point.id.clone(),
             parent: point.parent.clone(),
+            like: LikeView::of(point.like.as_ref()),
             time: point.time.to_string(),
             source_resource_id: point.family.source_resource_id.clone(),
             source_unique_id: point.family.source_unique_id.clone(),
@@ -199,6 +206,9 @@ fn text(view: &View, output: &mut Output) -> Result<()> {
         line("unique id", id)?;
     }
     line("file", &format!("{} ({})", view.data.file, view.data.kind))?;
+    if let Some(like) = &view.like {
+        line("like", &like.to_string())?;
+    }
     if let Some(identity) = &view.data.identity {
         line("identity", identity)?;
     }

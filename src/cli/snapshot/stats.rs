@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::failures::Failures;
+use super::like::LikeView;
 use super::stores::{StoreArgs, chosen};
 use crate::cli::context::Context;
 use crate::cli::document::ErrorView;
@@ -87,6 +88,8 @@ struct PointView {
     id: String,
     time: String,
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    like: Option<LikeView>,
     file_size: u64,
     virtual_size: u64,
     ratio: Option<f64>,
@@ -112,6 +115,7 @@ impl DiskView {
             id: point.id.clone(),
             time: point.time.to_string(),
             kind: point.data.kind.name(),
+            like: LikeView::of(point.like.as_ref()),
             file_size: point.data.length,
             virtual_size: point.virtual_size,
             ratio: ratio(point.virtual_size, point.data.length),
@@ -202,14 +206,19 @@ fn text(view: &View, points: bool, output: &mut Output) -> Result<()> {
         for point in disk.snapshots.iter().filter(|_| points) {
             let [stored, size] = sizes(point.file_size, point.virtual_size);
             let name = format!("{}@{}", disk.disk, point.name);
-            let kind = point.kind.to_owned();
+            let kind = point
+                .like
+                .as_ref()
+                .map_or(point.kind, |_| "like")
+                .to_owned();
+            let like = point.like.as_ref().map(|like| format!("  like {like}"));
             rows.push([
                 name,
                 kind,
                 stored,
                 size,
                 shown(point.ratio),
-                point.time.clone(),
+                point.time.clone() + &like.unwrap_or_default(),
             ]);
         }
     }

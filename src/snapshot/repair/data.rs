@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Format, NewImage, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, NoneShared, copy};
 use crate::remedy::{Choice, Remedy, Step};
-use crate::snapshot::base::{nothing, starts_from_nothing};
+use crate::snapshot::base::{start_of, starts_from_nothing};
 use crate::snapshot::create::{LARGEST_DYNAMIC, lengths};
 use crate::snapshot::layout::{BASE_ENDINGS, NEW, PACKED};
 use crate::snapshot::packed::write_packed;
@@ -35,6 +35,11 @@ impl Job<'_> {
             };
             if let Err(error) = found {
                 bad.insert(point.sequence);
+                damaged.push((point.clone(), self.finding(point, error)?));
+            } else if let Some(error) = ground_fault(self.disk, point) {
+                // Its own file is sound, and no help.
+                bad.insert(point.sequence);
+                self.lying.insert(point.id.clone());
                 damaged.push((point.clone(), self.finding(point, error)?));
             }
         }
@@ -176,7 +181,8 @@ impl Job<'_> {
                 Ok(diff) => diff,
                 Err(error) => return self.finding(point, error).map(|_| false),
             };
-            let starts = before.map_or_else(|| nothing(&diff), |before| before.content_digest);
+            let starts =
+                before.map_or_else(|| start_of(point, &diff), |before| before.content_digest);
             if diff.trailer().base_digest != Some(starts) {
                 return Ok(false);
             }
@@ -438,6 +444,12 @@ impl Job<'_> {
 
 fn new_path(disk: &Disk, point: &Manifest) -> std::path::PathBuf {
     disk.path(&format!("{}{NEW}", point.data.file))
+}
+
+/// What is wrong with the snapshot of another disk as which `point` begins, if anything.
+pub(super) fn ground_fault(disk: &Disk, point: &Manifest) -> Option<Error> {
+    let like = point.like.as_ref()?;
+    disk.below(like).err()
 }
 
 /// Reads all of a snapshot's own file.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Job;
 use super::aside::move_aside;
-use super::data::sound;
+use super::data::{ground_fault, sound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::disk::{is_passing, read_manifest};
 use crate::snapshot::verify::is_missing;
@@ -79,11 +79,13 @@ impl Job<'_> {
             .with_path(path)
             .with_hint("nothing was given up: the device or the memory may be failing")
         };
-        let lying = if self.lying.is_empty() {
+        let lying: HashSet<String> = if self.lying.is_empty() {
             HashSet::new()
         } else {
+            let groundless = |point: &Manifest| ground_fault(self.disk, point).is_some();
             let broken = |point: &&Manifest| {
-                self.broken.contains(&point.id) && !self.lying.contains(&point.id)
+                self.broken.contains(&point.id)
+                    && (!self.lying.contains(&point.id) || groundless(point))
             };
             let broken = self.disk.points().iter().filter(broken);
             let found = self.contents(&broken.map(|point| point.sequence).collect())?;
@@ -108,6 +110,7 @@ impl Job<'_> {
             };
             match sound(self.disk, point, self.work) {
                 Ok(()) if lying.contains(&point.id) => {}
+                Ok(()) if ground_fault(self.disk, point).is_some() => {}
                 Ok(()) => return Err(differs(&self.disk.path(&point.data.file))),
                 Err(error) => drop(self.finding(point, error)?),
             }
@@ -143,6 +146,7 @@ impl Job<'_> {
         self.broken.remove(&point.id);
         // In a dry run it still is what it was.
         made.parent = before.map(|before| before.id.clone());
+        made.like = None;
         made.data.kind = if before.is_some() {
             DataKind::Diff
         } else {

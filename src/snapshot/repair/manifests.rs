@@ -9,7 +9,7 @@ use crate::diff::{DiffFile, Side};
 use crate::error::{Error, Result};
 use crate::files::open_image;
 use crate::image::{ContentDigest, Image as _, content_digest};
-use crate::snapshot::base::{nothing, open_base, starts_from_nothing};
+use crate::snapshot::base::{open_base, start_of, starts_from_nothing};
 use crate::snapshot::create::{lengths, origin, told_family};
 use crate::snapshot::disk::is_passing;
 use crate::snapshot::layout::{BASE_ENDINGS, PACKED, base_options};
@@ -112,7 +112,8 @@ impl Job<'_> {
             return Ok(None);
         };
         manifest.data.file = format!("{stem}.{ending}");
-        if other.is_base() && !self.disk.names.contains(&manifest.data.file) {
+        if other.is_base() && other.like.is_none() && !self.disk.names.contains(&manifest.data.file)
+        {
             manifest = self.in_form_here(stem, manifest);
         }
         if !self.disk.names.contains(&manifest.data.file) {
@@ -121,7 +122,8 @@ impl Job<'_> {
             return Ok((!is_unknown).then_some(manifest));
         }
         let path = self.disk.data_path(&manifest)?;
-        if manifest.is_base() && orphan.is_none() && !self.holds(&path, other)? {
+        let by_itself = manifest.is_base() && manifest.like.is_none();
+        if by_itself && orphan.is_none() && !self.holds(&path, other)? {
             return Ok(None);
         }
         // The file here may have been rewritten since, with the same content.
@@ -133,7 +135,7 @@ impl Job<'_> {
         }
         let same = diff.as_ref().is_some_and(|diff| {
             let starts = if manifest.is_base() {
-                Some(nothing(diff))
+                Some(start_of(&manifest, diff))
             } else {
                 before.map(|before| before.content_digest)
             };
@@ -207,12 +209,16 @@ impl Job<'_> {
             .progress
             .begin("reading what has no manifest", length);
         let (side, size, digest, identity, before): (Side, u64, _, _, _);
+        let mut like = None;
         if file.ends_with(".vhddiff") {
             let diff = DiffFile::open(File::open(&path)?, self.work.progress)?;
             let base = diff.trailer().base_digest;
             let points = self.disk.points.before(stem.sequence);
             before = points.last().filter(|p| Some(p.content_digest) == base);
-            let starts = before.is_some() || starts_from_nothing(&diff);
+            if before.is_none() && points.is_empty() && !starts_from_nothing(&diff) {
+                like = base.and_then(|base| self.disk.like_with(base, diff.header().base_size));
+            }
+            let starts = before.is_some() || like.is_some() || starts_from_nothing(&diff);
             let Some(target) = diff.trailer().target_digest.filter(|_| starts) else {
                 return Ok(None);
             };
@@ -254,6 +260,7 @@ impl Job<'_> {
                 .iter()
                 .find_map(|point| point.disk_id.clone()),
             parent: before.map(|before| before.id.clone()),
+            like: None,
             time: Time::from_unix(time),
             family: told_family(&side),
             virtual_size: size,
@@ -272,7 +279,10 @@ impl Job<'_> {
         };
         let used = if identity.is_some() { length } else { used };
         let parent = manifest.parent.clone();
-        let manifest = manifest.stored_as(parent, file.clone(), (length, used), identity);
+        let mut manifest = manifest.stored_as(parent, file.clone(), (length, used), identity);
+        if like.is_some() {
+            manifest = manifest.standing_on(like);
+        }
         manifest.check(&self.disk.path(&stem.manifest()))?;
         Ok(Some((manifest, how.to_owned())))
     }

@@ -21,6 +21,9 @@ pub(super) fn all(look: &mut Look<'_>, work: Work<'_>) -> Result<()> {
     for point in disk.points() {
         work.progress.check()?;
         let whole = structure(disk, point).and_then(|()| {
+            if let Some(like) = &point.like {
+                return disk.below(like).map(drop);
+            }
             // Its other dependencies were checked before it.
             if point.is_base() || disk.parent_of(point).is_some() {
                 Ok(())

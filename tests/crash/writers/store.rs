@@ -1,13 +1,13 @@
 //! Commands that change a store. The folder is that of a disk, so its store is the parent folder.
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use vhdkit::progress::Silent;
 use vhdkit::snapshot::{
-    Access, BaseForm, Decision, Disk as StoredDisk, Future, NewPoint, ReadData, RepairSources,
-    Span, Verified, Work, add_diff, copy_disk, create, delete, prune, receive, rename_point,
-    repair, send, upgrade, verify,
+    Access, BaseForm, Decision, Disk as StoredDisk, Future, MARKER, NewPoint, OtherPoint, ReadData,
+    RepairSources, Span, Verified, Work, add_diff, copy_disk, create, delete, prune, rebase_disk,
+    receive, rename_point, repair, send, upgrade, verify,
 };
 use vhdkit::storage::Overwrite;
 use vhdkit::{Error, Result};
@@ -618,8 +618,152 @@ fn renames(form: BaseForm) -> Writer {
     )
 }
 
+/// The disk beside the one that is worked on, as whose snapshot that begins.
+static OTHER: LazyLock<Files> = LazyLock::new(|| store(1, &[], BaseForm::Packed));
+const OTHER_NAME: &str = "other";
+
+/// Puts the other disk beside the folder `at`, and lets the marker say that there may be such disks.
+fn lay_other(at: &Path) {
+    // Others may do so at the same time.
+    static ONE: Mutex<()> = Mutex::new(());
+    let other = LazyLock::force(&OTHER);
+    let _one = ONE.lock().unwrap();
+    let store = at.parent().unwrap();
+    if !store.join(OTHER_NAME).exists() {
+        lay_out(&store.join(OTHER_NAME), other);
+        let marker = store.join(MARKER);
+        let text = std::fs::read_to_string(&marker).unwrap();
+        let text = text.replace("\"vhdkit_store\": 2", "\"vhdkit_store\": 4");
+        std::fs::write(&marker, text).unwrap();
+    }
+}
+
+fn other_point() -> OtherPoint {
+    OtherPoint {
+        disk: OTHER_NAME.to_owned(),
+        snapshot: Some(NAMES[0].to_owned()),
+    }
+}
+
+fn add_like(at: &Path, n: usize) -> Result<()> {
+    let image = open(&at.join("image"))?;
+    let new = NewPoint {
+        like: Some(other_point()),
+        ..new_point(n)
+    };
+    create(&mut stored(at, Access::Create)?, &image, &new, work()).map(drop)
+}
+
+/// The second and the third snapshot, as a disk that begins as a snapshot of the other one, or by itself.
+fn two(like: bool) -> Files {
+    let mut folder = files(|at| {
+        lay_other(at);
+        std::fs::write(at.join("image"), &DISKS[1]).unwrap();
+        if like {
+            add_like(at, 1)?;
+        } else {
+            add(at, 1, false, BaseForm::Packed)?;
+        }
+        std::fs::write(at.join("image"), &DISKS[2]).unwrap();
+        add(at, 2, false, BaseForm::Packed)
+    });
+    folder.remove("image");
+    folder
+}
+
+/// What is done with disks that begin as a snapshot of another one.
+fn likes() -> Vec<Writer> {
+    let form = BaseForm::Packed;
+    let image = Files::from([("image".to_owned(), Arc::new(DISKS[1].clone()))]);
+    let source = two(true);
+    let mut writers = vec![
+        writer(form, "create --like", image, [&[], &[1]], |at| {
+            lay_other(at);
+            add_like(at, 1)
+        }),
+        writer(
+            form,
+            "delete, the first of what is like another",
+            two(true),
+            [&[1, 2], &[2]],
+            |at| {
+                lay_other(at);
+                delete(&mut stored(at, Access::Write)?, NAMES[1], false, work()).map(drop)
+            },
+        ),
+        writer(
+            form,
+            "copy, what is like another",
+            Files::new(),
+            [&[], &[1, 2]],
+            move |at| {
+                lay_other(at);
+                beside(at, &source, |store, name| {
+                    lay_out(&store.join(OTHER_NAME), &OTHER);
+                    let copied = copy_disk((store, at.parent().unwrap()), name, work());
+                    copied.error.map_or(Ok(()), Err)
+                })
+            },
+        ),
+        rebases("rebase --like", two(false), Some(other_point())),
+        rebases("rebase --full", two(true), None),
+    ];
+    for writer in &mut writers {
+        let other = |_: &Ground<'_>| -> Judged { Err(String::new()) };
+        let judge = std::mem::replace(&mut writer.judge, Box::new(other));
+        writer.judge = Box::new(move |ground| {
+            lay_other(ground.fresh().path());
+            judge(ground)
+        });
+    }
+    writers
+}
+
+/// Whatever the first snapshot is stored as, all hold what they did.
+fn rebases(name: &str, before: Files, like: Option<OtherPoint>) -> Writer {
+    let is_like = like.is_some();
+    let run = move |at: &Path| {
+        lay_other(at);
+        rebase_disk(&mut stored(at, Access::Write)?, like.as_ref(), work()).map(drop)
+    };
+    let all = vec![1, 2];
+    let judge = StoreJudge {
+        old: all.clone(),
+        new: all,
+        again: Box::new(run.clone()),
+        others: &[],
+    };
+    let judge = move |ground: &Ground<'_>| -> Judged {
+        let folder = ground.fresh();
+        judge.listed(folder.path())?;
+        let disk = stored(folder.path(), Access::Read).map_err(|e| e.to_string())?;
+        let outcome = if disk.points()[0].like.is_some() == is_like {
+            Outcome::New
+        } else {
+            Outcome::Old
+        };
+        drop(disk);
+        let folder = ground.fresh();
+        let again = |e| format!("{outcome:?}, again: {e}");
+        (judge.again)(folder.path()).map_err(|e| again(e.to_string()))?;
+        judge.listed(folder.path()).map_err(again)?;
+        judge.clean(folder.path())?;
+        Ok(outcome)
+    };
+    Writer {
+        name: called(BaseForm::Packed, name),
+        before,
+        run: Box::new(run),
+        judge: Box::new(judge),
+        done: Outcome::New,
+        verifies: false,
+        clones: false,
+    }
+}
+
 pub(super) fn all() -> Vec<Writer> {
     let mut writers = vec![upgrades()];
+    writers.extend(likes());
     for form in [BaseForm::Packed, BaseForm::Image] {
         writers.extend(creates(form));
         writers.extend(deletes(form));

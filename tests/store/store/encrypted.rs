@@ -510,7 +510,7 @@ fn a_marker_that_is_lost_or_replaced_is_noticed_and_made_again() {
         lab.good(&[&["verify", "--read-data"], &with[..]].concat());
     }
     // Newer, for an older program: as this one refuses what it doesn't know.
-    fs::write(&marker, "{\"vhdkit_store\": 4, \"id\": \"x\"}").unwrap();
+    fs::write(&marker, "{\"vhdkit_store\": 5, \"id\": \"x\"}").unwrap();
     let said = lab.ends(3, &[&["list"], &with[..]].concat());
     assert!(said.contains("newer version"), "{said}");
 }

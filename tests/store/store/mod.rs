@@ -9,6 +9,7 @@ mod family;
 mod forged;
 mod habits;
 pub(crate) mod lab;
+mod like;
 mod packed;
 mod points;
 mod prune;

@@ -324,7 +324,7 @@ fn a_marker_says_what_the_folder_is() {
     // One of a newer version is left alone by everything.
     fs::write(
         &marker,
-        text.replace("\"vhdkit_store\": 2", "\"vhdkit_store\": 3"),
+        text.replace("\"vhdkit_store\": 2", "\"vhdkit_store\": 5"),
     )
     .unwrap();
     for command in [
