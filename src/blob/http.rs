@@ -102,6 +102,11 @@ impl fmt::Debug for Http {
     }
 }
 
+/// Returns whether requests with this method have a body, which may be empty, and its length.
+pub(crate) fn has_body(method: &str) -> bool {
+    matches!(method, "PUT" | "POST" | "PATCH")
+}
+
 /// A request to be sent.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
@@ -175,7 +180,7 @@ impl Http {
         self.traffic.sent.fetch_add(len, Ordering::Relaxed);
         self.pace.wait(len);
         let agent = &self.agent;
-        let answer = if matches!(call.method, "PUT" | "POST") {
+        let answer = if has_body(call.method) {
             let request = request.body(call.body)?;
             let request = agent
                 .configure_request(request)

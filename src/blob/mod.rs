@@ -35,7 +35,7 @@ pub use connect::Connector;
 pub use credential::{Credential, Lookup};
 pub use failure::{Done, Failure};
 pub use file::{BlobFile, DEPTH, NewBlobFile};
-pub(crate) use http::Call;
+pub(crate) use http::{Call, has_body};
 pub use http::{Http, Route, Traffic};
 pub use lease::release_leases;
 pub use list::page_list;

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use super::far;
 use super::role::Role;
 use crate::blob::{BlobFile, BlobName};
-use crate::cloud::{Access, Cloud, GroupName, ResourceName};
-use crate::error::Result;
+use crate::cloud::{Access, Cloud, Group, GroupName, ResourceName};
+use crate::error::{Error, Result, quoted};
 
 static CLOUD: OnceLock<Arc<Cloud>> = OnceLock::new();
 
@@ -76,4 +76,17 @@ pub(super) fn open(path: &Path) -> Result<BlobFile> {
         return cloud.open(&cloud.find(&name)?, Access::Read, path);
     }
     far::connector()?.open(&BlobName::parse(path.to_str().unwrap_or_default())?)
+}
+
+/// The group called `name`, which has to be there.
+pub(super) fn group(cloud: &Cloud, name: &GroupName, region: Option<&str>) -> Result<Group> {
+    cloud.group(name)?.ok_or_else(|| {
+        Error::usage("there is no resource group of this name")
+            .with_path(name.shown())
+            .with_hint(format!(
+                "check the name and the subscription, or create it: az group create -n {} -l {}",
+                quoted(name.name()),
+                quoted(region.unwrap_or("REGION"))
+            ))
+    })
 }

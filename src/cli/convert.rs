@@ -45,14 +45,15 @@ const SMALLEST_MANAGED_DISK: u64 = 20 << 20;
     "  vhd convert disk.raw d.vhd --dense            a file without holes, for Windows and Hyper-V\n",
     "  vhd convert damaged.vhd saved.vhd --salvage   what is left of a damaged VHD\n",
     "  vhd convert disk.vhd - | gzip > disk.raw.gz   the raw disk through a pipe\n",
-    "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n\n",
+    "  vhd convert disk.vhd /dev/sdx -O raw --force  onto a device\n",
+    "  vhd convert disk.vhd azure:prod/web           a new managed disk\n\n",
     super::args::exit_codes!(),
 ))]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// The image to read.
     pub(super) source: PathBuf,
-    /// The image to create: a file, or a block device; - writes the raw disk to stdout.
+    /// The image to create: a file, a block device, a page blob, or a managed disk, as azure:GROUP/NAME; - writes the raw disk to stdout.
     pub(super) destination: PathBuf,
     /// Format of the source [default: detected].
     #[arg(short, long, value_name = "FORMAT")]
@@ -335,7 +336,7 @@ fn transfer(args: &Args, context: &Context, image: &dyn Opened, new: &mut NewIma
         progress.begin("verifying", image.virtual_size());
         let written = Resized::new(new.image(), image.virtual_size());
         verify(
-            args,
+            &args.destination,
             digest,
             content_digest(&written, &workers, &*progress)?,
         )?;
@@ -343,13 +344,17 @@ fn transfer(args: &Args, context: &Context, image: &dyn Opened, new: &mut NewIma
     Ok(())
 }
 
-pub(super) fn verify(args: &Args, read: ContentDigest, written: ContentDigest) -> Result<()> {
+pub(super) fn verify(
+    destination: &Path,
+    read: ContentDigest,
+    written: ContentDigest,
+) -> Result<()> {
     if read == written {
         return Ok(());
     }
     Err(
         Error::damaged("the data read back differs from the data written")
-            .with_path(&args.destination)
+            .with_path(destination)
             .with_field("content digest")
             .with_found(written)
             .with_expected(read)

@@ -76,6 +76,7 @@ mod store_path;
 mod take_back;
 mod tree;
 mod upload;
+mod upload_disk;
 mod usage;
 mod when;
 
@@ -153,6 +154,7 @@ impl Command {
             Self::Hash(args) => hash::run(args, context),
             Self::Create(args) => create::run(args, context),
             Self::Convert(args) if upload::is_wanted(args) => upload::run(args, context),
+            Self::Convert(args) if upload_disk::is_wanted(args) => upload_disk::run(args, context),
             Self::Convert(args) => convert::run(args, context),
             Self::Resize(args) => resize::run(args, context),
             Self::Merge(args) => merge::run(args, context),

@@ -67,6 +67,7 @@ pub(super) fn guard(command: Command) -> Command {
             let role = role(&name, arg.get_id().as_str()).unwrap_or(Role::ImageFile);
             let id = arg.get_id().as_str();
             let stores = kinds::taken(&name, id);
+            let creates = creates_disks(&name, id);
             let blobs = match stores {
                 Some(taken) => taken.contains(&kinds::Kind::Container),
                 None => takes_blobs(&name, id),
@@ -81,7 +82,7 @@ pub(super) fn guard(command: Command) -> Command {
             let (command, filled) = (name.clone(), is_filled(&name, arg.get_id().as_str()));
             let check = move |path: PathBuf| {
                 stores.map_or(Ok(()), |taken| kinds::admit(&command, taken, &path))?;
-                let path = take(role, blobs, path)?;
+                let path = take(role, blobs, creates, path)?;
                 if filled {
                     refuse_folder_of_store(&path)?;
                 }
@@ -111,8 +112,17 @@ fn takes_blobs(command: &str, id: &str) -> bool {
     )
 }
 
-/// Resolves a path, and refuses what it can't be. `blobs`: whether it may be an address, or the name of a managed disk.
-fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
+/// Returns whether the argument `id` of `command` may be the name of a new managed disk.
+fn creates_disks(command: &str, id: &str) -> bool {
+    matches!(
+        (command, id),
+        ("convert", "destination") | ("restore", "output")
+    )
+}
+
+/// Resolves a path, and refuses what it can't be. `blobs`: whether it may be an address, or the name of a managed disk; `creates`:
+/// whether an output may be one.
+fn take(role: Role, blobs: bool, creates: bool, path: PathBuf) -> Result<PathBuf> {
     let reads = matches!(role, Role::Image | Role::Served);
     let path = if blobs || reads {
         far::from_file(path)?
@@ -133,7 +143,7 @@ fn take(role: Role, blobs: bool, path: PathBuf) -> Result<PathBuf> {
     if !blobs {
         return admit(role, &path).map(|()| path);
     }
-    if !matches!(role, Role::Output | Role::OutputFile) && cloud::is_name(&path) {
+    if (creates || !matches!(role, Role::Output | Role::OutputFile)) && cloud::is_name(&path) {
         return cloud::admit(role, &path).map(|()| path);
     }
     // A store can't be reached like this.

@@ -10,7 +10,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::{document, exit, far, keys, progress, take_back};
+use super::{cloud, document, exit, far, keys, progress, take_back};
 use crate::error::{Error, Result};
 use crate::files::{fetched_path, refuse_pending};
 use crate::storage::remove_temporary_files;
@@ -113,7 +113,15 @@ impl State {
 
 /// Registers a file that will be created, replaced or changed, so that an interrupted command can report its state.
 pub(super) fn writes(path: &Path) {
-    let work = if far::is_address(path) {
+    let work = if cloud::is_name(path) {
+        Work::Elsewhere(
+            format!(
+                "{}: if writing had begun, the disk is tagged as incomplete",
+                shown(&path)
+            ),
+            "run the same command again, which replaces it".to_owned(),
+        )
+    } else if far::is_address(path) {
         Work::Blob(path.to_path_buf())
     } else {
         Work::File(path.to_path_buf(), State::of(path))

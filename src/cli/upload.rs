@@ -97,7 +97,7 @@ fn to_blob(args: &Args, source: &dyn Opened, context: &Context) -> Result<Outcom
         progress.begin("verifying", read);
         let written = new.written(read);
         verify(
-            args,
+            &args.destination,
             digest,
             content_digest(&written, &workers, &*progress)?,
         )?;

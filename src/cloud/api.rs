@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use super::refusal::Refusal;
-use crate::blob::{Answer, Call, Done, Failure, Http, Retry, Secret};
+use crate::blob::{Answer, Call, Done, Failure, Http, Retry, Secret, has_body};
 use crate::error::{Error, ErrorKind, Result};
 
 /// API version of requests about disks and snapshots.
@@ -145,7 +145,7 @@ impl Api {
         if asked.body.is_some() {
             headers.push(("content-type", "application/json".to_owned()));
         }
-        if matches!(asked.method, "PUT" | "POST") {
+        if has_body(asked.method) {
             headers.push(("content-length", body.len().to_string()));
         }
         let call = Call {

@@ -284,16 +284,7 @@ impl Cloud {
 
     /// Creates a disk to which an image will be written.
     pub fn create_disk(&self, name: &ResourceName, new: &NewDisk<'_>) -> Result<Resource> {
-        let id = match name.subscription() {
-            Some(_) => name.id("", ResourceKind::Disk),
-            None => name.id(self.subscription()?, ResourceKind::Disk),
-        };
-        let name = ResourceName::parse(&id)?;
-        if self.get(&name, ResourceKind::Disk)?.is_some() {
-            return Err(Error::usage("there is a disk of this name already")
-                .with_path(name.shown())
-                .with_hint("choose another name: a disk that is there is never overwritten"));
-        }
+        let name = self.new_disk(name)?;
         let mut body = json!({
             "location": new.region,
             "tags": new.tags,
@@ -320,6 +311,50 @@ impl Cloud {
             about: name.shown(),
         });
         Resource::parse(&made.map_err(Failure::into_error)?).map_err(|e| e.with_path(name.shown()))
+    }
+
+    /// Replaces the tags of a disk or snapshot.
+    pub fn set_tags(&self, resource: &Resource, tags: &BTreeMap<String, String>) -> Result<()> {
+        let done = self.api().run(Asked {
+            method: "PATCH",
+            place: &format!("{}?api-version={VERSION}", resource.id),
+            body: Some(&json!({ "tags": tags })),
+            doing: "cannot change the tags of",
+            about: Path::new(&resource.id),
+        });
+        done.map(drop).map_err(Failure::into_error)
+    }
+
+    /// Creates a disk with the content of a snapshot, which the service copies itself.
+    pub fn create_disk_from(&self, name: &ResourceName, snapshot: &Resource) -> Result<Resource> {
+        check_usable(snapshot, Access::Read, Path::new(&snapshot.id))?;
+        let body = json!({
+            "location": snapshot.location,
+            "properties": {
+                "creationData": { "createOption": "Copy", "sourceResourceId": snapshot.id },
+            },
+        });
+        self.put(&self.new_disk(name)?, &body, "cannot make the disk")
+    }
+
+    /// The resource id for a new disk called `name`.
+    fn new_disk(&self, name: &ResourceName) -> Result<ResourceName> {
+        let id = match name.subscription() {
+            Some(_) => name.id("", ResourceKind::Disk),
+            None => name.id(self.subscription()?, ResourceKind::Disk),
+        };
+        if name.kind() == Some(ResourceKind::Snapshot) {
+            return Err(Error::usage("a disk can't be created as a snapshot")
+                .with_path(name.shown())
+                .with_hint(format!("write azure:{}/{}", name.group(), name.name())));
+        }
+        let id = ResourceName::parse(&id)?;
+        if self.get(&id, ResourceKind::Disk)?.is_some() {
+            return Err(Error::usage("there is a disk of this name already")
+                .with_path(name.shown())
+                .with_hint("choose another name: a disk that is there is never overwritten"));
+        }
+        Ok(id)
     }
 
     /// Deletes a disk or snapshot. Succeeds if it doesn't exist any more.

@@ -62,7 +62,7 @@ impl Api {
         let going = state
             .and_then(Value::as_str)
             .is_some_and(|word| Stage::of(word) == Stage::Going);
-        if asked.method == "PUT" && going {
+        if matches!(asked.method, "PUT" | "PATCH") && going {
             return self.wait_for_resource(asked, retry);
         }
         Ok(reply.body)
@@ -91,7 +91,7 @@ impl Api {
                 Stage::Failed => {
                     return Err(Refusal::of(0, &seen.body).failure(asked.doing, asked.about));
                 }
-                Stage::Done if asked.method == "PUT" => {
+                Stage::Done if matches!(asked.method, "PUT" | "PATCH") => {
                     return Ok(self.send_with(asked.get(asked.place), retry)?.body);
                 }
                 Stage::Done => {
@@ -153,7 +153,7 @@ impl Api {
             after = reply.after;
             let state = reply.body.pointer("/properties/provisioningState");
             match Stage::of(state.and_then(Value::as_str).unwrap_or("Succeeded")) {
-                Stage::Done if asked.method == "PUT" => return Ok(reply.body),
+                Stage::Done if matches!(asked.method, "PUT" | "PATCH") => return Ok(reply.body),
                 Stage::Failed => {
                     return Err(Refusal::of(0, &reply.body).failure(asked.doing, asked.about));
                 }

@@ -55,9 +55,9 @@ pub use empty::EmptyDisk;
 #[cfg(feature = "azure")]
 pub use far::{
     BlobApplied, BlobApply, BlobImage, BlobPoint, GrownBlob, NewBlobImage, NewBlobImageOptions,
-    NewBlobPoint, PointNote, apply_to_blob, apply_to_new_blob, begin_blob, changed_tags,
-    check_blob, grow_blob, remove_blob_points, roll_back_blob, set_blob_tags, settle_blob,
-    unfinished,
+    NewBlobPoint, NewManagedDisk, PointNote, apply_to_blob, apply_to_new_blob, begin_blob,
+    changed_tags, check_blob, grow_blob, remove_blob_points, roll_back_blob, set_blob_tags,
+    settle_blob, unfinished, upload_disk,
 };
 pub use fetched::{Begun, FetchedFrom, fetched_path};
 pub use format::{Format, FormatChoice};

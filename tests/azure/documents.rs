@@ -56,6 +56,16 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         0,
     ),
     (
+        "vhd snapshot restore of a managed disk",
+        "vhd snapshot restore --store azure:prod/web mon -o azure:prod/new --json",
+        0,
+    ),
+    (
+        "vhd convert",
+        "vhd convert mon.raw azure:prod/newer --json",
+        0,
+    ),
+    (
         "vhd backup",
         "vhd backup azure:prod/web --to s --name tue --keep-last 1 --json",
         0,

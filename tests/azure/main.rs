@@ -24,6 +24,7 @@ mod json_tables;
 mod managed;
 #[path = "../support/mounts.rs"]
 mod mounts;
+mod uploads;
 mod week;
 
 use std::fs;

@@ -22,7 +22,7 @@ use crate::cli::convert::refuse_on_stdout;
 use crate::cli::create::check_new_parent;
 use crate::cli::gpt::say_gpt_of;
 use crate::cli::message::Topic;
-use crate::cli::{far, upload};
+use crate::cli::{cloud, far, upload, upload_disk};
 use crate::error::Error;
 use crate::files::{
     self, Applied, Format, InPlace, OpenImage, Opened as _, Strategy, refuse_same_file,
@@ -64,7 +64,7 @@ pub(super) struct Args {
     /// Newest snapshot at or before this time, as 2026-11-20, 2026-11-20T06:00 or "2d ago".
     #[arg(long, value_name = "TIME", value_parser = parse_latest, conflicts_with = "snapshot")]
     pub(super) at: Option<Time>,
-    /// The image to create, or to change to the snapshot; - writes the raw disk to stdout.
+    /// The image to create, or to change to the snapshot; azure:GROUP/NAME makes a new managed disk, - writes the raw disk to stdout.
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
     /// Its format [default: raw or VHD by its name, the kind of VHD like the original].
@@ -183,6 +183,10 @@ fn from_folder(args: &Args, context: &Context) -> Result<Outcome> {
         context.note_disk_sent(point.path(), point.virtual_size());
         return Ok(Outcome::Done);
     }
+    if cloud::is_name(&args.output) {
+        drop(progress);
+        return to_disk(args, (disk.name(), &point), context);
+    }
     if far::is_address(&args.output) {
         drop(progress);
         return to_blob(args, (disk.name(), &point), context);
@@ -262,7 +266,7 @@ fn from_folder(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// Restores from a store that isn't a folder.
 fn from_far(args: &Args, store: &dyn FarStore, context: &Context) -> Result<Outcome> {
-    if args.output != Path::new("-") && !far::is_address(&args.output) {
+    if args.output != Path::new("-") && !cloud::is_far(&args.output) {
         refuse_existing(args)?;
     }
     let how = stores_elsewhere::Restore {
@@ -449,6 +453,36 @@ fn to_blob(args: &Args, (disk, point): (&str, &PointImage), context: &Context) -
         Size(size)
     ));
     print(args, (disk, point), (Some(format), "restored"), None)?;
+    Ok(Outcome::Done)
+}
+
+/// Writes the point to a new managed disk.
+fn to_disk(args: &Args, (disk, point): (&str, &PointImage), context: &Context) -> Result<Outcome> {
+    upload_disk::refuse(
+        &args.output,
+        args.output_format,
+        &[
+            ("--dense", args.dense),
+            ("--in-place", args.in_place.is_some()),
+            ("--parent", args.parent.is_some()),
+            ("--force", args.force > 0),
+        ],
+    )?;
+    args.windows.refuse_without_parent()?;
+    let upload = upload_disk::Upload {
+        output: &args.output,
+        doing: "restoring",
+        fix_gpt: false,
+        verify: false,
+    };
+    let size = upload.run(point, |digest| check_content(point, digest), context)?;
+    context.note(format_args!(
+        "{}: {} as a managed disk, virtual size {}",
+        shown(&args.output),
+        shown(point.path()),
+        Size(size)
+    ));
+    print(args, (disk, point), (Some(Format::Fixed), "restored"), None)?;
     Ok(Outcome::Done)
 }
 

@@ -5,6 +5,7 @@
 //! | `marks.rs` | the state of the image in a blob's metadata: complete, being written, being changed |
 //! | `image.rs` | reading an image in a blob, checking it, and finding where two are equal |
 //! | `new.rs` | writing an image to a new blob |
+//! | `disk.rs` | writing an image to a new managed disk |
 //! | `snapshots.rs` | the blob snapshots of an image: finding them, and the one with the current content |
 //! | `bring.rs` | making a blob equal to an image, by writing the differences |
 //! | `change.rs` | changing an image in a marked blob, and undoing that |
@@ -20,6 +21,7 @@
 mod apply;
 mod bring;
 mod change;
+mod disk;
 mod fill;
 mod grow;
 mod image;
@@ -33,6 +35,7 @@ mod snapshots;
 mod tags;
 
 pub use apply::{BlobApplied, BlobApply, apply_to_blob, apply_to_new_blob, roll_back_blob};
+pub use disk::{NewManagedDisk, upload_disk};
 pub use grow::{GrownBlob, NewBlobPoint, begin_blob, grow_blob};
 pub use image::{BlobImage, check_blob};
 pub use new::{NewBlobImage, NewBlobImageOptions};

@@ -1,5 +1,6 @@
 //! Restores a snapshot to a file, a pipe, or a new blob.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::Size;
-use crate::cli::{far, fetch, upload};
+use crate::cli::{cloud, far, fetch, upload, upload_disk};
 use crate::error::{Error, Result};
 use crate::files::{FetchedFrom, Format, NewImageOptions, Opened};
 use crate::image::{ContentDigest, CopyOptions, copy};
@@ -61,6 +62,8 @@ pub(in crate::cli::snapshot) fn restore(
         check(found)?;
         context.note_disk_sent(image.path(), image.virtual_size());
         return Ok(Outcome::Done);
+    } else if cloud::is_name(how.output) {
+        to_disk(&*image, how, check, context)?
     } else if far::is_address(how.output) {
         to_blob(&*image, how, check, context)?
     } else {
@@ -118,6 +121,36 @@ fn to_stdout(
 }
 
 type Written = (Format, Option<ContentDigest>);
+
+/// Writes the point to a new managed disk.
+fn to_disk(
+    image: &dyn Opened,
+    how: &Restore<'_>,
+    check: impl Fn(Option<ContentDigest>) -> Result<()>,
+    context: &Context,
+) -> Result<Written> {
+    upload_disk::refuse(
+        how.output,
+        how.format,
+        &[
+            ("--dense", how.dense),
+            ("--force", how.overwrite == Overwrite::Yes),
+        ],
+    )?;
+    let upload = upload_disk::Upload {
+        output: how.output,
+        doing: "restoring",
+        fix_gpt: false,
+        verify: false,
+    };
+    let found = Cell::new(None);
+    let keep = |digest| {
+        found.set(Some(digest));
+        check(Some(digest))
+    };
+    upload.run(image, keep, context)?;
+    Ok((Format::Fixed, found.get()))
+}
 
 fn to_blob(
     image: &dyn Opened,

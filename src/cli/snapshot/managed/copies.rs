@@ -6,8 +6,9 @@ use super::super::copy::Args;
 use super::super::{Context, Count, Outcome, Output, Result};
 use super::Managed;
 use super::follow::follow;
+use crate::cli::cloud;
 use crate::cli::signals::goes_on;
-use crate::cloud::{Cloud, Group, GroupName, NewCopy, Resource};
+use crate::cloud::{Group, GroupName, NewCopy, Resource};
 use crate::error::{Error, ErrorKind, quoted};
 use crate::snapshot::{RegionalStep, plan_regional, still_there};
 use crate::text::shown;
@@ -80,7 +81,7 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if managed.family.snapshots.is_empty() {
         managed.find(None)?;
     }
-    let group = find_group(&managed.cloud, &name, args.region.as_deref())?;
+    let group = cloud::group(&managed.cloud, &name, args.region.as_deref())?;
     let region = args.region.as_deref().unwrap_or(&group.location);
     let job = Job {
         managed: &managed,
@@ -120,19 +121,6 @@ pub(in super::super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         output.finish()?;
     }
     error.map_or(Ok(Outcome::Done), Err)
-}
-
-/// The group called `name`, which has to be there.
-pub(crate) fn find_group(cloud: &Cloud, name: &GroupName, region: Option<&str>) -> Result<Group> {
-    cloud.group(name)?.ok_or_else(|| {
-        Error::usage("there is no resource group of this name")
-            .with_path(name.shown())
-            .with_hint(format!(
-                "check the name and the subscription, or create it: az group create -n {} -l {}",
-                quoted(name.name()),
-                quoted(region.unwrap_or("REGION"))
-            ))
-    })
 }
 
 struct Job<'a> {
