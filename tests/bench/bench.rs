@@ -27,6 +27,7 @@ mod blobs;
 mod cases;
 mod data;
 mod large;
+mod listed;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod peers;

@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use super::Result;
+use super::listed::CHANGE;
 use super::run::Step;
 
 const PAGE: usize = 512;
@@ -128,6 +129,40 @@ pub(crate) fn make_sparse_pair(base: &Path, target: &Path, size: u64, pieces: u6
     let apart = size / pieces;
     let place = |n: u64| n * apart + draw(Draw::Content, n) % (apart / PIECE) * PIECE;
     make_pieces(base, target, size, pieces, place)
+}
+
+/// Makes a disk of `size` with `pieces` of 256 KiB spread over it, calls `snapshot`, then writes `count` changes of
+/// [`CHANGE`] bytes, half of them over data. `alone` gets what they hold, one after the other. Returns where they are,
+/// in order.
+pub(crate) fn make_listed(
+    disk: &Path,
+    alone: &Path,
+    (size, pieces, count): (u64, u64, u64),
+    snapshot: impl FnOnce() -> Result<()>,
+) -> Result<Vec<u64>> {
+    let file = new_file(disk, size)?;
+    let apart = size / pieces;
+    let mut bytes = vec![0; to_usize(PIECE)];
+    for n in 0..pieces {
+        fill(Draw::Content, n, &mut bytes);
+        file.write_all_at(&bytes, n * apart)?;
+    }
+    file.sync_all()?;
+    snapshot()?;
+    let alone = new_file(alone, count * CHANGE)?;
+    let change = &mut bytes[..to_usize(CHANGE)];
+    let mut changed = Vec::new();
+    for n in 0..count {
+        let piece = n * (pieces / count);
+        let at = piece * apart + if n.is_multiple_of(2) { 0 } else { PIECE };
+        fill(Draw::NewContent, n, change);
+        file.write_all_at(change, at)?;
+        alone.write_all_at(change, n * CHANGE)?;
+        changed.push(at);
+    }
+    file.sync_all()?;
+    alone.sync_all()?;
+    Ok(changed)
 }
 
 /// The same pieces, one behind the other.
