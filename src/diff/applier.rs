@@ -88,7 +88,10 @@ impl<'a> Applier<'a> {
         let mut target_digest = ContentHasher::new(size);
         let mut judge = BaseVerifier::new();
         judge.already_applied = !full;
-        let pass = Pass::over([self.base], self.work()).within(all);
+        // The window, what it held before, and the payload of its frames.
+        let pass = Pass::over([self.base], self.work())
+            .within(all)
+            .holding(3 * WINDOW_SIZE);
         pass.run(
             pass.windows(ChangedRuns::of(self)),
             all_needed,
@@ -273,7 +276,13 @@ impl<'a> Applier<'a> {
         let windows = Windows::within(all, (cut, ChangedRuns::of(self)));
         let windows = windows.map(|window| Ok(window?.0));
         let buffers = Buffers::new();
-        let ahead = self.base.io().ahead();
+        let hints = self.base.io();
+        let ahead = hints.ahead(self.workers);
+        // What was there, what will be, the payload of the frames, and what the caller makes of it.
+        let cost = |(_, reach): &(_, u64)| {
+            let held = reach.saturating_mul(if hints.is_far() { 1 } else { 4 });
+            held.saturating_add(u64::from(hints.window_memory))
+        };
         let evaluate = |loaded: Loaded| {
             let window = loaded.window;
             let done = self.evaluate(loaded, check, &buffers, &work)?;
@@ -281,9 +290,9 @@ impl<'a> Applier<'a> {
         };
         self.work().pass(
             all.end(),
-            (ahead, WINDOW_SIZE),
+            (ahead, cost),
             self.groups(windows),
-            |_, group| {
+            |_, (group, _)| {
                 if ahead.depth == 0 {
                     return Ok((group, Vec::new()));
                 }
@@ -364,11 +373,12 @@ impl<'a> Applier<'a> {
         Ok((result, checks))
     }
 
-    /// Groups windows with few changes: passing each on separately would take longer than the work itself.
+    /// Groups windows with few changes: passing each on separately would take longer than the work itself. Each group
+    /// comes with the bytes that may change in it.
     fn groups(
         &self,
         windows: impl Iterator<Item = Result<PageRange>>,
-    ) -> impl Iterator<Item = Result<(PageRange, Vec<PageRange>)>> {
+    ) -> impl Iterator<Item = Result<(PageRange, (Vec<PageRange>, u64))>> {
         let mut windows = windows.peekable();
         std::iter::from_fn(move || {
             let first = match windows.next()? {
@@ -378,15 +388,16 @@ impl<'a> Applier<'a> {
             let (mut all, mut group) = (first, vec![first]);
             let mut reach = self.reach(first);
             while let Some(Ok(window)) = windows.peek() {
-                reach = reach.saturating_add(self.reach(*window));
-                if reach > WINDOW_SIZE || group.len() == GROUP {
+                let with_it = reach.saturating_add(self.reach(*window));
+                if with_it > WINDOW_SIZE || group.len() == GROUP {
                     break;
                 }
+                reach = with_it;
                 all = all.hull(*window);
                 group.push(*window);
                 windows.next();
             }
-            Some(Ok((all, group)))
+            Some(Ok((all, (group, reach.min(WINDOW_SIZE)))))
         })
     }
 

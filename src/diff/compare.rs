@@ -9,7 +9,7 @@ use crate::image::{
     Pass, SharedCursor, SharedExtents, WINDOW_SIZE, WORTH_SKIPPING, Window, parts_in, unknown,
 };
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, coalesce, is_zero};
-use crate::parallel::{Work, Workers};
+use crate::parallel::{Bytes, Work, Workers};
 
 const PAGE: usize = 512;
 
@@ -44,7 +44,7 @@ pub struct WindowChange {
     /// The changed page ranges.
     pub changes: PageList,
     /// The data of all updates, concatenated in order; empty unless requested.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// BLAKE3 of the base's data under the changes; zeros unless requested.
     pub base_hash: Hash,
 }
@@ -52,7 +52,7 @@ pub struct WindowChange {
 impl WindowChange {
     /// Writes the changes, whose payload must have been collected, to `image`.
     pub fn write_to(&self, image: &mut dyn ImageMut) -> Result<()> {
-        let mut payload = self.payload.as_slice();
+        let mut payload = &*self.payload;
         for change in &self.changes {
             match change.kind {
                 ChangeKind::Clear => image.clear(change.range)?,
@@ -134,7 +134,8 @@ pub(super) fn compare_windows<T: Send>(
     let pass = Pass::over(
         [base, target],
         Work::new(options.work.workers, options.work.progress),
-    );
+    )
+    .holding(window_memory(options.payload, back));
     let windows = pass.windows(SharedCursor::new(options.equal));
     let windows = windows.filter_map(|item| match item {
         Ok((window, (data, equal))) => {
@@ -185,6 +186,15 @@ pub(super) fn compare_windows<T: Send>(
         total.target_digest = Some(target_digest.finish());
     }
     Ok(total)
+}
+
+/// The most memory of a window in which everything changed: what it holds now, and packed; the same of the way back.
+pub(super) const fn window_memory(payload: bool, back: bool) -> u64 {
+    match (payload, back) {
+        (false, _) => 0,
+        (true, false) => 2 * WINDOW_SIZE,
+        (true, true) => 4 * WINDOW_SIZE,
+    }
 }
 
 /// The parts of a window that are known to be equal.

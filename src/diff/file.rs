@@ -14,7 +14,7 @@ use super::sections::{
     read_tail,
 };
 use crate::error::Result;
-use crate::image::Hash;
+use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, PageList, PageRange, to_usize};
 use crate::parallel::Workers;
 use crate::progress::Progress;
@@ -69,7 +69,14 @@ impl DiffFile {
         let name = storage.name().to_path_buf();
         Self::verified(storage, progress, |frames| {
             let unpack = |frame: Frame| frame.check_payload().map_err(|e| e.with_path(&name));
-            workers.ordered(frames, unpack, Ok)
+            // What was read, and what it unpacks to.
+            workers.ordered_within(
+                (workers.room(), usize::MAX),
+                |_| 2 * WINDOW_SIZE,
+                frames,
+                unpack,
+                Ok,
+            )
         })
     }
 

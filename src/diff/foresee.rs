@@ -83,9 +83,12 @@ impl Applier<'_> {
         };
         let mut listed = list.hashes().peekable();
         let mut fits = true;
+        let hints = self.base.io();
+        // A window, and the payload of its frames.
+        let each = 2 * WINDOW_SIZE + u64::from(hints.window_memory);
         self.work().pass(
             size,
-            (self.base.io().ahead(), WINDOW_SIZE),
+            (hints.ahead(self.workers), |_: &_| each),
             Windows::within(whole(self.base), ChangedRuns::of(self)),
             |window, ()| self.foresee(window, &buffers),
             |_, parts| Ok(parts),

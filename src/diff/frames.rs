@@ -7,6 +7,7 @@ use super::file::DiffFile;
 use super::format::{Entry, damaged};
 use crate::error::Result;
 use crate::page::{ChangeKind, PageRange, to_usize};
+use crate::parallel::Bytes;
 
 /// Smaller payloads aren't cached: unpacking them again takes less time than the loss of a larger one would cost.
 const WORTH_KEEPING: usize = 64 << 10;
@@ -19,7 +20,7 @@ const ROOM: usize = 16 << 20;
 pub(super) struct UnpackedFrame {
     /// The updates in order, each with the offset of its data in the payload.
     updates: Vec<(u64, PageRange)>,
-    payload: Vec<u8>,
+    payload: Bytes,
 }
 
 impl UnpackedFrame {

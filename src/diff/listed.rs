@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::compare::{
     ChangeCollector, Collected, CompareOptions, Comparison, Counts, Tally, WindowChange,
+    window_memory,
 };
 use crate::error::Result;
 use crate::image::{
@@ -31,7 +32,8 @@ pub fn compare_listed<T: Send, S: ReadAt>(
     let pass = Pass::over(
         [target],
         Work::new(options.work.workers, options.work.progress),
-    );
+    )
+    .holding(WINDOW_SIZE + window_memory(options.payload, false));
     let sizes = [base.virtual_size(), size];
     let shared = Cell::new(0);
     let windows = pass.windows((

@@ -5,6 +5,7 @@
 //! it. So reading the result of two hundred diffs costs as much as reading that of one.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::coverage::Coverage;
@@ -19,21 +20,19 @@ use crate::image::{
 use crate::page::{PAGE_SIZE, PageRange, to_usize};
 
 /// Memory for plans: those of thousands of windows, so that random reads don't query the frames again.
-const PLANS: usize = 24 << 20;
+const PLANS: usize = 16 << 20;
 
 /// Reads of at most this many bytes unpack only the frames they need; larger ones are assumed to be part of a
 /// sequential read, which will soon need all of the window.
 const FEW: usize = 16 << 10;
 
-/// Bytes of unpacked data that are kept for windows that haven't been read to their end: enough for the windows that a
-/// pipeline processes at a time.
-fn room() -> usize {
-    static ROOM: OnceLock<usize> = OnceLock::new();
-    // Two windows per thread, and two threads per processor, since reads wait for the device.
-    const EACH: usize = 16 << 20;
-    const { assert!(EACH as u64 == 4 * WINDOW_SIZE) };
-    *ROOM.get_or_init(|| {
-        std::thread::available_parallelism().map_or(EACH, |n| n.get().saturating_mul(EACH))
+/// The most windows of which unpacked data is kept because they haven't been read to their end. A pass has no more in
+/// progress.
+fn windows() -> u16 {
+    static WINDOWS: OnceLock<u16> = OnceLock::new();
+    *WINDOWS.get_or_init(|| {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        u16::try_from(threads / 2).unwrap_or(u16::MAX).max(9)
     })
 }
 
@@ -110,7 +109,7 @@ impl<B: Image> Overlay<B> {
             diffs,
             plans: Mutex::default(),
             unpacked: Mutex::default(),
-            room: room(),
+            room: usize::from(windows()) * to_usize(WINDOW_SIZE),
             frames: FrameCache::default(),
         })
     }
@@ -271,7 +270,13 @@ impl<B: Image> Image for Overlay<B> {
     }
 
     fn io(&self) -> IoHints {
-        self.base.io()
+        let kept = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.base.io().and(IoHints {
+            window_memory: kept(to_usize(WINDOW_SIZE)),
+            memory: kept(PLANS),
+            windows: windows(),
+            ..IoHints::LOCAL
+        })
     }
 }
 
@@ -305,8 +310,6 @@ impl<B: Image> Overlay<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
     use crate::diff::{Compression, DiffOptions, Side, write_diff};
     use crate::image::{NoneShared, RawImage};

@@ -7,7 +7,9 @@ use super::compare::WindowChange;
 use super::format::{Codec, PageHead};
 use crate::error::{Error, Result};
 use crate::image::{Hash, WINDOW_SIZE};
+
 use crate::page::{ChangeKind, PageList, PageRange};
+use crate::parallel::Bytes;
 
 /// How payloads are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct PackedFrame {
     pub(super) head: PageHead,
     pub(super) changes: PageList,
     /// The payload as stored.
-    pub(super) stored: Vec<u8>,
+    pub(super) stored: Bytes,
 }
 
 impl PackedFrame {
@@ -123,7 +125,7 @@ pub fn pack(change: WindowChange, compression: Compression) -> Result<PackedFram
     })
 }
 
-fn compress(payload: &[u8], level: i32) -> Result<Vec<u8>> {
+fn compress(payload: &[u8], level: i32) -> Result<Bytes> {
     let failed = |e| Error::io("cannot compress", e);
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
@@ -134,6 +136,8 @@ fn compress(payload: &[u8], level: i32) -> Result<Vec<u8>> {
                     .1
             }
         };
-        compressor.compress(payload).map_err(failed)
+        let mut packed = Bytes::with_capacity(zstd::zstd_safe::compress_bound(payload.len()));
+        let written = compressor.compress_to_buffer(payload, packed.vec());
+        written.map_err(failed).map(|_| packed)
     })
 }

@@ -81,7 +81,7 @@ pub(super) fn put(
 ) -> Result<()> {
     let changes = frame.changes().clone();
     let payload = frame.unpack()?;
-    let mut rest = payload.as_slice();
+    let mut rest = &*payload;
     for change in &changes {
         let Some(range) = change.range.intersect(within) else {
             continue;

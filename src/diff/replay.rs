@@ -5,8 +5,9 @@ use super::change_map::ChangeMap;
 use super::compare::WindowChange;
 use super::range_buffer::RangeBuffer;
 use crate::error::Result;
+use crate::image::WINDOW_SIZE;
 use crate::page::{ChangeKind, to_usize};
-use crate::parallel::{Buffers, IoHints};
+use crate::parallel::{Buffers, Bytes, IoHints};
 
 impl Applier<'_> {
     /// Passes the changes in `known` to `sink`, with their data. Only the new data in the diffs is read.
@@ -17,10 +18,10 @@ impl Applier<'_> {
     ) -> Result<()> {
         let buffers = Buffers::new();
         // The base isn't read.
-        let near = IoHints::LOCAL.ahead();
+        let near = IoHints::LOCAL.ahead(self.workers);
         self.work().pass(
             self.extent().end(),
-            (near, 0),
+            (near, |_: &_| 2 * WINDOW_SIZE),
             known.groups(),
             |_, group| Ok(group),
             |_, group| {
@@ -41,7 +42,7 @@ impl Applier<'_> {
         let spans = RangeBuffer::joining(&self.touched(change.window, &frames), 0);
         let mut bytes = buffers.take(spans.len());
         self.lay_over(change.window, frames, &spans, &mut bytes, false)?;
-        change.payload.reserve_exact(to_usize(len));
+        change.payload = Bytes::with_capacity(to_usize(len));
         let updates = change.changes.iter();
         for update in updates.filter(|change| change.kind == ChangeKind::Update) {
             let data = spans.piece(&bytes, update.range);

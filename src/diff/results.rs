@@ -15,7 +15,7 @@ use crate::image::{
     whole, zero_hash,
 };
 use crate::page::{PageRange, to_usize};
-use crate::parallel::{Work, Workers};
+use crate::parallel::{Bytes, Work, Workers};
 use crate::progress::Progress;
 use crate::storage::ReadAt;
 
@@ -41,9 +41,12 @@ pub fn results_of<S: ReadAt>(
         None => Base::Read(DataOf::of([base], whole(base))),
     };
     let mut hashers: Vec<_> = sizes.iter().map(|size| ContentHasher::new(*size)).collect();
+    let hints = base.io();
+    // Two states of a window, and the payload that leads from one to the other.
+    let each = 3 * WINDOW_SIZE + u64::from(hints.window_memory);
     Work::new(workers, progress).pass(
         all.end(),
-        (base.io().ahead(), WINDOW_SIZE),
+        (hints.ahead(workers), |_: &_| each),
         Windows::within(all, (known, Data::of(diffs))),
         |_, (known, ())| Ok(known),
         |range, known| states(range, known, base, diffs),
@@ -90,9 +93,9 @@ fn states(
     diffs: &[Arc<DiffFile>],
 ) -> Result<Vec<(usize, WindowHashes)>> {
     let mut size = base.virtual_size();
-    let mut bytes: Option<Vec<u8>> = None;
+    let mut bytes: Option<Bytes> = None;
     let read = |size: u64| {
-        let mut bytes = vec![0; to_usize(cut(range, size).len())];
+        let mut bytes = Bytes::zeroed(to_usize(cut(range, size).len()));
         if !bytes.is_empty() {
             base.read_exact_at(&mut bytes, range.start())?;
         }
@@ -112,7 +115,7 @@ fn states(
                 Some(bytes) => bytes,
                 None => read(size)?,
             };
-            let mut after = vec![0; to_usize(window.len())];
+            let mut after = Bytes::zeroed(to_usize(window.len()));
             if !window.is_empty() {
                 let only = std::slice::from_ref(diff);
                 let below = OneWindow {

@@ -10,6 +10,7 @@ use super::pack::PackedFrame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Hash, MAX_VIRTUAL_SIZE, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
+use crate::parallel::Bytes;
 
 /// The changed pages of one window of the disk, or one long clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Frame {
 struct Payload {
     codec: Codec,
     len: usize,
-    stored: Vec<u8>,
+    stored: Bytes,
 }
 
 impl Frame {
@@ -80,10 +81,10 @@ impl Frame {
     }
 
     /// Unpacks the data of all updates, concatenated in order.
-    pub fn unpack(self) -> Result<Vec<u8>> {
+    pub fn unpack(self) -> Result<Bytes> {
         let range = self.range();
         match self.payload {
-            None => Ok(Vec::new()),
+            None => Ok(Bytes::new()),
             Some(payload) if payload.codec == Codec::Stored => Ok(payload.stored),
             Some(payload) => payload.unzip(range),
         }
@@ -100,7 +101,7 @@ impl Frame {
 
 impl Payload {
     /// Decompresses the payload. `range` is for messages.
-    fn unzip(&self, range: PageRange) -> Result<Vec<u8>> {
+    fn unzip(&self, range: PageRange) -> Result<Bytes> {
         let bad =
             |message| damaged(message).with_field(format!("payload for {range:?} of the disk"));
         let (stored, len) = (&self.stored, self.len);
@@ -109,13 +110,14 @@ impl Payload {
         if one != Ok(stored.len()) {
             return Err(bad("a frame's payload isn't one whole zstd frame"));
         }
-        let bytes = zstd::bulk::decompress(stored, len)
+        let mut bytes = Bytes::zeroed(len);
+        let written = zstd::bulk::decompress_to_buffer(stored, &mut *bytes)
             .map_err(|e| bad("a frame's payload can't be unpacked").with_source(e))?;
-        if bytes.len() == len {
+        if written == len {
             return Ok(bytes);
         }
         Err(bad("a frame's payload is shorter than it should be")
-            .with_found(format_args!("{} bytes", bytes.len()))
+            .with_found(format_args!("{written} bytes"))
             .with_expected(format_args!("{len} bytes")))
     }
 }
@@ -274,7 +276,7 @@ fn read_page_head(
 
 fn read_pages(input: &mut impl Input, lead: &SectionHeader, target_size: u64) -> Result<Frame> {
     let (head, changes) = read_page_head(input, lead, target_size)?;
-    let mut stored = vec![0; head.stored_len as usize];
+    let mut stored = Bytes::zeroed(head.stored_len as usize);
     input.fill(&mut stored)?;
     check_crc("payload_crc32", &[&stored], &head.payload_crc.to_be_bytes())?;
     let payload = Some(Payload {

@@ -42,9 +42,10 @@ pub fn update_window_hashes<S: ReadAt>(
     } else {
         WINDOW_SIZE
     };
+    let cost = WINDOW_SIZE + u64::from(hints.window_memory);
     Work::new(workers, progress).pass(
         size,
-        (hints.ahead(), WINDOW_SIZE),
+        (hints.ahead(workers), |_: &_| cost),
         windows,
         |range, known| {
             if let Some(known) = known {

@@ -8,6 +8,7 @@ use super::frames::{FrameCache, UnpackedFrame};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, read_or_zeros};
 use crate::page::{ChangeKind, PageRange, to_usize};
+use crate::parallel::Bytes;
 
 /// The origin of a piece of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) struct WindowPlan {
     /// The visible frames: the diff's position in the list, and the frame's entry in the diff.
     frames: Vec<(usize, Entry)>,
     /// The data of all pieces from frames, in the order of the pieces, once it was read.
-    data: Mutex<Option<Arc<Vec<u8>>>>,
+    data: Mutex<Option<Arc<Bytes>>>,
 }
 
 impl WindowPlan {
@@ -211,7 +212,7 @@ impl WindowPlan {
     }
 
     /// Returns the data of all pieces from frames, unpacking it if necessary, and whether that was necessary.
-    fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Vec<u8>>, bool)> {
+    fn data(&self, diffs: &[Arc<DiffFile>]) -> Result<(Arc<Bytes>, bool)> {
         // The lock is held while reading: two threads in one window should not both unpack it.
         let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = &*held {
@@ -229,7 +230,7 @@ impl WindowPlan {
             Origin::Diff { .. } => at + piece.range.len(),
             _ => *at,
         });
-        let mut data = vec![0; to_usize(len)];
+        let mut data = Bytes::zeroed(to_usize(len));
         for (n, (diff, entry)) in self.frames.iter().enumerate() {
             let diff = diffs.get(*diff).ok_or_else(lost_frame)?;
             let frame = UnpackedFrame::read(diff, entry)?;

@@ -2,7 +2,8 @@
 
 use super::windows::Every;
 use super::{
-    CHUNK_SIZE, ContentDigest, ContentHasher, Image, ImageMut, Pass, WindowHashes, all_needed,
+    CHUNK_SIZE, ContentDigest, ContentHasher, Image, ImageMut, Pass, WINDOW_SIZE, WindowHashes,
+    all_needed,
 };
 use crate::error::{Error, Result};
 use crate::page::PageRange;
@@ -84,7 +85,9 @@ fn copy_windows(
             .with_expected(format_args!("at least {} bytes", from.virtual_size())));
     }
     let size = from.virtual_size();
-    let pass = Pass::over([from], work).within(within);
+    let pass = Pass::over([from], work)
+        .within(within)
+        .holding(WINDOW_SIZE);
     pass.run(
         pass.windows(()),
         all_needed,
@@ -113,7 +116,7 @@ pub fn stream(
     mut sink: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let zeros = vec![0; CHUNK_SIZE];
-    let pass = Pass::over([image], Work::new(workers, progress));
+    let pass = Pass::over([image], Work::new(workers, progress)).holding(WINDOW_SIZE);
     pass.run(
         pass.windows(Every),
         all_needed,

@@ -13,6 +13,7 @@ pub(crate) struct Pass<'a, const N: usize> {
     work: Work<'a>,
     all: PageRange,
     buffers: Buffers,
+    window_memory: u64,
 }
 
 impl<'a, const N: usize> Pass<'a, N> {
@@ -25,6 +26,16 @@ impl<'a, const N: usize> Pass<'a, N> {
             work,
             all,
             buffers: Buffers::new(),
+            window_memory: 0,
+        }
+    }
+
+    /// Tells how many bytes of memory a window occupies at most until the sink has taken its result, if that is more
+    /// than a few chunks.
+    pub(crate) fn holding(self, window_memory: u64) -> Self {
+        Self {
+            window_memory,
+            ..self
         }
     }
 
@@ -57,11 +68,17 @@ impl<'a, const N: usize> Pass<'a, N> {
         sink: impl FnMut(PageRange, R) -> Result<()>,
     ) -> Result<()> {
         let hints = self.images.map(Image::io);
-        let ahead = hints.into_iter().fold(IoHints::LOCAL, IoHints::and).ahead();
+        let all = hints.into_iter().fold(IoHints::LOCAL, IoHints::and);
         let far = hints.iter().filter(|hints| hints.is_far()).count() as u64;
+        let each = if all.is_far() {
+            far.saturating_mul(WINDOW_SIZE)
+        } else {
+            self.window_memory
+                .saturating_add(u64::from(all.window_memory))
+        };
         self.work.pass(
             self.all.end(),
-            (ahead, far.saturating_mul(WINDOW_SIZE)),
+            (all.ahead(self.work.workers), |_: &_| each),
             windows,
             |range, (mut data, item)| {
                 let mut windows = std::array::from_fn(|n| {

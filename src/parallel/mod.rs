@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   items ──► work (all threads, any order) ──► results, reordered ──► sink (the calling thread, in order)
-//!             at most two items per thread between the two ends
+//!             at most two items per thread between the two ends, and no more than there is memory for
 //! ```
 //!
 //! All output is written by the sink, so it never depends on the number of threads.
@@ -16,9 +16,11 @@ use std::thread;
 use crate::error::{Error, ErrorKind, Result};
 
 mod buffers;
+mod bytes;
 mod work;
 
 pub use buffers::{Buffer, Buffers};
+pub use bytes::Bytes;
 pub use work::{IoHints, Work};
 
 /// A pool of threads for reading, comparing, hashing and packing.
@@ -53,44 +55,74 @@ impl Workers {
         self.threads() * 2
     }
 
+    /// The most bytes that the items of one job should occupy. With up to 16 threads no command needs more than 128 MiB
+    /// in all; with more, memory grows with their number, so that all of them find work.
+    pub(crate) fn room(&self) -> u64 {
+        const ROOM: u64 = 88 << 20;
+        let each = ROOM / 16;
+        ROOM.max(each.saturating_mul(self.threads() as u64))
+    }
+
     /// Calls `work` on each item on the pool, and `sink` with each result on the calling thread, in the order of the
     /// items. Stops at the first error in that order and returns it; items in progress are finished and dropped.
     pub fn ordered<T: Send, R: Send>(
         &self,
         items: impl IntoIterator<Item = Result<T>>,
         work: impl Fn(T) -> Result<R> + Sync,
+        sink: impl FnMut(R) -> Result<()>,
+    ) -> Result<()> {
+        self.ordered_within((u64::MAX, usize::MAX), |_| 0, items, work, sink)
+    }
+
+    /// As [`ordered`](Self::ordered), with at most `most` items in progress, limited to `room` bytes of memory: each
+    /// occupies what `cost` returns until the sink has taken its result. One is always admitted, however large.
+    pub fn ordered_within<T: Send, R: Send>(
+        &self,
+        (room, most): (u64, usize),
+        cost: impl Fn(&T) -> u64,
+        items: impl IntoIterator<Item = Result<T>>,
+        work: impl Fn(T) -> Result<R> + Sync,
         mut sink: impl FnMut(R) -> Result<()>,
     ) -> Result<()> {
-        let mut items = items.into_iter();
-        let mut more = true;
+        let mut items = items.into_iter().fuse();
         let stop = AtomicBool::new(false);
         let (work, stop) = (&work, &stop);
         self.pool.in_place_scope_fifo(|scope| {
             // One channel per item in progress, in order: receiving from the first one restores the order of the
             // results.
-            let mut under_way: VecDeque<mpsc::Receiver<Result<R>>> = VecDeque::new();
+            let mut under_way: VecDeque<(mpsc::Receiver<Result<R>>, u64)> = VecDeque::new();
+            let (mut bytes, mut held, mut more) = (0_u64, None, true);
             let result = loop {
-                while more && under_way.len() < self.ahead() {
+                while more && under_way.len() < self.ahead().min(most) {
+                    let Some(item) = held.take().or_else(|| items.next()) else {
+                        break;
+                    };
                     let (sender, receiver) = mpsc::sync_channel(1);
-                    match items.next() {
-                        None => {
-                            more = false;
-                            break;
-                        }
+                    let size = match item {
                         // An error keeps its position: earlier results still reach the sink.
-                        Some(Err(error)) => {
+                        Err(error) => {
                             more = false;
                             let _ = sender.send(Err(error));
+                            0
                         }
-                        Some(Ok(item)) => scope.spawn_fifo(move |_| {
-                            if !stop.load(Ordering::Relaxed) {
-                                let _ = sender.send(work(item));
+                        Ok(item) => {
+                            let size = cost(&item);
+                            if size > room.saturating_sub(bytes) && !under_way.is_empty() {
+                                held = Some(Ok(item));
+                                break;
                             }
-                        }),
-                    }
-                    under_way.push_back(receiver);
+                            scope.spawn_fifo(move |_| {
+                                if !stop.load(Ordering::Relaxed) {
+                                    let _ = sender.send(work(item));
+                                }
+                            });
+                            size
+                        }
+                    };
+                    bytes = bytes.saturating_add(size);
+                    under_way.push_back((receiver, size));
                 }
-                let Some(first) = under_way.pop_front() else {
+                let Some((first, size)) = under_way.pop_front() else {
                     break Ok(());
                 };
                 // A worker drops its channel only if it panicked; the scope propagates the panic.
@@ -98,6 +130,7 @@ impl Workers {
                 if let Err(error) = result.and_then(&mut sink) {
                     break Err(error);
                 }
+                bytes = bytes.saturating_sub(size);
             };
             stop.store(true, Ordering::Relaxed);
             result
@@ -114,6 +147,8 @@ pub struct ReadAhead {
     /// The most bytes of items in progress, from the start of the fetch until the sink has taken the result. One item
     /// is always admitted, however large.
     pub bytes: u64,
+    /// The most items in progress.
+    pub items: usize,
 }
 
 impl Workers {
@@ -121,7 +156,7 @@ impl Workers {
     /// [`depth`](ReadAhead::depth) separate threads. For remote sources, where requests take long and many at once pay
     /// off, while processing the results needs no more threads than there are processors.
     ///
-    /// `cost` returns the number of bytes that an item will occupy in memory.
+    /// `cost` returns the number of bytes that an item will occupy in memory at most.
     pub fn fetched<T: Send, F: Send, R: Send>(
         &self,
         items: impl IntoIterator<Item = Result<T>>,
@@ -131,7 +166,13 @@ impl Workers {
         mut sink: impl FnMut(R) -> Result<()>,
     ) -> Result<()> {
         if ahead.depth == 0 {
-            return self.ordered(items, |item| work(fetch(item)?), sink);
+            return self.ordered_within(
+                (ahead.bytes, ahead.items),
+                cost,
+                items,
+                |item| work(fetch(item)?),
+                sink,
+            );
         }
         let mut items = items.into_iter().fuse();
         let stop = AtomicBool::new(false);
@@ -178,7 +219,7 @@ impl Workers {
                 let mut bytes = 0_u64;
                 let mut held = None;
                 let result = loop {
-                    while under_way.len() < ahead.depth + self.ahead() {
+                    while under_way.len() < (ahead.depth + self.ahead()).min(ahead.items) {
                         let Some(item) = held.take().or_else(|| items.next()) else {
                             break;
                         };
@@ -297,6 +338,7 @@ mod tests {
     const AHEAD: ReadAhead = ReadAhead {
         depth: 8,
         bytes: 1 << 20,
+        items: usize::MAX,
     };
 
     fn fetched(
@@ -403,6 +445,30 @@ mod tests {
             assert_eq!(buffer.as_ptr().align_offset(4096), 0);
             buffer.fill(7);
             buffers.give(buffer);
+        }
+    }
+
+    #[test]
+    fn items_in_progress_have_the_memory_that_they_may_and_one_always_goes_on() {
+        for (room, most, expected) in [(0, 9, 1), (25, 9, 2), (1000, 9, 8), (1000, 3, 3)] {
+            let (taken, mut done, mut highest) = (AtomicUsize::new(0), 0, 0);
+            let cost = |_: &usize| {
+                taken.fetch_add(1, Ordering::Relaxed);
+                10
+            };
+            let sink = |_: usize| {
+                highest = highest.max(taken.load(Ordering::Relaxed) - done);
+                done += 1;
+                Ok(())
+            };
+            let items = (0..50).map(Ok);
+            workers(4)
+                .ordered_within((room, most), cost, items, Ok, sink)
+                .unwrap();
+            assert_eq!(done, 50);
+            // The next one was asked for its cost, too, if it has to wait.
+            let waiting = usize::from(expected < 8 && most == 9);
+            assert!(highest <= expected + waiting, "{room}: {highest}");
         }
     }
 

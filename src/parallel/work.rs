@@ -15,6 +15,12 @@ pub struct IoHints {
     pub request: u32,
     /// A good number of requests in flight. 0 for local storage, which is read when it is processed.
     pub depth: u16,
+    /// Bytes of memory that stay occupied for each window that is being read: data that was unpacked for later reads.
+    pub window_memory: u32,
+    /// Bytes of memory that stay occupied, however many windows are being read.
+    pub memory: u32,
+    /// The most windows to read at a time: with more, what was unpacked for one is lost before it is read to its end.
+    pub windows: u16,
 }
 
 impl IoHints {
@@ -22,6 +28,9 @@ impl IoHints {
     pub const LOCAL: Self = Self {
         request: 256 << 10,
         depth: 0,
+        window_memory: 0,
+        memory: 0,
+        windows: u16::MAX,
     };
 
     /// Returns whether reads take so long that several should be in flight at once.
@@ -29,21 +38,39 @@ impl IoHints {
         self.depth > 0
     }
 
-    /// Combines the hints for two storages that are read together: those of the more remote one.
+    /// Combines the hints for two storages that are read together: requests as for the more remote one, the memory of
+    /// both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        if other.depth > self.depth {
+        let farther = if other.depth > self.depth {
             other
         } else {
             self
+        };
+        let windows = if other.windows < self.windows {
+            other.windows
+        } else {
+            self.windows
+        };
+        Self {
+            windows,
+            window_memory: self.window_memory.saturating_add(other.window_memory),
+            memory: self.memory.saturating_add(other.memory),
+            ..farther
         }
     }
 
-    /// How far a pass reads ahead.
-    pub(crate) fn ahead(self) -> ReadAhead {
+    /// How far a pass that uses `workers` reads ahead, and how much memory its items may occupy.
+    pub(crate) fn ahead(self, workers: &Workers) -> ReadAhead {
+        let bytes = if self.is_far() {
+            FETCHED
+        } else {
+            workers.room().saturating_sub(u64::from(self.memory))
+        };
         ReadAhead {
             depth: usize::from(self.depth),
-            bytes: FETCHED,
+            bytes,
+            items: usize::from(self.windows).max(1),
         }
     }
 }
@@ -75,12 +102,12 @@ impl<'a> Work<'a> {
     }
 
     /// Makes one pass over the `end` bytes of a disk, window by window or in longer steps: [`Workers::fetched`], with a
-    /// check for cancellation before each item and a progress report after it. An item takes at most `each` bytes of
-    /// memory.
+    /// check for cancellation before each item and a progress report after it. `cost` returns the bytes of memory that
+    /// an item occupies at most.
     pub(crate) fn pass<T: Send, F: Send, R: Send>(
         self,
         end: u64,
-        (ahead, each): (ReadAhead, u64),
+        (ahead, cost): (ReadAhead, impl Fn(&T) -> u64),
         items: impl IntoIterator<Item = Result<(PageRange, T)>>,
         fetch: impl Fn(PageRange, T) -> Result<F> + Sync,
         work: impl Fn(PageRange, F) -> Result<R> + Sync,
@@ -93,7 +120,7 @@ impl<'a> Work<'a> {
         };
         self.workers.fetched(
             items,
-            (ahead, |_: &(PageRange, T)| each),
+            (ahead, |(_, item): &(PageRange, T)| cost(item)),
             |(range, item)| {
                 self.check()?;
                 Ok((range, fetch(range, item)?))

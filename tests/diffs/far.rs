@@ -171,7 +171,7 @@ fn passes<'a>(near: &'a CountingImage, workers: &'a Workers) -> Vec<PassOver<'a>
             Box::new(move |image| {
                 let mut found = Vec::new();
                 let sink = |change: vhdkit::diff::WindowChange| {
-                    found.extend(change.payload);
+                    found.extend_from_slice(&change.payload);
                     Ok(())
                 };
                 let layers = Applier::new(image, &inverse_chain, workers, &Silent);
@@ -201,6 +201,7 @@ fn every_pass_finds_afar_what_it_finds_near_and_reads_nothing_twice() {
     let hints = IoHints {
         request: 1 << 20,
         depth: 6,
+        ..IoHints::LOCAL
     };
     for sparse in [false, true] {
         let size = 90 * MIB + 512;
@@ -249,6 +250,7 @@ fn a_pass_over_a_far_image_takes_as_long_as_its_requests() {
     let hints = IoHints {
         request: 4 << 20,
         depth: DEPTH,
+        ..IoHints::LOCAL
     };
     let far = CountingImage::new(1 << 30, false, latency, hints);
     far.gather(true);

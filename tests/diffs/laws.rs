@@ -9,7 +9,7 @@ use vhdkit::diff::{
 };
 use vhdkit::image::{NoneShared, RawImage, content_digest};
 use vhdkit::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange};
-use vhdkit::parallel::{Work, Workers};
+use vhdkit::parallel::{Bytes, Work, Workers};
 use vhdkit::progress::Silent;
 use vhdkit::storage::Memory;
 
@@ -300,7 +300,7 @@ fn chain_of_last(b: &[u8], c: &[u8], workers: &Workers) -> Chain {
 }
 
 fn put(bytes: &mut [u8], change: &vhdkit::diff::WindowChange) {
-    let mut payload = change.payload.as_slice();
+    let mut payload = &*change.payload;
     for c in &change.changes {
         let range =
             usize::try_from(c.range.start()).unwrap()..usize::try_from(c.range.end()).unwrap();
@@ -365,7 +365,7 @@ fn a_long_clear_over_nothing_is_quick_and_known_for_what_it_is() {
         let change = WindowChange {
             window,
             changes,
-            payload: Vec::new(),
+            payload: Bytes::new(),
             base_hash: [7; 32],
         };
         writer

@@ -9,7 +9,7 @@ use super::plan::{Item, Lane};
 use crate::error::Result;
 use crate::image::{Hash, WINDOW_SIZE};
 use crate::page::{Change, ChangeKind, PAGE_SIZE, PageList, PageRange, is_zero};
-use crate::parallel::{Buffer, Buffers};
+use crate::parallel::{Buffer, Buffers, Bytes};
 
 /// The result for a window or a run in one direction.
 pub(super) enum Folded {
@@ -184,7 +184,7 @@ impl Folder<'_> {
         };
         let all = RangeBuffer::whole(window);
         let mut changes = PageList::new();
-        let mut payload = Vec::new();
+        let mut payload = Bytes::new();
         let mut hasher = Some(blake3::Hasher::new());
         let known = own.known.iter();
         let known = known.filter_map(|range| range.intersect(within));

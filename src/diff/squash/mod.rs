@@ -22,7 +22,7 @@ use super::make::PROGRAM;
 use super::pack::Compression;
 use super::writer::{DiffWriter, FinishedDiff};
 use crate::error::Result;
-use crate::image::ContentDigest;
+use crate::image::{ContentDigest, WINDOW_SIZE};
 use crate::parallel::{Buffers, Work};
 use fold::{Folded, Folder};
 use plan::{FoldPlan, Item, Lane};
@@ -67,7 +67,12 @@ pub fn squash<W: Write>(
         from_empty: reversed.is_none() && starts_empty(chain),
     };
     let mut done = 0;
-    options.work.workers.ordered(
+    let workers = options.work.workers;
+    // For each lane the combined content, a frame and its payload, and what is packed.
+    let each = lanes.len() as u64 * 4 * WINDOW_SIZE;
+    workers.ordered_within(
+        (workers.room(), usize::MAX),
+        |item: &Item| if item.run { 0 } else { each },
         FoldPlan::new(&lanes),
         |item: Item| {
             options.work.progress.check()?;

@@ -60,7 +60,7 @@ pub(super) fn fill(
         equal: &NoneShared,
     };
     compare(&empty, &wanted, options, Ok, |change: WindowChange| {
-        let mut payload = change.payload.as_slice();
+        let mut payload = &*change.payload;
         for data in &change.changes {
             if data.kind != ChangeKind::Update {
                 continue;

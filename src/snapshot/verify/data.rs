@@ -87,7 +87,10 @@ fn newest_windows(
     work.progress
         .begin("verifying the newest", newest.virtual_size);
     let (mut first, mut places) = (None, 0_u64);
-    work.workers.ordered(
+    let workers = work.workers;
+    workers.ordered_within(
+        (workers.room(), usize::MAX),
+        |_| 2 * WINDOW_SIZE,
         windows,
         |window| {
             work.progress.check()?;
