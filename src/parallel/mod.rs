@@ -452,21 +452,20 @@ mod tests {
     fn items_in_progress_have_the_memory_that_they_may_and_one_always_goes_on() {
         for (room, most, expected) in [(0, 9, 1), (25, 9, 2), (1000, 9, 8), (1000, 3, 3)] {
             let (taken, mut done, mut highest) = (AtomicUsize::new(0), 0, 0);
-            let cost = |_: &usize| {
+            let items = (0..50).map(|n| {
                 taken.fetch_add(1, Ordering::Relaxed);
-                10
-            };
+                Ok(n)
+            });
             let sink = |_: usize| {
                 highest = highest.max(taken.load(Ordering::Relaxed) - done);
                 done += 1;
                 Ok(())
             };
-            let items = (0..50).map(Ok);
             workers(4)
-                .ordered_within((room, most), cost, items, Ok, sink)
+                .ordered_within((room, most), |_| 10, items, Ok, sink)
                 .unwrap();
             assert_eq!(done, 50);
-            // The next one was asked for its cost, too, if it has to wait.
+            // The next one was taken, too, if it has to wait for memory.
             let waiting = usize::from(expected < 8 && most == 9);
             assert!(highest <= expected + waiting, "{room}: {highest}");
         }

@@ -250,14 +250,14 @@ fn header(base_size: u64, target_size: u64) -> DiffHeader {
 /// Returns a diff of a huge disk: long clears and single pages, `(window, windows)` and `(page, byte)`.
 fn huge(size: u64, clears: &[(u64, u64)], updates: &[(u64, u8)], target: u64) -> Vec<u8> {
     let mut writer = DiffWriter::new(Vec::new(), "memory", &header(size, target)).unwrap();
-    let mut push = |window: u64, range: PageRange, kind, payload| {
+    let mut push = |window: u64, range: PageRange, kind, payload: Vec<u8>| {
         let mut changes = PageList::new();
         changes.push(Change { range, kind }).unwrap();
         let window = PageRange::from_len(window, WINDOW).unwrap();
         let change = WindowChange {
             window,
             changes,
-            payload,
+            payload: payload.into(),
             base_hash: [7; 32],
         };
         writer
@@ -404,7 +404,7 @@ fn scattered(path: &Path, windows: u64, byte: u8) {
         let change = WindowChange {
             window: PageRange::from_len(n * WINDOW, WINDOW).unwrap(),
             changes,
-            payload: vec![byte; 512],
+            payload: vec![byte; 512].into(),
             base_hash: [7; 32],
         };
         writer

@@ -108,7 +108,7 @@ pub(crate) fn frames(diff: &[u8]) -> Frames {
             changes,
             hash,
             long,
-            frame.unpack().unwrap(),
+            frame.unpack().unwrap().to_vec(),
             way == Direction::Back,
         ));
     }

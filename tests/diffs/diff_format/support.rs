@@ -44,7 +44,7 @@ pub(crate) fn change(window: u64, runs: &[(u64, u64, u8)]) -> WindowChange {
     WindowChange {
         window: PageRange::new(window, window + WINDOW).unwrap(),
         changes,
-        payload,
+        payload: payload.into(),
         base_hash: [7; 32],
     }
 }
@@ -113,7 +113,7 @@ pub(crate) fn read(input: impl Read) -> Result<Meaning> {
             frame.base_hash().copied(),
             frame.is_long_clear(),
         );
-        frames.push((changes, hash, long, frame.unpack()?));
+        frames.push((changes, hash, long, frame.unpack()?.to_vec()));
     }
     let (trailer, _) = reader.finished().unwrap();
     Ok(Meaning {

@@ -55,11 +55,11 @@ fn a_window_with_changes_or_data_that_are_not_its_own_is_not_packed() {
             ..good.clone()
         },
         WindowChange {
-            payload: vec![1; 1023],
+            payload: vec![1; 1023].into(),
             ..good.clone()
         },
         WindowChange {
-            payload: vec![1; 1536],
+            payload: vec![1; 1536].into(),
             ..good
         },
     ];
