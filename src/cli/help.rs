@@ -33,7 +33,7 @@ pub(super) fn shape(command: Command) -> Command {
     };
     let command = command
         .mut_args(|arg| {
-            let rare = is_rare(&arg);
+            let rare = is_rare(&arg) || arg.is_hide_short_help_set();
             arg.hide_short_help(rare)
         })
         .mut_subcommands(shape);

@@ -31,8 +31,13 @@ fn role(command: &str, id: &str) -> Option<Role> {
         ("serve" | "mount", "what") => Role::Served,
         (_, "base" | "target" | "image" | "images" | "source" | "files") => Role::Image,
         (_, "diff" | "diffs" | "list" | "changes" | "after_status") => Role::Input,
-        (_, "base_digests" | "take_back") => Role::InputFile,
-        ("create", "path") | (_, "undo" | "windows" | "socket") => Role::OutputFile,
+        (
+            _,
+            "base_digests" | "take_back" | "passphrase_file" | "new_passphrase_file" | "key_file",
+        ) => Role::InputFile,
+        ("create", "path") | (_, "undo" | "windows" | "socket" | "recovery_key") => {
+            Role::OutputFile
+        }
         (_, "output" | "destination") => Role::Output,
         ("azure", "store")
         | (_, "folder" | "folders" | "parent_path" | "journal_dir" | "dir" | "keep") => {

@@ -85,9 +85,7 @@ fn copy_windows(
             .with_expected(format_args!("at least {} bytes", from.virtual_size())));
     }
     let size = from.virtual_size();
-    let pass = Pass::over([from], work)
-        .within(within)
-        .holding(WINDOW_SIZE);
+    let pass = Pass::over([from], work).within(within).holding(WINDOW_SIZE);
     pass.run(
         pass.windows(()),
         all_needed,

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Outcome, Result};
+use serde::Serialize;
+
+use super::{Context, Outcome, Output, Result};
 use crate::age::WORK_FACTOR;
 use crate::cli::keys;
 use crate::cli::store_path::STORE_VARIABLE;
@@ -30,6 +32,14 @@ pub(super) struct Args {
     /// The file with the new passphrase, instead of asking for it on the terminal.
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    store: String,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
@@ -40,9 +50,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome> {
         None => keys::ask_new(store)?,
     };
     change_passphrase(store, &new, WORK_FACTOR)?;
-    context.note(format_args!(
-        "{}: it has another passphrase now",
-        shown(store)
-    ));
+    if args.json {
+        let mut output = Output::text()?;
+        output.json(&View {
+            store: shown(store).to_string(),
+        })?;
+        output.finish()?;
+    } else {
+        context.note(format_args!(
+            "{}: it has another passphrase now",
+            shown(store)
+        ));
+    }
     Ok(Outcome::Done)
 }
