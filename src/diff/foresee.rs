@@ -88,7 +88,7 @@ impl Applier<'_> {
         let each = 2 * WINDOW_SIZE + u64::from(hints.window_memory);
         self.work().pass(
             size,
-            (hints.ahead(self.workers), |_: &_| each),
+            (hints.ahead(self.workers), |(): &_| each),
             Windows::within(whole(self.base), ChangedRuns::of(self)),
             |window, ()| self.foresee(window, &buffers),
             |_, parts| Ok(parts),

@@ -111,7 +111,7 @@ impl Payload {
             return Err(bad("a frame's payload isn't one whole zstd frame"));
         }
         let mut bytes = Bytes::zeroed(len);
-        let written = zstd::bulk::decompress_to_buffer(stored, &mut *bytes)
+        let written = zstd::bulk::decompress_to_buffer(stored, &mut bytes)
             .map_err(|e| bad("a frame's payload can't be unpacked").with_source(e))?;
         if written == len {
             return Ok(bytes);

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Result;
 use super::cases::{Bench, vhd, vhd_diff};
 use super::data::{PIECE, make_listed};
-use super::run::{Case, Contender, Step, Target};
+use super::run::{Case, Contender, Target};
 
 /// Bytes of a change.
 pub(crate) const CHANGE: u64 = 64 << 10;
