@@ -125,7 +125,7 @@ fn unpack(frame: Frame) -> Option<Vec<u8>> {
     match frame.unpack() {
         Ok(payload) => {
             assert!(payload.len() as u64 == updates && updates <= WINDOW);
-            Some(payload)
+            Some(payload.to_vec())
         }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
@@ -195,7 +195,7 @@ fn window_changes(frame: Frame) -> Vec<WindowChange> {
     vec![WindowChange {
         window: PageRange::new(start, start + WINDOW).unwrap_or_default(),
         changes: frame.changes().clone(),
-        payload: unpack(frame).unwrap_or_default(),
+        payload: unpack(frame).unwrap_or_default().into(),
         base_hash,
     }]
 }
