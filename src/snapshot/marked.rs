@@ -173,18 +173,20 @@ pub(super) fn looks_encrypted(store: &Path) -> Result<bool> {
         entries => entries.map_err(failed)?,
     };
     for entry in entries {
-        let Ok(files) = fs::read_dir(entry.map_err(failed)?.path()) else {
-            continue;
-        };
-        let names = files
-            .flatten()
-            .filter_map(|file| file.file_name().into_string().ok());
-        let mut plain = names.filter_map(|name| name.strip_suffix(".age").map(str::to_owned));
-        if plain.any(|name| split_stored_name(&name).is_some()) {
+        if has_encrypted(&entry.map_err(failed)?.path()) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Returns whether there is an encrypted file of a snapshot in the folder at `disk`, which may be something else.
+pub(super) fn has_encrypted(disk: &Path) -> bool {
+    let files = fs::read_dir(disk).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    names
+        .filter_map(|name| name.strip_suffix(".age").map(str::to_owned))
+        .any(|name| split_stored_name(&name).is_some())
 }
 
 pub(super) fn of_store(job: StoreJob, store: &Path) -> Step {

@@ -8,12 +8,13 @@
 //! The storage layer encrypts whatever is in the folders of a store for which a key was found here, names as well as
 //! contents. So everything else in this module works with encrypted stores as with others.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::marked::{Encryption, KEY_FILE, KeyPlace, Marker};
+use super::marked::{Encryption, KEY_FILE, KeyPlace, Marker, has_encrypted};
 use super::plain::{is_absent, read_limited};
 use crate::age::{
     ChunkKey, Identity, Passphrase, Recipient, open_header, open_small, seal_small, start,
@@ -113,16 +114,37 @@ pub(super) fn unlock(store: &Path, marker: &Marker) -> Result<()> {
 
 /// A store whose marker was replaced would get its next snapshots as they are.
 fn refuse_stray_key(store: &Path) -> Result<()> {
-    let path = key_path(store);
-    if is_absent(&path) {
+    let (what, found) = if !is_absent(&key_path(store)) {
+        ("there is a key", KEY_FILE.to_owned())
+    } else if let Some(disk) = hidden_disk(store)? {
+        ("there is an encrypted disk", disk)
+    } else {
         return Ok(());
+    };
+    Err(Error::damaged(format!(
+        "the marker of this store doesn't say that it is encrypted, but {what}"
+    ))
+    .with_path(store)
+    .with_found(&found)
+    .with_hint(format!(
+        "if the store is encrypted, its marker was replaced: take vhdkit-store.json from a copy of the store; if it isn't, move {found} away"
+    )))
+}
+
+/// Returns the name of a folder in the store at `store` that is called as an encrypted store calls its disks, and has
+/// an encrypted snapshot.
+fn hidden_disk(store: &Path) -> Result<Option<String>> {
+    let failed = |e| Error::io("cannot read the folder", e).with_path(store);
+    for entry in fs::read_dir(store).map_err(failed)? {
+        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else {
+            continue;
+        };
+        let is_hidden = unbase32(&name).is_some_and(|bytes| bytes.len() >= TAG + PADDED);
+        if is_hidden && has_encrypted(&store.join(&name)) {
+            return Ok(Some(name));
+        }
     }
-    Err(Error::damaged("the marker of this store doesn't say that it is encrypted, but there is a key")
-        .with_path(store)
-        .with_found(KEY_FILE)
-        .with_hint(
-            "if the store is encrypted, its marker was replaced: take vhdkit-store.json from a copy of the store; if it isn't, move the key away",
-        ))
+    Ok(None)
 }
 
 fn key_path(store: &Path) -> PathBuf {

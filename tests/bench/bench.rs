@@ -28,6 +28,7 @@ mod cases;
 mod data;
 mod large;
 mod listed;
+mod memory;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod peers;

@@ -13,6 +13,7 @@ use super::blobs;
 use super::data::{bytes_in_changed_pages, make_clones, make_pair, make_patch, must_be_same};
 use super::large;
 use super::listed;
+use super::memory;
 use super::mounts::Mounted;
 use super::peers::{copy, qemu, qemu_compare, qemu_overlay, sync};
 use super::random;
@@ -42,6 +43,7 @@ pub(crate) const ALL: &[(&str, Make)] = &[
     ("clones on XFS", |bench| clones(bench, "xfs")),
     ("clones on btrfs", |bench| clones(bench, "btrfs")),
     ("a list of changes", listed::changes),
+    ("memory at 16 threads", memory::at_16_threads),
     ("random reads", random::random_reads),
     ("served, random reads", served::served_random),
     ("served, all of it", served::served_whole),

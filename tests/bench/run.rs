@@ -50,6 +50,10 @@ impl Contender {
         }
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Adds a command; all are timed together.
     pub(crate) fn step(mut self, step: Step) -> Self {
         self.steps.push(step);

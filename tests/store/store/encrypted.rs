@@ -516,6 +516,23 @@ fn a_marker_that_is_lost_or_replaced_is_noticed_and_made_again() {
 }
 
 #[test]
+fn a_store_by_key_file_whose_marker_was_replaced_by_a_plain_one_gets_nothing_as_it_is() {
+    let lab = by_key();
+    points(&lab);
+    let marker = lab.path("store/vhdkit-store.json");
+    fs::write(&marker, "{\"vhdkit_store\": 2, \"id\": \"x\"}").unwrap();
+    lab.0.file("other.raw", &disk(9, 1 << 20));
+    let create = ["create", "--disk", "other", "--name", "a", "other.raw"];
+    for args in [&["list"][..], &["verify"], &create] {
+        for args in [args.to_vec(), keyed(args)] {
+            let said = lab.ends(3, &args);
+            assert!(said.contains("there is an encrypted disk"), "{said}");
+        }
+    }
+    assert_eq!(fs::read_dir(lab.path("store")).unwrap().count(), 2);
+}
+
+#[test]
 fn damage_has_a_name_and_is_repaired_from_another_store() {
     let lab = by_key();
     let all = points(&lab);
