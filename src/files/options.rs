@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Format, FormatChoice};
 use crate::storage::IoPolicy;
 
-/// Options for [opening an image](open_image). By default: detect the format, open read-only and with a lock, and fail
+/// Options for [opening an image](super::open_image). By default: detect the format, open read-only and with a lock, and fail
 /// if an interrupted apply is pending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -26,7 +26,7 @@ pub struct OpenOptions {
     pub parents: ParentOptions,
     /// How the image and its parents are read.
     pub io: IoPolicy,
-    /// Whether to [settle](File::settle) the image and its parents, so that any later change shows and everything read
+    /// Whether to [settle](crate::storage::File::settle) the image and its parents, so that any later change shows and everything read
     /// belongs to one state: for reading all of an image. Data that other programs have written is synced first.
     pub settle: bool,
 }
