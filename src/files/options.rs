@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::{Format, FormatChoice};
 use crate::storage::IoPolicy;
 
-/// Options for [opening an image](super::open_image). By default: detect the format, open read-only and with a lock, and fail
-/// if an interrupted apply is pending.
+/// Options for [opening an image](super::open_image). By default: detect the format, open read-only and with a lock,
+/// and fail if an interrupted apply is pending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct OpenOptions {
