@@ -10,8 +10,16 @@ const UNBROKEN: char = '\u{a0}';
 /// Headings whose options only the long help shows.
 const LONG_ONLY: &[&str] = &["Parents of differencing VHDs", "Reading"];
 
-/// Options of every command that only the long help shows.
-const RARE: &[&str] = &["sku", "threads", "progress", "journal_dir"];
+/// Options that only the long help shows, whatever the command.
+const RARE: &[&str] = &[
+    "sku",
+    "source_resource_id",
+    "source_unique_id",
+    "check_changes",
+    "threads",
+    "progress",
+    "journal_dir",
+];
 
 /// Gives `command` and its subcommands a short and a long help.
 pub(super) fn shape(command: Command) -> Command {
