@@ -114,7 +114,7 @@ fn access_is_taken_back_however_a_command_ends() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let (status, text) = slow(signal);
         assert_eq!(status.code(), Some(code), "{text}");
-        assert!(text.contains("taking back the access"), "{text}");
+        assert!(text.contains("revoking the access"), "{text}");
         lab.assert_nothing_granted();
     }
     let (status, _) = slow("-KILL");

@@ -390,12 +390,29 @@ const COMMANDS: &[(&str, &str, i32)] = &[
         "vhd snapshot init secret --encrypt --key-file key --json",
         0,
     ),
+    (
+        "vhd snapshot init",
+        "vhd snapshot init locked --encrypt --passphrase-file old --recovery-key recovery --json",
+        0,
+    ),
+    (
+        "vhd snapshot passphrase",
+        "vhd snapshot passphrase locked --passphrase-file old --new-passphrase-file new --json",
+        0,
+    ),
+    (
+        "vhd snapshot passphrase",
+        "vhd snapshot passphrase locked --passphrase-file old --new-passphrase-file new --json",
+        2,
+    ),
 ];
 
 fn prepare(folder: &Path) {
     let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
     let key = vhdkit::age::Identity::random().unwrap().secret_text();
     write("key", key.as_bytes());
+    write("old", b"correct horse battery staple");
+    write("new", b"another horse battery staple");
     let mut disk = vec![0; 4 << 20];
     disk[4096..4101].copy_from_slice(b"later");
     write("later.raw", &disk);
