@@ -313,10 +313,12 @@ impl Disk {
             if name == self.name() {
                 continue;
             }
-            let like = match like_of(self.store(), &name) {
-                // In a store without such disks, a disk doesn't depend on whether others can be read.
-                Err(_) if !may_have => continue,
-                like => like?,
+            // In a store without such disks, a disk doesn't depend on whether others can be read, and leaves their locks
+            // alone: a command that wants one at this moment would fail.
+            let like = if may_have {
+                like_of(self.store(), &name)?
+            } else {
+                like_at_once(self.store(), &name)
             };
             let Some(like) = like else {
                 continue;
@@ -459,6 +461,32 @@ pub(super) fn find_ground(store: &Path, except: &str, like: &Like) -> Result<Opt
     Ok(None)
 }
 
+/// As [`like_of`], as far as the first manifest of the disk says so, whatever goes on there.
+fn like_at_once(store: &Path, name: &str) -> Option<Like> {
+    let folder = store.join(name);
+    first_base(&folder, &file_names(&folder).ok()?)?.like
+}
+
+/// The first manifest of the disk in `folder`, if it is that of a base and no deletion was interrupted there.
+fn first_base(folder: &Path, names: &FileNames) -> Option<Manifest> {
+    let first = stems(names).into_iter().min()?;
+    if !names.contains(&first.manifest()) || !is_absent(&folder.join(DELETING)) {
+        return None;
+    }
+    let path = folder.join(first.manifest());
+    let first = read_manifest(&path, &path).ok()?;
+    first.is_base().then_some(first)
+}
+
+/// The snapshots of which there are files. The data of a lost manifest counts, too.
+fn stems(names: &FileNames) -> Vec<PointFileName> {
+    let stems = names.iter().filter_map(|file| PointFileName::parse(file));
+    stems
+        .filter(|(_, ending)| [".json", ".vhd", ".raw", ".vhddiff"].contains(ending))
+        .map(|(stem, _)| stem)
+        .collect()
+}
+
 /// What the disk called `name` begins as, if that is a snapshot of another one. Only its first manifest is read, unless a
 /// deletion was interrupted there.
 ///
@@ -471,23 +499,8 @@ pub fn like_of(store: &Path, name: &str) -> Result<Option<Like>> {
         Err(_) if is_absent(&folder) => return Ok(None),
         names => names?,
     };
-    // The data of a lost manifest counts, too.
-    let stems = |names: &FileNames| -> Vec<PointFileName> {
-        let stems = names.iter().filter_map(|file| PointFileName::parse(file));
-        stems
-            .filter(|(_, ending)| [".json", ".vhd", ".raw", ".vhddiff"].contains(ending))
-            .map(|(stem, _)| stem)
-            .collect()
-    };
-    if let Some(first) = stems(&names).into_iter().min()
-        && names.contains(&first.manifest())
-        && is_absent(&folder.join(DELETING))
-    {
-        let path = folder.join(first.manifest());
-        match read_manifest(&path, &path) {
-            Ok(first) if first.is_base() => return Ok(first.like),
-            _ => {}
-        }
+    if let Some(first) = first_base(&folder, &names) {
+        return Ok(first.like);
     }
     let mut disk = match Disk::look(store, name) {
         Ok(disk) => disk,

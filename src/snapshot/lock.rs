@@ -2,11 +2,17 @@
 
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::Holder;
 use super::layout::LOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{File, FolderLock, StoreFolder, clear_holder, write_holder};
+
+/// How often, and how far apart, a lock is tried that nobody says to have.
+const GLANCES: u32 = 10;
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Held while a disk is read or changed. It is released when it is dropped.
 #[derive(Debug, Default)]
@@ -51,13 +57,30 @@ impl DiskLock {
     /// [`Locked`](ErrorKind::Locked) if another command is in the way, with what it says of itself.
     pub(super) fn take(folder: &Path, to_change: bool) -> Result<Self> {
         let path = folder.join(LOCK);
-        let mut lock = Self::try_take(folder, to_change)
+        let mut lock = Self::take_past_glances(folder, to_change)
             .map_err(|error| with_holder(error, &path, to_change))?;
         // A reader leaves what it reads as it is.
         if lock.file.is_some() && to_change {
             lock.said = Some(Said::write(path));
         }
         Ok(lock)
+    }
+
+    /// Who only [glances](Self::glance) at the disk is gone in a moment, and isn't a reason to fail.
+    fn take_past_glances(folder: &Path, to_change: bool) -> Result<Self> {
+        for _ in 0..GLANCES {
+            match Self::try_take(folder, to_change) {
+                Err(error)
+                    if to_change
+                        && error.kind() == ErrorKind::Locked
+                        && Holder::of(&folder.join(LOCK)).is_none() =>
+                {
+                    thread::sleep(GLANCE);
+                }
+                taken => return taken,
+            }
+        }
+        Self::try_take(folder, to_change)
     }
 
     /// As [`take`](Self::take) to read, for a moment only, so that nobody has to be told.

@@ -774,7 +774,7 @@ fn findings(lab: &Lab, name: &str, azure: bool) -> Vec<(String, String)> {
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", said.out, said.err));
     let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let list = report["findings"].as_array().unwrap().iter();
-    list.map(|finding| (text(finding, "id"), text(finding, "advice")))
+    list.map(|finding| (text(finding, "id"), text(finding, "hint")))
         .collect()
 }
 

@@ -1075,9 +1075,11 @@ const CASES: &[Case] = &[
                     assert!(!help.contains('\u{a0}'), "{help}");
                     let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
                     for line in examples.split("\n\n").next().unwrap_or_default().lines() {
-                        let begins = ["  vhd", "  last=", "  ssh", "  zstd"];
+                        let begins = ["vhd", "last=", "at=", "ssh", "zstd"];
                         assert!(
-                            begins.iter().any(|lead| line.starts_with(lead)),
+                            begins
+                                .iter()
+                                .any(|lead| line.trim_start().starts_with(lead)),
                             "{command}: {line:?}"
                         );
                     }
