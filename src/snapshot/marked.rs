@@ -159,7 +159,11 @@ impl Marker {
 
 /// Returns whether the store at `store` is encrypted.
 pub fn is_encrypted(store: &Path) -> Result<bool> {
-    Ok(Marker::read(store)?.is_some_and(|marker| marker.encryption.is_some()))
+    match Marker::read(store) {
+        // Whoever opens the store says what is there instead.
+        Err(error) if error.io_kind() == Some(io::ErrorKind::NotADirectory) => Ok(false),
+        marker => Ok(marker?.is_some_and(|marker| marker.encryption.is_some())),
+    }
 }
 
 /// Returns whether there is a key of an encrypted store in the folder, or a folder with encrypted files of snapshots.

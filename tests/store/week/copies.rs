@@ -46,7 +46,17 @@ pub(crate) fn interrupted_five_times(lab: &Lab) {
         let goal = from + 1 + random.next() % len;
         let mut running = lab.command(
             "vhd",
-            &["snapshot", "copy", "--init", "--to", "second", "-q"],
+            // Slow enough to be stopped on the way, whatever else the machine does.
+            &[
+                "snapshot",
+                "copy",
+                "--init",
+                "--to",
+                "second",
+                "-q",
+                "--limit-rate",
+                "20M",
+            ],
         );
         let running = running.stderr(Stdio::inherit()).spawn().unwrap();
         at = kill_at(lab, running, at, goal);
