@@ -10,7 +10,8 @@ use super::layout::LOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{File, FolderLock, StoreFolder, clear_holder, write_holder};
 
-/// How often, and how far apart, a lock is tried that nobody says to have.
+/// How often, and how far apart, a lock is tried. Who has it can't be told by what its file says: that may be from a
+/// command that was killed.
 const GLANCES: u32 = 10;
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -70,11 +71,7 @@ impl DiskLock {
     fn take_past_glances(folder: &Path, to_change: bool) -> Result<Self> {
         for _ in 0..GLANCES {
             match Self::try_take(folder, to_change) {
-                Err(error)
-                    if to_change
-                        && error.kind() == ErrorKind::Locked
-                        && Holder::of(&folder.join(LOCK)).is_none() =>
-                {
+                Err(error) if to_change && error.kind() == ErrorKind::Locked => {
                     thread::sleep(GLANCE);
                 }
                 taken => return taken,
