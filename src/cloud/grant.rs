@@ -284,12 +284,14 @@ impl Grants {
         failed
     }
 
-    /// Returns whether any access is still granted.
+    /// Returns whether any access is still granted, or is being requested.
     pub(super) fn are_any(&self) -> bool {
-        locked(&self.live)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .any(|grant| !grant.ended.load(Ordering::SeqCst))
+        let requesting = self.closed.try_write().is_err();
+        requesting
+            || locked(&self.live)
+                .iter()
+                .filter_map(Weak::upgrade)
+                .any(|grant| !grant.ended.load(Ordering::SeqCst))
     }
 
     /// The current address of the disk that was granted by `name`.

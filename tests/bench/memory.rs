@@ -104,7 +104,7 @@ fn of_stores(bench: &Bench, pair: &[PathBuf; 2]) -> Result<Vec<Contender>> {
         Contender::new("vhd snapshot verify --read-data").step(snapshot("verify --read-data")),
         Contender::new("vhd snapshot hash").step(snapshot("hash tue")),
         Contender::new("vhd snapshot restore")
-            .step(snapshot("restore tue -O raw -o").arg(&out))
+            .step(snapshot("restore tue -O raw").arg("-o").arg(&out))
             .output(&out),
     ])
 }
