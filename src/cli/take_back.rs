@@ -52,10 +52,13 @@ pub(super) fn interrupted(program: &'static str) {
     }
     // What isn't released by then ends by itself within a minute.
     let _ = wait.recv_timeout(WAIT);
-    let Some(cloud) = cloud::used().filter(|cloud| cloud.is_anything_granted()) else {
+    let Some(cloud) = cloud::used() else {
         return;
     };
-    exit::note(program, &"revoking the access to managed disks");
+    // Also if nothing is granted: from then on nothing will be.
+    if cloud.is_anything_granted() {
+        exit::note(program, &"revoking the access to managed disks");
+    }
     let (done, wait) = mpsc::channel();
     let take_back = move || {
         // Nobody may be waiting any more.
