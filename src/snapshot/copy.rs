@@ -10,7 +10,7 @@ use super::history::{missing, refuse_taken_name};
 use super::incoming::{Target, to_verify};
 use super::layout::PACKED;
 use super::marker::expect_store;
-use super::packed::write_packed;
+use super::packed::pack_point;
 use super::plain::is_absent;
 use super::point::side;
 use super::restore::check_content;
@@ -386,18 +386,7 @@ fn pack_to(
     let file = format!("{}{PACKED}", point.stem());
     let audience = Audience::of(image.files())?.and(disk.audience().clone());
     let stored = AtomicFile::for_audience(disk.path(&file), audience)?;
-    let written = write_packed(
-        (&image, side(point)),
-        (stored.file().appender(), disk.path(&file)),
-        None,
-        work,
-        &mut |_, _| Ok(()),
-    )?;
-    if let Some(found) = written.trailer.target_digest {
-        check_content(&image, found)?;
-    }
-    let (len, digest) = (written.len, ContentDigest(written.digest));
-    drop(written);
+    let (len, digest) = pack_point(&image, (stored.file(), disk.path(&file)), work)?;
     let coming = point.stored_as(None, file, (len, len), Some(digest));
     let made = stored.file().another_handle();
     let copied = copy_point(target, (&coming, &made), work)?;

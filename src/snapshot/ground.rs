@@ -10,9 +10,11 @@
 //! snapshot has that lock exclusively, and then looks which disks begin as it. Reading needs no lock of the other disk:
 //! its files are held open, as far as they are diffs.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -309,21 +311,13 @@ impl Disk {
         let mut found = Vec::new();
         let marker = Marker::read(self.store())?;
         let may_have = marker.is_some_and(|marker| marker.version >= LIKE_VERSION);
-        for name in disks(self.store())? {
-            if name == self.name() {
-                continue;
-            }
-            // In a store without such disks, a disk doesn't depend on whether others can be read, and leaves their locks
-            // alone: a command that wants one at this moment would fail.
-            let like = if may_have {
-                like_of(self.store(), &name)?
-            } else {
-                like_at_once(self.store(), &name)
-            };
-            let Some(like) = like else {
-                continue;
-            };
-            if self.holding(&like).is_some() && self.is_ground_of(&like)? {
+        let likes = if may_have {
+            likes_of(self.store(), self.name())?
+        } else {
+            unexpected_likes(self.store())?
+        };
+        for (name, like) in likes.iter().cloned() {
+            if name != self.name() && self.holding(&like).is_some() && self.is_ground_of(&like)? {
                 found.push(Dependant { disk: name, like });
             }
         }
@@ -459,6 +453,34 @@ pub(super) fn find_ground(store: &Path, except: &str, like: &Like) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+/// Disks, each with what it begins as.
+type Likes = Arc<[(String, Like)]>;
+
+/// What each disk in the store at `store` begins as, except for `but`.
+fn likes_of(store: &Path, but: &str) -> Result<Likes> {
+    let mut likes = Vec::new();
+    for name in disks(store)?.into_iter().filter(|name| name != but) {
+        likes.extend(like_of(store, &name)?.map(|like| (name, like)));
+    }
+    Ok(likes.into())
+}
+
+/// As [`likes_of`] for a store whose marker says that it has no such disks; it may be that of another store. Whether all
+/// can be read doesn't matter then, and their locks are left alone: a command that wants one at this moment would fail.
+/// A store is looked at once in a process, not for each of its disks.
+fn unexpected_likes(store: &Path) -> Result<Likes> {
+    static SEEN: Mutex<BTreeMap<PathBuf, Likes>> = Mutex::new(BTreeMap::new());
+    let seen = || SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = seen().get(store) {
+        return Ok(Arc::clone(known));
+    }
+    let names = disks(store)?.into_iter();
+    let likes = names.filter_map(|name| Some((name.clone(), like_at_once(store, &name)?)));
+    let likes: Likes = likes.collect();
+    seen().insert(store.to_path_buf(), Arc::clone(&likes));
+    Ok(likes)
 }
 
 /// As [`like_of`], as far as the first manifest of the disk says so, whatever goes on there.

@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Work;
+use super::point::side;
+use super::restore::check_content;
 use super::windows::Each;
+use super::{PointImage, Work};
 use crate::diff::{Compression, DiffOptions, Side, Written, write_diff_listed};
 use crate::error::Result;
 use crate::files::{EmptyDisk, Opened};
-use crate::image::{Image, NoneShared, WindowList, WindowListWriter};
-use crate::storage::{Memory, ReadAt};
+use crate::image::{ContentDigest, Image, NoneShared, WindowList, WindowListWriter};
+use crate::storage::{File, Memory, ReadAt};
 
 /// How bases are packed unless something else is wanted: they are written once and kept for long.
 pub(super) const BASE_COMPRESSION: Compression = Compression::Zstd(3);
@@ -40,6 +42,22 @@ pub(super) fn write_packed<W: Write>(
         options,
         each,
     )
+}
+
+/// Packs a base that is an image into `out`, a new file that is called `name` in messages, and checks that it is what
+/// its manifest says. Returns its length and its identity.
+pub(super) fn pack_point(
+    image: &PointImage,
+    (out, name): (&File, PathBuf),
+    work: Work<'_>,
+) -> Result<(u64, ContentDigest)> {
+    let side = side(image.manifest());
+    let out = (out.appender(), name);
+    let written = write_packed((image, side), out, None, work, &mut |_, _| Ok(()))?;
+    if let Some(found) = written.trailer.target_digest {
+        check_content(image, found)?;
+    }
+    Ok((written.len, ContentDigest(written.digest)))
 }
 
 /// The window hashes of an empty disk: none.

@@ -8,13 +8,11 @@
 //! ```
 
 use super::layout::{BASE_ENDINGS, NEW, PACKED};
-use super::packed::write_packed;
+use super::packed::pack_point;
 use super::plain::is_absent;
-use super::point::side;
-use super::restore::check_content;
 use super::{Disk, Manifest, Work, partial};
 use crate::error::Result;
-use crate::image::{ContentDigest, Image as _};
+use crate::image::Image as _;
 use crate::storage::{Overwrite, remove_if_there, rename};
 
 /// What an upgrade of a disk did.
@@ -65,18 +63,8 @@ fn pack(disk: &mut Disk, point: &Manifest, work: Work<'_>) -> Result<Manifest> {
     let new = disk.path(&format!("{file}{NEW}"));
     let stored = disk.new_file(new.clone(), &point.data.file)?;
     work.progress.begin("packing a base", image.virtual_size());
-    let written = write_packed(
-        (&image, side(point)),
-        (stored.file().appender(), disk.path(&file)),
-        None,
-        work,
-        &mut |_, _| Ok(()),
-    )?;
-    if let Some(found) = written.trailer.target_digest {
-        check_content(&image, found)?;
-    }
-    let (len, digest) = (written.len, ContentDigest(written.digest));
-    drop((written, image));
+    let (len, digest) = pack_point(&image, (stored.file(), disk.path(&file)), work)?;
+    drop(image);
     stored.publish(Overwrite::Yes)?;
     let packed = point.stored_as(None, file.clone(), (len, len), Some(digest));
     disk.write_manifest(&packed, Overwrite::Yes)?;

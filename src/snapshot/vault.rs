@@ -8,6 +8,7 @@
 //! The storage layer encrypts whatever is in the folders of a store for which a key was found here, names as well as
 //! contents. So everything else in this module works with encrypted stores as with others.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,11 +64,15 @@ struct Keys {
     source: Option<Arc<KeySource>>,
     /// Those that have opened a store.
     known: Vec<Identity>,
+    /// The stores in which no encrypted disk was found that their markers don't tell of: each is listed once, not for
+    /// each of its disks.
+    plain: BTreeSet<PathBuf>,
 }
 
 static KEYS: Mutex<Keys> = Mutex::new(Keys {
     source: None,
     known: Vec::new(),
+    plain: BTreeSet::new(),
 });
 
 fn keys() -> MutexGuard<'static, Keys> {
@@ -116,9 +121,12 @@ pub(super) fn unlock(store: &Path, marker: &Marker) -> Result<()> {
 fn refuse_stray_key(store: &Path) -> Result<()> {
     let (what, found) = if !is_absent(&key_path(store)) {
         ("there is a key", KEY_FILE.to_owned())
+    } else if keys().plain.contains(store) {
+        return Ok(());
     } else if let Some(disk) = hidden_disk(store)? {
         ("there is an encrypted disk", disk)
     } else {
+        keys().plain.insert(store.to_path_buf());
         return Ok(());
     };
     Err(Error::damaged(format!(

@@ -20,6 +20,7 @@ use crate::files::{
 };
 use crate::image::Image as _;
 use crate::progress::Progress;
+use crate::storage::Audience;
 
 pub(super) fn to_new(
     args: &Args,
@@ -48,13 +49,7 @@ pub(super) fn to_new(
     let behind = whole - base.virtual_size();
     let format = output_format(args, output, &*base, &chain)?;
     let made_from = diffs_audience(args)?;
-    let out = Output {
-        path: output,
-        format,
-        overwrite: overwrite(args.force),
-        made_from: &made_from,
-        dense: args.dense,
-    };
+    let out = new_file(args, (output, format), &made_from);
     if format == Format::Differencing {
         check_new_parent(&base, output, args.parents.raw_parent, context)?;
         let parent = args.windows.child_of(base);
@@ -64,6 +59,21 @@ pub(super) fn to_new(
     context.note_device(output);
     let applied = apply_to_image(&*base, &chain, out, options)?;
     Ok((Applied { behind, ..applied }, format))
+}
+
+/// The new image, as the options want it.
+fn new_file<'a>(
+    args: &Args,
+    (path, format): (&'a Path, Format),
+    made_from: &'a Audience,
+) -> Output<'a> {
+    Output {
+        path,
+        format,
+        overwrite: overwrite(args.force),
+        made_from,
+        dense: args.dense,
+    }
 }
 
 /// Where diffs from a pipe are kept if there is no file that they could lie beside.
@@ -132,13 +142,7 @@ pub(super) fn from_point(
         return Err(Error::usage(what).with_path(&args.base).with_hint(hint));
     }
     let made_from = diffs_audience(args)?;
-    let out = Output {
-        path: output,
-        format,
-        overwrite: overwrite(args.force),
-        made_from: &made_from,
-        dense: args.dense,
-    };
+    let out = new_file(args, (output, format), &made_from);
     Ok((apply_to_image(&*base, &chain, out, options)?, format))
 }
 

@@ -259,6 +259,19 @@ fn refuse_unencrypted(from: &Path, wanted: bool) -> Result<()> {
     )
 }
 
+/// What a copy of a disk would bring: snapshots of these names, and so many bytes.
+pub(super) fn planned_text(disk: &str, names: &[&str], (how, bytes): (&str, u64)) -> String {
+    let size = Size(bytes);
+    match names {
+        [] => format!("{disk}: nothing to copy"),
+        [one] => format!("{disk}: would copy {one}, {how} {size}"),
+        [oldest, .., newest] => {
+            let count = Count(names.len() as u64, "snapshot");
+            format!("{disk}: would copy {count}, {how} {size}: {oldest} to {newest}")
+        }
+    }
+}
+
 /// Says what a copy would bring, as far as manifests tell; changes nothing.
 fn dry_run(args: &Args, names: &[String], context: &Context) -> Result<Outcome> {
     let (from, to) = (args.store.store.as_path(), args.to.as_path());
@@ -279,21 +292,9 @@ fn dry_run(args: &Args, names: &[String], context: &Context) -> Result<Outcome> 
         let bytes = points
             .iter()
             .fold(0, |sum: u64, point| sum.saturating_add(point.data.length));
-        match points {
-            [] if planned.is_ok() => context.note(format_args!("{disk}: nothing to copy")),
-            [] => {}
-            [oldest, .., newest] => context.note(format_args!(
-                "{disk}: would copy {}, about {}: {} to {}",
-                Count(points.len() as u64, "snapshot"),
-                Size(bytes),
-                oldest.name,
-                newest.name
-            )),
-            [one] => context.note(format_args!(
-                "{disk}: would copy {}, about {}",
-                one.name,
-                Size(bytes)
-            )),
+        if planned.is_ok() {
+            let names: Vec<_> = points.iter().map(|point| point.name.as_str()).collect();
+            context.note(planned_text(disk, &names, ("about", bytes)));
         }
         views.push(DiskView {
             disk: disk.clone(),

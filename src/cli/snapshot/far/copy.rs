@@ -11,6 +11,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::output::Output;
 use crate::cli::rate::RateArgs;
 use crate::cli::size::{Count, Size};
+use crate::cli::snapshot::copy::planned_text;
 use crate::cli::snapshot::locking::Patience;
 use crate::error::{Error, Result};
 use crate::snapshot::{
@@ -155,21 +156,9 @@ fn would_copy(
         let points = planned.as_deref().unwrap_or(&[]);
         let sum = |sum: u64, point: &FarWanted| sum.saturating_add(point.bytes);
         let bytes = points.iter().fold(0, sum);
-        match points {
-            [] if planned.is_ok() => context.note(format_args!("{disk}: nothing to copy")),
-            [] => {}
-            [oldest, .., newest] => context.note(format_args!(
-                "{disk}: would copy {}, at most {}: {} to {}",
-                Count(points.len() as u64, "snapshot"),
-                Size(bytes),
-                oldest.name,
-                newest.name
-            )),
-            [one] => context.note(format_args!(
-                "{disk}: would copy {}, at most {}",
-                one.name,
-                Size(bytes)
-            )),
+        if planned.is_ok() {
+            let names: Vec<_> = points.iter().map(|point| point.name.as_str()).collect();
+            context.note(planned_text(disk, &names, ("at most", bytes)));
         }
         views.push(DiskView {
             disk: disk.clone(),
